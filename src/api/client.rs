@@ -1,0 +1,178 @@
+//! One request to the API.
+//!
+//! The client carries the key, so it follows no redirect and repeats nothing on its own: every
+//! request that leaves is one that the pace has let through.
+
+use std::{error::Error as StdError, io, time::Duration};
+
+use reqwest::{
+    Response,
+    header::{HeaderMap, RETRY_AFTER},
+    redirect,
+};
+use url::Url;
+
+use super::response::{self, Answer};
+use crate::{
+    config::ApiKey,
+    error::{Error, Result},
+    task::TaskId,
+};
+
+/// The largest body read. A task of two clips takes some 5 kB; this is a guard against a server
+/// that never stops sending.
+const MAX_BODY: usize = 64 << 20;
+
+/// The longest wait for a connection, within the limit of the whole request.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks the API, as the owner of one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    tasks: Url,
+    key: ApiKey,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client for the API below `base_url`; `timeout` is the limit of one request, its body included.
+    pub(crate) fn new(base_url: &Url, key: ApiKey, timeout: Duration) -> Result<Self> {
+        // Fails only if a provider is installed already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .default_headers(HeaderMap::from_iter([("x-api-key".parse().expect("a header's name"), key.header())]))
+            .user_agent(concat!("sunor-archive/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .timeout(timeout)
+            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+            .build()
+            .map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", root_cause(&error))))?;
+        let mut tasks = base_url.clone();
+        tasks
+            .path_segments_mut()
+            .map_err(|()| Error::usage("--base-url cannot have paths below it"))?
+            .pop_if_empty()
+            .extend(["api", "v1", "task"]);
+        tasks.set_query(None);
+        tasks.set_fragment(None);
+        Ok(Self { http, tasks, key, timeout })
+    }
+
+    /// Asks for one task. Whatever happens is an [`Answer`].
+    pub(crate) async fn ask(&self, id: TaskId<'_>) -> Answer {
+        let response = match self.http.get(self.url(id)).send().await {
+            Ok(response) => response,
+            Err(error) if is_untrusted(&error) => return Answer::Untrusted { reason: self.explain(&error) },
+            Err(error) => return Answer::Silent { reason: self.explain(&error) },
+        };
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        match self.body(response).await {
+            Ok(body) => self.scrub(response::classify(id, status, retry_after.as_deref(), &body)),
+            Err(reason) if (200..300).contains(&status) => Answer::Transient { reason },
+            // A refusal stands, whatever became of the page that came with it.
+            Err(_) => response::classify(id, status, retry_after.as_deref(), b""),
+        }
+    }
+
+    /// Whom it asks, for a person.
+    pub(crate) fn host(&self) -> String {
+        let port = self.tasks.port().map_or(String::new(), |port| format!(":{port}"));
+        format!("{}{port}", self.tasks.host_str().unwrap_or_default())
+    }
+
+    fn url(&self, id: TaskId<'_>) -> Url {
+        let mut url = self.tasks.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push(id.as_str());
+        }
+        url
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, String> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.explain(&error))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(format!("the body is larger than {} MiB", MAX_BODY >> 20));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn explain(&self, error: &reqwest::Error) -> String {
+        if error.is_timeout() {
+            return format!("no whole answer within {}", humantime::format_duration(self.timeout));
+        }
+        self.key.scrub(&response::excerpt(&root_cause(error)))
+    }
+
+    /// A provider may echo the key in its message; it goes no further.
+    fn scrub(&self, answer: Answer) -> Answer {
+        let scrub = |text: String| self.key.scrub(&text);
+        match answer {
+            Answer::NotFound { message } => Answer::NotFound { message: message.map(scrub) },
+            Answer::KeyRefused { reason } => Answer::KeyRefused { reason: scrub(reason) },
+            Answer::Transient { reason } => Answer::Transient { reason: scrub(reason) },
+            Answer::Rejected { reason } => Answer::Rejected { reason: scrub(reason) },
+            answer => answer,
+        }
+    }
+}
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // An `io::Error` hides what it wraps from `source()` of its own.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
+    })
+}
+
+/// What a person can act on stands at the bottom of reqwest's chain, and holds no URL.
+fn root_cause(error: &reqwest::Error) -> String {
+    chain(error).skip(1).last().map_or_else(|| "the request could not be made".into(), ToString::to_string)
+}
+
+fn is_untrusted(error: &reqwest::Error) -> bool {
+    chain(error).any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn client(base_url: &str) -> Client {
+        Client::new(&config::base_url(base_url).unwrap(), ApiKey::new("secret-1").unwrap(), Duration::from_secs(1))
+            .unwrap()
+    }
+
+    #[test]
+    fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
+        let id = TaskId::parse("a %2e&é").unwrap();
+        for base in ["http://127.0.0.1:1", "http://127.0.0.1:1/"] {
+            assert_eq!(client(base).url(id).as_str(), "http://127.0.0.1:1/api/v1/task/a%20%252e&%C3%A9");
+        }
+        assert_eq!(client("http://h/p/?q#f").url(id).path(), "/p/api/v1/task/a%20%252e&%C3%A9");
+    }
+
+    #[test]
+    fn the_key_does_not_show() {
+        assert!(!format!("{:?}", client("http://127.0.0.1:1")).contains("secret-1"));
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_silence() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await;
+        assert!(matches!(&answer, Answer::Silent { reason } if reason.contains("refused")), "{answer:?}");
+    }
+}

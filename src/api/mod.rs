@@ -1,0 +1,12 @@
+//! The provider: one request and what its answer means, when the next may be sent, and how long to
+//! wait before a try is repeated. Which task to ask for, and when, is the export's business.
+
+mod client;
+mod pace;
+mod response;
+mod retry;
+
+pub(crate) use client::Client;
+pub(crate) use pace::Pace;
+pub(crate) use response::{Answer, FinalStatus};
+pub(crate) use retry::Backoff;

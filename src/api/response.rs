@@ -1,0 +1,310 @@
+//! What an answer of the API means. Pure: status, header and body in, one [`Answer`] out.
+//!
+//! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. What stands in front
+//! of it may send anything, so whatever is not clearly a task or a refusal counts as passing trouble.
+
+use std::{str, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use crate::{
+    json::{self, Object},
+    task::TaskId,
+};
+
+/// How long to be silent after a 429 that does not say: the provider's window.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The shortest silence after a 429: an answer of "0 seconds" must not become a storm.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
+/// The longest excerpt of a provider's message that is repeated to the user, in characters.
+const EXCERPT: usize = 200;
+
+/// A status after which a task does not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FinalStatus {
+    Success,
+    Failure,
+    Timeout,
+    NotFound,
+}
+
+impl FinalStatus {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Timeout => "timeout",
+            Self::NotFound => "not_found",
+        }
+    }
+
+    /// A task's own status, if it is final. `not_found` is the API's word, never a task's.
+    fn of_task(status: &str) -> Option<Self> {
+        [Self::Success, Self::Failure, Self::Timeout].into_iter().find(|known| known.as_str() == status)
+    }
+}
+
+/// What the API said to one question, or that it said nothing.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Answer {
+    /// The task has ended. `data` is the whole object as sent; where readers would refuse it, it is
+    /// mended and `sent` is the body as it came.
+    Final { status: FinalStatus, data: String, sent: Option<String> },
+    /// The task goes on; an unknown or missing status counts as that.
+    Unfinished { status: Option<String>, created_at: Option<Timestamp> },
+    /// 404.
+    NotFound { message: Option<String> },
+    /// 401, 403.
+    KeyRefused { reason: String },
+    /// 429.
+    RateLimited { silence: Duration },
+    /// Something that may pass.
+    Transient { reason: String },
+    /// Another refusal: asking again would change nothing.
+    Rejected { reason: String },
+    /// JSON, but not the task that was asked for.
+    Unreadable { reason: String, body: String },
+    /// No answer of any kind.
+    Silent { reason: String },
+    /// Somebody answers whose certificate cannot be trusted.
+    Untrusted { reason: String },
+}
+
+/// Tells what a response to the question for `asked` means.
+pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
+    if !(200..300).contains(&status) {
+        let body = String::from_utf8_lossy(body);
+        return refusal(status, retry_after, message(&body));
+    }
+    let Ok(sent) = str::from_utf8(body) else {
+        return Answer::Transient { reason: "the body is not UTF-8".into() };
+    };
+    let text = sent.trim_start_matches('\u{feff}');
+    if let Err(error) = serde_json::from_str::<&RawValue>(text) {
+        return Answer::Transient { reason: not_json(text, &error) };
+    }
+    let mended = json::mend_surrogates(text);
+    let sent = mended.is_some().then(|| sent.to_owned());
+    let text = mended.as_deref().unwrap_or(text);
+    match Object::parse(text).as_ref().and_then(code) {
+        Some(code) if !(200..300).contains(&code) => refusal(code, retry_after, message(text)),
+        _ => task(asked, text, sent),
+    }
+}
+
+fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> Answer {
+    let unreadable =
+        |reason: String| Answer::Unreadable { reason, body: sent.clone().unwrap_or_else(|| text.to_owned()) };
+    let Some((data, task)) = data(text) else {
+        return unreadable("the answer holds no task".into());
+    };
+    match task.text("task_id") {
+        Some(id) if id == asked.as_str() => {}
+        Some(other) => return unreadable(format!("the answer is about another task, {}", excerpt(&other))),
+        None => return unreadable("the answer holds no task_id".into()),
+    }
+    let status = task.text("status");
+    match status.as_deref().and_then(FinalStatus::of_task) {
+        Some(status) => Answer::Final { status, data: data.to_owned(), sent },
+        None => Answer::Unfinished { status, created_at: task.time("created_at") },
+    }
+}
+
+/// The task's object and its text: `data`, or the body itself if it has no such member.
+fn data(text: &str) -> Option<(&str, Object<'_>)> {
+    let envelope = Object::parse(text)?;
+    match envelope.get("data") {
+        Some(data) => Some((data.get(), Object::of(data)?)),
+        None => Some((text.trim(), envelope)),
+    }
+}
+
+/// The envelope's code, if it could be an HTTP status; 0 or "ok" say nothing.
+fn code(envelope: &Object<'_>) -> Option<u16> {
+    let code: f64 = envelope.get("code")?.get().parse().ok()?;
+    let whole = code.fract() == 0.0 && (200.0..600.0).contains(&code);
+    whole.then_some(code as u16)
+}
+
+fn refusal(code: u16, retry_after: Option<&str>, message: Option<String>) -> Answer {
+    let reason = match &message {
+        Some(message) => format!("HTTP {code}: {}", excerpt(message)),
+        None => format!("HTTP {code}"),
+    };
+    match code {
+        401 | 403 => Answer::KeyRefused { reason },
+        404 => Answer::NotFound { message },
+        429 => Answer::RateLimited { silence: silence(retry_after, message.as_deref()) },
+        408 | 425 | 500.. => Answer::Transient { reason },
+        _ => Answer::Rejected { reason },
+    }
+}
+
+fn message(body: &str) -> Option<String> {
+    Object::parse(&json::mend_surrogates(body).unwrap_or_else(|| body.to_owned()))?.filled("message")
+}
+
+fn not_json(text: &str, error: &serde_json::Error) -> String {
+    match text.trim_start().as_bytes().first() {
+        None => "the body is empty".into(),
+        Some(b'<') => "HTML in place of JSON".into(),
+        Some(_) if error.is_eof() => "the body is cut short".into(),
+        Some(_) => "the body is not JSON".into(),
+    }
+}
+
+/// How long a 429 asks for: `Retry-After` in seconds or as a date, else the seconds its message names.
+fn silence(retry_after: Option<&str>, message: Option<&str>) -> Duration {
+    let header = retry_after.and_then(|text| seconds(text.trim()).or_else(|| until(text.trim())));
+    let named = || {
+        let words: Vec<&str> = message?.split_whitespace().collect();
+        let number = words.windows(2).find(|pair| matches!(pair, [_, unit] if unit.starts_with("second")))?;
+        seconds(number.first()?)
+    };
+    header.or_else(named).unwrap_or(SILENCE).max(SHORTEST_SILENCE)
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+fn until(date: &str) -> Option<Duration> {
+    let date = httpdate::parse_http_date(date).ok()?;
+    // A date is whole seconds: the one it names must be over.
+    let left = date.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+    Some(left + Duration::from_secs(1))
+}
+
+/// A foreign text fit for one line of a terminal.
+pub(crate) fn excerpt(text: &str) -> String {
+    let line: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(body: &str) -> Answer {
+        classify(TaskId::parse("t1").unwrap(), 200, None, body.as_bytes())
+    }
+
+    fn refused(status: u16, retry_after: Option<&str>, body: &str) -> Answer {
+        classify(TaskId::parse("t1").unwrap(), status, retry_after, body.as_bytes())
+    }
+
+    #[test]
+    fn an_ended_task_is_final_and_its_data_is_kept_byte_for_byte() {
+        let data = r#"{ "task_id":"t1" , "status":"success", "x":[1.0,  1e5] }"#;
+        for body in [
+            format!(r#"{{"code":200,"data":{data}}}"#),
+            format!("\u{feff} {{\"data\":{data},\"code\":0}} "),
+            format!(r#"{{"code":"ok","data":{data}}}"#),
+            format!(" {data} "),
+        ] {
+            let expected = Answer::Final { status: FinalStatus::Success, data: data.into(), sent: None };
+            assert_eq!(asked(&body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn every_other_status_is_unfinished() {
+        for status in [r#""pending""#, r#""running""#, r#""SUCCESS""#, r#""not_found""#, "null", "7", "{}"] {
+            let body = format!(r#"{{"data":{{"task_id":"t1","status":{status}}}}}"#);
+            assert!(matches!(asked(&body), Answer::Unfinished { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn json_that_is_not_the_task_is_unreadable_and_kept() {
+        for body in
+            ["[]", "7", r#"{"code":200}"#, r#"{"data":null}"#, r#"{"data":{"task_id":"t2","status":"success"}}"#]
+        {
+            assert!(matches!(asked(body), Answer::Unreadable { body: kept, .. } if kept == body), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_task_id_sent_as_a_number_is_its_text() {
+        let id = TaskId::parse("42").unwrap();
+        let answer = classify(id, 200, None, br#"{"data":[{"task_id":42,"status":"timeout"}]}"#);
+        assert!(matches!(answer, Answer::Final { status: FinalStatus::Timeout, .. }));
+    }
+
+    #[test]
+    fn what_is_no_json_may_pass() {
+        for (body, expected) in [
+            ("", "the body is empty"),
+            ("<html>", "HTML in place of JSON"),
+            (r#"{"data":{"task_id":"#, "the body is cut short"),
+            ("upstream down", "the body is not JSON"),
+        ] {
+            assert_eq!(asked(body), Answer::Transient { reason: expected.into() });
+        }
+        let binary = classify(TaskId::parse("t1").unwrap(), 200, None, b"\"\xff\"");
+        assert_eq!(binary, Answer::Transient { reason: "the body is not UTF-8".into() });
+    }
+
+    #[test]
+    fn a_code_in_the_body_counts_like_the_status() {
+        assert!(matches!(asked(r#"{"code":500,"message":"x"}"#), Answer::Transient { .. }));
+        assert!(matches!(asked(r#"{"code":401.0}"#), Answer::KeyRefused { .. }));
+        assert_eq!(asked(r#"{"code":404,"message":"no"}"#), Answer::NotFound { message: Some("no".into()) });
+        assert!(matches!(asked(r#"{"code":302}"#), Answer::Rejected { .. }));
+    }
+
+    #[test]
+    fn statuses_are_sorted_by_what_asking_again_would_do() {
+        for status in [408, 425, 500, 502, 503, 504, 520, 524, 599] {
+            assert!(matches!(refused(status, None, "<html>"), Answer::Transient { .. }), "{status}");
+        }
+        for status in [301, 302, 307, 400, 402, 410, 418, 422] {
+            assert!(matches!(refused(status, None, ""), Answer::Rejected { .. }), "{status}");
+        }
+        for status in [401, 403] {
+            assert!(matches!(refused(status, None, ""), Answer::KeyRefused { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_429_says_how_long_to_be_silent() {
+        let limited = |header, body: &str| match refused(429, header, body) {
+            Answer::RateLimited { silence } => silence.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        let body = r#"{"code":429,"message":"Rate limit exceeded. Try again in 30 seconds."}"#;
+        assert_eq!(limited(Some("7"), body), 7);
+        assert_eq!(limited(None, body), 30);
+        assert_eq!(limited(None, "<html>"), 60);
+        assert_eq!(limited(Some("soon"), ""), 60);
+        assert_eq!(limited(Some("0"), ""), 1);
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(100));
+        assert!((99..=101).contains(&limited(Some(&date), "")));
+    }
+
+    #[test]
+    fn lone_surrogates_are_mended_and_the_body_is_kept_as_sent() {
+        let body = r#"{"data":{"task_id":"t1","status":"success","t":"\ud800"}}"#;
+        let Answer::Final { data, sent, .. } = asked(body) else { panic!() };
+        assert_eq!(data, r#"{"task_id":"t1","status":"success","t":"\ufffd"}"#);
+        assert_eq!(sent.as_deref(), Some(body));
+    }
+
+    #[test]
+    fn an_excerpt_cannot_steer_a_terminal() {
+        assert_eq!(excerpt("a\u{1b}[31mb\nc"), "a [31mb c");
+        assert_eq!(excerpt(&"x".repeat(300)).chars().count(), 201);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), status in 200u16..600) {
+            let _ = classify(TaskId::parse("t1").unwrap(), status, None, &body);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! How long to wait before a try is repeated.
+
+use std::time::Duration;
+
+/// The first wait's upper bound.
+const FIRST: Duration = Duration::from_millis(500);
+
+/// No wait is longer.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Exponential backoff with full jitter: each wait is drawn evenly from zero to a bound that doubles,
+/// so that tasks that failed together do not come back together.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    retries: u32,
+    chance: fastrand::Rng,
+}
+
+impl Backoff {
+    /// `retries` further tries after the first. Chance comes in as a value, so that a test can fix it.
+    pub(crate) fn new(retries: u32, chance: fastrand::Rng) -> Self {
+        Self { retries, chance }
+    }
+
+    /// The wait after the given number of failed tries; `None` if there is no further one.
+    pub(crate) fn wait(&mut self, failures: u32) -> Option<Duration> {
+        (failures <= self.retries).then(|| bound(failures).mul_f64(self.chance.f64()))
+    }
+}
+
+fn bound(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_double_from_half_a_second_to_thirty() {
+        let bounds: Vec<f64> = (1..=8).map(|failures| bound(failures).as_secs_f64()).collect();
+        assert_eq!(bounds, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
+        assert_eq!(bound(u32::MAX), LONGEST);
+    }
+
+    #[test]
+    fn waits_are_spread_from_zero_to_their_bound_and_then_end() {
+        let mut backoff = Backoff::new(5, fastrand::Rng::with_seed(1));
+        let waits: Vec<Duration> = (0..1000).filter_map(|_| backoff.wait(3)).collect();
+        assert!(waits.iter().all(|wait| *wait <= bound(3)));
+        let mean = waits.iter().sum::<Duration>() / 1000;
+        assert!((0.9..1.1).contains(&mean.as_secs_f64()), "{mean:?}");
+        assert_eq!(backoff.wait(6), None);
+        assert_eq!(Backoff::new(0, fastrand::Rng::new()).wait(1), None);
+    }
+}

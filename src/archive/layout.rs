@@ -1,0 +1,74 @@
+//! Every path of an archive.
+
+use std::path::{Path, PathBuf};
+
+use crate::{run_id::RunId, tables::TableFormat};
+
+/// What makes a folder an archive.
+pub(super) const PASSPORT: &str = "archive.json";
+
+/// The DuckDB views.
+pub(crate) const VIEWS: &str = "views.sql";
+
+/// The folder of the runs' own files.
+pub(crate) const RUNS: &str = "runs";
+
+/// The program's own folder.
+const STATE: &str = ".sunor";
+
+pub(super) fn lock(folder: &Path) -> PathBuf {
+    folder.join(STATE).join("lock")
+}
+
+pub(super) fn journal(folder: &Path) -> PathBuf {
+    folder.join(STATE).join("journal")
+}
+
+pub(super) fn damaged(folder: &Path) -> PathBuf {
+    folder.join(STATE).join("damaged")
+}
+
+/// The part of each table that one journal segment becomes.
+#[derive(Clone, Debug)]
+pub(crate) struct PartName<'a> {
+    pub(crate) run_id: &'a RunId,
+    pub(crate) part: u32,
+    pub(crate) format: TableFormat,
+}
+
+impl PartName<'_> {
+    /// Its path in a table's folder.
+    pub(crate) fn path(&self, table: &str) -> String {
+        format!("{table}/{}-{:04}.{}", self.run_id, self.part, self.format.extension())
+    }
+}
+
+/// A file that belongs to one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RunFile {
+    /// How the run went.
+    Summary,
+    /// The SHA-256 of every file it added.
+    Manifest,
+    /// Bodies as sent that could not be archived as they are.
+    Raw,
+    /// What it did not archive.
+    Unfinished,
+}
+
+impl RunFile {
+    /// Its path.
+    pub(crate) fn path(self, run_id: &RunId) -> String {
+        format!("{RUNS}/{run_id}{}", self.ending())
+    }
+
+    /// What its name ends with.
+    pub(crate) fn ending(self) -> &'static str {
+        match self {
+            Self::Summary => ".json",
+            Self::Manifest => ".sha256",
+            Self::Raw => "-raw.jsonl",
+            Self::Unfinished => "-unfinished.csv",
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The files of an archive, and the one step that puts one in place.
+//!
+//! A file stands under its final name whole or not at all: it is written aside, synced, renamed, and its
+//! folder synced, in that order, by `object_store`. What a crash leaves is named `<name>#<n>`, which no
+//! reader's pattern matches, and is swept by the next run.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use object_store::{
+    GetResultPayload, ObjectStore, ObjectStoreExt, buffered::BufWriter, local::LocalFileSystem, path::Path as Location,
+};
+use sha2::{Digest, Sha256};
+use tokio::{io::AsyncWriteExt, runtime::Handle};
+use tokio_util::io::SyncIoBridge;
+
+use crate::error::{Error, Result};
+
+/// A part is sent to the store in pieces of this size, one at a time.
+const PIECE: usize = 4 << 20;
+
+/// The files of one archive, named relative to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    files: Arc<dyn ObjectStore>,
+}
+
+impl Store {
+    /// The files of a folder that exists.
+    pub(super) fn local(folder: &Path) -> Result<Self> {
+        let files = LocalFileSystem::new_with_prefix(folder)
+            .map_err(|error| Error::storage("open", folder.display(), &error))?
+            .with_fsync(true);
+        Ok(Self { folder: folder.to_owned(), files: Arc::new(files) })
+    }
+
+    /// Puts a small file in place, durably and at once.
+    pub(crate) async fn put(&self, path: &str, bytes: impl Into<bytes::Bytes>) -> Result<()> {
+        let put = self.files.put(&Location::from(path), bytes.into().into()).await;
+        put.map(drop).map_err(|error| self.failed("write", path, &error))
+    }
+
+    /// Reads a small file; `None` if there is none.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<bytes::Bytes>> {
+        match self.files.get(&Location::from(path)).await {
+            Ok(found) => found.bytes().await.map(Some).map_err(|error| self.failed("read", path, &error)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("read", path, &error)),
+        }
+    }
+
+    /// Opens a file for reading in blocking code.
+    pub(crate) async fn open(&self, path: &str) -> Result<File> {
+        match self.files.get(&Location::from(path)).await.map(|found| found.payload) {
+            Ok(GetResultPayload::File(file, _)) => Ok(file),
+            Ok(GetResultPayload::Stream(_)) => {
+                Err(self.failed("open", path, &io::Error::other("the store gives no file")))
+            }
+            Err(error) => Err(self.failed("open", path, &error)),
+        }
+    }
+
+    /// The paths in one folder that end with `ending`, sorted. A folder that is not there is empty.
+    pub(crate) async fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>> {
+        let listed = self.files.list_with_delimiter(Some(&Location::from(folder))).await;
+        let listed = listed.map_err(|error| self.failed("list", folder, &error))?;
+        let mut paths: Vec<String> = listed.objects.into_iter().map(|object| object.location.to_string()).collect();
+        paths.retain(|path| path.ends_with(ending));
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Begins a file of any size, to be written by blocking code outside the runtime's own threads.
+    pub(crate) fn sink(&self, path: &str) -> FileSink {
+        let writer = BufWriter::with_capacity(self.files.clone(), Location::from(path), PIECE).with_max_concurrency(1);
+        FileSink {
+            store: self.clone(),
+            path: path.to_owned(),
+            writer: SyncIoBridge::new_with_handle(writer, Handle::current()),
+            digest: Sha256::new(),
+        }
+    }
+
+    /// The whole path, for a person.
+    pub(crate) fn display(&self, path: &str) -> String {
+        self.folder.join(path).display().to_string()
+    }
+
+    /// Removes what a crash left half-written. The lock must be held.
+    pub(super) fn sweep_staging(&self) -> Result<()> {
+        for folder in crate::tables::TABLES.iter().copied().chain([super::layout::RUNS, ""]) {
+            let folder = self.folder.join(folder);
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+            for path in paths.filter(|path| is_staging(path)) {
+                fs::remove_file(&path).map_err(|error| Error::io("remove", &path, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An error that one of the files is the object of.
+    pub(crate) fn failed(&self, action: &'static str, path: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+        Error::storage(action, self.display(path), error)
+    }
+}
+
+fn is_staging(path: &Path) -> bool {
+    let number = path.file_name().and_then(|name| name.to_str()?.rsplit_once('#'));
+    number.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// A file on its way to its final name. Dropped before [`FileSink::publish`], it never gets there.
+pub(crate) struct FileSink {
+    store: Store,
+    path: String,
+    writer: SyncIoBridge<BufWriter>,
+    digest: Sha256,
+}
+
+/// A file that is in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredFile {
+    /// Its path in the archive.
+    pub(crate) path: String,
+    /// Its SHA-256 in hex.
+    pub(crate) sha256: String,
+}
+
+impl FileSink {
+    /// Puts the file in place, durably.
+    pub(crate) async fn publish(self) -> Result<StoredFile> {
+        let put = self.writer.into_inner().shutdown().await;
+        put.map_err(|error| self.store.failed("write", &self.path, &error))?;
+        let sha256 = format!("{:x}", bytes::Bytes::copy_from_slice(&self.digest.finalize()));
+        Ok(StoredFile { path: self.path, sha256 })
+    }
+}
+
+impl Write for FileSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.writer.write(bytes)?;
+        self.digest.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}

@@ -1,0 +1,329 @@
+//! What was typed. The doc comments are the help.
+
+#![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
+use clap_complete::Shell;
+
+use crate::{
+    commands::{simulate::SimulateOptions, summary::Style},
+    config::{self, ApiKey, Assets, ExportConfig, Provider, Rate},
+    error::{Error, Result},
+    input::{Headers, InputOptions},
+    report::{Progress, Verbosity},
+    simulator,
+    tables::TableFormat,
+};
+
+/// Archives sunor.cc tasks (suno and udio music) into Parquet or CSV tables.
+///
+/// Reads task IDs from a CSV, asks the API for each at its rate limit, and keeps every answer: rows to
+/// query in DuckDB, and the responses as they were sent. Run it again and it asks only for what is missing.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Ask for every task of a list and archive the answers
+    Export(Box<ExportArgs>),
+    /// Show what an archive holds, and how its runs went
+    Summary(SummaryArgs),
+    /// Serve a local stand-in for the provider, to try things without a key
+    Simulate(SimulateArgs),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  Try it without a key:
+    sunor-archive export samples/tasks.csv --out library --simulate
+  Every night, from a list that grows:
+    SUNOR_API_KEY=… sunor-archive export tasks.csv --out ~/library
+  From a query, through a pipe, into CSV tables:
+    psql -c 'COPY (SELECT task_id FROM jobs) TO STDOUT CSV HEADER' mydb | sunor-archive export - --out library --format csv
+  What a run left out is itself a list:
+    sunor-archive export library/runs/<run_id>-unfinished.csv --out library
+
+Exit status: 0 all archived, 1 stopped by an error, 2 wrong usage, 3 something is missing,
+  4 the key was refused, 5 another run holds the archive, 130 and 143 stopped by a signal.";
+
+/// Ask for every task of a list and archive the answers.
+///
+/// Each task is asked for once; those that are not finished are polled after the first pass. Every
+/// answer is kept at once, so that a run can be stopped or killed at any moment: the next one goes on
+/// from there and asks for nothing twice.
+#[derive(Args, Debug)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub struct ExportArgs {
+    /// The CSV with the task IDs, plain or packed with gzip or zstd; - reads standard input
+    tasks: PathBuf,
+
+    /// The archive's folder: created if absent, added to if present
+    #[arg(long, value_name = "ARCHIVE")]
+    out: PathBuf,
+
+    /// The column with the IDs [default: task_id, taskId or id in any case, else the only column]
+    #[arg(long, value_name = "NAME|NUMBER", help_heading = "Input")]
+    column: Option<String>,
+
+    /// The first row is data, not the names of the columns
+    #[arg(long, help_heading = "Input")]
+    no_headers: bool,
+
+    /// What separates two fields: one character, or tab
+    #[arg(long, value_name = "C", default_value = ",", value_parser = delimiter, help_heading = "Input")]
+    delimiter: u8,
+
+    /// The tables' format, fixed when an archive is created [default: parquet]
+    #[arg(long, value_enum)]
+    format: Option<TableFormat>,
+
+    /// A file with the API key, instead of the environment's SUNOR_API_KEY
+    #[arg(long, value_name = "FILE", help_heading = "Provider")]
+    api_key_file: Option<PathBuf>,
+
+    /// The API's root
+    #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL, help_heading = "Provider")]
+    base_url: String,
+
+    /// Ask the embedded simulator, which knows every ID of the list; needs no key
+    #[arg(long, help_heading = "Provider")]
+    simulate: bool,
+
+    /// The most requests in any second, minute or hour: N/s, N/m, N/h or unlimited
+    #[arg(long, default_value = config::DEFAULT_RATE, help_heading = "Pace")]
+    rate: Rate,
+
+    /// The most requests in flight
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Pace")]
+    concurrency: u16,
+
+    /// How long to poll unfinished tasks after the first pass; 0s asks each once
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Pace")]
+    wait: Duration,
+
+    /// The time between two polls of one task, at least 1s
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Pace")]
+    poll_interval: Duration,
+
+    /// Further tries after a failure that may pass
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_RETRIES, help_heading = "Pace")]
+    retries: u32,
+
+    /// The limit of one request
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Pace")]
+    timeout: Duration,
+
+    /// What to download; this version downloads no media
+    #[arg(long, value_enum, value_name = "KINDS", default_value_t)]
+    assets: Assets,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// How progress is shown, on stderr: auto is bars on a terminal and lines elsewhere, json a line an event
+    #[arg(long, value_enum, default_value_t)]
+    progress: Progress,
+
+    /// Print nothing on success
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Print a line for every task
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+}
+
+/// Show what an archive holds, and how its runs went.
+#[derive(Args, Debug)]
+pub struct SummaryArgs {
+    /// The archive's folder
+    pub archive: PathBuf,
+
+    /// Show this run instead of the archive as it stands
+    #[arg(long, value_name = "RUN_ID")]
+    pub run: Option<String>,
+
+    /// Print a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Serve a local stand-in for the provider, to try things without a key.
+///
+/// Prints its base URL on stdout and serves until it is stopped. Any key is taken; the rate window is
+/// the provider's.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  sunor-archive simulate --port 8600 --tasks 1000\n  \
+    curl -s http://127.0.0.1:8600/simulator/tasks.csv >tasks.csv\n  \
+    SUNOR_API_KEY=any sunor-archive export tasks.csv --out library --base-url http://127.0.0.1:8600")]
+pub struct SimulateArgs {
+    /// The port on 127.0.0.1; 0 is one of the system's choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    port: u16,
+
+    /// How many tasks there are, listed at /simulator/tasks.csv [default: whatever is asked for]
+    #[arg(long, value_name = "N")]
+    tasks: Option<u32>,
+
+    /// What the tasks are made from: the same seed gives the same world
+    #[arg(long, value_name = "N", default_value_t = simulator::DEFAULT_SEED)]
+    seed: u64,
+}
+
+impl ExportArgs {
+    /// What was typed, validated. Reads the key's file and the environment's key.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what makes no sense.
+    pub fn config(&self) -> Result<ExportConfig> {
+        let provider = if self.simulate {
+            Provider::Simulated
+        } else {
+            Provider::Remote { base_url: config::base_url(&self.base_url)?, key: self.key()? }
+        };
+        Ok(ExportConfig {
+            input: InputOptions {
+                path: self.tasks.clone(),
+                column: self.column.clone(),
+                headers: if self.no_headers { Headers::Absent } else { Headers::Present },
+                delimiter: self.delimiter,
+            },
+            archive: self.out.clone(),
+            assets: self.assets,
+            format: self.format,
+            provider,
+            rate: self.rate,
+            concurrency: self.concurrency,
+            wait: self.wait,
+            poll_interval: self.poll_interval,
+            retries: self.retries,
+            timeout: self.timeout,
+        })
+    }
+
+    fn key(&self) -> Result<ApiKey> {
+        if let Some(path) = &self.api_key_file {
+            return ApiKey::new(&read_key(path)?);
+        }
+        match std::env::var_os("SUNOR_API_KEY") {
+            Some(key) => ApiKey::new(&key.to_string_lossy()),
+            None => Err(Error::usage(
+                "no API key: set SUNOR_API_KEY or give --api-key-file (or try --simulate, which needs none)",
+            )),
+        }
+    }
+
+    /// How progress is shown.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.output.progress
+    }
+
+    /// How much is said.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        match &self.output {
+            OutputArgs { quiet: true, .. } => Verbosity::Quiet,
+            OutputArgs { verbose: true, .. } => Verbosity::Verbose,
+            OutputArgs { .. } => Verbosity::Normal,
+        }
+    }
+}
+
+impl SummaryArgs {
+    /// For whom it is.
+    #[must_use]
+    pub fn style(&self) -> Style {
+        if self.json { Style::Json } else { Style::Words }
+    }
+}
+
+impl SimulateArgs {
+    /// What to simulate.
+    #[must_use]
+    pub fn options(&self) -> SimulateOptions {
+        SimulateOptions { port: self.port, tasks: self.tasks, seed: self.seed }
+    }
+}
+
+/// Writes a shell's completion script.
+pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
+    clap_complete::generate(shell, &mut Cli::command(), "sunor-archive", &mut { out });
+}
+
+fn read_key(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Error::usage(format!("cannot read the key from {}: {error}", path.display())))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("`{text}` is no duration: write 90s, 10m or 1h 30m"))
+}
+
+fn poll_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < config::MIN_POLL_INTERVAL {
+        return Err("the provider asks for at least 1s between two polls of a task".into());
+    }
+    Ok(interval)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    Some(duration(text)?).filter(|limit| !limit.is_zero()).ok_or_else(|| "a request needs some time".into())
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(*byte),
+        _ => Err("a delimiter is one ASCII character, or tab".into()),
+    }
+}
+
+/// The arguments of this process, or the exit status that their misuse has: 2, and 0 for help.
+///
+/// # Errors
+/// What clap has to say.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_delimiter_is_one_character() {
+        assert_eq!(delimiter(";"), Ok(b';'));
+        assert_eq!(delimiter("tab"), Ok(b'\t'));
+        for bad in ["", ";;", "é", "\"", "\n"] {
+            assert!(delimiter(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `export`: from a list of task IDs to an archive.
+
+use std::{future::Future, sync::Arc};
+
+use jiff::Timestamp;
+
+use crate::{
+    api::Client,
+    archive::{self, Archive, HeldArchive, RunFile},
+    config::{ApiKey, ExportConfig, Provider},
+    error::{Error, Result},
+    event::{Event, MissingReason},
+    exit::ExitStatus,
+    export::{self, Coordinator, Ending, Ledger, Plan, Settings, Signal, Tell},
+    input,
+    journal::{JournalWriter, SegmentLimits},
+    report::{self, Reporter, RunNotes, RunSummary},
+    run_id::RunId,
+    simulator::{Simulator, World},
+    task::TaskList,
+};
+
+/// How an export ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened, as in `runs/<run_id>.json`.
+    pub summary: RunSummary,
+    /// What the process should end with.
+    pub status: ExitStatus,
+    /// What stopped the run, if it was an error.
+    pub error: Option<Error>,
+    /// The closing words for a person.
+    pub words: String,
+}
+
+/// Exports a list: asks for every task that the archive lacks, and archives the answers.
+///
+/// `stop` ends the run in good order when it is ready: what was fetched is kept.
+///
+/// # Errors
+/// What stops a run before its first request. An error after that is part of the [`Outcome`], because
+/// such a run has something to report all the same.
+pub async fn export(
+    config: &ExportConfig,
+    stop: impl Future<Output = Signal>,
+    reporter: &mut dyn Reporter,
+) -> Result<Outcome> {
+    let mut log = Log { summary: RunSummary::default(), none_found: false, reporter };
+    let started = Timestamp::now();
+    let run_id = RunId::new(started);
+
+    let input = input::read(&config.input, &mut |event| log.tell(&event))?;
+    let held = HeldArchive::open_or_create(&config.archive, config.format, started).await?;
+    let archive = &held.archive;
+    log.tell(&Event::Started { run_id: run_id.clone(), archive: config.archive.display().to_string(), at: started });
+    export::recover(archive, &mut |event| log.tell(&event)).await?;
+    let archived = archive::mark_archived(archive, &input.tasks).await?;
+    let plan = Plan::new(input, &archived);
+    log.tell(&Event::Planned(plan.counts.clone()));
+
+    let (client, simulator) = connect(config, &plan.tasks).await?;
+    let run = Run { id: &run_id, plan: &plan, archive };
+    let (status, error) =
+        run.finish(run.ask(config, client, stop, &mut |event| log.tell(&event)).await, &mut log).await;
+    drop(simulator);
+    Ok(log.outcome(archive, status, error))
+}
+
+/// One run on a held archive.
+struct Run<'a> {
+    id: &'a RunId,
+    plan: &'a Plan,
+    archive: &'a Arc<Archive>,
+}
+
+/// What the asking came to.
+struct Asked {
+    ending: Ending,
+    ledger: Ledger,
+    requests: u64,
+}
+
+impl Run<'_> {
+    async fn ask(
+        &self,
+        config: &ExportConfig,
+        client: Client,
+        stop: impl Future<Output = Signal>,
+        tell: Tell<'_>,
+    ) -> Asked {
+        let settings = Settings {
+            rate: config.rate,
+            concurrency: config.concurrency,
+            wait: config.wait,
+            poll_interval: config.poll_interval,
+            retries: config.retries,
+        };
+        let writer = JournalWriter::new(&self.archive.journal_folder(), self.id.clone(), SegmentLimits::default());
+        let coordinator = Coordinator::new(settings, self.plan, client, writer, self.archive.clone(), tell);
+        let (ending, ledger, requests) = coordinator.run(stop).await;
+        Asked { ending, ledger, requests }
+    }
+
+    /// Leaves the run's own files, whatever the ending was.
+    async fn finish(&self, asked: Asked, log: &mut Log<'_>) -> (ExitStatus, Option<Error>) {
+        let Asked { ending, ledger, requests } = asked;
+        let store = &self.archive.store;
+        let missing = self.missing_csv(&ledger, &ending, log);
+        let mut status = match &ending {
+            Ending::Signal(signal) => signal.exit_status(),
+            Ending::KeyRefused => ExitStatus::KeyRefused,
+            Ending::Failed(_) => ExitStatus::Failed,
+            Ending::Done if log.summary.missing() > 0 || log.summary.input.invalid > 0 => ExitStatus::Incomplete,
+            Ending::Done => ExitStatus::Complete,
+        };
+        let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
+
+        let unfinished = match requests {
+            0 => Ok(()),
+            _ => store.put(&RunFile::Unfinished.path(self.id), missing).await,
+        };
+        for failed in [unfinished.err(), self.archive.write_views().await.err()].into_iter().flatten() {
+            status = ExitStatus::Failed;
+            error = error.or(Some(failed));
+        }
+        log.tell(&Event::Finished {
+            at: Timestamp::now(),
+            exit_code: status.code(),
+            interrupted: matches!(status, ExitStatus::Interrupted | ExitStatus::Terminated),
+        });
+        let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
+        text.push(b'\n');
+        if let Err(failed) = store.put(&RunFile::Summary.path(self.id), text).await {
+            return (ExitStatus::Failed, error.or(Some(failed)));
+        }
+        (status, error)
+    }
+
+    /// Names each task that is not archived, in a list that is itself an input.
+    fn missing_csv(&self, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
+        let never_asked = match ending {
+            Ending::Signal(signal) => (MissingReason::Interrupted, format!("{signal} came before it was asked")),
+            Ending::KeyRefused => (MissingReason::Unfinished, "not asked: the provider refused the key".into()),
+            Ending::Failed(_) => (MissingReason::Unfinished, "not asked: an error stopped the run".into()),
+            Ending::Done => (MissingReason::Unfinished, "not asked".into()),
+        };
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        let _ = csv.write_record(["task_id", "reason", "detail"]);
+        for (task, known) in ledger.missing(&self.plan.selected) {
+            let (reason, detail) = known.unwrap_or(&never_asked);
+            let task_id = self.plan.tasks.id(task).to_string();
+            let _ = csv.write_record([&task_id, reason.as_str(), detail]);
+            log.tell(&Event::Missing { task_id, reason: *reason, detail: detail.clone() });
+        }
+        csv.into_inner().expect("memory takes all that is written")
+    }
+}
+
+/// The run's events on their way to the summary and the reporter.
+struct Log<'a> {
+    summary: RunSummary,
+    none_found: bool,
+    reporter: &'a mut dyn Reporter,
+}
+
+impl Log<'_> {
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::NoneFound { .. } => self.none_found = true,
+            Event::Answered { .. } | Event::Unfinished { .. } => self.none_found = false,
+            _ => {}
+        }
+        self.summary.observe(event);
+        self.reporter.observe(event);
+    }
+
+    fn outcome(self, archive: &Archive, status: ExitStatus, error: Option<Error>) -> Outcome {
+        let folder = archive.folder.display().to_string();
+        let notes = RunNotes { archive: &folder, format: archive.format, none_found: self.none_found };
+        let words = report::run_table(&self.summary, &notes);
+        Outcome { summary: self.summary, status, error, words }
+    }
+}
+
+/// The client, and the simulator that answers it if one was asked for; it ends when it is dropped.
+async fn connect(config: &ExportConfig, tasks: &Arc<TaskList>) -> Result<(Client, Option<Simulator>)> {
+    match &config.provider {
+        Provider::Remote { base_url, key } => Ok((Client::new(base_url, key.clone(), config.timeout)?, None)),
+        Provider::Simulated => {
+            let simulator = Simulator::start(World::knowing(tasks.clone())).await?;
+            let key = ApiKey::new(crate::simulator::KEY)?;
+            Ok((Client::new(simulator.base_url(), key, config.timeout)?, Some(simulator)))
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What was typed, validated and typed: later code sees these and never a flag. Each default is a
+//! constant with its reason.
+
+use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+
+use reqwest::header::HeaderValue;
+use url::Url;
+
+use crate::{
+    error::{Error, Result},
+    input::InputOptions,
+    tables::TableFormat,
+};
+
+/// The provider's root.
+pub const DEFAULT_BASE_URL: &str = "https://sunor.cc";
+
+/// The provider allows 120 requests a minute and key.
+pub const DEFAULT_RATE: &str = "120/m";
+
+/// Sixteen requests in flight keep two a second going at answers of up to eight seconds.
+pub const DEFAULT_CONCURRENCY: u16 = 16;
+
+/// Tasks take 30 seconds to 5 minutes, says the provider: ten minutes see nearly all of them end.
+pub const DEFAULT_WAIT: &str = "10m";
+
+/// The provider advises 5 to 10 seconds.
+pub const DEFAULT_POLL_INTERVAL: &str = "5s";
+
+/// The provider asks not to poll more often than once a second.
+pub const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// With waits that double from half a second, five retries last over a proxy's restart of some 15 seconds.
+pub const DEFAULT_RETRIES: u32 = 5;
+
+/// The provider looks a running task up at its own provider before it answers.
+pub const DEFAULT_TIMEOUT: &str = "30s";
+
+/// Everything an export needs to know.
+#[derive(Clone, Debug)]
+pub struct ExportConfig {
+    /// The list of task IDs.
+    pub input: InputOptions,
+    /// The archive's folder.
+    pub archive: PathBuf,
+    /// The tables' format; `None`: what the archive has, Parquet for a new one.
+    pub format: Option<TableFormat>,
+    /// What to download.
+    pub assets: Assets,
+    /// The provider.
+    pub provider: Provider,
+    /// The most requests in a span of time.
+    pub rate: Rate,
+    /// The most requests in flight.
+    pub concurrency: u16,
+    /// How long to go on polling after the first pass.
+    pub wait: Duration,
+    /// The time between two polls of one task, at least.
+    pub poll_interval: Duration,
+    /// Further tries after a transient failure.
+    pub retries: u32,
+    /// The limit of one request.
+    pub timeout: Duration,
+}
+
+/// What to download. This version archives what the API says, and no media.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Assets {
+    /// Nothing.
+    #[default]
+    None,
+}
+
+/// Whom to ask, and as whom.
+#[derive(Clone, Debug)]
+pub enum Provider {
+    /// A server.
+    Remote {
+        /// Its root.
+        base_url: Url,
+        /// The key.
+        key: ApiKey,
+    },
+    /// The simulator in this process, which knows every ID of the list.
+    Simulated,
+}
+
+/// The API's key. It shows in no output, not even in `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// Takes a key; white space around it is trimmed.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is empty or no header could carry it; the message does not repeat it.
+    pub fn new(text: &str) -> Result<Self> {
+        let key = text.trim();
+        if key.is_empty() {
+            return Err(Error::usage("the API key is empty: set SUNOR_API_KEY or give --api-key-file"));
+        }
+        if key.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err(Error::usage("the API key holds blanks or odd characters: is it the right file?"));
+        }
+        Ok(Self(key.to_owned()))
+    }
+
+    /// The key as a header's value, marked sensitive so that no log shows it.
+    pub(crate) fn header(&self) -> HeaderValue {
+        let mut value = HeaderValue::from_str(&self.0).expect("printable ASCII is a header value");
+        value.set_sensitive(true);
+        value
+    }
+
+    /// `text` without the key, should somebody have echoed it.
+    pub(crate) fn scrub(&self, text: &str) -> String {
+        text.replace(&self.0, "[key]")
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey([hidden])")
+    }
+}
+
+/// Takes the API's root.
+///
+/// # Errors
+/// [`Error::Usage`] unless it is an http or https URL without credentials.
+pub fn base_url(text: &str) -> Result<Url> {
+    let url = Url::parse(text).map_err(|error| Error::usage(format!("--base-url `{text}` is no URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(Error::usage(format!("--base-url `{text}` should begin with https://")));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::usage("--base-url holds a user name or password; the API takes only a key"));
+    }
+    Ok(url)
+}
+
+/// The most requests sent in any span of a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// As many as the concurrency allows.
+    Unlimited,
+    /// At most `count` in any `span`.
+    Limited {
+        /// How many.
+        count: NonZeroU32,
+        /// In how long.
+        span: Duration,
+    },
+}
+
+impl Rate {
+    /// Requests a second; infinite without a limit.
+    #[must_use]
+    pub fn per_second(self) -> f64 {
+        match self {
+            Self::Unlimited => f64::INFINITY,
+            Self::Limited { count, span } => f64::from(count.get()) / span.as_secs_f64(),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "unlimited" {
+            return Ok(Self::Unlimited);
+        }
+        let shape = || format!("`{text}` is no rate: write 120/m, 2/s, 7200/h or unlimited");
+        let (count, unit) = text.split_once('/').ok_or_else(shape)?;
+        let span = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            _ => return Err(shape()),
+        };
+        let count = count.parse().map_err(|_| shape())?;
+        Ok(Self::Limited { count, span: Duration::from_secs(span) })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlimited => f.write_str("unlimited"),
+            Self::Limited { count, span } => match span.as_secs() {
+                1 => write!(f, "{count}/s"),
+                60 => write!(f, "{count}/m"),
+                _ => write!(f, "{count}/h"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_count_and_a_unit() {
+        for text in ["120/m", "2/s", "7200/h", "unlimited"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+        for bad in ["120", "0/m", "1.5/s", "-1/s", "5/d", "/m", ""] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_trimmed_and_never_shown() {
+        let key = ApiKey::new(" secret-1\n").unwrap();
+        assert_eq!(key.header().to_str().unwrap(), "secret-1");
+        assert!(!format!("{key:?} {:?}", key.header()).contains("secret"));
+        assert_eq!(key.scrub("bad key secret-1!"), "bad key [key]!");
+        let refusal = ApiKey::new("sec ret").unwrap_err().to_string();
+        assert!(!refusal.contains("sec ret"));
+        assert!(ApiKey::new(" \n").is_err());
+    }
+
+    #[test]
+    fn a_base_url_is_http_and_without_credentials() {
+        assert!(base_url("https://sunor.cc").is_ok());
+        for bad in ["sunor.cc", "ftp://x", "http://", "https://u:p@sunor.cc"] {
+            assert!(base_url(bad).is_err(), "{bad}");
+        }
+        assert!(!base_url("https://u:hush@sunor.cc").unwrap_err().to_string().contains("hush"));
+    }
+}

@@ -1,0 +1,74 @@
+//! The one public error, sorted by what the caller can do about it.
+//!
+//! An error is what stops a run. A task that could not be fetched is not an error but data: it is
+//! counted, and named in the run's `-unfinished.csv`.
+
+use std::{fmt::Display, io, path::Path};
+
+use crate::archive::Holder;
+
+/// What stops a command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command was used wrongly; nothing was sent and nothing was written.
+    #[error("{0}")]
+    Usage(String),
+
+    /// Another run holds the archive.
+    #[error("another run holds {archive}: {holder}; wait for it to end, or stop it")]
+    Held {
+        /// The archive as the user named it.
+        archive: String,
+        /// Who holds it.
+        holder: Box<Holder>,
+    },
+
+    /// The provider gave no answer of any kind.
+    #[error("{0}")]
+    Unreachable(String),
+
+    /// A file or folder cannot be read or written: a full disk, a missing permission, damage.
+    #[error("cannot {action} {path}: {reason}{}", advice(*.full))]
+    Storage {
+        /// What was tried: "write", "read", …
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// What the system said.
+        reason: String,
+        /// Whether it was for lack of room.
+        full: bool,
+    },
+}
+
+/// The result of everything that can stop a run.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn advice(full: bool) -> &'static str {
+    if full { "; free some room and run the same command again: everything fetched so far is kept" } else { "" }
+}
+
+impl Error {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// An error of the local file system.
+    pub(crate) fn io(action: &'static str, path: &Path, source: &io::Error) -> Self {
+        Self::storage(action, path.display(), source)
+    }
+
+    /// An error that has an [`io::Error`] somewhere below it, or none.
+    pub(crate) fn storage(
+        action: &'static str,
+        path: impl Display,
+        source: &(dyn std::error::Error + 'static),
+    ) -> Self {
+        let chain = || std::iter::successors(Some(source), |error| error.source());
+        let io = chain().find_map(|error| error.downcast_ref::<io::Error>());
+        let full =
+            io.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+        let reason = io.map_or_else(|| source.to_string(), ToString::to_string);
+        Self::Storage { action, path: path.to_string(), reason, full }
+    }
+}

@@ -1,0 +1,196 @@
+//! Everything a run can say. The summary, the bars, the plain lines and the NDJSON stream are folds
+//! over these; nothing is counted in two places.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::run_id::RunId;
+
+/// One thing that happened. With `--progress json` each is a line: `{"event":"answered",…}`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The list's only column has an unusual name: perhaps it is an ID, and the list has no headers.
+    DoubtfulHeader {
+        /// What stands in the first row.
+        title: String,
+    },
+    /// A row of the list has no ID, or a bad one; it is skipped.
+    BadRow {
+        /// Its line in the file, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A run began and holds the archive.
+    Started {
+        /// Its name.
+        run_id: RunId,
+        /// Where the archive is, as the user named it.
+        archive: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// Answers that an earlier run had journalled were published.
+    Recovered {
+        /// The run that was cut short.
+        run_id: RunId,
+        /// How many tasks were archived from its journal.
+        tasks: u64,
+        /// How many damaged records were found; their tasks are asked again.
+        damaged: u64,
+    },
+    /// What is to be done.
+    Planned(Planned),
+    /// A request was sent.
+    Requested {
+        /// What for.
+        kind: RequestKind,
+    },
+    /// A task has its final answer, and the journal holds it.
+    Answered {
+        /// The task.
+        task_id: String,
+        /// `success`, `failure`, `timeout` or `not_found`.
+        status: String,
+    },
+    /// A task is not finished yet; it is asked again.
+    Unfinished {
+        /// The task.
+        task_id: String,
+        /// The status it has, if any.
+        status: Option<String>,
+    },
+    /// A request failed in a way that may pass; it is sent again.
+    Retrying {
+        /// The task.
+        task_id: String,
+        /// What happened.
+        reason: String,
+        /// How long until the next try.
+        wait_seconds: f64,
+    },
+    /// The provider said 429: nothing is sent for a while.
+    RateLimited {
+        /// How long.
+        wait_seconds: f64,
+    },
+    /// No task was found so far: said after many answers, and at the end.
+    NoneFound {
+        /// How many.
+        answers: u64,
+    },
+    /// The run will not ask further, and why.
+    Stopping {
+        /// What a person should know.
+        reason: String,
+    },
+    /// A task of the run that is not archived, known at its end.
+    Missing {
+        /// The task.
+        task_id: String,
+        /// Why.
+        reason: MissingReason,
+        /// What a person should know.
+        detail: String,
+    },
+    /// How things stand, about once a second.
+    Progress(Progress),
+    /// A part of each table that has rows is in place, and its tasks are archived.
+    Published(Published),
+    /// The run is over.
+    Finished {
+        /// When.
+        at: Timestamp,
+        /// The exit status.
+        exit_code: u8,
+        /// Whether a signal ended it.
+        interrupted: bool,
+    },
+}
+
+/// What is to be done, and what the input held.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Planned {
+    /// Data rows without blank lines; the sum of the five below.
+    pub rows: u64,
+    /// Rows whose ID is absent or bad.
+    pub invalid: u64,
+    /// Rows that repeat an ID.
+    pub duplicates: u64,
+    /// Tasks that other shards take.
+    pub other_shards: u64,
+    /// Tasks that are archived already.
+    pub already_archived: u64,
+    /// Tasks to ask for.
+    pub selected: u64,
+}
+
+/// How things stand.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Progress {
+    /// Tasks that need no further request in this run.
+    pub settled: u64,
+    /// Tasks to ask for in this run.
+    pub selected: u64,
+    /// Tasks that were asked and are not finished.
+    pub unfinished: u64,
+    /// Whether every task has been asked once.
+    pub first_pass_over: bool,
+    /// How long until the last request, as things stand.
+    pub seconds_left: f64,
+}
+
+/// What a request was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// A task's first question.
+    First,
+    /// A further question, after an answer that it was not finished.
+    Poll,
+    /// A question sent again, whatever it was.
+    Retry,
+}
+
+/// Why a task of a run is not archived: the `reason` of `-unfinished.csv`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingReason {
+    /// It was not finished when the run ended, or there was no time to ask.
+    Unfinished,
+    /// Its requests failed.
+    Error,
+    /// What came is no task.
+    Unreadable,
+    /// A signal ended the run first.
+    Interrupted,
+}
+
+impl MissingReason {
+    /// The word in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unfinished => "unfinished",
+            Self::Error => "error",
+            Self::Unreadable => "unreadable",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What one publication added to the archive.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Published {
+    /// Rows by table.
+    pub rows: BTreeMap<&'static str, u64>,
+    /// Tasks by status.
+    pub by_status: BTreeMap<String, u64>,
+    /// Tasks by type; those without one are left out.
+    pub by_type: BTreeMap<String, u64>,
+    /// The credits of the successes.
+    pub credits_cost: f64,
+}

@@ -1,0 +1,57 @@
+//! The exit statuses, named, and the matches that pick them.
+
+use serde::{Serialize, Serializer};
+
+use crate::error::Error;
+
+/// What a command's end means to the scheduler that started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// Everything asked for is archived in a final state.
+    Complete = 0,
+    /// Stopped by an error: disk full, archive unreadable, network gone.
+    Failed = 1,
+    /// Wrong usage: a bad option, an unreadable or empty input, no key, another format.
+    Usage = 2,
+    /// Finished, but something is missing.
+    Incomplete = 3,
+    /// The provider refused the key.
+    KeyRefused = 4,
+    /// Another run holds the archive.
+    Held = 5,
+    /// Stopped by SIGINT, after keeping all that was fetched.
+    Interrupted = 130,
+    /// Stopped by SIGTERM, after keeping all that was fetched.
+    Terminated = 143,
+}
+
+impl ExitStatus {
+    /// The number the process ends with.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<&Error> for ExitStatus {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Usage(_) => Self::Usage,
+            Error::Held { .. } => Self::Held,
+            Error::Unreachable(_) | Error::Storage { .. } => Self::Failed,
+        }
+    }
+}
+
+impl From<ExitStatus> for std::process::ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status.code())
+    }
+}
+
+impl Serialize for ExitStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.code())
+    }
+}

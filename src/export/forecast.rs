@@ -1,0 +1,84 @@
+//! How long a run has to go. Pure.
+
+use std::time::Duration;
+
+/// Polls that an unfinished task takes on the whole: most are done by the second.
+const POLLS_A_TASK: f64 = 2.0;
+
+/// Before this much time has passed, what was observed says little.
+const OBSERVED_AFTER: Duration = Duration::from_secs(3);
+
+/// What a forecast is made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook {
+    /// Questions to send that are no polls.
+    pub(super) questions: usize,
+    /// Tasks that wait for a poll.
+    pub(super) unfinished: usize,
+    /// Until the next question is due, or the provider's silence ends.
+    pub(super) idle: Duration,
+    /// The most requests a second.
+    pub(super) pace: f64,
+    /// Answers so far.
+    pub(super) answers: u64,
+    /// In this time.
+    pub(super) elapsed: Duration,
+    /// The end of polling, if it is set already.
+    pub(super) polling_left: Option<Duration>,
+}
+
+impl Outlook {
+    /// The time until the last request: requests left over the pace, or over what was observed if the
+    /// provider is slower than that.
+    pub(super) fn left(&self) -> Duration {
+        let requests = self.questions as f64 + self.unfinished as f64 * POLLS_A_TASK;
+        let sending = Duration::try_from_secs_f64(requests / self.speed()).unwrap_or_default();
+        let left = self.idle + sending;
+        match self.polling_left {
+            Some(limit) if self.questions == 0 => left.min(limit),
+            _ => left,
+        }
+    }
+
+    fn speed(&self) -> f64 {
+        let observed = self.answers as f64 / self.elapsed.as_secs_f64();
+        if self.elapsed >= OBSERVED_AFTER && observed > 0.0 { self.pace.min(observed) } else { self.pace }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outlook() -> Outlook {
+        Outlook {
+            questions: 240,
+            unfinished: 0,
+            idle: Duration::ZERO,
+            pace: 2.0,
+            answers: 0,
+            elapsed: Duration::ZERO,
+            polling_left: None,
+        }
+    }
+
+    #[test]
+    fn it_is_requests_left_over_the_pace_polls_counted() {
+        assert_eq!(outlook().left(), Duration::from_secs(120));
+        assert_eq!(Outlook { unfinished: 10, ..outlook() }.left(), Duration::from_secs(130));
+        assert_eq!(Outlook { pace: f64::INFINITY, ..outlook() }.left(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_slow_provider_counts_for_more_than_the_pace() {
+        let slow = Outlook { answers: 10, elapsed: Duration::from_secs(10), ..outlook() };
+        assert_eq!(slow.left(), Duration::from_secs(240));
+    }
+
+    #[test]
+    fn polling_never_takes_longer_than_it_may() {
+        let polling =
+            Outlook { questions: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
+        assert_eq!(polling.left(), Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,31 @@
+//! A run: what is to be asked, in which order, and the way of an answer into the archive.
+//!
+//! ```text
+//! plan ─▶ coordinator ─▶ journal stage ─▶ publish stage
+//!          ▲   │ ▲            │ (acknowledged)   │ (in place)
+//!          └───┘ └────────────┴──────────────────┘
+//!         requests
+//! ```
+//!
+//! The coordinator owns the run's state and is the only one that says what happened. The two stages
+//! behind it run side by side with it, joined by bounded channels. No stage knows another; only this
+//! module knows their order.
+
+mod coordinator;
+mod forecast;
+mod journal_stage;
+mod ledger;
+mod plan;
+mod publish;
+mod queue;
+
+pub use coordinator::Signal;
+pub(crate) use coordinator::{Coordinator, Ending, Settings};
+pub(crate) use ledger::Ledger;
+pub(crate) use plan::Plan;
+pub(crate) use publish::recover;
+
+use crate::event::Event;
+
+/// Where the events of a run go.
+pub(crate) type Tell<'a> = &'a mut (dyn FnMut(Event) + Send);

@@ -1,0 +1,164 @@
+//! What to ask next. Pure: time comes in as a value.
+//!
+//! Retries that are due come first, since their tasks were asked first; then the first pass over all
+//! IDs; polls only after it, because by then most of what was unfinished is done. Of the polls that are
+//! due the oldest task goes first.
+
+use std::{cmp::Reverse, collections::BinaryHeap, vec::IntoIter};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::{event::RequestKind, task::TaskIndex};
+
+/// One question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Question {
+    pub(super) task: TaskIndex,
+    /// Whether the task has answered before, and was not finished.
+    pub(super) poll: bool,
+    /// Whether this very question was sent before.
+    pub(super) repeated: bool,
+    /// How often this question failed in a way that counts against the retries.
+    pub(super) failures: u32,
+}
+
+impl Question {
+    pub(super) fn kind(&self) -> RequestKind {
+        match self {
+            Self { repeated: true, .. } => RequestKind::Retry,
+            Self { poll: true, .. } => RequestKind::Poll,
+            Self { .. } => RequestKind::First,
+        }
+    }
+}
+
+/// All questions that are yet to be sent.
+#[derive(Debug)]
+pub(super) struct Queue {
+    fresh: IntoIter<TaskIndex>,
+    retries: BinaryHeap<Reverse<(Instant, Question)>>,
+    polls: BinaryHeap<Reverse<(Instant, Age, Question)>>,
+    due_polls: BinaryHeap<Reverse<(Age, Question)>>,
+}
+
+/// When a task was created; those that do not say come last.
+type Age = (bool, Option<Timestamp>);
+
+/// Whether there is something to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Yes.
+    Now,
+    /// Not before this moment.
+    At(Instant),
+    /// No.
+    Never,
+}
+
+impl Queue {
+    pub(super) fn new(selected: Vec<TaskIndex>) -> Self {
+        let fresh = selected.into_iter();
+        Self { fresh, retries: BinaryHeap::new(), polls: BinaryHeap::new(), due_polls: BinaryHeap::new() }
+    }
+
+    /// Sends the question again, at `due`.
+    pub(super) fn retry(&mut self, question: Question, due: Instant) {
+        self.retries.push(Reverse((due, Question { repeated: true, ..question })));
+    }
+
+    /// Asks the task again, at `due`.
+    pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Timestamp>, due: Instant) {
+        let question = Question { task, poll: true, repeated: false, failures: 0 };
+        self.polls.push(Reverse((due, (created_at.is_none(), created_at), question)));
+    }
+
+    pub(super) fn next(&self, now: Instant) -> Next {
+        let retry = self.retries.peek().map(|Reverse((due, _))| *due);
+        if self.fresh.len() > 0 || !self.due_polls.is_empty() {
+            return Next::Now;
+        }
+        let poll = self.polls.peek().map(|Reverse((due, ..))| *due);
+        match retry.into_iter().chain(poll).min() {
+            Some(due) if due <= now => Next::Now,
+            Some(due) => Next::At(due),
+            None => Next::Never,
+        }
+    }
+
+    /// Takes the question to send now, if there is one.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Question> {
+        if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+            return self.retries.pop().map(|Reverse((_, question))| question);
+        }
+        if let Some(task) = self.fresh.next() {
+            return Some(Question { task, poll: false, repeated: false, failures: 0 });
+        }
+        while self.polls.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
+            self.due_polls.extend(self.polls.pop().map(|Reverse((_, age, question))| Reverse((age, question))));
+        }
+        self.due_polls.pop().map(|Reverse((_, question))| question)
+    }
+
+    /// First questions that were not sent yet.
+    pub(super) fn fresh(&self) -> usize {
+        self.fresh.len()
+    }
+
+    /// Questions that wait to be sent again.
+    pub(super) fn retries(&self) -> usize {
+        self.retries.len()
+    }
+
+    /// Tasks that wait for their next poll.
+    pub(super) fn polls(&self) -> usize {
+        self.polls.len() + self.due_polls.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        event::RequestKind::{First, Poll, Retry},
+        task::{TaskId, TaskList},
+    };
+
+    fn indices(count: usize) -> Vec<TaskIndex> {
+        let mut list = TaskList::default();
+        for n in 0..count {
+            list.insert(TaskId::parse(&n.to_string()).unwrap());
+        }
+        list.indices().collect()
+    }
+
+    fn order(queue: &mut Queue, now: Instant) -> Vec<(usize, RequestKind)> {
+        std::iter::from_fn(|| queue.pop(now)).map(|question| (question.task.get(), question.kind())).collect()
+    }
+
+    #[test]
+    fn retries_then_the_first_pass_then_polls_the_oldest_first() {
+        let now = Instant::now();
+        let tasks = indices(6);
+        let mut queue = Queue::new(tasks[..2].to_vec());
+        queue.poll(tasks[2], None, now);
+        queue.poll(tasks[3], Some("2026-01-02T00:00:00Z".parse().unwrap()), now);
+        queue.poll(tasks[4], Some("2026-01-01T00:00:00Z".parse().unwrap()), now);
+        queue.retry(Question { task: tasks[5], poll: false, repeated: false, failures: 1 }, now);
+        assert_eq!(order(&mut queue, now), [(5, Retry), (0, First), (1, First), (4, Poll), (3, Poll), (2, Poll)]);
+        assert_eq!(queue.next(now), Next::Never);
+    }
+
+    #[test]
+    fn nothing_is_sent_before_it_is_due() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(5);
+        let mut queue = Queue::new(Vec::new());
+        queue.poll(indices(1)[0], None, later);
+        assert_eq!((queue.pop(now), queue.next(now)), (None, Next::At(later)));
+        assert_eq!(queue.next(later), Next::Now);
+        assert_eq!(order(&mut queue, later).len(), 1);
+    }
+}

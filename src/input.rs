@@ -1,0 +1,349 @@
+//! The task IDs out of a CSV: a file or standard input, plain, gzip or zstd.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Cursor, Read},
+    path::{Path, PathBuf},
+    str,
+};
+
+use csv::{ByteRecord, ReaderBuilder};
+use flate2::read::MultiGzDecoder;
+
+use crate::{
+    error::{Error, Result},
+    event::Event,
+    task::{BadTaskId, TaskId, TaskList},
+};
+
+/// Where the IDs are, and in what shape.
+#[derive(Clone, Debug)]
+pub struct InputOptions {
+    /// The file; `-` is standard input.
+    pub path: PathBuf,
+    /// The column with the IDs, by name or 1-based number; `None`: the usual names, else the only column.
+    pub column: Option<String>,
+    /// Whether the first row names the columns.
+    pub headers: Headers,
+    /// What separates two fields.
+    pub delimiter: u8,
+}
+
+/// Whether a CSV's first row names its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headers {
+    /// It does.
+    Present,
+    /// It is data.
+    Absent,
+}
+
+/// What an input held.
+#[derive(Debug, Default)]
+pub struct Input {
+    /// The distinct, valid IDs in the order they came.
+    pub tasks: TaskList,
+    /// Data rows without blank lines.
+    pub rows: u64,
+    /// Rows whose ID is absent or bad.
+    pub invalid: u64,
+    /// Rows that repeat an ID.
+    pub duplicates: u64,
+}
+
+/// The columns that are looked for, in this order, when none is named.
+const USUAL_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
+
+/// A record of its own after the last line: if the reader does not find it as one, a quote was left open.
+const END_MARK: &[u8] = b"\x01end of input\x01";
+
+/// Reads the whole list. Each bad row, and a first row that is doubtful as a header, is told to `events`.
+///
+/// # Errors
+/// [`Error::Usage`] if the input cannot be read, is empty, is UTF-16, lacks the column or leaves a quote open.
+pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
+    let name = display_name(&options.path);
+    let bytes = open(&options.path).map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
+    read_csv(bytes, &name, options, events)
+}
+
+fn display_name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
+}
+
+fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let source: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    unpack(BufReader::new(source))
+}
+
+/// Tells a packed stream by its first bytes, so that it works on standard input too.
+fn unpack(mut source: impl BufRead + 'static) -> io::Result<Box<dyn BufRead>> {
+    let start = source.fill_buf()?;
+    if start.starts_with(b"\x1f\x8b") {
+        Ok(Box::new(BufReader::new(MultiGzDecoder::new(source))))
+    } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
+        Ok(Box::new(BufReader::new(zstd::Decoder::with_buffer(source)?)))
+    } else {
+        Ok(Box::new(source))
+    }
+}
+
+fn read_csv(
+    mut source: Box<dyn BufRead>,
+    name: &str,
+    options: &InputOptions,
+    events: &mut dyn FnMut(Event),
+) -> Result<Input> {
+    let unreadable = |error: &dyn std::fmt::Display| Error::usage(format!("cannot read {name}: {error}"));
+    check_encoding(&mut source, name)?;
+    let marked = LineFeeds::new(source).chain(Cursor::new([b"\n", END_MARK, b"\n"].concat()));
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(options.delimiter).from_reader(marked);
+
+    let mut input = Input::default();
+    let mut column = None;
+    let mut record = ByteRecord::new();
+    while reader.read_byte_record(&mut record).map_err(|error| unreadable(&error))? && !is_end(&record) {
+        let breaks = line_breaks(&record);
+        // A record ends just after its line feed, and the reader stands on the line behind it.
+        let line = reader.position().line().saturating_sub(1 + breaks);
+        if breaks > 0 && record.iter().any(|field| holds(field, END_MARK)) {
+            // Such a record has swallowed the last line feed too.
+            return Err(Error::usage(format!("{name}, line {}: a quote is opened and never closed", line + 1)));
+        }
+        if is_blank(&record) {
+            continue;
+        }
+        let index = match column {
+            Some(index) => index,
+            None => {
+                let index = find_column(&record, name, options, events)?;
+                column = Some(index);
+                if options.headers == Headers::Present {
+                    continue;
+                }
+                index
+            }
+        };
+        take_row(record.get(index), line, &mut input, events);
+    }
+    if column.is_none() {
+        return Err(Error::usage(format!("{name} is empty: it should have one task ID a row")));
+    }
+    Ok(input)
+}
+
+fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn FnMut(Event)) {
+    input.rows += 1;
+    let text = str::from_utf8(field.unwrap_or_default()).map_err(|_| BadTaskId::NotUtf8);
+    match text.and_then(TaskId::parse) {
+        Ok(id) if input.tasks.insert(id) => {}
+        Ok(_) => input.duplicates += 1,
+        Err(reason) => {
+            input.invalid += 1;
+            events(Event::BadRow { line, reason: reason.to_string() });
+        }
+    }
+}
+
+/// Skips a byte-order mark, and tells UTF-16 from text that merely holds odd bytes.
+fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
+    let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
+    let utf16 = start.starts_with(b"\xff\xfe")
+        || start.starts_with(b"\xfe\xff")
+        || matches!(start, [0, first, ..] | [first, 0, ..] if *first != 0);
+    if utf16 {
+        return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and try again")));
+    }
+    if start.starts_with(b"\xef\xbb\xbf") {
+        source.consume(3);
+    }
+    Ok(())
+}
+
+fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<usize> {
+    let titles: Vec<_> = first.iter().map(|title| String::from_utf8_lossy(title.trim_ascii())).collect();
+    let named = |wanted: &str| {
+        let exact = titles.iter().position(|title| title == wanted);
+        exact.or_else(|| titles.iter().position(|title| title.eq_ignore_ascii_case(wanted)))
+    };
+    let numbered = |wanted: &str| wanted.parse::<usize>().ok()?.checked_sub(1).filter(|index| *index < titles.len());
+    let missing = |what: String| Error::usage(format!("{name}: {what}; name one with --column"));
+    match (&options.column, options.headers) {
+        (Some(wanted), Headers::Present) => named(wanted)
+            .or_else(|| numbered(wanted))
+            .ok_or_else(|| missing(format!("there is no column `{wanted}`, only {}", titles.join(", ")))),
+        (Some(wanted), Headers::Absent) => numbered(wanted).ok_or_else(|| {
+            missing(format!("without headers --column is a number from 1 to {}, not `{wanted}`", titles.len()))
+        }),
+        (None, Headers::Absent) if titles.len() == 1 => Ok(0),
+        (None, Headers::Absent) => Err(missing(format!("the rows have {} columns and no headers", titles.len()))),
+        (None, Headers::Present) => match (USUAL_COLUMNS.iter().find_map(|usual| named(usual)), titles.as_slice()) {
+            (Some(index), _) => Ok(index),
+            (None, [title]) => {
+                events(Event::DoubtfulHeader { title: title.to_string() });
+                Ok(0)
+            }
+            (None, _) => Err(missing(format!(
+                "none of the columns {} is called {}",
+                titles.join(", "),
+                USUAL_COLUMNS.join(", ")
+            ))),
+        },
+    }
+}
+
+fn is_end(record: &ByteRecord) -> bool {
+    record.len() == 1 && record.get(0) == Some(END_MARK)
+}
+
+fn is_blank(record: &ByteRecord) -> bool {
+    record.len() == 1 && record.iter().all(|field| field.trim_ascii().is_empty())
+}
+
+fn line_breaks(record: &ByteRecord) -> u64 {
+    record.iter().flatten().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
+fn holds(field: &[u8], mark: &[u8]) -> bool {
+    field.windows(mark.len()).any(|window| window == mark)
+}
+
+/// Turns CRLF and lone CR into LF, so that lines are counted alike whatever wrote the file. Inside a
+/// quoted field it changes nothing that matters: no ID may hold a line break.
+struct LineFeeds<R> {
+    source: R,
+    after_return: bool,
+}
+
+impl<R: BufRead> LineFeeds<R> {
+    fn new(source: R) -> Self {
+        Self { source, after_return: false }
+    }
+}
+
+impl<R: BufRead> Read for LineFeeds<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let available = self.source.fill_buf()?;
+            let taken = available.len().min(out.len());
+            if taken == 0 {
+                return Ok(0);
+            }
+            let mut written = 0;
+            for &byte in available.iter().take(taken) {
+                let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
+                if byte == b'\n' && after_return {
+                    continue;
+                }
+                if let Some(slot) = out.get_mut(written) {
+                    *slot = if byte == b'\r' { b'\n' } else { byte };
+                    written += 1;
+                }
+            }
+            self.source.consume(taken);
+            if written > 0 {
+                return Ok(written);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(column: Option<&str>, headers: Headers) -> InputOptions {
+        InputOptions { path: "tasks.csv".into(), column: column.map(Into::into), headers, delimiter: b',' }
+    }
+
+    fn parse(bytes: &[u8], options: &InputOptions) -> (Result<Input>, Vec<Event>) {
+        let mut events = Vec::new();
+        let source = unpack(Cursor::new(bytes.to_vec())).unwrap();
+        let input = read_csv(source, "tasks.csv", options, &mut |event| events.push(event));
+        (input, events)
+    }
+
+    fn ids(bytes: &[u8], options: &InputOptions) -> Vec<String> {
+        let input = parse(bytes, options).0.unwrap();
+        input.tasks.indices().map(|index| input.tasks.id(index).to_string()).collect()
+    }
+
+    fn refusal(bytes: &[u8], options: &InputOptions) -> String {
+        parse(bytes, options).0.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_usual_columns_are_found_in_any_case_and_in_order() {
+        let defaults = options(None, Headers::Present);
+        assert_eq!(ids(b"ID,Task_Id\n1,a\n2,b\n", &defaults), ["a", "b"]);
+        assert_eq!(ids(b"x,TASKID\r\n1,a\r\n", &defaults), ["a"]);
+        assert_eq!(ids(b"\xef\xbb\xbfid\na", &defaults), ["a"]);
+        assert_eq!(ids(b"whatever\na\n", &defaults), ["a"]);
+        assert!(refusal(b"x,y\n1,2\n", &defaults).contains("none of the columns x, y is called task_id"));
+    }
+
+    #[test]
+    fn a_column_is_named_or_numbered() {
+        assert_eq!(ids(b"2,other\na,b\n", &options(Some("2"), Headers::Present)), ["a"]);
+        assert_eq!(ids(b"x,other\na,b\n", &options(Some("2"), Headers::Present)), ["b"]);
+        assert_eq!(ids(b"a,b\n", &options(Some("2"), Headers::Absent)), ["b"]);
+        assert_eq!(ids(b"a\nb\n", &options(None, Headers::Absent)), ["a", "b"]);
+        assert!(refusal(b"x\na\n", &options(Some("0"), Headers::Present)).contains("no column `0`"));
+        assert!(refusal(b"a,b\n", &options(None, Headers::Absent)).contains("2 columns and no headers"));
+    }
+
+    #[test]
+    fn every_row_is_counted_and_bad_ones_are_named_by_their_line() {
+        let csv = b"task_id,note\r\n\r\n a ,\"two\r\nlines\"\r\n   \r\na,again\r\n,absent\r\nb/c,bad\r\nb,\xff,longer\r\n\xff,x\r\n";
+        let (input, events) = parse(csv, &options(None, Headers::Present));
+        let input = input.unwrap();
+        assert_eq!((input.rows, input.invalid, input.duplicates, input.tasks.len()), (6, 3, 1, 2));
+        let lines: Vec<u64> = events
+            .iter()
+            .filter_map(|event| if let Event::BadRow { line, .. } = event { Some(*line) } else { None })
+            .collect();
+        assert_eq!(lines, [7, 8, 10]);
+    }
+
+    #[test]
+    fn an_open_quote_is_refused_with_its_line() {
+        for csv in [&b"task_id\na\n\"b\nc\n"[..], b"task_id\na\n\"", b"task_id\na\n\"b,"] {
+            assert_eq!(
+                refusal(csv, &options(None, Headers::Present)),
+                "tasks.csv, line 3: a quote is opened and never closed"
+            );
+        }
+        assert_eq!(ids(b"task_id\n\"a\"", &options(None, Headers::Present)), ["a"]);
+    }
+
+    #[test]
+    fn nothing_and_utf_16_are_refused_but_a_header_alone_is_a_list_of_none() {
+        let defaults = options(None, Headers::Present);
+        for nothing in [&b""[..], b"\n \n", b"\xef\xbb\xbf"] {
+            assert!(refusal(nothing, &defaults).contains("is empty"));
+        }
+        assert!(refusal(b"\xff\xfei\0d\0", &defaults).contains("UTF-16"));
+        assert!(refusal(b"i\0d\0", &defaults).contains("UTF-16"));
+        assert!(ids(b"task_id,reason,detail\n", &defaults).is_empty());
+    }
+
+    #[test]
+    fn packed_input_is_read_as_such() {
+        use std::io::Write;
+        let csv = b"task_id\na\n";
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(csv).unwrap();
+        for packed in [gzip.finish().unwrap(), zstd::encode_all(&csv[..], 1).unwrap()] {
+            assert_eq!(ids(&packed, &options(None, Headers::Present)), ["a"]);
+            assert!(refusal(&packed[..packed.len() - 6], &options(None, Headers::Present)).contains("cannot read"));
+        }
+    }
+
+    #[test]
+    fn a_lone_column_of_another_name_is_said_to_be_taken_as_the_header() {
+        let (_, events) = parse(b"f47ac10b\nb\n", &options(None, Headers::Present));
+        assert!(matches!(events.as_slice(), [Event::DoubtfulHeader { title }] if title == "f47ac10b"));
+    }
+}

@@ -1,0 +1,72 @@
+//! One record of the journal, and its line.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::run_id::RunId;
+
+/// The version of the format. A segment of a newer one is refused, not guessed at.
+pub(crate) const VERSION: u32 = 1;
+
+/// Something that must not be lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// The first record of every segment.
+    Segment { version: u32, run_id: RunId, part: u32 },
+    /// A task in a final state: its `data` object, and the body as sent where the two must differ.
+    Task { task_id: String, status: String, fetched_at: Timestamp, data: String, sent: Option<String> },
+    /// The API knows no such task.
+    NotFound { task_id: String, fetched_at: Timestamp, message: Option<String> },
+    /// A body that is no task. It is kept, but the task is not archived.
+    Unreadable { task_id: String, body: String },
+}
+
+impl Record {
+    pub(super) fn to_line(&self) -> Vec<u8> {
+        let json = serde_json::to_vec(self).expect("a record has string keys only");
+        let mut line = format!("{:08x} ", crc32fast::hash(&json)).into_bytes();
+        line.extend(json);
+        line.push(b'\n');
+        line
+    }
+
+    /// Reads a line without its line feed. `None` if it is not what was written.
+    pub(super) fn from_line(line: &[u8]) -> Option<Self> {
+        let (checksum, json) = line.split_at_checked(9)?;
+        let written = format!("{:08x} ", crc32fast::hash(json));
+        (checksum == written.as_bytes()).then(|| serde_json::from_slice(json).ok())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_record_comes_back_as_it_went_and_a_flipped_bit_is_noticed(
+            data in any::<String>(),
+            message in any::<Option<String>>(),
+            flip in any::<prop::sample::Index>(),
+            bit in 0..8,
+        ) {
+            let fetched_at: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
+            for record in [
+                Record::Task { task_id: data.clone(), status: data.clone(), fetched_at, data: data.clone(), sent: message.clone() },
+                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone() },
+                Record::Unreadable { task_id: data.clone(), body: data.clone() },
+            ] {
+                let mut line = record.to_line();
+                prop_assert_eq!(line.pop(), Some(b'\n'));
+                prop_assert!(!line.contains(&b'\n'));
+                prop_assert_eq!(Record::from_line(&line), Some(record.clone()));
+                let at = flip.index(line.len());
+                line[at] ^= 1u8 << bit;
+                prop_assert_eq!(Record::from_line(&line), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Lenient reading of JSON that somebody else wrote.
+//!
+//! Nobody here has seen the live API, so nothing in a document is taken for granted: a field that is
+//! absent, null or of another type is simply not there. Values stay [`RawValue`]s, the text as it was
+//! sent, until a column asks for them; that keeps every byte, and it keeps nesting of any depth off
+//! the stack, because `serde_json` skips over a raw value without recursion.
+
+use std::fmt;
+
+use jiff::{Timestamp, civil::DateTime, tz::Offset};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The members of one JSON object, in order, as sent.
+#[derive(Debug)]
+pub(crate) struct Object<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    /// Reads `text` as an object; an array stands for its first object. `None` for anything else.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        Self::of(serde_json::from_str(text).ok()?)
+    }
+
+    /// Reads a raw value as an object; an array stands for its first object. `None` for anything else.
+    pub(crate) fn of(value: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(object_text(value)?).ok()
+    }
+
+    /// The raw value of a member, null included. Of duplicate keys the last counts.
+    pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    /// A string; a number is taken as its text.
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        text(self.get(key)?)
+    }
+
+    /// A text that says something: `None` also for an empty one, so that a fallback can stand in.
+    pub(crate) fn filled(&self, key: &str) -> Option<String> {
+        self.text(key).filter(|text| !text.is_empty())
+    }
+
+    /// A finite number; a decimal string is taken as the number it spells.
+    pub(crate) fn number(&self, key: &str) -> Option<f64> {
+        decimal(&text(self.get(key)?)?)
+    }
+
+    /// A boolean.
+    pub(crate) fn boolean(&self, key: &str) -> Option<bool> {
+        serde_json::from_str(self.get(key)?.get()).ok()
+    }
+
+    /// A point in time, see [`timestamp`].
+    pub(crate) fn time(&self, key: &str) -> Option<Timestamp> {
+        timestamp(&self.text(key)?)
+    }
+
+    /// A nested object; an array stands for its first object.
+    pub(crate) fn object(&self, key: &str) -> Option<Object<'a>> {
+        Self::of(self.get(key)?)
+    }
+
+    /// The text of a nested object as sent; an array stands for its first object.
+    pub(crate) fn object_text(&self, key: &str) -> Option<&'a str> {
+        object_text(self.get(key)?)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Members).map(Object)
+    }
+}
+
+/// The elements of an array; an object where an array is due is an array of one. Empty for anything else.
+pub(crate) fn elements(value: &RawValue) -> Vec<&RawValue> {
+    match value.get().as_bytes().first() {
+        Some(b'[') => serde_json::from_str(value.get()).unwrap_or_default(),
+        Some(b'{') => vec![value],
+        _ => Vec::new(),
+    }
+}
+
+/// Whether the value is an object.
+pub(crate) fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+/// The text of an object as sent; an array stands for its first object. `None` for anything else.
+pub(crate) fn object_text(value: &RawValue) -> Option<&str> {
+    elements(value).into_iter().find(|element| is_object(element)).map(RawValue::get)
+}
+
+fn text(value: &RawValue) -> Option<String> {
+    match value.get().as_bytes().first()? {
+        b'"' => serde_json::from_str(value.get()).ok(),
+        b'-' | b'0'..=b'9' => Some(value.get().to_owned()),
+        _ => None,
+    }
+}
+
+/// The number a decimal spells: digits with sign, point and exponent, blanks around it ignored.
+/// `None` for anything else, and for what no finite double can hold.
+fn decimal(text: &str) -> Option<f64> {
+    let digits = text.trim();
+    // `f64::from_str` would also take "inf", "infinity" and "nan".
+    let spelled = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    digits.parse().ok().filter(|number: &f64| spelled && number.is_finite())
+}
+
+/// The time that an RFC 3339 text names, cut to microseconds.
+///
+/// A blank may stand for the `T`; without a zone the time is UTC. Anything else is `None`: a date
+/// alone, other ISO 8601 forms, an impossible date.
+pub(crate) fn timestamp(text: &str) -> Option<Timestamp> {
+    let (civil, rest) = text.split_at_checked("2025-01-15T10:30:00".len())?;
+    let shaped = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
+        b'd' => byte.is_ascii_digit(),
+        b'T' => matches!(byte, b'T' | b't' | b' '),
+        _ => byte == *shape,
+    });
+    let (fraction, zone) = fraction(rest)?;
+    let offset = offset(zone)?;
+    let civil: DateTime = shaped.then(|| civil.replace(['t', ' '], "T"))?.parse().ok()?;
+    let whole = offset.to_timestamp(civil).ok()?;
+    Timestamp::new(whole.as_second(), fraction).ok()
+}
+
+/// Splits `.123456789Z` into nanoseconds, cut to whole microseconds, and the zone after them.
+fn fraction(text: &str) -> Option<(i32, &str)> {
+    let Some(digits) = text.strip_prefix('.') else { return Some((0, text)) };
+    let end = digits.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, zone) = digits.split_at_checked(end).filter(|(digits, _)| !digits.is_empty())?;
+    let micros: String = digits.chars().chain("000000".chars()).take(6).collect();
+    Some((micros.parse::<i32>().ok()? * 1000, zone))
+}
+
+fn offset(zone: &str) -> Option<Offset> {
+    if matches!(zone, "" | "Z" | "z") {
+        return Some(Offset::UTC);
+    }
+    let sign = match zone.as_bytes().first()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let number = |digits: &str, limit: i32| {
+        let two = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse::<i32>().ok().filter(|number| two && *number <= limit)
+    };
+    Offset::from_seconds(sign * (number(hours, 23)? * 3600 + number(minutes, 59)? * 60)).ok()
+}
+
+/// Replaces every lone surrogate escape by `\ufffd`, so that any JSON reader takes the text.
+/// `None` if there is none, which is nearly always.
+pub(crate) fn mend_surrogates(text: &str) -> Option<String> {
+    let mut mended = String::new();
+    let mut kept = 0;
+    let mut at = 0;
+    while let Some(found) = text.get(at..)?.find('\\') {
+        let escape = at + found;
+        let pair = unicode_escape(text, escape);
+        at = match pair {
+            Some(0xD800..=0xDBFF) if matches!(unicode_escape(text, escape + 6), Some(0xDC00..=0xDFFF)) => escape + 12,
+            Some(0xD800..=0xDFFF) => {
+                mended.push_str(text.get(kept..escape)?);
+                mended.push_str("\\ufffd");
+                kept = escape + 6;
+                kept
+            }
+            Some(_) => escape + 6,
+            // Any other escape is two characters: the second may be a backslash, and is no escape of its own.
+            None => escape + 1 + text.get(escape + 1..)?.chars().next().map_or(0, char::len_utf8),
+        };
+    }
+    if kept == 0 {
+        return None;
+    }
+    mended.push_str(text.get(kept..)?);
+    Some(mended)
+}
+
+/// The code unit of a `\uXXXX` escape that begins at byte `at`.
+fn unicode_escape(text: &str, at: usize) -> Option<u16> {
+    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn of_duplicate_keys_the_last_counts() {
+        let object = Object::parse(r#"{"a":1,"a":"two"}"#).unwrap();
+        assert_eq!(object.text("a").as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn a_number_stands_for_its_text_and_a_decimal_string_for_its_number() {
+        let object =
+            Object::parse(r#"{"n":1.50,"s":" 240 ","e":"1e3","i":"inf","big":1e999,"x":"0x1","t":true}"#).unwrap();
+        assert_eq!(object.text("n").as_deref(), Some("1.50"));
+        assert_eq!(object.number("s"), Some(240.0));
+        assert_eq!(object.number("e"), Some(1000.0));
+        for nothing in ["i", "big", "x", "t", "absent"] {
+            assert_eq!(object.number(nothing), None, "{nothing}");
+        }
+        assert_eq!(object.text("t"), None);
+    }
+
+    #[test]
+    fn an_array_where_an_object_is_due_is_its_first_object() {
+        let object = Object::parse(r#"{"o":[1,[{"no":0}],{"yes":1},{"no":2}],"none":[1]}"#).unwrap();
+        assert_eq!(object.object_text("o"), Some(r#"{"yes":1}"#));
+        assert!(object.object("none").is_none());
+    }
+
+    #[test]
+    fn nesting_of_any_depth_is_read() {
+        let deep = format!(r#"{{"a":{}{},"b":2}}"#, "[".repeat(200_000), "]".repeat(200_000));
+        assert_eq!(Object::parse(&deep).unwrap().number("b"), Some(2.0));
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc_and_cut_to_microseconds() {
+        for (text, expected) in [
+            ("2025-01-15T10:30:00.000Z", Some("2025-01-15T10:30:00Z")),
+            ("2025-01-15 10:30:00", Some("2025-01-15T10:30:00Z")),
+            ("2025-01-15t10:30:00.123456789z", Some("2025-01-15T10:30:00.123456Z")),
+            ("2025-01-15T10:30:00.9999999999999+05:30", Some("2025-01-15T05:00:00.999999Z")),
+            ("1969-12-31T23:59:59.5Z", Some("1969-12-31T23:59:59.5Z")),
+            ("2025-01-15", None),
+            ("20250115T103000Z", None),
+            ("2025-02-30T10:30:00Z", None),
+            ("2025-01-15T10:30:00.Z", None),
+            ("2025-01-15T10:30:00+5:30", None),
+            ("2025-01-15T10:30:00[UTC]", None),
+            ("1736937000", None),
+            ("", None),
+        ] {
+            assert_eq!(timestamp(text).map(|t| t.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_lone_surrogates_are_mended() {
+        assert_eq!(mend_surrogates(r#"["\ud83d\ude00","\\ud83d","\u0041"]"#), None);
+        assert_eq!(
+            mend_surrogates(r#"["\ud83d","\ude00x\ud83d\ud83d\ude00"]"#).as_deref(),
+            Some(r#"["\ufffd","\ufffdx\ufffd\ud83d\ude00"]"#)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "\\PC*") {
+            let _ = Object::parse(&text);
+            let _ = timestamp(&text);
+            let _ = mend_surrogates(&text);
+            let _ = decimal(&text);
+        }
+
+        #[test]
+        fn mended_json_is_json_for_a_strict_reader(units in prop::collection::vec(any::<u16>(), 0..40)) {
+            let escaped = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
+            let text = format!("\"{escaped}\"");
+            let strict = mend_surrogates(&text).unwrap_or(text);
+            let decoded: String = serde_json::from_str(&strict).unwrap();
+            prop_assert_eq!(decoded, String::from_utf16_lossy(&units));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The map.
+//!
+//! `sunor-archive` asks the sunor.cc API for tasks (AI music: suno and udio) and archives the answers
+//! into tables, at the provider's rate limit and without asking for anything twice. This page says where
+//! everything is; each module's own page says how it works.
+//!
+//! # The way of a task ID
+//!
+//! ```text
+//! tasks.csv ─ input ─▶ task::TaskList ─ export::plan: minus archive::known ─▶ export::queue
+//!                                                                               │ what to ask next
+//!   api::pace ── a permit for every request ──▶ api::client ── GET ──▶ api::response: what it means
+//!                                                                               │
+//!        ┌───────────────┬──────────────────┬────────────────────┬──────────────┴───┐
+//!      final         unfinished          may pass             401, 403          no task
+//!        │          back into the     back into the         the run ends      named in
+//!        │          queue, polled     queue, after          in good order     -unfinished.csv
+//!        │          after the first   api::retry
+//!        ▼          pass
+//!     journal: appended, synced, acknowledged; only now it counts as answered
+//!        │ segment full, or run over
+//!        ▼
+//!     export::publish: tables::flatten ─▶ tables::part ─▶ archive::store: lyrics, clips, tasks
+//! ```
+//!
+//! Three ideas carry it. **Requests are the money**: a response, once received, is never asked for
+//! again. **Crash-only**: there is one way from a response to a table, and it starts at the journal;
+//! recovery after a crash is publishing the segments that are still there. **Everything that happens is
+//! an [`event`]**: the summary, the bars and the machine-readable stream are folds over the same events.
+//!
+//! # The archive
+//!
+//! ```text
+//! library/
+//!   archive.json                   archive          what makes the folder an archive: version, tables' format
+//!   tasks|clips|lyrics/<part>      tables           the rows; columns in tables::schema
+//!   runs/<run_id>.json             report::summary  how a run went
+//!   runs/<run_id>.sha256           archive::manifest
+//!   runs/<run_id>-raw.jsonl        export::publish  bodies that could not be archived as they came
+//!   runs/<run_id>-unfinished.csv   commands::export what is missing, itself a list to export
+//!   views.sql                      tables::views    DuckDB views
+//!   .sunor/lock, journal/          archive::lock, journal
+//! ```
+//!
+//! # Where a change belongs
+//!
+//! | to change | go to |
+//! | --- | --- |
+//! | an option, its help | [`cli`], then its meaning and default in [`config`] |
+//! | what an answer of the API means | `api::response` |
+//! | when requests leave, how they are repeated | `api::pace`, `api::retry`; in which order: `export::queue` |
+//! | a column | `tables::schema` and `tables::flatten` |
+//! | a file of the archive | `archive::layout` |
+//! | what is counted | [`event`], then the fold in `report::summary` |
+//! | what a person reads | `report::words`, `report::sentence` |
+//! | an exit status | [`exit`] |
+//! | what the simulated provider does | [`simulator`] |
+//! | a new verb | a file in [`commands`] |
+//!
+//! Arrows point one way: `commands` → `export` → the stages (`api`, `journal`, `tables`, `archive`) → the
+//! root files. No stage knows another; only `export` knows their order. Media downloads will be a stage
+//! between journal and publication, `verify`, `repair` and `compact` verbs over `archive` and `tables`,
+//! and an object store another backend of `archive::store`.
+//!
+//! # Using it as a library
+//!
+//! ```no_run
+//! use sunor_archive::{cli, commands, report};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let arguments = ["sunor-archive", "export", "tasks.csv", "--out", "library", "--simulate"];
+//! let cli::Command::Export(args) = cli::parse(arguments.map(Into::into))?.command else { return Ok(()) };
+//! let mut reporter = report::reporter(args.progress(), args.verbosity());
+//! let never = std::future::pending();
+//! let outcome = commands::export::export(&args.config()?, never, reporter.as_mut()).await?;
+//! println!("{} tasks archived", outcome.summary.rows.tasks);
+//! # Ok(())
+//! # }
+//! ```
+
+mod api;
+mod archive;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod exit;
+mod export;
+pub mod input;
+mod journal;
+mod json;
+pub mod report;
+pub mod run_id;
+pub mod simulator;
+mod tables;
+pub mod task;
+
+pub use archive::Holder;
+pub use export::Signal;
+pub use tables::TableFormat;

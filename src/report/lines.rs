@@ -1,0 +1,87 @@
+//! Plain lines on stderr, for logs and pipes.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Reporter,
+    sentence::{Weight, sentence},
+};
+use crate::event::Event;
+
+/// A log wants to know that a run lives, not each of its seconds.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+
+/// How much is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Detail {
+    Warnings,
+    Milestones,
+    Everything,
+}
+
+pub(super) struct Lines {
+    detail: Detail,
+    progress_due: Instant,
+    limit: RepeatLimit,
+}
+
+impl Lines {
+    pub(super) fn new(detail: Detail) -> Self {
+        Self { detail, progress_due: Instant::now() + PROGRESS_EVERY, limit: RepeatLimit::default() }
+    }
+
+    fn wants(&mut self, event: &Event, weight: Weight) -> bool {
+        if matches!(event, Event::Progress(_)) {
+            let due = self.detail >= Detail::Milestones && Instant::now() >= self.progress_due;
+            if due {
+                self.progress_due = Instant::now() + PROGRESS_EVERY;
+            }
+            return due;
+        }
+        match weight {
+            Weight::Warning => true,
+            Weight::Milestone => self.detail >= Detail::Milestones,
+            Weight::Detail => self.detail >= Detail::Everything,
+        }
+    }
+}
+
+impl Reporter for Lines {
+    fn observe(&mut self, event: &Event) {
+        let Some((weight, sentence)) = sentence(event) else { return };
+        if self.wants(event, weight) {
+            self.limit.say(event, sentence, |line| {
+                // A reader that has gone away must not end the run.
+                let _ = writeln!(std::io::stderr(), "{line}");
+            });
+        }
+    }
+}
+
+/// Keeps a flood of bad rows from drowning everything else: the first are named, then one line says so.
+#[derive(Default)]
+pub(super) struct RepeatLimit {
+    bad_rows: u32,
+}
+
+impl RepeatLimit {
+    const NAMED: u32 = 20;
+
+    pub(super) fn say(&mut self, event: &Event, sentence: String, mut write: impl FnMut(String)) {
+        if matches!(event, Event::BadRow { .. }) {
+            self.bad_rows += 1;
+            match self.bad_rows {
+                ..=Self::NAMED => write(sentence),
+                n if n == Self::NAMED + 1 => {
+                    write("further bad rows are counted, and named with --progress json".into());
+                }
+                _ => {}
+            }
+        } else {
+            write(sentence);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Readers of [`Event`](crate::event::Event): the summary, the bars of a terminal, plain lines, and
+//! NDJSON. Each is a fold over the same stream; none of them is asked for anything by the run.
+
+mod bars;
+mod lines;
+mod ndjson;
+mod sentence;
+mod summary;
+mod words;
+
+use std::io::IsTerminal;
+
+use crate::event::Event;
+
+pub use summary::{ArchiveSummary, Assets, Input, Requests, RowCounts, RunSummary, Tasks};
+pub(crate) use words::{RunNotes, archive_table, run_table};
+
+/// How progress is shown, on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Progress {
+    /// Bars on a terminal, lines elsewhere.
+    #[default]
+    Auto,
+    /// A line now and then.
+    Plain,
+    /// Each event as a line of JSON.
+    Json,
+    /// Nothing but warnings.
+    Off,
+}
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Nothing on success.
+    Quiet,
+    /// What a person wants to know.
+    #[default]
+    Normal,
+    /// A line for every task.
+    Verbose,
+}
+
+/// Shows events while they happen.
+pub trait Reporter: Send {
+    /// Takes one event.
+    fn observe(&mut self, event: &Event);
+}
+
+/// The reporter that a user asked for.
+#[must_use]
+pub fn reporter(progress: Progress, verbosity: Verbosity) -> Box<dyn Reporter> {
+    match progress {
+        Progress::Json => Box::new(ndjson::Ndjson),
+        Progress::Off => Box::new(lines::Lines::new(lines::Detail::Warnings)),
+        _ if verbosity == Verbosity::Quiet => Box::new(lines::Lines::new(lines::Detail::Warnings)),
+        _ if verbosity == Verbosity::Verbose => Box::new(lines::Lines::new(lines::Detail::Everything)),
+        Progress::Auto if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
+        Progress::Auto | Progress::Plain => Box::new(lines::Lines::new(lines::Detail::Milestones)),
+    }
+}

@@ -1,0 +1,17 @@
+//! Events for machines: one JSON object a line, on stderr.
+
+use std::io::Write;
+
+use super::Reporter;
+use crate::event::Event;
+
+pub(super) struct Ndjson;
+
+impl Reporter for Ndjson {
+    fn observe(&mut self, event: &Event) {
+        if let Ok(line) = serde_json::to_string(event) {
+            // A reader that has gone away must not end the run.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Each event in a sentence, for whoever shows sentences.
+
+use super::words::duration;
+use crate::event::Event;
+
+/// Who wants to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Everybody.
+    Warning,
+    /// Whoever follows the run.
+    Milestone,
+    /// Whoever asked for each task.
+    Detail,
+}
+
+/// `None` for what only machines count.
+pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
+    use Weight::{Detail, Milestone, Warning};
+    Some(match event {
+        Event::DoubtfulHeader { title } => {
+            (Warning, format!("the first row, `{title}`, is taken as the header; if it is a task ID, add --no-headers"))
+        }
+        Event::BadRow { line, reason } => (Warning, format!("line {line} is skipped: {reason}")),
+        Event::Started { run_id, archive, .. } => (Milestone, format!("run {run_id} into {archive}")),
+        Event::Recovered { run_id, tasks, damaged: 0 } => {
+            (Milestone, format!("archived {tasks} tasks that run {run_id} had fetched before it was cut short"))
+        }
+        Event::Recovered { run_id, tasks, damaged } => (
+            Warning,
+            format!(
+                "archived {tasks} tasks that run {run_id} had fetched; {damaged} records of its journal are damaged: \
+                 their tasks are asked again, and the journal is kept in .sunor/damaged"
+            ),
+        ),
+        Event::Planned(planned) => {
+            (Milestone, format!("{} tasks to ask for, {} already archived", planned.selected, planned.already_archived))
+        }
+        Event::Requested { .. } | Event::Published(_) | Event::Finished { .. } => return None,
+        Event::Answered { task_id, status } => (Detail, format!("{task_id}: {status}")),
+        Event::Unfinished { task_id, status } => {
+            (Detail, format!("{task_id}: not finished, {}", status.as_deref().unwrap_or("no status")))
+        }
+        Event::Retrying { task_id, reason, wait_seconds } => {
+            (Detail, format!("{task_id}: {reason}; asked again in {wait_seconds:.1}s"))
+        }
+        Event::RateLimited { wait_seconds } => (
+            Warning,
+            format!("the provider's rate limit is reached (429): nothing is sent for {}", duration(*wait_seconds)),
+        ),
+        Event::NoneFound { answers } => {
+            (Warning, format!("none of the first {answers} tasks was found: is the key another account's?"))
+        }
+        Event::Stopping { reason } => (Warning, reason.clone()),
+        Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
+        Event::Progress(progress) => {
+            let percent = 100 * progress.settled / progress.selected.max(1);
+            let unfinished =
+                if progress.unfinished > 0 { format!(", {} unfinished", progress.unfinished) } else { String::new() };
+            let left = duration(progress.seconds_left);
+            (
+                Milestone,
+                format!("{} of {} tasks ({percent} %){unfinished}, {left} left", progress.settled, progress.selected),
+            )
+        }
+    })
+}

@@ -1,0 +1,180 @@
+//! What a person reads at the end: the tables on stdout, and what to do about what is missing.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::summary::{ArchiveSummary, RunSummary};
+use crate::{archive::RunFile, tables::TableFormat};
+
+/// A duration as people write it, in whole seconds: `1h 2m 3s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let whole = std::time::Duration::from_secs(seconds.max(0.0).round() as u64);
+    humantime::format_duration(whole).to_string()
+}
+
+/// What the summary of a run cannot say by itself.
+pub(crate) struct RunNotes<'a> {
+    /// The archive, as the user named it.
+    pub(crate) archive: &'a str,
+    pub(crate) format: TableFormat,
+    /// Whether there were answers, and none of them found a task.
+    pub(crate) none_found: bool,
+}
+
+/// The closing words of a run.
+pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
+    let mut text = String::new();
+    let took = match (run.started_at, run.finished_at) {
+        (Some(start), Some(end)) => duration(end.duration_since(start).as_secs_f64()),
+        _ => "no time".into(),
+    };
+    let _ = writeln!(text, "{} in {took}", headline(run));
+    text.push('\n');
+    line(&mut text, "archive", notes.archive);
+    line(&mut text, "input", &input_words(run));
+    if run.input.selected > 0 {
+        line(&mut text, "tasks", &task_words(run));
+        line(&mut text, "rows", &row_words(run));
+        line(&mut text, "credits", &format!("{} spent on the successes", credits(run.credits_cost)));
+    }
+    line(&mut text, "requests", &request_words(run));
+    if let Some(advice) = advice(run, notes) {
+        let _ = write!(text, "\n{advice}");
+    }
+    if run.rows.tasks > 0 || run.input.already_archived > 0 {
+        let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(notes.archive, notes.format));
+    }
+    text
+}
+
+/// The archive as it stands.
+pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
+    let run = &archive.last;
+    let mut text =
+        format!("{folder}: {} tasks, {} clips, {} lyrics\n\n", run.rows.tasks, run.rows.clips, run.rows.lyrics);
+    line(&mut text, "tasks", &task_words(run));
+    let by_type: Vec<String> = run.by_type.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    line(&mut text, "by type", &by_type.join(", "));
+    line(&mut text, "credits", &format!("{} spent on the successes", credits(run.credits_cost)));
+    line(&mut text, "runs", &archive.runs.to_string());
+    if let Some(end) = run.finished_at {
+        let ago = duration(now.duration_since(end).as_secs_f64());
+        line(&mut text, "last run", &format!("{}, {ago} ago, exit status {}", run.run_id, run.exit_code));
+    }
+    line(&mut text, "requests", &request_words(run));
+    if run.rows.tasks > 0 {
+        let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(folder, format));
+    }
+    text
+}
+
+fn line(text: &mut String, name: &str, words: &str) {
+    let _ = writeln!(text, "  {name:<10}{words}");
+}
+
+fn headline(run: &RunSummary) -> String {
+    let archived = run.rows.tasks;
+    let selected = run.input.selected;
+    match run.exit_code {
+        130 | 143 => format!("Interrupted: archived {archived} of {selected} tasks"),
+        1 => format!("Stopped by an error: archived {archived} of {selected} tasks"),
+        4 => format!("The provider refused the key: archived {archived} of {selected} tasks"),
+        _ if selected == 0 => "Nothing to ask: no request was sent; done".into(),
+        _ => format!("Archived {archived} of {selected} tasks"),
+    }
+}
+
+fn input_words(run: &RunSummary) -> String {
+    let input = &run.input;
+    let parts = [
+        (input.selected, "to ask for"),
+        (input.already_archived, "already archived"),
+        (input.duplicates, "repeated"),
+        (input.invalid, "without a usable ID"),
+        (input.other_shards, "for other shards"),
+    ];
+    format!("{}: {}", plural(input.rows, "row"), listed(&parts))
+}
+
+fn task_words(run: &RunSummary) -> String {
+    let tasks = &run.tasks;
+    listed(&[
+        (tasks.success, "success"),
+        (tasks.failure, "failure"),
+        (tasks.timeout, "timeout"),
+        (tasks.not_found, "not found"),
+        (tasks.unfinished, "unfinished"),
+        (tasks.unreadable, "unreadable"),
+        (tasks.errors, "with errors"),
+    ])
+}
+
+fn row_words(run: &RunSummary) -> String {
+    listed(&[(run.rows.tasks, "tasks"), (run.rows.clips, "clips"), (run.rows.lyrics, "lyrics")])
+}
+
+fn request_words(run: &RunSummary) -> String {
+    let requests = &run.requests;
+    let first = requests.total - requests.retries - requests.polls;
+    let kinds = [
+        (first, "first"),
+        (requests.polls, "polls"),
+        (requests.retries, "retries"),
+        (requests.rate_limited, "refused with 429"),
+    ];
+    if requests.total == 0 { "none".into() } else { format!("{}: {}", requests.total, listed(&kinds)) }
+}
+
+/// Those of the counts that are not zero.
+fn listed(counts: &[(u64, &str)]) -> String {
+    let words: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if words.is_empty() { "none".into() } else { words.join(", ") }
+}
+
+fn plural(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Whole credits without a point.
+fn credits(cost: f64) -> String {
+    if cost.fract() == 0.0 { format!("{cost:.0}") } else { format!("{cost:.2}") }
+}
+
+fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
+    let mut text = String::new();
+    let answered = run.tasks.archived();
+    if notes.none_found {
+        text.push_str("No task at all was found: is the key another account's? Nothing was archived as not found.\n");
+    } else if run.tasks.not_found * 2 > answered {
+        let _ = writeln!(
+            text,
+            "More than half of the tasks were not found: is it the right list, and the right account's key?"
+        );
+    }
+    if run.input.invalid > 0 {
+        let _ = writeln!(
+            text,
+            "{} of the list were skipped: no usable ID; mend and run again.",
+            plural(run.input.invalid, "row")
+        );
+    }
+    if run.missing() > 0 {
+        let unfinished = unfinished_file(run, notes);
+        let _ =
+            writeln!(text, "Not archived: {}, named with the reason in\n  {unfinished}", plural(run.missing(), "task"));
+        text.push_str("Run the same command again to ask for them.\n");
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+fn unfinished_file(run: &RunSummary, notes: &RunNotes<'_>) -> String {
+    format!("{}/runs/{}{}", notes.archive.trim_end_matches('/'), run.run_id, RunFile::Unfinished.ending())
+}
+
+/// A line that works as it stands, wherever the user is.
+fn duckdb_line(archive: &str, format: TableFormat) -> String {
+    let folder = archive.trim_end_matches('/').replace('\'', "''");
+    format!("duckdb -c \"SELECT status, type, count(*) FROM '{folder}/tasks/*.{format}' GROUP BY ALL\"")
+}

@@ -1,0 +1,53 @@
+//! The name of a run: when it started, and a suffix that keeps two starts in one millisecond apart.
+
+use std::fmt;
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde::{Deserialize, Serialize};
+
+/// `YYYYMMDDTHHMMSSmmmZ-xxxxxx`: the UTC start to the millisecond and a random suffix. Sorts by time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// A name for a run that starts now.
+    #[must_use]
+    pub fn new(start: Timestamp) -> Self {
+        let start = start.to_zoned_datetime(TimeZone::UTC);
+        let suffix: String = (0..6).map(|_| fastrand::alphanumeric().to_ascii_lowercase()).collect();
+        Self(format!("{}{:03}Z-{suffix}", start.strftime("%Y%m%dT%H%M%S"), start.millisecond()))
+    }
+
+    /// Takes the text back that [`fmt::Display`] printed: letters, digits and `-` only.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        plain.then(|| Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_utc_start_to_the_millisecond_and_a_suffix() {
+        let id = RunId::new("2026-11-23T22:17:05.042Z".parse().unwrap()).to_string();
+        assert!(id.starts_with("20261123T221705042Z-"), "{id}");
+        assert_eq!(RunId::parse(&id).unwrap().as_str(), id);
+        assert_eq!(RunId::parse("../x"), None);
+    }
+}

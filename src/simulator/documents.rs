@@ -1,0 +1,294 @@
+//! The documents of simulated tasks: of every type, model and fate, the same for the same seed and ID.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::weather::Weather;
+
+/// The share of tasks that are under way when the simulator starts.
+const UNFINISHED: f64 = 0.12;
+
+/// Those take this much longer at most, in seconds, so that a first try of the program is short.
+const UNFINISHED_SECONDS: f64 = 10.0;
+
+const TITLES: [&str; 8] = [
+    "Summer Days",
+    "Ocean Sunset",
+    "快乐周末",
+    "Ночной поезд",
+    "¿Dónde estás?",
+    "Rain / Roof",
+    "\"Quoted\" 🎸",
+    "夜のドライブ",
+];
+const TAGS: [&str; 6] = [
+    "acoustic, cheerful, summer",
+    "lo-fi, calm, piano",
+    "rock, driving, guitar",
+    "synthwave",
+    "jazz, late night",
+    "folk, female voice",
+];
+const PROMPTS: [&str; 5] = [
+    "A cheerful acoustic guitar song about summer",
+    "A slow piano piece for a rainy evening",
+    "Something to drive through the night with",
+    "A lullaby about a lighthouse",
+    "A march for a very small army",
+];
+const VERSIONS: [(&str, &str); 4] =
+    [("chirp-v3-5", "v3.5"), ("chirp-v4", "v4"), ("chirp-crow", "v5"), ("chirp-fenix", "v5")];
+
+/// How a task ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Success,
+    Failure,
+    Timeout,
+}
+
+/// What a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    SunoMusic,
+    UdioMusic,
+    Lyrics,
+    Upload,
+    Concat,
+}
+
+/// Everything about one simulated task.
+#[derive(Debug)]
+pub(super) struct Task {
+    id: String,
+    exists: bool,
+    kind: Kind,
+    end: End,
+    created_at: Timestamp,
+    completed_at: Timestamp,
+    details: Rng,
+    /// From 0 to 1, the same for every look at the task: decides which faults it meets.
+    pub(super) luck: f64,
+}
+
+impl Task {
+    /// The task of that ID in the world of that seed, which began at `start`.
+    pub(super) fn new(seed: u64, id: &str, start: Timestamp, weather: &Weather) -> Self {
+        let mut chance = Rng::with_seed(hash(seed, id));
+        let luck = chance.f64();
+        let exists = chance.f64() >= 0.05;
+        let kind = match chance.u32(..100) {
+            ..50 => Kind::SunoMusic,
+            50..66 => Kind::UdioMusic,
+            66..82 => Kind::Lyrics,
+            82..91 => Kind::Upload,
+            _ => Kind::Concat,
+        };
+        let end = match chance.u32(..100) {
+            ..86 => End::Success,
+            86..95 => End::Failure,
+            _ => End::Timeout,
+        };
+        let took = SignedDuration::from_millis(chance.i64(30_000..300_000));
+        let unfinished = chance.f64() < weather.unfinished.unwrap_or(UNFINISHED);
+        let completed_at = if unfinished {
+            let longest = weather.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
+            start + Duration::from_secs_f64(longest * (0.3 + 0.7 * chance.f64()))
+        } else {
+            // In the year 2026, long before anybody looks.
+            Timestamp::from_millisecond(1_767_225_600_000 + chance.i64(..25_000_000_000)).unwrap_or(start)
+        };
+        Self { id: id.into(), exists, kind, end, created_at: completed_at - took, completed_at, details: chance, luck }
+    }
+
+    /// What the API says about it at a moment: a document and whether it is final; `None` is a 404.
+    pub(super) fn document(&self, now: Timestamp) -> Option<(Value, bool)> {
+        let done = now >= self.completed_at;
+        self.exists.then(|| (json!({ "code": 200, "data": self.data(now, done) }), done))
+    }
+
+    fn data(&self, now: Timestamp, done: bool) -> Value {
+        let age = now.duration_since(self.created_at).as_secs_f64();
+        let whole = self.completed_at.duration_since(self.created_at).as_secs_f64();
+        let running = age / whole > 0.3;
+        let (status, inner, progress) = match (done, self.end) {
+            (false, _) if running => ("running", "processing", Some(format!("{:.0}%", 100.0 * age / whole))),
+            (false, _) => ("pending", "queued", None),
+            (true, End::Success) => ("success", "completed", Some("100%".into())),
+            (true, End::Failure) => ("failure", "failed", None),
+            (true, End::Timeout) => ("timeout", "failed", None),
+        };
+        let reason = match (done, self.end) {
+            (true, End::Failure) => Some("Upstream provider returned an error"),
+            (true, End::Timeout) => Some("The upstream provider did not answer in time"),
+            _ => None,
+        };
+        let mut details = self.details.clone();
+        let input = self.input(&mut details);
+        let result = if done && self.end == End::Success { self.result(&mut details) } else { Value::Null };
+        json!({
+            "task_id": self.id,
+            "model": if self.kind == Kind::UdioMusic { "udio" } else { "suno" },
+            "type": self.type_name(),
+            "status": status,
+            "credits_cost": match self.kind { Kind::SunoMusic => 10, Kind::Upload => 1, _ => 5 },
+            "input": input,
+            "output": if status == "pending" { Value::Null } else { json!({
+                "task_type": self.type_name(),
+                "status": inner,
+                "progress": progress,
+                "fail_reason": reason,
+                "result": result,
+            }) },
+            "error": reason,
+            "created_at": text(self.created_at),
+            "completed_at": done.then(|| text(self.completed_at)),
+        })
+    }
+
+    fn type_name(&self) -> &'static str {
+        match self.kind {
+            Kind::SunoMusic | Kind::UdioMusic => "music",
+            Kind::Lyrics => "lyrics",
+            Kind::Upload => "upload",
+            Kind::Concat => "concat",
+        }
+    }
+
+    fn input(&self, chance: &mut Rng) -> Value {
+        let prompt = one_of(&PROMPTS, chance);
+        match self.kind {
+            Kind::SunoMusic if chance.bool() => {
+                json!({ "gpt_description_prompt": prompt, "make_instrumental": chance.bool() })
+            }
+            Kind::SunoMusic => json!({
+                "prompt": "[Verse]\nOne line, and \"another\"\n\n[Chorus]\nSing it again",
+                "tags": one_of(&TAGS, chance),
+                "title": one_of(&TITLES, chance),
+                "negative_tags": "",
+                "mv": one_of(&VERSIONS, chance).0,
+            }),
+            Kind::UdioMusic => json!({
+                "prompt": prompt,
+                "lyrics_type": one_of(&["generate", "user", "instrumental"], chance),
+                "seed": chance.i32(..),
+            }),
+            Kind::Lyrics => json!({ "prompt": prompt }),
+            Kind::Upload => json!({ "url": format!("https://files.example/{}.mp3", uuid(chance)) }),
+            Kind::Concat => json!({ "clip_id": uuid(chance) }),
+        }
+    }
+
+    fn result(&self, chance: &mut Rng) -> Value {
+        match self.kind {
+            Kind::SunoMusic => {
+                let (name, version) = one_of(&VERSIONS, chance);
+                let title = one_of(&TITLES, chance);
+                (0..2).map(|_| self.suno_clip(title, name, version, chance)).collect()
+            }
+            Kind::UdioMusic => (0..2).map(|_| udio_clip(one_of(&TITLES, chance), chance)).collect(),
+            Kind::Lyrics => json!({
+                "title": one_of(&TITLES, chance),
+                "text": "[Verse]\nWaves are crashing on the shore\n\n[Chorus]\nAt the edge of the sea",
+            }),
+            Kind::Upload | Kind::Concat => {
+                let id = uuid(chance);
+                json!({ "audio_url": format!("https://cdn1.suno.ai/{id}.mp3"), "id": id })
+            }
+        }
+    }
+
+    fn suno_clip(&self, title: &str, name: &str, version: &str, chance: &mut Rng) -> Value {
+        let id = uuid(chance);
+        json!({
+            "id": id,
+            "title": title,
+            "status": "complete",
+            "audio_url": format!("https://cdn1.suno.ai/{id}.mp3"),
+            "image_url": format!("https://cdn2.suno.ai/image_{id}.jpeg"),
+            "image_large_url": format!("https://cdn2.suno.ai/image_large_{id}.jpeg"),
+            "video_url": "",
+            "model_name": name,
+            "major_model_version": version,
+            "is_public": false,
+            "play_count": chance.u32(..50),
+            "created_at": text(self.created_at),
+            "metadata": {
+                "tags": one_of(&TAGS, chance),
+                "prompt": "[Verse]\nOne line, and \"another\"\n\n[Chorus]\nSing it again",
+                "duration": (f64::from(chance.u32(6_000..30_000)) / 100.0),
+                "type": "gen",
+                "stream": true,
+                "history": null,
+            },
+        })
+    }
+}
+
+/// Udio's relay sends the duration as a text.
+fn udio_clip(title: &str, chance: &mut Rng) -> Value {
+    let id = uuid(chance);
+    json!({
+        "id": id,
+        "title": title,
+        "audio_url": format!("https://storage.udio.example/{id}.mp3"),
+        "image_url": format!("https://storage.udio.example/{id}.jpg"),
+        "metadata": { "duration": chance.u32(30..200).to_string(), "tags": one_of(&TAGS, chance) },
+    })
+}
+
+fn hash(seed: u64, id: &str) -> u64 {
+    let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize();
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn one_of<T: Copy>(choices: &[T], chance: &mut Rng) -> T {
+    *chance.choice(choices).expect("there is a choice")
+}
+
+fn uuid(chance: &mut Rng) -> String {
+    let n = chance.u128(..);
+    let variant = 0x8 | (n >> 62 & 0x3);
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{variant:x}{:03x}-{:012x}",
+        n >> 96,
+        n >> 80 & 0xffff,
+        n >> 68 & 0xfff,
+        n >> 50 & 0xfff,
+        n & 0xffff_ffff_ffff
+    )
+}
+
+fn text(time: Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_and_id_give_the_same_document() {
+        let start = "2026-12-01T00:00:00Z".parse().unwrap();
+        let document = |seed, id| Task::new(seed, id, start, &Weather::default()).document(start);
+        assert_eq!(document(1, "a"), document(1, "a"));
+        assert_ne!(document(1, "a"), document(2, "a"));
+        assert_ne!(document(1, "a"), document(1, "b"));
+    }
+
+    #[test]
+    fn an_unfinished_task_ends_in_time() {
+        let start: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+        let weather = Weather { unfinished: Some(1.0), ..Weather::default() };
+        for n in 0..50 {
+            let task = Task::new(1, &n.to_string(), start, &weather);
+            let finished = |at| task.document(at).is_none_or(|(_, done)| done);
+            assert!(!task.exists || !finished(start));
+            assert!(finished(start + Duration::from_secs(11)));
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! A local stand-in for the provider: its documented API on loopback, with tasks of every type and
+//! fate, real lifecycles, its rate window, and faults on request.
+//!
+//! It is what a newcomer tries the program with, and what every test flies through its weather. It is
+//! a real server on a port of the system's choice, and it counts what it is asked.
+
+mod documents;
+mod server;
+mod weather;
+mod window;
+
+pub use server::{Simulator, Stats};
+pub use weather::{Fault, Trouble, Weather, When};
+pub use window::{Window, WindowKind};
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::task::TaskList;
+
+/// A key that the simulator takes, as it takes any other unless the weather names one.
+pub const KEY: &str = "simulator";
+
+/// The seed of a world that nobody gave one.
+pub const DEFAULT_SEED: u64 = 1;
+
+/// What the simulator knows.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Which tasks exist.
+    pub tasks: Known,
+    /// What their documents are made from: the same seed and ID give the same document.
+    pub seed: u64,
+    /// Documents given as they are, by task ID: the whole body of an answer.
+    pub documents: HashMap<String, String>,
+    /// What goes wrong.
+    pub weather: Weather,
+}
+
+/// Which tasks exist.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// Whatever is asked for.
+    Every,
+    /// Those of a list.
+    Listed(Arc<TaskList>),
+    /// Only those whose documents are given.
+    Given,
+}
+
+impl World {
+    /// A world that knows the tasks of a list, with the provider's documented rate window.
+    #[must_use]
+    pub fn knowing(tasks: Arc<TaskList>) -> Self {
+        let weather = Weather { window: Some(Window::default()), ..Weather::default() };
+        Self { tasks: Known::Listed(tasks), weather, ..Self::default() }
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self { tasks: Known::Every, seed: DEFAULT_SEED, documents: HashMap::new(), weather: Weather::default() }
+    }
+}

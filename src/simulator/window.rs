@@ -1,0 +1,109 @@
+//! The provider's rate window: so many requests in so long, fixed or moving.
+
+use std::{collections::VecDeque, time::Duration};
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+/// How many requests are let through.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Window {
+    /// Requests in a window.
+    pub allowance: u32,
+    /// A window's length in seconds.
+    pub seconds: f64,
+    /// Whether it stands or moves.
+    pub kind: WindowKind,
+}
+
+/// Nobody knows which of the two the provider has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowKind {
+    /// Reset all at once; the first one begins with the first request.
+    Fixed,
+    /// The last so many seconds, at any moment.
+    Moving,
+}
+
+impl Default for Window {
+    /// What the provider documents: 120 a minute.
+    fn default() -> Self {
+        Self { allowance: 120, seconds: 60.0, kind: WindowKind::Fixed }
+    }
+}
+
+/// What the window says to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted { remaining: u32, reset: Duration },
+    Refused { retry_after: Duration },
+}
+
+/// The requests that count against a window.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    admitted: VecDeque<Instant>,
+    begun: Option<Instant>,
+}
+
+impl Meter {
+    pub(super) fn admit(&mut self, window: &Window, now: Instant) -> Admission {
+        let length = Duration::from_secs_f64(window.seconds);
+        let start = self.start(window, now, length);
+        while self.admitted.front().is_some_and(|moment| *moment < start) {
+            self.admitted.pop_front();
+        }
+        let ends = match window.kind {
+            WindowKind::Fixed => start + length,
+            WindowKind::Moving => self.admitted.front().copied().unwrap_or(now) + length,
+        };
+        let used = u32::try_from(self.admitted.len()).unwrap_or(u32::MAX);
+        let reset = ends.saturating_duration_since(now);
+        if used >= window.allowance {
+            return Admission::Refused { retry_after: reset };
+        }
+        self.admitted.push_back(now);
+        Admission::Granted { remaining: window.allowance - used - 1, reset }
+    }
+
+    fn start(&mut self, window: &Window, now: Instant, length: Duration) -> Instant {
+        match window.kind {
+            WindowKind::Moving => now.checked_sub(length).unwrap_or(now),
+            WindowKind::Fixed => {
+                let begun = *self.begun.get_or_insert(now);
+                let windows = (now.duration_since(begun).as_secs_f64() / window.seconds).floor();
+                begun + length.mul_f64(windows)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted(meter: &mut Meter, window: &Window, now: Instant) -> bool {
+        matches!(meter.admit(window, now), Admission::Granted { .. })
+    }
+
+    #[test]
+    fn a_fixed_window_is_reset_at_once_and_a_moving_one_bit_by_bit() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        for (kind, expected) in [(WindowKind::Fixed, [true, false]), (WindowKind::Moving, [false, true])] {
+            let window = Window { allowance: 2, seconds: 60.0, kind };
+            let mut meter = Meter::default();
+            assert!(granted(&mut meter, &window, at(0)));
+            assert!(granted(&mut meter, &window, at(40)));
+            assert_eq!(meter.admit(&window, at(50)), Admission::Refused { retry_after: Duration::from_secs(10) });
+            assert!(granted(&mut meter, &window, at(61)));
+            assert_eq!(
+                [granted(&mut meter, &window, at(62)), granted(&mut meter, &window, at(101))],
+                expected,
+                "{kind:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! From an answer to rows. Pure, lenient, and never failing: what a column cannot hold is null there
+//! and whole in `response`.
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::schema::{ClipRow, LyricsRow, TaskRow};
+use crate::{
+    json::{self, Object},
+    run_id::RunId,
+};
+
+/// What every row of a task carries from its fetching.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) task_id: String,
+    pub(crate) fetched_at: Timestamp,
+    pub(crate) run_id: RunId,
+}
+
+/// All rows of one task.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rows {
+    pub(crate) task: TaskRow,
+    pub(crate) clips: Vec<ClipRow>,
+    pub(crate) lyrics: Option<LyricsRow>,
+}
+
+/// Flattens a task's `data`, as the API sent it (lone surrogates mended).
+pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
+    // What was journalled as a task is an object; an empty one stands in should that ever be untrue.
+    let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("an object");
+    let input = task.object("input");
+    let output = task.object("output");
+    let result = output.as_ref().and_then(|output| output.get("result"));
+    let common = Common {
+        model: task.text("model"),
+        r#type: task.text("type"),
+        created_at: task.time("created_at"),
+        completed_at: task.time("completed_at"),
+    };
+    let clips = match (common.r#type.as_deref(), result) {
+        (Some("music" | "upload" | "concat"), Some(result)) => clips(stamp, &common, result),
+        _ => Vec::new(),
+    };
+    let lyrics = match (common.r#type.as_deref(), result) {
+        (Some("lyrics"), Some(result)) => lyrics(stamp, &common, result),
+        _ => None,
+    };
+    let row = TaskRow {
+        task_id: stamp.task_id.clone(),
+        model: common.model,
+        r#type: common.r#type,
+        status: task.text("status").unwrap_or_default(),
+        credits_cost: task.number("credits_cost"),
+        prompt: input
+            .as_ref()
+            .and_then(|input| input.filled("gpt_description_prompt").or_else(|| input.filled("prompt"))),
+        instrumental: input.as_ref().and_then(instrumental),
+        error: task.filled("error").or_else(|| output.as_ref()?.text("fail_reason")),
+        progress: output.as_ref().and_then(|output| output.text("progress")),
+        clip_count: i32::try_from(clips.len()).unwrap_or(i32::MAX),
+        created_at: common.created_at,
+        completed_at: common.completed_at,
+        fetched_at: stamp.fetched_at,
+        run_id: stamp.run_id.clone(),
+        input: task.object_text("input").map(str::to_owned),
+        response: Some(data.to_owned()),
+    };
+    Rows { task: row, clips, lyrics }
+}
+
+/// The row of a task that the API does not know.
+pub(crate) fn not_found(stamp: &Stamp, message: Option<String>) -> Rows {
+    let row = TaskRow {
+        task_id: stamp.task_id.clone(),
+        model: None,
+        r#type: None,
+        status: "not_found".into(),
+        credits_cost: None,
+        prompt: None,
+        instrumental: None,
+        error: message,
+        progress: None,
+        clip_count: 0,
+        created_at: None,
+        completed_at: None,
+        fetched_at: stamp.fetched_at,
+        run_id: stamp.run_id.clone(),
+        input: None,
+        response: None,
+    };
+    Rows { task: row, clips: Vec::new(), lyrics: None }
+}
+
+/// What the rows of clips and lyrics repeat from their task.
+struct Common {
+    model: Option<String>,
+    r#type: Option<String>,
+    created_at: Option<Timestamp>,
+    completed_at: Option<Timestamp>,
+}
+
+/// Suno says so outright; udio names how the lyrics come about.
+fn instrumental(input: &Object<'_>) -> Option<bool> {
+    input.boolean("make_instrumental").or_else(|| Some(input.text("lyrics_type")? == "instrumental"))
+}
+
+fn clips(stamp: &Stamp, common: &Common, result: &RawValue) -> Vec<ClipRow> {
+    let numbered = json::elements(result).into_iter().zip(0..);
+    let objects = numbered.filter(|(element, _)| json::is_object(element));
+    objects
+        .filter_map(|(element, index)| Some(clip(stamp, common, index, element.get(), &Object::of(element)?)))
+        .collect()
+}
+
+fn clip(stamp: &Stamp, common: &Common, clip_index: i32, text: &str, clip: &Object<'_>) -> ClipRow {
+    let metadata = clip.object("metadata");
+    let meta = |key| metadata.as_ref().and_then(|metadata| metadata.text(key));
+    ClipRow {
+        clip_id: clip.text("id"),
+        task_id: stamp.task_id.clone(),
+        clip_index,
+        model: common.model.clone(),
+        r#type: common.r#type.clone(),
+        title: clip.text("title"),
+        duration_seconds: metadata.as_ref().and_then(|metadata| metadata.number("duration")),
+        tags: meta("tags"),
+        lyrics: meta("prompt"),
+        model_version: clip.filled("model_name").or_else(|| clip.text("major_model_version")),
+        audio_url: clip.text("audio_url"),
+        image_url: clip.text("image_url"),
+        video_url: clip.text("video_url"),
+        created_at: common.created_at,
+        completed_at: common.completed_at,
+        fetched_at: stamp.fetched_at,
+        run_id: stamp.run_id.clone(),
+        metadata: clip.object_text("metadata").map(str::to_owned),
+        clip: text.to_owned(),
+    }
+}
+
+fn lyrics(stamp: &Stamp, common: &Common, result: &RawValue) -> Option<LyricsRow> {
+    let lyrics = Object::of(result)?;
+    Some(LyricsRow {
+        task_id: stamp.task_id.clone(),
+        model: common.model.clone(),
+        title: lyrics.text("title"),
+        text: lyrics.text("text"),
+        created_at: common.created_at,
+        completed_at: common.completed_at,
+        fetched_at: stamp.fetched_at,
+        run_id: stamp.run_id.clone(),
+        result: json::object_text(result)?.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stamp() -> Stamp {
+        Stamp {
+            task_id: "t1".into(),
+            fetched_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            run_id: RunId::parse("r").unwrap(),
+        }
+    }
+
+    fn rows(data: &str) -> Rows {
+        flatten(&stamp(), data)
+    }
+
+    fn music(result: &str) -> Rows {
+        rows(&format!(r#"{{"type":"music","status":"success","output":{{"result":{result}}}}}"#))
+    }
+
+    #[test]
+    fn results_of_any_shape_become_the_clips_they_hold() {
+        for (result, indices) in [
+            ("null", vec![]),
+            ("[]", vec![]),
+            (r#""text""#, vec![]),
+            ("{}", vec![0]),
+            ("[{}]", vec![0]),
+            (r#"[1,{"id":"a"},null,[{}],{"id":2}]"#, vec![1, 4]),
+        ] {
+            let rows = music(result);
+            assert_eq!(rows.clips.iter().map(|clip| clip.clip_index).collect::<Vec<_>>(), indices, "{result}");
+            assert_eq!(rows.task.clip_count as usize, indices.len());
+        }
+    }
+
+    #[test]
+    fn only_known_types_have_clips_or_lyrics() {
+        for (kind, clips, lyrics) in
+            [("upload", 1, 0), ("concat", 1, 0), ("lyrics", 0, 1), ("stems", 0, 0), ("MUSIC", 0, 0)]
+        {
+            let rows = rows(&format!(r#"{{"type":"{kind}","output":{{"result":{{"title":"x"}}}}}}"#));
+            assert_eq!((rows.clips.len(), usize::from(rows.lyrics.is_some())), (clips, lyrics), "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_empty_text_gives_way_where_a_fallback_stands() {
+        let rows = rows(
+            r#"{"type":"music","error":"","input":{"gpt_description_prompt":"","prompt":"p"},
+                "output":{"fail_reason":"f","result":{"model_name":"","major_model_version":"v4"}}}"#,
+        );
+        assert_eq!(rows.task.error.as_deref(), Some("f"));
+        assert_eq!(rows.task.prompt.as_deref(), Some("p"));
+        assert_eq!(rows.clips[0].model_version.as_deref(), Some("v4"));
+    }
+
+    #[test]
+    fn instrumental_is_sunos_flag_or_udios_lyrics_type() {
+        for (input, expected) in [
+            (r#"{"make_instrumental":true,"lyrics_type":"user"}"#, Some(true)),
+            (r#"{"make_instrumental":"yes","lyrics_type":"instrumental"}"#, Some(true)),
+            (r#"{"lyrics_type":"generate"}"#, Some(false)),
+            (r#"{"lyrics_type":null}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(rows(&format!(r#"{{"input":{input}}}"#)).task.instrumental, expected, "{input}");
+        }
+    }
+
+    #[test]
+    fn fields_of_other_types_are_null_in_their_column_and_whole_in_the_response() {
+        let data = r#"{"model":{},"type":["x"],"status":"success","credits_cost":"10","input":"text","output":[{"progress":50}],"created_at":1}"#;
+        let task = rows(data).task;
+        assert_eq!((task.model, task.r#type, task.input, task.created_at), (None, None, None, None));
+        assert_eq!(task.credits_cost, Some(10.0));
+        assert_eq!(task.progress.as_deref(), Some("50"));
+        assert_eq!(task.response.as_deref(), Some(data));
+    }
+
+    /// Arbitrary JSON, with the names that the reader looks for among its keys.
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            "[0-9.e+-]{0,6}".prop_map(Into::into),
+            ".*".prop_map(Into::into),
+            prop::sample::select(vec!["music", "lyrics", "success", "2025-01-15T10:30:00Z"]).prop_map(Into::into),
+        ];
+        let key = prop_oneof![
+            prop::sample::select(vec![
+                "type", "input", "output", "result", "metadata", "id", "duration", "prompt", "error"
+            ])
+            .prop_map(str::to_owned),
+            ".{0,3}",
+        ];
+        leaf.prop_recursive(6, 80, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::hash_map(key.clone(), inner, 0..6).prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_document_flattens_without_losing_a_byte(json in any_json(), kind in "music|lyrics|upload|stems", result in any_json()) {
+            let whole = serde_json::json!({"task_id": "t1", "type": kind, "extra": json, "output": {"result": result}});
+            for document in [&whole, &json] {
+                let data = document.to_string();
+                let rows = rows(&data);
+                prop_assert_eq!(rows.task.response.as_deref(), Some(data.as_str()));
+                prop_assert_eq!(rows.task.clip_count as usize, rows.clips.len());
+            }
+            let objects = match &result {
+                serde_json::Value::Array(elements) => elements.iter().filter(|element| element.is_object()).count(),
+                other => usize::from(other.is_object()),
+            };
+            let rows = rows(&whole.to_string());
+            let expected = match kind.as_str() { "lyrics" => (0, objects.min(1)), "stems" => (0, 0), _ => (objects, 0) };
+            prop_assert_eq!((rows.clips.len(), usize::from(rows.lyrics.is_some())), expected);
+        }
+    }
+}

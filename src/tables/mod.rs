@@ -1,0 +1,20 @@
+//! The tables: what their columns are, how an answer becomes rows, and how rows become files.
+//!
+//! A table's columns stand in [`schema`] and nowhere else; both encoders, the views and the readers
+//! follow them. Where a file goes, and when, is the archive's business.
+
+mod csv;
+mod flatten;
+mod parquet;
+mod part;
+mod reader;
+mod schema;
+mod views;
+
+pub(crate) use flatten::{Rows, Stamp, flatten, not_found};
+pub(crate) use part::PartEncoder;
+pub(crate) use reader::{count_rows, scan};
+pub use schema::TableFormat;
+pub(crate) use schema::{CLIPS, LYRICS, TABLES, TASKS, Table};
+pub(crate) use schema::{ClipRow, LyricsRow, TaskRow};
+pub(crate) use views::views_sql;

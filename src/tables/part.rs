@@ -1,0 +1,54 @@
+//! One part of one table, in the format of the archive.
+
+use std::io::{self, Write};
+
+use super::{
+    csv::CsvEncoder,
+    parquet::ParquetEncoder,
+    schema::{Table, TableFormat},
+};
+
+/// Writes the rows of one table into a sink.
+pub(crate) struct PartEncoder<R: 'static, W: Write + Send> {
+    table: &'static Table<R>,
+    encoder: Encoder<W>,
+    rows: u64,
+}
+
+enum Encoder<W: Write + Send> {
+    Parquet(Box<ParquetEncoder<W>>),
+    Csv(CsvEncoder<W>),
+}
+
+impl<R, W: Write + Send> PartEncoder<R, W> {
+    /// Begins a part.
+    pub(crate) fn new(table: &'static Table<R>, format: TableFormat, sink: W) -> io::Result<Self> {
+        let outline = table.outline();
+        let encoder = match format {
+            TableFormat::Parquet => {
+                Encoder::Parquet(Box::new(ParquetEncoder::new(&outline, sink).map_err(io::Error::other)?))
+            }
+            TableFormat::Csv => Encoder::Csv(CsvEncoder::new(&outline, sink)?),
+        };
+        Ok(Self { table, encoder, rows: 0 })
+    }
+
+    /// Adds a row.
+    pub(crate) fn push(&mut self, row: &R) -> io::Result<()> {
+        let values = self.table.columns.iter().map(|column| (column.value)(row));
+        self.rows += 1;
+        match &mut self.encoder {
+            Encoder::Parquet(encoder) => encoder.push(values).map_err(io::Error::other),
+            Encoder::Csv(encoder) => encoder.push(values),
+        }
+    }
+
+    /// Ends the part: the sink, with all of it written, and how many rows it has.
+    pub(crate) fn finish(self) -> io::Result<(W, u64)> {
+        let sink = match self.encoder {
+            Encoder::Parquet(encoder) => encoder.finish().map_err(io::Error::other)?,
+            Encoder::Csv(encoder) => encoder.finish(),
+        };
+        Ok((sink, self.rows))
+    }
+}

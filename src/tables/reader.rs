@@ -1,0 +1,92 @@
+//! Some columns of a part, read back as text. Memory holds a batch of rows, whatever the part's size.
+
+use std::{fs::File, io};
+
+use arrow_array::{Array, Float64Array, StringArray, cast::AsArray};
+use arrow_schema::DataType;
+use parquet::{
+    arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
+    errors::ParquetError,
+    file::reader::{FileReader, SerializedFileReader},
+};
+
+use super::schema::TableFormat;
+
+/// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Only text
+/// and numbers are read.
+pub(crate) fn scan(
+    file: File,
+    format: TableFormat,
+    columns: &[&str],
+    row: &mut dyn FnMut(&[Option<&str>]),
+) -> io::Result<()> {
+    match format {
+        TableFormat::Parquet => scan_parquet(file, columns, row),
+        TableFormat::Csv => scan_csv(file, columns, row),
+    }
+}
+
+/// How many rows a part has.
+pub(crate) fn count_rows(file: File, format: TableFormat) -> io::Result<u64> {
+    match format {
+        TableFormat::Parquet => {
+            let reader = SerializedFileReader::new(file).map_err(to_io)?;
+            Ok(reader.metadata().file_metadata().num_rows().unsigned_abs())
+        }
+        TableFormat::Csv => {
+            let mut rows = 0;
+            scan_csv(file, &[], &mut |_| rows += 1)?;
+            Ok(rows)
+        }
+    }
+}
+
+fn scan_parquet(file: File, columns: &[&str], row: &mut dyn FnMut(&[Option<&str>])) -> io::Result<()> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(to_io)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    for batch in builder.with_projection(mask).build().map_err(to_io)? {
+        let batch = batch.map_err(io::Error::other)?;
+        let texts = columns.iter().map(|name| texts(batch.column_by_name(name).ok_or_else(|| missing(name))?));
+        let texts = texts.collect::<io::Result<Vec<StringArray>>>()?;
+        for place in 0..batch.num_rows() {
+            let cells: Vec<Option<&str>> =
+                texts.iter().map(|column| column.is_valid(place).then(|| column.value(place))).collect();
+            row(&cells);
+        }
+    }
+    Ok(())
+}
+
+fn texts(column: &dyn Array) -> io::Result<StringArray> {
+    fn spell<T: ToString>(values: impl Iterator<Item = Option<T>>) -> StringArray {
+        values.map(|value| value.map(|value| value.to_string())).collect()
+    }
+    match column.data_type() {
+        DataType::Utf8 => Ok(column.as_string::<i32>().clone()),
+        DataType::Float64 => Ok(spell(column.as_any().downcast_ref::<Float64Array>().into_iter().flatten())),
+        other => Err(io::Error::other(format!("a column of type {other} where text or a number is due"))),
+    }
+}
+
+fn scan_csv(file: File, columns: &[&str], row: &mut dyn FnMut(&[Option<&str>])) -> io::Result<()> {
+    let mut reader = csv::Reader::from_reader(file);
+    let headers = reader.headers().map_err(io::Error::other)?;
+    let places =
+        columns.iter().map(|name| headers.iter().position(|title| title == *name).ok_or_else(|| missing(name)));
+    let places = places.collect::<io::Result<Vec<usize>>>()?;
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(io::Error::other)? {
+        let cells: Vec<Option<&str>> =
+            places.iter().map(|place| record.get(*place).filter(|text| !text.is_empty())).collect();
+        row(&cells);
+    }
+    Ok(())
+}
+
+fn missing(column: &str) -> io::Error {
+    io::Error::other(format!("it has no column `{column}`"))
+}
+
+fn to_io(error: ParquetError) -> io::Error {
+    io::Error::other(error)
+}

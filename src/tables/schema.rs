@@ -1,0 +1,281 @@
+//! The tables and their columns: names, types, order and where each value comes from. The one source
+//! of truth; columns may be added at a table's end, and none is renamed, retyped or moved.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::run_id::RunId;
+
+/// How the tables of an archive are stored. Fixed when it is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFormat {
+    /// Typed, compressed, read by DuckDB, pyarrow, Polars, Spark.
+    #[default]
+    Parquet,
+    /// RFC 4180 text, read by everything.
+    Csv,
+}
+
+impl TableFormat {
+    /// The ending of its files' names.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+impl fmt::Display for TableFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.extension())
+    }
+}
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    /// JSON text, as it was sent.
+    Json,
+    Double,
+    Int32,
+    Boolean,
+    /// UTC, to the microsecond.
+    Time,
+}
+
+/// One cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Value<'a> {
+    Null,
+    /// Text or JSON.
+    Text(&'a str),
+    Double(f64),
+    Int32(i32),
+    Boolean(bool),
+    Time(Timestamp),
+}
+
+/// A column of rows `R`.
+pub(crate) struct Column<R: 'static> {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) value: fn(&R) -> Value<'_>,
+}
+
+/// A table of rows `R`.
+pub(crate) struct Table<R: 'static> {
+    /// The name of its folder, of its view, and of its count in a summary.
+    pub(crate) name: &'static str,
+    pub(crate) columns: &'static [Column<R>],
+}
+
+impl<R> Table<R> {
+    /// The names and kinds of its columns, whatever its rows are.
+    pub(crate) fn outline(&self) -> Outline {
+        let columns = self.columns.iter().map(|column| (column.name, column.kind)).collect();
+        Outline { name: self.name, columns }
+    }
+}
+
+/// A table as its readers see it: names and kinds.
+pub(crate) struct Outline {
+    pub(crate) name: &'static str,
+    pub(crate) columns: Vec<(&'static str, Kind)>,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TaskRow {
+    pub(crate) task_id: String,
+    pub(crate) model: Option<String>,
+    pub(crate) r#type: Option<String>,
+    pub(crate) status: String,
+    pub(crate) credits_cost: Option<f64>,
+    pub(crate) prompt: Option<String>,
+    pub(crate) instrumental: Option<bool>,
+    pub(crate) error: Option<String>,
+    pub(crate) progress: Option<String>,
+    pub(crate) clip_count: i32,
+    pub(crate) created_at: Option<Timestamp>,
+    pub(crate) completed_at: Option<Timestamp>,
+    pub(crate) fetched_at: Timestamp,
+    pub(crate) run_id: RunId,
+    pub(crate) input: Option<String>,
+    pub(crate) response: Option<String>,
+}
+
+/// One clip: what `result` holds for music, upload and concat.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClipRow {
+    pub(crate) clip_id: Option<String>,
+    pub(crate) task_id: String,
+    pub(crate) clip_index: i32,
+    pub(crate) model: Option<String>,
+    pub(crate) r#type: Option<String>,
+    pub(crate) title: Option<String>,
+    pub(crate) duration_seconds: Option<f64>,
+    pub(crate) tags: Option<String>,
+    pub(crate) lyrics: Option<String>,
+    pub(crate) model_version: Option<String>,
+    pub(crate) audio_url: Option<String>,
+    pub(crate) image_url: Option<String>,
+    pub(crate) video_url: Option<String>,
+    pub(crate) created_at: Option<Timestamp>,
+    pub(crate) completed_at: Option<Timestamp>,
+    pub(crate) fetched_at: Timestamp,
+    pub(crate) run_id: RunId,
+    pub(crate) metadata: Option<String>,
+    pub(crate) clip: String,
+}
+
+/// One lyrics: what `result` holds for lyrics.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LyricsRow {
+    pub(crate) task_id: String,
+    pub(crate) model: Option<String>,
+    pub(crate) title: Option<String>,
+    pub(crate) text: Option<String>,
+    pub(crate) created_at: Option<Timestamp>,
+    pub(crate) completed_at: Option<Timestamp>,
+    pub(crate) fetched_at: Timestamp,
+    pub(crate) run_id: RunId,
+    pub(crate) result: String,
+}
+
+/// A column whose name is its row's field.
+macro_rules! columns {
+    ($row:ty { $($field:ident: $kind:ident,)* }) => {
+        &[$(Column::<$row> { name: name(stringify!($field)), kind: Kind::$kind, value: |row| row.$field.value() },)*]
+    };
+}
+
+/// `r#type` names the column `type`.
+const fn name(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
+/// One row a task.
+pub(crate) static TASKS: Table<TaskRow> = Table {
+    name: "tasks",
+    columns: columns!(TaskRow {
+        task_id: Text,
+        model: Text,
+        r#type: Text,
+        status: Text,
+        credits_cost: Double,
+        prompt: Text,
+        instrumental: Boolean,
+        error: Text,
+        progress: Text,
+        clip_count: Int32,
+        created_at: Time,
+        completed_at: Time,
+        fetched_at: Time,
+        run_id: Text,
+        input: Json,
+        response: Json,
+    }),
+};
+
+/// One row a clip.
+pub(crate) static CLIPS: Table<ClipRow> = Table {
+    name: "clips",
+    columns: columns!(ClipRow {
+        clip_id: Text,
+        task_id: Text,
+        clip_index: Int32,
+        model: Text,
+        r#type: Text,
+        title: Text,
+        duration_seconds: Double,
+        tags: Text,
+        lyrics: Text,
+        model_version: Text,
+        audio_url: Text,
+        image_url: Text,
+        video_url: Text,
+        created_at: Time,
+        completed_at: Time,
+        fetched_at: Time,
+        run_id: Text,
+        metadata: Json,
+        clip: Json,
+    }),
+};
+
+/// One row a lyrics.
+pub(crate) static LYRICS: Table<LyricsRow> = Table {
+    name: "lyrics",
+    columns: columns!(LyricsRow {
+        task_id: Text,
+        model: Text,
+        title: Text,
+        text: Text,
+        created_at: Time,
+        completed_at: Time,
+        fetched_at: Time,
+        run_id: Text,
+        result: Json,
+    }),
+};
+
+/// All tables' names, in the order in which their parts are put in place: tasks last, since a task is
+/// archived when its row is there.
+pub(crate) const TABLES: [&str; 3] = ["lyrics", "clips", "tasks"];
+
+/// What a row's field may be.
+trait Cell {
+    fn value(&self) -> Value<'_>;
+}
+
+impl Cell for String {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+}
+
+impl Cell for RunId {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self.as_str())
+    }
+}
+
+impl Cell for f64 {
+    fn value(&self) -> Value<'_> {
+        Value::Double(*self)
+    }
+}
+
+impl Cell for i32 {
+    fn value(&self) -> Value<'_> {
+        Value::Int32(*self)
+    }
+}
+
+impl Cell for bool {
+    fn value(&self) -> Value<'_> {
+        Value::Boolean(*self)
+    }
+}
+
+impl Cell for Timestamp {
+    fn value(&self) -> Value<'_> {
+        Value::Time(*self)
+    }
+}
+
+impl<T: Cell> Cell for Option<T> {
+    fn value(&self) -> Value<'_> {
+        self.as_ref().map_or(Value::Null, T::value)
+    }
+}

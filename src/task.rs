@@ -1,0 +1,201 @@
+//! Task IDs: one, and the list of them that a run works through.
+
+use std::{fmt, hash::BuildHasher};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// The ID of one task, fit to be a segment of the API's path.
+///
+/// Not empty, at most [`TaskId::MAX_BYTES`] long, without control characters and without `/`, `\`,
+/// `?`, `#`; `.` and `..` are refused too, because no URL can carry them as a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TaskId<'a>(&'a str);
+
+/// Why a text is no task ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadTaskId {
+    /// Nothing is there.
+    Empty,
+    /// Longer than [`TaskId::MAX_BYTES`].
+    TooLong,
+    /// Not UTF-8.
+    NotUtf8,
+    /// A character that no ID has.
+    Character(char),
+    /// `.` or `..`.
+    Dots,
+}
+
+impl<'a> TaskId<'a> {
+    /// The longest ID accepted.
+    pub const MAX_BYTES: usize = 128;
+
+    /// Takes `text`, blanks around it trimmed, as an ID.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(text: &'a str) -> Result<Self, BadTaskId> {
+        let id = text.trim();
+        match id {
+            "" => Err(BadTaskId::Empty),
+            "." | ".." => Err(BadTaskId::Dots),
+            _ if id.len() > Self::MAX_BYTES => Err(BadTaskId::TooLong),
+            _ => match id.chars().find(|c| c.is_control() || matches!(c, '/' | '\\' | '?' | '#')) {
+                Some(character) => Err(BadTaskId::Character(character)),
+                None => Ok(Self(id)),
+            },
+        }
+    }
+
+    /// The ID as text.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+impl fmt::Display for TaskId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Display for BadTaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no ID"),
+            Self::TooLong => write!(f, "an ID of more than {} bytes", TaskId::MAX_BYTES),
+            Self::NotUtf8 => f.write_str("the ID is not UTF-8"),
+            Self::Character(c) if c.is_control() => {
+                write!(f, "a control character (U+{:04X}) in the ID", u32::from(*c))
+            }
+            Self::Character(c) => write!(f, "`{c}` in the ID"),
+            Self::Dots => f.write_str("`.` and `..` are no IDs"),
+        }
+    }
+}
+
+/// A task of a [`TaskList`], by its place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskIndex(u32);
+
+impl TaskIndex {
+    /// The place as a number, for tables kept beside the list.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Distinct task IDs in the order they came, a million of them in three allocations: one text that
+/// holds them all, where each ends, and a hash table of their places.
+#[derive(Debug, Default)]
+pub struct TaskList {
+    text: String,
+    ends: Vec<usize>,
+    places: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl TaskList {
+    /// Adds an ID; `false` if it is there already.
+    ///
+    /// # Panics
+    /// At 2³² IDs.
+    pub fn insert(&mut self, id: TaskId<'_>) -> bool {
+        if self.find(id.as_str()).is_some() {
+            return false;
+        }
+        let place = u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs");
+        self.text.push_str(id.as_str());
+        self.ends.push(self.text.len());
+        let Self { text, ends, places, hasher } = self;
+        places.insert_unique(hasher.hash_one(id.as_str()), place, |place| hasher.hash_one(slice(text, ends, *place)));
+        true
+    }
+
+    /// The place of an ID, if it is in the list.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<TaskIndex> {
+        let same = |place: &u32| slice(&self.text, &self.ends, *place) == id;
+        self.places.find(self.hasher.hash_one(id), same).map(|place| TaskIndex(*place))
+    }
+
+    /// The ID at a place of this list.
+    #[must_use]
+    pub fn id(&self, index: TaskIndex) -> TaskId<'_> {
+        TaskId(slice(&self.text, &self.ends, index.0))
+    }
+
+    /// All places, in order.
+    ///
+    /// # Panics
+    /// Never: [`TaskList::insert`] keeps the list short enough.
+    pub fn indices(&self) -> impl ExactSizeIterator<Item = TaskIndex> + use<> {
+        (0..u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs")).map(TaskIndex)
+    }
+
+    /// How many IDs there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
+fn slice<'a>(text: &'a str, ends: &[usize], place: u32) -> &'a str {
+    let place = place as usize;
+    let start = place.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
+    ends.get(place).and_then(|end| text.get(start..*end)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_bad_id_is_refused_with_its_reason() {
+        for (text, expected) in [
+            ("  ", "no ID"),
+            ("a/b", "`/` in the ID"),
+            ("a\u{7}b", "a control character (U+0007) in the ID"),
+            ("..", "`.` and `..` are no IDs"),
+        ] {
+            assert_eq!(TaskId::parse(text).unwrap_err().to_string(), expected);
+        }
+        assert!(TaskId::parse(&"x".repeat(128)).is_ok());
+        assert_eq!(TaskId::parse(&"x".repeat(129)), Err(BadTaskId::TooLong));
+        assert_eq!(TaskId::parse(" äb c ").unwrap().as_str(), "äb c");
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_holds_each_id_once_and_in_order(ids in prop::collection::vec("[a-c]{1,3}", 0..60)) {
+            let mut list = TaskList::default();
+            let mut seen = HashSet::new();
+            let mut expected = Vec::new();
+            for id in &ids {
+                let new = seen.insert(id.clone());
+                prop_assert_eq!(list.insert(TaskId::parse(id).unwrap()), new);
+                if new {
+                    expected.push(id.clone());
+                }
+            }
+            let listed: Vec<String> = list.indices().map(|index| list.id(index).to_string()).collect();
+            prop_assert_eq!(&listed, &expected);
+            for (place, id) in expected.iter().enumerate() {
+                prop_assert_eq!(list.find(id).map(TaskIndex::get), Some(place));
+            }
+            prop_assert_eq!(list.find("d"), None);
+        }
+    }
+}
