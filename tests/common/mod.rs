@@ -1,0 +1,228 @@
+//! A scene for a test: a simulator, a folder, and the built program between them.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::allow_attributes,
+    reason = "each test file uses its own part of this"
+)]
+#![expect(clippy::unwrap_used, reason = "a scene that cannot be set is a failed test")]
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use sunor_archive::simulator::{Fault, Simulator, Stats, Trouble, Weather, When, World};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// The key that the scenes use; no output may hold it.
+pub const KEY: &str = "sk-hush-0123456789";
+
+/// Everything a test needs; all of it ends with the value.
+pub struct Scene {
+    runtime: Runtime,
+    simulator: Simulator,
+    folder: TempDir,
+}
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Scene {
+    /// A world in that weather, where every task has ended before anybody looks.
+    pub fn weather(weather: Weather) -> Self {
+        Self::world(World {
+            weather: Weather { unfinished: weather.unfinished.or(Some(0.0)), ..weather },
+            ..World::default()
+        })
+    }
+
+    /// The same with one kind of trouble.
+    pub fn trouble(trouble: Trouble, when: When) -> Self {
+        Self::weather(Weather { faults: vec![Fault { trouble, when }], ..Weather::default() })
+    }
+
+    /// Fair weather.
+    pub fn fair() -> Self {
+        Self::weather(Weather::default())
+    }
+
+    /// Whatever the test has thought of.
+    pub fn world(world: World) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let simulator = runtime.block_on(Simulator::start(world)).unwrap();
+        Self { runtime, simulator, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A file in the scene's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn archive(&self) -> PathBuf {
+        self.path("library")
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.simulator.stats()
+    }
+
+    /// Writes `tasks.csv` with these IDs.
+    pub fn list<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> PathBuf {
+        let mut text = String::from("task_id\n");
+        for id in ids {
+            text.push_str(id.as_ref());
+            text.push('\n');
+        }
+        self.file("tasks.csv", text.as_bytes())
+    }
+
+    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// The program, clean of this machine's environment, with the scene's key and provider.
+    pub fn program(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
+        let base_url = self.simulator.base_url().as_str();
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(name);
+        }
+        command.env("SUNOR_API_KEY", KEY).env("SUNOR_BASE_URL", base_url);
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// `export tasks.csv --out library --rate unlimited` with further arguments.
+    pub fn export_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.program();
+        command.args(["export", "tasks.csv", "--out", "library"]);
+        if !arguments.contains(&"--rate") {
+            command.args(["--rate", "unlimited"]);
+        }
+        command.args(arguments);
+        command
+    }
+
+    pub fn export(&self, arguments: &[&str]) -> Finished {
+        Finished::of(self.export_command(arguments).spawn().unwrap())
+    }
+
+    /// Runs the program with these arguments alone.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        Finished::of(self.program().args(arguments).spawn().unwrap())
+    }
+
+    /// The same, with something on standard input.
+    pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> Finished {
+        let mut child = self.program().args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        Finished::of(child)
+    }
+
+    /// The rows of a table of an archive in CSV, by column.
+    pub fn rows(&self, table: &str) -> Vec<HashMap<String, String>> {
+        let mut rows = Vec::new();
+        for path in files(&self.archive().join(table), ".csv") {
+            let mut reader = csv::Reader::from_path(path).unwrap();
+            rows.extend(reader.deserialize().map(Result::<HashMap<String, String>, _>::unwrap));
+        }
+        rows
+    }
+
+    /// One column of the tasks table, sorted.
+    pub fn archived(&self) -> Vec<String> {
+        let mut ids: Vec<String> =
+            self.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
+        ids.sort();
+        ids
+    }
+
+    /// The summary of the archive's last run.
+    pub fn summary(&self) -> serde_json::Value {
+        let last = files(&self.archive().join("runs"), ".json").pop().unwrap();
+        serde_json::from_slice(&fs::read(last).unwrap()).unwrap()
+    }
+
+    /// The last run's list of what is missing: ID and reason.
+    pub fn unfinished(&self) -> Vec<(String, String)> {
+        let last = files(&self.archive().join("runs"), "-unfinished.csv").pop().unwrap();
+        let mut reader = csv::Reader::from_path(last).unwrap();
+        reader
+            .records()
+            .map(|record| record.unwrap())
+            .map(|record| (record[0].to_owned(), record[1].to_owned()))
+            .collect()
+    }
+}
+
+impl Finished {
+    pub fn of(child: Child) -> Self {
+        let output = child.wait_with_output().unwrap();
+        Self {
+            status: code(output.status),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Fails the test with everything that was printed unless the exit status is this.
+    #[track_caller]
+    pub fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, Some(status), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Fails the test unless something that was printed holds this.
+    #[track_caller]
+    pub fn says(self, words: &str) -> Self {
+        let said = self.stdout.contains(words) || self.stderr.contains(words);
+        assert!(said, "`{words}` is not said.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+fn code(status: ExitStatus) -> Option<i32> {
+    status.code()
+}
+
+/// The files of a folder with that ending, sorted.
+pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.to_string_lossy().ends_with(ending));
+    paths.sort();
+    paths
+}
+
+/// `prefix1` to `prefix<count>`, in order.
+pub fn ids(prefix: &str, count: usize) -> Vec<String> {
+    (1..=count).map(|n| format!("{prefix}{n}")).collect()
+}
+
+/// The folder of the samples.
+pub fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")
+}
+
+/// Every sample document, by the ID it is asked for.
+pub fn documents() -> HashMap<String, String> {
+    let name = |path: &PathBuf| format!("doc-{}", path.file_stem().unwrap().to_string_lossy());
+    files(&samples().join("documents"), ".json")
+        .into_iter()
+        .map(|path| (name(&path), fs::read_to_string(path).unwrap()))
+        .collect()
+}

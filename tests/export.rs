@@ -1,0 +1,236 @@
+//! The main job: what an export archives, asks, and says.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{fs, process::Stdio, time::Duration};
+
+use common::{Finished, Scene, files, ids};
+use sunor_archive::simulator::{Fault, Trouble, Weather, When, Window, WindowKind, World};
+
+/// Weather: fair.
+#[test]
+fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
+    let scene = Scene::fair();
+    let wanted = ids("t", 60);
+    scene.list(&wanted);
+    scene.export(&["--format", "csv"]).expect(0).says("Archived 60 of 60 tasks");
+    let mut expected = wanted;
+    expected.sort();
+    assert_eq!(scene.archived(), expected);
+    assert_eq!((scene.stats().requests, scene.stats().asked_again), (60, 0));
+
+    scene.export(&[]).expect(0).says("no request was sent").says("60 already archived");
+    assert_eq!(scene.stats().requests, 60);
+    assert_eq!(files(&scene.archive().join("tasks"), ".csv").len(), 1);
+}
+
+/// Weather: fair, with a window of 600 requests in 5 seconds, fixed or moving.
+#[test]
+fn a_rate_equal_to_the_allowance_is_never_refused() {
+    for kind in [WindowKind::Fixed, WindowKind::Moving] {
+        let window = Window { allowance: 120, seconds: 1.0, kind };
+        let scene = Scene::weather(Weather { window: Some(window), ..Weather::default() });
+        scene.list(ids("t", 360));
+        scene.export(&["--rate", "120/s"]).expect(0);
+        let stats = scene.stats();
+        assert_eq!((stats.requests, stats.rate_limited), (360, 0), "{kind:?}");
+    }
+}
+
+/// Weather: every task is under way at first, for at most a second.
+#[test]
+fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
+    let scene = Scene::weather(Weather { unfinished: Some(1.0), unfinished_seconds: Some(1.0), ..Weather::default() });
+    scene.list(ids("t", 20));
+    scene.export(&["--format", "csv", "--poll-interval", "1s", "--wait", "30s"]).expect(0);
+    assert_eq!(scene.archived().len(), 20);
+    let summary = scene.summary();
+    let requests = &summary["requests"];
+    assert!(requests["polls"].as_u64().unwrap() > 0, "{requests}");
+    assert_eq!(requests["total"], requests["polls"].as_u64().unwrap() + 20);
+    assert_eq!(scene.stats().asked_again, 0);
+}
+
+/// Weather: every task is under way for a quarter of an hour.
+#[test]
+fn wait_zero_asks_each_once_and_names_the_unfinished_for_the_next_run() {
+    let scene =
+        Scene::weather(Weather { unfinished: Some(1.0), unfinished_seconds: Some(3000.0), ..Weather::default() });
+    scene.list(ids("t", 10));
+    scene.export(&["--wait", "0s"]).expect(3).says("-unfinished.csv");
+    assert!(scene.stats().by_task.values().all(|asked| *asked == 1));
+    assert!(scene.unfinished().iter().all(|(_, reason)| reason == "unfinished"));
+    assert!(files(&scene.archive().join("tasks"), ".parquet").is_empty());
+
+    let list = files(&scene.archive().join("runs"), "-unfinished.csv").pop().unwrap();
+    scene.run(&["export", list.to_str().unwrap(), "--out", "library", "--wait", "0s", "--rate", "unlimited"]).expect(3);
+    assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
+}
+
+/// Weather: fair.
+#[test]
+fn a_run_leaves_its_summary_its_manifest_and_nothing_half_written() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 30).iter().chain(&["t1".into(), "a/b".into()]));
+    scene
+        .export(&[])
+        .expect(3)
+        .says("line 33 is skipped: `/` in the ID")
+        .says("1 row of the list were skipped")
+        .says("30 of 30");
+
+    let summary = scene.summary();
+    let input = &summary["input"];
+    let sum: u64 = ["invalid", "duplicates", "other_shards", "already_archived", "selected"]
+        .iter()
+        .map(|key| input[key].as_u64().unwrap())
+        .sum();
+    assert_eq!((input["rows"].as_u64().unwrap(), sum), (32, 32));
+    let tasks = summary["tasks"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum::<u64>();
+    assert_eq!((tasks, summary["rows"]["tasks"].as_u64().unwrap()), (30, 30));
+    assert_eq!((summary["exit_code"].as_u64(), summary["interrupted"].as_bool()), (Some(3), Some(false)));
+
+    let manifest = files(&scene.archive().join("runs"), ".sha256").pop().unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    assert_eq!(text.lines().count(), 3);
+    let check = std::process::Command::new("sha256sum")
+        .args(["-c"])
+        .arg(&manifest)
+        .current_dir(scene.archive())
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
+}
+
+/// Weather: nothing is asked.
+#[test]
+fn an_empty_run_writes_no_parts_and_no_manifest() {
+    let scene = Scene::fair();
+    scene.list(Vec::<String>::new());
+    scene.export(&[]).expect(0);
+    for table in ["tasks", "clips", "lyrics"] {
+        assert!(!scene.archive().join(table).exists());
+    }
+    let names: Vec<_> = files(&scene.archive().join("runs"), "");
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+/// Weather: fair.
+#[test]
+fn progress_is_lines_events_or_nothing_as_asked() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 5));
+    let quiet = scene.export(&["-q"]).expect(0);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+
+    scene.list(ids("u", 5));
+    let machine = scene.export(&["--progress", "json"]).expect(0);
+    let events: Vec<serde_json::Value> =
+        machine.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+    assert_eq!((count("planned"), count("requested"), count("answered"), count("finished")), (1, 5, 5, 1));
+
+    scene.list(ids("v", 5));
+    let plain = scene.export(&["-v"]).expect(0);
+    assert_eq!(plain.stderr.lines().filter(|line| line.starts_with('v')).count(), 5, "{}", plain.stderr);
+}
+
+/// Weather: fair.
+#[test]
+fn the_embedded_simulator_needs_no_key_and_knows_any_list() {
+    let scene = Scene::fair();
+    scene.list(["whatever", "there is"]);
+    let mut command = scene.export_command(&["--simulate", "--wait", "30s", "--poll-interval", "1s"]);
+    Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(0).says("Archived 2 of 2 tasks");
+    assert_eq!(scene.stats().requests, 0);
+}
+
+/// Weather: one task stalls for a while.
+#[test]
+fn a_second_export_at_once_is_refused_and_names_the_holder() {
+    let scene = Scene::trouble(Trouble::Stall(60.0), When::task("slow"));
+    scene.list(["slow"]);
+    let mut first = scene.export_command(&["--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(|| scene.stats().requests == 1);
+    let second = scene.export(&[]).expect(5);
+    second.says(&format!("process {}", first.id())).says("since 20");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The dead holder blocks nobody.
+    scene.list(["other"]);
+    scene.export(&[]).expect(0);
+}
+
+/// Weather: the first answers stall, so that a signal finds requests in flight.
+#[cfg(unix)]
+#[test]
+fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let stall = Fault { trouble: Trouble::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
+        let scene = Scene::weather(Weather { faults: vec![stall], ..Weather::default() });
+        scene.list(ids("t", 400));
+        let run = scene.export_command(&["--format", "csv", "--rate", "50/s"]).spawn().unwrap();
+        wait_until(|| scene.stats().requests >= 20);
+        assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
+        Finished::of(run).expect(status).says("keeping what was fetched");
+
+        let summary = scene.summary();
+        assert_eq!(
+            (summary["interrupted"].as_bool(), summary["exit_code"].as_i64()),
+            (Some(true), Some(status.into()))
+        );
+        let archived = scene.archived();
+        assert_eq!(archived.len() + scene.unfinished().len(), 400);
+        assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
+
+        scene.export(&["--concurrency", "200"]).expect(0);
+        assert_eq!((scene.archived().len(), scene.stats().asked_again), (400, 0));
+    }
+}
+
+/// Weather: fair; what matters is what is printed.
+#[test]
+fn the_key_shows_nowhere() {
+    let scene = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
+    scene.list(ids("t", 3));
+    let refused = scene.export(&["-v"]).expect(4);
+    assert!(!refused.stdout.contains(common::KEY) && !refused.stderr.contains(common::KEY));
+    for file in walk(&scene.archive()) {
+        assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(common::KEY), "{file:?}");
+    }
+}
+
+/// Weather: fair; a world of documents with one whose body had to be mended.
+#[test]
+fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
+    let document = common::documents().remove("doc-lone-surrogate").unwrap();
+    let given = [("doc-lone-surrogate".to_owned(), document.clone())];
+    let scene = Scene::world(World { documents: given.into(), ..World::default() });
+    scene.list(["doc-lone-surrogate"]);
+    scene.export(&["--format", "csv"]).expect(0);
+    assert_eq!(scene.rows("clips")[0]["title"], "half \u{fffd} of it");
+    let raw = fs::read_to_string(files(&scene.archive().join("runs"), "-raw.jsonl").pop().unwrap()).unwrap();
+    let line: serde_json::Value = serde_json::from_str(raw.trim_end()).unwrap();
+    assert_eq!(
+        (line["task_id"].as_str(), line["body"].as_str()),
+        (Some("doc-lone-surrogate"), Some(document.as_str()))
+    );
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+/// Waits for something that another process brings about.
+fn wait_until(condition: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it did not come about within 10 seconds");
+}

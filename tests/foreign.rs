@@ -1,0 +1,76 @@
+//! Foreign readers judge the archive: DuckDB and pyarrow, by `tests/foreign/judge.py`. They come from
+//! PyPI, so these tests run from `./tests/run.sh`, which installs them.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::{Scene, documents, samples};
+use sunor_archive::simulator::{Known, World};
+
+fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
+}
+
+fn judge(script: &str, arguments: &[&Path]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
+    let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&verdict.stderr);
+    assert!(verdict.status.success(), "{said}\n{}", String::from_utf8_lossy(&verdict.stdout));
+}
+
+/// Weather: fair, with the sample documents as the only tasks; the one under way never ends.
+fn judged_in(format: &str) {
+    let documents = documents();
+    let scene = Scene::world(World { tasks: Known::Given, documents: documents.clone(), ..World::default() });
+    scene.list(documents.keys());
+    scene.export(&["--format", format, "--wait", "0s"]).expect(3);
+    judge("judge.py", &[&scene.archive(), &samples().join("documents")]);
+    let mut missing = scene.unfinished();
+    missing.sort();
+    let expected = [("doc-in-progress", "unfinished"), ("doc-unreadable-other-task", "unreadable")];
+    assert_eq!(missing, expected.map(|(id, reason)| (id.to_owned(), reason.to_owned())));
+}
+
+#[test]
+#[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
+fn parquet_parts_hold_every_document_value_by_value() {
+    judged_in("parquet");
+}
+
+#[test]
+#[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
+fn csv_parts_hold_every_document_value_by_value() {
+    judged_in("csv");
+}
+
+#[test]
+#[ignore = "needs DuckDB: ./tests/run.sh"]
+fn every_sample_query_runs_in_duckdb_and_finds_something() {
+    let scene = Scene::world(World::default());
+    let list = samples().join("tasks.csv");
+    for format in ["parquet", "csv"] {
+        let archive = scene.path(format);
+        let (list, archive) = (list.to_str().unwrap(), archive.to_str().unwrap());
+        scene
+            .run(&[
+                "export",
+                list,
+                "--out",
+                archive,
+                "--format",
+                format,
+                "--rate",
+                "unlimited",
+                "--poll-interval",
+                "1s",
+            ])
+            .expect(0);
+        judge("queries.py", &[Path::new(archive), &samples().join("queries.sql")]);
+    }
+}

@@ -1,0 +1,296 @@
+"""Judges an archive with DuckDB and pyarrow: every row, every type, value by value.
+
+    judge.py ARCHIVE DOCUMENTS
+
+What the rows should be is worked out here from the documents alone, by the words of the format's
+description, and without a line of the program. Exits with 1 and names the first difference.
+"""
+
+import json
+import math
+import pathlib
+import re
+import sys
+import threading
+from datetime import datetime, timedelta, timezone
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+TEXT, JSON, DOUBLE, INT, BOOL, TIME = "VARCHAR", "JSON", "DOUBLE", "INTEGER", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"
+
+COLUMNS = {
+    "tasks": dict(task_id=TEXT, model=TEXT, type=TEXT, status=TEXT, credits_cost=DOUBLE, prompt=TEXT, instrumental=BOOL,
+                  error=TEXT, progress=TEXT, clip_count=INT, created_at=TIME, completed_at=TIME, fetched_at=TIME,
+                  run_id=TEXT, input=JSON, response=JSON),
+    "clips": dict(clip_id=TEXT, task_id=TEXT, clip_index=INT, model=TEXT, type=TEXT, title=TEXT, duration_seconds=DOUBLE,
+                  tags=TEXT, lyrics=TEXT, model_version=TEXT, audio_url=TEXT, image_url=TEXT, video_url=TEXT,
+                  created_at=TIME, completed_at=TIME, fetched_at=TIME, run_id=TEXT, metadata=JSON, clip=JSON),
+    "lyrics": dict(task_id=TEXT, model=TEXT, title=TEXT, text=TEXT, created_at=TIME, completed_at=TIME, fetched_at=TIME,
+                   run_id=TEXT, result=JSON),
+}
+ARROW = {TEXT: pa.string(), JSON: pa.string(), DOUBLE: pa.float64(), INT: pa.int32(), BOOL: pa.bool_(),
+         TIME: pa.timestamp("us", tz="UTC")}
+FINAL = ("success", "failure", "timeout")
+
+# ---------------------------------------------------------------- what the documents say
+
+DECODER = json.JSONDecoder()
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def skip(text, at):
+    return SPACE.match(text, at).end()
+
+
+def members(raw):
+    """The members of an object's text, as raw texts; the last of duplicate keys counts."""
+    found, at = {}, skip(raw, 1)
+    while raw[at] != "}":
+        key, at = DECODER.raw_decode(raw, skip(raw, at))
+        start = skip(raw, skip(raw, at) + 1)
+        _, end = DECODER.raw_decode(raw, start)
+        found[key] = raw[start:end]
+        at = skip(raw, end)
+        at += raw[at] == ","
+    return found
+
+
+def elements(raw):
+    """The elements of an array's text; an object stands for an array of one."""
+    if raw is None or raw[0] not in "[{":
+        return []
+    if raw[0] == "{":
+        return [raw]
+    found, at = [], skip(raw, 1)
+    while raw[at] != "]":
+        start = skip(raw, at)
+        _, end = DECODER.raw_decode(raw, start)
+        found.append(raw[start:end])
+        at = skip(raw, end)
+        at += raw[at] == ","
+    return found
+
+
+def first_object(raw):
+    return next((element for element in elements(raw) if element[0] == "{"), None)
+
+
+def fields(raw):
+    raw = first_object(raw)
+    return members(raw) if raw else {}
+
+
+def as_text(raw):
+    if raw is None:
+        return None
+    if raw[0] == '"':
+        return json.loads(raw)
+    return raw if raw[0] in "-0123456789" else None
+
+
+def as_number(raw):
+    text = as_text(raw)
+    if text is None or not re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text):
+        return None
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def as_time(raw):
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?", as_text(raw) or "")
+    if not match:
+        return None
+    date, clock, fraction, zone = match.groups()
+    micros = int(((fraction or "") + "000000")[:6])
+    zone = "+00:00" if zone in (None, "Z", "z") else zone
+    return datetime.fromisoformat(f"{date}T{clock}{zone}").astimezone(timezone.utc) + timedelta(microseconds=micros)
+
+
+def filled(text):
+    return text or None
+
+
+def mended(body):
+    """The body with lone surrogate escapes made U+FFFD."""
+    def one(match):
+        escape = match.group()
+        return "\\ufffd" if len(escape) == 6 and re.match(r"\\u[dD][89a-fA-F]", escape) else escape
+    return re.sub(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.", one, body)
+
+
+def expected_rows(documents):
+    tables = {"tasks": [], "clips": [], "lyrics": []}
+    for path in sorted(pathlib.Path(documents).glob("*.json")):
+        body = mended(path.read_text(encoding="utf-8")).strip()
+        data = members(body).get("data", body)
+        task = fields(data)
+        task_id = "doc-" + path.stem
+        if as_text(task.get("task_id")) != task_id or as_text(task.get("status")) not in FINAL:
+            continue
+        given, output = fields(task.get("input")), fields(task.get("output"))
+        result, kind = output.get("result"), as_text(task.get("type"))
+        common = dict(task_id=task_id, model=as_text(task.get("model")), created_at=as_time(task.get("created_at")),
+                      completed_at=as_time(task.get("completed_at")))
+        clips = [(index, raw) for index, raw in enumerate(elements(result)) if raw[0] == "{"]
+        clips = clips if kind in ("music", "upload", "concat") else []
+        instrumental = {"true": True, "false": False}.get(given.get("make_instrumental"))
+        if instrumental is None and as_text(given.get("lyrics_type")) is not None:
+            instrumental = as_text(given.get("lyrics_type")) == "instrumental"
+        tables["tasks"].append(dict(
+            common, type=kind, status=as_text(task.get("status")), credits_cost=as_number(task.get("credits_cost")),
+            prompt=filled(as_text(given.get("gpt_description_prompt"))) or filled(as_text(given.get("prompt"))),
+            instrumental=instrumental,
+            error=filled(as_text(task.get("error"))) or as_text(output.get("fail_reason")),
+            progress=as_text(output.get("progress")), clip_count=len(clips), input=first_object(task.get("input")),
+            response=data))
+        for index, raw in clips:
+            clip = members(raw)
+            meta = fields(clip.get("metadata"))
+            tables["clips"].append(dict(
+                common, type=kind, clip_id=as_text(clip.get("id")), clip_index=index, title=as_text(clip.get("title")),
+                duration_seconds=as_number(meta.get("duration")), tags=as_text(meta.get("tags")),
+                lyrics=as_text(meta.get("prompt")),
+                model_version=filled(as_text(clip.get("model_name"))) or as_text(clip.get("major_model_version")),
+                audio_url=as_text(clip.get("audio_url")), image_url=as_text(clip.get("image_url")),
+                video_url=as_text(clip.get("video_url")), metadata=first_object(clip.get("metadata")), clip=raw))
+        if kind == "lyrics" and first_object(result):
+            lyrics = fields(result)
+            tables["lyrics"].append(dict(common, title=as_text(lyrics.get("title")), text=as_text(lyrics.get("text")),
+                                         result=first_object(result)))
+    return tables
+
+
+# ---------------------------------------------------------------- what the readers see
+
+class Different(Exception):
+    pass
+
+
+def check(condition, *words):
+    if not condition:
+        raise Different(" ".join(str(word) for word in words))
+
+
+def compare(reader, table, rows, expected):
+    """`rows` are dicts; `fetched_at` and `run_id` are the run's own, and only checked for sense."""
+    place = lambda row: (row["task_id"], row.get("clip_index") or 0)
+    rows, expected = sorted(rows, key=place), sorted(expected, key=place)
+    check([place(row) for row in rows] == [place(row) for row in expected], reader, table, "rows:",
+          [place(row) for row in rows], "expected:", [place(row) for row in expected])
+    for row, wanted in zip(rows, expected):
+        check(re.fullmatch(r"\d{8}T\d{9}Z-[a-z0-9]+", row["run_id"]), reader, table, "run_id:", row["run_id"])
+        age = datetime.now(timezone.utc) - row["fetched_at"]
+        check(timedelta(0) <= age < timedelta(hours=1), reader, table, "fetched_at:", row["fetched_at"])
+        for column, value in wanted.items():
+            check(row[column] == value and type(row[column]) is type(value), reader, table, place(row), column + ":",
+                  repr(row[column]), "expected:", repr(value))
+
+
+def run_duckdb(archive, query):
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET file_search_path = '{archive}'")
+    connection.execute((archive / "views.sql").read_text())
+    result = connection.execute(query)
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row)) for row in result.fetchall()]
+
+
+def utc(row):
+    zoned = lambda value: value.astimezone(timezone.utc) if isinstance(value, datetime) else value
+    return {name: zoned(value) for name, value in row.items()}
+
+
+def judge_views(archive, table, expected):
+    described = run_duckdb(archive, f"DESCRIBE {table}")
+    types = {row["column_name"]: row["column_type"] for row in described}
+    check(types == COLUMNS[table] and list(types) == list(COLUMNS[table]), "views.sql", table, types)
+    rows = [utc(row) for row in run_duckdb(archive, f"SELECT * FROM {table}")]
+    compare("DuckDB through views.sql", table, rows, expected)
+
+
+def judge_parquet(archive, table, expected):
+    found = duckdb.sql(f"DESCRIBE SELECT * FROM '{archive}/{table}/*.parquet'").fetchall()
+    types = {row[0]: row[1] for row in found}
+    check(types == COLUMNS[table] and list(types) == list(COLUMNS[table]), "DuckDB", table, types)
+    parts = sorted((archive / table).glob("*.parquet"))
+    rows = []
+    for part in parts:
+        schema = pyarrow.parquet.ParquetFile(part).schema
+        for index, (name, kind) in enumerate(COLUMNS[table].items()):
+            logical = json.loads(schema.column(index).logical_type.to_json())["Type"]
+            wanted = {TEXT: "String", JSON: "JSON", TIME: "Timestamp"}.get(kind, "None")
+            check(logical == wanted, "pyarrow", table, name, "logical type:", logical)
+        read = pyarrow.parquet.read_table(part, arrow_extensions_enabled=False)
+        for name, kind in COLUMNS[table].items():
+            check(read.schema.field(name).type == ARROW[kind], "pyarrow", table, name, read.schema.field(name).type)
+        check(pyarrow.parquet.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD", "not zstd")
+        rows += read.to_pylist()
+    compare("pyarrow", table, [utc(row) for row in rows], expected)
+
+
+def judge_csv(archive, table, expected):
+    """As text, so that the spelling is judged too."""
+    spell = {DOUBLE: lambda value: repr(float(value)), INT: str, BOOL: lambda value: str(value).lower()}
+    rows = []
+    for part in sorted((archive / table).glob("*.csv")):
+        header = part.read_bytes().split(b"\r\n", 1)[0].decode()
+        check(header == ",".join(COLUMNS[table]), "CSV header", table, header)
+        options = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in COLUMNS[table]},
+                                             strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""])
+        parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        read = pyarrow.csv.read_csv(part, convert_options=options, parse_options=parse,
+                                    read_options=pyarrow.csv.ReadOptions(block_size=1 << 26))
+        rows += read.to_pylist()
+    for row in rows:
+        for name, kind in COLUMNS[table].items():
+            if kind == TIME and row[name] is not None:
+                check(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", row[name]), "CSV time", row[name])
+                row[name] = as_time(json.dumps(row[name]))
+    wanted = []
+    for row in expected:
+        kinds = COLUMNS[table]
+        wanted.append({name: spell[kinds[name]](value) if kinds[name] in spell and value is not None
+                       else value.replace("\0", "\ufffd") if isinstance(value, str) else value
+                       for name, value in row.items()})
+    for row in rows + wanted:
+        if "clip_index" in row:
+            row["clip_index"] = int(row["clip_index"])
+    compare("pyarrow's CSV reader", table, rows, wanted)
+
+
+def main():
+    archive, documents = pathlib.Path(sys.argv[1]), sys.argv[2]
+    table_format = json.loads((archive / "archive.json").read_text())["table_format"]
+    for table, expected in expected_rows(documents).items():
+        check(expected, "the documents hold no", table)
+        if table_format == "parquet":
+            judge_parquet(archive, table, expected)
+        else:
+            judge_csv(archive, table, expected)
+            expected = [{name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+                         for name, value in row.items()} for row in expected]
+        judge_views(archive, table, expected)
+        print(f"{table}: {len(expected)} rows, as expected")
+
+
+def guarded():
+    try:
+        main()
+        codes.append(0)
+    except Different as difference:
+        print(f"different: {difference}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    # Documents may nest deeper than Python's own stack.
+    sys.setrecursionlimit(100_000)
+    threading.stack_size(512 << 20)
+    codes = []
+    judge = threading.Thread(target=guarded)
+    judge.start()
+    judge.join()
+    sys.exit(codes[0] if codes else 1)

@@ -1,0 +1,159 @@
+//! What the provider may answer, and what becomes of it: the built program under weather.
+
+mod common;
+
+use std::{collections::HashMap, net::TcpListener};
+
+use common::{Scene, ids};
+use sunor_archive::simulator::{Fault, Known, Trouble, Weather, When, World};
+
+/// Weather: each task's first two requests fail, one way or another.
+#[test]
+fn trouble_that_passes_costs_retries_and_loses_nothing() {
+    for trouble in [
+        Trouble::Status(500),
+        Trouble::Status(502),
+        Trouble::Status(524),
+        Trouble::Status(408),
+        Trouble::Status(425),
+        Trouble::Body(String::new()),
+        Trouble::Body("<html>busy</html>".into()),
+        Trouble::Body(r#"{"code":500,"message":"Internal error"}"#.into()),
+        Trouble::Body(r#"{"code":200,"data":{"task_id":"#.into()),
+        Trouble::Truncated(40),
+        Trouble::Reset,
+    ] {
+        let scene = Scene::trouble(trouble.clone(), When::first(2));
+        scene.list(ids("t", 4));
+        scene.export(&["--format", "csv"]).expect(0);
+        let summary = scene.summary();
+        assert_eq!((scene.archived().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
+    }
+}
+
+/// Weather: one task fails for ever.
+#[test]
+fn trouble_that_stays_ends_after_its_retries_and_is_named() {
+    let scene = Scene::trouble(Trouble::Status(503), When::task("bad"));
+    scene.list(["good", "bad", "fine"]);
+    scene.export(&["--format", "csv", "--retries", "2"]).expect(3).says("1 with errors");
+    assert_eq!(scene.stats().by_task["bad"], 3);
+    assert_eq!(scene.unfinished(), [("bad".to_owned(), "error".to_owned())]);
+    assert_eq!(scene.archived(), ["fine", "good"]);
+}
+
+/// Weather: the third request and all after it stall for longer than the limit.
+#[test]
+fn a_request_that_takes_too_long_is_given_up_and_sent_again() {
+    let scene = Scene::trouble(Trouble::Stall(30.0), When::first(1));
+    scene.list(["t1", "t2"]);
+    scene.export(&["--timeout", "300ms", "--retries", "1"]).expect(0);
+    assert_eq!(scene.stats().by_task["t1"], 2);
+}
+
+/// Weather: refusals that asking again would not change.
+#[test]
+fn other_refusals_are_not_repeated() {
+    for status in [400, 402, 410, 302, 307] {
+        let scene = Scene::trouble(Trouble::Status(status), When::task("bad"));
+        scene.list(["good", "bad"]);
+        scene.export(&[]).expect(3);
+        assert_eq!(scene.stats().by_task["bad"], 1, "{status}");
+        assert_eq!(scene.unfinished(), [("bad".to_owned(), "error".to_owned())]);
+    }
+}
+
+/// Weather: the key is refused, from the start or after five requests.
+#[test]
+fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
+    let scene = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
+    scene.list(ids("t", 300));
+    scene.export(&["--concurrency", "4"]).expect(4).says("Invalid API key");
+    assert!(scene.stats().requests <= 4);
+    assert_eq!(scene.unfinished().len(), 300);
+
+    let scene = Scene::weather(Weather { revoke_after: Some(50), ..Weather::default() });
+    scene.list(ids("t", 300));
+    scene.export(&["--format", "csv", "--concurrency", "4"]).expect(4);
+    let archived = scene.archived().len();
+    assert!((46..=50).contains(&archived), "{archived}");
+    assert_eq!(archived + scene.unfinished().len(), 300);
+    assert!(scene.stats().requests <= 54);
+}
+
+/// Weather: 429 with a second to wait, once for each of ten tasks.
+#[test]
+fn a_429_holds_everyone_back_and_costs_no_retry() {
+    let scene = Scene::trouble(Trouble::TooMany(1), When { task: Some("t1".into()), ..When::first(2) });
+    scene.list(ids("t", 10));
+    scene.export(&["--retries", "0", "--format", "csv"]).expect(0).says("rate limit is reached (429)");
+    assert_eq!(scene.archived().len(), 10);
+    let requests = &scene.summary()["requests"];
+    assert_eq!((&requests["rate_limited"], &requests["retries"]), (&2.into(), &2.into()));
+}
+
+/// Weather: fair, but only one task exists.
+#[test]
+fn a_task_that_is_not_found_is_archived_as_that_and_not_asked_again() {
+    let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
+    let given = HashMap::from([("known".to_owned(), known.to_owned())]);
+    let scene = Scene::world(World { tasks: Known::Given, documents: given, ..World::default() });
+    scene.list(["lost1", "lost2", "known", "lost3"]);
+    scene.export(&["--format", "csv"]).expect(0).says("3 not found").says("More than half of the tasks were not found");
+    let rows = scene.rows("tasks");
+    let lost =
+        rows.iter().find(|row| row["task_id"] == "lost1").map(|row| (row["status"].as_str(), row["error"].as_str()));
+    assert_eq!(lost, Some(("not_found", "Task not found")));
+    scene.export(&[]).expect(0);
+    assert_eq!(scene.stats().requests, 4);
+}
+
+/// Weather: another account's key, for which no task exists.
+#[test]
+fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
+    let scene = Scene::world(World { tasks: Known::Given, ..World::default() });
+    scene.list(ids("t", 30));
+    scene.export(&[]).expect(3).says("is the key another account's?").says("30 with errors");
+    assert!(!scene.archive().join("tasks").exists());
+    assert_eq!(scene.unfinished().len(), 30);
+}
+
+/// Weather: an answer about another task.
+#[test]
+fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
+    let scene = Scene::trouble(Trouble::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
+    scene.list(["odd", "fine"]);
+    scene.export(&["--format", "csv"]).expect(3).says("1 unreadable");
+    assert_eq!(scene.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
+    let raw = common::files(&scene.archive().join("runs"), "-raw.jsonl").pop().map(std::fs::read_to_string);
+    assert!(raw.is_some_and(|raw| raw.is_ok_and(|raw| raw.contains(r#""task_id":"odd","reason":"unreadable""#))));
+    assert_eq!(scene.archived(), ["fine"]);
+}
+
+/// Weather: nobody listens at the address.
+#[test]
+fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 1000));
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map(|address| address.port());
+    let base_url = format!("http://127.0.0.1:{}", port.unwrap_or(1));
+    scene
+        .export(&["--base-url", &base_url, "--retries", "1"])
+        .expect(1)
+        .says("cannot be reached")
+        .says("check the network");
+    assert_eq!(scene.unfinished().len(), 1000);
+}
+
+/// Weather: every third task meets a proxy's error first.
+#[test]
+fn a_share_of_the_tasks_may_be_in_trouble_without_harm_to_the_others() {
+    let fault = Fault { trouble: Trouble::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
+    let scene = Scene::weather(Weather { faults: vec![fault], ..Weather::default() });
+    scene.list(ids("t", 200));
+    scene.export(&["--format", "csv"]).expect(0);
+    let retries = scene.summary()["requests"]["retries"].as_u64();
+    assert!(retries.is_some_and(|retries| (30..=90).contains(&retries)), "{retries:?}");
+    assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
+}

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Everything that must hold, in one command: formatting, lints, documentation, and all tests, those
+# with foreign readers included. What those need is installed under target/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ ! -x target/venv/bin/python ]; then
+    mkdir -p target
+    python3 -m venv target/venv
+fi
+target/venv/bin/pip install --quiet --disable-pip-version-check -r tests/foreign/requirements.txt
+
+cargo fmt --check
+cargo clippy --locked --all-targets --quiet -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+cargo test --locked --quiet --doc
+cargo test --locked --no-fail-fast --all-targets -- --include-ignored

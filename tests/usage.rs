@@ -1,0 +1,164 @@
+//! Wrong usage: exit status 2, a sentence that says what to do, and nothing sent or written.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::fs;
+
+use common::{Finished, Scene, ids};
+use sunor_archive::simulator::Weather;
+
+/// Weather: fair, and never felt.
+#[track_caller]
+fn refused(scene: &Scene, arguments: &[&str], words: &str) {
+    scene.run(arguments).expect(2).says(words);
+    assert_eq!(scene.stats().requests, 0);
+    assert!(!scene.archive().exists(), "an archive was made");
+}
+
+#[test]
+fn a_list_that_cannot_be_used_is_refused() {
+    let scene = Scene::fair();
+    for (name, bytes, words) in [
+        ("empty.csv", &b""[..], "empty.csv is empty"),
+        ("two.csv", b"a,b\n1,2\n", "none of the columns a, b"),
+        ("quote.csv", b"task_id\n\"abc\n", "line 2: a quote is opened"),
+        ("utf16.csv", b"\xff\xfet\0a\0", "is UTF-16"),
+        ("cut.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "cannot read cut.gz"),
+    ] {
+        scene.file(name, bytes);
+        refused(&scene, &["export", name, "--out", "library"], words);
+    }
+    refused(&scene, &["export", "absent.csv", "--out", "library"], "absent.csv");
+    scene.list(["t1"]);
+    refused(&scene, &["export", "tasks.csv", "--out", "library", "--column", "id"], "no column `id`");
+}
+
+#[test]
+fn an_option_that_makes_no_sense_is_refused() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    for (option, value, words) in [
+        ("--rate", "fast", "is no rate"),
+        ("--poll-interval", "500ms", "at least 1s"),
+        ("--wait", "long", "is no duration"),
+        ("--concurrency", "0", "--concurrency"),
+        ("--delimiter", "ab", "one ASCII character"),
+        ("--format", "xlsx", "parquet"),
+        ("--assets", "audio", "possible values: none"),
+        ("--base-url", "sunor.cc", "--base-url"),
+        ("--timeout", "0s", "a request needs some time"),
+    ] {
+        refused(&scene, &["export", "tasks.csv", "--out", "library", option, value], words);
+    }
+    refused(&scene, &["export", "tasks.csv"], "--out");
+}
+
+#[test]
+fn a_key_comes_from_the_environment_or_a_file_and_never_from_an_argument() {
+    let scene = Scene::weather(Weather { key: Some("the-key".into()), unfinished: Some(0.0), ..Weather::default() });
+    scene.list(["t1"]);
+    let mut command = scene.export_command(&[]);
+    Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(2).says("no API key");
+    Finished::of(scene.export_command(&[]).env("SUNOR_API_KEY", "  ").spawn().unwrap()).expect(2).says("is empty");
+    refused(&scene, &["export", "tasks.csv", "--out", "library", "--api-key-file", "absent"], "cannot read the key");
+    scene.file("key", b" the-key\n\n");
+    scene.export(&["--api-key-file", "key"]).expect(0);
+}
+
+#[test]
+fn an_archive_that_cannot_be_is_refused() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    scene.file("file", b"");
+    scene.run(&["export", "tasks.csv", "--out", "file"]).expect(2).says("is a file");
+    scene.export(&["--format", "csv"]).expect(0);
+    scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
+
+    let passport = scene.archive().join("archive.json");
+    let newer = fs::read_to_string(&passport).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
+    fs::write(&passport, newer).unwrap();
+    scene.list(["t2"]);
+    scene.export(&[]).expect(2).says("use a newer version");
+    scene.run(&["summary", "library"]).expect(0).says("1 tasks");
+    assert_eq!(scene.stats().requests, 1);
+}
+
+#[test]
+fn a_summary_of_nothing_is_refused() {
+    let scene = Scene::fair();
+    refused(&scene, &["summary", "library"], "is no archive");
+    scene.list(["t1"]);
+    scene.export(&[]).expect(0);
+    scene.run(&["summary", "library", "--run", "../x"]).expect(2).says("has no run `../x`");
+}
+
+/// Weather: fair.
+#[test]
+fn a_list_may_come_in_any_usual_shape() {
+    let scene = Scene::fair();
+    let list = scene.file("semi.csv", b"\xef\xbb\xbfname;Task_ID\r\nx; a1 \r\n\r\ny;a2\r\n");
+    let list = list.to_str().unwrap();
+    scene
+        .run(&["export", list, "--out", "library", "--format", "csv", "--delimiter", ";", "--rate", "unlimited"])
+        .expect(0);
+    scene.pipe(&["export", "-", "--out", "library", "--no-headers", "--rate", "unlimited"], b"a3\na2\n").expect(0);
+    let packed = zstd::encode_all(&b"x\ta4\n"[..], 1).unwrap();
+    let stdin = [
+        "export",
+        "-",
+        "--out",
+        "library",
+        "--no-headers",
+        "--column",
+        "2",
+        "--delimiter",
+        "tab",
+        "--rate",
+        "unlimited",
+    ];
+    scene.pipe(&stdin, &packed).expect(0);
+    assert_eq!(scene.archived(), ["a1", "a2", "a3", "a4"]);
+    assert_eq!(scene.stats().requests, 4);
+}
+
+/// Weather: fair.
+#[test]
+fn help_names_what_there_is_and_nothing_else() {
+    let scene = Scene::fair();
+    let help = scene.run(&["--help"]).expect(0).stdout;
+    let named = |verb: &str| help.lines().any(|line| line.split_whitespace().next() == Some(verb));
+    for verb in ["export", "summary", "simulate", "completions"] {
+        assert!(named(verb), "{verb}");
+    }
+    for verb in ["verify", "repair", "compact", "rebuild", "gallery", "music"] {
+        assert!(!named(verb), "{verb}");
+    }
+    scene.run(&["export", "--help"]).expect(0).says("Examples:").says("--poll-interval").says("Exit status");
+    scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
+}
+
+/// Weather: fair, over two runs.
+#[test]
+fn summary_adds_the_runs_up_and_counts_what_is_still_missing() {
+    let scene =
+        Scene::weather(Weather { unfinished_seconds: Some(3000.0), unfinished: Some(0.3), ..Weather::default() });
+    scene.list(ids("t", 40));
+    scene.export(&["--wait", "0s"]).expect(3);
+    scene.export(&["--wait", "0s"]).expect(3);
+    let json = scene.run(&["summary", "library", "--json"]).expect(0).stdout;
+    let archive: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let last = scene.summary();
+    assert_eq!((&archive["runs"], &archive["run_id"]), (&2.into(), &last["run_id"]));
+    assert_eq!(archive["requests"]["total"], scene.stats().requests);
+    assert_eq!(archive["input"]["rows"], 80);
+    assert_eq!(archive["tasks"]["unfinished"], last["tasks"]["unfinished"]);
+    let tasks: u64 = archive["tasks"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(tasks, 40);
+
+    let run = last["run_id"].as_str().unwrap();
+    let one = scene.run(&["summary", "library", "--run", run, "--json"]).expect(0).stdout;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&one).unwrap(), last);
+    scene.run(&["summary", "library"]).expect(0).says("last run");
+}
