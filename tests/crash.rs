@@ -70,7 +70,7 @@ fn assert_no_torn_file(scene: &Scene) {
     for table in ["tasks", "clips", "lyrics"] {
         for path in files(&scene.archive().join(table), ".csv") {
             let rows = csv::Reader::from_path(&path).unwrap().into_records().collect::<Result<Vec<_>, _>>();
-            assert!(rows.is_ok_and(|rows| !rows.is_empty()), "{path:?}");
+            assert!(rows.is_ok_and(|rows| !rows.is_empty()), "{}", path.display());
         }
     }
 }

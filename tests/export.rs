@@ -1,7 +1,5 @@
 //! The main job: what an export archives, asks, and says.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod common;
 
 use std::{fs, process::Stdio, time::Duration};

@@ -1,7 +1,5 @@
 //! The samples are what they say.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod common;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,5 @@
 //! Wrong usage: exit status 2, a sentence that says what to do, and nothing sent or written.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod common;
 
 use std::fs;

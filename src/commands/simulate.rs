@@ -22,7 +22,7 @@ pub struct SimulateOptions {
 /// Serves until `stop` is ready. `ready` gets the base URL once it answers.
 ///
 /// # Errors
-/// [`Error::Storage`] if the port cannot be had.
+/// [`Error::Storage`](crate::error::Error::Storage) if the port cannot be had.
 pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl FnOnce(&str)) -> Result<()> {
     let weather = Weather { window: Some(Window::default()), ..Weather::default() };
     let tasks = match options.tasks {

@@ -1,4 +1,4 @@
-//! Readers of [`Event`](crate::event::Event): the summary, the bars of a terminal, plain lines, and
+//! Readers of [`Event`]: the summary, the bars of a terminal, plain lines, and
 //! NDJSON. Each is a fold over the same stream; none of them is asked for anything by the run.
 
 mod bars;

@@ -164,7 +164,7 @@ impl Scene {
         reader
             .records()
             .map(|record| record.unwrap())
-            .map(|record| (record[0].to_owned(), record[1].to_owned()))
+            .map(|record| (record.get(0).unwrap().to_owned(), record.get(1).unwrap().to_owned()))
             .collect()
     }
 }
