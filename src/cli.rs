@@ -110,6 +110,10 @@ pub struct ExportArgs {
     #[arg(long, default_value = config::DEFAULT_RATE, help_heading = "Pace")]
     rate: Rate,
 
+    /// Leave N requests of each of the provider's minutes to others who share the key
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Pace")]
+    reserve: u32,
+
     /// The most requests in flight
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Pace")]
     concurrency: u16,
@@ -214,12 +218,24 @@ impl ExportArgs {
             format: self.format,
             provider,
             rate: self.rate,
+            reserve: self.reserve()?,
             concurrency: self.concurrency,
             wait: self.wait,
             poll_interval: self.poll_interval,
             retries: self.retries,
             timeout: self.timeout,
         })
+    }
+
+    fn reserve(&self) -> Result<u32> {
+        let per_minute = self.rate.per_second() * 60.0;
+        if f64::from(self.reserve) >= per_minute {
+            return Err(Error::usage(format!(
+                "--reserve {} leaves nothing of the {per_minute} requests a minute that --rate {} allows",
+                self.reserve, self.rate
+            )));
+        }
+        Ok(self.reserve)
     }
 
     fn key(&self) -> Result<ApiKey> {

@@ -51,6 +51,8 @@ pub struct ExportConfig {
     pub provider: Provider,
     /// The most requests in a span of time.
     pub rate: Rate,
+    /// Requests of each of the provider's windows that are left to others who share the key.
+    pub reserve: u32,
     /// The most requests in flight.
     pub concurrency: u16,
     /// How long to go on polling after the first pass.

@@ -12,7 +12,10 @@ use reqwest::{
 };
 use url::Url;
 
-use super::response::{self, Answer};
+use super::{
+    response::{self, Answer},
+    window::Allowance,
+};
 use crate::{
     config::ApiKey,
     error::{Error, Result},
@@ -25,6 +28,14 @@ const MAX_BODY: usize = 64 << 20;
 
 /// The longest wait for a connection, within the limit of the whole request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What came of one request.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) answer: Answer,
+    /// What the provider said about its rate window on the way.
+    pub(crate) allowance: Allowance,
+}
 
 /// Asks the API, as the owner of one key.
 #[derive(Clone, Debug)]
@@ -61,13 +72,23 @@ impl Client {
         Ok(Self { http, tasks, key, timeout })
     }
 
-    /// Asks for one task. Whatever happens is an [`Answer`].
-    pub(crate) async fn ask(&self, id: TaskId<'_>) -> Answer {
-        let response = match self.http.get(self.url(id)).send().await {
-            Ok(response) => response,
-            Err(error) if is_untrusted(&error) => return Answer::Untrusted { reason: self.explain(&error) },
-            Err(error) => return Answer::Silent { reason: self.explain(&error) },
-        };
+    /// Asks for one task. Whatever happens is a [`Reply`].
+    pub(crate) async fn ask(&self, id: TaskId<'_>) -> Reply {
+        match self.http.get(self.url(id)).send().await {
+            Ok(response) => {
+                let allowance = Allowance::of(response.headers());
+                Reply { answer: self.read(id, response).await, allowance }
+            }
+            Err(error) => {
+                let reason = self.explain(&error);
+                let answer =
+                    if is_untrusted(&error) { Answer::Untrusted { reason } } else { Answer::Silent { reason } };
+                Reply { answer, allowance: Allowance::default() }
+            }
+        }
+    }
+
+    async fn read(&self, id: TaskId<'_>, response: Response) -> Answer {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         match self.body(response).await {
@@ -172,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_is_silence() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await;
+        let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await.answer;
         assert!(matches!(&answer, Answer::Silent { reason } if reason.contains("refused")), "{answer:?}");
     }
 }

@@ -5,8 +5,9 @@ mod client;
 mod pace;
 mod response;
 mod retry;
+mod window;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Reply};
 pub(crate) use pace::Pace;
 pub(crate) use response::{Answer, FinalStatus};
 pub(crate) use retry::Backoff;

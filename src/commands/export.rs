@@ -90,6 +90,7 @@ impl Run<'_> {
     ) -> Asked {
         let settings = Settings {
             rate: config.rate,
+            reserve: config.reserve,
             concurrency: config.concurrency,
             wait: config.wait,
             poll_interval: config.poll_interval,

@@ -18,7 +18,7 @@ use super::{
     queue::{Next, Question, Queue},
 };
 use crate::{
-    api::{Answer, Backoff, Client, FinalStatus, Pace},
+    api::{Answer, Backoff, Client, FinalStatus, Pace, Reply},
     archive::Archive,
     config::Rate,
     error::{Error, Result},
@@ -41,6 +41,7 @@ const SUSPICIOUS: usize = 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) rate: Rate,
+    pub(crate) reserve: u32,
     pub(crate) concurrency: u16,
     pub(crate) wait: Duration,
     pub(crate) poll_interval: Duration,
@@ -98,7 +99,7 @@ pub(crate) struct Coordinator<'a> {
     backoff: Backoff,
     queue: Queue,
     ledger: Ledger,
-    asking: JoinSet<(Question, Answer)>,
+    asking: JoinSet<(Question, Reply)>,
     journal: JournalStage,
     publish: PublishStage,
     discovery: Discovery,
@@ -134,7 +135,7 @@ impl<'a> Coordinator<'a> {
             settings,
             plan,
             client,
-            pace: Pace::new(settings.rate),
+            pace: Pace::new(settings.rate, settings.reserve),
             backoff: Backoff::new(settings.retries, fastrand::Rng::new()),
             queue: Queue::new(plan.selected.clone()),
             ledger: Ledger::new(plan.tasks.len()),
@@ -191,7 +192,10 @@ impl<'a> Coordinator<'a> {
                     self.end(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
                 }
                 Some(answered) = self.asking.join_next() => match answered {
-                    Ok((question, answer)) => self.take(question, answer).await,
+                    Ok((question, reply)) => {
+                        self.pace.observe(&reply.allowance);
+                        self.take(question, reply.answer).await;
+                    }
                     Err(panic) => self.fail(Error::storage("ask", "the provider", &panic)),
                 },
                 entries = self.journal.acknowledged.recv(), if self.is_running() => match entries {

@@ -17,9 +17,9 @@ use parquet::{
 
 use super::schema::{Kind, Outline, Value};
 
-/// A row group ends at this many encoded bytes, which bounds memory. It is far more than 100,000 rows
-/// of an ordinary table take, the least that DuckDB likes.
-const ROW_GROUP_BYTES: usize = 64 << 20;
+/// A row group ends at this many encoded bytes, since it is held in memory until then. That is some
+/// 40,000 ordinary tasks: less than DuckDB likes best in a large part, and more than a night brings.
+const ROW_GROUP_BYTES: usize = 16 << 20;
 
 /// Rows are handed to the writer once they hold this many bytes of text.
 const BATCH_BYTES: usize = 2 << 20;

@@ -1,0 +1,151 @@
+//! What the provider says about its rate window, and how long to hold back for it. Pure: time comes in
+//! as a value.
+//!
+//! Every response names what remains of the window; perhaps also when it is reset. This program's own
+//! pace leaves some of it. So when little remains, others who share the key have used it, and the next
+//! request would be refused, or be one of those that are left to them.
+
+use std::time::Duration;
+
+use reqwest::header::{DATE, HeaderMap};
+use tokio::time::Instant;
+
+/// A reset is named in whole seconds, rounded nobody knows which way.
+const ROUNDING: Duration = Duration::from_secs(1);
+
+/// A shorter pause is no more than this program's own spacing at the provider's rate.
+const NOTABLE: Duration = Duration::from_secs(1);
+
+/// A reset that is further away than this is not believed: the provider's window is a minute.
+const LATEST_RESET: Duration = Duration::from_secs(120);
+
+/// What one response says, as far as it says anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// Requests left in the window.
+    pub(crate) remaining: Option<u32>,
+    /// How long until the window is reset.
+    pub(crate) reset: Option<Duration>,
+}
+
+impl Allowance {
+    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`, the latter as Unix seconds by the server's
+    /// own clock, or as seconds from now.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+        let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        let now = date.unwrap_or_else(std::time::SystemTime::now);
+        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let reset =
+            number("x-ratelimit-reset").map(|reset| if reset < 1_000_000 { reset } else { reset.saturating_sub(now) });
+        Self {
+            remaining: number("x-ratelimit-remaining").and_then(|number| u32::try_from(number).ok()),
+            reset: reset.map(Duration::from_secs).filter(|reset| *reset <= LATEST_RESET),
+        }
+    }
+}
+
+/// Follows the provider's window from response to response.
+#[derive(Debug)]
+pub(super) struct WindowWatch {
+    reserve: u32,
+    length: Duration,
+    /// No window can have begun later than this and still be the current one.
+    begun: Option<Instant>,
+    last: u32,
+    most: u32,
+}
+
+impl WindowWatch {
+    pub(super) fn new(reserve: u32, length: Duration) -> Self {
+        Self { reserve, length, begun: None, last: 0, most: 0 }
+    }
+
+    /// How long to send nothing after a response that said this.
+    pub(super) fn pause(&mut self, allowance: &Allowance, now: Instant) -> Option<Duration> {
+        let remaining = allowance.remaining?;
+        let begun = self.follow(remaining, now);
+        match (remaining.checked_sub(self.reserve).filter(|left| *left > 0), allowance.reset) {
+            (None, Some(reset)) => Some(reset + ROUNDING),
+            // Without a word on the reset, the wait is until the window must be over.
+            (None, None) => Some((begun + self.length).saturating_duration_since(now).max(ROUNDING)),
+            // Slow down before the wall: what is left, spread over what is left of the window.
+            (Some(left), Some(reset)) => Some(reset.saturating_sub(ROUNDING) / left).filter(|pause| *pause > NOTABLE),
+            (Some(_), None) => None,
+        }
+    }
+
+    /// The latest moment at which the current window can have begun: when it was first seen, or when
+    /// what remains jumped up. Answers overtake each other, so a small step up says nothing.
+    fn follow(&mut self, remaining: u32, now: Instant) -> Instant {
+        self.most = self.most.max(remaining);
+        let renewed = remaining > self.last.saturating_add(self.most / 2);
+        self.last = remaining;
+        let begun = match self.begun {
+            Some(begun) if !renewed && now.duration_since(begun) < self.length => begun,
+            _ => now,
+        };
+        *self.begun.insert(begun)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(remaining: u32) -> Allowance {
+        Allowance { remaining: Some(remaining), reset: None }
+    }
+
+    fn seconds(pause: Option<Duration>) -> Option<u64> {
+        pause.map(|pause| pause.as_secs())
+    }
+
+    #[test]
+    fn headers_are_read_by_the_servers_own_clock() {
+        let headers = |pairs: &[(&'static str, &'static str)]| {
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
+        };
+        let told = Allowance::of(&headers(&[
+            ("x-ratelimit-remaining", "7"),
+            ("x-ratelimit-reset", "784111817"),
+            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ]));
+        assert_eq!(told, Allowance { remaining: Some(7), reset: Some(Duration::from_secs(40)) });
+        assert_eq!(Allowance::of(&headers(&[("x-ratelimit-reset", "30")])).reset, Some(Duration::from_secs(30)));
+        assert_eq!(Allowance::of(&headers(&[("x-ratelimit-remaining", "many")])), Allowance::default());
+    }
+
+    #[test]
+    fn nothing_is_sent_while_no_more_than_the_reserve_remains() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = WindowWatch::new(10, Duration::from_secs(60));
+        assert_eq!(watch.pause(&says(119), at(0)), None);
+        assert_eq!(watch.pause(&says(11), at(20)), None);
+        assert_eq!(seconds(watch.pause(&says(10), at(20))), Some(40));
+        assert_eq!(watch.pause(&says(119), at(60)), None);
+        assert_eq!(seconds(watch.pause(&says(3), at(70))), Some(50));
+        let told = Allowance { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
+        assert_eq!(seconds(watch.pause(&told, at(71))), Some(6));
+    }
+
+    #[test]
+    fn it_slows_down_before_the_wall() {
+        let mut watch = WindowWatch::new(0, Duration::from_secs(60));
+        let now = Instant::now();
+        let told = |remaining| Allowance { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
+        assert_eq!(watch.pause(&told(60), now), None);
+        assert_eq!(seconds(watch.pause(&told(10), now)), Some(3));
+    }
+
+    #[test]
+    fn answers_that_overtake_each_other_begin_no_new_window() {
+        let start = Instant::now();
+        let mut watch = WindowWatch::new(0, Duration::from_secs(60));
+        for remaining in [100, 98, 99, 50, 51, 49] {
+            watch.pause(&says(remaining), start);
+        }
+        assert_eq!(seconds(watch.pause(&says(0), start + Duration::from_secs(30))), Some(30));
+    }
+}
