@@ -15,10 +15,10 @@ use crate::{
     commands::{simulate::SimulateOptions, summary::Style},
     config::{self, ApiKey, Assets, ExportConfig, Provider, Rate},
     error::{Error, Result},
-    input::{Headers, InputOptions},
-    report::{Progress, Verbosity},
+    format::TableFormat,
+    input::{BadRows, Headers, InputOptions},
+    report::{ProgressStyle, Verbosity},
     simulator,
-    tables::TableFormat,
 };
 
 /// Archives sunor.cc tasks (suno and udio music) into Parquet or CSV tables.
@@ -70,6 +70,7 @@ Exit status: 0 all archived, 1 stopped by an error, 2 wrong usage, 3 something i
 /// from there and asks for nothing twice.
 #[derive(Args, Debug)]
 #[command(after_help = EXPORT_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as they are typed; later code sees what they mean")]
 pub struct ExportArgs {
     /// The CSV with the task IDs, plain or packed with gzip or zstd; - reads standard input
     tasks: PathBuf,
@@ -134,6 +135,18 @@ pub struct ExportArgs {
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Pace")]
     timeout: Duration,
 
+    /// End cleanly after this time, keep everything, and leave the rest for the next run (exit status 3)
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
+    stop_after: Option<Duration>,
+
+    /// Refuse a list that has a row without a usable ID
+    #[arg(long, help_heading = "Input")]
+    strict: bool,
+
+    /// Say what would be fetched and how long it takes at this rate; send and write nothing
+    #[arg(long)]
+    dry_run: bool,
+
     /// What to download; this version downloads no media
     #[arg(long, value_enum, value_name = "KINDS", default_value_t)]
     assets: Assets,
@@ -147,7 +160,7 @@ pub struct ExportArgs {
 struct OutputArgs {
     /// How progress is shown, on stderr: auto is bars on a terminal and lines elsewhere, json a line an event
     #[arg(long, value_enum, default_value_t)]
-    progress: Progress,
+    progress: ProgressStyle,
 
     /// Print nothing on success
     #[arg(short, long)]
@@ -201,7 +214,8 @@ impl ExportArgs {
     /// # Errors
     /// [`Error::Usage`] for what makes no sense.
     pub fn config(&self) -> Result<ExportConfig> {
-        let provider = if self.simulate {
+        // A dry run asks nobody, and so needs no key.
+        let provider = if self.simulate || self.dry_run {
             Provider::Simulated
         } else {
             Provider::Remote { base_url: config::base_url(&self.base_url)?, key: self.key()? }
@@ -212,6 +226,7 @@ impl ExportArgs {
                 column: self.column.clone(),
                 headers: if self.no_headers { Headers::Absent } else { Headers::Present },
                 delimiter: self.delimiter,
+                bad_rows: if self.strict { BadRows::Refuse } else { BadRows::Skip },
             },
             archive: self.out.clone(),
             assets: self.assets,
@@ -224,6 +239,7 @@ impl ExportArgs {
             poll_interval: self.poll_interval,
             retries: self.retries,
             timeout: self.timeout,
+            stop_after: self.stop_after,
         })
     }
 
@@ -250,9 +266,15 @@ impl ExportArgs {
         }
     }
 
+    /// Whether to say what would be done instead of doing it.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// How progress is shown.
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> ProgressStyle {
         self.output.progress
     }
 
@@ -294,7 +316,9 @@ fn read_key(path: &Path) -> Result<String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("`{text}` is no duration: write 90s, 10m or 1h 30m"))
+    let duration =
+        humantime::parse_duration(text).map_err(|_| format!("`{text}` is no duration: write 90s, 10m or 1h 30m"))?;
+    if duration > config::LONGEST { Err("a year is the longest duration".into()) } else { Ok(duration) }
 }
 
 fn poll_interval(text: &str) -> Result<Duration, String> {
@@ -317,10 +341,10 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// The arguments of this process, or the exit status that their misuse has: 2, and 0 for help.
+/// Reads arguments, the program's name first.
 ///
 /// # Errors
-/// What clap has to say.
+/// What clap has to say: what is wrong with them, or the help that they ask for.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }

@@ -1,5 +1,5 @@
-//! What was typed, validated and typed: later code sees these and never a flag. Each default is a
-//! constant with its reason.
+//! What the command line means, validated: later code sees these types and never a flag. Each default
+//! is a constant with its reason.
 
 use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::{
     error::{Error, Result},
+    format::TableFormat,
     input::InputOptions,
-    tables::TableFormat,
 };
 
 /// The provider's root.
@@ -35,6 +35,9 @@ pub const DEFAULT_RETRIES: u32 = 5;
 
 /// The provider looks a running task up at its own provider before it answers.
 pub const DEFAULT_TIMEOUT: &str = "30s";
+
+/// The longest duration that an option takes: more is a slip of the hand.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Everything an export needs to know.
 #[derive(Clone, Debug)]
@@ -63,6 +66,8 @@ pub struct ExportConfig {
     pub retries: u32,
     /// The limit of one request.
     pub timeout: Duration,
+    /// When the run is to end, counted from its start.
+    pub stop_after: Option<Duration>,
 }
 
 /// What to download. This version archives what the API says, and no media.
@@ -131,9 +136,10 @@ impl fmt::Debug for ApiKey {
 /// # Errors
 /// [`Error::Usage`] unless it is an http or https URL without credentials.
 pub fn base_url(text: &str) -> Result<Url> {
-    let url = Url::parse(text).map_err(|error| Error::usage(format!("--base-url `{text}` is no URL: {error}")))?;
+    // The text is not repeated: it may hold a password.
+    let url = Url::parse(text).map_err(|error| Error::usage(format!("--base-url is no URL: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(Error::usage(format!("--base-url `{text}` should begin with https://")));
+        return Err(Error::usage("--base-url should begin with https://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Error::usage("--base-url holds a user name or password; the API takes only a key"));
@@ -182,6 +188,9 @@ impl FromStr for Rate {
             _ => return Err(shape()),
         };
         let count = count.parse().map_err(|_| shape())?;
+        if count > NonZeroU32::MIN.saturating_add(999_999) {
+            return Err(format!("`{text}` is more than can be paced; write unlimited"));
+        }
         Ok(Self::Limited { count, span: Duration::from_secs(span) })
     }
 }

@@ -5,8 +5,6 @@
 
 use std::{fmt::Display, io, path::Path};
 
-use crate::archive::Holder;
-
 /// What stops a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,11 +17,15 @@ pub enum Error {
     Held {
         /// The archive as the user named it.
         archive: String,
-        /// Who holds it.
-        holder: Box<Holder>,
+        /// Who holds it: process, host and since when.
+        holder: String,
     },
 
-    /// The provider gave no answer of any kind.
+    /// The program itself is at fault, or the system would not let it start.
+    #[error("{0}; this should not happen, please report it")]
+    Internal(String),
+
+    /// The provider cannot be reached, or has been down for too long.
     #[error("{0}")]
     Unreachable(String),
 
@@ -54,7 +56,8 @@ impl Error {
     }
 
     /// An error of the local file system.
-    pub(crate) fn io(action: &'static str, path: &Path, source: &io::Error) -> Self {
+    #[must_use]
+    pub fn io(action: &'static str, path: &Path, source: &io::Error) -> Self {
         Self::storage(action, path.display(), source)
     }
 

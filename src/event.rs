@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::run_id::RunId;
+use crate::{run_id::RunId, status::FinalStatus};
 
 /// One thing that happened. With `--progress json` each is a line: `{"event":"answered",…}`.
 #[derive(Clone, Debug, Serialize)]
@@ -43,7 +43,7 @@ pub enum Event {
         damaged: u64,
     },
     /// What is to be done.
-    Planned(Planned),
+    Planned(InputCounts),
     /// A request was sent.
     Requested {
         /// What for.
@@ -53,8 +53,8 @@ pub enum Event {
     Answered {
         /// The task.
         task_id: String,
-        /// `success`, `failure`, `timeout` or `not_found`.
-        status: String,
+        /// How it ended.
+        status: FinalStatus,
     },
     /// A task is not finished yet; it is asked again.
     Unfinished {
@@ -77,7 +77,7 @@ pub enum Event {
         /// How long.
         wait_seconds: f64,
     },
-    /// No task was found so far: said after many answers, and at the end.
+    /// All answers so far were 404: said after many of them, and at the end.
     NoneFound {
         /// How many.
         answers: u64,
@@ -111,21 +111,46 @@ pub enum Event {
     },
 }
 
-/// What is to be done, and what the input held.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Planned {
-    /// Data rows without blank lines; the sum of the five below.
+/// What became of the input's data rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputCounts {
+    /// All of them, without blank lines; the sum of the five below.
     pub rows: u64,
-    /// Rows whose ID is absent or bad.
+    /// The ID is absent or bad.
     pub invalid: u64,
-    /// Rows that repeat an ID.
+    /// The ID came before.
     pub duplicates: u64,
-    /// Tasks that other shards take.
+    /// Another shard takes the task.
     pub other_shards: u64,
-    /// Tasks that are archived already.
+    /// The task is archived already.
     pub already_archived: u64,
-    /// Tasks to ask for.
+    /// The task is asked for.
     pub selected: u64,
+}
+
+impl InputCounts {
+    /// Adds another run's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.invalid += other.invalid;
+        self.duplicates += other.duplicates;
+        self.other_shards += other.other_shards;
+        self.already_archived += other.already_archived;
+        self.selected += other.selected;
+    }
+}
+
+/// Rows by table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCounts {
+    /// One a task.
+    pub tasks: u64,
+    /// One a clip.
+    pub clips: u64,
+    /// One a lyrics.
+    pub lyrics: u64,
+    /// One an asset.
+    pub assets: u64,
 }
 
 /// How things stand.
@@ -185,10 +210,12 @@ impl MissingReason {
 /// What one publication added to the archive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Published {
+    /// The part's number in its run.
+    pub part: u32,
     /// Rows by table.
-    pub rows: BTreeMap<&'static str, u64>,
+    pub rows: RowCounts,
     /// Tasks by status.
-    pub by_status: BTreeMap<String, u64>,
+    pub by_status: BTreeMap<FinalStatus, u64>,
     /// Tasks by type; those without one are left out.
     pub by_type: BTreeMap<String, u64>,
     /// The credits of the successes.

@@ -1,6 +1,4 @@
-//! The exit statuses, named, and the matches that pick them.
-
-use serde::{Serialize, Serializer};
+//! The exit statuses, named, and the one that each error has.
 
 use crate::error::Error;
 
@@ -39,7 +37,7 @@ impl From<&Error> for ExitStatus {
         match error {
             Error::Usage(_) => Self::Usage,
             Error::Held { .. } => Self::Held,
-            Error::Unreachable(_) | Error::Storage { .. } => Self::Failed,
+            Error::Unreachable(_) | Error::Storage { .. } | Error::Internal(_) => Self::Failed,
         }
     }
 }
@@ -47,11 +45,5 @@ impl From<&Error> for ExitStatus {
 impl From<ExitStatus> for std::process::ExitCode {
     fn from(status: ExitStatus) -> Self {
         Self::from(status.code())
-    }
-}
-
-impl Serialize for ExitStatus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u8(self.code())
     }
 }

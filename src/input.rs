@@ -27,6 +27,17 @@ pub struct InputOptions {
     pub headers: Headers,
     /// What separates two fields.
     pub delimiter: u8,
+    /// What becomes of rows without a usable ID.
+    pub bad_rows: BadRows,
+}
+
+/// What becomes of a list's rows without a usable ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadRows {
+    /// Each is named, counted and skipped.
+    Skip,
+    /// All are named, and the list is refused.
+    Refuse,
 }
 
 /// Whether a CSV's first row names its columns.
@@ -60,7 +71,8 @@ const END_MARK: &[u8] = b"\x01end of input\x01";
 /// Reads the whole list. Each bad row, and a first row that is doubtful as a header, is told to `events`.
 ///
 /// # Errors
-/// [`Error::Usage`] if the input cannot be read, is empty, is UTF-16, lacks the column or leaves a quote open.
+/// [`Error::Usage`] if the input cannot be read, is empty, is UTF-16, lacks the column, leaves a quote open, or
+/// has bad rows where those are to be refused.
 pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
     let name = display_name(&options.path);
     let bytes = open(&options.path).map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
@@ -127,6 +139,12 @@ fn read_csv(
             }
         };
         take_row(record.get(index), line, &mut input, events);
+    }
+    if options.bad_rows == BadRows::Refuse && input.invalid > 0 {
+        return Err(Error::usage(format!(
+            "{name} has {} rows without a usable ID, and --strict refuses that",
+            input.invalid
+        )));
     }
     if column.is_none() {
         return Err(Error::usage(format!("{name} is empty: it should have one task ID a row")));
@@ -255,7 +273,13 @@ mod tests {
     use super::*;
 
     fn options(column: Option<&str>, headers: Headers) -> InputOptions {
-        InputOptions { path: "tasks.csv".into(), column: column.map(Into::into), headers, delimiter: b',' }
+        InputOptions {
+            path: "tasks.csv".into(),
+            column: column.map(Into::into),
+            headers,
+            delimiter: b',',
+            bad_rows: BadRows::Skip,
+        }
     }
 
     fn parse(bytes: &[u8], options: &InputOptions) -> (Result<Input>, Vec<Event>) {

@@ -87,15 +87,15 @@ pub mod error;
 pub mod event;
 pub mod exit;
 mod export;
+pub mod format;
 pub mod input;
 mod journal;
 mod json;
 pub mod report;
 pub mod run_id;
 pub mod simulator;
+pub mod status;
 mod tables;
 pub mod task;
 
-pub use archive::Holder;
 pub use export::Signal;
-pub use tables::TableFormat;

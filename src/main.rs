@@ -1,8 +1,14 @@
 //! Parses, starts the runtime, calls the library, prints what it says, and ends with its exit status.
 
 use std::{
+    future::Future,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sunor_archive::{
@@ -16,7 +22,7 @@ use sunor_archive::{
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal as UnixSignal, SignalKind, signal},
-    sync::oneshot,
+    sync::mpsc,
 };
 
 fn main() -> ExitCode {
@@ -37,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitStatus> {
-    let runtime = Runtime::new().map_err(|error| Error::Unreachable(format!("cannot start: {error}")))?;
+    let runtime = Runtime::new().map_err(|error| Error::Internal(format!("cannot start the runtime: {error}")))?;
     let status = match command {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
@@ -45,58 +51,74 @@ fn run(command: Command) -> Result<ExitStatus> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             cli::completions(shell, &mut script);
-            print(&String::from_utf8_lossy(&script));
-            Ok(ExitStatus::Complete)
+            print(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Complete)
         }
     };
-    // Standard input may still be read by a thread of its own, which nobody waits for.
+    // A name that is still being resolved, on a thread of its own, must not hold up the end.
     runtime.shutdown_background();
     status
 }
 
 async fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let config = args.config()?;
-    let stop = signals();
+    if args.is_dry_run() {
+        let mut reporter = report::reporter(args.progress(), args.verbosity());
+        print(&commands::dry_run::dry_run(&config, reporter.as_mut()).await?)?;
+        return Ok(ExitStatus::Complete);
+    }
+    let stop = signals()?;
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let stop = async { stop.await.unwrap_or(Signal::Terminate) };
     let outcome = commands::export::export(&config, stop, reporter.as_mut()).await?;
     if let Some(error) = &outcome.error {
         complain(error);
     }
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
-        print(&outcome.words);
+        print(&outcome.words)?;
     }
     Ok(outcome.status)
 }
 
 async fn summary(args: &SummaryArgs) -> Result<ExitStatus> {
-    print(&commands::summary::summary(&args.archive, args.run.as_deref(), args.style()).await?);
+    print(&commands::summary::summary(&args.archive, args.run.as_deref(), args.style()).await?)?;
     Ok(ExitStatus::Complete)
 }
 
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
     let ready = |base_url: &str| {
         let base_url = base_url.trim_end_matches('/');
-        print(&format!("{base_url}\n"));
+        // Whoever reads the address may be gone by now; the simulator serves all the same.
+        let _ = print(&format!("{base_url}\n"));
         eprintln!("the simulator answers there until it is stopped (Ctrl-C); any key will do");
         eprintln!("its task IDs: {base_url}/simulator/tasks.csv, what it was asked: {base_url}/simulator/stats");
     };
-    commands::simulate::simulate(args.options(), signals(), ready).await?;
+    commands::simulate::simulate(args.options(), signals()?, ready).await?;
     Ok(ExitStatus::Complete)
 }
 
-/// The first SIGINT or SIGTERM; the second ends the process at once.
-fn signals() -> oneshot::Receiver<Signal> {
-    let (tell, first) = oneshot::channel();
-    let streams = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
-    if let Ok((mut interrupt, mut terminate)) = streams {
-        tokio::spawn(async move {
-            let _ = tell.send(next(&mut interrupt, &mut terminate).await);
-            let second = next(&mut interrupt, &mut terminate).await;
-            std::process::exit(second.exit_status().code().into());
-        });
-    }
-    first
+/// Waits for SIGINT or SIGTERM. The first that comes while somebody waits is told; any other ends the
+/// process at once: before the first request there is nothing to keep, and a second signal means it.
+fn signals() -> Result<impl Future<Output = Signal>> {
+    let failed = |error: io::Error| Error::Internal(format!("cannot listen for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let (tell, mut told) = mpsc::channel(1);
+    let waiting = Arc::new(AtomicBool::new(false));
+    let listening = waiting.clone();
+    tokio::spawn(async move {
+        loop {
+            let signal = next(&mut interrupt, &mut terminate).await;
+            if !listening.swap(false, Ordering::SeqCst) || tell.send(signal).await.is_err() {
+                std::process::exit(signal.exit_status().code().into());
+            }
+        }
+    });
+    Ok(async move {
+        waiting.store(true, Ordering::SeqCst);
+        match told.recv().await {
+            Some(signal) => signal,
+            None => std::future::pending().await,
+        }
+    })
 }
 
 async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal) -> Signal {
@@ -107,8 +129,13 @@ async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal) -> Signal 
 }
 
 /// A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write", Path::new("standard output"), &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn complain(error: &Error) {

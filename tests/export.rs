@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, process::Stdio};
 
-use common::{Finished, Scene, files, ids};
+use common::{Finished, Scene, files, ids, wait_until};
 use sunor_archive::simulator::{Fault, Trouble, Weather, When, Window, WindowKind, World};
 
 /// Weather: fair.
@@ -24,23 +24,23 @@ fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
     assert_eq!(files(&scene.archive().join("tasks"), ".csv").len(), 1);
 }
 
-/// Weather: fair, with a window of 600 requests in 5 seconds, fixed or moving.
+/// Weather: fair, with a window of 200 requests in 4 seconds, fixed or moving.
 #[test]
 fn a_rate_equal_to_the_allowance_is_never_refused() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
-        let window = Window { allowance: 120, seconds: 1.0, kind };
+        let window = Window { allowance: 200, seconds: 4.0, kind };
         let scene = Scene::weather(Weather { window: Some(window), ..Weather::default() });
         scene.list(ids("t", 360));
-        scene.export(&["--rate", "120/s"]).expect(0);
+        scene.export(&["--rate", "50/s"]).expect(0);
         let stats = scene.stats();
         assert_eq!((stats.requests, stats.rate_limited), (360, 0), "{kind:?}");
     }
 }
 
-/// Weather: every task is under way at first, for at most a second.
+/// Weather: every task is under way at first, for three seconds at most.
 #[test]
 fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
-    let scene = Scene::weather(Weather { unfinished: Some(1.0), unfinished_seconds: Some(1.0), ..Weather::default() });
+    let scene = Scene::weather(Weather { unfinished: Some(1.0), unfinished_seconds: Some(3.0), ..Weather::default() });
     scene.list(ids("t", 20));
     scene.export(&["--format", "csv", "--poll-interval", "1s", "--wait", "30s"]).expect(0);
     assert_eq!(scene.archived().len(), 20);
@@ -58,7 +58,10 @@ fn wait_zero_asks_each_once_and_names_the_unfinished_for_the_next_run() {
         Scene::weather(Weather { unfinished: Some(1.0), unfinished_seconds: Some(3000.0), ..Weather::default() });
     scene.list(ids("t", 10));
     scene.export(&["--wait", "0s"]).expect(3).says("-unfinished.csv");
+    assert_eq!(scene.stats().requests, 10);
     assert!(scene.stats().by_task.values().all(|asked| *asked == 1));
+    let missing = scene.unfinished().len();
+    assert!(missing > 5, "{missing}");
     assert!(scene.unfinished().iter().all(|(_, reason)| reason == "unfinished"));
     assert!(files(&scene.archive().join("tasks"), ".parquet").is_empty());
 
@@ -76,7 +79,7 @@ fn a_run_leaves_its_summary_its_manifest_and_nothing_half_written() {
         .export(&[])
         .expect(3)
         .says("line 33 is skipped: `/` in the ID")
-        .says("1 row of the list were skipped")
+        .says("Skipped for want of a usable ID: 1 row")
         .says("30 of 30");
 
     let summary = scene.summary();
@@ -146,6 +149,36 @@ fn the_embedded_simulator_needs_no_key_and_knows_any_list() {
     assert_eq!(scene.stats().requests, 0);
 }
 
+/// Weather: fair, and not felt.
+#[test]
+fn a_dry_run_sends_and_writes_nothing_and_says_how_long_it_takes() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 1190));
+    let mut command = scene.export_command(&["--dry-run", "--rate", "120/m"]);
+    let plan = Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(0);
+    plan.says("1190 rows: 1190 to ask for").says("in 10m at 120/m");
+    assert!(!scene.archive().exists());
+    scene.list(ids("t", 10));
+    scene.export(&[]).expect(0);
+    scene.list(ids("t", 15));
+    scene.export(&["--dry-run"]).expect(0).says("5 to ask for, 10 already archived");
+    assert_eq!(scene.stats().requests, 10);
+}
+
+/// Weather: fair; there is time for some of the tasks only.
+#[test]
+fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 200));
+    scene.export(&["--format", "csv", "--rate", "50/s", "--stop-after", "1s"]).expect(3).says("--stop-after is over");
+    let first = scene.archived().len();
+    assert!((1..200).contains(&first), "{first}");
+    assert_eq!(first + scene.unfinished().len(), 200);
+    assert_eq!(scene.summary()["tasks"]["unfinished"], 200 - first);
+    scene.export(&["--stop-after", "10m"]).expect(0);
+    assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
+}
+
 /// Weather: one task stalls for a while.
 #[test]
 fn a_second_export_at_once_is_refused_and_names_the_holder() {
@@ -189,15 +222,19 @@ fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
     }
 }
 
-/// Weather: fair; what matters is what is printed.
+/// Weather: the provider refuses the key, and repeats it in what it says.
 #[test]
 fn the_key_shows_nowhere() {
-    let scene = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
-    scene.list(ids("t", 3));
-    let refused = scene.export(&["-v"]).expect(4);
-    assert!(!refused.stdout.contains(common::KEY) && !refused.stderr.contains(common::KEY));
-    for file in walk(&scene.archive()) {
-        assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(common::KEY), "{file:?}");
+    for code in [400, 401, 404, 500] {
+        let echo = format!(r#"{{"code":{code},"message":"bad key {}"}}"#, common::KEY);
+        let scene = Scene::trouble(Trouble::Body(echo), When::task("t2"));
+        scene.list(["t1", "t2"]);
+        let run = scene.export(&["-v", "--concurrency", "1", "--retries", "1"]);
+        assert!(run.stderr.contains("t1: "), "{}", run.stderr);
+        assert!(!run.stdout.contains(common::KEY) && !run.stderr.contains(common::KEY), "{}", run.stderr);
+        for file in walk(&scene.archive()) {
+            assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(common::KEY), "{}", file.display());
+        }
     }
 }
 
@@ -220,15 +257,4 @@ fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
-}
-
-/// Waits for something that another process brings about.
-fn wait_until(condition: impl Fn() -> bool) {
-    for _ in 0..2000 {
-        if condition() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("it did not come about within 10 seconds");
 }

@@ -2,10 +2,11 @@
 
 mod common;
 
-use std::{collections::HashMap, net::TcpListener};
+use std::collections::HashMap;
 
 use common::{Scene, ids};
-use sunor_archive::simulator::{Fault, Known, Trouble, Weather, When, World};
+use sunor_archive::simulator::{Fault, Known, Trouble, Weather, When, Window, WindowKind, World};
+use tokio::net::TcpSocket;
 
 /// Weather: each task's first two requests fail, one way or another.
 #[test]
@@ -42,12 +43,12 @@ fn trouble_that_stays_ends_after_its_retries_and_is_named() {
     assert_eq!(scene.archived(), ["fine", "good"]);
 }
 
-/// Weather: the third request and all after it stall for longer than the limit.
+/// Weather: the first request for each task stalls for longer than the limit.
 #[test]
 fn a_request_that_takes_too_long_is_given_up_and_sent_again() {
     let scene = Scene::trouble(Trouble::Stall(30.0), When::first(1));
     scene.list(["t1", "t2"]);
-    scene.export(&["--timeout", "300ms", "--retries", "1"]).expect(0);
+    scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
@@ -63,7 +64,7 @@ fn other_refusals_are_not_repeated() {
     }
 }
 
-/// Weather: the key is refused, from the start or after five requests.
+/// Weather: the key is refused, from the start or after fifty requests.
 #[test]
 fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     let scene = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
@@ -76,20 +77,26 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     scene.list(ids("t", 300));
     scene.export(&["--format", "csv", "--concurrency", "4"]).expect(4);
     let archived = scene.archived().len();
-    assert!((46..=50).contains(&archived), "{archived}");
+    assert_eq!(archived, 50);
     assert_eq!(archived + scene.unfinished().len(), 300);
     assert!(scene.stats().requests <= 54);
 }
 
-/// Weather: 429 with a second to wait, once for each of ten tasks.
+/// Weather: the second request is refused with 429 and two seconds to wait.
 #[test]
 fn a_429_holds_everyone_back_and_costs_no_retry() {
-    let scene = Scene::trouble(Trouble::TooMany(1), When { task: Some("t1".into()), ..When::first(2) });
-    scene.list(ids("t", 10));
-    scene.export(&["--retries", "0", "--format", "csv"]).expect(0).says("rate limit is reached (429)");
-    assert_eq!(scene.archived().len(), 10);
+    let scene = Scene::trouble(Trouble::TooMany(2), When { task: Some("t2".into()), ..When::first(1) });
+    scene.list(ids("t", 30));
+    let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
+    assert_eq!(scene.archived().len(), 30);
     let requests = &scene.summary()["requests"];
-    assert_eq!((&requests["rate_limited"], &requests["retries"]), (&2.into(), &2.into()));
+    assert_eq!((&requests["rate_limited"], &requests["retries"]), (&1.into(), &1.into()));
+    // Nothing but the clock's own ticks between the 429 and the next request, two seconds later.
+    let events: Vec<serde_json::Value> =
+        run.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let refused = events.iter().position(|event| event["event"] == "rate_limited").unwrap_or(0);
+    let silence = events.iter().skip(refused).take_while(|event| event["event"] != "requested");
+    assert!(silence.filter(|event| event["event"] == "progress").count() >= 2);
 }
 
 /// Weather: fair, but only one task exists.
@@ -130,20 +137,46 @@ fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
     assert_eq!(scene.archived(), ["fine"]);
 }
 
-/// Weather: nobody listens at the address.
+/// Weather: nobody listens at the address, which stays ours.
 #[test]
 fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {
     let scene = Scene::fair();
     scene.list(ids("t", 1000));
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map(|address| address.port());
-    let base_url = format!("http://127.0.0.1:{}", port.unwrap_or(1));
-    scene
-        .export(&["--base-url", &base_url, "--retries", "1"])
-        .expect(1)
-        .says("cannot be reached")
-        .says("check the network");
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let base_url = format!("http://{}", held.local_addr().unwrap());
+    let run = scene.export(&["--base-url", &base_url, "--retries", "1"]).expect(1);
+    run.says("cannot be reached").says("check the network");
     assert_eq!(scene.unfinished().len(), 1000);
+    assert_eq!(scene.stats().requests, 0);
+}
+
+/// Weather: after some good answers everything is a proxy's error page, for good.
+#[test]
+fn a_provider_that_is_down_for_good_stops_the_run_before_the_night_is_spent() {
+    let good = "t1".to_owned();
+    let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
+    let fault = |n: usize| Fault { trouble: Trouble::Status(502), when: When::task(&format!("t{n}")) };
+    let weather = Weather { faults: (2..=2000).map(fault).collect(), ..Weather::default() };
+    let scene = Scene::world(World { documents: HashMap::from([(good, document)]), weather, ..World::default() });
+    scene.list(ids("t", 2000));
+    scene
+        .export(&["--retries", "1", "--format", "csv"])
+        .expect(1)
+        .says("has failed 100 tasks in a row")
+        .says("HTTP 502");
+    assert_eq!((scene.archived(), scene.unfinished().len()), (vec!["t1".to_owned()], 1999));
+    assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
+}
+
+/// Weather: another client takes what it can of the same key's window, 20 requests in 2 seconds.
+#[test]
+fn a_reserve_is_left_to_others_who_share_the_key() {
+    let window = Window { allowance: 20, seconds: 2.0, kind: WindowKind::Fixed };
+    let scene = Scene::weather(Weather { window: Some(window), ..Weather::default() });
+    scene.list(ids("t", 30));
+    scene.export(&["--rate", "unlimited", "--reserve", "5", "--concurrency", "1"]).expect(0);
+    assert_eq!(scene.stats().rate_limited, 0);
 }
 
 /// Weather: every third task meets a proxy's error first.

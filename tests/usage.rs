@@ -47,6 +47,7 @@ fn an_option_that_makes_no_sense_is_refused() {
         ("--assets", "audio", "possible values: none"),
         ("--base-url", "sunor.cc", "--base-url"),
         ("--timeout", "0s", "a request needs some time"),
+        ("--reserve", "120", "leaves nothing of the 120 requests a minute"),
     ] {
         refused(&scene, &["export", "tasks.csv", "--out", "library", option, value], words);
     }
@@ -90,6 +91,15 @@ fn a_summary_of_nothing_is_refused() {
     scene.list(["t1"]);
     scene.export(&[]).expect(0);
     scene.run(&["summary", "library", "--run", "../x"]).expect(2).says("has no run `../x`");
+}
+
+#[test]
+fn strict_refuses_a_list_with_bad_rows_and_names_them() {
+    let scene = Scene::fair();
+    scene.list(["t1", "a/b", "t2"]);
+    refused(&scene, &["export", "tasks.csv", "--out", "library", "--strict"], "line 3 is skipped");
+    scene.list(["t1"]);
+    scene.export(&["--strict"]).expect(0);
 }
 
 /// Weather: fair.

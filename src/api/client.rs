@@ -125,6 +125,9 @@ impl Client {
     }
 
     fn explain(&self, error: &reqwest::Error) -> String {
+        if error.is_timeout() && error.is_connect() {
+            return "no connection in time".into();
+        }
         if error.is_timeout() {
             return format!("no whole answer within {}", humantime::format_duration(self.timeout));
         }
@@ -139,6 +142,7 @@ impl Client {
             Answer::KeyRefused { reason } => Answer::KeyRefused { reason: scrub(reason) },
             Answer::Transient { reason } => Answer::Transient { reason: scrub(reason) },
             Answer::Rejected { reason } => Answer::Rejected { reason: scrub(reason) },
+            Answer::Unreadable { reason, body } => Answer::Unreadable { reason: scrub(reason), body },
             answer => answer,
         }
     }

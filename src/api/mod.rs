@@ -9,5 +9,5 @@ mod window;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use pace::Pace;
-pub(crate) use response::{Answer, FinalStatus};
+pub(crate) use response::Answer;
 pub(crate) use retry::Backoff;

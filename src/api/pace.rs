@@ -16,10 +16,7 @@ use governor::{
     middleware::NoOpMiddleware,
     state::{InMemoryState, NotKeyed},
 };
-use tokio::{
-    sync::watch,
-    time::{self, Instant},
-};
+use tokio::time::{self, Instant};
 
 use super::window::{Allowance, WindowWatch};
 use crate::config::Rate;
@@ -43,7 +40,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Pace {
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>>,
-    gate: watch::Sender<Option<Instant>>,
+    opens: Instant,
     window: WindowWatch,
 }
 
@@ -62,40 +59,37 @@ impl Pace {
     /// The pace of `rate`, less `reserve` requests of each of the provider's windows, which are left to
     /// others who share the key.
     pub(crate) fn new(rate: Rate, reserve: u32) -> Self {
-        let limiter = quota(rate, reserve).map(|quota| RateLimiter::direct_with_clock(quota, TokioClock));
-        Self { limiter, gate: watch::Sender::new(None), window: WindowWatch::new(reserve, WINDOW) }
+        let limiter = quota(rate, reserve).map(|quota| {
+            let limiter = RateLimiter::direct_with_clock(quota, TokioClock);
+            // A burst is for catching up; at the start there is nothing to catch up with.
+            for _ in 1..quota.burst_size().get() {
+                let _ = limiter.check();
+            }
+            limiter
+        });
+        Self { limiter, opens: Instant::now(), window: WindowWatch::new(reserve, WINDOW) }
+    }
+
+    /// How many requests leave in a second; infinite without a limit.
+    pub(crate) fn requests_per_second(rate: Rate, reserve: u32) -> f64 {
+        quota(rate, reserve).map_or(f64::INFINITY, |quota| quota.replenish_interval().as_secs_f64().recip())
     }
 
     /// Waits until one request may be sent, and counts it as sent. Dropped before it is ready, it has
     /// counted nothing.
     pub(crate) async fn permit(&self) {
-        let mut gate = self.gate.subscribe();
         loop {
-            let opens = *gate.borrow_and_update();
-            let wait = match opens.filter(|opens| *opens > Instant::now()) {
-                Some(opens) => opens,
-                None => match self.limiter.as_ref().map(RateLimiter::check) {
-                    None | Some(Ok(())) => return,
-                    Some(Err(not_yet)) => Instant::now() + not_yet.wait_time_from(TokioClock.now()),
-                },
-            };
-            tokio::select! {
-                () = time::sleep_until(wait) => {}
-                _ = gate.changed() => {}
+            time::sleep_until(self.opens).await;
+            match self.limiter.as_ref().map(RateLimiter::check) {
+                None | Some(Ok(())) => return,
+                Some(Err(not_yet)) => time::sleep(not_yet.wait_time_from(TokioClock.now())).await,
             }
         }
     }
 
     /// Lets nothing through for `silence` from now. A longer silence that is under way stays.
-    pub(crate) fn silence(&self, silence: Duration) {
-        let until = Instant::now() + silence.min(LONGEST_SILENCE);
-        self.gate.send_if_modified(|opens| {
-            let later = opens.is_none_or(|opens| opens < until);
-            if later {
-                *opens = Some(until);
-            }
-            later
-        });
+    pub(crate) fn silence(&mut self, silence: Duration) {
+        self.opens = self.opens.max(Instant::now() + silence.min(LONGEST_SILENCE));
     }
 
     /// Takes note of what a response says is left of the window, and holds back if that is too little.
@@ -107,7 +101,7 @@ impl Pace {
 
     /// How much longer nothing is let through.
     pub(crate) fn silent_for(&self) -> Duration {
-        self.gate.borrow().map_or(Duration::ZERO, |opens| opens.saturating_duration_since(Instant::now()))
+        self.opens.saturating_duration_since(Instant::now())
     }
 }
 
@@ -167,28 +161,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_are_evenly_spaced_but_for_a_burst_of_two() {
+    async fn requests_are_evenly_spaced() {
         let pace = Pace::new("120/m".parse().unwrap(), 0);
         let moments = departures(&pace, Duration::from_secs(30)).await;
-        for pair in moments.windows(2).skip(1) {
+        for pair in moments.windows(2) {
             let gap = pair[1].saturating_sub(pair[0]);
             assert!((500..=508).contains(&gap.as_millis()), "{gap:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silence_holds_back_those_who_wait_already() {
-        let pace = Pace::new(Rate::Unlimited, 0);
-        pace.silence(Duration::from_secs(5));
+    async fn the_longest_silence_counts_and_the_pace_goes_on_after_it() {
+        let mut pace = Pace::new("2/s".parse().unwrap(), 0);
+        for seconds in [5, 30, 1] {
+            pace.silence(Duration::from_secs(seconds));
+        }
         let start = Instant::now();
-        let waiting = pace.permit();
-        tokio::pin!(waiting);
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        pace.silence(Duration::from_secs(30));
-        pace.silence(Duration::from_secs(1));
-        waiting.await;
+        pace.permit().await;
         assert_eq!(start.elapsed().as_secs(), 30);
         assert_eq!(pace.silent_for(), Duration::ZERO);
+        pace.permit().await;
+        assert!(start.elapsed() >= Duration::from_millis(30_500));
     }
 
     proptest! {

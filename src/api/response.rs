@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     json::{self, Object},
+    status::FinalStatus,
     task::TaskId,
 };
 
@@ -21,31 +22,6 @@ const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 
 /// The longest excerpt of a provider's message that is repeated to the user, in characters.
 const EXCERPT: usize = 200;
-
-/// A status after which a task does not change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FinalStatus {
-    Success,
-    Failure,
-    Timeout,
-    NotFound,
-}
-
-impl FinalStatus {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Timeout => "timeout",
-            Self::NotFound => "not_found",
-        }
-    }
-
-    /// A task's own status, if it is final. `not_found` is the API's word, never a task's.
-    fn of_task(status: &str) -> Option<Self> {
-        [Self::Success, Self::Failure, Self::Timeout].into_iter().find(|known| known.as_str() == status)
-    }
-}
 
 /// What the API said to one question, or that it said nothing.
 #[derive(Debug, PartialEq)]

@@ -1,8 +1,40 @@
 //! Every path of an archive.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
 
-use crate::{run_id::RunId, tables::TableFormat};
+use crate::{
+    error::{Error, Result},
+    format::TableFormat,
+    run_id::RunId,
+};
+
+/// Makes a folder and those above it that are not there, each durably.
+pub(super) fn create(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = match folder.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    create(above)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", folder, &error)),
+        _ => sync(above),
+    }
+}
+
+/// Makes the names in a folder survive a power loss. Only Unix lets a folder be opened for it.
+fn sync(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync", folder, &error))?;
+    }
+    Ok(())
+}
 
 /// What makes a folder an archive.
 pub(super) const PASSPORT: &str = "archive.json";

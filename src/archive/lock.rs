@@ -6,6 +6,8 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Seek, Write},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -15,13 +17,13 @@ use crate::error::{Error, Result};
 
 /// The process that holds an archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Its process ID.
-    pub pid: u32,
+    pid: u32,
     /// The machine it runs on.
-    pub host: String,
+    host: String,
     /// Since when.
-    pub since: Option<Timestamp>,
+    since: Option<Timestamp>,
 }
 
 impl fmt::Display for Holder {
@@ -41,11 +43,11 @@ impl Lock {
     pub(super) fn take(path: &Path, archive: &Path, now: Timestamp) -> Result<Self> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = opened.map_err(|error| Error::io("open", path, &error))?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let archive = archive.display().to_string();
-                return Err(Error::Held { archive, holder: Box::new(named_in(path)) });
+                let holder = named_in(path).to_string();
+                return Err(Error::Held { archive: archive.display().to_string(), holder });
             }
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
         }
@@ -56,6 +58,17 @@ impl Lock {
         written.map_err(|error| Error::io("write", path, &error))?;
         Ok(Self { _file: file })
     }
+}
+
+/// Tries for a moment: [`holder`] takes the lock for an instant to see whether anybody has it.
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..10 {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
+            taken => return taken,
+        }
+    }
+    file.try_lock()
 }
 
 /// Who holds the lock now, if anybody does.

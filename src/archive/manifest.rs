@@ -1,31 +1,30 @@
-//! Small text files that grow a line at a time and are put in place whole each time: a run's manifest
-//! and its raw bodies. Adding the same lines twice changes nothing, so a publication can be repeated.
+//! A run's manifest: the SHA-256 of every file it added, as `sha256sum -c` reads it from inside the archive.
 
 use std::collections::BTreeMap;
 
-use super::store::{Store, StoredFile};
-use crate::{archive::RunFile, error::Result, run_id::RunId};
+use super::store::StoredFile;
 
-/// Adds files to the run's manifest, in the form that `sha256sum -c` reads from inside the archive.
-pub(crate) async fn add_to_manifest(store: &Store, run_id: &RunId, files: &[StoredFile]) -> Result<()> {
-    let path = RunFile::Manifest.path(run_id);
-    let text = store.get(&path).await?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let mut digests: BTreeMap<&str, &str> =
-        text.lines().filter_map(|line| line.split_once("  ")).map(|(digest, path)| (path, digest)).collect();
-    digests.extend(files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())));
+/// The manifest's text with these files added; a file that is there already is replaced.
+pub(super) fn with(text: &str, files: &[StoredFile]) -> String {
+    let known = text.lines().filter_map(|line| line.split_once("  ")).map(|(digest, path)| (path, digest));
+    let added = files.iter().map(|file| (file.path.as_str(), file.sha256.as_str()));
+    let digests: BTreeMap<&str, &str> = known.chain(added).collect();
     let lines: Vec<String> = digests.iter().map(|(path, digest)| format!("{digest}  {path}\n")).collect();
-    store.put(&path, lines.concat()).await
+    lines.concat()
 }
 
-/// Adds the lines that are not there yet.
-pub(crate) async fn add_lines(store: &Store, path: &str, lines: &[String]) -> Result<()> {
-    let text = store.get(path).await?.unwrap_or_default();
-    let mut text = String::from_utf8_lossy(&text).into_owned();
-    let known: std::collections::HashSet<String> = text.lines().map(str::to_owned).collect();
-    for line in lines.iter().filter(|line| !known.contains(*line)) {
-        text.push_str(line);
-        text.push('\n');
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, sha256: &str) -> StoredFile {
+        StoredFile { path: path.into(), sha256: sha256.into() }
     }
-    store.put(path, text).await
+
+    #[test]
+    fn files_are_added_once_and_in_order() {
+        let first = with("", &[file("tasks/b", "02"), file("clips/a", "01")]);
+        assert_eq!(first, "01  clips/a\n02  tasks/b\n");
+        assert_eq!(with(&first, &[file("tasks/b", "03")]), "01  clips/a\n03  tasks/b\n");
+    }
 }

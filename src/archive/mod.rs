@@ -1,33 +1,26 @@
 //! The archive: where everything is, who may write, and the one step that puts a file in place.
 //!
-//! Opening an archive for writing takes its lock; only the value that holds it can put files. What the
-//! files hold is not known here.
+//! An [`Archive`] reads. Only a [`HeldArchive`] writes: opening one takes the lock, and the lock lasts
+//! as long as anybody has the value, so that no writer outlives it. What the files hold is not known here.
 
-mod known;
 mod layout;
 mod lock;
 mod manifest;
 mod store;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use known::mark_archived;
-pub(crate) use layout::{PartName, RUNS, RunFile};
-pub use lock::Holder;
-pub(crate) use manifest::{add_lines, add_to_manifest};
+pub(crate) use layout::{PartName, RUNS, RunFile, VIEWS};
+pub(crate) use lock::Holder;
 pub(crate) use store::{FileSink, Store};
 
 use self::lock::Lock;
 use crate::{
     error::{Error, Result},
-    tables::{self, TableFormat},
+    format::TableFormat,
 };
 
 /// The version of the archive's format that this program writes.
@@ -59,10 +52,11 @@ pub(crate) struct Archive {
     pub(crate) store: Store,
 }
 
-/// An archive that nobody else writes: it is held as long as this value lives.
+/// An archive that nobody else writes as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct HeldArchive {
-    pub(crate) archive: Arc<Archive>,
+    /// The archive as everybody may read it.
+    pub(crate) archive: Archive,
     _lock: Lock,
 }
 
@@ -72,32 +66,22 @@ impl Archive {
         let passport = read_passport(folder)?.ok_or_else(|| {
             Error::usage(format!("{} is no archive: there is no {} in it", folder.display(), layout::PASSPORT))
         })?;
-        Self::with(folder, &passport)
+        Self::with(folder, passport.table_format)
     }
 
-    fn with(folder: &Path, passport: &Passport) -> Result<Self> {
-        let store = Store::local(folder)?;
-        Ok(Self { folder: folder.to_owned(), format: passport.table_format, store })
+    /// Opens the archive that a run would add to, without touching anything; `None` if it would be a new one.
+    pub(crate) fn open_if_present(folder: &Path, format: Option<TableFormat>) -> Result<Option<Self>> {
+        let Some(passport) = passport_for(folder, format)? else { return Ok(None) };
+        Self::with(folder, passport.table_format).map(Some)
+    }
+
+    fn with(folder: &Path, format: TableFormat) -> Result<Self> {
+        Ok(Self { folder: folder.to_owned(), format, store: Store::local(folder)? })
     }
 
     /// The parts of a table, oldest first.
     pub(crate) async fn parts(&self, table: &str) -> Result<Vec<String>> {
-        self.store.list(table, &format!(".{}", self.format.extension())).await
-    }
-
-    /// Writes the DuckDB views anew, if what they should say has changed.
-    pub(crate) async fn write_views(&self) -> Result<()> {
-        let mut with_parts = HashSet::new();
-        for table in tables::TABLES {
-            if !self.parts(table).await?.is_empty() {
-                with_parts.insert(table);
-            }
-        }
-        let sql = tables::views_sql(self.format, |table| with_parts.contains(table));
-        match self.store.get(layout::VIEWS).await? {
-            Some(written) if written == sql => Ok(()),
-            _ => self.store.put(layout::VIEWS, sql).await,
-        }
+        self.store.list(table, &format!(".{}", self.format)).await
     }
 
     /// Where the journal is.
@@ -117,31 +101,56 @@ impl Archive {
 }
 
 impl HeldArchive {
-    /// Opens an archive for writing, and creates it if there is none. `format` is what the user asked for.
+    /// Opens an archive for writing, and creates it if there is none. `format` is what the user asked
+    /// for, `tables` are the names of the tables' folders.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the path is a file, the archive has another format, or one of a newer version;
+    /// [`Error::Usage`] if the path is a file, or the archive has another format or one of a newer version;
     /// [`Error::Held`] if another process has it.
-    pub(crate) async fn open_or_create(folder: &Path, format: Option<TableFormat>, now: Timestamp) -> Result<Self> {
-        if folder.exists() && !folder.is_dir() {
-            return Err(Error::usage(format!("--out {} is a file; an archive is a folder", folder.display())));
-        }
+    pub(crate) async fn open_or_create(
+        folder: &Path,
+        format: Option<TableFormat>,
+        tables: &[&str],
+        now: Timestamp,
+    ) -> Result<Self> {
         // What would be refused leaves nothing behind.
-        let known = read_passport(folder)?;
-        if let Some(passport) = &known {
-            check(passport, folder, format)?;
-        }
-        create_folder(&layout::journal(folder))?;
+        passport_for(folder, format)?;
+        layout::create(&layout::journal(folder))?;
         let lock = Lock::take(&layout::lock(folder), folder, now)?;
-        let passport = match read_passport(folder)? {
-            Some(passport) => passport,
+        let table_format = match passport_for(folder, format)? {
+            Some(passport) => passport.table_format,
             None => create(folder, format.unwrap_or_default(), now).await?,
         };
-        check(&passport, folder, format)?;
-        let archive = Arc::new(Archive::with(folder, &passport)?);
-        archive.store.sweep_staging()?;
+        let archive = Archive::with(folder, table_format)?;
+        archive.store.sweep_staging(tables)?;
         Ok(Self { archive, _lock: lock })
     }
+
+    /// Puts a small file in place, durably and at once.
+    pub(crate) async fn put(&self, path: &str, bytes: impl Into<bytes::Bytes>) -> Result<()> {
+        self.archive.store.put(path, bytes.into()).await
+    }
+
+    /// Begins a file of any size, to be written by blocking code outside the runtime's own threads.
+    pub(crate) fn sink(&self, path: &str) -> FileSink {
+        self.archive.store.sink(path)
+    }
+
+    /// Adds files to a run's manifest. Adding them again changes nothing.
+    pub(crate) async fn add_to_manifest(&self, path: &str, files: &[store::StoredFile]) -> Result<()> {
+        let known = self.archive.store.get(path).await?.unwrap_or_default();
+        self.put(path, manifest::with(&String::from_utf8_lossy(&known), files)).await
+    }
+}
+
+/// The passport of an archive that a run may write, if it is there already.
+fn passport_for(folder: &Path, format: Option<TableFormat>) -> Result<Option<Passport>> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::usage(format!("--out {} is a file; an archive is a folder", folder.display())));
+    }
+    let passport = read_passport(folder)?;
+    passport.iter().try_for_each(|passport| check(passport, folder, format))?;
+    Ok(passport)
 }
 
 fn check(passport: &Passport, folder: &Path, format: Option<TableFormat>) -> Result<()> {
@@ -158,7 +167,7 @@ fn check(passport: &Passport, folder: &Path, format: Option<TableFormat>) -> Res
     }
 }
 
-async fn create(folder: &Path, table_format: TableFormat, now: Timestamp) -> Result<Passport> {
+async fn create(folder: &Path, table_format: TableFormat, now: Timestamp) -> Result<TableFormat> {
     let passport = Passport {
         format_version: FORMAT_VERSION,
         table_format,
@@ -167,8 +176,8 @@ async fn create(folder: &Path, table_format: TableFormat, now: Timestamp) -> Res
     };
     let mut text = serde_json::to_vec_pretty(&passport).expect("a passport has string keys only");
     text.push(b'\n');
-    Store::local(folder)?.put(layout::PASSPORT, text).await?;
-    Ok(passport)
+    Store::local(folder)?.put(layout::PASSPORT, text.into()).await?;
+    Ok(table_format)
 }
 
 fn read_passport(folder: &Path) -> Result<Option<Passport>> {
@@ -193,8 +202,4 @@ fn newer(folder: &Path, version: u32) -> Error {
         "{} has the archive format {version}, and this program knows {FORMAT_VERSION}: use a newer version of it",
         folder.display()
     ))
-}
-
-fn create_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, &error))
 }

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::{io::AsyncWriteExt, runtime::Handle};
 use tokio_util::io::SyncIoBridge;
 
+use super::layout;
 use crate::error::{Error, Result};
 
 /// A part is sent to the store in pieces of this size, one at a time.
@@ -40,8 +41,8 @@ impl Store {
     }
 
     /// Puts a small file in place, durably and at once.
-    pub(crate) async fn put(&self, path: &str, bytes: impl Into<bytes::Bytes>) -> Result<()> {
-        let put = self.files.put(&Location::from(path), bytes.into().into()).await;
+    pub(super) async fn put(&self, path: &str, bytes: bytes::Bytes) -> Result<()> {
+        let put = self.files.put(&Location::from(path), bytes.into()).await;
         put.map(drop).map_err(|error| self.failed("write", path, &error))
     }
 
@@ -50,6 +51,15 @@ impl Store {
         match self.files.get(&Location::from(path)).await {
             Ok(found) => found.bytes().await.map(Some).map_err(|error| self.failed("read", path, &error)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("read", path, &error)),
+        }
+    }
+
+    /// Whether there is such a file.
+    pub(crate) async fn exists(&self, path: &str) -> Result<bool> {
+        match self.files.head(&Location::from(path)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.failed("read", path, &error)),
         }
     }
@@ -76,7 +86,7 @@ impl Store {
     }
 
     /// Begins a file of any size, to be written by blocking code outside the runtime's own threads.
-    pub(crate) fn sink(&self, path: &str) -> FileSink {
+    pub(super) fn sink(&self, path: &str) -> FileSink {
         let writer = BufWriter::with_capacity(self.files.clone(), Location::from(path), PIECE).with_max_concurrency(1);
         FileSink {
             store: self.clone(),
@@ -91,17 +101,23 @@ impl Store {
         self.folder.join(path).display().to_string()
     }
 
-    /// Removes what a crash left half-written. The lock must be held.
-    pub(super) fn sweep_staging(&self) -> Result<()> {
-        for folder in crate::tables::TABLES.iter().copied().chain([super::layout::RUNS, ""]) {
-            let folder = self.folder.join(folder);
-            let Ok(entries) = fs::read_dir(&folder) else { continue };
-            let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-            for path in paths.filter(|path| is_staging(path)) {
-                fs::remove_file(&path).map_err(|error| Error::io("remove", &path, &error))?;
-            }
+    /// Removes what a crash left half-written. The lock must be held. In the archive's own folder, which
+    /// may be home to other things too, only the two files that stand there are meant.
+    pub(super) fn sweep_staging(&self, tables: &[&str]) -> Result<()> {
+        let owned = tables.iter().chain(&[layout::RUNS]).flat_map(|folder| self.staged_in(folder));
+        let top = self.staged_in("").into_iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            [layout::PASSPORT, layout::VIEWS].iter().any(|file| name.starts_with(&format!("{file}#")))
+        });
+        for path in owned.chain(top) {
+            fs::remove_file(&path).map_err(|error| Error::io("remove", &path, &error))?;
         }
         Ok(())
+    }
+
+    fn staged_in(&self, folder: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.join(folder)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| is_staging(path) && path.is_file()).collect()
     }
 
     /// An error that one of the files is the object of.
@@ -151,5 +167,25 @@ impl Write for FileSink {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sweep_removes_staging_files_and_nothing_of_the_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("tasks")).unwrap();
+        fs::create_dir_all(path("Mix #1")).unwrap();
+        for name in ["tasks/a.parquet", "tasks/a.parquet#1", "views.sql#12", "take#3", "archive.json"] {
+            fs::write(path(name), "x").unwrap();
+        }
+        Store::local(folder.path()).unwrap().sweep_staging(&["tasks", "clips"]).unwrap();
+        let left = |name: &str| path(name).exists();
+        assert!(["tasks/a.parquet", "take#3", "Mix #1", "archive.json"].into_iter().all(left));
+        assert!(!["tasks/a.parquet#1", "views.sql#12"].into_iter().any(left));
     }
 }

@@ -3,20 +3,22 @@
 use std::{future::Future, sync::Arc};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::{
     api::Client,
-    archive::{self, Archive, HeldArchive, RunFile},
+    archive::{Archive, HeldArchive, RunFile},
     config::{ApiKey, ExportConfig, Provider},
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
-    export::{self, Coordinator, Ending, Ledger, Plan, Settings, Signal, Tell},
+    export::{self, Asked, Coordinator, Ending, Known, Ledger, Missing, Plan, Settings, Signal, Tell},
     input,
     journal::{JournalWriter, SegmentLimits},
     report::{self, Reporter, RunNotes, RunSummary},
     run_id::RunId,
     simulator::{Simulator, World},
+    tables,
     task::TaskList,
 };
 
@@ -46,38 +48,33 @@ pub async fn export(
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome> {
     let mut log = Log { summary: RunSummary::default(), none_found: false, reporter };
-    let started = Timestamp::now();
+    let (started, clock) = (Timestamp::now(), Instant::now());
     let run_id = RunId::new(started);
 
     let input = input::read(&config.input, &mut |event| log.tell(&event))?;
-    let held = HeldArchive::open_or_create(&config.archive, config.format, started).await?;
-    let archive = &held.archive;
+    let held = HeldArchive::open_or_create(&config.archive, config.format, &tables::TABLES, started).await?;
+    let held = Arc::new(held);
+    export::write_views(&held).await?;
     log.tell(&Event::Started { run_id: run_id.clone(), archive: config.archive.display().to_string(), at: started });
-    export::recover(archive, &mut |event| log.tell(&event)).await?;
-    let archived = archive::mark_archived(archive, &input.tasks).await?;
-    let plan = Plan::new(input, &archived);
+    export::recover(&held, &mut |event| log.tell(&event)).await?;
+    let known = Known::archived(&held.archive, &input.tasks).await?;
+    let plan = Plan::new(input, &known);
     log.tell(&Event::Planned(plan.counts.clone()));
 
     let (client, simulator) = connect(config, &plan.tasks).await?;
-    let run = Run { id: &run_id, plan: &plan, archive };
-    let (status, error) =
-        run.finish(run.ask(config, client, stop, &mut |event| log.tell(&event)).await, &mut log).await;
+    let run = Run { id: &run_id, plan: &plan, held: &held, started: clock };
+    let asked = run.ask(config, client, stop, &mut |event| log.tell(&event)).await;
     drop(simulator);
-    Ok(log.outcome(archive, status, error))
+    let (status, error) = run.finish(asked, &mut log).await;
+    Ok(log.outcome(&held.archive, status, error))
 }
 
 /// One run on a held archive.
 struct Run<'a> {
     id: &'a RunId,
     plan: &'a Plan,
-    archive: &'a Arc<Archive>,
-}
-
-/// What the asking came to.
-struct Asked {
-    ending: Ending,
-    ledger: Ledger,
-    requests: u64,
+    held: &'a Arc<HeldArchive>,
+    started: Instant,
 }
 
 impl Run<'_> {
@@ -95,63 +92,63 @@ impl Run<'_> {
             wait: config.wait,
             poll_interval: config.poll_interval,
             retries: config.retries,
+            stop_at: config.stop_after.map(|limit| self.started + limit),
         };
-        let writer = JournalWriter::new(&self.archive.journal_folder(), self.id.clone(), SegmentLimits::default());
-        let coordinator = Coordinator::new(settings, self.plan, client, writer, self.archive.clone(), tell);
-        let (ending, ledger, requests) = coordinator.run(stop).await;
-        Asked { ending, ledger, requests }
+        let folder = self.held.archive.journal_folder();
+        let writer = JournalWriter::new(&folder, self.id.clone(), SegmentLimits::default());
+        Coordinator::new(settings, self.plan, client, writer, self.held.clone(), tell).run(stop).await
     }
 
     /// Leaves the run's own files, whatever the ending was.
     async fn finish(&self, asked: Asked, log: &mut Log<'_>) -> (ExitStatus, Option<Error>) {
-        let Asked { ending, ledger, requests } = asked;
-        let store = &self.archive.store;
+        let Asked { ending, ledger } = asked;
         let missing = self.missing_csv(&ledger, &ending, log);
         let mut status = match &ending {
             Ending::Signal(signal) => signal.exit_status(),
             Ending::KeyRefused => ExitStatus::KeyRefused,
             Ending::Failed(_) => ExitStatus::Failed,
-            Ending::Done if log.summary.missing() > 0 || log.summary.input.invalid > 0 => ExitStatus::Incomplete,
-            Ending::Done => ExitStatus::Complete,
+            Ending::Done | Ending::TimeIsUp if log.summary.missing() > 0 || log.summary.input.invalid > 0 => {
+                ExitStatus::Incomplete
+            }
+            Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
         };
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
-
-        let unfinished = match requests {
-            0 => Ok(()),
-            _ => store.put(&RunFile::Unfinished.path(self.id), missing).await,
-        };
-        for failed in [unfinished.err(), self.archive.write_views().await.err()].into_iter().flatten() {
-            status = ExitStatus::Failed;
-            error = error.or(Some(failed));
+        if log.summary.requests.total > 0
+            && let Err(failed) = self.held.put(&RunFile::Unfinished.path(self.id), missing).await
+        {
+            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
-        log.tell(&Event::Finished {
+        let finished = |status: ExitStatus| Event::Finished {
             at: Timestamp::now(),
             exit_code: status.code(),
             interrupted: matches!(status, ExitStatus::Interrupted | ExitStatus::Terminated),
-        });
+        };
+        log.summary.observe(&finished(status));
         let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
         text.push(b'\n');
-        if let Err(failed) = store.put(&RunFile::Summary.path(self.id), text).await {
-            return (ExitStatus::Failed, error.or(Some(failed)));
+        if let Err(failed) = self.held.put(&RunFile::Summary.path(self.id), text).await {
+            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
+        log.tell(&finished(status));
         (status, error)
     }
 
     /// Names each task that is not archived, in a list that is itself an input.
     fn missing_csv(&self, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
-        let never_asked = match ending {
-            Ending::Signal(signal) => (MissingReason::Interrupted, format!("{signal} came before it was asked")),
-            Ending::KeyRefused => (MissingReason::Unfinished, "not asked: the provider refused the key".into()),
-            Ending::Failed(_) => (MissingReason::Unfinished, "not asked: an error stopped the run".into()),
-            Ending::Done => (MissingReason::Unfinished, "not asked".into()),
+        let cut_short = match ending {
+            Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "SIGINT came first"),
+            Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "SIGTERM came first"),
+            Ending::KeyRefused => (MissingReason::Unfinished, "the provider refused the key"),
+            Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
+            Ending::TimeIsUp => (MissingReason::Unfinished, "the time given with --stop-after was over"),
+            Ending::Done => (MissingReason::Unfinished, "the run was over"),
         };
         let mut csv = csv::Writer::from_writer(Vec::new());
         let _ = csv.write_record(["task_id", "reason", "detail"]);
-        for (task, known) in ledger.missing(&self.plan.selected) {
-            let (reason, detail) = known.unwrap_or(&never_asked);
+        for Missing { task, reason, detail } in ledger.missing(&self.plan.selected, &cut_short) {
             let task_id = self.plan.tasks.id(task).to_string();
-            let _ = csv.write_record([&task_id, reason.as_str(), detail]);
-            log.tell(&Event::Missing { task_id, reason: *reason, detail: detail.clone() });
+            let _ = csv.write_record([&task_id, reason.as_str(), &detail]);
+            log.tell(&Event::Missing { task_id, reason, detail });
         }
         csv.into_inner().expect("memory takes all that is written")
     }

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use crate::{
     archive::{Archive, RUNS, RunFile},
     error::{Error, Result},
+    format::TableFormat,
     report::{self, ArchiveSummary, RunNotes, RunSummary, Tasks},
     run_id::RunId,
+    status::FinalStatus,
     tables::{self, CLIPS, LYRICS, TASKS},
 };
 
@@ -108,11 +110,14 @@ async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<()>
         let mut count = |cells: &[Option<&str>]| {
             let [status, kind, credits] = cells else { return };
             summary.rows.tasks += 1;
-            summary.tasks.add(status.unwrap_or_default(), 1);
+            let status = status.and_then(FinalStatus::parse);
+            if let Some(status) = status {
+                summary.tasks.add(status, 1);
+            }
             if let Some(kind) = kind {
                 *summary.by_type.entry((*kind).to_owned()).or_default() += 1;
             }
-            if *status == Some("success") {
+            if status == Some(FinalStatus::Success) {
                 summary.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
             }
         };
@@ -144,7 +149,7 @@ async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<()> {
                 reasons.insert((*task_id).to_owned(), (*reason).to_owned());
             }
         };
-        tables::scan(file, tables::TableFormat::Csv, &["task_id", "reason"], &mut note)
+        tables::scan(file, TableFormat::Csv, &["task_id", "reason"], &mut note)
             .map_err(|error| archive.store.failed("read", &path, &error))?;
     }
     for path in archive.parts(TASKS.name).await? {

@@ -5,26 +5,27 @@ use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    task::{JoinHandle, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
     time::{self, Instant, MissedTickBehavior},
 };
 
 use super::{
     Plan, Tell,
     forecast::Outlook,
-    journal_stage::{Entry, JournalStage},
+    journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
     publish::PublishStage,
     queue::{Next, Question, Queue},
 };
 use crate::{
-    api::{Answer, Backoff, Client, FinalStatus, Pace, Reply},
-    archive::Archive,
+    api::{Answer, Backoff, Client, Pace, Reply},
+    archive::HeldArchive,
     config::Rate,
     error::{Error, Result},
-    event::{Event, MissingReason, Progress},
+    event::{Event, Progress, Published},
     exit::ExitStatus,
     journal::{JournalWriter, Record},
+    status::FinalStatus,
     task::TaskIndex,
 };
 
@@ -37,6 +38,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// After this many answers that are all 404, something is said, long before the end.
 const SUSPICIOUS: usize = 20;
 
+/// After this many tasks in a row were given up, and none answered, the provider is down and the run ends.
+/// At the default pace and retries that is five minutes of nothing but failures, 600 requests: longer
+/// than a proxy takes to restart, and little of a night.
+const DOWN: u32 = 100;
+
 /// What a run is told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -46,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) wait: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) retries: u32,
+    /// When the run is to end, whatever is left.
+    pub(crate) stop_at: Option<Instant>,
 }
 
 /// A signal that ends a run in good order.
@@ -84,10 +92,18 @@ pub(crate) enum Ending {
     Done,
     /// The provider refused the key.
     KeyRefused,
+    /// The time that the run was given is over.
+    TimeIsUp,
     /// A signal came.
     Signal(Signal),
     /// Something that no further request would mend.
     Failed(Error),
+}
+
+/// What the asking came to.
+pub(crate) struct Asked {
+    pub(crate) ending: Ending,
+    pub(crate) ledger: Ledger,
 }
 
 /// A run under way.
@@ -104,12 +120,14 @@ pub(crate) struct Coordinator<'a> {
     publish: PublishStage,
     discovery: Discovery,
     tell: Tell<'a>,
+    /// Answers that the journal has not acknowledged yet.
+    unacknowledged: usize,
     /// Tasks whose first question has neither been answered nor given up.
     first_pass_left: usize,
     polling_ends: Option<Instant>,
     started: Instant,
     answers: u64,
-    sent: u64,
+    given_up_in_a_row: u32,
     ending: Option<Ending>,
 }
 
@@ -120,6 +138,14 @@ enum Discovery {
     Found,
 }
 
+/// Whether a question has its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    Yes,
+    /// It is sent again.
+    NotYet,
+}
+
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
     pub(crate) fn new(
@@ -127,10 +153,10 @@ impl<'a> Coordinator<'a> {
         plan: &'a Plan,
         client: Client,
         writer: JournalWriter,
-        archive: Arc<Archive>,
+        held: Arc<HeldArchive>,
         tell: Tell<'a>,
     ) -> Self {
-        let (segments, publish) = PublishStage::start(archive);
+        let (segments, publish) = PublishStage::start(held);
         Self {
             settings,
             plan,
@@ -144,73 +170,69 @@ impl<'a> Coordinator<'a> {
             publish,
             discovery: Discovery::NoneYet(Vec::new()),
             tell,
+            unacknowledged: 0,
             first_pass_left: plan.selected.len(),
             polling_ends: None,
             started: Instant::now(),
             answers: 0,
-            sent: 0,
+            given_up_in_a_row: 0,
             ending: None,
         }
     }
 
-    /// Asks until nothing is left or `stop` says so, and puts every answer in place. Gives how it ended,
-    /// what became of the tasks, and how many requests were sent.
-    pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> (Ending, Ledger, u64) {
+    /// Asks until nothing is left or `stop` says so, and puts every answer in place.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> Asked {
         self.ask_all(stop).await;
         self.settle_unfound();
-        let Self { journal, mut publish, mut ledger, tell, mut ending, sent, .. } = self;
+        let Self { journal, mut publish, mut ledger, tell, mut ending, .. } = self;
         let JournalStage { records, mut acknowledged, ended } = journal;
         drop(records);
-        while let Some(entries) = acknowledged.recv().await {
-            acknowledge(entries, &mut ledger, tell);
+        while let Some(entry) = acknowledged.recv().await {
+            note_acknowledged(entry, self.plan, &mut ledger, tell);
         }
         while let Some(published) = publish.published.recv().await {
-            tell(Event::Published(published));
+            note_published(published, &mut ledger, tell);
         }
         for stage in [ended, publish.ended] {
             if let Err(error) = outcome(stage).await {
                 ending = Some(Ending::Failed(error));
             }
         }
-        (ending.unwrap_or(Ending::Done), ledger, sent)
+        Asked { ending: ending.unwrap_or(Ending::Done), ledger }
     }
 
     async fn ask_all(&mut self, stop: impl Future<Output = Signal>) {
         let mut stop = pin!(stop);
+        let stop_at = self.settings.stop_at;
+        let mut signalled = false;
         let mut grace = None;
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let next = self.next();
-            if self.asking.is_empty() && matches!(next, Next::Never) {
+            if next == Next::Never && self.asking.is_empty() && self.unacknowledged == 0 {
                 return;
             }
+            let due = if let Next::At(due) = next { Some(due) } else { None };
             tokio::select! {
                 biased;
-                signal = &mut stop, if grace.is_none() => {
+                signal = &mut stop, if !signalled => {
+                    signalled = true;
                     grace = Some(Instant::now() + GRACE);
                     self.end(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
                 }
-                Some(answered) = self.asking.join_next() => match answered {
-                    Ok((question, reply)) => {
-                        self.pace.observe(&reply.allowance);
-                        self.take(question, reply.answer).await;
-                    }
-                    Err(panic) => self.fail(Error::storage("ask", "the provider", &panic)),
-                },
-                entries = self.journal.acknowledged.recv(), if self.is_running() => match entries {
-                    Some(entries) => acknowledge(entries, &mut self.ledger, self.tell),
-                    None => self.end(Ending::Done, "the journal cannot be written".into()),
-                },
-                published = self.publish.published.recv(), if self.is_running() => match published {
-                    Some(published) => (self.tell)(Event::Published(published)),
-                    None => self.end(Ending::Done, "the archive cannot be written".into()),
-                },
+                () = until(stop_at), if self.is_running() => {
+                    grace = Some(Instant::now() + GRACE);
+                    self.end(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
+                }
+                Some(answered) = self.asking.join_next() => self.take(answered).await,
+                entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.acknowledged(entry),
+                published = self.publish.published.recv(), if self.is_running() => self.published(published),
                 () = self.pace.permit(), if next == Next::Now => self.ask(),
-                () = until(next), if matches!(next, Next::At(_)) => {}
-                () = time::sleep_until(grace.unwrap_or(self.started)), if grace.is_some() => {
+                () = until(due), if due.is_some() => {}
+                () = until(grace), if grace.is_some() => {
+                    grace = None;
                     self.asking.abort_all();
-                    while self.asking.join_next().await.is_some() {}
                 }
                 _ = tick.tick() => self.tell_progress(),
             }
@@ -221,9 +243,10 @@ impl<'a> Coordinator<'a> {
         self.ending.is_none()
     }
 
-    /// What to do about sending; [`Next::Never`] also while there is no room for a request in flight.
+    /// What to do about sending; [`Next::Never`] also while there is no room. An answer that the journal
+    /// does not hold yet takes as much room as a request in flight: a crash would cost either.
     fn next(&self) -> Next {
-        if !self.is_running() || self.asking.len() >= usize::from(self.settings.concurrency) {
+        if !self.is_running() || self.asking.len() + self.unacknowledged >= usize::from(self.settings.concurrency) {
             return Next::Never;
         }
         let next = self.queue.next(Instant::now());
@@ -238,70 +261,107 @@ impl<'a> Coordinator<'a> {
     fn ask(&mut self) {
         let Some(question) = self.queue.pop(Instant::now()) else { return };
         let (client, tasks) = (self.client.clone(), self.plan.tasks.clone());
-        self.sent += 1;
+        self.ledger.asked(question.task);
         (self.tell)(Event::Requested { kind: question.kind() });
         self.asking.spawn(async move { (question, client.ask(tasks.id(question.task)).await) });
     }
 
-    async fn take(&mut self, question: Question, answer: Answer) {
-        let fetched_at = now();
+    async fn take(&mut self, answered: Result<(Question, Reply), JoinError>) {
+        match answered {
+            Ok((question, reply)) => {
+                self.pace.observe(&reply.allowance);
+                if self.settle(question, reply.answer).await == Settled::Yes {
+                    self.end_of_question(question);
+                }
+            }
+            // After the grace period; the ledger knows that it was asked.
+            Err(aborted) if aborted.is_cancelled() => {}
+            Err(panic) => self.fail(Error::Internal(format!("a request failed: {panic}"))),
+        }
+    }
+
+    async fn settle(&mut self, question: Question, answer: Answer) -> Settled {
         let task = question.task;
-        let task_id = self.id(task);
-        let silent = matches!(answer, Answer::Silent { .. } | Answer::Untrusted { .. });
-        self.answers += u64::from(!silent);
         match answer {
-            Answer::Final { status, data, sent } => {
-                self.found().await;
-                let status = status.as_str().to_owned();
-                self.keep(task, Record::Task { task_id, status, fetched_at, data, sent }).await;
+            Answer::RateLimited { silence } => {
+                self.answered();
+                self.pace.silence(silence);
+                (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
+                self.queue.retry(question, Instant::now());
+                return Settled::NotYet;
             }
-            Answer::Unfinished { status, created_at } => {
-                self.found().await;
-                let detail =
-                    status.as_ref().map_or("it has no status".into(), |status| format!("its status is {status}"));
-                self.ledger.note(task, MissingReason::Unfinished, detail);
-                (self.tell)(Event::Unfinished { task_id, status });
-                self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
+            Answer::Transient { reason } => {
+                self.answers += 1;
+                return self.retry_or_give_up(question, reason);
             }
-            Answer::NotFound { message } => self.not_found(task, fetched_at, message).await,
+            Answer::Silent { reason } => {
+                let settled = self.retry_or_give_up(question, reason.clone());
+                // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
+                if settled == Settled::Yes && self.answers == 0 {
+                    self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
+                }
+                return settled;
+            }
+            Answer::Untrusted { reason } => {
+                self.ledger.gave_up(task, reason.clone());
+                self.unreachable(&reason, "if the certificate is your own, name its authority in SSL_CERT_FILE");
+            }
             Answer::KeyRefused { reason } => {
-                self.ledger.gave_up(task, MissingReason::Error, reason.clone());
+                self.answered();
+                self.ledger.gave_up(task, reason.clone());
                 self.end(
                     Ending::KeyRefused,
                     format!("the provider refused the key ({reason}); nothing further is sent"),
                 );
             }
-            Answer::RateLimited { silence } => {
-                self.pace.silence(silence);
-                (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
-                self.queue.retry(question, Instant::now());
-                return;
+            Answer::Rejected { reason } => {
+                self.answered();
+                self.ledger.gave_up(task, reason);
             }
-            Answer::Transient { reason } => {
-                if self.retry_or_give_up(question, &task_id, reason) {
-                    return;
-                }
-            }
-            Answer::Silent { reason } => {
-                if self.retry_or_give_up(question, &task_id, reason.clone()) {
-                    return;
-                }
-                // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
-                if self.answers == 0 {
-                    self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
-                }
-            }
-            Answer::Untrusted { reason } => {
-                self.ledger.gave_up(task, MissingReason::Error, reason.clone());
-                self.unreachable(&reason, "if the certificate is your own, name its authority in SSL_CERT_FILE");
-            }
-            Answer::Rejected { reason } => self.ledger.gave_up(task, MissingReason::Error, reason),
-            Answer::Unreadable { reason, body } => {
-                self.ledger.gave_up(task, MissingReason::Unreadable, reason);
-                self.write(task, Record::Unreadable { task_id, body }).await;
+            Answer::Final { .. } | Answer::Unfinished { .. } | Answer::NotFound { .. } | Answer::Unreadable { .. } => {
+                self.answered();
+                self.keep(task, answer).await;
             }
         }
-        self.end_of_question(question);
+        Settled::Yes
+    }
+
+    /// Takes an answer that says something about the task.
+    async fn keep(&mut self, task: TaskIndex, answer: Answer) {
+        let fetched_at = now();
+        let task_id = self.plan.tasks.id(task).to_string();
+        match answer {
+            Answer::Final { status, data, sent } => {
+                self.found().await;
+                self.journal(task, Some(status), Record::Task { task_id, status, fetched_at, data, sent }).await;
+            }
+            Answer::Unfinished { status, created_at } => {
+                self.found().await;
+                self.ledger.unfinished(task, status.clone());
+                (self.tell)(Event::Unfinished { task_id, status });
+                self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
+            }
+            Answer::NotFound { message } => match &mut self.discovery {
+                Discovery::Found => self.not_found(task, fetched_at, message).await,
+                Discovery::NoneYet(waiting) => {
+                    waiting.push((task, fetched_at, message));
+                    if waiting.len() == SUSPICIOUS {
+                        (self.tell)(Event::NoneFound { answers: SUSPICIOUS as u64 });
+                    }
+                }
+            },
+            Answer::Unreadable { reason, body } => {
+                self.ledger.unreadable(task, reason);
+                self.journal(task, None, Record::Unreadable { task_id, body }).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// The provider is there, and says something.
+    fn answered(&mut self) {
+        self.answers += 1;
+        self.given_up_in_a_row = 0;
     }
 
     fn end_of_question(&mut self, question: Question) {
@@ -314,18 +374,28 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Whether the question is sent again.
-    fn retry_or_give_up(&mut self, question: Question, task_id: &str, reason: String) -> bool {
+    fn retry_or_give_up(&mut self, question: Question, reason: String) -> Settled {
         let failures = question.failures + 1;
         let Some(wait) = self.backoff.wait(failures) else {
-            self.ledger.gave_up(question.task, MissingReason::Error, format!("{reason} ({failures} requests)"));
-            return false;
+            self.ledger.gave_up(question.task, format!("{reason} ({failures} requests)"));
+            self.given_up_in_a_row += 1;
+            if self.given_up_in_a_row == DOWN {
+                self.provider_is_down(&reason);
+            }
+            return Settled::Yes;
         };
-        let detail = format!("the run ended before it was asked again; {reason}");
-        self.ledger.note(question.task, MissingReason::Error, detail);
-        (self.tell)(Event::Retrying { task_id: task_id.to_owned(), reason, wait_seconds: wait.as_secs_f64() });
+        self.ledger.failed(question.task, format!("{reason} ({failures} requests; the run ended before the next)"));
+        let task_id = self.plan.tasks.id(question.task).to_string();
+        (self.tell)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
         self.queue.retry(Question { failures, ..question }, Instant::now() + wait);
-        true
+        Settled::NotYet
+    }
+
+    fn provider_is_down(&mut self, reason: &str) {
+        let host = self.client.host();
+        self.fail(Error::Unreachable(format!(
+            "{host} has failed {DOWN} tasks in a row, the last with: {reason}; what was fetched is kept, run again when it is back"
+        )));
     }
 
     /// Says that there is no provider to ask, and what to do.
@@ -335,59 +405,66 @@ impl<'a> Coordinator<'a> {
     }
 
     async fn not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
-        match &mut self.discovery {
-            Discovery::Found => {
-                let task_id = self.id(task);
-                self.keep(task, Record::NotFound { task_id, fetched_at, message }).await;
-            }
-            Discovery::NoneYet(waiting) => {
-                waiting.push((task, fetched_at, message));
-                if waiting.len() == SUSPICIOUS {
-                    (self.tell)(Event::NoneFound { answers: SUSPICIOUS as u64 });
-                }
-            }
-        }
+        let task_id = self.plan.tasks.id(task).to_string();
+        self.journal(task, Some(FinalStatus::NotFound), Record::NotFound { task_id, fetched_at, message }).await;
     }
 
     /// A task was found: the key is this account's, and the 404s so far are answers.
     async fn found(&mut self) {
         let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
         for (task, fetched_at, message) in waiting {
-            let task_id = self.id(task);
-            self.keep(task, Record::NotFound { task_id, fetched_at, message }).await;
+            self.not_found(task, fetched_at, message).await;
         }
     }
 
     fn settle_unfound(&mut self) {
-        if let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) {
-            if !waiting.is_empty() {
-                (self.tell)(Event::NoneFound { answers: waiting.len() as u64 });
+        let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
+        if !waiting.is_empty() {
+            (self.tell)(Event::NoneFound { answers: waiting.len() as u64 });
+        }
+        for (task, ..) in waiting {
+            self.ledger.gave_up(task, "not found, like every task of the run: is the key another account's?".into());
+        }
+    }
+
+    /// Hands a record to the journal; what it holds counts once that has acknowledged it.
+    async fn journal(&mut self, task: TaskIndex, status: Option<FinalStatus>, record: Record) {
+        // It fails only after the stage has ended, whose own error is reported then.
+        if self.journal.records.send(Entry { task, status, record }).await.is_ok() {
+            self.unacknowledged += 1;
+        }
+    }
+
+    fn acknowledged(&mut self, entry: Option<Acknowledged>) {
+        match entry {
+            Some(entry) => {
+                self.unacknowledged -= 1;
+                note_acknowledged(entry, self.plan, &mut self.ledger, self.tell);
             }
-            for (task, ..) in waiting {
-                let detail = "not found, like every task of the run: is the key another account's?";
-                self.ledger.gave_up(task, MissingReason::Error, detail.into());
+            None => {
+                self.unacknowledged = 0;
+                self.end(Ending::Done, "the journal cannot be written: no further requests".into());
             }
         }
     }
 
-    /// Hands a final answer to the journal; the task counts as answered once that has acknowledged it.
-    async fn keep(&mut self, task: TaskIndex, record: Record) {
-        let detail = "answered, and kept in the journal: the next run archives it without asking";
-        self.ledger.note(task, MissingReason::Interrupted, detail.into());
-        self.write(task, record).await;
-    }
-
-    async fn write(&mut self, task: TaskIndex, record: Record) {
-        // It fails only after the stage has ended, whose own error is reported then.
-        let _ = self.journal.records.send((task, record)).await;
+    fn published(&mut self, published: Option<Published>) {
+        match published {
+            Some(published) => note_published(published, &mut self.ledger, self.tell),
+            None => self.end(Ending::Done, "the archive cannot be written: no further requests".into()),
+        }
     }
 
     /// The wait between two polls of a task. With many unfinished tasks it stretches, so that polls
     /// never take more than half of the pace: the key is shared, and most of those tasks need minutes.
     fn poll_interval(&self) -> Duration {
         let unfinished = self.queue.polls() + 1;
-        let stretched = Duration::try_from_secs_f64(unfinished as f64 / (self.settings.rate.per_second() / 2.0));
+        let stretched = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
         self.settings.poll_interval.max(stretched.unwrap_or_default())
+    }
+
+    fn requests_per_second(&self) -> f64 {
+        Pace::requests_per_second(self.settings.rate, self.settings.reserve)
     }
 
     fn tell_progress(&mut self) {
@@ -398,7 +475,7 @@ impl<'a> Coordinator<'a> {
                 Next::At(due) => due.saturating_duration_since(Instant::now()).max(self.pace.silent_for()),
                 Next::Now | Next::Never => self.pace.silent_for(),
             },
-            pace: self.settings.rate.per_second(),
+            pace: self.requests_per_second(),
             answers: self.answers,
             elapsed: self.started.elapsed(),
             polling_left: self.polling_ends.map(|end| end.saturating_duration_since(Instant::now())),
@@ -423,31 +500,29 @@ impl<'a> Coordinator<'a> {
         let reason = error.to_string();
         self.end(Ending::Failed(error), reason);
     }
+}
 
-    fn id(&self, task: TaskIndex) -> String {
-        self.plan.tasks.id(task).to_string()
+fn note_acknowledged(entry: Acknowledged, plan: &Plan, ledger: &mut Ledger, tell: &mut (dyn FnMut(Event) + Send)) {
+    if let Some(status) = entry.status {
+        ledger.journalled(entry.task, entry.part);
+        tell(Event::Answered { task_id: plan.tasks.id(entry.task).to_string(), status });
     }
 }
 
-fn acknowledge(entries: Vec<Entry>, ledger: &mut Ledger, tell: &mut (dyn FnMut(Event) + Send)) {
-    for (task, record) in entries {
-        let (task_id, status) = match record {
-            Record::Task { task_id, status, .. } => (task_id, status),
-            Record::NotFound { task_id, .. } => (task_id, FinalStatus::NotFound.as_str().to_owned()),
-            Record::Segment { .. } | Record::Unreadable { .. } => continue,
-        };
-        ledger.answered(task);
-        tell(Event::Answered { task_id, status });
-    }
+fn note_published(published: Published, ledger: &mut Ledger, tell: &mut (dyn FnMut(Event) + Send)) {
+    ledger.published(published.part);
+    tell(Event::Published(published));
 }
 
 async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
-    stage.await.unwrap_or_else(|panic| Err(Error::storage("run", "a stage of the run", &panic)))
+    stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run failed: {panic}"))))
 }
 
-async fn until(next: Next) {
-    if let Next::At(due) = next {
-        time::sleep_until(due).await;
+/// Waits for a moment; for one that never comes it waits for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

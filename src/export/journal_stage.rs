@@ -6,21 +6,37 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     error::Result,
     journal::{ClosedSegment, JournalWriter, Record},
+    status::FinalStatus,
     task::TaskIndex,
 };
 
-/// Records that may wait for a sync. More would only be more to ask again after a crash.
-const WAITING: usize = 256;
+/// Records that may wait for a sync; the coordinator never lets it come to that.
+const MOST_WAITING: usize = 256;
 
-/// A record on its way, and the task it is about.
-pub(super) type Entry = (TaskIndex, Record);
+/// A record on its way to the journal.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) task: TaskIndex,
+    /// The final status, if the record is a final answer.
+    pub(super) status: Option<FinalStatus>,
+    pub(super) record: Record,
+}
+
+/// A record that is on stable storage.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledged {
+    pub(super) task: TaskIndex,
+    pub(super) status: Option<FinalStatus>,
+    /// The part that its segment becomes.
+    pub(super) part: u32,
+}
 
 /// The coordinator's end of the stage.
 pub(super) struct JournalStage {
     /// Takes records; closed by dropping it.
     pub(super) records: mpsc::Sender<Entry>,
-    /// Gives them back once they are on stable storage; ends when the stage does.
-    pub(super) acknowledged: mpsc::UnboundedReceiver<Vec<Entry>>,
+    /// Acknowledges them; ends when the stage does.
+    pub(super) acknowledged: mpsc::UnboundedReceiver<Acknowledged>,
     /// What ended it.
     pub(super) ended: JoinHandle<Result<()>>,
 }
@@ -28,15 +44,17 @@ pub(super) struct JournalStage {
 impl JournalStage {
     /// Starts the stage; full segments, and the last one, go to `segments`.
     pub(super) fn start(mut writer: JournalWriter, segments: mpsc::Sender<ClosedSegment>) -> Self {
-        let (records, mut incoming) = mpsc::channel::<Entry>(WAITING);
+        let (records, mut incoming) = mpsc::channel::<Entry>(MOST_WAITING);
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
         let ended = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::new();
-            while incoming.blocking_recv_many(&mut batch, WAITING) > 0 {
-                let full = writer.append(batch.iter().map(|(_, record)| record))?;
-                // Whoever no longer listens has ended the run; the segments are there for the next one.
-                let _ = acknowledge.send(std::mem::take(&mut batch));
-                if let Some(segment) = full {
+            while incoming.blocking_recv_many(&mut batch, MOST_WAITING) > 0 {
+                let appended = writer.append(batch.iter().map(|entry| &entry.record))?;
+                for Entry { task, status, .. } in batch.drain(..) {
+                    // Whoever no longer listens has ended the run; the segments are there for the next one.
+                    let _ = acknowledge.send(Acknowledged { task, status, part: appended.part });
+                }
+                if let Some(segment) = appended.full {
                     let _ = segments.blocking_send(segment);
                 }
             }

@@ -1,4 +1,4 @@
-//! What became of each task of a run: a byte a task, and words only for those that went wrong.
+//! What became of each task of a run: a few bytes a task, and words only for those that went wrong.
 
 use std::collections::HashMap;
 
@@ -7,34 +7,80 @@ use crate::{event::MissingReason, task::TaskIndex};
 /// The standing of every task of the list.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    answered: Vec<bool>,
-    notes: HashMap<TaskIndex, (MissingReason, String)>,
+    standings: Vec<Standing>,
+    notes: HashMap<TaskIndex, Note>,
+    /// The journal's segments up to this part are in the archive.
+    published: u32,
     settled: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    NotAsked,
+    Asked,
+    /// The journal's segment of that part holds the final answer.
+    Journalled(u32),
+}
+
+/// What is known of a task that has no final answer.
+#[derive(Clone, Debug)]
+enum Note {
+    /// Its status when it was last asked.
+    Unfinished(Option<String>),
+    Failed(String),
+    Unreadable(String),
+}
+
+/// What is said of a task that is not archived: the `reason` and `detail` of `-unfinished.csv`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) task: TaskIndex,
+    pub(crate) reason: MissingReason,
+    pub(crate) detail: String,
 }
 
 impl Ledger {
     pub(super) fn new(tasks: usize) -> Self {
-        Self { answered: vec![false; tasks], notes: HashMap::new(), settled: 0 }
+        Self { standings: vec![Standing::NotAsked; tasks], notes: HashMap::new(), published: 0, settled: 0 }
     }
 
-    /// The journal holds the task's final answer.
-    pub(super) fn answered(&mut self, task: TaskIndex) {
-        if let Some(slot) = self.answered.get_mut(task.get()) {
-            *slot = true;
-        }
+    /// A question about the task is on its way.
+    pub(super) fn asked(&mut self, task: TaskIndex) {
+        self.set(task, Standing::Asked);
+    }
+
+    /// The journal holds the task's final answer, in the segment of that part.
+    pub(super) fn journalled(&mut self, task: TaskIndex, part: u32) {
+        self.set(task, Standing::Journalled(part));
         self.notes.remove(&task);
         self.settled += 1;
     }
 
-    /// Nothing more will be asked about the task in this run.
-    pub(super) fn gave_up(&mut self, task: TaskIndex, reason: MissingReason, detail: String) {
-        self.note(task, reason, detail);
+    /// That part is in the archive, and with it all before it.
+    pub(super) fn published(&mut self, part: u32) {
+        self.published = self.published.max(part);
+    }
+
+    /// The task was not finished when it was asked.
+    pub(super) fn unfinished(&mut self, task: TaskIndex, status: Option<String>) {
+        self.notes.insert(task, Note::Unfinished(status));
+    }
+
+    /// A request for the task failed; it may be sent again.
+    pub(super) fn failed(&mut self, task: TaskIndex, reason: String) {
+        self.notes.insert(task, Note::Failed(reason));
+    }
+
+    /// Nothing more will be asked about the task, whose requests failed.
+    pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
+        self.failed(task, reason);
         self.settled += 1;
     }
 
-    /// Why the task would be missing if the run ended now.
-    pub(super) fn note(&mut self, task: TaskIndex, reason: MissingReason, detail: String) {
-        self.notes.insert(task, (reason, detail));
+    /// What came for the task is no task.
+    pub(super) fn unreadable(&mut self, task: TaskIndex, reason: String) {
+        self.notes.insert(task, Note::Unreadable(reason));
+        self.settled += 1;
     }
 
     /// Tasks that need no further request.
@@ -42,12 +88,75 @@ impl Ledger {
         self.settled
     }
 
-    /// Those of `selected` that have no final answer, each with what is known of why.
+    /// Those of `selected` that are not archived; `cut_short` is said of those that the run's end came
+    /// before.
     pub(crate) fn missing<'a>(
         &'a self,
         selected: &'a [TaskIndex],
-    ) -> impl Iterator<Item = (TaskIndex, Option<&'a (MissingReason, String)>)> {
-        let open = selected.iter().filter(|task| !self.answered.get(task.get()).copied().unwrap_or(false));
-        open.map(|task| (*task, self.notes.get(task)))
+        cut_short: &'a (MissingReason, &'static str),
+    ) -> impl Iterator<Item = Missing> + 'a {
+        selected.iter().filter_map(move |task| {
+            let (reason, detail) = self.why_missing(*task, cut_short)?;
+            Some(Missing { task: *task, reason, detail })
+        })
+    }
+
+    fn why_missing(
+        &self,
+        task: TaskIndex,
+        cut_short: &(MissingReason, &'static str),
+    ) -> Option<(MissingReason, String)> {
+        let (reason, because) = cut_short;
+        match (self.standings.get(task.get()).copied().unwrap_or(Standing::NotAsked), self.notes.get(&task)) {
+            (Standing::Journalled(part), _) if part <= self.published => None,
+            (Standing::Journalled(_), _) => {
+                let words = "answered, and kept in the journal: the next run archives it without asking";
+                Some((MissingReason::Interrupted, words.into()))
+            }
+            (_, Some(Note::Unfinished(Some(status)))) => {
+                Some((MissingReason::Unfinished, format!("its status is {status}")))
+            }
+            (_, Some(Note::Unfinished(None))) => Some((MissingReason::Unfinished, "it has no status".into())),
+            (_, Some(Note::Failed(reason))) => Some((MissingReason::Error, reason.clone())),
+            (_, Some(Note::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
+            (Standing::NotAsked, None) => Some((*reason, format!("not asked: {because}"))),
+            (Standing::Asked, None) => Some((*reason, format!("asked, and not answered in time: {because}"))),
+        }
+    }
+
+    fn set(&mut self, task: TaskIndex, standing: Standing) {
+        if let Some(slot) = self.standings.get_mut(task.get()) {
+            *slot = standing;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::MissingReason::{Error, Interrupted, Unfinished},
+        task::{TaskId, TaskList},
+    };
+
+    #[test]
+    fn only_what_is_published_is_archived() {
+        let mut list = TaskList::default();
+        for id in ["published", "journalled", "unfinished", "failed", "asked", "not asked"] {
+            list.insert(TaskId::parse(id).unwrap());
+        }
+        let tasks: Vec<TaskIndex> = list.indices().collect();
+        let mut ledger = Ledger::new(list.len());
+        ledger.journalled(tasks[0], 1);
+        ledger.journalled(tasks[1], 2);
+        ledger.published(1);
+        ledger.unfinished(tasks[2], Some("running".into()));
+        ledger.gave_up(tasks[3], "HTTP 502".into());
+        ledger.asked(tasks[4]);
+        let cut_short = (MissingReason::Interrupted, "SIGINT came first");
+        let missing: Vec<_> =
+            ledger.missing(&tasks, &cut_short).map(|missing| (missing.task.get(), missing.reason)).collect();
+        assert_eq!(missing, [(1, Interrupted), (2, Unfinished), (3, Error), (4, Interrupted), (5, Interrupted)]);
+        assert_eq!(ledger.settled(), 3);
     }
 }

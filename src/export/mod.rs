@@ -14,16 +14,19 @@
 mod coordinator;
 mod forecast;
 mod journal_stage;
+mod known;
 mod ledger;
 mod plan;
 mod publish;
 mod queue;
+mod raw;
 
 pub use coordinator::Signal;
-pub(crate) use coordinator::{Coordinator, Ending, Settings};
-pub(crate) use ledger::Ledger;
+pub(crate) use coordinator::{Asked, Coordinator, Ending, Settings};
+pub(crate) use known::Known;
+pub(crate) use ledger::{Ledger, Missing};
 pub(crate) use plan::Plan;
-pub(crate) use publish::recover;
+pub(crate) use publish::{recover, write_views};
 
 use crate::event::Event;
 

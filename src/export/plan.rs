@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::Known;
 use crate::{
-    event::Planned,
+    event::InputCounts,
     input::Input,
     task::{TaskIndex, TaskList},
 };
@@ -16,15 +17,14 @@ pub(crate) struct Plan {
     /// Those to ask for, in the input's order.
     pub(crate) selected: Vec<TaskIndex>,
     /// What became of the input's rows.
-    pub(crate) counts: Planned,
+    pub(crate) counts: InputCounts,
 }
 
 impl Plan {
-    /// `archived` tells for each place of the input's list whether the archive has that task.
-    pub(crate) fn new(input: Input, archived: &[bool]) -> Self {
-        let is_archived = |index: &TaskIndex| archived.get(index.get()).copied().unwrap_or(false);
-        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !is_archived(index)).collect();
-        let counts = Planned {
+    /// Leaves out what is known already.
+    pub(crate) fn new(input: Input, known: &Known) -> Self {
+        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !known.has(index.get())).collect();
+        let counts = InputCounts {
             rows: input.rows,
             invalid: input.invalid,
             duplicates: input.duplicates,
@@ -47,7 +47,8 @@ mod tests {
         for id in ["a", "b", "c"] {
             tasks.insert(TaskId::parse(id).unwrap());
         }
-        let plan = Plan::new(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &[false, true, false]);
+        let known = Known::nothing(&tasks).with(&tasks, "b");
+        let plan = Plan::new(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &known);
         let ids: Vec<&str> = plan.selected.iter().map(|index| plan.tasks.id(*index).as_str()).collect();
         assert_eq!(ids, ["a", "c"]);
         let counts = plan.counts;

@@ -4,21 +4,21 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use serde::Serialize;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::Tell;
+use super::{Tell, raw::RawBodies};
 use crate::{
-    archive::{self, Archive, FileSink, PartName, RunFile, Store},
+    archive::{FileSink, HeldArchive, PartName, RunFile, VIEWS},
     error::{Error, Result},
     event::{Event, Published},
     journal::{self, ClosedSegment, Record, Segment},
     run_id::RunId,
-    tables::{self, CLIPS, LYRICS, PartEncoder, Rows, Stamp, TASKS, Table, TableFormat},
+    status::FinalStatus,
+    tables::{self, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, Rows, Stamp, TASKS, Table, TaskRow},
 };
 
 /// Full segments that may wait for their publication before the journal, and with it the run, waits too.
-const WAITING: usize = 2;
+const MOST_WAITING: usize = 2;
 
 /// The coordinator's end of the stage.
 pub(super) struct PublishStage {
@@ -30,12 +30,12 @@ pub(super) struct PublishStage {
 
 impl PublishStage {
     /// Starts the stage, and gives the sender that it takes closed segments from until it is dropped.
-    pub(super) fn start(archive: Arc<Archive>) -> (mpsc::Sender<ClosedSegment>, Self) {
-        let (segments, mut incoming) = mpsc::channel(WAITING);
+    pub(super) fn start(held: Arc<HeldArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
+        let (segments, mut incoming) = mpsc::channel(MOST_WAITING);
         let (tell, published) = mpsc::unbounded_channel();
         let ended = tokio::spawn(async move {
             while let Some(segment) = incoming.recv().await {
-                let _ = tell.send(publish(&archive, segment).await?.published);
+                let _ = tell.send(publish(&held, segment).await?.published);
             }
             Ok(())
         });
@@ -43,14 +43,29 @@ impl PublishStage {
     }
 }
 
-/// Publishes what earlier runs left in the journal. The archive must be held.
-pub(crate) async fn recover(archive: &Archive, tell: Tell<'_>) -> Result<()> {
-    for segment in journal::segments(&archive.journal_folder())? {
-        let Publication { run_id, published, damaged } = publish(archive, segment).await?;
-        let tasks = published.rows.get(TASKS.name).copied().unwrap_or(0);
-        tell(Event::Recovered { run_id, tasks, damaged });
+/// Publishes what earlier runs left in the journal.
+pub(crate) async fn recover(held: &Arc<HeldArchive>, tell: Tell<'_>) -> Result<()> {
+    for segment in journal::segments(&held.archive.journal_folder())? {
+        let Publication { run_id, published, damaged } = publish(held, segment).await?;
+        tell(Event::Recovered { run_id, tasks: published.rows.tasks, damaged });
     }
     Ok(())
+}
+
+/// Writes the DuckDB views anew, if what they should say has changed.
+pub(crate) async fn write_views(held: &HeldArchive) -> Result<()> {
+    let archive = &held.archive;
+    let mut with_parts = Vec::new();
+    for table in tables::TABLES {
+        if !archive.parts(table).await?.is_empty() {
+            with_parts.push(table);
+        }
+    }
+    let sql = tables::views_sql(archive.format, |table| with_parts.contains(&table));
+    match archive.store.get(VIEWS).await? {
+        Some(written) if written == sql => Ok(()),
+        _ => held.put(VIEWS, sql).await,
+    }
 }
 
 struct Publication {
@@ -60,26 +75,28 @@ struct Publication {
 }
 
 /// Raw bodies first, then lyrics, clips and tasks, then the manifest; the segment goes when all stand.
-async fn publish(archive: &Archive, closed: ClosedSegment) -> Result<Publication> {
+async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> Result<Publication> {
     let segment = Segment::open(&closed)?;
     let run_id = segment.run_id.clone();
-    let store = &archive.store;
-    let encoder = SegmentEncoder::new(store, archive.format, &run_id, segment.part);
-    let encoded = tokio::task::spawn_blocking(move || encoder.encode(segment)).await;
-    let encoded = encoded.map_err(|panic| Error::storage("publish", store.display(""), &panic))??;
+    let encoding = {
+        let held = held.clone();
+        tokio::task::spawn_blocking(move || SegmentEncoder::new(&held, &segment).encode(segment))
+    };
+    let encoded = encoding.await.map_err(|panic| Error::Internal(format!("encoding a part failed: {panic}")))??;
 
-    if !encoded.raw.is_empty() {
-        archive::add_lines(store, &RunFile::Raw.path(&run_id), &encoded.raw).await?;
+    if let Some(raw) = encoded.raw {
+        raw.publish().await?;
     }
     let mut files = Vec::new();
     for part in encoded.parts {
         files.push(part.publish().await?);
     }
     if !files.is_empty() {
-        archive::add_to_manifest(store, &run_id, &files).await?;
+        held.add_to_manifest(&RunFile::Manifest.path(&run_id), &files).await?;
+        write_views(held).await?;
     }
     if encoded.damaged > 0 {
-        set_aside(&closed.0, &archive.damaged_folder())?;
+        set_aside(&closed.0, &held.archive.damaged_folder())?;
     } else {
         closed.remove()?;
     }
@@ -93,33 +110,34 @@ fn set_aside(segment: &Path, folder: &Path) -> Result<()> {
     moved.map_err(|error| Error::io("move", segment, &error))
 }
 
-/// A segment's parts, written and not yet in place, in the order in which they are to be.
+/// What a segment becomes, written and not yet in place, its parts in the order in which they are to be.
 struct Encoded {
+    raw: Option<FileSink>,
     parts: Vec<FileSink>,
-    raw: Vec<String>,
     published: Published,
     damaged: u64,
 }
 
+/// Writes a segment's records into parts. Blocks, so it runs on a thread for that.
 struct SegmentEncoder {
     run_id: RunId,
-    tasks: Part<tables::TaskRow>,
-    clips: Part<tables::ClipRow>,
-    lyrics: Part<tables::LyricsRow>,
-    raw: Vec<String>,
+    tasks: Part<TaskRow>,
+    clips: Part<ClipRow>,
+    lyrics: Part<LyricsRow>,
+    raw: RawBodies,
     published: Published,
 }
 
 impl SegmentEncoder {
-    fn new(store: &Store, format: TableFormat, run_id: &RunId, part: u32) -> Self {
-        let name = PartName { run_id, part, format };
+    fn new(held: &Arc<HeldArchive>, segment: &Segment) -> Self {
+        let name = PartName { run_id: &segment.run_id, part: segment.part, format: held.archive.format };
         Self {
-            run_id: run_id.clone(),
-            tasks: Part::new(&TASKS, store, &name),
-            clips: Part::new(&CLIPS, store, &name),
-            lyrics: Part::new(&LYRICS, store, &name),
-            raw: Vec::new(),
-            published: Published::default(),
+            run_id: segment.run_id.clone(),
+            tasks: Part::new(&TASKS, held, &name),
+            clips: Part::new(&CLIPS, held, &name),
+            lyrics: Part::new(&LYRICS, held, &name),
+            raw: RawBodies::new(held, &segment.run_id),
+            published: Published { part: segment.part, ..Published::default() },
         }
     }
 
@@ -128,35 +146,29 @@ impl SegmentEncoder {
             self.add(record)?;
         }
         let Self { tasks, clips, lyrics, raw, mut published, .. } = self;
-        let mut parts = Vec::new();
-        for (table, finished) in
-            [(LYRICS.name, lyrics.finish()?), (CLIPS.name, clips.finish()?), (TASKS.name, tasks.finish()?)]
-        {
-            if let Some((sink, rows)) = finished {
-                published.rows.insert(table, rows);
-                parts.push(sink);
-            }
-        }
-        Ok(Encoded { parts, raw, published, damaged: segment.damaged })
+        let (lyrics, clips, tasks) = (lyrics.finish()?, clips.finish()?, tasks.finish()?);
+        let rows = |part: &Option<(FileSink, u64)>| part.as_ref().map_or(0, |(_, rows)| *rows);
+        (published.rows.lyrics, published.rows.clips, published.rows.tasks) =
+            (rows(&lyrics), rows(&clips), rows(&tasks));
+        let parts = [lyrics, clips, tasks].into_iter().flatten().map(|(sink, _)| sink).collect();
+        Ok(Encoded { raw: raw.finish(), parts, published, damaged: segment.damaged })
     }
 
     fn add(&mut self, record: Record) -> Result<()> {
         let run_id = self.run_id.clone();
         match record {
             Record::Segment { .. } => Ok(()),
-            Record::Task { task_id, fetched_at, data, sent, .. } => {
+            Record::Task { task_id, status, fetched_at, data, sent } => {
                 if let Some(body) = &sent {
-                    self.raw.push(raw_line(&task_id, "lone surrogates", body));
+                    self.raw.add(&task_id, "lone surrogates", body)?;
                 }
-                self.push(&tables::flatten(&Stamp { task_id, fetched_at, run_id }, &data))
+                self.push(&tables::flatten(&Stamp { task_id, status, fetched_at, run_id }, &data))
             }
             Record::NotFound { task_id, fetched_at, message } => {
-                self.push(&tables::not_found(&Stamp { task_id, fetched_at, run_id }, message))
+                let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at, run_id };
+                self.push(&tables::not_found(&stamp, message))
             }
-            Record::Unreadable { task_id, body } => {
-                self.raw.push(raw_line(&task_id, "unreadable", &body));
-                Ok(())
-            }
+            Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
         }
     }
 
@@ -171,52 +183,42 @@ impl SegmentEncoder {
 
     fn count(&mut self, rows: &Rows) {
         let task = &rows.task;
-        *self.published.by_status.entry(task.status.clone()).or_default() += 1;
+        *self.published.by_status.entry(task.status).or_default() += 1;
         if let Some(kind) = &task.r#type {
             *self.published.by_type.entry(kind.clone()).or_default() += 1;
         }
-        if task.status == "success" {
+        if task.status == FinalStatus::Success {
             self.published.credits_cost += task.credits_cost.unwrap_or(0.0);
         }
     }
 }
 
-fn raw_line(task_id: &str, reason: &str, body: &str) -> String {
-    #[derive(Serialize)]
-    struct Raw<'a> {
-        task_id: &'a str,
-        reason: &'a str,
-        body: &'a str,
-    }
-    serde_json::to_string(&Raw { task_id, reason, body }).expect("texts are JSON")
-}
-
 /// A part that begins with its first row: a table without rows gets none.
 struct Part<R: 'static> {
     table: &'static Table<R>,
-    format: TableFormat,
     path: String,
-    store: Store,
+    held: Arc<HeldArchive>,
     encoder: Option<PartEncoder<R, FileSink>>,
 }
 
 impl<R> Part<R> {
-    fn new(table: &'static Table<R>, store: &Store, name: &PartName<'_>) -> Self {
-        Self { table, format: name.format, path: name.path(table.name), store: store.clone(), encoder: None }
+    fn new(table: &'static Table<R>, held: &Arc<HeldArchive>, name: &PartName<'_>) -> Self {
+        Self { table, path: name.path(table.name), held: held.clone(), encoder: None }
     }
 
     fn push(&mut self, row: &R) -> Result<()> {
         let encoder = match &mut self.encoder {
             Some(encoder) => Ok(encoder),
-            None => PartEncoder::new(self.table, self.format, self.store.sink(&self.path))
+            None => PartEncoder::new(self.table, self.held.archive.format, self.held.sink(&self.path))
                 .map(|encoder| self.encoder.insert(encoder)),
         };
-        encoder.and_then(|encoder| encoder.push(row)).map_err(|error| self.store.failed("write", &self.path, &error))
+        let pushed = encoder.and_then(|encoder| encoder.push(row));
+        pushed.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 
     /// What was written, if anything: the sink, and how many rows.
     fn finish(self) -> Result<Option<(FileSink, u64)>> {
         let finished = self.encoder.map(PartEncoder::finish).transpose();
-        finished.map_err(|error| self.store.failed("write", &self.path, &error))
+        finished.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 }

@@ -61,11 +61,14 @@ impl Segment {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
                 Err(refused("a newer version of this program wrote it; use that one"))
             }
-            Line::Damaged => {
+            Line::Record(Record::Segment { run_id, part, .. }) if run_id == segment.run_id && part == segment.part => {
+                Ok(segment)
+            }
+            Line::Damaged | Line::Record(_) => {
                 segment.damaged += 1;
                 Ok(segment)
             }
-            Line::Record(_) | Line::End => Ok(segment),
+            Line::End => Ok(segment),
         }
     }
 
@@ -114,7 +117,7 @@ mod tests {
         let run_id = RunId::parse("20260101T000000000Z-abcdef").unwrap();
         let mut writer = JournalWriter::new(folder.path(), run_id, SegmentLimits::default());
         for n in 0..count {
-            assert_eq!(writer.append([&record(n)]).unwrap(), None);
+            assert_eq!(writer.append([&record(n)]).unwrap(), Appended { part: 1, full: None });
         }
         let segment = writer.close().unwrap();
         (folder, segment)
@@ -171,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
         let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), limits);
-        let closed: Vec<bool> = (0..5).map(|n| writer.append([&record(n)]).unwrap().is_some()).collect();
+        let closed: Vec<bool> = (0..5).map(|n| writer.append([&record(n)]).unwrap().full.is_some()).collect();
         assert_eq!(closed, [false, true, false, true, false]);
         writer.close().unwrap();
         let parts: Vec<u32> = segments(folder.path()).unwrap().iter().map(|s| Segment::open(s).unwrap().part).collect();

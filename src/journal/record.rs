@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::run_id::RunId;
+use crate::{run_id::RunId, status::FinalStatus};
 
 /// The version of the format. A segment of a newer one is refused, not guessed at.
 pub(crate) const VERSION: u32 = 1;
@@ -15,7 +15,7 @@ pub(crate) enum Record {
     /// The first record of every segment.
     Segment { version: u32, run_id: RunId, part: u32 },
     /// A task in a final state: its `data` object, and the body as sent where the two must differ.
-    Task { task_id: String, status: String, fetched_at: Timestamp, data: String, sent: Option<String> },
+    Task { task_id: String, status: FinalStatus, fetched_at: Timestamp, data: String, sent: Option<String> },
     /// The API knows no such task.
     NotFound { task_id: String, fetched_at: Timestamp, message: Option<String> },
     /// A body that is no task. It is kept, but the task is not archived.
@@ -55,7 +55,7 @@ mod tests {
         ) {
             let fetched_at: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
             for record in [
-                Record::Task { task_id: data.clone(), status: data.clone(), fetched_at, data: data.clone(), sent: message.clone() },
+                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone() },
                 Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone() },
                 Record::Unreadable { task_id: data.clone(), body: data.clone() },
             ] {

@@ -42,8 +42,18 @@ pub(crate) struct JournalWriter {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClosedSegment(pub(crate) PathBuf);
 
+/// Where records went.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Appended {
+    /// The part that their segment becomes.
+    pub(crate) part: u32,
+    /// The segment, closed, if it is full by now.
+    pub(crate) full: Option<ClosedSegment>,
+}
+
 #[derive(Debug)]
 struct OpenSegment {
+    part: u32,
     path: PathBuf,
     file: File,
     bytes: u64,
@@ -57,11 +67,8 @@ impl JournalWriter {
     }
 
     /// Appends the records. When this returns they are on stable storage; if it fails, none of them may
-    /// be taken as kept. A segment that is full by now is closed and handed back.
-    pub(crate) fn append<'a>(
-        &mut self,
-        records: impl IntoIterator<Item = &'a Record>,
-    ) -> Result<Option<ClosedSegment>> {
+    /// be taken as kept.
+    pub(crate) fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<Appended> {
         let segment = match &mut self.open {
             Some(segment) => segment,
             None => {
@@ -71,8 +78,9 @@ impl JournalWriter {
             }
         };
         segment.append(records)?;
-        let full = segment.records >= self.limits.records || segment.bytes >= self.limits.bytes;
-        Ok(if full { self.close() } else { None })
+        let part = segment.part;
+        let is_full = segment.records >= self.limits.records || segment.bytes >= self.limits.bytes;
+        Ok(Appended { part, full: if is_full { self.close() } else { None } })
     }
 
     /// Closes the open segment, if there is one.
@@ -86,7 +94,7 @@ impl OpenSegment {
         let path = folder.join(format!("{run_id}-{part:04}.journal"));
         let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part };
         let file = File::create_new(&path).map_err(|error| Error::io("create", &path, &error))?;
-        let mut segment = Self { path, file, bytes: 0, records: 0 };
+        let mut segment = Self { part, path, file, bytes: 0, records: 0 };
         segment.append([&header])?;
         segment.records = 0;
         sync_folder(folder)?;

@@ -1,5 +1,7 @@
 //! A bar on a terminal, with warnings above it.
 
+use std::io::Write;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
@@ -23,10 +25,15 @@ impl Bars {
     fn say(&mut self, event: &Event, line: String) {
         let tasks = &self.tasks;
         self.limit.say(event, line, |line| match tasks {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| write(&line)),
+            None => write(&line),
         });
     }
+}
+
+/// A terminal that has gone away must not end the run.
+fn write(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn bar(length: u64) -> ProgressBar {
@@ -38,7 +45,6 @@ impl Reporter for Bars {
     fn observe(&mut self, event: &Event) {
         match event {
             Event::Planned(planned) if planned.selected > 0 => self.tasks = Some(bar(planned.selected)),
-            Event::Answered { .. } => self.tasks.iter().for_each(|bar| bar.inc(1)),
             Event::Progress(progress) => {
                 let unfinished = if progress.unfinished > 0 {
                     format!(", {} unfinished", progress.unfinished)
@@ -46,6 +52,7 @@ impl Reporter for Bars {
                     String::new()
                 };
                 if let Some(bar) = &self.tasks {
+                    bar.set_position(progress.settled);
                     bar.set_message(format!("{unfinished}, {} left", duration(progress.seconds_left)));
                 }
             }

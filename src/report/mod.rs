@@ -12,12 +12,12 @@ use std::io::IsTerminal;
 
 use crate::event::Event;
 
-pub use summary::{ArchiveSummary, Assets, Input, Requests, RowCounts, RunSummary, Tasks};
-pub(crate) use words::{RunNotes, archive_table, run_table};
+pub use summary::{ArchiveSummary, Assets, Requests, RunSummary, Tasks};
+pub(crate) use words::{RunNotes, archive_table, plan_table, run_table};
 
 /// How progress is shown, on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Progress {
+pub enum ProgressStyle {
     /// Bars on a terminal, lines elsewhere.
     #[default]
     Auto,
@@ -49,13 +49,13 @@ pub trait Reporter: Send {
 
 /// The reporter that a user asked for.
 #[must_use]
-pub fn reporter(progress: Progress, verbosity: Verbosity) -> Box<dyn Reporter> {
+pub fn reporter(progress: ProgressStyle, verbosity: Verbosity) -> Box<dyn Reporter> {
     match progress {
-        Progress::Json => Box::new(ndjson::Ndjson),
-        Progress::Off => Box::new(lines::Lines::new(lines::Detail::Warnings)),
+        ProgressStyle::Json => Box::new(ndjson::Ndjson),
+        ProgressStyle::Off => Box::new(lines::Lines::new(lines::Detail::Warnings)),
         _ if verbosity == Verbosity::Quiet => Box::new(lines::Lines::new(lines::Detail::Warnings)),
         _ if verbosity == Verbosity::Verbose => Box::new(lines::Lines::new(lines::Detail::Everything)),
-        Progress::Auto if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
-        Progress::Auto | Progress::Plain => Box::new(lines::Lines::new(lines::Detail::Milestones)),
+        ProgressStyle::Auto if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
+        ProgressStyle::Auto | ProgressStyle::Plain => Box::new(lines::Lines::new(lines::Detail::Milestones)),
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::Recovered { run_id, tasks, damaged } => (
             Warning,
             format!(
-                "archived {tasks} tasks that run {run_id} had fetched; {damaged} records of its journal are damaged: \
+                "archived {tasks} tasks that run {run_id} had fetched; records of its journal are damaged ({damaged}): \
                  their tasks are asked again, and the journal is kept in .sunor/damaged"
             ),
         ),
@@ -49,7 +49,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
             format!("the provider's rate limit is reached (429): nothing is sent for {}", duration(*wait_seconds)),
         ),
         Event::NoneFound { answers } => {
-            (Warning, format!("none of the first {answers} tasks was found: is the key another account's?"))
+            (Warning, format!("none of {answers} tasks was found so far: is the key another account's?"))
         }
         Event::Stopping { reason } => (Warning, reason.clone()),
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    event::{Event, MissingReason, Published, RequestKind},
+    event::{Event, InputCounts, MissingReason, Published, RequestKind, RowCounts},
     run_id::RunId,
+    status::FinalStatus,
 };
 
 /// The types that every summary names, at zero if there were none.
@@ -31,7 +32,7 @@ pub struct RunSummary {
     /// Whether it first published what an earlier run had left in the journal.
     pub recovered: bool,
     /// What became of the input's rows.
-    pub input: Input,
+    pub input: InputCounts,
     /// What became of the tasks that were selected; their sum.
     pub tasks: Tasks,
     /// What was archived, by type.
@@ -44,23 +45,6 @@ pub struct RunSummary {
     pub credits_cost: f64,
     /// The API requests.
     pub requests: Requests,
-}
-
-/// What became of the input's data rows; `rows` is the sum of the others.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Input {
-    /// All of them, without blank lines.
-    pub rows: u64,
-    /// The ID is absent or bad.
-    pub invalid: u64,
-    /// The ID came before.
-    pub duplicates: u64,
-    /// Another shard takes it.
-    pub other_shards: u64,
-    /// It is in the archive.
-    pub already_archived: u64,
-    /// It is asked for.
-    pub selected: u64,
 }
 
 /// What became of tasks. The first four are archived.
@@ -80,19 +64,6 @@ pub struct Tasks {
     pub unreadable: u64,
     /// Its requests failed.
     pub errors: u64,
-}
-
-/// Rows by table.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowCounts {
-    /// One a task.
-    pub tasks: u64,
-    /// One a clip.
-    pub clips: u64,
-    /// One a lyrics.
-    pub lyrics: u64,
-    /// One an asset.
-    pub assets: u64,
 }
 
 /// What became of assets.
@@ -121,10 +92,10 @@ pub struct Requests {
     pub rate_limited: u64,
 }
 
-/// An archive as it stands, in the same words as a run.
+/// An archive as it stands, in the same words as a run: from the first run's start to the last one's end.
 #[derive(Clone, Debug, Serialize)]
 pub struct ArchiveSummary {
-    /// The last run, its counts replaced by the archive's.
+    /// The last run's words, and the archive's counts.
     #[serde(flatten)]
     pub last: RunSummary,
     /// How many runs there were.
@@ -141,7 +112,7 @@ impl Default for RunSummary {
             exit_code: 0,
             interrupted: false,
             recovered: false,
-            input: Input::default(),
+            input: InputCounts::default(),
             tasks: Tasks::default(),
             by_type: TYPES.iter().map(|kind| ((*kind).into(), 0)).collect(),
             rows: RowCounts::default(),
@@ -154,20 +125,11 @@ impl Default for RunSummary {
 
 impl RunSummary {
     /// Takes one event in.
-    pub fn observe(&mut self, event: &Event) {
+    pub(crate) fn observe(&mut self, event: &Event) {
         match event {
             Event::Started { run_id, at, .. } => self.start(run_id, *at),
             Event::Recovered { .. } => self.recovered = true,
-            Event::Planned(planned) => {
-                self.input = Input {
-                    rows: planned.rows,
-                    invalid: planned.invalid,
-                    duplicates: planned.duplicates,
-                    other_shards: planned.other_shards,
-                    already_archived: planned.already_archived,
-                    selected: planned.selected,
-                };
-            }
+            Event::Planned(counts) => self.input = counts.clone(),
             Event::Requested { kind } => {
                 self.requests.total += 1;
                 match kind {
@@ -198,12 +160,11 @@ impl RunSummary {
     }
 
     fn add(&mut self, published: &Published) {
-        let rows = |table| published.rows.get(table).copied().unwrap_or(0);
-        self.rows.tasks += rows("tasks");
-        self.rows.clips += rows("clips");
-        self.rows.lyrics += rows("lyrics");
+        self.rows.tasks += published.rows.tasks;
+        self.rows.clips += published.rows.clips;
+        self.rows.lyrics += published.rows.lyrics;
         for (status, count) in &published.by_status {
-            self.tasks.add(status, *count);
+            self.tasks.add(*status, *count);
         }
         for (kind, count) in &published.by_type {
             *self.by_type.entry(kind.clone()).or_default() += count;
@@ -218,21 +179,9 @@ impl RunSummary {
     }
 }
 
-impl Input {
-    /// Adds another run's counts.
-    pub fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.invalid += other.invalid;
-        self.duplicates += other.duplicates;
-        self.other_shards += other.other_shards;
-        self.already_archived += other.already_archived;
-        self.selected += other.selected;
-    }
-}
-
 impl Requests {
     /// Adds another run's counts.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.total += other.total;
         self.retries += other.retries;
         self.polls += other.polls;
@@ -242,13 +191,12 @@ impl Requests {
 
 impl Tasks {
     /// Counts archived tasks by their status.
-    pub fn add(&mut self, status: &str, count: u64) {
+    pub(crate) fn add(&mut self, status: FinalStatus, count: u64) {
         match status {
-            "success" => self.success += count,
-            "failure" => self.failure += count,
-            "timeout" => self.timeout += count,
-            "not_found" => self.not_found += count,
-            _ => {}
+            FinalStatus::Success => self.success += count,
+            FinalStatus::Failure => self.failure += count,
+            FinalStatus::Timeout => self.timeout += count,
+            FinalStatus::NotFound => self.not_found += count,
         }
     }
 
@@ -280,11 +228,17 @@ mod tests {
 
     #[test]
     fn it_has_the_keys_that_scripts_rely_on() {
-        let json = serde_json::to_value(RunSummary::default()).unwrap();
-        let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        for key in ["run_id", "version", "started_at", "finished_at", "exit_code", "interrupted", "recovered"] {
-            assert!(keys.contains(&key), "{key}");
-        }
-        assert_eq!(json["by_type"], serde_json::json!({"music": 0, "lyrics": 0, "upload": 0, "concat": 0}));
+        let expected = serde_json::json!({
+            "run_id": "", "version": env!("CARGO_PKG_VERSION"), "started_at": null, "finished_at": null, "exit_code": 0,
+            "interrupted": false, "recovered": false,
+            "input": { "rows": 0, "invalid": 0, "duplicates": 0, "other_shards": 0, "already_archived": 0, "selected": 0 },
+            "tasks": { "success": 0, "failure": 0, "timeout": 0, "not_found": 0, "unfinished": 0, "unreadable": 0, "errors": 0 },
+            "by_type": { "music": 0, "lyrics": 0, "upload": 0, "concat": 0 },
+            "rows": { "tasks": 0, "clips": 0, "lyrics": 0, "assets": 0 },
+            "assets": { "ok": 0, "failed": 0, "skipped": 0, "bytes": 0 },
+            "credits_cost": 0.0,
+            "requests": { "total": 0, "retries": 0, "polls": 0, "rate_limited": 0 },
+        });
+        assert_eq!(serde_json::to_value(RunSummary::default()).unwrap(), expected);
     }
 }

@@ -1,15 +1,15 @@
 //! What a person reads at the end: the tables on stdout, and what to do about what is missing.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use jiff::Timestamp;
 
 use super::summary::{ArchiveSummary, RunSummary};
-use crate::{archive::RunFile, tables::TableFormat};
+use crate::{archive::RunFile, config::Rate, event::InputCounts, format::TableFormat};
 
 /// A duration as people write it, in whole seconds: `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
-    let whole = std::time::Duration::from_secs(seconds.max(0.0).round() as u64);
+    let whole = Duration::from_secs(seconds.max(0.0).round() as u64);
     humantime::format_duration(whole).to_string()
 }
 
@@ -45,6 +45,33 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     if run.rows.tasks > 0 || run.input.already_archived > 0 {
         let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(notes.archive, notes.format));
     }
+    text
+}
+
+/// What a run would do, and how long its requests take at this pace.
+pub(crate) fn plan_table(
+    plan: &InputCounts,
+    archive: &str,
+    rate: Rate,
+    requests_per_second: f64,
+    wait: Duration,
+) -> String {
+    let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
+    let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
+    line(&mut text, "archive", archive);
+    line(&mut text, "input", &input_words(&run));
+    let time = match plan.selected {
+        0 => "none".into(),
+        selected if requests_per_second.is_finite() => {
+            let first_pass = duration(selected as f64 / requests_per_second);
+            format!(
+                "{selected} at least, in {first_pass} at {rate}; up to {} more if tasks are unfinished",
+                duration(wait.as_secs_f64())
+            )
+        }
+        selected => format!("{selected} at least, as fast as they are answered"),
+    };
+    line(&mut text, "requests", &time);
     text
 }
 
@@ -156,7 +183,7 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     if run.input.invalid > 0 {
         let _ = writeln!(
             text,
-            "{} of the list were skipped: no usable ID; mend and run again.",
+            "Skipped for want of a usable ID: {} of the list; mend and run again.",
             plural(run.input.invalid, "row")
         );
     }
@@ -173,8 +200,11 @@ fn unfinished_file(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     format!("{}/runs/{}{}", notes.archive.trim_end_matches('/'), run.run_id, RunFile::Unfinished.ending())
 }
 
-/// A line that works as it stands, wherever the user is.
+/// A line for the shell that works as it stands, from where the command was run.
 fn duckdb_line(archive: &str, format: TableFormat) -> String {
-    let folder = archive.trim_end_matches('/').replace('\'', "''");
+    let mut folder = archive.trim_end_matches('/').replace('\'', "''");
+    for special in ['\\', '"', '$', '`'] {
+        folder = folder.replace(special, &format!("\\{special}"));
+    }
     format!("duckdb -c \"SELECT status, type, count(*) FROM '{folder}/tasks/*.{format}' GROUP BY ALL\"")
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::window::Window;
 
-/// The weather of a world. Fair unless said otherwise, with the provider's documented rate window.
+/// The weather of a world. Fair and without a rate limit unless said otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Weather {

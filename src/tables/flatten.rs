@@ -8,12 +8,14 @@ use super::schema::{ClipRow, LyricsRow, TaskRow};
 use crate::{
     json::{self, Object},
     run_id::RunId,
+    status::FinalStatus,
 };
 
 /// What every row of a task carries from its fetching.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {
     pub(crate) task_id: String,
+    pub(crate) status: FinalStatus,
     pub(crate) fetched_at: Timestamp,
     pub(crate) run_id: RunId,
 }
@@ -51,7 +53,7 @@ pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
         task_id: stamp.task_id.clone(),
         model: common.model,
         r#type: common.r#type,
-        status: task.text("status").unwrap_or_default(),
+        status: stamp.status,
         credits_cost: task.number("credits_cost"),
         prompt: input
             .as_ref()
@@ -76,7 +78,7 @@ pub(crate) fn not_found(stamp: &Stamp, message: Option<String>) -> Rows {
         task_id: stamp.task_id.clone(),
         model: None,
         r#type: None,
-        status: "not_found".into(),
+        status: stamp.status,
         credits_cost: None,
         prompt: None,
         instrumental: None,
@@ -164,6 +166,7 @@ mod tests {
     fn stamp() -> Stamp {
         Stamp {
             task_id: "t1".into(),
+            status: FinalStatus::Success,
             fetched_at: "2026-01-02T03:04:05Z".parse().unwrap(),
             run_id: RunId::parse("r").unwrap(),
         }

@@ -14,7 +14,6 @@ mod views;
 pub(crate) use flatten::{Rows, Stamp, flatten, not_found};
 pub(crate) use part::PartEncoder;
 pub(crate) use reader::{count_rows, scan};
-pub use schema::TableFormat;
 pub(crate) use schema::{CLIPS, LYRICS, TABLES, TASKS, Table};
 pub(crate) use schema::{ClipRow, LyricsRow, TaskRow};
 pub(crate) use views::views_sql;

@@ -2,11 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{
-    csv::CsvEncoder,
-    parquet::ParquetEncoder,
-    schema::{Table, TableFormat},
-};
+use super::{csv::CsvEncoder, parquet::ParquetEncoder, schema::Table};
+use crate::format::TableFormat;
 
 /// Writes the rows of one table into a sink.
 pub(crate) struct PartEncoder<R: 'static, W: Write + Send> {

@@ -10,7 +10,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
 };
 
-use super::schema::TableFormat;
+use crate::format::TableFormat;
 
 /// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Only text
 /// and numbers are read.

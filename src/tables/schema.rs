@@ -1,41 +1,9 @@
 //! The tables and their columns: names, types, order and where each value comes from. The one source
 //! of truth; columns may be added at a table's end, and none is renamed, retyped or moved.
 
-use std::fmt;
-
-use clap::ValueEnum;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::run_id::RunId;
-
-/// How the tables of an archive are stored. Fixed when it is created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TableFormat {
-    /// Typed, compressed, read by DuckDB, pyarrow, Polars, Spark.
-    #[default]
-    Parquet,
-    /// RFC 4180 text, read by everything.
-    Csv,
-}
-
-impl TableFormat {
-    /// The ending of its files' names.
-    #[must_use]
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Parquet => "parquet",
-            Self::Csv => "csv",
-        }
-    }
-}
-
-impl fmt::Display for TableFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.extension())
-    }
-}
+use crate::{run_id::RunId, status::FinalStatus};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +64,7 @@ pub(crate) struct TaskRow {
     pub(crate) task_id: String,
     pub(crate) model: Option<String>,
     pub(crate) r#type: Option<String>,
-    pub(crate) status: String,
+    pub(crate) status: FinalStatus,
     pub(crate) credits_cost: Option<f64>,
     pub(crate) prompt: Option<String>,
     pub(crate) instrumental: Option<bool>,
@@ -229,8 +197,7 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
     }),
 };
 
-/// All tables' names, in the order in which their parts are put in place: tasks last, since a task is
-/// archived when its row is there.
+/// All tables' names, tasks last: a task is archived when its row is there.
 pub(crate) const TABLES: [&str; 3] = ["lyrics", "clips", "tasks"];
 
 /// What a row's field may be.
@@ -245,6 +212,12 @@ impl Cell for String {
 }
 
 impl Cell for RunId {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self.as_str())
+    }
+}
+
+impl Cell for FinalStatus {
     fn value(&self) -> Value<'_> {
         Value::Text(self.as_str())
     }

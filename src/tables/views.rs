@@ -1,6 +1,7 @@
 //! `views.sql`: DuckDB views over the tables, of the same types in either format.
 
-use super::schema::{CLIPS, Kind, LYRICS, Outline, TASKS, TableFormat};
+use super::schema::{CLIPS, Kind, LYRICS, Outline, TASKS};
+use crate::format::TableFormat;
 
 /// The text of `views.sql`, its paths relative to the archive. `has_parts` tells which tables have any:
 /// DuckDB refuses a pattern that nothing matches, so the others are views of no rows.

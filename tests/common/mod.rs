@@ -14,7 +14,8 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use sunor_archive::simulator::{Fault, Simulator, Stats, Trouble, Weather, When, World};
@@ -173,7 +174,7 @@ impl Finished {
     pub fn of(child: Child) -> Self {
         let output = child.wait_with_output().unwrap();
         Self {
-            status: code(output.status),
+            status: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
@@ -195,8 +196,16 @@ impl Finished {
     }
 }
 
-fn code(status: ExitStatus) -> Option<i32> {
-    status.code()
+/// Waits for something that another process brings about.
+#[track_caller]
+pub fn wait_until(condition: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it did not come about within 10 seconds");
 }
 
 /// The files of a folder with that ending, sorted.

@@ -1,0 +1,68 @@
+//! Which tasks of a list need not be asked for: those that are archived, and those that wait in the
+//! journal. Memory grows with the list, not with the archive.
+
+use crate::{
+    archive::Archive,
+    error::Result,
+    journal::{self, Record, Segment},
+    tables::{self, TASKS},
+    task::TaskList,
+};
+
+/// For each place of a list, whether the answer is had.
+#[derive(Debug)]
+pub(crate) struct Known(Vec<bool>);
+
+impl Known {
+    /// Those tasks of the list that have their row in the archive.
+    pub(crate) async fn archived(archive: &Archive, tasks: &TaskList) -> Result<Self> {
+        let mut known = Self::nothing(tasks);
+        if tasks.is_empty() {
+            return Ok(known);
+        }
+        for path in archive.parts(TASKS.name).await? {
+            let file = archive.store.open(&path).await?;
+            let mut mark = |cells: &[Option<&str>]| {
+                cells.iter().flatten().for_each(|id| known.mark(tasks, id));
+            };
+            tables::scan(file, archive.format, &["task_id"], &mut mark)
+                .map_err(|error| archive.store.failed("read", &path, &error))?;
+        }
+        Ok(known)
+    }
+
+    /// None of them.
+    pub(crate) fn nothing(tasks: &TaskList) -> Self {
+        Self(vec![false; tasks.len()])
+    }
+
+    /// Adds those that an earlier run left in the journal: the next one archives them unasked.
+    pub(crate) fn add_journalled(&mut self, archive: &Archive, tasks: &TaskList) -> Result<()> {
+        for closed in journal::segments(&archive.journal_folder())? {
+            let mut segment = Segment::open(&closed)?;
+            while let Some(record) = segment.next()? {
+                if let Record::Task { task_id, .. } | Record::NotFound { task_id, .. } = record {
+                    self.mark(tasks, &task_id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the answer for that place is had.
+    pub(super) fn has(&self, place: usize) -> bool {
+        self.0.get(place).copied().unwrap_or(false)
+    }
+
+    #[cfg(test)]
+    pub(super) fn with(mut self, tasks: &TaskList, id: &str) -> Self {
+        self.mark(tasks, id);
+        self
+    }
+
+    fn mark(&mut self, tasks: &TaskList, id: &str) {
+        if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
+            *slot = true;
+        }
+    }
+}

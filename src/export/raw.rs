@@ -1,0 +1,80 @@
+//! `-raw.jsonl`: bodies as sent that could not be archived as they are. The file grows from segment to
+//! segment and is put in place whole each time; a line that is there already is not added again, so
+//! that a segment can be published twice.
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    io::{self, BufRead, BufReader, Write},
+    sync::Arc,
+};
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::{
+    archive::{FileSink, HeldArchive, RunFile},
+    error::Result,
+    run_id::RunId,
+};
+
+/// The file of one run, begun with the first body. Memory holds a hash a line. Blocks.
+pub(super) struct RawBodies {
+    held: Arc<HeldArchive>,
+    path: String,
+    file: Option<(FileSink, HashSet<u64>)>,
+    hasher: RandomState,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    task_id: &'a str,
+    reason: &'a str,
+    body: &'a str,
+}
+
+impl RawBodies {
+    pub(super) fn new(held: &Arc<HeldArchive>, run_id: &RunId) -> Self {
+        Self { held: held.clone(), path: RunFile::Raw.path(run_id), file: None, hasher: RandomState::new() }
+    }
+
+    pub(super) fn add(&mut self, task_id: &str, reason: &str, body: &str) -> Result<()> {
+        let mut line = serde_json::to_vec(&Line { task_id, reason, body }).expect("texts are JSON");
+        line.push(b'\n');
+        let added = self.write(&line);
+        added.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
+    }
+
+    /// The file on its way, if there is anything in it.
+    pub(super) fn finish(self) -> Option<FileSink> {
+        self.file.map(|(sink, _)| sink)
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        let (sink, known) = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let file = self.begin()?;
+                self.file.insert(file)
+            }
+        };
+        if known.insert(self.hasher.hash_one(line)) { sink.write_all(line) } else { Ok(()) }
+    }
+
+    /// Copies what earlier segments of the run left.
+    fn begin(&self) -> io::Result<(FileSink, HashSet<u64>)> {
+        let mut sink = self.held.sink(&self.path);
+        let mut known = HashSet::new();
+        let store = &self.held.archive.store;
+        if Handle::current().block_on(store.exists(&self.path)).map_err(io::Error::other)? {
+            let file = Handle::current().block_on(store.open(&self.path)).map_err(io::Error::other)?;
+            let (mut lines, mut line) = (BufReader::new(file), Vec::new());
+            while lines.read_until(b'\n', &mut line)? > 0 {
+                known.insert(self.hasher.hash_one(line.as_slice()));
+                sink.write_all(&line)?;
+                line.clear();
+            }
+        }
+        Ok((sink, known))
+    }
+}

@@ -1,0 +1,34 @@
+//! How the tables of an archive are stored.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// The format of all tables of an archive, fixed when it is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFormat {
+    /// Typed, compressed, read by DuckDB, pyarrow, Polars, Spark.
+    #[default]
+    Parquet,
+    /// RFC 4180 text, read by everything.
+    Csv,
+}
+
+impl TableFormat {
+    /// The ending of its files' names.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+impl fmt::Display for TableFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.extension())
+    }
+}
