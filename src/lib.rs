@@ -7,7 +7,7 @@
 //! # The way of a task ID
 //!
 //! ```text
-//! tasks.csv ─ input ─▶ task::TaskList ─ export::plan: minus archive::known ─▶ export::queue
+//! tasks.csv ─ input ─▶ task::TaskList ─ export::plan: minus export::known ──▶ export::queue
 //!                                                                               │ what to ask next
 //!   api::pace ── a permit for every request ──▶ api::client ── GET ──▶ api::response: what it means
 //!                                                                               │
@@ -35,9 +35,9 @@
 //!   archive.json                   archive          what makes the folder an archive: version, tables' format
 //!   tasks|clips|lyrics/<part>      tables           the rows; columns in tables::schema
 //!   runs/<run_id>.json             report::summary  how a run went
-//!   runs/<run_id>.sha256           archive::manifest
-//!   runs/<run_id>-raw.jsonl        export::publish  bodies that could not be archived as they came
-//!   runs/<run_id>-unfinished.csv   commands::export what is missing, itself a list to export
+//!   runs/<run_id>.sha256           archive::manifest  checksums of what the run added
+//!   runs/<run_id>-raw.jsonl        export::raw      bodies that could not be archived as they came
+//!   runs/<run_id>-unfinished.csv   export::ledger   what is missing, itself a list to export
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
 //! ```
@@ -57,8 +57,9 @@
 //! | what the simulated provider does | [`simulator`] |
 //! | a new verb | a file in [`commands`] |
 //!
-//! Arrows point one way: `commands` → `export` → the stages (`api`, `journal`, `tables`, `archive`) → the
-//! root files. No stage knows another; only `export` knows their order. Media downloads will be a stage
+//! Arrows point one way: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `tables`,
+//! `archive`) → the root files. No stage knows another; only `export` knows their order. `report` reads
+//! events and is read by `commands`; `simulator` stands alone, and only `commands` and the tests start it. Media downloads will be a stage
 //! between journal and publication, `verify`, `repair` and `compact` verbs over `archive` and `tables`,
 //! and an object store another backend of `archive::store`.
 //!
