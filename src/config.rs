@@ -102,7 +102,7 @@ impl ApiKey {
     /// # Errors
     /// [`Error::Usage`] if it is empty or no header could carry it; the message does not repeat it.
     pub fn new(text: &str) -> Result<Self> {
-        let key = text.trim();
+        let key = text.trim_start_matches('\u{feff}').trim();
         if key.is_empty() {
             return Err(Error::usage("the API key is empty: set SUNOR_API_KEY or give --api-key-file"));
         }
@@ -140,6 +140,9 @@ pub fn base_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|error| Error::usage(format!("--base-url is no URL: {error}")))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(Error::usage("--base-url should begin with https://"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(Error::usage("--base-url is a root, without `?` and `#`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Error::usage("--base-url holds a user name or password; the API takes only a key"));
@@ -236,7 +239,7 @@ mod tests {
     #[test]
     fn a_base_url_is_http_and_without_credentials() {
         assert!(base_url("https://sunor.cc").is_ok());
-        for bad in ["sunor.cc", "ftp://x", "http://", "https://u:p@sunor.cc"] {
+        for bad in ["sunor.cc", "ftp://x", "http://", "https://u:p@sunor.cc", "https://x?y", "https://x#y"] {
             assert!(base_url(bad).is_err(), "{bad}");
         }
         assert!(!base_url("https://u:hush@sunor.cc").unwrap_err().to_string().contains("hush"));

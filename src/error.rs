@@ -47,7 +47,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn advice(full: bool) -> &'static str {
-    if full { "; free some room and run the same command again: everything fetched so far is kept" } else { "" }
+    if full { "; free some room and run the same command again: it goes on from what is safe by now" } else { "" }
 }
 
 impl Error {

@@ -164,8 +164,8 @@ pub struct Progress {
     pub unfinished: u64,
     /// Whether every task has been asked once.
     pub first_pass_over: bool,
-    /// How long until the last request, as things stand.
-    pub seconds_left: f64,
+    /// How long until the last request, as things stand, if that can be told.
+    pub seconds_left: Option<f64>,
 }
 
 /// What a request was for.

@@ -92,6 +92,7 @@ pub mod format;
 pub mod input;
 mod journal;
 mod json;
+mod moment;
 pub mod report;
 pub mod run_id;
 pub mod simulator;

@@ -69,6 +69,7 @@ async fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let stop = signals()?;
     let mut reporter = report::reporter(args.progress(), args.verbosity());
     let outcome = commands::export::export(&config, stop, reporter.as_mut()).await?;
+    drop(reporter);
     if let Some(error) = &outcome.error {
         complain(error);
     }

@@ -126,6 +126,11 @@ fn progress_is_lines_events_or_nothing_as_asked() {
     scene.list(ids("t", 5));
     let quiet = scene.export(&["-q"]).expect(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    let unusual = scene.file("unusual.csv", b"song\nt1\n");
+    let quiet = scene.run(&["export", unusual.to_str().unwrap(), "--out", "library", "-q"]).expect(0);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    scene.list(["t1", "a/b"]);
+    scene.export(&["-q"]).expect(3).says("line 3 is skipped");
 
     scene.list(ids("u", 5));
     let machine = scene.export(&["--progress", "json"]).expect(0);

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{Scene, ids};
+use common::{Finished, Scene, ids, wait_until};
 use sunor_archive::simulator::{Fault, Known, Trouble, Weather, When, Window, WindowKind, World};
 use tokio::net::TcpSocket;
 
@@ -167,6 +167,19 @@ fn a_provider_that_is_down_for_good_stops_the_run_before_the_night_is_spent() {
         .says("HTTP 502");
     assert_eq!((scene.archived(), scene.unfinished().len()), (vec!["t1".to_owned()], 1999));
     assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
+}
+
+/// Weather: the provider answers thirty times and is gone.
+#[test]
+fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() {
+    let mut scene = Scene::fair();
+    scene.list(ids("t", 60));
+    let run = scene.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
+    wait_until(|| scene.stats().requests >= 30);
+    scene.end_simulator();
+    Finished::of(run).expect(1).says("cannot be reached");
+    assert!(scene.archived().len() >= 28);
+    assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
 }
 
 /// Weather: another client takes what it can of the same key's window, 20 requests in 2 seconds.

@@ -14,4 +14,4 @@ cargo fmt --check
 cargo clippy --locked --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 cargo test --locked --quiet --doc
-cargo test --locked --no-fail-fast --all-targets -- --include-ignored
+cargo test --locked --no-fail-fast --tests -- --include-ignored

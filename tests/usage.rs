@@ -72,10 +72,14 @@ fn an_archive_that_cannot_be_is_refused() {
     scene.list(["t1"]);
     scene.file("file", b"");
     scene.run(&["export", "tasks.csv", "--out", "file"]).expect(2).says("is a file");
+    scene.run(&["export", "tasks.csv", "--out", "file/library"]).expect(2).says("is a file");
     scene.export(&["--format", "csv"]).expect(0);
     scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
 
     let passport = scene.archive().join("archive.json");
+    fs::rename(&passport, scene.path("lost")).unwrap();
+    scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
+    scene.export(&[]).expect(0).says("1 already archived");
     let newer = fs::read_to_string(&passport).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&passport, newer).unwrap();
     scene.list(["t2"]);

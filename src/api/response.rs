@@ -5,11 +5,11 @@
 
 use std::{str, time::Duration};
 
-use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::{
     json::{self, Object},
+    moment::Moment,
     status::FinalStatus,
     task::TaskId,
 };
@@ -30,7 +30,7 @@ pub(crate) enum Answer {
     /// mended and `sent` is the body as it came.
     Final { status: FinalStatus, data: String, sent: Option<String> },
     /// The task goes on; an unknown or missing status counts as that.
-    Unfinished { status: Option<String>, created_at: Option<Timestamp> },
+    Unfinished { status: Option<String>, created_at: Option<Moment> },
     /// 404.
     NotFound { message: Option<String> },
     /// 401, 403.

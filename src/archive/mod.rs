@@ -119,7 +119,7 @@ impl HeldArchive {
         let lock = Lock::take(&layout::lock(folder), folder, now)?;
         let table_format = match passport_for(folder, format)? {
             Some(passport) => passport.table_format,
-            None => create(folder, format.unwrap_or_default(), now).await?,
+            None => create(folder, format, tables, now).await?,
         };
         let archive = Archive::with(folder, table_format)?;
         archive.store.sweep_staging(tables)?;
@@ -145,8 +145,12 @@ impl HeldArchive {
 
 /// The passport of an archive that a run may write, if it is there already.
 fn passport_for(folder: &Path, format: Option<TableFormat>) -> Result<Option<Passport>> {
-    if folder.exists() && !folder.is_dir() {
-        return Err(Error::usage(format!("--out {} is a file; an archive is a folder", folder.display())));
+    if let Some(file) = folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) {
+        return Err(Error::usage(format!(
+            "--out {}: {} is a file; an archive is a folder",
+            folder.display(),
+            file.display()
+        )));
     }
     let passport = read_passport(folder)?;
     passport.iter().try_for_each(|passport| check(passport, folder, format))?;
@@ -167,7 +171,17 @@ fn check(passport: &Passport, folder: &Path, format: Option<TableFormat>) -> Res
     }
 }
 
-async fn create(folder: &Path, table_format: TableFormat, now: Timestamp) -> Result<TableFormat> {
+/// Writes the passport of a new archive, or of one that has lost it: then the parts tell the format.
+async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now: Timestamp) -> Result<TableFormat> {
+    let store = Store::local(folder)?;
+    let mut table_format = format.unwrap_or_default();
+    for known in [TableFormat::Parquet, TableFormat::Csv] {
+        for table in tables {
+            if !store.list(table, &format!(".{known}")).await?.is_empty() {
+                table_format = known;
+            }
+        }
+    }
     let passport = Passport {
         format_version: FORMAT_VERSION,
         table_format,
@@ -176,7 +190,8 @@ async fn create(folder: &Path, table_format: TableFormat, now: Timestamp) -> Res
     };
     let mut text = serde_json::to_vec_pretty(&passport).expect("a passport has string keys only");
     text.push(b'\n');
-    Store::local(folder)?.put(layout::PASSPORT, text.into()).await?;
+    check(&passport, folder, format)?;
+    store.put(layout::PASSPORT, text.into()).await?;
     Ok(table_format)
 }
 

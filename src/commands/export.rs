@@ -47,7 +47,7 @@ pub async fn export(
     stop: impl Future<Output = Signal>,
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome> {
-    let mut log = Log { summary: RunSummary::default(), none_found: false, reporter };
+    let mut log = Log { summary: RunSummary::default(), none_found: false, missing_named: true, reporter };
     let (started, clock) = (Timestamp::now(), Instant::now());
     let run_id = RunId::new(started);
 
@@ -116,6 +116,7 @@ impl Run<'_> {
         if log.summary.requests.total > 0
             && let Err(failed) = self.held.put(&RunFile::Unfinished.path(self.id), missing).await
         {
+            log.missing_named = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
         let finished = |status: ExitStatus| Event::Finished {
@@ -158,6 +159,7 @@ impl Run<'_> {
 struct Log<'a> {
     summary: RunSummary,
     none_found: bool,
+    missing_named: bool,
     reporter: &'a mut dyn Reporter,
 }
 
@@ -174,7 +176,12 @@ impl Log<'_> {
 
     fn outcome(self, archive: &Archive, status: ExitStatus, error: Option<Error>) -> Outcome {
         let folder = archive.folder.display().to_string();
-        let notes = RunNotes { archive: &folder, format: archive.format, none_found: self.none_found };
+        let notes = RunNotes {
+            archive: &folder,
+            format: archive.format,
+            none_found: self.none_found,
+            missing_named: self.missing_named,
+        };
         let words = report::run_table(&self.summary, &notes);
         Outcome { summary: self.summary, status, error, words }
     }

@@ -43,6 +43,10 @@ const SUSPICIOUS: usize = 20;
 /// than a proxy takes to restart, and little of a night.
 const DOWN: u32 = 100;
 
+/// When a run ends with at least this many tasks in a row given up without an answer of any kind, the
+/// network is gone, and that is said instead of "something is missing".
+const GONE: u32 = 3;
+
 /// What a run is told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -128,6 +132,8 @@ pub(crate) struct Coordinator<'a> {
     started: Instant,
     answers: u64,
     given_up_in_a_row: u32,
+    /// Of those the ones without an answer of any kind.
+    silent_in_a_row: u32,
     ending: Option<Ending>,
 }
 
@@ -176,6 +182,7 @@ impl<'a> Coordinator<'a> {
             started: Instant::now(),
             answers: 0,
             given_up_in_a_row: 0,
+            silent_in_a_row: 0,
             ending: None,
         }
     }
@@ -183,6 +190,9 @@ impl<'a> Coordinator<'a> {
     /// Asks until nothing is left or `stop` says so, and puts every answer in place.
     pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> Asked {
         self.ask_all(stop).await;
+        if self.silent_in_a_row >= GONE && self.is_running() {
+            self.unreachable("there were no more answers", "what was fetched is kept, run again when it is back");
+        }
         self.settle_unfound();
         let Self { journal, mut publish, mut ledger, tell, mut ending, .. } = self;
         let JournalStage { records, mut acknowledged, ended } = journal;
@@ -292,11 +302,13 @@ impl<'a> Coordinator<'a> {
             }
             Answer::Transient { reason } => {
                 self.answers += 1;
+                self.silent_in_a_row = 0;
                 return self.retry_or_give_up(question, reason);
             }
             Answer::Silent { reason } => {
                 let settled = self.retry_or_give_up(question, reason.clone());
                 // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
+                self.silent_in_a_row += u32::from(settled == Settled::Yes);
                 if settled == Settled::Yes && self.answers == 0 {
                     self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
                 }
@@ -362,6 +374,7 @@ impl<'a> Coordinator<'a> {
     fn answered(&mut self) {
         self.answers += 1;
         self.given_up_in_a_row = 0;
+        self.silent_in_a_row = 0;
     }
 
     fn end_of_question(&mut self, question: Question) {
@@ -377,14 +390,14 @@ impl<'a> Coordinator<'a> {
     fn retry_or_give_up(&mut self, question: Question, reason: String) -> Settled {
         let failures = question.failures + 1;
         let Some(wait) = self.backoff.wait(failures) else {
-            self.ledger.gave_up(question.task, format!("{reason} ({failures} requests)"));
+            self.ledger.gave_up(question.task, format!("{reason}; requests sent: {failures}"));
             self.given_up_in_a_row += 1;
             if self.given_up_in_a_row == DOWN {
                 self.provider_is_down(&reason);
             }
             return Settled::Yes;
         };
-        self.ledger.failed(question.task, format!("{reason} ({failures} requests; the run ended before the next)"));
+        self.ledger.failing(question.task, reason.clone());
         let task_id = self.plan.tasks.id(question.task).to_string();
         (self.tell)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
         self.queue.retry(Question { failures, ..question }, Instant::now() + wait);
@@ -443,7 +456,8 @@ impl<'a> Coordinator<'a> {
             }
             None => {
                 self.unacknowledged = 0;
-                self.end(Ending::Done, "the journal cannot be written: no further requests".into());
+                // Why, the stage itself says at its end.
+                self.ending.get_or_insert(Ending::Done);
             }
         }
     }
@@ -451,7 +465,10 @@ impl<'a> Coordinator<'a> {
     fn published(&mut self, published: Option<Published>) {
         match published {
             Some(published) => note_published(published, &mut self.ledger, self.tell),
-            None => self.end(Ending::Done, "the archive cannot be written: no further requests".into()),
+            // Why, the stage itself says at its end.
+            None => {
+                self.ending.get_or_insert(Ending::Done);
+            }
         }
     }
 
@@ -485,7 +502,7 @@ impl<'a> Coordinator<'a> {
             selected: self.plan.selected.len() as u64,
             unfinished: self.queue.polls() as u64,
             first_pass_over: self.first_pass_left == 0,
-            seconds_left: outlook.left().as_secs_f64(),
+            seconds_left: outlook.left().map(|left| left.as_secs_f64()),
         }));
     }
 
@@ -497,8 +514,9 @@ impl<'a> Coordinator<'a> {
     }
 
     fn fail(&mut self, error: Error) {
-        let reason = error.to_string();
-        self.end(Ending::Failed(error), reason);
+        if self.ending.is_none() {
+            self.ending = Some(Ending::Failed(error));
+        }
     }
 }
 

@@ -29,20 +29,24 @@ pub(super) struct Outlook {
 
 impl Outlook {
     /// The time until the last request: requests left over the pace, or over what was observed if the
-    /// provider is slower than that.
-    pub(super) fn left(&self) -> Duration {
+    /// provider is slower than that. `None` as long as neither is known.
+    pub(super) fn left(&self) -> Option<Duration> {
         let requests = self.questions as f64 + self.unfinished as f64 * POLLS_A_TASK;
-        let sending = Duration::try_from_secs_f64(requests / self.speed()).unwrap_or_default();
-        let left = self.idle + sending;
-        match self.polling_left {
+        let speed = self.speed().filter(|speed| speed.is_finite() || requests == 0.0)?;
+        let left = self.idle + Duration::try_from_secs_f64(requests / speed).unwrap_or_default();
+        Some(match self.polling_left {
             Some(limit) if self.questions == 0 => left.min(limit),
             _ => left,
-        }
+        })
     }
 
-    fn speed(&self) -> f64 {
+    fn speed(&self) -> Option<f64> {
         let observed = self.answers as f64 / self.elapsed.as_secs_f64();
-        if self.elapsed >= OBSERVED_AFTER && observed > 0.0 { self.pace.min(observed) } else { self.pace }
+        match self.elapsed >= OBSERVED_AFTER {
+            true if self.answers == 0 => None,
+            true => Some(self.pace.min(observed)),
+            false => Some(self.pace),
+        }
     }
 }
 
@@ -64,21 +68,22 @@ mod tests {
 
     #[test]
     fn it_is_requests_left_over_the_pace_polls_counted() {
-        assert_eq!(outlook().left(), Duration::from_secs(120));
-        assert_eq!(Outlook { unfinished: 10, ..outlook() }.left(), Duration::from_secs(130));
-        assert_eq!(Outlook { pace: f64::INFINITY, ..outlook() }.left(), Duration::ZERO);
+        assert_eq!(outlook().left(), Some(Duration::from_secs(120)));
+        assert_eq!(Outlook { unfinished: 10, ..outlook() }.left(), Some(Duration::from_secs(130)));
+        assert_eq!(Outlook { pace: f64::INFINITY, ..outlook() }.left(), None);
     }
 
     #[test]
     fn a_slow_provider_counts_for_more_than_the_pace() {
         let slow = Outlook { answers: 10, elapsed: Duration::from_secs(10), ..outlook() };
-        assert_eq!(slow.left(), Duration::from_secs(240));
+        assert_eq!(slow.left(), Some(Duration::from_secs(240)));
+        assert_eq!(Outlook { answers: 0, ..slow }.left(), None);
     }
 
     #[test]
     fn polling_never_takes_longer_than_it_may() {
         let polling =
             Outlook { questions: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
-        assert_eq!(polling.left(), Duration::from_secs(7));
+        assert_eq!(polling.left(), Some(Duration::from_secs(7)));
     }
 }

@@ -27,7 +27,9 @@ enum Standing {
 enum Note {
     /// Its status when it was last asked.
     Unfinished(Option<String>),
-    Failed(String),
+    /// A request failed, and was to be sent again.
+    Failing(String),
+    GaveUp(String),
     Unreadable(String),
 }
 
@@ -66,14 +68,17 @@ impl Ledger {
         self.notes.insert(task, Note::Unfinished(status));
     }
 
-    /// A request for the task failed; it may be sent again.
-    pub(super) fn failed(&mut self, task: TaskIndex, reason: String) {
-        self.notes.insert(task, Note::Failed(reason));
+    /// A request for the task failed; it is sent again.
+    pub(super) fn failing(&mut self, task: TaskIndex, reason: String) {
+        // What the task itself said last counts for more.
+        if !matches!(self.notes.get(&task), Some(Note::Unfinished(_))) {
+            self.notes.insert(task, Note::Failing(reason));
+        }
     }
 
     /// Nothing more will be asked about the task, whose requests failed.
     pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
-        self.failed(task, reason);
+        self.notes.insert(task, Note::GaveUp(reason));
         self.settled += 1;
     }
 
@@ -117,7 +122,8 @@ impl Ledger {
                 Some((MissingReason::Unfinished, format!("its status is {status}")))
             }
             (_, Some(Note::Unfinished(None))) => Some((MissingReason::Unfinished, "it has no status".into())),
-            (_, Some(Note::Failed(reason))) => Some((MissingReason::Error, reason.clone())),
+            (_, Some(Note::Failing(failure))) => Some((*reason, format!("{failure}; not asked again: {because}"))),
+            (_, Some(Note::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(Note::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
             (Standing::NotAsked, None) => Some((*reason, format!("not asked: {because}"))),
             (Standing::Asked, None) => Some((*reason, format!("asked, and not answered in time: {because}"))),

@@ -162,10 +162,10 @@ impl SegmentEncoder {
                 if let Some(body) = &sent {
                     self.raw.add(&task_id, "lone surrogates", body)?;
                 }
-                self.push(&tables::flatten(&Stamp { task_id, status, fetched_at, run_id }, &data))
+                self.push(&tables::flatten(&Stamp { task_id, status, fetched_at: fetched_at.into(), run_id }, &data))
             }
             Record::NotFound { task_id, fetched_at, message } => {
-                let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at, run_id };
+                let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
                 self.push(&tables::not_found(&stamp, message))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),

@@ -6,10 +6,9 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, vec::IntoIter};
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::{event::RequestKind, task::TaskIndex};
+use crate::{event::RequestKind, moment::Moment, task::TaskIndex};
 
 /// One question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +42,7 @@ pub(super) struct Queue {
 }
 
 /// When a task was created; those that do not say come last.
-type Age = (bool, Option<Timestamp>);
+type Age = (bool, Option<Moment>);
 
 /// Whether there is something to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +67,7 @@ impl Queue {
     }
 
     /// Asks the task again, at `due`.
-    pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Timestamp>, due: Instant) {
+    pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, due: Instant) {
         let question = Question { task, poll: true, repeated: false, failures: 0 };
         self.polls.push(Reverse((due, (created_at.is_none(), created_at), question)));
     }
@@ -144,8 +143,8 @@ mod tests {
         let tasks = indices(6);
         let mut queue = Queue::new(tasks[..2].to_vec());
         queue.poll(tasks[2], None, now);
-        queue.poll(tasks[3], Some("2026-01-02T00:00:00Z".parse().unwrap()), now);
-        queue.poll(tasks[4], Some("2026-01-01T00:00:00Z".parse().unwrap()), now);
+        queue.poll(tasks[3], Moment::parse("2026-01-02T00:00:00Z"), now);
+        queue.poll(tasks[4], Moment::parse("2026-01-01T00:00:00Z"), now);
         queue.retry(Question { task: tasks[5], poll: false, repeated: false, failures: 1 }, now);
         assert_eq!(order(&mut queue, now), [(5, Retry), (0, First), (1, First), (4, Poll), (3, Poll), (2, Poll)]);
         assert_eq!(queue.next(now), Next::Never);

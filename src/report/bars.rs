@@ -8,7 +8,7 @@ use super::{
     Reporter,
     lines::RepeatLimit,
     sentence::{Weight, sentence},
-    words::duration,
+    words::rest,
 };
 use crate::event::Event;
 
@@ -46,14 +46,9 @@ impl Reporter for Bars {
         match event {
             Event::Planned(planned) if planned.selected > 0 => self.tasks = Some(bar(planned.selected)),
             Event::Progress(progress) => {
-                let unfinished = if progress.unfinished > 0 {
-                    format!(", {} unfinished", progress.unfinished)
-                } else {
-                    String::new()
-                };
                 if let Some(bar) = &self.tasks {
                     bar.set_position(progress.settled);
-                    bar.set_message(format!("{unfinished}, {} left", duration(progress.seconds_left)));
+                    bar.set_message(rest(progress));
                 }
             }
             Event::Finished { .. } => self.tasks.iter().for_each(ProgressBar::finish_and_clear),

@@ -61,6 +61,33 @@ impl Reporter for Lines {
     }
 }
 
+/// Says nothing if all goes well, and every warning if it does not.
+#[derive(Default)]
+pub(super) struct Quiet {
+    warnings: Vec<String>,
+    limit: RepeatLimit,
+}
+
+impl Reporter for Quiet {
+    fn observe(&mut self, event: &Event) {
+        let warnings = &mut self.warnings;
+        match (event, sentence(event)) {
+            (Event::Finished { exit_code: 0, .. }, _) => warnings.clear(),
+            (_, Some((Weight::Warning, line))) => self.limit.say(event, line, |line| warnings.push(line)),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Quiet {
+    /// Whatever was not cleared by a good end is worth a look: the run may have ended before its start.
+    fn drop(&mut self) {
+        for line in &self.warnings {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+}
+
 /// Keeps a flood of bad rows from drowning everything else: the first are named, then one line says so.
 #[derive(Default)]
 pub(super) struct RepeatLimit {

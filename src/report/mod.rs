@@ -51,9 +51,9 @@ pub trait Reporter: Send {
 #[must_use]
 pub fn reporter(progress: ProgressStyle, verbosity: Verbosity) -> Box<dyn Reporter> {
     match progress {
+        _ if verbosity == Verbosity::Quiet => Box::new(lines::Quiet::default()),
         ProgressStyle::Json => Box::new(ndjson::Ndjson),
         ProgressStyle::Off => Box::new(lines::Lines::new(lines::Detail::Warnings)),
-        _ if verbosity == Verbosity::Quiet => Box::new(lines::Lines::new(lines::Detail::Warnings)),
         _ if verbosity == Verbosity::Verbose => Box::new(lines::Lines::new(lines::Detail::Everything)),
         ProgressStyle::Auto if std::io::stderr().is_terminal() => Box::new(bars::Bars::new()),
         ProgressStyle::Auto | ProgressStyle::Plain => Box::new(lines::Lines::new(lines::Detail::Milestones)),

@@ -1,6 +1,6 @@
 //! Each event in a sentence, for whoever shows sentences.
 
-use super::words::duration;
+use super::words::{duration, plural, rest};
 use crate::event::Event;
 
 /// Who wants to read it.
@@ -23,19 +23,22 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         }
         Event::BadRow { line, reason } => (Warning, format!("line {line} is skipped: {reason}")),
         Event::Started { run_id, archive, .. } => (Milestone, format!("run {run_id} into {archive}")),
-        Event::Recovered { run_id, tasks, damaged: 0 } => {
-            (Milestone, format!("archived {tasks} tasks that run {run_id} had fetched before it was cut short"))
-        }
+        Event::Recovered { run_id, tasks, damaged: 0 } => (
+            Milestone,
+            format!("archived {} that run {run_id} had fetched before it was cut short", plural(*tasks, "task")),
+        ),
         Event::Recovered { run_id, tasks, damaged } => (
             Warning,
             format!(
-                "archived {tasks} tasks that run {run_id} had fetched; records of its journal are damaged ({damaged}): \
-                 their tasks are asked again, and the journal is kept in .sunor/damaged"
+                "archived {} that run {run_id} had fetched; records of its journal are damaged ({damaged}): \
+                 their tasks are asked again, and the journal is kept in .sunor/damaged",
+                plural(*tasks, "task")
             ),
         ),
-        Event::Planned(planned) => {
-            (Milestone, format!("{} tasks to ask for, {} already archived", planned.selected, planned.already_archived))
-        }
+        Event::Planned(planned) => (
+            Milestone,
+            format!("{} to ask for, {} already archived", plural(planned.selected, "task"), planned.already_archived),
+        ),
         Event::Requested { .. } | Event::Published(_) | Event::Finished { .. } => return None,
         Event::Answered { task_id, status } => (Detail, format!("{task_id}: {status}")),
         Event::Unfinished { task_id, status } => {
@@ -55,13 +58,8 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
         Event::Progress(progress) => {
             let percent = 100 * progress.settled / progress.selected.max(1);
-            let unfinished =
-                if progress.unfinished > 0 { format!(", {} unfinished", progress.unfinished) } else { String::new() };
-            let left = duration(progress.seconds_left);
-            (
-                Milestone,
-                format!("{} of {} tasks ({percent} %){unfinished}, {left} left", progress.settled, progress.selected),
-            )
+            let rest = rest(progress);
+            (Milestone, format!("{} of {} tasks ({percent} %){rest}", progress.settled, progress.selected))
         }
     })
 }

@@ -5,12 +5,24 @@ use std::{fmt::Write, time::Duration};
 use jiff::Timestamp;
 
 use super::summary::{ArchiveSummary, RunSummary};
-use crate::{archive::RunFile, config::Rate, event::InputCounts, format::TableFormat};
+use crate::{
+    archive::RunFile,
+    config::Rate,
+    event::{InputCounts, Progress},
+    format::TableFormat,
+};
 
 /// A duration as people write it, in whole seconds: `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs(seconds.max(0.0).round() as u64);
     humantime::format_duration(whole).to_string()
+}
+
+/// What is still to come: `, 3 unfinished, 5m left`, as far as there is anything and it can be told.
+pub(super) fn rest(progress: &Progress) -> String {
+    let unfinished = Some(progress.unfinished).filter(|count| *count > 0).map(|count| format!(", {count} unfinished"));
+    let left = progress.seconds_left.map(|left| format!(", {} left", duration(left)));
+    unfinished.into_iter().chain(left).collect()
 }
 
 /// What the summary of a run cannot say by itself.
@@ -20,6 +32,8 @@ pub(crate) struct RunNotes<'a> {
     pub(crate) format: TableFormat,
     /// Whether there were answers, and none of them found a task.
     pub(crate) none_found: bool,
+    /// Whether the list of what is missing could be written.
+    pub(crate) missing_named: bool,
 }
 
 /// The closing words of a run.
@@ -78,8 +92,7 @@ pub(crate) fn plan_table(
 /// The archive as it stands.
 pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
     let run = &archive.last;
-    let mut text =
-        format!("{folder}: {} tasks, {} clips, {} lyrics\n\n", run.rows.tasks, run.rows.clips, run.rows.lyrics);
+    let mut text = format!("{folder}: {}\n\n", row_words(run));
     line(&mut text, "tasks", &task_words(run));
     let by_type: Vec<String> = run.by_type.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     line(&mut text, "by type", &by_type.join(", "));
@@ -145,9 +158,9 @@ fn request_words(run: &RunSummary) -> String {
     let requests = &run.requests;
     let first = requests.total - requests.retries - requests.polls;
     let kinds = [
-        (first, "first"),
-        (requests.polls, "polls"),
-        (requests.retries, "retries"),
+        (first, "first asks"),
+        (requests.polls, "polled"),
+        (requests.retries, "repeated"),
         (requests.rate_limited, "refused with 429"),
     ];
     if requests.total == 0 { "none".into() } else { format!("{}: {}", requests.total, listed(&kinds)) }
@@ -160,7 +173,7 @@ fn listed(counts: &[(u64, &str)]) -> String {
     if words.is_empty() { "none".into() } else { words.join(", ") }
 }
 
-fn plural(count: u64, what: &str) -> String {
+pub(super) fn plural(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
@@ -188,10 +201,11 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
         );
     }
     if run.missing() > 0 {
-        let unfinished = unfinished_file(run, notes);
-        let _ =
-            writeln!(text, "Not archived: {}, named with the reason in\n  {unfinished}", plural(run.missing(), "task"));
-        text.push_str("Run the same command again to ask for them.\n");
+        let _ = write!(text, "Not archived: {}", plural(run.missing(), "task"));
+        if notes.missing_named {
+            let _ = write!(text, ", named with the reason in\n  {}", unfinished_file(run, notes));
+        }
+        text.push_str("\nRun the same command again to ask for what is missing.\n");
     }
     (!text.is_empty()).then_some(text)
 }
@@ -202,7 +216,11 @@ fn unfinished_file(run: &RunSummary, notes: &RunNotes<'_>) -> String {
 
 /// A line for the shell that works as it stands, from where the command was run.
 fn duckdb_line(archive: &str, format: TableFormat) -> String {
+    // Quoted for SQL, for DuckDB's patterns, and for the shell.
     let mut folder = archive.trim_end_matches('/').replace('\'', "''");
+    for special in ['[', '*', '?'] {
+        folder = folder.replace(special, &format!("[{special}]"));
+    }
     for special in ['\\', '"', '$', '`'] {
         folder = folder.replace(special, &format!("\\{special}"));
     }

@@ -78,6 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::schema::Kind, *};
+    use crate::moment::Moment;
 
     fn encoded(values: &[Value<'_>]) -> String {
         let outline = Outline { name: "x", columns: vec![("a", Kind::Text), ("b", Kind::Double)] };
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_form() {
-        let time = "2026-01-02T03:04:05.678Z".parse().unwrap();
+        let time = Moment::parse("2026-01-02T03:04:05.678Z").unwrap();
         for (value, expected) in [
             (Value::Text("plain"), "plain"),
             (Value::Text("a,\"b\"\r\n\0"), "\"a,\"\"b\"\"\r\n\u{fffd}\""),

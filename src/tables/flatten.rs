@@ -1,12 +1,12 @@
 //! From an answer to rows. Pure, lenient, and never failing: what a column cannot hold is null there
 //! and whole in `response`.
 
-use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::schema::{ClipRow, LyricsRow, TaskRow};
 use crate::{
     json::{self, Object},
+    moment::Moment,
     run_id::RunId,
     status::FinalStatus,
 };
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Stamp {
     pub(crate) task_id: String,
     pub(crate) status: FinalStatus,
-    pub(crate) fetched_at: Timestamp,
+    pub(crate) fetched_at: Moment,
     pub(crate) run_id: RunId,
 }
 
@@ -99,8 +99,8 @@ pub(crate) fn not_found(stamp: &Stamp, message: Option<String>) -> Rows {
 struct Common {
     model: Option<String>,
     r#type: Option<String>,
-    created_at: Option<Timestamp>,
-    completed_at: Option<Timestamp>,
+    created_at: Option<Moment>,
+    completed_at: Option<Moment>,
 }
 
 /// Suno says so outright; udio names how the lyrics come about.
@@ -167,7 +167,7 @@ mod tests {
         Stamp {
             task_id: "t1".into(),
             status: FinalStatus::Success,
-            fetched_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            fetched_at: Moment::parse("2026-01-02T03:04:05Z").unwrap(),
             run_id: RunId::parse("r").unwrap(),
         }
     }

@@ -1,9 +1,7 @@
 //! The tables and their columns: names, types, order and where each value comes from. The one source
 //! of truth; columns may be added at a table's end, and none is renamed, retyped or moved.
 
-use jiff::Timestamp;
-
-use crate::{run_id::RunId, status::FinalStatus};
+use crate::{moment::Moment, run_id::RunId, status::FinalStatus};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +25,7 @@ pub(crate) enum Value<'a> {
     Double(f64),
     Int32(i32),
     Boolean(bool),
-    Time(Timestamp),
+    Time(Moment),
 }
 
 /// A column of rows `R`.
@@ -71,9 +69,9 @@ pub(crate) struct TaskRow {
     pub(crate) error: Option<String>,
     pub(crate) progress: Option<String>,
     pub(crate) clip_count: i32,
-    pub(crate) created_at: Option<Timestamp>,
-    pub(crate) completed_at: Option<Timestamp>,
-    pub(crate) fetched_at: Timestamp,
+    pub(crate) created_at: Option<Moment>,
+    pub(crate) completed_at: Option<Moment>,
+    pub(crate) fetched_at: Moment,
     pub(crate) run_id: RunId,
     pub(crate) input: Option<String>,
     pub(crate) response: Option<String>,
@@ -95,9 +93,9 @@ pub(crate) struct ClipRow {
     pub(crate) audio_url: Option<String>,
     pub(crate) image_url: Option<String>,
     pub(crate) video_url: Option<String>,
-    pub(crate) created_at: Option<Timestamp>,
-    pub(crate) completed_at: Option<Timestamp>,
-    pub(crate) fetched_at: Timestamp,
+    pub(crate) created_at: Option<Moment>,
+    pub(crate) completed_at: Option<Moment>,
+    pub(crate) fetched_at: Moment,
     pub(crate) run_id: RunId,
     pub(crate) metadata: Option<String>,
     pub(crate) clip: String,
@@ -110,9 +108,9 @@ pub(crate) struct LyricsRow {
     pub(crate) model: Option<String>,
     pub(crate) title: Option<String>,
     pub(crate) text: Option<String>,
-    pub(crate) created_at: Option<Timestamp>,
-    pub(crate) completed_at: Option<Timestamp>,
-    pub(crate) fetched_at: Timestamp,
+    pub(crate) created_at: Option<Moment>,
+    pub(crate) completed_at: Option<Moment>,
+    pub(crate) fetched_at: Moment,
     pub(crate) run_id: RunId,
     pub(crate) result: String,
 }
@@ -241,7 +239,7 @@ impl Cell for bool {
     }
 }
 
-impl Cell for Timestamp {
+impl Cell for Moment {
     fn value(&self) -> Value<'_> {
         Value::Time(*self)
     }

@@ -28,7 +28,8 @@ pub const KEY: &str = "sk-hush-0123456789";
 /// Everything a test needs; all of it ends with the value.
 pub struct Scene {
     runtime: Runtime,
-    simulator: Simulator,
+    simulator: Option<Simulator>,
+    base_url: String,
     folder: TempDir,
 }
 
@@ -63,7 +64,8 @@ impl Scene {
     pub fn world(world: World) -> Self {
         let runtime = Runtime::new().unwrap();
         let simulator = runtime.block_on(Simulator::start(world)).unwrap();
-        Self { runtime, simulator, folder: tempfile::tempdir().unwrap() }
+        let base_url = simulator.base_url().to_string();
+        Self { runtime, simulator: Some(simulator), base_url, folder: tempfile::tempdir().unwrap() }
     }
 
     /// A file in the scene's folder.
@@ -76,7 +78,12 @@ impl Scene {
     }
 
     pub fn stats(&self) -> Stats {
-        self.simulator.stats()
+        self.simulator.as_ref().unwrap().stats()
+    }
+
+    /// The provider is gone, and so is its address.
+    pub fn end_simulator(&mut self) {
+        self.simulator = None;
     }
 
     /// Writes `tasks.csv` with these IDs.
@@ -98,11 +105,10 @@ impl Scene {
     /// The program, clean of this machine's environment, with the scene's key and provider.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
-        let base_url = self.simulator.base_url().as_str();
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(name);
         }
-        command.env("SUNOR_API_KEY", KEY).env("SUNOR_BASE_URL", base_url);
+        command.env("SUNOR_API_KEY", KEY).env("SUNOR_BASE_URL", &self.base_url);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

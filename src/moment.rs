@@ -1,0 +1,121 @@
+//! A point in time as the tables keep it: UTC, to the microsecond, in the years that four digits can name.
+
+use std::fmt;
+
+use jiff::{Timestamp, ToSpan, civil::DateTime};
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+///
+/// Not [`Timestamp`], whose range ends a day before the year 9999 does, where people put "never".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(i64);
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+impl Moment {
+    /// The moment that an RFC 3339 text names, cut to microseconds.
+    ///
+    /// A blank may stand for the `T`; without a zone the time is UTC. Anything else is `None`: a date
+    /// alone, other ISO 8601 forms, an impossible date.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (civil, rest) = text.split_at_checked("2025-01-15T10:30:00".len())?;
+        let shaped = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
+            b'd' => byte.is_ascii_digit(),
+            b'T' => matches!(byte, b'T' | b't' | b' '),
+            _ => byte == *shape,
+        });
+        let (micros, zone) = fraction(rest)?;
+        let offset = offset_seconds(zone)?;
+        let civil: DateTime = shaped.then(|| civil.replace(['t', ' '], "T"))?.parse().ok()?;
+        let utc = civil.checked_sub(offset.seconds()).ok()?;
+        Some(Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
+    }
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    pub(crate) fn as_microsecond(self) -> i64 {
+        self.0
+    }
+}
+
+impl From<Timestamp> for Moment {
+    fn from(time: Timestamp) -> Self {
+        Self(time.as_microsecond())
+    }
+}
+
+impl fmt::Display for Moment {
+    /// RFC 3339 with `Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let civil = EPOCH.checked_add(self.0.microseconds()).map_err(|_| fmt::Error)?;
+        write!(f, "{civil}Z")
+    }
+}
+
+/// Splits `.123456789Z` into whole microseconds and the zone after them.
+fn fraction(text: &str) -> Option<(i64, &str)> {
+    let Some(digits) = text.strip_prefix('.') else { return Some((0, text)) };
+    let end = digits.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, zone) = digits.split_at_checked(end).filter(|(digits, _)| !digits.is_empty())?;
+    let micros: String = digits.chars().chain("000000".chars()).take(6).collect();
+    Some((micros.parse().ok()?, zone))
+}
+
+fn offset_seconds(zone: &str) -> Option<i64> {
+    if matches!(zone, "" | "Z" | "z") {
+        return Some(0);
+    }
+    let sign = match zone.as_bytes().first()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let number = |digits: &str, limit: i64| {
+        let two = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse::<i64>().ok().filter(|number| two && *number <= limit)
+    };
+    Some(sign * (number(hours, 23)? * 3600 + number(minutes, 59)? * 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc_and_cut_to_microseconds() {
+        for (text, expected) in [
+            ("2025-01-15T10:30:00.000Z", Some("2025-01-15T10:30:00Z")),
+            ("2025-01-15 10:30:00", Some("2025-01-15T10:30:00Z")),
+            ("2025-01-15t10:30:00.123456789z", Some("2025-01-15T10:30:00.123456Z")),
+            ("2025-01-15T10:30:00.9999999999999+05:30", Some("2025-01-15T05:00:00.999999Z")),
+            ("1969-12-31T23:59:59.5Z", Some("1969-12-31T23:59:59.5Z")),
+            ("9999-12-31T23:59:59.999999Z", Some("9999-12-31T23:59:59.999999Z")),
+            ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00Z")),
+            ("9999-12-31T23:59:59-01:00", None),
+            ("2025-01-15", None),
+            ("20250115T103000Z", None),
+            ("2025-02-30T10:30:00Z", None),
+            ("2025-01-15T10:30:00.Z", None),
+            ("2025-01-15T10:30:00+5:30", None),
+            ("2025-01-15T10:30:00[UTC]", None),
+            ("1736937000", None),
+            ("", None),
+        ] {
+            assert_eq!(Moment::parse(text).map(|moment| moment.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            let _ = Moment::parse(&text);
+        }
+
+        #[test]
+        fn what_is_printed_is_read_back(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
+            prop_assert_eq!(Moment::parse(&Moment(micros).to_string()), Some(Moment(micros)));
+        }
+    }
+}
