@@ -206,6 +206,10 @@ pub struct SimulateArgs {
     /// What the tasks are made from: the same seed gives the same world
     #[arg(long, value_name = "N", default_value_t = simulator::DEFAULT_SEED)]
     seed: u64,
+
+    /// A TOML file with what goes wrong, and the rate window [default: nothing, and the provider's window]
+    #[arg(long, value_name = "FILE")]
+    weather: Option<PathBuf>,
 }
 
 impl ExportArgs {
@@ -301,7 +305,7 @@ impl SimulateArgs {
     /// What to simulate.
     #[must_use]
     pub fn options(&self) -> SimulateOptions {
-        SimulateOptions { port: self.port, tasks: self.tasks, seed: self.seed }
+        SimulateOptions { port: self.port, tasks: self.tasks, seed: self.seed, weather: self.weather.clone() }
     }
 }
 

@@ -1,9 +1,14 @@
 //! `simulate`: the provider's stand-in, on loopback, until it is stopped.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     simulator::{Known, Simulator, Weather, Window, World},
     task::{TaskId, TaskList},
 };
@@ -17,14 +22,20 @@ pub struct SimulateOptions {
     pub tasks: Option<u32>,
     /// What the documents are made from.
     pub seed: u64,
+    /// What goes wrong; `None`: nothing, within the provider's rate window.
+    pub weather: Option<PathBuf>,
 }
 
 /// Serves until `stop` is ready. `ready` gets the base URL once it answers.
 ///
 /// # Errors
-/// [`Error::Storage`](crate::error::Error::Storage) if the port cannot be had.
+/// [`Error::Usage`] if the weather file cannot be read or makes no sense,
+/// [`Error::Storage`] if the port cannot be had.
 pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl FnOnce(&str)) -> Result<()> {
-    let weather = Weather { window: Some(Window::default()), ..Weather::default() };
+    let weather = match &options.weather {
+        Some(path) => read_weather(path)?,
+        None => Weather { window: Some(Window::default()), ..Weather::default() },
+    };
     let tasks = match options.tasks {
         Some(count) => Known::Listed(Arc::new(task_list(count, options.seed))),
         None => Known::Every,
@@ -34,6 +45,12 @@ pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl F
     ready(simulator.base_url().as_str());
     stop.await;
     Ok(())
+}
+
+fn read_weather(path: &Path) -> Result<Weather> {
+    let text =
+        fs::read_to_string(path).map_err(|error| Error::usage(format!("cannot read {}: {error}", path.display())))?;
+    text.parse().map_err(|error| Error::usage(format!("{}: {error}", path.display())))
 }
 
 /// Names for tasks of a world that nobody brought a list to.

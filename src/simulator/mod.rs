@@ -5,12 +5,13 @@
 //! a real server on a port of the system's choice, and it counts what it is asked.
 
 mod documents;
+mod packing;
 mod server;
 mod weather;
 mod window;
 
 pub use server::{Simulator, Stats};
-pub use weather::{Fault, Trouble, Weather, When};
+pub use weather::{Encoding, Fault, Trouble, Weather, When};
 pub use window::{Window, WindowKind};
 
 use std::{collections::HashMap, sync::Arc};

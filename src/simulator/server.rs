@@ -1,7 +1,7 @@
 //! The simulator's HTTP server.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -11,12 +11,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Body as _, Frame, Incoming},
-    header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+    body::{Frame, Incoming},
+    header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER},
     server::conn::http1,
     service::service_fn,
 };
@@ -34,7 +34,7 @@ use url::Url;
 use super::{
     Known, World,
     documents::Task,
-    weather::Trouble,
+    weather::{Encoding, Trouble},
     window::{Admission, Meter},
 };
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ struct State {
 struct Counts {
     stats: Stats,
     meters: HashMap<String, Meter>,
-    answered: HashMap<String, bool>,
+    answered: HashSet<String>,
 }
 
 impl Simulator {
@@ -214,23 +214,27 @@ impl State {
         if let Some(Trouble::Stall(seconds)) = trouble {
             time::sleep(Duration::from_secs_f64(seconds)).await;
         }
-        match trouble {
+        let (document, last) = self.document(id, &task);
+        let response = match trouble {
             Some(Trouble::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
             Some(Trouble::Status(status)) => {
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                return Ok(html(status));
+                return Ok(html(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)));
             }
             Some(Trouble::TooMany(seconds)) => {
                 self.counts().stats.rate_limited += 1;
                 return Ok(too_many(seconds));
             }
             Some(Trouble::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
-            Some(Trouble::Truncated(bytes)) => return Ok(truncated(&self.document(id, &task).0, bytes)),
-            Some(Trouble::Stall(_)) | None => {}
-        }
-        let (response, last) = self.document(id, &task);
+            Some(Trouble::Redirect(address)) => return Ok(redirect(&address)),
+            Some(Trouble::Truncated(bytes)) => return Ok(in_two(&document.text, bytes, None)),
+            Some(Trouble::StallBody(seconds)) => in_two(&document.text, 10, Some(Duration::from_secs_f64(seconds))),
+            Some(Trouble::Packed(encoding)) => packed(&document, encoding)?,
+            Some(Trouble::Padding(bytes)) => document.padded(bytes).into(),
+            Some(Trouble::HangUp) => with_header(document.into(), CONNECTION, "close"),
+            Some(Trouble::Stall(_)) | None => document.into(),
+        };
         if last {
-            self.counts().answered.insert(id.to_owned(), true);
+            self.counts().answered.insert(id.to_owned());
         }
         Ok(response)
     }
@@ -238,7 +242,7 @@ impl State {
     /// Counts a request for a task, and tells what goes wrong with it.
     fn trouble(&self, id: &str, luck: f64) -> Option<Trouble> {
         let mut counts = self.counts();
-        let again = counts.answered.contains_key(id);
+        let again = counts.answered.contains(id);
         counts.stats.asked_again += u64::from(again);
         let nth = counts.stats.by_task.entry(id.to_owned()).or_default();
         *nth += 1;
@@ -252,9 +256,9 @@ impl State {
     }
 
     /// The answer in fair weather, and whether it is the last word on the task.
-    fn document(&self, id: &str, task: &Task) -> (Response<Body>, bool) {
+    fn document(&self, id: &str, task: &Task) -> (Document, bool) {
         if let Some(text) = self.world.documents.get(id) {
-            return (body(StatusCode::OK, "application/json", text.clone()), true);
+            return (Document { status: StatusCode::OK, text: text.clone() }, true);
         }
         let known = match &self.world.tasks {
             Known::Every => true,
@@ -262,9 +266,36 @@ impl State {
             Known::Given => false,
         };
         match task.document(Timestamp::now()).filter(|_| known) {
-            Some((document, last)) => (json_response(StatusCode::OK, &document), last),
-            None => (error(StatusCode::NOT_FOUND, "Task not found"), true),
+            Some((document, last)) => (Document { status: StatusCode::OK, text: document.to_string() }, last),
+            None => {
+                let text = json!({ "code": 404, "message": "Task not found" }).to_string();
+                (Document { status: StatusCode::NOT_FOUND, text }, true)
+            }
         }
+    }
+}
+
+/// An answer about a task before any weather touches it.
+struct Document {
+    status: StatusCode,
+    text: String,
+}
+
+impl Document {
+    /// With a further field of this many bytes.
+    fn padded(mut self, bytes: usize) -> Self {
+        if self.text.pop() == Some('}') {
+            self.text.push_str(",\"padding\":\"");
+            self.text.extend(std::iter::repeat_n('x', bytes));
+            self.text.push_str("\"}");
+        }
+        self
+    }
+}
+
+impl From<Document> for Response<Body> {
+    fn from(document: Document) -> Self {
+        body(document.status, "application/json", document.text)
     }
 }
 
@@ -320,11 +351,39 @@ fn body(status: StatusCode, content_type: &'static str, text: String) -> Respons
     response.body(full.boxed()).expect("the parts of a response are valid")
 }
 
-/// A response that promises its whole length and breaks after `bytes`.
-fn truncated(whole: &Response<Body>, bytes: usize) -> Response<Body> {
-    let length = whole.body().size_hint().exact().unwrap_or(0);
-    let start = Bytes::from(vec![b'{'; bytes]);
-    let frames = stream::iter([Ok(Frame::data(start)), Err(io::Error::from(io::ErrorKind::ConnectionReset))]);
-    let response = Response::builder().header(CONTENT_LENGTH, length.max(bytes as u64 + 1));
-    response.body(BodyExt::boxed(StreamBody::new(frames))).expect("the parts of a response are valid")
+fn redirect(address: &str) -> Response<Body> {
+    with_header(html(StatusCode::FOUND), LOCATION, address)
+}
+
+fn packed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>> {
+    let bytes = encoding.pack(document.text.as_bytes())?;
+    let full = Full::new(Bytes::from(bytes)).map_err(|never: Infallible| match never {});
+    let response = Response::builder().status(document.status).header(CONTENT_ENCODING, encoding.name());
+    Ok(response.body(full.boxed()).expect("the parts of a response are valid"))
+}
+
+fn with_header(mut response: Response<Body>, name: HeaderName, value: &str) -> Response<Body> {
+    if let Ok(value) = value.parse() {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// A response that promises its whole length and sends `bytes` of it; the rest comes after a pause, or
+/// the connection breaks.
+fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
+    let (start, rest) = text.as_bytes().split_at(bytes.min(text.len().saturating_sub(1)));
+    let start = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(start)))]);
+    let rest = Bytes::copy_from_slice(rest);
+    let end = stream::once(async move {
+        match pause {
+            Some(pause) => {
+                time::sleep(pause).await;
+                Ok(Frame::data(rest))
+            }
+            None => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+        }
+    });
+    let response = Response::builder().header(CONTENT_LENGTH, text.len());
+    response.body(BodyExt::boxed(StreamBody::new(start.chain(end)))).expect("the parts of a response are valid")
 }

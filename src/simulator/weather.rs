@@ -1,4 +1,21 @@
-//! What goes wrong in a simulated world, and when.
+//! What goes wrong in a simulated world, and when: in code, or in a TOML file.
+//!
+//! ```toml
+//! unfinished = 0.3            # the share of tasks that are under way at the start
+//! revoke_after = 500          # the key is refused after so many requests
+//!
+//! [window]                    # the rate window; without it there is no limit
+//! allowance = 120
+//! seconds = 60
+//! kind = "moving"             # or "fixed"
+//!
+//! [[faults]]                  # the first that applies to a request happens
+//! status = 502                # what: one of status, too_many, body, truncated, reset, stall,
+//! first = 2                   #   stall_body, redirect, encoding, padding, hang_up
+//! share = 0.3                 # to whom: first requests, task, share of the tasks; all of them if absent
+//! ```
+
+use std::str::FromStr;
 
 use serde::Deserialize;
 
@@ -24,18 +41,16 @@ pub struct Weather {
 
 /// One kind of trouble.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "FaultText")]
 pub struct Fault {
     /// What happens.
-    #[serde(flatten)]
     pub trouble: Trouble,
     /// To which requests.
-    #[serde(flatten)]
     pub when: When,
 }
 
 /// What happens to a request.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
     /// An HTTP status with an HTML body, as a proxy in front would send it.
     Status(u16),
@@ -49,11 +64,34 @@ pub enum Trouble {
     Reset,
     /// Nothing comes for this many seconds.
     Stall(f64),
+    /// The document's first bytes come, and the rest after this many seconds.
+    StallBody(f64),
+    /// A redirect to this address.
+    Redirect(String),
+    /// The document, packed.
+    Packed(Encoding),
+    /// The document with this many bytes in a further field.
+    Padding(usize),
+    /// The document, and then the connection is closed, whatever was agreed.
+    HangUp,
+}
+
+/// How a document is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950, as `deflate` means it.
+    Deflate,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 7932.
+    Brotli,
 }
 
 /// Which requests a fault meets.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct When {
     /// The first so many requests for each task; absent: all of them.
     pub first: Option<u32>,
@@ -84,5 +122,87 @@ impl When {
         self.first.is_none_or(|first| nth <= first)
             && self.task.as_ref().is_none_or(|task| task == id)
             && self.share.is_none_or(|share| luck < share)
+    }
+}
+
+impl FromStr for Weather {
+    type Err = String;
+
+    /// Reads a weather file.
+    fn from_str(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+/// A fault as it is written: one field says what happens, the others to whom.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultText {
+    status: Option<u16>,
+    too_many: Option<u64>,
+    body: Option<String>,
+    truncated: Option<usize>,
+    reset: Option<bool>,
+    stall: Option<f64>,
+    stall_body: Option<f64>,
+    redirect: Option<String>,
+    encoding: Option<Encoding>,
+    padding: Option<usize>,
+    hang_up: Option<bool>,
+    first: Option<u32>,
+    task: Option<String>,
+    share: Option<f64>,
+}
+
+impl TryFrom<FaultText> for Fault {
+    type Error = String;
+
+    fn try_from(text: FaultText) -> Result<Self, String> {
+        let named = [
+            text.status.map(Trouble::Status),
+            text.too_many.map(Trouble::TooMany),
+            text.body.map(Trouble::Body),
+            text.truncated.map(Trouble::Truncated),
+            text.reset.filter(|yes| *yes).map(|_| Trouble::Reset),
+            text.stall.map(Trouble::Stall),
+            text.stall_body.map(Trouble::StallBody),
+            text.redirect.map(Trouble::Redirect),
+            text.encoding.map(Trouble::Packed),
+            text.padding.map(Trouble::Padding),
+            text.hang_up.filter(|yes| *yes).map(|_| Trouble::HangUp),
+        ];
+        let mut named = named.into_iter().flatten();
+        match (named.next(), named.next()) {
+            (Some(trouble), None) => {
+                Ok(Self { trouble, when: When { first: text.first, task: text.task, share: text.share } })
+            }
+            (None, _) => {
+                Err("a fault does not say what happens: status, too_many, body, truncated, reset, stall, …".into())
+            }
+            (Some(_), Some(_)) => Err("a fault says two things that happen; write two faults".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weather_file_is_read_and_a_slip_in_it_is_refused() {
+        let text = "unfinished = 0.5\n[window]\nallowance = 10\nseconds = 2\nkind = \"moving\"\n\
+                    [[faults]]\nstatus = 502\nfirst = 2\nshare = 0.3\n[[faults]]\nreset = true\n";
+        let weather: Weather = text.parse().unwrap();
+        assert_eq!(weather.window.map(|window| window.allowance), Some(10));
+        let first = Fault { trouble: Trouble::Status(502), when: When { share: Some(0.3), ..When::first(2) } };
+        assert_eq!(weather.faults, [first, Fault { trouble: Trouble::Reset, when: When::ALWAYS }]);
+        for bad in [
+            "unfinshed = 1",
+            "[[faults]]\nfirst = 1",
+            "[[faults]]\nstatus = 1\nreset = true",
+            "[[faults]]\nstaus = 502",
+        ] {
+            assert!(bad.parse::<Weather>().is_err(), "{bad}");
+        }
     }
 }

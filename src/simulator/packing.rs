@@ -1,0 +1,44 @@
+//! Packs documents as a server may.
+
+use std::io::{self, Write};
+
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
+
+use super::weather::Encoding;
+
+impl Encoding {
+    /// Its name in `Content-Encoding`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Zstd => "zstd",
+            Self::Brotli => "br",
+        }
+    }
+
+    /// The text, packed.
+    pub(super) fn pack(self, text: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Gzip => {
+                let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+                packer.write_all(text)?;
+                packer.finish()
+            }
+            Self::Deflate => {
+                let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
+                packer.write_all(text)?;
+                packer.finish()
+            }
+            Self::Zstd => zstd::encode_all(text, 1),
+            Self::Brotli => {
+                let mut packed = Vec::new();
+                brotli::BrotliCompress(&mut &*text, &mut packed, &brotli::enc::BrotliEncoderParams::default())?;
+                Ok(packed)
+            }
+        }
+    }
+}
