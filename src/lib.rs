@@ -89,6 +89,8 @@ pub mod event;
 pub mod exit;
 mod export;
 pub mod format;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod input;
 mod journal;
 mod json;

@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{Finished, Scene, ids, wait_until};
-use sunor_archive::simulator::{Fault, Known, Trouble, Weather, When, Window, WindowKind, World};
+use sunor_archive::simulator::{Encoding, Fault, Known, Trouble, Weather, When, Window, WindowKind, World};
 use tokio::net::TcpSocket;
 
 /// Weather: each task's first two requests fail, one way or another.
@@ -30,6 +30,44 @@ fn trouble_that_passes_costs_retries_and_loses_nothing() {
         let summary = scene.summary();
         assert_eq!((scene.archived().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
     }
+}
+
+/// Weather: answers come packed, long, slowly, or with the connection closed behind them.
+#[test]
+fn a_whole_answer_is_taken_whatever_way_it_comes() {
+    for trouble in [
+        Trouble::Packed(Encoding::Gzip),
+        Trouble::Packed(Encoding::Deflate),
+        Trouble::Packed(Encoding::Zstd),
+        Trouble::Packed(Encoding::Brotli),
+        Trouble::Padding(20 << 20),
+        Trouble::StallBody(0.5),
+        Trouble::HangUp,
+    ] {
+        let scene = Scene::trouble(trouble.clone(), When::ALWAYS);
+        scene.list(["t1", "t2"]);
+        scene.export(&["--format", "csv"]).expect(0);
+        assert_eq!((scene.archived().len(), scene.stats().requests), (2, 2), "{trouble:?}");
+    }
+}
+
+/// Weather: one task's answer stops in the middle, longer than the limit.
+#[test]
+fn an_answer_that_stops_in_the_middle_is_given_up_and_asked_for_again() {
+    let scene = Scene::trouble(Trouble::StallBody(60.0), When::first(1));
+    scene.list(["t1"]);
+    scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
+    assert_eq!(scene.stats().by_task["t1"], 2);
+}
+
+/// Weather: one task's answer is a redirect to another server.
+#[test]
+fn a_redirect_is_not_followed_with_the_key() {
+    let elsewhere = Scene::fair();
+    let scene = Scene::trouble(Trouble::Redirect(elsewhere.base_url().to_owned()), When::task("t1"));
+    scene.list(["t1", "t2"]);
+    scene.export(&[]).expect(3);
+    assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
 }
 
 /// Weather: one task fails for ever.

@@ -10,4 +10,6 @@ mod window;
 pub(crate) use client::{Client, Reply};
 pub(crate) use pace::Pace;
 pub(crate) use response::Answer;
+#[cfg(fuzzing)]
+pub(crate) use response::classify;
 pub(crate) use retry::Backoff;

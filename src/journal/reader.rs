@@ -31,9 +31,9 @@ pub(crate) fn segments(folder: &Path) -> Result<Vec<ClosedSegment>> {
 
 /// A segment being read, record by record: memory holds one at a time.
 #[derive(Debug)]
-pub(crate) struct Segment {
+pub(crate) struct Segment<R = BufReader<File>> {
     path: PathBuf,
-    lines: BufReader<File>,
+    lines: R,
     line: Vec<u8>,
     /// The run that wrote it.
     pub(crate) run_id: RunId,
@@ -70,6 +70,14 @@ impl Segment {
             }
             Line::End => Ok(segment),
         }
+    }
+}
+
+impl<R: BufRead> Segment<R> {
+    /// A segment that is in no file.
+    #[cfg(fuzzing)]
+    pub(crate) fn of_bytes(lines: R, run_id: RunId, part: u32) -> Self {
+        Self { path: PathBuf::new(), lines, line: Vec::new(), run_id, part, damaged: 0 }
     }
 
     /// The next record that is whole; `None` at the end.

@@ -23,7 +23,7 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    pub(super) fn to_line(&self) -> Vec<u8> {
+    pub(crate) fn to_line(&self) -> Vec<u8> {
         let json = serde_json::to_vec(self).expect("a record has string keys only");
         let mut line = format!("{:08x} ", crc32fast::hash(&json)).into_bytes();
         line.extend(json);
@@ -32,7 +32,7 @@ impl Record {
     }
 
     /// Reads a line without its line feed. `None` if it is not what was written.
-    pub(super) fn from_line(line: &[u8]) -> Option<Self> {
+    pub(crate) fn from_line(line: &[u8]) -> Option<Self> {
         let (checksum, json) = line.split_at_checked(9)?;
         let written = format!("{:08x} ", crc32fast::hash(json));
         (checksum == written.as_bytes()).then(|| serde_json::from_slice(json).ok())?

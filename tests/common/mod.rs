@@ -81,6 +81,10 @@ impl Scene {
         self.simulator.as_ref().unwrap().stats()
     }
 
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     /// The provider is gone, and so is its address.
     pub fn end_simulator(&mut self) {
         self.simulator = None;

@@ -1,0 +1,45 @@
+//! Ways in for the fuzzers under `fuzz/`, in builds for them only. Each panics where a promise is broken.
+
+use std::io::Cursor;
+
+use crate::{
+    api::{Answer, classify},
+    journal::{Record, Segment},
+    run_id::RunId,
+    tables::{self, Stamp},
+    task::TaskId,
+};
+
+/// Takes any body as an answer about the task `t`: it is classified and flattened without a panic, and
+/// nothing of it is lost from `response`.
+pub fn document(body: &[u8]) {
+    let Ok(id) = TaskId::parse("t") else { return };
+    let Answer::Final { status, data, sent } = classify(id, 200, None, body) else { return };
+    let stamp = Stamp {
+        task_id: "t".into(),
+        status,
+        fetched_at: jiff::Timestamp::UNIX_EPOCH.into(),
+        run_id: RunId::new(jiff::Timestamp::UNIX_EPOCH),
+    };
+    let rows = tables::flatten(&stamp, &data);
+    assert_eq!(rows.task.response.as_deref(), Some(data.as_str()));
+    assert_eq!(rows.clips.len(), usize::try_from(rows.task.clip_count).unwrap_or_default());
+    assert!(serde_json::from_str::<&serde_json::value::RawValue>(&data).is_ok());
+    if sent.is_none() {
+        assert!(String::from_utf8_lossy(body).contains(&data));
+    }
+}
+
+/// Reads any bytes as a journal segment: every record that comes out is one that was written whole, and
+/// a line that is none is counted.
+pub fn journal(bytes: &[u8]) {
+    let Some(run_id) = RunId::parse("r") else { return };
+    let mut segment = Segment::of_bytes(Cursor::new(bytes.to_vec()), run_id, 1);
+    let mut records = 0;
+    while let Ok(Some(record)) = segment.next() {
+        assert_eq!(Record::from_line(record.to_line().trim_ascii_end()), Some(record));
+        records += 1;
+    }
+    let lines = bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+    assert_eq!(records + segment.damaged, lines);
+}
