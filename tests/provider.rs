@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use common::{Finished, Scene, ids, wait_until};
 use sunor_archive::simulator::{Encoding, Fault, Known, Trouble, Weather, When, Window, WindowKind, World};
@@ -220,14 +220,20 @@ fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() 
     assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
 }
 
-/// Weather: another client takes what it can of the same key's window, 20 requests in 2 seconds.
+/// Weather: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
+/// second for as long as the export runs.
 #[test]
 fn a_reserve_is_left_to_others_who_share_the_key() {
-    let window = Window { allowance: 20, seconds: 2.0, kind: WindowKind::Fixed };
+    let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
     let scene = Scene::weather(Weather { window: Some(window), ..Weather::default() });
-    scene.list(ids("t", 30));
-    scene.export(&["--rate", "unlimited", "--reserve", "5", "--concurrency", "1"]).expect(0);
-    assert_eq!(scene.stats().rate_limited, 0);
+    scene.list(ids("t", 60));
+    let mut run = scene.export_command(&["--rate", "unlimited", "--reserve", "35", "--format", "csv"]).spawn().unwrap();
+    while run.try_wait().unwrap().is_none() {
+        scene.get("/api/v1/account/balance");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Finished::of(run).expect(0);
+    assert_eq!((scene.archived().len(), scene.stats().rate_limited), (60, 0));
 }
 
 /// Weather: every third task meets a proxy's error first.

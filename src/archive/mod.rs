@@ -126,6 +126,13 @@ impl HeldArchive {
         Ok(Self { archive, _lock: lock })
     }
 
+    /// The same archive by way of another store, which a test may spoil.
+    #[cfg(test)]
+    pub(crate) fn over(mut self, files: std::sync::Arc<dyn object_store::ObjectStore>) -> Self {
+        self.archive.store = Store::over(&self.archive.folder, files);
+        self
+    }
+
     /// Puts a small file in place, durably and at once.
     pub(crate) async fn put(&self, path: &str, bytes: impl Into<bytes::Bytes>) -> Result<()> {
         self.archive.store.put(path, bytes.into()).await

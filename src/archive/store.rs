@@ -40,6 +40,12 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), files: Arc::new(files) })
     }
 
+    /// The files of a folder by way of another store, which a test may spoil.
+    #[cfg(test)]
+    pub(super) fn over(folder: &Path, files: Arc<dyn ObjectStore>) -> Self {
+        Self { folder: folder.to_owned(), files }
+    }
+
     /// Puts a small file in place, durably and at once.
     pub(super) async fn put(&self, path: &str, bytes: bytes::Bytes) -> Result<()> {
         let put = self.files.put(&Location::from(path), bytes.into()).await;

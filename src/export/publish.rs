@@ -222,3 +222,144 @@ impl<R> Part<R> {
         finished.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use async_trait::async_trait;
+    use futures_util::stream::BoxStream;
+    use object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+        PutOptions, PutPayload, PutResult, local::LocalFileSystem, path::Path as Location,
+    };
+
+    use super::*;
+    use crate::journal::{JournalWriter, SegmentLimits};
+
+    /// A disk on which only so many files can be put: after that it is as if the process had died.
+    #[derive(Debug)]
+    struct Dying {
+        disk: LocalFileSystem,
+        puts_left: AtomicUsize,
+    }
+
+    impl std::fmt::Display for Dying {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a dying disk")
+        }
+    }
+
+    #[async_trait]
+    impl ObjectStore for Dying {
+        async fn put_opts(
+            &self,
+            to: &Location,
+            bytes: PutPayload,
+            options: PutOptions,
+        ) -> object_store::Result<PutResult> {
+            let alive = self.puts_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            alive.map_err(|_| object_store::Error::Generic { store: "Dying", source: "dead".into() })?;
+            self.disk.put_opts(to, bytes, options).await
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            to: &Location,
+            options: PutMultipartOptions,
+        ) -> object_store::Result<Box<dyn MultipartUpload>> {
+            self.disk.put_multipart_opts(to, options).await
+        }
+
+        async fn get_opts(&self, from: &Location, options: GetOptions) -> object_store::Result<GetResult> {
+            self.disk.get_opts(from, options).await
+        }
+
+        fn delete_stream(
+            &self,
+            locations: BoxStream<'static, object_store::Result<Location>>,
+        ) -> BoxStream<'static, object_store::Result<Location>> {
+            self.disk.delete_stream(locations)
+        }
+
+        fn list(&self, prefix: Option<&Location>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+            self.disk.list(prefix)
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Location>) -> object_store::Result<ListResult> {
+            self.disk.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Location, to: &Location, options: CopyOptions) -> object_store::Result<()> {
+            self.disk.copy_opts(from, to, options).await
+        }
+    }
+
+    fn record(task_id: &str, data: &str) -> Record {
+        let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
+        let sent = data.contains("mended").then(|| format!("{data} as sent"));
+        Record::Task { task_id: task_id.into(), status: FinalStatus::Success, fetched_at, data: data.into(), sent }
+    }
+
+    /// A new archive with one closed segment in its journal.
+    async fn scene() -> (tempfile::TempDir, HeldArchive) {
+        let folder = tempfile::tempdir().unwrap();
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let held = HeldArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
+        let run_id = RunId::parse("20260102T030405000Z-abcdef").unwrap();
+        let mut writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
+        let records = [
+            record("song", r#"{"type":"music","output":{"result":[{"id":"a"},{"id":"b"}]}}"#),
+            record("words", r#"{"type":"lyrics","output":{"result":{"title":"mended"}}}"#),
+            Record::Unreadable { task_id: "odd".into(), body: "[]".into() },
+        ];
+        writer.append(&records).unwrap();
+        (folder, held)
+    }
+
+    /// Every file of an archive but the program's own and the passport.
+    fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        for name in ["tasks", "clips", "lyrics", "runs"] {
+            for entry in fs::read_dir(folder.join(name)).into_iter().flatten().flatten() {
+                found.insert(format!("{name}/{}", entry.file_name().display()), fs::read(entry.path()).unwrap());
+            }
+        }
+        found
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn dead_between_any_two_steps_the_next_publication_leaves_the_same_files() {
+        let (undisturbed, held) = scene().await;
+        recover(&Arc::new(held), &mut |_| {}).await.unwrap();
+        let expected = contents(undisturbed.path());
+        assert_eq!(expected.len(), 5, "{:?}", expected.keys());
+
+        let mut deaths = 0;
+        for puts in 0.. {
+            let (folder, held) = scene().await;
+            let disk = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+            let dying = Dying { disk, puts_left: AtomicUsize::new(puts) };
+            let held = held.over(Arc::new(dying));
+            let held = Arc::new(held);
+            let survived = recover(&held, &mut |_| {}).await.is_ok();
+            let left = contents(folder.path());
+            // A task's row is there only with all its other rows.
+            let has = |table: &str| left.keys().any(|path| path.starts_with(table));
+            assert!(!has("tasks/") || (has("clips/") && has("lyrics/") && has("runs/")), "{:?}", left.keys());
+            drop(held);
+            let now = "2026-01-02T03:04:06Z".parse().unwrap();
+            let held = HeldArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
+            recover(&Arc::new(held), &mut |_| {}).await.unwrap();
+            assert_eq!(contents(folder.path()), expected, "after {puts} puts");
+            if survived {
+                break;
+            }
+            deaths += 1;
+        }
+        assert_eq!(deaths, 6);
+    }
+}

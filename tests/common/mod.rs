@@ -12,7 +12,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -79,6 +79,16 @@ impl Scene {
 
     pub fn stats(&self) -> Stats {
         self.simulator.as_ref().unwrap().stats()
+    }
+
+    /// What another client with the same key gets.
+    pub fn get(&self, path: &str) -> String {
+        let host = self.base_url.trim_start_matches("http://").trim_end_matches('/');
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nx-api-key: {KEY}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     pub fn base_url(&self) -> &str {

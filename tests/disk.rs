@@ -1,0 +1,87 @@
+//! Files that cannot be written: the archive stays consistent, the books are right, and the next run
+//! goes on from there. A limit on the size of files stands in for a full disk: it fails the same writes.
+
+#![expect(clippy::indexing_slicing, reason = "a test")]
+
+mod common;
+
+use std::{collections::HashMap, fs, process::Command};
+
+use common::{Finished, Scene, files, ids, wait_until};
+use sunor_archive::simulator::{Known, World};
+
+const TASKS: usize = 60;
+
+/// Weather: fair; each document repeats a long prompt in three columns, so that parts are larger than
+/// the journal.
+fn wordy() -> Scene {
+    let document = |id: &String| {
+        let prompt = "la ".repeat(3000);
+        let text = format!(
+            r#"{{"code":200,"data":{{"task_id":"{id}","type":"music","status":"success","input":{{"prompt":"{prompt}"}},"output":{{"result":{{}}}}}}}}"#
+        );
+        (id.clone(), text)
+    };
+    let documents: HashMap<String, String> = ids("t", TASKS).iter().map(document).collect();
+    let scene = Scene::world(World { tasks: Known::Given, documents, ..World::default() });
+    scene.list(ids("t", TASKS));
+    scene
+}
+
+/// The export, unable to write a file of more than so many KiB.
+fn limited(scene: &Scene, kib: u32) -> Finished {
+    let export = scene.export_command(&["--format", "csv", "--concurrency", "4"]);
+    let mut command = Command::new("bash");
+    command.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"")).arg("bash");
+    command.arg(export.get_program()).args(export.get_args());
+    command.current_dir(scene.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.spawn().map(Finished::of).expect("bash is there")
+}
+
+fn assert_books(scene: &Scene) {
+    let summary = scene.summary();
+    let tasks: u64 = summary["tasks"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+    assert_eq!(summary["input"]["selected"], tasks);
+    assert_eq!(scene.archived().len() + scene.unfinished().len(), TASKS);
+}
+
+#[test]
+fn a_journal_that_cannot_grow_stops_the_run_and_the_next_goes_on_from_what_it_holds() {
+    let scene = wordy();
+    limited(&scene, 200).expect(1).says("cannot write").says(".journal");
+    assert_books(&scene);
+    let asked = scene.stats().requests;
+    let kept = scene.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
+    assert!(asked < TASKS as u64 && kept > 10, "{kept} kept of {asked}");
+    scene.export(&[]).expect(0).says("had fetched before it was cut short");
+    assert_eq!(scene.archived().len(), TASKS);
+    // Only what was in flight when the write failed is asked for again.
+    assert_eq!(scene.stats().requests - TASKS as u64, asked - kept as u64);
+    assert!(asked - kept as u64 <= 8, "{asked} asked, {kept} kept");
+}
+
+#[test]
+fn a_part_that_cannot_be_written_is_published_by_the_next_run_without_a_request() {
+    let scene = wordy();
+    limited(&scene, 900).expect(1).says("cannot write").says("tasks/");
+    assert_books(&scene);
+    assert_eq!((scene.archived().len(), scene.stats().requests), (0, TASKS as u64));
+    assert!(files(&scene.archive().join("tasks"), ".csv").is_empty());
+    scene.export(&[]).expect(0).says("no request was sent");
+    assert_eq!((scene.archived().len(), scene.stats().requests), (TASKS, TASKS as u64));
+    assert!(files(&scene.archive().join("tasks"), "").iter().all(|path| !path.to_string_lossy().contains('#')));
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_stops_the_run_with_its_name_and_loses_nothing() {
+    let scene = wordy();
+    let blocked = scene.archive().join("clips");
+    let run = scene.export_command(&["--format", "csv"]).spawn();
+    wait_until(|| scene.archive().join(".sunor").exists());
+    let placed = fs::write(&blocked, "not a folder");
+    run.map(Finished::of).expect("the program is there").expect(1).says("library/clips");
+    assert!(placed.is_ok() && fs::remove_file(&blocked).is_ok());
+    scene.export(&[]).expect(0);
+    assert_eq!((scene.archived().len(), scene.stats().asked_again), (TASKS, 0));
+}

@@ -1,0 +1,151 @@
+//! TLS and proxies: the system's roots, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`, against an
+//! authority and a proxy of the test's own.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use common::{Finished, Scene};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+/// A provider behind TLS that knows every task, and the certificate of the authority that vouches for it.
+struct Secured {
+    base_url: String,
+    authority: String,
+    requests: Arc<AtomicU32>,
+}
+
+fn secured() -> Secured {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &authority).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config =
+        ServerConfig::builder_with_provider(ring::default_provider().into()).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let (config, requests) = (Arc::new(config), Arc::new(AtomicU32::new(0)));
+    let counted = requests.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
+            let counted = counted.clone();
+            thread::spawn(move || serve(tls, &counted));
+        }
+    });
+    Secured { base_url, authority: authority.pem(), requests }
+}
+
+/// Answers each request of a connection about the task it asks for.
+fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut first = String::new();
+        let mut line = String::new();
+        while stream.read_line(&mut line)? > 2 {
+            if first.is_empty() {
+                first.clone_from(&line);
+            }
+            line.clear();
+        }
+        let Some(id) = first.split(['/', ' ']).nth_back(2) else { return Ok(()) };
+        requests.fetch_add(1, Ordering::SeqCst);
+        let body = format!(r#"{{"code":200,"data":{{"task_id":"{id}","status":"success"}}}}"#);
+        write!(stream.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+        stream.get_mut().flush()?;
+    }
+}
+
+/// A proxy that connects through, and how often it was asked to.
+fn proxy() -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let tunnels = Arc::new(AtomicU32::new(0));
+    let counted = tunnels.clone();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || tunnel(&client));
+        }
+    });
+    (address, tunnels)
+}
+
+fn tunnel(client: &TcpStream) -> io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let (mut request, mut line) = (String::new(), String::new());
+    while reader.read_line(&mut line)? > 2 {
+        request.push_str(&std::mem::take(&mut line));
+    }
+    let target = request.split(' ').nth(1).unwrap_or_default().replace("localhost", "127.0.0.1");
+    let server = TcpStream::connect(target)?;
+    let (mut to_client, mut from_server) = (client.try_clone()?, server.try_clone()?);
+    to_client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    thread::spawn(move || io::copy(&mut from_server, &mut to_client));
+    io::copy(&mut reader, &mut &server).map(drop)
+}
+
+/// Weather: a certificate that nobody vouches for.
+#[test]
+fn an_untrusted_certificate_stops_the_run_at_once_with_what_to_do() {
+    let (scene, server) = (Scene::fair(), secured());
+    scene.list(["t1", "t2"]);
+    let run = scene.export(&["--base-url", &server.base_url]).expect(1);
+    run.says("certificate").says("SSL_CERT_FILE");
+    assert_eq!(server.requests.load(Ordering::SeqCst), 0);
+}
+
+/// Weather: fair, once the authority is named.
+#[test]
+fn an_authority_named_in_ssl_cert_file_is_trusted() {
+    let (scene, server) = (Scene::fair(), secured());
+    let authority = scene.file("authority.pem", server.authority.as_bytes());
+    scene.list(["t1", "t2"]);
+    let mut export = scene.export_command(&["--base-url", &server.base_url]);
+    Finished::of(export.env("SSL_CERT_FILE", authority).spawn().unwrap()).expect(0);
+    assert_eq!(server.requests.load(Ordering::SeqCst), 2);
+}
+
+/// Weather: fair, through a proxy or past it.
+#[test]
+fn https_proxy_is_used_unless_no_proxy_names_the_host() {
+    for (no_proxy, through) in [("", true), ("localhost", false)] {
+        let (scene, server, (address, tunnels)) = (Scene::fair(), secured(), proxy());
+        let authority = scene.file("authority.pem", server.authority.as_bytes());
+        scene.list(["t1", "t2"]);
+        let mut export = scene.export_command(&["--base-url", &server.base_url]);
+        export.env("SSL_CERT_FILE", authority).env("HTTPS_PROXY", address).env("NO_PROXY", no_proxy);
+        Finished::of(export.spawn().unwrap()).expect(0);
+        assert_eq!((tunnels.load(Ordering::SeqCst) > 0, server.requests.load(Ordering::SeqCst)), (through, 2));
+    }
+}
+
+/// Weather: a host that no name server knows.
+#[test]
+fn a_name_that_cannot_be_resolved_is_said_in_a_sentence() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    scene
+        .export(&["--base-url", "http://nobody.invalid", "--retries", "0"])
+        .expect(1)
+        .says("nobody.invalid cannot be reached");
+}
