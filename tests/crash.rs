@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use common::{Scene, files, ids, wait_until};
 
@@ -37,6 +37,22 @@ fn killed_at_any_instant_each_task_is_archived_once_and_only_requests_in_flight_
     assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeated in {kills} kills", stats.asked_again);
     assert_eq!(stats.requests, TASKS as u64 + stats.asked_again);
     assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
+    println!("{kills} kills survived, {} of {} requests repeated", stats.asked_again, stats.requests);
+
+    let undisturbed = Scene::fair();
+    undisturbed.list(ids("t", TASKS));
+    undisturbed.export(&["--format", "csv"]).expect(0);
+    for table in ["tasks", "clips", "lyrics"] {
+        assert!(content(&scene, table) == content(&undisturbed, table), "{table} differ");
+    }
+}
+
+/// A table's rows without what is the run's own.
+fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
+    let own = |(column, _): &(String, String)| column != "fetched_at" && column != "run_id";
+    let mut rows: Vec<_> = scene.rows(table).into_iter().map(|row| row.into_iter().filter(own).collect()).collect();
+    rows.sort();
+    rows
 }
 
 /// Weather: fair; the journal of a killed run loses its last bytes, and one byte in its middle is flipped.

@@ -100,7 +100,7 @@ impl Task {
             start + Duration::from_secs_f64(longest * (0.3 + 0.7 * chance.f64()))
         } else {
             // In the year 2025, long before anybody looks.
-            Timestamp::from_millisecond(1_735_689_600_000 + chance.i64(..25_000_000_000)).unwrap_or(start)
+            Timestamp::from_millisecond(1_735_689_600_000 + chance.i64(0..25_000_000_000)).unwrap_or(start)
         };
         Self { id: id.into(), exists, kind, end, created_at: completed_at - took, completed_at, details: chance, luck }
     }
