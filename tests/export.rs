@@ -227,6 +227,52 @@ fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
     }
 }
 
+/// Weather: nothing is answered.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
+    let scene = Scene::trouble(Trouble::Stall(60.0), When::ALWAYS);
+    scene.list(["t1"]);
+    let interrupt = |pid: u32| {
+        assert!(std::process::Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
+    };
+    let run = scene.export_command(&[]).spawn().unwrap();
+    wait_until(|| scene.stats().requests == 1);
+    interrupt(run.id());
+    wait_until(|| !pending(run.id()));
+    interrupt(run.id());
+    Finished::of(run).expect(130);
+    assert!(files(&scene.archive().join("runs"), "").is_empty(), "it did not end at once");
+
+    let mut reading = scene.program();
+    reading.args(["export", "-", "--out", "other"]).stdin(Stdio::piped());
+    let mut reading = reading.spawn().unwrap();
+    let list = reading.stdin.take();
+    wait_until(|| caught(reading.id()));
+    interrupt(reading.id());
+    Finished::of(reading).expect(130);
+    drop(list);
+}
+
+/// Whether the process handles SIGINT by now.
+#[cfg(target_os = "linux")]
+fn caught(pid: u32) -> bool {
+    signals(pid, "SigCgt:")
+}
+
+/// Whether a SIGINT waits to be handled.
+#[cfg(target_os = "linux")]
+fn pending(pid: u32) -> bool {
+    signals(pid, "ShdPnd:")
+}
+
+#[cfg(target_os = "linux")]
+fn signals(pid: u32, mask: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(mask));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 2 != 0)
+}
+
 /// Weather: the provider refuses the key, and repeats it in what it says.
 #[test]
 fn the_key_shows_nowhere() {

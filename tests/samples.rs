@@ -1,11 +1,11 @@
-//! The samples are what they say.
+//! The samples and the documentation are what they say.
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
-use common::{Scene, samples};
-use sunor_archive::simulator::World;
+use common::{Scene, ids, samples};
+use sunor_archive::simulator::{Weather, World};
 
 /// Weather: fair; some tasks take a few seconds.
 #[test]
@@ -31,4 +31,31 @@ fn the_sample_list_has_every_type_model_and_fate() {
     assert_eq!(distinct("type"), BTreeSet::from(["", "concat", "lyrics", "music", "upload"]));
     assert_eq!(distinct("model"), BTreeSet::from(["", "suno", "udio"]));
     assert!(scene.summary()["requests"]["polls"].as_u64().unwrap() > 0, "no task takes a while");
+}
+
+/// Weather: each of the samples'.
+#[test]
+fn every_sample_weather_can_be_flown_through() {
+    let weathers = common::files(&samples().join("weather"), ".toml");
+    assert!(!weathers.is_empty());
+    for path in weathers {
+        let weather: Weather = fs::read_to_string(&path).unwrap().parse().unwrap();
+        let scene = Scene::weather(weather);
+        scene.list(ids("t", 40));
+        scene.export(&["--poll-interval", "1s"]).expect(0).says("Archived 40 of 40 tasks");
+    }
+}
+
+/// Every test that the table of faults names is there.
+#[test]
+fn the_table_of_faults_names_tests_that_exist() {
+    let root = samples().join("..");
+    let table = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let named: Vec<(&str, &str)> =
+        table.split('`').skip(1).step_by(2).filter_map(|name| name.split_once("::")).collect();
+    assert!(named.len() > 20);
+    for (file, test) in named {
+        let source = fs::read_to_string(root.join(format!("tests/{file}.rs"))).unwrap();
+        assert!(source.contains(&format!("fn {test}(")), "{file}::{test}");
+    }
 }
