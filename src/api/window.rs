@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// A reset is named in whole seconds, rounded nobody knows which way.
 const ROUNDING: Duration = Duration::from_secs(1);
 
+/// The shortest pause, where the window must be over by now and yet is not.
+const SHORTEST: Duration = Duration::from_millis(500);
+
 /// A shorter pause is no more than this program's own spacing at the provider's rate.
 const NOTABLE: Duration = Duration::from_secs(1);
 
@@ -66,9 +69,9 @@ impl WindowWatch {
         let remaining = allowance.remaining?;
         let begun = self.follow(remaining, now);
         match (remaining.checked_sub(self.reserve).filter(|left| *left > 0), allowance.reset) {
-            (None, Some(reset)) => Some(reset + ROUNDING),
+            (None, Some(reset)) => Some(reset.max(SHORTEST)),
             // Without a word on the reset, the wait is until the window must be over.
-            (None, None) => Some((begun + self.length).saturating_duration_since(now).max(ROUNDING)),
+            (None, None) => Some((begun + self.length).saturating_duration_since(now).max(SHORTEST)),
             // Slow down before the wall: what is left, spread over what is left of the window.
             (Some(left), Some(reset)) => Some(reset.saturating_sub(ROUNDING) / left).filter(|pause| *pause > NOTABLE),
             (Some(_), None) => None,
@@ -127,7 +130,7 @@ mod tests {
         assert_eq!(watch.pause(&says(119), at(60)), None);
         assert_eq!(seconds(watch.pause(&says(3), at(70))), Some(50));
         let told = Allowance { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
-        assert_eq!(seconds(watch.pause(&told, at(71))), Some(6));
+        assert_eq!(seconds(watch.pause(&told, at(71))), Some(5));
     }
 
     #[test]
