@@ -8,6 +8,10 @@ if [ ! -x target/venv/bin/python ]; then
     mkdir -p target
     python3 -m venv target/venv
 fi
+if ! command -v strace >/dev/null; then
+    # The order of writes is judged from a trace of system calls.
+    apt-get update -qq && apt-get install -y -qq strace
+fi
 target/venv/bin/pip install --quiet --disable-pip-version-check -r tests/foreign/requirements.txt
 
 cargo fmt --check
