@@ -1,8 +1,6 @@
 //! The order of write, sync and rename, held against a power loss: the built program under `strace`,
 //! judged by `tests/foreign/power.py`.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod common;
 
 use std::{path::Path, process::Command};
