@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 
 use crate::{
+    api,
     commands::{simulate::SimulateOptions, summary::Style},
     config::{self, ApiKey, Assets, ExportConfig, Provider, Rate},
     error::{Error, Result},
@@ -248,12 +249,8 @@ impl ExportArgs {
     }
 
     fn reserve(&self) -> Result<u32> {
-        let per_minute = self.rate.per_second() * 60.0;
-        if f64::from(self.reserve) >= per_minute {
-            return Err(Error::usage(format!(
-                "--reserve {} leaves nothing of the {per_minute} requests a minute that --rate {} allows",
-                self.reserve, self.rate
-            )));
+        if api::spare_per_minute(self.rate, self.reserve) <= 0.0 {
+            return Err(Error::usage(format!("--reserve {} leaves nothing of the provider's allowance", self.reserve)));
         }
         Ok(self.reserve)
     }

@@ -227,7 +227,10 @@ fn a_reserve_is_left_to_others_who_share_the_key() {
     let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
     let scene = Scene::weather(Weather { window: Some(window), ..Weather::default() });
     scene.list(ids("t", 60));
-    let mut run = scene.export_command(&["--rate", "unlimited", "--reserve", "35", "--format", "csv"]).spawn().unwrap();
+    let mut run = scene
+        .export_command(&["--rate", "unlimited", "--reserve", "35", "--concurrency", "2", "--format", "csv"])
+        .spawn()
+        .unwrap();
     while run.try_wait().unwrap().is_none() {
         scene.get("/api/v1/account/balance");
         std::thread::sleep(Duration::from_millis(100));

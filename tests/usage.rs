@@ -47,7 +47,7 @@ fn an_option_that_makes_no_sense_is_refused() {
         ("--assets", "audio", "possible values: none"),
         ("--base-url", "sunor.cc", "--base-url"),
         ("--timeout", "0s", "a request needs some time"),
-        ("--reserve", "120", "leaves nothing of the 120 requests a minute"),
+        ("--reserve", "120", "leaves nothing of the provider's allowance"),
     ] {
         refused(&scene, &["export", "tasks.csv", "--out", "library", option, value], words);
     }

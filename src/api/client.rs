@@ -79,8 +79,11 @@ impl Client {
             }
             Err(error) => {
                 let reason = self.explain(&error);
-                let answer =
-                    if is_untrusted(&error) { Answer::Untrusted { reason } } else { Answer::Silent { reason } };
+                let answer = match () {
+                    () if is_untrusted(&error) => Answer::Untrusted { reason },
+                    () if error.is_connect() => Answer::Unconnected { reason },
+                    () => Answer::Silent { reason },
+                };
                 Reply { answer, allowance: Allowance::default() }
             }
         }
@@ -89,6 +92,10 @@ impl Client {
     async fn read(&self, id: TaskId<'_>, response: Response) -> Answer {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // Whoever says for how long to be silent is not listened to any longer.
+        if status == 429 && retry_after.is_some() {
+            return response::classify(id, status, retry_after.as_deref(), b"");
+        }
         match self.body(response).await {
             Ok(body) => self.scrub(response::classify(id, status, retry_after.as_deref(), &body)),
             Err(reason) if (200..300).contains(&status) => Answer::Transient { reason },
@@ -137,6 +144,7 @@ impl Client {
         let scrub = |text: String| self.key.scrub(&text);
         match answer {
             Answer::NotFound { message } => Answer::NotFound { message: message.map(scrub) },
+            Answer::Unfinished { status, created_at } => Answer::Unfinished { status: status.map(scrub), created_at },
             Answer::KeyRefused { reason } => Answer::KeyRefused { reason: scrub(reason) },
             Answer::Transient { reason } => Answer::Transient { reason: scrub(reason) },
             Answer::Rejected { reason } => Answer::Rejected { reason: scrub(reason) },
@@ -196,6 +204,6 @@ mod tests {
     async fn a_closed_port_is_silence() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await.answer;
-        assert!(matches!(&answer, Answer::Silent { reason } if reason.contains("refused")), "{answer:?}");
+        assert!(matches!(&answer, Answer::Unconnected { reason } if reason.contains("refused")), "{answer:?}");
     }
 }

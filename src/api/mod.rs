@@ -8,7 +8,7 @@ mod retry;
 mod window;
 
 pub(crate) use client::{Client, Reply};
-pub(crate) use pace::Pace;
+pub(crate) use pace::{Pace, spare_per_minute};
 pub(crate) use response::Answer;
 #[cfg(fuzzing)]
 pub(crate) use response::classify;

@@ -43,8 +43,10 @@ pub(crate) enum Answer {
     Rejected { reason: String },
     /// JSON, but not the task that was asked for.
     Unreadable { reason: String, body: String },
-    /// No answer of any kind.
+    /// A connection, and no answer of any kind.
     Silent { reason: String },
+    /// No connection.
+    Unconnected { reason: String },
     /// Somebody answers whose certificate cannot be trusted.
     Untrusted { reason: String },
 }

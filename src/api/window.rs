@@ -13,8 +13,9 @@ use tokio::time::Instant;
 /// A reset is named in whole seconds, rounded nobody knows which way.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// The shortest pause, where the window must be over by now and yet is not.
-const SHORTEST: Duration = Duration::from_millis(500);
+/// After a pause that was as long as a window, and was not enough, the next is longer by this factor. A
+/// window's length again would meet each window at the same moment, after others have used it up.
+const OUT_OF_STEP: f64 = 1.618;
 
 /// A shorter pause is no more than this program's own spacing at the provider's rate.
 const NOTABLE: Duration = Duration::from_secs(1);
@@ -43,7 +44,8 @@ impl Allowance {
             number("x-ratelimit-reset").map(|reset| if reset < 1_000_000 { reset } else { reset.saturating_sub(now) });
         Self {
             remaining: number("x-ratelimit-remaining").and_then(|number| u32::try_from(number).ok()),
-            reset: reset.map(Duration::from_secs).filter(|reset| *reset <= LATEST_RESET),
+            // One that is over already says that the clocks differ, and nothing else.
+            reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= LATEST_RESET),
         }
     }
 }
@@ -57,25 +59,31 @@ pub(super) struct WindowWatch {
     begun: Option<Instant>,
     last: u32,
     most: u32,
+    paused_until: Option<Instant>,
 }
 
 impl WindowWatch {
     pub(super) fn new(reserve: u32, length: Duration) -> Self {
-        Self { reserve, length, begun: None, last: 0, most: 0 }
+        Self { reserve, length, begun: None, last: 0, most: 0, paused_until: None }
     }
 
     /// How long to send nothing after a response that said this.
     pub(super) fn pause(&mut self, allowance: &Allowance, now: Instant) -> Option<Duration> {
         let remaining = allowance.remaining?;
         let begun = self.follow(remaining, now);
-        match (remaining.checked_sub(self.reserve).filter(|left| *left > 0), allowance.reset) {
-            (None, Some(reset)) => Some(reset.max(SHORTEST)),
+        let pause = match (remaining.checked_sub(self.reserve).filter(|left| *left > 0), allowance.reset) {
+            // With a reserve, too early is a request that was left to others.
+            (None, Some(reset)) if self.reserve > 0 => Some(reset + ROUNDING),
+            (None, Some(reset)) => Some(reset),
+            (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(OUT_OF_STEP)),
             // Without a word on the reset, the wait is until the window must be over.
-            (None, None) => Some((begun + self.length).saturating_duration_since(now).max(SHORTEST)),
+            (None, None) => Some((begun + self.length).saturating_duration_since(now)),
             // Slow down before the wall: what is left, spread over what is left of the window.
             (Some(left), Some(reset)) => Some(reset.saturating_sub(ROUNDING) / left).filter(|pause| *pause > NOTABLE),
             (Some(_), None) => None,
-        }
+        };
+        self.paused_until = pause.map(|pause| now + pause);
+        pause
     }
 
     /// The latest moment at which the current window can have begun: when it was first seen, or when
@@ -116,7 +124,11 @@ mod tests {
         ]));
         assert_eq!(told, Allowance { remaining: Some(7), reset: Some(Duration::from_secs(40)) });
         assert_eq!(Allowance::of(&headers(&[("x-ratelimit-reset", "30")])).reset, Some(Duration::from_secs(30)));
-        assert_eq!(Allowance::of(&headers(&[("x-ratelimit-remaining", "many")])), Allowance::default());
+        for nothing in
+            [("x-ratelimit-remaining", "many"), ("x-ratelimit-reset", "0"), ("x-ratelimit-reset", "784111817")]
+        {
+            assert_eq!(Allowance::of(&headers(&[nothing])), Allowance::default());
+        }
     }
 
     #[test]
@@ -130,7 +142,16 @@ mod tests {
         assert_eq!(watch.pause(&says(119), at(60)), None);
         assert_eq!(seconds(watch.pause(&says(3), at(70))), Some(50));
         let told = Allowance { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
-        assert_eq!(seconds(watch.pause(&told, at(71))), Some(5));
+        assert_eq!(seconds(watch.pause(&told, at(71))), Some(6));
+    }
+
+    #[test]
+    fn a_pause_that_was_not_enough_is_followed_by_one_out_of_step() {
+        let start = Instant::now();
+        let mut watch = WindowWatch::new(50, Duration::from_secs(60));
+        assert_eq!(seconds(watch.pause(&says(44), start)), Some(60));
+        assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(1))), Some(59));
+        assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(60))), Some(97));
     }
 
     #[test]

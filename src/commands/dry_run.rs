@@ -25,7 +25,5 @@ pub async fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Resu
         None => Known::nothing(&input.tasks),
     };
     let plan = Plan::new(input, &known);
-    let folder = config.archive.display().to_string();
-    let speed = Pace::requests_per_second(config.rate, config.reserve);
-    Ok(report::plan_table(&plan.counts, &folder, config.rate, speed, config.wait))
+    Ok(report::plan_table(&plan.counts, config, Pace::requests_per_second(config.rate, config.reserve)))
 }

@@ -43,10 +43,6 @@ const SUSPICIOUS: usize = 20;
 /// than a proxy takes to restart, and little of a night.
 const DOWN: u32 = 100;
 
-/// When a run ends with at least this many tasks in a row given up without an answer of any kind, the
-/// network is gone, and that is said instead of "something is missing".
-const GONE: u32 = 3;
-
 /// What a run is told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -132,8 +128,9 @@ pub(crate) struct Coordinator<'a> {
     started: Instant,
     answers: u64,
     given_up_in_a_row: u32,
-    /// Of those the ones without an answer of any kind.
-    silent_in_a_row: u32,
+    refused_in_a_row: u32,
+    /// Whether the last thing that came of a request was that there was no connection.
+    unconnected: bool,
     ending: Option<Ending>,
 }
 
@@ -182,7 +179,8 @@ impl<'a> Coordinator<'a> {
             started: Instant::now(),
             answers: 0,
             given_up_in_a_row: 0,
-            silent_in_a_row: 0,
+            refused_in_a_row: 0,
+            unconnected: false,
             ending: None,
         }
     }
@@ -190,8 +188,8 @@ impl<'a> Coordinator<'a> {
     /// Asks until nothing is left or `stop` says so, and puts every answer in place.
     pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> Asked {
         self.ask_all(stop).await;
-        if self.silent_in_a_row >= GONE && self.is_running() {
-            self.unreachable("there were no more answers", "what was fetched is kept, run again when it is back");
+        if self.unconnected && self.is_running() {
+            self.unreachable("no connection any more", "what was fetched is kept, run again when it is back");
         }
         self.settle_unfound();
         let Self { journal, mut publish, mut ledger, tell, mut ending, .. } = self;
@@ -228,7 +226,8 @@ impl<'a> Coordinator<'a> {
                 biased;
                 signal = &mut stop, if !signalled => {
                     signalled = true;
-                    grace = Some(Instant::now() + GRACE);
+                    grace = grace.or(Some(Instant::now() + GRACE));
+                    self.ending.take_if(|ending| matches!(ending, Ending::TimeIsUp));
                     self.end(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
                 }
                 () = until(stop_at), if self.is_running() => {
@@ -292,23 +291,19 @@ impl<'a> Coordinator<'a> {
 
     async fn settle(&mut self, question: Question, answer: Answer) -> Settled {
         let task = question.task;
+        self.unconnected = matches!(answer, Answer::Unconnected { .. });
         match answer {
             Answer::RateLimited { silence } => {
-                self.answered();
-                self.pace.silence(silence);
-                (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
-                self.queue.retry(question, Instant::now());
+                self.rate_limited(question, silence);
                 return Settled::NotYet;
             }
             Answer::Transient { reason } => {
                 self.answers += 1;
-                self.silent_in_a_row = 0;
                 return self.retry_or_give_up(question, reason);
             }
-            Answer::Silent { reason } => {
+            Answer::Silent { reason } | Answer::Unconnected { reason } => {
                 let settled = self.retry_or_give_up(question, reason.clone());
                 // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
-                self.silent_in_a_row += u32::from(settled == Settled::Yes);
                 if settled == Settled::Yes && self.answers == 0 {
                     self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
                 }
@@ -374,7 +369,23 @@ impl<'a> Coordinator<'a> {
     fn answered(&mut self) {
         self.answers += 1;
         self.given_up_in_a_row = 0;
-        self.silent_in_a_row = 0;
+        self.refused_in_a_row = 0;
+    }
+
+    /// 429: everybody waits, and it costs no retry. But a provider that says nothing else is as good as down.
+    fn rate_limited(&mut self, question: Question, silence: Duration) {
+        self.answers += 1;
+        self.refused_in_a_row += 1;
+        self.pace.silence(silence);
+        self.ledger.failing(question.task, "refused with 429".into());
+        (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
+        self.queue.refused(question);
+        if self.refused_in_a_row == DOWN {
+            let host = self.client.host();
+            self.fail(Error::Unreachable(format!(
+                "{host} has refused {DOWN} requests in a row with 429; what was fetched is kept, run again later"
+            )));
+        }
     }
 
     fn end_of_question(&mut self, question: Question) {
@@ -392,7 +403,7 @@ impl<'a> Coordinator<'a> {
         let Some(wait) = self.backoff.wait(failures) else {
             self.ledger.gave_up(question.task, format!("{reason}; requests sent: {failures}"));
             self.given_up_in_a_row += 1;
-            if self.given_up_in_a_row == DOWN {
+            if self.given_up_in_a_row == DOWN && self.first_pass_left > 1 {
                 self.provider_is_down(&reason);
             }
             return Settled::Yes;

@@ -4,7 +4,11 @@
 //! IDs; polls only after it, because by then most of what was unfinished is done. Of the polls that are
 //! due the oldest task goes first.
 
-use std::{cmp::Reverse, collections::BinaryHeap, vec::IntoIter};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    vec::IntoIter,
+};
 
 use tokio::time::Instant;
 
@@ -37,6 +41,7 @@ impl Question {
 pub(super) struct Queue {
     fresh: IntoIter<TaskIndex>,
     retries: BinaryHeap<Reverse<(Instant, Question)>>,
+    refused: VecDeque<Question>,
     polls: BinaryHeap<Reverse<(Instant, Age, Question)>>,
     due_polls: BinaryHeap<Reverse<(Age, Question)>>,
 }
@@ -58,12 +63,24 @@ pub(super) enum Next {
 impl Queue {
     pub(super) fn new(selected: Vec<TaskIndex>) -> Self {
         let fresh = selected.into_iter();
-        Self { fresh, retries: BinaryHeap::new(), polls: BinaryHeap::new(), due_polls: BinaryHeap::new() }
+        Self {
+            fresh,
+            retries: BinaryHeap::new(),
+            refused: VecDeque::new(),
+            polls: BinaryHeap::new(),
+            due_polls: BinaryHeap::new(),
+        }
     }
 
     /// Sends the question again, at `due`.
     pub(super) fn retry(&mut self, question: Question, due: Instant) {
         self.retries.push(Reverse((due, Question { repeated: true, ..question })));
+    }
+
+    /// Sends a question again that the provider had no time for: after those that it was not asked yet, so
+    /// that one that is always refused holds nobody up.
+    pub(super) fn refused(&mut self, question: Question) {
+        self.refused.push_back(Question { repeated: true, ..question });
     }
 
     /// Asks the task again, at `due`.
@@ -74,7 +91,7 @@ impl Queue {
 
     pub(super) fn next(&self, now: Instant) -> Next {
         let retry = self.retries.peek().map(|Reverse((due, _))| *due);
-        if self.fresh.len() > 0 || !self.due_polls.is_empty() {
+        if self.fresh.len() > 0 || !self.refused.is_empty() || !self.due_polls.is_empty() {
             return Next::Now;
         }
         let poll = self.polls.peek().map(|Reverse((due, ..))| *due);
@@ -93,6 +110,9 @@ impl Queue {
         if let Some(task) = self.fresh.next() {
             return Some(Question { task, poll: false, repeated: false, failures: 0 });
         }
+        if let Some(question) = self.refused.pop_front() {
+            return Some(question);
+        }
         while self.polls.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
             self.due_polls.extend(self.polls.pop().map(|Reverse((_, age, question))| Reverse((age, question))));
         }
@@ -106,7 +126,7 @@ impl Queue {
 
     /// Questions that wait to be sent again.
     pub(super) fn retries(&self) -> usize {
-        self.retries.len()
+        self.retries.len() + self.refused.len()
     }
 
     /// Tasks that wait for their next poll.
@@ -145,8 +165,12 @@ mod tests {
         queue.poll(tasks[2], None, now);
         queue.poll(tasks[3], Moment::parse("2026-01-02T00:00:00Z"), now);
         queue.poll(tasks[4], Moment::parse("2026-01-01T00:00:00Z"), now);
+        queue.refused(Question { task: tasks[5], poll: false, repeated: false, failures: 0 });
         queue.retry(Question { task: tasks[5], poll: false, repeated: false, failures: 1 }, now);
-        assert_eq!(order(&mut queue, now), [(5, Retry), (0, First), (1, First), (4, Poll), (3, Poll), (2, Poll)]);
+        assert_eq!(
+            order(&mut queue, now),
+            [(5, Retry), (0, First), (1, First), (5, Retry), (4, Poll), (3, Poll), (2, Poll)]
+        );
         assert_eq!(queue.next(now), Next::Never);
     }
 

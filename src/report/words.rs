@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::summary::{ArchiveSummary, RunSummary};
 use crate::{
     archive::RunFile,
-    config::Rate,
+    config::ExportConfig,
     event::{InputCounts, Progress},
     format::TableFormat,
 };
@@ -63,30 +63,35 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
 }
 
 /// What a run would do, and how long its requests take at this pace.
-pub(crate) fn plan_table(
-    plan: &InputCounts,
-    archive: &str,
-    rate: Rate,
-    requests_per_second: f64,
-    wait: Duration,
-) -> String {
+pub(crate) fn plan_table(plan: &InputCounts, config: &ExportConfig, requests_per_second: f64) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
-    line(&mut text, "archive", archive);
+    line(&mut text, "archive", &config.archive.display().to_string());
     line(&mut text, "input", &input_words(&run));
-    let time = match plan.selected {
-        0 => "none".into(),
-        selected if requests_per_second.is_finite() => {
-            let first_pass = duration(selected as f64 / requests_per_second);
-            format!(
-                "{selected} at least, in {first_pass} at {rate}; up to {} more if tasks are unfinished",
-                duration(wait.as_secs_f64())
-            )
-        }
-        selected => format!("{selected} at least, as fast as they are answered"),
-    };
-    line(&mut text, "requests", &time);
+    line(&mut text, "requests", &plan_words(plan.selected, config, requests_per_second));
     text
+}
+
+fn plan_words(selected: u64, config: &ExportConfig, requests_per_second: f64) -> String {
+    if selected == 0 {
+        return "none".into();
+    }
+    let mut words = format!("{selected} at least, ");
+    if requests_per_second.is_finite() {
+        let _ = write!(words, "in {} at {}", duration(selected as f64 / requests_per_second), config.rate);
+    } else {
+        words.push_str("as fast as they are answered");
+    }
+    if config.reserve > 0 {
+        let _ = write!(words, " with {} a minute left to others", config.reserve);
+    }
+    if !config.wait.is_zero() {
+        let _ = write!(words, "; up to {} more if tasks are unfinished", duration(config.wait.as_secs_f64()));
+    }
+    if let Some(limit) = config.stop_after {
+        let _ = write!(words, "; ended after {}", duration(limit.as_secs_f64()));
+    }
+    words
 }
 
 /// The archive as it stands.
@@ -184,10 +189,9 @@ fn credits(cost: f64) -> String {
 
 fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     let mut text = String::new();
-    let answered = run.tasks.archived();
     if notes.none_found {
         text.push_str("No task at all was found: is the key another account's? Nothing was archived as not found.\n");
-    } else if run.tasks.not_found * 2 > answered {
+    } else if run.tasks.not_found * 2 > run.input.selected {
         let _ = writeln!(
             text,
             "More than half of the tasks were not found: is it the right list, and the right account's key?"
