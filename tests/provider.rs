@@ -120,16 +120,16 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     assert!(scene.stats().requests <= 54);
 }
 
-/// Weather: the second request is refused with 429 and two seconds to wait.
+/// Weather: the second request is refused with 429 and three seconds to wait.
 #[test]
 fn a_429_holds_everyone_back_and_costs_no_retry() {
-    let scene = Scene::trouble(Trouble::TooMany(2), When { task: Some("t2".into()), ..When::first(1) });
+    let scene = Scene::trouble(Trouble::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
     scene.list(ids("t", 30));
     let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
     assert_eq!(scene.archived().len(), 30);
     let requests = &scene.summary()["requests"];
     assert_eq!((&requests["rate_limited"], &requests["retries"]), (&1.into(), &1.into()));
-    // Nothing but the clock's own ticks between the 429 and the next request, two seconds later.
+    // Nothing but the clock's own ticks between the 429 and the next request, three seconds later.
     let events: Vec<serde_json::Value> =
         run.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let refused = events.iter().position(|event| event["event"] == "rate_limited").unwrap_or(0);
