@@ -220,6 +220,24 @@ fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() 
     assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
 }
 
+/// Weather: everything is refused with 429, for good.
+#[test]
+fn a_provider_that_only_refuses_ends_the_run_and_names_every_task() {
+    let scene = Scene::trouble(Trouble::TooMany(1), When::ALWAYS);
+    scene.list(ids("t", 40));
+    scene.export(&[]).expect(1).says("refused 100 requests in a row with 429");
+    assert_eq!(scene.unfinished().len(), 40);
+}
+
+/// Weather: the last hundred of the list fail for good.
+#[test]
+fn a_list_that_is_finished_is_not_stopped_by_the_breaker() {
+    let fault = |n: usize| Fault { trouble: Trouble::Status(502), when: When::task(&format!("t{n}")) };
+    let scene = Scene::weather(Weather { faults: (11..=110).map(fault).collect(), ..Weather::default() });
+    scene.list(ids("t", 110));
+    scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
+}
+
 /// Weather: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
 /// second for as long as the export runs.
 #[test]
