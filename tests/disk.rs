@@ -56,8 +56,10 @@ fn a_journal_that_cannot_grow_stops_the_run_and_the_next_goes_on_from_what_it_ho
     assert!(asked < TASKS as u64 && kept > 10, "{kept} kept of {asked}");
     scene.export(&[]).expect(0).says("had fetched before it was cut short");
     assert_eq!(scene.archived().len(), TASKS);
-    // Only what was in flight when the write failed is asked for again.
-    assert_eq!(scene.stats().requests - TASKS as u64, asked - kept as u64);
+    // At most what was in flight when the write failed is asked for again: of a batch that was cut short,
+    // the records before the cut are whole though nobody was told so.
+    let repeated = scene.stats().requests - TASKS as u64;
+    assert!(repeated <= asked - kept as u64, "{repeated} repeated, {asked} asked, {kept} kept");
     assert!(asked - kept as u64 <= 8, "{asked} asked, {kept} kept");
 }
 
