@@ -15,7 +15,7 @@
 //!      final         unfinished          may pass             401, 403          no task
 //!        │          back into the     back into the         the run ends      named in
 //!        │          queue, polled     queue, after          in good order     -unfinished.csv
-//!        │          after the first   api::retry
+//!        │          after the first   backoff
 //!        ▼          pass
 //!     journal: appended, synced, acknowledged; only now it counts as answered
 //!        │ segment full, or run over
@@ -48,7 +48,7 @@
 //! | --- | --- |
 //! | an option, its help | [`cli`], then its meaning and default in [`config`] |
 //! | what an answer of the API means | `api::response` |
-//! | when requests leave, how they are repeated | `api::pace`, `api::retry`; in which order: `export::queue` |
+//! | when requests leave, how they are repeated | `api::pace`, `backoff`; in which order: `export::queue` |
 //! | a column | `tables::schema` and `tables::flatten` |
 //! | a file of the archive | `archive::layout` |
 //! | what is counted | [`event`], then the fold in `report::summary` |
@@ -81,6 +81,7 @@
 
 mod api;
 mod archive;
+mod backoff;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -1,10 +1,9 @@
-//! The provider: one request and what its answer means, when the next may be sent, and how long to
-//! wait before a try is repeated. Which task to ask for, and when, is the export's business.
+//! The provider: one request and what its answer means, and when the next may be sent. Which task to
+//! ask for, and when, is the export's business.
 
 mod client;
 mod pace;
 mod response;
-mod retry;
 mod window;
 
 pub(crate) use client::{Client, Reply};
@@ -12,4 +11,3 @@ pub(crate) use pace::{Pace, spare_per_minute};
 pub(crate) use response::Answer;
 #[cfg(fuzzing)]
 pub(crate) use response::classify;
-pub(crate) use retry::Backoff;

@@ -18,8 +18,9 @@ use super::{
     queue::{Next, Question, Queue},
 };
 use crate::{
-    api::{Answer, Backoff, Client, Pace, Reply},
+    api::{Answer, Client, Pace, Reply},
     archive::HeldArchive,
+    backoff::Backoff,
     config::Rate,
     error::{Error, Result},
     event::{Event, Progress, Published},
