@@ -92,6 +92,7 @@ mod export;
 pub mod format;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod http;
 pub mod input;
 mod journal;
 mod json;

@@ -3,7 +3,7 @@
 //! The client carries the key, so it follows no redirect and repeats nothing on its own: every
 //! request that leaves is one that the pace has let through.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::time::Duration;
 
 use reqwest::{
     Response,
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::ApiKey,
     error::{Error, Result},
+    http,
     task::TaskId,
 };
 
@@ -49,25 +50,24 @@ pub(crate) struct Client {
 impl Client {
     /// A client for the API below `base_url`; `timeout` is the limit of one request, its body included.
     pub(crate) fn new(base_url: &Url, key: ApiKey, timeout: Duration) -> Result<Self> {
-        // Fails only if a provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
+        http::prepare_tls();
+        let client = reqwest::Client::builder()
             .default_headers(HeaderMap::from_iter([("x-api-key".parse().expect("a header's name"), key.header())]))
-            .user_agent(concat!("sunor-archive/", env!("CARGO_PKG_VERSION")))
+            .user_agent(http::USER_AGENT)
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
             .timeout(timeout)
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .build()
-            .map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", root_cause(&error))))?;
+            .map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", http::root_cause(&error))))?;
         let mut tasks = base_url.clone();
         tasks
             .path_segments_mut()
             .map_err(|()| Error::usage("--base-url cannot have paths below it"))?
             .pop_if_empty()
             .extend(["api", "v1", "task"]);
-        Ok(Self { http, tasks, key, timeout })
+        Ok(Self { http: client, tasks, key, timeout })
     }
 
     /// Asks for one task. Whatever happens is a [`Reply`].
@@ -80,7 +80,7 @@ impl Client {
             Err(error) => {
                 let reason = self.explain(&error);
                 let answer = match () {
-                    () if is_untrusted(&error) => Answer::Untrusted { reason },
+                    () if http::is_untrusted(&error) => Answer::Untrusted { reason },
                     () if error.is_connect() => Answer::Unconnected { reason },
                     () => Answer::Silent { reason },
                 };
@@ -136,7 +136,7 @@ impl Client {
         if error.is_timeout() {
             return format!("no whole answer within {}", humantime::format_duration(self.timeout));
         }
-        self.key.scrub(&response::excerpt(&root_cause(error)))
+        self.key.scrub(&http::excerpt(&http::root_cause(error)))
     }
 
     /// A provider may echo the key in its message; it goes no further.
@@ -152,28 +152,6 @@ impl Client {
             answer => answer,
         }
     }
-}
-
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        // An `io::Error` hides what it wraps from `source()` of its own.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
-    })
-}
-
-/// What a person can act on stands at the bottom of reqwest's chain, and holds no URL.
-fn root_cause(error: &reqwest::Error) -> String {
-    chain(error).skip(1).last().map_or_else(|| "the request could not be made".into(), ToString::to_string)
-}
-
-fn is_untrusted(error: &reqwest::Error) -> bool {
-    chain(error).any(|cause| {
-        matches!(
-            cause.downcast_ref(),
-            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
-        )
-    })
 }
 
 #[cfg(test)]

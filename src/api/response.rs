@@ -8,6 +8,7 @@ use std::{str, time::Duration};
 use serde_json::value::RawValue;
 
 use crate::{
+    http::{self, excerpt},
     json::{self, Object},
     moment::Moment,
     status::FinalStatus,
@@ -19,9 +20,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// The shortest silence after a 429: an answer of "0 seconds" must not become a storm.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
-
-/// The longest excerpt of a provider's message that is repeated to the user, in characters.
-const EXCERPT: usize = 200;
 
 /// What the API said to one question, or that it said nothing.
 #[derive(Debug, PartialEq)]
@@ -136,30 +134,13 @@ fn not_json(text: &str, error: &serde_json::Error) -> String {
 
 /// How long a 429 asks for: `Retry-After` in seconds or as a date, else the seconds its message names.
 fn silence(retry_after: Option<&str>, message: Option<&str>) -> Duration {
-    let header = retry_after.and_then(|text| seconds(text.trim()).or_else(|| until(text.trim())));
+    let header = retry_after.and_then(http::retry_after);
     let named = || {
         let words: Vec<&str> = message?.split_whitespace().collect();
         let number = words.windows(2).find(|pair| matches!(pair, [_, unit] if unit.starts_with("second")))?;
-        seconds(number.first()?)
+        http::seconds(number.first()?)
     };
     header.or_else(named).unwrap_or(SILENCE).max(SHORTEST_SILENCE)
-}
-
-fn seconds(text: &str) -> Option<Duration> {
-    Duration::try_from_secs_f64(text.parse().ok()?).ok()
-}
-
-fn until(date: &str) -> Option<Duration> {
-    let date = httpdate::parse_http_date(date).ok()?;
-    // A date is whole seconds: the one it names must be over.
-    let left = date.duration_since(std::time::SystemTime::now()).unwrap_or_default();
-    Some(left + Duration::from_secs(1))
-}
-
-/// A foreign text fit for one line of a terminal.
-pub(crate) fn excerpt(text: &str) -> String {
-    let line: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
 }
 
 #[cfg(test)]
@@ -271,12 +252,6 @@ mod tests {
         let Answer::Final { data, sent, .. } = asked(body) else { panic!() };
         assert_eq!(data, r#"{"task_id":"t1","status":"success","t":"\ufffd"}"#);
         assert_eq!(sent.as_deref(), Some(body));
-    }
-
-    #[test]
-    fn an_excerpt_cannot_steer_a_terminal() {
-        assert_eq!(excerpt("a\u{1b}[31mb\nc"), "a [31mb c");
-        assert_eq!(excerpt(&"x".repeat(300)).chars().count(), 201);
     }
 
     proptest! {

@@ -1,0 +1,86 @@
+//! What both clients, the API's and the media's, read from HTTP: why a request failed, and for how long
+//! a server asks to be left alone.
+
+use std::{
+    error::Error as StdError,
+    io,
+    time::{Duration, SystemTime},
+};
+
+/// The longest excerpt of a server's words that is repeated to the user, in characters.
+const EXCERPT: usize = 200;
+
+/// Who asks. Both clients say the same.
+pub(crate) const USER_AGENT: &str = concat!("sunor-archive/", env!("CARGO_PKG_VERSION"));
+
+/// Makes TLS ready, once for the process.
+pub(crate) fn prepare_tls() {
+    // Fails only if a provider is installed already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// What a `Retry-After` header asks for: seconds, or the time until a date (RFC 9110, 10.2.3).
+pub(crate) fn retry_after(header: &str) -> Option<Duration> {
+    let header = header.trim();
+    seconds(header).or_else(|| until(header))
+}
+
+/// A count of seconds as text.
+pub(crate) fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+fn until(date: &str) -> Option<Duration> {
+    let date = httpdate::parse_http_date(date).ok()?;
+    // A date is whole seconds: the one it names must be over.
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default() + Duration::from_secs(1))
+}
+
+/// A foreign text fit for one line of a terminal.
+pub(crate) fn excerpt(text: &str) -> String {
+    let line: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
+}
+
+/// An error and everything below it.
+pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // An `io::Error` hides what it wraps from `source()` of its own.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
+    })
+}
+
+/// What a person can act on stands at the bottom of reqwest's chain, and holds no URL.
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
+    chain(error).skip(1).last().map_or_else(|| "the request could not be made".into(), ToString::to_string)
+}
+
+/// Whether it failed because somebody answers whose certificate cannot be trusted.
+pub(crate) fn is_untrusted(error: &reqwest::Error) -> bool {
+    chain(error).any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_cannot_steer_a_terminal() {
+        assert_eq!(excerpt("a\u{1b}[31mb\nc"), "a [31mb c");
+        assert_eq!(excerpt(&"x".repeat(300)).chars().count(), 201);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("soon"), None);
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        assert!((99..=101).contains(&retry_after(&date).unwrap().as_secs()));
+    }
+}
