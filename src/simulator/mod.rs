@@ -4,13 +4,17 @@
 //! It is what a newcomer tries the program with, and what every test flies through its weather. It is
 //! a real server on a port of the system's choice, and it counts what it is asked.
 
+mod api;
 mod documents;
 mod packing;
+mod response;
 mod server;
+mod stats;
 mod weather;
 mod window;
 
-pub use server::{Simulator, Stats};
+pub use server::Simulator;
+pub use stats::Stats;
 pub use weather::{Encoding, Fault, Trouble, Weather, When};
 pub use window::{Window, WindowKind};
 

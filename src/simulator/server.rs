@@ -1,45 +1,26 @@
-//! The simulator's HTTP server.
+//! The simulator's HTTP server: who listens, and what all answers share.
 
 use std::{
-    collections::{HashMap, HashSet},
-    convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
-use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Frame, Incoming},
-    header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER},
-    server::conn::http1,
-    service::service_fn,
-};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
-    time::{self, Instant},
 };
 use url::Url;
 
 use super::{
-    Known, World,
-    documents::Task,
-    weather::{Encoding, Trouble},
-    window::{Admission, Meter},
+    World, api,
+    stats::{Counts, Stats},
 };
 use crate::error::{Error, Result};
-
-type Body = BoxBody<Bytes, io::Error>;
 
 /// A running simulator. It ends when this is dropped.
 #[derive(Debug)]
@@ -49,31 +30,12 @@ pub struct Simulator {
     serving: JoinHandle<()>,
 }
 
-/// What a simulator was asked.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Stats {
-    /// All API requests.
-    pub requests: u64,
-    /// Those for tasks that had already been answered for good.
-    pub asked_again: u64,
-    /// Those answered with 429.
-    pub rate_limited: u64,
-    /// Requests by task.
-    pub by_task: HashMap<String, u32>,
-}
-
+/// What all answers share.
 #[derive(Debug)]
-struct State {
-    world: World,
-    start: Timestamp,
+pub(super) struct State {
+    pub(super) world: World,
+    pub(super) start: Timestamp,
     counts: Mutex<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    stats: Stats,
-    meters: HashMap<String, Meter>,
-    answered: HashSet<String>,
 }
 
 impl Simulator {
@@ -130,7 +92,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 let state = state.clone();
-                let service = service_fn(move |request| answer(state.clone(), request));
+                let service = service_fn(move |request| api::answer(state.clone(), request));
                 connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
             Some(_) = connections.join_next() => {}
@@ -138,252 +100,8 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// An error breaks the connection.
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
-    let path = request.uri().path().to_owned();
-    let key = request.headers().get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
-    match path.as_str() {
-        "/simulator/stats" => return Ok(json_response(StatusCode::OK, &json!(state.counts().stats))),
-        "/simulator/tasks.csv" => return Ok(body(StatusCode::OK, "text/csv", state.task_list())),
-        _ => {}
-    }
-    if request.method() != Method::GET {
-        return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"));
-    }
-    let (admission, refusal) = state.admit(key.as_deref());
-    let response = match (refusal, path.strip_prefix("/api/v1/task/"), path.as_str()) {
-        (Some(refusal), ..) => refusal,
-        (None, Some(id), _) => state.task(&decoded(id)).await?,
-        (None, None, "/api/v1/account/balance") => {
-            json_response(StatusCode::OK, &json!({"code": 200, "data": {"available": 950, "frozen": 10, "total": 960}}))
-        }
-        (None, None, "/api/v1/account/usage") => json_response(
-            StatusCode::OK,
-            &json!({"code": 200, "data": {"tasks_created": 42, "credits_used": 350, "credits_topped_up": 1000}}),
-        ),
-        (None, None, _) => error(StatusCode::NOT_FOUND, "No such page"),
-    };
-    Ok(with_limits(response, &state, admission))
-}
-
 impl State {
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The IDs of the tasks that are known by name, as a list to export.
-    fn task_list(&self) -> String {
-        let mut csv = String::from("task_id\n");
-        if let Known::Listed(tasks) = &self.world.tasks {
-            for index in tasks.indices() {
-                csv.push_str(tasks.id(index).as_str());
-                csv.push('\n');
-            }
-        }
-        csv
-    }
-
-    /// Counts a request against its key, and refuses it if it must be.
-    fn admit(&self, key: Option<&str>) -> (Option<Admission>, Option<Response<Body>>) {
-        let weather = &self.world.weather;
-        let mut counts = self.counts();
-        counts.stats.requests += 1;
-        let Some(key) = key else {
-            return (None, Some(error(StatusCode::UNAUTHORIZED, "Missing x-api-key header")));
-        };
-        let wrong = weather.key.as_ref().is_some_and(|only| only != key);
-        let revoked = weather.revoke_after.is_some_and(|after| counts.stats.requests > after);
-        if wrong || revoked {
-            return (None, Some(error(StatusCode::UNAUTHORIZED, "Invalid API key")));
-        }
-        let Some(window) = &weather.window else { return (None, None) };
-        let admission = counts.meters.entry(key.to_owned()).or_default().admit(window, Instant::now());
-        let refusal = match admission {
-            Admission::Granted { .. } => None,
-            Admission::Refused { retry_after } => {
-                counts.stats.rate_limited += 1;
-                Some(too_many(retry_after.as_secs_f64().ceil() as u64))
-            }
-        };
-        (Some(admission), refusal)
-    }
-
-    async fn task(&self, id: &str) -> io::Result<Response<Body>> {
-        let task = Task::new(self.world.seed, id, self.start, &self.world.weather);
-        let trouble = self.trouble(id, task.luck);
-        if let Some(Trouble::Stall(seconds)) = trouble {
-            time::sleep(Duration::from_secs_f64(seconds)).await;
-        }
-        let (document, last) = self.document(id, &task);
-        let response = match trouble {
-            Some(Trouble::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            Some(Trouble::Status(status)) => {
-                return Ok(html(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)));
-            }
-            Some(Trouble::TooMany(seconds)) => {
-                self.counts().stats.rate_limited += 1;
-                return Ok(too_many(seconds));
-            }
-            Some(Trouble::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
-            Some(Trouble::Redirect(address)) => return Ok(redirect(&address)),
-            Some(Trouble::Truncated(bytes)) => return Ok(in_two(&document.text, bytes, None)),
-            Some(Trouble::StallBody(seconds)) => in_two(&document.text, 10, Some(Duration::from_secs_f64(seconds))),
-            Some(Trouble::Packed(encoding)) => packed(&document, encoding)?,
-            Some(Trouble::Padding(bytes)) => document.padded(bytes).into(),
-            Some(Trouble::HangUp) => with_header(document.into(), CONNECTION, "close"),
-            Some(Trouble::Stall(_)) | None => document.into(),
-        };
-        if last {
-            self.counts().answered.insert(id.to_owned());
-        }
-        Ok(response)
-    }
-
-    /// Counts a request for a task, and tells what goes wrong with it.
-    fn trouble(&self, id: &str, luck: f64) -> Option<Trouble> {
-        let mut counts = self.counts();
-        let again = counts.answered.contains(id);
-        counts.stats.asked_again += u64::from(again);
-        let nth = counts.stats.by_task.entry(id.to_owned()).or_default();
-        *nth += 1;
-        let nth = *nth;
-        self.world
-            .weather
-            .faults
-            .iter()
-            .find(|fault| fault.when.meets(id, nth, luck))
-            .map(|fault| fault.trouble.clone())
-    }
-
-    /// The answer in fair weather, and whether it is the last word on the task.
-    fn document(&self, id: &str, task: &Task) -> (Document, bool) {
-        if let Some(text) = self.world.documents.get(id) {
-            return (Document { status: StatusCode::OK, text: text.clone() }, true);
-        }
-        let known = match &self.world.tasks {
-            Known::Every => true,
-            Known::Listed(tasks) => tasks.find(id).is_some(),
-            Known::Given => false,
-        };
-        match task.document(Timestamp::now()).filter(|_| known) {
-            Some((document, last)) => (Document { status: StatusCode::OK, text: document.to_string() }, last),
-            None => {
-                let text = json!({ "code": 404, "message": "Task not found" }).to_string();
-                (Document { status: StatusCode::NOT_FOUND, text }, true)
-            }
-        }
-    }
-}
-
-/// An answer about a task before any weather touches it.
-struct Document {
-    status: StatusCode,
-    text: String,
-}
-
-impl Document {
-    /// With a further field of this many bytes.
-    fn padded(mut self, bytes: usize) -> Self {
-        if self.text.pop() == Some('}') {
-            self.text.push_str(",\"padding\":\"");
-            self.text.extend(std::iter::repeat_n('x', bytes));
-            self.text.push_str("\"}");
-        }
-        self
-    }
-}
-
-impl From<Document> for Response<Body> {
-    fn from(document: Document) -> Self {
-        body(document.status, "application/json", document.text)
-    }
-}
-
-/// The ID out of a path's segment.
-fn decoded(segment: &str) -> String {
-    let bytes: Vec<u8> =
-        url::form_urlencoded::parse(format!("x={}", segment.replace('+', "%2B").replace('&', "%26")).as_bytes())
-            .next()
-            .map(|(_, id)| id.into_owned().into_bytes())
-            .unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn with_limits(mut response: Response<Body>, state: &State, admission: Option<Admission>) -> Response<Body> {
-    if let (Some(window), Some(admission)) = (&state.world.weather.window, admission) {
-        let (remaining, reset) = match admission {
-            Admission::Granted { remaining, reset } => (remaining, reset),
-            Admission::Refused { retry_after } => (0, retry_after),
-        };
-        let reset = Timestamp::now().as_second() + reset.as_secs_f64().ceil() as i64;
-        let headers = response.headers_mut();
-        headers.insert("x-ratelimit-limit", window.allowance.into());
-        headers.insert("x-ratelimit-remaining", remaining.into());
-        headers.insert("x-ratelimit-reset", reset.into());
-    }
-    response
-}
-
-fn too_many(seconds: u64) -> Response<Body> {
-    let message = format!("Rate limit exceeded. Try again in {seconds} seconds.");
-    let mut response = error(StatusCode::TOO_MANY_REQUESTS, &message);
-    response.headers_mut().insert(RETRY_AFTER, seconds.into());
-    response
-}
-
-fn error(status: StatusCode, message: &str) -> Response<Body> {
-    json_response(status, &json!({ "code": status.as_u16(), "message": message }))
-}
-
-fn html(status: StatusCode) -> Response<Body> {
-    let page =
-        format!("<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>");
-    body(status, "text/html", page)
-}
-
-fn json_response(status: StatusCode, document: &Value) -> Response<Body> {
-    body(status, "application/json", document.to_string())
-}
-
-fn body(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
-    let full = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {});
-    let response = Response::builder().status(status).header(CONTENT_TYPE, content_type);
-    response.body(full.boxed()).expect("the parts of a response are valid")
-}
-
-fn redirect(address: &str) -> Response<Body> {
-    with_header(html(StatusCode::FOUND), LOCATION, address)
-}
-
-fn packed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>> {
-    let bytes = encoding.pack(document.text.as_bytes())?;
-    let full = Full::new(Bytes::from(bytes)).map_err(|never: Infallible| match never {});
-    let response = Response::builder().status(document.status).header(CONTENT_ENCODING, encoding.name());
-    Ok(response.body(full.boxed()).expect("the parts of a response are valid"))
-}
-
-fn with_header(mut response: Response<Body>, name: HeaderName, value: &str) -> Response<Body> {
-    if let Ok(value) = value.parse() {
-        response.headers_mut().insert(name, value);
-    }
-    response
-}
-
-/// A response that promises its whole length and sends `bytes` of it; the rest comes after a pause, or
-/// the connection breaks.
-fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
-    let (start, rest) = text.as_bytes().split_at(bytes.min(text.len().saturating_sub(1)));
-    let start = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(start)))]);
-    let rest = Bytes::copy_from_slice(rest);
-    let end = stream::once(async move {
-        match pause {
-            Some(pause) => {
-                time::sleep(pause).await;
-                Ok(Frame::data(rest))
-            }
-            None => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-        }
-    });
-    let response = Response::builder().header(CONTENT_LENGTH, text.len());
-    response.body(BodyExt::boxed(StreamBody::new(start.chain(end)))).expect("the parts of a response are valid")
 }

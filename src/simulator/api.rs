@@ -1,0 +1,247 @@
+//! What the API answers.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER},
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::{self, Instant};
+
+use super::{
+    Known,
+    documents::Task,
+    response::{Body, body, html, redirect, with_header},
+    server::State,
+    weather::{Encoding, Trouble},
+    window::Admission,
+};
+
+/// An error breaks the connection.
+pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let path = request.uri().path().to_owned();
+    let key = request.headers().get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    match path.as_str() {
+        "/simulator/stats" => return Ok(json_response(StatusCode::OK, &json!(state.counts().stats))),
+        "/simulator/tasks.csv" => return Ok(body(StatusCode::OK, "text/csv", state.task_list())),
+        _ => {}
+    }
+    if request.method() != Method::GET {
+        return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"));
+    }
+    let (admission, refusal) = state.admit(key.as_deref());
+    let response = match (refusal, path.strip_prefix("/api/v1/task/"), path.as_str()) {
+        (Some(refusal), ..) => refusal,
+        (None, Some(id), _) => state.task(&decoded(id)).await?,
+        (None, None, "/api/v1/account/balance") => {
+            json_response(StatusCode::OK, &json!({"code": 200, "data": {"available": 950, "frozen": 10, "total": 960}}))
+        }
+        (None, None, "/api/v1/account/usage") => json_response(
+            StatusCode::OK,
+            &json!({"code": 200, "data": {"tasks_created": 42, "credits_used": 350, "credits_topped_up": 1000}}),
+        ),
+        (None, None, _) => error(StatusCode::NOT_FOUND, "No such page"),
+    };
+    Ok(with_limits(response, &state, admission))
+}
+
+impl State {
+    /// The IDs of the tasks that are known by name, as a list to export.
+    fn task_list(&self) -> String {
+        let mut csv = String::from("task_id\n");
+        if let Known::Listed(tasks) = &self.world.tasks {
+            for index in tasks.indices() {
+                csv.push_str(tasks.id(index).as_str());
+                csv.push('\n');
+            }
+        }
+        csv
+    }
+
+    /// Counts a request against its key, and refuses it if it must be.
+    fn admit(&self, key: Option<&str>) -> (Option<Admission>, Option<Response<Body>>) {
+        let weather = &self.world.weather;
+        let mut counts = self.counts();
+        counts.stats.requests += 1;
+        let Some(key) = key else {
+            return (None, Some(error(StatusCode::UNAUTHORIZED, "Missing x-api-key header")));
+        };
+        let wrong = weather.key.as_ref().is_some_and(|only| only != key);
+        let revoked = weather.revoke_after.is_some_and(|after| counts.stats.requests > after);
+        if wrong || revoked {
+            return (None, Some(error(StatusCode::UNAUTHORIZED, "Invalid API key")));
+        }
+        let Some(window) = &weather.window else { return (None, None) };
+        let admission = counts.meters.entry(key.to_owned()).or_default().admit(window, Instant::now());
+        let refusal = match admission {
+            Admission::Granted { .. } => None,
+            Admission::Refused { retry_after } => {
+                counts.stats.rate_limited += 1;
+                Some(too_many(retry_after.as_secs_f64().ceil() as u64))
+            }
+        };
+        (Some(admission), refusal)
+    }
+
+    async fn task(&self, id: &str) -> io::Result<Response<Body>> {
+        let task = Task::new(self.world.seed, id, self.start, &self.world.weather);
+        let trouble = self.trouble(id, task.luck);
+        if let Some(Trouble::Stall(seconds)) = trouble {
+            time::sleep(Duration::from_secs_f64(seconds)).await;
+        }
+        let (document, last) = self.document(id, &task);
+        let response = match trouble {
+            Some(Trouble::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            Some(Trouble::Status(status)) => {
+                return Ok(html(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)));
+            }
+            Some(Trouble::TooMany(seconds)) => {
+                self.counts().stats.rate_limited += 1;
+                return Ok(too_many(seconds));
+            }
+            Some(Trouble::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
+            Some(Trouble::Redirect(address)) => return Ok(redirect(&address)),
+            Some(Trouble::Truncated(bytes)) => return Ok(in_two(&document.text, bytes, None)),
+            Some(Trouble::StallBody(seconds)) => in_two(&document.text, 10, Some(Duration::from_secs_f64(seconds))),
+            Some(Trouble::Packed(encoding)) => packed(&document, encoding)?,
+            Some(Trouble::Padding(bytes)) => document.padded(bytes).into(),
+            Some(Trouble::HangUp) => with_header(document.into(), CONNECTION, "close"),
+            Some(Trouble::Stall(_)) | None => document.into(),
+        };
+        if last {
+            self.counts().answered.insert(id.to_owned());
+        }
+        Ok(response)
+    }
+
+    /// Counts a request for a task, and tells what goes wrong with it.
+    fn trouble(&self, id: &str, luck: f64) -> Option<Trouble> {
+        let mut counts = self.counts();
+        let again = counts.answered.contains(id);
+        counts.stats.asked_again += u64::from(again);
+        let nth = counts.stats.by_task.entry(id.to_owned()).or_default();
+        *nth += 1;
+        let nth = *nth;
+        self.world
+            .weather
+            .faults
+            .iter()
+            .find(|fault| fault.when.meets(id, nth, luck))
+            .map(|fault| fault.trouble.clone())
+    }
+
+    /// The answer in fair weather, and whether it is the last word on the task.
+    fn document(&self, id: &str, task: &Task) -> (Document, bool) {
+        if let Some(text) = self.world.documents.get(id) {
+            return (Document { status: StatusCode::OK, text: text.clone() }, true);
+        }
+        let known = match &self.world.tasks {
+            Known::Every => true,
+            Known::Listed(tasks) => tasks.find(id).is_some(),
+            Known::Given => false,
+        };
+        match task.document(Timestamp::now()).filter(|_| known) {
+            Some((document, last)) => (Document { status: StatusCode::OK, text: document.to_string() }, last),
+            None => {
+                let text = json!({ "code": 404, "message": "Task not found" }).to_string();
+                (Document { status: StatusCode::NOT_FOUND, text }, true)
+            }
+        }
+    }
+}
+
+/// An answer about a task before any weather touches it.
+struct Document {
+    status: StatusCode,
+    text: String,
+}
+
+impl Document {
+    /// With a further field of this many bytes.
+    fn padded(mut self, bytes: usize) -> Self {
+        if self.text.pop() == Some('}') {
+            self.text.push_str(",\"padding\":\"");
+            self.text.extend(std::iter::repeat_n('x', bytes));
+            self.text.push_str("\"}");
+        }
+        self
+    }
+}
+
+impl From<Document> for Response<Body> {
+    fn from(document: Document) -> Self {
+        body(document.status, "application/json", document.text)
+    }
+}
+
+/// The ID out of a path's segment.
+fn decoded(segment: &str) -> String {
+    let bytes: Vec<u8> =
+        url::form_urlencoded::parse(format!("x={}", segment.replace('+', "%2B").replace('&', "%26")).as_bytes())
+            .next()
+            .map(|(_, id)| id.into_owned().into_bytes())
+            .unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn with_limits(mut response: Response<Body>, state: &State, admission: Option<Admission>) -> Response<Body> {
+    if let (Some(window), Some(admission)) = (&state.world.weather.window, admission) {
+        let (remaining, reset) = match admission {
+            Admission::Granted { remaining, reset } => (remaining, reset),
+            Admission::Refused { retry_after } => (0, retry_after),
+        };
+        let reset = Timestamp::now().as_second() + reset.as_secs_f64().ceil() as i64;
+        let headers = response.headers_mut();
+        headers.insert("x-ratelimit-limit", window.allowance.into());
+        headers.insert("x-ratelimit-remaining", remaining.into());
+        headers.insert("x-ratelimit-reset", reset.into());
+    }
+    response
+}
+
+fn too_many(seconds: u64) -> Response<Body> {
+    let message = format!("Rate limit exceeded. Try again in {seconds} seconds.");
+    let mut response = error(StatusCode::TOO_MANY_REQUESTS, &message);
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    response
+}
+
+fn error(status: StatusCode, message: &str) -> Response<Body> {
+    json_response(status, &json!({ "code": status.as_u16(), "message": message }))
+}
+
+fn json_response(status: StatusCode, document: &Value) -> Response<Body> {
+    body(status, "application/json", document.to_string())
+}
+
+fn packed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>> {
+    let bytes = encoding.pack(document.text.as_bytes())?;
+    let full = Full::new(Bytes::from(bytes)).map_err(|never: Infallible| match never {});
+    let response = Response::builder().status(document.status).header(CONTENT_ENCODING, encoding.name());
+    Ok(response.body(full.boxed()).expect("the parts of a response are valid"))
+}
+
+/// A response that promises its whole length and sends `bytes` of it; the rest comes after a pause, or
+/// the connection breaks.
+fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
+    let (start, rest) = text.as_bytes().split_at(bytes.min(text.len().saturating_sub(1)));
+    let start = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(start)))]);
+    let rest = Bytes::copy_from_slice(rest);
+    let end = stream::once(async move {
+        match pause {
+            Some(pause) => {
+                time::sleep(pause).await;
+                Ok(Frame::data(rest))
+            }
+            None => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+        }
+    });
+    let response = Response::builder().header(CONTENT_LENGTH, text.len());
+    response.body(BodyExt::boxed(StreamBody::new(start.chain(end)))).expect("the parts of a response are valid")
+}

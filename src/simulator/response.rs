@@ -1,0 +1,37 @@
+//! Answers that the API and the CDN have in common.
+
+use std::{convert::Infallible, io};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderName, LOCATION},
+};
+
+/// A body whose error breaks the connection.
+pub(super) type Body = BoxBody<Bytes, io::Error>;
+
+/// What a proxy in front would say.
+pub(super) fn html(status: StatusCode) -> Response<Body> {
+    let page =
+        format!("<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>");
+    body(status, "text/html", page)
+}
+
+pub(super) fn body(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let full = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {});
+    let response = Response::builder().status(status).header(CONTENT_TYPE, content_type);
+    response.body(full.boxed()).expect("the parts of a response are valid")
+}
+
+pub(super) fn redirect(address: &str) -> Response<Body> {
+    with_header(html(StatusCode::FOUND), LOCATION, address)
+}
+
+pub(super) fn with_header(mut response: Response<Body>, name: HeaderName, value: &str) -> Response<Body> {
+    if let Ok(value) = value.parse() {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
