@@ -1,0 +1,35 @@
+//! Covers: small colourful patterns, in the formats that the real ones come in.
+
+use fastrand::Rng;
+use jpeg_encoder::ColorType;
+
+/// Width and height.
+const SIDE: u16 = 96;
+
+/// A JPEG that chance thinks of.
+pub(super) fn jpeg(chance: &mut Rng) -> Vec<u8> {
+    let mut file = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut file, 85);
+    encoder.encode(&pattern(chance), SIDE, SIDE, ColorType::Rgb).expect("memory takes what is written to it");
+    file
+}
+
+/// A PNG that chance thinks of.
+pub(super) fn png(chance: &mut Rng) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, SIDE.into(), SIDE.into());
+    encoder.set_color(png::ColorType::Rgb);
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&pattern(chance)));
+    written.expect("memory takes what is written to it");
+    file
+}
+
+/// Red, green and blue, row by row: slopes that wrap around, woven.
+fn pattern(chance: &mut Rng) -> Vec<u8> {
+    let weave = chance.u16(..) & 0x7f;
+    let slopes = [(); 3].map(|()| [chance.u16(..256), chance.u16(1..6), chance.u16(1..6)]);
+    let points = (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| (x, y)));
+    let colours =
+        points.flat_map(|(x, y)| slopes.map(|[base, across, down]| (base + x * across + y * down) ^ (x ^ y) & weave));
+    colours.map(|colour| (colour & 0xff) as u8).collect()
+}
