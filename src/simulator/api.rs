@@ -17,7 +17,7 @@ use tokio::time::{self, Instant};
 use super::{
     Known,
     documents::Task,
-    response::{Body, body, html, redirect, with_header},
+    response::{Body, body, html, later, redirect, status_of, with_header},
     server::State,
     weather::{Encoding, Trouble},
     window::Admission,
@@ -90,7 +90,7 @@ impl State {
     }
 
     async fn task(&self, id: &str) -> io::Result<Response<Body>> {
-        let task = Task::new(self.world.seed, id, self.start, &self.world.weather);
+        let task = Task::new(self.world.seed, id, self.start, &self.world.weather, &self.cdn);
         let trouble = self.trouble(id, task.luck);
         if let Some(Trouble::Stall(seconds)) = trouble {
             time::sleep(Duration::from_secs_f64(seconds)).await;
@@ -98,21 +98,22 @@ impl State {
         let (document, last) = self.document(id, &task);
         let response = match trouble {
             Some(Trouble::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            Some(Trouble::Status(status)) => {
-                return Ok(html(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)));
-            }
+            Some(Trouble::Status(status)) => return Ok(html(status_of(status))),
             Some(Trouble::TooMany(seconds)) => {
                 self.counts().stats.rate_limited += 1;
                 return Ok(too_many(seconds));
             }
+            Some(Trouble::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
             Some(Trouble::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
-            Some(Trouble::Redirect(address)) => return Ok(redirect(&address)),
+            Some(Trouble::Redirect(address)) => return Ok(redirect(&address.replace("{cdn}", &self.cdn))),
             Some(Trouble::Truncated(bytes)) => return Ok(in_two(&document.text, bytes, None)),
             Some(Trouble::StallBody(seconds)) => in_two(&document.text, 10, Some(Duration::from_secs_f64(seconds))),
             Some(Trouble::Packed(encoding)) => packed(&document, encoding)?,
             Some(Trouble::Padding(bytes)) => document.padded(bytes).into(),
             Some(Trouble::HangUp) => with_header(document.into(), CONNECTION, "close"),
-            Some(Trouble::Stall(_)) | None => document.into(),
+            Some(Trouble::Stall(_) | Trouble::Identical | Trouble::Changed | Trouble::Drip(_)) | None => {
+                document.into()
+            }
         };
         if last {
             self.counts().answered.insert(id.to_owned());
@@ -127,19 +128,13 @@ impl State {
         counts.stats.asked_again += u64::from(again);
         let nth = counts.stats.by_task.entry(id.to_owned()).or_default();
         *nth += 1;
-        let nth = *nth;
-        self.world
-            .weather
-            .faults
-            .iter()
-            .find(|fault| fault.when.meets(id, nth, luck))
-            .map(|fault| fault.trouble.clone())
+        self.world.weather.for_task(id, *nth, luck)
     }
 
     /// The answer in fair weather, and whether it is the last word on the task.
     fn document(&self, id: &str, task: &Task) -> (Document, bool) {
         if let Some(text) = self.world.documents.get(id) {
-            return (Document { status: StatusCode::OK, text: text.clone() }, true);
+            return (Document { status: StatusCode::OK, text: text.replace("{cdn}", &self.cdn) }, true);
         }
         let known = match &self.world.tasks {
             Known::Every => true,

@@ -71,13 +71,15 @@ pub(super) struct Task {
     created_at: Timestamp,
     completed_at: Timestamp,
     details: Rng,
+    /// The root of the media's addresses, without the slash at its end.
+    cdn: String,
     /// From 0 to 1, the same for every look at the task: decides which faults it meets.
     pub(super) luck: f64,
 }
 
 impl Task {
-    /// The task of that ID in the world of that seed, which began at `start`.
-    pub(super) fn new(seed: u64, id: &str, start: Timestamp, weather: &Weather) -> Self {
+    /// The task of that ID in the world of that seed, which began at `start` and has its media at `cdn`.
+    pub(super) fn new(seed: u64, id: &str, start: Timestamp, weather: &Weather, cdn: &str) -> Self {
         let mut chance = Rng::with_seed(hash(seed, id));
         let luck = chance.f64();
         let exists = chance.f64() >= 0.05;
@@ -102,7 +104,8 @@ impl Task {
             // In the year 2025, long before anybody looks.
             Timestamp::from_millisecond(1_735_689_600_000 + chance.i64(0..25_000_000_000)).unwrap_or(start)
         };
-        Self { id: id.into(), exists, kind, end, created_at: completed_at - took, completed_at, details: chance, luck }
+        let (id, cdn) = (id.into(), cdn.into());
+        Self { id, exists, kind, end, created_at: completed_at - took, completed_at, details: chance, cdn, luck }
     }
 
     /// What the API says about it at a moment: a document and whether it is final; `None` is a 404.
@@ -190,14 +193,14 @@ impl Task {
                 let title = one_of(&TITLES, chance);
                 (0..2).map(|_| self.suno_clip(title, name, version, chance)).collect()
             }
-            Kind::UdioMusic => (0..2).map(|_| udio_clip(one_of(&TITLES, chance), chance)).collect(),
+            Kind::UdioMusic => (0..2).map(|_| self.udio_clip(one_of(&TITLES, chance), chance)).collect(),
             Kind::Lyrics => json!({
                 "title": one_of(&TITLES, chance),
                 "text": "[Verse]\nWaves are crashing on the shore\n\n[Chorus]\nAt the edge of the sea",
             }),
             Kind::Upload | Kind::Concat => {
                 let id = uuid(chance);
-                json!({ "audio_url": format!("https://cdn1.suno.ai/{id}.mp3"), "id": id })
+                json!({ "audio_url": format!("{}/{id}.mp3", self.cdn), "id": id })
             }
         }
     }
@@ -208,9 +211,9 @@ impl Task {
             "id": id,
             "title": title,
             "status": "complete",
-            "audio_url": format!("https://cdn1.suno.ai/{id}.mp3"),
-            "image_url": format!("https://cdn2.suno.ai/image_{id}.jpeg"),
-            "image_large_url": format!("https://cdn2.suno.ai/image_large_{id}.jpeg"),
+            "audio_url": format!("{}/{id}.mp3", self.cdn),
+            "image_url": format!("{}/image_{id}.jpeg", self.cdn),
+            "image_large_url": format!("{}/image_large_{id}.jpeg", self.cdn),
             "video_url": "",
             "model_name": name,
             "major_model_version": version,
@@ -227,21 +230,22 @@ impl Task {
             },
         })
     }
+
+    /// Udio's relay sends the duration as a text.
+    fn udio_clip(&self, title: &str, chance: &mut Rng) -> Value {
+        let id = uuid(chance);
+        json!({
+            "id": id,
+            "title": title,
+            "audio_url": format!("{}/{id}.mp3", self.cdn),
+            "image_url": format!("{}/{id}.png", self.cdn),
+            "metadata": { "duration": chance.u32(30..200).to_string(), "tags": one_of(&TAGS, chance) },
+        })
+    }
 }
 
-/// Udio's relay sends the duration as a text.
-fn udio_clip(title: &str, chance: &mut Rng) -> Value {
-    let id = uuid(chance);
-    json!({
-        "id": id,
-        "title": title,
-        "audio_url": format!("https://storage.udio.example/{id}.mp3"),
-        "image_url": format!("https://storage.udio.example/{id}.jpg"),
-        "metadata": { "duration": chance.u32(30..200).to_string(), "tags": one_of(&TAGS, chance) },
-    })
-}
-
-fn hash(seed: u64, id: &str) -> u64 {
+/// What stands for that ID, or any other name, in the world of that seed.
+pub(super) fn hash(seed: u64, id: &str) -> u64 {
     let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
@@ -274,7 +278,7 @@ mod tests {
     #[test]
     fn the_same_seed_and_id_give_the_same_document() {
         let start = "2026-12-01T00:00:00Z".parse().unwrap();
-        let document = |seed, id| Task::new(seed, id, start, &Weather::default()).document(start);
+        let document = |seed, id| Task::new(seed, id, start, &Weather::default(), "http://cdn").document(start);
         assert_eq!(document(1, "a"), document(1, "a"));
         assert_ne!(document(1, "a"), document(2, "a"));
         assert_ne!(document(1, "a"), document(1, "b"));
@@ -285,7 +289,7 @@ mod tests {
         let start: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
         let weather = Weather { unfinished: Some(1.0), ..Weather::default() };
         for n in 0..50 {
-            let task = Task::new(1, &n.to_string(), start, &weather);
+            let task = Task::new(1, &n.to_string(), start, &weather, "http://cdn");
             let finished = |at| task.document(at).is_none_or(|(_, done)| done);
             assert!(!task.exists || !finished(start));
             assert!(finished(start + Duration::from_secs(11)));

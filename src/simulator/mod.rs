@@ -1,16 +1,21 @@
 //! A local stand-in for the provider: its documented API on loopback, with tasks of every type and
 //! fate, real lifecycles, its rate window, and faults on request.
 //!
+//! Beside the API it has a CDN with the clips' songs and covers, at another address, as the real ones
+//! have: real files, made while they are sent, with weather of their own.
+//!
 //! It is what a newcomer tries the program with, and what every test flies through its weather. It is
 //! a real server on a port of the system's choice, and it counts what it is asked.
 
 mod api;
-#[expect(dead_code, reason = "the CDN that serves them comes next")]
+mod cdn;
 mod cover;
 mod documents;
-#[expect(dead_code, reason = "the CDN that serves them comes next")]
+mod flight;
+mod media;
 mod mp3;
 mod packing;
+mod range;
 mod response;
 mod server;
 mod stats;
@@ -18,7 +23,7 @@ mod weather;
 mod window;
 
 pub use server::Simulator;
-pub use stats::Stats;
+pub use stats::{MediaStats, Stats};
 pub use weather::{Encoding, Fault, Trouble, Weather, When};
 pub use window::{Window, WindowKind};
 
@@ -39,7 +44,8 @@ pub struct World {
     pub tasks: Known,
     /// What their documents are made from: the same seed and ID give the same document.
     pub seed: u64,
-    /// Documents given as they are, by task ID: the whole body of an answer.
+    /// Documents given as they are, by task ID: the whole body of an answer, in which `{cdn}` stands for
+    /// the CDN's root.
     pub documents: HashMap<String, String>,
     /// What goes wrong.
     pub weather: Weather,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{
     Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderName, LOCATION},
+    header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER},
 };
 
 /// A body whose error breaks the connection.
@@ -19,8 +19,18 @@ pub(super) fn html(status: StatusCode) -> Response<Body> {
     body(status, "text/html", page)
 }
 
-pub(super) fn body(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
-    let full = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {});
+/// The same, with the seconds to come again in.
+pub(super) fn later(status: StatusCode, seconds: u64) -> Response<Body> {
+    with_header(html(status), RETRY_AFTER, &seconds.to_string())
+}
+
+/// A weather's status, which may be no status at all.
+pub(super) fn status_of(number: u16) -> StatusCode {
+    StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+pub(super) fn body(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
+    let full = Full::new(content.into()).map_err(|never: Infallible| match never {});
     let response = Response::builder().status(status).header(CONTENT_TYPE, content_type);
     response.body(full.boxed()).expect("the parts of a response are valid")
 }

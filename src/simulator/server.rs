@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::{
@@ -17,15 +17,20 @@ use tokio::{
 use url::Url;
 
 use super::{
-    World, api,
+    World, api, cdn,
+    response::Body,
     stats::{Counts, Stats},
 };
 use crate::error::{Error, Result};
+
+/// Where the CDN listens: loopback, but not the API's.
+const CDN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A running simulator. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Simulator {
     base_url: Url,
+    cdn_url: Url,
     state: Arc<State>,
     serving: JoinHandle<()>,
 }
@@ -35,6 +40,8 @@ pub struct Simulator {
 pub(super) struct State {
     pub(super) world: World,
     pub(super) start: Timestamp,
+    /// The CDN's root, without the slash at its end.
+    pub(super) cdn: String,
     counts: Mutex<Counts>,
 }
 
@@ -55,20 +62,32 @@ impl Simulator {
     /// # Panics
     /// Never: an address is always a URL's host.
     pub async fn start_on(world: World, port: u16) -> Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let failed = |error: io::Error| Error::io("listen on", Path::new(&address.to_string()), &error);
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let base_url = Url::parse(&format!("http://{address}")).expect("an address is a URL's host");
-        let state = Arc::new(State { world, start: Timestamp::now(), counts: Mutex::default() });
-        let serving = tokio::spawn(serve(listener, state.clone()));
-        Ok(Self { base_url, state, serving })
+        let api = listen(Ipv4Addr::LOCALHOST, port).await?;
+        let cdn = match listen(CDN, 0).await {
+            Ok(listener) => listener,
+            // Not every system takes all of 127.0.0.0/8 for loopback.
+            Err(_) => listen(Ipv4Addr::LOCALHOST, 0).await?,
+        };
+        let (base_url, cdn_url) = (root(&api)?, root(&cdn)?);
+        let root = cdn_url.as_str().trim_end_matches('/').to_owned();
+        let state = Arc::new(State { world, start: Timestamp::now(), cdn: root, counts: Mutex::default() });
+        let (of_api, of_cdn) = (state.clone(), state.clone());
+        let api = serve(api, move |request| api::answer(of_api.clone(), request));
+        let cdn = serve(cdn, move |request| cdn::answer(of_cdn.clone(), request));
+        let serving = tokio::spawn(async { tokio::join!(api, cdn).0 });
+        Ok(Self { base_url, cdn_url, state, serving })
     }
 
     /// Its root, as `--base-url` takes it.
     #[must_use]
     pub fn base_url(&self) -> &Url {
         &self.base_url
+    }
+
+    /// The root of its CDN, which has another address than the API where the system lets it.
+    #[must_use]
+    pub fn cdn_url(&self) -> &Url {
+        &self.cdn_url
     }
 
     /// What it was asked so far.
@@ -84,15 +103,28 @@ impl Drop for Simulator {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<State>) {
+async fn listen(host: Ipv4Addr, port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::from((host, port));
+    TcpListener::bind(address).await.map_err(|error| Error::io("listen on", Path::new(&address.to_string()), &error))
+}
+
+fn root(listener: &TcpListener) -> Result<Url> {
+    let address = listener.local_addr().map_err(|error| Error::io("listen on", Path::new("a port"), &error))?;
+    Ok(Url::parse(&format!("http://{address}")).expect("an address is a URL's host"))
+}
+
+async fn serve<A, F>(listener: TcpListener, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
+{
     // Owned here, so that the connections end with the server.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let state = state.clone();
-                let service = service_fn(move |request| api::answer(state.clone(), request));
+                let service = service_fn(answer.clone());
                 connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
             Some(_) = connections.join_next() => {}

@@ -3,16 +3,23 @@
 //! ```toml
 //! unfinished = 0.3            # the share of tasks that are under way at the start
 //! revoke_after = 500          # the key is refused after so many requests
+//! media_seconds = 3.0         # how long the songs are
+//! media_bytes = 200_000_000   # each song at least this long
+//! validators = false          # the CDN tells no ETag and no date, and knows no ranges
 //!
 //! [window]                    # the rate window; without it there is no limit
 //! allowance = 120
 //! seconds = 60
 //! kind = "moving"             # or "fixed"
 //!
-//! [[faults]]                  # the first that applies to a request happens
-//! status = 502                # what: one of status, too_many, body, truncated, reset, stall,
+//! [[faults]]                  # the first that applies to a request for a task happens
+//! status = 502                # what: one of status, too_many, busy, body, truncated, reset, stall,
 //! first = 2                   #   stall_body, redirect, encoding, padding, hang_up
 //! share = 0.3                 # to whom: first requests, task, share of the tasks; all of them if absent
+//!
+//! [[media]]                   # the same for requests to the CDN
+//! drip = 1000                 # what: any of the above, or identical, changed, drip
+//! task = ".mp3"               # to whom: of files whose names contain this
 //! ```
 
 use std::str::FromStr;
@@ -37,6 +44,14 @@ pub struct Weather {
     pub unfinished_seconds: Option<f64>,
     /// What goes wrong with single requests; the first that applies does.
     pub faults: Vec<Fault>,
+    /// The same for requests to the CDN.
+    pub media: Vec<Fault>,
+    /// How long a song is, in seconds; absent: 12.
+    pub media_seconds: Option<f64>,
+    /// Each song is at least so many bytes long: it is repeated until it is.
+    pub media_bytes: Option<u64>,
+    /// Whether the CDN tells a file's `ETag` and `Last-Modified`, and knows ranges; absent: it does.
+    pub validators: Option<bool>,
 }
 
 /// One kind of trouble.
@@ -49,31 +64,39 @@ pub struct Fault {
     pub when: When,
 }
 
-/// What happens to a request.
+/// What happens to a request for a document, or for a file of the CDN.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
-    /// An HTTP status with an HTML body, as a proxy in front would send it.
+    /// An HTTP status with an HTML body, as a proxy in front would send it; from the CDN, a 403 is XML.
     Status(u16),
     /// A 429 that names this many seconds in `Retry-After`.
     TooMany(u64),
-    /// Status 200 with this text in place of the document.
+    /// A 503 that names this many seconds in `Retry-After`.
+    Busy(u64),
+    /// Status 200 with this text in place of what was asked for; from the CDN, HTML is called by its name.
     Body(String),
-    /// Status 200, and the connection breaks after this many bytes of the document.
+    /// Status 200, and the connection breaks after this many bytes.
     Truncated(usize),
     /// The connection breaks before any answer.
     Reset,
     /// Nothing comes for this many seconds.
     Stall(f64),
-    /// The document's first bytes come, and the rest after this many seconds.
+    /// The first bytes come, and the rest after this many seconds.
     StallBody(f64),
-    /// A redirect to this address.
+    /// A redirect to this address, in which `{cdn}` stands for the CDN's root and `{file}` for a file's name.
     Redirect(String),
-    /// The document, packed.
+    /// The document or the whole file, packed.
     Packed(Encoding),
-    /// The document with this many bytes in a further field.
+    /// The document with this many bytes in a further field; the song with as many in further frames.
     Padding(usize),
-    /// The document, and then the connection is closed, whatever was agreed.
+    /// The document or file, and then the connection is closed, whatever was agreed.
     HangUp,
+    /// The bytes and the `ETag` of a file that is the same for all names of its kind; only of the CDN.
+    Identical,
+    /// Other bytes, another `ETag` and another date than in fair weather; only of the CDN.
+    Changed,
+    /// So many bytes a second; only of the CDN.
+    Drip(u32),
 }
 
 /// How a document is packed.
@@ -93,11 +116,11 @@ pub enum Encoding {
 /// Which requests a fault meets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct When {
-    /// The first so many requests for each task; absent: all of them.
+    /// The first so many requests for each task, or for each path of the CDN; absent: all of them.
     pub first: Option<u32>,
-    /// Only requests for this task.
+    /// Only requests for this task, or for files whose names contain this.
     pub task: Option<String>,
-    /// Only this share of the tasks, chosen by the seed, from 0 to 1.
+    /// Only this share of the tasks or paths, chosen by the seed, from 0 to 1.
     pub share: Option<f64>,
 }
 
@@ -117,12 +140,29 @@ impl When {
         Self { task: Some(id.into()), ..Self::ALWAYS }
     }
 
-    /// Whether it meets the request that is a task's `nth`, from 1; `luck` is that task's, from 0 to 1.
-    pub(super) fn meets(&self, id: &str, nth: u32, luck: f64) -> bool {
+    /// Whether it meets the request that is the `nth`, from 1, for something; `luck` is that thing's, from
+    /// 0 to 1, and `named` says whether a name is meant for it.
+    fn meets(&self, nth: u32, luck: f64, named: impl Fn(&str) -> bool) -> bool {
         self.first.is_none_or(|first| nth <= first)
-            && self.task.as_ref().is_none_or(|task| task == id)
+            && self.task.as_deref().is_none_or(named)
             && self.share.is_none_or(|share| luck < share)
     }
+}
+
+impl Weather {
+    /// What goes wrong with the request that is a task's `nth`, from 1.
+    pub(super) fn for_task(&self, id: &str, nth: u32, luck: f64) -> Option<Trouble> {
+        first(&self.faults, |when| when.meets(nth, luck, |task| task == id))
+    }
+
+    /// What goes wrong with the request that is the `nth`, from 1, for a file's path.
+    pub(super) fn for_file(&self, name: &str, nth: u32, luck: f64) -> Option<Trouble> {
+        first(&self.media, |when| when.meets(nth, luck, |part| name.contains(part)))
+    }
+}
+
+fn first(faults: &[Fault], met: impl Fn(&When) -> bool) -> Option<Trouble> {
+    faults.iter().find(|fault| met(&fault.when)).map(|fault| fault.trouble.clone())
 }
 
 impl FromStr for Weather {
@@ -140,6 +180,7 @@ impl FromStr for Weather {
 struct FaultText {
     status: Option<u16>,
     too_many: Option<u64>,
+    busy: Option<u64>,
     body: Option<String>,
     truncated: Option<usize>,
     reset: Option<bool>,
@@ -149,6 +190,9 @@ struct FaultText {
     encoding: Option<Encoding>,
     padding: Option<usize>,
     hang_up: Option<bool>,
+    identical: Option<bool>,
+    changed: Option<bool>,
+    drip: Option<u32>,
     first: Option<u32>,
     task: Option<String>,
     share: Option<f64>,
@@ -161,6 +205,7 @@ impl TryFrom<FaultText> for Fault {
         let named = [
             text.status.map(Trouble::Status),
             text.too_many.map(Trouble::TooMany),
+            text.busy.map(Trouble::Busy),
             text.body.map(Trouble::Body),
             text.truncated.map(Trouble::Truncated),
             text.reset.filter(|yes| *yes).map(|_| Trouble::Reset),
@@ -170,6 +215,9 @@ impl TryFrom<FaultText> for Fault {
             text.encoding.map(Trouble::Packed),
             text.padding.map(Trouble::Padding),
             text.hang_up.filter(|yes| *yes).map(|_| Trouble::HangUp),
+            text.identical.filter(|yes| *yes).map(|_| Trouble::Identical),
+            text.changed.filter(|yes| *yes).map(|_| Trouble::Changed),
+            text.drip.map(Trouble::Drip),
         ];
         let mut named = named.into_iter().flatten();
         match (named.next(), named.next()) {
@@ -187,6 +235,18 @@ impl TryFrom<FaultText> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn media_have_weather_of_their_own() {
+        let text = "validators = false\nmedia_bytes = 1_000\n[[media]]\nidentical = true\ntask = \".mp3\"\n\
+                    [[media]]\nbusy = 2\nfirst = 1\n[[faults]]\ndrip = 5\n";
+        let weather: Weather = text.parse().unwrap();
+        assert_eq!((weather.validators, weather.media_bytes), (Some(false), Some(1_000)));
+        assert_eq!(weather.for_file("a.mp3", 2, 0.5), Some(Trouble::Identical));
+        assert_eq!(weather.for_file("a.png", 1, 0.5), Some(Trouble::Busy(2)));
+        assert_eq!(weather.for_file("a.png", 2, 0.5), None);
+        assert_eq!(weather.for_task("a.mp3", 1, 0.5), Some(Trouble::Drip(5)));
+    }
 
     #[test]
     fn a_weather_file_is_read_and_a_slip_in_it_is_refused() {

@@ -1,0 +1,364 @@
+//! What the CDN answers: files of its own making, whole or in part, as a storage server does.
+
+use std::{io, ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header::{
+        ACCEPT_RANGES, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+    },
+};
+use tokio::time;
+
+use super::{
+    documents::hash,
+    flight::Flight,
+    media::{CHUNK, File, Make},
+    range::Part,
+    response::{Body, body, html, later, redirect, status_of, with_header},
+    server::State,
+    weather::{Encoding, Trouble},
+};
+
+/// How long a connection lasts that is about to break, so that what was sent has left.
+const LAST_GASP: Duration = Duration::from_millis(50);
+
+/// How a file is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Manner {
+    /// As fast as it is taken.
+    Steady,
+    /// The connection breaks after so many bytes.
+    Broken(u64),
+    /// With a pause of so many seconds after the first bytes.
+    Halting(f64),
+    /// So many bytes a second.
+    Dripping(u32),
+}
+
+/// An error breaks the connection.
+pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let path = request.uri().path().trim_start_matches('/');
+    let (mut flight, nth) = Flight::new(state.clone(), path, request.headers());
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let luck = hash(state.world.seed, path) as f64 / u64::MAX as f64;
+    let trouble = state.world.weather.for_file(name, nth, luck);
+    let response = match *request.method() {
+        Method::GET => state.file(name, request.headers(), trouble, &mut flight).await?,
+        // The server keeps the body to itself. Ranges are for GET alone.
+        Method::HEAD => state.file(name, &HeaderMap::new(), trouble, &mut flight).await?,
+        _ => xml(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+    };
+    Ok(flight.carry(response))
+}
+
+impl State {
+    async fn file(
+        &self,
+        name: &str,
+        headers: &HeaderMap,
+        trouble: Option<Trouble>,
+        flight: &mut Flight,
+    ) -> io::Result<Response<Body>> {
+        let (mut make, mut manner, mut hang_up) = (Make::Fair, Manner::Steady, false);
+        match trouble {
+            Some(Trouble::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            Some(Trouble::Status(403)) => return Ok(xml(StatusCode::FORBIDDEN, "AccessDenied")),
+            Some(Trouble::Status(status)) => return Ok(html(status_of(status))),
+            Some(Trouble::TooMany(seconds)) => return Ok(later(StatusCode::TOO_MANY_REQUESTS, seconds)),
+            Some(Trouble::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
+            Some(Trouble::Body(text)) => return Ok(instead(text)),
+            Some(Trouble::Redirect(address)) => {
+                return Ok(redirect(&address.replace("{cdn}", &self.cdn).replace("{file}", name)));
+            }
+            Some(Trouble::Packed(encoding)) => return self.packed(name, encoding, flight),
+            Some(Trouble::Stall(seconds)) => time::sleep(Duration::from_secs_f64(seconds)).await,
+            Some(Trouble::Truncated(bytes)) => manner = Manner::Broken(bytes as u64),
+            Some(Trouble::StallBody(seconds)) => manner = Manner::Halting(seconds),
+            Some(Trouble::Drip(bytes)) => manner = Manner::Dripping(bytes),
+            Some(Trouble::Padding(bytes)) => make = Make::Longer(bytes as u64),
+            Some(Trouble::Identical) => make = Make::Identical,
+            Some(Trouble::Changed) => make = Make::Changed,
+            Some(Trouble::HangUp) => hang_up = true,
+            None => {}
+        }
+        let Some(file) = self.made(name, make) else { return Ok(missing()) };
+        let response = self.part(&file, headers, manner, flight);
+        Ok(if hang_up { with_header(response, CONNECTION, "close") } else { response })
+    }
+
+    fn made(&self, name: &str, make: Make) -> Option<File> {
+        File::new(self.world.seed, name, make, &self.world.weather)
+    }
+
+    /// The file, or what is asked for of it.
+    fn part(&self, file: &File, headers: &HeaderMap, manner: Manner, flight: &mut Flight) -> Response<Body> {
+        let validators = self.world.weather.validators.unwrap_or(true);
+        let part = if validators { Part::asked(headers, file.len, [&file.etag, file.modified]) } else { Part::Whole };
+        let mut response = Response::builder().header(CONTENT_TYPE, file.content_type);
+        if validators {
+            response = response.header(ETAG, &file.etag).header(LAST_MODIFIED, file.modified);
+            response = response.header(ACCEPT_RANGES, "bytes");
+        }
+        let range = match part {
+            Part::Whole => 0..file.len,
+            Part::Bytes(range) => {
+                let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, file.len);
+                response = response.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, content_range);
+                range
+            }
+            Part::Beyond => {
+                let refusal = xml(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
+                return with_header(refusal, CONTENT_RANGE, &format!("bytes */{}", file.len));
+            }
+        };
+        flight.whole = range.end == file.len;
+        let response = response.header(CONTENT_LENGTH, range.end - range.start);
+        response.body(manner.body(file, range)).expect("the parts of a response are valid")
+    }
+
+    /// The whole file, packed, which takes it into memory at once.
+    fn packed(&self, name: &str, encoding: Encoding, flight: &mut Flight) -> io::Result<Response<Body>> {
+        let Some(file) = self.made(name, Make::Fair) else { return Ok(missing()) };
+        let whole: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
+        let response = body(StatusCode::OK, file.content_type, encoding.pack(&whole)?);
+        flight.whole = true;
+        Ok(with_header(response, CONTENT_ENCODING, encoding.name()))
+    }
+}
+
+impl Manner {
+    /// Those bytes of a file, in this manner.
+    fn body(self, file: &File, range: Range<u64>) -> Body {
+        let length = range.end - range.start;
+        let chunks = |range, most| stream::iter(file.chunks(range, most).map(Ok));
+        let (bytes, pause) = match self {
+            Self::Steady => return streamed(chunks(range, CHUNK)),
+            Self::Dripping(rate) => return streamed(dripping(file.chunks(range, u64::from(rate / 10).max(1)), rate)),
+            Self::Broken(bytes) => (bytes.min(length.saturating_sub(1)), LAST_GASP),
+            Self::Halting(seconds) => ((length / 2).min(32 << 10), Duration::from_secs_f64(seconds)),
+        };
+        let middle = range.start + bytes;
+        let start = chunks(range.start..middle, CHUNK);
+        let rest = match self {
+            Self::Broken(_) => stream::iter(vec![Err(io::Error::from(io::ErrorKind::ConnectionReset))]).left_stream(),
+            _ => chunks(middle..range.end, CHUNK).right_stream(),
+        };
+        let late = async move {
+            time::sleep(pause).await;
+            rest
+        };
+        streamed(start.chain(stream::once(late).flatten()))
+    }
+}
+
+/// The chunks, so many bytes a second.
+fn dripping(chunks: impl Iterator<Item = Bytes>, rate: u32) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::iter(chunks).then(move |chunk| async move {
+        time::sleep(Duration::from_secs_f64(chunk.len() as f64 / f64::from(rate.max(1)))).await;
+        Ok(chunk)
+    })
+}
+
+fn streamed(chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Body {
+    BodyExt::boxed(StreamBody::new(chunks.map_ok(Frame::data)))
+}
+
+/// Something else than the file.
+fn instead(text: String) -> Response<Body> {
+    let content_type = if text.starts_with("<html") { "text/html" } else { "application/octet-stream" };
+    body(StatusCode::OK, content_type, text)
+}
+
+fn missing() -> Response<Body> {
+    xml(StatusCode::NOT_FOUND, "NoSuchKey")
+}
+
+/// An error as S3 and its likes spell it.
+fn xml(status: StatusCode, code: &str) -> Response<Body> {
+    let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>");
+    body(status, "application/xml", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashMap,
+        io::{Read, Write},
+        net::TcpStream,
+        time::Instant,
+    };
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::simulator::{Fault, Known, Simulator, Weather, When, World};
+
+    /// A world in that weather, and what serves it.
+    struct Scene {
+        simulator: Simulator,
+        _runtime: Runtime,
+    }
+
+    impl Scene {
+        fn new(weather: Weather) -> Self {
+            Self::world(World { weather, ..World::default() })
+        }
+
+        fn world(world: World) -> Self {
+            let runtime = Runtime::new().unwrap();
+            let simulator = runtime.block_on(Simulator::start(world)).unwrap();
+            Self { simulator, _runtime: runtime }
+        }
+
+        fn trouble(trouble: Trouble) -> Self {
+            let media = vec![Fault { trouble, when: When::task("odd") }];
+            Self::new(Weather { media, ..Weather::default() })
+        }
+
+        /// The answer's head in small letters, and its body as far as it comes.
+        fn ask(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
+            let host = self.simulator.cdn_url().authority();
+            let mut stream = TcpStream::connect(host).unwrap();
+            write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |start| start + 4);
+            let body = answer.split_off(end);
+            (String::from_utf8(answer).unwrap().to_lowercase(), body)
+        }
+
+        fn get(&self, path: &str) -> (String, Vec<u8>) {
+            self.ask("GET", path, "")
+        }
+    }
+
+    /// A header's value.
+    fn value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+        head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    #[test]
+    fn a_file_comes_whole_or_in_part_and_head_promises_the_same() {
+        let scene = Scene::new(Weather::default());
+        let (head, whole) = scene.get("/a.mp3");
+        let length = whole.len().to_string();
+        assert_eq!(value(&head, "content-length"), Some(length.as_str()));
+        let (promise, nothing) = scene.ask("HEAD", "/a.mp3", "Range: bytes=5-\r\n");
+        assert!(promise.starts_with("http/1.1 200") && nothing.is_empty());
+        for name in ["content-length", "content-type", "etag", "last-modified", "accept-ranges"] {
+            assert!(value(&head, name).is_some() && value(&head, name) == value(&promise, name), "{name}");
+        }
+        let etag = value(&head, "etag").unwrap();
+        let (head, rest) = scene.ask("GET", "/a.mp3", &format!("Range: bytes=100-\r\nIf-Range: {etag}\r\n"));
+        assert!(head.starts_with("http/1.1 206"), "{head}");
+        assert_eq!(value(&head, "content-range"), Some(format!("bytes 100-{}/{length}", whole.len() - 1).as_str()));
+        assert!(rest == whole[100..]);
+        let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\nIf-Range: \"old\"\r\n");
+        assert!(head.starts_with("http/1.1 200") && body == whole);
+        let (head, _) = scene.ask("GET", "/a.mp3", &format!("Range: bytes={length}-\r\n"));
+        assert!(head.starts_with("http/1.1 416"));
+        assert_eq!(value(&head, "content-range"), Some(format!("bytes */{length}").as_str()));
+        let (head, body) = scene.get("/a.txt");
+        assert!(head.starts_with("http/1.1 404") && String::from_utf8(body).unwrap().contains("NoSuchKey"));
+    }
+
+    #[test]
+    fn a_cdn_without_validators_knows_no_ranges() {
+        let scene = Scene::new(Weather { validators: Some(false), ..Weather::default() });
+        let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\n");
+        assert!(head.starts_with("http/1.1 200") && body.starts_with(b"ID3"));
+        assert!(["etag", "last-modified", "accept-ranges"].iter().all(|name| value(&head, name).is_none()), "{head}");
+    }
+
+    #[test]
+    fn each_trouble_answers_as_it_says() {
+        let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
+        for (trouble, status, says) in [
+            (Trouble::Status(403), "403", "AccessDenied"),
+            (Trouble::Status(502), "502", "<html>"),
+            (Trouble::TooMany(7), "429", "<html>"),
+            (Trouble::Busy(7), "503", "<html>"),
+            (Trouble::Redirect("{cdn}/x/{file}".into()), "302", "<html>"),
+            (Trouble::Body("<html>no</html>".into()), "200", "no"),
+            (Trouble::Body(String::new()), "200", ""),
+        ] {
+            let (head, body) = odd(trouble.clone());
+            let body = String::from_utf8(body).unwrap();
+            assert!(head.starts_with(&format!("http/1.1 {status}")) && body.contains(says), "{trouble:?} {head}{body}");
+            let later = matches!(trouble, Trouble::TooMany(_) | Trouble::Busy(_));
+            assert_eq!(value(&head, "retry-after").is_some(), later);
+        }
+        let scene = Scene::trouble(Trouble::Redirect("{cdn}/x/{file}".into()));
+        let target = format!("{}x/odd.mp3", scene.simulator.cdn_url());
+        assert_eq!(value(&scene.get("/odd.mp3").0, "location"), Some(target.as_str()));
+        assert!(odd(Trouble::Reset).0.is_empty());
+    }
+
+    #[test]
+    fn each_trouble_sends_a_file_as_it_says() {
+        let fair = Scene::new(Weather::default()).get("/odd.mp3");
+        let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
+        let cut = odd(Trouble::Truncated(30_000));
+        assert!(value(&cut.0, "content-length") == value(&fair.0, "content-length") && cut.1 == fair.1[..30_000]);
+        let scene = Scene::trouble(Trouble::Truncated(10));
+        assert!(scene.ask("GET", "/odd.mp3", "Range: bytes=50-\r\n").1 == fair.1[50..60]);
+        for slow in [Trouble::Stall(0.2), Trouble::StallBody(0.2), Trouble::Drip(200_000)] {
+            let begun = Instant::now();
+            assert!(odd(slow.clone()).1 == fair.1 && begun.elapsed() > Duration::from_millis(190), "{slow:?}");
+        }
+        let changed = odd(Trouble::Changed);
+        assert!(["etag", "last-modified"].iter().all(|name| value(&changed.0, name) != value(&fair.0, name)));
+        assert!(changed.1.len() == fair.1.len() && changed.1 != fair.1);
+        assert!(odd(Trouble::Padding(1000)).1.starts_with(&fair.1));
+        let scene = Scene::trouble(Trouble::Identical);
+        assert!(scene.get("/odd.mp3").1 == scene.get("/odd-too.mp3").1);
+        let packed = odd(Trouble::Packed(Encoding::Zstd));
+        assert!(value(&packed.0, "content-encoding") == Some("zstd"));
+        assert!(zstd::decode_all(packed.1.as_slice()).unwrap() == fair.1);
+    }
+
+    #[test]
+    fn what_was_asked_is_counted() {
+        let media = vec![Fault { trouble: Trouble::Truncated(1000), when: When::first(1) }];
+        let scene = Scene::new(Weather { media, ..Weather::default() });
+        let cut = scene.ask("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
+        let rest = scene.ask("GET", "/a.mp3", "Range: bytes=1000-\r\nReferer: r\r\n").1.len();
+        let stats = scene.simulator.stats().media;
+        assert_eq!((stats.requests, stats.ranges, stats.bytes, cut), (2, 1, (cut + rest) as u64, 1000));
+        assert_eq!((&stats.by_path["a.mp3"], &stats.whole["a.mp3"]), (&2, &1));
+        assert_eq!((stats.most_at_once, stats.leaks), (1, vec!["x-api-key".into(), "referer".into()]));
+    }
+
+    #[test]
+    fn responses_are_counted_while_they_are_under_way() {
+        let scene = Scene::trouble(Trouble::StallBody(0.5));
+        let both = ["/odd.mp3", "/odd.png"];
+        std::thread::scope(|scope| {
+            let asked = both.map(|path| scope.spawn(|| scene.get(path)));
+            for answer in asked {
+                answer.join().unwrap();
+            }
+        });
+        scene.get("/odd.mp3");
+        let stats = scene.simulator.stats().media;
+        assert_eq!((stats.most_at_once, stats.whole.values().sum::<u32>()), (2, 3));
+    }
+
+    #[test]
+    fn given_documents_may_name_the_cdn() {
+        let documents = HashMap::from([("t".into(), "\"{cdn}/x.mp3\"".into())]);
+        let scene = Scene::world(World { tasks: Known::Given, documents, ..World::default() });
+        let cdn = scene.simulator.cdn_url();
+        let mut stream = TcpStream::connect(scene.simulator.base_url().authority()).unwrap();
+        write!(stream, "GET /api/v1/task/t HTTP/1.1\r\nHost: h\r\nx-api-key: k\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with(&format!("\"{cdn}x.mp3\"")), "{answer}");
+        assert_ne!(cdn.authority(), scene.simulator.base_url().authority());
+    }
+}

@@ -1,0 +1,116 @@
+//! The CDN's responses under way, counted from the request to the last byte.
+
+use std::{
+    io, mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{
+    HeaderMap, Response,
+    body::{Body as _, Frame, SizeHint},
+    header::{CONTENT_LENGTH, RANGE},
+};
+
+use super::{response::Body, server::State};
+
+/// What belongs to the API, and to nobody else.
+const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];
+
+/// A response under way. It lands with its last byte, or when it is dropped.
+#[derive(Debug)]
+pub(super) struct Flight {
+    state: Arc<State>,
+    path: String,
+    /// Whether the response ends where the file ends.
+    pub(super) whole: bool,
+    landed: bool,
+}
+
+impl Flight {
+    /// Counts a request; which one it is for that path, from 1, comes with it.
+    pub(super) fn new(state: Arc<State>, path: &str, headers: &HeaderMap) -> (Self, u32) {
+        let mut counts = state.counts();
+        counts.in_flight += 1;
+        let in_flight = counts.in_flight;
+        let media = &mut counts.stats.media;
+        media.requests += 1;
+        media.ranges += u64::from(headers.contains_key(RANGE));
+        media.most_at_once = media.most_at_once.max(in_flight);
+        for secret in SECRETS.into_iter().filter(|name| headers.contains_key(*name)) {
+            if !media.leaks.iter().any(|leak| leak == secret) {
+                media.leaks.push(secret.into());
+            }
+        }
+        let nth = media.by_path.entry(path.to_owned()).or_default();
+        *nth += 1;
+        let nth = *nth;
+        drop(counts);
+        (Self { state, path: path.to_owned(), whole: false, landed: false }, nth)
+    }
+
+    /// The response, which is counted as it is sent.
+    pub(super) fn carry(self, response: Response<Body>) -> Response<Body> {
+        let promised = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let left = promised.or(response.body().size_hint().exact()).unwrap_or(u64::MAX);
+        response.map(|body| Counted { body, left, flight: self }.boxed())
+    }
+
+    fn sent(&mut self, bytes: u64, last: bool) {
+        self.state.counts().stats.media.bytes += bytes;
+        if last {
+            self.land();
+            if self.whole {
+                let mut counts = self.state.counts();
+                *counts.stats.media.whole.entry(mem::take(&mut self.path)).or_default() += 1;
+            }
+        }
+    }
+
+    fn land(&mut self) {
+        if !mem::replace(&mut self.landed, true) {
+            self.state.counts().in_flight -= 1;
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.land();
+    }
+}
+
+/// A body that tells what of it was handed out.
+struct Counted {
+    body: Body,
+    left: u64,
+    flight: Flight,
+}
+
+impl hyper::body::Body for Counted {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let polled = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &polled {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.left = self.left.saturating_sub(bytes);
+            // Landed before the client has the last byte, which may ask for the next file at once.
+            let last = self.left == 0;
+            self.flight.sent(bytes, last);
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,171 @@
+//! The files of the CDN: real ones, the same for the same seed and name.
+
+use std::{iter, ops::Range};
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+use super::{cover, documents::hash, mp3, weather::Weather};
+
+/// How long a song is unless the weather says otherwise, in seconds.
+const SECONDS: f64 = 12.0;
+
+/// The bytes that are handed out at once.
+pub(super) const CHUNK: u64 = 256 << 10;
+
+/// The date of every file.
+const MODIFIED: &str = "Wed, 15 Jan 2025 12:00:00 GMT";
+
+/// The date of a file that is not what it was.
+const MODIFIED_SINCE: &str = "Thu, 16 Jan 2025 12:00:00 GMT";
+
+/// The name whose file stands for all that are the same.
+const SAME: &str = "same";
+
+/// The bytes that follow a picture or a video that is to be longer: their readers ignore them.
+const ZEROS: &[u8] = &[0; CHUNK as usize];
+
+/// A file: how it begins, and what is repeated after that, so that a long one is never whole in memory.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub(super) content_type: &'static str,
+    /// What tells its bytes from any others.
+    pub(super) etag: String,
+    pub(super) modified: &'static str,
+    pub(super) len: u64,
+    head: Bytes,
+    block: Bytes,
+}
+
+/// What becomes of a file before it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Make {
+    /// What its name says.
+    Fair,
+    /// The same for every name of its kind.
+    Identical,
+    /// Other bytes than in fair weather.
+    Changed,
+    /// So many bytes more; whole frames of a song.
+    Longer(u64),
+}
+
+impl File {
+    /// The file of that name in the world of that seed; `None` if there are none of that kind.
+    pub(super) fn new(seed: u64, name: &str, make: Make, weather: &Weather) -> Option<Self> {
+        let (stem, kind) = name.rsplit_once('.')?;
+        let stem = if make == Make::Identical { SAME } else { stem };
+        let seed = if make == Make::Changed { !seed } else { seed };
+        let more = if let Make::Longer(bytes) = make { bytes } else { 0 };
+        let mut chance = Rng::with_seed(hash(seed, stem));
+        let file = match kind {
+            "mp3" => song(stem, &mut chance, weather, more),
+            "jpeg" | "jpg" => plain("image/jpeg", cover::jpeg(&mut chance), more),
+            "png" => plain("image/png", cover::png(&mut chance), more),
+            "mp4" => plain("video/mp4", video(stem, &mut chance), more),
+            _ => return None,
+        };
+        let etag = format!("\"{:016x}\"", hash(seed, &format!("{stem}.{kind} {}", file.len)));
+        Some(Self { etag, modified: if make == Make::Changed { MODIFIED_SINCE } else { MODIFIED }, ..file })
+    }
+
+    /// Its bytes in that range, at most so many at once; they are made as they are taken.
+    pub(super) fn chunks(&self, mut range: Range<u64>, most: u64) -> impl Iterator<Item = Bytes> + use<> {
+        let file = self.clone();
+        iter::from_fn(move || {
+            let chunk = file.chunk(&range, most);
+            range.start += chunk.len() as u64;
+            (!chunk.is_empty()).then_some(chunk)
+        })
+    }
+
+    /// As many of the range's first bytes as lie side by side.
+    fn chunk(&self, range: &Range<u64>, most: u64) -> Bytes {
+        let (source, start) = match range.start.checked_sub(self.head.len() as u64) {
+            None => (&self.head, range.start),
+            Some(after) => (&self.block, after % self.block.len() as u64),
+        };
+        let wanted = range.end.min(self.len).saturating_sub(range.start).min(most);
+        let end = (start + wanted).min(source.len() as u64);
+        source.slice(start as usize..end as usize)
+    }
+}
+
+/// A tag and a melody, which is repeated until the file is as long as the weather wants it.
+fn song(title: &str, chance: &mut Rng, weather: &Weather, more: u64) -> File {
+    let melody = mp3::melody(chance, weather.media_seconds.unwrap_or(SECONDS));
+    let head = mp3::tag(title);
+    let least = weather.media_bytes.unwrap_or(0).saturating_sub(head.len() as u64);
+    let frames = (least.max(melody.len() as u64) + more).next_multiple_of(mp3::FRAME as u64);
+    let block = melody.repeat((CHUNK as usize).div_ceil(melody.len()));
+    File { block: block.into(), ..plain("audio/mpeg", head, frames) }
+}
+
+/// These bytes, and so many more.
+fn plain(content_type: &'static str, bytes: Vec<u8>, more: u64) -> File {
+    let (len, head, block) = (bytes.len() as u64 + more, bytes.into(), Bytes::from_static(ZEROS));
+    File { content_type, etag: String::new(), modified: MODIFIED, len, head, block }
+}
+
+/// The boxes of an MP4 (ISO/IEC 14496-12), though nothing in it can be played.
+fn video(title: &str, chance: &mut Rng) -> Vec<u8> {
+    let part =
+        |kind: &[u8; 4], content: &[u8]| [&(content.len() as u32 + 8).to_be_bytes(), kind.as_slice(), content].concat();
+    let frames: Vec<u8> = iter::repeat_with(|| chance.u8(..)).take(4096).collect();
+    [part(b"ftyp", b"isom\x00\x00\x02\x00isommp41"), part(b"free", title.as_bytes()), part(b"mdat", &frames)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, make: Make, weather: &Weather) -> File {
+        File::new(1, name, make, weather).unwrap()
+    }
+
+    fn bytes(file: &File, range: Range<u64>) -> Vec<u8> {
+        file.chunks(range, u64::MAX).flatten().collect()
+    }
+
+    #[test]
+    fn a_file_is_the_same_for_the_same_name_and_no_other() {
+        let fair = Weather::default();
+        for kind in ["mp3", "jpeg", "png", "mp4"] {
+            let look = |name, make| {
+                let file = file(&format!("{name}.{kind}"), make, &fair);
+                let bytes = bytes(&file, 0..file.len);
+                assert_eq!(bytes.len() as u64, file.len);
+                (file.etag, bytes)
+            };
+            assert_eq!(look("a", Make::Fair), look("a", Make::Fair));
+            assert_eq!(look("a", Make::Identical), look("b", Make::Identical));
+            for other in [look("b", Make::Fair), look("a", Make::Changed), look("a", Make::Longer(100))] {
+                let fair = look("a", Make::Fair);
+                assert!(fair.0 != other.0 && fair.1 != other.1, "{kind}");
+            }
+        }
+        assert!(File::new(1, "a.html", Make::Fair, &fair).is_none());
+    }
+
+    #[test]
+    fn a_long_song_is_the_same_from_any_byte_on() {
+        let long = Weather { media_bytes: Some(1_000_000), media_seconds: Some(0.5), ..Weather::default() };
+        let file = file("a.mp3", Make::Fair, &long);
+        assert!((1_000_000..1_000_000 + mp3::FRAME as u64).contains(&file.len));
+        let whole = bytes(&file, 0..file.len);
+        for from in [1, 20, 100, 300_000, 999_999, file.len - 1] {
+            assert!(bytes(&file, from..file.len) == whole[from as usize..], "{from}");
+        }
+        assert_eq!(bytes(&file, 10..700_000), whole[10..700_000]);
+        assert_eq!(bytes(&file, file.len..file.len + 1), b"");
+    }
+
+    #[test]
+    fn pictures_and_songs_are_what_their_names_say() {
+        let fair = Weather::default();
+        for (name, start) in [("a.mp3", b"ID3".as_slice()), ("a.jpg", b"\xff\xd8\xff"), ("a.png", b"\x89PNG\r\n")] {
+            assert!(bytes(&file(name, Make::Fair, &fair), 0..10).starts_with(start), "{name}");
+        }
+        assert_eq!(file("a.mp3", Make::Fair, &fair).len / 1000, 48);
+    }
+}

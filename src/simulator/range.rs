@@ -1,0 +1,66 @@
+//! Which part of a file a request is for (RFC 9110, section 14).
+
+use std::ops::Range;
+
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, IF_RANGE, RANGE},
+};
+
+/// What is sent of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it.
+    Whole,
+    /// These bytes.
+    Bytes(Range<u64>),
+    /// Nothing: it ends before what was asked for.
+    Beyond,
+}
+
+impl Part {
+    /// The part of a file of that length and with those validators that a GET with those headers is for.
+    pub(super) fn asked(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let current = text(IF_RANGE).is_none_or(|known| validators.contains(&known));
+        match text(RANGE).filter(|_| current).and_then(bounds) {
+            None => Self::Whole,
+            Some((first, _)) if first >= len => Self::Beyond,
+            Some((first, last)) => Self::Bytes(first..last.map_or(len, |last| len.min(last.saturating_add(1)))),
+        }
+    }
+}
+
+/// The bounds in `bytes=a-` or `bytes=a-b`. A server may ignore any other range, and this one does.
+fn bounds(range: &str) -> Option<(u64, Option<u64>)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let first = first.parse().ok()?;
+    let last = if last.is_empty() { None } else { Some(last.parse().ok()?) };
+    last.is_none_or(|last| first <= last).then_some((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_a_part_of_the_file_that_the_client_knows() {
+        let asked = |range: &str, known: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RANGE, range.parse().unwrap());
+            headers.extend(known.map(|known| (IF_RANGE, known.parse().unwrap())));
+            Part::asked(&headers, 100, ["\"etag\"", "date"])
+        };
+        assert_eq!(asked("bytes=0-", None), Part::Bytes(0..100));
+        assert_eq!(asked("bytes=40-", Some("\"etag\"")), Part::Bytes(40..100));
+        assert_eq!(asked("bytes=40-49", Some("date")), Part::Bytes(40..50));
+        assert_eq!(asked("bytes=99-1000", None), Part::Bytes(99..100));
+        assert_eq!(asked("bytes=100-", None), Part::Beyond);
+        for (range, known) in [("bytes=40-", Some("\"old\"")), ("bytes=100-", Some("another date"))] {
+            assert_eq!(asked(range, known), Part::Whole);
+        }
+        for odd in ["bytes=9-8", "bytes=-5", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes="] {
+            assert_eq!(asked(odd, None), Part::Whole, "{odd}");
+        }
+    }
+}
