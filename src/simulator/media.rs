@@ -161,6 +161,30 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs PyAV and Pillow: ./tests/run.sh"]
+    fn foreign_readers_play_every_song_and_open_every_cover() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("media")).unwrap();
+        let long = Weather { media_bytes: Some(300_000), media_seconds: Some(1.0), ..Weather::default() };
+        let fair = Weather::default();
+        let write = |name: &str, make, weather| {
+            let file = file(name, make, weather);
+            std::fs::write(folder.path().join("media").join(name), bytes(&file, 0..file.len)).unwrap();
+        };
+        for n in 0..8 {
+            for kind in ["mp3", "jpeg", "png", "mp4"] {
+                write(&format!("fair-{n}.{kind}"), Make::Fair, &fair);
+                write(&format!("changed-{n}.{kind}"), Make::Changed, &fair);
+                write(&format!("long-{n}.{kind}"), Make::Longer(1000), &long);
+            }
+        }
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut judge = std::process::Command::new(root.join("target/venv/bin/python"));
+        let verdict = judge.arg(root.join("tests/foreign/media.py")).arg(folder.path()).output().unwrap();
+        assert!(verdict.status.success(), "{}", String::from_utf8_lossy(&verdict.stderr));
+    }
+
+    #[test]
     fn pictures_and_songs_are_what_their_names_say() {
         let fair = Weather::default();
         for (name, start) in [("a.mp3", b"ID3".as_slice()), ("a.jpg", b"\xff\xd8\xff"), ("a.png", b"\x89PNG\r\n")] {
