@@ -13,8 +13,9 @@ use clap_complete::Shell;
 
 use crate::{
     api,
+    asset::AssetKinds,
     commands::{simulate::SimulateOptions, summary::Style},
-    config::{self, ApiKey, Assets, ExportConfig, Provider, Rate},
+    config::{self, ApiKey, ExportConfig, Provider, Rate},
     error::{Error, Result},
     format::TableFormat,
     input::{BadRows, Headers, InputOptions},
@@ -22,10 +23,11 @@ use crate::{
     simulator,
 };
 
-/// Archives sunor.cc tasks (suno and udio music) into Parquet or CSV tables.
+/// Archives sunor.cc tasks (suno and udio music): the music itself, and Parquet or CSV tables.
 ///
-/// Reads task IDs from a CSV, asks the API for each at its rate limit, and keeps every answer: rows to
-/// query in DuckDB, and the responses as they were sent. Run it again and it asks only for what is missing.
+/// Reads task IDs from a CSV, asks the API for each at its rate limit, downloads audio and covers, and
+/// keeps every answer: rows to query in DuckDB, and the responses as they were sent. Run it again and it
+/// asks only for what is missing.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -37,7 +39,7 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Ask for every task of a list and archive the answers
+    /// Ask for every task of a list, and archive the answers and the music
     Export(Box<ExportArgs>),
     /// Show what an archive holds, and how its runs went
     Summary(SummaryArgs),
@@ -58,17 +60,19 @@ Examples:
     SUNOR_API_KEY=… sunor-archive export tasks.csv --out ~/library
   From a query, through a pipe, into CSV tables:
     psql -c 'COPY (SELECT task_id FROM jobs) TO STDOUT CSV HEADER' mydb | sunor-archive export - --out library --format csv
+  Tables only, without the music:
+    sunor-archive export tasks.csv --out library --assets none
   What a run left out is itself a list:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
 Exit status: 0 all archived, 1 stopped by an error, 2 wrong usage, 3 something is missing,
   4 the key was refused, 5 another run holds the archive, 130 and 143 stopped by a signal.";
 
-/// Ask for every task of a list and archive the answers.
+/// Ask for every task of a list, and archive the answers and the music.
 ///
-/// Each task is asked for once; those that are not finished are polled after the first pass. Every
-/// answer is kept at once, so that a run can be stopped or killed at any moment: the next one goes on
-/// from there and asks for nothing twice.
+/// Each task is asked for once; those that are not finished are polled after the first pass. Audio and
+/// covers are downloaded meanwhile. Every answer is kept at once, so that a run can be stopped or killed
+/// at any moment: the next one goes on from there and asks for nothing twice.
 #[derive(Args, Debug)]
 #[command(after_help = EXPORT_EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "flags as they are typed; later code sees what they mean")]
@@ -148,9 +152,21 @@ pub struct ExportArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// What to download; this version downloads no media
-    #[arg(long, value_enum, value_name = "KINDS", default_value_t)]
-    assets: Assets,
+    /// What to download of each clip: audio, image, video, several of them with commas, all or none
+    #[arg(long, value_name = "KINDS", default_value = config::DEFAULT_ASSETS, help_heading = "Assets")]
+    assets: AssetKinds,
+
+    /// The most downloads under way, of which one host gets three quarters
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_ASSET_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Assets")]
+    asset_concurrency: u16,
+
+    /// Refuse a larger asset: 500MB, 2GiB
+    #[arg(long, value_name = "SIZE", default_value = config::DEFAULT_MAX_ASSET_SIZE, value_parser = size, help_heading = "Assets")]
+    max_asset_size: u64,
+
+    /// Let assets come from loopback, link-local and private addresses [default: if the API's own host is one]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Assets")]
+    allow_private_hosts: Option<bool>,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -234,7 +250,10 @@ impl ExportArgs {
                 bad_rows: if self.strict { BadRows::Refuse } else { BadRows::Skip },
             },
             archive: self.out.clone(),
-            assets: self.assets,
+            assets: self.assets.clone(),
+            asset_concurrency: self.asset_concurrency,
+            max_asset_size: self.max_asset_size,
+            private_hosts: self.allow_private_hosts,
             format: self.format,
             provider,
             rate: self.rate,
@@ -320,6 +339,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|_| format!("`{text}` is no duration: write 90s, 10m or 1h 30m"))?;
     if duration > config::LONGEST { Err("a year is the longest duration".into()) } else { Ok(duration) }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let size: Result<bytesize::ByteSize, _> = text.parse();
+    size.map(|size| size.as_u64()).map_err(|_| format!("`{text}` is no size: write 500MB, 1GiB or a number of bytes"))
 }
 
 fn poll_interval(text: &str) -> Result<Duration, String> {

@@ -7,6 +7,7 @@ use reqwest::header::HeaderValue;
 use url::Url;
 
 use crate::{
+    asset::AssetKinds,
     error::{Error, Result},
     format::TableFormat,
     input::InputOptions,
@@ -36,6 +37,15 @@ pub const DEFAULT_RETRIES: u32 = 5;
 /// The provider looks a running task up at its own provider before it answers.
 pub const DEFAULT_TIMEOUT: &str = "30s";
 
+/// The music and its cover are what was paid for.
+pub const DEFAULT_ASSETS: &str = "audio,image";
+
+/// Eight at once fill an ordinary line, and few servers mind six of them.
+pub const DEFAULT_ASSET_CONCURRENCY: u16 = 8;
+
+/// A song takes a megabyte a minute: a gibibyte is a guard against a server that never stops sending.
+pub const DEFAULT_MAX_ASSET_SIZE: &str = "1GiB";
+
 /// The longest duration that an option takes: more is a slip of the hand.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -49,7 +59,13 @@ pub struct ExportConfig {
     /// The tables' format; `None`: what the archive has, Parquet for a new one.
     pub format: Option<TableFormat>,
     /// What to download.
-    pub assets: Assets,
+    pub assets: AssetKinds,
+    /// Downloads under way at once.
+    pub asset_concurrency: u16,
+    /// A larger asset is refused.
+    pub max_asset_size: u64,
+    /// Whether assets may come from private addresses; `None`: if the API's own host is one.
+    pub private_hosts: Option<bool>,
     /// The provider.
     pub provider: Provider,
     /// The most requests in a span of time.
@@ -68,14 +84,6 @@ pub struct ExportConfig {
     pub timeout: Duration,
     /// When the run is to end, counted from its start.
     pub stop_after: Option<Duration>,
-}
-
-/// What to download. This version archives what the API says, and no media.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Assets {
-    /// Nothing.
-    #[default]
-    None,
 }
 
 /// Whom to ask, and as whom.

@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{run_id::RunId, status::FinalStatus};
+use crate::{
+    asset::{AssetKind, AssetStatus},
+    run_id::RunId,
+    status::FinalStatus,
+};
 
 /// One thing that happened. With `--progress json` each is a line: `{"event":"answered",…}`.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +37,13 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
+    /// An earlier run was cut short before the files of some of its tasks were there: they are downloaded.
+    Resuming {
+        /// The run that was cut short.
+        run_id: RunId,
+        /// How many tasks.
+        tasks: u64,
+    },
     /// Answers that an earlier run had journalled were published.
     Recovered {
         /// The run that was cut short.
@@ -41,6 +52,8 @@ pub enum Event {
         tasks: u64,
         /// How many damaged records were found; their tasks are asked again.
         damaged: u64,
+        /// How many of their assets could not be had.
+        assets_failed: u64,
     },
     /// What is to be done.
     Planned(InputCounts),
@@ -55,6 +68,41 @@ pub enum Event {
         task_id: String,
         /// How it ended.
         status: FinalStatus,
+    },
+    /// An asset is there, or known not to be had.
+    AssetSettled {
+        /// The task.
+        task_id: String,
+        /// The clip, if it has an ID.
+        clip_id: Option<String>,
+        /// What it is.
+        kind: AssetKind,
+        /// What became of it.
+        status: AssetStatus,
+        /// How large it is.
+        bytes: Option<u64>,
+        /// Why it is not there.
+        error: Option<String>,
+    },
+    /// A download failed in a way that may pass; it is tried again.
+    AssetRetrying {
+        /// The task.
+        task_id: String,
+        /// The clip, if it has an ID.
+        clip_id: Option<String>,
+        /// What it is.
+        kind: AssetKind,
+        /// What happened.
+        reason: String,
+        /// How long until the next try.
+        wait_seconds: f64,
+    },
+    /// Takes of one task have the same bytes, also when they were fetched again.
+    IdenticalTakes {
+        /// The task.
+        task_id: String,
+        /// The clips.
+        clips: Vec<String>,
     },
     /// A task is not finished yet; it is asked again.
     Unfinished {
@@ -164,8 +212,23 @@ pub struct Progress {
     pub unfinished: u64,
     /// Whether every task has been asked once.
     pub first_pass_over: bool,
-    /// How long until the last request, as things stand, if that can be told.
+    /// How long until the last request or download, as things stand, if that can be told.
     pub seconds_left: Option<f64>,
+    /// The downloads.
+    pub downloads: Downloads,
+}
+
+/// How the downloads stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Downloads {
+    /// Files that are there, or known not to be had.
+    pub settled: u64,
+    /// Files that answers have named so far.
+    pub wanted: u64,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// Bytes a second, of late.
+    pub bytes_per_second: f64,
 }
 
 /// What a request was for.
@@ -220,4 +283,39 @@ pub struct Published {
     pub by_type: BTreeMap<String, u64>,
     /// The credits of the successes.
     pub credits_cost: f64,
+    /// What became of the assets.
+    pub assets: AssetCounts,
+}
+
+/// What became of assets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssetCounts {
+    /// Downloaded, and whole.
+    pub ok: u64,
+    /// Not to be had.
+    pub failed: u64,
+    /// Not there in the first place.
+    pub skipped: u64,
+    /// The size of all that was downloaded.
+    pub bytes: u64,
+    /// Bytes that came and were of no use: sent again, or not what was wanted.
+    #[serde(skip)]
+    pub wasted: u64,
+    /// Why those that failed did.
+    #[serde(skip)]
+    pub reasons: BTreeMap<String, u64>,
+}
+
+impl AssetCounts {
+    /// Adds others.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.ok += other.ok;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.bytes += other.bytes;
+        self.wasted += other.wasted;
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
+        }
+    }
 }

@@ -81,7 +81,9 @@
 
 mod api;
 mod archive;
+pub mod asset;
 mod backoff;
+mod blocking;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -96,6 +98,7 @@ mod http;
 pub mod input;
 mod journal;
 mod json;
+mod media;
 mod moment;
 pub mod report;
 pub mod run_id;

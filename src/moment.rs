@@ -37,6 +37,12 @@ impl Moment {
     }
 }
 
+/// The time to the microsecond, which is what the tables keep.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
 impl From<Timestamp> for Moment {
     fn from(time: Timestamp) -> Self {
         Self(time.as_microsecond())

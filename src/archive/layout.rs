@@ -29,7 +29,7 @@ pub(super) fn create(folder: &Path) -> Result<()> {
 }
 
 /// Makes the names in a folder survive a power loss. Only Unix lets a folder be opened for it.
-fn sync(folder: &Path) -> Result<()> {
+pub(super) fn sync(folder: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync", folder, &error))?;
     }
@@ -45,6 +45,9 @@ pub(crate) const VIEWS: &str = "views.sql";
 /// The folder of the runs' own files.
 pub(crate) const RUNS: &str = "runs";
 
+/// The folder of audio, covers and videos.
+pub(crate) const MEDIA: &str = "media";
+
 /// The program's own folder.
 const STATE: &str = ".sunor";
 
@@ -54,6 +57,11 @@ pub(super) fn lock(folder: &Path) -> PathBuf {
 
 pub(super) fn journal(folder: &Path) -> PathBuf {
     folder.join(STATE).join("journal")
+}
+
+/// Downloads in progress.
+pub(super) fn partial(folder: &Path) -> PathBuf {
+    folder.join(STATE).join("partial")
 }
 
 pub(super) fn damaged(folder: &Path) -> PathBuf {

@@ -6,6 +6,7 @@
 mod layout;
 mod lock;
 mod manifest;
+mod media;
 mod store;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use layout::{PartName, RUNS, RunFile, VIEWS};
 pub(crate) use lock::Holder;
-pub(crate) use store::{FileSink, Store};
+pub(crate) use media::MediaName;
+pub(crate) use store::{FileSink, Store, StoredFile};
 
 use self::lock::Lock;
 use crate::{

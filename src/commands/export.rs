@@ -12,9 +12,10 @@ use crate::{
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
-    export::{self, Asked, Coordinator, Ending, Known, Ledger, Missing, Plan, Settings, Signal, Tell},
+    export::{self, Asked, Coordinator, Ending, Known, Ledger, MediaStage, Missing, Plan, Settings, Signal, Tell},
     input,
-    journal::{JournalWriter, SegmentLimits},
+    journal::{self, JournalWriter, SegmentLimits},
+    media::{self, Limits, Reach},
     report::{self, Reporter, RunNotes, RunSummary},
     run_id::RunId,
     simulator::{Simulator, World},
@@ -47,7 +48,8 @@ pub async fn export(
     stop: impl Future<Output = Signal>,
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome> {
-    let mut log = Log { summary: RunSummary::default(), none_found: false, missing_named: true, reporter };
+    let mut log =
+        Log { summary: RunSummary::default(), none_found: false, missing_named: true, recovered_failed: 0, reporter };
     let (started, clock) = (Timestamp::now(), Instant::now());
     let run_id = RunId::new(started);
 
@@ -56,14 +58,16 @@ pub async fn export(
     let held = Arc::new(held);
     export::write_views(&held).await?;
     log.tell(&Event::Started { run_id: run_id.clone(), archive: config.archive.display().to_string(), at: started });
-    export::recover(&held, &mut |event| log.tell(&event)).await?;
+    let mut media = start_media(config, &held).await?;
+    let stop_at = config.stop_after.map(|limit| clock + limit);
+    export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
     let known = Known::archived(&held.archive, &input.tasks).await?;
     let plan = Plan::new(input, &known);
     log.tell(&Event::Planned(plan.counts.clone()));
 
     let (client, simulator) = connect(config, &plan.tasks).await?;
-    let run = Run { id: &run_id, plan: &plan, held: &held, started: clock };
-    let asked = run.ask(config, client, stop, &mut |event| log.tell(&event)).await;
+    let run = Run { id: &run_id, plan: &plan, held: &held, stop_at };
+    let asked = run.ask(config, client, media, stop, &mut |event| log.tell(&event)).await;
     drop(simulator);
     let (status, error) = run.finish(asked, &mut log).await;
     Ok(log.outcome(&held.archive, status, error))
@@ -74,7 +78,7 @@ struct Run<'a> {
     id: &'a RunId,
     plan: &'a Plan,
     held: &'a Arc<HeldArchive>,
-    started: Instant,
+    stop_at: Option<Instant>,
 }
 
 impl Run<'_> {
@@ -82,21 +86,23 @@ impl Run<'_> {
         &self,
         config: &ExportConfig,
         client: Client,
+        media: MediaStage,
         stop: impl Future<Output = Signal>,
         tell: Tell<'_>,
     ) -> Asked {
         let settings = Settings {
+            assets: config.assets.clone(),
             rate: config.rate,
             reserve: config.reserve,
             concurrency: config.concurrency,
             wait: config.wait,
             poll_interval: config.poll_interval,
             retries: config.retries,
-            stop_at: config.stop_after.map(|limit| self.started + limit),
+            stop_at: self.stop_at,
         };
         let folder = self.held.archive.journal_folder();
         let writer = JournalWriter::new(&folder, self.id.clone(), SegmentLimits::default());
-        Coordinator::new(settings, self.plan, client, writer, self.held.clone(), tell).run(stop).await
+        Coordinator::new(settings, self.plan, client, writer, self.held.clone(), media, tell).run(stop).await
     }
 
     /// Leaves the run's own files, whatever the ending was.
@@ -107,9 +113,7 @@ impl Run<'_> {
             Ending::Signal(signal) => signal.exit_status(),
             Ending::KeyRefused => ExitStatus::KeyRefused,
             Ending::Failed(_) => ExitStatus::Failed,
-            Ending::Done | Ending::TimeIsUp if log.summary.missing() > 0 || log.summary.input.invalid > 0 => {
-                ExitStatus::Incomplete
-            }
+            Ending::Done | Ending::TimeIsUp if log.is_incomplete() => ExitStatus::Incomplete,
             Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
         };
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
@@ -117,6 +121,9 @@ impl Run<'_> {
             && let Err(failed) = self.held.put(&RunFile::Unfinished.path(self.id), missing).await
         {
             log.missing_named = false;
+            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+        }
+        if let Err(failed) = self.sweep() {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
         let finished = |status: ExitStatus| Event::Finished {
@@ -132,6 +139,12 @@ impl Run<'_> {
         }
         log.tell(&finished(status));
         (status, error)
+    }
+
+    /// With the journal empty nobody goes on with a download that was begun.
+    fn sweep(&self) -> Result<()> {
+        let waiting = journal::segments(&self.held.archive.journal_folder())?;
+        if waiting.is_empty() { self.held.sweep_partials() } else { Ok(()) }
     }
 
     /// Names each task that is not archived, in a list that is itself an input.
@@ -160,13 +173,22 @@ struct Log<'a> {
     summary: RunSummary,
     none_found: bool,
     missing_named: bool,
+    /// Assets of tasks that earlier runs had fetched, and that this run could not download.
+    recovered_failed: u64,
     reporter: &'a mut dyn Reporter,
 }
 
 impl Log<'_> {
+    /// Whether anything is missing that this run was to bring.
+    fn is_incomplete(&self) -> bool {
+        let summary = &self.summary;
+        summary.missing() + summary.input.invalid + summary.assets.failed + self.recovered_failed > 0
+    }
+
     fn tell(&mut self, event: &Event) {
         match event {
             Event::NoneFound { .. } => self.none_found = true,
+            Event::Recovered { assets_failed, .. } => self.recovered_failed += assets_failed,
             Event::Answered { .. } | Event::Unfinished { .. } => self.none_found = false,
             _ => {}
         }
@@ -181,10 +203,27 @@ impl Log<'_> {
             format: archive.format,
             none_found: self.none_found,
             missing_named: self.missing_named,
+            recovered_failed: self.recovered_failed,
         };
         let words = report::run_table(&self.summary, &notes);
         Outcome { summary: self.summary, status, error, words }
     }
+}
+
+/// The stage that downloads, which may go as far as the API's own host suggests.
+async fn start_media(config: &ExportConfig, held: &Arc<HeldArchive>) -> Result<MediaStage> {
+    let private = match (&config.private_hosts, &config.provider) {
+        (Some(allowed), _) => *allowed,
+        (None, Provider::Simulated) => true,
+        (None, Provider::Remote { base_url, .. }) => media::is_private_host(base_url).await,
+    };
+    let limits = Limits {
+        places: config.asset_concurrency.into(),
+        max_bytes: config.max_asset_size,
+        retries: config.retries,
+        idle: config.timeout,
+    };
+    MediaStage::start(held.clone(), if private { Reach::Private } else { Reach::Public }, limits)
 }
 
 /// The client, and the simulator that answers it if one was asked for; it ends when it is dropped.

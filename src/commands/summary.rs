@@ -33,7 +33,13 @@ pub async fn summary(folder: &Path, run: Option<&str>, style: Style) -> Result<S
     match (run, style) {
         (Some(run), style) => {
             let summary = read_run(&archive, run).await?;
-            let notes = RunNotes { archive: &name, format: archive.format, none_found: false, missing_named: true };
+            let notes = RunNotes {
+                archive: &name,
+                format: archive.format,
+                none_found: false,
+                missing_named: true,
+                recovered_failed: 0,
+            };
             Ok(match style {
                 Style::Words => report::run_table(&summary, &notes),
                 Style::Json => json(&summary),

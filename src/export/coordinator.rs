@@ -11,21 +11,24 @@ use tokio::{
 
 use super::{
     Plan, Tell,
-    forecast::Outlook,
+    forecast::{Outlook, downloads_left},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
+    media_stage::{Job, MediaStage, News, Wanted},
     publish::PublishStage,
     queue::{Next, Question, Queue},
 };
 use crate::{
     api::{Answer, Client, Pace, Reply},
     archive::HeldArchive,
+    asset::{AssetKind, AssetKinds, AssetStatus},
     backoff::Backoff,
     config::Rate,
     error::{Error, Result},
-    event::{Event, Progress, Published},
+    event::{Downloads, Event, Progress, Published},
     exit::ExitStatus,
     journal::{JournalWriter, Record},
+    moment,
     status::FinalStatus,
     task::TaskIndex,
 };
@@ -44,9 +47,14 @@ const SUSPICIOUS: usize = 20;
 /// than a proxy takes to restart, and little of a night.
 const DOWN: u32 = 100;
 
+/// Tasks whose assets may be outstanding before no further task is asked for. Of each there are some
+/// addresses in memory, and in the journal its answer.
+const MOST_UNSETTLED: usize = 2000;
+
 /// What a run is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    pub(crate) assets: AssetKinds,
     pub(crate) rate: Rate,
     pub(crate) reserve: u32,
     pub(crate) concurrency: u16,
@@ -119,10 +127,14 @@ pub(crate) struct Coordinator<'a> {
     asking: JoinSet<(Question, Reply)>,
     journal: JournalStage,
     publish: PublishStage,
+    media: MediaStage,
     discovery: Discovery,
     tell: Tell<'a>,
     /// Answers that the journal has not acknowledged yet.
     unacknowledged: usize,
+    /// Tasks whose assets are the media stage's business.
+    unsettled: usize,
+    downloads: Downloads,
     /// Tasks whose first question has neither been answered nor given up.
     first_pass_left: usize,
     polling_ends: Option<Instant>,
@@ -158,23 +170,27 @@ impl<'a> Coordinator<'a> {
         client: Client,
         writer: JournalWriter,
         held: Arc<HeldArchive>,
+        media: MediaStage,
         tell: Tell<'a>,
     ) -> Self {
         let (segments, publish) = PublishStage::start(held);
         Self {
-            settings,
             plan,
             client,
             pace: Pace::new(settings.rate, settings.reserve),
             backoff: Backoff::new(settings.retries, fastrand::Rng::new()),
+            settings,
             queue: Queue::new(plan.selected.clone()),
             ledger: Ledger::new(plan.tasks.len()),
             asking: JoinSet::new(),
             journal: JournalStage::start(writer, segments),
             publish,
+            media,
             discovery: Discovery::NoneYet(Vec::new()),
             tell,
             unacknowledged: 0,
+            unsettled: 0,
+            downloads: Downloads::default(),
             first_pass_left: plan.selected.len(),
             polling_ends: None,
             started: Instant::now(),
@@ -193,11 +209,15 @@ impl<'a> Coordinator<'a> {
             self.unreachable("no connection any more", "what was fetched is kept, run again when it is back");
         }
         self.settle_unfound();
-        let Self { journal, mut publish, mut ledger, tell, mut ending, .. } = self;
+        let Self { journal, mut publish, mut media, mut ledger, tell, mut ending, .. } = self;
+        media.abort();
+        if let Err(error) = media.ended().await {
+            ending = Some(Ending::Failed(error));
+        }
         let JournalStage { records, mut acknowledged, ended } = journal;
         drop(records);
         while let Some(entry) = acknowledged.recv().await {
-            note_acknowledged(entry, self.plan, &mut ledger, tell);
+            let _not_settled = note_acknowledged(entry, self.plan, &mut ledger, tell);
         }
         while let Some(published) = publish.published.recv().await {
             note_published(published, &mut ledger, tell);
@@ -219,7 +239,7 @@ impl<'a> Coordinator<'a> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let next = self.next();
-            if next == Next::Never && self.asking.is_empty() && self.unacknowledged == 0 {
+            if next == Next::Never && self.asking.is_empty() && self.unacknowledged + self.unsettled == 0 {
                 return;
             }
             let due = if let Next::At(due) = next { Some(due) } else { None };
@@ -229,20 +249,24 @@ impl<'a> Coordinator<'a> {
                     signalled = true;
                     grace = grace.or(Some(Instant::now() + GRACE));
                     self.ending.take_if(|ending| matches!(ending, Ending::TimeIsUp));
+                    self.media.stop();
                     self.end(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
                 }
                 () = until(stop_at), if self.is_running() => {
                     grace = Some(Instant::now() + GRACE);
+                    self.media.stop();
                     self.end(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
                 }
                 Some(answered) = self.asking.join_next() => self.take(answered).await,
                 entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.acknowledged(entry),
                 published = self.publish.published.recv(), if self.is_running() => self.published(published),
+                news = self.media.news.recv(), if self.unsettled > 0 => self.media_said(news).await,
                 () = self.pace.permit(), if next == Next::Now => self.ask(),
                 () = until(due), if due.is_some() => {}
                 () = until(grace), if grace.is_some() => {
                     grace = None;
                     self.asking.abort_all();
+                    self.abandon_media();
                 }
                 _ = tick.tick() => self.tell_progress(),
             }
@@ -256,7 +280,8 @@ impl<'a> Coordinator<'a> {
     /// What to do about sending; [`Next::Never`] also while there is no room. An answer that the journal
     /// does not hold yet takes as much room as a request in flight: a crash would cost either.
     fn next(&self) -> Next {
-        if !self.is_running() || self.asking.len() + self.unacknowledged >= usize::from(self.settings.concurrency) {
+        let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.settings.concurrency);
+        if !self.is_running() || no_room || self.unsettled >= MOST_UNSETTLED {
             return Next::Never;
         }
         let next = self.queue.next(Instant::now());
@@ -336,12 +361,16 @@ impl<'a> Coordinator<'a> {
 
     /// Takes an answer that says something about the task.
     async fn keep(&mut self, task: TaskIndex, answer: Answer) {
-        let fetched_at = now();
+        let fetched_at = moment::now();
         let task_id = self.plan.tasks.id(task).to_string();
         match answer {
             Answer::Final { status, data, sent } => {
                 self.found().await;
-                self.journal(task, Some(status), Record::Task { task_id, status, fetched_at, data, sent }).await;
+                let kinds: Vec<AssetKind> = self.settings.assets.iter().collect();
+                let wanted = Wanted::of(&data, &kinds);
+                let assets = if wanted.is_empty() { Vec::new() } else { kinds };
+                let record = Record::Task { task_id, status, fetched_at, data, sent, assets };
+                self.journal(Entry::Answer { task, status: Some(status), record, wanted }).await;
             }
             Answer::Unfinished { status, created_at } => {
                 self.found().await;
@@ -360,7 +389,8 @@ impl<'a> Coordinator<'a> {
             },
             Answer::Unreadable { reason, body } => {
                 self.ledger.unreadable(task, reason);
-                self.journal(task, None, Record::Unreadable { task_id, body }).await;
+                let record = Record::Unreadable { task_id, body };
+                self.journal(Entry::Answer { task, status: None, record, wanted: Vec::new() }).await;
             }
             _ => {}
         }
@@ -431,7 +461,8 @@ impl<'a> Coordinator<'a> {
 
     async fn not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
         let task_id = self.plan.tasks.id(task).to_string();
-        self.journal(task, Some(FinalStatus::NotFound), Record::NotFound { task_id, fetched_at, message }).await;
+        let (status, record) = (Some(FinalStatus::NotFound), Record::NotFound { task_id, fetched_at, message });
+        self.journal(Entry::Answer { task, status, record, wanted: Vec::new() }).await;
     }
 
     /// A task was found: the key is this account's, and the 404s so far are answers.
@@ -453,9 +484,9 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Hands a record to the journal; what it holds counts once that has acknowledged it.
-    async fn journal(&mut self, task: TaskIndex, status: Option<FinalStatus>, record: Record) {
+    async fn journal(&mut self, entry: Entry) {
         // It fails only after the stage has ended, whose own error is reported then.
-        if self.journal.records.send(Entry { task, status, record }).await.is_ok() {
+        if self.journal.records.send(entry).await.is_ok() {
             self.unacknowledged += 1;
         }
     }
@@ -464,12 +495,15 @@ impl<'a> Coordinator<'a> {
         match entry {
             Some(entry) => {
                 self.unacknowledged -= 1;
-                note_acknowledged(entry, self.plan, &mut self.ledger, self.tell);
+                if let Some(job) = note_acknowledged(entry, self.plan, &mut self.ledger, self.tell) {
+                    self.unsettled += 1;
+                    self.downloads.wanted += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+                    self.media.settle(job);
+                }
             }
             None => {
                 self.unacknowledged = 0;
-                // Why, the stage itself says at its end.
-                self.ending.get_or_insert(Ending::Done);
+                self.a_stage_ended();
             }
         }
     }
@@ -477,11 +511,38 @@ impl<'a> Coordinator<'a> {
     fn published(&mut self, published: Option<Published>) {
         match published {
             Some(published) => note_published(published, &mut self.ledger, self.tell),
-            // Why, the stage itself says at its end.
-            None => {
-                self.ending.get_or_insert(Ending::Done);
-            }
+            None => self.a_stage_ended(),
         }
+    }
+
+    async fn media_said(&mut self, news: Option<News>) {
+        match news {
+            Some(News::Happened(event)) => {
+                let is_expected =
+                    matches!(&event, Event::AssetSettled { status, .. } if *status != AssetStatus::Skipped);
+                self.downloads.settled += u64::from(is_expected);
+                (self.tell)(event);
+            }
+            Some(News::Unsettled) => self.unsettled -= 1,
+            Some(News::Settled { task_id, part, assets }) => {
+                self.unsettled -= 1;
+                if let Some(task) = self.plan.tasks.find(&task_id) {
+                    self.journal(Entry::Assets { task, part, record: Record::Assets { task_id, assets } }).await;
+                }
+            }
+            None => self.a_stage_ended(),
+        }
+    }
+
+    /// A stage ends before the run only by an error, which it says itself at the end.
+    fn a_stage_ended(&mut self) {
+        self.ending.get_or_insert(Ending::Done);
+        self.abandon_media();
+    }
+
+    fn abandon_media(&mut self) {
+        self.media.abort();
+        self.unsettled = 0;
     }
 
     /// The wait between two polls of a task. With many unfinished tasks it stretches, so that polls
@@ -509,12 +570,20 @@ impl<'a> Coordinator<'a> {
             elapsed: self.started.elapsed(),
             polling_left: self.polling_ends.map(|end| end.saturating_duration_since(Instant::now())),
         };
+        let elapsed = self.started.elapsed();
+        let received = self.media.received();
+        // Half of it is the last second's, a quarter the one's before, and so on.
+        let lately = (received - self.downloads.bytes) as f64 / TICK.as_secs_f64();
+        let recent = f64::midpoint(self.downloads.bytes_per_second, lately);
+        self.downloads = Downloads { bytes: received, bytes_per_second: recent, ..self.downloads.clone() };
+        let left = outlook.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
         (self.tell)(Event::Progress(Progress {
             settled: self.ledger.settled(),
             selected: self.plan.selected.len() as u64,
             unfinished: self.queue.polls() as u64,
             first_pass_over: self.first_pass_left == 0,
-            seconds_left: outlook.left().map(|left| left.as_secs_f64()),
+            seconds_left: left.map(|left| left.as_secs_f64()),
+            downloads: self.downloads.clone(),
         }));
     }
 
@@ -532,10 +601,28 @@ impl<'a> Coordinator<'a> {
     }
 }
 
-fn note_acknowledged(entry: Acknowledged, plan: &Plan, ledger: &mut Ledger, tell: &mut (dyn FnMut(Event) + Send)) {
-    if let Some(status) = entry.status {
-        ledger.journalled(entry.task, entry.part);
-        tell(Event::Answered { task_id: plan.tasks.id(entry.task).to_string(), status });
+/// Takes in what the journal holds now, and gives the task's assets, if there are any to be settled.
+fn note_acknowledged(
+    entry: Acknowledged,
+    plan: &Plan,
+    ledger: &mut Ledger,
+    tell: &mut (dyn FnMut(Event) + Send),
+) -> Option<Job> {
+    match entry {
+        Acknowledged::Answer { status: None, .. } => None,
+        Acknowledged::Answer { task, status: Some(status), part, wanted } => {
+            let task_id = plan.tasks.id(task).to_string();
+            ledger.journalled(task);
+            tell(Event::Answered { task_id: task_id.clone(), status });
+            if wanted.is_empty() {
+                ledger.complete(task, part);
+            }
+            (!wanted.is_empty()).then_some(Job { task_id, part, wanted })
+        }
+        Acknowledged::Assets { task, part } => {
+            ledger.complete(task, part);
+            None
+        }
     }
 }
 
@@ -554,10 +641,4 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-/// The time to the microsecond, which is what the tables keep.
-fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::event::Downloads;
+
 /// Polls that an unfinished task takes on the whole: most are done by the second.
 const POLLS_A_TASK: f64 = 2.0;
 
@@ -50,6 +52,16 @@ impl Outlook {
     }
 }
 
+/// The time until the last download: files left over what was observed. `None` as long as that is nothing.
+pub(super) fn downloads_left(downloads: &Downloads, elapsed: Duration) -> Option<Duration> {
+    let left = downloads.wanted.saturating_sub(downloads.settled);
+    match (left, downloads.settled) {
+        (0, _) => Some(Duration::ZERO),
+        (_, 0) => None,
+        (left, settled) => Some(elapsed.mul_f64(left as f64 / settled as f64)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +97,14 @@ mod tests {
         let polling =
             Outlook { questions: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
         assert_eq!(polling.left(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn downloads_go_on_as_they_went() {
+        let downloads = |settled, wanted| Downloads { settled, wanted, ..Downloads::default() };
+        let elapsed = Duration::from_secs(10);
+        assert_eq!(downloads_left(&downloads(0, 0), elapsed), Some(Duration::ZERO));
+        assert_eq!(downloads_left(&downloads(0, 5), elapsed), None);
+        assert_eq!(downloads_left(&downloads(5, 15), elapsed), Some(Duration::from_secs(20)));
     }
 }

@@ -1,8 +1,11 @@
 //! The stage that makes answers safe: records in, acknowledgements and full segments out. It runs on a
 //! thread of its own, and syncs whatever has come together since the last sync at once.
 
+use std::collections::BTreeMap;
+
 use tokio::{sync::mpsc, task::JoinHandle};
 
+use super::media_stage::Wanted;
 use crate::{
     error::Result,
     journal::{ClosedSegment, JournalWriter, Record},
@@ -15,20 +18,27 @@ const MOST_WAITING: usize = 256;
 
 /// A record on its way to the journal.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) task: TaskIndex,
-    /// The final status, if the record is a final answer.
-    pub(super) status: Option<FinalStatus>,
-    pub(super) record: Record,
+pub(super) enum Entry {
+    /// What the provider said about a task.
+    Answer {
+        task: TaskIndex,
+        /// The final status, if the record is a final answer.
+        status: Option<FinalStatus>,
+        record: Record,
+        /// Its assets, to be settled once the answer is safe.
+        wanted: Vec<Wanted>,
+    },
+    /// What became of the assets of a task in the segment of that part.
+    Assets { task: TaskIndex, part: u32, record: Record },
 }
 
 /// A record that is on stable storage.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Acknowledged {
-    pub(super) task: TaskIndex,
-    pub(super) status: Option<FinalStatus>,
-    /// The part that its segment becomes.
-    pub(super) part: u32,
+#[derive(Debug)]
+pub(super) enum Acknowledged {
+    /// An answer, in the segment that becomes that part.
+    Answer { task: TaskIndex, status: Option<FinalStatus>, part: u32, wanted: Vec<Wanted> },
+    /// What became of a task's assets.
+    Assets { task: TaskIndex, part: u32 },
 }
 
 /// The coordinator's end of the stage.
@@ -49,20 +59,40 @@ impl JournalStage {
         let ended = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::new();
             while incoming.blocking_recv_many(&mut batch, MOST_WAITING) > 0 {
-                let appended = writer.append(batch.iter().map(|entry| &entry.record))?;
-                for Entry { task, status, .. } in batch.drain(..) {
+                for entry in keep(&mut writer, std::mem::take(&mut batch))? {
                     // Whoever no longer listens has ended the run; the segments are there for the next one.
-                    let _ = acknowledge.send(Acknowledged { task, status, part: appended.part });
+                    let _ = acknowledge.send(entry);
                 }
-                if let Some(segment) = appended.full {
+                for segment in writer.take_complete() {
                     let _ = segments.blocking_send(segment);
                 }
             }
-            if let Some(segment) = writer.close() {
+            for segment in writer.close()? {
                 let _ = segments.blocking_send(segment);
             }
             Ok(())
         });
         Self { records, acknowledged, ended }
     }
+}
+
+/// Appends a batch, with one sync for each segment it touches.
+fn keep(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledged>> {
+    let mut answers = Vec::new();
+    let mut settled: BTreeMap<u32, Vec<&Record>> = BTreeMap::new();
+    for entry in &batch {
+        match entry {
+            Entry::Answer { record, .. } => answers.push(record),
+            Entry::Assets { part, record, .. } => settled.entry(*part).or_default().push(record),
+        }
+    }
+    for (part, records) in settled {
+        writer.append_to(part, records)?;
+    }
+    let filled = if answers.is_empty() { 0 } else { writer.append(answers)? };
+    let acknowledged = batch.into_iter().map(|entry| match entry {
+        Entry::Answer { task, status, wanted, .. } => Acknowledged::Answer { task, status, part: filled, wanted },
+        Entry::Assets { task, part, .. } => Acknowledged::Assets { task, part },
+    });
+    Ok(acknowledged.collect())
 }

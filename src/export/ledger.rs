@@ -1,6 +1,6 @@
 //! What became of each task of a run: a few bytes a task, and words only for those that went wrong.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::{event::MissingReason, task::TaskIndex};
 
@@ -9,8 +9,8 @@ use crate::{event::MissingReason, task::TaskIndex};
 pub(crate) struct Ledger {
     standings: Vec<Standing>,
     notes: HashMap<TaskIndex, Note>,
-    /// The journal's segments up to this part are in the archive.
-    published: u32,
+    /// The parts that are in the archive.
+    published: BTreeSet<u32>,
     settled: u64,
 }
 
@@ -18,8 +18,10 @@ pub(crate) struct Ledger {
 enum Standing {
     NotAsked,
     Asked,
-    /// The journal's segment of that part holds the final answer.
-    Journalled(u32),
+    /// The journal holds the final answer; the assets are not settled.
+    Journalled,
+    /// The journal's segment of that part holds all there is to know.
+    Complete(u32),
 }
 
 /// What is known of a task that has no final answer.
@@ -43,7 +45,12 @@ pub(crate) struct Missing {
 
 impl Ledger {
     pub(super) fn new(tasks: usize) -> Self {
-        Self { standings: vec![Standing::NotAsked; tasks], notes: HashMap::new(), published: 0, settled: 0 }
+        Self {
+            standings: vec![Standing::NotAsked; tasks],
+            notes: HashMap::new(),
+            published: BTreeSet::new(),
+            settled: 0,
+        }
     }
 
     /// A question about the task is on its way.
@@ -51,16 +58,21 @@ impl Ledger {
         self.set(task, Standing::Asked);
     }
 
-    /// The journal holds the task's final answer, in the segment of that part.
-    pub(super) fn journalled(&mut self, task: TaskIndex, part: u32) {
-        self.set(task, Standing::Journalled(part));
+    /// The journal holds the task's final answer.
+    pub(super) fn journalled(&mut self, task: TaskIndex) {
+        self.set(task, Standing::Journalled);
         self.notes.remove(&task);
         self.settled += 1;
     }
 
-    /// That part is in the archive, and with it all before it.
+    /// The journal holds the answer and what became of the assets, in the segment of that part.
+    pub(super) fn complete(&mut self, task: TaskIndex, part: u32) {
+        self.set(task, Standing::Complete(part));
+    }
+
+    /// That part is in the archive.
     pub(super) fn published(&mut self, part: u32) {
-        self.published = self.published.max(part);
+        self.published.insert(part);
     }
 
     /// The task was not finished when it was asked.
@@ -113,9 +125,13 @@ impl Ledger {
     ) -> Option<(MissingReason, String)> {
         let (reason, because) = cut_short;
         match (self.standings.get(task.get()).copied().unwrap_or(Standing::NotAsked), self.notes.get(&task)) {
-            (Standing::Journalled(part), _) if part <= self.published => None,
-            (Standing::Journalled(_), _) => {
+            (Standing::Complete(part), _) if self.published.contains(&part) => None,
+            (Standing::Complete(_), _) => {
                 let words = "answered, and kept in the journal: the next run archives it without asking";
+                Some((MissingReason::Interrupted, words.into()))
+            }
+            (Standing::Journalled, _) => {
+                let words = "answered, and kept in the journal: the next run goes on with its files";
                 Some((MissingReason::Interrupted, words.into()))
             }
             (_, Some(Note::Unfinished(Some(status)))) => {
@@ -148,21 +164,27 @@ mod tests {
     #[test]
     fn only_what_is_published_is_archived() {
         let mut list = TaskList::default();
-        for id in ["published", "journalled", "unfinished", "failed", "asked", "not asked"] {
+        for id in ["published", "complete", "unfinished", "failed", "asked", "not asked", "journalled"] {
             list.insert(TaskId::parse(id).unwrap());
         }
         let tasks: Vec<TaskIndex> = list.indices().collect();
         let mut ledger = Ledger::new(list.len());
-        ledger.journalled(tasks[0], 1);
-        ledger.journalled(tasks[1], 2);
-        ledger.published(1);
+        for (task, part) in [(0, 2), (1, 1)] {
+            ledger.journalled(tasks[task]);
+            ledger.complete(tasks[task], part);
+        }
+        ledger.published(2);
         ledger.unfinished(tasks[2], Some("running".into()));
         ledger.gave_up(tasks[3], "HTTP 502".into());
         ledger.asked(tasks[4]);
+        ledger.journalled(tasks[6]);
         let cut_short = (MissingReason::Interrupted, "SIGINT came first");
         let missing: Vec<_> =
             ledger.missing(&tasks, &cut_short).map(|missing| (missing.task.get(), missing.reason)).collect();
-        assert_eq!(missing, [(1, Interrupted), (2, Unfinished), (3, Error), (4, Interrupted), (5, Interrupted)]);
-        assert_eq!(ledger.settled(), 3);
+        assert_eq!(
+            missing,
+            [(1, Interrupted), (2, Unfinished), (3, Error), (4, Interrupted), (5, Interrupted), (6, Interrupted)]
+        );
+        assert_eq!(ledger.settled(), 4);
     }
 }

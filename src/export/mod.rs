@@ -1,32 +1,38 @@
 //! A run: what is to be asked, in which order, and the way of an answer into the archive.
 //!
 //! ```text
-//! plan ─▶ coordinator ─▶ journal stage ─▶ publish stage
-//!          ▲   │ ▲            │ (acknowledged)   │ (in place)
-//!          └───┘ └────────────┴──────────────────┘
-//!         requests
+//! plan ─▶ coordinator ─▶ journal stage ─────────▶ publish stage
+//!          ▲   │ ▲  ▲ │      │ (acknowledged)          │ (in place)
+//!          └───┘ └──┼─┼──────┴─────────────────────────┘
+//!         requests  │ └─▶ media stage: downloads of what is acknowledged
+//!                   └──────────┘ what became of them, on to the journal
 //! ```
 //!
-//! The coordinator owns the run's state and is the only one that says what happened. The two stages
+//! The coordinator owns the run's state and is the only one that says what happened. The stages
 //! behind it run side by side with it, joined by bounded channels. No stage knows another; only this
 //! module knows their order.
 
 mod coordinator;
 mod forecast;
+mod in_flight;
 mod journal_stage;
 mod known;
 mod ledger;
+mod media_stage;
 mod plan;
 mod publish;
 mod queue;
 mod raw;
+mod recovery;
 
 pub use coordinator::Signal;
 pub(crate) use coordinator::{Asked, Coordinator, Ending, Settings};
 pub(crate) use known::Known;
 pub(crate) use ledger::{Ledger, Missing};
+pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;
-pub(crate) use publish::{recover, write_views};
+pub(crate) use publish::write_views;
+pub(crate) use recovery::recover;
 
 use crate::event::Event;
 

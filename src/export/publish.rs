@@ -2,19 +2,27 @@
 //! gives the same files under the same names, so that publishing it again after a crash is harmless,
 //! and recovery is nothing but publishing what is still there.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Tell, raw::RawBodies};
+use super::raw::RawBodies;
 use crate::{
-    archive::{FileSink, HeldArchive, PartName, RunFile, VIEWS},
+    archive::{FileSink, HeldArchive, PartName, RunFile, StoredFile, VIEWS},
+    asset::{Asset, AssetStatus},
     error::{Error, Result},
-    event::{Event, Published},
-    journal::{self, ClosedSegment, Record, Segment},
+    event::{Published, RowCounts},
+    journal::{ClosedSegment, Record, Segment},
     run_id::RunId,
     status::FinalStatus,
-    tables::{self, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, Rows, Stamp, TASKS, Table, TaskRow},
+    tables::{
+        self, ASSETS, AssetRow, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, Rows, Stamp, TASKS, Table, TaskRow,
+    },
 };
 
 /// Full segments that may wait for their publication before the journal, and with it the run, waits too.
@@ -43,15 +51,6 @@ impl PublishStage {
     }
 }
 
-/// Publishes what earlier runs left in the journal.
-pub(crate) async fn recover(held: &Arc<HeldArchive>, tell: Tell<'_>) -> Result<()> {
-    for segment in journal::segments(&held.archive.journal_folder())? {
-        let Publication { run_id, published, damaged } = publish(held, segment).await?;
-        tell(Event::Recovered { run_id, tasks: published.rows.tasks, damaged });
-    }
-    Ok(())
-}
-
 /// Writes the DuckDB views anew, if what they should say has changed.
 pub(crate) async fn write_views(held: &HeldArchive) -> Result<()> {
     let archive = &held.archive;
@@ -68,26 +67,29 @@ pub(crate) async fn write_views(held: &HeldArchive) -> Result<()> {
     }
 }
 
-struct Publication {
-    run_id: RunId,
-    published: Published,
-    damaged: u64,
+/// What a segment became.
+pub(super) struct Publication {
+    pub(super) run_id: RunId,
+    pub(super) published: Published,
+    /// How many of its records could not be read.
+    pub(super) damaged: u64,
 }
 
-/// Raw bodies first, then lyrics, clips and tasks, then the manifest; the segment goes when all stand.
-async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> Result<Publication> {
-    let segment = Segment::open(&closed)?;
+/// Raw bodies first, then lyrics, clips, assets and tasks, then the manifest; the segment goes when all
+/// stand.
+pub(super) async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> Result<Publication> {
+    let segment = Segment::open(&closed.path)?;
     let run_id = segment.run_id.clone();
     let encoding = {
-        let held = held.clone();
-        tokio::task::spawn_blocking(move || SegmentEncoder::new(&held, &segment).encode(segment))
+        let (held, moved) = (held.clone(), closed.moved.clone());
+        tokio::task::spawn_blocking(move || SegmentEncoder::new(&held, &segment, moved).encode(segment))
     };
     let encoded = encoding.await.map_err(|panic| Error::Internal(format!("encoding a part failed: {panic}")))??;
 
     if let Some(raw) = encoded.raw {
         raw.publish().await?;
     }
-    let mut files = Vec::new();
+    let mut files = encoded.media;
     for part in encoded.parts {
         files.push(part.publish().await?);
     }
@@ -96,7 +98,7 @@ async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> Result<Publi
         write_views(held).await?;
     }
     if encoded.damaged > 0 {
-        set_aside(&closed.0, &held.archive.damaged_folder())?;
+        set_aside(&closed.path, &held.archive.damaged_folder())?;
     } else {
         closed.remove()?;
     }
@@ -114,6 +116,8 @@ fn set_aside(segment: &Path, folder: &Path) -> Result<()> {
 struct Encoded {
     raw: Option<FileSink>,
     parts: Vec<FileSink>,
+    /// The media files that its rows name.
+    media: Vec<StoredFile>,
     published: Published,
     damaged: u64,
 }
@@ -124,20 +128,30 @@ struct SegmentEncoder {
     tasks: Part<TaskRow>,
     clips: Part<ClipRow>,
     lyrics: Part<LyricsRow>,
+    assets: Part<AssetRow>,
     raw: RawBodies,
+    media: BTreeMap<String, String>,
     published: Published,
+    /// Tasks in it that are another segment's business.
+    moved: HashSet<String>,
+    /// Tasks whose assets are still to come.
+    awaited: HashSet<String>,
 }
 
 impl SegmentEncoder {
-    fn new(held: &Arc<HeldArchive>, segment: &Segment) -> Self {
+    fn new(held: &Arc<HeldArchive>, segment: &Segment, moved: HashSet<String>) -> Self {
         let name = PartName { run_id: &segment.run_id, part: segment.part, format: held.archive.format };
         Self {
             run_id: segment.run_id.clone(),
             tasks: Part::new(&TASKS, held, &name),
             clips: Part::new(&CLIPS, held, &name),
             lyrics: Part::new(&LYRICS, held, &name),
+            assets: Part::new(&ASSETS, held, &name),
             raw: RawBodies::new(held, &segment.run_id),
+            media: BTreeMap::new(),
             published: Published { part: segment.part, ..Published::default() },
+            moved,
+            awaited: HashSet::new(),
         }
     }
 
@@ -145,22 +159,26 @@ impl SegmentEncoder {
         while let Some(record) = segment.next()? {
             self.add(record)?;
         }
-        let Self { tasks, clips, lyrics, raw, mut published, .. } = self;
-        let (lyrics, clips, tasks) = (lyrics.finish()?, clips.finish()?, tasks.finish()?);
+        let Self { tasks, clips, lyrics, assets, raw, media, mut published, .. } = self;
+        let (lyrics, clips, assets, tasks) = (lyrics.finish()?, clips.finish()?, assets.finish()?, tasks.finish()?);
         let rows = |part: &Option<(FileSink, u64)>| part.as_ref().map_or(0, |(_, rows)| *rows);
-        (published.rows.lyrics, published.rows.clips, published.rows.tasks) =
-            (rows(&lyrics), rows(&clips), rows(&tasks));
-        let parts = [lyrics, clips, tasks].into_iter().flatten().map(|(sink, _)| sink).collect();
-        Ok(Encoded { raw: raw.finish(), parts, published, damaged: segment.damaged })
+        published.rows =
+            RowCounts { tasks: rows(&tasks), clips: rows(&clips), lyrics: rows(&lyrics), assets: rows(&assets) };
+        let parts = [lyrics, clips, assets, tasks].into_iter().flatten().map(|(sink, _)| sink).collect();
+        let media = media.into_iter().map(|(path, sha256)| StoredFile { path, sha256 }).collect();
+        Ok(Encoded { raw: raw.finish(), parts, media, published, damaged: segment.damaged })
     }
 
     fn add(&mut self, record: Record) -> Result<()> {
         let run_id = self.run_id.clone();
         match record {
-            Record::Segment { .. } => Ok(()),
-            Record::Task { task_id, status, fetched_at, data, sent } => {
+            Record::Task { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
+            Record::Task { task_id, status, fetched_at, data, sent, assets } => {
                 if let Some(body) = &sent {
                     self.raw.add(&task_id, "lone surrogates", body)?;
+                }
+                if !assets.is_empty() {
+                    self.awaited.insert(task_id.clone());
                 }
                 self.push(&tables::flatten(&Stamp { task_id, status, fetched_at: fetched_at.into(), run_id }, &data))
             }
@@ -169,7 +187,33 @@ impl SegmentEncoder {
                 self.push(&tables::not_found(&stamp, message))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
+            // A task that damage has taken has no rows, of whatever table.
+            Record::Assets { task_id, assets } if self.awaited.remove(&task_id) => {
+                assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
+            }
+            Record::Assets { .. } | Record::Segment { .. } | Record::Moved { .. } => Ok(()),
         }
+    }
+
+    fn push_asset(&mut self, task_id: String, asset: Asset) -> Result<()> {
+        let counts = &mut self.published.assets;
+        match asset.status {
+            AssetStatus::Ok => counts.ok += 1,
+            AssetStatus::Skipped => counts.skipped += 1,
+            AssetStatus::Failed => {
+                counts.failed += 1;
+                *counts.reasons.entry(asset.error.clone().unwrap_or_default()).or_default() += 1;
+            }
+        }
+        let (bytes, mut of_use) = (asset.bytes.unwrap_or_default(), 0);
+        if let (Some(path), Some(sha256)) = (&asset.path, &asset.sha256)
+            && self.media.insert(path.clone(), sha256.clone()).is_none()
+        {
+            counts.bytes += bytes;
+            of_use = bytes;
+        }
+        counts.wasted += asset.received.saturating_sub(of_use);
+        self.assets.push(&AssetRow::new(task_id, self.run_id.clone(), asset))
     }
 
     fn push(&mut self, rows: &Rows) -> Result<()> {
@@ -238,7 +282,8 @@ mod tests {
     };
 
     use super::*;
-    use crate::journal::{JournalWriter, SegmentLimits};
+    use crate::asset::AssetKind;
+    use crate::journal::{self, JournalWriter, SegmentLimits};
 
     /// A disk on which only so many files can be put: after that it is as if the process had died.
     #[derive(Debug)]
@@ -300,8 +345,10 @@ mod tests {
 
     fn record(task_id: &str, data: &str) -> Record {
         let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
+        let assets = if task_id == "song" { vec![AssetKind::Image] } else { Vec::new() };
         let sent = data.contains("mended").then(|| format!("{data} as sent"));
-        Record::Task { task_id: task_id.into(), status: FinalStatus::Success, fetched_at, data: data.into(), sent }
+        let status = FinalStatus::Success;
+        Record::Task { task_id: task_id.into(), status, fetched_at, data: data.into(), sent, assets }
     }
 
     /// A new archive with one closed segment in its journal.
@@ -311,8 +358,16 @@ mod tests {
         let held = HeldArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
         let run_id = RunId::parse("20260102T030405000Z-abcdef").unwrap();
         let mut writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
+        let cover = Asset {
+            path: Some("media/image/ca/a.png".into()),
+            sha256: Some("00".into()),
+            bytes: Some(7),
+            ..Asset::new(Some("a".into()), AssetKind::Image, None, AssetStatus::Ok)
+        };
         let records = [
             record("song", r#"{"type":"music","output":{"result":[{"id":"a"},{"id":"b"}]}}"#),
+            Record::Assets { task_id: "song".into(), assets: vec![cover] },
+            Record::Assets { task_id: "lost to damage".into(), assets: Vec::new() },
             record("words", r#"{"type":"lyrics","output":{"result":{"title":"mended"}}}"#),
             Record::Unreadable { task_id: "odd".into(), body: "[]".into() },
         ];
@@ -320,10 +375,17 @@ mod tests {
         (folder, held)
     }
 
+    async fn publish_all(held: &Arc<HeldArchive>) -> Result<()> {
+        for leftover in journal::leftovers(&held.archive.journal_folder())? {
+            publish(held, leftover.segment).await?;
+        }
+        Ok(())
+    }
+
     /// Every file of an archive but the program's own and the passport.
     fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
-        for name in ["tasks", "clips", "lyrics", "runs"] {
+        for name in ["tasks", "clips", "lyrics", "assets", "runs"] {
             for entry in fs::read_dir(folder.join(name)).into_iter().flatten().flatten() {
                 found.insert(format!("{name}/{}", entry.file_name().display()), fs::read(entry.path()).unwrap());
             }
@@ -334,9 +396,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn dead_between_any_two_steps_the_next_publication_leaves_the_same_files() {
         let (undisturbed, held) = scene().await;
-        recover(&Arc::new(held), &mut |_| {}).await.unwrap();
+        publish_all(&Arc::new(held)).await.unwrap();
         let expected = contents(undisturbed.path());
-        assert_eq!(expected.len(), 5, "{:?}", expected.keys());
+        assert_eq!(expected.len(), 6, "{:?}", expected.keys());
 
         let mut deaths = 0;
         for puts in 0.. {
@@ -345,21 +407,25 @@ mod tests {
             let dying = Dying { disk, puts_left: AtomicUsize::new(puts) };
             let held = held.over(Arc::new(dying));
             let held = Arc::new(held);
-            let survived = recover(&held, &mut |_| {}).await.is_ok();
+            let survived = publish_all(&held).await.is_ok();
             let left = contents(folder.path());
             // A task's row is there only with all its other rows.
             let has = |table: &str| left.keys().any(|path| path.starts_with(table));
-            assert!(!has("tasks/") || (has("clips/") && has("lyrics/") && has("runs/")), "{:?}", left.keys());
+            assert!(
+                !has("tasks/") || (has("clips/") && has("lyrics/") && has("assets/") && has("runs/")),
+                "{:?}",
+                left.keys()
+            );
             drop(held);
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
             let held = HeldArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
-            recover(&Arc::new(held), &mut |_| {}).await.unwrap();
+            publish_all(&Arc::new(held)).await.unwrap();
             assert_eq!(contents(folder.path()), expected, "after {puts} puts");
             if survived {
                 break;
             }
             deaths += 1;
         }
-        assert_eq!(deaths, 6);
+        assert_eq!(deaths, 7);
     }
 }

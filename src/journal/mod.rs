@@ -2,8 +2,9 @@
 //!
 //! # Invariants
 //! 1. A record is acknowledged only after it and everything before it is on stable storage.
-//! 2. A segment is one file and becomes one part of each table. It is removed only after its parts are
-//!    in place; publishing it twice yields the same files.
+//! 2. A segment is one file and becomes one part of each table, once every task in it is settled: what
+//!    is wanted of its assets is there, or known not to be had. It is removed only after its parts are in
+//!    place; publishing it twice yields the same files.
 //! 3. A record that was acknowledged is never dropped silently: what cannot be read is counted, and the
 //!    segment is kept aside.
 //!
@@ -21,8 +22,9 @@
 
 mod reader;
 mod record;
+mod split;
 mod writer;
 
-pub(crate) use reader::{Segment, segments};
+pub(crate) use reader::{Leftover, Segment, leftovers, segments};
 pub(crate) use record::Record;
 pub(crate) use writer::{ClosedSegment, JournalWriter, SegmentLimits};

@@ -1,6 +1,7 @@
 //! Reads segments back, and tells a write cut short from damage.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
@@ -8,15 +9,17 @@ use std::{
 
 use super::{
     record::{Record, VERSION},
-    writer::ClosedSegment,
+    split,
+    writer::{ClosedSegment, OpenSegment},
 };
 use crate::{
+    asset::AssetKind,
     error::{Error, Result},
     run_id::RunId,
 };
 
-/// The closed segments in a folder, oldest first: what a run that was cut short left to publish.
-pub(crate) fn segments(folder: &Path) -> Result<Vec<ClosedSegment>> {
+/// The segments in a folder, oldest first.
+pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -25,8 +28,71 @@ pub(crate) fn segments(folder: &Path) -> Result<Vec<ClosedSegment>> {
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
     let mut paths = paths.map_err(|error| Error::io("read", folder, &error))?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "journal"));
-    paths.sort();
-    Ok(paths.into_iter().map(ClosedSegment).collect())
+    paths.sort_by_cached_key(|path| (named(path), path.clone()));
+    Ok(paths)
+}
+
+/// What a run that was cut short left in a segment.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub(crate) segment: ClosedSegment,
+    /// Tasks whose assets are yet to be settled before it can be published.
+    pub(crate) unsettled: Vec<Unsettled>,
+    /// So many bytes of the file are whole records.
+    whole: u64,
+}
+
+/// A task that was answered, and whose assets are not settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unsettled {
+    pub(crate) task_id: String,
+    pub(crate) data: String,
+    /// The kinds that are wanted.
+    pub(crate) assets: Vec<AssetKind>,
+}
+
+/// What earlier runs left, oldest first. Splits that were cut short are brought to their end, so the
+/// archive must be held.
+pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
+    for path in segments(folder)? {
+        let (leftover, into) = Leftover::read(path)?;
+        if let Some((run_id, part)) = into {
+            split::write_moved(&leftover.segment, &run_id, part)?;
+        }
+    }
+    segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover)).collect()
+}
+
+impl Leftover {
+    /// Reads a segment, and where its unsettled tasks have gone if it was split.
+    fn read(path: PathBuf) -> Result<(Self, Option<(RunId, u32)>)> {
+        let mut segment = Segment::open(&path)?;
+        let (mut unsettled, mut moved, mut into) = (Vec::new(), HashSet::new(), None);
+        while let Some(record) = segment.next()? {
+            match record {
+                Record::Task { task_id, data, assets, .. } if !assets.is_empty() => {
+                    unsettled.push(Unsettled { task_id, data, assets });
+                }
+                // What is settled last was asked last, more or less: look from the end.
+                Record::Assets { task_id, .. } => {
+                    let place = unsettled.iter().rposition(|task| task.task_id == task_id);
+                    place.map(|place| unsettled.remove(place));
+                }
+                Record::Moved { part, tasks } => {
+                    unsettled.retain(|task| !tasks.contains(&task.task_id));
+                    (moved, into) = (tasks, Some((segment.run_id.clone(), part)));
+                }
+                _ => {}
+            }
+        }
+        let whole = segment.whole;
+        Ok((Self { segment: ClosedSegment { path, moved }, unsettled, whole }, into))
+    }
+
+    /// Opens it again, to add what becomes of the unsettled tasks' assets.
+    pub(crate) fn reopen(&self) -> Result<OpenSegment> {
+        OpenSegment::reopen(&self.segment.path, self.whole)
+    }
 }
 
 /// A segment being read, record by record: memory holds one at a time.
@@ -41,22 +107,23 @@ pub(crate) struct Segment<R = BufReader<File>> {
     pub(crate) part: u32,
     /// Records so far that are not what was written.
     pub(crate) damaged: u64,
+    /// Bytes so far that are whole lines.
+    whole: u64,
 }
 
 impl Segment {
     /// Opens a segment and reads its header; if that is damaged, the file's name says the same.
-    pub(crate) fn open(segment: &ClosedSegment) -> Result<Self> {
-        let path = segment.0.clone();
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let refused = |reason: &str| Error::Storage {
             action: "read",
             path: path.display().to_string(),
             reason: reason.to_owned(),
             full: false,
         };
-        let (run_id, part) = named(&path).ok_or_else(|| refused("its name is no segment's"))?;
-        let file = File::open(&path).map_err(|error| Error::io("open", &path, &error))?;
-        let mut segment =
-            Self { path: path.clone(), lines: BufReader::new(file), line: Vec::new(), run_id, part, damaged: 0 };
+        let (run_id, part) = named(path).ok_or_else(|| refused("its name is no segment's"))?;
+        let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
+        let lines = BufReader::new(file);
+        let mut segment = Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 };
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
                 Err(refused("a newer version of this program wrote it; use that one"))
@@ -77,7 +144,7 @@ impl<R: BufRead> Segment<R> {
     /// A segment that is in no file.
     #[cfg(fuzzing)]
     pub(crate) fn of_bytes(lines: R, run_id: RunId, part: u32) -> Self {
-        Self { path: PathBuf::new(), lines, line: Vec::new(), run_id, part, damaged: 0 }
+        Self { path: PathBuf::new(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 }
     }
 
     /// The next record that is whole; `None` at the end.
@@ -96,6 +163,7 @@ impl<R: BufRead> Segment<R> {
         self.lines.read_until(b'\n', &mut self.line).map_err(|error| Error::io("read", &self.path, &error))?;
         // Without its line feed a line was cut short while it was written, and never acknowledged.
         let Some(line) = self.line.strip_suffix(b"\n") else { return Ok(Line::End) };
+        self.whole += self.line.len() as u64;
         Ok(Record::from_line(line).map_or(Line::Damaged, Line::Record))
     }
 }
@@ -114,6 +182,7 @@ fn named(path: &Path) -> Option<(RunId, u32)> {
 #[cfg(test)]
 mod tests {
     use super::{super::writer::*, *};
+    use crate::status::FinalStatus;
 
     fn record(n: usize) -> Record {
         Record::Unreadable { task_id: format!("t{n}"), body: "x\n".repeat(n) }
@@ -125,14 +194,14 @@ mod tests {
         let run_id = RunId::parse("20260101T000000000Z-abcdef").unwrap();
         let mut writer = JournalWriter::new(folder.path(), run_id, SegmentLimits::default());
         for n in 0..count {
-            assert_eq!(writer.append([&record(n)]).unwrap(), Appended { part: 1, full: None });
+            assert_eq!(writer.append([&record(n)]).unwrap(), 1);
         }
-        let segment = writer.close().unwrap();
+        let segment = writer.close().unwrap().remove(0);
         (folder, segment)
     }
 
     fn read(segment: &ClosedSegment) -> (Vec<Record>, u64) {
-        let mut reader = Segment::open(segment).unwrap();
+        let mut reader = Segment::open(&segment.path).unwrap();
         let mut records = Vec::new();
         while let Some(record) = reader.next().unwrap() {
             records.push(record);
@@ -144,17 +213,17 @@ mod tests {
     fn what_was_appended_is_read_in_order() {
         let (folder, segment) = written(5);
         assert_eq!(read(&segment), ((0..5).map(record).collect(), 0));
-        assert_eq!(segments(folder.path()).unwrap(), [ClosedSegment(segment.0.clone())]);
-        let reader = Segment::open(&segment).unwrap();
+        assert_eq!(segments(folder.path()).unwrap(), std::slice::from_ref(&segment.path));
+        let reader = Segment::open(&segment.path).unwrap();
         assert_eq!((reader.run_id.as_str(), reader.part), ("20260101T000000000Z-abcdef", 1));
     }
 
     #[test]
     fn cut_at_any_byte_all_whole_records_are_read_and_nothing_counts_as_damage() {
         let (_folder, segment) = written(4);
-        let whole = fs::read(&segment.0).unwrap();
+        let whole = fs::read(&segment.path).unwrap();
         for cut in 0..=whole.len() {
-            fs::write(&segment.0, &whole[..cut]).unwrap();
+            fs::write(&segment.path, &whole[..cut]).unwrap();
             let lines = whole[..cut].iter().map(|byte| usize::from(*byte == b'\n')).sum::<usize>();
             let expected: Vec<Record> = (0..lines.saturating_sub(1)).map(record).collect();
             assert_eq!(read(&segment), (expected, 0), "cut at {cut}");
@@ -164,11 +233,11 @@ mod tests {
     #[test]
     fn a_byte_flipped_anywhere_loses_only_its_own_record_and_is_counted() {
         let (_folder, segment) = written(4);
-        let whole = fs::read(&segment.0).unwrap();
+        let whole = fs::read(&segment.path).unwrap();
         for at in 0..whole.len() - 1 {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x04;
-            fs::write(&segment.0, &bytes).unwrap();
+            fs::write(&segment.path, &bytes).unwrap();
             let (records, damaged) = read(&segment);
             // A flipped line feed joins two records, a new one splits one: both spoil at most two.
             assert!((1..=2).contains(&damaged), "flipped at {at}: {damaged}");
@@ -182,8 +251,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
         let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), limits);
-        let closed: Vec<bool> = (0..5).map(|n| writer.append([&record(n)]).unwrap().full.is_some()).collect();
-        assert_eq!(closed, [false, true, false, true, false]);
+        let closed = (0..5).map(|n| {
+            writer.append([&record(n)]).unwrap();
+            writer.take_complete().len()
+        });
+        assert_eq!(closed.collect::<Vec<_>>(), [0, 1, 0, 1, 0]);
         writer.close().unwrap();
         let parts: Vec<u32> = segments(folder.path()).unwrap().iter().map(|s| Segment::open(s).unwrap().part).collect();
         assert_eq!(parts, [1, 2, 3]);
@@ -195,6 +267,78 @@ mod tests {
         let path = folder.path().join("r-0001.journal");
         let header = Record::Segment { version: VERSION + 1, run_id: RunId::parse("r").unwrap(), part: 1 };
         fs::write(&path, header.to_line()).unwrap();
-        assert!(Segment::open(&ClosedSegment(path)).unwrap_err().to_string().contains("newer version"));
+        assert!(Segment::open(&path).unwrap_err().to_string().contains("newer version"));
+    }
+
+    fn task(id: &str) -> Record {
+        let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
+        let (status, data) = (FinalStatus::Success, format!("{{\"task_id\":\"{id}\"}}"));
+        Record::Task { task_id: id.into(), status, fetched_at, data, sent: None, assets: vec![AssetKind::Audio] }
+    }
+
+    fn settled(id: &str) -> Record {
+        Record::Assets { task_id: id.into(), assets: Vec::new() }
+    }
+
+    fn ids(leftover: &Leftover) -> Vec<&str> {
+        leftover.unsettled.iter().map(|task| task.task_id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_full_segment_waits_for_its_assets_while_the_next_is_filled() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = SegmentLimits { records: 2, bytes: u64::MAX };
+        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), limits);
+        assert_eq!(writer.append(&[task("a"), task("b")]).unwrap(), 1);
+        assert_eq!(writer.append(&[task("c")]).unwrap(), 2);
+        writer.append_to(1, &[settled("b")]).unwrap();
+        assert_eq!(writer.take_complete(), []);
+        writer.append_to(1, &[settled("a")]).unwrap();
+        assert_eq!(writer.take_complete().len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_settled_moves_to_a_segment_of_its_own_whenever_a_crash_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
+        writer.append(&[task("a"), task("b"), record(1)]).unwrap();
+        writer.append_to(1, &[settled("a")]).unwrap();
+        let closed = writer.close().unwrap();
+        assert_eq!((closed.len(), &closed[0].moved), (1, &["b".to_owned()].into()));
+        let new = folder.path().join("r-0002.journal");
+        let whole = fs::read(&new).unwrap();
+        for crashed in [None, Some(0), Some(whole.len() / 2)] {
+            match crashed {
+                None => fs::remove_file(&new).unwrap(),
+                Some(length) => fs::write(&new, &whole[..length]).unwrap(),
+            }
+            let left = leftovers(folder.path()).unwrap();
+            assert_eq!((ids(&left[0]), ids(&left[1])), (vec![], vec!["b"]));
+            assert_eq!((left[0].segment.moved.len(), fs::read(&new).unwrap() == whole), (1, true));
+        }
+        assert_eq!(read(&ClosedSegment { path: new, moved: HashSet::new() }), (vec![task("b")], 0));
+    }
+
+    #[test]
+    fn a_segment_with_nothing_to_publish_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
+        writer.append(&[task("a")]).unwrap();
+        assert_eq!(writer.close().unwrap(), []);
+        assert_eq!(ids(&leftovers(folder.path()).unwrap()[0]), ["a"]);
+    }
+
+    #[test]
+    fn a_segment_that_was_torn_is_gone_on_with_after_its_last_whole_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
+        writer.append(&[task("a"), task("b")]).unwrap();
+        let path = segments(folder.path()).unwrap().remove(0);
+        let torn = fs::read(&path).unwrap();
+        fs::write(&path, &torn[..torn.len() - 5]).unwrap();
+        let left = leftovers(folder.path()).unwrap().remove(0);
+        assert_eq!(ids(&left), ["a"]);
+        left.reopen().unwrap().append(&[settled("a")]).unwrap();
+        assert_eq!(read(&left.segment), (vec![task("a"), settled("a")], 0));
     }
 }

@@ -1,9 +1,15 @@
 //! One record of the journal, and its line.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{run_id::RunId, status::FinalStatus};
+use crate::{
+    asset::{Asset, AssetKind},
+    run_id::RunId,
+    status::FinalStatus,
+};
 
 /// The version of the format. A segment of a newer one is refused, not guessed at.
 pub(crate) const VERSION: u32 = 1;
@@ -14,12 +20,25 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) enum Record {
     /// The first record of every segment.
     Segment { version: u32, run_id: RunId, part: u32 },
-    /// A task in a final state: its `data` object, and the body as sent where the two must differ.
-    Task { task_id: String, status: FinalStatus, fetched_at: Timestamp, data: String, sent: Option<String> },
+    /// A task in a final state: its `data` object, and the body as sent where the two must differ. With
+    /// `assets` it is settled only by an [`Record::Assets`] that follows: these kinds are wanted of it.
+    Task {
+        task_id: String,
+        status: FinalStatus,
+        fetched_at: Timestamp,
+        data: String,
+        sent: Option<String>,
+        assets: Vec<AssetKind>,
+    },
+    /// What became of all assets of a task that stands before.
+    Assets { task_id: String, assets: Vec<Asset> },
     /// The API knows no such task.
     NotFound { task_id: String, fetched_at: Timestamp, message: Option<String> },
     /// A body that is no task. It is kept, but the task is not archived.
     Unreadable { task_id: String, body: String },
+    /// The last record of a segment that was split: these tasks, whose assets are not settled, are now
+    /// the business of that part.
+    Moved { part: u32, tasks: HashSet<String> },
 }
 
 impl Record {
@@ -55,7 +74,8 @@ mod tests {
         ) {
             let fetched_at: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
             for record in [
-                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone() },
+                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone(), assets: vec![AssetKind::Audio] },
+                Record::Moved { part: 2, tasks: [data.clone()].into() },
                 Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone() },
                 Record::Unreadable { task_id: data.clone(), body: data.clone() },
             ] {

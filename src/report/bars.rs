@@ -1,61 +1,72 @@
-//! A bar on a terminal, with warnings above it.
+//! Bars on a terminal, with warnings above them.
 
 use std::io::Write;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{
     Reporter,
     lines::RepeatLimit,
     sentence::{Weight, sentence},
-    words::rest,
+    words::{rest, transfer},
 };
-use crate::event::Event;
+use crate::event::{Event, Progress};
 
 pub(super) struct Bars {
+    all: MultiProgress,
     tasks: Option<ProgressBar>,
+    files: Option<ProgressBar>,
     limit: RepeatLimit,
 }
 
 impl Bars {
     pub(super) fn new() -> Self {
-        Self { tasks: None, limit: RepeatLimit::default() }
+        Self { all: MultiProgress::new(), tasks: None, files: None, limit: RepeatLimit::default() }
     }
 
     fn say(&mut self, event: &Event, line: String) {
-        let tasks = &self.tasks;
-        self.limit.say(event, line, |line| match tasks {
-            Some(bar) => bar.suspend(|| write(&line)),
-            None => write(&line),
-        });
+        let bars = &self.all;
+        // A terminal that has gone away must not end the run.
+        self.limit.say(event, line, |line| bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))));
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        if let Some(bar) = &self.tasks {
+            bar.set_position(progress.settled);
+            bar.set_message(rest(progress));
+        }
+        let downloads = &progress.downloads;
+        if downloads.wanted > 0 {
+            let bar = self.files.get_or_insert_with(|| self.all.add(bar("files", downloads.wanted)));
+            bar.set_length(downloads.wanted);
+            bar.set_position(downloads.settled);
+            bar.set_message(transfer(downloads));
+        }
     }
 }
 
-/// A terminal that has gone away must not end the run.
-fn write(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-fn bar(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tasks{msg}").expect("a valid template");
+fn bar(what: &str, length: u64) -> ProgressBar {
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {what}{{msg}}");
+    let style = ProgressStyle::with_template(&template).expect("a valid template");
     ProgressBar::new(length).with_style(style.progress_chars("█▌░"))
 }
 
 impl Reporter for Bars {
     fn observe(&mut self, event: &Event) {
         match event {
-            Event::Planned(planned) if planned.selected > 0 => self.tasks = Some(bar(planned.selected)),
-            Event::Progress(progress) => {
-                if let Some(bar) = &self.tasks {
-                    bar.set_position(progress.settled);
-                    bar.set_message(rest(progress));
-                }
+            Event::Planned(planned) if planned.selected > 0 => {
+                self.tasks = Some(self.all.add(bar("tasks", planned.selected)));
             }
-            Event::Finished { .. } => self.tasks.iter().for_each(ProgressBar::finish_and_clear),
+            Event::Progress(progress) => self.show(progress),
+            Event::Finished { .. } => {
+                [&self.tasks, &self.files].into_iter().flatten().for_each(ProgressBar::finish_and_clear);
+            }
             _ => {
                 if let Some((Weight::Warning, line)) = sentence(event) {
                     self.say(event, line);
-                } else if let (Event::Recovered { .. }, Some((_, line))) = (event, sentence(event)) {
+                } else if let (Event::Resuming { .. } | Event::Recovered { .. }, Some((_, line))) =
+                    (event, sentence(event))
+                {
                     self.say(event, line);
                 }
             }

@@ -9,7 +9,7 @@ use super::{
     Reporter,
     sentence::{Weight, sentence},
 };
-use crate::event::Event;
+use crate::{asset::AssetStatus, event::Event};
 
 /// A log wants to know that a run lives, not each of its seconds.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
@@ -88,27 +88,32 @@ impl Drop for Quiet {
     }
 }
 
-/// Keeps a flood of bad rows from drowning everything else: the first are named, then one line says so.
+/// Keeps a flood of bad rows, or of failed downloads, from drowning everything else: the first are
+/// named, then one line says so.
 #[derive(Default)]
 pub(super) struct RepeatLimit {
     bad_rows: u32,
+    failed_assets: u32,
 }
 
 impl RepeatLimit {
     const NAMED: u32 = 20;
 
     pub(super) fn say(&mut self, event: &Event, sentence: String, mut write: impl FnMut(String)) {
-        if matches!(event, Event::BadRow { .. }) {
-            self.bad_rows += 1;
-            match self.bad_rows {
-                ..=Self::NAMED => write(sentence),
-                n if n == Self::NAMED + 1 => {
-                    write("further bad rows are counted, and named with --progress json".into());
-                }
-                _ => {}
+        let (count, further) = match event {
+            Event::BadRow { .. } => {
+                (&mut self.bad_rows, "further bad rows are counted, and named with --progress json")
             }
-        } else {
-            write(sentence);
+            Event::AssetSettled { status: AssetStatus::Failed, .. } => {
+                (&mut self.failed_assets, "further failed downloads are counted, and named in the assets table")
+            }
+            _ => return write(sentence),
+        };
+        *count += 1;
+        match *count {
+            ..=Self::NAMED => write(sentence),
+            n if n == Self::NAMED + 1 => write(further.into()),
+            _ => {}
         }
     }
 }

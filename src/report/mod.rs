@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 
 use crate::event::Event;
 
-pub use summary::{ArchiveSummary, Assets, Requests, RunSummary, Tasks};
+pub use summary::{ArchiveSummary, Requests, RunSummary, Tasks};
 pub(crate) use words::{RunNotes, archive_table, plan_table, run_table};
 
 /// How progress is shown, on stderr.

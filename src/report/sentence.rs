@@ -1,7 +1,12 @@
 //! Each event in a sentence, for whoever shows sentences.
 
-use super::words::{duration, plural, rest};
-use crate::event::Event;
+use std::fmt::Write;
+
+use super::words::{duration, plural, rest, transfer};
+use crate::{
+    asset::{AssetKind, AssetStatus},
+    event::Event,
+};
 
 /// Who wants to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +28,14 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         }
         Event::BadRow { line, reason } => (Warning, format!("line {line} is skipped: {reason}")),
         Event::Started { run_id, archive, .. } => (Milestone, format!("run {run_id} into {archive}")),
-        Event::Recovered { run_id, tasks, damaged: 0 } => (
+        Event::Resuming { run_id, tasks } => {
+            (Milestone, format!("run {run_id} was cut short: downloading the files of {}", plural(*tasks, "task")))
+        }
+        Event::Recovered { run_id, tasks, damaged: 0, .. } => (
             Milestone,
             format!("archived {} that run {run_id} had fetched before it was cut short", plural(*tasks, "task")),
         ),
-        Event::Recovered { run_id, tasks, damaged } => (
+        Event::Recovered { run_id, tasks, damaged, .. } => (
             Warning,
             format!(
                 "archived {} that run {run_id} had fetched; records of its journal are damaged ({damaged}): \
@@ -44,6 +52,20 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::Unfinished { task_id, status } => {
             (Detail, format!("{task_id}: not finished, {}", status.as_deref().unwrap_or("no status")))
         }
+        Event::AssetSettled { task_id, clip_id, kind, status: AssetStatus::Failed, error, .. } => {
+            let why = error.as_deref().unwrap_or_default();
+            (Warning, format!("{}: {why}", asset(task_id, clip_id.as_deref(), *kind)))
+        }
+        Event::AssetSettled { task_id, clip_id, kind, status, .. } => {
+            (Detail, format!("{}: {}", asset(task_id, clip_id.as_deref(), *kind), status.as_str()))
+        }
+        Event::AssetRetrying { task_id, clip_id, kind, reason, wait_seconds } => (
+            Detail,
+            format!("{}: {reason}; tried again in {wait_seconds:.1}s", asset(task_id, clip_id.as_deref(), *kind)),
+        ),
+        Event::IdenticalTakes { task_id, clips } => {
+            (Warning, format!("{task_id}: the CDN gives the same bytes for different takes: {}", clips.join(", ")))
+        }
         Event::Retrying { task_id, reason, wait_seconds } => {
             (Detail, format!("{task_id}: {reason}; asked again in {wait_seconds:.1}s"))
         }
@@ -58,8 +80,18 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
         Event::Progress(progress) => {
             let percent = 100 * progress.settled / progress.selected.max(1);
-            let rest = rest(progress);
-            (Milestone, format!("{} of {} tasks ({percent} %){rest}", progress.settled, progress.selected))
+            let mut line =
+                format!("{} of {} tasks ({percent} %){}", progress.settled, progress.selected, rest(progress));
+            let downloads = &progress.downloads;
+            if downloads.wanted > 0 {
+                let transfer = transfer(downloads);
+                let _ = write!(line, "; {} of {} files{transfer}", downloads.settled, downloads.wanted);
+            }
+            (Milestone, line)
         }
     })
+}
+
+fn asset(task_id: &str, clip_id: Option<&str>, kind: AssetKind) -> String {
+    format!("{task_id}: {kind} of clip {}", clip_id.unwrap_or("without an ID"))
 }

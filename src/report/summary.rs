@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    event::{Event, InputCounts, MissingReason, Published, RequestKind, RowCounts},
+    event::{AssetCounts, Event, InputCounts, MissingReason, Published, RequestKind, RowCounts},
     run_id::RunId,
     status::FinalStatus,
 };
@@ -40,7 +40,7 @@ pub struct RunSummary {
     /// The rows that were added.
     pub rows: RowCounts,
     /// What became of the assets.
-    pub assets: Assets,
+    pub assets: AssetCounts,
     /// The credits of the archived successes.
     pub credits_cost: f64,
     /// The API requests.
@@ -64,19 +64,6 @@ pub struct Tasks {
     pub unreadable: u64,
     /// Its requests failed.
     pub errors: u64,
-}
-
-/// What became of assets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assets {
-    /// In the archive.
-    pub ok: u64,
-    /// Could not be had.
-    pub failed: u64,
-    /// There was nothing to have.
-    pub skipped: u64,
-    /// Of those in the archive.
-    pub bytes: u64,
 }
 
 /// API requests.
@@ -116,7 +103,7 @@ impl Default for RunSummary {
             tasks: Tasks::default(),
             by_type: TYPES.iter().map(|kind| ((*kind).into(), 0)).collect(),
             rows: RowCounts::default(),
-            assets: Assets::default(),
+            assets: AssetCounts::default(),
             credits_cost: 0.0,
             requests: Requests::default(),
         }
@@ -163,6 +150,8 @@ impl RunSummary {
         self.rows.tasks += published.rows.tasks;
         self.rows.clips += published.rows.clips;
         self.rows.lyrics += published.rows.lyrics;
+        self.rows.assets += published.rows.assets;
+        self.assets.add(&published.assets);
         for (status, count) in &published.by_status {
             self.tasks.add(*status, *count);
         }

@@ -1,16 +1,20 @@
 //! What a person reads at the end: the tables on stdout, and what to do about what is missing.
 
-use std::{fmt::Write, time::Duration};
+use std::{cmp::Reverse, fmt::Write, time::Duration};
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 
 use super::summary::{ArchiveSummary, RunSummary};
 use crate::{
     archive::RunFile,
     config::ExportConfig,
-    event::{InputCounts, Progress},
+    event::{AssetCounts, Downloads, InputCounts, Progress},
     format::TableFormat,
 };
+
+/// So many reasons for failed downloads are named.
+const REASONS: usize = 5;
 
 /// A duration as people write it, in whole seconds: `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
@@ -25,6 +29,16 @@ pub(super) fn rest(progress: &Progress) -> String {
     unfinished.into_iter().chain(left).collect()
 }
 
+/// How the downloads stand, behind their count: `, 12.3 MB, 1.2 MB/s`.
+pub(super) fn transfer(downloads: &Downloads) -> String {
+    format!(", {}, {}/s", size(downloads.bytes), size(downloads.bytes_per_second as u64))
+}
+
+/// A size as people write it: `12.3 MB`.
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().si().to_string()
+}
+
 /// What the summary of a run cannot say by itself.
 pub(crate) struct RunNotes<'a> {
     /// The archive, as the user named it.
@@ -34,6 +48,8 @@ pub(crate) struct RunNotes<'a> {
     pub(crate) none_found: bool,
     /// Whether the list of what is missing could be written.
     pub(crate) missing_named: bool,
+    /// Assets of earlier runs' tasks that this run tried, and could not download.
+    pub(crate) recovered_failed: u64,
 }
 
 /// The closing words of a run.
@@ -50,6 +66,9 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     if run.input.selected > 0 {
         line(&mut text, "tasks", &task_words(run));
         line(&mut text, "rows", &row_words(run));
+        if run.rows.assets > 0 {
+            line(&mut text, "assets", &asset_words(&run.assets));
+        }
         line(&mut text, "credits", &format!("{} spent on the successes", credits(run.credits_cost)));
     }
     line(&mut text, "requests", &request_words(run));
@@ -101,6 +120,9 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     line(&mut text, "tasks", &task_words(run));
     let by_type: Vec<String> = run.by_type.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     line(&mut text, "by type", &by_type.join(", "));
+    if run.rows.assets > 0 {
+        line(&mut text, "assets", &asset_words(&run.assets));
+    }
     line(&mut text, "credits", &format!("{} spent on the successes", credits(run.credits_cost)));
     line(&mut text, "runs", &archive.runs.to_string());
     if let Some(end) = run.finished_at {
@@ -156,7 +178,17 @@ fn task_words(run: &RunSummary) -> String {
 }
 
 fn row_words(run: &RunSummary) -> String {
-    listed(&[(run.rows.tasks, "tasks"), (run.rows.clips, "clips"), (run.rows.lyrics, "lyrics")])
+    let rows = &run.rows;
+    listed(&[(rows.tasks, "tasks"), (rows.clips, "clips"), (rows.lyrics, "lyrics"), (rows.assets, "assets")])
+}
+
+fn asset_words(assets: &AssetCounts) -> String {
+    let mut words = listed(&[(assets.ok, "ok"), (assets.failed, "failed"), (assets.skipped, "not there to download")]);
+    let _ = write!(words, "; {}", size(assets.bytes));
+    if assets.wasted > 0 {
+        let _ = write!(words, " and {} of no use", size(assets.wasted));
+    }
+    words
 }
 
 fn request_words(run: &RunSummary) -> String {
@@ -210,6 +242,22 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
             let _ = write!(text, ", named with the reason in\n  {}", unfinished_file(run, notes));
         }
         text.push_str("\nRun the same command again to ask for what is missing.\n");
+    }
+    if run.assets.failed > 0 {
+        let _ = writeln!(text, "Not downloaded: {}", plural(run.assets.failed, "asset"));
+        let mut reasons: Vec<_> = run.assets.reasons.iter().collect();
+        reasons.sort_by_key(|(reason, count)| (Reverse(**count), *reason));
+        for (reason, count) in reasons.into_iter().take(REASONS) {
+            let _ = writeln!(text, "  {count} × {reason}");
+        }
+        text.push_str("Each has its row, with its address, in the assets table: status = 'failed'.\n");
+    }
+    if notes.recovered_failed > 0 {
+        let _ = writeln!(
+            text,
+            "Of tasks that an earlier run had fetched, {} could not be downloaded; see the assets table.",
+            plural(notes.recovered_failed, "asset")
+        );
     }
     (!text.is_empty()).then_some(text)
 }

@@ -47,6 +47,7 @@ fn field(line: &mut String, value: Value<'_>) {
         // Debug keeps the point of a whole number, so that a reader that guesses types sees a double.
         Value::Double(number) => spell(line, format_args!("{number:?}")),
         Value::Int32(number) => spell(line, format_args!("{number}")),
+        Value::Int64(number) => spell(line, format_args!("{number}")),
         Value::Boolean(truth) => spell(line, format_args!("{truth}")),
         Value::Time(time) => spell(line, format_args!("{time}")),
     }

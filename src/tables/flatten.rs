@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::schema::{ClipRow, LyricsRow, TaskRow};
 use crate::{
+    asset::AssetKind,
     json::{self, Object},
     moment::Moment,
     run_id::RunId,
@@ -41,10 +42,10 @@ pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
         created_at: task.time("created_at"),
         completed_at: task.time("completed_at"),
     };
-    let clips = match (common.r#type.as_deref(), result) {
-        (Some("music" | "upload" | "concat"), Some(result)) => clips(stamp, &common, result),
-        _ => Vec::new(),
-    };
+    let clips = clip_objects(common.r#type.as_deref(), result)
+        .into_iter()
+        .filter_map(|(index, element)| Some(clip(stamp, &common, index, element.get(), &Object::of(element)?)))
+        .collect::<Vec<_>>();
     let lyrics = match (common.r#type.as_deref(), result) {
         (Some("lyrics"), Some(result)) => lyrics(stamp, &common, result),
         _ => None,
@@ -108,12 +109,44 @@ fn instrumental(input: &Object<'_>) -> Option<bool> {
     input.boolean("make_instrumental").or_else(|| Some(input.text("lyrics_type")? == "instrumental"))
 }
 
-fn clips(stamp: &Stamp, common: &Common, result: &RawValue) -> Vec<ClipRow> {
-    let numbered = json::elements(result).into_iter().zip(0..);
-    let objects = numbered.filter(|(element, _)| json::is_object(element));
-    objects
-        .filter_map(|(element, index)| Some(clip(stamp, common, index, element.get(), &Object::of(element)?)))
-        .collect()
+/// The clips in a result, with their places in it.
+fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i32, &'a RawValue)> {
+    let elements = match (kind, result) {
+        (Some("music" | "upload" | "concat"), Some(result)) => json::elements(result),
+        _ => Vec::new(),
+    };
+    (0..).zip(elements).filter(|(_, element)| json::is_object(element)).collect()
+}
+
+/// Where a clip's files are, by its own words.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClipLinks<'a> {
+    pub(crate) clip_id: Option<String>,
+    pub(crate) clip_index: i32,
+    /// The whole object, as sent.
+    pub(crate) clip: &'a str,
+    links: [(AssetKind, Option<String>); 3],
+}
+
+impl ClipLinks<'_> {
+    /// The address of the file of that kind, if the clip names one.
+    pub(crate) fn url(&self, kind: AssetKind) -> Option<&str> {
+        self.links.iter().find(|(of, _)| *of == kind).and_then(|(_, url)| url.as_deref())
+    }
+}
+
+/// The links of a task's clips: one for each row that the clips table gets from the same `data`.
+pub(crate) fn clip_links(data: &str) -> Vec<ClipLinks<'_>> {
+    let Some(task) = Object::parse(data) else { return Vec::new() };
+    let result = task.object("output").and_then(|output| output.get("result"));
+    let objects = clip_objects(task.text("type").as_deref(), result).into_iter();
+    let links = objects.filter_map(|(clip_index, element)| {
+        let clip = Object::of(element)?;
+        let links = [(AssetKind::Audio, "audio_url"), (AssetKind::Image, "image_url"), (AssetKind::Video, "video_url")];
+        let links = links.map(|(kind, key)| (kind, clip.text(key)));
+        Some(ClipLinks { clip_id: clip.text("id"), clip_index, clip: element.get(), links })
+    });
+    links.collect()
 }
 
 fn clip(stamp: &Stamp, common: &Common, clip_index: i32, text: &str, clip: &Object<'_>) -> ClipRow {
@@ -194,6 +227,20 @@ mod tests {
             assert_eq!(rows.clips.iter().map(|clip| clip.clip_index).collect::<Vec<_>>(), indices, "{result}");
             assert_eq!(rows.task.clip_count as usize, indices.len());
         }
+    }
+
+    #[test]
+    fn there_are_links_for_each_clip_and_no_other() {
+        let data = r#"{"type":"music","output":{"result":[1,{"id":"a","audio_url":"u","image_url":7},{}]}}"#;
+        let links = clip_links(data);
+        let rows = rows(data).clips;
+        assert_eq!(links.iter().map(|clip| clip.clip_index).collect::<Vec<_>>(), [1, 2]);
+        for (link, row) in links.iter().zip(&rows) {
+            assert_eq!((&link.clip_id, link.clip, link.clip_index), (&row.clip_id, row.clip.as_str(), row.clip_index));
+            let urls = [&row.audio_url, &row.image_url, &row.video_url];
+            assert!(AssetKind::ALL.iter().zip(urls).all(|(kind, url)| link.url(*kind) == url.as_deref()));
+        }
+        assert_eq!((links[0].url(AssetKind::Image), links[1].url(AssetKind::Audio)), (Some("7"), None));
     }
 
     #[test]

@@ -11,9 +11,9 @@ mod reader;
 mod schema;
 mod views;
 
-pub(crate) use flatten::{Rows, Stamp, flatten, not_found};
+pub(crate) use flatten::{ClipLinks, Rows, Stamp, clip_links, flatten, not_found};
 pub(crate) use part::PartEncoder;
 pub(crate) use reader::{count_rows, scan};
-pub(crate) use schema::{CLIPS, LYRICS, TABLES, TASKS, Table};
-pub(crate) use schema::{ClipRow, LyricsRow, TaskRow};
+pub(crate) use schema::{ASSETS, CLIPS, LYRICS, TABLES, TASKS, Table};
+pub(crate) use schema::{AssetRow, ClipRow, LyricsRow, TaskRow};
 pub(crate) use views::views_sql;

@@ -4,7 +4,10 @@ use std::{io::Write, sync::Arc};
 
 use arrow_array::{
     ArrayRef, RecordBatch,
-    builder::{ArrayBuilder, BooleanBuilder, Float64Builder, Int32Builder, StringBuilder, TimestampMicrosecondBuilder},
+    builder::{
+        ArrayBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
+        TimestampMicrosecondBuilder,
+    },
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit, extension::Json};
 use parquet::{
@@ -74,6 +77,7 @@ fn field((name, kind): &(&'static str, Kind)) -> Field {
         Kind::Text | Kind::Json => DataType::Utf8,
         Kind::Double => DataType::Float64,
         Kind::Int32 => DataType::Int32,
+        Kind::Int64 => DataType::Int64,
         Kind::Boolean => DataType::Boolean,
         Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
     };
@@ -99,6 +103,7 @@ enum Builder {
     Text(StringBuilder),
     Double(Float64Builder),
     Int32(Int32Builder),
+    Int64(Int64Builder),
     Boolean(BooleanBuilder),
     Time(TimestampMicrosecondBuilder),
 }
@@ -109,6 +114,7 @@ impl Builder {
             Kind::Text | Kind::Json => Self::Text(StringBuilder::new()),
             Kind::Double => Self::Double(Float64Builder::new()),
             Kind::Int32 => Self::Int32(Int32Builder::new()),
+            Kind::Int64 => Self::Int64(Int64Builder::new()),
             Kind::Boolean => Self::Boolean(BooleanBuilder::new()),
             Kind::Time => Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         }
@@ -119,11 +125,13 @@ impl Builder {
             (Self::Text(builder), Value::Text(text)) => builder.append_value(text),
             (Self::Double(builder), Value::Double(number)) => builder.append_value(number),
             (Self::Int32(builder), Value::Int32(number)) => builder.append_value(number),
+            (Self::Int64(builder), Value::Int64(number)) => builder.append_value(number),
             (Self::Boolean(builder), Value::Boolean(truth)) => builder.append_value(truth),
             (Self::Time(builder), Value::Time(time)) => builder.append_value(time.as_microsecond()),
             (Self::Text(builder), _) => builder.append_null(),
             (Self::Double(builder), _) => builder.append_null(),
             (Self::Int32(builder), _) => builder.append_null(),
+            (Self::Int64(builder), _) => builder.append_null(),
             (Self::Boolean(builder), _) => builder.append_null(),
             (Self::Time(builder), _) => builder.append_null(),
         }
@@ -134,6 +142,7 @@ impl Builder {
             Self::Text(builder) => ArrayBuilder::finish(builder),
             Self::Double(builder) => ArrayBuilder::finish(builder),
             Self::Int32(builder) => ArrayBuilder::finish(builder),
+            Self::Int64(builder) => ArrayBuilder::finish(builder),
             Self::Boolean(builder) => ArrayBuilder::finish(builder),
             Self::Time(builder) => ArrayBuilder::finish(builder),
         }

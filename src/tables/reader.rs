@@ -2,7 +2,11 @@
 
 use std::{fs::File, io};
 
-use arrow_array::{Array, Float64Array, StringArray, cast::AsArray};
+use arrow_array::{
+    Array, StringArray,
+    cast::AsArray,
+    types::{Float64Type, Int32Type, Int64Type},
+};
 use arrow_schema::DataType;
 use parquet::{
     arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
@@ -63,7 +67,9 @@ fn texts(column: &dyn Array) -> io::Result<StringArray> {
     }
     match column.data_type() {
         DataType::Utf8 => Ok(column.as_string::<i32>().clone()),
-        DataType::Float64 => Ok(spell(column.as_any().downcast_ref::<Float64Array>().into_iter().flatten())),
+        DataType::Float64 => Ok(spell(column.as_primitive::<Float64Type>().iter())),
+        DataType::Int32 => Ok(spell(column.as_primitive::<Int32Type>().iter())),
+        DataType::Int64 => Ok(spell(column.as_primitive::<Int64Type>().iter())),
         other => Err(io::Error::other(format!("a column of type {other} where text or a number is due"))),
     }
 }

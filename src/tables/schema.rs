@@ -1,7 +1,12 @@
 //! The tables and their columns: names, types, order and where each value comes from. The one source
 //! of truth; columns may be added at a table's end, and none is renamed, retyped or moved.
 
-use crate::{moment::Moment, run_id::RunId, status::FinalStatus};
+use crate::{
+    asset::{Asset, AssetKind, AssetStatus},
+    moment::Moment,
+    run_id::RunId,
+    status::FinalStatus,
+};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +16,7 @@ pub(crate) enum Kind {
     Json,
     Double,
     Int32,
+    Int64,
     Boolean,
     /// UTC, to the microsecond.
     Time,
@@ -24,6 +30,7 @@ pub(crate) enum Value<'a> {
     Text(&'a str),
     Double(f64),
     Int32(i32),
+    Int64(i64),
     Boolean(bool),
     Time(Moment),
 }
@@ -115,6 +122,47 @@ pub(crate) struct LyricsRow {
     pub(crate) result: String,
 }
 
+/// One asset: what became of one clip's audio, cover or video.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AssetRow {
+    pub(crate) task_id: String,
+    pub(crate) clip_id: Option<String>,
+    pub(crate) kind: AssetKind,
+    pub(crate) url: Option<String>,
+    pub(crate) status: AssetStatus,
+    pub(crate) path: Option<String>,
+    pub(crate) bytes: Option<i64>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) http_status: Option<i32>,
+    pub(crate) attempts: i32,
+    pub(crate) error: Option<String>,
+    pub(crate) downloaded_at: Option<Moment>,
+    pub(crate) run_id: RunId,
+}
+
+impl AssetRow {
+    /// The row of an asset of that task.
+    pub(crate) fn new(task_id: String, run_id: RunId, asset: Asset) -> Self {
+        Self {
+            task_id,
+            clip_id: asset.clip_id,
+            kind: asset.kind,
+            url: asset.url,
+            status: asset.status,
+            path: asset.path,
+            bytes: asset.bytes.and_then(|bytes| i64::try_from(bytes).ok()),
+            sha256: asset.sha256,
+            content_type: asset.content_type,
+            http_status: asset.http_status.map(i32::from),
+            attempts: i32::try_from(asset.attempts).unwrap_or(i32::MAX),
+            error: asset.error,
+            downloaded_at: asset.downloaded_at.map(Moment::from),
+            run_id,
+        }
+    }
+}
+
 /// A column whose name is its row's field.
 macro_rules! columns {
     ($row:ty { $($field:ident: $kind:ident,)* }) => {
@@ -195,8 +243,29 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
     }),
 };
 
+/// One row a clip and wanted kind.
+pub(crate) static ASSETS: Table<AssetRow> = Table {
+    name: "assets",
+    columns: columns!(AssetRow {
+        task_id: Text,
+        clip_id: Text,
+        kind: Text,
+        url: Text,
+        status: Text,
+        path: Text,
+        bytes: Int64,
+        sha256: Text,
+        content_type: Text,
+        http_status: Int32,
+        attempts: Int32,
+        error: Text,
+        downloaded_at: Time,
+        run_id: Text,
+    }),
+};
+
 /// All tables' names, tasks last: a task is archived when its row is there.
-pub(crate) const TABLES: [&str; 3] = ["lyrics", "clips", "tasks"];
+pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
 /// What a row's field may be.
 trait Cell {
@@ -221,6 +290,18 @@ impl Cell for FinalStatus {
     }
 }
 
+impl Cell for AssetKind {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self.as_str())
+    }
+}
+
+impl Cell for AssetStatus {
+    fn value(&self) -> Value<'_> {
+        Value::Text(self.as_str())
+    }
+}
+
 impl Cell for f64 {
     fn value(&self) -> Value<'_> {
         Value::Double(*self)
@@ -230,6 +311,12 @@ impl Cell for f64 {
 impl Cell for i32 {
     fn value(&self) -> Value<'_> {
         Value::Int32(*self)
+    }
+}
+
+impl Cell for i64 {
+    fn value(&self) -> Value<'_> {
+        Value::Int64(*self)
     }
 }
 

@@ -1,12 +1,12 @@
 //! `views.sql`: DuckDB views over the tables, of the same types in either format.
 
-use super::schema::{CLIPS, Kind, LYRICS, Outline, TASKS};
+use super::schema::{ASSETS, CLIPS, Kind, LYRICS, Outline, TASKS};
 use crate::format::TableFormat;
 
 /// The text of `views.sql`, its paths relative to the archive. `has_parts` tells which tables have any:
 /// DuckDB refuses a pattern that nothing matches, so the others are views of no rows.
 pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -> String {
-    let outlines = [TASKS.outline(), CLIPS.outline(), LYRICS.outline()];
+    let outlines = [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()];
     let views: Vec<String> = outlines.iter().map(|outline| view(outline, format, has_parts(outline.name))).collect();
     format!("-- From inside this folder: duckdb -init views.sql\n\n{}", views.join("\n"))
 }
@@ -34,6 +34,7 @@ fn sql_type(kind: Kind) -> &'static str {
         Kind::Json => "JSON",
         Kind::Double => "DOUBLE",
         Kind::Int32 => "INTEGER",
+        Kind::Int64 => "BIGINT",
         Kind::Boolean => "BOOLEAN",
         Kind::Time => "TIMESTAMPTZ",
     }

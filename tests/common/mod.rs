@@ -127,12 +127,16 @@ impl Scene {
         command
     }
 
-    /// `export tasks.csv --out library --rate unlimited` with further arguments.
+    /// `export tasks.csv --out library --rate unlimited --assets none` with further arguments, which may
+    /// say otherwise.
     pub fn export_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.program();
         command.args(["export", "tasks.csv", "--out", "library"]);
         if !arguments.contains(&"--rate") {
             command.args(["--rate", "unlimited"]);
+        }
+        if !arguments.contains(&"--assets") {
+            command.args(["--assets", "none"]);
         }
         command.args(arguments);
         command

@@ -1,0 +1,189 @@
+//! Where media files are, what they are called, and how one gets there.
+//!
+//! A clip's ID comes from outside and may hold anything. One that is a harmless name on every file system
+//! is the name; any other becomes a harmless one with a hash of it, so that two IDs never share a file,
+//! not even where case does not count (Windows, macOS).
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::{HeldArchive, layout};
+use crate::{
+    asset::AssetKind,
+    error::{Error, Result},
+};
+
+/// The longest ID that is a name as it is. With an ending it stays below every file system's 255 bytes.
+const LONGEST_PLAIN: usize = 100;
+
+/// The hex digits of the hash that stands in for an ID which is no name.
+const HASH_DIGITS: usize = 32;
+
+/// Names that Windows keeps for itself, with any ending.
+const RESERVED: [&str; 22] = [
+    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2",
+    "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
+];
+
+/// The place of one clip's audio, cover or video, without the ending, which its bytes decide.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MediaName {
+    folder: String,
+    name: String,
+    kind: AssetKind,
+}
+
+impl MediaName {
+    /// The place of a clip's asset. A clip without an ID is told apart by its place in its task.
+    pub(crate) fn new(kind: AssetKind, clip_id: Option<&str>, task_id: &str, clip_index: i32) -> Self {
+        let id = clip_id.unwrap_or_default();
+        let folder = format!("{}/{kind}/{}", layout::MEDIA, hex(id, 2));
+        let name = match id {
+            "" => format!("clip~{}", hex(&format!("{task_id}/{clip_index}"), HASH_DIGITS)),
+            id if is_plain(id) => id.to_owned(),
+            id => format!("{}~{}", harmless(id), hex(id, HASH_DIGITS)),
+        };
+        Self { folder, name, kind }
+    }
+
+    /// The path of the file with that ending, relative to the archive.
+    pub(crate) fn path(&self, extension: &str) -> String {
+        format!("{}/{}.{extension}", self.folder, self.name)
+    }
+
+    /// The name of the file while it is being downloaded.
+    fn partial(&self) -> String {
+        format!("{}-{}.part", self.kind, self.name)
+    }
+}
+
+fn is_plain(id: &str) -> bool {
+    id.len() <= LONGEST_PLAIN
+        && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        && !id.starts_with('-')
+        && !RESERVED.contains(&id)
+}
+
+/// What is left of an ID for a person to recognise.
+fn harmless(id: &str) -> String {
+    let lower = id.chars().map(|character| character.to_ascii_lowercase());
+    let plain: String = lower.filter(char::is_ascii_alphanumeric).take(20).collect();
+    if plain.is_empty() { "clip".into() } else { plain }
+}
+
+/// The first digits of a text's SHA-256.
+fn hex(text: &str, digits: usize) -> String {
+    let mut hex = format!("{:x}", bytes::Bytes::copy_from_slice(&Sha256::digest(text)));
+    hex.truncate(digits);
+    hex
+}
+
+/// A media file that is there.
+#[derive(Debug)]
+pub(crate) struct MediaFile {
+    /// Relative to the archive.
+    pub(crate) path: String,
+    pub(crate) file: File,
+    pub(crate) modified: Option<Timestamp>,
+}
+
+impl HeldArchive {
+    /// Opens the media file of that name, whatever its ending, if there is one. It is whole. Blocks.
+    pub(crate) fn media(&self, name: &MediaName) -> Result<Option<MediaFile>> {
+        let folder = self.archive.folder.join(&name.folder);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", &folder, &error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(|error| Error::io("read", &folder, &error))?.path();
+            let is_it = path.file_stem().is_some_and(|stem| stem == name.name.as_str());
+            let Some(extension) = path.extension().and_then(|extension| extension.to_str()).filter(|_| is_it) else {
+                continue;
+            };
+            let opened = File::open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+            let (file, metadata) = opened.map_err(|error| Error::io("open", &path, &error))?;
+            let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+            return Ok(Some(MediaFile { path: name.path(extension), file, modified }));
+        }
+        Ok(None)
+    }
+
+    /// Where the file of that name is written while it is downloaded.
+    pub(crate) fn partial(&self, name: &MediaName) -> PathBuf {
+        layout::partial(&self.archive.folder).join(name.partial())
+    }
+
+    /// Puts a file that is whole into its place, durably: content, then name. Blocks.
+    pub(crate) fn place_media(&self, partial: &Path, path: &str) -> Result<()> {
+        let place = self.archive.folder.join(path);
+        let folder = place.parent().unwrap_or(&self.archive.folder);
+        layout::create(folder)?;
+        let synced = File::open(partial).and_then(|file| file.sync_all());
+        synced.map_err(|error| Error::io("write", partial, &error))?;
+        fs::rename(partial, &place).map_err(|error| Error::io("write", &place, &error))?;
+        layout::sync(folder)
+    }
+
+    /// Makes the folder for downloads in progress.
+    pub(crate) fn prepare_partials(&self) -> Result<()> {
+        layout::create(&layout::partial(&self.archive.folder))
+    }
+
+    /// Removes what is left of downloads that nobody will go on with.
+    pub(crate) fn sweep_partials(&self) -> Result<()> {
+        let folder = layout::partial(&self.archive.folder);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &folder, &error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(id: &str) -> String {
+        MediaName::new(AssetKind::Audio, Some(id), "t", 0).path("mp3")
+    }
+
+    #[test]
+    fn an_ordinary_id_is_the_name() {
+        // printf '0a1b2c3d-e4f5' | sha256sum begins with d4
+        assert_eq!(path("0a1b2c3d-e4f5"), format!("media/audio/{}/0a1b2c3d-e4f5.mp3", hex("0a1b2c3d-e4f5", 2)));
+        assert_eq!(hex("", 2), "e3");
+    }
+
+    #[test]
+    fn an_odd_id_becomes_a_harmless_name() {
+        let long = "x".repeat(300);
+        for id in ["../../x", "CON", "con", "nul", "a/b", "a\\b", "🎸", ".", "-rf", "A", "a b", "a\n", "%41", &long] {
+            let path = path(id);
+            let name = path.rsplit('/').next().unwrap();
+            assert_eq!(path.matches('/').count(), 3, "{path}");
+            assert!(name.len() < 120 && name.contains('~'), "{path}");
+        }
+        let nameless = |index| MediaName::new(AssetKind::Audio, None, "t", index).path("mp3");
+        assert_ne!(nameless(0), nameless(1));
+    }
+
+    proptest! {
+        #[test]
+        fn two_ids_never_share_a_file_even_where_case_does_not_count(a in "\\PC{0,8}", b in "\\PC{0,8}") {
+            prop_assume!(a != b && !a.is_empty() && !b.is_empty());
+            prop_assert_ne!(path(&a).to_lowercase(), path(&b).to_lowercase());
+            prop_assert_ne!(path(&a).to_lowercase(), path(&a.to_uppercase()).to_lowercase() + if a == a.to_uppercase() { "!" } else { "" });
+            prop_assert!(path(&a).is_ascii() && !path(&a).contains(['\r', '\n', '%', '\\']));
+        }
+    }
+}

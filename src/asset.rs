@@ -1,0 +1,163 @@
+//! Audio, covers and videos: what the words of the assets table mean.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What an asset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AssetKind {
+    /// The music.
+    Audio,
+    /// The cover.
+    Image,
+    /// The video.
+    Video,
+}
+
+impl AssetKind {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Audio, Self::Image, Self::Video];
+
+    /// The word in the tables, in the names of folders and in `--assets`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Image => "image",
+            Self::Video => "video",
+        }
+    }
+}
+
+impl fmt::Display for AssetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The kinds that a run downloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AssetKinds(BTreeSet<AssetKind>);
+
+impl AssetKinds {
+    /// Whether there is anything to download.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The kinds, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = AssetKind> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl FromStr for AssetKinds {
+    type Err = String;
+
+    /// Reads `audio,image`; `all` and `none` stand alone.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        match words.as_slice() {
+            ["none"] => return Ok(Self::default()),
+            ["all"] => return Ok(Self(AssetKind::ALL.into())),
+            _ => {}
+        }
+        let kind = |word: &&str| {
+            let known = AssetKind::ALL.into_iter().find(|kind| kind.as_str() == *word);
+            known.ok_or_else(|| format!("`{word}` is no kind of asset: write audio, image, video, all or none"))
+        };
+        words.iter().map(kind).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// What became of an asset: the `status` of its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AssetStatus {
+    /// It is there, whole.
+    Ok,
+    /// It could not be had.
+    Failed,
+    /// There is none.
+    Skipped,
+}
+
+impl AssetStatus {
+    /// The word in the tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// What became of one asset of a task, as the journal keeps it and the assets table shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Asset {
+    pub(crate) clip_id: Option<String>,
+    pub(crate) kind: AssetKind,
+    /// As the provider sent it.
+    pub(crate) url: Option<String>,
+    pub(crate) status: AssetStatus,
+    /// Where it is in the archive, if it is.
+    pub(crate) path: Option<String>,
+    pub(crate) bytes: Option<u64>,
+    /// In hex.
+    pub(crate) sha256: Option<String>,
+    /// What the bytes are, or, of an asset that failed, what the server said they were.
+    pub(crate) content_type: Option<String>,
+    /// The last one.
+    pub(crate) http_status: Option<u16>,
+    /// Requests that were sent for it, without those that a redirect brought about.
+    pub(crate) attempts: u32,
+    /// Why it is not there, or what is odd about it.
+    pub(crate) error: Option<String>,
+    pub(crate) downloaded_at: Option<Timestamp>,
+    /// Bytes that came over the wire for it, those that were of no use included.
+    pub(crate) received: u64,
+}
+
+impl Asset {
+    /// An asset of which nothing is known but where it should be.
+    pub(crate) fn new(clip_id: Option<String>, kind: AssetKind, url: Option<String>, status: AssetStatus) -> Self {
+        Self {
+            clip_id,
+            kind,
+            url,
+            status,
+            path: None,
+            bytes: None,
+            sha256: None,
+            content_type: None,
+            http_status: None,
+            attempts: 0,
+            error: None,
+            downloaded_at: None,
+            received: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_a_list_or_all_or_none() {
+        let kinds = |text: &str| text.parse::<AssetKinds>().map(|kinds| kinds.iter().collect::<Vec<_>>());
+        assert_eq!(kinds("audio,image"), Ok(vec![AssetKind::Audio, AssetKind::Image]));
+        assert_eq!(kinds("video, audio,audio"), Ok(vec![AssetKind::Audio, AssetKind::Video]));
+        assert_eq!(kinds("all"), Ok(AssetKind::ALL.to_vec()));
+        assert_eq!(kinds("none"), Ok(vec![]));
+        for bad in ["", "audio,", "none,audio", "all,audio", "cover"] {
+            assert!(kinds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One request for a media file. The client carries no key, no cookies and no referrer, follows a few
+//! redirects, judging each, and repeats nothing on its own.
+
+use std::time::Duration;
+
+use reqwest::{
+    Response, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER},
+    redirect,
+};
+use url::Url;
+
+use super::guard::{Guard, Reach, Refused};
+use crate::{
+    error::{Error, Result},
+    http,
+};
+
+/// The longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Steps of a redirect: a CDN takes one or two.
+const MAX_REDIRECTS: usize = 8;
+
+/// How long to leave a host alone that says 429 and not for how long.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// A host that wants to be left alone for longer has refused for this run.
+const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
+
+/// Why a try came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) reason: String,
+    pub(super) http_status: Option<u16>,
+    pub(super) content_type: Option<String>,
+    pub(super) next: Next,
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: another try would end the same way.
+    GiveUp,
+    /// Try again after a while.
+    Again,
+    /// Try once or twice again: some CDNs refuse a file at its first touch.
+    Twice,
+    /// Leave the host alone for so long, and then try again.
+    After(Duration),
+}
+
+impl Failure {
+    pub(super) fn new(next: Next, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), http_status: None, content_type: None, next }
+    }
+
+    /// The same, of a response with that status and type.
+    pub(super) fn of(self, response: &Head) -> Self {
+        Self { http_status: Some(response.status), content_type: response.content_type.clone(), ..self }
+    }
+}
+
+/// What a response said before its body.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    pub(super) content_type: Option<String>,
+}
+
+impl Head {
+    fn of(response: &Response) -> Self {
+        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        Self { status: response.status().as_u16(), content_type: content_type.map(http::excerpt) }
+    }
+}
+
+/// Asks hosts for media.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    guard: Guard,
+}
+
+impl Client {
+    /// A client that reaches that far; `idle` is how long a server may send nothing.
+    pub(super) fn new(reach: Reach, idle: Duration) -> Result<Self> {
+        http::prepare_tls();
+        let guard = Guard::new(reach);
+        let client = reqwest::Client::builder()
+            .user_agent(http::USER_AGENT)
+            // A file's length and its hash are those of the bytes as they are stored.
+            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .dns_resolver(guard.clone())
+            .connect_timeout(CONNECT_TIMEOUT.min(idle))
+            .read_timeout(idle)
+            .build()
+            .map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", http::root_cause(&error))))?;
+        Ok(Self { http: client, guard })
+    }
+
+    /// Asks for a file, or for the rest of one from a place on, if it is still the same. What comes back
+    /// has a body that may be the file.
+    pub(super) async fn get(&self, url: &Url, rest: Option<&(u64, String)>) -> Result<(Head, Response), Failure> {
+        let mut url = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.ask(&url, rest).await?;
+            let head = Head::of(&response);
+            match location(&response) {
+                Some(location) => url = target(&url, location).map_err(|failure| failure.of(&head))?,
+                None => {
+                    return judge(&response, rest.is_some())
+                        .map(|()| (head.clone(), response))
+                        .map_err(|failure| failure.of(&head));
+                }
+            }
+        }
+        Err(Failure::new(Next::GiveUp, format!("more than {MAX_REDIRECTS} redirects")))
+    }
+
+    async fn ask(&self, url: &Url, rest: Option<&(u64, String)>) -> Result<Response, Failure> {
+        let refused = |refused: &Refused| Failure::new(Next::GiveUp, refused.to_string());
+        self.guard.judge(url).await.map_err(|error| refused(&error))?;
+        let mut request = self.http.get(url.clone());
+        if let Some((from, validator)) = rest {
+            request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, validator);
+        }
+        request.send().await.map_err(|error| {
+            let by_guard = http::chain(&error).find_map(|cause| cause.downcast_ref::<Refused>());
+            by_guard.map_or_else(|| broken(&error), refused)
+        })
+    }
+}
+
+/// Where a redirect leads, if the response is one.
+fn location(response: &Response) -> Option<&str> {
+    let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    moved.then(|| response.headers().get(LOCATION)?.to_str().ok())?
+}
+
+fn target(from: &Url, location: &str) -> Result<Url, Failure> {
+    match from.join(location) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        Ok(url) => {
+            Err(Failure::new(Next::GiveUp, format!("redirected to {}, which is not http or https", url.scheme())))
+        }
+        Err(_) => Err(Failure::new(Next::GiveUp, "redirected to what is no URL")),
+    }
+}
+
+/// Whether the response may have the file in it.
+fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| http::retry_after(value.to_str().ok()?));
+    let next = match status {
+        StatusCode::OK => return Ok(()),
+        StatusCode::PARTIAL_CONTENT if asked_for_rest => return Ok(()),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Next::Twice,
+        StatusCode::TOO_MANY_REQUESTS => Next::After(retry_after.unwrap_or(SILENCE)),
+        StatusCode::SERVICE_UNAVAILABLE => retry_after.map_or(Next::Again, Next::After),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::RANGE_NOT_SATISFIABLE => Next::Again,
+        status if status.is_server_error() || status.is_success() => Next::Again,
+        _ => Next::GiveUp,
+    };
+    let reason = format!("HTTP {}", status.as_u16());
+    Err(match next {
+        Next::After(silence) if silence > LONGEST_SILENCE => {
+            let silence = humantime::format_duration(Duration::from_secs(silence.as_secs()));
+            Failure::new(Next::GiveUp, format!("{reason}, and nothing more for {silence}"))
+        }
+        next => Failure::new(next, reason),
+    })
+}
+
+/// Why no response, or no whole body, came.
+pub(super) fn broken(error: &reqwest::Error) -> Failure {
+    if http::is_untrusted(error) {
+        return Failure::new(Next::GiveUp, format!("untrusted: {}", http::excerpt(&http::root_cause(error))));
+    }
+    Failure::new(
+        Next::Again,
+        match () {
+            () if error.is_timeout() && error.is_connect() => "no connection in time".into(),
+            () if error.is_timeout() => "nothing came for too long".into(),
+            () if error.is_connect() => format!("no connection: {}", http::excerpt(&http::root_cause(error))),
+            () if error.is_body() || error.is_decode() => "cut short".into(),
+            () => http::excerpt(&http::root_cause(error)),
+        },
+    )
+}

@@ -1,0 +1,135 @@
+//! What bytes are. A server's word counts for nothing: an error page comes with status 200, and a file
+//! with any name. Pure.
+
+use std::io::{self, Read};
+
+use infer::MatcherType;
+
+use crate::asset::AssetKind;
+
+/// So many bytes from the start tell what a file is.
+pub(super) const HEAD: usize = 4096;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// The ending of its name.
+    pub(crate) extension: &'static str,
+    /// Its media type.
+    pub(crate) mime: &'static str,
+}
+
+/// Tells what a file of that kind is by its first bytes, or what it is instead.
+pub(super) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
+    let found = infer::get(head).filter(|found| is(kind, found.matcher_type(), found.mime_type()));
+    match found {
+        Some(found) => Ok(Content { extension: extension(found.extension()), mime: found.mime_type() }),
+        None if kind == AssetKind::Audio && is_mpeg_audio(head) => Ok(Content { extension: "mp3", mime: "audio/mpeg" }),
+        None => Err(instead(kind, head)),
+    }
+}
+
+/// The media type of a file of this program's, by its ending; `None` for one that it does not write.
+pub(crate) fn mime_of(file: &mut impl Read) -> io::Result<Option<&'static str>> {
+    let mut head = Vec::with_capacity(HEAD);
+    file.take(HEAD as u64).read_to_end(&mut head)?;
+    let kinds = AssetKind::ALL.into_iter();
+    Ok(kinds.filter_map(|kind| recognise(kind, &head).ok()).map(|content| content.mime).next())
+}
+
+/// Music may come in a container that could hold a video too.
+fn is(kind: AssetKind, found: MatcherType, mime: &str) -> bool {
+    match kind {
+        AssetKind::Audio => found == MatcherType::Audio || matches!(mime, "video/mp4" | "video/webm"),
+        AssetKind::Image => found == MatcherType::Image,
+        AssetKind::Video => found == MatcherType::Video,
+    }
+}
+
+fn extension(short: &'static str) -> &'static str {
+    match short {
+        "jpg" => "jpeg",
+        other => other,
+    }
+}
+
+/// A frame of MPEG audio, layer III, of any version, also without an ID3 tag before it (ISO/IEC 11172-3,
+/// 2.4.1.3): eleven set bits, a version that is not reserved, layer 01.
+fn is_mpeg_audio(head: &[u8]) -> bool {
+    matches!(head, [0xff, second, ..] if second & 0xe6 == 0xe2 && second & 0x18 != 0x08)
+}
+
+fn instead(kind: AssetKind, head: &[u8]) -> String {
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    if head.is_empty() {
+        "an empty body".into()
+    } else if begins("<!doctype html") || begins("<html") || begins("<head") || begins("<body") {
+        "an HTML page instead of media".into()
+    } else if begins("<") {
+        format!("an XML document instead of media{}", error_code(text))
+    } else if begins("{") || begins("[") {
+        "a JSON document instead of media".into()
+    } else {
+        format!("bytes that are no {kind}")
+    }
+}
+
+/// The code in an object store's error document: `<Error><Code>AccessDenied</Code>…`.
+fn error_code(text: &str) -> String {
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+    match code {
+        Some(code) if code.len() <= 40 && code.bytes().all(|byte| byte.is_ascii_alphanumeric()) => format!(" ({code})"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_are_known_by_their_bytes() {
+        use AssetKind::{Audio, Image, Video};
+        for (kind, head, extension) in [
+            (Audio, b"ID3\x04\0\0\0\0\0\0\0\0".as_slice(), "mp3"),
+            (Audio, b"\xff\xfb\x90\x00\0\0\0\0", "mp3"),
+            (Audio, b"\xff\xf3\x90\x00\0\0\0\0", "mp3"),
+            (Audio, b"\xff\xe2\x90\x00\0\0\0\0", "mp3"),
+            (Audio, b"RIFF\0\0\0\0WAVEfmt ", "wav"),
+            (Audio, b"OggS\0\x02\0\0", "ogg"),
+            (Audio, b"fLaC\0\0\0\x22", "flac"),
+            (Audio, b"\0\0\0\x20ftypM4A \0\0\0\0", "m4a"),
+            (Audio, b"\0\0\0\x20ftypisom\0\0\0\0", "mp4"),
+            (Image, b"\xff\xd8\xff\xe0\0\x10JFIF", "jpeg"),
+            (Image, b"\x89PNG\r\n\x1a\n", "png"),
+            (Image, b"RIFF\0\0\0\0WEBPVP8 ", "webp"),
+            (Video, b"\0\0\0\x20ftypisom\0\0\0\0", "mp4"),
+        ] {
+            assert_eq!(recognise(kind, head).map(|content| content.extension), Ok(extension), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_media_is_named() {
+        use AssetKind::{Audio, Image};
+        for (kind, head, words) in [
+            (Audio, b"".as_slice(), "an empty body"),
+            (Audio, b"\n <!DOCTYPE html><html>", "an HTML page instead of media"),
+            (Image, b"<html>busy</html>", "an HTML page instead of media"),
+            (
+                Image,
+                b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>",
+                "an XML document instead of media (AccessDenied)",
+            ),
+            (Audio, b"{\"error\":1}", "a JSON document instead of media"),
+            (Audio, b"\x89PNG\r\n\x1a\n", "bytes that are no audio"),
+            (Image, b"ID3\x04\0\0\0\0\0\0", "bytes that are no image"),
+            (Audio, b"\xff\xef\0\0", "bytes that are no audio"),
+            (Audio, b"\0\0\0\0", "bytes that are no audio"),
+        ] {
+            assert_eq!(recognise(kind, head), Err(words.into()), "{head:?}");
+        }
+    }
+}

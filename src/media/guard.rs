@@ -1,0 +1,274 @@
+//! Whom a media address may lead to. It comes out of a document that somebody else wrote, so it must not
+//! become a way into this machine's own network: every address is judged after its name was resolved,
+//! and the connection is made to what was judged, so that a name cannot mean something else a moment
+//! later. Each step of a redirect is judged anew.
+
+use std::{
+    collections::HashSet,
+    env, fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::net;
+use url::{Host, Url};
+
+/// How far media may be fetched from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// From public addresses only.
+    Public,
+    /// From private, link-local and loopback ones too.
+    Private,
+}
+
+/// What an IP address is for, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Public,
+    /// Loopback, link-local (where clouds keep their metadata), private and shared ones.
+    Private,
+    /// What no server can have: multicast, unspecified, reserved, documentation.
+    Unusable,
+}
+
+/// Refused before a connection was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    host: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is a private address; --allow-private-hosts lets media come from there", self.host)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Judges hosts.
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    reach: Reach,
+    /// Proxies are the user's own choice, wherever they are.
+    proxies: Arc<HashSet<String>>,
+}
+
+impl Guard {
+    pub(super) fn new(reach: Reach) -> Self {
+        Self { reach, proxies: Arc::new(proxies()) }
+    }
+
+    /// Judges a URL's host as far as it can be judged before it is asked. A name is judged when it is
+    /// resolved, unless a proxy does that: then here, if it can be resolved here at all.
+    pub(super) async fn judge(&self, url: &Url) -> Result<(), Refused> {
+        let refused = || Refused { host: url.host_str().unwrap_or_default().to_owned() };
+        match url.host() {
+            Some(Host::Ipv4(ip)) if self.allows(ip.into()) => Ok(()),
+            Some(Host::Ipv6(ip)) if self.allows(ip.into()) => Ok(()),
+            Some(Host::Domain(name)) if !self.proxies.is_empty() => match net::lookup_host((name, 0)).await {
+                Ok(found) => self.allowed(found).first().map(drop).ok_or_else(refused),
+                Err(_) => Ok(()),
+            },
+            Some(Host::Domain(_)) => Ok(()),
+            _ => Err(refused()),
+        }
+    }
+
+    fn allowed(&self, addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+        addresses.filter(|address| self.allows(address.ip())).collect()
+    }
+
+    fn allows(&self, ip: IpAddr) -> bool {
+        match scope(ip) {
+            Scope::Public => true,
+            Scope::Private => self.reach == Reach::Private,
+            Scope::Unusable => false,
+        }
+    }
+}
+
+impl Resolve for Guard {
+    /// Only addresses that may be asked come out, and the client connects to nothing else.
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.clone();
+        Box::pin(async move {
+            let name = name.as_str();
+            let found = net::lookup_host((name, 0)).await?;
+            if guard.proxies.contains(name) {
+                return Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs);
+            }
+            match guard.allowed(found) {
+                none if none.is_empty() => Err(Refused { host: name.to_owned() }.into()),
+                allowed => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// Whether the host is this machine, or in a private network: then so may be the media of its tasks.
+pub(crate) async fn is_private_host(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => scope(ip.into()) == Scope::Private,
+        Some(Host::Ipv6(ip)) => scope(ip.into()) == Scope::Private,
+        Some(Host::Domain(name)) => match net::lookup_host((name, 0)).await {
+            Ok(found) => found.map(|address| scope(address.ip())).all(|scope| scope == Scope::Private),
+            Err(_) => false,
+        },
+        None => false,
+    }
+}
+
+/// The hosts of the proxies that the environment names, as curl reads it.
+fn proxies() -> HashSet<String> {
+    let variables = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let values = variables.iter().filter_map(|name| env::var(name).ok());
+    let url = |value: String| {
+        Url::parse(&value).ok().filter(Url::has_host).or_else(|| Url::parse(&format!("http://{value}")).ok())
+    };
+    values.filter_map(|value| Some(url(value)?.host_str()?.to_owned())).collect()
+}
+
+/// What an address is for, by the IANA registries of special-purpose addresses (RFC 6890).
+fn scope(ip: IpAddr) -> Scope {
+    match ip {
+        IpAddr::V4(ip) => scope_v4(ip),
+        IpAddr::V6(ip) => embedded(ip).map_or_else(|| scope_v6(ip), scope_v4),
+    }
+}
+
+fn scope_v4(ip: Ipv4Addr) -> Scope {
+    match ip.octets() {
+        // This host, private use, shared (RFC 6598), loopback, link-local.
+        [10 | 127, ..] | [100, 64..=127, ..] | [169, 254, ..] | [172, 16..=31, ..] | [192, 168, ..] => Scope::Private,
+        // Protocol assignments, documentation, 6to4 relays, benchmarking, multicast, reserved and broadcast.
+        [0 | 224.., ..]
+        | [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
+        | [198, 18 | 19, ..]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _] => Scope::Unusable,
+        _ => Scope::Public,
+    }
+}
+
+fn scope_v6(ip: Ipv6Addr) -> Scope {
+    match ip.segments() {
+        // Loopback, unique local, link-local, and the site-local ones of old.
+        [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff | 0xfe80..=0xfeff, ..] => Scope::Private,
+        // Only 2000::/3 is given out; Teredo and documentation are in it.
+        [0x2001, 0 | 0xdb8, ..] => Scope::Unusable,
+        [0x2000..=0x3fff, ..] => Scope::Public,
+        _ => Scope::Unusable,
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped, translated (RFC 6052) or tunnelled (6to4).
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| {
+        let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+        Ipv4Addr::new(a, b, c, d)
+    };
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            Some(v4(high, low))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(ip: &str) -> Scope {
+        scope(ip.parse().unwrap())
+    }
+
+    #[test]
+    fn private_loopback_link_local_and_metadata_addresses_are_told_in_every_spelling() {
+        for ip in [
+            "127.0.0.1",
+            "127.8.8.8",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+            "fec0::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::10.0.0.1",
+            "2002:7f00:1::",
+            "fd00:ec2::254",
+        ] {
+            assert_eq!(of(ip), Scope::Private, "{ip}");
+        }
+        for ip in [
+            "0.0.0.0",
+            "224.0.0.1",
+            "239.255.255.255",
+            "255.255.255.255",
+            "240.0.0.1",
+            "192.0.2.1",
+            "198.18.0.1",
+            "::",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "::ffff:0.0.0.0",
+            "100::1",
+        ] {
+            assert_eq!(of(ip), Scope::Unusable, "{ip}");
+        }
+        for ip in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "192.0.1.1"] {
+            assert_eq!(of(ip), Scope::Public, "{ip}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_literal_address_is_judged_however_it_is_written() {
+        let guard = Guard { reach: Reach::Public, proxies: Arc::default() };
+        for url in [
+            "http://127.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://[::1]/",
+            "http://[::ffff:7f00:1]/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://0/",
+        ] {
+            assert!(guard.judge(&Url::parse(url).unwrap()).await.is_err(), "{url}");
+        }
+        let private = Guard { reach: Reach::Private, proxies: Arc::default() };
+        assert!(private.judge(&Url::parse("http://127.1/").unwrap()).await.is_ok());
+        assert!(private.judge(&Url::parse("http://224.0.0.1/").unwrap()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_means_a_private_address_is_refused_when_it_is_resolved() {
+        let resolve = |reach| Guard { reach, proxies: Arc::default() }.resolve("localhost".parse().unwrap());
+        let refused = resolve(Reach::Public).await.err().unwrap();
+        assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
+        assert!(resolve(Reach::Private).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_apis_own_host_tells_whether_private_hosts_are_normal() {
+        for (url, private) in [
+            ("http://127.0.0.1:8600", true),
+            ("http://localhost:8600", true),
+            ("http://192.168.1.7", true),
+            ("https://1.1.1.1", false),
+            ("http://no-such-name.invalid", false),
+        ] {
+            assert_eq!(is_private_host(&Url::parse(url).unwrap()).await, private, "{url}");
+        }
+    }
+}

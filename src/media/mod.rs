@@ -1,0 +1,17 @@
+//! Media files from hosts that nobody here knows: which addresses are assets at all, whom they may be
+//! asked of, and how one comes whole to a file on this disk. Where the file goes then, and what is
+//! written about it, is the export's business.
+
+mod client;
+mod content;
+mod download;
+mod guard;
+mod hosts;
+mod partial;
+mod source;
+
+pub(crate) use content::mime_of;
+pub(crate) use download::{Download, Downloader, Limits, Outcome, Retry, Sent};
+pub(crate) use guard::{Reach, is_private_host};
+pub(crate) use partial::{Digested, digest};
+pub(crate) use source::{ClipState, Source};

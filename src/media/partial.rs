@@ -1,0 +1,215 @@
+//! A file while it is being downloaded: what came is hashed on the way to the disk, and another try, or
+//! another run, goes on from there if the server can tell that it is still the same file.
+//!
+//! What a killed process wrote is all there; what a power loss left of it nobody knows. So the notes
+//! beside the file name the boot that it was written in, and after another one it is begun anew. (Where
+//! the system does not name its boots, only tries of the same run go on.)
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::content::HEAD;
+
+/// Files are read in pieces of this size.
+const PIECE: usize = 256 << 10;
+
+static BOOT: LazyLock<Option<String>> = LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
+
+/// What is known of a file by its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Digested {
+    /// In hex.
+    pub(crate) sha256: String,
+    pub(crate) bytes: u64,
+}
+
+/// Reads a file to its end. Blocks.
+pub(crate) fn digest(file: &mut impl Read) -> io::Result<Digested> {
+    let mut hashed = Hashed::default();
+    hashed.read(file)?;
+    Ok(hashed.digested())
+}
+
+/// A file on its way. All of its methods but the shortest block.
+#[derive(Debug)]
+pub(super) struct Partial {
+    path: PathBuf,
+    url: Url,
+    file: File,
+    hashed: Hashed,
+    validator: Option<String>,
+}
+
+/// What stands beside the file.
+#[derive(Serialize, Deserialize)]
+struct Notes {
+    url: Url,
+    validator: String,
+    boot: String,
+}
+
+impl Partial {
+    /// Opens the file at `path` for what comes from that address, with what is there of it already.
+    pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let notes = fs::read(notes_of(path)).ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
+        let notes = notes.filter(|notes| notes.url == *url && BOOT.as_ref() == Some(&notes.boot));
+        let validator = notes.map(|notes| notes.validator);
+        let mut partial = Self { path: path.to_owned(), url: url.clone(), file, hashed: Hashed::default(), validator };
+        match partial.validator {
+            Some(_) => partial.hashed.read(&mut partial.file)?,
+            None => partial.begin(None)?,
+        }
+        Ok(partial)
+    }
+
+    /// Begins anew. With a validator, an `ETag` or a date, the file can be gone on with later.
+    pub(super) fn begin(&mut self, validator: Option<String>) -> io::Result<()> {
+        // The notes go first and come last: they never speak of bytes that they do not belong to.
+        match fs::remove_file(notes_of(&self.path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.hashed = Hashed::default();
+        self.validator = validator;
+        if let (Some(validator), Some(boot)) = (self.validator.clone(), BOOT.clone()) {
+            let notes = Notes { url: self.url.clone(), validator, boot };
+            fs::write(notes_of(&self.path), serde_json::to_vec(&notes).expect("notes have string keys only"))?;
+        }
+        Ok(())
+    }
+
+    /// Adds what came.
+    pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
+        for chunk in chunks {
+            self.file.write_all(chunk)?;
+            self.hashed.update(chunk);
+        }
+        Ok(())
+    }
+
+    /// How much of the file is there.
+    pub(super) fn len(&self) -> u64 {
+        self.hashed.bytes
+    }
+
+    /// From where to go on, and by what the server can tell that it is the same file.
+    pub(super) fn resumable(&self) -> Option<(u64, String)> {
+        self.validator.clone().filter(|_| self.len() > 0).map(|validator| (self.len(), validator))
+    }
+
+    /// Its first bytes.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.hashed.head
+    }
+
+    /// What it is, when it is whole. The notes go.
+    pub(super) fn finish(&self) -> io::Result<Digested> {
+        if self.validator.is_some() && BOOT.is_some() {
+            fs::remove_file(notes_of(&self.path))?;
+        }
+        Ok(self.hashed.digested())
+    }
+
+    /// Removes it, when it will never be whole.
+    pub(super) fn discard(&mut self) -> io::Result<()> {
+        self.begin(None)?;
+        fs::remove_file(&self.path)
+    }
+}
+
+fn notes_of(path: &Path) -> PathBuf {
+    path.with_extension("json")
+}
+
+/// Bytes that went by.
+#[derive(Clone, Debug, Default)]
+struct Hashed {
+    digest: Sha256,
+    bytes: u64,
+    head: Vec<u8>,
+}
+
+impl Hashed {
+    fn update(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
+        let missing = HEAD.saturating_sub(self.head.len());
+        self.head.extend(bytes.iter().take(missing));
+    }
+
+    fn read(&mut self, file: &mut impl Read) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(()),
+                read => self.update(piece.get(..read).unwrap_or_default()),
+            }
+        }
+    }
+
+    fn digested(&self) -> Digested {
+        let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
+        Digested { sha256, bytes: self.bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_there_is_gone_on_with_only_for_the_same_address_and_by_a_validator() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audio-x.part");
+        let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
+        partial.begin(Some("\"v1\"".into())).unwrap();
+        partial.write(&[Bytes::from_static(b"ab"), Bytes::from_static(b"c")]).unwrap();
+        drop(partial);
+
+        let mut again = Partial::open(&path, &url("http://h/x")).unwrap();
+        assert_eq!(again.resumable(), Some((3, "\"v1\"".into())));
+        again.write(&[Bytes::from_static(b"d")]).unwrap();
+        assert_eq!(again.finish().unwrap(), digest(&mut b"abcd".as_slice()).unwrap());
+        assert_eq!((again.head(), fs::read(&path).unwrap().as_slice()), (b"abcd".as_slice(), b"abcd".as_slice()));
+
+        again.begin(Some("\"v1\"".into())).unwrap();
+        again.write(&[Bytes::from_static(b"abc")]).unwrap();
+        let other = Partial::open(&path, &url("http://h/y")).unwrap();
+        assert_eq!((other.resumable(), fs::read(&path).unwrap().len()), (None, 0));
+
+        let mut without = Partial::open(&path, &url("http://h/x")).unwrap();
+        without.begin(None).unwrap();
+        without.write(&[Bytes::from_static(b"abc")]).unwrap();
+        assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_another_boot_left_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audio-x.part");
+        let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
+        partial.begin(Some("\"v1\"".into())).unwrap();
+        partial.write(&[Bytes::from_static(b"abc")]).unwrap();
+        let notes = fs::read_to_string(notes_of(&path)).unwrap().replace(BOOT.as_ref().unwrap().trim(), "before");
+        fs::write(notes_of(&path), notes).unwrap();
+        assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
+    }
+}
