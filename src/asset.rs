@@ -87,6 +87,14 @@ pub enum AssetStatus {
 }
 
 impl AssetStatus {
+    const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Skipped];
+
+    /// The status that a word in the tables stands for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+
     /// The word in the tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {

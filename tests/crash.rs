@@ -7,6 +7,7 @@ mod common;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use common::{Scene, files, ids, wait_until};
+use sunor_archive::simulator::Weather;
 
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
@@ -47,10 +48,58 @@ fn killed_at_any_instant_each_task_is_archived_once_and_only_requests_in_flight_
     }
 }
 
-/// A table's rows without what is the run's own.
+const SONGS: usize = 400;
+
+/// What a killed run may have to be sent again of each download in flight: the piece that was on its way to
+/// the disk, and what the sockets held.
+const IN_FLIGHT_BYTES: u64 = 1 << 20;
+
+/// Weather: fair, with songs of a quarter of a megabyte; the process is killed again and again.
+#[test]
+fn killed_among_downloads_every_asset_is_whole_and_comes_once() {
+    let weather = Weather { media_bytes: Some(256 << 10), ..Weather::default() };
+    let scene = Scene::weather(weather);
+    scene.list(ids("t", SONGS));
+    let mut chance = fastrand::Rng::with_seed(12);
+    let arguments = ["--format", "csv", "--concurrency", "8", "-q", "--assets", "audio,image"];
+    let mut kills = 0;
+    for _ in 0..12 {
+        let mut run = scene.export_command(&arguments).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(chance.u64(40..400)));
+        kills += u64::from(run.try_wait().unwrap().is_none());
+        run.kill().unwrap();
+        run.wait().unwrap();
+        assert_no_torn_file(&scene);
+    }
+    scene.export(&arguments).expect(0);
+    let mut expected = ids("t", SONGS);
+    expected.sort();
+    assert_eq!(scene.archived(), expected);
+    assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
+    assert!(!scene.archive().join(".sunor/partial").exists());
+
+    let assets = scene.rows("assets");
+    let count = |status: &str| assets.iter().filter(|row| row["status"] == status).count();
+    assert!(count("ok") > SONGS && count("failed") == 0, "{} ok, {} failed", count("ok"), count("failed"));
+    let manifests = "cat runs/*.sha256 | sha256sum --quiet -c";
+    let check = std::process::Command::new("bash").args(["-c", manifests]).current_dir(scene.archive()).output();
+    assert!(check.is_ok_and(|check| check.status.success()));
+    let stats = scene.stats();
+    let wanted: u64 = assets.iter().map(|row| row["bytes"].parse::<u64>().unwrap_or(0)).sum();
+    let again = stats.media.bytes - wanted;
+    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeated in {kills} kills", stats.asked_again);
+    assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes again in {kills} kills");
+    println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
+}
+
+/// A table's rows without what is the run's own, or the simulator's.
 fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
-    let own = |(column, _): &(String, String)| column != "fetched_at" && column != "run_id";
-    let mut rows: Vec<_> = scene.rows(table).into_iter().map(|row| row.into_iter().filter(own).collect()).collect();
+    let same = |(column, value): (String, String)| {
+        let is_own = column == "fetched_at" || column == "run_id";
+        (!is_own).then(|| (column, value.replace(scene.cdn_url(), "{cdn}")))
+    };
+    let rows = scene.rows(table).into_iter();
+    let mut rows: Vec<_> = rows.map(|row| row.into_iter().filter_map(same).collect()).collect();
     rows.sort();
     rows
 }
@@ -81,7 +130,7 @@ fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_said_and_kept_aside(
 
 /// Whatever stands under a final name is whole: every row has all its fields.
 fn assert_no_torn_file(scene: &Scene) {
-    for table in ["tasks", "clips", "lyrics"] {
+    for table in ["tasks", "clips", "lyrics", "assets"] {
         for path in files(&scene.archive().join(table), ".csv") {
             let rows = csv::Reader::from_path(&path).unwrap().into_records().collect::<Result<Vec<_>, _>>();
             assert!(rows.is_ok_and(|rows| !rows.is_empty()), "{}", path.display());

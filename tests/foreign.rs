@@ -6,6 +6,8 @@
 mod common;
 
 use std::{
+    collections::HashMap,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -24,13 +26,25 @@ fn judge(script: &str, arguments: &[&Path]) {
     assert!(verdict.status.success(), "{said}\n{}", String::from_utf8_lossy(&verdict.stdout));
 }
 
-/// Weather: fair, with the sample documents as the only tasks; the one under way never ends.
+/// Weather: fair, with the sample documents as the only tasks, whose media are the simulator's; the one
+/// under way never ends.
 fn judged_in(format: &str) {
-    let documents = documents();
+    let here = |document: &String| {
+        let hosts = ["https://cdn1.suno.ai", "https://cdn2.suno.ai", "https://storage.udio.example"];
+        hosts.iter().fold(document.clone(), |text, host| text.replace(host, "{cdn}"))
+    };
+    let documents: HashMap<String, String> = documents().iter().map(|(id, text)| (id.clone(), here(text))).collect();
     let scene = Scene::world(World { tasks: Known::Given, documents: documents.clone(), ..World::default() });
     scene.list(documents.keys());
-    scene.export(&["--format", format, "--wait", "0s"]).expect(3);
-    judge("judge.py", &[&scene.archive(), &samples().join("documents")]);
+    scene.export(&["--format", format, "--wait", "0s", "--assets", "audio,image"]).expect(3);
+    let served = scene.path("documents");
+    fs::create_dir(&served).unwrap();
+    for (id, text) in &documents {
+        let name = served.join(id.trim_start_matches("doc-")).with_extension("json");
+        fs::write(name, text.replace("{cdn}", scene.cdn_url())).unwrap();
+    }
+    judge("judge.py", &[&scene.archive(), &served]);
+    judge("media.py", &[&scene.archive()]);
     let mut missing = scene.unfinished();
     missing.sort();
     let expected = [("doc-in-progress", "unfinished"), ("doc-unreadable-other-task", "unreadable")];
@@ -72,5 +86,6 @@ fn every_sample_query_runs_in_duckdb_and_finds_something() {
             ])
             .expect(0);
         judge("queries.py", &[Path::new(archive), &samples().join("queries.sql")]);
+        judge("media.py", &[Path::new(archive)]);
     }
 }

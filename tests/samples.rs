@@ -41,8 +41,9 @@ fn every_sample_weather_can_be_flown_through() {
     for path in weathers {
         let weather: Weather = fs::read_to_string(&path).unwrap().parse().unwrap();
         let scene = Scene::weather(weather);
-        scene.list(ids("t", 40));
-        scene.export(&["--poll-interval", "1s"]).expect(0).says("Archived 40 of 40 tasks");
+        scene.list(ids("t", 16));
+        let arguments = ["--poll-interval", "1s", "--timeout", "5s", "--assets", "audio,image"];
+        scene.export(&arguments).expect(0).says("Archived 16 of 16 tasks");
     }
 }
 

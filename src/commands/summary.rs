@@ -1,17 +1,22 @@
 //! `summary`: what an archive holds, and how its runs went.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    path::Path,
+};
 
 use jiff::Timestamp;
 
 use crate::{
     archive::{Archive, RUNS, RunFile},
+    asset::AssetStatus,
     error::{Error, Result},
     format::TableFormat,
     report::{self, ArchiveSummary, RunNotes, RunSummary, Tasks},
     run_id::RunId,
     status::FinalStatus,
-    tables::{self, CLIPS, LYRICS, TASKS},
+    tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
 };
 
 /// What to summarise, for whom.
@@ -110,7 +115,7 @@ async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
 async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<()> {
     let fresh = RunSummary::default();
     (summary.tasks, summary.by_type, summary.rows) = (fresh.tasks, fresh.by_type, fresh.rows);
-    summary.credits_cost = 0.0;
+    (summary.assets, summary.credits_cost) = (fresh.assets, 0.0);
     for path in archive.parts(TASKS.name).await? {
         let file = archive.store.open(&path).await?;
         let mut count = |cells: &[Option<&str>]| {
@@ -132,6 +137,31 @@ async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<()>
     }
     summary.rows.clips = count_rows(archive, CLIPS.name).await?;
     summary.rows.lyrics = count_rows(archive, LYRICS.name).await?;
+    count_assets(archive, summary).await
+}
+
+async fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<()> {
+    // A clip that stands in two tasks has one file. Memory holds a hash a file.
+    let (hasher, mut files) = (RandomState::new(), HashSet::new());
+    let assets = &mut summary.assets;
+    for path in archive.parts(ASSETS.name).await? {
+        let file = archive.store.open(&path).await?;
+        let mut count = |cells: &[Option<&str>]| {
+            let [Some(status), path, bytes] = cells else { return };
+            summary.rows.assets += 1;
+            match AssetStatus::parse(status) {
+                Some(AssetStatus::Ok) => assets.ok += 1,
+                Some(AssetStatus::Failed) => assets.failed += 1,
+                Some(AssetStatus::Skipped) => assets.skipped += 1,
+                None => {}
+            }
+            if path.is_some_and(|path| files.insert(hasher.hash_one(path))) {
+                assets.bytes += bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+            }
+        };
+        tables::scan(file, archive.format, &["status", "path", "bytes"], &mut count)
+            .map_err(|error| archive.store.failed("read", &path, &error))?;
+    }
     Ok(())
 }
 

@@ -161,11 +161,11 @@ fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| http::retry_after(value.to_str().ok()?));
     let next = match status {
         StatusCode::OK => return Ok(()),
-        StatusCode::PARTIAL_CONTENT if asked_for_rest => return Ok(()),
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if asked_for_rest => return Ok(()),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Next::Twice,
         StatusCode::TOO_MANY_REQUESTS => Next::After(retry_after.unwrap_or(SILENCE)),
         StatusCode::SERVICE_UNAVAILABLE => retry_after.map_or(Next::Again, Next::After),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::RANGE_NOT_SATISFIABLE => Next::Again,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Next::Again,
         status if status.is_server_error() || status.is_success() => Next::Again,
         _ => Next::GiveUp,
     };

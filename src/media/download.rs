@@ -34,7 +34,11 @@ use crate::{
 };
 
 /// What came is handed to the disk in pieces of about this size.
-const PIECE: usize = 512 << 10;
+const PIECE: usize = 256 << 10;
+
+/// When nothing more comes for this long, what came is handed over as it is: a killed run loses no more
+/// than a piece of each download.
+const LULL: Duration = Duration::from_millis(200);
 
 /// A server that sends less than this, in bytes a second, is as good as silent.
 const SLOWEST: u64 = 1024;
@@ -164,24 +168,26 @@ impl Downloader {
         let rest = partial.lock().resumable();
         let (head, response) = match self.client.get(&wanted.url, rest.as_ref()).await {
             Ok(response) => response,
-            Err(failure) => {
-                // Whatever the server has against the rest of the file, it may give the whole.
-                if failure.http_status == Some(416) {
-                    partial.run(|partial| partial.begin(None)).await?;
-                }
-                return Ok(Err(failure));
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let part = rest.as_ref().map_or(Part::Other, |rest| Part::of(&response, rest));
+        let (came, continues) = match (head.status, part) {
+            (200, _) => (None, false),
+            (206, Part::Rest) => (None, true),
+            (416, Part::Nothing) => (Some(Ok(())), true),
+            _ => {
+                partial.run(|partial| partial.begin(None)).await?;
+                return Ok(Err(Failure::new(Next::Again, "another part of the file than was asked for").of(&head)));
             }
         };
-        let continues = head.status == 206 && rest.as_ref().is_some_and(|rest| is_the_rest(&response, rest));
-        if head.status == 206 && !continues {
-            partial.run(|partial| partial.begin(None)).await?;
-            return Ok(Err(Failure::new(Next::Again, "another part of the file than was asked for").of(&head)));
-        }
         if !continues {
             let validator = validator(&response);
             partial.run(|partial| partial.begin(validator)).await?;
         }
-        let came = self.body(response, partial, sent).await?;
+        let came = match came {
+            Some(already) => already,
+            None => self.body(response, partial, sent).await?,
+        };
         Ok(match came.and_then(|()| recognise(wanted.kind, partial)) {
             Ok(content) => {
                 let file = partial.run(|partial| partial.finish()).await?;
@@ -211,10 +217,15 @@ impl Downloader {
         let (mut chunks, mut waiting, mut length) = (Vec::new(), 0, before);
         let mut floor = Floor::new(self.limits.idle);
         let ended = loop {
-            let chunk = match response.chunk().await {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(Rejected::Incomplete(broken(&error))),
+            let chunk = match time::timeout(LULL, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => break Ok(()),
+                Ok(Err(error)) => break Err(Rejected::Incomplete(broken(&error))),
+                Err(_lull) => {
+                    partial.write(std::mem::take(&mut chunks)).await?;
+                    waiting = 0;
+                    continue;
+                }
             };
             sent.received += chunk.len() as u64;
             self.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
@@ -257,13 +268,31 @@ fn recognise(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Reject
     content::recognise(kind, partial.lock().head()).map_err(|reason| Rejected::Wrong(Failure::new(Next::Again, reason)))
 }
 
-/// Whether a 206 is the rest that was asked for, of the file that was begun.
-fn is_the_rest(response: &Response, (from, validator): &(u64, String)) -> bool {
-    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-    let begins = header(CONTENT_RANGE)
-        .and_then(|range| range.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok());
-    let changed = header(ETAG).is_some_and(|etag| validator.starts_with('"') && etag != validator);
-    begins == Some(*from) && !changed
+/// What a response to a question for the rest of a file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The rest of the file that was begun.
+    Rest,
+    /// Nothing, since the file was whole (RFC 9110, 15.5.17).
+    Nothing,
+    /// Something else.
+    Other,
+}
+
+impl Part {
+    fn of(response: &Response, (from, validator): &(u64, String)) -> Self {
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let changed = header(ETAG).is_some_and(|etag| validator.starts_with('"') && etag != validator);
+        let range = header(CONTENT_RANGE).and_then(|range| range.trim().strip_prefix("bytes "));
+        let (Some(range), false) = (range, changed) else { return Self::Other };
+        let begins = range.split('-').next().and_then(|begin| begin.trim().parse().ok());
+        let length = range.strip_prefix("*/").and_then(|length| length.trim().parse().ok());
+        match from {
+            from if begins == Some(*from) => Self::Rest,
+            from if length == Some(*from) => Self::Nothing,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// By what the server can tell later whether the file is the same: a strong `ETag`, else its date

@@ -183,10 +183,11 @@ fn row_words(run: &RunSummary) -> String {
 }
 
 fn asset_words(assets: &AssetCounts) -> String {
-    let mut words = listed(&[(assets.ok, "ok"), (assets.failed, "failed"), (assets.skipped, "not there to download")]);
-    let _ = write!(words, "; {}", size(assets.bytes));
+    let ok = format!("ok ({})", size(assets.bytes));
+    let mut words =
+        listed(&[(assets.ok, &ok), (assets.failed, "failed"), (assets.skipped, "skipped: nothing to download")]);
     if assets.wasted > 0 {
-        let _ = write!(words, " and {} of no use", size(assets.wasted));
+        let _ = write!(words, "; {} came in vain", size(assets.wasted));
     }
     words
 }

@@ -30,6 +30,7 @@ pub struct Scene {
     runtime: Runtime,
     simulator: Option<Simulator>,
     base_url: String,
+    cdn_url: String,
     folder: TempDir,
 }
 
@@ -65,7 +66,8 @@ impl Scene {
         let runtime = Runtime::new().unwrap();
         let simulator = runtime.block_on(Simulator::start(world)).unwrap();
         let base_url = simulator.base_url().to_string();
-        Self { runtime, simulator: Some(simulator), base_url, folder: tempfile::tempdir().unwrap() }
+        let cdn_url = simulator.cdn_url().as_str().trim_end_matches('/').to_owned();
+        Self { runtime, simulator: Some(simulator), base_url, cdn_url, folder: tempfile::tempdir().unwrap() }
     }
 
     /// A file in the scene's folder.
@@ -93,6 +95,11 @@ impl Scene {
 
     pub fn base_url(&self) -> &str {
         &self.base_url
+    }
+
+    /// The root of the media's addresses, without a slash at its end.
+    pub fn cdn_url(&self) -> &str {
+        &self.cdn_url
     }
 
     /// The provider is gone, and so is its address.

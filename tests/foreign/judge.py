@@ -6,6 +6,7 @@ What the rows should be is worked out here from the documents alone, by the word
 description, and without a line of the program. Exits with 1 and names the first difference.
 """
 
+import hashlib
 import json
 import math
 import pathlib
@@ -19,7 +20,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-TEXT, JSON, DOUBLE, INT, BOOL, TIME = "VARCHAR", "JSON", "DOUBLE", "INTEGER", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"
+TEXT, JSON, DOUBLE, INT, LONG, BOOL, TIME = (
+    "VARCHAR", "JSON", "DOUBLE", "INTEGER", "BIGINT", "BOOLEAN", "TIMESTAMP WITH TIME ZONE")
 
 COLUMNS = {
     "tasks": dict(task_id=TEXT, model=TEXT, type=TEXT, status=TEXT, credits_cost=DOUBLE, prompt=TEXT, instrumental=BOOL,
@@ -30,10 +32,14 @@ COLUMNS = {
                   created_at=TIME, completed_at=TIME, fetched_at=TIME, run_id=TEXT, metadata=JSON, clip=JSON),
     "lyrics": dict(task_id=TEXT, model=TEXT, title=TEXT, text=TEXT, created_at=TIME, completed_at=TIME, fetched_at=TIME,
                    run_id=TEXT, result=JSON),
+    "assets": dict(task_id=TEXT, clip_id=TEXT, kind=TEXT, url=TEXT, status=TEXT, path=TEXT, bytes=LONG, sha256=TEXT,
+                   content_type=TEXT, http_status=INT, attempts=INT, error=TEXT, downloaded_at=TIME, run_id=TEXT),
 }
-ARROW = {TEXT: pa.string(), JSON: pa.string(), DOUBLE: pa.float64(), INT: pa.int32(), BOOL: pa.bool_(),
+ARROW = {TEXT: pa.string(), JSON: pa.string(), DOUBLE: pa.float64(), INT: pa.int32(), LONG: pa.int64(), BOOL: pa.bool_(),
          TIME: pa.timestamp("us", tz="UTC")}
 FINAL = ("success", "failure", "timeout")
+UNDER_WAY = ("submitted", "queued", "pending", "processing", "running", "streaming")
+MIME = {"mp3": "audio/mpeg", "jpeg": "image/jpeg", "png": "image/png"}
 
 # ---------------------------------------------------------------- what the documents say
 
@@ -122,7 +128,7 @@ def mended(body):
 
 
 def expected_rows(documents):
-    tables = {"tasks": [], "clips": [], "lyrics": []}
+    tables = {"tasks": [], "clips": [], "lyrics": [], "assets": []}
     for path in sorted(pathlib.Path(documents).glob("*.json")):
         body = mended(path.read_text(encoding="utf-8")).strip()
         data = members(body).get("data", body)
@@ -156,6 +162,12 @@ def expected_rows(documents):
                 model_version=filled(as_text(clip.get("model_name"))) or as_text(clip.get("major_model_version")),
                 audio_url=as_text(clip.get("audio_url")), image_url=as_text(clip.get("image_url")),
                 video_url=as_text(clip.get("video_url")), metadata=first_object(clip.get("metadata")), clip=raw))
+            for what in ("audio", "image"):
+                url = as_text(clip.get(f"{what}_url"))
+                nothing = not (url or "").strip() or re.search(r"(/|_)None\.\w+$", url)
+                skipped = nothing or as_text(clip.get("status")) in UNDER_WAY
+                tables["assets"].append(dict(task_id=task_id, clip_id=as_text(clip.get("id")), kind=what, url=url,
+                                             status="skipped" if skipped else "ok" if url.startswith("http") else "failed"))
         if kind == "lyrics" and first_object(result):
             lyrics = fields(result)
             tables["lyrics"].append(dict(common, title=as_text(lyrics.get("title")), text=as_text(lyrics.get("text")),
@@ -176,14 +188,15 @@ def check(condition, *words):
 
 def compare(reader, table, rows, expected):
     """`rows` are dicts; `fetched_at` and `run_id` are the run's own, and only checked for sense."""
-    place = lambda row: (row["task_id"], row.get("clip_index") or 0)
+    place = lambda row: (row["task_id"], row.get("clip_index") or 0, row.get("clip_id") or "", row.get("kind") or "")
     rows, expected = sorted(rows, key=place), sorted(expected, key=place)
     check([place(row) for row in rows] == [place(row) for row in expected], reader, table, "rows:",
           [place(row) for row in rows], "expected:", [place(row) for row in expected])
     for row, wanted in zip(rows, expected):
         check(re.fullmatch(r"\d{8}T\d{9}Z-[a-z0-9]+", row["run_id"]), reader, table, "run_id:", row["run_id"])
-        age = datetime.now(timezone.utc) - row["fetched_at"]
-        check(timedelta(0) <= age < timedelta(hours=1), reader, table, "fetched_at:", row["fetched_at"])
+        if table != "assets" or row["status"] == "ok":
+            when = row["downloaded_at" if table == "assets" else "fetched_at"]
+            check(timedelta(0) <= datetime.now(timezone.utc) - when < timedelta(hours=1), reader, table, "time:", when)
         for column, value in wanted.items():
             check(row[column] == value and type(row[column]) is type(value), reader, table, place(row), column + ":",
                   repr(row[column]), "expected:", repr(value))
@@ -199,6 +212,20 @@ def run_duckdb(archive, query):
     return [dict(zip(names, row)) for row in result.fetchall()]
 
 
+def judge_files(archive, rows):
+    """Each asset that is there is what its row says; each that is not says why."""
+    for row in rows:
+        if row["status"] != "ok":
+            check(row["error"] and not row["path"], "an asset without a reason:", row)
+            continue
+        ab, _, name = row["path"].removeprefix(f"media/{row['kind']}/").partition("/")
+        content = (archive / row["path"]).read_bytes()
+        check(ab == hashlib.sha256((row["clip_id"] or "").encode()).hexdigest()[:2], "path:", row["path"])
+        check((row["bytes"], row["sha256"]) == (len(content), hashlib.sha256(content).hexdigest()), "bytes:", row)
+        check(row["content_type"] == MIME[name.rpartition(".")[2]], "content type:", row)
+        check((row["http_status"], row["attempts"], row["error"]) == (200, 1, None), "the way of it:", row)
+
+
 def utc(row):
     zoned = lambda value: value.astimezone(timezone.utc) if isinstance(value, datetime) else value
     return {name: zoned(value) for name, value in row.items()}
@@ -210,6 +237,8 @@ def judge_views(archive, table, expected):
     check(types == COLUMNS[table] and list(types) == list(COLUMNS[table]), "views.sql", table, types)
     rows = [utc(row) for row in run_duckdb(archive, f"SELECT * FROM {table}")]
     compare("DuckDB through views.sql", table, rows, expected)
+    if table == "assets":
+        judge_files(archive, rows)
 
 
 def judge_parquet(archive, table, expected):
@@ -234,7 +263,7 @@ def judge_parquet(archive, table, expected):
 
 def judge_csv(archive, table, expected):
     """As text, so that the spelling is judged too."""
-    spell = {DOUBLE: lambda value: repr(float(value)), INT: str, BOOL: lambda value: str(value).lower()}
+    spell = {DOUBLE: lambda value: repr(float(value)), INT: str, LONG: str, BOOL: lambda value: str(value).lower()}
     rows = []
     for part in sorted((archive / table).glob("*.csv")):
         header = part.read_bytes().split(b"\r\n", 1)[0].decode()

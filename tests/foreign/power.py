@@ -6,27 +6,33 @@ A disk may forget everything that was not synced: a file's content until the fil
 folder was. So, at every moment of the trace:
 
 1. what gets a final name has its content synced;
-2. of one part, tasks get their name after lyrics and clips;
+2. of one part, tasks get their name after lyrics, clips and assets;
 3. a journal's records are synced by the same thread that wrote them, before it does anything else;
 4. a second record is written only when the journal's own name is synced;
-5. a journal is removed only when every part of its segment is there for good, name and content.
+5. a journal is removed only when every part of its segment, and every media file, is there for good:
+   content, name, and the names of the folders above it.
 """
 
 import os
+import pathlib
 import re
 import sys
 
 FD = r"\d+<([^>]*)>"
-WRITE = re.compile(rf"(\d+) +(?:write|pwrite64)\({FD}")
+WRITE = re.compile(rf"(\d+) +(?:write|writev|pwrite64)\({FD}")
 SYNC = re.compile(rf"(\d+) +(?:fsync|fdatasync)\({FD}\) *= 0")
 CREATE = re.compile(rf'(\d+) +openat\([^,]*, "[^"]*", [^)]*O_CREAT[^)]*\) = {FD}')
 RENAME = re.compile(r'(\d+) +rename\w*\((?:[^"]*)"([^"]*)",(?:[^"]*)"([^"]*)"[^)]*\) *= 0')
+MKDIR = re.compile(r'(\d+) +mkdir\w*\((?:[^"]*)"([^"]*)"[^)]*\) *= 0')
 UNLINK = re.compile(r'(\d+) +unlink\w*\((?:[^"]*)"([^"]*)"[^)]*\) *= 0')
+
+TABLES = {"lyrics", "clips", "assets", "tasks"}
 
 dirty = set()     # paths whose content is not synced
 unnamed = set()   # paths whose name is not synced
 unsynced = {}     # thread: the journal that it wrote to last, and has not synced
 published = {}    # part: the tables that have it
+media = set()     # media files with their final names
 records = 0
 removed = 0
 
@@ -53,6 +59,10 @@ def whole(lines):
             yield line
 
 
+def is_unsure(path):
+    return path in dirty or any(str(name) in unnamed for name in [path, *pathlib.Path(path).parents])
+
+
 def part(path):
     return os.path.basename(path).split(".")[0]
 
@@ -71,6 +81,8 @@ for line in whole(lines):
     check(thread not in unsynced, "a journal was written and not synced before:", line)
     if match := CREATE.match(line):
         unnamed.add(match.group(2))
+    elif match := MKDIR.match(line):
+        unnamed.add(absolute(match.group(2)))
     elif match := WRITE.match(line):
         path = match.group(2)
         dirty.add(path)
@@ -84,7 +96,9 @@ for line in whole(lines):
         unnamed.discard(source)
         unnamed.add(target)
         table = os.path.basename(os.path.dirname(target))
-        if table in ("lyrics", "clips", "tasks"):
+        if "/media/" in target:
+            media.add(target)
+        if table in TABLES:
             tables = published.setdefault(part(target), {})
             check("tasks" not in tables, "a part after its tasks:", line)
             tables[table] = target
@@ -93,9 +107,11 @@ for line in whole(lines):
         if path.endswith(".journal"):
             removed += 1
             tables = published.get(part(path), {})
-            check(set(tables) == {"lyrics", "clips", "tasks"}, "a journal removed with only", sorted(tables))
-            lost = [name for name in tables.values() if name in unnamed or name in dirty]
+            check(set(tables) == TABLES, "a journal removed with only", sorted(tables))
+            lost = [name for name in media | set(tables.values()) if is_unsure(name)]
             check(not lost, "a journal removed before these were synced:", lost)
 
+check(media, "the trace shows no media")
 check(records > 1 and removed == 1, "the trace shows no whole run:", records, "writes,", removed, "removals")
-print(f"{records} journal writes and {sum(len(tables) for tables in published.values())} parts, in the right order")
+parts = sum(len(tables) for tables in published.values())
+print(f"{records} journal writes, {parts} parts and {len(media)} media files, in the right order")
