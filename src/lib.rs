@@ -1,8 +1,8 @@
 //! The map.
 //!
-//! `sunor-archive` asks the sunor.cc API for tasks (AI music: suno and udio) and archives the answers
-//! into tables, at the provider's rate limit and without asking for anything twice. This page says where
-//! everything is; each module's own page says how it works.
+//! `sunor-archive` asks the sunor.cc API for tasks (AI music: suno and udio), archives the answers into
+//! tables and the music beside them, at the provider's rate limit and without asking for anything twice.
+//! This page says where everything is; each module's own page says how it works.
 //!
 //! # The way of a task ID
 //!
@@ -18,28 +18,32 @@
 //!        │          after the first   backoff
 //!        ▼          pass
 //!     journal: appended, synced, acknowledged; only now it counts as answered
-//!        │ segment full, or run over
+//!        │    ▲ what became of its assets
+//!        │    └── export::media_stage: media::source ─▶ media::download ─▶ archive::media
+//!        │ segment full or run over, and every task in it settled
 //!        ▼
-//!     export::publish: tables::flatten ─▶ tables::part ─▶ archive::store: lyrics, clips, tasks
+//!     export::publish: tables::flatten ─▶ tables::part ─▶ archive::store: lyrics, clips, assets, tasks
 //! ```
 //!
 //! Three ideas carry it. **Requests are the money**: a response, once received, is never asked for
 //! again. **Crash-only**: there is one way from a response to a table, and it starts at the journal;
-//! recovery after a crash is publishing the segments that are still there. **Everything that happens is
-//! an [`event`]**: the summary, the bars and the machine-readable stream are folds over the same events.
+//! recovery after a crash is settling and publishing the segments that are still there
+//! (`export::recovery`). **Everything that happens is an [`event`]**: the summary, the bars and the machine-readable stream are folds over the same events.
 //!
 //! # The archive
 //!
 //! ```text
 //! library/
 //!   archive.json                   archive          what makes the folder an archive: version, tables' format
-//!   tasks|clips|lyrics/<part>      tables           the rows; columns in tables::schema
+//!   tasks|clips|lyrics|assets/<part>  tables        the rows; columns in tables::schema
+//!   media/<kind>/<ab>/<clip_id>.…  archive::media   audio and covers, each whole under its name
 //!   runs/<run_id>.json             report::summary  how a run went
 //!   runs/<run_id>.sha256           archive::manifest  checksums of what the run added
 //!   runs/<run_id>-raw.jsonl        export::raw      bodies that could not be archived as they came
 //!   runs/<run_id>-unfinished.csv   export::ledger   what is missing, itself a list to export
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
+//!   .sunor/partial/                media::partial   downloads in progress
 //! ```
 //!
 //! # Where a change belongs
@@ -49,6 +53,9 @@
 //! | an option, its help | [`cli`], then its meaning and default in [`config`] |
 //! | what an answer of the API means | `api::response` |
 //! | when requests leave, how they are repeated | `api::pace`, `backoff`; in which order: `export::queue` |
+//! | which addresses are assets, and whom they may lead to | `media::source`, `media::guard` |
+//! | when a download is tried again | `media::client`, `media::download` |
+//! | what a media file is called | `archive::media` |
 //! | a column | `tables::schema` and `tables::flatten` |
 //! | a file of the archive | `archive::layout` |
 //! | what is counted | [`event`], then the fold in `report::summary` |
@@ -57,11 +64,11 @@
 //! | what the simulated provider does | [`simulator`] |
 //! | a new verb | a file in [`commands`] |
 //!
-//! Arrows point one way: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `tables`,
-//! `archive`) → the root files. No stage knows another; only `export` knows their order. `report` reads
-//! events and is read by `commands`; `simulator` stands alone, and only `commands` and the tests start it. Media downloads will be a stage
-//! between journal and publication, `verify`, `repair` and `compact` verbs over `archive` and `tables`,
-//! and an object store another backend of `archive::store`.
+//! Arrows point one way: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
+//! `tables`, `archive`) → the root files. No stage knows another; only `export` knows their order.
+//! `report` reads events and is read by `commands`; `simulator` stands alone, and only `commands` and the
+//! tests start it. `verify`, `repair` and `compact` will be verbs over `archive` and `tables`, and an
+//! object store another backend of `archive::store`.
 //!
 //! # Using it as a library
 //!

@@ -1,0 +1,105 @@
+//! What downloads cost: bytes a second, processor time for a gigabyte, and peak memory, beside curl.
+//!
+//! Runs the built program against a simulator in this process, on loopback, and then `curl -Z` for the
+//! same files from the same server. The program hashes, syncs and journals what it downloads; curl does
+//! not. Prints figures and ratios and judges nothing: `cargo bench --bench media`.
+
+use std::{collections::HashMap, error::Error, fmt::Write, fs, path::Path, process::Command, time::Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use sunor_archive::simulator::{Known, Simulator, Weather, World};
+
+/// How many files of how many MiB.
+const LOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
+
+/// Downloads at once: one host gets three quarters of the program's places.
+const AT_ONCE: &str = "8";
+const PLACES: &str = "10";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!(
+        "{:>5} {:>8} {:>9} {:>8} {:>12} {:>9} {:>14} {:>9}",
+        "files", "MiB each", "program s", "curl s", "curl/program", "cpu s/GB", "curl cpu s/GB", "peak MiB"
+    );
+    let runtime = tokio::runtime::Runtime::new()?;
+    for (files, mib) in LOADS {
+        let weather = Weather { media_bytes: Some(mib << 20), ..Weather::default() };
+        let world = World { tasks: Known::Given, documents: documents(files), weather, ..World::default() };
+        let simulator = runtime.block_on(Simulator::start(world))?;
+        let folder = tempfile::tempdir()?;
+        let program = export(&simulator, files, folder.path())?;
+        // Of the largest child so far: sizes should grow, and curl is small.
+        let peak_mib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0;
+        let curl = curl(&simulator, files, folder.path())?;
+        let gigabytes = (files * (mib << 20)) as f64 / 1e9;
+        println!(
+            "{files:>5} {mib:>8} {:>9.2} {:>8.2} {:>12.2} {:>9.2} {:>14.2} {peak_mib:>9.0}",
+            program.seconds,
+            curl.seconds,
+            curl.seconds / program.seconds,
+            program.cpu_seconds / gigabytes,
+            curl.cpu_seconds / gigabytes,
+        );
+    }
+    Ok(())
+}
+
+struct Figures {
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+/// A task a file.
+fn documents(files: u64) -> HashMap<String, String> {
+    let document = |n| {
+        let clip = format!(r#"{{"id":"f{n}","audio_url":"{{cdn}}/f{n}.mp3"}}"#);
+        let task = format!(r#"{{"task_id":"t{n}","type":"music","status":"success","output":{{"result":[{clip}]}}}}"#);
+        (format!("t{n}"), format!(r#"{{"code":200,"data":{task}}}"#))
+    };
+    (0..files).map(document).collect()
+}
+
+fn export(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box<dyn Error>> {
+    let list = folder.join("tasks.csv");
+    let mut text = String::from("task_id\n");
+    (0..files).try_for_each(|n| writeln!(text, "t{n}"))?;
+    fs::write(&list, text)?;
+    let mut export = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
+    export.arg("export").arg(&list).arg("--out").arg(folder.join("library"));
+    export.args(["--assets", "audio", "--asset-concurrency", PLACES, "--rate", "unlimited", "-q"]);
+    export.args(["--base-url", simulator.base_url().as_str()]).env("SUNOR_API_KEY", "any");
+    time(export)
+}
+
+fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box<dyn Error>> {
+    let (config, downloads) = (folder.join("curl"), folder.join("downloads"));
+    fs::create_dir(&downloads)?;
+    let mut text = String::new();
+    for n in 0..files {
+        writeln!(
+            text,
+            "url = \"{}f{n}.mp3\"\noutput = \"{}\"",
+            simulator.cdn_url(),
+            downloads.join(format!("f{n}")).display()
+        )?;
+    }
+    fs::write(&config, text)?;
+    let mut curl = Command::new("curl");
+    curl.args(["-Z", "--parallel-max", AT_ONCE, "--no-progress-meter", "-K"]).arg(&config);
+    time(curl)
+}
+
+fn time(mut command: Command) -> Result<Figures, Box<dyn Error>> {
+    let (start, before) = (Instant::now(), cpu_seconds()?);
+    let status = command.status()?;
+    if !status.success() {
+        return Err(format!("{} ended with {status}", command.get_program().display()).into());
+    }
+    Ok(Figures { seconds: start.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds()? - before })
+}
+
+fn cpu_seconds() -> nix::Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
