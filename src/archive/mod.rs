@@ -140,6 +140,11 @@ impl HeldArchive {
         self.archive.store.put(path, bytes.into()).await
     }
 
+    /// Removes a file.
+    pub(crate) async fn remove(&self, path: &str) -> Result<()> {
+        self.archive.store.remove(path).await
+    }
+
     /// Begins a file of any size, to be written by blocking code outside the runtime's own threads.
     pub(crate) fn sink(&self, path: &str) -> FileSink {
         self.archive.store.sink(path)

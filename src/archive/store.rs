@@ -52,6 +52,11 @@ impl Store {
         put.map(drop).map_err(|error| self.failed("write", path, &error))
     }
 
+    /// Removes a file.
+    pub(super) async fn remove(&self, path: &str) -> Result<()> {
+        self.files.delete(&Location::from(path)).await.map_err(|error| self.failed("remove", path, &error))
+    }
+
     /// Reads a small file; `None` if there is none.
     pub(crate) async fn get(&self, path: &str) -> Result<Option<bytes::Bytes>> {
         match self.files.get(&Location::from(path)).await {

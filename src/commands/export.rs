@@ -48,8 +48,14 @@ pub async fn export(
     stop: impl Future<Output = Signal>,
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome> {
-    let mut log =
-        Log { summary: RunSummary::default(), none_found: false, missing_named: true, recovered_failed: 0, reporter };
+    let mut log = Log {
+        summary: RunSummary::default(),
+        none_found: false,
+        missing_named: true,
+        recovered_failed: 0,
+        failed_before: 0,
+        reporter,
+    };
     let (started, clock) = (Timestamp::now(), Instant::now());
     let run_id = RunId::new(started);
 
@@ -61,6 +67,7 @@ pub async fn export(
     let mut media = start_media(config, &held).await?;
     let stop_at = config.stop_after.map(|limit| clock + limit);
     export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
+    log.failed_before = export::failed_assets(&held.archive).await?;
     let known = Known::archived(&held.archive, &input.tasks).await?;
     let plan = Plan::new(input, &known);
     log.tell(&Event::Planned(plan.counts.clone()));
@@ -173,8 +180,10 @@ struct Log<'a> {
     summary: RunSummary,
     none_found: bool,
     missing_named: bool,
-    /// Assets of tasks that earlier runs had fetched, and that this run could not download.
+    /// Failed assets of tasks that earlier runs had fetched, and this one archived.
     recovered_failed: u64,
+    /// Failed assets in the archive before this run asked for anything.
+    failed_before: u64,
     reporter: &'a mut dyn Reporter,
 }
 
@@ -203,7 +212,7 @@ impl Log<'_> {
             format: archive.format,
             none_found: self.none_found,
             missing_named: self.missing_named,
-            recovered_failed: self.recovered_failed,
+            failed_before: self.failed_before,
         };
         let words = report::run_table(&self.summary, &notes);
         Outcome { summary: self.summary, status, error, words }

@@ -1,13 +1,29 @@
-//! Which tasks of a list need not be asked for: those that are archived, and those that wait in the
-//! journal. Memory grows with the list, not with the archive.
+//! What an archive holds already, as far as a run has to know: which tasks of a list need not be asked
+//! for, since they are archived or wait in the journal, and how many files are missing. Memory grows with
+//! the list, not with the archive.
 
 use crate::{
     archive::Archive,
+    asset::AssetStatus,
     error::Result,
     journal::{self, Record, Segment},
-    tables::{self, TASKS},
+    tables::{self, ASSETS, TASKS},
     task::TaskList,
 };
+
+/// How many assets of the archive are failed: nobody tries those again unasked.
+pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
+    let mut failed = 0;
+    for path in archive.parts(ASSETS.name).await? {
+        let file = archive.store.open(&path).await?;
+        let mut count = |cells: &[Option<&str>]| {
+            failed += u64::from(cells == [Some(AssetStatus::Failed.as_str())]);
+        };
+        tables::scan(file, archive.format, &["status"], &mut count)
+            .map_err(|error| archive.store.failed("read", &path, &error))?;
+    }
+    Ok(failed)
+}
 
 /// For each place of a list, whether the answer is had.
 #[derive(Debug)]

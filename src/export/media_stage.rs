@@ -270,6 +270,14 @@ impl Worker {
         })
     }
 
+    /// Removes the file that another, of another ending, has taken the place of.
+    async fn remove_other(&self, before: Option<String>, now: Option<&str>) -> Result<()> {
+        match before.filter(|before| Some(before.as_str()) != now) {
+            Some(before) => self.held.remove(&before).await,
+            None => Ok(()),
+        }
+    }
+
     fn say_retry(&self, job: &Job, wanted: &Wanted, retry: Retry) {
         self.say(News::Happened(Event::AssetRetrying {
             task_id: job.task_id.clone(),
@@ -298,6 +306,7 @@ impl Worker {
             let Some(again) = self.fetch(job, wanted, &name).await? else { return Ok(None) };
             let (attempts, received) = (asset.attempts + again.attempts, asset.received + again.received);
             if again.status == AssetStatus::Ok {
+                self.remove_other(asset.path.take(), again.path.as_deref()).await?;
                 *asset = again;
             }
             (asset.attempts, asset.received) = (attempts, received);

@@ -27,7 +27,7 @@ mod recovery;
 
 pub use coordinator::Signal;
 pub(crate) use coordinator::{Asked, Coordinator, Ending, Settings};
-pub(crate) use known::Known;
+pub(crate) use known::{Known, failed_assets};
 pub(crate) use ledger::{Ledger, Missing};
 pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;

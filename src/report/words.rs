@@ -48,8 +48,8 @@ pub(crate) struct RunNotes<'a> {
     pub(crate) none_found: bool,
     /// Whether the list of what is missing could be written.
     pub(crate) missing_named: bool,
-    /// Assets of earlier runs' tasks that this run tried, and could not download.
-    pub(crate) recovered_failed: u64,
+    /// Failed assets of earlier runs' tasks, which an export does not try again.
+    pub(crate) failed_before: u64,
 }
 
 /// The closing words of a run.
@@ -253,11 +253,11 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
         }
         text.push_str("Each has its row, with its address, in the assets table: status = 'failed'.\n");
     }
-    if notes.recovered_failed > 0 {
+    if notes.failed_before > 0 {
         let _ = writeln!(
             text,
-            "Of tasks that an earlier run had fetched, {} could not be downloaded; see the assets table.",
-            plural(notes.recovered_failed, "asset")
+            "Of earlier runs' tasks, {} could not be downloaded, and an export does not try again: see the assets table.",
+            plural(notes.failed_before, "asset")
         );
     }
     (!text.is_empty()).then_some(text)
