@@ -1,7 +1,7 @@
 //! Everything a run can say. The summary, the bars, the plain lines and the NDJSON stream are folds
 //! over these; nothing is counted in two places.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,14 @@ pub enum Event {
         reason: String,
         /// How long until the next try.
         wait_seconds: f64,
+    },
+    /// A host of media is down, or asks to be left alone for too long: it is not asked any more, and its
+    /// files are left to the next run.
+    HostDown {
+        /// Whose name it has.
+        host: String,
+        /// What it did last.
+        reason: String,
     },
     /// Takes of one task have the same bytes, also when they were fetched again.
     IdenticalTakes {
@@ -229,6 +237,21 @@ pub struct Downloads {
     pub bytes: u64,
     /// Bytes a second, of late.
     pub bytes_per_second: f64,
+}
+
+impl Downloads {
+    /// Takes in that an asset is settled; those that were never there do not count.
+    pub(crate) fn note(&mut self, event: &Event) {
+        let is_expected = matches!(event, Event::AssetSettled { status, .. } if *status != AssetStatus::Skipped);
+        self.settled += u64::from(is_expected);
+    }
+
+    /// Takes in how many bytes have come, `since` it was last told: half of the speed is that time's, a
+    /// quarter the one's before, and so on.
+    pub(crate) fn receive(&mut self, bytes: u64, since: Duration) {
+        let lately = bytes.saturating_sub(self.bytes) as f64 / since.as_secs_f64();
+        (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, lately));
+    }
 }
 
 /// What a request was for.

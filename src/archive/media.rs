@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{HeldArchive, layout};
@@ -84,36 +83,17 @@ fn hex(text: &str, digits: usize) -> String {
     hex
 }
 
-/// A media file that is there.
-#[derive(Debug)]
-pub(crate) struct MediaFile {
-    /// Relative to the archive.
-    pub(crate) path: String,
-    pub(crate) file: File,
-    pub(crate) modified: Option<Timestamp>,
-}
-
 impl HeldArchive {
-    /// Opens the media file of that name, whatever its ending, if there is one. It is whole. Blocks.
-    pub(crate) fn media(&self, name: &MediaName) -> Result<Option<MediaFile>> {
-        let folder = self.archive.folder.join(&name.folder);
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("read", &folder, &error)),
-        };
-        for entry in entries {
-            let path = entry.map_err(|error| Error::io("read", &folder, &error))?.path();
-            let is_it = path.file_stem().is_some_and(|stem| stem == name.name.as_str());
-            let Some(extension) = path.extension().and_then(|extension| extension.to_str()).filter(|_| is_it) else {
-                continue;
-            };
-            let opened = File::open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
-            let (file, metadata) = opened.map_err(|error| Error::io("open", &path, &error))?;
-            let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
-            return Ok(Some(MediaFile { path: name.path(extension), file, modified }));
-        }
-        Ok(None)
+    /// The media file of that name, with one of these endings, if there is one. What stands under a final
+    /// name is whole, unless somebody else put it there. Blocks.
+    pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, File)> {
+        endings.iter().find_map(|ending| {
+            let path = name.path(ending);
+            let place = self.archive.folder.join(&path);
+            let is_file = fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_file());
+            // One that cannot be opened is as good as none: another takes its place.
+            is_file.then(|| File::open(place).ok()).flatten().map(|file| (path, file))
+        })
     }
 
     /// Where the file of that name is written while it is downloaded.
@@ -126,9 +106,14 @@ impl HeldArchive {
         let place = self.archive.folder.join(path);
         let folder = place.parent().unwrap_or(&self.archive.folder);
         layout::create(folder)?;
-        let synced = File::open(partial).and_then(|file| file.sync_all());
+        let synced = File::options().write(true).open(partial).and_then(|file| file.sync_all());
         synced.map_err(|error| Error::io("write", partial, &error))?;
-        fs::rename(partial, &place).map_err(|error| Error::io("write", &place, &error))?;
+        match fs::rename(partial, &place) {
+            // The media may be on a disk of their own.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => move_across(partial, &place),
+            moved => moved,
+        }
+        .map_err(|error| Error::io("write", &place, &error))?;
         layout::sync(folder)
     }
 
@@ -145,6 +130,16 @@ impl HeldArchive {
             _ => Ok(()),
         }
     }
+}
+
+/// Copies a file to another disk, under a name that says that it is not whole yet, and then renames it.
+fn move_across(from: &Path, to: &Path) -> io::Result<()> {
+    let mut staging = to.as_os_str().to_owned();
+    staging.push("#0");
+    fs::copy(from, &staging)?;
+    File::options().write(true).open(&staging)?.sync_all()?;
+    fs::rename(&staging, to)?;
+    fs::remove_file(from)
 }
 
 #[cfg(test)]

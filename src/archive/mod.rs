@@ -9,7 +9,11 @@ mod manifest;
 mod media;
 mod store;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, BufRead, BufReader, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,7 @@ pub(crate) use store::{FileSink, Store, StoredFile};
 
 use self::lock::Lock;
 use crate::{
+    blocking::blocking,
     error::{Error, Result},
     format::TableFormat,
 };
@@ -130,7 +135,7 @@ impl HeldArchive {
 
     /// The same archive by way of another store, which a test may spoil.
     #[cfg(test)]
-    pub(crate) fn over(mut self, files: std::sync::Arc<dyn object_store::ObjectStore>) -> Self {
+    pub(crate) fn over(mut self, files: Arc<dyn object_store::ObjectStore>) -> Self {
         self.archive.store = Store::over(&self.archive.folder, files);
         self
     }
@@ -151,9 +156,20 @@ impl HeldArchive {
     }
 
     /// Adds files to a run's manifest. Adding them again changes nothing.
-    pub(crate) async fn add_to_manifest(&self, path: &str, files: &[store::StoredFile]) -> Result<()> {
-        let known = self.archive.store.get(path).await?.unwrap_or_default();
-        self.put(path, manifest::with(&String::from_utf8_lossy(&known), files)).await
+    pub(crate) async fn add_to_manifest(self: &Arc<Self>, path: &str, files: Vec<store::StoredFile>) -> Result<()> {
+        let store = &self.archive.store;
+        let known = if store.exists(path).await? { Some(store.open(path).await?) } else { None };
+        let (held, path) = (self.clone(), path.to_owned());
+        let writing = move || {
+            let mut sink = held.sink(&path);
+            let known: Box<dyn BufRead> =
+                known.map_or_else(|| Box::new(io::empty()) as _, |file| Box::new(BufReader::new(file)) as _);
+            let mut out = BufWriter::new(&mut sink);
+            let merged = manifest::merge(known, &files, &mut out).and_then(|()| out.flush());
+            drop(out);
+            merged.map(|()| sink).map_err(|error| held.archive.store.failed("write", &path, &error))
+        };
+        blocking(writing).await?.publish().await.map(drop)
     }
 }
 

@@ -53,6 +53,7 @@ pub async fn export(
         none_found: false,
         missing_named: true,
         recovered_failed: 0,
+        left: 0,
         failed_before: 0,
         reporter,
     };
@@ -66,7 +67,7 @@ pub async fn export(
     log.tell(&Event::Started { run_id: run_id.clone(), archive: config.archive.display().to_string(), at: started });
     let mut media = start_media(config, &held).await?;
     let stop_at = config.stop_after.map(|limit| clock + limit);
-    export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
+    log.left = export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
     log.failed_before = export::failed_assets(&held.archive).await?;
     let known = Known::archived(&held.archive, &input.tasks).await?;
     let plan = Plan::new(input, &known);
@@ -124,7 +125,7 @@ impl Run<'_> {
             Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
         };
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
-        if log.summary.requests.total > 0
+        if log.summary.requests.total + log.summary.missing() > 0
             && let Err(failed) = self.held.put(&RunFile::Unfinished.path(self.id), missing).await
         {
             log.missing_named = false;
@@ -182,6 +183,8 @@ struct Log<'a> {
     missing_named: bool,
     /// Failed assets of tasks that earlier runs had fetched, and this one archived.
     recovered_failed: u64,
+    /// Tasks of earlier runs that wait in the journal still.
+    left: u64,
     /// Failed assets in the archive before this run asked for anything.
     failed_before: u64,
     reporter: &'a mut dyn Reporter,
@@ -191,7 +194,7 @@ impl Log<'_> {
     /// Whether anything is missing that this run was to bring.
     fn is_incomplete(&self) -> bool {
         let summary = &self.summary;
-        summary.missing() + summary.input.invalid + summary.assets.failed + self.recovered_failed > 0
+        summary.missing() + summary.input.invalid + summary.assets.failed + self.recovered_failed + self.left > 0
     }
 
     fn tell(&mut self, event: &Event) {
@@ -212,6 +215,7 @@ impl Log<'_> {
             format: archive.format,
             none_found: self.none_found,
             missing_named: self.missing_named,
+            left: self.left,
             failed_before: self.failed_before,
         };
         let words = report::run_table(&self.summary, &notes);

@@ -43,6 +43,7 @@ pub async fn summary(folder: &Path, run: Option<&str>, style: Style) -> Result<S
                 format: archive.format,
                 none_found: false,
                 missing_named: true,
+                left: 0,
                 failed_before: 0,
             };
             Ok(match style {

@@ -14,14 +14,14 @@ use super::{
     forecast::{Outlook, downloads_left},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
-    media_stage::{Job, MediaStage, News, Wanted},
+    media_stage::{Chances, Job, MediaStage, News, Wanted},
     publish::PublishStage,
     queue::{Next, Question, Queue},
 };
 use crate::{
     api::{Answer, Client, Pace, Reply},
     archive::HeldArchive,
-    asset::{AssetKind, AssetKinds, AssetStatus},
+    asset::{AssetKind, AssetKinds},
     backoff::Backoff,
     config::Rate,
     error::{Error, Result},
@@ -233,7 +233,7 @@ impl<'a> Coordinator<'a> {
     async fn ask_all(&mut self, stop: impl Future<Output = Signal>) {
         let mut stop = pin!(stop);
         let stop_at = self.settings.stop_at;
-        let mut signalled = false;
+        let (mut signalled, mut time_is_up) = (false, false);
         let mut grace = None;
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -252,8 +252,9 @@ impl<'a> Coordinator<'a> {
                     self.media.stop();
                     self.end(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
                 }
-                () = until(stop_at), if self.is_running() => {
-                    grace = Some(Instant::now() + GRACE);
+                () = until(stop_at), if !time_is_up => {
+                    time_is_up = true;
+                    grace = grace.or(Some(Instant::now() + GRACE));
                     self.media.stop();
                     self.end(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
                 }
@@ -281,7 +282,9 @@ impl<'a> Coordinator<'a> {
     /// does not hold yet takes as much room as a request in flight: a crash would cost either.
     fn next(&self) -> Next {
         let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.settings.concurrency);
-        if !self.is_running() || no_room || self.unsettled >= MOST_UNSETTLED {
+        // Polls go on: the time for them is limited, and they are few.
+        let too_much_unsettled = self.unsettled >= MOST_UNSETTLED && self.first_pass_left > 0;
+        if !self.is_running() || no_room || too_much_unsettled {
             return Next::Never;
         }
         let next = self.queue.next(Instant::now());
@@ -456,6 +459,7 @@ impl<'a> Coordinator<'a> {
     /// Says that there is no provider to ask, and what to do.
     fn unreachable(&mut self, reason: &str, advice: &str) {
         let host = self.client.host();
+        self.media.go_offline();
         self.fail(Error::Unreachable(format!("{host} cannot be reached: {reason}; {advice}")));
     }
 
@@ -518,9 +522,7 @@ impl<'a> Coordinator<'a> {
     async fn media_said(&mut self, news: Option<News>) {
         match news {
             Some(News::Happened(event)) => {
-                let is_expected =
-                    matches!(&event, Event::AssetSettled { status, .. } if *status != AssetStatus::Skipped);
-                self.downloads.settled += u64::from(is_expected);
+                self.downloads.note(&event);
                 (self.tell)(event);
             }
             Some(News::Unsettled) => self.unsettled -= 1,
@@ -571,11 +573,7 @@ impl<'a> Coordinator<'a> {
             polling_left: self.polling_ends.map(|end| end.saturating_duration_since(Instant::now())),
         };
         let elapsed = self.started.elapsed();
-        let received = self.media.received();
-        // Half of it is the last second's, a quarter the one's before, and so on.
-        let lately = (received - self.downloads.bytes) as f64 / TICK.as_secs_f64();
-        let recent = f64::midpoint(self.downloads.bytes_per_second, lately);
-        self.downloads = Downloads { bytes: received, bytes_per_second: recent, ..self.downloads.clone() };
+        self.downloads.receive(self.media.received(), TICK);
         let left = outlook.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
         (self.tell)(Event::Progress(Progress {
             settled: self.ledger.settled(),
@@ -617,7 +615,7 @@ fn note_acknowledged(
             if wanted.is_empty() {
                 ledger.complete(task, part);
             }
-            (!wanted.is_empty()).then_some(Job { task_id, part, wanted })
+            (!wanted.is_empty()).then_some(Job { task_id, part, wanted, chances: Chances::Another })
         }
         Acknowledged::Assets { task, part } => {
             ledger.complete(task, part);

@@ -2,18 +2,20 @@
 //! slow host holds up nobody but those who wait for it.
 
 use std::{
-    collections::HashMap,
-    io::Seek,
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::{self, Read, Seek},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::try_join_all;
+use jiff::Timestamp;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
     time,
 };
@@ -26,9 +28,14 @@ use crate::{
     blocking::blocking,
     error::{Error, Result},
     event::Event,
-    media::{self, ClipState, Digested, Download, Downloader, Limits, Outcome, Reach, Retry, Sent, Source},
+    media::{
+        self, ClipState, Content, Digested, Download, Downloader, Failure, Limits, Outcome, Reach, Sent, Source, Told,
+    },
     moment, tables,
 };
+
+/// Files that are looked for, and read, at once.
+const LOOKING: usize = 4;
 
 /// Two takes of a task with the same bytes: how long to give the CDN before they are fetched again.
 const TWINS_WAIT: Duration = Duration::from_secs(10);
@@ -81,6 +88,16 @@ pub(super) struct Job {
     /// The part of the journal that holds the task.
     pub(super) part: u32,
     pub(super) wanted: Vec<Wanted>,
+    pub(super) chances: Chances,
+}
+
+/// What to do about files whose host is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chances {
+    /// The task stays in the journal, and the next run tries them again.
+    Another,
+    /// This is that run: they have failed.
+    Last,
 }
 
 /// What the stage has to say.
@@ -88,7 +105,7 @@ pub(super) struct Job {
 pub(super) enum News {
     /// All assets of a task are there, or known not to be had.
     Settled { task_id: String, part: u32, assets: Vec<Asset> },
-    /// The run is over before they were.
+    /// They are left to the next run: this one is over, or a host is down.
     Unsettled,
     /// Something happened on the way.
     Happened(Event),
@@ -100,7 +117,8 @@ pub(crate) struct MediaStage {
     pub(super) news: mpsc::UnboundedReceiver<News>,
     stop: CancellationToken,
     received: Arc<AtomicU64>,
-    working: JoinHandle<Result<()>>,
+    offline: Arc<AtomicBool>,
+    working: Option<JoinHandle<Result<()>>>,
 }
 
 impl MediaStage {
@@ -111,9 +129,18 @@ impl MediaStage {
         let (tell, news) = mpsc::unbounded_channel();
         let (stop, received) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let downloader = Downloader::new(reach, limits, stop.clone(), received.clone())?;
-        let worker = Arc::new(Worker { held, downloader, in_flight: InFlight::default(), stop: stop.clone(), tell });
-        let working = tokio::spawn(work(worker, incoming));
-        Ok(Self { jobs, news, stop, received, working })
+        let offline = Arc::new(AtomicBool::new(false));
+        let worker = Worker {
+            held,
+            downloader,
+            in_flight: InFlight::default(),
+            looking: Semaphore::new(LOOKING),
+            stop: stop.clone(),
+            offline: offline.clone(),
+            tell,
+        };
+        let working = Some(tokio::spawn(work(Arc::new(worker), incoming)));
+        Ok(Self { jobs, news, stop, received, offline, working })
     }
 
     /// Gives it a task.
@@ -129,7 +156,12 @@ impl MediaStage {
 
     /// Ends what is under way, too. What came of it is kept for the next run.
     pub(super) fn abort(&self) {
-        self.working.abort();
+        self.working.iter().for_each(JoinHandle::abort);
+    }
+
+    /// The network may be gone: a file for which there is no connection is left to the next run.
+    pub(super) fn go_offline(&self) {
+        self.offline.store(true, Ordering::Relaxed);
     }
 
     /// Bytes that came so far.
@@ -139,7 +171,8 @@ impl MediaStage {
 
     /// Waits for the stage's end, which is an error or an abort: what it failed with, if it did.
     pub(super) async fn ended(&mut self) -> Result<()> {
-        match (&mut self.working).await {
+        let Some(working) = self.working.take() else { return Ok(()) };
+        match working.await {
             Ok(ended) => ended,
             Err(aborted) if aborted.is_cancelled() => Ok(()),
             Err(panic) => Err(Error::Internal(format!("a stage of the run failed: {panic}"))),
@@ -174,7 +207,9 @@ struct Worker {
     held: Arc<HeldArchive>,
     downloader: Downloader,
     in_flight: InFlight,
+    looking: Semaphore,
     stop: CancellationToken,
+    offline: Arc<AtomicBool>,
     tell: mpsc::UnboundedSender<News>,
 }
 
@@ -226,48 +261,63 @@ impl Worker {
     /// The asset, if its file is there already: of another task with the same clip, or of a run that was
     /// cut short before it could say so.
     async fn found(&self, wanted: &Wanted, name: &MediaName) -> Result<Option<Asset>> {
-        let (held, name) = (self.held.clone(), name.clone());
+        let (held, name, kind) = (self.held.clone(), name.clone(), wanted.kind);
+        let _looking = self.looking.acquire().await;
         let found = blocking(move || {
-            let Some(mut there) = held.media(&name)? else { return Ok(None) };
-            let read = media::mime_of(&mut there.file).and_then(|mime| {
-                there.file.rewind()?;
-                Ok((mime, media::digest(&mut there.file)?))
-            });
-            let (mime, digested) = read.map_err(|error| held.archive.store.failed("read", &there.path, &error))?;
-            Ok(Some((there.path, there.modified, mime, digested)))
+            let Some((path, file)) = held.media(&name, media::endings(kind)) else { return Ok(None) };
+            // What cannot be read, or is something else, is as good as not there: another takes its place.
+            Ok(read_media(kind, file).ok().flatten().map(|there| (path, there)))
         });
-        let Some((path, modified, mime, file)) = found.await? else { return Ok(None) };
-        let asset =
-            Asset { content_type: mime.map(str::to_owned), downloaded_at: modified, ..wanted.asset(AssetStatus::Ok) };
+        let Some((path, (content, modified, file))) = found.await? else { return Ok(None) };
+        let content_type = Some(content.mime.to_owned());
+        let asset = Asset { content_type, downloaded_at: modified, ..wanted.asset(AssetStatus::Ok) };
         Ok(Some(with_file(asset, path, file)))
     }
 
     /// Downloads the asset and puts it in its place.
     async fn fetch(&self, job: &Job, wanted: &Wanted, name: &MediaName) -> Result<Option<Asset>> {
+        match self.download(job, wanted, name).await? {
+            Some(asset) => self.place(asset, name).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Downloads the asset, so that it only has to be put in its place; `None` if it is left to the next run.
+    async fn download(&self, job: &Job, wanted: &Wanted, name: &MediaName) -> Result<Option<Asset>> {
         let Source::File(url) = &wanted.source else { return Ok(None) };
         let download = Download { url: url.clone(), kind: wanted.kind, partial: self.held.partial(name) };
-        let outcome = self.downloader.download(&download, &|retry| self.say_retry(job, wanted, retry)).await?;
-        let with_sent = |asset: Asset, sent: Sent| Asset { attempts: sent.attempts, received: sent.received, ..asset };
+        let outcome = self.downloader.download(&download, &|told| self.pass_on(job, wanted, told)).await?;
         Ok(match outcome {
             Outcome::Stopped => None,
-            Outcome::Failed { reason, http_status, content_type, sent } => {
-                let failed =
-                    Asset { error: Some(reason), http_status, content_type, ..wanted.asset(AssetStatus::Failed) };
-                Some(with_sent(failed, sent))
+            Outcome::HostDown if job.chances == Chances::Another => None,
+            Outcome::HostDown => {
+                Some(Asset { error: Some("its host is down".into()), ..wanted.asset(AssetStatus::Failed) })
+            }
+            Outcome::Failed { failure, .. } if !failure.connected && self.offline.load(Ordering::Relaxed) => None,
+            Outcome::Failed { failure, sent } => {
+                let Failure { reason, http_status, content_type, .. } = failure;
+                let failed = wanted.asset(AssetStatus::Failed);
+                Some(with_sent(Asset { error: Some(reason), http_status, content_type, ..failed }, sent))
             }
             Outcome::Whole { file, content, http_status, sent } => {
-                let path = name.path(content.extension);
-                let (held, partial, place) = (self.held.clone(), download.partial, path.clone());
-                blocking(move || held.place_media(&partial, &place)).await?;
                 let asset = Asset {
                     content_type: Some(content.mime.into()),
                     http_status: Some(http_status),
                     downloaded_at: Some(moment::now()),
                     ..wanted.asset(AssetStatus::Ok)
                 };
-                Some(with_file(with_sent(asset, sent), path, file))
+                Some(with_file(with_sent(asset, sent), name.path(content.extension), file))
             }
         })
+    }
+
+    /// Puts the file of an asset that was downloaded into its place.
+    async fn place(&self, asset: Asset, name: &MediaName) -> Result<Asset> {
+        if let Some(path) = asset.path.clone() {
+            let (held, partial) = (self.held.clone(), self.held.partial(name));
+            blocking(move || held.place_media(&partial, &path)).await?;
+        }
+        Ok(asset)
     }
 
     /// Removes the file that another, of another ending, has taken the place of.
@@ -278,38 +328,35 @@ impl Worker {
         }
     }
 
-    fn say_retry(&self, job: &Job, wanted: &Wanted, retry: Retry) {
-        self.say(News::Happened(Event::AssetRetrying {
-            task_id: job.task_id.clone(),
-            clip_id: wanted.clip_id.clone(),
-            kind: wanted.kind,
-            reason: retry.reason,
-            wait_seconds: retry.wait.as_secs_f64(),
+    fn pass_on(&self, job: &Job, wanted: &Wanted, told: Told) {
+        self.say(News::Happened(match told {
+            Told::Retry { reason, wait } => Event::AssetRetrying {
+                task_id: job.task_id.clone(),
+                clip_id: wanted.clip_id.clone(),
+                kind: wanted.kind,
+                reason,
+                wait_seconds: wait.as_secs_f64(),
+            },
+            Told::HostDown { host, reason } => Event::HostDown { host, reason },
         }));
     }
 
-    /// The takes of a task sometimes come with the same bytes from a CDN for a while. They are fetched
-    /// again once, a little later; if it stays so, it is said.
+    /// The takes of a task sometimes come with the same bytes from a CDN for a while. Those that this run
+    /// downloaded are fetched again once, a little later; if it stays so, it is said.
     async fn told_apart(&self, job: &Job, mut assets: Vec<Asset>) -> Result<Option<Vec<Asset>>> {
         let suspects = twins(&assets);
-        if suspects.is_empty() {
-            return Ok(Some(assets));
-        }
-        tokio::select! {
-            () = self.stop.cancelled() => return Ok(None),
-            () = time::sleep(TWINS_WAIT) => {}
+        let fresh = |asset: &Asset| asset.attempts > 0;
+        if suspects.keys().any(|place| assets.get(*place).is_some_and(fresh)) {
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(None),
+                () = time::sleep(TWINS_WAIT) => {}
+            }
         }
         for place in suspects.keys() {
             let (Some(wanted), Some(asset)) = (job.wanted.get(*place), assets.get_mut(*place)) else { continue };
-            let name = wanted.name(&job.task_id);
-            let _turn = self.in_flight.turn(&name).await;
-            let Some(again) = self.fetch(job, wanted, &name).await? else { return Ok(None) };
-            let (attempts, received) = (asset.attempts + again.attempts, asset.received + again.received);
-            if again.status == AssetStatus::Ok {
-                self.remove_other(asset.path.take(), again.path.as_deref()).await?;
-                *asset = again;
+            if fresh(asset) && !self.fetch_again(job, wanted, asset).await? {
+                return Ok(None);
             }
-            (asset.attempts, asset.received) = (attempts, received);
         }
         let twins = twins(&assets);
         if !twins.is_empty() {
@@ -323,17 +370,57 @@ impl Worker {
         }
         Ok(Some(assets))
     }
+
+    /// Fetches an asset again that is there, and takes what comes if it is another file. Tells whether it
+    /// came to that before the run's end.
+    async fn fetch_again(&self, job: &Job, wanted: &Wanted, asset: &mut Asset) -> Result<bool> {
+        let name = wanted.name(&job.task_id);
+        let _turn = self.in_flight.turn(&name).await;
+        let Some(again) = self.download(job, wanted, &name).await? else { return Ok(false) };
+        asset.attempts += again.attempts;
+        asset.received += again.received;
+        if again.status == AssetStatus::Ok && again.sha256 != asset.sha256 {
+            let again = self.place(again, &name).await?;
+            self.remove_other(asset.path.take(), again.path.as_deref()).await?;
+            let (attempts, received) = (asset.attempts, asset.received);
+            *asset = Asset { attempts, received, ..again };
+        }
+        Ok(true)
+    }
 }
 
 /// The places of those audio files of a task that have the same bytes as another, with the other's clip.
-fn twins(assets: &[Asset]) -> HashMap<usize, String> {
-    let audio = |asset: &&Asset| asset.kind == AssetKind::Audio && asset.status == AssetStatus::Ok;
-    let twin_of = |asset: &Asset| {
-        let same = |other: &&Asset| other.sha256 == asset.sha256 && other.path != asset.path;
-        assets.iter().filter(audio).find(same).map(|twin| twin.clip_id.clone().unwrap_or_default())
-    };
-    let places = assets.iter().enumerate().filter(|(_, asset)| audio(asset));
-    places.filter_map(|(place, asset)| Some((place, twin_of(asset)?))).collect()
+fn twins(assets: &[Asset]) -> BTreeMap<usize, String> {
+    let audio = |asset: &Asset| asset.kind == AssetKind::Audio && asset.status == AssetStatus::Ok;
+    let mut by_bytes: HashMap<&str, BTreeMap<&str, usize>> = HashMap::new();
+    for (place, asset) in assets.iter().enumerate().filter(|(_, asset)| audio(asset)) {
+        if let (Some(sha256), Some(path)) = (&asset.sha256, &asset.path) {
+            by_bytes.entry(sha256).or_default().entry(path).or_insert(place);
+        }
+    }
+    let clip = |place: usize| assets.get(place).and_then(|asset| asset.clip_id.clone()).unwrap_or_default();
+    let mut twins = BTreeMap::new();
+    for same in by_bytes.into_values().filter(|files| files.len() > 1) {
+        let places: Vec<usize> = same.into_values().collect();
+        for (place, twin) in places.iter().zip(places.iter().cycle().skip(1)) {
+            twins.insert(*place, clip(*twin));
+        }
+    }
+    twins
+}
+
+/// What a media file is, when it came, and its digest; `None` if it is no media of that kind. Blocks.
+fn read_media(kind: AssetKind, mut file: File) -> io::Result<Option<(Content, Option<Timestamp>, Digested)>> {
+    let mut head = Vec::new();
+    Read::by_ref(&mut file).take(media::HEAD).read_to_end(&mut head)?;
+    let Ok(content) = media::recognise(kind, &head) else { return Ok(None) };
+    file.rewind()?;
+    let modified = file.metadata()?.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+    Ok(Some((content, modified, media::digest(&mut file)?)))
+}
+
+fn with_sent(asset: Asset, sent: Sent) -> Asset {
+    Asset { attempts: sent.attempts, received: sent.received, ..asset }
 }
 
 fn with_file(asset: Asset, path: String, file: Digested) -> Asset {

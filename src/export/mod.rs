@@ -8,9 +8,9 @@
 //!                   └──────────┘ what became of them, on to the journal
 //! ```
 //!
-//! The coordinator owns the run's state and is the only one that says what happened. The stages
-//! behind it run side by side with it, joined by bounded channels. No stage knows another; only this
-//! module knows their order.
+//! The coordinator owns the run's state and is the only one that says what happened. The stages behind it
+//! run side by side with it, joined by channels; what may be in them is bounded by what the coordinator
+//! lets be under way. No stage knows another; only this module knows their order.
 
 mod coordinator;
 mod forecast;

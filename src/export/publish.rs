@@ -94,7 +94,7 @@ pub(super) async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> R
         files.push(part.publish().await?);
     }
     if !files.is_empty() {
-        held.add_to_manifest(&RunFile::Manifest.path(&run_id), &files).await?;
+        held.add_to_manifest(&RunFile::Manifest.path(&run_id), files).await?;
         write_views(held).await?;
     }
     if encoded.damaged > 0 {

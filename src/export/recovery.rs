@@ -1,91 +1,101 @@
 //! What earlier runs left in the journal: the files that are still missing are downloaded, and every
 //! segment is published. There is no other way of recovery than the way that everything goes.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{self, Instant};
 
 use super::{
     Tell,
-    media_stage::{Job, MediaStage, News, Wanted},
+    media_stage::{Chances, Job, MediaStage, News, Wanted},
     publish::{Publication, publish},
 };
 use crate::{
     archive::HeldArchive,
     blocking::blocking,
-    error::Result,
-    event::Event,
+    error::{Error, Result},
+    event::{Downloads, Event, Progress},
     journal::{self, Leftover, Record, Segment},
 };
 
 /// Tasks whose files are asked for at once.
 const MOST_AT_ONCE: usize = 256;
 
+/// How often it says how it stands.
+const TICK: Duration = Duration::from_secs(1);
+
 /// Brings everything that earlier runs left into the archive, as far as there is time; the journal keeps
-/// the rest.
+/// the rest. Tells of how many tasks that is.
 pub(crate) async fn recover(
     held: &Arc<HeldArchive>,
     media: &mut MediaStage,
     stop_at: Option<Instant>,
     tell: Tell<'_>,
-) -> Result<()> {
+) -> Result<u64> {
     let folder = held.archive.journal_folder();
+    let (mut left, mut time_is_up) = (0, false);
     for leftover in blocking(move || journal::leftovers(&folder)).await? {
-        if !leftover.unsettled.is_empty() {
+        let unsettled = leftover.unsettled.len() as u64;
+        if unsettled > 0 && !time_is_up {
             let run_id = Segment::open(&leftover.segment.path)?.run_id;
-            tell(Event::Resuming { run_id, tasks: leftover.unsettled.len() as u64 });
+            tell(Event::Resuming { run_id, tasks: unsettled });
             let settling = settle(&leftover, media, tell);
-            let settled = match stop_at {
-                Some(stop_at) => time::timeout_at(stop_at, settling).await,
-                None => Ok(settling.await),
-            };
-            match settled {
-                Ok(settled) => settled?,
-                Err(_time_is_up) => {
-                    media.abort();
-                    continue;
+            time_is_up = match stop_at {
+                Some(stop_at) => {
+                    time::timeout_at(stop_at, settling).await.map_or(Ok(true), |settled| settled.map(|()| false))?
                 }
-            }
+                None => settling.await.map(|()| false)?,
+            };
+        }
+        if unsettled > 0 && time_is_up {
+            left += unsettled;
+            continue;
         }
         let Publication { run_id, published, damaged } = publish(held, leftover.segment).await?;
         let (tasks, assets_failed) = (published.rows.tasks, published.assets.failed);
         tell(Event::Recovered { run_id, tasks, damaged, assets_failed });
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Downloads what the tasks of a segment miss, and adds what became of it to the segment.
 async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: Tell<'_>) -> Result<()> {
     let mut segment = leftover.reopen()?;
-    let mut waiting: VecDeque<_> = leftover.unsettled.iter().collect();
+    let mut waiting = leftover.unsettled.iter();
     let mut under_way = 0;
-    while !waiting.is_empty() || under_way > 0 {
-        while under_way < MOST_AT_ONCE
-            && let Some(task) = waiting.pop_front()
-        {
+    let mut downloads = Downloads::default();
+    let mut tick = time::interval(TICK);
+    loop {
+        for task in waiting.by_ref().take(MOST_AT_ONCE - under_way) {
             let wanted = Wanted::of(&task.data, &task.assets);
-            media.settle(Job { task_id: task.task_id.clone(), part: 0, wanted });
+            downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+            media.settle(Job { task_id: task.task_id.clone(), part: 0, wanted, chances: Chances::Last });
             under_way += 1;
         }
-        let mut records = Vec::new();
-        while let Some(news) = next(media, records.is_empty()).await {
-            match news {
-                News::Happened(event) => tell(event),
-                News::Unsettled => under_way -= 1,
-                News::Settled { task_id, assets, .. } => records.push(Record::Assets { task_id, assets }),
+        if under_way == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            news = media.news.recv() => match news {
+                Some(News::Happened(event)) => {
+                    downloads.note(&event);
+                    tell(event);
+                }
+                Some(News::Settled { task_id, assets, .. }) => {
+                    under_way -= 1;
+                    let record = Record::Assets { task_id, assets };
+                    segment = blocking(move || segment.append([&record]).map(|()| segment)).await?;
+                }
+                // Nobody has told the stage to stop, so it has ended by an error, which it says itself.
+                Some(News::Unsettled) | None => {
+                    media.ended().await?;
+                    return Err(Error::Internal("the downloads of an earlier run ended too soon".into()));
+                }
+            },
+            _ = tick.tick() => {
+                downloads.receive(media.received(), TICK);
+                tell(Event::Progress(Progress { downloads: downloads.clone(), ..Progress::default() }));
             }
         }
-        if records.is_empty() && under_way > 0 {
-            // Why the stage has ended, it says itself.
-            return media.ended().await;
-        }
-        under_way -= records.len();
-        segment = blocking(move || segment.append(&records).map(|()| segment)).await?;
     }
-    Ok(())
-}
-
-/// The next news; those after the first only if they are there already.
-async fn next(media: &mut MediaStage, wait: bool) -> Option<News> {
-    if wait { media.news.recv().await } else { media.news.try_recv().ok() }
 }

@@ -60,7 +60,17 @@ pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
             split::write_moved(&leftover.segment, &run_id, part)?;
         }
     }
-    segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover)).collect()
+    let read = segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover));
+    let mut leftovers = read.collect::<Result<Vec<_>>>()?;
+    // Should damage have taken the record of a split, its tasks are in two segments: the later one has them.
+    let mut later = HashSet::new();
+    for leftover in leftovers.iter_mut().rev() {
+        let (twice, once) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
+        leftover.unsettled = once;
+        leftover.segment.moved.extend(Vec::into_iter(twice).map(|task: Unsettled| task.task_id));
+        later.extend(leftover.unsettled.iter().map(|task| task.task_id.clone()));
+    }
+    Ok(leftovers)
 }
 
 impl Leftover {
@@ -73,9 +83,8 @@ impl Leftover {
                 Record::Task { task_id, data, assets, .. } if !assets.is_empty() => {
                     unsettled.push(Unsettled { task_id, data, assets });
                 }
-                // What is settled last was asked last, more or less: look from the end.
                 Record::Assets { task_id, .. } => {
-                    let place = unsettled.iter().rposition(|task| task.task_id == task_id);
+                    let place = unsettled.iter().position(|task| task.task_id == task_id);
                     place.map(|place| unsettled.remove(place));
                 }
                 Record::Moved { part, tasks } => {

@@ -28,6 +28,7 @@ pub(crate) enum Record {
         fetched_at: Timestamp,
         data: String,
         sent: Option<String>,
+        #[serde(default)]
         assets: Vec<AssetKind>,
     },
     /// What became of all assets of a task that stands before.

@@ -85,7 +85,8 @@ impl JournalWriter {
 
     /// Appends records to the segment of that part, as durably.
     pub(crate) fn append_to<'a>(&mut self, part: u32, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
-        self.open.get_mut(&part).map_or(Ok(()), |segment| segment.append(records))
+        let segment = self.open.get_mut(&part);
+        segment.ok_or_else(|| Error::Internal(format!("the journal has no segment {part}")))?.append(records)
     }
 
     /// Takes the segments that are full, and whose tasks are all settled.

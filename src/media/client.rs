@@ -10,7 +10,10 @@ use reqwest::{
 };
 use url::Url;
 
-use super::guard::{Guard, Reach, Refused};
+use super::{
+    guard::{Guard, Reach, Refused},
+    rest::Rest,
+};
 use crate::{
     error::{Error, Result},
     http,
@@ -25,21 +28,20 @@ const MAX_REDIRECTS: usize = 8;
 /// How long to leave a host alone that says 429 and not for how long.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// A host that wants to be left alone for longer has refused for this run.
-const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
-
 /// Why a try came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) reason: String,
-    pub(super) http_status: Option<u16>,
-    pub(super) content_type: Option<String>,
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    pub(crate) http_status: Option<u16>,
+    pub(crate) content_type: Option<String>,
+    /// Whether there was a connection at all.
+    pub(crate) connected: bool,
     pub(super) next: Next,
 }
 
 /// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Nothing: another try would end the same way.
     GiveUp,
     /// Try again after a while.
@@ -52,7 +54,7 @@ pub(super) enum Next {
 
 impl Failure {
     pub(super) fn new(next: Next, reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), http_status: None, content_type: None, next }
+        Self { reason: reason.into(), http_status: None, content_type: None, connected: true, next }
     }
 
     /// The same, of a response with that status and type.
@@ -108,7 +110,7 @@ impl Client {
 
     /// Asks for a file, or for the rest of one from a place on, if it is still the same. What comes back
     /// has a body that may be the file.
-    pub(super) async fn get(&self, url: &Url, rest: Option<&(u64, String)>) -> Result<(Head, Response), Failure> {
+    pub(super) async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<(Head, Response), Failure> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&url, rest).await?;
@@ -125,12 +127,12 @@ impl Client {
         Err(Failure::new(Next::GiveUp, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    async fn ask(&self, url: &Url, rest: Option<&(u64, String)>) -> Result<Response, Failure> {
+    async fn ask(&self, url: &Url, rest: Option<&Rest>) -> Result<Response, Failure> {
         let refused = |refused: &Refused| Failure::new(Next::GiveUp, refused.to_string());
         self.guard.judge(url).await.map_err(|error| refused(&error))?;
         let mut request = self.http.get(url.clone());
-        if let Some((from, validator)) = rest {
-            request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, validator);
+        if let Some(Rest { from, mark }) = rest {
+            request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, &mark.validator);
         }
         request.send().await.map_err(|error| {
             let by_guard = http::chain(&error).find_map(|cause| cause.downcast_ref::<Refused>());
@@ -169,14 +171,7 @@ fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
         status if status.is_server_error() || status.is_success() => Next::Again,
         _ => Next::GiveUp,
     };
-    let reason = format!("HTTP {}", status.as_u16());
-    Err(match next {
-        Next::After(silence) if silence > LONGEST_SILENCE => {
-            let silence = humantime::format_duration(Duration::from_secs(silence.as_secs()));
-            Failure::new(Next::GiveUp, format!("{reason}, and nothing more for {silence}"))
-        }
-        next => Failure::new(next, reason),
-    })
+    Err(Failure::new(next, format!("HTTP {}", status.as_u16())))
 }
 
 /// Why no response, or no whole body, came.
@@ -184,14 +179,13 @@ pub(super) fn broken(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
         return Failure::new(Next::GiveUp, format!("untrusted: {}", http::excerpt(&http::root_cause(error))));
     }
-    Failure::new(
-        Next::Again,
-        match () {
-            () if error.is_timeout() && error.is_connect() => "no connection in time".into(),
-            () if error.is_timeout() => "nothing came for too long".into(),
-            () if error.is_connect() => format!("no connection: {}", http::excerpt(&http::root_cause(error))),
-            () if error.is_body() || error.is_decode() => "cut short".into(),
-            () => http::excerpt(&http::root_cause(error)),
-        },
-    )
+    let cause = || http::excerpt(&http::root_cause(error));
+    let reason = match () {
+        () if error.is_timeout() && error.is_connect() => "no connection in time".into(),
+        () if error.is_timeout() => "nothing came for too long".into(),
+        () if error.is_connect() => format!("no connection: {}", cause()),
+        () if error.is_body() || error.is_decode() => "cut short".into(),
+        () => cause(),
+    };
+    Failure { connected: !error.is_connect(), ..Failure::new(Next::Again, reason) }
 }

@@ -1,14 +1,10 @@
 //! What bytes are. A server's word counts for nothing: an error page comes with status 200, and a file
 //! with any name. Pure.
 
-use std::io::{self, Read};
-
-use infer::MatcherType;
-
 use crate::asset::AssetKind;
 
 /// So many bytes from the start tell what a file is.
-pub(super) const HEAD: usize = 4096;
+pub(crate) const HEAD: u64 = 4096;
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,36 +15,31 @@ pub(crate) struct Content {
     pub(crate) mime: &'static str,
 }
 
-/// Tells what a file of that kind is by its first bytes, or what it is instead.
-pub(super) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
-    let found = infer::get(head).filter(|found| is(kind, found.matcher_type(), found.mime_type()));
-    match found {
-        Some(found) => Ok(Content { extension: extension(found.extension()), mime: found.mime_type() }),
-        None if kind == AssetKind::Audio && is_mpeg_audio(head) => Ok(Content { extension: "mp3", mime: "audio/mpeg" }),
-        None => Err(instead(kind, head)),
+/// What a file of that kind may be called, by what it is.
+pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
+    match kind {
+        // Music may come in a container that could hold a video too.
+        AssetKind::Audio => &["mp3", "wav", "m4a", "ogg", "flac", "aac", "aiff", "mp4", "webm"],
+        AssetKind::Image => &["jpeg", "png", "webp", "gif", "avif", "heif", "bmp", "tif", "jxl"],
+        AssetKind::Video => &["mp4", "webm", "m4v", "mov", "mkv", "avi"],
     }
 }
 
-/// The media type of a file of this program's, by its ending; `None` for one that it does not write.
-pub(crate) fn mime_of(file: &mut impl Read) -> io::Result<Option<&'static str>> {
-    let mut head = Vec::with_capacity(HEAD);
-    file.take(HEAD as u64).read_to_end(&mut head)?;
-    let kinds = AssetKind::ALL.into_iter();
-    Ok(kinds.filter_map(|kind| recognise(kind, &head).ok()).map(|content| content.mime).next())
-}
-
-/// Music may come in a container that could hold a video too.
-fn is(kind: AssetKind, found: MatcherType, mime: &str) -> bool {
-    match kind {
-        AssetKind::Audio => found == MatcherType::Audio || matches!(mime, "video/mp4" | "video/webm"),
-        AssetKind::Image => found == MatcherType::Image,
-        AssetKind::Video => found == MatcherType::Video,
+/// Tells what a file of that kind is by its first bytes, or what it is instead.
+pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
+    let found =
+        infer::get(head).map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() });
+    match found.filter(|found| endings(kind).contains(&found.extension)) {
+        Some(found) => Ok(found),
+        None if kind == AssetKind::Audio && is_mpeg_audio(head) => Ok(Content { extension: "mp3", mime: "audio/mpeg" }),
+        None => Err(instead(kind, head)),
     }
 }
 
 fn extension(short: &'static str) -> &'static str {
     match short {
         "jpg" => "jpeg",
+        "aif" => "aiff",
         other => other,
     }
 }

@@ -11,10 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use reqwest::{
-    Response,
-    header::{CONTENT_RANGE, ETAG, LAST_MODIFIED},
-};
+use reqwest::{Response, header::TRANSFER_ENCODING};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -23,12 +20,13 @@ use super::{
     client::{Client, Failure, Next, broken},
     content::{self, Content},
     guard::Reach,
-    hosts::Hosts,
+    hosts::{Host, Hosts, Verdict},
     partial::{Digested, Partial},
+    rest::{Brings, Mark},
+    tries::{Sent, Tries},
 };
 use crate::{
     asset::AssetKind,
-    backoff::Backoff,
     blocking::blocking,
     error::{Error, Result},
 };
@@ -42,16 +40,6 @@ const LULL: Duration = Duration::from_millis(200);
 
 /// A server that sends less than this, in bytes a second, is as good as silent.
 const SLOWEST: u64 = 1024;
-
-/// A try that brings a file this much further costs nothing: a line that breaks now and then must not
-/// make a long file impossible.
-const PROGRESS: u64 = 1 << 20;
-
-/// How often a file is refused at the first touch before that is an answer.
-const DENIALS: u32 = 2;
-
-/// How often a host may ask to be left alone before that is an answer.
-const SILENCES: u32 = 20;
 
 /// What downloads may take.
 #[derive(Clone, Copy, Debug)]
@@ -81,25 +69,20 @@ pub(crate) enum Outcome {
     /// The file is whole, and is what it should be.
     Whole { file: Digested, content: Content, http_status: u16, sent: Sent },
     /// It is not to be had.
-    Failed { reason: String, http_status: Option<u16>, content_type: Option<String>, sent: Sent },
+    Failed { failure: Failure, sent: Sent },
+    /// Its host is down, as other files have shown.
+    HostDown,
     /// The run is over; what came is kept for the next.
     Stopped,
 }
 
-/// What it took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sent {
-    /// Tries.
-    pub(crate) attempts: u32,
-    /// Bytes that came, those of no use included.
-    pub(crate) received: u64,
-}
-
-/// A try failed, and there will be another.
+/// What is worth telling on the way.
 #[derive(Clone, Debug)]
-pub(crate) struct Retry {
-    pub(crate) reason: String,
-    pub(crate) wait: Duration,
+pub(crate) enum Told {
+    /// A try failed, and there will be another.
+    Retry { reason: String, wait: Duration },
+    /// A host is down, and is not asked any more.
+    HostDown { host: String, reason: String },
 }
 
 /// Downloads files, as many at once as it may.
@@ -122,27 +105,39 @@ impl Downloader {
     ///
     /// # Errors
     /// Only those of the local disk: whatever the server does is an [`Outcome`].
-    pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(Retry) + Sync)) -> Result<Outcome> {
-        let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
+    pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(Told) + Sync)) -> Result<Outcome> {
         let mut tries = Tries::new(self.limits.retries);
-        let host = wanted.url.host_str().unwrap_or_default();
+        let mut before = None;
+        let name = wanted.url.host_str().unwrap_or_default();
+        let host = self.hosts.host(name);
         loop {
-            let Some(place) = self.unless_stopped(self.hosts.enter(host)).await else { return Ok(Outcome::Stopped) };
-            let tried = self.attempt(wanted, &partial, &mut tries.sent).await?;
-            drop(place);
+            let place = match self.unless_stopped(self.hosts.enter(&host)).await {
+                Some(Some(place)) => place,
+                Some(None) => return Ok(Outcome::HostDown),
+                None => return Ok(Outcome::Stopped),
+            };
+            // Opened only now: those that wait for a place are many, and open files are few.
+            let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
+            let tried = self.attempt(wanted, &partial, &mut before, &mut tries.sent).await?;
+            let length = partial.lock().len();
+            drop((partial, place));
             let failure = match tried {
-                Ok(whole) => return Ok(whole),
+                Ok(whole) => {
+                    host.answered();
+                    return Ok(whole);
+                }
                 Err(failure) => failure,
             };
-            let Some(wait) = tries.wait(&failure, partial.lock().len()) else {
-                partial.run(Partial::discard).await?;
-                let Failure { reason, http_status, content_type, .. } = failure;
-                return Ok(Outcome::Failed { reason, http_status, content_type, sent: tries.sent });
-            };
-            if let Next::After(silence) = failure.next {
-                self.hosts.silence(host, silence);
+            let wait = tries.wait(&failure, length);
+            if judge(&host, &failure, wait) == Verdict::NowDown {
+                tell(Told::HostDown { host: name.into(), reason: failure.reason.clone() });
             }
-            tell(Retry { reason: failure.reason, wait });
+            let Some(wait) = wait else {
+                let path = wanted.partial.clone();
+                blocking(move || Partial::discard(&path).map_err(|error| Error::io("remove", &path, &error))).await?;
+                return Ok(Outcome::Failed { failure, sent: tries.sent });
+            };
+            tell(Told::Retry { reason: failure.reason, wait });
             if self.unless_stopped(time::sleep(wait)).await.is_none() {
                 return Ok(Outcome::Stopped);
             }
@@ -157,64 +152,68 @@ impl Downloader {
         }
     }
 
-    /// One request, and what of its body there is.
+    /// One request, and what of its body there is. `before` is what the last try brought whose end nobody
+    /// could tell.
     async fn attempt(
         &self,
         wanted: &Download,
         partial: &SharedPartial,
+        before: &mut Option<Digested>,
         sent: &mut Sent,
     ) -> Result<Result<Outcome, Failure>> {
         sent.attempts += 1;
-        let rest = partial.lock().resumable();
+        let rest = partial.lock().rest();
         let (head, response) = match self.client.get(&wanted.url, rest.as_ref()).await {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
-        let part = rest.as_ref().map_or(Part::Other, |rest| Part::of(&response, rest));
-        let (came, continues) = match (head.status, part) {
-            (200, _) => (None, false),
-            (206, Part::Rest) => (None, true),
-            (416, Part::Nothing) => (Some(Ok(())), true),
-            _ => {
-                partial.run(|partial| partial.begin(None)).await?;
-                return Ok(Err(Failure::new(Next::Again, "another part of the file than was asked for").of(&head)));
+        let brings = Brings::of(&response, rest.as_ref());
+        let end = End::of(&response, brings);
+        if brings == Brings::All {
+            let mark = Mark::of(&response);
+            partial.run(|partial| partial.begin(mark)).await?;
+        }
+        let came = match brings {
+            Brings::All | Brings::Rest(_) => self.body(response, end, partial, sent).await?,
+            Brings::Nothing => Ok(()),
+            Brings::Other => {
+                Err(Rejected::Wrong(Failure::new(Next::Again, "not the part of the file that was asked for")))
             }
         };
-        if !continues {
-            let validator = validator(&response);
-            partial.run(|partial| partial.begin(validator)).await?;
-        }
-        let came = match came {
-            Some(already) => already,
-            None => self.body(response, partial, sent).await?,
-        };
-        Ok(match came.and_then(|()| recognise(wanted.kind, partial)) {
+        let rejected = match came.and_then(|()| recognise(wanted.kind, partial)) {
             Ok(content) => {
                 let file = partial.run(|partial| partial.finish()).await?;
-                Ok(Outcome::Whole { file, content, http_status: head.status, sent: *sent })
+                if end != End::Unknown || before.as_ref() == Some(&file) {
+                    return Ok(Ok(Outcome::Whole { file, content, http_status: head.status, sent: *sent }));
+                }
+                // The connection was closed: at the end of the file, or in its middle. Twice the same is an answer.
+                *before = Some(file);
+                Rejected::Wrong(Failure::new(Next::Again, "the server does not say where the file ends"))
             }
-            Err(Rejected::Incomplete(failure)) => Err(failure.of(&head)),
+            Err(rejected) => rejected,
+        };
+        Ok(Err(match rejected {
+            Rejected::Incomplete(failure) => failure.of(&head),
             // Those bytes are no beginning of anything.
-            Err(Rejected::Wrong(failure)) => {
+            Rejected::Wrong(failure) => {
                 partial.run(|partial| partial.begin(None)).await?;
-                Err(failure.of(&head))
+                failure.of(&head)
             }
-        })
+        }))
     }
 
     /// Takes the body to the file, as far as it comes.
     async fn body(
         &self,
         mut response: Response,
+        end: End,
         partial: &SharedPartial,
         sent: &mut Sent,
     ) -> Result<Result<(), Rejected>> {
-        let before = partial.lock().len();
-        let whole = response.content_length().map(|length| before + length);
-        if whole.is_some_and(|whole| whole > self.limits.max_bytes) {
+        if matches!(end, End::At(length) if length > self.limits.max_bytes) {
             return Ok(Err(Rejected::Wrong(self.too_large())));
         }
-        let (mut chunks, mut waiting, mut length) = (Vec::new(), 0, before);
+        let (mut chunks, mut waiting, mut length) = (Vec::new(), 0, partial.lock().len());
         let mut floor = Floor::new(self.limits.idle);
         let ended = loop {
             let chunk = match time::timeout(LULL, response.chunk()).await {
@@ -244,8 +243,8 @@ impl Downloader {
             }
         };
         partial.write(chunks).await?;
-        Ok(ended.and_then(|()| match whole {
-            Some(whole) if length != whole => Err(Rejected::Incomplete(Failure::new(Next::Again, "cut short"))),
+        Ok(ended.and_then(|()| match end {
+            End::At(whole) if length != whole => Err(Rejected::Incomplete(Failure::new(Next::Again, "cut short"))),
             _ => Ok(()),
         }))
     }
@@ -268,76 +267,38 @@ fn recognise(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Reject
     content::recognise(kind, partial.lock().head()).map_err(|reason| Rejected::Wrong(Failure::new(Next::Again, reason)))
 }
 
-/// What a response to a question for the rest of a file has.
+/// Where the file ends that a response brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// The rest of the file that was begun.
-    Rest,
-    /// Nothing, since the file was whole (RFC 9110, 15.5.17).
-    Nothing,
-    /// Something else.
-    Other,
+enum End {
+    /// After so many bytes of the whole file.
+    At(u64),
+    /// Where the encoding of the body says so.
+    Marked,
+    /// Where the connection is closed, for whatever reason.
+    Unknown,
 }
 
-impl Part {
-    fn of(response: &Response, (from, validator): &(u64, String)) -> Self {
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let changed = header(ETAG).is_some_and(|etag| validator.starts_with('"') && etag != validator);
-        let range = header(CONTENT_RANGE).and_then(|range| range.trim().strip_prefix("bytes "));
-        let (Some(range), false) = (range, changed) else { return Self::Other };
-        let begins = range.split('-').next().and_then(|begin| begin.trim().parse().ok());
-        let length = range.strip_prefix("*/").and_then(|length| length.trim().parse().ok());
-        match from {
-            from if begins == Some(*from) => Self::Rest,
-            from if length == Some(*from) => Self::Nothing,
-            _ => Self::Other,
+impl End {
+    fn of(response: &Response, brings: Brings) -> Self {
+        match (brings, response.content_length()) {
+            (Brings::Rest(Some(length)), _) | (Brings::All, Some(length)) => Self::At(length),
+            (Brings::Nothing, _) => Self::Marked,
+            _ if response.headers().contains_key(TRANSFER_ENCODING) => Self::Marked,
+            _ => Self::Unknown,
         }
     }
 }
 
-/// By what the server can tell later whether the file is the same: a strong `ETag`, else its date
-/// (RFC 9110, 13.1.5).
-fn validator(response: &Response) -> Option<String> {
-    let header = |name| response.headers().get(name).and_then(|value| Some(value.to_str().ok()?.to_owned()));
-    header(ETAG).filter(|etag| etag.starts_with('"')).or_else(|| header(LAST_MODIFIED))
-}
-
-/// Counts what went wrong with one file, and says what to do.
-struct Tries {
-    backoff: Backoff,
-    failures: u32,
-    denials: u32,
-    silences: u32,
-    /// The most of the file that was ever there.
-    reached: u64,
-    sent: Sent,
-}
-
-impl Tries {
-    fn new(retries: u32) -> Self {
-        let backoff = Backoff::new(retries, fastrand::Rng::new());
-        Self { backoff, failures: 0, denials: 0, silences: 0, reached: 0, sent: Sent::default() }
-    }
-
-    /// How long to wait before the next try; `None` if there is none. `length` of the file is there.
-    fn wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
-        if length >= self.reached + PROGRESS {
-            self.failures = 0;
+/// What a failure says of the file's host. `wait` is the time to the file's next try, if there is one.
+fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
+    match (failure.next, wait) {
+        (Next::After(silence), _) => host.silence(silence),
+        (Next::Again, None) => host.gave_up(),
+        (Next::GiveUp | Next::Twice, _) => {
+            host.answered();
+            Verdict::AsBefore
         }
-        self.reached = self.reached.max(length);
-        match failure.next {
-            Next::GiveUp => None,
-            Next::After(silence) => {
-                self.silences += 1;
-                (self.silences <= SILENCES).then_some(silence)
-            }
-            Next::Twice if self.denials == DENIALS => None,
-            next => {
-                self.denials += u32::from(next == Next::Twice);
-                self.failures += 1;
-                self.backoff.wait(self.failures)
-            }
-        }
+        (Next::Again, Some(_)) => Verdict::AsBefore,
     }
 }
 

@@ -37,11 +37,17 @@ enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     host: String,
+    /// Whether the user might allow it.
+    is_private: bool,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is a private address; --allow-private-hosts lets media come from there", self.host)
+        if self.is_private {
+            write!(f, "{} is a private address; --allow-private-hosts lets media come from there", self.host)
+        } else {
+            write!(f, "{} is no address that a server can have", self.host)
+        }
     }
 }
 
@@ -63,29 +69,31 @@ impl Guard {
     /// Judges a URL's host as far as it can be judged before it is asked. A name is judged when it is
     /// resolved, unless a proxy does that: then here, if it can be resolved here at all.
     pub(super) async fn judge(&self, url: &Url) -> Result<(), Refused> {
-        let refused = || Refused { host: url.host_str().unwrap_or_default().to_owned() };
+        let host = url.host_str().unwrap_or_default();
+        let address = |ip: IpAddr| std::iter::once(SocketAddr::new(ip, 0));
         match url.host() {
-            Some(Host::Ipv4(ip)) if self.allows(ip.into()) => Ok(()),
-            Some(Host::Ipv6(ip)) if self.allows(ip.into()) => Ok(()),
+            Some(Host::Ipv4(ip)) => self.usable(host, address(ip.into())).map(drop),
+            Some(Host::Ipv6(ip)) => self.usable(host, address(ip.into())).map(drop),
             Some(Host::Domain(name)) if !self.proxies.is_empty() => match net::lookup_host((name, 0)).await {
-                Ok(found) => self.allowed(found).first().map(drop).ok_or_else(refused),
+                Ok(found) => self.usable(host, found).map(drop),
                 Err(_) => Ok(()),
             },
             Some(Host::Domain(_)) => Ok(()),
-            _ => Err(refused()),
+            None => Err(Refused { host: "nothing".into(), is_private: false }),
         }
     }
 
-    fn allowed(&self, addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-        addresses.filter(|address| self.allows(address.ip())).collect()
-    }
-
-    fn allows(&self, ip: IpAddr) -> bool {
-        match scope(ip) {
-            Scope::Public => true,
-            Scope::Private => self.reach == Reach::Private,
-            Scope::Unusable => false,
+    /// Those of a host's addresses that may be asked.
+    fn usable(&self, host: &str, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
+        let (mut usable, mut is_private) = (Vec::new(), false);
+        for address in addresses {
+            match scope(address.ip()) {
+                Scope::Private if self.reach == Reach::Public => is_private = true,
+                Scope::Public | Scope::Private => usable.push(address),
+                Scope::Unusable => {}
+            }
         }
+        if usable.is_empty() { Err(Refused { host: host.to_owned(), is_private }) } else { Ok(usable) }
     }
 }
 
@@ -96,13 +104,8 @@ impl Resolve for Guard {
         Box::pin(async move {
             let name = name.as_str();
             let found = net::lookup_host((name, 0)).await?;
-            if guard.proxies.contains(name) {
-                return Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs);
-            }
-            match guard.allowed(found) {
-                none if none.is_empty() => Err(Refused { host: name.to_owned() }.into()),
-                allowed => Ok(Box::new(allowed.into_iter()) as Addrs),
-            }
+            let usable = if guard.proxies.contains(name) { found.collect() } else { guard.usable(name, found)? };
+            Ok(Box::new(usable.into_iter()) as Addrs)
         })
     }
 }
@@ -141,14 +144,17 @@ fn scope(ip: IpAddr) -> Scope {
 fn scope_v4(ip: Ipv4Addr) -> Scope {
     match ip.octets() {
         // This host, private use, shared (RFC 6598), loopback, link-local.
-        [10 | 127, ..] | [100, 64..=127, ..] | [169, 254, ..] | [172, 16..=31, ..] | [192, 168, ..] => Scope::Private,
-        // Protocol assignments, documentation, 6to4 relays, benchmarking, multicast, reserved and broadcast.
-        [0 | 224.., ..]
-        | [192, 0, 0 | 2, _]
-        | [192, 88, 99, _]
-        | [198, 18 | 19, ..]
-        | [198, 51, 100, _]
-        | [203, 0, 113, _] => Scope::Unusable,
+        // And benchmarking (RFC 2544): networks whose names are resolved by a local proxy stand in with it.
+        [10 | 127, ..]
+        | [100, 64..=127, ..]
+        | [169, 254, ..]
+        | [172, 16..=31, ..]
+        | [192, 168, ..]
+        | [198, 18 | 19, ..] => Scope::Private,
+        // Protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast.
+        [0 | 224.., ..] | [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
+            Scope::Unusable
+        }
         _ => Scope::Public,
     }
 }
@@ -197,6 +203,7 @@ mod tests {
             "192.168.1.1",
             "169.254.169.254",
             "100.64.0.1",
+            "198.18.0.1",
             "::1",
             "fd00::1",
             "fe80::1",
@@ -216,7 +223,6 @@ mod tests {
             "255.255.255.255",
             "240.0.0.1",
             "192.0.2.1",
-            "198.18.0.1",
             "::",
             "ff02::1",
             "2001:db8::1",

@@ -1,9 +1,9 @@
-//! Places at each host, and its silence: no host is stormed, one that is slow leaves room for the
-//! others, and one that asks to be left alone is.
+//! Places at each host, its silence, and its end: no host is stormed, one that is slow leaves room for
+//! the others, one that asks to be left alone is, and one that is down is not tried for every file.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,6 +11,19 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{self, Instant},
 };
+
+/// A silence is at least this long: "0 seconds" must not become a storm.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
+/// A host that wants to be left alone for longer is down as far as this run is concerned.
+const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
+
+/// A host that asked for so many silences, and gave no file in between, is down.
+const SILENCES: u32 = 20;
+
+/// So many files in a row were given up, each after all its tries, and none came: the host is down. At
+/// the default retries and places that is some five minutes of nothing but failures.
+const FILES: u32 = 100;
 
 /// All hosts that were met.
 #[derive(Debug)]
@@ -20,10 +33,21 @@ pub(super) struct Hosts {
     met: Mutex<HashMap<String, Arc<Host>>>,
 }
 
+/// One of them.
 #[derive(Debug)]
-struct Host {
+pub(super) struct Host {
     places: Arc<Semaphore>,
-    silent_until: Mutex<Instant>,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    silent_until: Instant,
+    /// In a row.
+    silences: u32,
+    /// In a row.
+    given_up: u32,
+    is_down: bool,
 }
 
 /// A place: one request may be under way as long as it is held.
@@ -31,6 +55,13 @@ struct Host {
 pub(super) struct Place {
     _here: OwnedSemaphorePermit,
     _everywhere: OwnedSemaphorePermit,
+}
+
+/// Whether a host has just been found to be down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    AsBefore,
+    NowDown,
 }
 
 impl Hosts {
@@ -43,42 +74,75 @@ impl Hosts {
         }
     }
 
-    /// Waits until the host may be asked, and for a place.
-    pub(super) async fn enter(&self, host: &str) -> Place {
-        let host = self.host(host);
+    /// The host of that name.
+    pub(super) fn host(&self, name: &str) -> Arc<Host> {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.places_each))).clone()
+    }
+
+    /// Waits until the host may be asked, and for a place; `None` if it is down.
+    pub(super) async fn enter(&self, host: &Host) -> Option<Place> {
         loop {
             let here = acquire(&host.places).await;
-            let until = host.silent_until();
+            let until = {
+                let standing = host.standing();
+                if standing.is_down {
+                    return None;
+                }
+                standing.silent_until
+            };
             if until <= Instant::now() {
-                return Place { _here: here, _everywhere: acquire(&self.everywhere).await };
+                return Some(Place { _here: here, _everywhere: acquire(&self.everywhere).await });
             }
             drop(here);
             time::sleep_until(until).await;
         }
     }
-
-    /// Leaves the host alone for a while.
-    pub(super) fn silence(&self, host: &str, silence: Duration) {
-        let host = self.host(host);
-        let mut until = host.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = (*until).max(Instant::now() + silence);
-    }
-
-    fn host(&self, name: &str) -> Arc<Host> {
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            Arc::new(Host {
-                places: Arc::new(Semaphore::new(self.places_each)),
-                silent_until: Mutex::new(Instant::now()),
-            })
-        };
-        met.entry(name.to_owned()).or_insert_with(new).clone()
-    }
 }
 
 impl Host {
-    fn silent_until(&self) -> Instant {
-        *self.silent_until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(places: usize) -> Self {
+        let standing = Standing { silent_until: Instant::now(), silences: 0, given_up: 0, is_down: false };
+        Self { places: Arc::new(Semaphore::new(places)), standing: Mutex::new(standing) }
+    }
+
+    /// It asks to be left alone for a while.
+    pub(super) fn silence(&self, silence: Duration) -> Verdict {
+        let mut standing = self.standing();
+        // Those who were under way when it began are told the same; that is one silence.
+        standing.silences += u32::from(standing.silent_until <= Instant::now());
+        let silence = silence.max(SHORTEST_SILENCE);
+        standing.silent_until = standing.silent_until.max(Instant::now() + silence.min(LONGEST_SILENCE));
+        let is_too_much = silence > LONGEST_SILENCE || standing.silences > SILENCES;
+        standing.take_down_if(is_too_much)
+    }
+
+    /// A file was given up after all its tries.
+    pub(super) fn gave_up(&self) -> Verdict {
+        let mut standing = self.standing();
+        standing.given_up += 1;
+        let is_too_much = standing.given_up >= FILES;
+        standing.take_down_if(is_too_much)
+    }
+
+    /// It gave a file, or said for good that there is none.
+    pub(super) fn answered(&self) {
+        let mut standing = self.standing();
+        (standing.silences, standing.given_up) = (0, 0);
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Standing {
+    fn take_down_if(&mut self, is_too_much: bool) -> Verdict {
+        if is_too_much && !self.is_down {
+            self.is_down = true;
+            return Verdict::NowDown;
+        }
+        Verdict::AsBefore
     }
 }
 
@@ -95,24 +159,48 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_host_leaves_places_to_others() {
         let hosts = Hosts::new(8);
+        let [a, b, c] = ["a", "b", "c"].map(|name| hosts.host(name));
         let mut held = Vec::new();
-        while let Some(place) = hosts.enter("a").now_or_never() {
+        while let Some(place) = hosts.enter(&a).now_or_never() {
             held.push(place);
         }
         assert_eq!(held.len(), 6);
-        held.extend([hosts.enter("b").await, hosts.enter("b").await]);
-        assert!(hosts.enter("c").now_or_never().is_none());
+        held.extend([hosts.enter(&b).await, hosts.enter(&b).await]);
+        assert!(hosts.enter(&c).now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_host_is_left_alone_and_no_other() {
         let hosts = Hosts::new(2);
-        hosts.silence("a", Duration::from_secs(30));
-        hosts.silence("a", Duration::from_secs(3));
+        let [a, b] = ["a", "b"].map(|name| hosts.host(name));
+        a.silence(Duration::from_secs(30));
+        a.silence(Duration::from_secs(3));
         let start = Instant::now();
-        drop(hosts.enter("b").await);
+        drop(hosts.enter(&b).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
-        drop(hosts.enter("a").await);
+        drop(hosts.enter(&a).await);
         assert!(start.elapsed() >= Duration::from_secs(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_only_fails_or_only_asks_for_silence_is_down_in_the_end() {
+        let hosts = Hosts::new(2);
+        let [failing, asking, proud] = ["a", "b", "c"].map(|name| hosts.host(name));
+        for _ in 1..FILES {
+            assert_eq!(failing.gave_up(), Verdict::AsBefore);
+        }
+        failing.answered();
+        let verdicts = (0..FILES + 5).map(|_| failing.gave_up());
+        assert_eq!(verdicts.filter(|verdict| *verdict == Verdict::NowDown).count(), 1);
+        assert!(hosts.enter(&failing).await.is_none());
+
+        let mut silences = 0;
+        while asking.silence(Duration::ZERO) == Verdict::AsBefore {
+            silences += 1;
+            assert_eq!(asking.silence(Duration::ZERO), Verdict::AsBefore, "told twice in one silence");
+            time::sleep(SHORTEST_SILENCE).await;
+        }
+        assert_eq!(silences, SILENCES);
+        assert_eq!(proud.silence(Duration::from_secs(3600)), Verdict::NowDown);
     }
 }

@@ -8,10 +8,14 @@ mod download;
 mod guard;
 mod hosts;
 mod partial;
+mod rest;
 mod source;
+mod tries;
 
-pub(crate) use content::mime_of;
-pub(crate) use download::{Download, Downloader, Limits, Outcome, Retry, Sent};
+pub(crate) use client::Failure;
+pub(crate) use content::{Content, HEAD, endings, recognise};
+pub(crate) use download::{Download, Downloader, Limits, Outcome, Told};
 pub(crate) use guard::{Reach, is_private_host};
 pub(crate) use partial::{Digested, digest};
 pub(crate) use source::{ClipState, Source};
+pub(crate) use tries::Sent;

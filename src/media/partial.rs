@@ -2,8 +2,8 @@
 //! another run, goes on from there if the server can tell that it is still the same file.
 //!
 //! What a killed process wrote is all there; what a power loss left of it nobody knows. So the notes
-//! beside the file name the boot that it was written in, and after another one it is begun anew. (Where
-//! the system does not name its boots, only tries of the same run go on.)
+//! beside the file name the boot that it was written in, and after another one it is begun anew. Where
+//! the system does not name its boots, only tries of the same process go on.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,12 +17,18 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::content::HEAD;
+use super::{
+    content::HEAD,
+    rest::{Mark, Rest},
+};
 
 /// Files are read in pieces of this size.
 const PIECE: usize = 256 << 10;
 
-static BOOT: LazyLock<Option<String>> = LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
+static BOOT: LazyLock<String> = LazyLock::new(|| {
+    let named = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    named.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
+});
 
 /// What is known of a file by its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,14 +52,14 @@ pub(super) struct Partial {
     url: Url,
     file: File,
     hashed: Hashed,
-    validator: Option<String>,
+    mark: Option<Mark>,
 }
 
 /// What stands beside the file.
 #[derive(Serialize, Deserialize)]
 struct Notes {
     url: Url,
-    validator: String,
+    mark: Mark,
     boot: String,
 }
 
@@ -62,29 +68,26 @@ impl Partial {
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let notes = fs::read(notes_of(path)).ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
-        let notes = notes.filter(|notes| notes.url == *url && BOOT.as_ref() == Some(&notes.boot));
-        let validator = notes.map(|notes| notes.validator);
-        let mut partial = Self { path: path.to_owned(), url: url.clone(), file, hashed: Hashed::default(), validator };
-        match partial.validator {
+        let notes = notes.filter(|notes| notes.url == *url && notes.boot == *BOOT);
+        let mark = notes.map(|notes| notes.mark);
+        let mut partial = Self { path: path.to_owned(), url: url.clone(), file, hashed: Hashed::default(), mark };
+        match partial.mark {
             Some(_) => partial.hashed.read(&mut partial.file)?,
             None => partial.begin(None)?,
         }
         Ok(partial)
     }
 
-    /// Begins anew. With a validator, an `ETag` or a date, the file can be gone on with later.
-    pub(super) fn begin(&mut self, validator: Option<String>) -> io::Result<()> {
+    /// Begins anew. With a mark the file can be gone on with later.
+    pub(super) fn begin(&mut self, mark: Option<Mark>) -> io::Result<()> {
         // The notes go first and come last: they never speak of bytes that they do not belong to.
-        match fs::remove_file(notes_of(&self.path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&notes_of(&self.path))?;
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.hashed = Hashed::default();
-        self.validator = validator;
-        if let (Some(validator), Some(boot)) = (self.validator.clone(), BOOT.clone()) {
-            let notes = Notes { url: self.url.clone(), validator, boot };
+        self.mark = mark;
+        if let Some(mark) = self.mark.clone() {
+            let notes = Notes { url: self.url.clone(), mark, boot: BOOT.clone() };
             fs::write(notes_of(&self.path), serde_json::to_vec(&notes).expect("notes have string keys only"))?;
         }
         Ok(())
@@ -104,9 +107,9 @@ impl Partial {
         self.hashed.bytes
     }
 
-    /// From where to go on, and by what the server can tell that it is the same file.
-    pub(super) fn resumable(&self) -> Option<(u64, String)> {
-        self.validator.clone().filter(|_| self.len() > 0).map(|validator| (self.len(), validator))
+    /// From where to go on, and with which file.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        self.mark.clone().filter(|_| self.len() > 0).map(|mark| Rest { from: self.len(), mark })
     }
 
     /// Its first bytes.
@@ -116,16 +119,22 @@ impl Partial {
 
     /// What it is, when it is whole. The notes go.
     pub(super) fn finish(&self) -> io::Result<Digested> {
-        if self.validator.is_some() && BOOT.is_some() {
-            fs::remove_file(notes_of(&self.path))?;
-        }
+        remove(&notes_of(&self.path))?;
         Ok(self.hashed.digested())
     }
 
-    /// Removes it, when it will never be whole.
-    pub(super) fn discard(&mut self) -> io::Result<()> {
-        self.begin(None)?;
-        fs::remove_file(&self.path)
+    /// Removes it and its notes, when it will never be whole.
+    pub(super) fn discard(path: &Path) -> io::Result<()> {
+        remove(&notes_of(path))?;
+        remove(path)
+    }
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -145,7 +154,7 @@ impl Hashed {
     fn update(&mut self, bytes: &[u8]) {
         self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
-        let missing = HEAD.saturating_sub(self.head.len());
+        let missing = (HEAD as usize).saturating_sub(self.head.len());
         self.head.extend(bytes.iter().take(missing));
     }
 
@@ -169,30 +178,33 @@ impl Hashed {
 mod tests {
     use super::*;
 
+    fn mark() -> Mark {
+        Mark { validator: "\"v1\"".into(), length: Some(4) }
+    }
+
     fn url(text: &str) -> Url {
         Url::parse(text).unwrap()
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_there_is_gone_on_with_only_for_the_same_address_and_by_a_validator() {
+    fn what_is_there_is_gone_on_with_only_for_the_same_address_and_by_a_mark() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
-        partial.begin(Some("\"v1\"".into())).unwrap();
+        partial.begin(Some(mark())).unwrap();
         partial.write(&[Bytes::from_static(b"ab"), Bytes::from_static(b"c")]).unwrap();
         drop(partial);
 
         let mut again = Partial::open(&path, &url("http://h/x")).unwrap();
-        assert_eq!(again.resumable(), Some((3, "\"v1\"".into())));
+        assert_eq!(again.rest(), Some(Rest { from: 3, mark: mark() }));
         again.write(&[Bytes::from_static(b"d")]).unwrap();
         assert_eq!(again.finish().unwrap(), digest(&mut b"abcd".as_slice()).unwrap());
         assert_eq!((again.head(), fs::read(&path).unwrap().as_slice()), (b"abcd".as_slice(), b"abcd".as_slice()));
 
-        again.begin(Some("\"v1\"".into())).unwrap();
+        again.begin(Some(mark())).unwrap();
         again.write(&[Bytes::from_static(b"abc")]).unwrap();
         let other = Partial::open(&path, &url("http://h/y")).unwrap();
-        assert_eq!((other.resumable(), fs::read(&path).unwrap().len()), (None, 0));
+        assert_eq!((other.rest(), fs::read(&path).unwrap().len()), (None, 0));
 
         let mut without = Partial::open(&path, &url("http://h/x")).unwrap();
         without.begin(None).unwrap();
@@ -200,15 +212,14 @@ mod tests {
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn what_another_boot_left_is_begun_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
-        partial.begin(Some("\"v1\"".into())).unwrap();
+        partial.begin(Some(mark())).unwrap();
         partial.write(&[Bytes::from_static(b"abc")]).unwrap();
-        let notes = fs::read_to_string(notes_of(&path)).unwrap().replace(BOOT.as_ref().unwrap().trim(), "before");
+        let notes = fs::read_to_string(notes_of(&path)).unwrap().replace(BOOT.trim(), "before");
         fs::write(notes_of(&path), notes).unwrap();
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }

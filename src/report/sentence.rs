@@ -1,11 +1,10 @@
 //! Each event in a sentence, for whoever shows sentences.
 
-use std::fmt::Write;
-
 use super::words::{duration, plural, rest, transfer};
 use crate::{
     asset::{AssetKind, AssetStatus},
     event::Event,
+    http,
 };
 
 /// Who wants to read it.
@@ -63,9 +62,19 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
             Detail,
             format!("{}: {reason}; tried again in {wait_seconds:.1}s", asset(task_id, clip_id.as_deref(), *kind)),
         ),
-        Event::IdenticalTakes { task_id, clips } => {
-            (Warning, format!("{task_id}: the CDN gives the same bytes for different takes: {}", clips.join(", ")))
-        }
+        Event::HostDown { host, reason } => (
+            Warning,
+            format!(
+                "{host} is not asked for files any more, the last came to: {reason}; the next run goes on with them"
+            ),
+        ),
+        Event::IdenticalTakes { task_id, clips } => (
+            Warning,
+            format!(
+                "{task_id}: the CDN gives the same bytes for different takes: {}",
+                http::excerpt(&clips.join(", "))
+            ),
+        ),
         Event::Retrying { task_id, reason, wait_seconds } => {
             (Detail, format!("{task_id}: {reason}; asked again in {wait_seconds:.1}s"))
         }
@@ -80,18 +89,19 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
         Event::Progress(progress) => {
             let percent = 100 * progress.settled / progress.selected.max(1);
-            let mut line =
-                format!("{} of {} tasks ({percent} %){}", progress.settled, progress.selected, rest(progress));
+            let tasks = format!("{} of {} tasks ({percent} %){}", progress.settled, progress.selected, rest(progress));
             let downloads = &progress.downloads;
-            if downloads.wanted > 0 {
-                let transfer = transfer(downloads);
-                let _ = write!(line, "; {} of {} files{transfer}", downloads.settled, downloads.wanted);
-            }
+            let files = format!("{} of {} files{}", downloads.settled, downloads.wanted, transfer(downloads));
+            let line = match (progress.selected, downloads.wanted) {
+                (0, _) => files,
+                (_, 0) => tasks,
+                _ => format!("{tasks}; {files}"),
+            };
             (Milestone, line)
         }
     })
 }
 
 fn asset(task_id: &str, clip_id: Option<&str>, kind: AssetKind) -> String {
-    format!("{task_id}: {kind} of clip {}", clip_id.unwrap_or("without an ID"))
+    format!("{task_id}: {kind} of clip {}", http::excerpt(clip_id.unwrap_or("without an ID")))
 }

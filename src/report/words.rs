@@ -48,6 +48,8 @@ pub(crate) struct RunNotes<'a> {
     pub(crate) none_found: bool,
     /// Whether the list of what is missing could be written.
     pub(crate) missing_named: bool,
+    /// Tasks of earlier runs whose files there was no time for.
+    pub(crate) left: u64,
     /// Failed assets of earlier runs' tasks, which an export does not try again.
     pub(crate) failed_before: u64,
 }
@@ -147,6 +149,7 @@ fn headline(run: &RunSummary) -> String {
         130 | 143 => format!("Interrupted: archived {archived} of {selected} tasks"),
         1 => format!("Stopped by an error: archived {archived} of {selected} tasks"),
         4 => format!("The provider refused the key: archived {archived} of {selected} tasks"),
+        _ if selected == 0 && run.exit_code == 3 => "Nothing to ask: no request was sent".into(),
         _ if selected == 0 => "Nothing to ask: no request was sent; done".into(),
         _ => format!("Archived {archived} of {selected} tasks"),
     }
@@ -252,6 +255,13 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
             let _ = writeln!(text, "  {count} × {reason}");
         }
         text.push_str("Each has its row, with its address, in the assets table: status = 'failed'.\n");
+    }
+    if notes.left > 0 {
+        let _ = writeln!(
+            text,
+            "Kept in the journal for want of time: {} of earlier runs; the next run goes on with their files.",
+            plural(notes.left, "task")
+        );
     }
     if notes.failed_before > 0 {
         let _ = writeln!(

@@ -1,0 +1,138 @@
+//! The rest of a file that broke off: by what it is known to be the same file, and what a server gives
+//! that was asked for it. Two versions of a file must never become one.
+
+use reqwest::{
+    Response,
+    header::{CONTENT_RANGE, ETAG, HeaderName, LAST_MODIFIED},
+};
+use serde::{Deserialize, Serialize};
+
+/// By what a file is known again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// A strong `ETag`, else the date of its last change (RFC 9110, 13.1.5).
+    pub(super) validator: String,
+    /// How long it is, if the server said so.
+    pub(super) length: Option<u64>,
+}
+
+impl Mark {
+    /// The mark of the whole file that a response brings, if it has one.
+    pub(super) fn of(response: &Response) -> Option<Self> {
+        let strong = header(response, &ETAG).filter(|etag| etag.starts_with('"'));
+        let validator = strong.or_else(|| header(response, &LAST_MODIFIED))?.to_owned();
+        Some(Self { validator, length: response.content_length() })
+    }
+
+    /// Whether a response that brings a part says of no other file. With an `ETag` it must repeat it
+    /// (RFC 9110, 15.3.7).
+    fn is_of(&self, response: &Response) -> bool {
+        if self.validator.starts_with('"') {
+            header(response, &ETAG) == Some(&self.validator)
+        } else {
+            header(response, &LAST_MODIFIED).is_none_or(|date| date == self.validator)
+        }
+    }
+}
+
+/// What is still to come of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// So many bytes are there.
+    pub(super) from: u64,
+    pub(super) mark: Mark,
+}
+
+/// What a response has, beside what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Brings {
+    /// The file from its beginning.
+    All,
+    /// The file from where it broke off; its whole length, if that is known.
+    Rest(Option<u64>),
+    /// Nothing, since all of it is there (RFC 9110, 15.5.17).
+    Nothing,
+    /// Something that was not asked for.
+    Other,
+}
+
+impl Brings {
+    /// Reads a response to a question for a file, or for the rest of it.
+    pub(super) fn of(response: &Response, asked: Option<&Rest>) -> Self {
+        let range = header(response, &CONTENT_RANGE).and_then(Range::parse);
+        match (response.status().as_u16(), asked, range) {
+            (200, ..) => Self::All,
+            (206, Some(rest), Some(range)) if rest.is_gone_on_with(range) && rest.mark.is_of(response) => {
+                Self::Rest(range.length.or(rest.mark.length))
+            }
+            (416, Some(rest), Some(Range { first: None, length })) if length == Some(rest.from) => Self::Nothing,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Rest {
+    fn is_gone_on_with(&self, range: Range) -> bool {
+        let is_same_length = range.length.is_none_or(|length| self.mark.length.is_none_or(|known| known == length));
+        range.first == Some(self.from) && is_same_length
+    }
+}
+
+/// A `Content-Range`: `bytes 5-9/20`, `bytes 5-9/*` or `bytes */20`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    first: Option<u64>,
+    /// Of the whole file.
+    length: Option<u64>,
+}
+
+impl Range {
+    fn parse(text: &str) -> Option<Self> {
+        let (range, length) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+        let first = range.split_once('-').map(|(first, _)| first.trim().parse());
+        Some(Self { first: first.transpose().ok()?, length: length.trim().parse().ok() })
+    }
+}
+
+fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, headers: &[(&str, &str)]) -> Response {
+        let response = hyper::Response::builder().status(status);
+        let response = headers.iter().fold(response, |response, (name, value)| response.header(*name, *value));
+        response.body("").unwrap().into()
+    }
+
+    fn brings(validator: &str, status: u16, headers: &[(&str, &str)]) -> Brings {
+        let rest = Rest { from: 5, mark: Mark { validator: validator.into(), length: Some(20) } };
+        Brings::of(&response(status, headers), Some(&rest))
+    }
+
+    #[test]
+    fn the_rest_is_only_that_of_the_same_file() {
+        let (tag, date) = ("\"v1\"", "Wed, 01 Jan 2025 00:00:00 GMT");
+        for (validator, headers, expected) in [
+            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", tag)], Brings::Rest(Some(20))),
+            (tag, vec![("content-range", "bytes 5-9/20"), ("etag", tag)], Brings::Rest(Some(20))),
+            (tag, vec![("content-range", "bytes 5-19/*"), ("etag", tag)], Brings::Rest(Some(20))),
+            (date, vec![("content-range", "bytes 5-19/20")], Brings::Rest(Some(20))),
+            (tag, vec![("content-range", "bytes 5-19/20")], Brings::Other),
+            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", "\"v2\"")], Brings::Other),
+            (tag, vec![("content-range", "bytes 5-20/21"), ("etag", tag)], Brings::Other),
+            (tag, vec![("content-range", "bytes 4-19/20"), ("etag", tag)], Brings::Other),
+            (tag, vec![("etag", tag)], Brings::Other),
+            (date, vec![("content-range", "bytes 5-19/20"), ("last-modified", "another")], Brings::Other),
+        ] {
+            assert_eq!(brings(validator, 206, &headers), expected, "{validator} {headers:?}");
+        }
+        assert_eq!(brings(tag, 416, &[("content-range", "bytes */5")]), Brings::Nothing);
+        assert_eq!(brings(tag, 416, &[("content-range", "bytes */20")]), Brings::Other);
+        assert_eq!(brings(tag, 200, &[]), Brings::All);
+        assert_eq!(Brings::of(&response(206, &[("content-range", "bytes 0-19/20")]), None), Brings::Other);
+    }
+}
