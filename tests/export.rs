@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, process::Stdio};
 
-use common::{Finished, Scene, files, ids, wait_until};
+use common::{Finished, Scene, files, ids, wait_until, walk};
 use sunor_archive::simulator::{Fault, Trouble, Weather, When, Window, WindowKind, World};
 
 /// Weather: fair.
@@ -304,8 +304,4 @@ fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
         (line["task_id"].as_str(), line["body"].as_str()),
         (Some("doc-lone-surrogate"), Some(document.as_str()))
     );
-}
-
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }

@@ -18,12 +18,12 @@ pub async fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Resu
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
     let known = match Archive::open_if_present(&config.archive, config.format)? {
         Some(archive) => {
-            let mut known = Known::archived(&archive, &input.tasks).await?;
-            known.add_journalled(&archive, &input.tasks)?;
-            known
+            let journalled = Known::journalled(&archive, &input.tasks)?;
+            Known::archived(&archive, &input.tasks).await?.or(&journalled)
         }
         None => Known::nothing(&input.tasks),
     };
-    let plan = Plan::new(input, &known);
+    let nothing = Known::nothing(&input.tasks);
+    let plan = Plan::new(input, &known, &nothing);
     Ok(report::plan_table(&plan.counts, config, Pace::requests_per_second(config.rate, config.reserve)))
 }

@@ -70,7 +70,9 @@ pub async fn export(
     log.left = export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
     log.failed_before = export::failed_assets(&held.archive).await?;
     let known = Known::archived(&held.archive, &input.tasks).await?;
-    let plan = Plan::new(input, &known);
+    // What recovery could not bring to its end is answered all the same.
+    let kept = Known::journalled(&held.archive, &input.tasks)?;
+    let plan = Plan::new(input, &known, &kept);
     log.tell(&Event::Planned(plan.counts.clone()));
 
     let (client, simulator) = connect(config, &plan.tasks).await?;

@@ -174,14 +174,17 @@ impl<'a> Coordinator<'a> {
         tell: Tell<'a>,
     ) -> Self {
         let (segments, publish) = PublishStage::start(held);
+        let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
+        plan.kept.iter().for_each(|task| ledger.journalled(*task));
         Self {
             plan,
             client,
             pace: Pace::new(settings.rate, settings.reserve),
             backoff: Backoff::new(settings.retries, fastrand::Rng::new()),
             settings,
-            queue: Queue::new(plan.selected.clone()),
-            ledger: Ledger::new(plan.tasks.len()),
+            first_pass_left: to_ask.len(),
+            queue: Queue::new(to_ask),
+            ledger,
             asking: JoinSet::new(),
             journal: JournalStage::start(writer, segments),
             publish,
@@ -191,7 +194,6 @@ impl<'a> Coordinator<'a> {
             unacknowledged: 0,
             unsettled: 0,
             downloads: Downloads::default(),
-            first_pass_left: plan.selected.len(),
             polling_ends: None,
             started: Instant::now(),
             answers: 0,
@@ -615,7 +617,7 @@ fn note_acknowledged(
             if wanted.is_empty() {
                 ledger.complete(task, part);
             }
-            (!wanted.is_empty()).then_some(Job { task_id, part, wanted, chances: Chances::Another })
+            (!wanted.is_empty()).then_some(Job { task_id, part, wanted, chances: Chances::First })
         }
         Acknowledged::Assets { task, part } => {
             ledger.complete(task, part);

@@ -52,17 +52,24 @@ impl Known {
         Self(vec![false; tasks.len()])
     }
 
-    /// Adds those that an earlier run left in the journal: the next one archives them unasked.
-    pub(crate) fn add_journalled(&mut self, archive: &Archive, tasks: &TaskList) -> Result<()> {
+    /// Those that an earlier run left in the journal: they are archived without asking.
+    pub(crate) fn journalled(archive: &Archive, tasks: &TaskList) -> Result<Self> {
+        let mut known = Self::nothing(tasks);
         for closed in journal::segments(&archive.journal_folder())? {
             let mut segment = Segment::open(&closed)?;
             while let Some(record) = segment.next()? {
                 if let Record::Task { task_id, .. } | Record::NotFound { task_id, .. } = record {
-                    self.mark(tasks, &task_id);
+                    known.mark(tasks, &task_id);
                 }
             }
         }
-        Ok(())
+        Ok(known)
+    }
+
+    /// These, and those as well.
+    pub(crate) fn or(mut self, other: &Self) -> Self {
+        self.0.iter_mut().zip(&other.0).for_each(|(known, other)| *known |= other);
+        self
     }
 
     /// Whether the answer for that place is had.

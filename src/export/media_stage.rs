@@ -2,11 +2,11 @@
 //! slow host holds up nobody but those who wait for it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     io::{self, Read, Seek},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -91,12 +91,15 @@ pub(super) struct Job {
     pub(super) chances: Chances,
 }
 
-/// What to do about files whose host is down.
+/// Whether a later run may try files again that this one cannot: their host is down, or out of reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chances {
-    /// The task stays in the journal, and the next run tries them again.
+    /// It is the run that asked for the task: those out of reach have failed, and those whose host went down
+    /// before they were tried are left.
+    First,
+    /// An earlier run left them, and not long ago: they are left again.
     Another,
-    /// This is that run: they have failed.
+    /// They were left for long enough: they have failed.
     Last,
 }
 
@@ -135,6 +138,7 @@ impl MediaStage {
             downloader,
             in_flight: InFlight::default(),
             looking: Semaphore::new(LOOKING),
+            adopted: Mutex::default(),
             stop: stop.clone(),
             offline: offline.clone(),
             tell,
@@ -208,6 +212,8 @@ struct Worker {
     downloader: Downloader,
     in_flight: InFlight,
     looking: Semaphore,
+    /// Files of this run that were found there: a row tells of them, and they stay as they are.
+    adopted: Mutex<HashSet<MediaName>>,
     stop: CancellationToken,
     offline: Arc<AtomicBool>,
     tell: mpsc::UnboundedSender<News>,
@@ -261,7 +267,7 @@ impl Worker {
     /// The asset, if its file is there already: of another task with the same clip, or of a run that was
     /// cut short before it could say so.
     async fn found(&self, wanted: &Wanted, name: &MediaName) -> Result<Option<Asset>> {
-        let (held, name, kind) = (self.held.clone(), name.clone(), wanted.kind);
+        let (held, found_name, name, kind) = (self.held.clone(), name.clone(), name.clone(), wanted.kind);
         let _looking = self.looking.acquire().await;
         let found = blocking(move || {
             let Some((path, file)) = held.media(&name, media::endings(kind)) else { return Ok(None) };
@@ -269,6 +275,7 @@ impl Worker {
             Ok(read_media(kind, file).ok().flatten().map(|there| (path, there)))
         });
         let Some((path, (content, modified, file))) = found.await? else { return Ok(None) };
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).insert(found_name);
         let content_type = Some(content.mime.to_owned());
         let asset = Asset { content_type, downloaded_at: modified, ..wanted.asset(AssetStatus::Ok) };
         Ok(Some(with_file(asset, path, file)))
@@ -289,11 +296,11 @@ impl Worker {
         let outcome = self.downloader.download(&download, &|told| self.pass_on(job, wanted, told)).await?;
         Ok(match outcome {
             Outcome::Stopped => None,
-            Outcome::HostDown if job.chances == Chances::Another => None,
+            Outcome::HostDown if job.chances != Chances::Last => None,
             Outcome::HostDown => {
                 Some(Asset { error: Some("its host is down".into()), ..wanted.asset(AssetStatus::Failed) })
             }
-            Outcome::Failed { failure, .. } if !failure.connected && self.offline.load(Ordering::Relaxed) => None,
+            Outcome::Failed { failure, .. } if !failure.connected && self.may_be_left(job) => None,
             Outcome::Failed { failure, sent } => {
                 let Failure { reason, http_status, content_type, .. } = failure;
                 let failed = wanted.asset(AssetStatus::Failed);
@@ -309,6 +316,11 @@ impl Worker {
                 Some(with_file(with_sent(asset, sent), name.path(content.extension), file))
             }
         })
+    }
+
+    /// Whether a file for which there is no connection is left to the next run.
+    fn may_be_left(&self, job: &Job) -> bool {
+        job.chances == Chances::Another || self.offline.load(Ordering::Relaxed)
     }
 
     /// Puts the file of an asset that was downloaded into its place.
@@ -376,6 +388,9 @@ impl Worker {
     async fn fetch_again(&self, job: &Job, wanted: &Wanted, asset: &mut Asset) -> Result<bool> {
         let name = wanted.name(&job.task_id);
         let _turn = self.in_flight.turn(&name).await;
+        if self.adopted.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
+            return Ok(true);
+        }
         let Some(again) = self.download(job, wanted, &name).await? else { return Ok(false) };
         asset.attempts += again.attempts;
         asset.received += again.received;

@@ -1,6 +1,6 @@
 //! What a run has to ask for: the list, minus what is archived. Pure.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::Known;
 use crate::{
@@ -14,16 +14,19 @@ use crate::{
 pub(crate) struct Plan {
     /// Every ID of the input.
     pub(crate) tasks: Arc<TaskList>,
-    /// Those to ask for, in the input's order.
+    /// Those that are not archived, in the input's order.
     pub(crate) selected: Vec<TaskIndex>,
+    /// Those of them that the journal holds: they are answered, and wait for their files.
+    pub(crate) kept: Vec<TaskIndex>,
     /// What became of the input's rows.
     pub(crate) counts: InputCounts,
 }
 
 impl Plan {
-    /// Leaves out what is known already.
-    pub(crate) fn new(input: Input, known: &Known) -> Self {
-        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !known.has(index.get())).collect();
+    /// Leaves out what is archived already.
+    pub(crate) fn new(input: Input, archived: &Known, journalled: &Known) -> Self {
+        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.has(index.get())).collect();
+        let kept = selected.iter().copied().filter(|index| journalled.has(index.get())).collect();
         let counts = InputCounts {
             rows: input.rows,
             invalid: input.invalid,
@@ -32,7 +35,13 @@ impl Plan {
             already_archived: (input.tasks.len() - selected.len()) as u64,
             selected: selected.len() as u64,
         };
-        Self { tasks: Arc::new(input.tasks), selected, counts }
+        Self { tasks: Arc::new(input.tasks), selected, kept, counts }
+    }
+
+    /// Those to ask for.
+    pub(super) fn to_ask(&self) -> Vec<TaskIndex> {
+        let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
+        self.selected.iter().copied().filter(|task| !kept.contains(task)).collect()
     }
 }
 
@@ -47,11 +56,17 @@ mod tests {
         for id in ["a", "b", "c"] {
             tasks.insert(TaskId::parse(id).unwrap());
         }
-        let known = Known::nothing(&tasks).with(&tasks, "b");
-        let plan = Plan::new(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &known);
-        let ids: Vec<&str> = plan.selected.iter().map(|index| plan.tasks.id(*index).as_str()).collect();
-        assert_eq!(ids, ["a", "c"]);
-        let counts = plan.counts;
+        let [archived, journalled] = ["b", "c"].map(|id| Known::nothing(&tasks).with(&tasks, id));
+        let plan = Plan::new(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled);
+        let ids = |chosen: Vec<TaskIndex>| -> Vec<String> {
+            chosen.iter().map(|index| plan.tasks.id(*index).to_string()).collect()
+        };
+        assert_eq!(
+            (ids(plan.selected.clone()), ids(plan.kept.clone())),
+            (vec!["a".into(), "c".into()], vec!["c".into()])
+        );
+        assert_eq!(ids(plan.to_ask()), ["a"]);
+        let counts = &plan.counts;
         let sum = counts.invalid + counts.duplicates + counts.other_shards + counts.already_archived + counts.selected;
         assert_eq!((sum, counts.selected), (counts.rows, 2));
     }

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{self, Instant};
 
 use super::{
@@ -21,6 +22,10 @@ use crate::{
 /// Tasks whose files are asked for at once.
 const MOST_AT_ONCE: usize = 256;
 
+/// A file for which there is no connection is left to the next run again, as long as its task was answered
+/// no longer ago than this; then it has failed.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(72);
+
 /// How often it says how it stands.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -35,19 +40,20 @@ pub(crate) async fn recover(
     let folder = held.archive.journal_folder();
     let (mut left, mut time_is_up) = (0, false);
     for leftover in blocking(move || journal::leftovers(&folder)).await? {
-        let unsettled = leftover.unsettled.len() as u64;
+        let mut unsettled = leftover.unsettled.len() as u64;
         if unsettled > 0 && !time_is_up {
             let run_id = Segment::open(&leftover.segment.path)?.run_id;
             tell(Event::Resuming { run_id, tasks: unsettled });
             let settling = settle(&leftover, media, tell);
-            time_is_up = match stop_at {
-                Some(stop_at) => {
-                    time::timeout_at(stop_at, settling).await.map_or(Ok(true), |settled| settled.map(|()| false))?
-                }
-                None => settling.await.map(|()| false)?,
-            };
+            match stop_at {
+                None => unsettled = settling.await?,
+                Some(stop_at) => match time::timeout_at(stop_at, settling).await {
+                    Ok(left) => unsettled = left?,
+                    Err(_elapsed) => time_is_up = true,
+                },
+            }
         }
-        if unsettled > 0 && time_is_up {
+        if unsettled > 0 {
             left += unsettled;
             continue;
         }
@@ -58,22 +64,25 @@ pub(crate) async fn recover(
     Ok(left)
 }
 
-/// Downloads what the tasks of a segment miss, and adds what became of it to the segment.
-async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: Tell<'_>) -> Result<()> {
+/// Downloads what the tasks of a segment miss, and adds what became of it to the segment. Tells how many
+/// tasks are left all the same.
+async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: Tell<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
     let mut waiting = leftover.unsettled.iter();
-    let mut under_way = 0;
+    let (mut under_way, mut left) = (0, 0);
     let mut downloads = Downloads::default();
     let mut tick = time::interval(TICK);
     loop {
         for task in waiting.by_ref().take(MOST_AT_ONCE - under_way) {
             let wanted = Wanted::of(&task.data, &task.assets);
             downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
-            media.settle(Job { task_id: task.task_id.clone(), part: 0, wanted, chances: Chances::Last });
+            let is_young = Timestamp::now().duration_since(task.fetched_at) < PATIENCE;
+            let chances = if is_young { Chances::Another } else { Chances::Last };
+            media.settle(Job { task_id: task.task_id.clone(), part: 0, wanted, chances });
             under_way += 1;
         }
         if under_way == 0 {
-            return Ok(());
+            return Ok(left);
         }
         tokio::select! {
             news = media.news.recv() => match news {
@@ -86,8 +95,12 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: Tell<'_>) -> 
                     let record = Record::Assets { task_id, assets };
                     segment = blocking(move || segment.append([&record]).map(|()| segment)).await?;
                 }
+                Some(News::Unsettled) => {
+                    under_way -= 1;
+                    left += 1;
+                }
                 // Nobody has told the stage to stop, so it has ended by an error, which it says itself.
-                Some(News::Unsettled) | None => {
+                None => {
                     media.ended().await?;
                     return Err(Error::Internal("the downloads of an earlier run ended too soon".into()));
                 }

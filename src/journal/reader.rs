@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
+
 use super::{
     record::{Record, VERSION},
     split,
@@ -46,6 +48,8 @@ pub(crate) struct Leftover {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unsettled {
     pub(crate) task_id: String,
+    /// When it was answered.
+    pub(crate) fetched_at: Timestamp,
     pub(crate) data: String,
     /// The kinds that are wanted.
     pub(crate) assets: Vec<AssetKind>,
@@ -80,8 +84,8 @@ impl Leftover {
         let (mut unsettled, mut moved, mut into) = (Vec::new(), HashSet::new(), None);
         while let Some(record) = segment.next()? {
             match record {
-                Record::Task { task_id, data, assets, .. } if !assets.is_empty() => {
-                    unsettled.push(Unsettled { task_id, data, assets });
+                Record::Task { task_id, fetched_at, data, assets, .. } if !assets.is_empty() => {
+                    unsettled.push(Unsettled { task_id, fetched_at, data, assets });
                 }
                 Record::Assets { task_id, .. } => {
                     let place = unsettled.iter().position(|task| task.task_id == task_id);

@@ -51,11 +51,13 @@ impl Source {
             return Self::Nothing(format!("the clip is not finished: its status is {status}"));
         }
         match Url::parse(address) {
+            // Without a host before it, too.
+            Err(_) if names_nothing(address) => Self::Nothing("the address names no file: None".into()),
             Err(error) => Self::Unusable(format!("the address is no URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 Self::Unusable(format!("the address is not http or https but {}", url.scheme()))
             }
-            Ok(url) if names_nothing(&url) => Self::Nothing("the address names no file: None".into()),
+            Ok(url) if names_nothing(url.path()) => Self::Nothing("the address names no file: None".into()),
             Ok(url) if url.host_str() == Some(STREAMING_HOST) => {
                 Self::Nothing("the address is a stream, not the finished file".into())
             }
@@ -65,8 +67,8 @@ impl Source {
 }
 
 /// A failed generation has `None` where the file's name should be: `…/None.mp3`, `…/image_None.jpeg`.
-fn names_nothing(url: &Url) -> bool {
-    let file = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+fn names_nothing(path: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or_default();
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);
     stem == "None" || stem.ends_with("_None")
 }
@@ -87,6 +89,9 @@ mod tests {
             "https://cdn1.suno.ai/None.mp3",
             "https://cdn2.suno.ai/image_None.jpeg?x",
             "https://audiopipe.suno.ai/?item_id=1",
+            "None.mp3",
+            "/None.mp3",
+            "None",
         ] {
             assert!(matches!(of(nothing), Source::Nothing(_)), "{nothing}");
         }

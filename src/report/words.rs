@@ -259,7 +259,7 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     if notes.left > 0 {
         let _ = writeln!(
             text,
-            "Kept in the journal for want of time: {} of earlier runs; the next run goes on with their files.",
+            "Kept in the journal: {} of earlier runs, for whose files there was no time or no connection; the next run goes on.",
             plural(notes.left, "task")
         );
     }

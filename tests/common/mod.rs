@@ -102,6 +102,17 @@ impl Scene {
         &self.cdn_url
     }
 
+    /// A file as its CDN gives it to anybody.
+    pub fn file_of_cdn(&self, name: &str) -> Vec<u8> {
+        let host = self.cdn_url.trim_start_matches("http://");
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        write!(stream, "GET /{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        answer.split_off(head + 4)
+    }
+
     /// The provider is gone, and so is its address.
     pub fn end_simulator(&mut self) {
         self.simulator = None;
@@ -246,6 +257,11 @@ pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     paths.retain(|path| path.to_string_lossy().ends_with(ending));
     paths.sort();
     paths
+}
+
+/// All files below a folder, sorted.
+pub fn walk(folder: &Path) -> Vec<PathBuf> {
+    files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 /// `prefix1` to `prefix<count>`, in order.

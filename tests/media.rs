@@ -1,0 +1,1229 @@
+//! Songs, covers and videos, and what a CDN may do with them: the built program under weather.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use common::{Finished, Scene, files, ids, wait_until, walk};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sunor_archive::simulator::{Encoding, Fault, Known, MediaStats, Trouble, Weather, When, World};
+
+type Row = HashMap<String, String>;
+
+/// A clip with a song and a cover on the CDN.
+fn clip(id: &str) -> Value {
+    json!({ "id": id, "audio_url": format!("{{cdn}}/{id}.mp3"), "image_url": format!("{{cdn}}/{id}.jpeg") })
+}
+
+/// A clip with a song at that address.
+fn song(id: &str, url: impl Into<Value>) -> Value {
+    json!({ "id": id, "audio_url": url.into() })
+}
+
+/// A world of these tasks, each with its clips, all of them on the list.
+fn library<'a>(weather: Weather, tasks: impl IntoIterator<Item = (&'a str, Vec<Value>)>) -> Scene {
+    let document = |(id, clips): (&str, Vec<Value>)| {
+        let data = json!({ "task_id": id, "type": "music", "status": "success", "output": { "result": clips } });
+        (id.to_owned(), json!({ "code": 200, "data": data }).to_string())
+    };
+    let documents: BTreeMap<String, String> = tasks.into_iter().map(document).collect();
+    let list: Vec<String> = documents.keys().cloned().collect();
+    let documents = documents.into_iter().collect();
+    let scene = Scene::world(World { tasks: Known::Given, documents, weather, ..World::default() });
+    scene.list(list);
+    scene
+}
+
+/// A world of one task a clip; the clips' songs are on the CDN, with that weather.
+fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, weather: Weather) -> Scene {
+    let clips: Vec<S> = clips.into_iter().collect();
+    library(weather, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
+}
+
+/// Trouble with one song, whenever it is asked for.
+fn with(id: &str, trouble: Trouble) -> Fault {
+    Fault { trouble, when: When::task(&format!("{id}.mp3")) }
+}
+
+/// Trouble with one song, the first so many times.
+fn at_first(requests: u32, id: &str, trouble: Trouble) -> Fault {
+    Fault { trouble, when: When { task: Some(format!("{id}.mp3")), ..When::first(requests) } }
+}
+
+fn media(faults: impl IntoIterator<Item = Fault>) -> Weather {
+    Weather { media: faults.into_iter().collect(), ..Weather::default() }
+}
+
+/// The export into CSV tables, of the songs alone unless the arguments say otherwise.
+fn command(scene: &Scene, arguments: &[&str]) -> Command {
+    let mut all = vec!["--format", "csv"];
+    if !arguments.contains(&"--assets") {
+        all.extend(["--assets", "audio"]);
+    }
+    all.extend(arguments);
+    scene.export_command(&all)
+}
+
+fn begin(scene: &Scene, arguments: &[&str]) -> Child {
+    command(scene, arguments).spawn().unwrap()
+}
+
+fn export(scene: &Scene, arguments: &[&str]) -> Finished {
+    Finished::of(begin(scene, arguments))
+}
+
+/// The rows of the songs, by clip.
+fn by_clip(scene: &Scene) -> BTreeMap<String, Row> {
+    let rows = scene.rows("assets").into_iter().filter(|row| row["kind"] == "audio");
+    rows.map(|row| (row["clip_id"].clone(), row)).collect()
+}
+
+fn of_media(scene: &Scene) -> MediaStats {
+    scene.stats().media
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Bytes::copy_from_slice(&Sha256::digest(bytes)))
+}
+
+fn field(row: &Row, column: &str) -> u64 {
+    row[column].parse().unwrap()
+}
+
+/// What holds after every run, whatever the weather: each row tells of a whole file, each file under
+/// `media/` has its row unless the journal still waits, no task is there twice, and the manifests are right.
+#[track_caller]
+fn assert_sound(scene: &Scene) {
+    let archive = scene.archive();
+    let mut named = BTreeSet::new();
+    for row in scene.rows("assets") {
+        match row["status"].as_str() {
+            "ok" => {
+                let bytes = fs::read(archive.join(&row["path"])).unwrap();
+                assert_eq!((field(&row, "bytes"), &row["sha256"]), (bytes.len() as u64, &sha256(&bytes)), "{row:?}");
+                assert!(field(&row, "bytes") > 0 && !row["content_type"].is_empty(), "{row:?}");
+                named.insert(archive.join(&row["path"]));
+            }
+            _ => assert!(row["path"].is_empty() && row["sha256"].is_empty() && !row["error"].is_empty(), "{row:?}"),
+        }
+    }
+    let there: BTreeSet<_> = walk(&archive.join("media")).into_iter().collect();
+    assert!(named.is_subset(&there));
+    if files(&archive.join(".sunor/journal"), "").is_empty() {
+        assert_eq!(there, named);
+        assert!(files(&archive.join(".sunor/partial"), "").is_empty());
+    }
+    let archived = scene.archived();
+    assert_eq!(archived.iter().collect::<BTreeSet<_>>().len(), archived.len());
+    if !files(&archive.join("runs"), ".sha256").is_empty() {
+        let check = ["-c", "sha256sum --quiet --strict --check runs/*.sha256"];
+        let checked = Command::new("bash").args(check).current_dir(&archive).output().unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    }
+}
+
+fn signal(run: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &run.id().to_string()]).status().unwrap().success());
+}
+
+/// Weather: fair.
+#[test]
+fn every_song_and_cover_is_there_whole_and_was_asked_for_once() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 40));
+    export(&scene, &["--assets", "audio,image"]).expect(0);
+    let stats = of_media(&scene);
+    assert_sound(&scene);
+    assert_eq!(stats.leaks, [""; 0]);
+    assert!(stats.by_path.values().all(|requests| *requests == 1), "{stats:?}");
+
+    let (rows, summary) = (scene.rows("assets"), scene.summary());
+    assert_eq!(rows.len(), 2 * scene.rows("clips").len());
+    let [start, end] = ["started_at", "finished_at"].map(|key| summary[key].as_str().unwrap().parse().unwrap());
+    let within = |time: &str| (start..=end).contains(&time.parse::<Timestamp>().unwrap());
+    let ok: Vec<&Row> = rows.iter().filter(|row| row["status"] == "ok").collect();
+    assert_eq!(ok.len(), stats.by_path.len());
+    for row in &ok {
+        assert_eq!([&row["http_status"], &row["attempts"], &row["error"]], ["200", "1", ""], "{row:?}");
+        assert!(within(&row["downloaded_at"]), "{row:?}");
+        let name = row["url"].rsplit('/').next().unwrap();
+        assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(name)), "{row:?}");
+        let (id, kind) = (&row["clip_id"], &row["kind"]);
+        let (ending, content_type) = match name.rsplit('.').next().unwrap() {
+            "mp3" => ("mp3", "audio/mpeg"),
+            "jpeg" => ("jpeg", "image/jpeg"),
+            _ => ("png", "image/png"),
+        };
+        assert_eq!(row["path"], format!("media/{kind}/{}/{id}.{ending}", &sha256(id.as_bytes())[..2]));
+        assert_eq!(row["content_type"], content_type);
+    }
+    // Uploads and joined songs come without a cover.
+    let skipped: Vec<&Row> = rows.iter().filter(|row| row["status"] == "skipped").collect();
+    assert!(!skipped.is_empty() && skipped.iter().all(|row| row["kind"] == "image" && row["url"].is_empty()));
+    let bytes: u64 = ok.iter().map(|row| field(row, "bytes")).sum();
+    let counts = json!({ "ok": ok.len(), "failed": 0, "skipped": skipped.len(), "bytes": bytes });
+    assert_eq!((&summary["assets"], &summary["rows"]["assets"]), (&counts, &json!(rows.len())));
+
+    export(&scene, &[]).expect(0);
+    assert_eq!(of_media(&scene).requests, stats.requests + ok.len() as u64, "asked again");
+}
+
+/// What is no song, and what is said of it.
+fn no_songs() -> Vec<(&'static str, Trouble, &'static str)> {
+    vec![
+        ("html", Trouble::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
+        ("doctype", Trouble::Body("\u{feff}\n<!DOCTYPE html>\n<p>".into()), "an HTML page instead of media"),
+        ("empty", Trouble::Body(String::new()), "an empty body"),
+        (
+            "denied",
+            Trouble::Body("<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>".into()),
+            "an XML document instead of media (AccessDenied)",
+        ),
+        ("json", Trouble::Body(r#"{"error":"expired"}"#.into()), "a JSON document instead of media"),
+        ("noise", Trouble::Body("\u{1}\u{2}noise\u{3}".repeat(100)), "bytes that are no audio"),
+        ("cover", Trouble::Redirect("{cdn}/x.png".into()), "bytes that are no audio"),
+        ("packed", Trouble::Packed(Encoding::Gzip), "bytes that are no audio"),
+    ]
+}
+
+/// Weather: songs that come with status 200, and are something else for good.
+#[test]
+fn what_is_no_song_is_not_kept_as_one_and_its_task_is_archived_all_the_same() {
+    let wrong = no_songs();
+    let scene = songs(
+        wrong.iter().map(|(id, ..)| *id).chain(["fine"]),
+        media(wrong.iter().map(|(id, trouble, _)| with(id, trouble.clone()))),
+    );
+    let run = export(&scene, &["--retries", "1", "--assets", "audio,image"]).expect(3);
+    run.says("Archived 9 of 9 tasks").says("Not downloaded: 8 assets").says("2 × an HTML page instead of media");
+    assert_sound(&scene);
+    assert_eq!((scene.archived().len(), scene.unfinished()), (9, vec![]));
+    let (rows, asked) = (by_clip(&scene), of_media(&scene).by_path);
+    for (id, _, words) in wrong {
+        let row = &rows[id];
+        assert_eq!(
+            [&row["status"], &row["error"], &row["http_status"], &row["attempts"]],
+            ["failed", words, "200", "2"]
+        );
+        assert_eq!(asked[&format!("{id}.mp3")], 2);
+    }
+    assert_eq!(rows["fine"]["status"], "ok");
+    assert_eq!(scene.summary()["assets"]["failed"], 8);
+    assert!(scene.rows("assets").iter().all(|row| row["kind"] == "audio" || row["status"] == "ok"));
+}
+
+/// Weather: the same, the first two times.
+#[test]
+fn a_song_that_is_something_else_at_first_is_tried_again() {
+    let wrong = no_songs();
+    let scene = songs(
+        wrong.iter().map(|(id, ..)| *id),
+        media(wrong.iter().map(|(id, trouble, _)| at_first(2, id, trouble.clone()))),
+    );
+    export(&scene, &["--retries", "2"]).expect(0);
+    assert_sound(&scene);
+    assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
+}
+
+/// Weather: files that are not what their addresses say.
+#[test]
+fn a_name_ends_with_what_the_bytes_are() {
+    let to = |name: &str| Trouble::Redirect(format!("{{cdn}}/{name}"));
+    let scene = library(
+        media([
+            Fault { trouble: to("x.png"), when: When::task("a.jpeg") },
+            Fault { trouble: to("x.mp3"), when: When::task("a.wav") },
+            Fault { trouble: to("y.jpg"), when: When::task("b") },
+            Fault { trouble: to("y.mp4"), when: When::task("c") },
+        ]),
+        [(
+            "t1",
+            vec![
+                json!({ "id": "a", "audio_url": "{cdn}/a.wav", "image_url": "{cdn}/a.jpeg" }),
+                json!({ "id": "b", "audio_url": "{cdn}/z.mp3?x=.html", "image_url": "{cdn}/b" }),
+                json!({ "id": "d", "audio_url": "{cdn}/c", "image_url": "{cdn}/d.png#.jpeg" }),
+            ],
+        )],
+    );
+    export(&scene, &["--assets", "audio,image"]).expect(0);
+    assert_sound(&scene);
+    let named: BTreeSet<(String, String)> = scene
+        .rows("assets")
+        .into_iter()
+        .map(|row| (row["path"].rsplit('/').next().unwrap().to_owned(), row["content_type"].clone()))
+        .collect();
+    let expected = [
+        ("a.mp3", "audio/mpeg"),
+        ("a.png", "image/png"),
+        ("b.mp3", "audio/mpeg"),
+        ("b.jpeg", "image/jpeg"),
+        ("d.mp4", "video/mp4"),
+        ("d.png", "image/png"),
+    ];
+    assert_eq!(named, expected.map(|(name, mime)| (name.to_owned(), mime.to_owned())).into());
+    let row = |kind: &str| scene.rows("assets").into_iter().find(|row| row["clip_id"] == "a" && row["kind"] == kind);
+    assert_eq!(
+        row("image").unwrap()["url"],
+        format!("{}/a.jpeg", scene.cdn_url()),
+        "the address is not as it was sent"
+    );
+}
+
+const SIZE: u64 = 300_000;
+
+/// Songs of [`SIZE`], and as much more as is needed for a whole frame.
+fn large(faults: impl IntoIterator<Item = Fault>) -> Weather {
+    Weather { media_bytes: Some(SIZE), ..media(faults) }
+}
+
+/// Weather: songs that break off twice, each time after 100 kB.
+#[test]
+fn what_was_cut_short_is_gone_on_with_where_the_server_can_tell_that_it_is_the_same() {
+    let cut = || ids("s", 5).into_iter().map(|id| at_first(2, &id, Trouble::Truncated(100_000)));
+    for validators in [true, false] {
+        let scene = songs(ids("s", 5), Weather { validators: Some(validators), ..large(cut()) });
+        export(&scene, &["--retries", "2"]).expect(0);
+        let stats = of_media(&scene);
+        assert_sound(&scene);
+        for (id, row) in by_clip(&scene) {
+            assert_eq!(
+                (row["sha256"].clone(), field(&row, "attempts")),
+                (sha256(&scene.file_of_cdn(&format!("{id}.mp3"))), 3)
+            );
+            assert_eq!(row["http_status"], if validators { "206" } else { "200" });
+        }
+        let (ranges, sent) = if validators { (10, 0) } else { (0, 5 * 200_000) };
+        assert_eq!(stats.ranges, ranges);
+        let sent = 5 * SIZE + sent..5 * SIZE + sent + 100_000;
+        assert!(sent.contains(&stats.bytes), "{} of {sent:?}", stats.bytes);
+    }
+}
+
+/// Weather: songs that break off whenever they are asked for.
+#[test]
+fn what_is_cut_short_for_good_is_not_there() {
+    let scene = songs(
+        ["at-once", "halfway"],
+        Weather {
+            validators: Some(false),
+            ..large([with("at-once", Trouble::Truncated(0)), with("halfway", Trouble::Truncated(100_000))])
+        },
+    );
+    export(&scene, &["--retries", "1"]).expect(3).says("cut short");
+    assert_sound(&scene);
+    for row in by_clip(&scene).values() {
+        assert_eq!([&row["status"], &row["error"], &row["attempts"]], ["failed", "cut short", "2"]);
+    }
+    assert!(walk(&scene.archive().join("media")).is_empty());
+}
+
+/// Weather: songs that break off, and are others when the rest is asked for.
+#[test]
+fn a_song_that_changed_in_between_is_never_a_mix_of_both() {
+    let faults = || {
+        let faults = |id: String| [at_first(1, &id, Trouble::Truncated(100_000)), with(&id, Trouble::Changed)];
+        ids("s", 3).into_iter().flat_map(faults)
+    };
+    for validators in [true, false] {
+        let scene = songs(ids("s", 3), Weather { validators: Some(validators), ..large(faults()) });
+        export(&scene, &[]).expect(0);
+        assert_sound(&scene);
+        assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
+        for (id, row) in by_clip(&scene) {
+            // It was asked for twice: what comes from now on is the later one.
+            assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
+        }
+    }
+}
+
+/// Weather: songs that halt, before the first byte, in the middle or between any two, once or for good.
+#[test]
+fn a_server_that_halts_is_not_waited_for() {
+    let halts = [("late", Trouble::Stall(60.0)), ("halting", Trouble::StallBody(60.0)), ("drip", Trouble::Drip(300))];
+    let passing = halts.iter().map(|(id, trouble)| at_first(1, id, trouble.clone()));
+    let lasting = halts.iter().map(|(id, trouble)| with(&format!("{id}-ever"), trouble.clone()));
+    let ids = halts.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
+    let scene = songs(ids, large(passing.chain(lasting)));
+    let begun = Instant::now();
+    export(&scene, &["--timeout", "1s", "--retries", "1", "--asset-concurrency", "16"]).expect(3);
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    assert_sound(&scene);
+    let rows = by_clip(&scene);
+    for (id, error) in [
+        ("late", "nothing came for too long"),
+        ("halting", "nothing came for too long"),
+        ("drip", "slower than 1 KiB a second"),
+    ] {
+        assert_eq!([&rows[id]["status"], &rows[id]["attempts"]], ["ok", "2"], "{id}");
+        let ever = &rows[&format!("{id}-ever")];
+        assert_eq!([&ever["status"], &ever["error"], &ever["attempts"]], ["failed", error, "2"], "{id}");
+    }
+}
+
+/// Weather: every status that a CDN may answer with, for a while or for good.
+#[test]
+fn each_refusal_is_repeated_as_often_as_it_makes_sense() {
+    use Trouble::Status;
+    let ever = u32::MAX;
+    let table = [
+        ("gone", Status(404), ever, 1, "HTTP 404"),
+        ("gone-for-good", Status(410), ever, 1, "HTTP 410"),
+        ("odd", Status(400), ever, 1, "HTTP 400"),
+        ("law", Status(451), ever, 1, "HTTP 451"),
+        ("denied", Status(403), ever, 3, "HTTP 403"),
+        ("denied-once", Status(403), 1, 2, ""),
+        ("denied-twice", Status(403), 2, 3, ""),
+        ("unknown", Status(401), ever, 3, "HTTP 401"),
+        ("broken", Status(500), ever, 4, "HTTP 500"),
+        ("broken-once", Status(500), 1, 2, ""),
+        ("bad-gateway", Status(502), 3, 4, ""),
+        ("busy", Status(503), 2, 3, ""),
+        ("early", Status(425), 1, 2, ""),
+        ("slow", Status(408), 1, 2, ""),
+        ("bare-redirect", Status(302), ever, 1, "HTTP 302"),
+        ("nothing", Status(204), 1, 2, ""),
+        ("reset", Trouble::Reset, 2, 3, ""),
+    ];
+    let scene = songs(
+        table.iter().map(|(id, ..)| *id),
+        media(table.iter().map(|(id, trouble, first, ..)| at_first(*first, id, trouble.clone()))),
+    );
+    export(&scene, &["--retries", "3"]).expect(3);
+    assert_sound(&scene);
+    let (rows, asked) = (by_clip(&scene), of_media(&scene).by_path);
+    for (id, trouble, _, requests, error) in table {
+        let (row, status) = (&rows[id], if error.is_empty() { "ok" } else { "failed" });
+        assert_eq!((asked[&format!("{id}.mp3")], field(row, "attempts")), (requests, requests.into()), "{id}");
+        assert_eq!([&row["status"], &row["error"]], [status, error], "{id}");
+        if let (Status(code), "failed") = (trouble, status) {
+            assert_eq!(field(row, "http_status"), u64::from(code));
+        }
+    }
+    assert_eq!(scene.archived().len(), rows.len());
+}
+
+/// Weather: the CDN asks to be left alone until tomorrow.
+#[test]
+fn a_host_that_wants_nothing_for_a_day_is_left_alone_and_its_files_to_the_next_run() {
+    for trouble in [Trouble::TooMany(86_400), Trouble::Busy(86_400)] {
+        let scene = songs(ids("s", 20), media([Fault { trouble, when: When::first(1) }]));
+        export(&scene, &["--asset-concurrency", "1"]).expect(3).says("is not asked for files any more");
+        assert_eq!((of_media(&scene).requests, scene.archived().len(), scene.unfinished().len()), (1, 0, 20));
+        assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
+        let weather = export(&scene, &["--asset-concurrency", "1"]);
+        assert_eq!((weather.status, scene.stats().requests), (Some(3), 20), "{}", weather.stderr);
+        assert_sound(&scene);
+    }
+}
+
+/// Weather: every song is refused once, with a second to wait; one connection at a time.
+#[test]
+fn a_host_that_asks_to_be_left_alone_is_and_that_costs_no_retry() {
+    for trouble in [Trouble::TooMany(1), Trouble::Busy(1)] {
+        let scene = songs(ids("s", 4), media([Fault { trouble, when: When::first(1) }]));
+        let begun = Instant::now();
+        export(&scene, &["--retries", "0", "--asset-concurrency", "1"]).expect(0);
+        // Whoever asks is refused once, and then everybody waits.
+        assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert_eq!(of_media(&scene).requests, 8);
+        assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "2"]));
+    }
+}
+
+/// Weather: songs that are elsewhere, or nowhere.
+#[test]
+fn a_redirect_is_followed_to_web_servers_and_not_for_ever() {
+    let to = |address: &str| Trouble::Redirect(address.to_owned());
+    let table = [
+        ("moved", to("{cdn}/elsewhere/other.mp3"), 1, ""),
+        ("beside", to("other/x.mp3?x"), 1, ""),
+        ("round", to("{cdn}/{file}"), 9, "more than 8 redirects"),
+        ("ftp", to("ftp://127.0.0.2/x.mp3"), 1, "redirected to ftp, which is not http or https"),
+        ("disk", to("file:///etc/passwd"), 1, "redirected to file, which is not http or https"),
+        ("data", to("data:audio/mpeg,ID3"), 1, "redirected to data, which is not http or https"),
+        ("broken", to("http://[::1"), 1, "redirected to what is no URL"),
+        ("no-host", to("http://0.0.0.0/x.mp3"), 1, "0.0.0.0"),
+        ("everybody", to("http://224.0.0.1/x.mp3"), 1, "224.0.0.1"),
+    ];
+    let scene =
+        songs(table.iter().map(|(id, ..)| *id), media(table.iter().map(|(id, trouble, ..)| with(id, trouble.clone()))));
+    export(&scene, &["--retries", "2"]).expect(3);
+    assert_sound(&scene);
+    let (rows, asked) = (by_clip(&scene), of_media(&scene));
+    assert_eq!(asked.leaks, [""; 0]);
+    for (id, _, requests, error) in table {
+        assert_eq!((asked.by_path[&format!("{id}.mp3")], &rows[id]["attempts"]), (requests, &"1".to_owned()), "{id}");
+        assert!(
+            rows[id]["error"].contains(error) && rows[id]["error"].is_empty() == error.is_empty(),
+            "{:?}",
+            rows[id]
+        );
+    }
+    assert_eq!(rows["moved"]["sha256"], sha256(&scene.file_of_cdn("elsewhere/other.mp3")));
+}
+
+/// Weather: fair, but the addresses lead into this machine's own network.
+#[test]
+fn private_addresses_are_not_asked_unless_they_may_be() {
+    let port = |scene: &Scene| scene.cdn_url().rsplit(':').next().unwrap().to_owned();
+    let cdn = songs(["x"], Weather::default());
+    let port = port(&cdn);
+    let hosts = [
+        "127.0.0.2",
+        "127.0.0.1",
+        "localhost",
+        "127.1",
+        "127.2",
+        "2130706433",
+        "0x7f.2",
+        "0177.0.0.2",
+        "[::1]",
+        "[::ffff:127.0.0.2]",
+        "[::ffff:7f00:2]",
+        "[::]",
+        "0.0.0.0",
+        "0",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.0.1",
+        "169.254.169.254",
+        "[fd00::1]",
+        "[fe80::1]",
+        "[64:ff9b::7f00:2]",
+        "[2002:7f00:2::]",
+        "100.64.0.1",
+        "255.255.255.255",
+        "user:secret@127.0.0.2",
+    ];
+    let clips = hosts.map(|host| song(host, format!("http://{host}:{port}/x.mp3")));
+    let scene = library(Weather::default(), [("t1", clips.into()), ("t2", vec![clip("x")])]);
+    export(&scene, &["--assets", "audio,image", "--allow-private-hosts=false"]).expect(3);
+    assert_sound(&scene);
+    let rows = scene.rows("assets");
+    let (failed, skipped): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["status"] == "failed");
+    assert_eq!((failed.len(), skipped.len()), (hosts.len() + 2, hosts.len()));
+    let is_refused = |row: &&Row| {
+        row["error"].contains("--allow-private-hosts") || row["error"].contains("no address that a server can have")
+    };
+    assert!(failed.iter().all(is_refused), "{failed:?}");
+    assert_eq!((of_media(&scene).requests, of_media(&cdn).requests), (0, 0));
+    assert_eq!(scene.archived().len(), 2);
+
+    let allowed = library(Weather::default(), [("t1", vec![clip("x")])]);
+    export(&allowed, &["--allow-private-hosts"]).expect(0);
+    assert_eq!(of_media(&allowed).requests, 1);
+}
+
+/// Weather: fair, but what stands in the documents is no web address.
+#[test]
+fn an_address_that_cannot_be_asked_is_named_as_failed() {
+    let table = [
+        ("/x.mp3", "the address is no URL"),
+        ("x.mp3", "the address is no URL"),
+        ("//127.0.0.2/x.mp3", "the address is no URL"),
+        ("http://", "the address is no URL"),
+        ("http://a b/", "the address is no URL"),
+        ("not an address", "the address is no URL"),
+        ("ftp://127.0.0.2/x.mp3", "not http or https but ftp"),
+        ("file:///etc/passwd", "not http or https but file"),
+        ("data:audio/mpeg;base64,SUQz", "not http or https but data"),
+        ("javascript:alert(1)", "not http or https but javascript"),
+        ("C:\\music\\x.mp3", "not http or https but c"),
+    ];
+    let scene = library(Weather::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
+    export(&scene, &[]).expect(3);
+    assert_sound(&scene);
+    let rows = by_clip(&scene);
+    for (url, words) in table {
+        let row = &rows[url];
+        assert_eq!([&row["status"], &row["url"], &row["attempts"]], ["failed", url, "0"]);
+        assert!(row["error"].contains(words), "{row:?}");
+    }
+    assert_eq!((of_media(&scene).requests, scene.archived().len()), (0, 1));
+}
+
+/// Weather: fair, but the clips have nothing to download.
+#[test]
+fn what_is_no_asset_is_skipped_with_the_reason_and_nothing_is_missing() {
+    let streaming = |status: &str| json!({ "id": status, "status": status, "audio_url": "{cdn}/x.mp3" });
+    let clips = vec![
+        (song("empty", ""), "no address"),
+        (song("blank", "  "), "no address"),
+        (song("null", Value::Null), "no address"),
+        (json!({ "id": "missing" }), "no address"),
+        (song("none", "{cdn}/None.mp3"), "names no file"),
+        (song("none-too", "https://cdn1.suno.ai/None.mp3?x=1"), "names no file"),
+        (song("bare", "None.mp3"), "names no file"),
+        (song("stream", "https://audiopipe.suno.ai/?item_id=7"), "a stream"),
+        (streaming("streaming"), "its status is streaming"),
+        (streaming("queued"), "its status is queued"),
+    ];
+    let words: Vec<&str> = clips.iter().map(|(_, words)| *words).collect();
+    let scene = library(Weather::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
+    export(&scene, &["--assets", "audio"]).expect(0);
+    assert_sound(&scene);
+    for (row, words) in scene.rows("assets").iter().zip(&words) {
+        assert_eq!([&row["status"], &row["attempts"]], ["skipped", "0"], "{row:?}");
+        assert!(row["error"].contains(words), "{row:?}");
+    }
+    assert_eq!((of_media(&scene).requests, scene.rows("assets").len()), (0, words.len()));
+    assert_eq!(scene.summary()["assets"], json!({ "ok": 0, "failed": 0, "skipped": words.len(), "bytes": 0 }));
+}
+
+/// A web server that gives the nth who asks the nth answer, and whoever comes later the last; what it was
+/// asked comes out. An answer without an end is followed by zeros for as long as somebody takes them.
+fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, questions) = mpsc::channel();
+    thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut question = String::new();
+            while !question.ends_with("\r\n\r\n") && stream.read_line(&mut question).is_ok_and(|read| read > 0) {}
+            let _ = tell.send(question.to_lowercase());
+            let answer = &answers[n.min(answers.len() - 1)];
+            let _ = stream.get_mut().write_all(answer);
+            while answer.ends_with(ENDLESS) && stream.get_mut().write_all(&[0; 16 << 10]).is_ok() {}
+        }
+    });
+    (address, questions)
+}
+
+const ENDLESS: &[u8] = b"and so on";
+
+/// An answer with those headers and that body, after which the connection is closed.
+fn answer(head: &str, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
+}
+
+/// Weather: servers that break off in the middle, and then do not keep to the rules for the rest.
+#[test]
+fn the_rest_of_a_file_is_taken_only_if_it_is_the_rest_of_that_file() {
+    let version = |seed| -> Vec<u8> {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        b"ID3\x04".iter().copied().chain(std::iter::repeat_with(|| chance.u8(..))).take(100_000).collect()
+    };
+    let (old, new) = (version(1), version(2));
+    let cut = |validator: &str| answer(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), &old[..50_000]);
+    let whole = |validator: &str| answer(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), &new);
+    let part = |headers: &str, body: &[u8]| {
+        answer(&format!("206 Partial\r\n{headers}\r\nContent-Length: {}", body.len()), body)
+    };
+    let (etag, other, date) = ("ETag: \"a\"", "ETag: \"b\"", "Last-Modified: Wed, 15 Jan 2025 12:00:00 GMT");
+    let rest = "Content-Range: bytes 50000-99999/100000";
+    let table = [
+        ("rest", vec![cut(etag), part(rest, &old[50_000..])], &old, 2),
+        ("rest-by-date", vec![cut(date), part(rest, &old[50_000..])], &old, 2),
+        ("whole", vec![cut(etag), whole(other)], &new, 2),
+        ("weak", vec![cut("ETag: W/\"a\""), whole(other)], &new, 2),
+        ("other-part", vec![cut(etag), part("Content-Range: bytes 0-99999/100000", &old), whole(other)], &new, 3),
+        ("no-part", vec![cut(etag), part("X: y", &old[50_000..]), whole(other)], &new, 3),
+        ("other-file", vec![cut(etag), part(&format!("{rest}\r\n{other}"), &new[50_000..]), whole(other)], &new, 3),
+        ("beyond", vec![cut(etag), answer("416 No\r\nContent-Length: 0", b""), whole(other)], &new, 3),
+        (
+            "piecemeal",
+            vec![
+                cut(etag),
+                part("Content-Range: bytes 50000-59999/100000", &old[50_000..60_000]),
+                part("Content-Range: bytes 60000-99999/100000", &old[60_000..]),
+            ],
+            &old,
+            3,
+        ),
+    ];
+    let servers: Vec<_> = table.iter().map(|(id, answers, ..)| (*id, server(answers.clone()))).collect();
+    let scene = library(
+        Weather::default(),
+        servers.iter().map(|(id, (address, _))| (*id, vec![song(id, format!("http://{address}/x.mp3"))])),
+    );
+    export(&scene, &["--retries", "2"]).expect(0);
+    assert_sound(&scene);
+    let rows = by_clip(&scene);
+    for ((id, _, expected, attempts), (_, (_, questions))) in table.iter().zip(servers) {
+        assert_eq!((&rows[*id]["sha256"], field(&rows[*id], "attempts")), (&sha256(expected), *attempts), "{id}");
+        let questions: Vec<String> = questions.try_iter().collect();
+        assert!(questions.iter().all(|question| question.contains("accept-encoding: identity\r\n")));
+        let known = match *id {
+            "weak" => None,
+            "rest-by-date" => Some("wed, 15 jan 2025 12:00:00 gmt"),
+            _ => Some("\"a\""),
+        };
+        let ranged = known.map(|known| format!("range: bytes=50000-\r\nif-range: {known}\r\n"));
+        assert!(ranged.is_none_or(|ranged| questions[1].contains(&ranged)), "{}", questions[1]);
+        assert_eq!(questions[1].contains("range: "), known.is_some());
+    }
+}
+
+/// Weather: servers that do not speak as they should.
+#[test]
+fn what_is_no_proper_answer_fails_with_a_reason_and_what_can_be_taken_is() {
+    let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
+    let table = [
+        ("without-length", answer("200 OK", &mp3), ""),
+        (
+            "chunked",
+            answer("200 OK\r\nTransfer-Encoding: chunked", &[b"138c\r\n", &mp3[..], b"\r\n0\r\n\r\n"].concat()),
+            "",
+        ),
+        ("mislabelled", answer("200 OK\r\nContent-Type: text/html\r\nContent-Length: 5004", &mp3), ""),
+        ("chunked-cut", answer("200 OK\r\nTransfer-Encoding: chunked", &[b"138d\r\n", &mp3[..]].concat()), "cut short"),
+        ("cut", answer("200 OK\r\nContent-Length: 6000", &mp3), "cut short"),
+        (
+            "unasked-part",
+            answer("206 Partial\r\nContent-Range: bytes 0-5003/9000\r\nContent-Length: 5004", &mp3),
+            "HTTP 206",
+        ),
+        ("no-http", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(), " "),
+        ("silence", Vec::new(), " "),
+        ("too-many-headers", answer(&format!("200 OK{}", "\r\nX: y".repeat(10_000)), &mp3), " "),
+    ];
+    let address = |answer: &Vec<u8>| format!("http://{}/x.mp3", server(vec![answer.clone()]).0);
+    let scene = library(Weather::default(), table.iter().map(|(id, answer, _)| (*id, vec![song(id, address(answer))])));
+    export(&scene, &["--retries", "1"]).expect(3);
+    assert_sound(&scene);
+    let rows = by_clip(&scene);
+    for (id, _, error) in table {
+        let row = &rows[id];
+        assert_eq!(row["status"], if error.is_empty() { "ok" } else { "failed" }, "{row:?}");
+        assert!(row["error"].contains(error) && (error.is_empty() || row["attempts"] == "2"), "{row:?}");
+        assert!(error.is_empty() == row["error"].is_empty(), "{row:?}");
+    }
+    assert_eq!(rows["chunked"]["sha256"], sha256(&mp3));
+}
+
+/// Weather: songs longer than what is allowed, which say so before they come, or do not.
+#[test]
+fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
+    let (server, _questions) = server(vec![answer("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
+    let scene = library(
+        Weather { media_bytes: Some(20_000_000), ..Weather::default() },
+        [("t1", vec![clip("long"), song("endless", format!("http://{server}/x.mp3"))])],
+    );
+    let run = export(&scene, &["--assets", "audio,image", "--max-asset-size", "1MB"]).expect(3);
+    run.says("larger than --max-asset-size");
+    assert_sound(&scene);
+    for row in by_clip(&scene).values() {
+        assert_eq!([&row["status"], &row["attempts"], &row["http_status"]], ["failed", "1", "200"]);
+    }
+    assert_eq!(of_media(&scene).by_path, HashMap::from([("long.mp3".into(), 1), ("long.jpeg".into(), 1)]));
+    assert!(of_media(&scene).bytes < 10_000_000, "the body was taken");
+    // Just enough is enough.
+    let scene = songs(["a"], Weather::default());
+    let size = scene.file_of_cdn("a.mp3").len();
+    export(&scene, &["--max-asset-size", &size.to_string()]).expect(0);
+    let scene = songs(["a"], Weather::default());
+    export(&scene, &["--max-asset-size", &(size - 1).to_string()]).expect(3);
+}
+
+/// Weather: each song takes a quarter of a second.
+#[test]
+fn downloads_at_once_are_as_many_as_allowed_and_one_host_gets_three_quarters() {
+    let slow = || media([Fault { trouble: Trouble::Drip(200_000), when: When::ALWAYS }]);
+    for (allowed, most) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
+        let scene = songs(ids("s", 8), slow());
+        export(&scene, &["--asset-concurrency", allowed]).expect(0);
+        assert_eq!(of_media(&scene).most_at_once, most, "of {allowed}");
+    }
+    // The same server by two names, the second of which needs IPv6.
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        let cdn = songs(["x"], slow());
+        let other = cdn.cdn_url().replace("127.0.0.2", "[::ffff:127.0.0.2]");
+        let of = |cdn: String, prefix| ids(prefix, 12).into_iter().map(move |id| song(&id, format!("{cdn}/{id}.mp3")));
+        let clips = of(cdn.cdn_url().to_owned(), "s").chain(of(other, "o")).collect();
+        let scene = library(Weather::default(), [("t1", clips)]);
+        export(&scene, &["--asset-concurrency", "8"]).expect(0);
+        assert_eq!(of_media(&cdn).most_at_once, 8);
+    }
+}
+
+/// Weather: fair; clips with IDs that are no names.
+#[test]
+fn odd_clip_ids_get_safe_names_and_are_kept_as_they_are() {
+    let long = "x".repeat(300);
+    let odd = [
+        "../../x",
+        "../x.mp3",
+        "/etc/passwd",
+        "CON",
+        "con",
+        "nul.txt",
+        &long,
+        "🎸",
+        "夜",
+        "",
+        "a/b",
+        "a\\b",
+        "Abc",
+        "abc",
+        "ABC",
+        "-rf",
+        ".",
+        "..",
+        "a b",
+        "a%41",
+        "line\nbreak",
+        "\"quoted\",",
+        "image_x",
+        "plain-1_2",
+    ];
+    let file = |n: usize| format!("{{cdn}}/file{n}.mp3");
+    let mut clips: Vec<Value> = odd.iter().enumerate().map(|(n, id)| song(id, file(n))).collect();
+    clips.push(json!({ "audio_url": file(odd.len()) }));
+    clips.push(json!({ "id": 7, "audio_url": file(odd.len() + 1) }));
+    let scene = library(Weather::default(), [("t1", clips)]);
+    export(&scene, &[]).expect(0);
+    assert_sound(&scene);
+    let rows = scene.rows("assets");
+    let expected: Vec<&str> = odd.iter().copied().chain(["", "7"]).collect();
+    assert_eq!(rows.iter().map(|row| row["clip_id"].as_str()).collect::<Vec<_>>(), expected);
+    assert_eq!(scene.rows("clips").iter().map(|row| row["clip_id"].clone()).collect::<Vec<_>>(), expected);
+    let mut names = BTreeSet::new();
+    for (n, row) in rows.iter().enumerate() {
+        let parts: Vec<&str> = row["path"].split('/').collect();
+        let ["media", "audio", folder, name] = parts[..] else { panic!("{row:?}") };
+        assert_eq!(folder, &sha256(row["clip_id"].as_bytes())[..2]);
+        assert!(
+            name.len() < 150 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_~.".contains(&byte)),
+            "{name}"
+        );
+        assert!(!name.starts_with(['-', '.']) && !["con.mp3", "nul.mp3"].contains(&name), "{name}");
+        assert!(names.insert(row["path"].to_lowercase()), "{name} twice");
+        assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("file{n}.mp3"))), "{name}");
+    }
+    assert!(rows.iter().any(|row| row["path"].ends_with("/plain-1_2.mp3")));
+    // Nothing anywhere else.
+    assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 2);
+}
+
+/// Weather: fair; one clip stands in three tasks, of which the last is asked for by a later run.
+#[test]
+fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
+    let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
+    let scene = library(Weather::default(), tasks);
+    scene.list(["t1", "t2"]);
+    export(&scene, &["--assets", "audio,image"]).expect(0);
+    scene.list(["t1", "t2", "t3"]);
+    export(&scene, &["--assets", "audio,image"]).expect(0);
+    assert_sound(&scene);
+    assert!(of_media(&scene).by_path.values().all(|requests| *requests == 1));
+    let rows = scene.rows("assets");
+    let shared: Vec<&Row> = rows.iter().filter(|row| row["clip_id"] == "shared" && row["kind"] == "audio").collect();
+    assert_eq!(shared.iter().map(|row| &row["task_id"]).collect::<BTreeSet<_>>().len(), 3);
+    for column in ["path", "sha256", "bytes", "content_type", "status"] {
+        assert!(shared.iter().all(|row| row[column] == shared[0][column]), "{column}");
+    }
+    assert_eq!(shared.iter().map(|row| field(row, "attempts")).sum::<u64>(), 1);
+}
+
+/// Weather: two takes come with the same bytes, once or for good; covers are allowed to.
+#[test]
+fn identical_takes_are_fetched_again_later_and_named_if_it_stays_so() {
+    let twins = |when: When| Fault { trouble: Trouble::Identical, when };
+    let once = |file: &str| twins(When { task: Some(file.into()), ..When::first(1) });
+    let scene = library(
+        media([once("once"), twins(When::task("ever")), twins(When::task("jpeg"))]),
+        [
+            ("t1", vec![clip("once-1"), clip("once-2")]),
+            ("t2", vec![clip("ever-1"), clip("ever-2")]),
+            ("t3", vec![clip("fine-1"), clip("fine-2")]),
+        ],
+    );
+    let run = export(&scene, &["--assets", "audio,image"]).expect(0);
+    let run = run.says("t2: the CDN gives the same bytes for different takes: ");
+    assert!(!run.stderr.contains("t1: ") && !run.stderr.contains("t3: "), "{}", run.stderr);
+    assert_sound(&scene);
+    let rows = by_clip(&scene);
+    assert!(rows.values().all(|row| row["status"] == "ok"));
+    assert_ne!(rows["once-1"]["sha256"], rows["once-2"]["sha256"]);
+    for id in ["once-1", "once-2"] {
+        assert_eq!((&rows[id]["error"], field(&rows[id], "attempts")), (&String::new(), 2));
+        assert_eq!(rows[id]["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
+    }
+    assert_eq!(rows["ever-1"]["sha256"], rows["ever-2"]["sha256"]);
+    for (id, other) in [("ever-1", "ever-2"), ("ever-2", "ever-1")] {
+        let row = &rows[id];
+        assert!(row["error"].contains(&format!("the same bytes as clip {other}")), "{row:?}");
+        assert_eq!(field(row, "attempts"), 2);
+    }
+    assert_eq!(field(&rows["fine-1"], "attempts"), 1);
+}
+
+/// Weather: a CDN that breaks every connection, or says nothing at all.
+#[test]
+fn a_dead_cdn_does_not_hold_up_the_api() {
+    let dead = |trouble| Weather { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
+    let scene = Scene::weather(dead(Trouble::Reset));
+    scene.list(ids("t", 60));
+    export(&scene, &["--retries", "1"]).expect(3).says("Archived 60 of 60 tasks");
+    assert_sound(&scene);
+    assert_eq!((scene.archived().len(), scene.stats().requests), (60, 60));
+    assert!(scene.rows("assets").iter().any(|row| row["status"] == "failed" && row["attempts"] == "2"));
+
+    let scene = Scene::weather(dead(Trouble::Stall(60.0)));
+    scene.list(ids("t", 60));
+    let mut run = begin(&scene, &[]);
+    wait_until(|| scene.stats().requests == 60);
+    run.kill().unwrap();
+    run.wait().unwrap();
+}
+
+/// How long the longest download in progress is.
+fn under_way(scene: &Scene) -> u64 {
+    let partial = files(&scene.archive().join(".sunor/partial"), ".part");
+    partial.iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).max().unwrap_or(0)
+}
+
+/// Weather: some songs come at once and some take six seconds; the process is killed with SIGKILL.
+#[test]
+fn killed_in_the_middle_of_downloads_the_next_run_goes_on_where_they_were() {
+    let drip = |id| at_first(1, id, Trouble::Drip(1_000_000));
+    let scene = library(
+        Weather { media_bytes: Some(6_000_000), ..media([drip("slow"), drip("slower")]) },
+        [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("slower")])],
+    );
+    let mut run = begin(&scene, &[]);
+    let whole = |name: &str| of_media(&scene).whole.contains_key(name);
+    let placed = || walk(&scene.archive().join("media")).len();
+    wait_until(|| whole("a.mp3") && whole("b.mp3") && placed() == 2 && under_way(&scene) >= 1 << 20);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(scene.archived(), [""; 0]);
+    assert_eq!(placed(), 2);
+    let killed = of_media(&scene);
+
+    export(&scene, &[]).expect(0).says("downloading the files of").says("no request was sent");
+    assert_sound(&scene);
+    assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
+    let stats = of_media(&scene);
+    for name in ["a.mp3", "b.mp3"] {
+        assert_eq!((stats.by_path[name], stats.whole[name]), (1, 1), "{name} again");
+    }
+    assert_eq!(stats.ranges, 2);
+    let rows = by_clip(&scene);
+    let size: u64 = ["slow", "slower"].map(|id| field(&rows[id], "bytes")).iter().sum();
+    assert!(stats.bytes - killed.bytes <= size - (1 << 20), "what was there was sent again");
+    for (id, row) in rows {
+        assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
+    }
+}
+
+/// Weather: fair but slow; the process is killed with SIGKILL again and again, at instants of chance.
+#[test]
+fn killed_at_any_instant_every_file_ends_whole_and_no_task_is_asked_for_twice() {
+    let slow = Fault { trouble: Trouble::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
+    let scene = Scene::weather(media([slow]));
+    scene.list(ids("t", 100));
+    let mut chance = fastrand::Rng::with_seed(5);
+    let arguments = ["--assets", "audio,image", "--rate", "60/s", "--concurrency", "4", "-q"];
+    let mut kills = 0;
+    for _ in 0..8 {
+        let mut run = begin(&scene, &arguments);
+        thread::sleep(Duration::from_millis(chance.u64(50..500)));
+        kills += u64::from(run.try_wait().unwrap().is_none());
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    export(&scene, &arguments).expect(0);
+    assert_sound(&scene);
+    assert_eq!(scene.archived().len(), 100);
+    // Requests in flight at a kill are sent again, and so are answers that were not yet safe.
+    assert!(kills > 0 && scene.stats().asked_again <= 4 * kills, "{}", scene.stats().asked_again);
+    let kinds = |row: Row| (row["task_id"].clone(), row["clip_id"].clone(), row["kind"].clone());
+    let rows: BTreeSet<_> = scene.rows("assets").into_iter().map(kinds).collect();
+    assert_eq!((rows.len(), scene.rows("assets").len()), (2 * scene.rows("clips").len(), rows.len()));
+}
+
+/// Weather: one of three songs stops in the middle at first.
+fn halted() -> Scene {
+    library(
+        media([at_first(1, "slow", Trouble::StallBody(120.0))]),
+        [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("c")])],
+    )
+}
+
+/// The run was ended while `t2` waited for its song: the others are archived, and the next run brings it
+/// without asking.
+#[track_caller]
+fn assert_resumes(scene: &Scene) {
+    assert_sound(scene);
+    assert_eq!(scene.archived(), ["t1", "t3"]);
+    assert_eq!(scene.unfinished(), [("t2".to_owned(), "interrupted".to_owned())]);
+    assert_eq!(
+        scene.summary()["tasks"],
+        json!({ "success": 2, "failure": 0, "timeout": 0, "not_found": 0, "unfinished": 1, "unreadable": 0, "errors": 0 })
+    );
+    export(scene, &[]).expect(0).says("no request was sent");
+    assert_sound(scene);
+    assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
+    assert!(by_clip(scene).values().all(|row| row["status"] == "ok") && by_clip(scene).len() == 4);
+    let asked = of_media(scene).by_path;
+    assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| asked[name]), [1, 1, 1, 2]);
+}
+
+/// Weather: one of three songs stops in the middle.
+#[test]
+fn a_signal_ends_stalled_downloads_soon_and_their_tasks_wait_in_the_journal() {
+    let begun = [("-INT", 130), ("-TERM", 143)].map(|(name, status)| {
+        let scene = halted();
+        let run = begin(&scene, &[]);
+        wait_until(|| of_media(&scene).by_path.len() == 4 && of_media(&scene).whole.len() == 3);
+        signal(&run, name);
+        (Instant::now(), status, run, scene)
+    });
+    for (signalled, status, run, scene) in begun {
+        Finished::of(run).expect(status).says("keeping what was fetched");
+        assert!(signalled.elapsed() < Duration::from_secs(9), "{:?}", signalled.elapsed());
+        assert_resumes(&scene);
+    }
+}
+
+/// Weather: one of three songs stops in the middle.
+#[test]
+fn stop_after_ends_stalled_downloads_soon_and_their_tasks_wait_in_the_journal() {
+    let scene = halted();
+    let begun = Instant::now();
+    export(&scene, &["--stop-after", "1s"]).expect(3);
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert_resumes(&scene);
+}
+
+/// Weather: a song that is refused again and again, so that most of the time is spent waiting.
+#[test]
+fn a_signal_ends_waiting_for_a_further_try_at_once() {
+    let scene = songs(["a", "b"], media([with("b", Trouble::TooMany(60))]));
+    let run = begin(&scene, &[]);
+    wait_until(|| of_media(&scene).requests == 2 && of_media(&scene).whole.contains_key("a.mp3"));
+    let begun = Instant::now();
+    signal(&run, "-INT");
+    Finished::of(run).expect(130);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(scene.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
+}
+
+/// Weather: a song that stops in the middle, and whose address has expired when the next run comes.
+#[test]
+fn an_address_that_expired_between_two_runs_is_a_failed_asset_of_an_archived_task() {
+    let scene =
+        songs(["a", "b"], media([at_first(1, "b", Trouble::StallBody(120.0)), with("b", Trouble::Status(403))]));
+    let mut run = begin(&scene, &[]);
+    wait_until(|| of_media(&scene).requests == 2);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    export(&scene, &[]).expect(3).says("1 asset could not be downloaded");
+    assert_sound(&scene);
+    let row = &by_clip(&scene)["b"];
+    assert_eq!(
+        [&row["status"], &row["error"], &row["http_status"], &row["attempts"]],
+        ["failed", "HTTP 403", "403", "3"]
+    );
+    assert_eq!((scene.archived(), scene.stats().requests), (vec!["a".to_owned(), "b".to_owned()], 2));
+    // What failed then is no business of the next run's.
+    export(&scene, &[]).expect(0);
+    assert_eq!((of_media(&scene).by_path["b.mp3"], scene.stats().requests), (4, 2));
+}
+
+/// Weather: fair.
+#[test]
+fn what_is_downloaded_is_what_assets_names() {
+    let film = || {
+        let mut clip = clip("a");
+        clip["video_url"] = "{cdn}/a.mp4".into();
+        library(Weather::default(), [("t1", vec![clip])])
+    };
+    for (kinds, names) in [
+        ("video", &["a.mp4"][..]),
+        ("image,audio", &["a.jpeg", "a.mp3"]),
+        ("all", &["a.jpeg", "a.mp3", "a.mp4"]),
+        ("none", &[]),
+    ] {
+        let scene = film();
+        export(&scene, &["--assets", kinds]).expect(0);
+        assert_sound(&scene);
+        assert_eq!(
+            of_media(&scene).by_path.into_keys().collect::<BTreeSet<_>>(),
+            names.iter().map(|name| (*name).to_owned()).collect()
+        );
+        assert_eq!(scene.rows("assets").len(), names.len());
+        assert_eq!(scene.archive().join("assets").exists(), kinds != "none");
+    }
+    let scene = film();
+    export(&scene, &["--assets", "video"]).expect(0);
+    let row = &scene.rows("assets")[0];
+    assert_eq!([&row["kind"], &row["content_type"]], ["video", "video/mp4"]);
+    assert!(row["path"].starts_with("media/video/") && row["path"].ends_with("/a.mp4"));
+    for bad in ["", "cover", "audio,", "none,audio"] {
+        let scene = film();
+        export(&scene, &["--assets", bad]).expect(2).says("--assets");
+        assert!(scene.stats().requests == 0 && !scene.archive().exists());
+    }
+}
+
+/// Weather: fair; no file may be larger than 100 KiB, so that the songs do not fit, and the journal does.
+#[test]
+fn a_disk_that_holds_no_song_stops_the_run_and_the_next_goes_on() {
+    let scene = songs(ids("s", 8), large([]));
+    let limited = command(&scene, &["--assets", "audio,image", "--concurrency", "2"]);
+    let mut run = Command::new("bash");
+    run.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "bash"]);
+    run.arg(limited.get_program()).args(limited.get_args());
+    run.current_dir(scene.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = Finished::of(run.spawn().unwrap()).expect(1);
+    run.says("cannot write").says(".sunor/partial/audio-s").says("Run the same command again");
+    assert_sound(&scene);
+    assert!(walk(&scene.archive().join("media")).iter().all(|path| !path.to_string_lossy().ends_with(".mp3")));
+    let asked = scene.stats().requests;
+    assert_eq!((scene.archived().len(), scene.unfinished().len()), (0, 8));
+    let kept = scene.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
+    assert_eq!(kept as u64, asked);
+
+    export(&scene, &["--assets", "audio,image"]).expect(0);
+    assert_sound(&scene);
+    assert_eq!((scene.archived(), scene.stats().requests, scene.stats().asked_again), (ids("s", 8), 8, 0));
+    assert!(by_clip(&scene).iter().all(|(id, row)| row["sha256"] == sha256(&scene.file_of_cdn(&format!("{id}.mp3")))));
+}
+
+/// Weather: a song that says nothing when it is asked for.
+#[test]
+fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_wait_on() {
+    let scene = library(
+        media([at_first(2, "slow", Trouble::Stall(120.0))]),
+        [("t1", vec![clip("a")]), ("t2", vec![clip("slow")]), ("t3", vec![clip("c")])],
+    );
+    let mut run = begin(&scene, &[]);
+    wait_until(|| of_media(&scene).by_path.len() == 3 && of_media(&scene).whole.len() == 2);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    export(&scene, &["--stop-after", "1s"]).expect(3).says("-unfinished.csv");
+    assert_eq!((scene.archived().len(), scene.unfinished().len(), scene.stats().requests), (0, 3, 3));
+    export(&scene, &[]).expect(0);
+    assert_sound(&scene);
+    assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
+}
+
+/// Weather: songs that say nothing when they are asked for; two killed runs have left a segment each.
+#[test]
+fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
+    let scene =
+        songs(["s1", "s2"], media([(2, "s1"), (1, "s2")].map(|(n, id)| at_first(n, id, Trouble::Stall(120.0)))));
+    for (n, name) in [(1, "s1"), (2, "s2")] {
+        scene.list([name]);
+        let mut run = begin(&scene, &[]);
+        wait_until(|| of_media(&scene).requests == n);
+        run.kill().unwrap();
+        run.wait().unwrap();
+        // The other run's segment comes back afterwards: only a long run leaves several by itself.
+        let journal = scene.archive().join(".sunor/journal");
+        for segment in files(&journal, ".journal") {
+            fs::rename(&segment, scene.path(&format!("{name}-{}", segment.file_name().unwrap().display()))).unwrap();
+        }
+    }
+    for path in files(&scene.path(""), ".journal") {
+        let name = path.file_name().unwrap().to_string_lossy()[3..].to_owned();
+        fs::rename(&path, scene.archive().join(".sunor/journal").join(name)).unwrap();
+    }
+    scene.list(["s1", "s2"]);
+    export(&scene, &["--stop-after", "1s"]).expect(3);
+    assert_eq!(scene.archived(), [""; 0]);
+    export(&scene, &["--retries", "2"]).expect(0);
+    assert_sound(&scene);
+    assert_eq!((scene.archived(), scene.rows("assets").len(), scene.stats().requests), (ids("s", 2), 2, 2));
+}
+
+/// Weather: each song takes a while; no process may have more than 256 files open.
+#[test]
+fn downloads_that_wait_for_their_turn_hold_no_open_file() {
+    let slow = Fault { trouble: Trouble::Drip(400_000), when: When::ALWAYS };
+    let scene = songs(ids("s", 400), media([slow]));
+    let limited = command(&scene, &["--asset-concurrency", "16"]);
+    let mut run = Command::new("bash");
+    run.args(["-c", "ulimit -n 256; exec \"$@\"", "bash"]).arg(limited.get_program()).args(limited.get_args());
+    run.current_dir(scene.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Finished::of(run.spawn().unwrap()).expect(0);
+    assert_sound(&scene);
+}
+
+/// Weather: two takes come with the same bytes at first; one of them stands in another task, too, which the
+/// same run or an earlier one archives meanwhile.
+#[test]
+fn a_file_that_a_row_tells_of_is_never_replaced() {
+    for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
+        let once = Fault { trouble: Trouble::Identical, when: When { task: Some("take".into()), ..When::first(1) } };
+        let tasks = [("t1", vec![clip("take-1"), clip("take-2")]), ("t2", vec![clip("take-1")])];
+        let scene = library(media([once]), tasks);
+        for list in lists {
+            scene.list(list.split(' '));
+            export(&scene, &[]).expect(0);
+            assert_sound(&scene);
+        }
+    }
+}
+
+/// Weather: a host that asks to be left alone for no seconds, for good.
+#[test]
+fn a_host_that_asks_for_no_wait_at_all_is_not_stormed() {
+    let scene = songs(["a"], media([with("a", Trouble::TooMany(0))]));
+    let begun = Instant::now();
+    export(&scene, &["--retries", "1"]).expect(3);
+    let (requests, took) = (of_media(&scene).requests, begun.elapsed());
+    assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
+}
+
+/// Weather: fair; a process was killed after the last byte of a song, and before the song had its name.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_download_that_was_whole_when_the_process_died_is_not_begun_anew() {
+    let scene =
+        songs(["a"], Weather { media_bytes: Some(3_000_000), ..media([at_first(1, "a", Trouble::Drip(1_000_000))]) });
+    let mut run = begin(&scene, &[]);
+    wait_until(|| under_way(&scene) >= 1 << 19);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let partial = scene.archive().join(".sunor/partial/audio-a.part");
+    let song = scene.file_of_cdn("a.mp3");
+    assert!(song.starts_with(&fs::read(&partial).unwrap()));
+    fs::write(&partial, &song).unwrap();
+    let sent = of_media(&scene).bytes;
+    export(&scene, &["--retries", "0"]).expect(0);
+    assert_sound(&scene);
+    assert!(of_media(&scene).bytes - sent < 100_000, "all of it was sent again");
+}
+
+/// Weather: there is no connection to the CDN until long after the run was killed.
+#[test]
+fn files_that_an_earlier_run_left_are_not_given_up_because_there_is_no_network() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let scene = library(Weather::default(), [("t1", vec![song("a", format!("http://{free}/a.mp3"))])]);
+    let mut run = begin(&scene, &["--retries", "20"]);
+    wait_until(|| scene.stats().requests == 1 && !walk(&scene.archive().join(".sunor/partial")).is_empty());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    export(&scene, &["--retries", "1"]).expect(3).says("no connection");
+    let mp3 = scene.file_of_cdn("a.mp3");
+    let length = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", mp3.len());
+    let listener = TcpListener::bind(free).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(&[length.as_bytes(), &mp3].concat()).unwrap();
+    });
+    export(&scene, &[]).expect(0);
+    assert_sound(&scene);
+    assert_eq!((by_clip(&scene)["a"]["status"].as_str(), scene.stats().requests), ("ok", 1));
+}
