@@ -34,6 +34,9 @@ use crate::task::TaskList;
 /// A key that the simulator takes, as it takes any other unless the weather names one.
 pub const KEY: &str = "simulator";
 
+/// The port of the CDN of a world that is there for one run: the next run may go on with its files.
+const CDN_PORT: u16 = 8643;
+
 /// The seed of a world that nobody gave one.
 pub const DEFAULT_SEED: u64 = 1;
 
@@ -49,6 +52,9 @@ pub struct World {
     pub documents: HashMap<String, String>,
     /// What goes wrong.
     pub weather: Weather,
+    /// The port of the CDN, if it is free: the addresses of files are those of an earlier start then. 0 is
+    /// one of the system's choice.
+    pub cdn_port: u16,
 }
 
 /// Which tasks exist.
@@ -67,12 +73,18 @@ impl World {
     #[must_use]
     pub fn knowing(tasks: Arc<TaskList>) -> Self {
         let weather = Weather { window: Some(Window::default()), ..Weather::default() };
-        Self { tasks: Known::Listed(tasks), weather, ..Self::default() }
+        Self { tasks: Known::Listed(tasks), weather, cdn_port: CDN_PORT, ..Self::default() }
     }
 }
 
 impl Default for World {
     fn default() -> Self {
-        Self { tasks: Known::Every, seed: DEFAULT_SEED, documents: HashMap::new(), weather: Weather::default() }
+        Self {
+            tasks: Known::Every,
+            seed: DEFAULT_SEED,
+            documents: HashMap::new(),
+            weather: Weather::default(),
+            cdn_port: 0,
+        }
     }
 }

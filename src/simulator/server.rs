@@ -63,10 +63,13 @@ impl Simulator {
     /// Never: an address is always a URL's host.
     pub async fn start_on(world: World, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
-        let cdn = match listen(CDN, 0).await {
+        // The port may be taken, and not every system takes all of 127.0.0.0/8 for loopback.
+        let cdn = match listen(CDN, world.cdn_port).await {
             Ok(listener) => listener,
-            // Not every system takes all of 127.0.0.0/8 for loopback.
-            Err(_) => listen(Ipv4Addr::LOCALHOST, 0).await?,
+            Err(_) => match listen(CDN, 0).await {
+                Ok(listener) => listener,
+                Err(_) => listen(Ipv4Addr::LOCALHOST, 0).await?,
+            },
         };
         let (base_url, cdn_url) = (root(&api)?, root(&cdn)?);
         let root = cdn_url.as_str().trim_end_matches('/').to_owned();
