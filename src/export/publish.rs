@@ -21,7 +21,8 @@ use crate::{
     run_id::RunId,
     status::FinalStatus,
     tables::{
-        self, ASSETS, AssetRow, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, Rows, Stamp, TASKS, Table, TaskRow,
+        self, ASSETS, AssetRow, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table,
+        TaskRow,
     },
 };
 
@@ -253,8 +254,11 @@ impl<R> Part<R> {
     fn push(&mut self, row: &R) -> Result<()> {
         let encoder = match &mut self.encoder {
             Some(encoder) => Ok(encoder),
-            None => PartEncoder::new(self.table, self.held.archive.format, self.held.sink(&self.path))
-                .map(|encoder| self.encoder.insert(encoder)),
+            None => {
+                let sink = self.held.sink(&self.path);
+                PartEncoder::new(self.table, self.held.archive.format, RowGroups::OfANight, sink)
+                    .map(|encoder| self.encoder.insert(encoder))
+            }
         };
         let pushed = encoder.and_then(|encoder| encoder.push(row));
         pushed.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))

@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write},
+    io::{self, BufRead, Write},
 };
 
 use super::schema::{Outline, Value};
@@ -37,6 +37,80 @@ impl<W: Write> CsvEncoder<W> {
 
     pub(super) fn finish(self) -> W {
         self.sink
+    }
+}
+
+/// Reads records as they stand, without their line ends: a reader that takes fields apart could no longer
+/// tell null from an empty text.
+pub(super) struct RawRecords<R: BufRead> {
+    source: R,
+    columns: usize,
+}
+
+impl<R: BufRead> RawRecords<R> {
+    /// Begins to read a part of that table. One of an older version has fewer columns, never others.
+    pub(super) fn new(source: R, outline: &Outline) -> io::Result<Self> {
+        let mut records = Self { source, columns: outline.columns.len() };
+        let mut header = Vec::new();
+        let read = records.read(&mut header)?;
+        let header = String::from_utf8_lossy(&header).into_owned();
+        let names: Vec<&str> = header.split(',').collect();
+        let known: Vec<&str> = outline.columns.iter().map(|(name, _)| *name).take(names.len()).collect();
+        if !read || names != known {
+            return Err(io::Error::other(format!("its columns are not those of {}: {header}", outline.name)));
+        }
+        records.columns = names.len();
+        Ok(records)
+    }
+
+    /// How many fields each record has.
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The next record; `false` at the end.
+    pub(super) fn next(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
+        let read = self.read(record)?;
+        match raw_fields(record).count() {
+            found if read && found != self.columns => {
+                Err(io::Error::other(format!("a record has {found} fields, and its part {} columns", self.columns)))
+            }
+            _ => Ok(read),
+        }
+    }
+
+    fn read(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
+        record.clear();
+        let mut quotes = 0;
+        loop {
+            let known = record.len();
+            if self.source.read_until(b'\n', record)? == 0 {
+                return if record.is_empty() { Ok(false) } else { Err(io::Error::other("it ends within a record")) };
+            }
+            quotes += record.get(known..).unwrap_or_default().iter().filter(|byte| **byte == b'"').count();
+            if quotes % 2 == 0 && record.pop_if(|byte| *byte == b'\n').is_some() {
+                record.pop_if(|byte| *byte == b'\r');
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// The fields of a record as they stand, quotes included.
+pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut is_quoted = false;
+    record.split(move |byte| {
+        is_quoted ^= *byte == b'"';
+        *byte == b',' && !is_quoted
+    })
+}
+
+/// The text of a field that stands quoted or not.
+pub(super) fn unquoted(field: &[u8]) -> String {
+    let text = String::from_utf8_lossy(field);
+    match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) => text.replace("\"\"", "\""),
+        None => text.into_owned(),
     }
 }
 

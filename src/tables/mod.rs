@@ -3,7 +3,9 @@
 //! A table's columns stand in [`schema`] and nowhere else; both encoders, the views and the readers
 //! follow them. Where a file goes, and when, is the archive's business.
 
+mod copy;
 mod csv;
+mod digest;
 mod flatten;
 mod parquet;
 mod part;
@@ -11,9 +13,12 @@ mod reader;
 mod schema;
 mod views;
 
+pub(crate) use copy::PartCopier;
+pub(crate) use digest::Digest;
 pub(crate) use flatten::{ClipLinks, Rows, Stamp, clip_links, flatten, not_found};
+pub(crate) use parquet::RowGroups;
 pub(crate) use part::PartEncoder;
 pub(crate) use reader::{count_rows, scan};
-pub(crate) use schema::{ASSETS, CLIPS, LYRICS, TABLES, TASKS, Table};
+pub(crate) use schema::{ASSETS, CLIPS, LYRICS, Outline, TABLES, TASKS, Table, outlines};
 pub(crate) use schema::{AssetRow, ClipRow, LyricsRow, TaskRow};
 pub(crate) use views::views_sql;

@@ -1,6 +1,6 @@
 //! Rows to Parquet: zstd, UTF-8, `TIMESTAMP(MICROS, UTC)`, JSON columns with the JSON logical type.
 
-use std::{io::Write, sync::Arc};
+use std::{fs::File, io::Write, sync::Arc};
 
 use arrow_array::{
     ArrayRef, RecordBatch,
@@ -11,7 +11,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit, extension::Json};
 use parquet::{
-    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, arrow_writer::ArrowWriterOptions},
     basic::{Compression, ZstdLevel},
     errors::ParquetError,
     file::properties::{EnabledStatistics, WriterProperties},
@@ -20,9 +20,28 @@ use parquet::{
 
 use super::schema::{Kind, Outline, Value};
 
-/// A row group ends at this many encoded bytes, since it is held in memory until then. That is some
-/// 40,000 ordinary tasks: less than DuckDB likes best in a large part, and more than a night brings.
-const ROW_GROUP_BYTES: usize = 16 << 20;
+/// How many rows stand together. A row group is held in memory until it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowGroups {
+    /// 16 MiB: some 40,000 ordinary tasks, less than DuckDB likes best in a large part, and more than a
+    /// night brings.
+    OfANight,
+    /// 122,880 rows, which is what DuckDB gives a thread at a time, or 256 MiB if that comes first.
+    Large,
+}
+
+impl RowGroups {
+    /// The rows and the encoded bytes at which one ends.
+    fn limits(self) -> (usize, usize) {
+        match self {
+            Self::OfANight => (1 << 20, 16 << 20),
+            Self::Large => (122_880, 256 << 20),
+        }
+    }
+}
+
+/// Rows are read by so many that they hold about this many bytes.
+const READ_BYTES: i64 = 8 << 20;
 
 /// Rows are handed to the writer once they hold this many bytes of text.
 const BATCH_BYTES: usize = 2 << 20;
@@ -40,11 +59,9 @@ pub(super) struct ParquetEncoder<W: Write + Send> {
 }
 
 impl<W: Write + Send> ParquetEncoder<W> {
-    pub(super) fn new(outline: &Outline, sink: W) -> Result<Self, ParquetError> {
-        let schema: SchemaRef = Arc::new(Schema::new(outline.columns.iter().map(field).collect::<Vec<_>>()));
-        // Arrow's own schema in the footer would say nothing that Parquet's types do not.
-        let options = ArrowWriterOptions::new().with_properties(properties(outline)?).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(sink, schema.clone(), options)?;
+    pub(super) fn new(outline: &Outline, row_groups: RowGroups, sink: W) -> Result<Self, ParquetError> {
+        let schema = schema(outline);
+        let writer = writer(outline, row_groups, sink)?;
         let builders = outline.columns.iter().map(|(_, kind)| Builder::new(*kind)).collect();
         Ok(Self { writer, schema, builders, rows: 0, bytes: 0 })
     }
@@ -72,6 +89,32 @@ impl<W: Write + Send> ParquetEncoder<W> {
     }
 }
 
+/// The one way in which a table's rows are stored, whoever brings them.
+pub(super) fn writer<W: Write + Send>(
+    outline: &Outline,
+    row_groups: RowGroups,
+    sink: W,
+) -> Result<ArrowWriter<W>, ParquetError> {
+    // Arrow's own schema in the footer would say nothing that Parquet's types do not.
+    let options =
+        ArrowWriterOptions::new().with_properties(properties(outline, row_groups)?).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(sink, schema(outline), options)
+}
+
+/// The columns of a table as Arrow knows them.
+pub(super) fn schema(outline: &Outline) -> SchemaRef {
+    Arc::new(Schema::new(outline.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// Begins to read a part, in batches that are small where its rows are large.
+pub(super) fn reader(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let groups = builder.metadata().row_groups().iter();
+    let row = groups.map(|group| group.total_byte_size() / group.num_rows().max(1)).max().unwrap_or(0);
+    let rows = usize::try_from(READ_BYTES / row.max(1)).unwrap_or(1).clamp(1, BATCH_ROWS);
+    Ok(builder.with_batch_size(rows))
+}
+
 fn field((name, kind): &(&'static str, Kind)) -> Field {
     let data_type = match kind {
         Kind::Text | Kind::Json => DataType::Utf8,
@@ -85,11 +128,13 @@ fn field((name, kind): &(&'static str, Kind)) -> Field {
     if *kind == Kind::Json { field.with_extension_type(Json::default()) } else { field }
 }
 
-fn properties(outline: &Outline) -> Result<WriterProperties, ParquetError> {
+fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperties, ParquetError> {
+    let (rows, bytes) = row_groups.limits();
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_created_by(concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES));
+        .set_max_row_group_row_count(Some(rows))
+        .set_max_row_group_bytes(Some(bytes));
     for (name, _) in outline.columns.iter().filter(|(_, kind)| *kind == Kind::Json) {
         // Whole documents hardly repeat, and nobody asks for the smallest of them.
         properties = properties
@@ -162,7 +207,7 @@ mod tests {
     #[test]
     fn the_footer_says_json_and_utc_microseconds() {
         let mut sink = Vec::new();
-        ParquetEncoder::new(&TASKS.outline(), &mut sink).unwrap().finish().unwrap();
+        ParquetEncoder::new(&TASKS.outline(), RowGroups::OfANight, &mut sink).unwrap().finish().unwrap();
         let reader = SerializedFileReader::new(Bytes::from(sink)).unwrap();
         let schema = reader.metadata().file_metadata().schema_descr();
         let logical = |name: &str| {

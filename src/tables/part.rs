@@ -2,7 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::{csv::CsvEncoder, parquet::ParquetEncoder, schema::Table};
+use super::{
+    csv::CsvEncoder,
+    parquet::{ParquetEncoder, RowGroups},
+    schema::Table,
+};
 use crate::format::TableFormat;
 
 /// Writes the rows of one table into a sink.
@@ -19,11 +23,16 @@ enum Encoder<W: Write + Send> {
 
 impl<R, W: Write + Send> PartEncoder<R, W> {
     /// Begins a part.
-    pub(crate) fn new(table: &'static Table<R>, format: TableFormat, sink: W) -> io::Result<Self> {
+    pub(crate) fn new(
+        table: &'static Table<R>,
+        format: TableFormat,
+        row_groups: RowGroups,
+        sink: W,
+    ) -> io::Result<Self> {
         let outline = table.outline();
         let encoder = match format {
             TableFormat::Parquet => {
-                Encoder::Parquet(Box::new(ParquetEncoder::new(&outline, sink).map_err(io::Error::other)?))
+                Encoder::Parquet(Box::new(ParquetEncoder::new(&outline, row_groups, sink).map_err(io::Error::other)?))
             }
             TableFormat::Csv => Encoder::Csv(CsvEncoder::new(&outline, sink)?),
         };

@@ -9,11 +9,12 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 use parquet::{
-    arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
+    arrow::ProjectionMask,
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
 };
 
+use super::parquet::reader as parquet_reader;
 use crate::format::TableFormat;
 
 /// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Only text
@@ -46,7 +47,7 @@ pub(crate) fn count_rows(file: File, format: TableFormat) -> io::Result<u64> {
 }
 
 fn scan_parquet(file: File, columns: &[&str], row: &mut dyn FnMut(&[Option<&str>])) -> io::Result<()> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(to_io)?;
+    let builder = parquet_reader(file).map_err(to_io)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     for batch in builder.with_projection(mask).build().map_err(to_io)? {
         let batch = batch.map_err(io::Error::other)?;

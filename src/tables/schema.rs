@@ -267,6 +267,11 @@ pub(crate) static ASSETS: Table<AssetRow> = Table {
 /// All tables' names, tasks last: a task is archived when its row is there.
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
+/// All tables as their readers see them, in the order of [`TABLES`].
+pub(crate) fn outlines() -> [Outline; 4] {
+    [LYRICS.outline(), CLIPS.outline(), ASSETS.outline(), TASKS.outline()]
+}
+
 /// What a row's field may be.
 trait Cell {
     fn value(&self) -> Value<'_>;

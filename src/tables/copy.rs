@@ -1,0 +1,278 @@
+//! Rows of parts that are there already, into a new part of the same table: nothing is interpreted but
+//! the task they belong to. Memory holds a row group of what is written and a batch of what is read; of
+//! CSV one record.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Write},
+};
+
+use ::parquet::arrow::ArrowWriter;
+use arrow_array::{Array, ArrayRef, RecordBatch, cast::AsArray, new_null_array};
+use arrow_schema::SchemaRef;
+
+use super::{
+    csv::{CsvEncoder, RawRecords, raw_fields, unquoted},
+    parquet::{self, RowGroups},
+    schema::Outline,
+};
+use crate::format::TableFormat;
+
+/// The column that every table has, and by which rows are chosen.
+const TASK_ID: &str = "task_id";
+
+/// Writes one part out of rows of others.
+pub(crate) struct PartCopier<W: Write + Send> {
+    outline: Outline,
+    copier: Copier<W>,
+    rows: u64,
+}
+
+enum Copier<W: Write + Send> {
+    Parquet(Box<ArrowWriter<W>>),
+    Csv(W),
+}
+
+impl<W: Write + Send> PartCopier<W> {
+    /// Begins a part, with large row groups.
+    pub(crate) fn new(outline: Outline, format: TableFormat, sink: W) -> io::Result<Self> {
+        let copier = match format {
+            TableFormat::Parquet => {
+                Copier::Parquet(Box::new(parquet::writer(&outline, RowGroups::Large, sink).map_err(io::Error::other)?))
+            }
+            TableFormat::Csv => Copier::Csv(CsvEncoder::new(&outline, sink)?.finish()),
+        };
+        Ok(Self { outline, copier, rows: 0 })
+    }
+
+    /// Adds those rows of a part whose task is to be kept, in their order, and says how many. A column that
+    /// the part is too old to have is null; one that this program is too old to know is an error.
+    pub(crate) fn copy(&mut self, part: File, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
+        let copied = match &mut self.copier {
+            Copier::Parquet(writer) => copy_parquet(part, &self.outline, writer, keep),
+            Copier::Csv(sink) => copy_csv(part, &self.outline, sink, keep),
+        };
+        self.rows += copied.as_ref().copied().unwrap_or_default();
+        copied
+    }
+
+    /// How many rows it has by now.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Ends the part: the sink, with all of it written, and how many rows it has.
+    pub(crate) fn finish(self) -> io::Result<(W, u64)> {
+        let sink = match self.copier {
+            Copier::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
+            Copier::Csv(sink) => sink,
+        };
+        Ok((sink, self.rows))
+    }
+}
+
+fn copy_parquet(
+    part: File,
+    outline: &Outline,
+    writer: &mut ArrowWriter<impl Write + Send>,
+    keep: &mut dyn FnMut(&str) -> bool,
+) -> io::Result<u64> {
+    let schema = parquet::schema(outline);
+    let mut copied = 0;
+    for batch in parquet::reader(part).and_then(|builder| builder.build()).map_err(io::Error::other)? {
+        let batch = conform(&batch.map_err(io::Error::other)?, &schema)?;
+        let ids = batch.column_by_name(TASK_ID).and_then(|ids| ids.as_string_opt::<i32>());
+        let ids = ids.ok_or_else(|| io::Error::other(format!("it has no column `{TASK_ID}` of texts")))?;
+        let kept: Vec<bool> =
+            (0..ids.len()).map(|place| keep(if ids.is_valid(place) { ids.value(place) } else { "" })).collect();
+        // Neighbours that are kept are copied at once, without a copy of their own.
+        let mut place = 0;
+        for run in kept.chunk_by(|one, other| one == other) {
+            if run.first() == Some(&true) {
+                writer.write(&batch.slice(place, run.len())).map_err(io::Error::other)?;
+                copied += run.len() as u64;
+            }
+            place += run.len();
+        }
+    }
+    Ok(copied)
+}
+
+/// The same rows with the columns of the table.
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
+    if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
+    {
+        return Err(io::Error::other(format!("it has a column `{}` that this version does not know", unknown.name())));
+    }
+    let column = |field: &arrow_schema::FieldRef| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+        Some(column) => {
+            Err(io::Error::other(format!("its column `{}` is of type {}", field.name(), column.data_type())))
+        }
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    };
+    let columns = schema.fields().iter().map(column).collect::<io::Result<Vec<ArrayRef>>>()?;
+    RecordBatch::try_new(schema.clone(), columns).map_err(io::Error::other)
+}
+
+fn copy_csv(
+    part: File,
+    outline: &Outline,
+    sink: &mut impl Write,
+    keep: &mut dyn FnMut(&str) -> bool,
+) -> io::Result<u64> {
+    let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
+    let place = outline.columns.iter().position(|(name, _)| *name == TASK_ID).unwrap_or_default();
+    let missing = vec![b','; outline.columns.len() - records.columns()];
+    let (mut record, mut copied) = (Vec::new(), 0);
+    while records.next(&mut record)? {
+        if keep(&raw_fields(&record).nth(place).map(unquoted).unwrap_or_default()) {
+            sink.write_all(&record)?;
+            sink.write_all(&missing)?;
+            sink.write_all(b"\r\n")?;
+            copied += 1;
+        }
+    }
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom};
+
+    use super::{
+        super::{Digest, PartEncoder, schema::*},
+        *,
+    };
+    use crate::{moment::Moment, run_id::RunId, status::FinalStatus};
+
+    const FORMATS: [TableFormat; 2] = [TableFormat::Parquet, TableFormat::Csv];
+
+    fn task(id: &str, prompt: Option<&str>) -> TaskRow {
+        let time = Moment::parse("2026-01-02T03:04:05.678901Z");
+        TaskRow {
+            task_id: id.into(),
+            model: Some("su,no \"x\"\r\n".into()),
+            r#type: None,
+            status: FinalStatus::Success,
+            credits_cost: Some(0.1),
+            prompt: prompt.map(str::to_owned),
+            instrumental: Some(false),
+            error: None,
+            progress: None,
+            clip_count: -1,
+            created_at: time,
+            completed_at: None,
+            fetched_at: time.unwrap(),
+            run_id: RunId::parse("r").unwrap(),
+            input: Some("{}".into()),
+            response: None,
+        }
+    }
+
+    fn part(format: TableFormat, rows: &[TaskRow]) -> File {
+        let mut encoder = PartEncoder::new(&TASKS, format, RowGroups::OfANight, tempfile::tempfile().unwrap()).unwrap();
+        rows.iter().for_each(|row| encoder.push(row).unwrap());
+        rewound(encoder.finish().unwrap().0)
+    }
+
+    fn rewound(mut file: File) -> File {
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file
+    }
+
+    fn copied(format: TableFormat, parts: Vec<File>, keep: &mut dyn FnMut(&str) -> bool) -> (File, u64) {
+        let mut copier = PartCopier::new(TASKS.outline(), format, tempfile::tempfile().unwrap()).unwrap();
+        for part in parts {
+            copier.copy(part, keep).unwrap();
+        }
+        let (file, rows) = copier.finish().unwrap();
+        (rewound(file), rows)
+    }
+
+    fn digest(format: TableFormat, file: &File) -> Digest {
+        let mut digest = Digest::default();
+        digest.add(rewound(file.try_clone().unwrap()), format, &TASKS.outline()).unwrap();
+        digest
+    }
+
+    #[test]
+    fn rows_are_copied_cell_by_cell_and_null_stays_apart_from_empty() {
+        for format in FORMATS {
+            let rows = [task("a", None), task("b", Some("")), task("c \"q\", r", Some("x"))];
+            let (whole, count) =
+                copied(format, vec![part(format, &rows[..1]), part(format, &rows[1..])], &mut |_| true);
+            assert_eq!(count, 3);
+            assert_eq!(digest(format, &whole), digest(format, &part(format, &rows)));
+            let other = [task("a", Some("")), task("b", None), rows[2].clone()];
+            assert_ne!(digest(format, &whole), digest(format, &part(format, &other)), "{format}");
+
+            let mut keep = |id: &str| id != "b";
+            let (some, count) = copied(format, vec![part(format, &rows)], &mut keep);
+            assert_eq!(count, 2);
+            assert_eq!(digest(format, &some), digest(format, &part(format, &[rows[2].clone(), rows[0].clone()])));
+        }
+    }
+
+    #[test]
+    fn a_csv_part_is_copied_byte_for_byte() {
+        let rows = [task("a", None), task("b", Some("")), task("c \"q\", r", Some("x"))];
+        let text = |file: File| io::read_to_string(file).unwrap();
+        let (whole, _) = copied(TableFormat::Csv, vec![part(TableFormat::Csv, &rows)], &mut |_| true);
+        assert_eq!(text(whole), text(part(TableFormat::Csv, &rows)));
+    }
+
+    #[test]
+    fn a_part_of_an_older_version_gains_the_columns_it_has_not() {
+        let older = || Outline { name: "tasks", columns: TASKS.outline().columns.into_iter().take(15).collect() };
+        for format in FORMATS {
+            let mut old = PartCopier::new(older(), format, tempfile::tempfile().unwrap()).unwrap();
+            let cut = match format {
+                TableFormat::Csv => {
+                    let text = io::read_to_string(part(format, &[task("a", None)])).unwrap();
+                    let mut file = tempfile::tempfile().unwrap();
+                    file.write_all(text.replace(",response\r\n", "\r\n").replace("{},\r\n", "{}\r\n").as_bytes())
+                        .unwrap();
+                    rewound(file)
+                }
+                TableFormat::Parquet => {
+                    let Copier::Parquet(writer) = &mut old.copier else { panic!() };
+                    let whole = part(format, &[task("a", None)]);
+                    let batch = parquet::reader(whole).unwrap().build().unwrap().next().unwrap().unwrap();
+                    let columns = batch.columns()[..15].to_vec();
+                    writer.write(&RecordBatch::try_new(parquet::schema(&older()), columns).unwrap()).unwrap();
+                    rewound(old.finish().unwrap().0)
+                }
+            };
+            let (whole, rows) = copied(format, vec![cut], &mut |_| true);
+            assert_eq!(rows, 1);
+            assert_eq!(digest(format, &whole), digest(format, &part(format, &[task("a", None)])), "{format}");
+
+            let mut newer = PartCopier::new(older(), format, tempfile::tempfile().unwrap()).unwrap();
+            let refused = newer.copy(part(format, &[task("a", None)]), &mut |_| true).unwrap_err().to_string();
+            assert!(refused.contains("response"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_torn_csv_part_is_an_error() {
+        let whole = io::read_to_string(part(TableFormat::Csv, &[task("a", None), task("b", None)])).unwrap();
+        for cut in [whole.len() - 1, whole.len() - 30, 20] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&whole.as_bytes()[..cut]).unwrap();
+            let mut copier = PartCopier::new(TASKS.outline(), TableFormat::Csv, io::sink()).unwrap();
+            assert!(copier.copy(rewound(file), &mut |_| true).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn row_groups_are_large_where_there_are_that_many_rows() {
+        let rows: Vec<TaskRow> = (0..50_000).map(|n| task(&n.to_string(), None)).collect();
+        let parts = (0..3).map(|_| part(TableFormat::Parquet, &rows)).collect();
+        let (whole, _) = copied(TableFormat::Parquet, parts, &mut |_| true);
+        let metadata = parquet::reader(whole).unwrap().metadata().clone();
+        let groups: Vec<i64> =
+            metadata.row_groups().iter().map(::parquet::file::metadata::RowGroupMetaData::num_rows).collect();
+        assert_eq!(groups, [122_880, 27_120]);
+    }
+}

@@ -1,0 +1,85 @@
+//! What a table holds, whatever the order of its rows and their way into parts: so that a rewritten
+//! table can be held against the old one before it takes its place.
+
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, BufReader},
+};
+
+use arrow_array::{
+    Array, ArrayRef,
+    cast::AsArray,
+    types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
+};
+use arrow_schema::DataType;
+
+use super::{copy::conform, csv::RawRecords, parquet, schema::Outline};
+use crate::format::TableFormat;
+
+/// How many rows there are, and the sum of a hash of each one's cells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub(crate) rows: u64,
+    sum: u64,
+}
+
+impl Digest {
+    /// Adds the rows of a part. A column that it is too old to have counts as null.
+    pub(crate) fn add(&mut self, part: File, format: TableFormat, outline: &Outline) -> io::Result<()> {
+        match format {
+            TableFormat::Parquet => self.add_parquet(part, outline),
+            TableFormat::Csv => self.add_csv(part, outline),
+        }
+    }
+
+    fn add_parquet(&mut self, part: File, outline: &Outline) -> io::Result<()> {
+        let schema = parquet::schema(outline);
+        for batch in parquet::reader(part).and_then(|builder| builder.build()).map_err(io::Error::other)? {
+            let batch = conform(&batch.map_err(io::Error::other)?, &schema)?;
+            let mut rows = vec![DefaultHasher::new(); batch.num_rows()];
+            for column in batch.columns() {
+                hash_cells(column, &mut rows)?;
+            }
+            rows.iter().for_each(|row| self.add_row(row));
+        }
+        Ok(())
+    }
+
+    fn add_csv(&mut self, part: File, outline: &Outline) -> io::Result<()> {
+        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
+        let missing = vec![b','; outline.columns.len() - records.columns()];
+        let mut record = Vec::new();
+        while records.next(&mut record)? {
+            let mut row = DefaultHasher::new();
+            row.write(&record);
+            row.write(&missing);
+            self.add_row(&row);
+        }
+        Ok(())
+    }
+
+    fn add_row(&mut self, row: &DefaultHasher) {
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(row.finish());
+    }
+}
+
+/// Adds a column's cells to the hashes of its rows.
+fn hash_cells(column: &ArrayRef, rows: &mut [DefaultHasher]) -> io::Result<()> {
+    fn all<T: Hash>(cells: impl Iterator<Item = Option<T>>, rows: &mut [DefaultHasher]) {
+        rows.iter_mut().zip(cells).for_each(|(row, cell)| cell.hash(row));
+    }
+    match column.data_type() {
+        DataType::Utf8 => all(column.as_string::<i32>().iter(), rows),
+        DataType::Float64 => {
+            all(column.as_primitive::<Float64Type>().iter().map(|cell| cell.map(f64::to_bits)), rows);
+        }
+        DataType::Int32 => all(column.as_primitive::<Int32Type>().iter(), rows),
+        DataType::Int64 => all(column.as_primitive::<Int64Type>().iter(), rows),
+        DataType::Boolean => all(column.as_boolean().iter(), rows),
+        DataType::Timestamp(..) => all(column.as_primitive::<TimestampMicrosecondType>().iter(), rows),
+        other => return Err(io::Error::other(format!("a column of type {other}"))),
+    }
+    Ok(())
+}
