@@ -68,6 +68,16 @@ pub(super) fn damaged(folder: &Path) -> PathBuf {
     folder.join(STATE).join("damaged")
 }
 
+/// Where new parts wait for their exchange, in a folder for each table.
+pub(super) fn swap(folder: &Path) -> PathBuf {
+    folder.join(STATE).join("swap")
+}
+
+/// What an exchange of parts is about.
+pub(super) fn swap_plan(folder: &Path) -> PathBuf {
+    folder.join(STATE).join("swap.json")
+}
+
 /// The part of each table that one journal segment becomes.
 #[derive(Clone, Debug)]
 pub(crate) struct PartName<'a> {

@@ -2,10 +2,76 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead, Write},
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Write},
+    path::Path,
 };
 
-use super::store::StoredFile;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    layout::{RUNS, RunFile},
+    store::StoredFile,
+};
+use crate::error::{Error, Result};
+
+/// A line of a manifest, and which one it stands in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ManifestLine {
+    /// The manifest's path in the archive.
+    pub(crate) manifest: String,
+    /// The file that it vouches for.
+    pub(crate) path: String,
+    pub(crate) sha256: String,
+}
+
+/// The lines, in any manifest, of files that are wanted. Memory holds those alone. Blocks.
+pub(super) fn find(archive: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
+    let folder = archive.join(RUNS);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| Error::io("list", &folder, &error))?,
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<io::Result<Vec<_>>>().map_err(|error| Error::io("list", &folder, &error))?;
+    names.retain(|name| name.ends_with(RunFile::Manifest.ending()));
+    names.sort();
+    let mut found = Vec::new();
+    for name in names {
+        let path = folder.join(&name);
+        find_in(&path, &format!("{RUNS}/{name}"), wanted, &mut found)
+            .map_err(|error| Error::io("read", &path, &error))?;
+    }
+    Ok(found)
+}
+
+fn find_in(
+    file: &Path,
+    manifest: &str,
+    wanted: &dyn Fn(&str) -> bool,
+    found: &mut Vec<ManifestLine>,
+) -> io::Result<()> {
+    for line in BufReader::new(File::open(file)?).lines() {
+        let line = line?;
+        if let Some((sha256, path)) = line.split_once("  ").filter(|(_, path)| wanted(path)) {
+            found.push(ManifestLine { manifest: manifest.into(), path: path.into(), sha256: sha256.into() });
+        }
+    }
+    Ok(())
+}
+
+/// Writes a manifest anew without the lines of some files, and says how many lines it has left.
+pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, out: &mut impl Write) -> io::Result<u64> {
+    let mut left = 0;
+    for line in known.lines() {
+        let line = line?;
+        if !line.split_once("  ").is_some_and(|(_, path)| gone(path)) {
+            writeln!(out, "{line}")?;
+            left += 1;
+        }
+    }
+    Ok(left)
+}
 
 /// Writes a manifest anew, with these files added; a file that is there already is replaced. Memory holds
 /// what is added, and a line of what is known: its lines are in the order of their paths, as written here.

@@ -8,6 +8,7 @@ mod lock;
 mod manifest;
 mod media;
 mod store;
+mod swap;
 
 use std::{
     io::{self, BufRead, BufReader, BufWriter, Write},
@@ -20,8 +21,10 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use layout::{PartName, RUNS, RunFile, VIEWS};
 pub(crate) use lock::Holder;
+pub(crate) use manifest::ManifestLine;
 pub(crate) use media::MediaName;
 pub(crate) use store::{FileSink, Store, StoredFile};
+pub(crate) use swap::{NewPart, Swap};
 
 use self::lock::Lock;
 use crate::{
@@ -101,6 +104,11 @@ impl Archive {
         layout::damaged(&self.folder)
     }
 
+    /// The lines, in any run's manifest, of the files that are wanted. Blocks.
+    pub(crate) fn manifest_lines(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
+        manifest::find(&self.folder, wanted)
+    }
+
     /// Who holds the archive at the moment, if anybody does.
     pub(crate) fn holder(&self) -> Option<Holder> {
         lock::holder(&layout::lock(&self.folder))
@@ -108,8 +116,18 @@ impl Archive {
 }
 
 impl HeldArchive {
+    /// Opens an archive for writing that is there already.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is none, or one of a newer version; [`Error::Held`] if another process has it.
+    pub(crate) async fn open(folder: &Path, tables: &[&str], now: Timestamp) -> Result<Self> {
+        Archive::open(folder)?;
+        Self::open_or_create(folder, None, tables, now).await
+    }
+
     /// Opens an archive for writing, and creates it if there is none. `format` is what the user asked
-    /// for, `tables` are the names of the tables' folders.
+    /// for, `tables` are the names of the tables' folders. What a crash left of an exchange of parts is
+    /// finished or undone.
     ///
     /// # Errors
     /// [`Error::Usage`] if the path is a file, or the archive has another format or one of a newer version;
@@ -130,6 +148,7 @@ impl HeldArchive {
         };
         let archive = Archive::with(folder, table_format)?;
         archive.store.sweep_staging(tables)?;
+        swap::recover(folder)?;
         Ok(Self { archive, _lock: lock })
     }
 

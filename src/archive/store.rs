@@ -14,6 +14,7 @@ use std::{
 use object_store::{
     GetResultPayload, ObjectStore, ObjectStoreExt, buffered::BufWriter, local::LocalFileSystem, path::Path as Location,
 };
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{io::AsyncWriteExt, runtime::Handle};
 use tokio_util::io::SyncIoBridge;
@@ -151,7 +152,7 @@ pub(crate) struct FileSink {
 }
 
 /// A file that is in place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredFile {
     /// Its path in the archive.
     pub(crate) path: String,
