@@ -144,6 +144,10 @@ pub struct ExportArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
     stop_after: Option<Duration>,
 
+    /// Ask again for tasks that are archived as not found
+    #[arg(long, help_heading = "Input")]
+    retry_not_found: bool,
+
     /// Refuse a list that has a row without a usable ID
     #[arg(long, help_heading = "Input")]
     strict: bool,
@@ -264,6 +268,7 @@ impl ExportArgs {
             retries: self.retries,
             timeout: self.timeout,
             stop_after: self.stop_after,
+            retry_not_found: self.retry_not_found,
         })
     }
 

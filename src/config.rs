@@ -82,6 +82,8 @@ pub struct ExportConfig {
     pub retries: u32,
     /// The limit of one request.
     pub timeout: Duration,
+    /// Whether to ask again for tasks that are archived as not found.
+    pub retry_not_found: bool,
     /// When the run is to end, counted from its start.
     pub stop_after: Option<Duration>,
 }

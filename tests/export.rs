@@ -305,3 +305,28 @@ fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
         (Some("doc-lone-surrogate"), Some(document.as_str()))
     );
 }
+
+/// Weather: two tasks are not found at first; one of them never is.
+#[test]
+fn what_was_not_found_is_asked_again_only_if_told_to_and_takes_its_rows_place() {
+    let missing = |task, first| Fault {
+        trouble: Trouble::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
+        when: When { task: Some(task), first, ..When::ALWAYS },
+    };
+    let faults = vec![missing("late".into(), Some(1)), missing("never".into(), None)];
+    let scene = Scene::weather(Weather { faults, ..Weather::default() });
+    scene.list(["t1", "late", "never", "t2"]);
+    scene.export(&["--format", "csv"]).expect(0);
+    scene.export(&[]).expect(0).says("no request was sent");
+
+    scene.export(&["--retry-not-found"]).expect(0).says("2 to ask for, 2 already archived").says("Archived 2 of 2 tasks");
+    assert_eq!(scene.archived(), ["late", "never", "t1", "t2"]);
+    let rows = scene.rows("tasks");
+    let status = |task: &str| rows.iter().find(|row| row["task_id"] == task).map(|row| row["status"].as_str());
+    assert_ne!(status("late"), Some("not_found"));
+    assert_eq!(status("never"), Some("not_found"));
+    assert_eq!(scene.stats().by_task["t1"], 1);
+    let check = "sha256sum --quiet --strict -c runs/*.sha256";
+    let check = std::process::Command::new("bash").args(["-c", check]).current_dir(scene.archive()).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}

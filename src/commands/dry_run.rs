@@ -5,7 +5,7 @@ use crate::{
     archive::Archive,
     config::ExportConfig,
     error::Result,
-    export::{Known, Plan},
+    export::{Known, NotFound, Plan},
     input,
     report::{self, Reporter},
 };
@@ -19,7 +19,7 @@ pub async fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Resu
     let known = match Archive::open_if_present(&config.archive, config.format)? {
         Some(archive) => {
             let journalled = Known::journalled(&archive, &input.tasks)?;
-            Known::archived(&archive, &input.tasks).await?.or(&journalled)
+            Known::archived(&archive, &input.tasks, NotFound::of(config)).await?.or(&journalled)
         }
         None => Known::nothing(&input.tasks),
     };

@@ -12,7 +12,9 @@ use crate::{
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
-    export::{self, Asked, Coordinator, Ending, Known, Ledger, MediaStage, Missing, Plan, Settings, Signal, Tell},
+    export::{
+        self, Asked, Coordinator, Ending, Known, Ledger, MediaStage, Missing, NotFound, Plan, Settings, Signal, Tell,
+    },
     input,
     journal::{self, JournalWriter, SegmentLimits},
     media::{self, Limits, Reach},
@@ -69,7 +71,7 @@ pub async fn export(
     let stop_at = config.stop_after.map(|limit| clock + limit);
     log.left = export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
     log.failed_before = export::failed_assets(&held.archive).await?;
-    let known = Known::archived(&held.archive, &input.tasks).await?;
+    let known = Known::archived(&held.archive, &input.tasks, NotFound::of(config)).await?;
     // What recovery could not bring to its end is answered all the same.
     let kept = Known::journalled(&held.archive, &input.tasks)?;
     let plan = Plan::new(input, &known, &kept);

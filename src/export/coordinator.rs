@@ -374,7 +374,8 @@ impl<'a> Coordinator<'a> {
                 let kinds: Vec<AssetKind> = self.settings.assets.iter().collect();
                 let wanted = Wanted::of(&data, &kinds);
                 let assets = if wanted.is_empty() { Vec::new() } else { kinds };
-                let record = Record::Task { task_id, status, fetched_at, data, sent, assets };
+                let replaces = self.plan.replaces(task);
+                let record = Record::Task { task_id, status, fetched_at, data, sent, assets, replaces };
                 self.journal(Entry::Answer { task, status: Some(status), record, wanted }).await;
             }
             Answer::Unfinished { status, created_at } => {
@@ -467,7 +468,9 @@ impl<'a> Coordinator<'a> {
 
     async fn not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
         let task_id = self.plan.tasks.id(task).to_string();
-        let (status, record) = (Some(FinalStatus::NotFound), Record::NotFound { task_id, fetched_at, message });
+        let replaces = self.plan.replaces(task);
+        let (status, record) =
+            (Some(FinalStatus::NotFound), Record::NotFound { task_id, fetched_at, message, replaces });
         self.journal(Entry::Answer { task, status, record, wanted: Vec::new() }).await;
     }
 

@@ -5,6 +5,7 @@
 use crate::{
     archive::Archive,
     asset::AssetStatus,
+    config::ExportConfig,
     error::Result,
     journal::{self, Record, Segment},
     tables::{self, ASSETS, TASKS},
@@ -25,23 +26,50 @@ pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
     Ok(failed)
 }
 
+/// What to do about tasks that are archived as not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotFound {
+    /// That is an answer like any other.
+    Keep,
+    /// Ask again, and let the new answer take its place.
+    AskAgain,
+}
+
+impl NotFound {
+    /// What the user asked for.
+    pub(crate) fn of(config: &ExportConfig) -> Self {
+        if config.retry_not_found { Self::AskAgain } else { Self::Keep }
+    }
+}
+
 /// For each place of a list, whether the answer is had.
 #[derive(Debug)]
-pub(crate) struct Known(Vec<bool>);
+pub(crate) struct Known(Vec<Standing>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Unknown,
+    Known,
+    /// It is, and is asked for again.
+    ToBeReplaced,
+}
 
 impl Known {
     /// Those tasks of the list that have their row in the archive.
-    pub(crate) async fn archived(archive: &Archive, tasks: &TaskList) -> Result<Self> {
+    pub(crate) async fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
         let mut known = Self::nothing(tasks);
         if tasks.is_empty() {
             return Ok(known);
         }
+        let columns: &[&str] = if not_found == NotFound::Keep { &["task_id"] } else { &["task_id", "status"] };
         for path in archive.parts(TASKS.name).await? {
             let file = archive.store.open(&path).await?;
-            let mut mark = |cells: &[Option<&str>]| {
-                cells.iter().flatten().for_each(|id| known.mark(tasks, id));
+            let mut mark = |cells: &[Option<&str>]| match cells {
+                [Some(id), Some("not_found")] => known.mark(tasks, id, Standing::ToBeReplaced),
+                [Some(id), ..] => known.mark(tasks, id, Standing::Known),
+                _ => {}
             };
-            tables::scan(file, archive.format, &["task_id"], &mut mark)
+            tables::scan(file, archive.format, columns, &mut mark)
                 .map_err(|error| archive.store.failed("read", &path, &error))?;
         }
         Ok(known)
@@ -49,7 +77,7 @@ impl Known {
 
     /// None of them.
     pub(crate) fn nothing(tasks: &TaskList) -> Self {
-        Self(vec![false; tasks.len()])
+        Self(vec![Standing::Unknown; tasks.len()])
     }
 
     /// Those that an earlier run left in the journal: they are archived without asking.
@@ -59,7 +87,7 @@ impl Known {
             let mut segment = Segment::open(&closed)?;
             while let Some(record) = segment.next()? {
                 if let Record::Task { task_id, .. } | Record::NotFound { task_id, .. } = record {
-                    known.mark(tasks, &task_id);
+                    known.mark(tasks, &task_id, Standing::Known);
                 }
             }
         }
@@ -68,24 +96,31 @@ impl Known {
 
     /// These, and those as well.
     pub(crate) fn or(mut self, other: &Self) -> Self {
-        self.0.iter_mut().zip(&other.0).for_each(|(known, other)| *known |= other);
+        for (known, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != Standing::Unknown) {
+            *known = *other;
+        }
         self
     }
 
     /// Whether the answer for that place is had.
     pub(super) fn has(&self, place: usize) -> bool {
-        self.0.get(place).copied().unwrap_or(false)
+        self.0.get(place) == Some(&Standing::Known)
+    }
+
+    /// Whether it is, and is asked for again all the same.
+    pub(super) fn is_to_be_replaced(&self, place: usize) -> bool {
+        self.0.get(place) == Some(&Standing::ToBeReplaced)
     }
 
     #[cfg(test)]
     pub(super) fn with(mut self, tasks: &TaskList, id: &str) -> Self {
-        self.mark(tasks, id);
+        self.mark(tasks, id, Standing::Known);
         self
     }
 
-    fn mark(&mut self, tasks: &TaskList, id: &str) {
+    fn mark(&mut self, tasks: &TaskList, id: &str, standing: Standing) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
-            *slot = true;
+            *slot = standing;
         }
     }
 }

@@ -24,10 +24,11 @@ mod publish;
 mod queue;
 mod raw;
 mod recovery;
+mod replace;
 
 pub use coordinator::Signal;
 pub(crate) use coordinator::{Asked, Coordinator, Ending, Settings};
-pub(crate) use known::{Known, failed_assets};
+pub(crate) use known::{Known, NotFound, failed_assets};
 pub(crate) use ledger::{Ledger, Missing};
 pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;

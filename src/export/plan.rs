@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) selected: Vec<TaskIndex>,
     /// Those of them that the journal holds: they are answered, and wait for their files.
     pub(crate) kept: Vec<TaskIndex>,
+    /// Those of them that are archived as not found, and whose rows new ones take the place of.
+    replaced: HashSet<TaskIndex>,
     /// What became of the input's rows.
     pub(crate) counts: InputCounts,
 }
@@ -26,6 +28,7 @@ impl Plan {
     /// Leaves out what is archived already.
     pub(crate) fn new(input: Input, archived: &Known, journalled: &Known) -> Self {
         let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.has(index.get())).collect();
+        let replaced = selected.iter().copied().filter(|index| archived.is_to_be_replaced(index.get())).collect();
         let kept = selected.iter().copied().filter(|index| journalled.has(index.get())).collect();
         let counts = InputCounts {
             rows: input.rows,
@@ -35,7 +38,12 @@ impl Plan {
             already_archived: (input.tasks.len() - selected.len()) as u64,
             selected: selected.len() as u64,
         };
-        Self { tasks: Arc::new(input.tasks), selected, kept, counts }
+        Self { tasks: Arc::new(input.tasks), selected, kept, replaced, counts }
+    }
+
+    /// Whether the task's new rows take the place of old ones.
+    pub(super) fn replaces(&self, task: TaskIndex) -> bool {
+        self.replaced.contains(&task)
     }
 
     /// Those to ask for.

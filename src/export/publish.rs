@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::raw::RawBodies;
+use super::{raw::RawBodies, replace};
 use crate::{
     archive::{FileSink, HeldArchive, PartName, RunFile, StoredFile, VIEWS},
     asset::{Asset, AssetStatus},
@@ -90,6 +90,7 @@ pub(super) async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> R
     if let Some(raw) = encoded.raw {
         raw.publish().await?;
     }
+    replace::remove_rows(held, encoded.replaced, encoded.paths).await?;
     let mut files = encoded.media;
     for part in encoded.parts {
         files.push(part.publish().await?);
@@ -117,6 +118,10 @@ fn set_aside(segment: &Path, folder: &Path) -> Result<()> {
 struct Encoded {
     raw: Option<FileSink>,
     parts: Vec<FileSink>,
+    /// Where the parts are to be.
+    paths: Vec<String>,
+    /// Tasks whose rows take the place of those that the archive has.
+    replaced: HashSet<String>,
     /// The media files that its rows name.
     media: Vec<StoredFile>,
     published: Published,
@@ -137,6 +142,7 @@ struct SegmentEncoder {
     moved: HashSet<String>,
     /// Tasks whose assets are still to come.
     awaited: HashSet<String>,
+    replaced: HashSet<String>,
 }
 
 impl SegmentEncoder {
@@ -153,6 +159,7 @@ impl SegmentEncoder {
             published: Published { part: segment.part, ..Published::default() },
             moved,
             awaited: HashSet::new(),
+            replaced: HashSet::new(),
         }
     }
 
@@ -160,21 +167,23 @@ impl SegmentEncoder {
         while let Some(record) = segment.next()? {
             self.add(record)?;
         }
-        let Self { tasks, clips, lyrics, assets, raw, media, mut published, .. } = self;
+        let Self { tasks, clips, lyrics, assets, raw, media, mut published, replaced, .. } = self;
+        let paths = [lyrics.path.clone(), clips.path.clone(), assets.path.clone(), tasks.path.clone()].into();
         let (lyrics, clips, assets, tasks) = (lyrics.finish()?, clips.finish()?, assets.finish()?, tasks.finish()?);
         let rows = |part: &Option<(FileSink, u64)>| part.as_ref().map_or(0, |(_, rows)| *rows);
         published.rows =
             RowCounts { tasks: rows(&tasks), clips: rows(&clips), lyrics: rows(&lyrics), assets: rows(&assets) };
         let parts = [lyrics, clips, assets, tasks].into_iter().flatten().map(|(sink, _)| sink).collect();
         let media = media.into_iter().map(|(path, sha256)| StoredFile { path, sha256 }).collect();
-        Ok(Encoded { raw: raw.finish(), parts, media, published, damaged: segment.damaged })
+        Ok(Encoded { raw: raw.finish(), parts, paths, replaced, media, published, damaged: segment.damaged })
     }
 
     fn add(&mut self, record: Record) -> Result<()> {
         let run_id = self.run_id.clone();
         match record {
             Record::Task { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
-            Record::Task { task_id, status, fetched_at, data, sent, assets } => {
+            Record::Task { task_id, status, fetched_at, data, sent, assets, replaces } => {
+                self.note_replaced(&task_id, replaces);
                 if let Some(body) = &sent {
                     self.raw.add(&task_id, "lone surrogates", body)?;
                 }
@@ -183,7 +192,8 @@ impl SegmentEncoder {
                 }
                 self.push(&tables::flatten(&Stamp { task_id, status, fetched_at: fetched_at.into(), run_id }, &data))
             }
-            Record::NotFound { task_id, fetched_at, message } => {
+            Record::NotFound { task_id, fetched_at, message, replaces } => {
+                self.note_replaced(&task_id, replaces);
                 let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
                 self.push(&tables::not_found(&stamp, message))
             }
@@ -193,6 +203,12 @@ impl SegmentEncoder {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Assets { .. } | Record::Segment { .. } | Record::Moved { .. } => Ok(()),
+        }
+    }
+
+    fn note_replaced(&mut self, task_id: &str, replaces: bool) {
+        if replaces {
+            self.replaced.insert(task_id.to_owned());
         }
     }
 
@@ -352,7 +368,7 @@ mod tests {
         let assets = if task_id == "song" { vec![AssetKind::Image] } else { Vec::new() };
         let sent = data.contains("mended").then(|| format!("{data} as sent"));
         let status = FinalStatus::Success;
-        Record::Task { task_id: task_id.into(), status, fetched_at, data: data.into(), sent, assets }
+        Record::Task { task_id: task_id.into(), status, fetched_at, data: data.into(), sent, assets, replaces: false }
     }
 
     /// A new archive with one closed segment in its journal.

@@ -286,7 +286,8 @@ mod tests {
     fn task(id: &str) -> Record {
         let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
         let (status, data) = (FinalStatus::Success, format!("{{\"task_id\":\"{id}\"}}"));
-        Record::Task { task_id: id.into(), status, fetched_at, data, sent: None, assets: vec![AssetKind::Audio] }
+        let (task_id, assets) = (id.into(), vec![AssetKind::Audio]);
+        Record::Task { task_id, status, fetched_at, data, sent: None, assets, replaces: false }
     }
 
     fn settled(id: &str) -> Record {

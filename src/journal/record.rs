@@ -30,11 +30,21 @@ pub(crate) enum Record {
         sent: Option<String>,
         #[serde(default)]
         assets: Vec<AssetKind>,
+        /// Whether its rows take the place of those that the archive has.
+        #[serde(default)]
+        replaces: bool,
     },
     /// What became of all assets of a task that stands before.
     Assets { task_id: String, assets: Vec<Asset> },
     /// The API knows no such task.
-    NotFound { task_id: String, fetched_at: Timestamp, message: Option<String> },
+    NotFound {
+        task_id: String,
+        fetched_at: Timestamp,
+        message: Option<String>,
+        /// As above.
+        #[serde(default)]
+        replaces: bool,
+    },
     /// A body that is no task. It is kept, but the task is not archived.
     Unreadable { task_id: String, body: String },
     /// The last record of a segment that was split: these tasks, whose assets are not settled, are now
@@ -75,9 +85,9 @@ mod tests {
         ) {
             let fetched_at: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
             for record in [
-                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone(), assets: vec![AssetKind::Audio] },
+                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone(), assets: vec![AssetKind::Audio], replaces: true },
                 Record::Moved { part: 2, tasks: [data.clone()].into() },
-                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone() },
+                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false },
                 Record::Unreadable { task_id: data.clone(), body: data.clone() },
             ] {
                 let mut line = record.to_line();

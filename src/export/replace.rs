@@ -1,0 +1,69 @@
+//! Tasks whose rows take the place of others: what the archive has of them goes just before their new
+//! rows come. The journal holds the new ones all the while.
+
+use std::{collections::HashSet, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+
+use crate::{
+    archive::{Archive, HeldArchive, Swap},
+    blocking::blocking,
+    error::Result,
+    run_id::RunId,
+    tables::{self, Outline, PartCopier},
+};
+
+/// Removes all rows of these tasks but those in `own` parts, which are theirs to be. Tasks go first: one
+/// without its row is not archived.
+pub(super) async fn remove_rows(held: &Arc<HeldArchive>, tasks: HashSet<String>, own: Vec<String>) -> Result<()> {
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    for outline in tables::outlines().into_iter().rev() {
+        let mut parts = held.archive.parts(outline.name).await?;
+        parts.retain(|path| !own.contains(path));
+        let (held, tasks) = (held.clone(), tasks.clone());
+        blocking(move || remove_from(&held, outline, parts, &tasks)).await?;
+    }
+    Ok(())
+}
+
+/// Copies what stays of those parts that have any of these rows into one.
+fn remove_from(held: &Arc<HeldArchive>, outline: Outline, parts: Vec<String>, tasks: &HashSet<String>) -> Result<()> {
+    let archive = &held.archive;
+    let mut touched = Vec::new();
+    for path in parts {
+        if has_rows_of(archive, &path, tasks)? {
+            touched.push(path);
+        }
+    }
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let table = outline.name;
+    // A name of its own: this run's next parts must not meet it.
+    let mut swap = Swap::begin(held, table, &RunId::new(Timestamp::now()))?;
+    let part = swap.part()?;
+    let failed = |error: std::io::Error| archive.store.failed("write", table, &error);
+    let mut copier = PartCopier::new(outline, archive.format, part).map_err(failed)?;
+    for path in &touched {
+        let file = Handle::current().block_on(archive.store.open(path))?;
+        let copied = copier.copy(file, &mut |task| !tasks.contains(task));
+        copied.map_err(|error| archive.store.failed("read", path, &error))?;
+    }
+    let (part, rows) = copier.finish().map_err(failed)?;
+    if rows > 0 {
+        swap.add(part)?;
+    }
+    swap.commit(&touched)
+}
+
+fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result<bool> {
+    let file = Handle::current().block_on(archive.store.open(path))?;
+    let mut found = false;
+    let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
+    let scanned = tables::scan(file, archive.format, &["task_id"], &mut look);
+    scanned.map_err(|error| archive.store.failed("read", path, &error))?;
+    Ok(found)
+}
