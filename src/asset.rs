@@ -21,6 +21,12 @@ impl AssetKind {
     /// All there are.
     pub const ALL: [Self; 3] = [Self::Audio, Self::Image, Self::Video];
 
+    /// The kind that a word in the tables stands for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// The word in the tables, in the names of folders and in `--assets`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -67,8 +73,8 @@ impl FromStr for AssetKinds {
             _ => {}
         }
         let kind = |word: &&str| {
-            let known = AssetKind::ALL.into_iter().find(|kind| kind.as_str() == *word);
-            known.ok_or_else(|| format!("`{word}` is no kind of asset: write audio, image, video, all or none"))
+            AssetKind::parse(word)
+                .ok_or_else(|| format!("`{word}` is no kind of asset: write audio, image, video, all or none"))
         };
         words.iter().map(kind).collect::<Result<_, _>>().map(Self)
     }

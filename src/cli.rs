@@ -21,6 +21,7 @@ use crate::{
     input::{BadRows, Headers, InputOptions},
     report::{ProgressStyle, Verbosity},
     simulator,
+    verify::{Depth, Share, Slice},
 };
 
 /// Archives sunor.cc tasks (suno and udio music): the music itself, and Parquet or CSV tables.
@@ -43,6 +44,8 @@ pub enum Command {
     Export(Box<ExportArgs>),
     /// Show what an archive holds, and how its runs went
     Summary(SummaryArgs),
+    /// Check that every byte is still what was archived
+    Verify(VerifyArgs),
     /// Serve a local stand-in for the provider, to try things without a key
     Simulate(SimulateArgs),
     /// Print a shell's completion script
@@ -187,7 +190,7 @@ struct OutputArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Print a line for every task
+    /// Print a line for every task, or every file that is checked
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
 }
@@ -205,6 +208,50 @@ pub struct SummaryArgs {
     /// Print a JSON document
     #[arg(long)]
     json: bool,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  Everything, byte by byte:
+    sunor-archive verify library
+  A seventh every night, so that a week reads all of it:
+    sunor-archive verify library --slice $(date +%u)/7 -q
+  Is everything there? Takes seconds:
+    sunor-archive verify library --quick
+  What is damaged, for a script:
+    sunor-archive verify library --json | jq -r '.findings[] | select(.severity == \"damage\") | .path'
+
+Exit status: 0 no damage (there may be notes), 1 it cannot be read, 2 wrong usage, 3 damage.";
+
+/// Check that every byte is still what was archived.
+///
+/// Looks for what is missing, damaged, half-finished or stray among tables, manifests and media, and for
+/// rows without their task. Takes no lock and writes nothing: the archive may be on a read-only disk, and a
+/// run may be adding to it.
+#[derive(Args, Debug)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct VerifyArgs {
+    /// The archive's folder
+    pub archive: PathBuf,
+
+    /// Read no bytes: only whether everything is there, has its size, and hangs together
+    #[arg(long, conflicts_with_all = ["sample", "slice"])]
+    quick: bool,
+
+    /// Read the bytes of so many of the files, chosen anew each time: 10%
+    #[arg(long, value_name = "P%", conflicts_with = "slice")]
+    sample: Option<Share>,
+
+    /// Read the bytes of the I-th of N slices of the files, always the same ones
+    #[arg(long, value_name = "I/N")]
+    slice: Option<Slice>,
+
+    /// Print a JSON document
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Serve a local stand-in for the provider, to try things without a key.
@@ -306,11 +353,48 @@ impl ExportArgs {
     /// How much is said.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
-        match &self.output {
-            OutputArgs { quiet: true, .. } => Verbosity::Quiet,
-            OutputArgs { verbose: true, .. } => Verbosity::Verbose,
-            OutputArgs { .. } => Verbosity::Normal,
+        self.output.verbosity()
+    }
+}
+
+impl OutputArgs {
+    fn verbosity(&self) -> Verbosity {
+        match self {
+            Self { quiet: true, .. } => Verbosity::Quiet,
+            Self { verbose: true, .. } => Verbosity::Verbose,
+            Self { .. } => Verbosity::Normal,
         }
+    }
+}
+
+impl VerifyArgs {
+    /// Of which files the bytes are read.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        match (self.sample, self.slice) {
+            _ if self.quick => Depth::Quick,
+            (Some(share), _) => Depth::Sample(share),
+            (None, Some(slice)) => Depth::Slice(slice),
+            (None, None) => Depth::Full,
+        }
+    }
+
+    /// For whom the outcome is.
+    #[must_use]
+    pub fn style(&self) -> Style {
+        if self.json { Style::Json } else { Style::Words }
+    }
+
+    /// How progress is shown.
+    #[must_use]
+    pub fn progress(&self) -> ProgressStyle {
+        self.output.progress
+    }
+
+    /// How much is said.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        self.output.verbosity()
     }
 }
 

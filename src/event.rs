@@ -156,6 +156,13 @@ pub enum Event {
     Progress(Progress),
     /// A part of each table that has rows is in place, and its tasks are archived.
     Published(Published),
+    /// A check of an archive is done with a file.
+    Checked {
+        /// Its path in the archive.
+        path: String,
+    },
+    /// How a check of an archive stands, about once a second.
+    Checking(Checking),
     /// The run is over.
     Finished {
         /// When.
@@ -224,6 +231,19 @@ pub struct Progress {
     pub seconds_left: Option<f64>,
     /// The downloads.
     pub downloads: Downloads,
+}
+
+/// How a check of an archive stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checking {
+    /// What is being checked: parts, then files.
+    pub what: &'static str,
+    /// Those that are done.
+    pub done: u64,
+    /// All that are known of.
+    pub of: u64,
+    /// Bytes read since the start.
+    pub bytes: u64,
 }
 
 /// How the downloads stand.

@@ -60,15 +60,17 @@
 //! | a file of the archive | `archive::layout` |
 //! | what is counted | [`event`], then the fold in `report::summary` |
 //! | what a person reads | `report::words`, `report::sentence` |
+//! | what damage is, and what to do about it | [`verify`]: `verify::finding` has the words |
 //! | an exit status | [`exit`] |
 //! | what the simulated provider does | [`simulator`] |
 //! | a new verb | a file in [`commands`] |
 //!
 //! Arrows point one way: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
 //! `tables`, `archive`) → the root files. No stage knows another; only `export` knows their order.
-//! `report` reads events and is read by `commands`; `simulator` stands alone, and only `commands` and the
-//! tests start it. `verify`, `repair` and `compact` will be verbs over `archive` and `tables`, and an
-//! object store another backend of `archive::store`.
+//! `verify` stands beside `export`: it reads what the stages left, and writes nothing. `report` reads events
+//! and findings, and is read by `commands`; `simulator` stands alone, and only `commands` and the tests start
+//! it. `repair` and `compact` will be verbs over `archive` and `tables`, and an object store another backend of
+//! `archive::store`.
 //!
 //! # Using it as a library
 //!
@@ -113,5 +115,6 @@ pub mod simulator;
 pub mod status;
 mod tables;
 pub mod task;
+pub mod verify;
 
 pub use export::Signal;

@@ -13,7 +13,7 @@ use std::{
 
 use sunor_archive::{
     Signal,
-    cli::{self, Command, ExportArgs, SimulateArgs, SummaryArgs},
+    cli::{self, Command, ExportArgs, SimulateArgs, SummaryArgs, VerifyArgs},
     commands,
     error::{Error, Result},
     exit::ExitStatus,
@@ -47,6 +47,7 @@ fn run(command: Command) -> Result<ExitStatus> {
     let status = match command {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
+        Command::Verify(args) => verify(&args),
         Command::Simulate(args) => runtime.block_on(simulate(&args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -82,6 +83,16 @@ async fn export(args: &ExportArgs) -> Result<ExitStatus> {
 async fn summary(args: &SummaryArgs) -> Result<ExitStatus> {
     print(&commands::summary::summary(&args.archive, args.run.as_deref(), args.style()).await?)?;
     Ok(ExitStatus::Complete)
+}
+
+fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
+    let mut reporter = report::reporter(args.progress(), args.verbosity());
+    let outcome = commands::verify::verify(&args.archive, args.depth(), args.style(), reporter.as_mut())?;
+    drop(reporter);
+    if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
+        print(&outcome.words)?;
+    }
+    Ok(outcome.status)
 }
 
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {

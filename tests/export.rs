@@ -319,7 +319,11 @@ fn what_was_not_found_is_asked_again_only_if_told_to_and_takes_its_rows_place() 
     scene.export(&["--format", "csv"]).expect(0);
     scene.export(&[]).expect(0).says("no request was sent");
 
-    scene.export(&["--retry-not-found"]).expect(0).says("2 to ask for, 2 already archived").says("Archived 2 of 2 tasks");
+    scene
+        .export(&["--retry-not-found"])
+        .expect(0)
+        .says("2 to ask for, 2 already archived")
+        .says("Archived 2 of 2 tasks");
     assert_eq!(scene.archived(), ["late", "never", "t1", "t2"]);
     let rows = scene.rows("tasks");
     let status = |task: &str| rows.iter().find(|row| row["task_id"] == task).map(|row| row["status"].as_str());

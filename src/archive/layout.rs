@@ -37,7 +37,7 @@ pub(super) fn sync(folder: &Path) -> Result<()> {
 }
 
 /// What makes a folder an archive.
-pub(super) const PASSPORT: &str = "archive.json";
+pub(crate) const PASSPORT: &str = "archive.json";
 
 /// The DuckDB views.
 pub(crate) const VIEWS: &str = "views.sql";

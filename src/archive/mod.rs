@@ -3,6 +3,7 @@
 //! An [`Archive`] reads. Only a [`HeldArchive`] writes: opening one takes the lock, and the lock lasts
 //! as long as anybody has the value, so that no writer outlives it. What the files hold is not known here.
 
+mod inspect;
 mod layout;
 mod lock;
 mod manifest;
@@ -19,7 +20,8 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use layout::{PartName, RUNS, RunFile, VIEWS};
+pub(crate) use inspect::{Entry, PassportState, is_inside, manifest_line};
+pub(crate) use layout::{MEDIA, PASSPORT, PartName, RUNS, RunFile, VIEWS};
 pub(crate) use lock::Holder;
 pub(crate) use manifest::ManifestLine;
 pub(crate) use media::MediaName;

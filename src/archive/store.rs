@@ -138,7 +138,7 @@ impl Store {
     }
 }
 
-fn is_staging(path: &Path) -> bool {
+pub(super) fn is_staging(path: &Path) -> bool {
     let number = path.file_name().and_then(|name| name.to_str()?.rsplit_once('#'));
     number.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }

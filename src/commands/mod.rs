@@ -5,3 +5,4 @@ pub mod dry_run;
 pub mod export;
 pub mod simulate;
 pub mod summary;
+pub mod verify;

@@ -8,9 +8,9 @@ use super::{
     Reporter,
     lines::RepeatLimit,
     sentence::{Weight, sentence},
-    words::{rest, transfer},
+    words::{rest, size, transfer},
 };
-use crate::event::{Event, Progress};
+use crate::event::{Checking, Event, Progress};
 
 pub(super) struct Bars {
     all: MultiProgress,
@@ -43,6 +43,14 @@ impl Bars {
             bar.set_message(transfer(downloads));
         }
     }
+
+    fn check(&mut self, Checking { what, done, of, bytes }: &Checking) {
+        // The parts' bar makes room for the files'.
+        let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *of)));
+        bar.set_length(*of);
+        bar.set_position(*done);
+        bar.set_message(format!(" {what}, {}", size(*bytes)));
+    }
 }
 
 fn bar(what: &str, length: u64) -> ProgressBar {
@@ -58,6 +66,7 @@ impl Reporter for Bars {
                 self.tasks = Some(self.all.add(bar("tasks", planned.selected)));
             }
             Event::Progress(progress) => self.show(progress),
+            Event::Checking(checking) => self.check(checking),
             Event::Finished { .. } => {
                 [&self.tasks, &self.files].into_iter().flatten().for_each(ProgressBar::finish_and_clear);
             }

@@ -2,6 +2,7 @@
 //! NDJSON. Each is a fold over the same stream; none of them is asked for anything by the run.
 
 mod bars;
+mod findings;
 mod lines;
 mod ndjson;
 mod sentence;
@@ -12,6 +13,7 @@ use std::io::IsTerminal;
 
 use crate::event::Event;
 
+pub(crate) use findings::verify_table;
 pub use summary::{ArchiveSummary, Requests, RunSummary, Tasks};
 pub(crate) use words::{RunNotes, archive_table, plan_table, run_table};
 

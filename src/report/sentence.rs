@@ -1,9 +1,9 @@
 //! Each event in a sentence, for whoever shows sentences.
 
-use super::words::{duration, plural, rest, transfer};
+use super::words::{duration, plural, rest, size, transfer};
 use crate::{
     asset::{AssetKind, AssetStatus},
-    event::Event,
+    event::{Checking, Event},
     http,
 };
 
@@ -87,6 +87,10 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         }
         Event::Stopping { reason } => (Warning, reason.clone()),
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
+        Event::Checked { path } => (Detail, format!("{path}: checked")),
+        Event::Checking(Checking { what, done, of, bytes }) => {
+            (Milestone, format!("{done} of {of} {what} checked, {}", size(*bytes)))
+        }
         Event::Progress(progress) => {
             let percent = 100 * progress.settled / progress.selected.max(1);
             let tasks = format!("{} of {} tasks ({percent} %){}", progress.settled, progress.selected, rest(progress));

@@ -35,7 +35,7 @@ pub(super) fn transfer(downloads: &Downloads) -> String {
 }
 
 /// A size as people write it: `12.3 MB`.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().si().to_string()
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     text
 }
 
-fn line(text: &mut String, name: &str, words: &str) {
+pub(super) fn line(text: &mut String, name: &str, words: &str) {
     let _ = writeln!(text, "  {name:<10}{words}");
 }
 
@@ -208,7 +208,7 @@ fn request_words(run: &RunSummary) -> String {
 }
 
 /// Those of the counts that are not zero.
-fn listed(counts: &[(u64, &str)]) -> String {
+pub(super) fn listed(counts: &[(u64, &str)]) -> String {
     let words: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     if words.is_empty() { "none".into() } else { words.join(", ") }

@@ -11,11 +11,14 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit, extension::Json};
 use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, arrow_writer::ArrowWriterOptions},
+    arrow::{
+        ArrowSchemaConverter, ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder,
+        arrow_writer::ArrowWriterOptions,
+    },
     basic::{Compression, ZstdLevel},
     errors::ParquetError,
     file::properties::{EnabledStatistics, WriterProperties},
-    schema::types::ColumnPath,
+    schema::types::{ColumnPath, SchemaDescriptor},
 };
 
 use super::schema::{Kind, Outline, Value};
@@ -113,6 +116,11 @@ pub(super) fn reader(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>
     let row = groups.map(|group| group.total_byte_size() / group.num_rows().max(1)).max().unwrap_or(0);
     let rows = usize::try_from(READ_BYTES / row.max(1)).unwrap_or(1).clamp(1, BATCH_ROWS);
     Ok(builder.with_batch_size(rows))
+}
+
+/// The schema that a part's footer should show.
+pub(super) fn parquet_schema(outline: &Outline) -> Result<SchemaDescriptor, ParquetError> {
+    ArrowSchemaConverter::new().convert(&schema(outline))
 }
 
 fn field((name, kind): &(&'static str, Kind)) -> Field {

@@ -1,0 +1,207 @@
+//! An archive as whoever checks it sees it: what stands in its folders, and files that may be damaged.
+//! Nothing here writes.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Component, Path, PathBuf},
+};
+
+use super::{Archive, FORMAT_VERSION, Passport, Version, layout, store};
+use crate::{
+    error::{Error, Result},
+    format::TableFormat,
+};
+
+/// How the passport of an archive reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PassportState {
+    /// As it was written, as far as that can be told.
+    Whole,
+    /// A newer program wrote it.
+    Newer(u32),
+    /// It is not what any program wrote.
+    Damaged(String),
+}
+
+/// Something in one of an archive's folders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its path in the archive.
+    pub(crate) path: String,
+    pub(crate) is_folder: bool,
+}
+
+impl Entry {
+    /// The last piece of its path.
+    pub(crate) fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether it is a file that somebody is writing, or that a crash left half-written.
+    pub(crate) fn is_half_finished(&self) -> bool {
+        !self.is_folder && store::is_staging(Path::new(self.name()))
+    }
+}
+
+impl Archive {
+    /// Opens an archive whose passport may be damaged: then the parts tell the tables' format.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is none, or its format is too new to be read.
+    pub(crate) fn open_to_check(folder: &Path) -> Result<(Self, PassportState)> {
+        let opened = Self::open(folder);
+        let path = folder.join(layout::PASSPORT);
+        let state = match (fs::read(&path), &opened) {
+            (Ok(text), _) => passport_state(&text),
+            (Err(_), Err(_)) => return opened.map(|archive| (archive, PassportState::Whole)),
+            (Err(error), Ok(_)) => return Err(Error::io("read", &path, &error)),
+        };
+        match (opened, state) {
+            (Err(_), PassportState::Damaged(reason)) => {
+                Ok((Self::with(folder, guess_format(folder))?, PassportState::Damaged(reason)))
+            }
+            (opened, state) => Ok((opened?, state)),
+        }
+    }
+
+    /// What stands in a folder, sorted. A folder that is not there is empty.
+    pub(crate) fn entries(&self, folder: &str) -> Result<Vec<Entry>> {
+        let place = self.folder.join(folder);
+        let failed = |error: io::Error| Error::io("list", &place, &error);
+        let listed = match fs::read_dir(&place) {
+            Ok(listed) => listed,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut entries = Vec::new();
+        for entry in listed {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            let is_folder = place.join(&name).is_dir();
+            let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            entries.push(Entry { path, is_folder });
+        }
+        entries.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(entries)
+    }
+
+    /// The size of a file; `None` if there is none.
+    pub(crate) fn size(&self, path: &str) -> io::Result<Option<u64>> {
+        match fs::metadata(self.folder.join(path)) {
+            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a file to read it whole.
+    pub(crate) fn read(&self, path: &str) -> io::Result<File> {
+        File::open(self.folder.join(path))
+    }
+
+    /// Reads a small file.
+    pub(crate) fn read_small(&self, path: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.folder.join(path))
+    }
+
+    /// The path in the archive of a file inside it.
+    pub(crate) fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.folder).unwrap_or(path).display().to_string()
+    }
+}
+
+/// Whether a path that a file of the archive names stays inside the archive.
+pub(crate) fn is_inside(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|piece| matches!(piece, Component::Normal(_)))
+}
+
+/// The digest and the path in a line of a manifest, without its line feed; `None` if no manifest has
+/// such a line.
+pub(crate) fn manifest_line(line: &str) -> Option<(&str, &str)> {
+    let (digest, path) = line.split_once("  ")?;
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (is_digest && is_inside(path) && !path.contains('\r')).then_some((digest, path))
+}
+
+fn passport_state(text: &[u8]) -> PassportState {
+    let passport: Passport = match serde_json::from_slice(text) {
+        Ok(passport) => passport,
+        Err(error) => {
+            let newer = serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
+            return newer.map_or_else(
+                || PassportState::Damaged(error.to_string()),
+                |version| PassportState::Newer(version.format_version),
+            );
+        }
+    };
+    match passport.format_version {
+        0 => PassportState::Damaged("there is no archive format 0".into()),
+        1..=FORMAT_VERSION if !is_program(&passport.created_by) => {
+            PassportState::Damaged(format!("`{}` is no version of this program", passport.created_by))
+        }
+        1..=FORMAT_VERSION => PassportState::Whole,
+        newer => PassportState::Newer(newer),
+    }
+}
+
+fn is_program(created_by: &str) -> bool {
+    let version = created_by.strip_prefix("sunor-archive ");
+    version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+fn guess_format(folder: &Path) -> TableFormat {
+    let has_csv = |table: &str| {
+        let entries = fs::read_dir(folder.join(table)).into_iter().flatten().flatten();
+        entries.map(|entry| PathBuf::from(entry.file_name())).any(|name| name.extension().is_some_and(|it| it == "csv"))
+    };
+    if ["tasks", "clips", "lyrics", "assets"].into_iter().any(has_csv) {
+        TableFormat::Csv
+    } else {
+        TableFormat::Parquet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSPORT: &str = r#"{"format_version":1,"table_format":"csv","created_at":"2026-01-02T03:04:05Z","created_by":"sunor-archive 0.1.0"}"#;
+
+    #[test]
+    fn a_passport_is_whole_newer_or_damaged() {
+        let state = |from: &str, to: &str| passport_state(PASSPORT.replace(from, to).as_bytes());
+        assert_eq!(state("", ""), PassportState::Whole);
+        assert_eq!(state(":1,", ":2,"), PassportState::Newer(2));
+        for (from, to) in [(":1,", ":0,"), ("csv", "css"), ("created_at", "cre4ted_at"), ("sunor", "tunor"), ("}", "")]
+        {
+            assert!(matches!(state(from, to), PassportState::Damaged(_)), "{from} to {to}");
+        }
+        assert_eq!(passport_state(br#"{"format_version":7}"#), PassportState::Newer(7));
+    }
+
+    #[test]
+    fn a_damaged_passport_is_no_reason_not_to_look() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Archive::open_to_check(folder.path()), Err(Error::Usage(_))));
+        fs::write(folder.path().join("archive.json"), "{").unwrap();
+        fs::create_dir(folder.path().join("tasks")).unwrap();
+        fs::write(folder.path().join("tasks/a.csv"), "").unwrap();
+        let (archive, state) = Archive::open_to_check(folder.path()).unwrap();
+        assert_eq!(archive.format, TableFormat::Csv);
+        assert!(matches!(state, PassportState::Damaged(_)));
+    }
+
+    #[test]
+    fn a_line_of_a_manifest_is_a_digest_and_a_path_that_stays_inside() {
+        let digest = "0123456789abcdef".repeat(4);
+        assert_eq!(manifest_line(&format!("{digest}  tasks/a b")), Some((digest.as_str(), "tasks/a b")));
+        for path in ["", "/etc/passwd", "../x", "a/../../x", "a\r"] {
+            assert_eq!(manifest_line(&format!("{digest}  {path}")), None, "{path}");
+        }
+        for line in [format!("{digest} *a"), format!("{}  a", digest.to_uppercase()), format!("{}  a", &digest[1..])] {
+            assert_eq!(manifest_line(&line), None, "{line}");
+        }
+    }
+}

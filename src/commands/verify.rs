@@ -1,0 +1,41 @@
+//! `verify`: is every byte still what was archived?
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::summary::Style;
+use crate::{
+    error::Result,
+    event::Event,
+    exit::ExitStatus,
+    report::{self, Reporter},
+    verify::{self, Depth, Report},
+};
+
+/// How a check ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was found.
+    pub report: Report,
+    /// What the process should end with.
+    pub status: ExitStatus,
+    /// The text to print.
+    pub words: String,
+}
+
+/// Checks an archive, which may be on a read-only disk or have a run adding to it. Blocks.
+///
+/// # Errors
+/// [`Error::Usage`](crate::error::Error::Usage) if there is no such archive,
+/// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
+pub fn verify(folder: &Path, depth: Depth, style: Style, reporter: &mut dyn Reporter) -> Result<Outcome> {
+    let report = verify::check(folder, depth, &mut |event| reporter.observe(event))?;
+    let status = report.status();
+    reporter.observe(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: false });
+    let words = match style {
+        Style::Words => report::verify_table(&report),
+        Style::Json => serde_json::to_string_pretty(&report).expect("a report has string keys only") + "\n",
+    };
+    Ok(Outcome { report, status, words })
+}

@@ -1,0 +1,125 @@
+//! How much of an archive a check reads.
+
+use std::str::FromStr;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// Of which files the bytes are read. What costs little is always checked: that every file is there and
+/// media files have their size, and the columns that tie rows together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// All of them.
+    #[default]
+    Full,
+    /// None.
+    Quick,
+    /// A share, chosen anew each time.
+    Sample(Share),
+    /// Those of one slice.
+    Slice(Slice),
+}
+
+/// A share of the files, above 0 and at most 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Share(f64);
+
+/// One of so many slices, into which every file falls by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Slice {
+    /// Which, from 1.
+    pub index: u32,
+    /// Of how many.
+    pub of: u32,
+}
+
+impl Depth {
+    /// Whether this file's bytes are read. Of a sample each question is another throw of the dice.
+    pub(super) fn reads(self, path: &str) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Quick => false,
+            Self::Sample(Share(share)) => fastrand::f64() < share,
+            Self::Slice(slice) => slice.holds(path),
+        }
+    }
+}
+
+impl Slice {
+    /// Whether a file is in it: the first eight bytes of the SHA-256 of its path, as a big-endian number,
+    /// modulo the number of slices. The same for ever, so that every night has its slice.
+    fn holds(self, path: &str) -> bool {
+        let digest = Sha256::digest(path);
+        let number = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+        number % u64::from(self.of) == u64::from(self.index - 1)
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
+        let percent = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0);
+        percent.map(|percent: f64| Self(percent / 100.0)).ok_or_else(|| format!("`{text}` is no share: write 10%"))
+    }
+}
+
+impl Share {
+    /// In percent.
+    #[must_use]
+    pub fn percent(self) -> f64 {
+        self.0 * 100.0
+    }
+}
+
+impl FromStr for Slice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (index, of) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
+        match (index, of) {
+            (Some(index), Some(of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
+            _ => Err(format!("`{text}` is no slice: write 3/7 for the third of seven")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_share_and_a_slice_make_sense_or_are_refused() {
+        for (text, percent) in [("10%", 10.0), ("0.5%", 0.5), ("100", 100.0)] {
+            assert!((text.parse::<Share>().unwrap().percent() - percent).abs() < 1e-9);
+        }
+        for bad in ["", "%", "0%", "101%", "-1%", "NaN", "ten"] {
+            assert!(bad.parse::<Share>().is_err(), "{bad}");
+        }
+        assert_eq!("3/7".parse(), Ok(Slice { index: 3, of: 7 }));
+        for bad in ["0/7", "8/7", "3", "3/0", "/", "-1/7", "1/99999999999"] {
+            assert!(bad.parse::<Slice>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_slice_stays_what_it_is() {
+        // printf tasks/a.parquet | sha256sum | head -c 16, as a number modulo 7, plus 1
+        let of = 7;
+        let holding: Vec<u32> = (1..=of).filter(|index| Slice { index: *index, of }.holds("tasks/a.parquet")).collect();
+        assert_eq!(holding, [5]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_file_is_in_exactly_one_slice(path in "\\PC{0,40}", of in 1_u32..40) {
+            let holding = (1..=of).filter(|index| Depth::Slice(Slice { index: *index, of }).reads(&path)).count();
+            prop_assert_eq!(holding, 1);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The files that rows and manifests name, above all the music: whether each is there, has its size, and
+//! has its bytes. They are read on a few threads, since a disk or a network file system may take its time.
+
+use std::{
+    io,
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{
+    depth::Depth,
+    finding::{About, Finding, Findings, Kind},
+    manifests,
+    media_set::{Match, MediaRow, MediaSet, is_media},
+    rows::{ASSET_COLUMNS, Seen},
+    snapshot::Snapshot,
+    tally::Tally,
+};
+use crate::{
+    archive::Archive,
+    error::{Error, Result},
+    media, tables,
+};
+
+/// Threads that read. Disks like a few at once; the hashing of one takes a core.
+const READERS: usize = 4;
+
+/// Files that wait for a reader.
+const WAITING: usize = 256;
+
+/// A file to look at.
+struct Job {
+    path: String,
+    sha256: String,
+    /// Its size, where a row tells it.
+    bytes: Option<u64>,
+    about: About,
+}
+
+/// What came of one: how many bytes were read, and what is wrong.
+struct Done {
+    path: String,
+    read: Result<(u64, Option<Finding>)>,
+}
+
+/// Looks at every file that a row or a manifest names and that is no part: how many there were.
+pub(super) fn check(
+    archive: &Archive,
+    depth: Depth,
+    seen: &mut Seen,
+    findings: &mut Findings,
+    tally: &mut Tally<'_>,
+) -> Result<u64> {
+    tally.expect("files", seen.media.len());
+    let (jobs, waiting) = mpsc::sync_channel(WAITING);
+    let (tell, told) = mpsc::channel();
+    let waiting = Mutex::new(waiting);
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            let (tell, waiting) = (tell.clone(), &waiting);
+            scope.spawn(move || read_all(archive, depth, waiting, &tell));
+        }
+        drop(tell);
+        let mut desk = Desk { jobs, told, findings, tally, files: 0 };
+        desk.hand_out_listed(archive, &mut seen.media)?;
+        desk.hand_out_rows(archive, &seen.snapshot, &mut seen.media)?;
+        desk.finish()
+    })
+}
+
+/// Hands out what is to be read, and takes in what came of it.
+struct Desk<'a, 't> {
+    jobs: SyncSender<Job>,
+    told: Receiver<Done>,
+    findings: &'a mut Findings,
+    tally: &'a mut Tally<'t>,
+    files: u64,
+}
+
+impl Desk<'_, '_> {
+    /// What manifests list and no row names.
+    fn hand_out_listed(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
+        // The manifests' own findings are gathered aside, since the desk holds the others.
+        let mut bad_lines = Findings::default();
+        manifests::each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
+            if manifests::table_of(path).is_some() {
+                return Ok(());
+            }
+            match media.list(path, digest) {
+                Match::Same => Ok(()),
+                Match::Different => {
+                    let what = format!("gives {path} another SHA-256 than the assets table does");
+                    bad_lines.add(manifests::damaged(manifest, what));
+                    Ok(())
+                }
+                Match::Unknown => self.hand_out(Job {
+                    path: path.to_owned(),
+                    sha256: digest.to_owned(),
+                    bytes: None,
+                    about: About::File,
+                }),
+            }
+        })?;
+        self.findings.extend(bad_lines);
+        Ok(())
+    }
+
+    /// What rows name, each file once.
+    fn hand_out_rows(&mut self, archive: &Archive, snapshot: &Snapshot, media: &mut MediaSet) -> Result<()> {
+        for part in &snapshot.assets {
+            let mut handed = Ok(());
+            // A part that cannot be read to its end has been named by now.
+            let _ = archive.read(part).and_then(|file| {
+                tables::guarded(|| {
+                    tables::scan(file, archive.format, &ASSET_COLUMNS, &mut |cells| {
+                        if let Some(Ok(row)) = MediaRow::of(cells)
+                            && handed.is_ok()
+                            && media.take(row.path)
+                        {
+                            self.say_unlisted(&row, media, snapshot.is_pending(part));
+                            handed = self.hand_out(Job {
+                                path: row.path.to_owned(),
+                                sha256: row.sha256.to_owned(),
+                                bytes: Some(row.bytes),
+                                about: row.about(),
+                            });
+                        }
+                    })
+                })
+            });
+            handed?;
+        }
+        Ok(())
+    }
+
+    /// A run that is about to list the file has its task in the journal.
+    fn say_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
+        if !is_pending && !media.is_listed(row.path) {
+            self.findings.add(Finding::new(Kind::MediaUnlisted, row.path, "is in no manifest", row.about()));
+        }
+    }
+
+    fn hand_out(&mut self, job: Job) -> Result<()> {
+        self.files += 1;
+        while let Ok(done) = self.told.try_recv() {
+            self.take_in(done)?;
+        }
+        self.tally.tick();
+        self.jobs.send(job).map_err(|_| Error::Internal("nobody reads the files".into()))
+    }
+
+    fn take_in(&mut self, done: Done) -> Result<()> {
+        let (bytes, finding) = done.read?;
+        self.tally.read(bytes);
+        self.tally.done(&done.path);
+        finding.into_iter().for_each(|finding| self.findings.add(finding));
+        Ok(())
+    }
+
+    /// Waits for the readers, and tells meanwhile how far they are.
+    fn finish(mut self) -> Result<u64> {
+        let (closed, _) = mpsc::sync_channel(0);
+        drop(std::mem::replace(&mut self.jobs, closed));
+        loop {
+            match self.told.recv_timeout(Duration::from_millis(200)) {
+                Ok(done) => self.take_in(done)?,
+                Err(RecvTimeoutError::Timeout) => self.tally.tick(),
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.files),
+            }
+        }
+    }
+}
+
+fn read_all(archive: &Archive, depth: Depth, waiting: &Mutex<Receiver<Job>>, tell: &Sender<Done>) {
+    loop {
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let read = look_at(archive, depth, &job);
+        if tell.send(Done { path: job.path, read }).is_err() {
+            return;
+        }
+    }
+}
+
+/// How many bytes of a file were read, and what is wrong with it.
+fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Finding>)> {
+    let is_media = is_media(&job.path);
+    let (missing, damaged) = match is_media {
+        true => (Kind::MediaMissing, Kind::MediaDamaged),
+        false => (Kind::FileMissing, Kind::FileDamaged),
+    };
+    let finding = |kind, what: String| Some(Finding::new(kind, &job.path, what, job.about.clone()));
+    let failed = |error: &io::Error| Error::io("read", &archive.folder.join(&job.path), error);
+    let size = match archive.size(&job.path) {
+        Ok(Some(size)) => size,
+        Ok(None) => return Ok((0, finding(missing, "is missing".into()))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(failed(&error)),
+        Err(error) => return Ok((0, finding(damaged, format!("cannot be read: {error}")))),
+    };
+    if let Some(due) = job.bytes.filter(|due| *due != size) {
+        return Ok((0, finding(damaged, format!("has {size} bytes, and {due} are due"))));
+    }
+    if !depth.reads(&job.path) {
+        return Ok((0, None));
+    }
+    match archive.read(&job.path).and_then(|mut file| media::digest(&mut file)) {
+        Ok(read) if read.sha256 == job.sha256 => Ok((read.bytes, None)),
+        Ok(read) => Ok((read.bytes, finding(damaged, "has other bytes than it had: its SHA-256 differs".into()))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(&error)),
+        Err(error) => Ok((0, finding(damaged, format!("cannot be read: {error}")))),
+    }
+}
+
+/// Media files that no row names. While a run is under way, or one that was cut short left tasks in the
+/// journal, there are files that will have their rows; then nothing is said of any.
+pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
+    let held = |seen: &Seen| seen.snapshot.held || archive.holder().is_some();
+    let (held, quiet) = (held(seen), seen.snapshot.has_pending());
+    let mut folders = vec![crate::archive::MEDIA.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in archive.entries(&folder)? {
+            if entry.is_folder {
+                folders.push(entry.path);
+            } else if entry.is_half_finished() {
+                super::snapshot::half_finished(&entry, held).into_iter().for_each(|finding| findings.add(finding));
+            } else if !held && !quiet && !seen.media.has(&entry.path) {
+                findings.add(Finding::file(Kind::StrayMedia, &entry.path, "is named by no row"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Which media files the assets table names, and what it says of each: some 30 bytes a file.
+//!
+//! A file is known by 64 bits of a hash of its path whose key is drawn anew for each check: of ten million
+//! files the chance that any two are taken for one is 10¹⁴ / 2⁶⁵, one in 370,000. Then one of them is not
+//! looked at in that check, or is said to be named twice; the next draws another key.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
+
+use super::{finding::About, rows::is_ok};
+use crate::{
+    archive::{self, MEDIA},
+    asset::AssetKind,
+};
+
+/// The row of an asset that is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MediaRow<'a> {
+    pub(super) task_id: &'a str,
+    pub(super) clip_id: Option<&'a str>,
+    pub(super) kind: AssetKind,
+    pub(super) path: &'a str,
+    pub(super) bytes: u64,
+    pub(super) sha256: &'a str,
+}
+
+impl<'a> MediaRow<'a> {
+    /// Reads the cells of [`super::rows::ASSET_COLUMNS`]; `None` if the asset need not be there, and what is
+    /// wrong if it should be and the row does not say where.
+    pub(super) fn of(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
+        let [task_id, clip_id, kind, status, path, bytes, sha256] = *cells else { return None };
+        if !is_ok(status) {
+            return None;
+        }
+        let clip = format!("of clip {}", clip_id.unwrap_or("without an ID"));
+        let lacks = |what: &str| format!("has a row without {what} ({clip})");
+        let row = || {
+            Ok(Self {
+                task_id: task_id.ok_or_else(|| lacks("its task"))?,
+                clip_id,
+                kind: kind.and_then(AssetKind::parse).ok_or_else(|| lacks("its kind"))?,
+                path: path.filter(|path| is_media(path)).ok_or_else(|| lacks("a path under media/"))?,
+                bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| lacks("a size"))?,
+                sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| lacks("a SHA-256"))?,
+            })
+        };
+        Some(row())
+    }
+
+    pub(super) fn about(&self) -> About {
+        let (task_id, clip_id) = (self.task_id.to_owned(), self.clip_id.map(str::to_owned));
+        About::Asset { task_id, clip_id, kind: self.kind }
+    }
+}
+
+/// Whether a path leads to where media files are.
+pub(super) fn is_media(path: &str) -> bool {
+    archive::is_inside(path) && path.split('/').next() == Some(MEDIA) && path.contains('/')
+}
+
+/// The media files of an archive.
+#[derive(Debug, Default)]
+pub(super) struct MediaSet {
+    hasher: RandomState,
+    files: HashMap<u64, Fact>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fact {
+    /// The beginning of its SHA-256.
+    digest: u64,
+    bytes: u64,
+    listed: bool,
+    looked_at: bool,
+}
+
+/// What a manifest's line is beside the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// A row says the same.
+    Same,
+    /// A row says something else.
+    Different,
+    /// No row names the file.
+    Unknown,
+}
+
+impl MediaSet {
+    /// Adds a row; `false` if another says something else of the same file.
+    pub(super) fn add(&mut self, row: &MediaRow<'_>) -> bool {
+        let fact = Fact { digest: beginning(row.sha256), bytes: row.bytes, listed: false, looked_at: false };
+        let known = self.files.entry(self.hasher.hash_one(row.path)).or_insert(fact);
+        (known.digest, known.bytes) == (fact.digest, fact.bytes)
+    }
+
+    /// Takes in that a manifest lists a file.
+    pub(super) fn list(&mut self, path: &str, sha256: &str) -> Match {
+        match self.files.get_mut(&self.hasher.hash_one(path)) {
+            None => Match::Unknown,
+            Some(known) => {
+                known.listed = true;
+                if known.digest == beginning(sha256) { Match::Same } else { Match::Different }
+            }
+        }
+    }
+
+    /// Whether a manifest lists the file.
+    pub(super) fn is_listed(&self, path: &str) -> bool {
+        self.files.get(&self.hasher.hash_one(path)).is_some_and(|known| known.listed)
+    }
+
+    /// Whether a row names the file.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.files.contains_key(&self.hasher.hash_one(path))
+    }
+
+    /// Whether this is the first question for the file.
+    pub(super) fn take(&mut self, path: &str) -> bool {
+        let known = self.files.get_mut(&self.hasher.hash_one(path));
+        known.is_some_and(|known| !std::mem::replace(&mut known.looked_at, true))
+    }
+
+    /// How many files there are.
+    pub(super) fn len(&self) -> u64 {
+        self.files.len() as u64
+    }
+}
+
+fn beginning(sha256: &str) -> u64 {
+    sha256.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row<'a>(path: &'a str, sha256: &'a str) -> MediaRow<'a> {
+        MediaRow { task_id: "t", clip_id: None, kind: AssetKind::Audio, path, bytes: 7, sha256 }
+    }
+
+    #[test]
+    fn a_file_is_named_by_rows_that_agree_and_listed_by_manifests() {
+        let (one, other) = ("1".repeat(64), "2".repeat(64));
+        let mut set = MediaSet::default();
+        assert!(set.add(&row("media/a", &one)) && set.add(&row("media/a", &one)) && set.add(&row("media/b", &one)));
+        assert!(!set.add(&row("media/a", &other)));
+        let matches = [("media/a", &one), ("media/b", &other), ("media/c", &one)];
+        assert_eq!(
+            matches.map(|(path, digest)| set.list(path, digest)),
+            [Match::Same, Match::Different, Match::Unknown]
+        );
+        assert!(set.is_listed("media/a") && !set.is_listed("media/c") && set.has("media/b"));
+        assert!(set.take("media/a") && !set.take("media/a") && !set.take("media/c"));
+        assert_eq!(set.len(), 2);
+    }
+
+    #[test]
+    fn a_row_that_is_ok_says_where_its_file_is() {
+        let digest = "a".repeat(64);
+        let whole =
+            [Some("t"), None, Some("audio"), Some("ok"), Some("media/audio/ab/c.mp3"), Some("7"), Some(&digest)];
+        assert!(MediaRow::of(&whole).unwrap().is_ok());
+        for (place, cell) in
+            [(2, None), (4, None), (4, Some("../x")), (4, Some("tasks/x")), (5, Some("-1")), (6, Some("a"))]
+        {
+            let mut cells = whole;
+            cells[place] = cell;
+            assert!(MediaRow::of(&cells).unwrap().is_err(), "{place}");
+        }
+        let mut failed = whole;
+        failed[3] = Some("failed");
+        assert!(MediaRow::of(&failed).is_none());
+    }
+}

@@ -1,0 +1,153 @@
+//! Is every byte still what was archived? Looks at an archive and finds what is wrong, as values that a
+//! person can read and a later verb can mend. It takes no lock and writes nothing, so that it can look at an
+//! archive on a read-only disk, and at one that a run is adding to.
+//!
+//! What is there is told from what should be there by what the archive says of itself: manifests list parts
+//! and media with their SHA-256, rows of assets say path, size and SHA-256, rows name their task, tasks count
+//! their clips. While somebody holds the archive, damage in the tables counts only if it is found again.
+
+mod depth;
+mod files;
+mod finding;
+mod manifests;
+mod media_set;
+mod own;
+mod rows;
+mod snapshot;
+mod tally;
+mod task_set;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+pub use depth::{Depth, Share, Slice};
+pub use finding::{About, Finding, Kind, Severity};
+
+use self::{finding::Findings, rows::Seen, tally::Tally};
+use crate::{
+    archive::{Archive, PASSPORT, PassportState},
+    error::Result,
+    event::{Event, RowCounts},
+    exit::ExitStatus,
+};
+
+/// How often damage is looked for again while somebody holds the archive.
+const MOST_LOOKS: u32 = 5;
+
+/// How long to wait before: a run lists what it has put in place within that.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// What was looked at.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Checked {
+    /// Of which files the bytes were read.
+    pub depth: Depth,
+    /// Parts of tables.
+    pub parts: u64,
+    /// Their rows.
+    pub rows: RowCounts,
+    /// Media files, and others that manifests list.
+    pub files: u64,
+    /// Bytes that were read and compared by SHA-256.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What a check came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The archive, as the user named it.
+    pub archive: String,
+    /// What was looked at.
+    pub checked: Checked,
+    /// What was found, damage first; of one kind at most the first 10,000.
+    pub findings: Vec<Finding>,
+    /// How many there are of each kind.
+    pub kinds: BTreeMap<Kind, u64>,
+    /// How many of them are damage.
+    pub damage: u64,
+    /// How many are notes.
+    pub notes: u64,
+    /// What the process ends with: 3 if there is damage.
+    pub exit_code: u8,
+}
+
+impl Report {
+    /// What the process should end with.
+    #[must_use]
+    pub fn status(&self) -> ExitStatus {
+        if self.damage > 0 { ExitStatus::Incomplete } else { ExitStatus::Complete }
+    }
+}
+
+/// Looks at an archive. Blocks.
+///
+/// # Errors
+/// [`Error::Usage`](crate::error::Error::Usage) if there is no archive,
+/// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
+pub fn check(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+    let clock = Instant::now();
+    let (archive, passport) = Archive::open_to_check(folder)?;
+    let mut tally = Tally::new(tell);
+    let is_newer = matches!(passport, PassportState::Newer(_));
+    let mut seen = look_until_settled(&archive, depth, is_newer, &mut tally)?;
+    let mut findings = std::mem::take(&mut seen.findings);
+    findings.extend(passport_findings(passport));
+    let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;
+    files::strays(&archive, &seen, &mut findings)?;
+    own::check(&archive, &seen, &mut findings)?;
+    let checked = Checked {
+        depth,
+        parts: seen.parts,
+        rows: seen.rows,
+        files,
+        bytes: tally.bytes(),
+        seconds: clock.elapsed().as_secs_f64(),
+    };
+    Ok(report(folder, checked, findings))
+}
+
+/// Looks at the tables, and again if somebody may have changed them meanwhile and something seems wrong.
+fn look_until_settled(archive: &Archive, depth: Depth, is_newer: bool, tally: &mut Tally<'_>) -> Result<Seen> {
+    for _ in 1..MOST_LOOKS {
+        let seen = rows::look(archive, depth, is_newer, tally)?;
+        let moving = seen.shifted || seen.snapshot.held || archive.holder().is_some();
+        if !moving || (!seen.shifted && seen.findings.count(Severity::Damage) == 0) {
+            return Ok(seen);
+        }
+        thread::sleep(BETWEEN_LOOKS);
+    }
+    rows::look(archive, depth, is_newer, tally)
+}
+
+fn passport_findings(passport: PassportState) -> Findings {
+    let mut findings = Findings::default();
+    match passport {
+        PassportState::Whole => {}
+        PassportState::Newer(version) => findings.add(Finding::file(
+            Kind::NewerFormat,
+            PASSPORT,
+            format!("names the archive format {version}, which this version of the program does not know"),
+        )),
+        PassportState::Damaged(reason) => {
+            findings.add(Finding::file(Kind::PassportDamaged, PASSPORT, format!("is damaged: {reason}")));
+        }
+    }
+    findings
+}
+
+fn report(folder: &Path, checked: Checked, findings: Findings) -> Report {
+    let (damage, notes) = (findings.count(Severity::Damage), findings.count(Severity::Note));
+    let (findings, kinds) = findings.into_parts();
+    let archive = folder.display().to_string();
+    let mut report = Report { archive, checked, findings, kinds, damage, notes, exit_code: 0 };
+    report.exit_code = report.status().code();
+    report
+}

@@ -1,0 +1,237 @@
+//! The files that hold no rows and no music: the runs' own, the views, and what the program keeps for itself.
+//!
+//! Some of their bytes nobody can vouch for, since nothing says twice what they say: the digits of a time or
+//! of a count that no sum holds, the detail of a line in `-unfinished.csv`, a text in `-raw.jsonl`. What can
+//! be known is checked: that each reads as what was written, has its name, and adds up.
+
+use serde::Deserialize;
+
+use super::{
+    finding::{Finding, Findings, Kind},
+    rows::Seen,
+    snapshot::half_finished,
+};
+use crate::{
+    archive::{Archive, Entry, PASSPORT, RUNS, RunFile, VIEWS},
+    error::Result,
+    journal::{self, Segment},
+    report::RunSummary,
+    tables,
+    task::TaskId,
+};
+
+/// The reasons in an `-unfinished.csv`.
+const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
+
+/// Looks at all of them.
+pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
+    let held = seen.snapshot.held || archive.holder().is_some();
+    let last_version = runs(archive, held, findings)?;
+    let top = archive.entries("")?;
+    let own = |entry: &&Entry| [PASSPORT, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
+    let half = top.iter().filter(own).filter(|entry| entry.is_half_finished());
+    half.filter_map(|entry| half_finished(entry, held)).for_each(|finding| findings.add(finding));
+    if !held {
+        views(archive, last_version.as_deref(), seen, findings);
+        journal(archive, findings)?;
+    }
+    let kept = archive.damaged_folder();
+    for segment in journal::segments(&kept)? {
+        let what = "has damaged records, and was kept aside";
+        findings.add(Finding::file(Kind::DamagedKept, &archive.relative(&segment), what));
+    }
+    Ok(())
+}
+
+/// The runs' own files: the version of the program that left the last of them.
+fn runs(archive: &Archive, held: bool, findings: &mut Findings) -> Result<Option<String>> {
+    let mut last_version = None;
+    for entry in archive.entries(RUNS)? {
+        if entry.is_half_finished() {
+            half_finished(&entry, held).into_iter().for_each(|finding| findings.add(finding));
+            continue;
+        }
+        let Some((file, run)) = run_file(&entry) else {
+            findings.add(Finding::file(Kind::StrayFile, &entry.path, "is no run's file"));
+            continue;
+        };
+        let text = match (file, archive.read_small(&entry.path)) {
+            // Manifests are read where what they list is.
+            (RunFile::Manifest, _) => continue,
+            (_, Ok(text)) => text,
+            (_, Err(error)) => {
+                findings.add(Finding::file(Kind::RunFileDamaged, &entry.path, format!("cannot be read: {error}")));
+                continue;
+            }
+        };
+        let checked = match file {
+            RunFile::Summary => summary(&text, run).map(|version| last_version = Some(version)),
+            RunFile::Raw => raw(&text),
+            _ => unfinished(&text),
+        };
+        if let Err(what) = checked {
+            findings.add(Finding::file(Kind::RunFileDamaged, &entry.path, what));
+        }
+    }
+    Ok(last_version)
+}
+
+/// Which of a run's files it is, and the run's name.
+fn run_file(entry: &Entry) -> Option<(RunFile, &str)> {
+    let files = [RunFile::Unfinished, RunFile::Raw, RunFile::Manifest, RunFile::Summary];
+    let named = files.into_iter().find_map(|file| Some((file, entry.name().strip_suffix(file.ending())?)));
+    named.filter(|_| !entry.is_folder)
+}
+
+/// Reads a run's summary: its program's version, or what is wrong.
+fn summary(text: &[u8], run: &str) -> Result<String, String> {
+    let summary: RunSummary = serde_json::from_slice(text).map_err(|error| format!("cannot be read: {error}"))?;
+    let (input, tasks) = (&summary.input, &summary.tasks);
+    let rows = input.invalid + input.duplicates + input.other_shards + input.already_archived + input.selected;
+    let asked = tasks.archived() + tasks.missing();
+    match () {
+        () if summary.run_id != run => Err(format!("is the summary of `{}`", summary.run_id)),
+        () if rows != input.rows => {
+            Err(format!("counts {} rows of input, and {rows} by what became of them", input.rows))
+        }
+        () if asked != input.selected => {
+            Err(format!("counts {} tasks to ask for, and {asked} by what became of them", input.selected))
+        }
+        () => Ok(summary.version),
+    }
+}
+
+/// Reads bodies that were kept as they came.
+fn raw(text: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Line {
+        task_id: String,
+        reason: String,
+        #[serde(rename = "body")]
+        _body: String,
+    }
+    if !text.ends_with(b"\n") {
+        return Err("does not end with a whole line".into());
+    }
+    for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
+        let read = serde_json::from_slice::<Line>(line).ok();
+        let known = |line: &Line| {
+            TaskId::parse(&line.task_id).is_ok() && matches!(line.reason.as_str(), "unreadable" | "lone surrogates")
+        };
+        if !read.as_ref().is_some_and(known) {
+            return Err(format!("has a line that no run wrote ({number})"));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a list of what a run left out.
+fn unfinished(text: &[u8]) -> Result<(), String> {
+    let mut reader = csv::Reader::from_reader(text);
+    let headers = reader.headers().map_err(|error| error.to_string())?;
+    if headers != ["task_id", "reason", "detail"].as_slice() {
+        return Err("has other columns than such a list has".into());
+    }
+    for row in reader.records() {
+        let row = row.map_err(|error| format!("cannot be read: {error}"))?;
+        let is_known = row.get(0).is_some_and(|id| TaskId::parse(id).is_ok_and(|parsed| parsed.as_str() == id))
+            && row.get(1).is_some_and(|reason| REASONS.contains(&reason));
+        if !is_known {
+            let line = row.position().map_or(0, csv::Position::line);
+            return Err(format!("has a row that no run wrote (line {line})"));
+        }
+    }
+    Ok(())
+}
+
+/// The views are what this version writes, whichever tables have parts; after another version's run they may
+/// be that one's.
+fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &mut Findings) {
+    let written = archive.read_small(VIEWS).ok();
+    let of_subset = |subset: u32| {
+        let has_parts =
+            |table: &str| (0..).zip(tables::TABLES).any(|(bit, name)| name == table && subset >> bit & 1 == 1);
+        tables::views_sql(archive.format, has_parts).into_bytes()
+    };
+    if (0..1 << tables::TABLES.len()).any(|subset| written.as_deref() == Some(of_subset(subset).as_slice())) {
+        return;
+    }
+    let finding = match (written, last_version) {
+        (None, _) if seen.parts == 0 => return,
+        (None, _) => Finding::file(Kind::ViewsDamaged, VIEWS, "is missing"),
+        (Some(_), Some(version)) if version == env!("CARGO_PKG_VERSION") => {
+            Finding::file(Kind::ViewsDamaged, VIEWS, "is not what this version of the program writes")
+        }
+        (Some(_), _) => Finding::file(Kind::OtherViews, VIEWS, "is not as this version of the program writes it"),
+    };
+    findings.add(finding);
+}
+
+/// What a run that was cut short left.
+fn journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
+    for path in journal::segments(&archive.journal_folder())? {
+        let what = match read_segment(&path) {
+            Ok((records, 0)) => format!("a run was cut short: the journal holds {records} of its records"),
+            Ok((records, damaged)) => format!(
+                "a run was cut short: the journal holds {records} of its records, and {damaged} that are damaged"
+            ),
+            Err(error) => error.to_string(),
+        };
+        findings.add(Finding::file(Kind::JournalLeft, &archive.relative(&path), what));
+    }
+    Ok(())
+}
+
+fn read_segment(path: &std::path::Path) -> Result<(u64, u64)> {
+    let mut segment = Segment::open(path)?;
+    let mut records = 0;
+    while segment.next()?.is_some() {
+        records += 1;
+    }
+    Ok((records, segment.damaged))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_has_its_runs_name_and_adds_up() {
+        let mut run = RunSummary { run_id: "r".into(), ..RunSummary::default() };
+        let text = |run: &RunSummary| serde_json::to_vec_pretty(run).unwrap();
+        assert_eq!(summary(&text(&run), "r").as_deref(), Ok(env!("CARGO_PKG_VERSION")));
+        assert!(summary(&text(&run), "s").unwrap_err().contains("summary of `r`"));
+        run.input.rows = 3;
+        run.input.selected = 3;
+        assert!(summary(&text(&run), "r").unwrap_err().contains("tasks to ask for"));
+        run.tasks.errors = 3;
+        assert!(summary(&text(&run), "r").is_ok());
+        run.input.rows = 7;
+        assert!(summary(&text(&run), "r").unwrap_err().contains("rows of input"));
+        assert!(summary(b"{}", "r").is_err());
+    }
+
+    #[test]
+    fn lists_and_bodies_read_as_what_was_written_or_are_damaged() {
+        for (text, good) in [
+            ("task_id,reason,detail\n", true),
+            ("task_id,reason,detail\nt,error,\"a\nb\"\n", true),
+            ("task_id,reason,detail\nt,eror,x\n", false),
+            ("task_id,reason,detail\na/b,error,x\n", false),
+            ("task_id,reason,detail\nt,error\n", false),
+            ("task_id;reason;detail\n", false),
+        ] {
+            assert_eq!(unfinished(text.as_bytes()).is_ok(), good, "{text}");
+        }
+        let line = r#"{"task_id":"t","reason":"unreadable","body":"x"}"#;
+        for (text, good) in [
+            (format!("{line}\n{line}\n"), true),
+            (line.to_owned(), false),
+            (format!("{line}{line}\n"), false),
+            (line.replace("unr", "anr") + "\n", false),
+        ] {
+            assert_eq!(raw(text.as_bytes()).is_ok(), good, "{text}");
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The tables: that every part is listed, is what was written, and can be read, and that rows hang together.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io,
+};
+
+use super::{
+    depth::Depth,
+    finding::{About, Finding, Findings, Kind, Named},
+    manifests::{self, Parts},
+    media_set::{MediaRow, MediaSet},
+    snapshot::Snapshot,
+    tally::Tally,
+    task_set::{self, TaskSet},
+};
+use crate::{
+    archive::Archive,
+    asset::{AssetKind, AssetStatus},
+    error::{Error, Result},
+    event::RowCounts,
+    media,
+    tables::{self, ASSETS, CLIPS, Columns, LYRICS, Outline, TASKS},
+};
+
+/// The columns that say where an asset is.
+pub(super) const ASSET_COLUMNS: [&str; 7] = ["task_id", "clip_id", "kind", "status", "path", "bytes", "sha256"];
+
+/// So many tasks whose rows are repeated or miscounted are looked up by their names.
+const MOST_LOOKED_UP: usize = 100_000;
+
+/// What a pass over the tables came to.
+pub(super) struct Seen {
+    pub(super) findings: Findings,
+    pub(super) snapshot: Snapshot,
+    pub(super) media: MediaSet,
+    pub(super) rows: RowCounts,
+    pub(super) parts: u64,
+    /// Whether a part went away while this looked, as when somebody compacts the archive.
+    pub(super) shifted: bool,
+}
+
+/// One pass over the tables.
+struct Pass<'a, 't> {
+    archive: &'a Archive,
+    depth: Depth,
+    /// Whether a newer program may have added columns.
+    is_newer: bool,
+    tally: &'a mut Tally<'t>,
+    listed: Parts,
+    tasks: TaskSet,
+    findings: Findings,
+    snapshot: Snapshot,
+    media: MediaSet,
+    rows: RowCounts,
+    parts: u64,
+    shifted: bool,
+}
+
+/// Looks at all tables of an archive.
+pub(super) fn look(archive: &Archive, depth: Depth, is_newer: bool, tally: &mut Tally<'_>) -> Result<Seen> {
+    let mut findings = Findings::default();
+    let mut snapshot = Snapshot::take(archive, &mut findings)?;
+    // What is in no manifest after this is in the journal, if a run is about to list it.
+    snapshot.note_pending(archive)?;
+    // Manifests are read again for the media, and say then what is wrong with themselves.
+    let listed = manifests::parts(archive, &mut Findings::default())?;
+    let mut pass = Pass {
+        archive,
+        depth,
+        is_newer,
+        tally,
+        listed,
+        tasks: TaskSet::default(),
+        findings,
+        snapshot,
+        media: MediaSet::default(),
+        rows: RowCounts::default(),
+        parts: 0,
+        shifted: false,
+    };
+    pass.check()?;
+    let Pass { findings, snapshot, media, rows, parts, shifted, .. } = pass;
+    Ok(Seen { findings, snapshot, media, rows, parts, shifted })
+}
+
+impl Pass<'_, '_> {
+    fn check(&mut self) -> Result<()> {
+        self.tally.expect("parts", tables::TABLES.iter().map(|table| self.snapshot.parts(table).len() as u64).sum());
+        self.missing_parts()?;
+        self.each_part(&TASKS.outline(), &mut Self::tasks_part)?;
+        let repeated = self.tasks.seal();
+        self.each_part(&CLIPS.outline(), &mut |pass, path| {
+            pass.rows_with_tasks(path, CLIPS.name, &mut |tasks, id| tasks.count_clip(id))
+        })?;
+        self.each_part(&LYRICS.outline(), &mut |pass, path| {
+            pass.rows_with_tasks(path, LYRICS.name, &mut |tasks, id| tasks.has(id))
+        })?;
+        self.each_part(&ASSETS.outline(), &mut Self::assets_part)?;
+        self.repeated_tasks(&repeated)?;
+        self.miscounted_clips()
+    }
+
+    /// Parts that a manifest lists, and that are not there; those that came after the listing are.
+    fn missing_parts(&mut self) -> Result<()> {
+        for path in self.listed.keys() {
+            let Some(table) = manifests::table_of(path) else { continue };
+            let seen = self.snapshot.parts(table).binary_search(path).is_ok();
+            if !seen && self.size(path)?.is_none() {
+                let about = About::Part { table };
+                self.findings.add(Finding::new(Kind::PartMissing, path, "is missing", about));
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self, path: &str) -> Result<Option<u64>> {
+        self.archive.size(path).map_err(|error| Error::io("read", &self.archive.folder.join(path), &error))
+    }
+
+    /// Looks at each part of a table as such, and then at its rows.
+    fn each_part(
+        &mut self,
+        outline: &Outline,
+        rows: &mut dyn FnMut(&mut Self, &str) -> Result<io::Result<u64>>,
+    ) -> Result<()> {
+        for path in self.snapshot.parts(outline.name).to_owned() {
+            let mut reason = self.part(outline, &path)?;
+            let counted = rows(self, &path)?;
+            match counted {
+                Ok(count) => self.count(outline.name, count),
+                Err(error) => reason = reason.or(Some(format!("cannot be read: {error}"))),
+            }
+            if let Some(reason) = reason {
+                let about = About::Part { table: outline.name };
+                self.findings.add(Finding::new(Kind::PartDamaged, &path, reason, about));
+            }
+            self.parts += 1;
+            self.tally.done(&path);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, table: &str, rows: u64) {
+        let count = match table {
+            "tasks" => &mut self.rows.tasks,
+            "clips" => &mut self.rows.clips,
+            "lyrics" => &mut self.rows.lyrics,
+            _ => &mut self.rows.assets,
+        };
+        *count += rows;
+    }
+
+    /// What is wrong with a part's bytes, if anything.
+    fn part(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
+        let listed = self.listed.get(path).cloned().unwrap_or_default();
+        if listed.is_empty() && !self.snapshot.is_pending(path) {
+            let about = About::Part { table: outline.name };
+            self.findings.add(Finding::new(Kind::PartUnlisted, path, "is in no manifest", about));
+        }
+        let reads = self.depth.reads(path);
+        if reads {
+            let Some(file) = self.open(path)? else { return Ok(None) };
+            match file.and_then(|mut file| media::digest(&mut file)) {
+                Ok(read) => {
+                    self.tally.read(read.bytes);
+                    if listed.iter().any(|digest| *digest != read.sha256) {
+                        return Ok(Some("does not have the SHA-256 that its manifest says".into()));
+                    }
+                }
+                Err(error) => return Ok(Some(format!("cannot be read: {error}"))),
+            }
+        }
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        match file.and_then(|file| tables::columns(file, self.archive.format, outline)) {
+            Ok(Columns::Same) => {}
+            Ok(Columns::Older(lacking)) => {
+                let what = format!("lacks {lacking} columns of its table: an older version wrote it");
+                self.findings.add(Finding::new(Kind::OlderColumns, path, what, About::Part { table: outline.name }));
+            }
+            Ok(Columns::More(_)) if self.is_newer => {}
+            Ok(Columns::More(more)) => self.odd_columns(outline, path, &format!("{more} more than its table")),
+            Ok(Columns::Other(words)) => self.odd_columns(outline, path, &words),
+            Err(error) => return Ok(Some(format!("cannot be read: {error}"))),
+        }
+        if !reads {
+            return Ok(None);
+        }
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        let decoded = file.and_then(|file| tables::decode(file, self.archive.format, outline));
+        Ok(decoded.err().map(|error| format!("cannot be read: {error}")))
+    }
+
+    fn odd_columns(&mut self, outline: &Outline, path: &str, words: &str) {
+        let about = About::Part { table: outline.name };
+        self.findings.add(Finding::new(Kind::PartColumns, path, format!("has other columns: {words}"), about));
+    }
+
+    /// Opens a part. One that has gone since it was listed is noted, and is none.
+    fn open(&mut self, path: &str) -> Result<Option<io::Result<File>>> {
+        match self.archive.read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.shifted = true;
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Error::io("read", &self.archive.folder.join(path), &error))
+            }
+            opened => Ok(Some(opened)),
+        }
+    }
+
+    /// Reads columns of a part, as far as they can be read.
+    fn scan(
+        &mut self,
+        path: &str,
+        columns: &[&str],
+        row: &mut dyn FnMut(&mut Self, &[Option<&str>]),
+    ) -> Result<io::Result<u64>> {
+        let Some(file) = self.open(path)? else { return Ok(Ok(0)) };
+        let format = self.archive.format;
+        let mut rows = 0;
+        let scanned = file.and_then(|file| {
+            tables::guarded(|| {
+                tables::scan(file, format, columns, &mut |cells| {
+                    rows += 1;
+                    row(self, cells);
+                })
+            })
+        });
+        Ok(scanned.map(|()| rows))
+    }
+
+    fn tasks_part(&mut self, path: &str) -> Result<io::Result<u64>> {
+        let settled = self.snapshot.is_settled(path);
+        self.scan(path, &["task_id", "clip_count"], &mut |pass, cells| {
+            let [Some(task_id), clips] = cells else { return };
+            let due = clips.and_then(|clips| clips.parse().ok()).filter(|_| settled);
+            pass.tasks.add(task_id, due.unwrap_or(task_set::ANY));
+        })
+    }
+
+    /// Looks for the task of each row of a part; `known` tells whether it has its row.
+    fn rows_with_tasks(
+        &mut self,
+        path: &str,
+        table: &'static str,
+        known: &mut dyn FnMut(&mut TaskSet, &str) -> bool,
+    ) -> Result<io::Result<u64>> {
+        let mut orphans = Named::default();
+        let scanned = self.scan(path, &["task_id"], &mut |pass, cells| {
+            let task_id = cells.first().copied().flatten().unwrap_or_default();
+            if !known(&mut pass.tasks, task_id) {
+                orphans.add(task_id);
+            }
+        })?;
+        self.say_orphans(path, table, orphans);
+        Ok(scanned)
+    }
+
+    fn assets_part(&mut self, path: &str) -> Result<io::Result<u64>> {
+        let mut orphans = Named::default();
+        let scanned = self.scan(path, &ASSET_COLUMNS, &mut |pass, cells| {
+            let task_id = cells.first().copied().flatten().unwrap_or_default();
+            if !pass.tasks.has(task_id) {
+                orphans.add(task_id);
+            }
+            pass.asset(path, cells);
+        })?;
+        self.say_orphans(path, ASSETS.name, orphans);
+        Ok(scanned)
+    }
+
+    /// Takes in where an asset is, if it should be there.
+    fn asset(&mut self, part: &str, cells: &[Option<&str>]) {
+        match MediaRow::of(cells) {
+            None => {}
+            Some(Ok(row)) => {
+                if !self.media.add(&row) {
+                    let what = "has another size or SHA-256 in this row than in another";
+                    self.findings.add(Finding::new(Kind::AssetsDisagree, row.path, what, row.about()));
+                }
+            }
+            Some(Err(what)) => {
+                let [task_id, clip_id, kind, ..] = cells else { return };
+                let kind = kind.and_then(AssetKind::parse);
+                let about = match (task_id, kind) {
+                    (Some(task_id), Some(kind)) => {
+                        About::Asset { task_id: (*task_id).to_owned(), clip_id: clip_id.map(str::to_owned), kind }
+                    }
+                    _ => About::Part { table: ASSETS.name },
+                };
+                self.findings.add(Finding::new(Kind::AssetRow, part, what, about));
+            }
+        }
+    }
+
+    fn say_orphans(&mut self, path: &str, table: &'static str, orphans: Named) {
+        // A run that adds its tasks at this moment has them in the journal.
+        if orphans.rows > 0 && !self.snapshot.is_pending(path) {
+            let what = format!("has rows without their task ({}): {}", orphans.rows, orphans.words());
+            self.say_rows(Kind::RowsWithoutTask, path, table, what, orphans);
+        }
+    }
+
+    fn say_rows(&mut self, kind: Kind, path: &str, table: &'static str, what: String, named: Named) {
+        let about = About::Rows { table, rows: named.rows, task_ids: named.task_ids };
+        self.findings.add(Finding::new(kind, path, what, about));
+    }
+
+    /// Names the tasks with more than one row, at each part but the first that has one.
+    fn repeated_tasks(&mut self, hashes: &[u64]) -> Result<()> {
+        let mut first: HashMap<String, String> = HashMap::new();
+        let mut repeated: BTreeMap<String, (Named, String)> = BTreeMap::new();
+        self.look_up(hashes, &mut |path, task_id| match first.get(task_id) {
+            Some(before) => {
+                let entry = repeated.entry(path.to_owned()).or_insert_with(|| (Named::default(), before.clone()));
+                entry.0.add(task_id);
+            }
+            None => drop(first.insert(task_id.to_owned(), path.to_owned())),
+        })?;
+        for (path, (named, before)) in repeated {
+            let other = if before == path { "itself".to_owned() } else { before };
+            let what = format!("repeats tasks of {other} ({}): {}", named.rows, named.words());
+            self.say_rows(Kind::TaskRepeated, &path, TASKS.name, what, named);
+        }
+        Ok(())
+    }
+
+    fn miscounted_clips(&mut self) -> Result<()> {
+        let mut odd: BTreeMap<String, Named> = BTreeMap::new();
+        self.look_up(&self.tasks.miscounted(), &mut |path, task_id| {
+            odd.entry(path.to_owned()).or_default().add(task_id);
+        })?;
+        for (path, named) in odd {
+            let what = format!("has tasks with other than `clip_count` clips ({}): {}", named.rows, named.words());
+            self.say_rows(Kind::ClipCount, &path, TASKS.name, what, named);
+        }
+        Ok(())
+    }
+
+    /// Calls `found` with the part and the name of every task that has one of these hashes.
+    fn look_up(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
+        let hashes = hashes.get(..MOST_LOOKED_UP).unwrap_or(hashes).to_owned();
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        for path in self.snapshot.tasks.clone() {
+            // What cannot be read has been said by now.
+            let _ = self.scan(&path, &["task_id"], &mut |pass, cells| {
+                if let [Some(task_id)] = cells
+                    && hashes.binary_search(&pass.tasks.hash(task_id)).is_ok()
+                {
+                    found(&path, task_id);
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a row's status says that the asset is there.
+pub(super) fn is_ok(status: Option<&str>) -> bool {
+    status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
+}

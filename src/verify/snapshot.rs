@@ -1,0 +1,123 @@
+//! Which parts there are, seen in an order in which a run that adds some at this moment does no harm.
+//!
+//! A run puts the parts of a segment in place as lyrics, clips, assets, tasks, then lists them in its
+//! manifest, and removes the segment from the journal last. So tasks are listed first: what belongs to them
+//! is there by the time that the other tables are listed. Rows of the other tables whose tasks are not there
+//! yet are of a segment that is in the journal when that is listed next. And tasks parts that come in the
+//! meantime count as tasks, but are not asked for all of their rows.
+
+use std::{collections::HashSet, path::Path};
+
+use super::finding::{Finding, Findings, Kind};
+use crate::{
+    archive::{Archive, Entry},
+    error::Result,
+    format::TableFormat,
+    journal,
+    tables::{ASSETS, CLIPS, LYRICS, TASKS},
+};
+
+/// What stood in the tables' folders.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) tasks: Vec<String>,
+    pub(super) clips: Vec<String>,
+    pub(super) lyrics: Vec<String>,
+    pub(super) assets: Vec<String>,
+    /// Tasks parts that came while the other tables were listed.
+    fresh: HashSet<String>,
+    /// The names, without their endings, of parts that a run is about to add, or was when it was cut short.
+    pending: HashSet<String>,
+    /// Whether anybody held the archive.
+    pub(super) held: bool,
+}
+
+impl Snapshot {
+    /// Looks at the folders, and finds what is no part.
+    pub(super) fn take(archive: &Archive, findings: &mut Findings) -> Result<Self> {
+        let held = archive.holder().is_some();
+        let mut others = Vec::new();
+        let mut parts = |table: &str| -> Result<Vec<String>> {
+            let entries = archive.entries(table)?;
+            let (parts, rest): (Vec<Entry>, _) = entries.into_iter().partition(|entry| is_part(entry, archive.format));
+            others.extend(rest);
+            Ok(parts.into_iter().map(|entry| entry.path).collect())
+        };
+        let before: HashSet<String> = parts(TASKS.name)?.into_iter().collect();
+        let (lyrics, clips, assets) = (parts(LYRICS.name)?, parts(CLIPS.name)?, parts(ASSETS.name)?);
+        let mut snapshot = Self { lyrics, clips, assets, held, ..Self::default() };
+        snapshot.note_pending(archive)?;
+        snapshot.tasks = parts(TASKS.name)?;
+        snapshot.fresh = snapshot.tasks.iter().filter(|path| !before.contains(*path)).cloned().collect();
+        snapshot.held |= archive.holder().is_some();
+        others.sort_by(|one, other| one.path.cmp(&other.path));
+        others.dedup();
+        others.iter().filter_map(|entry| snapshot.judge(entry)).for_each(|finding| findings.add(finding));
+        Ok(snapshot)
+    }
+
+    /// Looks at the journal: what it holds is a run's business, not damage.
+    pub(super) fn note_pending(&mut self, archive: &Archive) -> Result<()> {
+        let segments = journal::segments(&archive.journal_folder())?;
+        self.pending.extend(segments.iter().map(|segment| stem(segment)));
+        Ok(())
+    }
+
+    /// Whether a part is one of those that a run is about to add.
+    pub(super) fn is_pending(&self, part: &str) -> bool {
+        self.pending.contains(&stem(Path::new(part)))
+    }
+
+    /// Whether the journal holds anything.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether all rows of a tasks part's tasks were there when they were looked for.
+    pub(super) fn is_settled(&self, tasks_part: &str) -> bool {
+        !self.fresh.contains(tasks_part)
+    }
+
+    /// The parts of a table.
+    pub(super) fn parts(&self, table: &str) -> &[String] {
+        match table {
+            "tasks" => &self.tasks,
+            "clips" => &self.clips,
+            "lyrics" => &self.lyrics,
+            _ => &self.assets,
+        }
+    }
+
+    /// What something in a table's folder is that is no part.
+    fn judge(&self, entry: &Entry) -> Option<Finding> {
+        if entry.is_half_finished() {
+            return half_finished(entry, self.held);
+        }
+        let is_taken_for_one = !entry.is_folder && ending(entry).is_some();
+        Some(if is_taken_for_one {
+            Finding::file(Kind::PartUnlisted, &entry.path, "is of another format than the archive's tables")
+        } else {
+            Finding::file(Kind::StrayFile, &entry.path, "is no part")
+        })
+    }
+}
+
+/// A file that somebody writes at this moment is nobody's business; one that is left over is.
+pub(super) fn half_finished(entry: &Entry, held: bool) -> Option<Finding> {
+    let finding = || Finding::file(Kind::HalfFinished, &entry.path, "is the beginning of a file, left by a crash");
+    (!held).then(finding)
+}
+
+fn is_part(entry: &Entry, format: TableFormat) -> bool {
+    !entry.is_folder && ending(entry) == Some(format)
+}
+
+/// The format whose readers take the file for a part.
+fn ending(entry: &Entry) -> Option<TableFormat> {
+    let ends = |format: &TableFormat| entry.name().ends_with(&format!(".{format}"));
+    [TableFormat::Parquet, TableFormat::Csv].into_iter().find(ends)
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
