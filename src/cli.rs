@@ -14,8 +14,8 @@ use clap_complete::Shell;
 use crate::{
     api,
     asset::AssetKinds,
-    commands::{simulate::SimulateOptions, summary::Style},
-    config::{self, ApiKey, ExportConfig, Provider, Rate},
+    commands::{repair::RepairConfig, simulate::SimulateOptions, summary::Style},
+    config::{self, ApiKey, ExportConfig, MediaConfig, Provider, Rate},
     error::{Error, Result},
     format::TableFormat,
     input::{BadRows, Headers, InputOptions},
@@ -46,6 +46,8 @@ pub enum Command {
     Summary(SummaryArgs),
     /// Check that every byte is still what was archived
     Verify(VerifyArgs),
+    /// Mend what verify finds, and fetch what could not be had before
+    Repair(Box<RepairArgs>),
     /// Serve a local stand-in for the provider, to try things without a key
     Simulate(SimulateArgs),
     /// Print a shell's completion script
@@ -103,25 +105,11 @@ pub struct ExportArgs {
     #[arg(long, value_enum)]
     format: Option<TableFormat>,
 
-    /// A file with the API key, instead of the environment's SUNOR_API_KEY
-    #[arg(long, value_name = "FILE", help_heading = "Provider")]
-    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    provider: ProviderArgs,
 
-    /// The API's root
-    #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL, help_heading = "Provider")]
-    base_url: String,
-
-    /// Ask the embedded simulator, which knows every ID of the list; needs no key
-    #[arg(long, help_heading = "Provider")]
-    simulate: bool,
-
-    /// The most requests in any second, minute or hour: N/s, N/m, N/h or unlimited
-    #[arg(long, default_value = config::DEFAULT_RATE, help_heading = "Pace")]
-    rate: Rate,
-
-    /// Leave N requests of each of the provider's minutes to others who share the key
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Pace")]
-    reserve: u32,
+    #[command(flatten)]
+    pace: PaceArgs,
 
     /// The most requests in flight
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Pace")]
@@ -134,14 +122,6 @@ pub struct ExportArgs {
     /// The time between two polls of one task, at least 1s
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Pace")]
     poll_interval: Duration,
-
-    /// Further tries after a failure that may pass
-    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_RETRIES, help_heading = "Pace")]
-    retries: u32,
-
-    /// The limit of one request
-    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Pace")]
-    timeout: Duration,
 
     /// End cleanly after this time, keep everything, and leave the rest for the next run (exit status 3)
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
@@ -159,6 +139,52 @@ pub struct ExportArgs {
     #[arg(long)]
     dry_run: bool,
 
+    #[command(flatten)]
+    assets: AssetArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Whom to ask.
+#[derive(Args, Debug)]
+struct ProviderArgs {
+    /// A file with the API key, instead of the environment's SUNOR_API_KEY
+    #[arg(long, value_name = "FILE", help_heading = "Provider")]
+    api_key_file: Option<PathBuf>,
+
+    /// The API's root
+    #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL, help_heading = "Provider")]
+    base_url: String,
+
+    /// Ask the embedded simulator, which knows every ID of the list; needs no key
+    #[arg(long, help_heading = "Provider")]
+    simulate: bool,
+}
+
+/// How often to ask.
+#[derive(Args, Debug)]
+struct PaceArgs {
+    /// The most requests in any second, minute or hour: N/s, N/m, N/h or unlimited
+    #[arg(long, default_value = config::DEFAULT_RATE, help_heading = "Pace")]
+    rate: Rate,
+
+    /// Leave N requests of each of the provider's minutes to others who share the key
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Pace")]
+    reserve: u32,
+
+    /// Further tries after a failure that may pass
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_RETRIES, help_heading = "Pace")]
+    retries: u32,
+
+    /// The limit of one request
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Pace")]
+    timeout: Duration,
+}
+
+/// What to download, and how.
+#[derive(Args, Debug)]
+struct AssetArgs {
     /// What to download of each clip: audio, image, video, several of them with commas, all or none
     #[arg(long, value_name = "KINDS", default_value = config::DEFAULT_ASSETS, help_heading = "Assets")]
     assets: AssetKinds,
@@ -174,9 +200,6 @@ pub struct ExportArgs {
     /// Let assets come from loopback, link-local and private addresses [default: if the API's own host is one]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Assets")]
     allow_private_hosts: Option<bool>,
-
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 #[derive(Args, Debug)]
@@ -254,6 +277,44 @@ pub struct VerifyArgs {
     output: OutputArgs,
 }
 
+const REPAIR_EXAMPLES: &str = "\
+Examples:
+  What would it do?
+    sunor-archive repair library --dry-run
+  Do it, and leave half of the key's allowance to others:
+    SUNOR_API_KEY=… sunor-archive repair library --reserve 60
+
+Exit status: 0 all is mended, 3 something could not be, 1 stopped by an error, 2 wrong usage,
+  4 the key was refused, 5 a run holds the archive.";
+
+/// Mend what verify finds, and fetch what could not be had before.
+///
+/// Sets aside what is damaged, in .sunor/damaged, and deletes nothing. Tasks that have lost rows or files,
+/// and those with files that could not be downloaded, are put in order again: from the answer that the
+/// archive has, and from a new one where that is lost or its addresses have expired.
+#[derive(Args, Debug)]
+#[command(after_help = REPAIR_EXAMPLES)]
+pub struct RepairArgs {
+    /// The archive's folder
+    archive: PathBuf,
+
+    /// Say what would be done; send and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    provider: ProviderArgs,
+
+    #[command(flatten)]
+    pace: PaceArgs,
+
+    #[command(flatten)]
+    assets: AssetArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
 /// Serve a local stand-in for the provider, to try things without a key.
 ///
 /// Prints its base URL on stdout and serves until it is stopped. Any key is taken; the rate window is
@@ -286,12 +347,6 @@ impl ExportArgs {
     /// # Errors
     /// [`Error::Usage`] for what makes no sense.
     pub fn config(&self) -> Result<ExportConfig> {
-        // A dry run asks nobody, and so needs no key.
-        let provider = if self.simulate || self.dry_run {
-            Provider::Simulated
-        } else {
-            Provider::Remote { base_url: config::base_url(&self.base_url)?, key: self.key()? }
-        };
         Ok(ExportConfig {
             input: InputOptions {
                 path: self.tasks.clone(),
@@ -301,41 +356,20 @@ impl ExportArgs {
                 bad_rows: if self.strict { BadRows::Refuse } else { BadRows::Skip },
             },
             archive: self.out.clone(),
-            assets: self.assets.clone(),
-            asset_concurrency: self.asset_concurrency,
-            max_asset_size: self.max_asset_size,
-            private_hosts: self.allow_private_hosts,
+            media: self.assets.config(&self.pace),
             format: self.format,
-            provider,
-            rate: self.rate,
-            reserve: self.reserve()?,
+            // A dry run asks nobody, and so needs no key.
+            provider: if self.dry_run { Provider::Simulated } else { self.provider.provider()? },
+            rate: self.pace.rate,
+            reserve: self.pace.reserve()?,
             concurrency: self.concurrency,
             wait: self.wait,
             poll_interval: self.poll_interval,
-            retries: self.retries,
-            timeout: self.timeout,
+            retries: self.pace.retries,
+            timeout: self.pace.timeout,
             stop_after: self.stop_after,
             retry_not_found: self.retry_not_found,
         })
-    }
-
-    fn reserve(&self) -> Result<u32> {
-        if api::spare_per_minute(self.rate, self.reserve) <= 0.0 {
-            return Err(Error::usage(format!("--reserve {} leaves nothing of the provider's allowance", self.reserve)));
-        }
-        Ok(self.reserve)
-    }
-
-    fn key(&self) -> Result<ApiKey> {
-        if let Some(path) = &self.api_key_file {
-            return ApiKey::new(&read_key(path)?);
-        }
-        match std::env::var_os("SUNOR_API_KEY") {
-            Some(key) => ApiKey::new(&key.to_string_lossy()),
-            None => Err(Error::usage(
-                "no API key: set SUNOR_API_KEY or give --api-key-file (or try --simulate, which needs none)",
-            )),
-        }
     }
 
     /// Whether to say what would be done instead of doing it.
@@ -383,6 +417,83 @@ impl VerifyArgs {
     #[must_use]
     pub fn style(&self) -> Style {
         if self.json { Style::Json } else { Style::Words }
+    }
+
+    /// How progress is shown.
+    #[must_use]
+    pub fn progress(&self) -> ProgressStyle {
+        self.output.progress
+    }
+
+    /// How much is said.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        self.output.verbosity()
+    }
+}
+
+impl ProviderArgs {
+    fn provider(&self) -> Result<Provider> {
+        if self.simulate {
+            return Ok(Provider::Simulated);
+        }
+        Ok(Provider::Remote { base_url: config::base_url(&self.base_url)?, key: self.key()? })
+    }
+
+    fn key(&self) -> Result<ApiKey> {
+        if let Some(path) = &self.api_key_file {
+            return ApiKey::new(&read_key(path)?);
+        }
+        match std::env::var_os("SUNOR_API_KEY") {
+            Some(key) => ApiKey::new(&key.to_string_lossy()),
+            None => Err(Error::usage(
+                "no API key: set SUNOR_API_KEY or give --api-key-file (or try --simulate, which needs none)",
+            )),
+        }
+    }
+}
+
+impl PaceArgs {
+    fn reserve(&self) -> Result<u32> {
+        if api::spare_per_minute(self.rate, self.reserve) <= 0.0 {
+            return Err(Error::usage(format!("--reserve {} leaves nothing of the provider's allowance", self.reserve)));
+        }
+        Ok(self.reserve)
+    }
+}
+
+impl AssetArgs {
+    fn config(&self, pace: &PaceArgs) -> MediaConfig {
+        MediaConfig {
+            kinds: self.assets.clone(),
+            concurrency: self.asset_concurrency,
+            max_size: self.max_asset_size,
+            private_hosts: self.allow_private_hosts,
+            retries: pace.retries,
+            idle: pace.timeout,
+        }
+    }
+}
+
+impl RepairArgs {
+    /// What was typed, validated. Reads the key's file and the environment's key.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what makes no sense.
+    pub fn config(&self) -> Result<RepairConfig> {
+        Ok(RepairConfig {
+            archive: self.archive.clone(),
+            provider: if self.dry_run { Provider::Simulated } else { self.provider.provider()? },
+            rate: self.pace.rate,
+            reserve: self.pace.reserve()?,
+            media: self.assets.config(&self.pace),
+        })
+    }
+
+    /// Whether to say what would be done instead of doing it.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// How progress is shown.

@@ -58,14 +58,8 @@ pub struct ExportConfig {
     pub archive: PathBuf,
     /// The tables' format; `None`: what the archive has, Parquet for a new one.
     pub format: Option<TableFormat>,
-    /// What to download.
-    pub assets: AssetKinds,
-    /// Downloads under way at once.
-    pub asset_concurrency: u16,
-    /// A larger asset is refused.
-    pub max_asset_size: u64,
-    /// Whether assets may come from private addresses; `None`: if the API's own host is one.
-    pub private_hosts: Option<bool>,
+    /// What to download, and how.
+    pub media: MediaConfig,
     /// The provider.
     pub provider: Provider,
     /// The most requests in a span of time.
@@ -86,6 +80,23 @@ pub struct ExportConfig {
     pub retry_not_found: bool,
     /// When the run is to end, counted from its start.
     pub stop_after: Option<Duration>,
+}
+
+/// What to download, and how.
+#[derive(Clone, Debug)]
+pub struct MediaConfig {
+    /// What of each clip.
+    pub kinds: AssetKinds,
+    /// Downloads under way at once.
+    pub concurrency: u16,
+    /// A larger asset is refused.
+    pub max_size: u64,
+    /// Whether assets may come from private addresses; `None`: if the API's own host is one.
+    pub private_hosts: Option<bool>,
+    /// Further tries after a transient failure.
+    pub retries: u32,
+    /// How long a server may send nothing, and the limit of one request to the API.
+    pub idle: Duration,
 }
 
 /// Whom to ask, and as whom.

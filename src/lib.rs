@@ -109,6 +109,7 @@ mod journal;
 mod json;
 mod media;
 mod moment;
+mod repair;
 pub mod report;
 pub mod run_id;
 pub mod simulator;

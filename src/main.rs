@@ -13,7 +13,7 @@ use std::{
 
 use sunor_archive::{
     Signal,
-    cli::{self, Command, ExportArgs, SimulateArgs, SummaryArgs, VerifyArgs},
+    cli::{self, Command, ExportArgs, RepairArgs, SimulateArgs, SummaryArgs, VerifyArgs},
     commands,
     error::{Error, Result},
     exit::ExitStatus,
@@ -48,6 +48,7 @@ fn run(command: Command) -> Result<ExitStatus> {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
         Command::Verify(args) => verify(&args),
+        Command::Repair(args) => runtime.block_on(repair(&args)),
         Command::Simulate(args) => runtime.block_on(simulate(&args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -88,6 +89,21 @@ async fn summary(args: &SummaryArgs) -> Result<ExitStatus> {
 fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
     let mut reporter = report::reporter(args.progress(), args.verbosity());
     let outcome = commands::verify::verify(&args.archive, args.depth(), args.style(), reporter.as_mut())?;
+    drop(reporter);
+    if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
+        print(&outcome.words)?;
+    }
+    Ok(outcome.status)
+}
+
+async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
+    let config = args.config()?;
+    let mut reporter = report::reporter(args.progress(), args.verbosity());
+    let outcome = if args.is_dry_run() {
+        commands::repair::plan(&config, reporter.as_mut()).await?
+    } else {
+        commands::repair::repair(&config, reporter.as_mut()).await?
+    };
     drop(reporter);
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
         print(&outcome.words)?;

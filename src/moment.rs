@@ -31,6 +31,11 @@ impl Moment {
         Some(Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
     }
 
+    /// So many microseconds since 1970-01-01T00:00:00Z.
+    pub(crate) fn from_microsecond(microseconds: i64) -> Self {
+        Self(microseconds)
+    }
+
     /// Microseconds since 1970-01-01T00:00:00Z.
     pub(crate) fn as_microsecond(self) -> i64 {
         self.0

@@ -3,6 +3,7 @@
 //! An [`Archive`] reads. Only a [`HeldArchive`] writes: opening one takes the lock, and the lock lasts
 //! as long as anybody has the value, so that no writer outlives it. What the files hold is not known here.
 
+mod aside;
 mod inspect;
 mod layout;
 mod lock;

@@ -91,6 +91,11 @@ impl Swap {
         Ok(place)
     }
 
+    /// Takes back a part that has turned out to be empty.
+    pub(crate) fn discard(&mut self, part: NewPart) -> Result<()> {
+        remove_file(&part.place)
+    }
+
     /// Puts the new parts in the place of `removed`, which are paths in the archive; of one that is not there
     /// only its line in a manifest goes. After an error the table is as it was, at the latest when the
     /// archive is next opened for writing.
@@ -382,7 +387,7 @@ fn put_in_place(path: &Path) -> Result<()> {
 
 /// Writes a manifest anew, out of what it says now. `write` says how many lines it has then; one without
 /// any goes.
-fn rewrite(
+pub(super) fn rewrite(
     path: &Path,
     write: impl FnOnce(&mut dyn io::BufRead, &mut BufWriter<File>) -> io::Result<u64>,
 ) -> Result<()> {

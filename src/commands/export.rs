@@ -5,10 +5,11 @@ use std::{future::Future, sync::Arc};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::{connect_to, start_media};
 use crate::{
     api::Client,
     archive::{Archive, HeldArchive, RunFile},
-    config::{ApiKey, ExportConfig, Provider},
+    config::ExportConfig,
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
@@ -17,12 +18,10 @@ use crate::{
     },
     input,
     journal::{self, JournalWriter, SegmentLimits},
-    media::{self, Limits, Reach},
     report::{self, Reporter, RunNotes, RunSummary},
     run_id::RunId,
-    simulator::{Simulator, World},
+    simulator::World,
     tables,
-    task::TaskList,
 };
 
 /// How an export ended.
@@ -67,7 +66,7 @@ pub async fn export(
     let held = Arc::new(held);
     export::write_views(&held).await?;
     log.tell(&Event::Started { run_id: run_id.clone(), archive: config.archive.display().to_string(), at: started });
-    let mut media = start_media(config, &held).await?;
+    let mut media = start_media(&config.media, &config.provider, &held).await?;
     let stop_at = config.stop_after.map(|limit| clock + limit);
     log.left = export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
     log.failed_before = export::failed_assets(&held.archive).await?;
@@ -77,7 +76,8 @@ pub async fn export(
     let plan = Plan::new(input, &known, &kept);
     log.tell(&Event::Planned(plan.counts.clone()));
 
-    let (client, simulator) = connect(config, &plan.tasks).await?;
+    let world = World::knowing(plan.tasks.clone());
+    let (client, simulator) = connect_to(&config.provider, config.timeout, world).await?;
     let run = Run { id: &run_id, plan: &plan, held: &held, stop_at };
     let asked = run.ask(config, client, media, stop, &mut |event| log.tell(&event)).await;
     drop(simulator);
@@ -103,7 +103,7 @@ impl Run<'_> {
         tell: Tell<'_>,
     ) -> Asked {
         let settings = Settings {
-            assets: config.assets.clone(),
+            assets: config.media.kinds.clone(),
             rate: config.rate,
             reserve: config.reserve,
             concurrency: config.concurrency,
@@ -224,33 +224,5 @@ impl Log<'_> {
         };
         let words = report::run_table(&self.summary, &notes);
         Outcome { summary: self.summary, status, error, words }
-    }
-}
-
-/// The stage that downloads, which may go as far as the API's own host suggests.
-async fn start_media(config: &ExportConfig, held: &Arc<HeldArchive>) -> Result<MediaStage> {
-    let private = match (&config.private_hosts, &config.provider) {
-        (Some(allowed), _) => *allowed,
-        (None, Provider::Simulated) => true,
-        (None, Provider::Remote { base_url, .. }) => media::is_private_host(base_url).await,
-    };
-    let limits = Limits {
-        places: config.asset_concurrency.into(),
-        max_bytes: config.max_asset_size,
-        retries: config.retries,
-        idle: config.timeout,
-    };
-    MediaStage::start(held.clone(), if private { Reach::Private } else { Reach::Public }, limits)
-}
-
-/// The client, and the simulator that answers it if one was asked for; it ends when it is dropped.
-async fn connect(config: &ExportConfig, tasks: &Arc<TaskList>) -> Result<(Client, Option<Simulator>)> {
-    match &config.provider {
-        Provider::Remote { base_url, key } => Ok((Client::new(base_url, key.clone(), config.timeout)?, None)),
-        Provider::Simulated => {
-            let simulator = Simulator::start(World::knowing(tasks.clone())).await?;
-            let key = ApiKey::new(crate::simulator::KEY)?;
-            Ok((Client::new(simulator.base_url(), key, config.timeout)?, Some(simulator)))
-        }
     }
 }

@@ -3,6 +3,47 @@
 
 pub mod dry_run;
 pub mod export;
+pub mod repair;
 pub mod simulate;
 pub mod summary;
 pub mod verify;
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    api::Client,
+    archive::HeldArchive,
+    config::{ApiKey, MediaConfig, Provider},
+    error::Result,
+    export::MediaStage,
+    media::{self, Limits, Reach},
+    simulator::{self, Simulator, World},
+};
+
+/// The stage that downloads, which may go as far as the API's own host suggests.
+async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<HeldArchive>) -> Result<MediaStage> {
+    let private = match (&config.private_hosts, provider) {
+        (Some(allowed), _) => *allowed,
+        (None, Provider::Simulated) => true,
+        (None, Provider::Remote { base_url, .. }) => media::is_private_host(base_url).await,
+    };
+    let limits = Limits {
+        places: config.concurrency.into(),
+        max_bytes: config.max_size,
+        retries: config.retries,
+        idle: config.idle,
+    };
+    MediaStage::start(held.clone(), if private { Reach::Private } else { Reach::Public }, limits)
+}
+
+/// The client, and the simulator of that world that answers it if one was asked for; it ends when it is dropped.
+async fn connect_to(provider: &Provider, timeout: Duration, world: World) -> Result<(Client, Option<Simulator>)> {
+    match provider {
+        Provider::Remote { base_url, key } => Ok((Client::new(base_url, key.clone(), timeout)?, None)),
+        Provider::Simulated => {
+            let simulator = Simulator::start(world).await?;
+            let client = Client::new(simulator.base_url(), ApiKey::new(simulator::KEY)?, timeout)?;
+            Ok((client, Some(simulator)))
+        }
+    }
+}

@@ -55,6 +55,8 @@ fn remove_from(held: &Arc<HeldArchive>, outline: Outline, parts: Vec<String>, ta
     let (part, rows) = copier.finish().map_err(failed)?;
     if rows > 0 {
         swap.add(part)?;
+    } else {
+        swap.discard(part)?;
     }
     swap.commit(&touched)
 }

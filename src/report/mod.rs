@@ -5,6 +5,7 @@ mod bars;
 mod findings;
 mod lines;
 mod ndjson;
+mod repairs;
 mod sentence;
 mod summary;
 mod words;
@@ -14,6 +15,7 @@ use std::io::IsTerminal;
 use crate::event::Event;
 
 pub(crate) use findings::verify_table;
+pub(crate) use repairs::{repair_plan_table, repair_table};
 pub use summary::{ArchiveSummary, Requests, RunSummary, Tasks};
 pub(crate) use words::{RunNotes, archive_table, plan_table, run_table};
 

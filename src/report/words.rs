@@ -254,7 +254,7 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
         for (reason, count) in reasons.into_iter().take(REASONS) {
             let _ = writeln!(text, "  {count} × {reason}");
         }
-        text.push_str("Each has its row, with its address, in the assets table: status = 'failed'.\n");
+        text.push_str("Each has its row in the assets table, status = 'failed'; repair tries again.\n");
     }
     if notes.left > 0 {
         let _ = writeln!(
@@ -266,7 +266,7 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     if notes.failed_before > 0 {
         let _ = writeln!(
             text,
-            "Of earlier runs' tasks, {} could not be downloaded, and an export does not try again: see the assets table.",
+            "Of earlier runs' tasks, {} could not be downloaded; an export does not try again, but repair does.",
             plural(notes.failed_before, "asset")
         );
     }

@@ -69,6 +69,13 @@ pub enum Known {
 }
 
 impl World {
+    /// A world that knows every task, with the provider's documented rate window, for one run.
+    #[must_use]
+    pub fn every() -> Self {
+        let weather = Weather { window: Some(Window::default()), ..Weather::default() };
+        Self { weather, cdn_port: CDN_PORT, ..Self::default() }
+    }
+
     /// A world that knows the tasks of a list, with the provider's documented rate window.
     #[must_use]
     pub fn knowing(tasks: Arc<TaskList>) -> Self {

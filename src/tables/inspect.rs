@@ -148,7 +148,7 @@ mod tests {
     use std::{fs, io::Write};
 
     use super::*;
-    use crate::tables::{ASSETS, LYRICS, PartEncoder, TASKS, schema::AssetRow};
+    use crate::tables::{ASSETS, LYRICS, PartEncoder, RowGroups, TASKS, schema::AssetRow};
 
     fn asset() -> AssetRow {
         let asset = crate::asset::Asset::new(
@@ -162,7 +162,7 @@ mod tests {
 
     /// A part of the assets table with one row.
     fn part(format: TableFormat) -> Vec<u8> {
-        let mut part = PartEncoder::new(&ASSETS, format, Vec::new()).unwrap();
+        let mut part = PartEncoder::new(&ASSETS, format, RowGroups::OfANight, Vec::new()).unwrap();
         part.push(&asset()).unwrap();
         part.finish().unwrap().0
     }

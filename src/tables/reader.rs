@@ -5,9 +5,9 @@ use std::{fs::File, io};
 use arrow_array::{
     Array, StringArray,
     cast::AsArray,
-    types::{Float64Type, Int32Type, Int64Type},
+    types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
 };
-use arrow_schema::DataType;
+use arrow_schema::{DataType, TimeUnit};
 use parquet::{
     arrow::ProjectionMask,
     errors::ParquetError,
@@ -15,7 +15,7 @@ use parquet::{
 };
 
 use super::parquet::reader as parquet_reader;
-use crate::format::TableFormat;
+use crate::{format::TableFormat, moment::Moment};
 
 /// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Only text
 /// and numbers are read.
@@ -69,6 +69,10 @@ fn texts(column: &dyn Array) -> io::Result<StringArray> {
     match column.data_type() {
         DataType::Utf8 => Ok(column.as_string::<i32>().clone()),
         DataType::Float64 => Ok(spell(column.as_primitive::<Float64Type>().iter())),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let times = column.as_primitive::<TimestampMicrosecondType>().iter();
+            Ok(spell(times.map(|time| time.map(Moment::from_microsecond))))
+        }
         DataType::Int32 => Ok(spell(column.as_primitive::<Int32Type>().iter())),
         DataType::Int64 => Ok(spell(column.as_primitive::<Int64Type>().iter())),
         other => Err(io::Error::other(format!("a column of type {other} where text or a number is due"))),

@@ -93,11 +93,22 @@ impl Report {
 /// [`Error::Usage`](crate::error::Error::Usage) if there is no archive,
 /// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
 pub fn check(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_by(look_until_settled, folder, depth, tell)
+}
+
+/// The same by whoever holds the archive, so that nobody else changes it meanwhile.
+pub(crate) fn check_held(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_by(rows::look, folder, depth, tell)
+}
+
+type Look = fn(&Archive, Depth, bool, &mut Tally<'_>) -> Result<Seen>;
+
+fn check_by(look: Look, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     let clock = Instant::now();
     let (archive, passport) = Archive::open_to_check(folder)?;
     let mut tally = Tally::new(tell);
     let is_newer = matches!(passport, PassportState::Newer(_));
-    let mut seen = look_until_settled(&archive, depth, is_newer, &mut tally)?;
+    let mut seen = look(&archive, depth, is_newer, &mut tally)?;
     let mut findings = std::mem::take(&mut seen.findings);
     findings.extend(passport_findings(passport));
     let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;

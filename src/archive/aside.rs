@@ -1,0 +1,108 @@
+//! What is damaged is set aside where nobody reads it and everybody can look at it; nothing is deleted.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{HeldArchive, inspect::is_inside, layout, manifest, swap};
+use crate::error::{Error, Result};
+
+impl HeldArchive {
+    /// Moves files out of the way, and takes their lines out of every manifest; of a file that is not there
+    /// only the lines go. Blocks.
+    pub(crate) fn set_aside(&self, paths: &HashSet<String>) -> Result<()> {
+        let folder = &self.archive.folder;
+        let lines = manifest::find(folder, &|path| paths.contains(path))?;
+        let manifests: BTreeSet<&str> = lines.iter().map(|line| line.manifest.as_str()).collect();
+        for manifest in manifests {
+            let gone = |path: &str| paths.contains(path);
+            swap::rewrite(&folder.join(manifest), |known, out| manifest::without(known, &gone, out))?;
+        }
+        let damaged = layout::damaged(folder);
+        layout::create(&damaged)?;
+        for path in paths {
+            move_aside(&folder.join(path), &damaged, path)?;
+        }
+        layout::sync(&damaged)
+    }
+}
+
+impl HeldArchive {
+    /// Keeps copies of parts that are about to be removed, as far as they are there. Blocks.
+    pub(crate) fn keep_aside(&self, parts: &BTreeSet<String>) -> Result<()> {
+        let folder = &self.archive.folder;
+        let damaged = layout::damaged(folder);
+        layout::create(&damaged)?;
+        for path in parts {
+            let from = folder.join(path);
+            let kept = if from.exists() { fs::hard_link(&from, free_name(&damaged, path)) } else { Ok(()) };
+            match kept {
+                // Not every disk has links.
+                Err(_) => fs::copy(&from, free_name(&damaged, path)).map(drop),
+                linked => linked,
+            }
+            .map_err(|error| Error::io("copy", &from, &error))?;
+        }
+        layout::sync(&damaged)
+    }
+
+    /// Writes a manifest anew: each file that it lists and that is there, with its SHA-256 as it is. What it
+    /// was is kept aside. Blocks.
+    pub(crate) fn renew_manifest(&self, manifest: &str) -> Result<()> {
+        let folder = &self.archive.folder;
+        self.keep_aside(&BTreeSet::from([manifest.to_owned()]))?;
+        let path = folder.join(manifest);
+        let text = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let files: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.split_once("  ").map(|(_, path)| path))
+            .filter(|path| is_inside(path))
+            .collect();
+        swap::rewrite(&path, |_, out| {
+            let mut lines = 0;
+            for file in files {
+                let Ok(mut opened) = fs::File::open(folder.join(file)) else { continue };
+                writeln!(out, "{}  {file}", digest(&mut opened)?)?;
+                lines += 1;
+            }
+            Ok(lines)
+        })
+    }
+}
+
+fn move_aside(from: &Path, folder: &Path, path: &str) -> Result<()> {
+    match fs::rename(from, free_name(folder, path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("move", from, &error)),
+        Ok(()) => layout::sync(from.parent().unwrap_or(folder)),
+    }
+}
+
+/// The SHA-256 of a file, in hex.
+fn digest(file: &mut impl Read) -> io::Result<String> {
+    let (mut digest, mut piece) = (Sha256::new(), vec![0; 1 << 18]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(format!("{:x}", bytes::Bytes::copy_from_slice(&digest.finalize()))),
+            read => digest.update(piece.get(..read).unwrap_or_default()),
+        }
+    }
+}
+
+/// A name that tells where a file was, and that no file has.
+fn free_name(folder: &Path, path: &str) -> PathBuf {
+    let flat = path.replace('/', "_");
+    let mut place = folder.join(&flat);
+    let mut n = 1;
+    while fs::symlink_metadata(&place).is_ok() {
+        n += 1;
+        place = folder.join(format!("{n}_{flat}"));
+    }
+    place
+}

@@ -1,0 +1,175 @@
+//! `repair`: mends what `verify` finds, and fetches what could not be had before.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use super::{connect_to, start_media};
+use crate::{
+    api::Pace,
+    archive::{Archive, HeldArchive, RunFile, Swap},
+    asset::AssetKind,
+    blocking::blocking,
+    config::{MediaConfig, Provider, Rate},
+    error::Result,
+    event::Event,
+    exit::ExitStatus,
+    export::{self, Mended, Mender, Patient},
+    journal::{JournalWriter, SegmentLimits},
+    repair::{self, Plan},
+    report::{self, Reporter},
+    run_id::RunId,
+    simulator::World,
+    tables,
+    verify::{self, Depth, Report},
+};
+
+/// Tasks that are mended at once: memory holds their answers.
+const AT_ONCE: usize = 500;
+
+/// Everything a repair needs to know.
+#[derive(Clone, Debug)]
+pub struct RepairConfig {
+    /// The archive's folder.
+    pub archive: PathBuf,
+    /// The provider.
+    pub provider: Provider,
+    /// The most requests in a span of time.
+    pub rate: Rate,
+    /// Requests of each of the provider's windows that are left to others who share the key.
+    pub reserve: u32,
+    /// What to download, and how.
+    pub media: MediaConfig,
+}
+
+/// How a repair ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the process should end with.
+    pub status: ExitStatus,
+    /// The text to print.
+    pub words: String,
+}
+
+/// What a repair would do. It sends nothing and changes nothing.
+///
+/// # Errors
+/// As of [`repair`].
+pub async fn plan(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
+    let plan = look(config, verify::check, reporter).await?;
+    let words = report::repair_plan_table(&plan, &config.archive.display().to_string());
+    Ok(Outcome { status: ExitStatus::Complete, words })
+}
+
+/// Mends an archive: sets aside what is damaged, and puts the tasks that lost something through the pipeline
+/// again, from the answer that the archive has or from a new one.
+///
+/// # Errors
+/// [`Error::Usage`](crate::error::Error::Usage) if there is no such archive,
+/// [`Error::Held`](crate::error::Error::Held) if a run has it,
+/// [`Error::Storage`](crate::error::Error::Storage) if it cannot be read or written.
+pub async fn repair(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
+    let started = Timestamp::now();
+    let held = Arc::new(HeldArchive::open(&config.archive, &tables::TABLES, started).await?);
+    let run_id = RunId::new(started);
+    let archive = config.archive.display().to_string();
+    reporter.observe(&Event::Started { run_id: run_id.clone(), archive: archive.clone(), at: started });
+    let mut media = start_media(&config.media, &config.provider, &held).await?;
+    export::recover(&held, &mut media, None, &mut |event| reporter.observe(&event)).await?;
+    let plan = Arc::new(look(config, verify::check_held, reporter).await?);
+    set_aside(&held, &plan, &run_id).await?;
+    relist(&held, &plan, &run_id).await?;
+
+    let (client, simulator) = connect_to(&config.provider, config.media.idle, World::every()).await?;
+    let writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
+    let mut mender = Mender {
+        held: held.clone(),
+        client,
+        pace: Pace::new(config.rate, config.reserve),
+        retries: config.media.retries,
+        media,
+        writer,
+        tell: &mut |event| reporter.observe(&event),
+        mended: Mended::default(),
+    };
+    for tasks in plan.tasks.iter().collect::<Vec<_>>().chunks(AT_ONCE) {
+        let tasks = tasks.iter().map(|task| (*task).clone()).collect();
+        mender.mend(patients(&held, &plan, tasks).await?).await?;
+    }
+    let mended = mender.finish().await?;
+    drop(simulator);
+    export::write_views(&held).await?;
+    held.sweep_partials()?;
+    let status = match &mended {
+        mended if mended.key_refused => ExitStatus::KeyRefused,
+        mended if !mended.failed.is_empty() || !plan.beyond.is_empty() => ExitStatus::Incomplete,
+        _ => ExitStatus::Complete,
+    };
+    reporter.observe(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: false });
+    Ok(Outcome { status, words: report::repair_table(&plan, &mended, &archive) })
+}
+
+/// A way to check an archive.
+type Check = fn(&Path, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
+
+/// Checks the archive, and plans what to do about what is found.
+async fn look(config: &RepairConfig, check: Check, reporter: &mut dyn Reporter) -> Result<Plan> {
+    let (folder, wanted) = (config.archive.clone(), config.media.kinds.iter().collect::<BTreeSet<AssetKind>>());
+    let (checked, events) = blocking(move || {
+        let mut events = Vec::new();
+        let report = check(&folder, Depth::Full, &mut |event| events.push(event.clone()))?;
+        let archive = Archive::open(&folder)?;
+        Ok((Plan::new(&archive, &report, &wanted)?, events))
+    })
+    .await?;
+    for event in &events {
+        reporter.observe(event);
+    }
+    Ok(checked)
+}
+
+/// Moves what cannot be trusted out of the way, and its lines out of the manifests.
+async fn set_aside(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
+    let (held, plan, run_id) = (held.clone(), plan.clone(), run_id.clone());
+    blocking(move || {
+        held.set_aside(&plan.media)?;
+        for (table, parts) in &plan.parts {
+            held.keep_aside(parts)?;
+            let parts: Vec<String> = parts.iter().cloned().collect();
+            Swap::begin(&held, table, &run_id)?.commit(&parts)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Writes damaged manifests anew, and lists what no manifest lists.
+async fn relist(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
+    let (reading, listing) = (held.clone(), plan.clone());
+    let files = blocking(move || {
+        listing.manifests.iter().try_for_each(|manifest| reading.renew_manifest(manifest))?;
+        let listed = listing.unlisted.iter().map(|path| repair::listed(&reading.archive, path));
+        Ok(listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
+    })
+    .await?;
+    if files.is_empty() { Ok(()) } else { held.add_to_manifest(&RunFile::Manifest.path(run_id), files).await }
+}
+
+/// Tasks with what the archive has of them.
+async fn patients(held: &Arc<HeldArchive>, plan: &Arc<Plan>, tasks: HashSet<String>) -> Result<Vec<Patient>> {
+    let (held, plan) = (held.clone(), plan.clone());
+    blocking(move || {
+        let mut stored = repair::stored(&held.archive, &plan, &tasks)?;
+        let patient = |task_id: String| Patient {
+            assets: plan.kinds.get(&task_id).into_iter().flatten().copied().collect(),
+            stored: stored.remove(&task_id),
+            task_id,
+        };
+        Ok(tasks.into_iter().map(patient).collect())
+    })
+    .await
+}

@@ -1,0 +1,269 @@
+//! Tasks that are archived, and of which something is missing, are put through the pipeline again: from
+//! the answer that the archive has, or from a new one. Their new rows take the place of the old ones, and
+//! files that are whole are found where they are.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    Tell,
+    media_stage::{Chances, Job, MediaStage, News, Wanted},
+    publish,
+};
+use crate::{
+    api::{Answer, Client, Pace},
+    archive::HeldArchive,
+    asset::{Asset, AssetKind, AssetStatus},
+    backoff::Backoff,
+    error::{Error, Result},
+    event::{Event, RequestKind},
+    journal::{JournalWriter, Record},
+    moment,
+    status::FinalStatus,
+    task::TaskId,
+};
+
+/// A task to be mended.
+#[derive(Clone, Debug)]
+pub(crate) struct Patient {
+    pub(crate) task_id: String,
+    /// The kinds of assets that its rows name.
+    pub(crate) assets: Vec<AssetKind>,
+    /// What the archive has of it.
+    pub(crate) stored: Option<Stored>,
+}
+
+/// An answer that the archive has.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) status: FinalStatus,
+    pub(crate) fetched_at: Timestamp,
+    /// Absent for a task that the provider does not know.
+    pub(crate) response: Option<String>,
+    pub(crate) error: Option<String>,
+}
+
+/// What became of the tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Mended {
+    /// Tasks whose rows are new, and whose assets are all there.
+    pub(crate) whole: u64,
+    /// Requests to the API.
+    pub(crate) requests: u64,
+    /// What could not be mended: by task, why.
+    pub(crate) failed: BTreeMap<String, String>,
+    /// The provider refused the key.
+    pub(crate) key_refused: bool,
+}
+
+/// Puts tasks through the pipeline again.
+pub(crate) struct Mender<'a> {
+    pub(crate) held: Arc<HeldArchive>,
+    pub(crate) client: Client,
+    pub(crate) pace: Pace,
+    pub(crate) retries: u32,
+    pub(crate) media: MediaStage,
+    pub(crate) writer: JournalWriter,
+    pub(crate) tell: Tell<'a>,
+    pub(crate) mended: Mended,
+}
+
+/// A task with the answer to mend it from.
+struct Answered {
+    patient: Patient,
+    record: Record,
+    /// The part of the journal that holds the answer, if it is the provider's.
+    kept_in: Option<u32>,
+}
+
+/// What the provider says of a task.
+enum Asked {
+    /// It has ended, and the journal holds the answer in that part.
+    Final(Record, u32),
+    /// There is no answer that would be better than none.
+    Nothing(String),
+}
+
+impl Mender<'_> {
+    /// Mends some tasks. Memory holds their answers, so they should be some hundreds at a time.
+    pub(crate) async fn mend(&mut self, patients: Vec<Patient>) -> Result<()> {
+        let mut answers = Vec::new();
+        for patient in patients {
+            answers.extend(self.answer(patient).await?);
+        }
+        let settled = self.settle(&answers).await?;
+        let mut again = Vec::new();
+        for (answer, assets) in answers.into_iter().zip(settled) {
+            // The address may have expired: the provider has a fresh one.
+            let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
+            if has_failed && answer.kept_in.is_none() {
+                again.push((answer, assets));
+            } else {
+                self.keep(answer, assets)?;
+            }
+        }
+        self.mend_with_fresh_addresses(again).await
+    }
+
+    /// Publishes all that was mended.
+    pub(crate) async fn finish(mut self) -> Result<Mended> {
+        for segment in self.writer.close()? {
+            let published = publish::publish(&self.held, segment).await?;
+            (self.tell)(Event::Published(published.published));
+        }
+        self.media.abort();
+        self.media.ended().await?;
+        Ok(self.mended)
+    }
+
+    async fn mend_with_fresh_addresses(&mut self, patients: Vec<(Answered, Vec<Asset>)>) -> Result<()> {
+        let mut fresh = Vec::new();
+        for (old, assets) in patients {
+            match self.ask(&old.patient).await? {
+                Asked::Final(record, part) => {
+                    fresh.push(Answered { patient: old.patient, record, kept_in: Some(part) });
+                }
+                Asked::Nothing(_) => self.keep(old, assets)?,
+            }
+        }
+        let settled = self.settle(&fresh).await?;
+        fresh.into_iter().zip(settled).try_for_each(|(answer, assets)| self.keep(answer, assets))
+    }
+
+    /// The answer to mend a task from: what the archive has, else what the provider says.
+    async fn answer(&mut self, patient: Patient) -> Result<Option<Answered>> {
+        if let Some(Stored { status, fetched_at, response, error }) = patient.stored.clone() {
+            let record = match response {
+                Some(data) => task_record(&patient, status, fetched_at, data, None),
+                None => not_found(&patient, fetched_at, error),
+            };
+            return Ok(Some(Answered { patient, record, kept_in: None }));
+        }
+        match self.ask(&patient).await? {
+            Asked::Final(record, part) => Ok(Some(Answered { patient, record, kept_in: Some(part) })),
+            Asked::Nothing(reason) => {
+                self.mended.failed.insert(patient.task_id, reason);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Journals what is known of a task now; all of it is published at the end.
+    fn keep(&mut self, answer: Answered, assets: Vec<Asset>) -> Result<()> {
+        let Answered { patient: Patient { task_id, .. }, record, kept_in } = answer;
+        match assets.iter().find(|asset| asset.status == AssetStatus::Failed) {
+            Some(asset) => {
+                let reason = asset.error.clone().unwrap_or_default();
+                self.mended.failed.insert(task_id.clone(), format!("{}: {reason}", asset.kind));
+            }
+            None => self.mended.whole += 1,
+        }
+        let awaits_assets = matches!(&record, Record::Task { assets, .. } if !assets.is_empty());
+        let part = match kept_in {
+            Some(part) => part,
+            None => self.writer.append([&record])?,
+        };
+        if awaits_assets {
+            self.writer.append_to(part, [&Record::Assets { task_id, assets }])?;
+        }
+        Ok(())
+    }
+
+    /// Settles the assets of each of these tasks, in their order.
+    async fn settle(&mut self, answers: &[Answered]) -> Result<Vec<Vec<Asset>>> {
+        let mut settled: BTreeMap<u32, Vec<Asset>> = BTreeMap::new();
+        let mut under_way = 0;
+        for (part, answer) in (0..).zip(answers) {
+            if let Record::Task { task_id, data, assets, .. } = &answer.record
+                && !assets.is_empty()
+            {
+                let wanted = Wanted::of(data, assets);
+                self.media.settle(Job { task_id: task_id.clone(), part, wanted, chances: Chances::Last });
+                under_way += 1;
+            }
+        }
+        while under_way > 0 {
+            match self.media.news.recv().await {
+                Some(News::Happened(event)) => (self.tell)(event),
+                Some(News::Settled { part, assets, .. }) => {
+                    settled.insert(part, assets);
+                    under_way -= 1;
+                }
+                Some(News::Unsettled) | None => {
+                    self.media.ended().await?;
+                    return Err(Error::Internal("the downloads ended too soon".into()));
+                }
+            }
+        }
+        Ok((0..).zip(answers).map(|(part, _)| settled.remove(&part).unwrap_or_default()).collect())
+    }
+
+    /// Asks the provider for a task, and keeps a final answer at once: it is not asked for again.
+    async fn ask(&mut self, patient: &Patient) -> Result<Asked> {
+        Ok(match self.question(&patient.task_id).await {
+            Ok((status, data, sent)) => {
+                let record = task_record(patient, status, moment::now(), data, sent);
+                let part = self.writer.append([&record])?;
+                Asked::Final(record, part)
+            }
+            Err(reason) => Asked::Nothing(reason),
+        })
+    }
+
+    /// Asks within the pace, as often as it makes sense: a final answer, or why there is none.
+    async fn question(&mut self, task_id: &str) -> Result<(FinalStatus, String, Option<String>), String> {
+        let id = TaskId::parse(task_id).map_err(|_| "its ID cannot be asked for")?;
+        let mut backoff = Backoff::new(self.retries, fastrand::Rng::new());
+        let mut failures = 0;
+        loop {
+            if self.mended.key_refused {
+                return Err("the provider refused the key".into());
+            }
+            self.pace.permit().await;
+            self.mended.requests += 1;
+            (self.tell)(Event::Requested { kind: RequestKind::First });
+            let reply = self.client.ask(id).await;
+            self.pace.observe(&reply.allowance);
+            match reply.answer {
+                Answer::Final { status, data, sent } => return Ok((status, data, sent)),
+                Answer::RateLimited { silence } => {
+                    (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
+                    self.pace.silence(silence);
+                }
+                Answer::Transient { reason } | Answer::Silent { reason } | Answer::Unconnected { reason } => {
+                    failures += 1;
+                    match backoff.wait(failures) {
+                        Some(wait) => tokio::time::sleep(wait).await,
+                        None => return Err(reason),
+                    }
+                }
+                Answer::KeyRefused { reason } => {
+                    self.mended.key_refused = true;
+                    return Err(format!("the provider refused the key ({reason})"));
+                }
+                Answer::NotFound { .. } => return Err("the provider does not know it any more".into()),
+                Answer::Unfinished { .. } => return Err("the provider says that it is not finished".into()),
+                Answer::Rejected { reason } | Answer::Unreadable { reason, .. } | Answer::Untrusted { reason } => {
+                    return Err(reason);
+                }
+            }
+        }
+    }
+}
+
+fn task_record(
+    patient: &Patient,
+    status: FinalStatus,
+    fetched_at: Timestamp,
+    data: String,
+    sent: Option<String>,
+) -> Record {
+    let is_wanted = !Wanted::of(&data, &patient.assets).is_empty();
+    let assets = if is_wanted { patient.assets.clone() } else { Vec::new() };
+    Record::Task { task_id: patient.task_id.clone(), status, fetched_at, data, sent, assets, replaces: true }
+}
+
+fn not_found(patient: &Patient, fetched_at: Timestamp, message: Option<String>) -> Record {
+    Record::NotFound { task_id: patient.task_id.clone(), fetched_at, message, replaces: true }
+}

@@ -1,0 +1,126 @@
+//! What is to be done about what a check has found. Reads the tables, and changes nothing: what comes out is
+//! a plan, which a person can look at first.
+
+mod survey;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::{
+    archive::{Archive, StoredFile},
+    asset::AssetKind,
+    error::Result,
+    export::Stored,
+    tables::{ASSETS, CLIPS, LYRICS, TASKS},
+    verify::{About, Finding, Kind, Report},
+};
+
+use self::survey::Survey;
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Parts that cannot be trusted or are not there, by table.
+    pub(crate) parts: BTreeMap<String, BTreeSet<String>>,
+    /// Media files that cannot be trusted or are not there.
+    pub(crate) media: HashSet<String>,
+    /// Files that are what they should be, and that no manifest lists.
+    pub(crate) unlisted: BTreeSet<String>,
+    /// Manifests to be written anew.
+    pub(crate) manifests: BTreeSet<String>,
+    /// Tasks to be put through the pipeline again.
+    pub(crate) tasks: BTreeSet<String>,
+    /// Those of them that have no row any more: only the provider can tell.
+    pub(crate) lost: HashSet<String>,
+    /// The kinds of assets that a task's rows name; those it should have, if it has lost them.
+    pub(crate) kinds: HashMap<String, BTreeSet<AssetKind>>,
+    /// Assets that could not be had when they were tried.
+    pub(crate) failed_assets: u64,
+    /// What nobody can mend here.
+    pub(crate) beyond: Vec<Finding>,
+}
+
+impl Plan {
+    /// Sorts what was found by what can be done about it, and looks up what else it takes. `wanted` are the
+    /// kinds of assets of a task whose rows are lost. Blocks.
+    pub(crate) fn new(archive: &Archive, report: &Report, wanted: &BTreeSet<AssetKind>) -> Result<Self> {
+        let mut plan = Self::default();
+        for finding in &report.findings {
+            plan.take(finding);
+        }
+        Survey::of(archive, &plan)?.complete(archive, &mut plan, wanted)?;
+        Ok(plan)
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        let nothing = self.parts.is_empty() && self.media.is_empty() && self.tasks.is_empty();
+        nothing && self.unlisted.is_empty() && self.manifests.is_empty()
+    }
+
+    /// Whether a table has lost a part.
+    fn has_lost(&self, table: &str) -> bool {
+        self.parts.contains_key(table)
+    }
+
+    /// Whether a part is to be read.
+    fn trusts(&self, table: &str, part: &str) -> bool {
+        !self.parts.get(table).is_some_and(|parts| parts.contains(part))
+    }
+
+    fn take(&mut self, finding: &Finding) {
+        let path = finding.path.clone();
+        match finding.kind {
+            Kind::PartMissing | Kind::PartDamaged | Kind::PartColumns => match &finding.about {
+                About::Part { table } | About::Rows { table, .. } => {
+                    self.parts.entry((*table).to_owned()).or_default().insert(path);
+                }
+                _ => self.beyond.push(finding.clone()),
+            },
+            Kind::MediaMissing | Kind::MediaDamaged => {
+                self.media.insert(path);
+                self.take_task(&finding.about);
+            }
+            Kind::AssetRow | Kind::AssetsDisagree | Kind::TaskRepeated | Kind::ClipCount | Kind::RowsWithoutTask => {
+                self.take_task(&finding.about);
+            }
+            Kind::PartUnlisted if matches!(finding.about, About::Part { .. } | About::Rows { .. }) => {
+                self.unlisted.insert(path);
+            }
+            Kind::MediaUnlisted => {
+                self.unlisted.insert(path);
+            }
+            Kind::ManifestDamaged => {
+                self.manifests.insert(path);
+            }
+            // The next step of this very run writes or sweeps them.
+            Kind::ViewsDamaged | Kind::OtherViews | Kind::HalfFinished => {}
+            kind if kind.severity() == crate::verify::Severity::Damage => self.beyond.push(finding.clone()),
+            _ => {}
+        }
+    }
+
+    fn take_task(&mut self, about: &About) {
+        match about {
+            About::Asset { task_id, .. } => {
+                self.tasks.insert(task_id.clone());
+            }
+            About::Rows { task_ids, .. } => self.tasks.extend(task_ids.iter().cloned()),
+            About::File | About::Part { .. } => {}
+        }
+    }
+}
+
+/// What the archive has of these tasks. Blocks.
+pub(crate) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
+    survey::stored(archive, plan, tasks)
+}
+
+/// The digest of a file, for a manifest. Blocks.
+pub(crate) fn listed(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
+    let Ok(mut file) = std::fs::File::open(archive.folder.join(path)) else { return Ok(None) };
+    let digested = crate::media::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;
+    Ok(Some(StoredFile { path: path.to_owned(), sha256: digested.sha256 }))
+}
+
+/// The tables of which a part may be lost, by the columns that tell what is missing then.
+const TABLES: [&str; 4] = [TASKS.name, CLIPS.name, LYRICS.name, ASSETS.name];

@@ -1,0 +1,130 @@
+//! What the tables tell of tasks that have lost rows. Memory holds a hash a task.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+};
+
+use super::Plan;
+use crate::{
+    archive::Archive,
+    asset::{AssetKind, AssetStatus},
+    error::Result,
+    export::Stored,
+    status::FinalStatus,
+    tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
+};
+
+/// Which tasks have rows in which table. Two tasks of one hash are as good as impossible: of ten million, the
+/// chance is one in a quarter of a million.
+pub(super) struct Survey {
+    hasher: RandomState,
+    rows: HashMap<&'static str, HashSet<u64>>,
+}
+
+impl Survey {
+    pub(super) fn of(archive: &Archive, plan: &Plan) -> Result<Self> {
+        let mut survey = Self { hasher: RandomState::new(), rows: HashMap::new() };
+        for table in super::TABLES {
+            let mut tasks = HashSet::new();
+            each(archive, plan, table, &["task_id"], &mut |cells| {
+                tasks.extend(cells.iter().flatten().map(|task| survey.hasher.hash_one(*task)));
+            })?;
+            survey.rows.insert(table, tasks);
+        }
+        Ok(survey)
+    }
+
+    fn has(&self, table: &str, task: &str) -> bool {
+        self.rows.get(table).is_some_and(|tasks| tasks.contains(&self.hasher.hash_one(task)))
+    }
+
+    /// Adds the tasks that have lost rows, those with assets that failed or whose files are gone, and what
+    /// assets they should have.
+    pub(super) fn complete(&self, archive: &Archive, plan: &mut Plan, wanted: &BTreeSet<AssetKind>) -> Result<()> {
+        let mut found = HashSet::new();
+        for table in [CLIPS.name, LYRICS.name, ASSETS.name] {
+            each(archive, plan, table, &["task_id"], &mut |cells| {
+                let orphans = cells.iter().flatten().filter(|task| !self.has(TASKS.name, task));
+                found.extend(orphans.map(|task| (*task).to_owned()));
+            })?;
+        }
+        each(archive, plan, TASKS.name, &["task_id", "type", "status", "clip_count"], &mut |cells| {
+            let [Some(task), kind, status, clips] = cells else { return };
+            let has_clips = clips.is_some_and(|clips| clips != "0");
+            let lacks = |table| plan.has_lost(table) && !self.has(table, task);
+            let is_lyrics = *kind == Some("lyrics") && *status == Some(FinalStatus::Success.as_str());
+            let lost = has_clips && (lacks(CLIPS.name) || lacks(ASSETS.name)) || is_lyrics && lacks(LYRICS.name);
+            if lost {
+                found.insert((*task).to_owned());
+            }
+        })?;
+        let mut failed = 0;
+        each(archive, plan, ASSETS.name, &["task_id", "status", "path"], &mut |cells| {
+            let [Some(task), status, path] = cells else { return };
+            let has_failed = *status == Some(AssetStatus::Failed.as_str());
+            failed += u64::from(has_failed);
+            if has_failed || path.is_some_and(|path| plan.media.contains(path)) {
+                found.insert((*task).to_owned());
+            }
+        })?;
+        plan.failed_assets = failed;
+        plan.tasks.extend(found);
+        plan.lost = plan.tasks.iter().filter(|task| !self.has(TASKS.name, task)).cloned().collect();
+        kinds(archive, plan, wanted)
+    }
+}
+
+/// The kinds of assets that the tasks to be mended have, or should have.
+fn kinds(archive: &Archive, plan: &mut Plan, wanted: &BTreeSet<AssetKind>) -> Result<()> {
+    let mut kinds: HashMap<String, BTreeSet<AssetKind>> = HashMap::new();
+    each(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
+        let [Some(task), Some(kind)] = cells else { return };
+        if plan.tasks.contains(*task)
+            && let Some(kind) = AssetKind::parse(kind)
+        {
+            kinds.entry((*task).to_owned()).or_default().insert(kind);
+        }
+    })?;
+    let may_have_lost = plan.has_lost(ASSETS.name) || plan.has_lost(TASKS.name);
+    for task in &plan.tasks {
+        if may_have_lost && !kinds.contains_key(task) {
+            kinds.insert(task.clone(), wanted.clone());
+        }
+    }
+    plan.kinds = kinds;
+    Ok(())
+}
+
+/// What the archive has of these tasks.
+pub(super) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
+    let mut stored = HashMap::new();
+    let columns = ["task_id", "status", "fetched_at", "response", "error"];
+    each(archive, plan, TASKS.name, &columns, &mut |cells| {
+        let [Some(task), status, fetched_at, response, error] = cells else { return };
+        let Some(status) = status.and_then(FinalStatus::parse).filter(|_| tasks.contains(*task)) else { return };
+        let Some(fetched_at) = fetched_at.and_then(|time| time.parse().ok()) else { return };
+        let text = |cell: &Option<&str>| cell.map(str::to_owned);
+        let answer = Stored { status, fetched_at, response: text(response), error: text(error) };
+        stored.insert((*task).to_owned(), answer);
+    })?;
+    Ok(stored)
+}
+
+/// Calls `row` with these columns of each row of a table, in the parts that can be trusted.
+fn each(
+    archive: &Archive,
+    plan: &Plan,
+    table: &str,
+    columns: &[&str],
+    row: &mut dyn FnMut(&[Option<&str>]),
+) -> Result<()> {
+    for path in tokio::runtime::Handle::current().block_on(archive.parts(table))? {
+        if plan.trusts(table, &path) {
+            let file = tokio::runtime::Handle::current().block_on(archive.store.open(&path))?;
+            let scanned = tables::scan(file, archive.format, columns, row);
+            scanned.map_err(|error| archive.store.failed("read", &path, &error))?;
+        }
+    }
+    Ok(())
+}

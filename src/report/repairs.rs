@@ -1,0 +1,79 @@
+//! What a person reads after a repair, or before one.
+
+use std::fmt::Write;
+
+use super::words::{line, listed, plural};
+use crate::{export::Mended, repair::Plan, verify::Finding};
+
+/// So many tasks, or findings, are named.
+const NAMED: usize = 20;
+
+/// What a repair would do.
+pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
+    let mut text = String::from("Dry run: nothing was sent, and nothing was changed\n\n");
+    line(&mut text, "archive", archive);
+    plan_lines(&mut text, plan);
+    line(&mut text, "requests", &request_words(plan));
+    beyond(&mut text, &plan.beyond);
+    text
+}
+
+/// What a repair has done.
+pub(crate) fn repair_table(plan: &Plan, mended: &Mended, archive: &str) -> String {
+    let mut text = match (plan.is_empty(), mended.failed.len() + plan.beyond.len()) {
+        (true, 0) => String::from("Nothing to mend\n\n"),
+        (_, 0) => String::from("All is mended\n\n"),
+        (_, left) => format!("Not all is mended: {} left\n\n", plural(left as u64, "thing")),
+    };
+    line(&mut text, "archive", archive);
+    plan_lines(&mut text, plan);
+    line(&mut text, "mended", &plural(mended.whole, "task"));
+    line(&mut text, "requests", &mended.requests.to_string());
+    if !mended.failed.is_empty() {
+        let _ = writeln!(text, "\nNot mended: {}", plural(mended.failed.len() as u64, "task"));
+        for (task, reason) in mended.failed.iter().take(NAMED) {
+            let _ = writeln!(text, "  {task}: {reason}");
+        }
+        if mended.failed.len() > NAMED {
+            let _ = writeln!(text, "  and {} more", mended.failed.len() - NAMED);
+        }
+        text.push_str("Run repair again later; what was set aside is in .sunor/damaged.\n");
+    }
+    beyond(&mut text, &plan.beyond);
+    text
+}
+
+fn plan_lines(text: &mut String, plan: &Plan) {
+    let parts = plan.parts.values().map(|parts| parts.len() as u64).sum();
+    line(text, "aside", &listed(&[(parts, "parts"), (plan.media.len() as u64, "media files")]));
+    let manifests = plan.manifests.len() as u64;
+    line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to write anew")]));
+    let tasks = plan.tasks.len() as u64;
+    let lost = plan.lost.len() as u64;
+    line(text, "tasks", &listed(&[(tasks - lost, "from the answer that is there"), (lost, "to ask for")]));
+    if plan.failed_assets > 0 {
+        line(text, "assets", &format!("{} that could not be had before", plan.failed_assets));
+    }
+}
+
+fn request_words(plan: &Plan) -> String {
+    let at_most = plan.tasks.len();
+    match (plan.lost.len(), at_most) {
+        (_, 0) => "none".into(),
+        (lost, at_most) if lost == at_most => lost.to_string(),
+        (lost, at_most) => format!("{lost} at least, {at_most} if every address has expired"),
+    }
+}
+
+fn beyond(text: &mut String, findings: &[Finding]) {
+    if findings.is_empty() {
+        return;
+    }
+    text.push_str("\nBeyond repair here:\n");
+    for finding in findings.iter().take(NAMED) {
+        let _ = writeln!(text, "  {} {}\n    → {}", finding.path, finding.what, finding.advice);
+    }
+    if findings.len() > NAMED {
+        let _ = writeln!(text, "  and {} more, named by verify --json", findings.len() - NAMED);
+    }
+}

@@ -1,0 +1,164 @@
+//! What `repair` mends: the built program on archives that were damaged on purpose.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use common::{Finished, Scene, files, ids, walk};
+use sunor_archive::simulator::{Fault, Trouble, Weather, When};
+
+const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
+
+/// An archive of some tasks with their media.
+fn archived(scene: &Scene, format: &str) {
+    scene.list(ids("t", 30));
+    scene.export(&["--format", format, "--assets", "audio,image"]).expect(0);
+}
+
+fn repair(scene: &Scene, arguments: &[&str]) -> Finished {
+    scene.run(&[&["repair", "library", "--rate", "unlimited", "--retries", "1"], arguments].concat())
+}
+
+/// Rows of all tables without what is a run's own, so that those before and after can be compared.
+fn content(scene: &Scene) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
+    let own = ["run_id", "fetched_at", "attempts", "http_status", "downloaded_at"];
+    let same = |(column, _): &(String, String)| !own.contains(&column.as_str());
+    let rows = |table| {
+        let mut rows: Vec<BTreeMap<_, _>> =
+            scene.rows(table).into_iter().map(|row| row.into_iter().filter(same).collect()).collect();
+        rows.sort();
+        (table, rows)
+    };
+    TABLES.map(rows).into()
+}
+
+fn part(scene: &Scene, table: &str) -> PathBuf {
+    files(&scene.archive().join(table), ".csv").pop().unwrap()
+}
+
+fn media(scene: &Scene) -> PathBuf {
+    walk(&scene.archive().join("media/audio")).pop().unwrap()
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// Weather: fair; one thing of the archive is damaged or gone.
+#[test]
+fn whatever_is_lost_comes_back_and_nothing_else_changes() {
+    type Damage = (&'static str, fn(&Scene));
+    let damages: [Damage; 9] = [
+        ("a part of clips is gone", |scene| fs::remove_file(part(scene, "clips")).unwrap()),
+        ("a part of lyrics is damaged", |scene| flip(&part(scene, "lyrics"))),
+        ("a part of assets is gone", |scene| fs::remove_file(part(scene, "assets")).unwrap()),
+        ("a part of assets is damaged", |scene| flip(&part(scene, "assets"))),
+        ("a song is gone", |scene| fs::remove_file(media(scene)).unwrap()),
+        ("a song is damaged", |scene| flip(&media(scene))),
+        ("a song is cut short", |scene| fs::write(media(scene), b"ID3").unwrap()),
+        ("a part of tasks is there twice", |scene| {
+            let path = part(scene, "tasks");
+            fs::copy(&path, path.with_file_name("20260101T000000000Z-aaaaaa-0001.csv")).unwrap();
+        }),
+        ("a manifest is gone", |scene| {
+            fs::remove_file(files(&scene.archive().join("runs"), ".sha256").pop().unwrap()).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let scene = Scene::fair();
+        archived(&scene, "csv");
+        let (before, asked) = (content(&scene), scene.stats().requests);
+        damage(&scene);
+        scene.run(&["verify", "library"]).expect(3);
+        repair(&scene, &["--dry-run"]).expect(0).says("nothing was sent");
+        scene.run(&["verify", "library"]).expect(3);
+        repair(&scene, &[]).expect(0);
+        scene.run(&["verify", "library"]).expect(0);
+        assert!(content(&scene) == before, "{what}");
+        assert_eq!(scene.stats().requests, asked, "{what}: what the archive has is not asked for");
+    }
+}
+
+/// Weather: fair; the part of the tasks themselves is gone, or damaged.
+#[test]
+fn tasks_whose_rows_are_lost_are_asked_for_again() {
+    for damage in [|path: &Path| fs::remove_file(path).unwrap(), flip] {
+        let scene = Scene::fair();
+        archived(&scene, "csv");
+        let before = content(&scene);
+        damage(&part(&scene, "tasks"));
+        repair(&scene, &[]).expect(0).says("to ask for");
+        scene.run(&["verify", "library"]).expect(0);
+        let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
+        assert_eq!(clips(&content(&scene)), clips(&before));
+        // Tasks that had no other row were not known any more; an export of the list brings them back.
+        scene.export(&["--assets", "audio,image"]).expect(0);
+        assert!(content(&scene) == before);
+        assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
+    }
+}
+
+/// Weather: some files are not to be had at first.
+#[test]
+fn what_could_not_be_had_is_tried_again_and_named_if_it_still_cannot() {
+    let gone = |first| Fault { trouble: Trouble::Status(404), when: When { first, share: Some(0.3), ..When::ALWAYS } };
+    let scene = Scene::weather(Weather { media: vec![gone(Some(1))], ..Weather::default() });
+    scene.list(ids("t", 30));
+    scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
+    scene.export(&["--assets", "audio,image"]).expect(0).says("repair");
+    repair(&scene, &[]).expect(0).says("All is mended");
+    assert!(scene.rows("assets").iter().all(|row| row["status"] != "failed"));
+    scene.run(&["verify", "library"]).expect(0);
+
+    let scene = Scene::weather(Weather { media: vec![gone(None)], ..Weather::default() });
+    scene.list(ids("t", 30));
+    scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
+    let before = content(&scene);
+    repair(&scene, &[]).expect(3).says("Not mended").says("HTTP 404");
+    assert!(content(&scene) == before);
+    scene.run(&["verify", "library"]).expect(0);
+}
+
+/// Weather: fair; the process is killed at instants of chance while it mends.
+#[test]
+fn a_repair_that_is_killed_loses_nothing_and_the_next_ends_it() {
+    let scene = Scene::fair();
+    archived(&scene, "csv");
+    let before = content(&scene);
+    let mut chance = fastrand::Rng::with_seed(3);
+    for _ in 0..6 {
+        for song in walk(&scene.archive().join("media/audio")).into_iter().step_by(3) {
+            fs::remove_file(song).unwrap();
+        }
+        let mut command = scene.program();
+        let mut run = command.args(["repair", "library", "--rate", "unlimited", "-q"]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(chance.u64(20..500)));
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    repair(&scene, &[]).expect(0);
+    scene.run(&["verify", "library"]).expect(0);
+    assert!(content(&scene) == before);
+}
+
+/// Weather: the provider refuses the key, and a part of tasks is gone.
+#[test]
+fn a_refused_key_is_said_and_a_missing_archive_refused() {
+    let scene = Scene::fair();
+    archived(&scene, "parquet");
+    fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
+    let refusing = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
+    repair(&scene, &["--base-url", refusing.base_url()]).expect(4).says("refused the key");
+    repair(&scene, &[]).expect(0);
+    scene.run(&["repair", "nowhere"]).expect(2);
+    assert!(!scene.path("nowhere").exists());
+}
