@@ -100,6 +100,25 @@ fn a_summary_of_nothing_is_refused() {
 }
 
 #[test]
+fn a_check_of_nothing_or_of_a_part_that_makes_no_sense_is_refused() {
+    let scene = Scene::fair();
+    refused(&scene, &["verify", "library"], "is no archive");
+    for (option, value, words) in [
+        ("--slice", "0/7", "is no slice"),
+        ("--slice", "8/7", "is no slice"),
+        ("--slice", "3", "is no slice"),
+        ("--sample", "0%", "is no share"),
+        ("--sample", "some", "is no share"),
+    ] {
+        refused(&scene, &["verify", "library", option, value], words);
+    }
+    refused(&scene, &["verify", "library", "--quick", "--slice", "1/7"], "cannot be used with");
+    refused(&scene, &["verify", "library", "--sample", "1%", "--slice", "1/7"], "cannot be used with");
+    scene.file("file", b"");
+    scene.run(&["verify", "file"]).expect(2).says("is no archive");
+}
+
+#[test]
 fn strict_refuses_a_list_with_bad_rows_and_names_them() {
     let scene = Scene::fair();
     scene.list(["t1", "a/b", "t2"]);
@@ -143,13 +162,14 @@ fn help_names_what_there_is_and_nothing_else() {
     let scene = Scene::fair();
     let help = scene.run(&["--help"]).expect(0).stdout;
     let named = |verb: &str| help.lines().any(|line| line.split_whitespace().next() == Some(verb));
-    for verb in ["export", "summary", "simulate", "completions"] {
+    for verb in ["export", "summary", "verify", "simulate", "completions"] {
         assert!(named(verb), "{verb}");
     }
-    for verb in ["verify", "repair", "compact", "rebuild", "gallery", "music"] {
+    for verb in ["repair", "compact", "rebuild", "gallery", "music"] {
         assert!(!named(verb), "{verb}");
     }
     scene.run(&["export", "--help"]).expect(0).says("Examples:").says("--poll-interval").says("Exit status");
+    scene.run(&["verify", "--help"]).expect(0).says("Examples:").says("--slice").says("Exit status");
     scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
 }
 

@@ -251,7 +251,9 @@ fn read_passport(folder: &Path) -> Result<Option<Passport>> {
     let path = folder.join(layout::PASSPORT);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(Error::io("read", &path, &error)),
     };
     match serde_json::from_slice(&text) {

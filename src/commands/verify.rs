@@ -35,7 +35,11 @@ pub fn verify(folder: &Path, depth: Depth, style: Style, reporter: &mut dyn Repo
     reporter.observe(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: false });
     let words = match style {
         Style::Words => report::verify_table(&report),
-        Style::Json => serde_json::to_string_pretty(&report).expect("a report has string keys only") + "\n",
+        Style::Json => json(&report),
     };
     Ok(Outcome { report, status, words })
+}
+
+fn json(report: &Report) -> String {
+    serde_json::to_string_pretty(report).expect("a report has string keys only") + "\n"
 }

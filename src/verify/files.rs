@@ -17,11 +17,11 @@ use super::{
     manifests,
     media_set::{Match, MediaRow, MediaSet, is_media},
     rows::{ASSET_COLUMNS, Seen},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, half_finished},
     tally::Tally,
 };
 use crate::{
-    archive::Archive,
+    archive::{Archive, MEDIA},
     error::{Error, Result},
     media, tables,
 };
@@ -105,7 +105,7 @@ impl Desk<'_, '_> {
                 }),
             }
         })?;
-        self.findings.extend(bad_lines);
+        self.findings.merge(bad_lines);
         Ok(())
     }
 
@@ -157,7 +157,7 @@ impl Desk<'_, '_> {
         let (bytes, finding) = done.read?;
         self.tally.read(bytes);
         self.tally.done(&done.path);
-        finding.into_iter().for_each(|finding| self.findings.add(finding));
+        self.findings.extend(finding);
         Ok(())
     }
 
@@ -188,10 +188,10 @@ fn read_all(archive: &Archive, depth: Depth, waiting: &Mutex<Receiver<Job>>, tel
 
 /// How many bytes of a file were read, and what is wrong with it.
 fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Finding>)> {
-    let is_media = is_media(&job.path);
-    let (missing, damaged) = match is_media {
-        true => (Kind::MediaMissing, Kind::MediaDamaged),
-        false => (Kind::FileMissing, Kind::FileDamaged),
+    let (missing, damaged) = if is_media(&job.path) {
+        (Kind::MediaMissing, Kind::MediaDamaged)
+    } else {
+        (Kind::FileMissing, Kind::FileDamaged)
     };
     let finding = |kind, what: String| Some(Finding::new(kind, &job.path, what, job.about.clone()));
     let failed = |error: &io::Error| Error::io("read", &archive.folder.join(&job.path), error);
@@ -218,16 +218,16 @@ fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Fi
 /// Media files that no row names. While a run is under way, or one that was cut short left tasks in the
 /// journal, there are files that will have their rows; then nothing is said of any.
 pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
-    let held = |seen: &Seen| seen.snapshot.held || archive.holder().is_some();
-    let (held, quiet) = (held(seen), seen.snapshot.has_pending());
-    let mut folders = vec![crate::archive::MEDIA.to_owned()];
+    let held = seen.snapshot.held || archive.holder().is_some();
+    let quiet = held || seen.snapshot.has_pending();
+    let mut folders = vec![MEDIA.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in archive.entries(&folder)? {
             if entry.is_folder {
                 folders.push(entry.path);
             } else if entry.is_half_finished() {
-                super::snapshot::half_finished(&entry, held).into_iter().for_each(|finding| findings.add(finding));
-            } else if !held && !quiet && !seen.media.has(&entry.path) {
+                findings.extend(half_finished(&entry, held));
+            } else if !quiet && !seen.media.has(&entry.path) {
                 findings.add(Finding::file(Kind::StrayMedia, &entry.path, "is named by no row"));
             }
         }

@@ -205,7 +205,8 @@ impl Findings {
         }
     }
 
-    pub(super) fn extend(&mut self, others: Self) {
+    /// Adds what was gathered elsewhere.
+    pub(super) fn merge(&mut self, others: Self) {
         for (kind, count) in others.counts {
             *self.counts.entry(kind).or_default() += count;
         }
@@ -213,6 +214,13 @@ impl Findings {
             let kept = self.kept.entry(kind).or_default();
             kept.extend(findings);
             kept.truncate(MOST_KEPT);
+        }
+    }
+
+    /// Adds all of them.
+    pub(super) fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            self.add(finding);
         }
     }
 

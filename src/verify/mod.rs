@@ -110,7 +110,7 @@ fn check_by(look: Look, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event
     let is_newer = matches!(passport, PassportState::Newer(_));
     let mut seen = look(&archive, depth, is_newer, &mut tally)?;
     let mut findings = std::mem::take(&mut seen.findings);
-    findings.extend(passport_findings(passport));
+    findings.extend(passport_finding(passport));
     let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;
     files::strays(&archive, &seen, &mut findings)?;
     own::check(&archive, &seen, &mut findings)?;
@@ -138,20 +138,17 @@ fn look_until_settled(archive: &Archive, depth: Depth, is_newer: bool, tally: &m
     rows::look(archive, depth, is_newer, tally)
 }
 
-fn passport_findings(passport: PassportState) -> Findings {
-    let mut findings = Findings::default();
+fn passport_finding(passport: PassportState) -> Option<Finding> {
     match passport {
-        PassportState::Whole => {}
-        PassportState::Newer(version) => findings.add(Finding::file(
-            Kind::NewerFormat,
-            PASSPORT,
-            format!("names the archive format {version}, which this version of the program does not know"),
-        )),
+        PassportState::Whole => None,
+        PassportState::Newer(version) => {
+            let what = format!("names the archive format {version}, which this version of the program does not know");
+            Some(Finding::file(Kind::NewerFormat, PASSPORT, what))
+        }
         PassportState::Damaged(reason) => {
-            findings.add(Finding::file(Kind::PassportDamaged, PASSPORT, format!("is damaged: {reason}")));
+            Some(Finding::file(Kind::PassportDamaged, PASSPORT, format!("is damaged: {reason}")))
         }
     }
-    findings
 }
 
 fn report(folder: &Path, checked: Checked, findings: Findings) -> Report {

@@ -30,7 +30,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     let top = archive.entries("")?;
     let own = |entry: &&Entry| [PASSPORT, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
     let half = top.iter().filter(own).filter(|entry| entry.is_half_finished());
-    half.filter_map(|entry| half_finished(entry, held)).for_each(|finding| findings.add(finding));
+    findings.extend(half.filter_map(|entry| half_finished(entry, held)));
     if !held {
         views(archive, last_version.as_deref(), seen, findings);
         journal(archive, findings)?;
@@ -48,7 +48,7 @@ fn runs(archive: &Archive, held: bool, findings: &mut Findings) -> Result<Option
     let mut last_version = None;
     for entry in archive.entries(RUNS)? {
         if entry.is_half_finished() {
-            half_finished(&entry, held).into_iter().for_each(|finding| findings.add(finding));
+            findings.extend(half_finished(&entry, held));
             continue;
         }
         let Some((file, run)) = run_file(&entry) else {
@@ -160,7 +160,7 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
     let finding = match (written, last_version) {
         (None, _) if seen.parts == 0 => return,
         (None, _) => Finding::file(Kind::ViewsDamaged, VIEWS, "is missing"),
-        (Some(_), Some(version)) if version == env!("CARGO_PKG_VERSION") => {
+        (Some(_), Some(env!("CARGO_PKG_VERSION"))) => {
             Finding::file(Kind::ViewsDamaged, VIEWS, "is not what this version of the program writes")
         }
         (Some(_), _) => Finding::file(Kind::OtherViews, VIEWS, "is not as this version of the program writes it"),

@@ -130,7 +130,7 @@ impl Pass<'_, '_> {
             let counted = rows(self, &path)?;
             match counted {
                 Ok(count) => self.count(outline.name, count),
-                Err(error) => reason = reason.or(Some(format!("cannot be read: {error}"))),
+                Err(error) => reason = reason.or(Some(unreadable(&error))),
             }
             if let Some(reason) = reason {
                 let about = About::Part { table: outline.name };
@@ -152,7 +152,7 @@ impl Pass<'_, '_> {
         *count += rows;
     }
 
-    /// What is wrong with a part's bytes, if anything.
+    /// What is wrong with a part as a file, if anything.
     fn part(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let listed = self.listed.get(path).cloned().unwrap_or_default();
         if listed.is_empty() && !self.snapshot.is_pending(path) {
@@ -160,41 +160,50 @@ impl Pass<'_, '_> {
             self.findings.add(Finding::new(Kind::PartUnlisted, path, "is in no manifest", about));
         }
         let reads = self.depth.reads(path);
-        if reads {
-            let Some(file) = self.open(path)? else { return Ok(None) };
-            match file.and_then(|mut file| media::digest(&mut file)) {
-                Ok(read) => {
-                    self.tally.read(read.bytes);
-                    if listed.iter().any(|digest| *digest != read.sha256) {
-                        return Ok(Some("does not have the SHA-256 that its manifest says".into()));
-                    }
-                }
-                Err(error) => return Ok(Some(format!("cannot be read: {error}"))),
-            }
+        if reads && let Some(reason) = self.bytes(path, &listed)? {
+            return Ok(Some(reason));
         }
-        let Some(file) = self.open(path)? else { return Ok(None) };
-        match file.and_then(|file| tables::columns(file, self.archive.format, outline)) {
-            Ok(Columns::Same) => {}
-            Ok(Columns::Older(lacking)) => {
-                let what = format!("lacks {lacking} columns of its table: an older version wrote it");
-                self.findings.add(Finding::new(Kind::OlderColumns, path, what, About::Part { table: outline.name }));
-            }
-            Ok(Columns::More(_)) if self.is_newer => {}
-            Ok(Columns::More(more)) => self.odd_columns(outline, path, &format!("{more} more than its table")),
-            Ok(Columns::Other(words)) => self.odd_columns(outline, path, &words),
-            Err(error) => return Ok(Some(format!("cannot be read: {error}"))),
+        if let Some(reason) = self.columns(outline, path)? {
+            return Ok(Some(reason));
         }
-        if !reads {
-            return Ok(None);
-        }
-        let Some(file) = self.open(path)? else { return Ok(None) };
-        let decoded = file.and_then(|file| tables::decode(file, self.archive.format, outline));
-        Ok(decoded.err().map(|error| format!("cannot be read: {error}")))
+        if reads { self.values(outline, path) } else { Ok(None) }
     }
 
-    fn odd_columns(&mut self, outline: &Outline, path: &str, words: &str) {
-        let about = About::Part { table: outline.name };
-        self.findings.add(Finding::new(Kind::PartColumns, path, format!("has other columns: {words}"), about));
+    /// Compares a part's bytes with what manifests say of them.
+    fn bytes(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        Ok(match file.and_then(|mut file| media::digest(&mut file)) {
+            Ok(read) => {
+                self.tally.read(read.bytes);
+                let differs = listed.iter().any(|digest| *digest != read.sha256);
+                differs.then(|| "does not have the SHA-256 that its manifest says".into())
+            }
+            Err(error) => Some(unreadable(&error)),
+        })
+    }
+
+    /// Compares a part's columns with its table's.
+    fn columns(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        let (kind, what) = match file.and_then(|file| tables::columns(file, self.archive.format, outline)) {
+            Ok(Columns::Same) => return Ok(None),
+            Ok(Columns::More(_)) if self.is_newer => return Ok(None),
+            Ok(Columns::More(more)) => (Kind::PartColumns, format!("has {more} columns more than its table")),
+            Ok(Columns::Other(words)) => (Kind::PartColumns, format!("has other columns than its table: {words}")),
+            Ok(Columns::Older(lacking)) => {
+                (Kind::OlderColumns, format!("lacks {lacking} columns of its table: an older version wrote it"))
+            }
+            Err(error) => return Ok(Some(unreadable(&error))),
+        };
+        self.findings.add(Finding::new(kind, path, what, About::Part { table: outline.name }));
+        Ok(None)
+    }
+
+    /// Reads every value of a part.
+    fn values(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        let decoded = file.and_then(|file| tables::decode(file, self.archive.format, outline));
+        Ok(decoded.err().map(|error| unreadable(&error)))
     }
 
     /// Opens a part. One that has gone since it was listed is noted, and is none.
@@ -275,13 +284,11 @@ impl Pass<'_, '_> {
     /// Takes in where an asset is, if it should be there.
     fn asset(&mut self, part: &str, cells: &[Option<&str>]) {
         match MediaRow::of(cells) {
-            None => {}
-            Some(Ok(row)) => {
-                if !self.media.add(&row) {
-                    let what = "has another size or SHA-256 in this row than in another";
-                    self.findings.add(Finding::new(Kind::AssetsDisagree, row.path, what, row.about()));
-                }
+            Some(Ok(row)) if !self.media.add(&row) => {
+                let what = "has another size or SHA-256 in this row than in another";
+                self.findings.add(Finding::new(Kind::AssetsDisagree, row.path, what, row.about()));
             }
+            None | Some(Ok(_)) => {}
             Some(Err(what)) => {
                 let [task_id, clip_id, kind, ..] = cells else { return };
                 let kind = kind.and_then(AssetKind::parse);
@@ -358,6 +365,10 @@ impl Pass<'_, '_> {
         }
         Ok(())
     }
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("cannot be read: {error}")
 }
 
 /// Whether a row's status says that the asset is there.

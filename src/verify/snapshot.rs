@@ -45,14 +45,14 @@ impl Snapshot {
         };
         let before: HashSet<String> = parts(TASKS.name)?.into_iter().collect();
         let (lyrics, clips, assets) = (parts(LYRICS.name)?, parts(CLIPS.name)?, parts(ASSETS.name)?);
-        let mut snapshot = Self { lyrics, clips, assets, held, ..Self::default() };
+        let mut snapshot = Self { clips, lyrics, assets, held, ..Self::default() };
         snapshot.note_pending(archive)?;
         snapshot.tasks = parts(TASKS.name)?;
         snapshot.fresh = snapshot.tasks.iter().filter(|path| !before.contains(*path)).cloned().collect();
         snapshot.held |= archive.holder().is_some();
         others.sort_by(|one, other| one.path.cmp(&other.path));
         others.dedup();
-        others.iter().filter_map(|entry| snapshot.judge(entry)).for_each(|finding| findings.add(finding));
+        findings.extend(others.iter().filter_map(|entry| snapshot.judge(entry)));
         Ok(snapshot)
     }
 
