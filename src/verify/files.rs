@@ -2,6 +2,7 @@
 //! has its bytes. They are read on a few threads, since a disk or a network file system may take its time.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{
         Mutex, PoisonError,
@@ -17,13 +18,13 @@ use super::{
     manifests,
     media_set::{Match, MediaRow, MediaSet, is_media},
     rows::{ASSET_COLUMNS, Seen},
-    snapshot::{Snapshot, half_finished},
+    snapshot::half_finished,
     tally::Tally,
 };
 use crate::{
     archive::{Archive, MEDIA},
     error::{Error, Result},
-    media, tables,
+    journal, media, tables,
 };
 
 /// Threads that read. Disks like a few at once; the hashing of one takes a core.
@@ -67,7 +68,7 @@ pub(super) fn check(
         drop(tell);
         let mut desk = Desk { jobs, told, findings, tally, files: 0 };
         desk.hand_out_listed(archive, &mut seen.media)?;
-        desk.hand_out_rows(archive, &seen.snapshot, &mut seen.media)?;
+        desk.hand_out_rows(archive, seen)?;
         desk.finish()
     })
 }
@@ -93,7 +94,7 @@ impl Desk<'_, '_> {
             match media.list(path, digest) {
                 Match::Same => Ok(()),
                 Match::Different => {
-                    let what = format!("gives {path} another SHA-256 than the assets table does");
+                    let what = format!("gives {path} another SHA-256 than the assets table or another manifest does");
                     bad_lines.add(manifests::damaged(manifest, what));
                     Ok(())
                 }
@@ -110,8 +111,9 @@ impl Desk<'_, '_> {
     }
 
     /// What rows name, each file once.
-    fn hand_out_rows(&mut self, archive: &Archive, snapshot: &Snapshot, media: &mut MediaSet) -> Result<()> {
-        for part in &snapshot.assets {
+    fn hand_out_rows(&mut self, archive: &Archive, seen: &mut Seen) -> Result<()> {
+        let Seen { snapshot, media, distrusted, .. } = seen;
+        for part in snapshot.assets.iter().filter(|part| !distrusted.contains(*part)) {
             let mut handed = Ok(());
             // A part that cannot be read to its end has been named by now.
             let _ = archive.read(part).and_then(|file| {
@@ -215,22 +217,32 @@ fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Fi
     }
 }
 
-/// Media files that no row names. While a run is under way, or one that was cut short left tasks in the
-/// journal, there are files that will have their rows; then nothing is said of any.
+/// Media files that no row and no manifest names. While a run is under way, or one that was cut short left
+/// tasks in the journal, there are files that will have their rows; then nothing is said of any.
 pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
-    let held = seen.snapshot.held || archive.holder().is_some();
-    let quiet = held || seen.snapshot.has_pending();
+    let mut unknown = BTreeSet::new();
     let mut folders = vec![MEDIA.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in archive.entries(&folder)? {
             if entry.is_folder {
                 folders.push(entry.path);
             } else if entry.is_half_finished() {
-                findings.extend(half_finished(&entry, held));
-            } else if !quiet && !seen.media.has(&entry.path) {
-                findings.add(Finding::file(Kind::StrayMedia, &entry.path, "is named by no row"));
+                findings.extend(half_finished(archive, &entry));
+            } else if !seen.media.has(&entry.path) {
+                unknown.insert(entry.path);
             }
         }
     }
+    if archive.holder().is_some() || !journal::segments(&archive.journal_folder())?.is_empty() {
+        return Ok(());
+    }
+    if !unknown.is_empty() {
+        // A run may have come and gone since the tables were read; what it added is in its manifest.
+        manifests::each_line(archive, &mut Findings::default(), &mut |_, _, _, path| {
+            unknown.remove(path);
+            Ok(())
+        })?;
+    }
+    findings.extend(unknown.iter().map(|path| Finding::file(Kind::StrayMedia, path, "is named by no row")));
     Ok(())
 }

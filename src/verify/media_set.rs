@@ -5,7 +5,7 @@
 //! looked at in that check, or is said to be named twice; the next draws another key.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, RandomState},
 };
 
@@ -79,11 +79,11 @@ struct Fact {
 /// What a manifest's line is beside the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// A row says the same.
+    /// A row, or another line, says the same.
     Same,
-    /// A row says something else.
+    /// It says something else.
     Different,
-    /// No row names the file.
+    /// Nothing named the file so far.
     Unknown,
 }
 
@@ -95,13 +95,17 @@ impl MediaSet {
         (known.digest, known.bytes) == (fact.digest, fact.bytes)
     }
 
-    /// Takes in that a manifest lists a file.
+    /// Takes in that a manifest lists a file. All rows are added by then.
     pub(super) fn list(&mut self, path: &str, sha256: &str) -> Match {
-        match self.files.get_mut(&self.hasher.hash_one(path)) {
-            None => Match::Unknown,
-            Some(known) => {
-                known.listed = true;
-                if known.digest == beginning(sha256) { Match::Same } else { Match::Different }
+        let digest = beginning(sha256);
+        match self.files.entry(self.hasher.hash_one(path)) {
+            Entry::Vacant(place) => {
+                place.insert(Fact { digest, bytes: 0, listed: true, looked_at: true });
+                Match::Unknown
+            }
+            Entry::Occupied(mut known) => {
+                known.get_mut().listed = true;
+                if known.get().digest == digest { Match::Same } else { Match::Different }
             }
         }
     }
@@ -111,7 +115,7 @@ impl MediaSet {
         self.files.get(&self.hasher.hash_one(path)).is_some_and(|known| known.listed)
     }
 
-    /// Whether a row names the file.
+    /// Whether a row or a manifest names the file.
     pub(super) fn has(&self, path: &str) -> bool {
         self.files.contains_key(&self.hasher.hash_one(path))
     }
@@ -151,9 +155,9 @@ mod tests {
             matches.map(|(path, digest)| set.list(path, digest)),
             [Match::Same, Match::Different, Match::Unknown]
         );
-        assert!(set.is_listed("media/a") && !set.is_listed("media/c") && set.has("media/b"));
+        assert!(set.is_listed("media/a") && !set.is_listed("media/d") && set.has("media/b"));
         assert!(set.take("media/a") && !set.take("media/a") && !set.take("media/c"));
-        assert_eq!(set.len(), 2);
+        assert_eq!(set.len(), 3);
     }
 
     #[test]

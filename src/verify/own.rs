@@ -26,11 +26,11 @@ const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
 /// Looks at all of them.
 pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
     let held = seen.snapshot.held || archive.holder().is_some();
-    let last_version = runs(archive, held, findings)?;
+    let last_version = runs(archive, findings)?;
     let top = archive.entries("")?;
     let own = |entry: &&Entry| [PASSPORT, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
     let half = top.iter().filter(own).filter(|entry| entry.is_half_finished());
-    findings.extend(half.filter_map(|entry| half_finished(entry, held)));
+    findings.extend(half.filter_map(|entry| half_finished(archive, entry)));
     if !held {
         views(archive, last_version.as_deref(), seen, findings);
         journal(archive, findings)?;
@@ -44,11 +44,11 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
 }
 
 /// The runs' own files: the version of the program that left the last of them.
-fn runs(archive: &Archive, held: bool, findings: &mut Findings) -> Result<Option<String>> {
+fn runs(archive: &Archive, findings: &mut Findings) -> Result<Option<String>> {
     let mut last_version = None;
     for entry in archive.entries(RUNS)? {
         if entry.is_half_finished() {
-            findings.extend(half_finished(&entry, held));
+            findings.extend(half_finished(archive, &entry));
             continue;
         }
         let Some((file, run)) = run_file(&entry) else {

@@ -1,7 +1,7 @@
 //! The tables: that every part is listed, is what was written, and can be read, and that rows hang together.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     io,
 };
@@ -37,6 +37,9 @@ pub(super) struct Seen {
     pub(super) media: MediaSet,
     pub(super) rows: RowCounts,
     pub(super) parts: u64,
+    /// Parts that are damaged: what their rows say of media files is not held against those, for which the
+    /// manifests speak.
+    pub(super) distrusted: HashSet<String>,
     /// Whether a part went away while this looked, as when somebody compacts the archive.
     pub(super) shifted: bool,
 }
@@ -55,6 +58,7 @@ struct Pass<'a, 't> {
     media: MediaSet,
     rows: RowCounts,
     parts: u64,
+    distrusted: HashSet<String>,
     shifted: bool,
 }
 
@@ -78,11 +82,12 @@ pub(super) fn look(archive: &Archive, depth: Depth, is_newer: bool, tally: &mut 
         media: MediaSet::default(),
         rows: RowCounts::default(),
         parts: 0,
+        distrusted: HashSet::new(),
         shifted: false,
     };
     pass.check()?;
-    let Pass { findings, snapshot, media, rows, parts, shifted, .. } = pass;
-    Ok(Seen { findings, snapshot, media, rows, parts, shifted })
+    let Pass { findings, snapshot, media, rows, parts, distrusted, shifted, .. } = pass;
+    Ok(Seen { findings, snapshot, media, rows, parts, distrusted, shifted })
 }
 
 impl Pass<'_, '_> {
@@ -127,6 +132,9 @@ impl Pass<'_, '_> {
     ) -> Result<()> {
         for path in self.snapshot.parts(outline.name).to_owned() {
             let mut reason = self.part(outline, &path)?;
+            if reason.is_some() {
+                self.distrusted.insert(path.clone());
+            }
             let counted = rows(self, &path)?;
             match counted {
                 Ok(count) => self.count(outline.name, count),
@@ -269,13 +277,16 @@ impl Pass<'_, '_> {
     }
 
     fn assets_part(&mut self, path: &str) -> Result<io::Result<u64>> {
+        let is_trusted = !self.distrusted.contains(path);
         let mut orphans = Named::default();
         let scanned = self.scan(path, &ASSET_COLUMNS, &mut |pass, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
             if !pass.tasks.has(task_id) {
                 orphans.add(task_id);
             }
-            pass.asset(path, cells);
+            if is_trusted {
+                pass.asset(path, cells);
+            }
         })?;
         self.say_orphans(path, ASSETS.name, orphans);
         Ok(scanned)

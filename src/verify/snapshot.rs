@@ -52,7 +52,7 @@ impl Snapshot {
         snapshot.held |= archive.holder().is_some();
         others.sort_by(|one, other| one.path.cmp(&other.path));
         others.dedup();
-        findings.extend(others.iter().filter_map(|entry| snapshot.judge(entry)));
+        findings.extend(others.iter().filter_map(|entry| Self::judge(archive, entry)));
         Ok(snapshot)
     }
 
@@ -66,11 +66,6 @@ impl Snapshot {
     /// Whether a part is one of those that a run is about to add.
     pub(super) fn is_pending(&self, part: &str) -> bool {
         self.pending.contains(&stem(Path::new(part)))
-    }
-
-    /// Whether the journal holds anything.
-    pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
     }
 
     /// Whether all rows of a tasks part's tasks were there when they were looked for.
@@ -89,9 +84,9 @@ impl Snapshot {
     }
 
     /// What something in a table's folder is that is no part.
-    fn judge(&self, entry: &Entry) -> Option<Finding> {
+    fn judge(archive: &Archive, entry: &Entry) -> Option<Finding> {
         if entry.is_half_finished() {
-            return half_finished(entry, self.held);
+            return half_finished(archive, entry);
         }
         let is_taken_for_one = !entry.is_folder && ending(entry).is_some();
         Some(if is_taken_for_one {
@@ -102,10 +97,12 @@ impl Snapshot {
     }
 }
 
-/// A file that somebody writes at this moment is nobody's business; one that is left over is.
-pub(super) fn half_finished(entry: &Entry, held: bool) -> Option<Finding> {
+/// A file that somebody writes at this moment is nobody's business. It is left over if it is still there
+/// when nobody holds the archive.
+pub(super) fn half_finished(archive: &Archive, entry: &Entry) -> Option<Finding> {
+    let is_left = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));
     let finding = || Finding::file(Kind::HalfFinished, &entry.path, "is the beginning of a file, left by a crash");
-    (!held).then(finding)
+    is_left.then(finding)
 }
 
 fn is_part(entry: &Entry, format: TableFormat) -> bool {
