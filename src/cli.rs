@@ -48,6 +48,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Mend what verify finds, and fetch what could not be had before
     Repair(Box<RepairArgs>),
+    /// Merge many small parts into few large ones
+    Compact(CompactArgs),
+    /// Make clips and lyrics anew from the responses, offline
+    Rebuild(RebuildArgs),
     /// Serve a local stand-in for the provider, to try things without a key
     Simulate(SimulateArgs),
     /// Print a shell's completion script
@@ -313,6 +317,49 @@ pub struct RepairArgs {
 
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// Merge many small parts into few large ones.
+///
+/// A night leaves a small part in each table; after a year a query opens hundreds of files. This merges
+/// them into parts that DuckDB reads fast, row for row the same, oldest first. Readers see a table as it was
+/// or as it is then. It may be killed at any moment, and needs room for the new parts beside the old ones.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  Once a month:\n    sunor-archive compact ~/library -q\n  \
+    What it would do:\n    sunor-archive compact ~/library --dry-run\n\n\
+    Exit status: 0 done or nothing to do, 1 stopped by an error, 2 wrong usage,\n  5 another run holds the archive.")]
+pub struct CompactArgs {
+    /// The archive's folder
+    pub archive: PathBuf,
+
+    /// Say what would be merged; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print nothing on success
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Make clips and lyrics anew from the responses, offline.
+///
+/// Every answer is kept whole in `tasks.response`, so both tables can be made again: after a newer version
+/// of this program has learnt more columns, or when one of the tables is lost. Nothing is sent.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  After an update of this program:\n    sunor-archive rebuild ~/library\n  \
+    How many rows there are, and would be:\n    sunor-archive rebuild ~/library --dry-run\n\n\
+    Exit status: 0 done, 1 stopped by an error, 2 wrong usage, 5 another run holds the archive.")]
+pub struct RebuildArgs {
+    /// The archive's folder
+    pub archive: PathBuf,
+
+    /// Say how many rows there are, and would be; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print nothing on success
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Serve a local stand-in for the provider, to try things without a key.

@@ -68,7 +68,8 @@ impl Error {
         source: &(dyn std::error::Error + 'static),
     ) -> Self {
         let chain = || std::iter::successors(Some(source), |error| error.source());
-        let io = chain().find_map(|error| error.downcast_ref::<io::Error>());
+        // An encoder may have wrapped what the disk said.
+        let io = chain().filter_map(|error| error.downcast_ref::<io::Error>()).last();
         let full =
             io.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
         let reason = io.map_or_else(|| source.to_string(), ToString::to_string);

@@ -111,6 +111,7 @@ mod media;
 mod moment;
 mod repair;
 pub mod report;
+mod rewrite;
 pub mod run_id;
 pub mod simulator;
 pub mod status;

@@ -13,7 +13,7 @@ use std::{
 
 use sunor_archive::{
     Signal,
-    cli::{self, Command, ExportArgs, RepairArgs, SimulateArgs, SummaryArgs, VerifyArgs},
+    cli::{self, Command, CompactArgs, ExportArgs, RebuildArgs, RepairArgs, SimulateArgs, SummaryArgs, VerifyArgs},
     commands,
     error::{Error, Result},
     exit::ExitStatus,
@@ -49,6 +49,8 @@ fn run(command: Command) -> Result<ExitStatus> {
         Command::Summary(args) => runtime.block_on(summary(&args)),
         Command::Verify(args) => verify(&args),
         Command::Repair(args) => runtime.block_on(repair(&args)),
+        Command::Compact(args) => runtime.block_on(compact(&args)),
+        Command::Rebuild(args) => runtime.block_on(rebuild(&args)),
         Command::Simulate(args) => runtime.block_on(simulate(&args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -109,6 +111,36 @@ async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
         print(&outcome.words)?;
     }
     Ok(outcome.status)
+}
+
+async fn compact(args: &CompactArgs) -> Result<ExitStatus> {
+    // Nobody waits for a signal: it ends the process at once, which leaves nothing half done.
+    let _at_once = signals()?;
+    let words = if args.dry_run {
+        commands::compact::dry_run(&args.archive).await?
+    } else {
+        commands::compact::compact(&args.archive, &mut teller(args.quiet)).await?
+    };
+    if args.quiet && !args.dry_run { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+}
+
+async fn rebuild(args: &RebuildArgs) -> Result<ExitStatus> {
+    let _at_once = signals()?;
+    let words = if args.dry_run {
+        commands::rebuild::dry_run(&args.archive, &mut teller(args.quiet)).await?
+    } else {
+        commands::rebuild::rebuild(&args.archive, &mut teller(args.quiet)).await?
+    };
+    if args.quiet && !args.dry_run { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+}
+
+/// Prints lines of progress, unless nothing is to be said.
+fn teller(is_quiet: bool) -> impl FnMut(&str) {
+    move |line| {
+        if !is_quiet {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
 }
 
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {

@@ -126,6 +126,8 @@ impl Drop for Swap {
             // The next writer sweeps what cannot be removed now.
             let _ = remove_folder(&staging(&self.held.archive.folder, &self.table));
         }
+        // Unless another table is in it.
+        let _ = fs::remove_dir(layout::swap(&self.held.archive.folder));
     }
 }
 
@@ -454,8 +456,8 @@ mod tests {
         }
         let digest = |name: &str| format!("{:x}", bytes::Bytes::copy_from_slice(&Sha256::digest(name)));
         for (run, names) in [("a", vec!["tasks/a-0001.csv"]), ("b", vec!["media/song", "tasks/b-0001.csv"])] {
-            let lines: String = names.iter().map(|name| format!("{}  {name}\n", digest(name))).collect();
-            fs::write(path(&format!("runs/{run}.sha256")), lines).unwrap();
+            let lines: Vec<String> = names.iter().map(|name| format!("{}  {name}\n", digest(name))).collect();
+            fs::write(path(&format!("runs/{run}.sha256")), lines.concat()).unwrap();
         }
         folder
     }

@@ -1,8 +1,10 @@
 //! One file a verb. Each takes what it needs as values and gives an outcome, so that a program that
 //! links the library calls exactly what the command line calls.
 
+pub mod compact;
 pub mod dry_run;
 pub mod export;
+pub mod rebuild;
 pub mod repair;
 pub mod simulate;
 pub mod summary;

@@ -8,6 +8,7 @@ mod ndjson;
 mod repairs;
 mod sentence;
 mod summary;
+mod upkeep;
 mod words;
 
 use std::io::IsTerminal;
@@ -17,6 +18,7 @@ use crate::event::Event;
 pub(crate) use findings::verify_table;
 pub(crate) use repairs::{repair_plan_table, repair_table};
 pub use summary::{ArchiveSummary, Requests, RunSummary, Tasks};
+pub(crate) use upkeep::{Compacted, Rebuilt, compact_table, rebuild_table};
 pub(crate) use words::{RunNotes, archive_table, plan_table, run_table};
 
 /// How progress is shown, on stderr.

@@ -30,7 +30,12 @@ pub(crate) struct PartCopier<W: Write + Send> {
 
 enum Copier<W: Write + Send> {
     Parquet(Box<ArrowWriter<W>>),
-    Csv(W),
+    Csv(CsvCopier<W>),
+}
+
+struct CsvCopier<W> {
+    sink: W,
+    bytes: u64,
 }
 
 impl<W: Write + Send> PartCopier<W> {
@@ -40,7 +45,7 @@ impl<W: Write + Send> PartCopier<W> {
             TableFormat::Parquet => {
                 Copier::Parquet(Box::new(parquet::writer(&outline, RowGroups::Large, sink).map_err(io::Error::other)?))
             }
-            TableFormat::Csv => Copier::Csv(CsvEncoder::new(&outline, sink)?.finish()),
+            TableFormat::Csv => Copier::Csv(CsvCopier { sink: CsvEncoder::new(&outline, sink)?.finish(), bytes: 0 }),
         };
         Ok(Self { outline, copier, rows: 0 })
     }
@@ -50,7 +55,7 @@ impl<W: Write + Send> PartCopier<W> {
     pub(crate) fn copy(&mut self, part: File, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let copied = match &mut self.copier {
             Copier::Parquet(writer) => copy_parquet(part, &self.outline, writer, keep),
-            Copier::Csv(sink) => copy_csv(part, &self.outline, sink, keep),
+            Copier::Csv(csv) => csv.copy(part, &self.outline, keep),
         };
         self.rows += copied.as_ref().copied().unwrap_or_default();
         copied
@@ -61,11 +66,19 @@ impl<W: Write + Send> PartCopier<W> {
         self.rows
     }
 
+    /// How many bytes it has by now, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        match &self.copier {
+            Copier::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
+            Copier::Csv(csv) => csv.bytes,
+        }
+    }
+
     /// Ends the part: the sink, with all of it written, and how many rows it has.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.copier {
             Copier::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
-            Copier::Csv(sink) => sink,
+            Copier::Csv(csv) => csv.sink,
         };
         Ok((sink, self.rows))
     }
@@ -79,8 +92,8 @@ fn copy_parquet(
 ) -> io::Result<u64> {
     let schema = parquet::schema(outline);
     let mut copied = 0;
-    for batch in parquet::reader(part).and_then(|builder| builder.build()).map_err(io::Error::other)? {
-        let batch = conform(&batch.map_err(io::Error::other)?, &schema)?;
+    for batch in parquet::batches(part)? {
+        let batch = conform(&batch?, &schema)?;
         let ids = batch.column_by_name(TASK_ID).and_then(|ids| ids.as_string_opt::<i32>());
         let ids = ids.ok_or_else(|| io::Error::other(format!("it has no column `{TASK_ID}` of texts")))?;
         let kept: Vec<bool> =
@@ -115,25 +128,22 @@ pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<Rec
     RecordBatch::try_new(schema.clone(), columns).map_err(io::Error::other)
 }
 
-fn copy_csv(
-    part: File,
-    outline: &Outline,
-    sink: &mut impl Write,
-    keep: &mut dyn FnMut(&str) -> bool,
-) -> io::Result<u64> {
-    let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
-    let place = outline.columns.iter().position(|(name, _)| *name == TASK_ID).unwrap_or_default();
-    let missing = vec![b','; outline.columns.len() - records.columns()];
-    let (mut record, mut copied) = (Vec::new(), 0);
-    while records.next(&mut record)? {
-        if keep(&raw_fields(&record).nth(place).map(unquoted).unwrap_or_default()) {
-            sink.write_all(&record)?;
-            sink.write_all(&missing)?;
-            sink.write_all(b"\r\n")?;
-            copied += 1;
+impl<W: Write> CsvCopier<W> {
+    fn copy(&mut self, part: File, outline: &Outline, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
+        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
+        let place = outline.columns.iter().position(|(name, _)| *name == TASK_ID).unwrap_or_default();
+        let end = format!("{}\r\n", ",".repeat(outline.columns.len() - records.columns()));
+        let (mut record, mut copied) = (Vec::new(), 0);
+        while records.next(&mut record)? {
+            if keep(&raw_fields(&record).nth(place).map(unquoted).unwrap_or_default()) {
+                self.sink.write_all(&record)?;
+                self.sink.write_all(end.as_bytes())?;
+                self.bytes += (record.len() + end.len()) as u64;
+                copied += 1;
+            }
         }
+        Ok(copied)
     }
-    Ok(copied)
 }
 
 #[cfg(test)]
@@ -172,7 +182,9 @@ mod tests {
 
     fn part(format: TableFormat, rows: &[TaskRow]) -> File {
         let mut encoder = PartEncoder::new(&TASKS, format, RowGroups::OfANight, tempfile::tempfile().unwrap()).unwrap();
-        rows.iter().for_each(|row| encoder.push(row).unwrap());
+        for row in rows {
+            encoder.push(row).unwrap();
+        }
         rewound(encoder.finish().unwrap().0)
     }
 
@@ -238,7 +250,7 @@ mod tests {
                 TableFormat::Parquet => {
                     let Copier::Parquet(writer) = &mut old.copier else { panic!() };
                     let whole = part(format, &[task("a", None)]);
-                    let batch = parquet::reader(whole).unwrap().build().unwrap().next().unwrap().unwrap();
+                    let batch = parquet::batches(whole).unwrap().next().unwrap().unwrap();
                     let columns = batch.columns()[..15].to_vec();
                     writer.write(&RecordBatch::try_new(parquet::schema(&older()), columns).unwrap()).unwrap();
                     rewound(old.finish().unwrap().0)

@@ -81,14 +81,14 @@ impl<R: BufRead> RawRecords<R> {
 
     fn read(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
         record.clear();
-        let mut quotes = 0;
+        let mut is_quoted = false;
         loop {
             let known = record.len();
             if self.source.read_until(b'\n', record)? == 0 {
                 return if record.is_empty() { Ok(false) } else { Err(io::Error::other("it ends within a record")) };
             }
-            quotes += record.get(known..).unwrap_or_default().iter().filter(|byte| **byte == b'"').count();
-            if quotes % 2 == 0 && record.pop_if(|byte| *byte == b'\n').is_some() {
+            is_quoted = record.iter().skip(known).fold(is_quoted, |is_quoted, byte| is_quoted ^ (*byte == b'"'));
+            if !is_quoted && record.pop_if(|byte| *byte == b'\n').is_some() {
                 record.pop_if(|byte| *byte == b'\r');
                 return Ok(true);
             }

@@ -35,13 +35,15 @@ impl Digest {
 
     fn add_parquet(&mut self, part: File, outline: &Outline) -> io::Result<()> {
         let schema = parquet::schema(outline);
-        for batch in parquet::reader(part).and_then(|builder| builder.build()).map_err(io::Error::other)? {
-            let batch = conform(&batch.map_err(io::Error::other)?, &schema)?;
+        for batch in parquet::batches(part)? {
+            let batch = conform(&batch?, &schema)?;
             let mut rows = vec![DefaultHasher::new(); batch.num_rows()];
             for column in batch.columns() {
                 hash_cells(column, &mut rows)?;
             }
-            rows.iter().for_each(|row| self.add_row(row));
+            for row in &rows {
+                self.add_row(row);
+            }
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! Rows to Parquet: zstd, UTF-8, `TIMESTAMP(MICROS, UTC)`, JSON columns with the JSON logical type.
 
-use std::{fs::File, io::Write, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Write},
+    sync::Arc,
+};
 
 use arrow_array::{
     ArrayRef, RecordBatch,
@@ -121,6 +125,12 @@ pub(super) fn reader(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>
 /// The schema that a part's footer should show.
 pub(super) fn parquet_schema(outline: &Outline) -> Result<SchemaDescriptor, ParquetError> {
     ArrowSchemaConverter::new().convert(&schema(outline))
+}
+
+/// Reads a part, all of it.
+pub(super) fn batches(file: File) -> io::Result<impl Iterator<Item = io::Result<RecordBatch>>> {
+    let batches = reader(file).and_then(ParquetRecordBatchReaderBuilder::build).map_err(io::Error::other)?;
+    Ok(batches.map(|batch| batch.map_err(io::Error::other)))
 }
 
 fn field((name, kind): &(&'static str, Kind)) -> Field {

@@ -49,6 +49,11 @@ impl<R, W: Write + Send> PartEncoder<R, W> {
         }
     }
 
+    /// How many rows it has by now.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Ends the part: the sink, with all of it written, and how many rows it has.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.encoder {

@@ -17,8 +17,8 @@ use parquet::{
 use super::parquet::reader as parquet_reader;
 use crate::{format::TableFormat, moment::Moment};
 
-/// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Only text
-/// and numbers are read.
+/// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Text,
+/// numbers and times are read.
 pub(crate) fn scan(
     file: File,
     format: TableFormat,
@@ -75,7 +75,11 @@ fn texts(column: &dyn Array) -> io::Result<StringArray> {
         }
         DataType::Int32 => Ok(spell(column.as_primitive::<Int32Type>().iter())),
         DataType::Int64 => Ok(spell(column.as_primitive::<Int64Type>().iter())),
-        other => Err(io::Error::other(format!("a column of type {other} where text or a number is due"))),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let times = column.as_primitive::<TimestampMicrosecondType>().iter();
+            Ok(spell(times.map(|time| time.map(Moment::from_microsecond))))
+        }
+        other => Err(io::Error::other(format!("a column of type {other} where text, a number or a time is due"))),
     }
 }
 

@@ -58,6 +58,7 @@ impl<R> Table<R> {
 }
 
 /// A table as its readers see it: names and kinds.
+#[derive(Clone)]
 pub(crate) struct Outline {
     pub(crate) name: &'static str,
     pub(crate) columns: Vec<(&'static str, Kind)>,

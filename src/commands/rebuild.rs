@@ -1,0 +1,189 @@
+//! `rebuild`: the clips and lyrics tables made anew from `tasks.response`, without the network.
+
+use std::{io, path::Path, sync::Arc};
+
+use jiff::Timestamp;
+
+use crate::{
+    archive::{Archive, HeldArchive, NewPart, Swap},
+    error::Result,
+    export,
+    moment::Moment,
+    report::{self, Rebuilt},
+    rewrite::{self, Checksums, PART_ROWS, Pulse, Tell},
+    run_id::RunId,
+    status::FinalStatus,
+    tables::{self, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table},
+};
+
+/// Makes both tables anew, and gives the words for a person. `tell` gets a line now and then.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no archive, [`Error::Held`] if another process writes it,
+/// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
+/// or made anew.
+pub async fn rebuild(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
+    let now = Timestamp::now();
+    let held = Arc::new(HeldArchive::open(folder, &tables::TABLES, now).await?);
+    let archive = &held.archive;
+    let source = Source::of(archive).await?;
+    let run_id = RunId::new(now);
+    let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, &held, &run_id).await?;
+    let mut clips = Remake::<ClipRow>::begin(&CLIPS, &held, &run_id).await?;
+    let tasks = source.read(archive, tell, &mut |rows| {
+        rows.lyrics.iter().try_for_each(|row| lyrics.push(row))?;
+        rows.clips.iter().try_for_each(|row| clips.push(row))
+    })?;
+    let done = [lyrics.finish()?, clips.finish()?];
+    export::write_views(&held).await?;
+    Ok(report::rebuild_table(&done, &folder.display().to_string(), tasks, false))
+}
+
+/// What a rebuild would do. It writes nothing and needs no lock.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no archive, [`Error::Storage`] if it cannot be read.
+pub async fn dry_run(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
+    let archive = Archive::open(folder)?;
+    let source = Source::of(&archive).await?;
+    let (mut lyrics, mut clips) = (0, 0);
+    let tasks = source.read(&archive, tell, &mut |rows| {
+        lyrics += u64::from(rows.lyrics.is_some());
+        clips += rows.clips.len() as u64;
+        Ok(())
+    })?;
+    let mut outlook = Vec::new();
+    for (table, rows_after) in [(LYRICS.name, lyrics), (CLIPS.name, clips)] {
+        let parts = paths(&archive, table).await?;
+        outlook.push(Rebuilt { table, rows: count(&archive, &parts)?, rows_after });
+    }
+    Ok(report::rebuild_table(&outlook, &folder.display().to_string(), tasks, true))
+}
+
+/// The parts of a table that are not a waiting segment's.
+async fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
+    let waiting = rewrite::waiting(archive)?;
+    let mut paths = archive.parts(table).await?;
+    paths.retain(|path| !waiting.contains(rewrite::stem(path)));
+    Ok(paths)
+}
+
+fn count(archive: &Archive, parts: &[String]) -> Result<u64> {
+    let rows = parts.iter().map(|path| {
+        let rows = tables::count_rows(rewrite::open(archive, path)?, archive.format);
+        rows.map_err(|error| archive.store.failed("read", path, &error))
+    });
+    rows.sum()
+}
+
+/// The tasks, whose responses hold everything.
+struct Source {
+    parts: Vec<String>,
+    checksums: Checksums,
+}
+
+impl Source {
+    async fn of(archive: &Archive) -> Result<Self> {
+        let parts = paths(archive, TASKS.name).await?;
+        let checksums = Checksums::of(archive, parts.iter().map(String::as_str))?;
+        Ok(Self { parts, checksums })
+    }
+
+    /// Gives the rows of each task that has a response, and counts the tasks.
+    fn read(&self, archive: &Archive, tell: Tell<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
+        let (mut pulse, mut tasks) = (Pulse::new(), 0);
+        for (done, path) in self.parts.iter().enumerate() {
+            self.checksums.check(archive, path)?;
+            let mut taken = Ok(());
+            let columns = ["task_id", "status", "fetched_at", "run_id", "response"];
+            let mut row = |cells: &[Option<&str>]| {
+                tasks += 1;
+                if let ([Some(task_id), status, Some(fetched_at), Some(run_id), Some(response)], Ok(())) =
+                    (cells, &taken)
+                {
+                    taken = match stamp(task_id, status.unwrap_or_default(), fetched_at, run_id) {
+                        Some(stamp) => take(&tables::flatten(&stamp, response)),
+                        None => Err(archive.store.failed(
+                            "read",
+                            path,
+                            &io::Error::other(format!("the row of {task_id} is damaged")),
+                        )),
+                    };
+                }
+            };
+            let scanned = tables::scan(rewrite::open(archive, path)?, archive.format, &columns, &mut row);
+            scanned.map_err(|error| archive.store.failed("read", path, &error))?;
+            taken?;
+            pulse.tell(tell, || format!("{} of {} parts of the tasks read", done + 1, self.parts.len()));
+        }
+        Ok(tasks)
+    }
+}
+
+/// What a task's rows carry from its fetching, as it stands in its row.
+fn stamp(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Option<Stamp> {
+    Some(Stamp {
+        task_id: task_id.into(),
+        // Only the task's own row would repeat it.
+        status: FinalStatus::parse(status).unwrap_or(FinalStatus::Success),
+        fetched_at: Moment::parse(fetched_at)?,
+        run_id: RunId::parse(run_id)?,
+    })
+}
+
+/// A table on its way to take the place of what it was.
+struct Remake<R: 'static> {
+    table: &'static Table<R>,
+    held: Arc<HeldArchive>,
+    swap: Swap,
+    encoder: Option<PartEncoder<R, NewPart>>,
+    /// Everything that manifests or the folder know of the table.
+    removed: Vec<String>,
+    rows_before: u64,
+    rows: u64,
+}
+
+impl<R> Remake<R> {
+    async fn begin(table: &'static Table<R>, held: &Arc<HeldArchive>, run_id: &RunId) -> Result<Self> {
+        let archive = &held.archive;
+        let mut removed = paths(archive, table.name).await?;
+        let rows_before = count(archive, &removed)?;
+        let (folder, waiting) = (format!("{}/", table.name), rewrite::waiting(archive)?);
+        let lines =
+            archive.manifest_lines(&|path| path.starts_with(&folder) && !waiting.contains(rewrite::stem(path)))?;
+        removed.extend(lines.into_iter().map(|line| line.path));
+        removed.sort();
+        removed.dedup();
+        let swap = Swap::begin(held, table.name, run_id)?;
+        Ok(Self { table, held: held.clone(), swap, encoder: None, removed, rows_before, rows: 0 })
+    }
+
+    fn push(&mut self, row: &R) -> Result<()> {
+        let failed = |error| self.held.archive.store.failed("write", self.table.name, &error);
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            None => {
+                let format = self.held.archive.format;
+                let encoder = PartEncoder::new(self.table, format, RowGroups::Large, self.swap.part()?);
+                self.encoder.insert(encoder.map_err(failed)?)
+            }
+        };
+        encoder.push(row).map_err(failed)?;
+        if encoder.rows() >= PART_ROWS { self.end_part() } else { Ok(()) }
+    }
+
+    fn end_part(&mut self) -> Result<()> {
+        let Some(encoder) = self.encoder.take() else { return Ok(()) };
+        let (part, rows) =
+            encoder.finish().map_err(|error| self.held.archive.store.failed("write", self.table.name, &error))?;
+        self.swap.add(part)?;
+        self.rows += rows;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Rebuilt> {
+        self.end_part()?;
+        self.swap.commit(&self.removed)?;
+        Ok(Rebuilt { table: self.table.name, rows: self.rows_before, rows_after: self.rows })
+    }
+}

@@ -1,0 +1,74 @@
+//! What a person reads after tables were written anew.
+
+use std::fmt::Write;
+
+use super::words::{line, plural, size};
+
+/// What became of a table's small parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Compacted {
+    pub(crate) table: &'static str,
+    /// Parts that were merged.
+    pub(crate) merged: u64,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    /// Parts that took their place, and their bytes; in a dry run about so many, and at most so large.
+    pub(crate) parts_after: u64,
+    pub(crate) bytes_after: u64,
+    /// Parts that were left alone.
+    pub(crate) left: u64,
+}
+
+/// What a compaction did, or would do.
+pub(crate) fn compact_table(tables: &[Compacted], archive: &str, is_dry_run: bool) -> String {
+    if tables.iter().all(|table| table.merged == 0) {
+        return format!("Nothing to compact in {archive}: no table has two small parts\n");
+    }
+    let mut text = headline("Compacted", archive, is_dry_run);
+    for table in tables {
+        line(&mut text, table.table, &compact_words(table, is_dry_run));
+    }
+    text
+}
+
+fn compact_words(table: &Compacted, is_dry_run: bool) -> String {
+    let mut words = if table.merged == 0 {
+        "nothing to do".to_owned()
+    } else {
+        let most = if is_dry_run { "at most " } else { "" };
+        format!(
+            "{} of {}, {} → {}, {most}{}",
+            plural(table.merged, "part"),
+            plural(table.rows, "row"),
+            size(table.bytes),
+            plural(table.parts_after, "part"),
+            size(table.bytes_after)
+        )
+    };
+    if table.left > 0 {
+        let _ = write!(words, "; {} as before", plural(table.left, "part"));
+    }
+    words
+}
+
+/// How many rows a table had, and has now that it was made anew.
+#[derive(Clone, Debug)]
+pub(crate) struct Rebuilt {
+    pub(crate) table: &'static str,
+    pub(crate) rows: u64,
+    pub(crate) rows_after: u64,
+}
+
+/// What a rebuild did, or would do.
+pub(crate) fn rebuild_table(tables: &[Rebuilt], archive: &str, tasks: u64, is_dry_run: bool) -> String {
+    let mut text = headline("Rebuilt", archive, is_dry_run);
+    line(&mut text, "from", &format!("the responses of {}", plural(tasks, "task")));
+    for table in tables {
+        line(&mut text, table.table, &format!("{} → {}", plural(table.rows, "row"), plural(table.rows_after, "row")));
+    }
+    text
+}
+
+fn headline(done: &str, archive: &str, is_dry_run: bool) -> String {
+    if is_dry_run { format!("Dry run: nothing was written to {archive}\n\n") } else { format!("{done} {archive}\n\n") }
+}

@@ -1,0 +1,153 @@
+//! What verbs that write tables anew have in common: which parts are theirs to touch, whether those are
+//! what was archived, and how large a part is to be.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Instant,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    archive::Archive,
+    error::{Error, Result},
+    format::TableFormat,
+    journal,
+    tables::{self, Digest, Outline},
+};
+
+/// A part that has so many rows, four large row groups, is large enough.
+pub(crate) const PART_ROWS: u64 = 4 * 122_880;
+
+/// A part that has so many bytes is large enough.
+pub(crate) const PART_BYTES: u64 = 512 << 20;
+
+/// How often progress is told.
+const TELL_EVERY: f64 = 2.0;
+
+/// Says to a person how it goes.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(&str);
+
+/// A part of a table, as it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// Its path in the archive.
+    pub(crate) path: String,
+    pub(crate) bytes: u64,
+    /// Counted only where the bytes do not say already that it is large.
+    rows: Option<u64>,
+}
+
+impl Part {
+    /// Its rows, of a part that is not large by its bytes.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows.unwrap_or_default()
+    }
+
+    /// Whether it is large enough as it is. What was written until it was full is so with room to spare.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes >= PART_BYTES / 2 || self.rows.is_none_or(|rows| rows >= PART_ROWS / 2)
+    }
+}
+
+/// The parts of a table, oldest first, and how many are left out: those of segments that wait in the
+/// journal, which will be put there once more under the same names.
+pub(crate) async fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> {
+    let waiting = waiting(archive)?;
+    let (mut parts, mut left_out) = (Vec::new(), 0);
+    for path in archive.parts(table).await? {
+        if waiting.contains(stem(&path)) {
+            left_out += 1;
+            continue;
+        }
+        let file = open(archive, &path)?;
+        let bytes = file.metadata().map_err(|error| archive.store.failed("read", &path, &error))?.len();
+        let rows = if bytes >= PART_BYTES / 2 {
+            None
+        } else {
+            let rows = tables::count_rows(file, archive.format);
+            Some(rows.map_err(|error| archive.store.failed("read", &path, &error))?)
+        };
+        parts.push(Part { path, bytes, rows });
+    }
+    Ok((parts, left_out))
+}
+
+/// The names, without their endings, of parts whose segments are in the journal.
+pub(crate) fn waiting(archive: &Archive) -> Result<HashSet<String>> {
+    let segments = journal::segments(&archive.journal_folder())?;
+    Ok(segments.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect())
+}
+
+/// The name of a part without its folder and ending.
+pub(crate) fn stem(path: &str) -> &str {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    name.split_once('.').map_or(name, |(stem, _)| stem)
+}
+
+/// Opens a part.
+pub(crate) fn open(archive: &Archive, path: &str) -> Result<File> {
+    File::open(archive.folder.join(path)).map_err(|error| archive.store.failed("open", path, &error))
+}
+
+/// What the manifests say of parts: rows of a damaged one must not get a new checksum.
+pub(crate) struct Checksums(HashMap<String, String>);
+
+impl Checksums {
+    /// Of these parts.
+    pub(crate) fn of<'a>(archive: &Archive, paths: impl Iterator<Item = &'a str>) -> Result<Self> {
+        let paths: HashSet<&str> = paths.collect();
+        let lines = archive.manifest_lines(&|path| paths.contains(path))?;
+        Ok(Self(lines.into_iter().map(|line| (line.path, line.sha256)).collect()))
+    }
+
+    /// Refuses a part that is not what was archived. One that no manifest names is taken as it is.
+    pub(crate) fn check(&self, archive: &Archive, path: &str) -> Result<()> {
+        let Some(expected) = self.0.get(path) else { return Ok(()) };
+        let found = sha256(&mut open(archive, path)?).map_err(|error| archive.store.failed("read", path, &error))?;
+        if found == *expected {
+            return Ok(());
+        }
+        let damaged = io::Error::other("its SHA-256 is not its manifest's, so it is damaged; nothing was changed");
+        Err(archive.store.failed("use", path, &damaged))
+    }
+}
+
+fn sha256(file: &mut File) -> io::Result<String> {
+    let (mut digest, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            return Ok(format!("{:x}", bytes::Bytes::copy_from_slice(&digest.finalize())));
+        }
+        digest.update(piece.get(..read).unwrap_or_default());
+    }
+}
+
+/// Adds the rows of a file to a digest.
+pub(crate) fn add(digest: &mut Digest, file: &Path, format: TableFormat, outline: &Outline) -> Result<()> {
+    let added = File::open(file).and_then(|part| digest.add(part, format, outline));
+    added.map_err(|error| Error::io("read", file, &error))
+}
+
+/// Tells how far it is, now and then.
+pub(crate) struct Pulse {
+    told: Instant,
+}
+
+impl Pulse {
+    pub(crate) fn new() -> Self {
+        Self { told: Instant::now() }
+    }
+
+    /// Says it, unless something was said a moment ago.
+    pub(crate) fn tell(&mut self, tell: Tell<'_>, words: impl FnOnce() -> String) {
+        if self.told.elapsed().as_secs_f64() >= TELL_EVERY {
+            self.told = Instant::now();
+            tell(&words());
+        }
+    }
+}
