@@ -1,0 +1,321 @@
+//! Small parts become large ones, and clips and lyrics are made anew; whatever interrupts it, the rows
+//! are the same.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{Finished, Scene, files, ids, wait_until};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use sunor_archive::simulator::{Trouble, When};
+
+const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
+
+/// So many exports of a list that grows by so many tasks each night.
+fn nights(format: &str, count: usize, tasks: usize, assets: &str) -> Scene {
+    let scene = Scene::fair();
+    for night in 1..=count {
+        scene.list(ids("t", night * tasks));
+        scene.export(&["--format", format, "--assets", assets, "-q"]).expect(0);
+    }
+    scene
+}
+
+/// Every row of a table, cell by cell, in the order of the parts.
+fn rows(archive: &Path, table: &str) -> Vec<String> {
+    let mut rows = Vec::new();
+    for path in files(&archive.join(table), "") {
+        if path.extension().is_some_and(|extension| extension == "parquet") {
+            let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+            rows.extend(reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()));
+        } else {
+            // As it stands: null and an empty text differ by two quotes only.
+            let text = fs::read_to_string(path).unwrap();
+            rows.push(text.split_once("\r\n").unwrap().1.to_owned());
+        }
+    }
+    if rows.iter().any(|row| row.ends_with('\n')) { vec![rows.concat()] } else { rows }
+}
+
+fn all_rows(archive: &Path) -> Vec<Vec<String>> {
+    TABLES.iter().map(|table| rows(archive, table)).collect()
+}
+
+#[track_caller]
+fn assert_manifests_hold(archive: &Path) {
+    let check = Command::new("bash").args(["-c", "sha256sum --quiet -c runs/*.sha256"]).current_dir(archive).output();
+    let check = check.unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
+
+/// A copy of an archive beside it, to do what one likes with.
+fn copy(archive: &Path, name: &str) -> PathBuf {
+    let to = archive.with_file_name(name);
+    let copied = Command::new("cp").arg("-r").arg(archive).arg(&to).status();
+    assert!(copied.unwrap().success());
+    to
+}
+
+fn compact_command(scene: &Scene, archive: &Path) -> Command {
+    let mut command = scene.program();
+    command.arg("compact").arg(archive);
+    command
+}
+
+/// Weather: fair, for thirty nights.
+#[test]
+fn thirty_nights_become_one_part_of_each_table_with_the_same_rows() {
+    for format in ["parquet", "csv"] {
+        let scene = nights(format, 30, 4, "audio,image");
+        let before = all_rows(&scene.archive());
+        assert!(before.iter().all(|table| !table.is_empty()));
+        scene
+            .run(&["compact", "library", "--dry-run"])
+            .expect(0)
+            .says("30 parts of 120 rows")
+            .says("→ 1 part, at most");
+        assert_eq!(files(&scene.archive().join("tasks"), format).len(), 30);
+
+        let run = scene.run(&["compact", "library"]).expect(0).says("30 parts of 120 rows");
+        assert!(run.stderr.contains("tasks: 30 parts are 1 now"), "{}", run.stderr);
+        for table in TABLES {
+            assert_eq!(files(&scene.archive().join(table), "").len(), 1, "{table}");
+        }
+        assert!(all_rows(&scene.archive()) == before, "{format}");
+        assert_manifests_hold(&scene.archive());
+        assert!(files(&scene.archive().join(".sunor"), "").iter().all(|path| !path.to_string_lossy().contains("swap")));
+
+        let asked = scene.stats().requests;
+        scene.export(&["--assets", "audio,image"]).expect(0).says("120 already archived");
+        assert_eq!(scene.stats().requests, asked);
+        scene.run(&["compact", "library"]).expect(0).says("Nothing to compact");
+        let quiet = scene.run(&["compact", "library", "-q"]).expect(0);
+        assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+        scene.run(&["summary", "library"]).expect(0).says("120 tasks");
+    }
+}
+
+/// Weather: fair; the compaction is killed again and again, at instants of chance and while parts change
+/// places.
+#[test]
+fn killed_at_any_instant_it_leaves_the_same_rows_and_true_manifests() {
+    for format in ["parquet", "csv"] {
+        let scene = nights(format, 15, 60, "none");
+        let before = all_rows(&scene.archive());
+        let trial = copy(&scene.archive(), "trial");
+        let started = Instant::now();
+        Finished::of(compact_command(&scene, &trial).spawn().unwrap()).expect(0);
+        let whole = started.elapsed();
+        let mut chance = fastrand::Rng::with_seed(13);
+        let mut swapping = 0;
+        for kill in 0..12 {
+            let archive = copy(&scene.archive(), &format!("kill{kill}"));
+            let mut run = compact_command(&scene, &archive).spawn().unwrap();
+            let plan = archive.join(".sunor/swap.json");
+            if kill % 2 == 0 {
+                thread::sleep(whole.mul_f64(chance.f64()));
+            } else {
+                let started = Instant::now();
+                while !plan.exists() && started.elapsed() < whole * 4 {
+                    thread::sleep(Duration::from_micros(200));
+                }
+                thread::sleep(Duration::from_micros(chance.u64(0..4000)));
+            }
+            run.kill().unwrap();
+            run.wait().unwrap();
+            swapping += usize::from(plan.exists());
+            assert_manifests_hold(&archive);
+            assert!(all_rows(&archive) == before, "{format}, kill {kill}: while nobody has recovered it");
+
+            let next = if kill % 4 < 2 {
+                scene.run(&["compact", &archive.to_string_lossy()])
+            } else {
+                let list = scene.list(ids("t", 900));
+                scene.run(&["export", &list.to_string_lossy(), "--out", &archive.to_string_lossy(), "--assets", "none"])
+            };
+            next.expect(0);
+            assert_manifests_hold(&archive);
+            assert!(all_rows(&archive) == before, "{format}, kill {kill}");
+            assert!(!archive.join(".sunor/swap").exists() && !plan.exists());
+            fs::remove_dir_all(archive).unwrap();
+        }
+        println!("12 kills, {swapping} of them while parts changed places");
+        assert_eq!(scene.stats().asked_again, 0);
+    }
+}
+
+/// Weather: fair; a reader counts rows all the while.
+#[test]
+fn a_reader_sees_all_of_the_old_parts_or_all_of_the_new() {
+    for format in ["parquet", "csv"] {
+        let scene = nights(format, 20, 10, "none");
+        let before: Vec<usize> = TABLES.iter().map(|table| count(&scene.archive().join(table)).unwrap()).collect();
+        for round in 0..5 {
+            let archive = copy(&scene.archive(), &format!("round{round}"));
+            let is_over = AtomicBool::new(false);
+            let looks = thread::scope(|scope| {
+                let reading = scope.spawn(|| {
+                    let mut looks = 0;
+                    while !is_over.load(Ordering::SeqCst) {
+                        for (table, rows) in TABLES.iter().zip(&before) {
+                            if let Some(found) = count(&archive.join(table)) {
+                                assert_eq!(found, *rows, "{table}");
+                                looks += 1;
+                            }
+                        }
+                    }
+                    looks
+                });
+                Finished::of(compact_command(&scene, &archive).spawn().unwrap()).expect(0);
+                is_over.store(true, Ordering::SeqCst);
+                reading.join().unwrap()
+            });
+            assert!(looks > 10, "{looks}");
+        }
+    }
+}
+
+/// The rows of a table as a reader with a pattern counts them; `None` if a file vanished meanwhile.
+fn count(folder: &Path) -> Option<usize> {
+    let mut open = Vec::new();
+    for path in files(folder, "") {
+        match fs::File::open(&path) {
+            Ok(file) => open.push((path, file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let rows = open.into_iter().map(|(path, file)| {
+        if path.extension().is_some_and(|extension| extension == "csv") {
+            return csv::Reader::from_reader(file).into_records().map(|row| row.unwrap()).count();
+        }
+        let reader = SerializedFileReader::new(file).unwrap();
+        usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap()
+    });
+    Some(rows.sum())
+}
+
+/// Weather: fair.
+#[test]
+fn clips_and_lyrics_are_made_anew_from_the_responses_and_are_what_they_were() {
+    for format in ["parquet", "csv"] {
+        let scene = nights(format, 3, 40, "none");
+        let before = all_rows(&scene.archive());
+        let asked = scene.stats().requests;
+        let plan = scene.run(&["rebuild", "library", "--dry-run"]).expect(0);
+        assert_eq!(all_rows(&scene.archive()), before);
+        scene.run(&["rebuild", "library"]).expect(0).says("the responses of 120 tasks");
+        assert!(all_rows(&scene.archive()) == before, "{format}");
+        assert_manifests_hold(&scene.archive());
+
+        fs::remove_dir_all(scene.archive().join("clips")).unwrap();
+        fs::remove_file(files(&scene.archive().join("lyrics"), "").pop().unwrap()).unwrap();
+        scene.run(&["rebuild", "library", "-q"]).expect(0);
+        assert!(all_rows(&scene.archive()) == before, "{format}");
+        assert_manifests_hold(&scene.archive());
+        assert!(scene.run(&["rebuild", "library", "--dry-run"]).stdout == plan.stdout);
+        assert_eq!(scene.stats().requests, asked);
+    }
+}
+
+/// Weather: fair; a run is killed after its parts were put in place and before its journal went.
+#[test]
+fn parts_that_the_journal_will_put_there_once_more_are_left_alone() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 300));
+    let journal = scene.archive().join(".sunor/journal");
+    let mut run = scene.export_command(&["--format", "csv", "--rate", "200/s"]).spawn().unwrap();
+    wait_until(|| files(&journal, ".journal").first().is_some_and(|path| fs::metadata(path).unwrap().len() > 50_000));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let segment = files(&journal, ".journal").pop().unwrap();
+    let kept = fs::read(&segment).unwrap();
+    scene.export(&["-q"]).expect(0);
+    for night in 4..7 {
+        scene.list(ids("t", night * 100));
+        scene.export(&["-q"]).expect(0);
+    }
+    fs::write(&segment, &kept).unwrap();
+    let stem = segment.file_stem().unwrap().to_string_lossy().into_owned();
+
+    scene.run(&["compact", "library"]).expect(0).says("1 part as before");
+    scene.run(&["rebuild", "library"]).expect(0);
+    assert_eq!(fs::read(&segment).unwrap(), kept);
+    assert!(scene.archive().join(format!("tasks/{stem}.csv")).exists());
+    assert!(scene.archive().join(format!("clips/{stem}.csv")).exists());
+    scene.export(&["-q"]).expect(0);
+    let mut expected = ids("t", 600);
+    expected.sort();
+    assert_eq!(scene.archived(), expected);
+    let clips = scene.rows("clips");
+    let told: usize = scene.rows("tasks").iter().map(|task| task["clip_count"].parse::<usize>().unwrap()).sum();
+    assert_eq!(clips.len(), told);
+    assert_manifests_hold(&scene.archive());
+    assert_eq!(scene.stats().asked_again, scene.stats().requests - 600);
+}
+
+/// Weather: fair; a byte of a part is flipped.
+#[test]
+fn a_damaged_part_gets_no_new_checksum() {
+    let scene = nights("csv", 3, 10, "none");
+    let part = files(&scene.archive().join("tasks"), ".csv").remove(1);
+    let mut bytes = fs::read(&part).unwrap();
+    let place = bytes.len() / 2;
+    bytes[place] ^= 1;
+    fs::write(&part, bytes).unwrap();
+    let before = rows(&scene.archive(), "tasks");
+    for verb in ["compact", "rebuild"] {
+        scene.run(&[verb, "library"]).expect(1).says("damaged").says(&part.file_name().unwrap().to_string_lossy());
+        assert_eq!(rows(&scene.archive(), "tasks"), before);
+        assert_eq!(files(&scene.archive().join("tasks"), "").len(), 3);
+    }
+}
+
+/// Weather: fair; no file may grow as large as the merged part would, as on a full disk.
+#[test]
+fn without_room_everything_stays_as_it_was() {
+    let scene = nights("csv", 6, 10, "none");
+    let before = all_rows(&scene.archive());
+    let size = files(&scene.archive().join("tasks"), "").iter().map(|path| fs::metadata(path).unwrap().len()).max();
+    for verb in ["compact", "rebuild"] {
+        let mut command = Command::new("bash");
+        let kib = if verb == "compact" { size.unwrap() / 512 } else { 4 };
+        command.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"")).arg("bash");
+        command.arg(scene.program().get_program()).args([verb, "library"]).current_dir(scene.path(""));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Finished::of(command.spawn().unwrap()).expect(1).says("cannot ");
+        assert!(scene.archive().join(".sunor/swap").read_dir().is_err(), "it left what it had begun");
+        assert_manifests_hold(&scene.archive());
+        assert!(all_rows(&scene.archive()) == before);
+        scene.run(&[verb, "library"]).expect(0);
+    }
+}
+
+/// Weather: one task stalls for a while.
+#[test]
+fn it_waits_for_nobody_and_makes_no_archive() {
+    let scene = Scene::trouble(Trouble::Stall(60.0), When::task("slow"));
+    for verb in ["compact", "rebuild"] {
+        scene.run(&[verb, "library"]).expect(2).says("is no archive");
+        assert!(!scene.archive().exists());
+    }
+    scene.list(["slow"]);
+    let mut export = scene.export_command(&[]).spawn().unwrap();
+    wait_until(|| scene.stats().requests == 1);
+    for verb in ["compact", "rebuild"] {
+        scene.run(&[verb, "library"]).expect(5).says(&format!("process {}", export.id()));
+        scene.run(&[verb, "library", "--dry-run"]).expect(0);
+    }
+    export.kill().unwrap();
+    export.wait().unwrap();
+}
