@@ -12,18 +12,20 @@ use std::{
     process::Command,
 };
 
-use common::{Scene, documents, samples};
+use common::{Scene, documents, ids, samples};
 use sunor_archive::simulator::{Known, World};
 
 fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
 }
 
-fn judge(script: &str, arguments: &[&Path]) {
+fn judge(script: &str, arguments: &[&Path]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
     let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&verdict.stderr);
-    assert!(verdict.status.success(), "{said}\n{}", String::from_utf8_lossy(&verdict.stdout));
+    let words = String::from_utf8_lossy(&verdict.stdout).into_owned();
+    assert!(verdict.status.success(), "{said}\n{words}");
+    words
 }
 
 /// Weather: fair, with the sample documents as the only tasks, whose media are the simulator's; the one
@@ -88,4 +90,19 @@ fn every_sample_query_runs_in_duckdb_and_finds_something() {
         judge("queries.py", &[Path::new(archive), &samples().join("queries.sql")]);
         judge("media.py", &[Path::new(archive)]);
     }
+}
+
+/// Weather: fair. One night stands for each of a year: what a query pays for is the number of its files,
+/// and so many exports would take the whole test's time.
+#[test]
+#[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
+fn a_year_of_nights_is_compacted_into_what_duckdb_likes() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 300));
+    scene.export(&["-q"]).expect(0);
+    judge("nights.py", &[&scene.archive(), Path::new("365")]);
+    let before = scene.path("before");
+    assert!(Command::new("cp").arg("-r").arg(scene.archive()).arg(&before).status().unwrap().success());
+    scene.run(&["compact", "library"]).expect(0).says("365 parts of 109500 rows");
+    println!("{}", judge("compact.py", &[&before, &scene.archive(), &samples().join("queries.sql")]));
 }
