@@ -44,6 +44,7 @@
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
 //!   .sunor/partial/                media::partial   downloads in progress
+//!   .sunor/swap.json, swap/        archive::swap    parts that are about to take the place of others
 //! ```
 //!
 //! # Where a change belongs
@@ -58,8 +59,11 @@
 //! | what a media file is called | `archive::media` |
 //! | a column | `tables::schema` and `tables::flatten` |
 //! | a file of the archive | `archive::layout` |
+//! | how parts take the place of others | `archive::swap`; what is copied into them: `tables::copy` |
+//! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in `report::summary` |
 //! | what a person reads | `report::words`, `report::sentence` |
+//! | what is mended, and how | `repair`, then `export::mend` and `export::replace` |
 //! | what damage is, and what to do about it | [`verify`]: `verify::finding` has the words |
 //! | an exit status | [`exit`] |
 //! | what the simulated provider does | [`simulator`] |
@@ -67,10 +71,11 @@
 //!
 //! Arrows point one way: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
 //! `tables`, `archive`) → the root files. No stage knows another; only `export` knows their order.
-//! `verify` stands beside `export`: it reads what the stages left, and writes nothing. `report` reads events
-//! and findings, and is read by `commands`; `simulator` stands alone, and only `commands` and the tests start
-//! it. `repair` and `compact` will be verbs over `archive` and `tables`, and an object store another backend of
-//! `archive::store`.
+//! `verify` stands beside `export`: it reads what the stages left, and writes nothing; [`repair`](commands::repair)
+//! plans by what it finds, and lets `export::mend` do it. `compact` and `rebuild` are verbs over `archive`
+//! and `tables`, which `rewrite` puts together. `report` reads events and findings, and is read by
+//! `commands`; `simulator` stands alone, and only `commands` and the tests start it. An object store will be
+//! another backend of `archive::store`.
 //!
 //! # Using it as a library
 //!

@@ -197,7 +197,7 @@ fn count(folder: &Path) -> Option<usize> {
     }
     let rows = open.into_iter().map(|(path, file)| {
         if path.extension().is_some_and(|extension| extension == "csv") {
-            return csv::Reader::from_reader(file).into_records().map(|row| row.unwrap()).count();
+            return csv::Reader::from_reader(file).into_records().collect::<Result<Vec<_>, _>>().unwrap().len();
         }
         let reader = SerializedFileReader::new(file).unwrap();
         usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap()

@@ -162,14 +162,17 @@ fn help_names_what_there_is_and_nothing_else() {
     let scene = Scene::fair();
     let help = scene.run(&["--help"]).expect(0).stdout;
     let named = |verb: &str| help.lines().any(|line| line.split_whitespace().next() == Some(verb));
-    for verb in ["export", "summary", "verify", "simulate", "completions"] {
+    for verb in ["export", "summary", "verify", "repair", "compact", "rebuild", "simulate", "completions"] {
         assert!(named(verb), "{verb}");
     }
-    for verb in ["repair", "compact", "rebuild", "gallery", "music"] {
+    for verb in ["gallery", "music"] {
         assert!(!named(verb), "{verb}");
     }
     scene.run(&["export", "--help"]).expect(0).says("Examples:").says("--poll-interval").says("Exit status");
     scene.run(&["verify", "--help"]).expect(0).says("Examples:").says("--slice").says("Exit status");
+    for verb in ["repair", "compact", "rebuild"] {
+        scene.run(&[verb, "--help"]).expect(0).says("Examples:").says("--dry-run").says("Exit status");
+    }
     scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     archive::{Archive, HeldArchive, NewPart, Swap},
-    error::Result,
+    error::{Error, Result},
     export,
     moment::Moment,
     report::{self, Rebuilt},
@@ -94,6 +94,10 @@ impl Source {
         let (mut pulse, mut tasks) = (Pulse::new(), 0);
         for (done, path) in self.parts.iter().enumerate() {
             self.checksums.check(archive, path)?;
+            let damaged = |task_id: &str| -> Error {
+                let reason = io::Error::other(format!("the row of {task_id} is damaged"));
+                archive.store.failed("read", path, &reason)
+            };
             let mut taken = Ok(());
             let columns = ["task_id", "status", "fetched_at", "run_id", "response"];
             let mut row = |cells: &[Option<&str>]| {
@@ -101,14 +105,9 @@ impl Source {
                 if let ([Some(task_id), status, Some(fetched_at), Some(run_id), Some(response)], Ok(())) =
                     (cells, &taken)
                 {
-                    taken = match stamp(task_id, status.unwrap_or_default(), fetched_at, run_id) {
-                        Some(stamp) => take(&tables::flatten(&stamp, response)),
-                        None => Err(archive.store.failed(
-                            "read",
-                            path,
-                            &io::Error::other(format!("the row of {task_id} is damaged")),
-                        )),
-                    };
+                    let stamp = stamp(task_id, status.unwrap_or_default(), fetched_at, run_id);
+                    let stamp = stamp.ok_or_else(|| damaged(task_id));
+                    taken = stamp.and_then(|stamp| take(&tables::flatten(&stamp, response)));
                 }
             };
             let scanned = tables::scan(rewrite::open(archive, path)?, archive.format, &columns, &mut row);
