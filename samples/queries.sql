@@ -1,38 +1,61 @@
--- Ten questions to an archive. From inside its folder:
+-- Questions to an archive. From inside its folder:
 --   duckdb -init views.sql -c ".read ../samples/queries.sql"
+
+-- The newest songs, and where they are.
+SELECT created_at, title, duration_seconds, prompt, audio_path FROM songs ORDER BY created_at DESC NULLS LAST LIMIT 20;
 
 -- What is in it?
 SELECT status, type, model, count(*) AS tasks FROM tasks GROUP BY ALL ORDER BY tasks DESC;
 
--- What did each day cost? Failed and timed-out tasks are refunded; 1 credit is 0.01 USD.
-SELECT created_at::DATE AS day, sum(credits_cost) AS credits, sum(credits_cost) * 0.01 AS usd
-FROM tasks WHERE status = 'success' GROUP BY day ORDER BY day;
+-- What did each day cost, by model? Failed and timed-out tasks are refunded; 1 credit is 0.01 USD.
+SELECT created_at::DATE AS day, model, sum(credits_cost) AS credits, sum(credits_cost) / 100 AS usd
+FROM tasks WHERE status = 'success' GROUP BY day, model ORDER BY day, model;
+
+-- And so far, month by month?
+SELECT month, usd, sum(usd) OVER (ORDER BY month) AS usd_so_far
+FROM (SELECT date_trunc('month', created_at) AS month, sum(credits_cost) / 100 AS usd
+      FROM tasks WHERE status = 'success' GROUP BY month) ORDER BY month;
 
 -- Which model fails how often?
 SELECT model, count(*) AS tasks, round(100.0 * count(*) FILTER (status <> 'success') / count(*), 1) AS failed_percent
 FROM tasks WHERE status <> 'not_found' GROUP BY model ORDER BY failed_percent DESC;
 
+-- At which hour of the day (UTC) do tasks fail?
+SELECT extract('hour' FROM created_at AT TIME ZONE 'UTC') AS hour, count(*) AS tasks,
+  round(100.0 * count(*) FILTER (status <> 'success') / count(*), 1) AS failed_percent
+FROM tasks WHERE status <> 'not_found' GROUP BY hour ORDER BY hour;
+
 -- Why do tasks fail?
 SELECT error, count(*) AS tasks FROM tasks WHERE error IS NOT NULL GROUP BY error ORDER BY tasks DESC;
 
--- How long does a task take?
-SELECT type, count(*) AS tasks, quantile_cont(date_diff('second', created_at, completed_at), [0.5, 0.9]) AS seconds
-FROM tasks WHERE completed_at IS NOT NULL GROUP BY type ORDER BY tasks DESC;
+-- How long does a task take from created to completed?
+SELECT type, model, count(*) AS tasks,
+  quantile_cont(epoch(completed_at - created_at), [0.5, 0.9, 0.99]) AS seconds_half_nine_tenths_nearly_all
+FROM tasks WHERE status = 'success' AND completed_at >= created_at GROUP BY type, model ORDER BY tasks DESC;
 
 -- How much music is it?
 SELECT model, count(*) AS clips, round(sum(duration_seconds) / 3600, 2) AS hours FROM clips GROUP BY model;
 
 -- How long are the songs?
-SELECT floor(duration_seconds / 30)::INTEGER * 30 AS from_seconds, count(*) AS clips
+SELECT floor(duration_seconds / 30)::INTEGER * 30 AS from_seconds, count(*) AS clips, bar(count(*), 0, 50, 50) AS histogram
 FROM clips WHERE duration_seconds IS NOT NULL GROUP BY from_seconds ORDER BY from_seconds;
 
 -- Which tags are used most?
-SELECT trim(tag) AS tag, count(*) AS clips
-FROM (SELECT unnest(string_split(tags, ',')) AS tag FROM clips) GROUP BY ALL ORDER BY clips DESC LIMIT 10;
+SELECT lower(trim(tag)) AS tag, count(*) AS clips
+FROM (SELECT unnest(string_split(tags, ',')) AS tag FROM clips) WHERE trim(tag) <> '' GROUP BY ALL ORDER BY clips DESC LIMIT 10;
+
+-- Which songs have no audio here, and why not? (None, if all is well.)
+SELECT songs.task_id, songs.clip_id, title, coalesce(error, 'not asked for') AS why
+FROM songs LEFT JOIN assets ON assets.task_id = songs.task_id AND assets.clip_id = songs.clip_id AND kind = 'audio'
+WHERE audio_path IS NULL ORDER BY songs.created_at DESC;
 
 -- Which prompt made which song, and where is it?
-SELECT title, duration_seconds, prompt, audio_url FROM clips JOIN tasks USING (task_id)
-WHERE prompt IS NOT NULL ORDER BY title LIMIT 20;
+SELECT title, duration_seconds, prompt, audio_path FROM songs WHERE prompt IS NOT NULL ORDER BY title LIMIT 20;
+
+-- How did the last nights go?
+SELECT started_at, finished_at::TIMESTAMPTZ - started_at::TIMESTAMPTZ AS took, exit_code, rows.tasks AS tasks,
+  requests.total AS requests, requests.rate_limited AS refused_with_429
+FROM read_json('runs/*.json') ORDER BY started_at DESC LIMIT 10;
 
 -- What else did the provider say? The whole answer is kept.
 SELECT json_keys(clip) AS fields, count(*) AS clips FROM clips GROUP BY fields ORDER BY clips DESC;

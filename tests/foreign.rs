@@ -1,5 +1,5 @@
-//! Foreign readers judge the archive: DuckDB and pyarrow, by `tests/foreign/judge.py`. They come from
-//! PyPI, so these tests run from `./tests/run.sh`, which installs them.
+//! Foreign readers judge the archive: DuckDB, pyarrow, Polars and pandas, by the scripts in
+//! `tests/foreign`. They come from PyPI, so these tests run from `./tests/run.sh`, which installs them.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{Scene, documents, ids, samples};
-use sunor_archive::simulator::{Known, World};
+use sunor_archive::simulator::{Known, Weather, World};
 
 fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
@@ -63,6 +63,45 @@ fn parquet_parts_hold_every_document_value_by_value() {
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn csv_parts_hold_every_document_value_by_value() {
     judged_in("csv");
+}
+
+/// Weather: fair, over two runs, so that each table has more than one part.
+#[test]
+#[ignore = "needs Polars and pandas: ./tests/run.sh"]
+fn polars_and_pandas_read_all_parts_of_a_table_together() {
+    let scene = Scene::fair();
+    for prefix in ["a", "b"] {
+        scene.list(common::ids(prefix, 30));
+        scene.export(&["--assets", "image"]).expect(0);
+    }
+    judge("readers.py", &[&scene.archive()]);
+}
+
+/// Weather: the key is refused before there is anything to archive; then fair, with an old `views.sql`.
+#[test]
+#[ignore = "needs DuckDB: ./tests/run.sh"]
+fn views_are_there_before_the_first_part_and_anew_after_an_update() {
+    let refuse = Weather { revoke_after: Some(0), ..Weather::default() };
+    for format in ["parquet", "csv"] {
+        let scene = Scene::weather(refuse.clone());
+        scene.list(["t1"]);
+        scene.export(&["--format", format]).expect(4);
+        let shell = |query: &str| {
+            let mut duckdb = Command::new(python().with_file_name("duckdb"));
+            duckdb.current_dir(scene.archive()).args(["-bail", "-csv", "-init", "views.sql", "-c", query]);
+            let answer = duckdb.output().unwrap();
+            assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+            String::from_utf8(answer.stdout).unwrap()
+        };
+        let count = "SELECT count(*) AS n FROM songs UNION ALL SELECT count(*) FROM tasks";
+        assert_eq!(shell(count).split_whitespace().collect::<Vec<_>>(), ["n", "0", "0"]);
+        let types = shell("SELECT column_type FROM (DESCRIBE songs) WHERE column_name = 'created_at'");
+        assert!(types.contains("TIMESTAMP WITH TIME ZONE"), "{types}");
+
+        fs::write(scene.archive().join("views.sql"), "-- of an older version").unwrap();
+        scene.export(&[]).expect(4);
+        assert!(shell("SELECT count(*) AS n FROM songs").contains('0'));
+    }
 }
 
 #[test]

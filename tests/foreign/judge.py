@@ -241,6 +241,30 @@ def judge_views(archive, table, expected):
         judge_files(archive, rows)
 
 
+SONGS = dict(clip_id=TEXT, title=TEXT, duration_seconds=DOUBLE, tags=TEXT, model=TEXT, created_at=TIME, task_id=TEXT,
+             prompt=TEXT, lyrics=TEXT, audio_path=TEXT, cover_path=TEXT)
+
+
+def judge_songs(archive, clips, tasks):
+    """One row a clip, with its task's prompt, and its own files where they are whole."""
+    types = {row["column_name"]: row["column_type"] for row in run_duckdb(archive, "DESCRIBE songs")}
+    check(types == SONGS and list(types) == list(SONGS), "views.sql songs", types)
+    prompts = {task["task_id"]: task["prompt"] for task in tasks}
+    files = {(row["task_id"], row["clip_id"], row["kind"], row["url"]): row["path"]
+             for row in run_duckdb(archive, "FROM assets WHERE status = 'ok'")}
+    song = lambda clip: dict(
+        {name: clip[name] for name in SONGS if name in clip}, prompt=prompts[clip["task_id"]],
+        audio_path=files.get((clip["task_id"], clip["clip_id"], "audio", clip["audio_url"])),
+        cover_path=files.get((clip["task_id"], clip["clip_id"], "image", clip["image_url"])))
+    place = lambda row: json.dumps(row, sort_keys=True, default=str)
+    songs = sorted((utc(row) for row in run_duckdb(archive, "FROM songs")), key=place)
+    expected = sorted((song(clip) for clip in clips), key=place)
+    check(len(songs) == len(expected), "songs:", len(songs), "expected:", len(expected))
+    for row, wanted in zip(songs, expected):
+        check(row == wanted, "songs:", row, "expected:", wanted)
+    check(any(row["audio_path"] for row in songs), "no song has its audio")
+
+
 def judge_parquet(archive, table, expected):
     found = duckdb.sql(f"DESCRIBE SELECT * FROM '{archive}/{table}/*.parquet'").fetchall()
     types = {row[0]: row[1] for row in found}
@@ -294,7 +318,8 @@ def judge_csv(archive, table, expected):
 def main():
     archive, documents = pathlib.Path(sys.argv[1]), sys.argv[2]
     table_format = json.loads((archive / "archive.json").read_text())["table_format"]
-    for table, expected in expected_rows(documents).items():
+    tables = expected_rows(documents)
+    for table, expected in tables.items():
         check(expected, "the documents hold no", table)
         if table_format == "parquet":
             judge_parquet(archive, table, expected)
@@ -302,8 +327,10 @@ def main():
             judge_csv(archive, table, expected)
             expected = [{name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
                          for name, value in row.items()} for row in expected]
+            tables[table] = expected
         judge_views(archive, table, expected)
         print(f"{table}: {len(expected)} rows, as expected")
+    judge_songs(archive, tables["clips"], tables["tasks"])
 
 
 def guarded():

@@ -1,0 +1,81 @@
+"""Reads all parts of each table together with Polars and with pandas: columns, types, and every row.
+
+    readers.py ARCHIVE
+
+What should be there is read part by part with pyarrow, which `judge.py` has judged value by value. Exits
+with 1 and names the first difference.
+"""
+
+import json
+import pathlib
+import sys
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+
+archive = pathlib.Path(sys.argv[1])
+UTC = pa.timestamp("us", tz="UTC")
+POLARS = {pa.string(): pl.String, pa.float64(): pl.Float64, pa.int32(): pl.Int32, pa.int64(): pl.Int64,
+          pa.bool_(): pl.Boolean, UTC: pl.Datetime("us", "UTC")}
+# Where a table has nulls, pandas has floats for integers and objects for booleans.
+PANDAS = {pa.string(): {"str"}, pa.float64(): {"float64"}, pa.int32(): {"int32", "float64"},
+          pa.int64(): {"int64", "float64"}, pa.bool_(): {"bool", "object"}, UTC: {"datetime64[us, UTC]"}}
+JSON = {"tasks": ["input", "response"], "clips": ["metadata", "clip"], "lyrics": ["result"], "assets": []}
+
+
+def check(condition, *words):
+    if not condition:
+        sys.exit("different: " + " ".join(str(word) for word in words))
+
+
+def rows(records):
+    """Rows in an order and a spelling of their own, so that readers can be compared."""
+    return sorted(json.dumps(record, sort_keys=True, default=str) for record in records)
+
+
+def expected(table):
+    parts = sorted((archive / table).glob("*.parquet"))
+    check(len(parts) > 1, table, "has not more than one part")
+    read = [pyarrow.parquet.read_table(part, arrow_extensions_enabled=False) for part in parts]
+    return pa.concat_tables(read)
+
+
+def judge_polars(table, wanted):
+    read = pl.read_parquet(archive / table / "*.parquet")
+    for field in wanted.schema:
+        check(read.schema[field.name] == POLARS[field.type], "Polars", table, field.name, read.schema[field.name])
+    check(read.columns == wanted.column_names, "Polars", table, read.columns)
+    check(rows(read.to_dicts()) == rows(wanted.to_pylist()), "Polars", table, "rows")
+    return len(read)
+
+
+def judge_pandas(table, wanted):
+    read = pd.read_parquet(archive / table)
+    check(list(read.columns) == wanted.column_names, "pandas", table, list(read.columns))
+    for field in wanted.schema:
+        check(str(read[field.name].dtype) in PANDAS[field.type], "pandas", table, field.name, read[field.name].dtype)
+    check(len(read) == len(wanted), "pandas", table, len(read), "rows, expected:", len(wanted))
+    for field in wanted.schema:
+        values = [None if pd.isna(value) else value for value in read[field.name]]
+        check(rows(values) == rows(pd.Series(wanted[field.name].to_pylist(), dtype=object).map(spelled(field))),
+              "pandas", table, field.name)
+    return len(read)
+
+
+def spelled(field):
+    """A value as pandas has it."""
+    if field.type == UTC:
+        return lambda value: None if value is None else pd.Timestamp(value)
+    return lambda value: value
+
+
+for table, documents in JSON.items():
+    wanted = expected(table)
+    counts = judge_polars(table, wanted), judge_pandas(table, wanted)
+    for reader in (pl.read_parquet(archive / table / "*.parquet"), pd.read_parquet(archive / table)):
+        for column in documents:
+            texts = [text for text in reader[column].to_list() if isinstance(text, str)]
+            check(texts and all(isinstance(json.loads(text), dict) for text in texts), table, column, "is no JSON text")
+    print(f"{table}: {counts} rows, as expected")
