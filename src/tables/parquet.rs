@@ -1,6 +1,7 @@
 //! Rows to Parquet: zstd, UTF-8, `TIMESTAMP(MICROS, UTC)`, JSON columns with the JSON logical type.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Write},
     sync::Arc,
@@ -16,8 +17,8 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit, extension::Json};
 use parquet::{
     arrow::{
-        ArrowSchemaConverter, ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder,
-        arrow_writer::ArrowWriterOptions,
+        ArrowSchemaConverter, ArrowWriter, add_encoded_arrow_schema_to_metadata,
+        arrow_reader::ParquetRecordBatchReaderBuilder, arrow_writer::ArrowWriterOptions,
     },
     basic::{Compression, ZstdLevel},
     errors::ParquetError,
@@ -102,7 +103,6 @@ pub(super) fn writer<W: Write + Send>(
     row_groups: RowGroups,
     sink: W,
 ) -> Result<ArrowWriter<W>, ParquetError> {
-    // Arrow's own schema in the footer would say nothing that Parquet's types do not.
     let options =
         ArrowWriterOptions::new().with_properties(properties(outline, row_groups)?).with_skip_arrow_metadata(true);
     ArrowWriter::try_new_with_options(sink, schema(outline), options)
@@ -146,6 +146,13 @@ fn field((name, kind): &(&'static str, Kind)) -> Field {
     if *kind == Kind::Json { field.with_extension_type(Json::default()) } else { field }
 }
 
+/// Arrow's schema for the footer, where a JSON column is text and no more: Polars, which does not know
+/// Parquet's JSON type, reads it as text by this and as bytes without it.
+fn plain_schema(outline: &Outline) -> Schema {
+    let plain = |column| field(column).with_metadata(HashMap::new());
+    Schema::new(outline.columns.iter().map(plain).collect::<Vec<_>>())
+}
+
 fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperties, ParquetError> {
     let (rows, bytes) = row_groups.limits();
     let mut properties = WriterProperties::builder()
@@ -159,7 +166,9 @@ fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperti
             .set_column_dictionary_enabled(ColumnPath::from(*name), false)
             .set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::None);
     }
-    Ok(properties.build())
+    let mut properties = properties.build();
+    add_encoded_arrow_schema_to_metadata(&plain_schema(outline), &mut properties);
+    Ok(properties)
 }
 
 enum Builder {
