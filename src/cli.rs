@@ -71,6 +71,8 @@ Examples:
     psql -c 'COPY (SELECT task_id FROM jobs) TO STDOUT CSV HEADER' mydb | sunor-archive export - --out library --format csv
   Tables only, without the music:
     sunor-archive export tasks.csv --out library --assets none
+  With figures for Prometheus' node exporter, and alerts on them (samples/alerts.yml):
+    sunor-archive export tasks.csv --out library --metrics-file /var/lib/node_exporter/sunor_archive.prom
   What a run left out is itself a list:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
@@ -145,6 +147,10 @@ pub struct ExportArgs {
 
     #[command(flatten)]
     assets: AssetArgs,
+
+    /// At the end of the run, whatever its ending, replace this file with its figures in Prometheus' text format
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    metrics_file: Option<PathBuf>,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -416,6 +422,7 @@ impl ExportArgs {
             timeout: self.pace.timeout,
             stop_after: self.stop_after,
             retry_not_found: self.retry_not_found,
+            metrics_file: self.metrics_file.as_deref().map(config::metrics_file).transpose()?,
         })
     }
 

@@ -1,7 +1,13 @@
 //! What the command line means, validated: later code sees these types and never a flag. Each default
 //! is a constant with its reason.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use reqwest::header::HeaderValue;
 use url::Url;
@@ -80,6 +86,8 @@ pub struct ExportConfig {
     pub retry_not_found: bool,
     /// When the run is to end, counted from its start.
     pub stop_after: Option<Duration>,
+    /// Where the run's figures are left for Prometheus.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// What to download, and how.
@@ -169,6 +177,27 @@ pub fn base_url(text: &str) -> Result<Url> {
         return Err(Error::usage("--base-url holds a user name or password; the API takes only a key"));
     }
     Ok(url)
+}
+
+/// Takes the file for the metrics, which is replaced at the end of each run.
+///
+/// # Errors
+/// [`Error::Usage`] if its folder is not there, or it is anything but a plain file: a device or a link
+/// must not be replaced.
+pub fn metrics_file(path: &Path) -> Result<PathBuf> {
+    let refuse = |why: String| Err(Error::usage(format!("--metrics-file {}: {why}", path.display())));
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return refuse(format!("there is no folder {}", folder.display()));
+    }
+    match path.symlink_metadata() {
+        Ok(known) if !known.is_file() => refuse("is there, and no plain file".into()),
+        _ if path.file_name().is_none() => refuse("names no file".into()),
+        _ => Ok(path.to_owned()),
+    }
 }
 
 /// The most requests sent in any span of a length.

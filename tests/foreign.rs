@@ -145,3 +145,26 @@ fn a_year_of_nights_is_compacted_into_what_duckdb_likes() {
     scene.run(&["compact", "library"]).expect(0).says("365 parts of 109500 rows");
     println!("{}", judge("compact.py", &[&before, &scene.archive(), &samples().join("queries.sql")]));
 }
+
+/// Weather: fair, and all is archived; a task that takes an hour; a key that is refused.
+#[test]
+#[ignore = "needs Prometheus' parser: ./tests/run.sh"]
+fn prometheus_reads_the_metrics_and_the_samples_name_nothing_else() {
+    let mut scenes = Vec::new();
+    for (weather, status) in [
+        (Weather::default(), 0),
+        (Weather { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..Weather::default() }, 3),
+        (Weather { revoke_after: Some(0), ..Weather::default() }, 4),
+    ] {
+        let scene = Scene::weather(weather);
+        scene.list(common::ids("t", 20));
+        scene.export(&["--metrics-file", "run.prom", "--wait", "0s", "--assets", "image"]).expect(status);
+        let text = fs::read_to_string(scene.path("run.prom")).unwrap();
+        assert!(text.contains(&format!("\nsunor_archive_exit_code {status}\n")), "{text}");
+        scenes.push(scene);
+    }
+    let files: Vec<PathBuf> = scenes.iter().map(|scene| scene.path("run.prom")).collect();
+    let samples = samples();
+    let arguments: Vec<&Path> = std::iter::once(samples.as_path()).chain(files.iter().map(PathBuf::as_path)).collect();
+    judge("metrics.py", &arguments);
+}

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{connect_to, start_media};
+use super::{connect_to, metrics, start_media};
 use crate::{
     api::Client,
     archive::{Archive, HeldArchive, RunFile},
@@ -16,7 +16,7 @@ use crate::{
     export::{
         self, Asked, Coordinator, Ending, Known, Ledger, MediaStage, Missing, NotFound, Plan, Settings, Signal, Tell,
     },
-    input,
+    input::{self, Input},
     journal::{self, JournalWriter, SegmentLimits},
     report::{self, Reporter, RunNotes, RunSummary},
     run_id::RunId,
@@ -64,11 +64,30 @@ pub async fn export(
     let input = input::read(&config.input, &mut |event| log.tell(&event))?;
     let held = HeldArchive::open_or_create(&config.archive, config.format, &tables::TABLES, started).await?;
     let held = Arc::new(held);
-    export::write_views(&held).await?;
     log.tell(&Event::Started { run_id: run_id.clone(), archive: config.archive.display().to_string(), at: started });
-    let mut media = start_media(&config.media, &config.provider, &held).await?;
     let stop_at = config.stop_after.map(|limit| clock + limit);
-    log.left = export::recover(&held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
+    let ended = run(config, &run_id, input, &held, stop_at, stop, &mut log).await;
+    let measured = log.leave_metrics(config, &held.archive, ended.as_ref()).await;
+    let (mut status, mut error) = ended?;
+    if let Err(failed) = measured {
+        (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+    }
+    Ok(log.outcome(&held.archive, status, error))
+}
+
+/// The run from the moment that it holds the archive.
+async fn run(
+    config: &ExportConfig,
+    run_id: &RunId,
+    input: Input,
+    held: &Arc<HeldArchive>,
+    stop_at: Option<Instant>,
+    stop: impl Future<Output = Signal>,
+    log: &mut Log<'_>,
+) -> Result<(ExitStatus, Option<Error>)> {
+    export::write_views(held).await?;
+    let mut media = start_media(&config.media, &config.provider, held).await?;
+    log.left = export::recover(held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
     log.failed_before = export::failed_assets(&held.archive).await?;
     let known = Known::archived(&held.archive, &input.tasks, NotFound::of(config)).await?;
     // What recovery could not bring to its end is answered all the same.
@@ -78,11 +97,10 @@ pub async fn export(
 
     let world = World::knowing(plan.tasks.clone());
     let (client, simulator) = connect_to(&config.provider, config.timeout, world).await?;
-    let run = Run { id: &run_id, plan: &plan, held: &held, stop_at };
+    let run = Run { id: run_id, plan: &plan, held, stop_at };
     let asked = run.ask(config, client, media, stop, &mut |event| log.tell(&event)).await;
     drop(simulator);
-    let (status, error) = run.finish(asked, &mut log).await;
-    Ok(log.outcome(&held.archive, status, error))
+    Ok(run.finish(asked, log).await)
 }
 
 /// One run on a held archive.
@@ -138,18 +156,15 @@ impl Run<'_> {
         if let Err(failed) = self.sweep() {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
-        let finished = |status: ExitStatus| Event::Finished {
-            at: Timestamp::now(),
-            exit_code: status.code(),
-            interrupted: matches!(status, ExitStatus::Interrupted | ExitStatus::Terminated),
-        };
-        log.summary.observe(&finished(status));
+        let mut end = finished(status);
+        log.summary.observe(&end);
         let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
         text.push(b'\n');
         if let Err(failed) = self.held.put(&RunFile::Summary.path(self.id), text).await {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+            end = finished(status);
         }
-        log.tell(&finished(status));
+        log.tell(&end);
         (status, error)
     }
 
@@ -177,6 +192,14 @@ impl Run<'_> {
             log.tell(&Event::Missing { task_id, reason, detail });
         }
         csv.into_inner().expect("memory takes all that is written")
+    }
+}
+
+fn finished(status: ExitStatus) -> Event {
+    Event::Finished {
+        at: Timestamp::now(),
+        exit_code: status.code(),
+        interrupted: matches!(status, ExitStatus::Interrupted | ExitStatus::Terminated),
     }
 }
 
@@ -210,6 +233,21 @@ impl Log<'_> {
         }
         self.summary.observe(event);
         self.reporter.observe(event);
+    }
+
+    /// Leaves the figures for Prometheus, if they are asked for, also of a run that an error stopped before
+    /// its first request.
+    async fn leave_metrics<T>(
+        &mut self,
+        config: &ExportConfig,
+        archive: &Archive,
+        ended: Result<&T, &Error>,
+    ) -> Result<()> {
+        let Some(file) = &config.metrics_file else { return Ok(()) };
+        if let Err(error) = ended {
+            self.summary.observe(&finished(error.into()));
+        }
+        metrics::leave(file, archive, &self.summary).await
     }
 
     fn outcome(self, archive: &Archive, status: ExitStatus, error: Option<Error>) -> Outcome {

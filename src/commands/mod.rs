@@ -4,6 +4,7 @@
 pub mod compact;
 pub mod dry_run;
 pub mod export;
+mod metrics;
 pub mod rebuild;
 pub mod repair;
 pub mod simulate;

@@ -1,9 +1,10 @@
-//! Readers of [`Event`]: the summary, the bars of a terminal, plain lines, and
-//! NDJSON. Each is a fold over the same stream; none of them is asked for anything by the run.
+//! Readers of [`Event`]: the summary, the bars of a terminal, plain lines, NDJSON, and figures for
+//! Prometheus. Each is a fold over the same stream; none of them is asked for anything by the run.
 
 mod bars;
 mod findings;
 mod lines;
+mod metrics;
 mod ndjson;
 mod repairs;
 mod sentence;
@@ -16,6 +17,7 @@ use std::io::IsTerminal;
 use crate::event::Event;
 
 pub(crate) use findings::verify_table;
+pub(crate) use metrics::metrics;
 pub(crate) use repairs::{repair_plan_table, repair_table};
 pub use summary::{ArchiveSummary, Requests, RunSummary, Tasks};
 pub(crate) use upkeep::{Compacted, Rebuilt, compact_table, rebuild_table};

@@ -75,10 +75,6 @@ fn texts(column: &dyn Array) -> io::Result<StringArray> {
         }
         DataType::Int32 => Ok(spell(column.as_primitive::<Int32Type>().iter())),
         DataType::Int64 => Ok(spell(column.as_primitive::<Int64Type>().iter())),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            let times = column.as_primitive::<TimestampMicrosecondType>().iter();
-            Ok(spell(times.map(|time| time.map(Moment::from_microsecond))))
-        }
         other => Err(io::Error::other(format!("a column of type {other} where text, a number or a time is due"))),
     }
 }

@@ -1,0 +1,117 @@
+//! A run's figures in Prometheus' text format: a fold over its summary, as its table for a person is.
+//!
+//! Each file tells of one run and replaces the one before, so that every figure is a gauge. The kinds of
+//! requests add up to all of them; an answer of 429 is no kind of its own, for any of them may get it.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::summary::RunSummary;
+
+/// The file's text. `last_success` is when a run of the archive last ended with exit status 0, if one did.
+pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> String {
+    let (tasks, assets, rows, requests) = (&run.tasks, &run.assets, &run.rows, &run.requests);
+    let mut text = Text::default();
+    text.labelled(
+        "tasks",
+        "Tasks that the last run selected, by what became of them; the first four are archived.",
+        "status",
+        &[
+            ("success", tasks.success),
+            ("failure", tasks.failure),
+            ("timeout", tasks.timeout),
+            ("not_found", tasks.not_found),
+            ("unfinished", tasks.unfinished),
+            ("unreadable", tasks.unreadable),
+            ("errors", tasks.errors),
+        ],
+    );
+    text.labelled(
+        "assets",
+        "Audio, covers and videos of the tasks that the last run archived, by what became of them.",
+        "status",
+        &[("ok", assets.ok), ("failed", assets.failed), ("skipped", assets.skipped)],
+    );
+    text.plain("asset_bytes", "Bytes of the assets that are ok.", assets.bytes as f64);
+    text.labelled(
+        "rows",
+        "Rows that the last run added to each table.",
+        "table",
+        &[("tasks", rows.tasks), ("clips", rows.clips), ("lyrics", rows.lyrics), ("assets", rows.assets)],
+    );
+    text.labelled(
+        "requests",
+        "API requests of the last run: a task's first question, a poll of an unfinished task, a question sent again.",
+        "kind",
+        &[
+            ("first", requests.total - requests.polls - requests.retries),
+            ("poll", requests.polls),
+            ("retry", requests.retries),
+        ],
+    );
+    text.plain(
+        "rate_limited_requests",
+        "API requests of the last run, of whatever kind, that were answered with 429.",
+        requests.rate_limited as f64,
+    );
+    text.plain("exit_code", "Exit status of the last run.", f64::from(run.exit_code));
+    if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
+        let took = finished.duration_since(started).as_secs_f64();
+        text.plain("run_seconds", "How long the last run took.", took.max(0.0));
+        text.plain("finished_timestamp_seconds", "When the last run ended.", seconds(finished));
+    }
+    if let Some(success) = last_success {
+        let help = "When a run of this archive last ended with exit status 0; absent if none has.";
+        text.plain("last_success_timestamp_seconds", help, seconds(success));
+    }
+    text.0
+}
+
+/// Since 1970, to the millisecond.
+fn seconds(time: Timestamp) -> f64 {
+    time.as_millisecond() as f64 / 1000.0
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn plain(&mut self, name: &str, help: &str, value: f64) {
+        self.family(name, help);
+        let _ = writeln!(self.0, "sunor_archive_{name} {value}");
+    }
+
+    /// The labels' values are words of this program, which need no escape.
+    fn labelled(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
+        self.family(name, help);
+        for (word, count) in samples {
+            let _ = writeln!(self.0, "sunor_archive_{name}{{{label}=\"{word}\"}} {count}");
+        }
+    }
+
+    fn family(&mut self, name: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP sunor_archive_{name} {help}\n# TYPE sunor_archive_{name} gauge");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kinds_of_requests_add_up_and_what_is_not_known_is_left_out() {
+        let mut run = RunSummary::default();
+        (run.requests.total, run.requests.polls, run.requests.retries) = (10, 3, 2);
+        let text = metrics(&run, None);
+        for line in ["{kind=\"first\"} 5", "{kind=\"poll\"} 3", "{kind=\"retry\"} 2"] {
+            assert!(text.contains(&format!("\nsunor_archive_requests{line}\n")), "{text}");
+        }
+        assert!(!text.contains("timestamp"), "{text}");
+        run.finished_at = Some("2026-01-02T03:04:05.678Z".parse().unwrap());
+        run.started_at = Some("2026-01-02T03:04:00Z".parse().unwrap());
+        let text = metrics(&run, run.finished_at);
+        assert!(text.contains("\nsunor_archive_run_seconds 5.678\n"), "{text}");
+        assert!(text.ends_with("\nsunor_archive_last_success_timestamp_seconds 1767323045.678\n"), "{text}");
+    }
+}

@@ -1,0 +1,152 @@
+//! `--metrics-file`: figures for Prometheus at the end of every run that began.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{collections::HashMap, fs, path::Path};
+
+use common::{Finished, Scene, files, ids, wait_until};
+use sunor_archive::simulator::{Fault, Trouble, Weather, When};
+
+/// The file's samples, by name and label as they are written.
+fn samples(file: &Path) -> HashMap<String, f64> {
+    let text = fs::read_to_string(file).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
+    lines.map(|line| sample(line).unwrap()).collect()
+}
+
+fn of(figures: &HashMap<String, f64>, name: &str) -> Option<f64> {
+    figures.get(&format!("sunor_archive_{name}")).copied()
+}
+
+/// Every figure is what the run's summary says.
+#[track_caller]
+fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
+    for (part, label) in [("tasks", "status"), ("assets", "status"), ("rows", "table")] {
+        for (word, count) in summary[part].as_object().unwrap().iter().filter(|(word, _)| *word != "bytes") {
+            let figure = of(figures, &format!("{part}{{{label}=\"{word}\"}}"));
+            assert_eq!(figure, count.as_f64(), "{part} {word}");
+        }
+    }
+    let requests = |kind: &str| of(figures, &format!("requests{{kind=\"{kind}\"}}")).unwrap();
+    let total = requests("first") + requests("poll") + requests("retry");
+    assert_eq!(Some(total), summary["requests"]["total"].as_f64());
+    assert_eq!(of(figures, "rate_limited_requests"), summary["requests"]["rate_limited"].as_f64());
+    assert_eq!(of(figures, "asset_bytes"), summary["assets"]["bytes"].as_f64());
+    assert_eq!(of(figures, "exit_code"), summary["exit_code"].as_f64());
+    let finished: jiff::Timestamp = summary["finished_at"].as_str().unwrap().parse().unwrap();
+    let known = of(figures, "finished_timestamp_seconds").unwrap();
+    assert!((known - finished.as_second() as f64).abs() <= 2.0, "{known}");
+}
+
+/// Weather: some tasks are not finished, some answers fail once, some are refused with 429; then the same
+/// with nothing left to wait for.
+#[test]
+fn the_figures_are_the_summarys_and_the_last_success_stays_over_worse_nights() {
+    let faults = vec![
+        Fault { trouble: Trouble::Status(502), when: When { first: Some(1), share: Some(0.2), ..When::ALWAYS } },
+        Fault { trouble: Trouble::TooMany(1), when: When { first: Some(1), ..When::task("t3") } },
+    ];
+    let weather = Weather { faults, unfinished: Some(0.3), unfinished_seconds: Some(3000.0), ..Weather::default() };
+    let scene = Scene::weather(weather);
+    let file = scene.path("run.prom");
+    let run = ["--metrics-file", "run.prom", "--assets", "image", "--wait", "0s"];
+    scene.list(["t1"]);
+    scene.export(&run).expect(0);
+    let success = of(&samples(&file), "last_success_timestamp_seconds").unwrap();
+    assert_eq!(Some(success), of(&samples(&file), "finished_timestamp_seconds"));
+
+    scene.list(ids("t", 40));
+    scene.export(&run).expect(3);
+    let figures = samples(&file);
+    agrees(&figures, &scene.summary());
+    assert_eq!(of(&figures, "last_success_timestamp_seconds"), Some(success));
+    assert!(of(&figures, "rate_limited_requests") > Some(0.0) && of(&figures, "requests{kind=\"retry\"}") > Some(0.0));
+    assert_eq!(
+        files(scene.path("").as_path(), "").iter().filter(|path| path.to_string_lossy().contains('#')).count(),
+        0
+    );
+}
+
+/// Weather: the key is revoked; then answers stall until the run is stopped; then nobody is there.
+#[test]
+fn a_run_leaves_its_figures_whatever_its_ending() {
+    let revoked = Scene::weather(Weather { revoke_after: Some(5), ..Weather::default() });
+    revoked.list(ids("t", 20));
+    revoked.export(&["--metrics-file", "run.prom"]).expect(4);
+    agrees(&samples(&revoked.path("run.prom")), &revoked.summary());
+    assert_eq!(of(&samples(&revoked.path("run.prom")), "last_success_timestamp_seconds"), None);
+
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let mut scene = Scene::trouble(Trouble::Stall(1.0), When::ALWAYS);
+        scene.list(ids("t", 100));
+        let run = scene.export_command(&["--metrics-file", "run.prom"]).spawn().unwrap();
+        wait_until(|| scene.stats().requests > 0);
+        assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
+        Finished::of(run).expect(status);
+        agrees(&samples(&scene.path("run.prom")), &scene.summary());
+
+        scene.end_simulator();
+        scene.export(&["--metrics-file", "run.prom", "--retries", "0"]).expect(1).says("check the network");
+        agrees(&samples(&scene.path("run.prom")), &scene.summary());
+    }
+}
+
+/// Weather: fair, but a folder is where a file is due, so that the run fails before its first request.
+#[test]
+fn a_run_that_fails_before_it_asks_leaves_its_figures_too() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    scene.export(&[]).expect(0);
+    let views = scene.archive().join("views.sql");
+    fs::remove_file(&views).unwrap();
+    fs::create_dir_all(views.join("x")).unwrap();
+    scene.export(&["--metrics-file", "run.prom"]).expect(1).says("views.sql");
+    let figures = samples(&scene.path("run.prom"));
+    assert_eq!(of(&figures, "exit_code"), Some(1.0));
+    assert_eq!(of(&figures, "requests{kind=\"first\"}"), Some(0.0));
+    assert!(of(&figures, "last_success_timestamp_seconds") < of(&figures, "finished_timestamp_seconds"));
+}
+
+/// Weather: fair; the answer to one task stalls, so that a second run finds the archive held.
+#[test]
+fn a_run_that_never_began_leaves_the_file_alone() {
+    let scene = Scene::trouble(Trouble::Stall(60.0), When::task("slow"));
+    scene.file("run.prom", b"# of another run\n");
+    scene.list(["slow"]);
+    let mut first = scene.export_command(&[]).spawn().unwrap();
+    wait_until(|| scene.stats().requests == 1);
+    scene.export(&["--metrics-file", "run.prom"]).expect(5);
+    scene.export(&["--metrics-file", "run.prom", "--dry-run"]).expect(0);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(fs::read(scene.path("run.prom")).unwrap(), b"# of another run\n");
+}
+
+/// Weather: fair.
+#[test]
+fn a_file_that_cannot_be_is_refused_and_one_that_cannot_be_written_is_said_and_leaves_the_archive_alone() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    fs::create_dir(scene.path("folder")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", scene.path("link")).unwrap();
+    for (file, words) in [
+        ("absent/run.prom", "there is no folder absent"),
+        ("tasks.csv/run.prom", "there is no folder tasks.csv"),
+        ("folder", "no plain file"),
+        ("link", "no plain file"),
+        ("..", "no plain file"),
+    ] {
+        scene.export(&["--metrics-file", file]).expect(2).says(words);
+    }
+    assert!(!scene.archive().exists());
+    assert_eq!(scene.stats().requests, 0);
+
+    // No file system takes a name of so many characters.
+    let long = "x".repeat(300);
+    scene.export(&["--metrics-file", &long]).expect(1).says("cannot write").says("Archived 1 of 1 tasks");
+    assert_eq!(scene.summary()["exit_code"], 0);
+    scene.export(&["--metrics-file", "run.prom"]).expect(0).says("1 already archived");
+}
