@@ -14,7 +14,11 @@ use clap_complete::Shell;
 use crate::{
     api,
     asset::AssetKinds,
-    commands::{repair::RepairConfig, simulate::SimulateOptions, summary::Style},
+    commands::{
+        repair::RepairConfig,
+        simulate::SimulateOptions,
+        summary::{Access, Style, SummaryOptions},
+    },
     config::{self, ApiKey, ExportConfig, MediaConfig, Provider, Rate},
     error::{Error, Result},
     format::TableFormat,
@@ -228,15 +232,42 @@ struct OutputArgs {
     verbose: bool,
 }
 
+const SUMMARY_EXAMPLES: &str = "\
+Examples:
+  In the morning:
+    sunor-archive summary ~/library
+  How much of the account is archived (one request):
+    SUNOR_API_KEY=… sunor-archive summary ~/library --account
+  The share alone, for a script:
+    sunor-archive summary ~/library --account --api-key-file ~/.config/sunor.key --json | jq .account.coverage
+
+Exit status: 0 shown, 1 the archive cannot be read or the provider not be asked, 2 wrong usage,
+  4 the key was refused.";
+
 /// Show what an archive holds, and how its runs went.
+///
+/// Counts the tables and adds the runs up; nothing is written, so that a run may be under way.
 #[derive(Args, Debug)]
+#[command(after_help = SUMMARY_EXAMPLES)]
 pub struct SummaryArgs {
     /// The archive's folder
-    pub archive: PathBuf,
+    archive: PathBuf,
 
     /// Show this run instead of the archive as it stands
     #[arg(long, value_name = "RUN_ID")]
-    pub run: Option<String>,
+    run: Option<String>,
+
+    /// Ask the provider how many tasks the account has created, and say how many of them are archived
+    #[arg(long, conflicts_with = "run")]
+    account: bool,
+
+    /// A file with the account's API key, instead of the environment's SUNOR_API_KEY
+    #[arg(long, value_name = "FILE", requires = "account")]
+    api_key_file: Option<PathBuf>,
+
+    /// The API's root, for --account
+    #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL)]
+    base_url: String,
 
     /// Print a JSON document
     #[arg(long)]
@@ -495,15 +526,7 @@ impl ProviderArgs {
     }
 
     fn key(&self) -> Result<ApiKey> {
-        if let Some(path) = &self.api_key_file {
-            return ApiKey::new(&read_key(path)?);
-        }
-        match std::env::var_os("SUNOR_API_KEY") {
-            Some(key) => ApiKey::new(&key.to_string_lossy()),
-            None => Err(Error::usage(
-                "no API key: set SUNOR_API_KEY or give --api-key-file (or try --simulate, which needs none)",
-            )),
-        }
+        api_key(self.api_key_file.as_deref(), " (or try --simulate, which needs none)")
     }
 }
 
@@ -564,10 +587,19 @@ impl RepairArgs {
 }
 
 impl SummaryArgs {
-    /// For whom it is.
-    #[must_use]
-    pub fn style(&self) -> Style {
-        if self.json { Style::Json } else { Style::Words }
+    /// What was typed, validated. With `--account` reads the key's file or the environment's key.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what makes no sense.
+    pub fn options(&self) -> Result<SummaryOptions> {
+        let account = if self.account {
+            let key = api_key(self.api_key_file.as_deref(), "")?;
+            Some(Access { base_url: config::base_url(&self.base_url)?, key })
+        } else {
+            None
+        };
+        let style = if self.json { Style::Json } else { Style::Words };
+        Ok(SummaryOptions { archive: self.archive.clone(), run: self.run.clone(), account, style })
     }
 }
 
@@ -582,6 +614,17 @@ impl SimulateArgs {
 /// Writes a shell's completion script.
 pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
     clap_complete::generate(shell, &mut Cli::command(), "sunor-archive", &mut { out });
+}
+
+/// The key out of a file or the environment; never an argument, so that no process list shows it.
+fn api_key(file: Option<&Path>, otherwise: &str) -> Result<ApiKey> {
+    if let Some(path) = file {
+        return ApiKey::new(&read_key(path)?);
+    }
+    match std::env::var_os("SUNOR_API_KEY") {
+        Some(key) => ApiKey::new(&key.to_string_lossy()),
+        None => Err(Error::usage(format!("no API key: set SUNOR_API_KEY or give --api-key-file{otherwise}"))),
+    }
 }
 
 fn read_key(path: &Path) -> Result<String> {

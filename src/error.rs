@@ -25,6 +25,10 @@ pub enum Error {
     #[error("{0}; this should not happen, please report it")]
     Internal(String),
 
+    /// The provider refused the key.
+    #[error("the provider refused the key ({0})")]
+    KeyRefused(String),
+
     /// The provider cannot be reached, or has been down for too long.
     #[error("{0}")]
     Unreachable(String),

@@ -37,6 +37,7 @@ impl From<&Error> for ExitStatus {
         match error {
             Error::Usage(_) => Self::Usage,
             Error::Held { .. } => Self::Held,
+            Error::KeyRefused(_) => Self::KeyRefused,
             Error::Unreachable(_) | Error::Storage { .. } | Error::Internal(_) => Self::Failed,
         }
     }

@@ -84,7 +84,7 @@ async fn export(args: &ExportArgs) -> Result<ExitStatus> {
 }
 
 async fn summary(args: &SummaryArgs) -> Result<ExitStatus> {
-    print(&commands::summary::summary(&args.archive, args.run.as_deref(), args.style()).await?)?;
+    print(&commands::summary::summary(&args.options()?).await?)?;
     Ok(ExitStatus::Complete)
 }
 

@@ -13,7 +13,7 @@ use reqwest::{
 use url::Url;
 
 use super::{
-    response::{self, Answer},
+    response::{self, Answer, Usage},
     window::Allowance,
 };
 use crate::{
@@ -38,11 +38,19 @@ pub(crate) struct Reply {
     pub(crate) allowance: Allowance,
 }
 
+/// A response that has come to its end.
+struct Received {
+    status: u16,
+    retry_after: Option<String>,
+    body: Vec<u8>,
+}
+
 /// Asks the API, as the owner of one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    tasks: Url,
+    /// The API's root, version included.
+    root: Url,
     key: ApiKey,
     timeout: Duration,
 }
@@ -61,59 +69,75 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .build()
             .map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", http::root_cause(&error))))?;
-        let mut tasks = base_url.clone();
-        tasks
-            .path_segments_mut()
+        let mut root = base_url.clone();
+        root.path_segments_mut()
             .map_err(|()| Error::usage("--base-url cannot have paths below it"))?
             .pop_if_empty()
-            .extend(["api", "v1", "task"]);
-        Ok(Self { http: client, tasks, key, timeout })
+            .extend(["api", "v1"]);
+        Ok(Self { http: client, root, key, timeout })
     }
 
     /// Asks for one task. Whatever happens is a [`Reply`].
     pub(crate) async fn ask(&self, id: TaskId<'_>) -> Reply {
-        match self.http.get(self.url(id)).send().await {
+        match self.http.get(self.url(&["task", id.as_str()])).send().await {
             Ok(response) => {
                 let allowance = Allowance::of(response.headers());
-                Reply { answer: self.read(id, response).await, allowance }
-            }
-            Err(error) => {
-                let reason = self.explain(&error);
-                let answer = match () {
-                    () if http::is_untrusted(&error) => Answer::Untrusted { reason },
-                    () if error.is_connect() => Answer::Unconnected { reason },
-                    () => Answer::Silent { reason },
+                let answer = match self.receive(response).await {
+                    Ok(Received { status, retry_after, body }) => {
+                        self.scrub(response::classify(id, status, retry_after.as_deref(), &body))
+                    }
+                    Err(answer) => answer,
                 };
-                Reply { answer, allowance: Allowance::default() }
+                Reply { answer, allowance }
             }
+            Err(error) => Reply { answer: self.silence(&error), allowance: Allowance::default() },
         }
     }
 
-    async fn read(&self, id: TaskId<'_>, response: Response) -> Answer {
+    /// Asks what the account has used. What is no usage is the [`Answer`] that says why.
+    pub(crate) async fn usage(&self) -> Result<Usage, Answer> {
+        let sent = self.http.get(self.url(&["account", "usage"])).send().await;
+        let response = sent.map_err(|error| self.silence(&error))?;
+        let Received { status, retry_after, body } = self.receive(response).await?;
+        response::usage(status, retry_after.as_deref(), &body).map_err(|answer| self.scrub(answer))
+    }
+
+    /// Takes a response to its end, as far as that says anything.
+    async fn receive(&self, response: Response) -> Result<Received, Answer> {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         // Whoever says for how long to be silent is not listened to any longer.
         if status == 429 && retry_after.is_some() {
-            return response::classify(id, status, retry_after.as_deref(), b"");
+            return Ok(Received { status, retry_after, body: Vec::new() });
         }
-        match self.body(response).await {
-            Ok(body) => self.scrub(response::classify(id, status, retry_after.as_deref(), &body)),
-            Err(reason) if (200..300).contains(&status) => Answer::Transient { reason },
+        let body = match self.body(response).await {
+            Err(reason) if (200..300).contains(&status) => return Err(Answer::Transient { reason }),
             // A refusal stands, whatever became of the page that came with it.
-            Err(_) => response::classify(id, status, retry_after.as_deref(), b""),
+            body => body.unwrap_or_default(),
+        };
+        Ok(Received { status, retry_after, body })
+    }
+
+    /// What it means that no response came.
+    fn silence(&self, error: &reqwest::Error) -> Answer {
+        let reason = self.explain(error);
+        match () {
+            () if http::is_untrusted(error) => Answer::Untrusted { reason },
+            () if error.is_connect() => Answer::Unconnected { reason },
+            () => Answer::Silent { reason },
         }
     }
 
     /// Whom it asks, for a person.
     pub(crate) fn host(&self) -> String {
-        let port = self.tasks.port().map_or(String::new(), |port| format!(":{port}"));
-        format!("{}{port}", self.tasks.host_str().unwrap_or_default())
+        let port = self.root.port().map_or(String::new(), |port| format!(":{port}"));
+        format!("{}{port}", self.root.host_str().unwrap_or_default())
     }
 
-    fn url(&self, id: TaskId<'_>) -> Url {
-        let mut url = self.tasks.clone();
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.root.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.push(id.as_str());
+            path.extend(segments);
         }
         url
     }
@@ -166,11 +190,11 @@ mod tests {
 
     #[test]
     fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
-        let id = TaskId::parse("a %2e&é").unwrap();
+        let task = ["task", TaskId::parse("a %2e&é").unwrap().as_str()];
         for base in ["http://127.0.0.1:1", "http://127.0.0.1:1/"] {
-            assert_eq!(client(base).url(id).as_str(), "http://127.0.0.1:1/api/v1/task/a%20%252e&%C3%A9");
+            assert_eq!(client(base).url(&task).as_str(), "http://127.0.0.1:1/api/v1/task/a%20%252e&%C3%A9");
         }
-        assert_eq!(client("http://h/p/").url(id).path(), "/p/api/v1/task/a%20%252e&%C3%A9");
+        assert_eq!(client("http://h/p/").url(&task).path(), "/p/api/v1/task/a%20%252e&%C3%A9");
     }
 
     #[test]

@@ -8,6 +8,6 @@ mod window;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use pace::{Pace, spare_per_minute};
-pub(crate) use response::Answer;
 #[cfg(fuzzing)]
 pub(crate) use response::classify;
+pub(crate) use response::{Answer, Usage};

@@ -3,7 +3,7 @@
 //! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. What stands in front
 //! of it may send anything, so whatever is not clearly a task or a refusal counts as passing trouble.
 
-use std::{str, time::Duration};
+use std::{borrow::Cow, str, time::Duration};
 
 use serde_json::value::RawValue;
 
@@ -49,25 +49,60 @@ pub(crate) enum Answer {
     Untrusted { reason: String },
 }
 
+/// What the provider says of the whole account; what it does not say, or in another type, is `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Usage {
+    pub(crate) tasks_created: Option<f64>,
+    pub(crate) credits_used: Option<f64>,
+    pub(crate) credits_topped_up: Option<f64>,
+}
+
 /// Tells what a response to the question for `asked` means.
 pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
+    match good(status, retry_after, body) {
+        Ok(Good { text, sent }) => task(asked, &text, sent),
+        Err(answer) => answer,
+    }
+}
+
+/// Tells what a response to the question for the account's usage means: the usage, or why there is none.
+pub(crate) fn usage(status: u16, retry_after: Option<&str>, body: &[u8]) -> Result<Usage, Answer> {
+    let Good { text, .. } = good(status, retry_after, body)?;
+    let Some((_, usage)) = data(&text) else {
+        return Err(Answer::Rejected { reason: "the answer holds no usage".into() });
+    };
+    Ok(Usage {
+        tasks_created: usage.number("tasks_created"),
+        credits_used: usage.number("credits_used"),
+        credits_topped_up: usage.number("credits_topped_up"),
+    })
+}
+
+/// A body that is JSON and no refusal.
+struct Good<'a> {
+    text: Cow<'a, str>,
+    /// As it came, if it had to be mended.
+    sent: Option<String>,
+}
+
+fn good<'a>(status: u16, retry_after: Option<&str>, body: &'a [u8]) -> Result<Good<'a>, Answer> {
     if !(200..300).contains(&status) {
         let body = String::from_utf8_lossy(body);
-        return refusal(status, retry_after, message(&body));
+        return Err(refusal(status, retry_after, message(&body)));
     }
     let Ok(sent) = str::from_utf8(body) else {
-        return Answer::Transient { reason: "the body is not UTF-8".into() };
+        return Err(Answer::Transient { reason: "the body is not UTF-8".into() });
     };
     let text = sent.trim_start_matches('\u{feff}');
     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
-        return Answer::Transient { reason: not_json(text, &error) };
+        return Err(Answer::Transient { reason: not_json(text, &error) });
     }
     let mended = json::mend_surrogates(text);
     let sent = mended.is_some().then(|| sent.to_owned());
-    let text = mended.as_deref().unwrap_or(text);
-    match Object::parse(text).as_ref().and_then(code) {
-        Some(code) if !(200..300).contains(&code) => refusal(code, retry_after, message(text)),
-        _ => task(asked, text, sent),
+    let text = mended.map_or(Cow::Borrowed(text), Cow::Owned);
+    match Object::parse(&text).as_ref().and_then(code) {
+        Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, message(&text))),
+        _ => Ok(Good { text, sent }),
     }
 }
 
@@ -254,10 +289,27 @@ mod tests {
         assert_eq!(sent.as_deref(), Some(body));
     }
 
+    #[test]
+    fn the_usage_is_read_leniently() {
+        let read = |body: &str| usage(200, None, body.as_bytes()).map(|usage| usage.tasks_created);
+        for (body, expected) in [
+            (r#"{"code":200,"data":{"tasks_created":42}}"#, Some(42.0)),
+            (r#"{"tasks_created":"42"}"#, Some(42.0)),
+            (r#"{"data":[{"tasks_created":null}]}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(read(body), Ok(expected), "{body}");
+        }
+        assert!(matches!(read("[]"), Err(Answer::Rejected { .. })));
+        assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(Answer::KeyRefused { .. })));
+        assert!(matches!(usage(429, Some("7"), b""), Err(Answer::RateLimited { .. })));
+    }
+
     proptest! {
         #[test]
         fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), status in 200u16..600) {
             let _ = classify(TaskId::parse("t1").unwrap(), status, None, &body);
+            let _ = usage(status, None, &body);
         }
     }
 }

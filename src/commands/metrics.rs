@@ -33,9 +33,8 @@ pub(super) async fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> R
 async fn last_success(archive: &Archive) -> Option<Timestamp> {
     for path in archive.store.list(RUNS, RunFile::Summary.ending()).await.ok()?.iter().rev() {
         let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();
-        match serde_json::from_slice(&text) {
-            Ok(Ended { exit_code: 0, finished_at: Some(at) }) => return Some(at),
-            _ => {}
+        if let Ok(Ended { exit_code: 0, finished_at: Some(at) }) = serde_json::from_slice(&text) {
+            return Some(at);
         }
     }
     None

@@ -1,8 +1,10 @@
 //! Readers of [`Event`]: the summary, the bars of a terminal, plain lines, NDJSON, and figures for
 //! Prometheus. Each is a fold over the same stream; none of them is asked for anything by the run.
 
+mod archive_words;
 mod bars;
 mod findings;
+mod holdings;
 mod lines;
 mod metrics;
 mod ndjson;
@@ -16,12 +18,14 @@ use std::io::IsTerminal;
 
 use crate::event::Event;
 
+pub(crate) use archive_words::archive_table;
 pub(crate) use findings::verify_table;
+pub use holdings::{Account, ArchiveSummary, Holdings, RunLine};
 pub(crate) use metrics::metrics;
 pub(crate) use repairs::{repair_plan_table, repair_table};
-pub use summary::{ArchiveSummary, Requests, RunSummary, Tasks};
+pub use summary::{Requests, RunSummary, Tasks};
 pub(crate) use upkeep::{Compacted, Rebuilt, compact_table, rebuild_table};
-pub(crate) use words::{RunNotes, archive_table, plan_table, run_table};
+pub(crate) use words::{RunNotes, plan_table, run_table};
 
 /// How progress is shown, on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -79,16 +79,6 @@ pub struct Requests {
     pub rate_limited: u64,
 }
 
-/// An archive as it stands, in the same words as a run: from the first run's start to the last one's end.
-#[derive(Clone, Debug, Serialize)]
-pub struct ArchiveSummary {
-    /// The last run's words, and the archive's counts.
-    #[serde(flatten)]
-    pub last: RunSummary,
-    /// How many runs there were.
-    pub runs: u64,
-}
-
 impl Default for RunSummary {
     fn default() -> Self {
         Self {

@@ -3,9 +3,8 @@
 use std::{cmp::Reverse, fmt::Write, time::Duration};
 
 use bytesize::ByteSize;
-use jiff::Timestamp;
 
-use super::summary::{ArchiveSummary, RunSummary};
+use super::summary::RunSummary;
 use crate::{
     archive::RunFile,
     config::ExportConfig,
@@ -115,29 +114,6 @@ fn plan_words(selected: u64, config: &ExportConfig, requests_per_second: f64) ->
     words
 }
 
-/// The archive as it stands.
-pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
-    let run = &archive.last;
-    let mut text = format!("{folder}: {}\n\n", row_words(run));
-    line(&mut text, "tasks", &task_words(run));
-    let by_type: Vec<String> = run.by_type.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    line(&mut text, "by type", &by_type.join(", "));
-    if run.rows.assets > 0 {
-        line(&mut text, "assets", &asset_words(&run.assets));
-    }
-    line(&mut text, "credits", &format!("{} spent on the successes", credits(run.credits_cost)));
-    line(&mut text, "runs", &archive.runs.to_string());
-    if let Some(end) = run.finished_at {
-        let ago = duration(now.duration_since(end).as_secs_f64());
-        line(&mut text, "last run", &format!("{}, {ago} ago, exit status {}", run.run_id, run.exit_code));
-    }
-    line(&mut text, "requests", &request_words(run));
-    if run.rows.tasks > 0 {
-        let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(folder, format));
-    }
-    text
-}
-
 pub(super) fn line(text: &mut String, name: &str, words: &str) {
     let _ = writeln!(text, "  {name:<10}{words}");
 }
@@ -167,7 +143,7 @@ fn input_words(run: &RunSummary) -> String {
     format!("{}: {}", plural(input.rows, "row"), listed(&parts))
 }
 
-fn task_words(run: &RunSummary) -> String {
+pub(super) fn task_words(run: &RunSummary) -> String {
     let tasks = &run.tasks;
     listed(&[
         (tasks.success, "success"),
@@ -180,12 +156,12 @@ fn task_words(run: &RunSummary) -> String {
     ])
 }
 
-fn row_words(run: &RunSummary) -> String {
+pub(super) fn row_words(run: &RunSummary) -> String {
     let rows = &run.rows;
     listed(&[(rows.tasks, "tasks"), (rows.clips, "clips"), (rows.lyrics, "lyrics"), (rows.assets, "assets")])
 }
 
-fn asset_words(assets: &AssetCounts) -> String {
+pub(super) fn asset_words(assets: &AssetCounts) -> String {
     let ok = format!("ok ({})", size(assets.bytes));
     let mut words =
         listed(&[(assets.ok, &ok), (assets.failed, "failed"), (assets.skipped, "skipped: nothing to download")]);
@@ -195,7 +171,7 @@ fn asset_words(assets: &AssetCounts) -> String {
     words
 }
 
-fn request_words(run: &RunSummary) -> String {
+pub(super) fn request_words(run: &RunSummary) -> String {
     let requests = &run.requests;
     let first = requests.total - requests.retries - requests.polls;
     let kinds = [
@@ -219,7 +195,7 @@ pub(super) fn plural(count: u64, what: &str) -> String {
 }
 
 /// Whole credits without a point.
-fn credits(cost: f64) -> String {
+pub(super) fn credits(cost: f64) -> String {
     if cost.fract() == 0.0 { format!("{cost:.0}") } else { format!("{cost:.2}") }
 }
 
@@ -278,7 +254,7 @@ fn unfinished_file(run: &RunSummary, notes: &RunNotes<'_>) -> String {
 }
 
 /// A line for the shell that works as it stands, from where the command was run.
-fn duckdb_line(archive: &str, format: TableFormat) -> String {
+pub(super) fn duckdb_line(archive: &str, format: TableFormat) -> String {
     // Quoted for SQL, for DuckDB's patterns, and for the shell.
     let mut folder = archive.trim_end_matches('/').replace('\'', "''");
     for special in ['[', '*', '?'] {

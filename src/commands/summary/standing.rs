@@ -1,144 +1,123 @@
-//! `summary`: what an archive holds, and how its runs went.
+//! What an archive holds, counted from its tables and its runs' files. Parts are read one after another,
+//! and of each only the columns that are counted.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
-    path::Path,
 };
 
-use jiff::Timestamp;
-
+use super::parse_run;
 use crate::{
     archive::{Archive, RUNS, RunFile},
     asset::AssetStatus,
-    error::{Error, Result},
+    error::Result,
     format::TableFormat,
-    report::{self, ArchiveSummary, RunNotes, RunSummary, Tasks},
-    run_id::RunId,
+    moment::Moment,
+    report::{ArchiveSummary, Holdings, RunLine, RunSummary, Tasks},
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
 };
 
-/// What to summarise, for whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// A table to read.
-    Words,
-    /// A JSON document.
-    Json,
-}
+/// What a credit is worth, says the provider: a hundredth of a US dollar.
+const CREDITS_PER_USD: f64 = 100.0;
 
-/// One run, or with `run` absent the archive as it stands, as the text to print.
-///
-/// # Errors
-/// [`Error::Usage`] if there is no such archive or run, [`Error::Storage`] if it cannot be read.
-pub async fn summary(folder: &Path, run: Option<&str>, style: Style) -> Result<String> {
-    let archive = Archive::open(folder)?;
-    let name = folder.display().to_string();
-    match (run, style) {
-        (Some(run), style) => {
-            let summary = read_run(&archive, run).await?;
-            let notes = RunNotes {
-                archive: &name,
-                format: archive.format,
-                none_found: false,
-                missing_named: true,
-                left: 0,
-                failed_before: 0,
-            };
-            Ok(match style {
-                Style::Words => report::run_table(&summary, &notes),
-                Style::Json => json(&summary),
-            })
-        }
-        (None, style) => {
-            let standing = standing(&archive).await?;
-            Ok(match style {
-                Style::Words => {
-                    let mut words = report::archive_table(&standing, &name, archive.format, Timestamp::now());
-                    let under_way = archive.holder().map(|holder| format!("\nA run is under way: {holder}\n"));
-                    words.extend(under_way);
-                    words
-                }
-                Style::Json => json(&standing),
-            })
-        }
-    }
-}
+/// So many runs are shown one by one.
+const LAST_RUNS: usize = 10;
 
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string_pretty(value).expect("a summary has string keys only") + "\n"
-}
+/// So many types and models are counted by name: names come from outside, and memory is bounded.
+const MOST_NAMES: usize = 1000;
 
-async fn read_run(archive: &Archive, run: &str) -> Result<RunSummary> {
-    let known = RunId::parse(run).map(|id| RunFile::Summary.path(&id));
-    let text = match &known {
-        Some(path) => archive.store.get(path).await?,
-        None => None,
-    };
-    match (known, text) {
-        (Some(path), Some(text)) => parse_run(archive, &path, &text),
-        _ => Err(Error::usage(format!(
-            "{} has no run `{run}`; its runs are the files {RUNS}/*.json",
-            archive.folder.display()
-        ))),
-    }
-}
-
-fn parse_run(archive: &Archive, path: &str, text: &[u8]) -> Result<RunSummary> {
-    serde_json::from_slice(text).map_err(|error| archive.store.failed("read", path, &error))
-}
+/// What those beyond are counted as.
+const OTHERS: &str = "(others)";
 
 /// The archive as it stands: the last run's words, with counts from the tables and sums over the runs.
-async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
-    let mut standing = ArchiveSummary { last: RunSummary::default(), runs: 0 };
+pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
+    let (mut runs, mut last_runs) = (0, VecDeque::new());
     let mut before: Option<RunSummary> = None;
     let mut started_at = None;
     for path in archive.store.list(RUNS, RunFile::Summary.ending()).await? {
         let Some(text) = archive.store.get(&path).await? else { continue };
         let mut run = parse_run(archive, &path, &text)?;
         started_at = started_at.or(run.started_at);
+        last_runs.push_front(RunLine::from(&run));
+        last_runs.truncate(LAST_RUNS);
         if let Some(before) = &before {
             run.input.add(&before.input);
             run.requests.add(&before.requests);
         }
-        standing.runs += 1;
+        runs += 1;
         before = Some(run);
     }
     let mut last = before.unwrap_or_default();
     last.started_at = started_at;
-    count_tables(archive, &mut last).await?;
+    let held = Holdings { last_runs: last_runs.into(), ..count_tables(archive, &mut last).await? };
     count_missing(archive, &mut last.tasks).await?;
-    standing.last = last;
-    Ok(standing)
+    Ok(ArchiveSummary { last, runs, archive: held, account: None })
 }
 
-async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<()> {
+async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<Holdings> {
     let fresh = RunSummary::default();
     (summary.tasks, summary.by_type, summary.rows) = (fresh.tasks, fresh.by_type, fresh.rows);
     (summary.assets, summary.credits_cost) = (fresh.assets, 0.0);
+    let mut held = Holdings::default();
+    count_tasks(archive, summary, &mut held).await?;
+    held.usd = summary.credits_cost / CREDITS_PER_USD;
+    count_clips(archive, summary, &mut held).await?;
+    summary.rows.lyrics = count_rows(archive, LYRICS.name).await?;
+    count_assets(archive, summary).await?;
+    Ok(held)
+}
+
+async fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut Holdings) -> Result<()> {
+    let mut created: Option<(Moment, Moment)> = None;
     for path in archive.parts(TASKS.name).await? {
         let file = archive.store.open(&path).await?;
         let mut count = |cells: &[Option<&str>]| {
-            let [status, kind, credits] = cells else { return };
+            let [status, kind, model, credits, created_at] = cells else { return };
             summary.rows.tasks += 1;
+            count_name(&mut summary.by_type, *kind);
+            count_name(&mut held.by_model, *model);
+            if let Some(at) = created_at.and_then(Moment::parse) {
+                let (from, to) = created.unwrap_or((at, at));
+                created = Some((from.min(at), to.max(at)));
+            }
             let status = status.and_then(FinalStatus::parse);
             if let Some(status) = status {
                 summary.tasks.add(status, 1);
-            }
-            if let Some(kind) = kind {
-                *summary.by_type.entry((*kind).to_owned()).or_default() += 1;
             }
             if status == Some(FinalStatus::Success) {
                 summary.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
             }
         };
-        tables::scan(file, archive.format, &["status", "type", "credits_cost"], &mut count)
+        tables::scan(file, archive.format, &["status", "type", "model", "credits_cost", "created_at"], &mut count)
             .map_err(|error| archive.store.failed("read", &path, &error))?;
     }
-    summary.rows.clips = count_rows(archive, CLIPS.name).await?;
-    summary.rows.lyrics = count_rows(archive, LYRICS.name).await?;
-    count_assets(archive, summary).await
+    held.created_from = created.map(|(from, _)| from.to_string());
+    held.created_to = created.map(|(_, to)| to.to_string());
+    Ok(())
+}
+
+fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
+    let Some(name) = name else { return };
+    let known = counts.len() < MOST_NAMES || counts.contains_key(name);
+    *counts.entry(if known { name } else { OTHERS }.to_owned()).or_default() += 1;
+}
+
+async fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut Holdings) -> Result<()> {
+    // Whole microseconds have the same sum in any order of the rows.
+    let mut micros = 0_i128;
+    for path in archive.parts(CLIPS.name).await? {
+        let file = archive.store.open(&path).await?;
+        let mut count = |cells: &[Option<&str>]| {
+            summary.rows.clips += 1;
+            let seconds = cells.first().copied().flatten().and_then(|seconds| seconds.parse::<f64>().ok());
+            micros = micros.saturating_add((seconds.unwrap_or(0.0) * 1e6).round() as i128);
+        };
+        tables::scan(file, archive.format, &["duration_seconds"], &mut count)
+            .map_err(|error| archive.store.failed("read", &path, &error))?;
+    }
+    held.audio_seconds = micros as f64 / 1e6;
+    Ok(())
 }
 
 async fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<()> {

@@ -1,0 +1,48 @@
+//! `summary --account`: one request, and what it says about the whole account.
+
+use std::time::Duration;
+
+use url::Url;
+
+use crate::{
+    api::{Answer, Client, Usage},
+    config::ApiKey,
+    error::{Error, Result},
+};
+
+/// A person waits for it, and it is sent once.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The account to ask about.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The API's root.
+    pub base_url: Url,
+    /// The account's key.
+    pub key: ApiKey,
+}
+
+/// Asks once.
+pub(super) async fn usage(access: &Access) -> Result<Usage> {
+    let client = Client::new(&access.base_url, access.key.clone(), TIMEOUT)?;
+    client.usage().await.map_err(|answer| error(&client.host(), answer))
+}
+
+fn error(host: &str, answer: Answer) -> Error {
+    let reason = match answer {
+        Answer::KeyRefused { reason } => return Error::KeyRefused(reason),
+        Answer::RateLimited { silence } => {
+            format!("its rate limit is reached (429); ask again in {}", humantime::format_duration(silence))
+        }
+        Answer::Untrusted { reason } => {
+            format!("{reason}; if the certificate is your own, name its authority in SSL_CERT_FILE")
+        }
+        Answer::Unconnected { reason } | Answer::Silent { reason } => {
+            format!("{reason}; check the network, the proxy settings and --base-url")
+        }
+        Answer::NotFound { .. } => "it knows no such page; check --base-url".into(),
+        Answer::Transient { reason } | Answer::Rejected { reason } | Answer::Unreadable { reason, .. } => reason,
+        Answer::Final { .. } | Answer::Unfinished { .. } => "the answer is about something else".into(),
+    };
+    Error::Unreachable(format!("{host} does not tell the account's usage: {reason}"))
+}

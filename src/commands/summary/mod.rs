@@ -1,0 +1,114 @@
+//! `summary`: what an archive holds, how its runs went, and how much of the account that is.
+
+mod account;
+mod standing;
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+pub use self::account::Access;
+use crate::{
+    archive::{Archive, RUNS, RunFile},
+    error::{Error, Result},
+    report::{self, Account, RunNotes, RunSummary},
+    run_id::RunId,
+};
+
+/// What to summarise, and for whom.
+#[derive(Clone, Debug)]
+pub struct SummaryOptions {
+    /// The archive's folder.
+    pub archive: PathBuf,
+    /// The run to show instead of the archive as it stands.
+    pub run: Option<String>,
+    /// The account to set it against.
+    pub account: Option<Access>,
+    /// For whom.
+    pub style: Style,
+}
+
+/// For whom a summary is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A table to read.
+    Words,
+    /// A JSON document.
+    Json,
+}
+
+/// One run, or with `run` absent the archive as it stands, as the text to print.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no such archive or run, [`Error::Storage`] if it cannot be read;
+/// [`Error::KeyRefused`] or [`Error::Unreachable`] if the provider does not tell about the account.
+pub async fn summary(options: &SummaryOptions) -> Result<String> {
+    let archive = Archive::open(&options.archive)?;
+    match &options.run {
+        Some(run) => one_run(&archive, run, options.style).await,
+        None => whole_archive(&archive, options).await,
+    }
+}
+
+async fn one_run(archive: &Archive, run: &str, style: Style) -> Result<String> {
+    let summary = read_run(archive, run).await?;
+    let notes = RunNotes {
+        archive: &archive.folder.display().to_string(),
+        format: archive.format,
+        none_found: false,
+        missing_named: true,
+        left: 0,
+        failed_before: 0,
+    };
+    Ok(match style {
+        Style::Words => report::run_table(&summary, &notes),
+        Style::Json => json(&summary),
+    })
+}
+
+async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<String> {
+    // Asked first: whoever is refused need not wait for the counting.
+    let usage = match &options.account {
+        Some(access) => Some(account::usage(access).await?),
+        None => None,
+    };
+    let mut standing = standing::standing(archive).await?;
+    standing.account = usage.map(|usage| {
+        // What the provider does not know is no copy of anything.
+        let archived = standing.last.tasks.archived() - standing.last.tasks.not_found;
+        Account::new(usage.tasks_created, usage.credits_used, usage.credits_topped_up, archived)
+    });
+    let name = archive.folder.display().to_string();
+    Ok(match options.style {
+        Style::Words => {
+            let mut words = report::archive_table(&standing, &name, archive.format, Timestamp::now());
+            let under_way = archive.holder().map(|holder| format!("\nA run is under way: {holder}\n"));
+            words.extend(under_way);
+            words
+        }
+        Style::Json => json(&standing),
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("a summary has string keys only") + "\n"
+}
+
+async fn read_run(archive: &Archive, run: &str) -> Result<RunSummary> {
+    let known = RunId::parse(run).map(|id| RunFile::Summary.path(&id));
+    let text = match &known {
+        Some(path) => archive.store.get(path).await?,
+        None => None,
+    };
+    match (known, text) {
+        (Some(path), Some(text)) => parse_run(archive, &path, &text),
+        _ => Err(Error::usage(format!(
+            "{} has no run `{run}`; its runs are the files {RUNS}/*.json",
+            archive.folder.display()
+        ))),
+    }
+}
+
+fn parse_run(archive: &Archive, path: &str, text: &[u8]) -> Result<RunSummary> {
+    serde_json::from_slice(text).map_err(|error| archive.store.failed("read", path, &error))
+}

@@ -1,0 +1,116 @@
+//! What a person reads of an archive as it stands.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::{
+    holdings::{Account, ArchiveSummary, RunLine},
+    summary::RunSummary,
+    words::{asset_words, credits, duckdb_line, duration, line, listed, plural, request_words, row_words, task_words},
+};
+use crate::format::TableFormat;
+
+/// The archive as it stands.
+pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
+    let (run, held) = (&archive.last, &archive.archive);
+    let mut text = format!("{folder}: {}\n\n", row_words(run));
+    line(&mut text, "tasks", &task_words(run));
+    line(&mut text, "by type", &counted(&run.by_type));
+    line(&mut text, "by model", &counted(&held.by_model));
+    if let (Some(from), Some(to)) = (day(held.created_from.as_deref()), day(held.created_to.as_deref())) {
+        line(&mut text, "created", &format!("from {from} to {to}"));
+    }
+    line(&mut text, "audio", &format!("{:.2} hours", held.audio_seconds / 3600.0));
+    if run.rows.assets > 0 {
+        line(&mut text, "assets", &asset_words(&run.assets));
+    }
+    let spent = credits(run.credits_cost);
+    line(&mut text, "credits", &format!("{spent} spent on the successes, worth {:.2} USD", held.usd));
+    if let Some(account) = &archive.account {
+        line(&mut text, "account", &account_words(account));
+    }
+    line(&mut text, "requests", &request_words(run));
+    line(&mut text, "missing", &missing_words(run));
+    if let Some(end) = run.finished_at {
+        let ago = duration(now.duration_since(end).as_secs_f64());
+        line(&mut text, "last run", &format!("{}, {ago} ago: {}", run.run_id, ending(run.exit_code)));
+    }
+    line(&mut text, "runs", &archive.runs.to_string());
+    text.push_str(&runs_table(&held.last_runs));
+    if run.rows.tasks > 0 {
+        let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(folder, format));
+    }
+    text
+}
+
+fn counted(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    listed(&counts.iter().map(|(name, count)| (*count, name.as_str())).collect::<Vec<_>>())
+}
+
+fn day(time: Option<&str>) -> Option<&str> {
+    time?.get(.."2025-01-15".len())
+}
+
+/// The backup's coverage.
+fn account_words(account: &Account) -> String {
+    let archived = account.archived;
+    let mut words = match (account.tasks_created, account.coverage) {
+        (Some(created), Some(coverage)) => {
+            format!("{archived} of {} that it has created archived: {coverage} %", plural(created, "task"))
+        }
+        (Some(_), None) => format!("it has created no task, and {archived} are archived"),
+        (None, _) => format!("{archived} tasks archived; the provider does not say how many it has created"),
+    };
+    if account.coverage.is_some_and(|coverage| coverage > 100.0) {
+        words.push_str(" (are other accounts' tasks in the archive too?)");
+    }
+    if let Some(used) = account.credits_used {
+        let _ = write!(words, "; {} credits used", credits(used));
+    }
+    if let Some(topped_up) = account.credits_topped_up {
+        let _ = write!(words, "; {} topped up", credits(topped_up));
+    }
+    words
+}
+
+fn missing_words(run: &RunSummary) -> String {
+    let tasks = plural(run.missing(), "task");
+    let assets = plural(run.assets.failed, "asset");
+    match (run.missing(), run.assets.failed) {
+        (0, 0) => "nothing that is known".into(),
+        (_, 0) => format!("{tasks}, named in runs/*-unfinished.csv"),
+        (0, _) => format!("{assets}, status = 'failed' in the assets table"),
+        _ => format!("{tasks}, named in runs/*-unfinished.csv; {assets}, status = 'failed' in the assets table"),
+    }
+}
+
+fn ending(exit_code: u8) -> String {
+    let words = match exit_code {
+        0 => "everything was archived",
+        1 => "an error stopped it",
+        3 => "something was missing",
+        4 => "the provider refused the key",
+        130 | 143 => "a signal stopped it",
+        _ => "it did not end as it should",
+    };
+    format!("{words} (exit status {exit_code})")
+}
+
+fn runs_table(runs: &[RunLine]) -> String {
+    let mut text = String::new();
+    if runs.is_empty() {
+        return text;
+    }
+    let _ = writeln!(text, "\n  {:<20}  {:>12}  {:>4}  {:>9}  {:>9}", "run", "took", "exit", "archived", "requests");
+    for run in runs {
+        let began = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));
+        let took = match (run.started_at, run.finished_at) {
+            (Some(start), Some(end)) => duration(end.duration_since(start).as_secs_f64()),
+            _ => "?".into(),
+        };
+        let (exit, tasks, requests) = (run.exit_code, run.tasks, run.requests);
+        let _ = writeln!(text, "  {began:<20}  {took:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
+    }
+    text
+}

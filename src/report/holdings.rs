@@ -1,0 +1,116 @@
+//! An archive as it stands: what `summary` counts.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::summary::RunSummary;
+
+/// An archive as it stands, in the same words as a run: from the first run's start to the last one's end.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArchiveSummary {
+    /// The last run's words, and the archive's counts.
+    #[serde(flatten)]
+    pub last: RunSummary,
+    /// How many runs there were.
+    pub runs: u64,
+    /// What a run has no words for.
+    pub archive: Holdings,
+    /// How much of the account it is, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+}
+
+/// What the tables hold beyond a run's words, and the runs themselves.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Holdings {
+    /// Tasks by model; those without one are left out.
+    pub by_model: BTreeMap<String, u64>,
+    /// The value of the successes' credits, at the provider's documented rate.
+    pub usd: f64,
+    /// How long all clips are together, those of unknown length left out.
+    pub audio_seconds: f64,
+    /// When the oldest task was created.
+    pub created_from: Option<String>,
+    /// When the newest one was.
+    pub created_to: Option<String>,
+    /// The last runs, the newest first.
+    pub last_runs: Vec<RunLine>,
+}
+
+/// One run in a line.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunLine {
+    /// Its name.
+    pub run_id: String,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The exit status.
+    pub exit_code: u8,
+    /// Tasks that it archived.
+    pub tasks: u64,
+    /// Requests that it sent.
+    pub requests: u64,
+}
+
+/// What the provider says of the whole account, beside what is archived.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Account {
+    /// Tasks that the account has created, if the provider says.
+    pub tasks_created: Option<u64>,
+    /// Credits that it has used.
+    pub credits_used: Option<f64>,
+    /// Credits that it has topped up.
+    pub credits_topped_up: Option<f64>,
+    /// Tasks that are archived, without those that the provider does not know.
+    pub archived: u64,
+    /// The share that is archived, in percent to two places; a hundred only if nothing is missing.
+    pub coverage: Option<f64>,
+}
+
+impl From<&RunSummary> for RunLine {
+    fn from(run: &RunSummary) -> Self {
+        Self {
+            run_id: run.run_id.clone(),
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            exit_code: run.exit_code,
+            tasks: run.rows.tasks,
+            requests: run.requests.total,
+        }
+    }
+}
+
+impl Account {
+    /// Sets what the account has created against what is archived.
+    pub(crate) fn new(
+        tasks_created: Option<f64>,
+        credits_used: Option<f64>,
+        credits_topped_up: Option<f64>,
+        archived: u64,
+    ) -> Self {
+        let tasks_created = tasks_created.filter(|count| *count >= 0.0).map(|count| count as u64);
+        let share = |created: u64| (10_000.0 * archived as f64 / created as f64).floor() / 100.0;
+        let coverage = tasks_created.filter(|created| *created > 0).map(share);
+        Self { tasks_created, credits_used, credits_topped_up, archived, coverage }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coverage_is_a_hundred_only_if_nothing_is_missing() {
+        let coverage = |created, archived| Account::new(created, None, None, archived).coverage;
+        assert_eq!(coverage(Some(42.0), 24), Some(57.14));
+        assert_eq!(coverage(Some(100_000.0), 99_999), Some(99.99));
+        assert_eq!(coverage(Some(42.0), 42), Some(100.0));
+        assert_eq!(coverage(Some(0.0), 0), None);
+        assert_eq!(coverage(Some(-1.0), 1), None);
+        assert_eq!(coverage(None, 1), None);
+    }
+}
