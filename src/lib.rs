@@ -28,7 +28,8 @@
 //! Three ideas carry it. **Requests are the money**: a response, once received, is never asked for
 //! again. **Crash-only**: there is one way from a response to a table, and it starts at the journal;
 //! recovery after a crash is settling and publishing the segments that are still there
-//! (`export::recovery`). **Everything that happens is an [`event`]**: the summary, the bars and the machine-readable stream are folds over the same events.
+//! (`export::recovery`). **Everything that happens is an [`event`]**: the summary, the bars, the machine-readable stream and the
+//! metrics are folds over the same events.
 //!
 //! # The archive
 //!
@@ -57,12 +58,15 @@
 //! | which addresses are assets, and whom they may lead to | `media::source`, `media::guard` |
 //! | when a download is tried again | `media::client`, `media::download` |
 //! | what a media file is called | `archive::media` |
-//! | a column | `tables::schema` and `tables::flatten` |
+//! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test compares |
+//! | a view | `tables::views` |
 //! | a file of the archive | `archive::layout` |
 //! | how parts take the place of others | `archive::swap`; what is copied into them: `tables::copy` |
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in `report::summary` |
-//! | what a person reads | `report::words`, `report::sentence` |
+//! | what Prometheus gets | `report::metrics`; when: `commands::metrics` |
+//! | what a person reads | `report::words`, `report::archive_words`, `report::sentence` |
+//! | what `summary` counts | `commands::summary::standing`; of the account: `commands::summary::account` |
 //! | what is mended, and how | `repair`, then `export::mend` and `export::replace` |
 //! | what damage is, and what to do about it | [`verify`]: `verify::finding` has the words |
 //! | an exit status | [`exit`] |

@@ -1,6 +1,6 @@
 //! `--metrics-file`: figures for Prometheus at the end of every run that began.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod common;
 

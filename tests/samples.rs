@@ -60,3 +60,26 @@ fn the_table_of_faults_names_tests_that_exist() {
         assert!(source.contains(&format!("fn {test}(")), "{file}::{test}");
     }
 }
+
+/// Weather: none. Every option that a sample gives to a command is one that the command has.
+#[test]
+fn the_schedulers_samples_name_options_that_exist() {
+    let scene = Scene::world(World::default());
+    let mut jobs = 0;
+    for name in ["crontab", "sunor-archive.service"] {
+        let text = fs::read_to_string(samples().join(name)).unwrap();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((_, job)) = line.split_once("sunor-archive ") else { continue };
+            let mut words = job.split_whitespace();
+            let help = scene.run(&[words.next().unwrap(), "--help"]).expect(0).stdout;
+            for option in words.filter(|word| word.starts_with('-')) {
+                assert!(
+                    help.contains(&format!("{option} ")) || help.contains(&format!("{option},")),
+                    "{name}: {option}"
+                );
+            }
+            jobs += 1;
+        }
+    }
+    assert_eq!(jobs, 3);
+}

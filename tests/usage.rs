@@ -49,6 +49,7 @@ fn an_option_that_makes_no_sense_is_refused() {
         ("--asset-concurrency", "0", "--asset-concurrency"),
         ("--base-url", "sunor.cc", "--base-url"),
         ("--timeout", "0s", "a request needs some time"),
+        ("--metrics-file", "absent/run.prom", "there is no folder"),
         ("--reserve", "120", "leaves nothing of the provider's allowance"),
     ] {
         refused(&scene, &["export", "tasks.csv", "--out", "library", option, value], words);
@@ -96,6 +97,7 @@ fn a_summary_of_nothing_is_refused() {
     refused(&scene, &["summary", "library"], "is no archive");
     scene.list(["t1"]);
     scene.export(&[]).expect(0);
+    scene.run(&["summary", "library", "--account", "--base-url", "sunor.cc"]).expect(2).says("--base-url");
     scene.run(&["summary", "library", "--run", "../x"]).expect(2).says("has no run `../x`");
 }
 
@@ -173,6 +175,8 @@ fn help_names_what_there_is_and_nothing_else() {
     for verb in ["repair", "compact", "rebuild"] {
         scene.run(&[verb, "--help"]).expect(0).says("Examples:").says("--dry-run").says("Exit status");
     }
+    scene.run(&["export", "--help"]).expect(0).says("--metrics-file");
+    scene.run(&["summary", "--help"]).expect(0).says("Examples:").says("--account").says("Exit status");
     scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
 }
 

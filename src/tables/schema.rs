@@ -343,3 +343,41 @@ impl<T: Cell> Cell for Option<T> {
         self.as_ref().map_or(Value::Null, T::value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the documentation's table under a heading: column, Parquet, CSV.
+    fn documented(table: &str) -> Vec<[String; 3]> {
+        let text = include_str!("../../docs/archive-format.md");
+        let (_, section) = text.split_once(&format!("\n### {table}\n")).unwrap();
+        let rows = section.lines().skip_while(|line| !line.starts_with("| --- ")).skip(1);
+        rows.take_while(|line| line.starts_with('|'))
+            .map(|row| {
+                let mut cells = row.split('|').skip(1).map(|cell| cell.trim().to_owned());
+                [(); 3].map(|()| cells.next().unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_names_every_column_with_its_types() {
+        for outline in [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()] {
+            let spelled = |(name, kind): &(&str, Kind)| {
+                let (parquet, csv) = match kind {
+                    Kind::Text => ("`BYTE_ARRAY` (String)", "text"),
+                    Kind::Json => ("`BYTE_ARRAY` (JSON)", "JSON"),
+                    Kind::Double => ("`DOUBLE`", "decimal"),
+                    Kind::Int32 => ("`INT32`", "integer"),
+                    Kind::Int64 => ("`INT64`", "integer"),
+                    Kind::Boolean => ("`BOOLEAN`", "`true`, `false`"),
+                    Kind::Time => ("`INT64` (Timestamp, µs, UTC)", "time"),
+                };
+                [format!("`{name}`"), parquet.into(), csv.into()]
+            };
+            let expected: Vec<_> = outline.columns.iter().map(spelled).collect();
+            assert_eq!(documented(outline.name), expected, "{}", outline.name);
+        }
+    }
+}
