@@ -28,8 +28,8 @@
 //! Three ideas carry it. **Requests are the money**: a response, once received, is never asked for
 //! again. **Crash-only**: there is one way from a response to a table, and it starts at the journal;
 //! recovery after a crash is settling and publishing the segments that are still there
-//! (`export::recovery`). **Everything that happens is an [`event`]**: the summary, the bars, the machine-readable stream and the
-//! metrics are folds over the same events.
+//! (`export::recovery`). **Everything that happens is an [`event`]**: the summary, the bars, the
+//! machine-readable stream and the metrics are folds over the same events.
 //!
 //! # The archive
 //!

@@ -36,7 +36,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     text.plain("asset_bytes", "Bytes of the assets that are ok.", assets.bytes as f64);
     text.labelled(
         "rows",
-        "Rows that the last run added to each table.",
+        "Rows of the tasks that the last run asked for and archived, by table.",
         "table",
         &[("tasks", rows.tasks), ("clips", rows.clips), ("lyrics", rows.lyrics), ("assets", rows.assets)],
     );
