@@ -1,5 +1,5 @@
 //! The order of write, sync and rename, held against a power loss: the built program under `strace`,
-//! judged by `tests/foreign/power.py`.
+//! judged by `tests/foreign/power.py` and `tests/foreign/power_swap.py`.
 
 mod common;
 
@@ -13,20 +13,38 @@ use common::{Finished, Scene, ids};
 fn nothing_is_promised_or_removed_before_what_it_rests_on_is_synced() {
     let scene = Scene::fair();
     scene.list(ids("t", 60));
+    judged(&scene, &scene.export_command(&["-q", "--assets", "audio,image"]), "power.py");
+}
+
+/// Weather: fair.
+#[test]
+#[ignore = "needs strace: ./tests/run.sh"]
+fn parts_change_places_when_everything_that_this_rests_on_is_synced() {
+    let scene = Scene::fair();
+    for night in 1..4 {
+        scene.list(ids("t", 60 * night));
+        scene.export(&["-q", "--assets", "image"]).expect(0);
+    }
+    let mut compact = scene.program();
+    compact.args(["compact", "library"]);
+    judged(&scene, &compact, "power_swap.py");
+}
+
+/// Runs a command of the scene under `strace`, and has the trace judged.
+fn judged(scene: &Scene, command: &Command, judge: &str) {
     let trace = scene.path("trace");
-    let export = scene.export_command(&["-q", "--assets", "audio,image"]);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-s", "0", "-o"]).arg(&trace);
     strace.args([
         "-e",
-        "trace=openat,mkdir,mkdirat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat",
+        "trace=openat,mkdir,mkdirat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat",
     ]);
-    strace.arg(export.get_program()).args(export.get_args()).current_dir(scene.path(""));
-    strace.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    strace.arg(command.get_program()).args(command.get_args()).current_dir(scene.path(""));
+    strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     strace.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    Finished::of(strace.spawn().unwrap()).expect(0);
+    Finished::of(strace.spawn().expect("strace is there")).expect(0);
 
-    let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/power.py");
-    let verdict = Command::new("python3").arg(judge).arg(trace).output().unwrap();
+    let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(judge);
+    let verdict = Command::new("python3").arg(judge).arg(trace).output().expect("python is there");
     assert!(verdict.status.success(), "{}", String::from_utf8_lossy(&verdict.stderr));
 }

@@ -23,6 +23,9 @@ impl HeldArchive {
             let gone = |path: &str| paths.contains(path);
             swap::rewrite(&folder.join(manifest), |known, out| manifest::without(known, &gone, out))?;
         }
+        if !lines.is_empty() {
+            layout::sync(&folder.join(layout::RUNS))?;
+        }
         let damaged = layout::damaged(folder);
         layout::create(&damaged)?;
         for path in paths {
@@ -72,7 +75,8 @@ impl HeldArchive {
                 lines += 1;
             }
             Ok(lines)
-        })
+        })?;
+        layout::sync(&folder.join(layout::RUNS))
     }
 }
 

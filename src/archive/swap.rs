@@ -192,7 +192,8 @@ impl Plan {
         let text = serde_json::to_vec_pretty(self).expect("a plan has string keys only");
         let path = layout::swap_plan(folder);
         write_aside(&path, |file| file.write_all(&text))?;
-        put_in_place(&path)
+        put_in_place(&path)?;
+        sync_above(&path)
     }
 
     /// Links the parts that stay beside the new ones. Says whether the folder is now the table as it will be.
@@ -227,6 +228,7 @@ impl Plan {
             let gone = |path: &str| self.lines.iter().any(|line| line.manifest == *manifest && line.path == path);
             rewrite(&folder.join(manifest), |known, out| manifest::without(known, &gone, out))?;
         }
+        self.sync_manifests(folder)?;
         let (table, staging) = (folder.join(&self.table), staging(folder, &self.table));
         // One that is refused is done one by one.
         if can_exchange && change("exchange", &table, |table| exchange(table, &staging)).is_ok() {
@@ -241,6 +243,11 @@ impl Plan {
         let mut manifests: Vec<&String> = self.lines.iter().map(|line| &line.manifest).collect();
         manifests.dedup();
         manifests
+    }
+
+    /// Makes their names durable, all at once: there may be one for each night of a year.
+    fn sync_manifests(&self, folder: &Path) -> Result<()> {
+        if self.lines.is_empty() { Ok(()) } else { layout::sync(&folder.join(RUNS)) }
     }
 
     /// Whether a reader may have seen any of it.
@@ -267,6 +274,7 @@ impl Plan {
             layout::create(&folder.join(RUNS))?;
             let path = folder.join(RunFile::Manifest.path(&self.run_id));
             rewrite(&path, |known, out| manifest::merge(known, &self.added, out).map(|()| 1))?;
+            sync_above(&path)?;
         }
         self.bring_rest(&table, &staging)?;
         remove_plan(folder)?;
@@ -293,6 +301,7 @@ impl Plan {
                 of_it.map(|line| StoredFile { path: line.path.clone(), sha256: line.sha256.clone() }).collect();
             rewrite(&folder.join(manifest), |known, out| manifest::merge(known, &files, out).map(|()| 1))?;
         }
+        self.sync_manifests(folder)?;
         remove_plan(folder)
     }
 }
@@ -381,14 +390,13 @@ fn write_aside<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::R
     })
 }
 
-/// Gives what was written beside its place the place, durably.
+/// Gives what was written beside its place the place; the folder is still to be synced.
 fn put_in_place(path: &Path) -> Result<()> {
-    change("write", path, |path| fs::rename(aside(path), path))?;
-    sync_above(path)
+    change("write", path, |path| fs::rename(aside(path), path))
 }
 
 /// Writes a manifest anew, out of what it says now. `write` says how many lines it has then; one without
-/// any goes.
+/// any goes. The folder is still to be synced.
 pub(super) fn rewrite(
     path: &Path,
     write: impl FnOnce(&mut dyn io::BufRead, &mut BufWriter<File>) -> io::Result<u64>,
@@ -402,8 +410,7 @@ pub(super) fn rewrite(
         return put_in_place(path);
     }
     remove_file(path)?;
-    remove_file(&aside(path))?;
-    sync_above(path)
+    remove_file(&aside(path))
 }
 
 #[cfg(test)]

@@ -1,0 +1,65 @@
+"""Judges the order of a compaction's writes against power loss, from a trace of its system calls.
+
+    power_swap.py TRACE
+
+A disk may forget everything that was not synced: a file's content until the file was, a name until its
+folder was. So nothing may be unsure, of whatever file, when two folders change places, and again when the
+plan or an old part goes.
+"""
+
+import os
+import re
+import sys
+
+FD = r"\d+<([^>]*)>"
+WRITE = re.compile(rf"write\({FD}")
+SYNC = re.compile(rf"(?:fsync|fdatasync)\({FD}\) *= 0")
+CREATE = re.compile(rf'openat\([^,]*, "[^"]*", [^)]*O_CREAT[^)]*\) = {FD}')
+RENAME = re.compile(r'rename\w*\((?:[^"]*)"([^"]*)",(?:[^"]*)"([^"]*)"[^)]*\) *= 0')
+LINK = re.compile(r'linkat?\((?:[^"]*)"[^"]*",(?:[^"]*)"([^"]*)"[^)]*\) *= 0')
+UNLINK = re.compile(r'unlink(?:at)?\((?:\d+<([^>]*)>|[^"]*)[, ]*"([^"]*)"[^)]*\) *= 0')
+
+dirty, unnamed = set(), set()
+exchanges = removed = 0
+
+
+def check(line):
+    # What the program prints, and who holds the lock, is nobody's promise.
+    unsure = {path for path in dirty | unnamed if "/library/" in path and not path.endswith("/lock")}
+    if unsure:
+        sys.exit(f"against power loss: {sorted(unsure)} are unsure before: {line}")
+
+
+lines = [line.split(" ", 1)[1].strip() for line in open(sys.argv[1]).read().splitlines()]
+home = next(re.search(r"AT_FDCWD<([^>]*)>", line).group(1) for line in lines if "AT_FDCWD<" in line)
+for line in lines:
+    if match := SYNC.match(line):
+        dirty.discard(match.group(1))
+        unnamed = {name for name in unnamed if os.path.dirname(name) != match.group(1)}
+    elif match := WRITE.match(line):
+        dirty.add(match.group(1))
+    elif match := CREATE.match(line):
+        unnamed.add(match.group(1))
+    elif match := LINK.match(line):
+        unnamed.add(os.path.join(home, match.group(1)))
+    elif match := RENAME.match(line):
+        source, target = (os.path.join(home, path) for path in match.groups())
+        if "RENAME_EXCHANGE" in line:
+            check(line)
+            exchanges += 1
+            unnamed |= {source, target}
+            continue
+        if source in dirty:
+            sys.exit(f"against power loss: a name for content that is not synced: {line}")
+        unnamed.discard(source)
+        unnamed.add(target)
+    elif match := UNLINK.match(line):
+        path = os.path.join(home, match.group(1) or "", match.group(2))
+        unnamed.discard(path)
+        if path.endswith("/swap.json") or "/swap/" in path:
+            check(line)
+            removed += 1
+
+if exchanges < 2 or removed < 2 * exchanges:
+    sys.exit(f"the trace shows no whole compaction: {exchanges} exchanges, {removed} removals")
+print(f"{exchanges} exchanges and {removed} removals, in the right order")
