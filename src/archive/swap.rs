@@ -91,11 +91,6 @@ impl Swap {
         Ok(place)
     }
 
-    /// Takes back a part that has turned out to be empty.
-    pub(crate) fn discard(&mut self, part: NewPart) -> Result<()> {
-        remove_file(&part.place)
-    }
-
     /// Puts the new parts in the place of `removed`, which are paths in the archive; of one that is not there
     /// only its line in a manifest goes. After an error the table is as it was, at the latest when the
     /// archive is next opened for writing.
@@ -128,6 +123,14 @@ impl Drop for Swap {
         }
         // Unless another table is in it.
         let _ = fs::remove_dir(layout::swap(&self.held.archive.folder));
+    }
+}
+
+impl NewPart {
+    /// Takes it back, since it has turned out to be empty.
+    pub(crate) fn discard(self) -> Result<()> {
+        drop(self.file);
+        remove_file(&self.place)
     }
 }
 

@@ -56,7 +56,7 @@ fn remove_from(held: &Arc<HeldArchive>, outline: Outline, parts: Vec<String>, ta
     if rows > 0 {
         swap.add(part)?;
     } else {
-        swap.discard(part)?;
+        part.discard()?;
     }
     swap.commit(&touched)
 }

@@ -104,8 +104,8 @@ pub(super) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) ->
         let [Some(task), status, fetched_at, response, error] = cells else { return };
         let Some(status) = status.and_then(FinalStatus::parse).filter(|_| tasks.contains(*task)) else { return };
         let Some(fetched_at) = fetched_at.and_then(|time| time.parse().ok()) else { return };
-        let text = |cell: &Option<&str>| cell.map(str::to_owned);
-        let answer = Stored { status, fetched_at, response: text(response), error: text(error) };
+        let answer =
+            Stored { status, fetched_at, response: response.map(str::to_owned), error: error.map(str::to_owned) };
         stored.insert((*task).to_owned(), answer);
     })?;
     Ok(stored)

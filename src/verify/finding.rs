@@ -101,21 +101,18 @@ impl Kind {
     pub fn advice(self) -> &'static str {
         match self {
             Self::PassportDamaged => "Restore archive.json from a copy; the tables do not depend on it.",
-            Self::PartMissing => "Restore it from a copy, or export the tasks again.",
-            Self::PartDamaged => "Restore it from a copy, or set it aside and export the tasks again.",
-            Self::PartColumns => "Set it aside and export its tasks again.",
-            Self::PartUnlisted => "No run added it and readers take it for a part: move it out of the table's folder.",
-            Self::TaskRepeated => "Move the part that should not be there out of the table's folder.",
-            Self::RowsWithoutTask | Self::ClipCount => {
-                "Restore the part that is missing or damaged from a copy, or set these rows' parts aside and export the tasks again."
+            Self::PartMissing | Self::PartDamaged | Self::PartColumns => {
+                "Restore it from a copy, or run repair: it sets aside what is damaged, and brings the rows back."
             }
-            Self::AssetRow | Self::AssetsDisagree => "Set the part aside and export its tasks again.",
-            Self::MediaMissing => "Restore it from a copy, or download it again from the address in its row.",
-            Self::MediaDamaged => {
-                "Restore it from a copy, or set it aside and download it again from the address in its row."
+            Self::PartUnlisted => {
+                "Readers take it for a part. If nobody put it there, run repair: its rows are kept, each once."
             }
-            Self::MediaUnlisted => "Its row has its SHA-256: restore the manifest from a copy.",
-            Self::ManifestDamaged => "Restore it from a copy; what it lists is checked by itself.",
+            Self::TaskRepeated | Self::RowsWithoutTask | Self::ClipCount | Self::AssetRow | Self::AssetsDisagree => {
+                "Run repair: it puts the rows of these tasks in order."
+            }
+            Self::MediaMissing | Self::MediaDamaged => "Restore it from a copy, or run repair: it downloads it again.",
+            Self::MediaUnlisted => "Run repair: it lists it again.",
+            Self::ManifestDamaged => "Restore it from a copy, or run repair: it writes it anew.",
             Self::FileMissing | Self::FileDamaged => "Restore it from a copy.",
             Self::RunFileDamaged => "Restore it from a copy; the tables do not depend on it.",
             Self::ViewsDamaged | Self::OtherViews => "The next export writes it anew.",

@@ -1,0 +1,64 @@
+//! A year of nights: what an archive is after living with it.
+
+mod common;
+
+use std::{collections::HashMap, process::Command, time::Duration};
+
+use common::{Scene, ids};
+use serde_json::Value;
+use sunor_archive::simulator::{Fault, Trouble, Weather, When};
+
+const NIGHTS: usize = 365;
+
+/// New tasks a night, on the average.
+const A_NIGHT: usize = 4;
+
+const CONCURRENCY: u64 = 8;
+
+/// Weather: some files have expired when they are first asked for, some answers come with a 502; every
+/// eighth night the process is killed. Each month the archive is compacted, repaired and verified.
+#[test]
+#[ignore = "takes minutes: ./tests/run.sh"]
+fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
+    let expired = Fault { trouble: Trouble::Status(403), when: When { share: Some(0.05), ..When::first(3) } };
+    let bad_gateway = Fault { trouble: Trouble::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
+    let (media, faults) = (vec![expired], vec![bad_gateway]);
+    let scene = Scene::weather(Weather { media, faults, media_seconds: Some(1.0), ..Weather::default() });
+    let mut chance = fastrand::Rng::with_seed(365);
+    let (mut tasks, mut kills) = (0, 0);
+    for night in 1..=NIGHTS {
+        tasks += chance.usize(0..=2 * A_NIGHT);
+        // The list is always the whole of it: what is archived costs nothing.
+        scene.list(ids("t", tasks));
+        let arguments = ["-q", "--assets", "audio,image", "--concurrency", "8"];
+        let mut run = scene.export_command(&arguments).spawn().unwrap();
+        if chance.u8(0..8) == 0 {
+            std::thread::sleep(Duration::from_millis(chance.u64(10..250)));
+            kills += u64::from(run.try_wait().unwrap().is_none());
+            run.kill().unwrap();
+        }
+        run.wait().unwrap();
+        if night % 30 == 0 {
+            scene.export(&arguments);
+            scene.run(&["compact", "library", "-q"]).expect(0);
+            scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
+            scene.run(&["verify", "library"]).expect(0);
+        }
+    }
+    scene.export(&["--assets", "audio,image"]);
+    scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
+    let report = scene.run(&["verify", "library", "--json"]).expect(0).stdout;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((report["checked"]["rows"]["tasks"].as_u64(), report["damage"].as_u64()), (Some(tasks as u64), Some(0)));
+    let check = "cat runs/*.sha256 | sha256sum --quiet --strict -c";
+    let check = Command::new("bash").args(["-c", check]).current_dir(scene.archive()).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+
+    let stats = scene.stats();
+    let asked: &HashMap<String, u32> = &stats.by_task;
+    assert_eq!(asked.len(), tasks);
+    // A fresh address is asked for where the old one had expired; a killed run had so many in flight.
+    let again = stats.asked_again;
+    println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
+    assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} asked again in {kills} kills");
+}
