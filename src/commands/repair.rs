@@ -58,7 +58,7 @@ pub struct Outcome {
 /// What a repair would do. It sends nothing and changes nothing.
 ///
 /// # Errors
-/// As of [`repair`].
+/// As of [`repair()`].
 pub async fn plan(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
     let plan = look(config, verify::check, reporter).await?;
     let words = report::repair_plan_table(&plan, &config.archive.display().to_string());
