@@ -138,6 +138,11 @@ pub enum Event {
         /// How many.
         answers: u64,
     },
+    /// Tasks that were asked for again are not found still; their rows stay as they are.
+    StillNotFound {
+        /// How many.
+        tasks: u64,
+    },
     /// The run will not ask further, and why.
     Stopping {
         /// What a person should know.

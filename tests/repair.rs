@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{Finished, Scene, files, ids, walk};
-use sunor_archive::simulator::{Fault, Trouble, Weather, When};
+use sunor_archive::simulator::{Fault, Trouble, Weather, When, World};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
@@ -91,12 +91,15 @@ fn whatever_is_lost_comes_back_and_nothing_else_changes() {
 /// Weather: fair; the part of the tasks themselves is gone, or damaged.
 #[test]
 fn tasks_whose_rows_are_lost_are_asked_for_again() {
-    for damage in [|path: &Path| fs::remove_file(path).unwrap(), flip] {
+    let damages: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), flip];
+    for damage in damages {
         let scene = Scene::fair();
         archived(&scene, "csv");
         let before = content(&scene);
         damage(&part(&scene, "tasks"));
-        repair(&scene, &[]).expect(0).says("to ask for");
+        // Whether all of the part's tasks are known depends on what can still be read of it.
+        let repaired = repair(&scene, &[]).says("to ask for");
+        assert!(matches!(repaired.status, Some(0 | 3)), "{}", repaired.stderr);
         scene.run(&["verify", "library"]).expect(0);
         let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
         assert_eq!(clips(&content(&scene)), clips(&before));
@@ -158,7 +161,107 @@ fn a_refused_key_is_said_and_a_missing_archive_refused() {
     fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
     let refusing = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
     repair(&scene, &["--base-url", refusing.base_url()]).expect(4).says("refused the key");
-    repair(&scene, &[]).expect(0);
+    repair(&scene, &[]).expect(3).says("cannot be named");
     scene.run(&["repair", "nowhere"]).expect(2);
     assert!(!scene.path("nowhere").exists());
+}
+
+/// Weather: fair; one byte of one file of the archive is another.
+#[test]
+fn whatever_byte_is_another_verify_finds_it_and_what_repair_says_it_mended_is_whole() {
+    let mut chance = fastrand::Rng::with_seed(8);
+    let mut mended = 0;
+    for round in 0..16 {
+        let scene = Scene::fair();
+        scene.list(ids("t", 12));
+        scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(0);
+        let before = content(&scene);
+        let manifests = files(&scene.archive().join("runs"), ".sha256");
+        let parts = TABLES.iter().flat_map(|table| files(&scene.archive().join(table), ".csv"));
+        let damaged: Vec<PathBuf> = match round % 4 {
+            0 => walk(&scene.archive().join("media")),
+            1 => manifests,
+            _ => parts.collect(),
+        };
+        let path = chance.choice(&damaged).unwrap();
+        let mut bytes = fs::read(path).unwrap();
+        let (at, bit) = (chance.usize(..bytes.len()), chance.u8(..8));
+        let around = String::from_utf8_lossy(&bytes[at.saturating_sub(20)..bytes.len().min(at + 20)]).into_owned();
+        bytes[at] ^= 1 << bit;
+        fs::write(path, bytes).unwrap();
+        let what = format!("round {round}: bit {bit} of byte {at} of {}: {around:?}", path.display());
+
+        assert_eq!(scene.run(&["verify", "library"]).status, Some(3), "{what}");
+        let repaired = repair(&scene, &[]);
+        assert!(matches!(repaired.status, Some(0 | 3)), "{what}: {}", repaired.stderr);
+        let verified = scene.run(&["verify", "library"]);
+        assert_eq!(verified.status, Some(0), "{what}:\n{}\n{}", repaired.stdout, verified.stdout);
+        if repaired.status == Some(0) {
+            mended += 1;
+            assert!(content(&scene) == before, "{what}");
+        }
+    }
+    assert!(mended >= 12, "{mended}");
+}
+
+/// Weather: fair; a song's address has expired, and what the provider says of its task has become poorer.
+#[test]
+fn an_answer_that_tells_less_does_not_take_the_place_of_one_that_told_more() {
+    let task = |status, result| {
+        format!(
+            r#"{{"code":200,"data":{{"task_id":"t1","type":"music","status":"{status}","output":{{"result":{result}}}}}}}"#
+        )
+    };
+    let clips = r#"[{"id":"a","audio_url":"{cdn}/a.mp3"},{"id":"b","audio_url":"{cdn}/b.mp3"}]"#;
+    let poorer = Fault { trouble: Trouble::Body(task("failure", "null")), when: When::ALWAYS };
+    let rich = World { documents: [("t1".into(), task("success", clips))].into(), ..World::default() };
+    let scene = Scene::world(rich);
+    scene.list(["t1"]);
+    scene.export(&["--format", "csv", "--assets", "audio"]).expect(0);
+    let before = content(&scene)["clips"].clone();
+    fs::remove_file(media(&scene)).unwrap();
+    let poor = Scene::weather(Weather { faults: vec![poorer], ..Weather::default() });
+    let scene_with_no_cdn = ["--base-url", poor.base_url(), "--allow-private-hosts=false"];
+    repair(&scene, &scene_with_no_cdn).expect(3).says("Not mended");
+    assert_eq!(content(&scene)["clips"], before);
+    assert_eq!(scene.rows("tasks")[0]["status"], "success");
+    repair(&scene, &[]).expect(0);
+    scene.run(&["verify", "library"]).expect(0);
+}
+
+/// Weather: the provider refuses the key, or knows none of the tasks any more, and a byte of the tasks' part
+/// is another.
+#[test]
+fn rows_that_can_still_be_read_are_kept_if_the_provider_has_no_better() {
+    for weather in [
+        Weather { key: Some("another".into()), ..Weather::default() },
+        Weather {
+            faults: vec![Fault { trouble: Trouble::Body(r#"{"code":404}"#.into()), when: When::ALWAYS }],
+            ..Weather::default()
+        },
+    ] {
+        let scene = Scene::fair();
+        archived(&scene, "csv");
+        let before = scene.archived();
+        // Another letter in a document, so that all rows can still be read.
+        let path = part(&scene, "tasks");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("progress", "qrogress", 2)).unwrap();
+        let provider = Scene::weather(weather);
+        let repaired = repair(&scene, &["--base-url", provider.base_url()]);
+        assert!(matches!(repaired.status, Some(3 | 4)), "{}", repaired.stdout);
+        assert_eq!(scene.archived(), before, "{}", repaired.stdout);
+    }
+}
+
+/// Weather: fair; a part of tasks is gone.
+#[test]
+fn what_nobody_can_know_is_said_and_rebuild_waits_for_it() {
+    let scene = Scene::fair();
+    archived(&scene, "csv");
+    fs::remove_file(part(&scene, "tasks")).unwrap();
+    let clips = scene.rows("clips").len();
+    scene.run(&["rebuild", "library"]).expect(1).says("run repair first");
+    assert_eq!(scene.rows("clips").len(), clips);
+    repair(&scene, &[]).expect(3).says("cannot be named").says("Export your lists again");
 }

@@ -36,22 +36,50 @@ impl HeldArchive {
 }
 
 impl HeldArchive {
-    /// Keeps copies of parts that are about to be removed, as far as they are there. Blocks.
-    pub(crate) fn keep_aside(&self, parts: &BTreeSet<String>) -> Result<()> {
+    /// Notes durably what a repair is about to do, so that the next one can end it.
+    pub(crate) fn note_repair(&self, plan: &[u8]) -> Result<()> {
+        let path = layout::repair_plan(&self.archive.folder);
+        let staging = path.with_extension("json#0");
+        let written =
+            fs::File::create(&staging).and_then(|mut file| file.write_all(plan).and_then(|()| file.sync_all()));
+        written.and_then(|()| fs::rename(&staging, &path)).map_err(|error| Error::io("write", &path, &error))?;
+        layout::sync(path.parent().unwrap_or(&self.archive.folder))
+    }
+
+    /// What a repair that was cut short had begun to do.
+    pub(crate) fn begun_repair(&self) -> Result<Option<Vec<u8>>> {
+        let path = layout::repair_plan(&self.archive.folder);
+        match fs::read(&path) {
+            Ok(plan) => Ok(Some(plan)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path, &error)),
+        }
+    }
+
+    /// The repair is at its end.
+    pub(crate) fn end_repair(&self) -> Result<()> {
+        let path = layout::repair_plan(&self.archive.folder);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps copies of parts that are about to be removed, as far as they are there, and tells where. Blocks.
+    pub(crate) fn keep_aside(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
         let folder = &self.archive.folder;
         let damaged = layout::damaged(folder);
         layout::create(&damaged)?;
-        for path in parts {
-            let from = folder.join(path);
-            let kept = if from.exists() { fs::hard_link(&from, free_name(&damaged, path)) } else { Ok(()) };
-            match kept {
-                // Not every disk has links.
-                Err(_) => fs::copy(&from, free_name(&damaged, path)).map(drop),
-                linked => linked,
-            }
-            .map_err(|error| Error::io("copy", &from, &error))?;
+        let mut kept = Vec::new();
+        for path in parts.iter().filter(|path| folder.join(path).exists()) {
+            let (from, to) = (folder.join(path), free_name(&damaged, path));
+            // Not every disk has links.
+            let copied = fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop));
+            copied.map_err(|error| Error::io("copy", &from, &error))?;
+            kept.push(to);
         }
-        layout::sync(&damaged)
+        layout::sync(&damaged)?;
+        Ok(kept)
     }
 
     /// Writes a manifest anew: each file that it lists and that is there, with its SHA-256 as it is. What it

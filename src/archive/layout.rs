@@ -64,6 +64,11 @@ pub(super) fn partial(folder: &Path) -> PathBuf {
     folder.join(STATE).join("partial")
 }
 
+/// What a repair has begun to do.
+pub(super) fn repair_plan(folder: &Path) -> PathBuf {
+    folder.join(STATE).join("repair.json")
+}
+
 pub(super) fn damaged(folder: &Path) -> PathBuf {
     folder.join(STATE).join("damaged")
 }

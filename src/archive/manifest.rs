@@ -51,8 +51,9 @@ fn find_in(
     wanted: &dyn Fn(&str) -> bool,
     found: &mut Vec<ManifestLine>,
 ) -> io::Result<()> {
-    for line in BufReader::new(File::open(file)?).lines() {
-        let line = line?;
+    for line in BufReader::new(File::open(file)?).split(b'\n') {
+        // A damaged line is none of those that are wanted.
+        let Ok(line) = String::from_utf8(line?) else { continue };
         if let Some((sha256, path)) = line.split_once("  ").filter(|(_, path)| wanted(path)) {
             found.push(ManifestLine { manifest: manifest.into(), path: path.into(), sha256: sha256.into() });
         }
@@ -63,8 +64,8 @@ fn find_in(
 /// Writes a manifest anew without the lines of some files, and says how many lines it has left.
 pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, out: &mut impl Write) -> io::Result<u64> {
     let mut left = 0;
-    for line in known.lines() {
-        let line = line?;
+    for line in known.split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
         if !line.split_once("  ").is_some_and(|(_, path)| gone(path)) {
             writeln!(out, "{line}")?;
             left += 1;
@@ -78,8 +79,8 @@ pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, out: &mu
 pub(super) fn merge(known: impl BufRead, files: &[StoredFile], out: &mut impl Write) -> io::Result<()> {
     let added: BTreeMap<&str, &str> = files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();
     let mut added = added.into_iter().peekable();
-    for line in known.lines() {
-        let line = line?;
+    for line in known.split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
         let Some((digest, path)) = line.split_once("  ") else { continue };
         while let Some((path, digest)) = added.next_if(|(added, _)| *added < path) {
             writeln!(out, "{digest}  {path}")?;

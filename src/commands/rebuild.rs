@@ -85,6 +85,12 @@ struct Source {
 impl Source {
     async fn of(archive: &Archive) -> Result<Self> {
         let parts = paths(archive, TASKS.name).await?;
+        // The rows of a part that is lost would go with it, and nothing could tell any more what is missing.
+        let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
+        if let Some(lost) = listed.iter().find(|line| !archive.folder.join(&line.path).exists()) {
+            let reason = io::Error::other("a manifest lists it, and it is not there; run repair first");
+            return Err(archive.store.failed("read", &lost.path, &reason));
+        }
         let checksums = Checksums::of(archive, parts.iter().map(String::as_str))?;
         Ok(Self { parts, checksums })
     }

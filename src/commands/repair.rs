@@ -19,12 +19,12 @@ use crate::{
     event::Event,
     exit::ExitStatus,
     export::{self, Mended, Mender, Patient},
-    journal::{JournalWriter, SegmentLimits},
+    journal::{self, JournalWriter, SegmentLimits},
     repair::{self, Plan},
     report::{self, Reporter},
     run_id::RunId,
     simulator::World,
-    tables,
+    tables::{self, TASKS},
     verify::{self, Depth, Report},
 };
 
@@ -79,10 +79,13 @@ pub async fn repair(config: &RepairConfig, reporter: &mut dyn Reporter) -> Resul
     let archive = config.archive.display().to_string();
     reporter.observe(&Event::Started { run_id: run_id.clone(), archive: archive.clone(), at: started });
     let mut media = start_media(&config.media, &config.provider, &held).await?;
-    export::recover(&held, &mut media, None, &mut |event| reporter.observe(&event)).await?;
-    let plan = Arc::new(look(config, verify::check_held, reporter).await?);
-    set_aside(&held, &plan, &run_id).await?;
-    relist(&held, &plan, &run_id).await?;
+    let left = export::recover(&held, &mut media, None, &mut |event| reporter.observe(&event)).await?;
+    let mut plan = look(config, verify::check_held, reporter).await?;
+    // One that cannot be read is no worse than none: what it was about is looked up in the tables.
+    if let Some(begun) = held.begun_repair()?.and_then(|text| serde_json::from_slice(&text).ok()) {
+        plan.take_over(begun);
+    }
+    let plan = Arc::new(prepare(&held, plan, &run_id).await?);
 
     let (client, simulator) = connect_to(&config.provider, config.media.idle, World::every()).await?;
     let writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
@@ -103,14 +106,43 @@ pub async fn repair(config: &RepairConfig, reporter: &mut dyn Reporter) -> Resul
     let mended = mender.finish().await?;
     drop(simulator);
     export::write_views(&held).await?;
-    held.sweep_partials()?;
-    let status = match &mended {
-        mended if mended.key_refused => ExitStatus::KeyRefused,
-        mended if !mended.failed.is_empty() || !plan.beyond.is_empty() => ExitStatus::Incomplete,
-        _ => ExitStatus::Complete,
-    };
+    if !mended.key_refused && mended.unreachable.is_none() {
+        held.end_repair()?;
+    }
+    if journal::segments(&held.archive.journal_folder())?.is_empty() {
+        held.sweep_partials()?;
+    }
+    let status = status(&plan, &mended, left);
     reporter.observe(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: false });
-    Ok(Outcome { status, words: report::repair_table(&plan, &mended, &archive) })
+    Ok(Outcome { status, words: report::repair_table(&plan, &mended, left, &archive) })
+}
+
+fn status(plan: &Plan, mended: &Mended, left: u64) -> ExitStatus {
+    let is_whole = mended.failed.is_empty() && plan.beyond.is_empty() && plan.unknown.is_empty();
+    match mended {
+        mended if mended.key_refused => ExitStatus::KeyRefused,
+        mended if mended.unreachable.is_some() => ExitStatus::Failed,
+        _ if is_whole && !plan.has_more && left == 0 => ExitStatus::Complete,
+        _ => ExitStatus::Incomplete,
+    }
+}
+
+/// Notes what is to be done, so that the next repair can end it, and sets aside what cannot be trusted.
+async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Result<Plan> {
+    let preparing = held.clone();
+    let plan = blocking(move || {
+        // The manifests first: the others are read to their last line.
+        plan.manifests.iter().try_for_each(|manifest| preparing.renew_manifest(manifest))?;
+        if let Some(parts) = plan.parts.get(TASKS.name) {
+            plan.kept.extend(preparing.keep_aside(parts)?);
+        }
+        preparing.note_repair(&serde_json::to_vec(&plan).expect("a plan has string keys only"))?;
+        Ok(Arc::new(plan))
+    })
+    .await?;
+    set_aside(held, &plan, run_id).await?;
+    relist(held, &plan, run_id).await?;
+    Ok(Arc::into_inner(plan).unwrap_or_default())
 }
 
 /// A way to check an archive.
@@ -138,7 +170,9 @@ async fn set_aside(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) ->
     blocking(move || {
         held.set_aside(&plan.media)?;
         for (table, parts) in &plan.parts {
-            held.keep_aside(parts)?;
+            if table != TASKS.name {
+                held.keep_aside(parts)?;
+            }
             let parts: Vec<String> = parts.iter().cloned().collect();
             Swap::begin(&held, table, &run_id)?.commit(&parts)?;
         }
@@ -147,11 +181,10 @@ async fn set_aside(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) ->
     .await
 }
 
-/// Writes damaged manifests anew, and lists what no manifest lists.
+/// Lists what no manifest lists.
 async fn relist(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
     let (reading, listing) = (held.clone(), plan.clone());
     let files = blocking(move || {
-        listing.manifests.iter().try_for_each(|manifest| reading.renew_manifest(manifest))?;
         let listed = listing.unlisted.iter().map(|path| repair::listed(&reading.archive, path));
         Ok(listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
     })
@@ -164,9 +197,11 @@ async fn patients(held: &Arc<HeldArchive>, plan: &Arc<Plan>, tasks: HashSet<Stri
     let (held, plan) = (held.clone(), plan.clone());
     blocking(move || {
         let mut stored = repair::stored(&held.archive, &plan, &tasks)?;
+        let mut salvaged = repair::salvaged(held.archive.format, &plan.kept, &tasks);
         let patient = |task_id: String| Patient {
             assets: plan.kinds.get(&task_id).into_iter().flatten().copied().collect(),
             stored: stored.remove(&task_id),
+            salvaged: salvaged.remove(&task_id),
             task_id,
         };
         Ok(tasks.into_iter().map(patient).collect())

@@ -487,7 +487,16 @@ impl<'a> Coordinator<'a> {
         if !waiting.is_empty() {
             (self.tell)(Event::NoneFound { answers: waiting.len() as u64 });
         }
-        for (task, ..) in waiting {
+        let (archived, unknown): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(task, ..)| self.plan.replaces(*task));
+        if !archived.is_empty() {
+            // Their rows say the same as ever.
+            (self.tell)(Event::StillNotFound { tasks: archived.len() as u64 });
+        }
+        for (task, ..) in archived {
+            self.ledger.archived(task);
+        }
+        for (task, ..) in unknown {
             self.ledger.gave_up(task, "not found, like every task of the run: is the key another account's?".into());
         }
     }

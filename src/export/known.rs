@@ -120,7 +120,10 @@ impl Known {
 
     fn mark(&mut self, tasks: &TaskList, id: &str, standing: Standing) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
-            *slot = standing;
+            // Of a task that is there twice, the row that was found counts.
+            if *slot != Standing::Known {
+                *slot = standing;
+            }
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Ledger {
 enum Standing {
     NotAsked,
     Asked,
+    /// It is archived, and stays as it is.
+    Archived,
     /// The journal holds the final answer; the assets are not settled.
     Journalled,
     /// The journal's segment of that part holds all there is to know.
@@ -68,6 +70,13 @@ impl Ledger {
     /// The journal holds the answer and what became of the assets, in the segment of that part.
     pub(super) fn complete(&mut self, task: TaskIndex, part: u32) {
         self.set(task, Standing::Complete(part));
+    }
+
+    /// The task is archived, and stays as it is.
+    pub(super) fn archived(&mut self, task: TaskIndex) {
+        self.set(task, Standing::Archived);
+        self.notes.remove(&task);
+        self.settled += 1;
     }
 
     /// That part is in the archive.
@@ -125,6 +134,7 @@ impl Ledger {
     ) -> Option<(MissingReason, String)> {
         let (reason, because) = cut_short;
         match (self.standings.get(task.get()).copied().unwrap_or(Standing::NotAsked), self.notes.get(&task)) {
+            (Standing::Archived, _) => None,
             (Standing::Complete(part), _) if self.published.contains(&part) => None,
             (Standing::Complete(_), _) => {
                 let words = "answered, and kept in the journal: the next run archives it without asking";

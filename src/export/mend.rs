@@ -2,7 +2,10 @@
 //! the answer that the archive has, or from a new one. Their new rows take the place of the old ones, and
 //! files that are whole are found where they are.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -19,10 +22,15 @@ use crate::{
     error::{Error, Result},
     event::{Event, RequestKind},
     journal::{JournalWriter, Record},
+    json::Object,
     moment,
     status::FinalStatus,
+    tables,
     task::TaskId,
 };
+
+/// So many tasks in a row without an answer, each after all its tries, and the provider is down.
+const MOST_SILENT: u32 = 3;
 
 /// A task to be mended.
 #[derive(Clone, Debug)]
@@ -32,6 +40,8 @@ pub(crate) struct Patient {
     pub(crate) assets: Vec<AssetKind>,
     /// What the archive has of it.
     pub(crate) stored: Option<Stored>,
+    /// What a damaged part says of it: better than nothing, should the provider have none.
+    pub(crate) salvaged: Option<Stored>,
 }
 
 /// An answer that the archive has.
@@ -42,6 +52,22 @@ pub(crate) struct Stored {
     /// Absent for a task that the provider does not know.
     pub(crate) response: Option<String>,
     pub(crate) error: Option<String>,
+}
+
+impl Stored {
+    /// Whether it says more of the task than another row: that it was found, that it ended well, and what is
+    /// newer.
+    pub(crate) fn is_better_than(&self, other: &Self) -> bool {
+        let rank =
+            |stored: &Self| (stored.response.is_some(), stored.status == FinalStatus::Success, stored.fetched_at);
+        rank(self) > rank(other)
+    }
+
+    /// Whether it is an answer about that task, and not what damage has made of one.
+    pub(crate) fn is_of(&self, task_id: &str) -> bool {
+        let task = self.response.as_deref().map(|response| Object::parse(response)?.text("task_id"));
+        task.map_or(self.status == FinalStatus::NotFound, |task| task.as_deref() == Some(task_id))
+    }
 }
 
 /// What became of the tasks.
@@ -55,6 +81,10 @@ pub(crate) struct Mended {
     pub(crate) failed: BTreeMap<String, String>,
     /// The provider refused the key.
     pub(crate) key_refused: bool,
+    /// Why the provider is not asked any more: it does not answer.
+    pub(crate) unreachable: Option<String>,
+    /// Tasks in a row for which it gave no answer.
+    silent: u32,
 }
 
 /// Puts tasks through the pipeline again.
@@ -120,7 +150,7 @@ impl Mender<'_> {
     async fn mend_with_fresh_addresses(&mut self, patients: Vec<(Answered, Vec<Asset>)>) -> Result<()> {
         let mut fresh = Vec::new();
         for (old, assets) in patients {
-            match self.ask(&old.patient).await? {
+            match self.ask(&old.patient, Some(&old.record)).await? {
                 Asked::Final(record, part) => {
                     fresh.push(Answered { patient: old.patient, record, kept_in: Some(part) });
                 }
@@ -133,20 +163,27 @@ impl Mender<'_> {
 
     /// The answer to mend a task from: what the archive has, else what the provider says.
     async fn answer(&mut self, patient: Patient) -> Result<Option<Answered>> {
-        if let Some(Stored { status, fetched_at, response, error }) = patient.stored.clone() {
-            let record = match response {
-                Some(data) => task_record(&patient, status, fetched_at, data, None),
-                None => not_found(&patient, fetched_at, error),
-            };
+        if let Some(stored) = patient.stored.clone() {
+            let record = stored_record(&patient, stored);
             return Ok(Some(Answered { patient, record, kept_in: None }));
         }
-        match self.ask(&patient).await? {
+        match self.ask(&patient, None).await? {
             Asked::Final(record, part) => Ok(Some(Answered { patient, record, kept_in: Some(part) })),
-            Asked::Nothing(reason) => {
-                self.mended.failed.insert(patient.task_id, reason);
-                Ok(None)
-            }
+            Asked::Nothing(reason) => self.salvage(patient, reason),
         }
+    }
+
+    /// Takes what a damaged part says of a task that the provider has no answer for.
+    fn salvage(&mut self, patient: Patient, reason: String) -> Result<Option<Answered>> {
+        let Some(salvaged) = patient.salvaged.clone() else {
+            self.mended.failed.insert(patient.task_id, reason);
+            return Ok(None);
+        };
+        let reason = format!("{reason}; it is kept as a damaged part has it");
+        self.mended.failed.insert(patient.task_id.clone(), reason);
+        let record = stored_record(&patient, salvaged);
+        let part = self.writer.append([&record])?;
+        Ok(Some(Answered { patient, record, kept_in: Some(part) }))
     }
 
     /// Journals what is known of a task now; all of it is published at the end.
@@ -199,16 +236,29 @@ impl Mender<'_> {
         Ok((0..).zip(answers).map(|(part, _)| settled.remove(&part).unwrap_or_default()).collect())
     }
 
-    /// Asks the provider for a task, and keeps a final answer at once: it is not asked for again.
-    async fn ask(&mut self, patient: &Patient) -> Result<Asked> {
+    /// Asks the provider for a task, and keeps a final answer at once: it is not asked for again. One that
+    /// tells less than what the archive has is no answer.
+    async fn ask(&mut self, patient: &Patient, old: Option<&Record>) -> Result<Asked> {
         Ok(match self.question(&patient.task_id).await {
             Ok((status, data, sent)) => {
                 let record = task_record(patient, status, moment::now(), data, sent);
+                if old.is_some_and(|old| tells_less(&record, old)) {
+                    return Ok(Asked::Nothing("the provider's answer has become poorer".into()));
+                }
                 let part = self.writer.append([&record])?;
                 Asked::Final(record, part)
             }
             Err(reason) => Asked::Nothing(reason),
         })
+    }
+
+    /// A task got no answer after all its tries. Some of those in a row, and the provider is not asked any more.
+    fn no_answer(&mut self, reason: String) -> String {
+        self.mended.silent += 1;
+        if self.mended.silent == MOST_SILENT {
+            self.mended.unreachable = Some(reason.clone());
+        }
+        reason
     }
 
     /// Asks within the pace, as often as it makes sense: a final answer, or why there is none.
@@ -220,13 +270,19 @@ impl Mender<'_> {
             if self.mended.key_refused {
                 return Err("the provider refused the key".into());
             }
+            if let Some(reason) = &self.mended.unreachable {
+                return Err(reason.clone());
+            }
             self.pace.permit().await;
             self.mended.requests += 1;
             (self.tell)(Event::Requested { kind: RequestKind::First });
             let reply = self.client.ask(id).await;
             self.pace.observe(&reply.allowance);
             match reply.answer {
-                Answer::Final { status, data, sent } => return Ok((status, data, sent)),
+                Answer::Final { status, data, sent } => {
+                    self.mended.silent = 0;
+                    return Ok((status, data, sent));
+                }
                 Answer::RateLimited { silence } => {
                     (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
                     self.pace.silence(silence);
@@ -235,7 +291,7 @@ impl Mender<'_> {
                     failures += 1;
                     match backoff.wait(failures) {
                         Some(wait) => tokio::time::sleep(wait).await,
-                        None => return Err(reason),
+                        None => return Err(self.no_answer(reason)),
                     }
                 }
                 Answer::KeyRefused { reason } => {
@@ -244,12 +300,24 @@ impl Mender<'_> {
                 }
                 Answer::NotFound { .. } => return Err("the provider does not know it any more".into()),
                 Answer::Unfinished { .. } => return Err("the provider says that it is not finished".into()),
-                Answer::Rejected { reason } | Answer::Unreadable { reason, .. } | Answer::Untrusted { reason } => {
+                Answer::Untrusted { reason } => {
+                    self.mended.unreachable = Some(reason.clone());
                     return Err(reason);
                 }
+                Answer::Rejected { reason } | Answer::Unreadable { reason, .. } => return Err(reason),
             }
         }
     }
+}
+
+/// Whether an answer has another status than an older one, or lacks clips that the older one had.
+fn tells_less(new: &Record, old: &Record) -> bool {
+    let (Record::Task { status, data, .. }, Record::Task { status: status_before, data: data_before, .. }) = (new, old)
+    else {
+        return false;
+    };
+    let clips = |data| tables::clip_links(data).into_iter().map(|clip| clip.clip_id).collect::<HashSet<_>>();
+    status != status_before || !clips(data_before).is_subset(&clips(data))
 }
 
 fn task_record(
@@ -262,6 +330,14 @@ fn task_record(
     let is_wanted = !Wanted::of(&data, &patient.assets).is_empty();
     let assets = if is_wanted { patient.assets.clone() } else { Vec::new() };
     Record::Task { task_id: patient.task_id.clone(), status, fetched_at, data, sent, assets, replaces: true }
+}
+
+fn stored_record(patient: &Patient, stored: Stored) -> Record {
+    let Stored { status, fetched_at, response, error } = stored;
+    match response {
+        Some(data) => task_record(patient, status, fetched_at, data, None),
+        None => not_found(patient, fetched_at, error),
+    }
 }
 
 fn not_found(patient: &Patient, fetched_at: Timestamp, message: Option<String>) -> Record {

@@ -3,13 +3,19 @@
 
 mod survey;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    archive::{Archive, StoredFile},
+    archive::{Archive, MEDIA, StoredFile},
     asset::AssetKind,
     error::Result,
     export::Stored,
+    format::TableFormat,
     tables::{ASSETS, CLIPS, LYRICS, TASKS},
     verify::{About, Finding, Kind, Report},
 };
@@ -17,7 +23,7 @@ use crate::{
 use self::survey::Survey;
 
 /// What is to be done.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Parts that cannot be trusted or are not there, by table.
     pub(crate) parts: BTreeMap<String, BTreeSet<String>>,
@@ -35,7 +41,14 @@ pub(crate) struct Plan {
     pub(crate) kinds: HashMap<String, BTreeSet<AssetKind>>,
     /// Assets that could not be had when they were tried.
     pub(crate) failed_assets: u64,
+    /// Where parts of tasks that cannot be trusted are kept.
+    pub(crate) kept: BTreeSet<PathBuf>,
+    /// Parts of tasks of which not every task is known.
+    pub(crate) unknown: BTreeSet<String>,
+    /// Whether more was found than could be told.
+    pub(crate) has_more: bool,
     /// What nobody can mend here.
+    #[serde(skip)]
     pub(crate) beyond: Vec<Finding>,
 }
 
@@ -47,8 +60,22 @@ impl Plan {
         for finding in &report.findings {
             plan.take(finding);
         }
+        let told = report.findings.len() as u64;
+        plan.has_more = report.kinds.values().sum::<u64>() > told || report.findings.iter().any(has_more_tasks);
         Survey::of(archive, &plan)?.complete(archive, &mut plan, wanted)?;
         Ok(plan)
+    }
+
+    /// Adds what a repair that was cut short had begun to do: some of it is nowhere else to be seen any more.
+    pub(crate) fn take_over(&mut self, begun: Self) {
+        self.tasks.extend(begun.tasks);
+        for (task, kinds) in begun.kinds {
+            self.kinds.entry(task).or_default().extend(kinds);
+        }
+        self.lost.extend(begun.lost);
+        self.unknown.extend(begun.unknown);
+        self.kept.extend(begun.kept);
+        self.has_more |= begun.has_more;
     }
 
     /// Whether there is nothing to do.
@@ -92,6 +119,9 @@ impl Plan {
             Kind::ManifestDamaged => {
                 self.manifests.insert(path);
             }
+            Kind::HalfFinished if path.starts_with(MEDIA) => {
+                self.media.insert(path);
+            }
             // The next step of this very run writes or sweeps them.
             Kind::ViewsDamaged | Kind::OtherViews | Kind::HalfFinished => {}
             kind if kind.severity() == crate::verify::Severity::Damage => self.beyond.push(finding.clone()),
@@ -110,9 +140,23 @@ impl Plan {
     }
 }
 
+/// Whether a finding is about more tasks than it names.
+fn has_more_tasks(finding: &Finding) -> bool {
+    matches!(&finding.about, About::Rows { rows, task_ids, .. } if task_ids.len() >= 10_000 && *rows > 10_000)
+}
+
 /// What the archive has of these tasks. Blocks.
 pub(crate) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
     survey::stored(archive, plan, tasks)
+}
+
+/// What damaged parts of tasks say of these tasks. Blocks.
+pub(crate) fn salvaged(
+    format: TableFormat,
+    parts: &BTreeSet<PathBuf>,
+    tasks: &HashSet<String>,
+) -> HashMap<String, Stored> {
+    survey::salvaged(format, parts, tasks)
 }
 
 /// The digest of a file, for a manifest. Blocks.

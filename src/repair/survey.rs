@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    fs::File,
     hash::{BuildHasher, RandomState},
+    path::PathBuf,
 };
 
 use super::Plan;
@@ -11,8 +13,10 @@ use crate::{
     asset::{AssetKind, AssetStatus},
     error::Result,
     export::Stored,
+    format::TableFormat,
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
+    task::TaskId,
 };
 
 /// Which tasks have rows in which table. Two tasks of one hash are as good as impossible: of ten million, the
@@ -42,7 +46,8 @@ impl Survey {
     /// Adds the tasks that have lost rows, those with assets that failed or whose files are gone, and what
     /// assets they should have.
     pub(super) fn complete(&self, archive: &Archive, plan: &mut Plan, wanted: &BTreeSet<AssetKind>) -> Result<()> {
-        let mut found = HashSet::new();
+        let mut found = salvaged_ids(archive, plan);
+        found.retain(|task| !self.has(TASKS.name, task));
         for table in [CLIPS.name, LYRICS.name, ASSETS.name] {
             each(archive, plan, table, &["task_id"], &mut |cells| {
                 let orphans = cells.iter().flatten().filter(|task| !self.has(TASKS.name, task));
@@ -96,17 +101,62 @@ fn kinds(archive: &Archive, plan: &mut Plan, wanted: &BTreeSet<AssetKind>) -> Re
     Ok(())
 }
 
+/// The tasks of parts that are there and cannot be trusted, as far as they can be read. Of one that cannot be
+/// read to its end nobody knows all.
+fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
+    let mut found = HashSet::new();
+    for path in plan.parts.get(TASKS.name).into_iter().flatten() {
+        let Ok(file) = File::open(archive.folder.join(path)) else {
+            plan.unknown.insert(path.clone());
+            continue;
+        };
+        let mut note = |cells: &[Option<&str>]| {
+            let ids = cells.iter().flatten().filter_map(|id| TaskId::parse(id).ok());
+            found.extend(ids.map(|id| id.to_string()));
+        };
+        if tables::guarded(|| tables::scan(file, archive.format, &["task_id"], &mut note)).is_err() {
+            plan.unknown.insert(path.clone());
+        }
+    }
+    found
+}
+
+/// What damaged parts say of these tasks, as far as they can be read, and make sense.
+pub(super) fn salvaged(
+    format: TableFormat,
+    parts: &BTreeSet<PathBuf>,
+    tasks: &HashSet<String>,
+) -> HashMap<String, Stored> {
+    let mut salvaged = HashMap::new();
+    for file in parts.iter().filter_map(|path| File::open(path).ok()) {
+        let mut note = |cells: &[Option<&str>]| {
+            salvaged.extend(answer(cells).filter(|(task, answer)| tasks.contains(task) && answer.is_of(task)));
+        };
+        let _ = tables::guarded(|| tables::scan(file, format, &ANSWER, &mut note));
+    }
+    salvaged
+}
+
+/// The columns that an answer can be had from.
+const ANSWER: [&str; 5] = ["task_id", "status", "fetched_at", "response", "error"];
+
+fn answer(cells: &[Option<&str>]) -> Option<(String, Stored)> {
+    let [Some(task), Some(status), Some(fetched_at), response, error] = cells else { return None };
+    let (status, fetched_at) = (FinalStatus::parse(status)?, fetched_at.parse().ok()?);
+    let (response, error) = (response.map(str::to_owned), error.map(str::to_owned));
+    Some(((*task).to_owned(), Stored { status, fetched_at, response, error }))
+}
+
 /// What the archive has of these tasks.
 pub(super) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
     let mut stored = HashMap::new();
-    let columns = ["task_id", "status", "fetched_at", "response", "error"];
-    each(archive, plan, TASKS.name, &columns, &mut |cells| {
-        let [Some(task), status, fetched_at, response, error] = cells else { return };
-        let Some(status) = status.and_then(FinalStatus::parse).filter(|_| tasks.contains(*task)) else { return };
-        let Some(fetched_at) = fetched_at.and_then(|time| time.parse().ok()) else { return };
-        let answer =
-            Stored { status, fetched_at, response: response.map(str::to_owned), error: error.map(str::to_owned) };
-        stored.insert((*task).to_owned(), answer);
+    each(archive, plan, TASKS.name, &ANSWER, &mut |cells| {
+        let Some((task, answer)) = answer(cells).filter(|(task, _)| tasks.contains(task)) else { return };
+        // Of a task that is there twice, the row that says most, then the newest.
+        match stored.get(&task) {
+            Some(other) if !answer.is_better_than(other) => {}
+            _ => drop(stored.insert(task, answer)),
+        }
     })?;
     Ok(stored)
 }

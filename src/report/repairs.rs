@@ -19,8 +19,9 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
 }
 
 /// What a repair has done.
-pub(crate) fn repair_table(plan: &Plan, mended: &Mended, archive: &str) -> String {
-    let mut text = match (plan.is_empty(), mended.failed.len() + plan.beyond.len()) {
+pub(crate) fn repair_table(plan: &Plan, mended: &Mended, left: u64, archive: &str) -> String {
+    let more = usize::from(plan.has_more) + plan.unknown.len() + usize::from(left > 0);
+    let mut text = match (plan.is_empty(), mended.failed.len() + plan.beyond.len() + more) {
         (true, 0) => String::from("Nothing to mend\n\n"),
         (_, 0) => String::from("All is mended\n\n"),
         (_, left) => format!("Not all is mended: {} left\n\n", plural(left as u64, "thing")),
@@ -40,6 +41,19 @@ pub(crate) fn repair_table(plan: &Plan, mended: &Mended, archive: &str) -> Strin
         text.push_str("Run repair again later; what was set aside is in .sunor/damaged.\n");
     }
     beyond(&mut text, &plan.beyond);
+    for part in &plan.unknown {
+        let _ = writeln!(
+            text,
+            "\n{part} could not be read to its end: tasks that only it knew cannot be named. Export your lists again."
+        );
+    }
+    if plan.has_more {
+        text.push_str("\nMore was found than one repair takes: run it again.\n");
+    }
+    if left > 0 {
+        let _ =
+            writeln!(text, "\nIn the journal {} of an earlier run still wait for their files.", plural(left, "task"));
+    }
     text
 }
 
@@ -61,6 +75,7 @@ fn request_words(plan: &Plan) -> String {
     match (plan.lost.len(), at_most) {
         (_, 0) => "none".into(),
         (lost, at_most) if lost == at_most => lost.to_string(),
+        (0, at_most) => format!("up to {at_most}, if addresses have expired"),
         (lost, at_most) => format!("{lost} at least, {at_most} if every address has expired"),
     }
 }

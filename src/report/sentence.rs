@@ -85,6 +85,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::NoneFound { answers } => {
             (Warning, format!("none of {answers} tasks was found so far: is the key another account's?"))
         }
+        Event::StillNotFound { tasks } => (Milestone, format!("not found still: {}", plural(*tasks, "task"))),
         Event::Stopping { reason } => (Warning, reason.clone()),
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
         Event::Checked { path } => (Detail, format!("{path}: checked")),

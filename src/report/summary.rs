@@ -115,6 +115,7 @@ impl RunSummary {
                     RequestKind::Retry => self.requests.retries += 1,
                 }
             }
+            Event::StillNotFound { tasks } => self.tasks.not_found += tasks,
             Event::RateLimited { .. } => self.requests.rate_limited += 1,
             Event::Missing { reason, .. } => match reason {
                 MissingReason::Unfinished | MissingReason::Interrupted => self.tasks.unfinished += 1,

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
 };
 
 use super::{finding::About, rows::is_ok};
@@ -90,14 +90,14 @@ pub(super) enum Match {
 impl MediaSet {
     /// Adds a row; `false` if another says something else of the same file.
     pub(super) fn add(&mut self, row: &MediaRow<'_>) -> bool {
-        let fact = Fact { digest: beginning(row.sha256), bytes: row.bytes, listed: false, looked_at: false };
+        let fact = Fact { digest: condensed(row.sha256), bytes: row.bytes, listed: false, looked_at: false };
         let known = self.files.entry(self.hasher.hash_one(row.path)).or_insert(fact);
         (known.digest, known.bytes) == (fact.digest, fact.bytes)
     }
 
     /// Takes in that a manifest lists a file. All rows are added by then.
     pub(super) fn list(&mut self, path: &str, sha256: &str) -> Match {
-        let digest = beginning(sha256);
+        let digest = condensed(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
             Entry::Vacant(place) => {
                 place.insert(Fact { digest, bytes: 0, listed: true, looked_at: true });
@@ -132,8 +132,12 @@ impl MediaSet {
     }
 }
 
-fn beginning(sha256: &str) -> u64 {
-    sha256.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default()
+/// What is kept of a digest: a number that another digest has with a chance of one in 2^64. All of its digits
+/// count, since any of them may be the damaged one.
+fn condensed(sha256: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    sha256.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
