@@ -9,10 +9,10 @@ use std::{
     hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
 };
 
-use super::{finding::About, rows::is_ok};
+use super::finding::About;
 use crate::{
     archive::{self, MEDIA},
-    asset::AssetKind,
+    asset::{AssetKind, AssetStatus},
 };
 
 /// The row of an asset that is there.
@@ -130,6 +130,11 @@ impl MediaSet {
     pub(super) fn len(&self) -> u64 {
         self.files.len() as u64
     }
+}
+
+/// Whether a row's status says that the asset is there.
+fn is_ok(status: Option<&str>) -> bool {
+    status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
 
 /// What is kept of a digest: a number that another digest has with a chance of one in 2^64. All of its digits

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     archive::Archive,
-    asset::{AssetKind, AssetStatus},
+    asset::AssetKind,
     error::{Error, Result},
     event::RowCounts,
     media,
@@ -380,9 +380,4 @@ impl Pass<'_, '_> {
 
 fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}")
-}
-
-/// Whether a row's status says that the asset is there.
-pub(super) fn is_ok(status: Option<&str>) -> bool {
-    status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
