@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{HeldArchive, inspect::is_inside, layout, manifest, swap};
@@ -37,20 +38,23 @@ impl HeldArchive {
 
 impl HeldArchive {
     /// Notes durably what a repair is about to do, so that the next one can end it.
-    pub(crate) fn note_repair(&self, plan: &[u8]) -> Result<()> {
+    pub(crate) fn note_repair(&self, plan: &impl Serialize) -> Result<()> {
+        let plan = serde_json::to_vec(plan).expect("a plan has string keys only");
         let path = layout::repair_plan(&self.archive.folder);
         let staging = path.with_extension("json#0");
         let written =
-            fs::File::create(&staging).and_then(|mut file| file.write_all(plan).and_then(|()| file.sync_all()));
+            fs::File::create(&staging).and_then(|mut file| file.write_all(&plan).and_then(|()| file.sync_all()));
         written.and_then(|()| fs::rename(&staging, &path)).map_err(|error| Error::io("write", &path, &error))?;
         layout::sync(path.parent().unwrap_or(&self.archive.folder))
     }
 
     /// What a repair that was cut short had begun to do.
-    pub(crate) fn begun_repair(&self) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn begun_repair<P: DeserializeOwned>(&self) -> Result<Option<P>> {
         let path = layout::repair_plan(&self.archive.folder);
         match fs::read(&path) {
-            Ok(plan) => Ok(Some(plan)),
+            Ok(plan) => {
+                serde_json::from_slice(&plan).map(Some).map_err(|error| Error::storage("read", path.display(), &error))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read", &path, &error)),
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use super::{connect_to, start_media};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     asset::AssetKind,
     blocking::blocking,
     config::{MediaConfig, Provider, Rate},
-    error::Result,
+    error::{Error, Result},
     event::Event,
     exit::ExitStatus,
     export::{self, Mended, Mender, Patient},
@@ -27,6 +28,9 @@ use crate::{
     tables::{self, TASKS},
     verify::{self, Depth, Report},
 };
+
+/// Events of a check that may wait to be shown.
+const MOST_WAITING: usize = 256;
 
 /// Tasks that are mended at once: memory holds their answers.
 const AT_ONCE: usize = 500;
@@ -81,11 +85,10 @@ pub async fn repair(config: &RepairConfig, reporter: &mut dyn Reporter) -> Resul
     let mut media = start_media(&config.media, &config.provider, &held).await?;
     let left = export::recover(&held, &mut media, None, &mut |event| reporter.observe(&event)).await?;
     let mut plan = look(config, verify::check_held, reporter).await?;
-    // One that cannot be read is no worse than none: what it was about is looked up in the tables.
-    if let Some(begun) = held.begun_repair()?.and_then(|text| serde_json::from_slice(&text).ok()) {
+    if let Some(begun) = held.begun_repair()? {
         plan.take_over(begun);
     }
-    let plan = Arc::new(prepare(&held, plan, &run_id).await?);
+    let plan = prepare(&held, plan, &run_id).await?;
 
     let (client, simulator) = connect_to(&config.provider, config.media.idle, World::every()).await?;
     let writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
@@ -128,7 +131,7 @@ fn status(plan: &Plan, mended: &Mended, left: u64) -> ExitStatus {
 }
 
 /// Notes what is to be done, so that the next repair can end it, and sets aside what cannot be trusted.
-async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Result<Plan> {
+async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
     let preparing = held.clone();
     let plan = blocking(move || {
         // The manifests first: the others are read to their last line.
@@ -136,13 +139,15 @@ async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Res
         if let Some(parts) = plan.parts.get(TASKS.name) {
             plan.kept.extend(preparing.keep_aside(parts)?);
         }
-        preparing.note_repair(&serde_json::to_vec(&plan).expect("a plan has string keys only"))?;
+        if !plan.is_empty() {
+            preparing.note_repair(&plan)?;
+        }
         Ok(Arc::new(plan))
     })
     .await?;
     set_aside(held, &plan, run_id).await?;
     relist(held, &plan, run_id).await?;
-    Ok(Arc::into_inner(plan).unwrap_or_default())
+    Ok(plan)
 }
 
 /// A way to check an archive.
@@ -151,17 +156,16 @@ type Check = fn(&Path, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
 /// Checks the archive, and plans what to do about what is found.
 async fn look(config: &RepairConfig, check: Check, reporter: &mut dyn Reporter) -> Result<Plan> {
     let (folder, wanted) = (config.archive.clone(), config.media.kinds.iter().collect::<BTreeSet<AssetKind>>());
-    let (checked, events) = blocking(move || {
-        let mut events = Vec::new();
-        let report = check(&folder, Depth::Full, &mut |event| events.push(event.clone()))?;
-        let archive = Archive::open(&folder)?;
-        Ok((Plan::new(&archive, &report, &wanted)?, events))
-    })
-    .await?;
-    for event in &events {
-        reporter.observe(event);
+    let (tell, mut told) = mpsc::channel(MOST_WAITING);
+    let looking = tokio::spawn(blocking(move || {
+        // Whoever no longer listens has ended the repair.
+        let report = check(&folder, Depth::Full, &mut |event| drop(tell.blocking_send(event.clone())))?;
+        Plan::new(&Archive::open(&folder)?, &report, &wanted)
+    }));
+    while let Some(event) = told.recv().await {
+        reporter.observe(&event);
     }
-    Ok(checked)
+    looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check of a repair failed: {panic}"))))
 }
 
 /// Moves what cannot be trusted out of the way, and its lines out of the manifests.

@@ -14,13 +14,11 @@ use crate::{
     archive::{Archive, MEDIA, StoredFile},
     asset::AssetKind,
     error::Result,
-    export::Stored,
-    format::TableFormat,
-    tables::{ASSETS, CLIPS, LYRICS, TASKS},
-    verify::{About, Finding, Kind, Report},
+    verify::{About, Finding, Kind, Report, Severity},
 };
 
 use self::survey::Survey;
+pub(crate) use self::survey::{salvaged, stored};
 
 /// What is to be done.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -124,7 +122,7 @@ impl Plan {
             }
             // The next step of this very run writes or sweeps them.
             Kind::ViewsDamaged | Kind::OtherViews | Kind::HalfFinished => {}
-            kind if kind.severity() == crate::verify::Severity::Damage => self.beyond.push(finding.clone()),
+            kind if kind.severity() == Severity::Damage => self.beyond.push(finding.clone()),
             _ => {}
         }
     }
@@ -145,26 +143,9 @@ fn has_more_tasks(finding: &Finding) -> bool {
     matches!(&finding.about, About::Rows { rows, task_ids, .. } if task_ids.len() >= 10_000 && *rows > 10_000)
 }
 
-/// What the archive has of these tasks. Blocks.
-pub(crate) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
-    survey::stored(archive, plan, tasks)
-}
-
-/// What damaged parts of tasks say of these tasks. Blocks.
-pub(crate) fn salvaged(
-    format: TableFormat,
-    parts: &BTreeSet<PathBuf>,
-    tasks: &HashSet<String>,
-) -> HashMap<String, Stored> {
-    survey::salvaged(format, parts, tasks)
-}
-
 /// The digest of a file, for a manifest. Blocks.
 pub(crate) fn listed(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
     let Ok(mut file) = std::fs::File::open(archive.folder.join(path)) else { return Ok(None) };
     let digested = crate::media::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;
     Ok(Some(StoredFile { path: path.to_owned(), sha256: digested.sha256 }))
 }
-
-/// The tables of which a part may be lost, by the columns that tell what is missing then.
-const TABLES: [&str; 4] = [TASKS.name, CLIPS.name, LYRICS.name, ASSETS.name];

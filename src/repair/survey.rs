@@ -7,6 +7,8 @@ use std::{
     path::PathBuf,
 };
 
+use tokio::runtime::Handle;
+
 use super::Plan;
 use crate::{
     archive::Archive,
@@ -29,7 +31,7 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) fn of(archive: &Archive, plan: &Plan) -> Result<Self> {
         let mut survey = Self { hasher: RandomState::new(), rows: HashMap::new() };
-        for table in super::TABLES {
+        for table in tables::TABLES {
             let mut tasks = HashSet::new();
             each(archive, plan, table, &["task_id"], &mut |cells| {
                 tasks.extend(cells.iter().flatten().map(|task| survey.hasher.hash_one(*task)));
@@ -121,8 +123,8 @@ fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     found
 }
 
-/// What damaged parts say of these tasks, as far as they can be read, and make sense.
-pub(super) fn salvaged(
+/// What damaged parts of tasks say of these tasks, as far as they can be read, and make sense. Blocks.
+pub(crate) fn salvaged(
     format: TableFormat,
     parts: &BTreeSet<PathBuf>,
     tasks: &HashSet<String>,
@@ -147,8 +149,8 @@ fn answer(cells: &[Option<&str>]) -> Option<(String, Stored)> {
     Some(((*task).to_owned(), Stored { status, fetched_at, response, error }))
 }
 
-/// What the archive has of these tasks.
-pub(super) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
+/// What the archive has of these tasks. Blocks.
+pub(crate) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
     let mut stored = HashMap::new();
     each(archive, plan, TASKS.name, &ANSWER, &mut |cells| {
         let Some((task, answer)) = answer(cells).filter(|(task, _)| tasks.contains(task)) else { return };
@@ -169,9 +171,10 @@ fn each(
     columns: &[&str],
     row: &mut dyn FnMut(&[Option<&str>]),
 ) -> Result<()> {
-    for path in tokio::runtime::Handle::current().block_on(archive.parts(table))? {
+    let runtime = Handle::current();
+    for path in runtime.block_on(archive.parts(table))? {
         if plan.trusts(table, &path) {
-            let file = tokio::runtime::Handle::current().block_on(archive.store.open(&path))?;
+            let file = runtime.block_on(archive.store.open(&path))?;
             let scanned = tables::scan(file, archive.format, columns, row);
             scanned.map_err(|error| archive.store.failed("read", &path, &error))?;
         }
