@@ -102,6 +102,7 @@ mod archive;
 pub mod asset;
 mod backoff;
 mod blocking;
+mod checksum;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -4,15 +4,14 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
-    io::{self, Read},
+    io,
     path::Path,
     time::Instant,
 };
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     archive::Archive,
+    checksum,
     error::{Error, Result},
     format::TableFormat,
     journal,
@@ -107,23 +106,13 @@ impl Checksums {
     /// Refuses a part that is not what was archived. One that no manifest names is taken as it is.
     pub(crate) fn check(&self, archive: &Archive, path: &str) -> Result<()> {
         let Some(expected) = self.0.get(path) else { return Ok(()) };
-        let found = sha256(&mut open(archive, path)?).map_err(|error| archive.store.failed("read", path, &error))?;
-        if found == *expected {
+        let found = checksum::digest(&mut open(archive, path)?);
+        let found = found.map_err(|error| archive.store.failed("read", path, &error))?;
+        if found.sha256 == *expected {
             return Ok(());
         }
         let damaged = io::Error::other("its SHA-256 is not its manifest's, so it is damaged; nothing was changed");
         Err(archive.store.failed("use", path, &damaged))
-    }
-}
-
-fn sha256(file: &mut File) -> io::Result<String> {
-    let (mut digest, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            return Ok(format!("{:x}", bytes::Bytes::copy_from_slice(&digest.finalize())));
-        }
-        digest.update(piece.get(..read).unwrap_or_default());
     }
 }
 

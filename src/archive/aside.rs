@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeSet, HashSet},
     fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 
 use super::{HeldArchive, inspect::is_inside, layout, manifest, swap};
-use crate::error::{Error, Result};
+use crate::{
+    checksum,
+    error::{Error, Result},
+};
 
 impl HeldArchive {
     /// Moves files out of the way, and takes their lines out of every manifest; of a file that is not there
@@ -103,7 +105,7 @@ impl HeldArchive {
             let mut lines = 0;
             for file in files {
                 let Ok(mut opened) = fs::File::open(folder.join(file)) else { continue };
-                writeln!(out, "{}  {file}", digest(&mut opened)?)?;
+                writeln!(out, "{}  {file}", checksum::digest(&mut opened)?.sha256)?;
                 lines += 1;
             }
             Ok(lines)
@@ -117,17 +119,6 @@ fn move_aside(from: &Path, folder: &Path, path: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io("move", from, &error)),
         Ok(()) => layout::sync(from.parent().unwrap_or(folder)),
-    }
-}
-
-/// The SHA-256 of a file, in hex.
-fn digest(file: &mut impl Read) -> io::Result<String> {
-    let (mut digest, mut piece) = (Sha256::new(), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(format!("{:x}", bytes::Bytes::copy_from_slice(&digest.finalize()))),
-            read => digest.update(piece.get(..read).unwrap_or_default()),
-        }
     }
 }
 

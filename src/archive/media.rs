@@ -10,11 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{HeldArchive, layout};
 use crate::{
     asset::AssetKind,
+    checksum,
     error::{Error, Result},
 };
 
@@ -78,7 +77,7 @@ fn harmless(id: &str) -> String {
 
 /// The first digits of a text's SHA-256.
 fn hex(text: &str, digits: usize) -> String {
-    let mut hex = format!("{:x}", bytes::Bytes::copy_from_slice(&Sha256::digest(text)));
+    let mut hex = checksum::sha256(text);
     hex.truncate(digits);
     hex
 }

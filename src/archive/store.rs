@@ -15,12 +15,14 @@ use object_store::{
     GetResultPayload, ObjectStore, ObjectStoreExt, buffered::BufWriter, local::LocalFileSystem, path::Path as Location,
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::{io::AsyncWriteExt, runtime::Handle};
 use tokio_util::io::SyncIoBridge;
 
 use super::layout;
-use crate::error::{Error, Result};
+use crate::{
+    checksum::Hasher,
+    error::{Error, Result},
+};
 
 /// A part is sent to the store in pieces of this size, one at a time.
 const PIECE: usize = 4 << 20;
@@ -104,7 +106,7 @@ impl Store {
             store: self.clone(),
             path: path.to_owned(),
             writer: SyncIoBridge::new_with_handle(writer, Handle::current()),
-            digest: Sha256::new(),
+            hasher: Hasher::default(),
         }
     }
 
@@ -148,7 +150,7 @@ pub(crate) struct FileSink {
     store: Store,
     path: String,
     writer: SyncIoBridge<BufWriter>,
-    digest: Sha256,
+    hasher: Hasher,
 }
 
 /// A file that is in place.
@@ -165,15 +167,14 @@ impl FileSink {
     pub(crate) async fn publish(self) -> Result<StoredFile> {
         let put = self.writer.into_inner().shutdown().await;
         put.map_err(|error| self.store.failed("write", &self.path, &error))?;
-        let sha256 = format!("{:x}", bytes::Bytes::copy_from_slice(&self.digest.finalize()));
-        Ok(StoredFile { path: self.path, sha256 })
+        Ok(StoredFile { path: self.path, sha256: self.hasher.digested().sha256 })
     }
 }
 
 impl Write for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.writer.write(bytes)?;
-        self.digest.update(bytes.get(..written).unwrap_or_default());
+        self.hasher.update(bytes.get(..written).unwrap_or_default());
         Ok(written)
     }
 

@@ -18,7 +18,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{
     HeldArchive, StoredFile, layout,
@@ -26,6 +25,7 @@ use super::{
     manifest::{self, ManifestLine},
 };
 use crate::{
+    checksum::Hasher,
     error::{Error, Result},
     run_id::RunId,
 };
@@ -47,7 +47,7 @@ pub(crate) struct NewPart {
     path: String,
     place: PathBuf,
     file: BufWriter<File>,
-    digest: Sha256,
+    hasher: Hasher,
 }
 
 impl Swap {
@@ -78,16 +78,15 @@ impl Swap {
         };
         let place = staged(&archive.folder, &path);
         let file = File::create(&place).map_err(|error| Error::io("write", &place, &error))?;
-        Ok(NewPart { path, place, file: BufWriter::with_capacity(1 << 20, file), digest: Sha256::new() })
+        Ok(NewPart { path, place, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
     }
 
     /// Takes a part that is written, durably, and says where it can be read until it is in place.
     pub(crate) fn add(&mut self, part: NewPart) -> Result<PathBuf> {
-        let NewPart { path, place, file, digest } = part;
+        let NewPart { path, place, file, hasher } = part;
         let synced = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
         synced.map_err(|error| Error::io("write", &place, &error))?;
-        let sha256 = format!("{:x}", bytes::Bytes::copy_from_slice(&digest.finalize()));
-        self.added.push(StoredFile { path, sha256 });
+        self.added.push(StoredFile { path, sha256: hasher.digested().sha256 });
         Ok(place)
     }
 
@@ -137,7 +136,7 @@ impl NewPart {
 impl Write for NewPart {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
-        self.digest.update(bytes.get(..written).unwrap_or_default());
+        self.hasher.update(bytes.get(..written).unwrap_or_default());
         Ok(written)
     }
 
@@ -421,7 +420,7 @@ mod tests {
     use std::{cell::Cell, collections::BTreeMap};
 
     use super::*;
-    use crate::{format::TableFormat, tables::TABLES};
+    use crate::{checksum, format::TableFormat, tables::TABLES};
 
     thread_local! {
         /// The changes that this thread lives to make.
@@ -464,9 +463,8 @@ mod tests {
         for name in ["tasks/a-0001.csv", "tasks/b-0001.csv", "tasks/c-0001.csv", "tasks/notes/x", "media/song"] {
             fs::write(path(name), name).unwrap();
         }
-        let digest = |name: &str| format!("{:x}", bytes::Bytes::copy_from_slice(&Sha256::digest(name)));
         for (run, names) in [("a", vec!["tasks/a-0001.csv"]), ("b", vec!["media/song", "tasks/b-0001.csv"])] {
-            let lines: Vec<String> = names.iter().map(|name| format!("{}  {name}\n", digest(name))).collect();
+            let lines: Vec<String> = names.iter().map(|name| format!("{}  {name}\n", checksum::sha256(name))).collect();
             fs::write(path(&format!("runs/{run}.sha256")), lines.concat()).unwrap();
         }
         folder
@@ -509,8 +507,7 @@ mod tests {
     fn assert_manifests_hold(folder: &Path) {
         for line in manifest::find(folder, &|_| true).unwrap() {
             let bytes = fs::read(folder.join(&line.path)).unwrap_or_else(|_| panic!("{line:?} is not there"));
-            let digest = format!("{:x}", bytes::Bytes::copy_from_slice(&Sha256::digest(bytes)));
-            assert_eq!(digest, line.sha256, "{line:?}");
+            assert_eq!(checksum::sha256(bytes), line.sha256, "{line:?}");
         }
     }
 

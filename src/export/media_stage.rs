@@ -26,11 +26,10 @@ use crate::{
     archive::{HeldArchive, MediaName},
     asset::{Asset, AssetKind, AssetStatus},
     blocking::blocking,
+    checksum::{self, Digested},
     error::{Error, Result},
     event::Event,
-    media::{
-        self, ClipState, Content, Digested, Download, Downloader, Failure, Limits, Outcome, Reach, Sent, Source, Told,
-    },
+    media::{self, ClipState, Content, Download, Downloader, Failure, Limits, Outcome, Reach, Sent, Source, Told},
     moment, tables,
 };
 
@@ -431,7 +430,7 @@ fn read_media(kind: AssetKind, mut file: File) -> io::Result<Option<(Content, Op
     let Ok(content) = media::recognise(kind, &head) else { return Ok(None) };
     file.rewind()?;
     let modified = file.metadata()?.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
-    Ok(Some((content, modified, media::digest(&mut file)?)))
+    Ok(Some((content, modified, checksum::digest(&mut file)?)))
 }
 
 fn with_sent(asset: Asset, sent: Sent) -> Asset {

@@ -21,13 +21,14 @@ use super::{
     content::{self, Content},
     guard::Reach,
     hosts::{Host, Hosts, Verdict},
-    partial::{Digested, Partial},
+    partial::Partial,
     rest::{Brings, Mark},
     tries::{Sent, Tries},
 };
 use crate::{
     asset::AssetKind,
     blocking::blocking,
+    checksum::Digested,
     error::{Error, Result},
 };
 

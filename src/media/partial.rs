@@ -7,43 +7,25 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, Write},
+    io::{self, Seek, Write},
     path::{Path, PathBuf},
     sync::LazyLock,
 };
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{
     content::HEAD,
     rest::{Mark, Rest},
 };
-
-/// Files are read in pieces of this size.
-const PIECE: usize = 256 << 10;
+use crate::checksum::{self, Digested, Hasher};
 
 static BOOT: LazyLock<String> = LazyLock::new(|| {
     let named = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     named.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
 });
-
-/// What is known of a file by its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Digested {
-    /// In hex.
-    pub(crate) sha256: String,
-    pub(crate) bytes: u64,
-}
-
-/// Reads a file to its end. Blocks.
-pub(crate) fn digest(file: &mut impl Read) -> io::Result<Digested> {
-    let mut hashed = Hashed::default();
-    hashed.read(file)?;
-    Ok(hashed.digested())
-}
 
 /// A file on its way. All of its methods but the shortest block.
 #[derive(Debug)]
@@ -72,7 +54,7 @@ impl Partial {
         let mark = notes.map(|notes| notes.mark);
         let mut partial = Self { path: path.to_owned(), url: url.clone(), file, hashed: Hashed::default(), mark };
         match partial.mark {
-            Some(_) => partial.hashed.read(&mut partial.file)?,
+            Some(_) => checksum::each_piece(&mut partial.file, |piece| partial.hashed.update(piece))?,
             None => partial.begin(None)?,
         }
         Ok(partial)
@@ -104,7 +86,7 @@ impl Partial {
 
     /// How much of the file is there.
     pub(super) fn len(&self) -> u64 {
-        self.hashed.bytes
+        self.hashed.hasher.bytes()
     }
 
     /// From where to go on, and with which file.
@@ -120,7 +102,7 @@ impl Partial {
     /// What it is, when it is whole. The notes go.
     pub(super) fn finish(&self) -> io::Result<Digested> {
         remove(&notes_of(&self.path))?;
-        Ok(self.hashed.digested())
+        Ok(self.hashed.hasher.digested())
     }
 
     /// Removes it and its notes, when it will never be whole.
@@ -142,35 +124,18 @@ fn notes_of(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
-/// Bytes that went by.
+/// Bytes that went by, and the first of them.
 #[derive(Clone, Debug, Default)]
 struct Hashed {
-    digest: Sha256,
-    bytes: u64,
+    hasher: Hasher,
     head: Vec<u8>,
 }
 
 impl Hashed {
     fn update(&mut self, bytes: &[u8]) {
-        self.digest.update(bytes);
-        self.bytes += bytes.len() as u64;
+        self.hasher.update(bytes);
         let missing = (HEAD as usize).saturating_sub(self.head.len());
         self.head.extend(bytes.iter().take(missing));
-    }
-
-    fn read(&mut self, file: &mut impl Read) -> io::Result<()> {
-        let mut piece = vec![0; PIECE];
-        loop {
-            match file.read(&mut piece)? {
-                0 => return Ok(()),
-                read => self.update(piece.get(..read).unwrap_or_default()),
-            }
-        }
-    }
-
-    fn digested(&self) -> Digested {
-        let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
-        Digested { sha256, bytes: self.bytes }
     }
 }
 
@@ -198,7 +163,7 @@ mod tests {
         let mut again = Partial::open(&path, &url("http://h/x")).unwrap();
         assert_eq!(again.rest(), Some(Rest { from: 3, mark: mark() }));
         again.write(&[Bytes::from_static(b"d")]).unwrap();
-        assert_eq!(again.finish().unwrap(), digest(&mut b"abcd".as_slice()).unwrap());
+        assert_eq!(again.finish().unwrap(), checksum::digest(&mut b"abcd".as_slice()).unwrap());
         assert_eq!((again.head(), fs::read(&path).unwrap().as_slice()), (b"abcd".as_slice(), b"abcd".as_slice()));
 
         again.begin(Some(mark())).unwrap();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     archive::{Archive, MEDIA, StoredFile},
     asset::AssetKind,
+    checksum,
     error::Result,
     verify::{About, Finding, Kind, Report, Severity},
 };
@@ -146,6 +147,6 @@ fn has_more_tasks(finding: &Finding) -> bool {
 /// The digest of a file, for a manifest. Blocks.
 pub(crate) fn listed(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
     let Ok(mut file) = std::fs::File::open(archive.folder.join(path)) else { return Ok(None) };
-    let digested = crate::media::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;
+    let digested = checksum::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;
     Ok(Some(StoredFile { path: path.to_owned(), sha256: digested.sha256 }))
 }

@@ -23,8 +23,9 @@ use super::{
 };
 use crate::{
     archive::{Archive, MEDIA},
+    checksum,
     error::{Error, Result},
-    journal, media, tables,
+    journal, tables,
 };
 
 /// Threads that read. Disks like a few at once; the hashing of one takes a core.
@@ -209,7 +210,7 @@ fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Fi
     if !depth.reads(&job.path) {
         return Ok((0, None));
     }
-    match archive.read(&job.path).and_then(|mut file| media::digest(&mut file)) {
+    match archive.read(&job.path).and_then(|mut file| checksum::digest(&mut file)) {
         Ok(read) if read.sha256 == job.sha256 => Ok((read.bytes, None)),
         Ok(read) => Ok((read.bytes, finding(damaged, "has other bytes than it had: its SHA-256 differs".into()))),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(&error)),

@@ -18,9 +18,9 @@ use super::{
 use crate::{
     archive::Archive,
     asset::AssetKind,
+    checksum,
     error::{Error, Result},
     event::RowCounts,
-    media,
     tables::{self, ASSETS, CLIPS, Columns, LYRICS, Outline, TASKS},
 };
 
@@ -180,7 +180,7 @@ impl Pass<'_, '_> {
     /// Compares a part's bytes with what manifests say of them.
     fn bytes(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
-        Ok(match file.and_then(|mut file| media::digest(&mut file)) {
+        Ok(match file.and_then(|mut file| checksum::digest(&mut file)) {
             Ok(read) => {
                 self.tally.read(read.bytes);
                 let differs = listed.iter().any(|digest| *digest != read.sha256);

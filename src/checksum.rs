@@ -1,0 +1,67 @@
+//! What a file is known by: the SHA-256 of its bytes, in 64 lower-case hex digits, and their number.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+/// Files are read in pieces of this size.
+const PIECE: usize = 256 << 10;
+
+/// What is known of a file by its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Digested {
+    /// In hex.
+    pub(crate) sha256: String,
+    pub(crate) bytes: u64,
+}
+
+/// Bytes that went by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hasher {
+    digest: Sha256,
+    bytes: u64,
+}
+
+impl Hasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// How many there were.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What they are known by so far.
+    pub(crate) fn digested(&self) -> Digested {
+        let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
+        Digested { sha256, bytes: self.bytes }
+    }
+}
+
+/// The SHA-256 of a text, in hex.
+pub(crate) fn sha256(text: impl AsRef<[u8]>) -> String {
+    let mut hasher = Hasher::default();
+    hasher.update(text.as_ref());
+    hasher.digested().sha256
+}
+
+/// Reads a file to its end. Blocks.
+pub(crate) fn digest(file: &mut impl Read) -> io::Result<Digested> {
+    let mut hasher = Hasher::default();
+    each_piece(file, |piece| hasher.update(piece))?;
+    Ok(hasher.digested())
+}
+
+/// Calls `take` with one piece of a file after the other. Blocks.
+pub(crate) fn each_piece(file: &mut impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(()),
+            read => take(piece.get(..read).unwrap_or_default()),
+        }
+    }
+}
