@@ -123,6 +123,7 @@ mod repair;
 pub mod report;
 mod rewrite;
 pub mod run_id;
+mod seal;
 pub mod simulator;
 pub mod status;
 mod tables;

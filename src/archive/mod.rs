@@ -34,6 +34,7 @@ use crate::{
     blocking::blocking,
     error::{Error, Result},
     format::TableFormat,
+    seal,
 };
 
 /// The version of the archive's format that this program writes.
@@ -240,10 +241,8 @@ async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now
         created_at: now,
         created_by: concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).into(),
     };
-    let mut text = serde_json::to_vec_pretty(&passport).expect("a passport has string keys only");
-    text.push(b'\n');
     check(&passport, folder, format)?;
-    store.put(layout::PASSPORT, text.into()).await?;
+    store.put(layout::PASSPORT, seal::pretty(&passport).into()).await?;
     Ok(table_format)
 }
 

@@ -9,6 +9,7 @@ use super::{connect_to, metrics, start_media};
 use crate::{
     api::Client,
     archive::{Archive, HeldArchive, RunFile},
+    checksum,
     config::ExportConfig,
     error::{Error, Result},
     event::{Event, MissingReason},
@@ -20,6 +21,7 @@ use crate::{
     journal::{self, JournalWriter, SegmentLimits},
     report::{self, Reporter, RunNotes, RunSummary},
     run_id::RunId,
+    seal,
     simulator::World,
     tables,
 };
@@ -147,20 +149,22 @@ impl Run<'_> {
             Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
         };
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
-        if log.summary.requests.total + log.summary.missing() > 0
-            && let Err(failed) = self.held.put(&RunFile::Unfinished.path(self.id), missing).await
-        {
-            log.missing_named = false;
-            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+        if log.summary.requests.total + log.summary.missing() > 0 {
+            let sha256 = checksum::sha256(&missing);
+            match self.held.put(&RunFile::Unfinished.path(self.id), missing).await {
+                Ok(()) => log.summary.unfinished_sha256 = Some(sha256),
+                Err(failed) => {
+                    log.missing_named = false;
+                    (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+                }
+            }
         }
         if let Err(failed) = self.sweep() {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
         let mut end = finished(status);
         log.summary.observe(&end);
-        let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
-        text.push(b'\n');
-        if let Err(failed) = self.held.put(&RunFile::Summary.path(self.id), text).await {
+        if let Err(failed) = self.held.put(&RunFile::Summary.path(self.id), seal::pretty(&log.summary)).await {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = finished(status);
         }

@@ -16,6 +16,7 @@ use crate::{
     archive::{FileSink, HeldArchive, RunFile},
     error::Result,
     run_id::RunId,
+    seal,
 };
 
 /// The file of one run, begun with the first body. Memory holds a hash a line. Blocks.
@@ -39,9 +40,7 @@ impl RawBodies {
     }
 
     pub(super) fn add(&mut self, task_id: &str, reason: &str, body: &str) -> Result<()> {
-        let mut line = serde_json::to_vec(&Line { task_id, reason, body }).expect("texts are JSON");
-        line.push(b'\n');
-        let added = self.write(&line);
+        let added = self.write(&seal::line(&Line { task_id, reason, body }));
         added.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 

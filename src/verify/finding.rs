@@ -100,7 +100,9 @@ impl Kind {
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
-            Self::PassportDamaged => "Restore archive.json from a copy; the tables do not depend on it.",
+            Self::PassportDamaged => {
+                "Restore it from a copy, or move it away: the next export writes it anew, by the parts that are there."
+            }
             Self::PartMissing | Self::PartDamaged | Self::PartColumns => {
                 "Restore it from a copy, or run repair: it sets aside what is damaged, and brings the rows back."
             }
@@ -114,7 +116,7 @@ impl Kind {
             Self::MediaUnlisted => "Run repair: it lists it again.",
             Self::ManifestDamaged => "Restore it from a copy, or run repair: it writes it anew.",
             Self::FileMissing | Self::FileDamaged => "Restore it from a copy.",
-            Self::RunFileDamaged => "Restore it from a copy; the tables do not depend on it.",
+            Self::RunFileDamaged => "Restore it from a copy, or move it away: the tables do not depend on it.",
             Self::ViewsDamaged | Self::OtherViews => "The next export writes it anew.",
             Self::HalfFinished => "Nothing is lost; the next export sweeps it away, or move it out of the archive.",
             Self::NewerFormat => "Use a newer version of this program; what this one knows was checked.",

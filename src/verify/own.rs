@@ -1,10 +1,11 @@
 //! The files that hold no rows and no music: the runs' own, the views, and what the program keeps for itself.
 //!
-//! Some of their bytes nobody can vouch for, since nothing says twice what they say: the digits of a time or
-//! of a count that no sum holds, the detail of a line in `-unfinished.csv`, a text in `-raw.jsonl`. What can
-//! be known is checked: that each reads as what was written, has its name, and adds up.
+//! Summaries and lines of `-raw.jsonl` have a seal, and a summary tells the SHA-256 of its run's list. Beyond
+//! that each must read as what a run writes, have its run's name, and add up.
 
-use serde::Deserialize;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     finding::{Finding, Findings, Kind},
@@ -13,10 +14,11 @@ use super::{
 };
 use crate::{
     archive::{Archive, Entry, PASSPORT, RUNS, RunFile, VIEWS},
+    checksum,
     error::Result,
     journal::{self, Segment},
     report::RunSummary,
-    tables,
+    seal, tables,
     task::TaskId,
 };
 
@@ -46,6 +48,8 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
 /// The runs' own files: the version of the program that left the last of them.
 fn runs(archive: &Archive, findings: &mut Findings) -> Result<Option<String>> {
     let mut last_version = None;
+    // A run's list comes before its summary, as `-` comes before `.`.
+    let mut lists = HashMap::new();
     for entry in archive.entries(RUNS)? {
         if entry.is_half_finished() {
             findings.extend(half_finished(archive, &entry));
@@ -65,9 +69,21 @@ fn runs(archive: &Archive, findings: &mut Findings) -> Result<Option<String>> {
             }
         };
         let checked = match file {
-            RunFile::Summary => summary(&text, run).map(|version| last_version = Some(version)),
+            RunFile::Summary => summary(&text, run).map(|summary| {
+                if let (Some(due), Some(found)) = (summary.unfinished_sha256, lists.remove(run))
+                    && due != found
+                {
+                    let what = "has other bytes than it had: its SHA-256 differs from its run's summary";
+                    findings.add(Finding::file(
+                        Kind::RunFileDamaged,
+                        &format!("{RUNS}/{run}{}", RunFile::Unfinished.ending()),
+                        what,
+                    ));
+                }
+                last_version = Some(summary.version);
+            }),
             RunFile::Raw => raw(&text),
-            _ => unfinished(&text),
+            _ => unfinished(&text).map(|()| drop(lists.insert(run.to_owned(), checksum::sha256(&text)))),
         };
         if let Err(what) = checked {
             findings.add(Finding::file(Kind::RunFileDamaged, &entry.path, what));
@@ -83,9 +99,9 @@ fn run_file(entry: &Entry) -> Option<(RunFile, &str)> {
     named.filter(|_| !entry.is_folder)
 }
 
-/// Reads a run's summary: its program's version, or what is wrong.
-fn summary(text: &[u8], run: &str) -> Result<String, String> {
-    let summary: RunSummary = serde_json::from_slice(text).map_err(|error| format!("cannot be read: {error}"))?;
+/// Reads a run's summary, or tells what is wrong.
+fn summary(text: &[u8], run: &str) -> Result<RunSummary, String> {
+    let summary: RunSummary = seal::open(text).map_err(|error| format!("is damaged: {error}"))?;
     let (input, tasks) = (&summary.input, &summary.tasks);
     let rows = input.invalid + input.duplicates + input.other_shards + input.already_archived + input.selected;
     let asked = tasks.archived() + tasks.missing();
@@ -97,25 +113,23 @@ fn summary(text: &[u8], run: &str) -> Result<String, String> {
         () if asked != input.selected => {
             Err(format!("counts {} tasks to ask for, and {asked} by what became of them", input.selected))
         }
-        () => Ok(summary.version),
+        () => Ok(summary),
     }
 }
 
 /// Reads bodies that were kept as they came.
 fn raw(text: &[u8]) -> Result<(), String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[derive(Serialize, Deserialize)]
     struct Line {
         task_id: String,
         reason: String,
-        #[serde(rename = "body")]
-        _body: String,
+        body: String,
     }
     if !text.ends_with(b"\n") {
         return Err("does not end with a whole line".into());
     }
     for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
-        let read = serde_json::from_slice::<Line>(line).ok();
+        let read = seal::open::<Line>(line).ok();
         let known = |line: &Line| {
             TaskId::parse(&line.task_id).is_ok() && matches!(line.reason.as_str(), "unreadable" | "lone surrogates")
         };
@@ -199,8 +213,8 @@ mod tests {
     #[test]
     fn a_summary_has_its_runs_name_and_adds_up() {
         let mut run = RunSummary { run_id: "r".into(), ..RunSummary::default() };
-        let text = |run: &RunSummary| serde_json::to_vec_pretty(run).unwrap();
-        assert_eq!(summary(&text(&run), "r").as_deref(), Ok(env!("CARGO_PKG_VERSION")));
+        let text = |run: &RunSummary| seal::pretty(run);
+        assert!(summary(&text(&run), "r").is_ok());
         assert!(summary(&text(&run), "s").unwrap_err().contains("summary of `r`"));
         run.input.rows = 3;
         run.input.selected = 3;
@@ -230,6 +244,7 @@ mod tests {
             (line.to_owned(), false),
             (format!("{line}{line}\n"), false),
             (line.replace("unr", "anr") + "\n", false),
+            (line.replace('}', r#","sha256":"x"}"#) + "\n", false),
         ] {
             assert_eq!(raw(text.as_bytes()).is_ok(), good, "{text}");
         }
