@@ -12,21 +12,8 @@ use std::{
     process::Command,
 };
 
-use common::{Scene, documents, ids, samples};
+use common::{Scene, documents, ids, judge, python, samples};
 use sunor_archive::simulator::{Known, Weather, World};
-
-fn python() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
-}
-
-fn judge(script: &str, arguments: &[&Path]) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
-    let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&verdict.stderr);
-    let words = String::from_utf8_lossy(&verdict.stdout).into_owned();
-    assert!(verdict.status.success(), "{said}\n{words}");
-    words
-}
 
 /// Weather: fair, with the sample documents as the only tasks, whose media are the simulator's; the one
 /// under way never ends.
@@ -143,7 +130,8 @@ fn a_year_of_nights_is_compacted_into_what_duckdb_likes() {
     let before = scene.path("before");
     assert!(Command::new("cp").arg("-r").arg(scene.archive()).arg(&before).status().unwrap().success());
     scene.run(&["compact", "library"]).expect(0).says("365 parts of 109500 rows");
-    println!("{}", judge("compact.py", &[&before, &scene.archive(), &samples().join("queries.sql")]));
+    print!("{}", judge("compact.py", &[&before, &scene.archive()]));
+    print!("{}", judge("faster.py", &[&before, &scene.archive(), &samples().join("queries.sql")]));
 }
 
 /// Weather: fair, and all is archived; a task that takes an hour; a key that is refused.

@@ -1,10 +1,18 @@
 //! A year of nights: what an archive is after living with it.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
-use std::{collections::HashMap, process::Command, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
-use common::{Scene, ids};
+use common::{Scene, files, ids, judge, samples};
 use serde_json::Value;
 use sunor_archive::simulator::{Fault, Trouble, Weather, When};
 
@@ -25,7 +33,7 @@ fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
     let (media, faults) = (vec![expired], vec![bad_gateway]);
     let scene = Scene::weather(Weather { media, faults, media_seconds: Some(1.0), ..Weather::default() });
     let mut chance = fastrand::Rng::with_seed(365);
-    let (mut tasks, mut kills) = (0, 0);
+    let (mut tasks, mut kills, mut nights) = (0, 0, Nights::default());
     for night in 1..=NIGHTS {
         tasks += chance.usize(0..=2 * A_NIGHT);
         // The list is always the whole of it: what is archived costs nothing.
@@ -40,12 +48,16 @@ fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
         run.wait().unwrap();
         if night % 30 == 0 {
             scene.export(&arguments);
+            nights.keep(&scene);
             scene.run(&["compact", "library", "-q"]).expect(0);
             scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
             scene.run(&["verify", "library"]).expect(0);
+            nights.pass_over(&scene);
         }
     }
     scene.export(&["--assets", "audio,image"]);
+    nights.keep(&scene);
+    scene.run(&["compact", "library", "-q"]).expect(0);
     scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
     let report = scene.run(&["verify", "library", "--json"]).expect(0).stdout;
     let report: Value = serde_json::from_str(&report).unwrap();
@@ -60,5 +72,35 @@ fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
     // A fresh address is asked for where the old one had expired; a killed run had so many in flight.
     let again = stats.asked_again;
     println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
+    fs::copy(scene.archive().join("views.sql"), scene.path("nights/views.sql")).unwrap();
+    print!("{}", judge("faster.py", &[&scene.path("nights"), &scene.archive(), &samples().join("queries.sql")]));
     assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} asked again in {kills} kills");
+}
+
+/// What the tables would be without compaction: each night's parts, kept beside the archive.
+#[derive(Default)]
+struct Nights {
+    /// Parts that no night left.
+    others: HashSet<PathBuf>,
+}
+
+impl Nights {
+    /// Keeps the parts that came since the last compaction.
+    fn keep(&self, scene: &Scene) {
+        for (table, part) in Self::parts(scene).filter(|(_, part)| !self.others.contains(part)) {
+            let folder = scene.path("nights").join(table);
+            fs::create_dir_all(&folder).unwrap();
+            fs::hard_link(&part, folder.join(part.file_name().unwrap())).unwrap();
+        }
+    }
+
+    /// What is there now was made of parts that are kept.
+    fn pass_over(&mut self, scene: &Scene) {
+        self.others = Self::parts(scene).map(|(_, part)| part).collect();
+    }
+
+    fn parts(scene: &Scene) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let parts = |table| files(&scene.archive().join(table), ".parquet").into_iter().map(move |part| (table, part));
+        ["tasks", "clips", "lyrics", "assets"].into_iter().flat_map(parts)
+    }
 }

@@ -282,3 +282,18 @@ pub fn documents() -> HashMap<String, String> {
         .map(|path| (name(&path), fs::read_to_string(path).unwrap()))
         .collect()
 }
+
+/// The Python that has the foreign readers, which `./tests/run.sh` installs.
+pub fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
+}
+
+/// What a script of `tests/foreign` says; it must have nothing against what it is shown.
+pub fn judge(script: &str, arguments: &[&Path]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
+    let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&verdict.stderr);
+    let words = String::from_utf8_lossy(&verdict.stdout).into_owned();
+    assert!(verdict.status.success(), "{said}\n{words}");
+    words
+}

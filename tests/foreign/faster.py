@@ -1,0 +1,45 @@
+"""Says how much sooner one archive answers each query of a file than another one does.
+
+    faster.py SLOW FAST QUERIES
+"""
+
+import os
+import pathlib
+import re
+import statistics
+import sys
+import time
+
+import duckdb
+
+archives = [pathlib.Path(path).resolve() for path in sys.argv[1:3]]
+queries = re.sub(r"^--.*\n", "", pathlib.Path(sys.argv[3]).read_text(), flags=re.M)
+statements = [part.strip() for part in queries.split(";") if part.strip()]
+# The runs' own files are what they are, however the tables are stored.
+statements = [statement for statement in statements if "runs/" not in statement]
+
+
+def seconds(archive):
+    """The shortest time of three in which a new session answers each query."""
+    os.chdir(archive)
+    shortest = []
+    for statement in statements:
+        taken = []
+        for _ in range(3):
+            with duckdb.connect() as session:
+                session.execute(pathlib.Path("views.sql").read_text())
+                start = time.perf_counter()
+                session.execute(statement).fetchall()
+                taken.append(time.perf_counter() - start)
+        shortest.append(min(taken))
+    return shortest
+
+
+slow, fast = (seconds(archive) for archive in archives)
+for statement, one, other in zip(statements, slow, fast):
+    print(f"{one:.3f} s, {other:.3f} s: {one / other:.1f} times as fast: {statement.splitlines()[0]}")
+median = statistics.median(one / other for one, other in zip(slow, fast))
+print(
+    f"{len(statements)} queries: {sum(slow):.2f} s before, {sum(fast):.2f} s after: "
+    f"{sum(slow) / sum(fast):.1f} times as fast (median {median:.1f})"
+)
