@@ -73,9 +73,9 @@ pub async fn plan(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<
 /// again, from the answer that the archive has or from a new one.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::error::Error::Usage) if there is no such archive,
-/// [`Error::Held`](crate::error::Error::Held) if a run has it,
-/// [`Error::Storage`](crate::error::Error::Storage) if it cannot be read or written.
+/// [`Error::Usage`] if there is no such archive,
+/// [`Error::Held`] if a run has it,
+/// [`Error::Storage`] if it cannot be read or written.
 pub async fn repair(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
     let started = Timestamp::now();
     let held = Arc::new(HeldArchive::open(&config.archive, &tables::TABLES, started).await?);
