@@ -44,6 +44,7 @@
 //!   runs/<run_id>-unfinished.csv   export::ledger   what is missing, itself a list to export
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
+//!   .sunor/seals                   archive::seals   checksums of what no manifest lists
 //!   .sunor/partial/                media::partial   downloads in progress
 //!   .sunor/swap.json, swap/        archive::swap    parts that are about to take the place of others
 //! ```
@@ -123,7 +124,6 @@ mod repair;
 pub mod report;
 mod rewrite;
 pub mod run_id;
-mod seal;
 pub mod simulator;
 pub mod status;
 mod tables;

@@ -42,7 +42,11 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 /// The files of an archive that are not the program's own, relative to it.
 fn contents(archive: &Path) -> Vec<String> {
     let relative = |path: PathBuf| path.strip_prefix(archive).unwrap().to_str().unwrap().to_owned();
-    walk(archive).into_iter().map(relative).filter(|path| !path.starts_with(".sunor")).collect()
+    walk(archive)
+        .into_iter()
+        .map(relative)
+        .filter(|path| !path.starts_with(".sunor") || path == ".sunor/seals")
+        .collect()
 }
 
 /// The files of a folder of an archive with that ending.

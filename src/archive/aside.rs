@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{HeldArchive, inspect::is_inside, layout, manifest, swap};
+use super::{HeldArchive, RunFile, SEALS, inspect::is_inside, layout, manifest, seals, swap};
 use crate::{
     checksum,
     error::{Error, Result},
@@ -111,6 +111,21 @@ impl HeldArchive {
             Ok(lines)
         })?;
         layout::sync(&folder.join(layout::RUNS))
+    }
+}
+
+impl HeldArchive {
+    /// Seals each small file that no manifest lists as it is. What the seals were is set aside. Blocks.
+    pub(crate) fn renew_seals(&self) -> Result<()> {
+        let archive = &self.archive;
+        self.set_aside(&HashSet::from([SEALS.to_owned()]))?;
+        let runs = archive.entries(layout::RUNS)?.into_iter().filter(|entry| !entry.is_folder).map(|entry| entry.path);
+        let is_listed = |path: &str| path.ends_with(RunFile::Manifest.ending());
+        for path in runs.filter(|path| !is_listed(path)).chain([layout::PASSPORT.to_owned()]) {
+            let text = archive.read_small(&path).map_err(|error| archive.store.failed("read", &path, &error))?;
+            seals::add(&archive.folder, &path, &checksum::sha256(text))?;
+        }
+        Ok(())
     }
 }
 

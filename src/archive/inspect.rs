@@ -11,7 +11,6 @@ use super::{Archive, FORMAT_VERSION, Passport, Version, layout, store};
 use crate::{
     error::{Error, Result},
     format::TableFormat,
-    seal,
 };
 
 /// How the passport of an archive reads.
@@ -142,9 +141,7 @@ fn passport_state(text: &[u8]) -> PassportState {
         1..=FORMAT_VERSION if !is_program(&passport.created_by) => {
             PassportState::Damaged(format!("`{}` is no version of this program", passport.created_by))
         }
-        1..=FORMAT_VERSION => {
-            seal::open::<Passport>(text).map_or_else(PassportState::Damaged, |_| PassportState::Whole)
-        }
+        1..=FORMAT_VERSION => PassportState::Whole,
         newer => PassportState::Newer(newer),
     }
 }

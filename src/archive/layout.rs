@@ -51,6 +51,9 @@ pub(crate) const MEDIA: &str = "media";
 /// The program's own folder.
 const STATE: &str = ".sunor";
 
+/// The SHA-256 of small files that no manifest lists.
+pub(crate) const SEALS: &str = ".sunor/seals";
+
 pub(super) fn lock(folder: &Path) -> PathBuf {
     folder.join(STATE).join("lock")
 }

@@ -9,6 +9,7 @@ mod layout;
 mod lock;
 mod manifest;
 mod media;
+mod seals;
 mod store;
 mod swap;
 
@@ -22,19 +23,20 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use inspect::{Entry, PassportState, is_inside, manifest_line};
-pub(crate) use layout::{MEDIA, PASSPORT, PartName, RUNS, RunFile, VIEWS};
+pub(crate) use layout::{MEDIA, PASSPORT, PartName, RUNS, RunFile, SEALS, VIEWS};
 pub(crate) use lock::Holder;
 pub(crate) use manifest::ManifestLine;
 pub(crate) use media::MediaName;
+pub(crate) use seals::Seals;
 pub(crate) use store::{FileSink, Store, StoredFile};
 pub(crate) use swap::{NewPart, Swap};
 
 use self::lock::Lock;
 use crate::{
     blocking::blocking,
+    checksum,
     error::{Error, Result},
     format::TableFormat,
-    seal,
 };
 
 /// The version of the archive's format that this program writes.
@@ -168,6 +170,23 @@ impl HeldArchive {
         self.archive.store.put(path, bytes.into()).await
     }
 
+    /// The same for a file that no manifest lists: it gets a seal.
+    pub(crate) async fn put_sealed(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
+        self.seal(path, checksum::sha256(&bytes)).await?;
+        self.put(path, bytes).await
+    }
+
+    /// Puts a file in place that no manifest lists: it gets a seal.
+    pub(crate) async fn publish_sealed(&self, file: FileSink) -> Result<()> {
+        self.seal(file.path(), file.sha256()).await?;
+        file.publish().await.map(drop)
+    }
+
+    async fn seal(&self, path: &str, sha256: String) -> Result<()> {
+        let (folder, path) = (self.archive.folder.clone(), path.to_owned());
+        blocking(move || seals::add(&folder, &path, &sha256)).await
+    }
+
     /// Removes a file.
     pub(crate) async fn remove(&self, path: &str) -> Result<()> {
         self.archive.store.remove(path).await
@@ -242,7 +261,10 @@ async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now
         created_by: concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).into(),
     };
     check(&passport, folder, format)?;
-    store.put(layout::PASSPORT, seal::pretty(&passport).into()).await?;
+    let mut text = serde_json::to_vec_pretty(&passport).expect("a passport has string keys only");
+    text.push(b'\n');
+    seals::add(folder, layout::PASSPORT, &checksum::sha256(&text))?;
+    store.put(layout::PASSPORT, text.into()).await?;
     Ok(table_format)
 }
 

@@ -163,11 +163,22 @@ pub(crate) struct StoredFile {
 }
 
 impl FileSink {
+    /// Where it will be.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The SHA-256, in hex, of what was written.
+    pub(super) fn sha256(&self) -> String {
+        self.hasher.digested().sha256
+    }
+
     /// Puts the file in place, durably.
     pub(crate) async fn publish(self) -> Result<StoredFile> {
+        let sha256 = self.sha256();
         let put = self.writer.into_inner().shutdown().await;
         put.map_err(|error| self.store.failed("write", &self.path, &error))?;
-        Ok(StoredFile { path: self.path, sha256: self.hasher.digested().sha256 })
+        Ok(StoredFile { path: self.path, sha256 })
     }
 }
 

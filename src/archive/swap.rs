@@ -420,7 +420,7 @@ mod tests {
     use std::{cell::Cell, collections::BTreeMap};
 
     use super::*;
-    use crate::{checksum, format::TableFormat, tables::TABLES};
+    use crate::{archive::SEALS, checksum, format::TableFormat, tables::TABLES};
 
     thread_local! {
         /// The changes that this thread lives to make.
@@ -481,7 +481,7 @@ mod tests {
         swap.commit(&["tasks/a-0001.csv".into(), "tasks/b-0001.csv".into()])
     }
 
-    /// Every file but the lock and the passport.
+    /// Every file but the lock, the passport and its seal.
     fn contents(folder: &Path) -> BTreeMap<String, String> {
         fn walk(folder: &Path, name: &str, found: &mut BTreeMap<String, String>) {
             for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
@@ -494,7 +494,7 @@ mod tests {
         }
         let mut found = BTreeMap::new();
         walk(folder, "", &mut found);
-        found.retain(|name, _| name != "archive.json" && name != ".sunor/lock");
+        found.retain(|name, _| !["archive.json", ".sunor/lock", SEALS].contains(&name.as_str()));
         found
     }
 

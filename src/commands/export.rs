@@ -9,7 +9,6 @@ use super::{connect_to, metrics, start_media};
 use crate::{
     api::Client,
     archive::{Archive, HeldArchive, RunFile},
-    checksum,
     config::ExportConfig,
     error::{Error, Result},
     event::{Event, MissingReason},
@@ -21,7 +20,6 @@ use crate::{
     journal::{self, JournalWriter, SegmentLimits},
     report::{self, Reporter, RunNotes, RunSummary},
     run_id::RunId,
-    seal,
     simulator::World,
     tables,
 };
@@ -149,22 +147,20 @@ impl Run<'_> {
             Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
         };
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
-        if log.summary.requests.total + log.summary.missing() > 0 {
-            let sha256 = checksum::sha256(&missing);
-            match self.held.put(&RunFile::Unfinished.path(self.id), missing).await {
-                Ok(()) => log.summary.unfinished_sha256 = Some(sha256),
-                Err(failed) => {
-                    log.missing_named = false;
-                    (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
-                }
-            }
+        if log.summary.requests.total + log.summary.missing() > 0
+            && let Err(failed) = self.held.put_sealed(&RunFile::Unfinished.path(self.id), missing).await
+        {
+            log.missing_named = false;
+            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
         if let Err(failed) = self.sweep() {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
         let mut end = finished(status);
         log.summary.observe(&end);
-        if let Err(failed) = self.held.put(&RunFile::Summary.path(self.id), seal::pretty(&log.summary)).await {
+        let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
+        text.push(b'\n');
+        if let Err(failed) = self.held.put_sealed(&RunFile::Summary.path(self.id), text).await {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = finished(status);
         }

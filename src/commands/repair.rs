@@ -136,6 +136,9 @@ async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Res
     let plan = blocking(move || {
         // The manifests first: the others are read to their last line.
         plan.manifests.iter().try_for_each(|manifest| preparing.renew_manifest(manifest))?;
+        if plan.seals {
+            preparing.renew_seals()?;
+        }
         if let Some(parts) = plan.parts.get(TASKS.name) {
             plan.kept.extend(preparing.keep_aside(parts)?);
         }

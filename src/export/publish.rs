@@ -88,7 +88,7 @@ pub(super) async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> R
     let encoded = encoding.await.map_err(|panic| Error::Internal(format!("encoding a part failed: {panic}")))??;
 
     if let Some(raw) = encoded.raw {
-        raw.publish().await?;
+        held.publish_sealed(raw).await?;
     }
     replace::remove_rows(held, encoded.replaced, encoded.paths).await?;
     let mut files = encoded.media;

@@ -23,6 +23,7 @@ pub(crate) use self::survey::{salvaged, stored};
 
 /// What is to be done.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Plan {
     /// Parts that cannot be trusted or are not there, by table.
     pub(crate) parts: BTreeMap<String, BTreeSet<String>>,
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) unlisted: BTreeSet<String>,
     /// Manifests to be written anew.
     pub(crate) manifests: BTreeSet<String>,
+    /// Whether the seals of the runs' own files are to be made anew.
+    pub(crate) seals: bool,
     /// Tasks to be put through the pipeline again.
     pub(crate) tasks: BTreeSet<String>,
     /// Those of them that have no row any more: only the provider can tell.
@@ -80,7 +83,7 @@ impl Plan {
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         let nothing = self.parts.is_empty() && self.media.is_empty() && self.tasks.is_empty();
-        nothing && self.unlisted.is_empty() && self.manifests.is_empty()
+        nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.seals
     }
 
     /// Whether a table has lost a part.
@@ -118,6 +121,7 @@ impl Plan {
             Kind::ManifestDamaged => {
                 self.manifests.insert(path);
             }
+            Kind::SealsDamaged => self.seals = true,
             Kind::HalfFinished if path.starts_with(MEDIA) => {
                 self.media.insert(path);
             }

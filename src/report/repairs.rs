@@ -62,6 +62,9 @@ fn plan_lines(text: &mut String, plan: &Plan) {
     line(text, "aside", &listed(&[(parts, "parts"), (plan.media.len() as u64, "media files")]));
     let manifests = plan.manifests.len() as u64;
     line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to write anew")]));
+    if plan.seals {
+        line(text, "seals", "to make anew");
+    }
     let tasks = plan.tasks.len() as u64;
     let lost = plan.lost.len() as u64;
     line(text, "tasks", &listed(&[(tasks - lost, "from the answer that is there"), (lost, "to ask for")]));

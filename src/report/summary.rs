@@ -45,9 +45,6 @@ pub struct RunSummary {
     pub credits_cost: f64,
     /// The API requests.
     pub requests: Requests,
-    /// The SHA-256 of the list of what is missing, in hex, if the run left one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unfinished_sha256: Option<String>,
 }
 
 /// What became of tasks. The first four are archived.
@@ -99,7 +96,6 @@ impl Default for RunSummary {
             assets: AssetCounts::default(),
             credits_cost: 0.0,
             requests: Requests::default(),
-            unfinished_sha256: None,
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Kind {
     FileDamaged,
     /// A run's summary or list does not read as what was written.
     RunFileDamaged,
+    /// The seals of the runs' own files are not what was written.
+    SealsDamaged,
     /// `views.sql` is not what this version wrote.
     ViewsDamaged,
     /// A write that was cut short left its beginning.
@@ -117,6 +119,7 @@ impl Kind {
             Self::ManifestDamaged => "Restore it from a copy, or run repair: it writes it anew.",
             Self::FileMissing | Self::FileDamaged => "Restore it from a copy.",
             Self::RunFileDamaged => "Restore it from a copy, or move it away: the tables do not depend on it.",
+            Self::SealsDamaged => "Restore it from a copy, or run repair: it seals the runs' files as they are now.",
             Self::ViewsDamaged | Self::OtherViews => "The next export writes it anew.",
             Self::HalfFinished => "Nothing is lost; the next export sweeps it away, or move it out of the archive.",
             Self::NewerFormat => "Use a newer version of this program; what this one knows was checked.",
@@ -221,6 +224,11 @@ impl Findings {
         for finding in findings {
             self.add(finding);
         }
+    }
+
+    /// Whether there is any of that kind.
+    pub(super) fn has(&self, kind: Kind) -> bool {
+        self.counts.contains_key(&kind)
     }
 
     /// How many there are of that severity.
