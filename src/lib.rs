@@ -61,6 +61,7 @@
 //! | what a media file is called | `archive::media` |
 //! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test compares |
 //! | a view | `tables::views` |
+//! | what need not be read of a part | `tables::prune` |
 //! | a file of the archive | `archive::layout` |
 //! | how parts take the place of others | `archive::swap`; what is copied into them: `tables::copy` |
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |

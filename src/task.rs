@@ -131,7 +131,7 @@ impl TaskList {
     ///
     /// # Panics
     /// Never: [`TaskList::insert`] keeps the list short enough.
-    pub fn indices(&self) -> impl ExactSizeIterator<Item = TaskIndex> + use<> {
+    pub fn indices(&self) -> impl ExactSizeIterator<Item = TaskIndex> + Clone + use<> {
         (0..u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs")).map(TaskIndex)
     }
 

@@ -8,7 +8,7 @@ use crate::{
     config::ExportConfig,
     error::Result,
     journal::{self, Record, Segment},
-    tables::{self, ASSETS, TASKS},
+    tables::{self, ASSETS, TASK_ID, TASKS},
     task::TaskList,
 };
 
@@ -20,7 +20,8 @@ pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
         let mut count = |cells: &[Option<&str>]| {
             failed += u64::from(cells == [Some(AssetStatus::Failed.as_str())]);
         };
-        tables::scan(file, archive.format, &["status"], &mut count)
+        let sought = ("status", [AssetStatus::Failed.as_str()].into_iter());
+        tables::scan_for(file, archive.format, &["status"], sought, &mut count)
             .map_err(|error| archive.store.failed("read", &path, &error))?;
     }
     Ok(failed)
@@ -61,7 +62,7 @@ impl Known {
         if tasks.is_empty() {
             return Ok(known);
         }
-        let columns: &[&str] = if not_found == NotFound::Keep { &["task_id"] } else { &["task_id", "status"] };
+        let columns: &[&str] = if not_found == NotFound::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
         for path in archive.parts(TASKS.name).await? {
             let file = archive.store.open(&path).await?;
             let mut mark = |cells: &[Option<&str>]| match cells {
@@ -69,7 +70,8 @@ impl Known {
                 [Some(id), ..] => known.mark(tasks, id, Standing::Known),
                 _ => {}
             };
-            tables::scan(file, archive.format, columns, &mut mark)
+            let sought = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
+            tables::scan_for(file, archive.format, columns, sought, &mut mark)
                 .map_err(|error| archive.store.failed("read", &path, &error))?;
         }
         Ok(known)

@@ -11,7 +11,7 @@ use crate::{
     blocking::blocking,
     error::Result,
     run_id::RunId,
-    tables::{self, Outline, PartCopier},
+    tables::{self, Outline, PartCopier, TASK_ID},
 };
 
 /// Removes all rows of these tasks but those in `own` parts, which are theirs to be. Tasks go first: one
@@ -65,7 +65,8 @@ fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result
     let file = Handle::current().block_on(archive.store.open(path))?;
     let mut found = false;
     let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
-    let scanned = tables::scan(file, archive.format, &["task_id"], &mut look);
+    let sought = (TASK_ID, tasks.iter().map(String::as_str));
+    let scanned = tables::scan_for(file, archive.format, &[TASK_ID], sought, &mut look);
     scanned.map_err(|error| archive.store.failed("read", path, &error))?;
     Ok(found)
 }

@@ -14,12 +14,9 @@ use arrow_schema::SchemaRef;
 use super::{
     csv::{CsvEncoder, RawRecords, raw_fields, unquoted},
     parquet::{self, RowGroups},
-    schema::Outline,
+    schema::{Outline, TASK_ID},
 };
 use crate::format::TableFormat;
-
-/// The column that every table has, and by which rows are chosen.
-const TASK_ID: &str = "task_id";
 
 /// Writes one part out of rows of others.
 pub(crate) struct PartCopier<W: Write + Send> {

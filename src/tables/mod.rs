@@ -10,6 +10,7 @@ mod flatten;
 mod inspect;
 mod parquet;
 mod part;
+mod prune;
 mod reader;
 mod schema;
 mod views;
@@ -20,7 +21,7 @@ pub(crate) use flatten::{ClipLinks, Rows, Stamp, clip_links, flatten, not_found}
 pub(crate) use inspect::{Columns, columns, decode, guarded};
 pub(crate) use parquet::RowGroups;
 pub(crate) use part::PartEncoder;
-pub(crate) use reader::{count_rows, scan};
-pub(crate) use schema::{ASSETS, CLIPS, LYRICS, Outline, TABLES, TASKS, Table, outlines};
+pub(crate) use reader::{count_rows, scan, scan_for};
+pub(crate) use schema::{ASSETS, CLIPS, LYRICS, Outline, TABLES, TASK_ID, TASKS, Table, outlines};
 pub(crate) use schema::{AssetRow, ClipRow, LyricsRow, TaskRow};
 pub(crate) use views::views_sql;

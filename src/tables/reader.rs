@@ -9,12 +9,12 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, TimeUnit};
 use parquet::{
-    arrow::ProjectionMask,
+    arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     errors::ParquetError,
     file::reader::{FileReader, SerializedFileReader},
 };
 
-use super::parquet::reader as parquet_reader;
+use super::{parquet::reader as parquet_reader, prune::row_groups_with};
 use crate::{format::TableFormat, moment::Moment};
 
 /// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Text,
@@ -26,7 +26,26 @@ pub(crate) fn scan(
     row: &mut dyn FnMut(&[Option<&str>]),
 ) -> io::Result<()> {
     match format {
-        TableFormat::Parquet => scan_parquet(file, columns, row),
+        TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io)?, columns, row),
+        TableFormat::Csv => scan_csv(file, columns, row),
+    }
+}
+
+/// The same for whoever looks for rows with one of these values in a column of texts: where it can be told
+/// that there is none, rows are passed over. Other rows come too.
+pub(crate) fn scan_for<'v>(
+    file: File,
+    format: TableFormat,
+    columns: &[&str],
+    (column, values): (&str, impl ExactSizeIterator<Item = &'v str> + Clone),
+    row: &mut dyn FnMut(&[Option<&str>]),
+) -> io::Result<()> {
+    match format {
+        TableFormat::Parquet => {
+            let part = parquet_reader(file).map_err(to_io)?;
+            let groups = row_groups_with(&part, column, &values).map_err(to_io)?;
+            scan_parquet(part.with_row_groups(groups), columns, row)
+        }
         TableFormat::Csv => scan_csv(file, columns, row),
     }
 }
@@ -46,16 +65,20 @@ pub(crate) fn count_rows(file: File, format: TableFormat) -> io::Result<u64> {
     }
 }
 
-fn scan_parquet(file: File, columns: &[&str], row: &mut dyn FnMut(&[Option<&str>])) -> io::Result<()> {
-    let builder = parquet_reader(file).map_err(to_io)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    for batch in builder.with_projection(mask).build().map_err(to_io)? {
+fn scan_parquet(
+    part: ParquetRecordBatchReaderBuilder<File>,
+    columns: &[&str],
+    row: &mut dyn FnMut(&[Option<&str>]),
+) -> io::Result<()> {
+    let mask = ProjectionMask::columns(part.parquet_schema(), columns.iter().copied());
+    for batch in part.with_projection(mask).build().map_err(to_io)? {
         let batch = batch.map_err(io::Error::other)?;
         let texts = columns.iter().map(|name| texts(batch.column_by_name(name).ok_or_else(|| missing(name))?));
         let texts = texts.collect::<io::Result<Vec<StringArray>>>()?;
+        let mut cells = Vec::with_capacity(texts.len());
         for place in 0..batch.num_rows() {
-            let cells: Vec<Option<&str>> =
-                texts.iter().map(|column| column.is_valid(place).then(|| column.value(place))).collect();
+            cells.clear();
+            cells.extend(texts.iter().map(|column| column.is_valid(place).then(|| column.value(place))));
             row(&cells);
         }
     }

@@ -265,6 +265,9 @@ pub(crate) static ASSETS: Table<AssetRow> = Table {
     }),
 };
 
+/// The column that every table has, and that ties their rows together.
+pub(crate) const TASK_ID: &str = "task_id";
+
 /// All tables' names, tasks last: a task is archived when its row is there.
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 

@@ -1,0 +1,132 @@
+//! Which row groups of a part may hold some values, told by their statistics and Bloom filters: whoever looks
+//! for a few tasks, or for assets of one status, need not read the others.
+
+use std::fs::File;
+
+use parquet::{
+    arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    errors::{ParquetError, Result},
+    file::statistics::Statistics,
+};
+
+/// The row groups that may hold a row with one of these values in that column of texts. Where there are more
+/// values than rows it is cheaper to read the rows than to ask, so then it is all of them.
+pub(super) fn row_groups_with<'v>(
+    part: &ParquetRecordBatchReaderBuilder<File>,
+    column: &str,
+    values: &(impl ExactSizeIterator<Item = &'v str> + Clone),
+) -> Result<Vec<usize>> {
+    let columns = part.parquet_schema().columns().iter();
+    let place = columns.zip(0..).find(|(known, _)| known.name() == column).map(|(_, place)| place);
+    let place = place.ok_or_else(|| ParquetError::General(format!("it has no column `{column}`")))?;
+    let mut groups = Vec::new();
+    for (group, metadata) in part.metadata().row_groups().iter().enumerate() {
+        let is_asked = i64::try_from(values.len()).is_ok_and(|values| values < metadata.num_rows());
+        if !is_asked || may_hold(part, group, place, values.clone())? {
+            groups.push(group);
+        }
+    }
+    Ok(groups)
+}
+
+fn may_hold<'v>(
+    part: &ParquetRecordBatchReaderBuilder<File>,
+    group: usize,
+    column: usize,
+    values: impl Iterator<Item = &'v str>,
+) -> Result<bool> {
+    let chunk = part.metadata().row_group(group).column(column);
+    let mut within = values.filter(|value| is_within(chunk.statistics(), value.as_bytes())).peekable();
+    if within.peek().is_none() {
+        return Ok(false);
+    }
+    let filter = part.get_row_group_column_bloom_filter(group, column)?;
+    Ok(within.any(|value| filter.as_ref().is_none_or(|filter| filter.check(value))))
+}
+
+/// Whether a value lies between a column's bounds. They may be cut, and are then the wider for it.
+fn is_within(statistics: Option<&Statistics>, value: &[u8]) -> bool {
+    let lowest = statistics.and_then(Statistics::min_bytes_opt);
+    let highest = statistics.and_then(Statistics::max_bytes_opt);
+    lowest.is_none_or(|lowest| lowest <= value) && highest.is_none_or(|highest| value <= highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom};
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            parquet::{RowGroups, batches, reader, writer},
+            part::PartEncoder,
+            schema::{ASSETS, AssetRow},
+        },
+        *,
+    };
+    use crate::{
+        asset::{Asset, AssetKind, AssetStatus},
+        format::TableFormat,
+        run_id::RunId,
+    };
+
+    fn rewound(mut file: File) -> File {
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file
+    }
+
+    fn rows(tasks: &[String], status: AssetStatus) -> File {
+        let sink = tempfile::tempfile().unwrap();
+        let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
+        for task in tasks {
+            let asset = Asset::new(None, AssetKind::Audio, None, status);
+            part.push(&AssetRow::new(task.clone(), RunId::parse("r").unwrap(), asset)).unwrap();
+        }
+        rewound(part.finish().unwrap().0)
+    }
+
+    /// A part with a row group for each of these.
+    fn part(groups: &[(Vec<String>, AssetStatus)]) -> ParquetRecordBatchReaderBuilder<File> {
+        let mut whole = writer(&ASSETS.outline(), RowGroups::Large, tempfile::tempfile().unwrap()).unwrap();
+        for (tasks, status) in groups {
+            for batch in batches(rows(tasks, *status)).unwrap() {
+                whole.write(&batch.unwrap()).unwrap();
+            }
+            whole.flush().unwrap();
+        }
+        reader(rewound(whole.into_inner().unwrap())).unwrap()
+    }
+
+    fn found(part: &ParquetRecordBatchReaderBuilder<File>, column: &str, values: &[&str]) -> Vec<usize> {
+        row_groups_with(part, column, &values.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn a_few_values_are_looked_for_where_they_may_be_and_many_everywhere() {
+        let tasks = |group: u32| (0..500).map(|n| format!("{}-{group}", n * 7919 % 500)).collect();
+        let part =
+            part(&[(tasks(0), AssetStatus::Ok), (tasks(1), AssetStatus::Failed), (tasks(2), AssetStatus::Skipped)]);
+        // Statistics tell status apart, and tasks of one range only their Bloom filters.
+        assert_eq!(found(&part, "status", &["failed"]), [1]);
+        assert_eq!(found(&part, "task_id", &["123-0", "77-2"]), [0, 2]);
+        assert_eq!(found(&part, "task_id", &["zzz", ""]), [0; 0]);
+        assert_eq!(found(&part, "task_id", &["zzz"; 500]), [0, 1, 2]);
+        assert!(row_groups_with(&part, "no such column", &["x"].into_iter()).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn no_row_group_that_has_a_value_is_left_out(
+            groups in prop::collection::vec(prop::collection::vec("\\PC{0,80}", 1..30), 1..4), at: prop::sample::Index
+        ) {
+            let groups: Vec<_> = groups.into_iter().map(|tasks| (tasks, AssetStatus::Ok)).collect();
+            let part = part(&groups);
+            for (place, (tasks, _)) in groups.iter().enumerate() {
+                prop_assert!(found(&part, "task_id", &[at.get(tasks).as_str()]).contains(&place));
+            }
+        }
+    }
+}
