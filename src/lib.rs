@@ -62,6 +62,7 @@
 //! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test compares |
 //! | a view | `tables::views` |
 //! | what need not be read of a part | `tables::prune` |
+//! | the order of rows in large parts | `tables::sort`; by which column: `tables::schema` |
 //! | a file of the archive | `archive::layout` |
 //! | how parts take the place of others | `archive::swap`; what is copied into them: `tables::copy` |
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |

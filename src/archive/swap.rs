@@ -11,6 +11,7 @@
 //! while it is there: the old parts' lines go before the exchange, the new ones' come after it.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
@@ -65,6 +66,20 @@ impl Swap {
         Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, is_planned: false })
     }
 
+    /// Makes empty files to put rows aside in, on the disk where the new parts will be. They go by themselves
+    /// once they are closed, or else, where an open file cannot be removed, when the archive is next opened for
+    /// writing.
+    pub(crate) fn scratch(&self) -> impl FnMut() -> io::Result<File> + use<> {
+        let (folder, table, mut files) = (layout::swap(&self.held.archive.folder), self.table.clone(), 0);
+        move || {
+            files += 1;
+            let path = folder.join(format!("{table}#{files}"));
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let _ = fs::remove_file(&path);
+            Ok(file)
+        }
+    }
+
     /// Begins a new part, under the next name that no part of the table has.
     pub(crate) fn part(&mut self) -> Result<NewPart> {
         let archive = &self.held.archive;
@@ -95,7 +110,8 @@ impl Swap {
     /// archive is next opened for writing.
     pub(crate) fn commit(mut self, removed: &[String]) -> Result<()> {
         let folder = self.held.archive.folder.clone();
-        let lines = manifest::find(&folder, &|path| removed.iter().any(|gone| gone == path))?;
+        let gone: HashSet<&str> = removed.iter().map(String::as_str).collect();
+        let lines = manifest::find(&folder, &|path| gone.contains(path))?;
         let removed = removed.iter().filter(|path| folder.join(path).exists()).cloned().collect();
         let added = std::mem::take(&mut self.added);
         let plan = Plan { table: self.table.clone(), run_id: self.run_id.clone(), removed, lines, added };
@@ -227,8 +243,9 @@ impl Plan {
 
     fn carry_out(&self, folder: &Path, can_exchange: bool) -> Result<()> {
         for manifest in self.manifests() {
-            let gone = |path: &str| self.lines.iter().any(|line| line.manifest == *manifest && line.path == path);
-            rewrite(&folder.join(manifest), |known, out| manifest::without(known, &gone, out))?;
+            let of_it = self.lines.iter().filter(|line| line.manifest == *manifest);
+            let gone: HashSet<&str> = of_it.map(|line| line.path.as_str()).collect();
+            rewrite(&folder.join(manifest), |known, out| manifest::without(known, &|path| gone.contains(path), out))?;
         }
         self.sync_manifests(folder)?;
         let (table, staging) = (folder.join(&self.table), staging(folder, &self.table));

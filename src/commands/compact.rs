@@ -1,6 +1,8 @@
 //! `compact`: many small parts become few large ones, row for row the same.
 
 use std::{
+    fs::File,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,10 +12,11 @@ use jiff::Timestamp;
 use crate::{
     archive::{Archive, HeldArchive, NewPart, Swap},
     error::{Error, Result},
+    format::TableFormat,
     report::{self, Compacted},
     rewrite::{self, Checksums, PART_BYTES, PART_ROWS, Part, Pulse, Tell},
     run_id::RunId,
-    tables::{self, Digest, Outline, PartCopier},
+    tables::{self, Chunk, Digest, Outline, PartCopier, TimeSorter},
 };
 
 /// Merges the small parts of each table, and gives the words for a person. `tell` gets a line now and then.
@@ -102,15 +105,28 @@ impl Plan {
     ) -> Result<Compacted> {
         let (archive, table) = (&held.archive, self.outline.name);
         let mut pulse = Pulse::new();
-        let mut merge = Merge::new(Swap::begin(held, table, run_id)?, &self.outline);
+        let mut merge = Merge::new(archive, Swap::begin(held, table, run_id)?, &self.outline);
+        let mut sorter = TimeSorter::new(self.outline.clone(), merge.swap.scratch());
         let mut before = Digest::default();
         for (count, part) in self.small.iter().enumerate() {
             checksums.check(archive, &part.path)?;
             rewrite::add(&mut before, &archive.folder.join(&part.path), archive.format, &self.outline)?;
-            merge.copy(archive, &part.path)?;
+            let file = rewrite::open(archive, &part.path)?;
+            match archive.format {
+                TableFormat::Parquet => {
+                    sorter.add(file).map_err(|error| archive.store.failed("sort", &part.path, &error))?;
+                }
+                // Nothing tells a reader of CSV where it need not look, so its rows stay in the order of the nights.
+                TableFormat::Csv => merge.copy(file, &part.path)?,
+            }
             pulse.tell(tell, || format!("{table}: {} of {} parts read", count + 1, self.small.len()));
         }
-        merge.end_part(archive)?;
+        let failed = |error: io::Error| archive.store.failed("sort", table, &error);
+        for chunk in sorter.finish().map_err(failed)? {
+            merge.push(chunk.map_err(failed)?)?;
+            pulse.tell(tell, || format!("{table}: {} of {} rows sorted", merge.rows, before.rows));
+        }
+        merge.end_part()?;
         let mut after = Digest::default();
         for file in &merge.written {
             rewrite::add(&mut after, file, archive.format, &self.outline)?;
@@ -138,32 +154,59 @@ fn is_full(rows: u64, bytes: u64) -> bool {
 
 /// The new parts of one table while they are written.
 struct Merge<'a> {
+    archive: &'a Archive,
     swap: Swap,
     outline: &'a Outline,
     copier: Option<PartCopier<NewPart>>,
     written: Vec<PathBuf>,
+    rows: u64,
 }
 
 impl<'a> Merge<'a> {
-    fn new(swap: Swap, outline: &'a Outline) -> Self {
-        Self { swap, outline, copier: None, written: Vec::new() }
+    fn new(archive: &'a Archive, swap: Swap, outline: &'a Outline) -> Self {
+        Self { archive, swap, outline, copier: None, written: Vec::new(), rows: 0 }
     }
 
-    fn copy(&mut self, archive: &Archive, path: &str) -> Result<()> {
-        let failed = |error| archive.store.failed("copy", path, &error);
-        let mut copier = match self.copier.take() {
+    /// Adds the rows of a part in their order.
+    fn copy(&mut self, file: File, path: &str) -> Result<()> {
+        let archive = self.archive;
+        let copied = self.copier()?.copy(file, &mut |_| true);
+        self.added(copied.map_err(|error| archive.store.failed("copy", path, &error))?)
+    }
+
+    /// Adds rows; a part ends in the middle of them if it is full then.
+    fn push(&mut self, chunk: Chunk) -> Result<()> {
+        let mut rest = Some(chunk);
+        while let Some(chunk) = rest.take() {
+            let (archive, table, copier) = (self.archive, self.outline.name, self.copier()?);
+            let (first, others) = chunk.split((PART_ROWS - copier.rows()) as usize);
+            copier.push(&first).map_err(|error| archive.store.failed("write", table, &error))?;
+            self.added(first.rows() as u64)?;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// The part that is open.
+    fn copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
+        let failed = |error| self.archive.store.failed("write", self.outline.name, &error);
+        let copier = match self.copier.take() {
             Some(copier) => copier,
-            None => PartCopier::new(self.outline.clone(), archive.format, self.swap.part()?).map_err(failed)?,
+            None => PartCopier::new(self.outline.clone(), self.archive.format, self.swap.part()?).map_err(failed)?,
         };
-        copier.copy(rewrite::open(archive, path)?, &mut |_| true).map_err(failed)?;
-        let is_full = is_full(copier.rows(), copier.bytes());
-        self.copier = Some(copier);
-        if is_full { self.end_part(archive) } else { Ok(()) }
+        Ok(self.copier.insert(copier))
     }
 
-    fn end_part(&mut self, archive: &Archive) -> Result<()> {
+    fn added(&mut self, rows: u64) -> Result<()> {
+        self.rows += rows;
+        let is_full = self.copier.as_ref().is_some_and(|copier| is_full(copier.rows(), copier.bytes()));
+        if is_full { self.end_part() } else { Ok(()) }
+    }
+
+    fn end_part(&mut self) -> Result<()> {
         let Some(copier) = self.copier.take() else { return Ok(()) };
-        let (part, _) = copier.finish().map_err(|error| archive.store.failed("write", self.outline.name, &error))?;
+        let written = copier.finish();
+        let (part, _) = written.map_err(|error| self.archive.store.failed("write", self.outline.name, &error))?;
         self.written.push(self.swap.add(part)?);
         Ok(())
     }

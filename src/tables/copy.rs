@@ -15,6 +15,7 @@ use super::{
     csv::{CsvEncoder, RawRecords, raw_fields, unquoted},
     parquet::{self, RowGroups},
     schema::{Outline, TASK_ID},
+    sort::Chunk,
 };
 use crate::format::TableFormat;
 
@@ -56,6 +57,16 @@ impl<W: Write + Send> PartCopier<W> {
         };
         self.rows += copied.as_ref().copied().unwrap_or_default();
         copied
+    }
+
+    /// Adds rows with the columns of the table.
+    pub(crate) fn push(&mut self, chunk: &Chunk) -> io::Result<()> {
+        match &mut self.copier {
+            Copier::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
+            Copier::Csv(_) => return Err(io::Error::other("rows of Parquet for a part of CSV")),
+        }
+        self.rows += chunk.rows() as u64;
+        Ok(())
     }
 
     /// How many rows it has by now.
@@ -233,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_part_of_an_older_version_gains_the_columns_it_has_not() {
-        let older = || Outline { name: "tasks", columns: TASKS.outline().columns.into_iter().take(15).collect() };
+        let older = || Outline { columns: TASKS.outline().columns.into_iter().take(15).collect(), ..TASKS.outline() };
         for format in FORMATS {
             let mut old = PartCopier::new(older(), format, tempfile::tempfile().unwrap()).unwrap();
             let cut = match format {

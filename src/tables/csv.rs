@@ -156,7 +156,7 @@ mod tests {
     use crate::moment::Moment;
 
     fn encoded(values: &[Value<'_>]) -> String {
-        let outline = Outline { name: "x", columns: vec![("a", Kind::Text), ("b", Kind::Double)] };
+        let outline = Outline { name: "x", time: "b", columns: vec![("a", Kind::Text), ("b", Kind::Double)] };
         let mut encoder = CsvEncoder::new(&outline, Vec::new()).unwrap();
         encoder.push(values.iter().copied()).unwrap();
         String::from_utf8(encoder.finish()).unwrap()

@@ -13,6 +13,7 @@ mod part;
 mod prune;
 mod reader;
 mod schema;
+mod sort;
 mod views;
 
 pub(crate) use copy::PartCopier;
@@ -24,4 +25,5 @@ pub(crate) use part::PartEncoder;
 pub(crate) use reader::{count_rows, scan, scan_for};
 pub(crate) use schema::{ASSETS, CLIPS, LYRICS, Outline, TABLES, TASK_ID, TASKS, Table, outlines};
 pub(crate) use schema::{AssetRow, ClipRow, LyricsRow, TaskRow};
+pub(crate) use sort::{Chunk, TimeSorter};
 pub(crate) use views::views_sql;

@@ -46,6 +46,8 @@ pub(crate) struct Column<R: 'static> {
 pub(crate) struct Table<R: 'static> {
     /// The name of its folder, of its view, and of its count in a summary.
     pub(crate) name: &'static str,
+    /// The column by which the rows of large parts are sorted.
+    pub(crate) time: &'static str,
     pub(crate) columns: &'static [Column<R>],
 }
 
@@ -53,7 +55,7 @@ impl<R> Table<R> {
     /// The names and kinds of its columns, whatever its rows are.
     pub(crate) fn outline(&self) -> Outline {
         let columns = self.columns.iter().map(|column| (column.name, column.kind)).collect();
-        Outline { name: self.name, columns }
+        Outline { name: self.name, time: self.time, columns }
     }
 }
 
@@ -61,6 +63,7 @@ impl<R> Table<R> {
 #[derive(Clone)]
 pub(crate) struct Outline {
     pub(crate) name: &'static str,
+    pub(crate) time: &'static str,
     pub(crate) columns: Vec<(&'static str, Kind)>,
 }
 
@@ -182,6 +185,7 @@ const fn name(field: &'static str) -> &'static str {
 /// One row a task.
 pub(crate) static TASKS: Table<TaskRow> = Table {
     name: "tasks",
+    time: "created_at",
     columns: columns!(TaskRow {
         task_id: Text,
         model: Text,
@@ -205,6 +209,7 @@ pub(crate) static TASKS: Table<TaskRow> = Table {
 /// One row a clip.
 pub(crate) static CLIPS: Table<ClipRow> = Table {
     name: "clips",
+    time: "created_at",
     columns: columns!(ClipRow {
         clip_id: Text,
         task_id: Text,
@@ -231,6 +236,7 @@ pub(crate) static CLIPS: Table<ClipRow> = Table {
 /// One row a lyrics.
 pub(crate) static LYRICS: Table<LyricsRow> = Table {
     name: "lyrics",
+    time: "created_at",
     columns: columns!(LyricsRow {
         task_id: Text,
         model: Text,
@@ -247,6 +253,7 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
 /// One row a clip and wanted kind.
 pub(crate) static ASSETS: Table<AssetRow> = Table {
     name: "assets",
+    time: "downloaded_at",
     columns: columns!(AssetRow {
         task_id: Text,
         clip_id: Text,

@@ -1,5 +1,5 @@
 """Holds a compacted archive against the one it was: the same rows, the same schemas, row groups as DuckDB
-likes them.
+likes them, one after the other in time.
 
     compact.py BEFORE AFTER
 """
@@ -22,11 +22,20 @@ for table in ("tasks", "clips", "lyrics", "assets"):
         ).fetchall()
         if missing:
             sys.exit(f"{missing} rows of {table} in {one} are not in {other}")
+    spans = []
     for part in new:
         metadata = pq.read_metadata(part)
-        groups = [metadata.row_group(place).num_rows for place in range(metadata.num_row_groups)]
-        if any(rows < 100_000 for rows in groups[:-1]):
-            sys.exit(f"{part} has row groups of {groups}")
+        groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+        rows = [group.num_rows for group in groups]
+        if any(count < 100_000 for count in rows[:-1]):
+            sys.exit(f"{part} has row groups of {rows}")
         if str(metadata.schema).split("\n", 1)[1] != str(pq.read_metadata(old[-1]).schema).split("\n", 1)[1]:
             sys.exit(f"{part} has another schema than {old[-1]}")
-        print(f"{table}: {len(old)} parts are {len(new)}, row groups of {groups}")
+        time = metadata.schema.names.index("downloaded_at" if table == "assets" else "created_at")
+        told = [group.column(time).statistics for group in groups]
+        spans += [(statistics.min, statistics.max) for statistics in told if statistics.has_min_max]
+        print(f"{table}: {len(old)} parts are {len(new)}, row groups of {rows}")
+    # A reader that wants a week reads the row groups of that week, told by their statistics.
+    for one, other in zip(spans, spans[1:]):
+        if one[1] > other[0]:
+            sys.exit(f"{table}: row groups of {one} and {other} overlap")

@@ -1,0 +1,320 @@
+//! The rows of many parts in the order of their time, so that a row group's statistics tell which days it
+//! holds. An external merge sort: as many rows as there is room for are sorted in memory and put aside as a
+//! sorted run; in the end the runs are merged. Memory holds what there is room for, and a batch of each run.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    fs::File,
+    io::{self, Seek},
+};
+
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use arrow_array::{RecordBatch, cast::AsArray, types::TimestampMicrosecondType};
+use arrow_schema::SchemaRef;
+use arrow_select::interleave::interleave_record_batch;
+
+use super::{
+    copy::conform,
+    parquet::{self, RowGroups},
+    schema::Outline,
+};
+
+/// So many bytes of rows are sorted in memory.
+const ROOM: usize = 256 << 20;
+
+/// Rows come in chunks of at most so many.
+const CHUNK_ROWS: usize = 4096;
+
+/// Rows of a run are read in batches of so many: there may be many runs.
+const RUN_BATCH_ROWS: usize = 512;
+
+/// Some rows on their way into a part.
+#[derive(Debug)]
+pub(crate) struct Chunk(pub(super) RecordBatch);
+
+impl Chunk {
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.0.num_rows()
+    }
+
+    /// The first of them, at most so many, and the others if there are more.
+    pub(crate) fn split(self, rows: usize) -> (Self, Option<Self>) {
+        match self.rows().checked_sub(rows) {
+            None | Some(0) => (self, None),
+            Some(rest) => (Self(self.0.slice(0, rows)), Some(Self(self.0.slice(rows, rest)))),
+        }
+    }
+}
+
+/// Takes in the rows of Parquet parts.
+pub(crate) struct TimeSorter<S> {
+    outline: Outline,
+    /// Makes an empty file to put rows aside in.
+    scratch: S,
+    room: usize,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+    runs: Vec<File>,
+}
+
+impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
+    pub(crate) fn new(outline: Outline, scratch: S) -> Self {
+        Self { outline, scratch, room: ROOM, batches: Vec::new(), bytes: 0, runs: Vec::new() }
+    }
+
+    /// Takes in the rows of a part. A column that the part is too old to have is null; one that this program
+    /// is too old to know is an error.
+    pub(crate) fn add(&mut self, part: File) -> io::Result<()> {
+        let schema = parquet::schema(&self.outline);
+        for batch in parquet::batches(part)? {
+            let batch = conform(&batch?, &schema)?;
+            self.bytes += batch.get_array_memory_size();
+            self.batches.push(batch);
+            if self.bytes >= self.room {
+                self.put_aside()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows in order. Those of one time stay in the order in which they came.
+    pub(crate) fn finish(mut self) -> io::Result<Sorted> {
+        if self.runs.is_empty() {
+            return Sorted::here(self.batches, &self.outline);
+        }
+        self.put_aside()?;
+        Sorted::aside(self.runs, &self.outline)
+    }
+
+    fn put_aside(&mut self) -> io::Result<()> {
+        let mut run =
+            parquet::writer(&self.outline, RowGroups::OfANight, (self.scratch)()?).map_err(io::Error::other)?;
+        for chunk in Sorted::here(std::mem::take(&mut self.batches), &self.outline)? {
+            run.write(&chunk?.0).map_err(io::Error::other)?;
+        }
+        let mut file = run.into_inner().map_err(io::Error::other)?;
+        file.rewind()?;
+        self.runs.push(file);
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+/// Rows in order.
+pub(crate) enum Sorted {
+    /// All of them are in memory.
+    Here {
+        batches: Vec<RecordBatch>,
+        /// Batch and row of those that are still to come.
+        order: std::vec::IntoIter<(usize, usize)>,
+    },
+    /// They are in sorted runs.
+    Aside {
+        runs: Vec<Run>,
+        /// The time of each run's next row, and the run.
+        heads: BinaryHeap<Reverse<(i64, usize)>>,
+    },
+}
+
+impl Sorted {
+    fn here(batches: Vec<RecordBatch>, outline: &Outline) -> io::Result<Self> {
+        let mut rows = Vec::new();
+        for (batch, place) in batches.iter().zip(0..) {
+            rows.extend(times(batch, outline.time)?.into_iter().zip(0..).map(|(time, row)| (time, place, row)));
+        }
+        rows.sort_unstable();
+        let order: Vec<(usize, usize)> = rows.into_iter().map(|(_, batch, row)| (batch, row)).collect();
+        Ok(Self::Here { batches, order: order.into_iter() })
+    }
+
+    fn aside(runs: Vec<File>, outline: &Outline) -> io::Result<Self> {
+        let runs = runs.into_iter().map(|file| Run::new(file, outline)).collect::<io::Result<Vec<_>>>()?;
+        let heads = runs.iter().zip(0..).filter_map(|(run, place)| Some(Reverse((run.next()?, place)))).collect();
+        Ok(Self::Aside { runs, heads })
+    }
+
+    fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+        match self {
+            Self::Here { batches, order } => {
+                let chosen: Vec<(usize, usize)> = order.take(CHUNK_ROWS).collect();
+                gather(batches.iter(), &chosen)
+            }
+            Self::Aside { runs, heads } => merge(runs, heads),
+        }
+    }
+}
+
+impl Iterator for Sorted {
+    type Item = io::Result<Chunk>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_chunk().transpose()
+    }
+}
+
+/// A sorted run while it is read.
+pub(crate) struct Run {
+    batches: ParquetRecordBatchReader,
+    schema: SchemaRef,
+    time: &'static str,
+    batch: RecordBatch,
+    times: Vec<i64>,
+    row: usize,
+}
+
+impl Run {
+    fn new(file: File, outline: &Outline) -> io::Result<Self> {
+        let (reader, schema) = (parquet::reader(file).map_err(io::Error::other)?, parquet::schema(outline));
+        let batches = reader.with_batch_size(RUN_BATCH_ROWS).build().map_err(io::Error::other)?;
+        let batch = RecordBatch::new_empty(schema.clone());
+        let mut run = Self { batches, schema, time: outline.time, batch, times: Vec::new(), row: 0 };
+        run.read()?;
+        Ok(run)
+    }
+
+    /// The time of its next row; `None` at the end of its batch.
+    fn next(&self) -> Option<i64> {
+        self.times.get(self.row).copied()
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        if let Some(batch) = self.batches.next() {
+            self.batch = conform(&batch.map_err(io::Error::other)?, &self.schema)?;
+            (self.times, self.row) = (times(&self.batch, self.time)?, 0);
+        }
+        Ok(())
+    }
+}
+
+/// The next rows of some runs; of one time those of the earlier run come first. A chunk ends with the batch of
+/// a run at the latest, since the next takes its place.
+fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io::Result<Option<Chunk>> {
+    let mut chosen = Vec::new();
+    while let Some(Reverse((_, place))) = heads.pop()
+        && let Some(run) = runs.get_mut(place)
+    {
+        chosen.push((place, run.row));
+        run.row += 1;
+        let next = run.next();
+        heads.extend(next.map(|time| Reverse((time, place))));
+        if next.is_none() {
+            let chunk = gather(runs.iter().map(|run| &run.batch), &chosen)?;
+            if let Some(run) = runs.get_mut(place) {
+                run.read()?;
+                heads.extend(run.next().map(|time| Reverse((time, place))));
+            }
+            return Ok(chunk);
+        }
+        if chosen.len() == CHUNK_ROWS {
+            break;
+        }
+    }
+    gather(runs.iter().map(|run| &run.batch), &chosen)
+}
+
+fn gather<'b>(batches: impl Iterator<Item = &'b RecordBatch>, chosen: &[(usize, usize)]) -> io::Result<Option<Chunk>> {
+    if chosen.is_empty() {
+        return Ok(None);
+    }
+    let rows = interleave_record_batch(&batches.collect::<Vec<_>>(), chosen);
+    rows.map(|rows| Some(Chunk(rows))).map_err(io::Error::other)
+}
+
+/// When each row was, for sorting: rows that do not tell come last.
+fn times(batch: &RecordBatch, column: &str) -> io::Result<Vec<i64>> {
+    let times = batch.column_by_name(column).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+    let times = times.ok_or_else(|| io::Error::other(format!("it has no column `{column}` of times")))?;
+    Ok(times.iter().map(|time| time.unwrap_or(i64::MAX)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            part::PartEncoder,
+            schema::{ASSETS, AssetRow},
+        },
+        *,
+    };
+    use crate::{
+        asset::{Asset, AssetKind, AssetStatus},
+        format::TableFormat,
+        moment::Moment,
+        run_id::RunId,
+    };
+
+    /// A part with a row for each of these times, which are its rows' names too.
+    fn part(first: usize, times: &[Option<i64>]) -> File {
+        let sink = tempfile::tempfile().unwrap();
+        let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
+        for (place, time) in (first..).zip(times) {
+            let asset = Asset::new(Some("c".repeat(place % 50)), AssetKind::Audio, None, AssetStatus::Ok);
+            let row = AssetRow::new(place.to_string(), RunId::parse("r").unwrap(), asset);
+            part.push(&AssetRow { downloaded_at: time.map(Moment::from_microsecond), ..row }).unwrap();
+        }
+        let mut file = part.finish().unwrap().0;
+        file.rewind().unwrap();
+        file
+    }
+
+    /// The rows' names in order, and how many runs were put aside.
+    fn sorted(parts: &[Vec<Option<i64>>], room: usize) -> (Vec<usize>, usize) {
+        let mut runs = 0;
+        let scratch = || {
+            runs += 1;
+            tempfile::tempfile()
+        };
+        let mut sorter = TimeSorter { room, ..TimeSorter::new(ASSETS.outline(), scratch) };
+        let mut first = 0;
+        for times in parts {
+            sorter.add(part(first, times)).unwrap();
+            first += times.len();
+        }
+        let mut names = Vec::new();
+        for chunk in sorter.finish().unwrap() {
+            let ids = chunk.unwrap().0.column_by_name("task_id").unwrap().as_string::<i32>().clone();
+            names.extend(ids.iter().map(|id| id.unwrap().parse::<usize>().unwrap()));
+        }
+        (names, runs)
+    }
+
+    #[test]
+    fn rows_are_put_aside_when_there_is_no_room_for_more() {
+        let times: Vec<Vec<Option<i64>>> =
+            (0..6).map(|n| (0..3000).map(|row| Some(row * 7 % 3000 + n)).collect()).collect();
+        let (in_memory, runs) = sorted(&times, usize::MAX);
+        assert_eq!(runs, 0);
+        let (in_runs, runs) = sorted(&times, 1 << 20);
+        assert!(runs > 2, "{runs}");
+        assert!(in_memory == in_runs && in_memory.len() == 18_000);
+    }
+
+    #[test]
+    fn a_chunk_is_split_where_a_part_ends() {
+        let mut sorter = TimeSorter::new(ASSETS.outline(), tempfile::tempfile);
+        sorter.add(part(0, &[Some(1); 5])).unwrap();
+        let chunk = sorter.finish().unwrap().next().unwrap().unwrap();
+        let (first, rest) = chunk.split(3);
+        assert_eq!((first.rows(), rest.as_ref().map(Chunk::rows)), (3, Some(2)));
+        assert!(rest.unwrap().split(2).1.is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn rows_come_by_their_time_then_as_they_came_wherever_they_were_put(
+            parts in prop::collection::vec(prop::collection::vec(prop::option::of(0..20_i64), 0..40), 0..6),
+            room in prop::sample::select(vec![1, 1 << 14, usize::MAX])
+        ) {
+            let times: Vec<Option<i64>> = parts.concat();
+            let mut expected: Vec<usize> = (0..times.len()).collect();
+            expected.sort_by_key(|place| times[*place].unwrap_or(i64::MAX));
+            prop_assert_eq!(sorted(&parts, room).0, expected);
+        }
+    }
+}
