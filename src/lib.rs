@@ -38,7 +38,7 @@
 //!   archive.json                   archive          what makes the folder an archive: version, tables' format
 //!   tasks|clips|lyrics|assets/<part>  tables        the rows; columns in tables::schema
 //!   media/<kind>/<ab>/<clip_id>.…  archive::media   audio and covers, each whole under its name
-//!   runs/<run_id>.json             report::summary  how a run went
+//!   runs/<run_id>.json             run_summary      how a run went
 //!   runs/<run_id>.sha256           archive::manifest  checksums of what the run added
 //!   runs/<run_id>-raw.jsonl        export::raw      bodies that could not be archived as they came
 //!   runs/<run_id>-unfinished.csv   export::ledger   what is missing, itself a list to export
@@ -66,7 +66,7 @@
 //! | a file of the archive | `archive::layout` |
 //! | how parts take the place of others | `archive::swap`; what is copied into them: `tables::copy` |
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
-//! | what is counted | [`event`], then the fold in `report::summary` |
+//! | what is counted | [`event`], then the fold in [`run_summary`] |
 //! | what Prometheus gets | `report::metrics`; when: `commands::metrics` |
 //! | what a person reads | `report::words`, `report::archive_words`, `report::sentence` |
 //! | what `summary` counts | `commands::summary::standing`; of the account: `commands::summary::account` |
@@ -126,6 +126,7 @@ mod repair;
 pub mod report;
 mod rewrite;
 pub mod run_id;
+pub mod run_summary;
 pub mod simulator;
 pub mod status;
 mod tables;

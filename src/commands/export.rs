@@ -18,8 +18,9 @@ use crate::{
     },
     input::{self, Input},
     journal::{self, JournalWriter, SegmentLimits},
-    report::{self, Reporter, RunNotes, RunSummary},
+    report::{self, Reporter, RunNotes},
     run_id::RunId,
+    run_summary::RunSummary,
     simulator::World,
     tables,
 };

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use crate::{
     archive::{Archive, RUNS, RunFile},
     error::{Error, Result},
-    report::{self, RunSummary},
+    report,
+    run_summary::RunSummary,
 };
 
 /// What it takes to know whether a run went well.

@@ -20,11 +20,15 @@
 //!
 //! This module knows files and records; what is done with a closed segment is the export's business.
 
+mod leftover;
 mod reader;
 mod record;
+mod segment;
 mod split;
 mod writer;
 
-pub(crate) use reader::{Leftover, Segment, leftovers, segments};
+pub(crate) use leftover::{Leftover, leftovers};
+pub(crate) use reader::{Segment, segments};
 pub(crate) use record::Record;
-pub(crate) use writer::{ClosedSegment, JournalWriter, SegmentLimits};
+pub(crate) use segment::ClosedSegment;
+pub(crate) use writer::{JournalWriter, SegmentLimits};

@@ -1,21 +1,13 @@
 //! Reads segments back, and tells a write cut short from damage.
 
 use std::{
-    collections::HashSet,
     fs::{self, File},
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
-
-use super::{
-    record::{Record, VERSION},
-    split,
-    writer::{ClosedSegment, OpenSegment},
-};
+use super::record::{Record, VERSION};
 use crate::{
-    asset::AssetKind,
     error::{Error, Result},
     run_id::RunId,
 };
@@ -34,80 +26,6 @@ pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What a run that was cut short left in a segment.
-#[derive(Debug)]
-pub(crate) struct Leftover {
-    pub(crate) segment: ClosedSegment,
-    /// Tasks whose assets are yet to be settled before it can be published.
-    pub(crate) unsettled: Vec<Unsettled>,
-    /// So many bytes of the file are whole records.
-    whole: u64,
-}
-
-/// A task that was answered, and whose assets are not settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Unsettled {
-    pub(crate) task_id: String,
-    /// When it was answered.
-    pub(crate) fetched_at: Timestamp,
-    pub(crate) data: String,
-    /// The kinds that are wanted.
-    pub(crate) assets: Vec<AssetKind>,
-}
-
-/// What earlier runs left, oldest first. Splits that were cut short are brought to their end, so the
-/// archive must be held.
-pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
-    for path in segments(folder)? {
-        let (leftover, into) = Leftover::read(path)?;
-        if let Some((run_id, part)) = into {
-            split::write_moved(&leftover.segment, &run_id, part)?;
-        }
-    }
-    let read = segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover));
-    let mut leftovers = read.collect::<Result<Vec<_>>>()?;
-    // Should damage have taken the record of a split, its tasks are in two segments: the later one has them.
-    let mut later = HashSet::new();
-    for leftover in leftovers.iter_mut().rev() {
-        let (twice, once) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
-        leftover.unsettled = once;
-        leftover.segment.moved.extend(Vec::into_iter(twice).map(|task: Unsettled| task.task_id));
-        later.extend(leftover.unsettled.iter().map(|task| task.task_id.clone()));
-    }
-    Ok(leftovers)
-}
-
-impl Leftover {
-    /// Reads a segment, and where its unsettled tasks have gone if it was split.
-    fn read(path: PathBuf) -> Result<(Self, Option<(RunId, u32)>)> {
-        let mut segment = Segment::open(&path)?;
-        let (mut unsettled, mut moved, mut into) = (Vec::new(), HashSet::new(), None);
-        while let Some(record) = segment.next()? {
-            match record {
-                Record::Task { task_id, fetched_at, data, assets, .. } if !assets.is_empty() => {
-                    unsettled.push(Unsettled { task_id, fetched_at, data, assets });
-                }
-                Record::Assets { task_id, .. } => {
-                    let place = unsettled.iter().position(|task| task.task_id == task_id);
-                    place.map(|place| unsettled.remove(place));
-                }
-                Record::Moved { part, tasks } => {
-                    unsettled.retain(|task| !tasks.contains(&task.task_id));
-                    (moved, into) = (tasks, Some((segment.run_id.clone(), part)));
-                }
-                _ => {}
-            }
-        }
-        let whole = segment.whole;
-        Ok((Self { segment: ClosedSegment { path, moved }, unsettled, whole }, into))
-    }
-
-    /// Opens it again, to add what becomes of the unsettled tasks' assets.
-    pub(crate) fn reopen(&self) -> Result<OpenSegment> {
-        OpenSegment::reopen(&self.segment.path, self.whole)
-    }
-}
-
 /// A segment being read, record by record: memory holds one at a time.
 #[derive(Debug)]
 pub(crate) struct Segment<R = BufReader<File>> {
@@ -121,7 +39,7 @@ pub(crate) struct Segment<R = BufReader<File>> {
     /// Records so far that are not what was written.
     pub(crate) damaged: u64,
     /// Bytes so far that are whole lines.
-    whole: u64,
+    pub(super) whole: u64,
 }
 
 impl Segment {
@@ -194,8 +112,10 @@ fn named(path: &Path) -> Option<(RunId, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::writer::*, *};
-    use crate::status::FinalStatus;
+    use super::{
+        super::{segment::ClosedSegment, writer::*},
+        *,
+    };
 
     fn record(n: usize) -> Record {
         Record::Unreadable { task_id: format!("t{n}"), body: "x\n".repeat(n) }
@@ -281,78 +201,5 @@ mod tests {
         let header = Record::Segment { version: VERSION + 1, run_id: RunId::parse("r").unwrap(), part: 1 };
         fs::write(&path, header.to_line()).unwrap();
         assert!(Segment::open(&path).unwrap_err().to_string().contains("newer version"));
-    }
-
-    fn task(id: &str) -> Record {
-        let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
-        let (status, data) = (FinalStatus::Success, format!("{{\"task_id\":\"{id}\"}}"));
-        let (task_id, assets) = (id.into(), vec![AssetKind::Audio]);
-        Record::Task { task_id, status, fetched_at, data, sent: None, assets, replaces: false }
-    }
-
-    fn settled(id: &str) -> Record {
-        Record::Assets { task_id: id.into(), assets: Vec::new() }
-    }
-
-    fn ids(leftover: &Leftover) -> Vec<&str> {
-        leftover.unsettled.iter().map(|task| task.task_id.as_str()).collect()
-    }
-
-    #[test]
-    fn a_full_segment_waits_for_its_assets_while_the_next_is_filled() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = SegmentLimits { records: 2, bytes: u64::MAX };
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), limits);
-        assert_eq!(writer.append(&[task("a"), task("b")]).unwrap(), 1);
-        assert_eq!(writer.append(&[task("c")]).unwrap(), 2);
-        writer.append_to(1, &[settled("b")]).unwrap();
-        assert_eq!(writer.take_complete(), []);
-        writer.append_to(1, &[settled("a")]).unwrap();
-        assert_eq!(writer.take_complete().len(), 1);
-    }
-
-    #[test]
-    fn what_is_not_settled_moves_to_a_segment_of_its_own_whenever_a_crash_comes() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
-        writer.append(&[task("a"), task("b"), record(1)]).unwrap();
-        writer.append_to(1, &[settled("a")]).unwrap();
-        let closed = writer.close().unwrap();
-        assert_eq!((closed.len(), &closed[0].moved), (1, &["b".to_owned()].into()));
-        let new = folder.path().join("r-0002.journal");
-        let whole = fs::read(&new).unwrap();
-        for crashed in [None, Some(0), Some(whole.len() / 2)] {
-            match crashed {
-                None => fs::remove_file(&new).unwrap(),
-                Some(length) => fs::write(&new, &whole[..length]).unwrap(),
-            }
-            let left = leftovers(folder.path()).unwrap();
-            assert_eq!((ids(&left[0]), ids(&left[1])), (vec![], vec!["b"]));
-            assert_eq!((left[0].segment.moved.len(), fs::read(&new).unwrap() == whole), (1, true));
-        }
-        assert_eq!(read(&ClosedSegment { path: new, moved: HashSet::new() }), (vec![task("b")], 0));
-    }
-
-    #[test]
-    fn a_segment_with_nothing_to_publish_is_left_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
-        writer.append(&[task("a")]).unwrap();
-        assert_eq!(writer.close().unwrap(), []);
-        assert_eq!(ids(&leftovers(folder.path()).unwrap()[0]), ["a"]);
-    }
-
-    #[test]
-    fn a_segment_that_was_torn_is_gone_on_with_after_its_last_whole_record() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
-        writer.append(&[task("a"), task("b")]).unwrap();
-        let path = segments(folder.path()).unwrap().remove(0);
-        let torn = fs::read(&path).unwrap();
-        fs::write(&path, &torn[..torn.len() - 5]).unwrap();
-        let left = leftovers(folder.path()).unwrap().remove(0);
-        assert_eq!(ids(&left), ["a"]);
-        left.reopen().unwrap().append(&[settled("a")]).unwrap();
-        assert_eq!(read(&left.segment), (vec![task("a"), settled("a")], 0));
     }
 }

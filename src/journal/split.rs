@@ -10,7 +10,7 @@ use std::{fs::File, io::Write, path::Path};
 use super::{
     reader::Segment,
     record::{Record, VERSION},
-    writer::{ClosedSegment, path_of, sync_folder},
+    segment::{ClosedSegment, path_of, sync_folder},
 };
 use crate::{
     error::{Error, Result},

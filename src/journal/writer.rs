@@ -2,13 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::{self, File, OpenOptions},
-    io::Write,
     path::{Path, PathBuf},
 };
 
 use super::{
-    record::{Record, VERSION},
+    record::Record,
+    segment::{ClosedSegment, OpenSegment},
     split,
 };
 use crate::{
@@ -42,25 +41,6 @@ pub(crate) struct JournalWriter {
     next_part: u32,
     filling: Option<u32>,
     open: BTreeMap<u32, OpenSegment>,
-}
-
-/// A segment that nothing is added to any more.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ClosedSegment {
-    pub(crate) path: PathBuf,
-    /// Tasks in it that are another segment's business.
-    pub(crate) moved: HashSet<String>,
-}
-
-/// A segment that records are added to.
-#[derive(Debug)]
-pub(crate) struct OpenSegment {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-    answers: u32,
-    /// Tasks in it whose assets are not settled.
-    unsettled: HashSet<String>,
 }
 
 impl JournalWriter {
@@ -125,75 +105,5 @@ impl JournalWriter {
         self.next_part += 1;
         self.open.insert(part, segment);
         Ok(part)
-    }
-}
-
-/// The name of a segment.
-pub(super) fn path_of(folder: &Path, run_id: &RunId, part: u32) -> PathBuf {
-    folder.join(format!("{run_id}-{part:04}.journal"))
-}
-
-impl OpenSegment {
-    fn create(folder: &Path, run_id: &RunId, part: u32) -> Result<Self> {
-        let path = path_of(folder, run_id, part);
-        let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part };
-        let file = File::create_new(&path).map_err(|error| Error::io("create", &path, &error))?;
-        let mut segment = Self { path, file, bytes: 0, answers: 0, unsettled: HashSet::new() };
-        segment.append([&header])?;
-        sync_folder(folder)?;
-        Ok(segment)
-    }
-
-    /// Goes on with a segment of which that many bytes are whole records.
-    pub(super) fn reopen(path: &Path, whole: u64) -> Result<Self> {
-        let file = OpenOptions::new().append(true).open(path);
-        // What was cut short while it was written must not run into the next record.
-        let file = file.and_then(|file| file.set_len(whole).map(|()| file));
-        let file = file.map_err(|error| Error::io("open", path, &error))?;
-        Ok(Self { path: path.to_owned(), file, bytes: whole, answers: 0, unsettled: HashSet::new() })
-    }
-
-    /// Appends the records. When this returns they are on stable storage.
-    pub(crate) fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
-        let mut lines = Vec::new();
-        for record in records {
-            lines.extend(record.to_line());
-            self.note(record);
-        }
-        let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
-        written.map_err(|error| Error::io("write", &self.path, &error))?;
-        self.bytes += lines.len() as u64;
-        Ok(())
-    }
-
-    fn note(&mut self, record: &Record) {
-        match record {
-            Record::Task { task_id, assets, .. } => {
-                self.answers += 1;
-                if !assets.is_empty() {
-                    self.unsettled.insert(task_id.clone());
-                }
-            }
-            Record::Assets { task_id, .. } => {
-                self.unsettled.remove(task_id);
-            }
-            Record::NotFound { .. } | Record::Unreadable { .. } => self.answers += 1,
-            Record::Segment { .. } | Record::Moved { .. } => {}
-        }
-    }
-}
-
-/// Makes a new file's name survive a power loss. Only Unix lets a folder be opened for it.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync", folder, &error))?;
-    }
-    Ok(())
-}
-
-impl ClosedSegment {
-    /// Removes it, once what it holds stands in the archive.
-    pub(crate) fn remove(self) -> Result<()> {
-        fs::remove_file(&self.path).map_err(|error| Error::io("remove", &self.path, &error))
     }
 }

@@ -6,10 +6,9 @@ use jiff::Timestamp;
 
 use super::{
     holdings::{Account, ArchiveSummary, RunLine},
-    summary::RunSummary,
     words::{asset_words, credits, duckdb_line, duration, line, listed, plural, request_words, row_words, task_words},
 };
-use crate::format::TableFormat;
+use crate::{format::TableFormat, run_summary::RunSummary};
 
 /// The archive as it stands.
 pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {

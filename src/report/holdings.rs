@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::summary::RunSummary;
+use crate::run_summary::RunSummary;
 
 /// An archive as it stands, in the same words as a run: from the first run's start to the last one's end.
 #[derive(Clone, Debug, Serialize)]

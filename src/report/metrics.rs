@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::summary::RunSummary;
+use crate::run_summary::RunSummary;
 
 /// The file's text. `last_success` is when a run of the archive last ended with exit status 0, if one did.
 pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> String {

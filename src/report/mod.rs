@@ -1,4 +1,4 @@
-//! Readers of [`Event`]: the summary, the bars of a terminal, plain lines, NDJSON, and figures for
+//! Readers of [`Event`]: the bars of a terminal, plain lines, NDJSON, and figures for
 //! Prometheus. Each is a fold over the same stream; none of them is asked for anything by the run.
 
 mod archive_words;
@@ -10,7 +10,6 @@ mod metrics;
 mod ndjson;
 mod repairs;
 mod sentence;
-mod summary;
 mod upkeep;
 mod words;
 
@@ -23,7 +22,6 @@ pub(crate) use findings::verify_table;
 pub use holdings::{Account, ArchiveSummary, Holdings, RunLine};
 pub(crate) use metrics::metrics;
 pub(crate) use repairs::{repair_plan_table, repair_table};
-pub use summary::{Requests, RunSummary, Tasks};
 pub(crate) use upkeep::{Compacted, Rebuilt, compact_table, rebuild_table};
 pub(crate) use words::{RunNotes, plan_table, run_table};
 

@@ -4,12 +4,12 @@ use std::{cmp::Reverse, fmt::Write, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::summary::RunSummary;
 use crate::{
     archive::RunFile,
     config::ExportConfig,
     event::{AssetCounts, Downloads, InputCounts, Progress},
     format::TableFormat,
+    run_summary::RunSummary,
 };
 
 /// So many reasons for failed downloads are named.

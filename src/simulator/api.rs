@@ -18,7 +18,7 @@ use super::{
     Known,
     documents::Task,
     response::{Body, body, html, later, redirect, status_of, with_header},
-    server::State,
+    state::State,
     weather::{Encoding, Trouble},
     window::Admission,
 };

@@ -20,7 +20,7 @@ use super::{
     media::{CHUNK, File, Make},
     range::Part,
     response::{Body, body, html, later, redirect, status_of, with_header},
-    server::State,
+    state::State,
     weather::{Encoding, Trouble},
 };
 

@@ -15,7 +15,7 @@ use hyper::{
     header::{CONTENT_LENGTH, RANGE},
 };
 
-use super::{response::Body, server::State};
+use super::{response::Body, state::State};
 
 /// What belongs to the API, and to nobody else.
 const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];

@@ -18,6 +18,7 @@ mod packing;
 mod range;
 mod response;
 mod server;
+mod state;
 mod stats;
 mod weather;
 mod window;

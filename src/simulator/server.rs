@@ -1,26 +1,21 @@
-//! The simulator's HTTP server: who listens, and what all answers share.
+//! The simulator's HTTP server: who listens, and who answers.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
 };
 use url::Url;
 
-use super::{
-    World, api, cdn,
-    response::Body,
-    stats::{Counts, Stats},
-};
+use super::{World, api, cdn, response::Body, state::State, stats::Stats};
 use crate::error::{Error, Result};
 
 /// Where the CDN listens: loopback, but not the API's.
@@ -33,16 +28,6 @@ pub struct Simulator {
     cdn_url: Url,
     state: Arc<State>,
     serving: JoinHandle<()>,
-}
-
-/// What all answers share.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) world: World,
-    pub(super) start: Timestamp,
-    /// The CDN's root, without the slash at its end.
-    pub(super) cdn: String,
-    counts: Mutex<Counts>,
 }
 
 impl Simulator {
@@ -73,7 +58,7 @@ impl Simulator {
         };
         let (base_url, cdn_url) = (root(&api)?, root(&cdn)?);
         let root = cdn_url.as_str().trim_end_matches('/').to_owned();
-        let state = Arc::new(State { world, start: Timestamp::now(), cdn: root, counts: Mutex::default() });
+        let state = Arc::new(State::new(world, root));
         let (of_api, of_cdn) = (state.clone(), state.clone());
         let api = serve(api, move |request| api::answer(of_api.clone(), request));
         let cdn = serve(cdn, move |request| cdn::answer(of_cdn.clone(), request));
@@ -132,11 +117,5 @@ where
             }
             Some(_) = connections.join_next() => {}
         }
-    }
-}
-
-impl State {
-    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,8 +8,7 @@ use std::{
 };
 
 use ::parquet::arrow::ArrowWriter;
-use arrow_array::{Array, ArrayRef, RecordBatch, cast::AsArray, new_null_array};
-use arrow_schema::SchemaRef;
+use arrow_array::{Array, cast::AsArray};
 
 use super::{
     csv::{CsvEncoder, RawRecords, raw_fields, unquoted},
@@ -101,7 +100,7 @@ fn copy_parquet(
     let schema = parquet::schema(outline);
     let mut copied = 0;
     for batch in parquet::batches(part)? {
-        let batch = conform(&batch?, &schema)?;
+        let batch = parquet::conform(&batch?, &schema)?;
         let ids = batch.column_by_name(TASK_ID).and_then(|ids| ids.as_string_opt::<i32>());
         let ids = ids.ok_or_else(|| io::Error::other(format!("it has no column `{TASK_ID}` of texts")))?;
         let kept: Vec<bool> =
@@ -117,23 +116,6 @@ fn copy_parquet(
         }
     }
     Ok(copied)
-}
-
-/// The same rows with the columns of the table.
-pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
-    if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
-    {
-        return Err(io::Error::other(format!("it has a column `{}` that this version does not know", unknown.name())));
-    }
-    let column = |field: &arrow_schema::FieldRef| match batch.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-        Some(column) => {
-            Err(io::Error::other(format!("its column `{}` is of type {}", field.name(), column.data_type())))
-        }
-        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-    };
-    let columns = schema.fields().iter().map(column).collect::<io::Result<Vec<ArrayRef>>>()?;
-    RecordBatch::try_new(schema.clone(), columns).map_err(io::Error::other)
 }
 
 impl<W: Write> CsvCopier<W> {
@@ -157,6 +139,8 @@ impl<W: Write> CsvCopier<W> {
 #[cfg(test)]
 mod tests {
     use std::io::{Seek, SeekFrom};
+
+    use arrow_array::RecordBatch;
 
     use super::{
         super::{Digest, PartEncoder, schema::*},

@@ -14,7 +14,7 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 
-use super::{copy::conform, csv::RawRecords, parquet, schema::Outline};
+use super::{csv::RawRecords, parquet, schema::Outline};
 use crate::format::TableFormat;
 
 /// How many rows there are, and the sum of a hash of each one's cells.
@@ -36,7 +36,7 @@ impl Digest {
     fn add_parquet(&mut self, part: File, outline: &Outline) -> io::Result<()> {
         let schema = parquet::schema(outline);
         for batch in parquet::batches(part)? {
-            let batch = conform(&batch?, &schema)?;
+            let batch = parquet::conform(&batch?, &schema)?;
             let mut rows = vec![DefaultHasher::new(); batch.num_rows()];
             for column in batch.columns() {
                 hash_cells(column, &mut rows)?;

@@ -13,8 +13,9 @@ use arrow_array::{
         ArrayBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
         TimestampMicrosecondBuilder,
     },
+    new_null_array,
 };
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit, extension::Json};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit, extension::Json};
 use parquet::{
     arrow::{
         ArrowSchemaConverter, ArrowWriter, add_encoded_arrow_schema_to_metadata,
@@ -135,6 +136,23 @@ pub(super) fn parquet_schema(outline: &Outline) -> Result<SchemaDescriptor, Parq
 pub(super) fn batches(file: File) -> io::Result<impl Iterator<Item = io::Result<RecordBatch>>> {
     let batches = reader(file).and_then(ParquetRecordBatchReaderBuilder::build).map_err(io::Error::other)?;
     Ok(batches.map(|batch| batch.map_err(io::Error::other)))
+}
+
+/// The same rows with the columns of the table.
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
+    if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
+    {
+        return Err(io::Error::other(format!("it has a column `{}` that this version does not know", unknown.name())));
+    }
+    let column = |field: &FieldRef| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+        Some(column) => {
+            Err(io::Error::other(format!("its column `{}` is of type {}", field.name(), column.data_type())))
+        }
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    };
+    let columns = schema.fields().iter().map(column).collect::<io::Result<Vec<ArrayRef>>>()?;
+    RecordBatch::try_new(schema.clone(), columns).map_err(io::Error::other)
 }
 
 fn field((name, kind): &(&'static str, Kind)) -> Field {

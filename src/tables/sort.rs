@@ -15,7 +15,6 @@ use arrow_schema::SchemaRef;
 use arrow_select::interleave::interleave_record_batch;
 
 use super::{
-    copy::conform,
     parquet::{self, RowGroups},
     schema::Outline,
 };
@@ -69,7 +68,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
     pub(crate) fn add(&mut self, part: File) -> io::Result<()> {
         let schema = parquet::schema(&self.outline);
         for batch in parquet::batches(part)? {
-            let batch = conform(&batch?, &schema)?;
+            let batch = parquet::conform(&batch?, &schema)?;
             self.bytes += batch.get_array_memory_size();
             self.batches.push(batch);
             if self.bytes >= self.room {
@@ -181,7 +180,7 @@ impl Run {
 
     fn read(&mut self) -> io::Result<()> {
         if let Some(batch) = self.batches.next() {
-            self.batch = conform(&batch.map_err(io::Error::other)?, &self.schema)?;
+            self.batch = parquet::conform(&batch.map_err(io::Error::other)?, &self.schema)?;
             (self.times, self.row) = (times(&self.batch, self.time)?, 0);
         }
         Ok(())

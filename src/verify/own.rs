@@ -14,7 +14,7 @@ use crate::{
     archive::{Archive, Entry, PASSPORT, RUNS, RunFile, SEALS, Seals, VIEWS},
     error::Result,
     journal::{self, Segment},
-    report::RunSummary,
+    run_summary::RunSummary,
     tables,
     task::TaskId,
 };

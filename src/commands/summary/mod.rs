@@ -11,8 +11,9 @@ pub use self::account::Access;
 use crate::{
     archive::{Archive, RUNS, RunFile},
     error::{Error, Result},
-    report::{self, Account, RunNotes, RunSummary},
+    report::{self, Account, RunNotes},
     run_id::RunId,
+    run_summary::RunSummary,
 };
 
 /// What to summarise, and for whom.

@@ -13,7 +13,8 @@ use crate::{
     error::Result,
     format::TableFormat,
     moment::Moment,
-    report::{ArchiveSummary, Holdings, RunLine, RunSummary, Tasks},
+    report::{ArchiveSummary, Holdings, RunLine},
+    run_summary::{RunSummary, Tasks},
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
 };

@@ -1,0 +1,27 @@
+//! What all answers of a simulator share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::{World, stats::Counts};
+
+/// A world, since when it is there, and what it was asked.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) world: World,
+    pub(super) start: Timestamp,
+    /// The CDN's root, without the slash at its end.
+    pub(super) cdn: String,
+    counts: Mutex<Counts>,
+}
+
+impl State {
+    pub(super) fn new(world: World, cdn: String) -> Self {
+        Self { world, start: Timestamp::now(), cdn, counts: Mutex::default() }
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
