@@ -12,6 +12,12 @@ if ! command -v strace >/dev/null; then
     # The order of writes is judged from a trace of system calls.
     apt-get update -qq && apt-get install -y -qq strace
 fi
+if ! command -v promtool >/dev/null && command -v apt-get >/dev/null; then
+    # The linter of the alerts, without the server that it comes with.
+    [ -x target/prometheus/usr/bin/promtool ] || (cd target && apt-get update -qq && apt-get download -qq prometheus &&
+        dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb)
+    export PATH="$PATH:$PWD/target/prometheus/usr/bin"
+fi
 target/venv/bin/pip install --quiet --disable-pip-version-check -r tests/foreign/requirements.txt
 
 cargo fmt --check
