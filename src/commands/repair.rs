@@ -64,7 +64,7 @@ pub struct Outcome {
 /// # Errors
 /// As of [`repair()`].
 pub async fn plan(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
-    let plan = look(config, verify::check, reporter).await?;
+    let plan = look(config, verify::check_to_plan, reporter).await?;
     let words = report::repair_plan_table(&plan, &config.archive.display().to_string());
     Ok(Outcome { status: ExitStatus::Complete, words })
 }
@@ -102,8 +102,8 @@ pub async fn repair(config: &RepairConfig, reporter: &mut dyn Reporter) -> Resul
         tell: &mut |event| reporter.observe(&event),
         mended: Mended::default(),
     };
-    for tasks in plan.tasks.iter().collect::<Vec<_>>().chunks(AT_ONCE) {
-        let tasks = tasks.iter().map(|task| (*task).clone()).collect();
+    for tasks in in_order(&held, &plan).await?.chunks(AT_ONCE) {
+        let tasks = tasks.iter().cloned().collect();
         mender.mend(patients(&held, &plan, tasks).await?).await?;
     }
     let mended = mender.finish().await?;
@@ -199,6 +199,12 @@ async fn relist(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Re
     if files.is_empty() { Ok(()) } else { held.add_to_manifest(&RunFile::Manifest.path(run_id), files).await }
 }
 
+/// The tasks to be mended, neighbours together.
+async fn in_order(held: &Arc<HeldArchive>, plan: &Arc<Plan>) -> Result<Vec<String>> {
+    let (held, plan) = (held.clone(), plan.clone());
+    blocking(move || repair::in_order(&held.archive, &plan)).await
+}
+
 /// Tasks with what the archive has of them.
 async fn patients(held: &Arc<HeldArchive>, plan: &Arc<Plan>, tasks: HashSet<String>) -> Result<Vec<Patient>> {
     let (held, plan) = (held.clone(), plan.clone());
@@ -206,7 +212,7 @@ async fn patients(held: &Arc<HeldArchive>, plan: &Arc<Plan>, tasks: HashSet<Stri
         let mut stored = repair::stored(&held.archive, &plan, &tasks)?;
         let mut salvaged = repair::salvaged(held.archive.format, &plan.kept, &tasks);
         let patient = |task_id: String| Patient {
-            assets: plan.kinds.get(&task_id).into_iter().flatten().copied().collect(),
+            assets: plan.kinds.get(&task_id).cloned().unwrap_or_default(),
             stored: stored.remove(&task_id),
             salvaged: salvaged.remove(&task_id),
             task_id,

@@ -71,11 +71,17 @@ impl Wanted {
         !matches!(self.source, Source::Nothing(_))
     }
 
+    /// What it is.
+    pub(super) fn kind(&self) -> AssetKind {
+        self.kind
+    }
+
     fn asset(&self, status: AssetStatus) -> Asset {
         Asset::new(self.clip_id.clone(), self.kind, self.url.clone(), status)
     }
 
-    fn name(&self, task_id: &str) -> MediaName {
+    /// What its file is called.
+    pub(super) fn name(&self, task_id: &str) -> MediaName {
         MediaName::new(self.kind, self.clip_id.as_deref(), task_id, self.clip_index)
     }
 }

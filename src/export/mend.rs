@@ -3,7 +3,7 @@
 //! files that are whole are found where they are.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     event::{Event, RequestKind},
     journal::{JournalWriter, Record},
     json::Object,
-    moment,
+    media, moment,
     status::FinalStatus,
     tables,
     task::TaskId,
@@ -36,8 +36,8 @@ const MOST_SILENT: u32 = 3;
 #[derive(Clone, Debug)]
 pub(crate) struct Patient {
     pub(crate) task_id: String,
-    /// The kinds of assets that its rows name.
-    pub(crate) assets: Vec<AssetKind>,
+    /// The kinds of assets that its rows name; those it should have, if it has lost them.
+    pub(crate) assets: BTreeSet<AssetKind>,
     /// What the archive has of it.
     pub(crate) stored: Option<Stored>,
     /// What a damaged part says of it: better than nothing, should the provider have none.
@@ -85,6 +85,10 @@ pub(crate) struct Mended {
     pub(crate) unreachable: Option<String>,
     /// Tasks in a row for which it gave no answer.
     silent: u32,
+    /// Whether it knows any of the tasks: else the key may be another account's.
+    knows_any: bool,
+    /// Tasks that it does not know and of which nothing else is left, and what it said.
+    not_found: Vec<(Patient, Option<String>)>,
 }
 
 /// Puts tasks through the pipeline again.
@@ -111,9 +115,21 @@ struct Answered {
 enum Asked {
     /// It has ended, and the journal holds the answer in that part.
     Final(Record, u32),
+    /// It does not know the task.
+    NotFound(Option<String>),
     /// There is no answer that would be better than none.
     Nothing(String),
 }
+
+/// What an answer of the provider came to.
+enum Reply {
+    /// The task has ended: its status, the `data` object, and the body if that is not the same.
+    Final(FinalStatus, String, Option<String>),
+    NotFound(Option<String>),
+}
+
+/// What is said of a task that the provider does not know.
+const FORGOTTEN: &str = "the provider does not know it any more";
 
 impl Mender<'_> {
     /// Mends some tasks. Memory holds their answers, so they should be some hundreds at a time.
@@ -138,6 +154,7 @@ impl Mender<'_> {
 
     /// Publishes all that was mended.
     pub(crate) async fn finish(mut self) -> Result<Mended> {
+        self.keep_not_found()?;
         for segment in self.writer.close()? {
             let published = publish::publish(&self.held, segment).await?;
             (self.tell)(Event::Published(published.published));
@@ -154,7 +171,7 @@ impl Mender<'_> {
                 Asked::Final(record, part) => {
                     fresh.push(Answered { patient: old.patient, record, kept_in: Some(part) });
                 }
-                Asked::Nothing(_) => self.keep(old, assets)?,
+                Asked::NotFound(_) | Asked::Nothing(_) => self.keep(old, assets)?,
             }
         }
         let settled = self.settle(&fresh).await?;
@@ -164,13 +181,32 @@ impl Mender<'_> {
     /// The answer to mend a task from: what the archive has, else what the provider says.
     async fn answer(&mut self, patient: Patient) -> Result<Option<Answered>> {
         if let Some(stored) = patient.stored.clone() {
-            let record = stored_record(&patient, stored);
+            let record = self.stored_record(&patient, stored);
             return Ok(Some(Answered { patient, record, kept_in: None }));
         }
         match self.ask(&patient, None).await? {
             Asked::Final(record, part) => Ok(Some(Answered { patient, record, kept_in: Some(part) })),
+            Asked::NotFound(message) if patient.salvaged.is_none() => {
+                self.mended.not_found.push((patient, message));
+                Ok(None)
+            }
+            Asked::NotFound(_) => self.salvage(patient, FORGOTTEN.into()),
             Asked::Nothing(reason) => self.salvage(patient, reason),
         }
+    }
+
+    /// Archives what the provider does not know as not found, so that it is not asked for again and again.
+    /// What it was once is lost, and is named all the same.
+    fn keep_not_found(&mut self) -> Result<()> {
+        for (patient, message) in std::mem::take(&mut self.mended.not_found) {
+            let mut reason = FORGOTTEN.to_owned();
+            if self.mended.knows_any {
+                self.writer.append([&not_found(&patient, moment::now(), message)])?;
+                reason += "; it is archived as not found";
+            }
+            self.mended.failed.insert(patient.task_id, reason);
+        }
+        Ok(())
     }
 
     /// Takes what a damaged part says of a task that the provider has no answer for.
@@ -181,7 +217,7 @@ impl Mender<'_> {
         };
         let reason = format!("{reason}; it is kept as a damaged part has it");
         self.mended.failed.insert(patient.task_id.clone(), reason);
-        let record = stored_record(&patient, salvaged);
+        let record = self.stored_record(&patient, salvaged);
         let part = self.writer.append([&record])?;
         Ok(Some(Answered { patient, record, kept_in: Some(part) }))
     }
@@ -240,8 +276,10 @@ impl Mender<'_> {
     /// tells less than what the archive has is no answer.
     async fn ask(&mut self, patient: &Patient, old: Option<&Record>) -> Result<Asked> {
         Ok(match self.question(&patient.task_id).await {
-            Ok((status, data, sent)) => {
-                let record = task_record(patient, status, moment::now(), data, sent);
+            Ok(Reply::NotFound(message)) => Asked::NotFound(message),
+            Ok(Reply::Final(status, data, sent)) => {
+                self.mended.knows_any = true;
+                let record = self.task_record(patient, status, moment::now(), data, sent);
                 if old.is_some_and(|old| tells_less(&record, old)) {
                     return Ok(Asked::Nothing("the provider's answer has become poorer".into()));
                 }
@@ -250,6 +288,34 @@ impl Mender<'_> {
             }
             Err(reason) => Asked::Nothing(reason),
         })
+    }
+
+    fn stored_record(&self, patient: &Patient, stored: Stored) -> Record {
+        let Stored { status, fetched_at, response, error } = stored;
+        match response {
+            Some(data) => self.task_record(patient, status, fetched_at, data, None),
+            None => not_found(patient, fetched_at, error),
+        }
+    }
+
+    fn task_record(
+        &self,
+        patient: &Patient,
+        status: FinalStatus,
+        fetched_at: Timestamp,
+        data: String,
+        sent: Option<String>,
+    ) -> Record {
+        let kinds: Vec<AssetKind> = patient.assets.union(&self.kinds_of_files(patient, &data)).copied().collect();
+        let assets = if Wanted::of(&data, &kinds).is_empty() { Vec::new() } else { kinds };
+        Record::Task { task_id: patient.task_id.clone(), status, fetched_at, data, sent, assets, replaces: true }
+    }
+
+    /// The kinds of which the archive has a file of the task, whether a row is left of it or not.
+    fn kinds_of_files(&self, patient: &Patient, data: &str) -> BTreeSet<AssetKind> {
+        let is_there =
+            |wanted: &Wanted| self.held.media(&wanted.name(&patient.task_id), media::endings(wanted.kind())).is_some();
+        Wanted::of(data, &AssetKind::ALL).iter().filter(|wanted| is_there(wanted)).map(Wanted::kind).collect()
     }
 
     /// A task got no answer after all its tries. Some of those in a row, and the provider is not asked any more.
@@ -262,7 +328,7 @@ impl Mender<'_> {
     }
 
     /// Asks within the pace, as often as it makes sense: a final answer, or why there is none.
-    async fn question(&mut self, task_id: &str) -> Result<(FinalStatus, String, Option<String>), String> {
+    async fn question(&mut self, task_id: &str) -> Result<Reply, String> {
         let id = TaskId::parse(task_id).map_err(|_| "its ID cannot be asked for")?;
         let mut backoff = Backoff::new(self.retries, fastrand::Rng::new());
         let mut failures = 0;
@@ -281,7 +347,7 @@ impl Mender<'_> {
             match reply.answer {
                 Answer::Final { status, data, sent } => {
                     self.mended.silent = 0;
-                    return Ok((status, data, sent));
+                    return Ok(Reply::Final(status, data, sent));
                 }
                 Answer::RateLimited { silence } => {
                     (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
@@ -298,7 +364,10 @@ impl Mender<'_> {
                     self.mended.key_refused = true;
                     return Err(format!("the provider refused the key ({reason})"));
                 }
-                Answer::NotFound { .. } => return Err("the provider does not know it any more".into()),
+                Answer::NotFound { message } => {
+                    self.mended.silent = 0;
+                    return Ok(Reply::NotFound(message));
+                }
                 Answer::Unfinished { .. } => return Err("the provider says that it is not finished".into()),
                 Answer::Untrusted { reason } => {
                     self.mended.unreachable = Some(reason.clone());
@@ -318,26 +387,6 @@ fn tells_less(new: &Record, old: &Record) -> bool {
     };
     let clips = |data| tables::clip_links(data).into_iter().map(|clip| clip.clip_id).collect::<HashSet<_>>();
     status != status_before || !clips(data_before).is_subset(&clips(data))
-}
-
-fn task_record(
-    patient: &Patient,
-    status: FinalStatus,
-    fetched_at: Timestamp,
-    data: String,
-    sent: Option<String>,
-) -> Record {
-    let is_wanted = !Wanted::of(&data, &patient.assets).is_empty();
-    let assets = if is_wanted { patient.assets.clone() } else { Vec::new() };
-    Record::Task { task_id: patient.task_id.clone(), status, fetched_at, data, sent, assets, replaces: true }
-}
-
-fn stored_record(patient: &Patient, stored: Stored) -> Record {
-    let Stored { status, fetched_at, response, error } = stored;
-    match response {
-        Some(data) => task_record(patient, status, fetched_at, data, None),
-        None => not_found(patient, fetched_at, error),
-    }
 }
 
 fn not_found(patient: &Patient, fetched_at: Timestamp, message: Option<String>) -> Record {

@@ -15,11 +15,11 @@ use crate::{
     asset::AssetKind,
     checksum,
     error::Result,
-    verify::{About, Finding, Kind, Report, Severity},
+    verify::{About, Finding, Kind, MOST_MENDED, Report, Severity},
 };
 
 use self::survey::Survey;
-pub(crate) use self::survey::{salvaged, stored};
+pub(crate) use self::survey::{in_order, salvaged, stored};
 
 /// What is to be done.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -105,7 +105,8 @@ impl Plan {
                 }
                 _ => self.beyond.push(finding.clone()),
             },
-            Kind::MediaMissing | Kind::MediaDamaged => {
+            // Of a file that no row names only its line in a manifest is left.
+            Kind::MediaMissing | Kind::MediaDamaged | Kind::FileMissing => {
                 self.media.insert(path);
                 self.take_task(&finding.about);
             }
@@ -145,7 +146,7 @@ impl Plan {
 
 /// Whether a finding is about more tasks than it names.
 fn has_more_tasks(finding: &Finding) -> bool {
-    matches!(&finding.about, About::Rows { rows, task_ids, .. } if task_ids.len() >= 10_000 && *rows > 10_000)
+    matches!(&finding.about, About::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_MENDED && *rows > task_ids.len() as u64)
 }
 
 /// The digest of a file, for a manifest. Blocks.

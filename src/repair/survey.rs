@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs::File,
     hash::{BuildHasher, RandomState},
+    io,
     path::PathBuf,
 };
 
@@ -17,7 +18,7 @@ use crate::{
     export::Stored,
     format::TableFormat,
     status::FinalStatus,
-    tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
+    tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
     task::TaskId,
 };
 
@@ -149,16 +150,31 @@ fn answer(cells: &[Option<&str>]) -> Option<(String, Stored)> {
     Some(((*task).to_owned(), Stored { status, fetched_at, response, error }))
 }
 
+/// The tasks to be mended in the order of their rows, so that those that are mended at once stand together;
+/// then those that have none. Blocks.
+pub(crate) fn in_order(archive: &Archive, plan: &Plan) -> Result<Vec<String>> {
+    let (mut left, mut ordered) = (plan.tasks.clone(), Vec::new());
+    each(archive, plan, TASKS.name, &[TASK_ID], &mut |cells| {
+        ordered.extend(cells.iter().flatten().filter_map(|task| left.take(*task)));
+    })?;
+    ordered.extend(left);
+    Ok(ordered)
+}
+
 /// What the archive has of these tasks. Blocks.
 pub(crate) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
     let mut stored = HashMap::new();
-    each(archive, plan, TASKS.name, &ANSWER, &mut |cells| {
+    let mut note = |cells: &[Option<&str>]| {
         let Some((task, answer)) = answer(cells).filter(|(task, _)| tasks.contains(task)) else { return };
         // Of a task that is there twice, the row that says most, then the newest.
         match stored.get(&task) {
             Some(other) if !answer.is_better_than(other) => {}
             _ => drop(stored.insert(task, answer)),
         }
+    };
+    each_part(archive, plan, TASKS.name, &mut |file| {
+        let sought = (TASK_ID, tasks.iter().map(String::as_str));
+        tables::scan_for(file, archive.format, &ANSWER, sought, &mut note)
     })?;
     Ok(stored)
 }
@@ -171,13 +187,15 @@ fn each(
     columns: &[&str],
     row: &mut dyn FnMut(&[Option<&str>]),
 ) -> Result<()> {
+    each_part(archive, plan, table, &mut |file| tables::scan(file, archive.format, columns, row))
+}
+
+/// Calls `read` with each part of a table that can be trusted.
+fn each_part(archive: &Archive, plan: &Plan, table: &str, read: &mut dyn FnMut(File) -> io::Result<()>) -> Result<()> {
     let runtime = Handle::current();
-    for path in runtime.block_on(archive.parts(table))? {
-        if plan.trusts(table, &path) {
-            let file = runtime.block_on(archive.store.open(&path))?;
-            let scanned = tables::scan(file, archive.format, columns, row);
-            scanned.map_err(|error| archive.store.failed("read", &path, &error))?;
-        }
+    for path in runtime.block_on(archive.parts(table))?.into_iter().filter(|path| plan.trusts(table, path)) {
+        let file = runtime.block_on(archive.store.open(&path))?;
+        read(file).map_err(|error| archive.store.failed("read", &path, &error))?;
     }
     Ok(())
 }

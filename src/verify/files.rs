@@ -87,7 +87,7 @@ impl Desk<'_, '_> {
     /// What manifests list and no row names.
     fn hand_out_listed(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
         // The manifests' own findings are gathered aside, since the desk holds the others.
-        let mut bad_lines = Findings::default();
+        let mut bad_lines = Findings::new(self.findings.most());
         manifests::each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
             if manifests::table_of(path).is_some() {
                 return Ok(());
@@ -239,7 +239,7 @@ pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) ->
     }
     if !unknown.is_empty() {
         // A run may have come and gone since the tables were read; what it added is in its manifest.
-        manifests::each_line(archive, &mut Findings::default(), &mut |_, _, _, path| {
+        manifests::each_line(archive, &mut Findings::new(0), &mut |_, _, _, path| {
             unknown.remove(path);
             Ok(())
         })?;

@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use crate::asset::AssetKind;
 
-/// Of one kind, so many findings are kept with all that is known of each; the others are counted.
-pub(super) const MOST_KEPT: usize = 10_000;
+/// So many findings of one kind, and tasks in one finding, are named for whoever reads them; the others are
+/// counted.
+pub(super) const MOST_SHOWN: usize = 10_000;
 
-/// In one finding, so many tasks are named; the others are counted.
-pub(super) const MOST_TASKS: usize = 10_000;
+/// And so many for whoever mends them: some hundred megabytes, should it come to that.
+pub(crate) const MOST_MENDED: usize = 1_000_000;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -117,7 +118,10 @@ impl Kind {
             Self::MediaMissing | Self::MediaDamaged => "Restore it from a copy, or run repair: it downloads it again.",
             Self::MediaUnlisted => "Run repair: it lists it again.",
             Self::ManifestDamaged => "Restore it from a copy, or run repair: it writes it anew.",
-            Self::FileMissing | Self::FileDamaged => "Restore it from a copy.",
+            Self::FileMissing => {
+                "Restore it from a copy, or run repair: it takes it off the manifest, and nothing reads it."
+            }
+            Self::FileDamaged => "Restore it from a copy.",
             Self::RunFileDamaged => "Restore it from a copy, or move it away: the tables do not depend on it.",
             Self::SealsDamaged => "Restore it from a copy, or run repair: it seals the runs' files as they are now.",
             Self::ViewsDamaged | Self::OtherViews => "The next export writes it anew.",
@@ -192,17 +196,28 @@ impl Finding {
 }
 
 /// What was found so far. Memory holds so many of each kind, and counts the rest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Findings {
+    most: usize,
     kept: BTreeMap<Kind, Vec<Finding>>,
     counts: BTreeMap<Kind, u64>,
 }
 
 impl Findings {
+    /// None yet, of which so many of each kind will be kept.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, kept: BTreeMap::new(), counts: BTreeMap::new() }
+    }
+
+    /// How many tasks one of them names at most.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     pub(super) fn add(&mut self, finding: Finding) {
         *self.counts.entry(finding.kind).or_default() += 1;
         let kept = self.kept.entry(finding.kind).or_default();
-        if kept.len() < MOST_KEPT {
+        if kept.len() < self.most {
             kept.push(finding);
         }
     }
@@ -215,7 +230,7 @@ impl Findings {
         for (kind, findings) in others.kept {
             let kept = self.kept.entry(kind).or_default();
             kept.extend(findings);
-            kept.truncate(MOST_KEPT);
+            kept.truncate(self.most);
         }
     }
 
@@ -246,17 +261,23 @@ impl Findings {
 }
 
 /// Tasks that a finding is about: each is named once, as far as there is room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Named {
+    most: usize,
     pub(super) rows: u64,
     pub(super) task_ids: Vec<String>,
 }
 
 impl Named {
+    /// None yet, of which so many will be named.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, rows: 0, task_ids: Vec::new() }
+    }
+
     /// Adds a row's task. Rows of one task stand together.
     pub(super) fn add(&mut self, task_id: &str) {
         self.rows += 1;
-        if self.task_ids.len() < MOST_TASKS && self.task_ids.last().is_none_or(|last| last != task_id) {
+        if self.task_ids.len() < self.most && self.task_ids.last().is_none_or(|last| last != task_id) {
             self.task_ids.push(task_id.to_owned());
         }
     }
@@ -275,14 +296,15 @@ mod tests {
 
     #[test]
     fn memory_holds_the_first_of_a_kind_and_counts_all() {
-        let mut findings = Findings::default();
-        for n in 0..MOST_KEPT + 5 {
+        let most = 3;
+        let mut findings = Findings::new(most);
+        for n in 0..most + 5 {
             findings.add(Finding::file(Kind::StrayMedia, &format!("media/{n}"), "stray"));
         }
         findings.add(Finding::file(Kind::MediaMissing, "media/x", "is missing"));
-        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, MOST_KEPT as u64 + 5));
+        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, most as u64 + 5));
         let (kept, counts) = findings.into_parts();
-        assert_eq!((kept.len(), counts[&Kind::StrayMedia]), (MOST_KEPT + 1, MOST_KEPT as u64 + 5));
+        assert_eq!((kept.len(), counts[&Kind::StrayMedia]), (most + 1, most as u64 + 5));
         assert_eq!(kept[0].kind, Kind::MediaMissing);
     }
 

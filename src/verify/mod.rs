@@ -29,7 +29,12 @@ use serde::Serialize;
 pub use depth::{Depth, Share, Slice};
 pub use finding::{About, Finding, Kind, Severity};
 
-use self::{finding::Findings, rows::Seen, tally::Tally};
+pub(crate) use self::finding::MOST_MENDED;
+use self::{
+    finding::{Findings, MOST_SHOWN},
+    rows::Seen,
+    tally::Tally,
+};
 use crate::{
     archive::{Archive, PASSPORT, PassportState},
     error::Result,
@@ -93,23 +98,28 @@ impl Report {
 /// [`Error::Usage`](crate::error::Error::Usage) if there is no archive,
 /// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
 pub fn check(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, folder, depth, tell)
+    check_by(look_until_settled, MOST_SHOWN, folder, depth, tell)
 }
 
-/// The same by whoever holds the archive, so that nobody else changes it meanwhile.
+/// The same by whoever plans to mend it.
+pub(crate) fn check_to_plan(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_by(look_until_settled, MOST_MENDED, folder, depth, tell)
+}
+
+/// The same by whoever holds the archive, so that nobody else changes it meanwhile, and is about to mend it.
 pub(crate) fn check_held(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(rows::look, folder, depth, tell)
+    check_by(rows::look, MOST_MENDED, folder, depth, tell)
 }
 
-type Look = fn(&Archive, Depth, bool, &mut Tally<'_>) -> Result<Seen>;
+type Look = fn(&Archive, Depth, usize, bool, &mut Tally<'_>) -> Result<Seen>;
 
-fn check_by(look: Look, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+fn check_by(look: Look, most: usize, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     let clock = Instant::now();
     let (archive, passport) = Archive::open_to_check(folder)?;
     let mut tally = Tally::new(tell);
     let is_newer = matches!(passport, PassportState::Newer(_));
-    let mut seen = look(&archive, depth, is_newer, &mut tally)?;
-    let mut findings = std::mem::take(&mut seen.findings);
+    let mut seen = look(&archive, depth, most, is_newer, &mut tally)?;
+    let mut findings = std::mem::replace(&mut seen.findings, Findings::new(0));
     findings.extend(passport_finding(passport));
     let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;
     files::strays(&archive, &seen, &mut findings)?;
@@ -126,16 +136,22 @@ fn check_by(look: Look, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event
 }
 
 /// Looks at the tables, and again if somebody may have changed them meanwhile and something seems wrong.
-fn look_until_settled(archive: &Archive, depth: Depth, is_newer: bool, tally: &mut Tally<'_>) -> Result<Seen> {
+fn look_until_settled(
+    archive: &Archive,
+    depth: Depth,
+    most: usize,
+    is_newer: bool,
+    tally: &mut Tally<'_>,
+) -> Result<Seen> {
     for _ in 1..MOST_LOOKS {
-        let seen = rows::look(archive, depth, is_newer, tally)?;
+        let seen = rows::look(archive, depth, most, is_newer, tally)?;
         let moving = seen.shifted || seen.snapshot.held || archive.holder().is_some();
         if !moving || (!seen.shifted && seen.findings.count(Severity::Damage) == 0) {
             return Ok(seen);
         }
         thread::sleep(BETWEEN_LOOKS);
     }
-    rows::look(archive, depth, is_newer, tally)
+    rows::look(archive, depth, most, is_newer, tally)
 }
 
 fn passport_finding(passport: PassportState) -> Option<Finding> {

@@ -63,13 +63,19 @@ struct Pass<'a, 't> {
 }
 
 /// Looks at all tables of an archive.
-pub(super) fn look(archive: &Archive, depth: Depth, is_newer: bool, tally: &mut Tally<'_>) -> Result<Seen> {
-    let mut findings = Findings::default();
+pub(super) fn look(
+    archive: &Archive,
+    depth: Depth,
+    most: usize,
+    is_newer: bool,
+    tally: &mut Tally<'_>,
+) -> Result<Seen> {
+    let mut findings = Findings::new(most);
     let mut snapshot = Snapshot::take(archive, &mut findings)?;
     // What is in no manifest after this is in the journal, if a run is about to list it.
     snapshot.note_pending(archive)?;
     // Manifests are read again for the media, and say then what is wrong with themselves.
-    let listed = manifests::parts(archive, &mut Findings::default())?;
+    let listed = manifests::parts(archive, &mut Findings::new(0))?;
     let mut pass = Pass {
         archive,
         depth,
@@ -265,7 +271,7 @@ impl Pass<'_, '_> {
         table: &'static str,
         known: &mut dyn FnMut(&mut TaskSet, &str) -> bool,
     ) -> Result<io::Result<u64>> {
-        let mut orphans = Named::default();
+        let mut orphans = Named::new(self.findings.most());
         let scanned = self.scan(path, &["task_id"], &mut |pass, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
             if !known(&mut pass.tasks, task_id) {
@@ -278,7 +284,7 @@ impl Pass<'_, '_> {
 
     fn assets_part(&mut self, path: &str) -> Result<io::Result<u64>> {
         let is_trusted = !self.distrusted.contains(path);
-        let mut orphans = Named::default();
+        let mut orphans = Named::new(self.findings.most());
         let scanned = self.scan(path, &ASSET_COLUMNS, &mut |pass, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
             if !pass.tasks.has(task_id) {
@@ -329,11 +335,12 @@ impl Pass<'_, '_> {
 
     /// Names the tasks with more than one row, at each part but the first that has one.
     fn repeated_tasks(&mut self, hashes: &[u64]) -> Result<()> {
+        let most = self.findings.most();
         let mut first: HashMap<String, String> = HashMap::new();
         let mut repeated: BTreeMap<String, (Named, String)> = BTreeMap::new();
         self.look_up(hashes, &mut |path, task_id| match first.get(task_id) {
             Some(before) => {
-                let entry = repeated.entry(path.to_owned()).or_insert_with(|| (Named::default(), before.clone()));
+                let entry = repeated.entry(path.to_owned()).or_insert_with(|| (Named::new(most), before.clone()));
                 entry.0.add(task_id);
             }
             None => drop(first.insert(task_id.to_owned(), path.to_owned())),
@@ -347,9 +354,10 @@ impl Pass<'_, '_> {
     }
 
     fn miscounted_clips(&mut self) -> Result<()> {
+        let most = self.findings.most();
         let mut odd: BTreeMap<String, Named> = BTreeMap::new();
         self.look_up(&self.tasks.miscounted(), &mut |path, task_id| {
-            odd.entry(path.to_owned()).or_default().add(task_id);
+            odd.entry(path.to_owned()).or_insert_with(|| Named::new(most)).add(task_id);
         })?;
         for (path, named) in odd {
             let what = format!("has tasks with other than `clip_count` clips ({}): {}", named.rows, named.words());

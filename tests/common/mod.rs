@@ -18,6 +18,10 @@ use std::{
     time::Duration,
 };
 
+use parquet::{
+    file::reader::{FileReader, SerializedFileReader},
+    record::Row,
+};
 use sunor_archive::simulator::{Fault, Simulator, Stats, Trouble, Weather, When, World};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -176,12 +180,17 @@ impl Scene {
         Finished::of(child)
     }
 
-    /// The rows of a table of an archive in CSV, by column.
+    /// The rows of a table by column; what is in a cell is spelled in the format's own way.
     pub fn rows(&self, table: &str) -> Vec<HashMap<String, String>> {
         let mut rows = Vec::new();
         for path in files(&self.archive().join(table), ".csv") {
             let mut reader = csv::Reader::from_path(path).unwrap();
             rows.extend(reader.deserialize().map(Result::<HashMap<String, String>, _>::unwrap));
+        }
+        for path in files(&self.archive().join(table), ".parquet") {
+            let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+            let cells = |row: Row| row.get_column_iter().map(|(name, cell)| (name.clone(), cell.to_string())).collect();
+            rows.extend(reader.get_row_iter(None).unwrap().map(|row| cells(row.unwrap())));
         }
         rows
     }
