@@ -121,22 +121,6 @@ pub struct ExportArgs {
     #[command(flatten)]
     pace: PaceArgs,
 
-    /// The most requests in flight
-    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Pace")]
-    concurrency: u16,
-
-    /// How long to poll unfinished tasks after the first pass; 0s asks each once
-    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Pace")]
-    wait: Duration,
-
-    /// The time between two polls of one task, at least 1s
-    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Pace")]
-    poll_interval: Duration,
-
-    /// End cleanly after this time, keep everything, and leave the rest for the next run (exit status 3)
-    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
-    stop_after: Option<Duration>,
-
     /// Ask again for tasks that are archived as not found
     #[arg(long, help_heading = "Input")]
     retry_not_found: bool,
@@ -194,6 +178,22 @@ struct PaceArgs {
     /// The limit of one request
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Pace")]
     timeout: Duration,
+
+    /// The most requests in flight
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Pace")]
+    concurrency: u16,
+
+    /// How long to poll unfinished tasks after the first pass; 0s asks each once
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Pace")]
+    wait: Duration,
+
+    /// The time between two polls of one task, at least 1s
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Pace")]
+    poll_interval: Duration,
+
+    /// End cleanly after this time, keep everything, and leave the rest for the next run (exit status 3)
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
+    stop_after: Option<Duration>,
 }
 
 /// What to download, and how.
@@ -326,7 +326,8 @@ Examples:
     SUNOR_API_KEY=… sunor-archive repair library --reserve 60
 
 Exit status: 0 all is mended, 3 something could not be, 1 stopped by an error, 2 wrong usage,
-  4 the key was refused, 5 a run holds the archive.";
+  4 the key was refused, 5 a run holds the archive, 130 or 143 stopped by a signal.
+What was mended by then is kept, and the next repair goes on.";
 
 /// Mend what verify finds, and fetch what could not be had before.
 ///
@@ -351,6 +352,10 @@ pub struct RepairArgs {
 
     #[command(flatten)]
     assets: AssetArgs,
+
+    /// At the end of the run, whatever its ending, replace this file with its figures in Prometheus' text format
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    metrics_file: Option<PathBuf>,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -446,12 +451,12 @@ impl ExportArgs {
             provider: if self.dry_run { Provider::Simulated } else { self.provider.provider()? },
             rate: self.pace.rate,
             reserve: self.pace.reserve()?,
-            concurrency: self.concurrency,
-            wait: self.wait,
-            poll_interval: self.poll_interval,
+            concurrency: self.pace.concurrency,
+            wait: self.pace.wait,
+            poll_interval: self.pace.poll_interval,
             retries: self.pace.retries,
             timeout: self.pace.timeout,
-            stop_after: self.stop_after,
+            stop_after: self.pace.stop_after,
             retry_not_found: self.retry_not_found,
             metrics_file: self.metrics_file.as_deref().map(config::metrics_file).transpose()?,
         })
@@ -563,7 +568,13 @@ impl RepairArgs {
             provider: if self.dry_run { Provider::Simulated } else { self.provider.provider()? },
             rate: self.pace.rate,
             reserve: self.pace.reserve()?,
+            concurrency: self.pace.concurrency,
+            wait: self.pace.wait,
+            poll_interval: self.pace.poll_interval,
+            timeout: self.pace.timeout,
+            stop_after: self.pace.stop_after,
             media: self.assets.config(&self.pace),
+            metrics_file: self.metrics_file.clone(),
         })
     }
 

@@ -100,13 +100,17 @@ fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
 
 async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
     let config = args.config()?;
+    let stop = signals()?;
     let mut reporter = report::reporter(args.progress(), args.verbosity());
     let outcome = if args.is_dry_run() {
         commands::repair::plan(&config, reporter.as_mut()).await?
     } else {
-        commands::repair::repair(&config, reporter.as_mut()).await?
+        commands::repair::repair(&config, stop, reporter.as_mut()).await?
     };
     drop(reporter);
+    if let Some(error) = &outcome.error {
+        complain(error);
+    }
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
         print(&outcome.words)?;
     }

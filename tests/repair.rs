@@ -8,9 +8,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use common::{Finished, Scene, files, ids, walk};
+use common::{Finished, Scene, files, ids, wait_until, walk};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use sunor_archive::simulator::{Fault, Known, Trouble, Weather, When, World};
 
@@ -132,6 +133,79 @@ fn tasks_whose_rows_are_lost_are_asked_for_again() {
         assert!(content(&scene) == before);
         assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
     }
+}
+
+/// An archive without media whose tasks have to be asked for again; of those that have no other row nobody
+/// knows, which a repair says with exit status 3.
+fn without_tasks(count: usize) -> Scene {
+    let scene = Scene::fair();
+    scene.list(ids("t", count));
+    scene.export(&["--format", "csv"]).expect(0);
+    fs::remove_file(part(&scene, "tasks")).unwrap();
+    scene
+}
+
+/// Such a repair, by the provider of another scene.
+fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
+    let mut command = scene.program();
+    command.args(["repair", "library", "--rate", "unlimited", "--assets", "none", "--base-url", provider.base_url()]);
+    command.args(arguments);
+    command
+}
+
+/// Weather: half of the tasks are never answered; the repair is stopped by a signal or by its time.
+#[test]
+fn a_repair_that_is_stopped_keeps_what_it_has_and_the_next_goes_on() {
+    for (signal, status, said) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
+        let scene = without_tasks(80);
+        let stall = Fault { trouble: Trouble::Stall(60.0), when: When { share: Some(0.5), ..When::ALWAYS } };
+        let slow = Scene::weather(Weather { faults: vec![stall], ..Weather::default() });
+        let time = if signal.is_empty() { vec!["--stop-after", "2s"] } else { vec![] };
+        let run = repair_by(&slow, &scene, &time).spawn().unwrap();
+        if !signal.is_empty() {
+            wait_until(|| slow.stats().requests >= 20);
+            assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
+        }
+        let stopped = Finished::of(run).expect(status).says(&format!("Stopped by {said}")).says("run repair again");
+        let kept = scene.archived();
+        assert!(!kept.is_empty() && kept.len() < 80, "{}", kept.len());
+        stopped.says(&format!("mended    {} task", kept.len()));
+
+        let asked = scene.stats().by_task;
+        Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("cannot be named");
+        let now = scene.stats().by_task;
+        assert!(kept.iter().all(|task| now[task] == asked[task]), "what was kept is not asked for again");
+        scene.export(&[]).expect(0);
+        assert_eq!(scene.archived().len(), 80);
+        scene.run(&["verify", "library"]).expect(0).says("No damage");
+    }
+}
+
+/// Weather: each task is refused once for the rate, and once by a proxy; then it takes a while.
+#[test]
+fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
+    let faults = [Trouble::TooMany(1), Trouble::Status(502)];
+    let faults = (1..).zip(faults).map(|(first, trouble)| Fault { trouble, when: When::first(first) }).collect();
+    let slow = Weather { faults, unfinished: Some(1.0), unfinished_seconds: Some(3.0), ..Weather::default() };
+    let scene = without_tasks(30);
+    let slow = Scene::weather(slow);
+    let arguments = ["--poll-interval", "1s", "--wait", "20s", "--metrics-file", "run.prom"];
+    let run = Finished::of(repair_by(&slow, &scene, &arguments).spawn().unwrap()).expect(3);
+    assert!(!run.stdout.contains("Not mended"), "{}", run.stdout);
+    let lost = slow.stats().by_task.len() as u64;
+    let figures = fs::read_to_string(scene.path("run.prom")).unwrap();
+    let figure = |name: &str| {
+        let line = figures.lines().find_map(|line| line.strip_prefix(&format!("sunor_archive_{name} ")));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!((figure("exit_code"), figure(r#"rows{table="tasks"}"#)), (3, lost));
+    assert_eq!((figure(r#"requests{kind="first"}"#), figure("rate_limited_requests")), (lost, lost));
+    assert!(figure(r#"requests{kind="retry"}"#) >= 2 * lost && figure(r#"requests{kind="poll"}"#) > 0, "{figures}");
+
+    let never = Weather { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..Weather::default() };
+    let (never, scene) = (Scene::weather(never), without_tasks(10));
+    let run = repair_by(&never, &scene, &["--wait", "0s"]).spawn().unwrap();
+    Finished::of(run).expect(3).says("the provider says that it is not finished");
 }
 
 /// Weather: fair; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.

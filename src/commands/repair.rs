@@ -2,14 +2,19 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    future::{self, Future},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
 
-use super::{connect_to, start_media};
+use super::{connect_to, metrics, start_media};
 use crate::{
     api::Pace,
     archive::{Archive, HeldArchive, RunFile, Swap},
@@ -19,11 +24,12 @@ use crate::{
     error::{Error, Result},
     event::Event,
     exit::ExitStatus,
-    export::{self, Mended, Mender, Patient},
+    export::{self, Asker, Manners, Mender, Patient, Signal},
     journal::{self, JournalWriter, SegmentLimits},
-    repair::{self, Plan},
+    repair::{self, CutShort, Ended, Plan},
     report::{self, Reporter},
     run_id::RunId,
+    run_summary::RunSummary,
     simulator::World,
     tables::{self, TASKS},
     verify::{self, Depth, Report},
@@ -46,8 +52,20 @@ pub struct RepairConfig {
     pub rate: Rate,
     /// Requests of each of the provider's windows that are left to others who share the key.
     pub reserve: u32,
+    /// The most requests in flight.
+    pub concurrency: u16,
+    /// How long to poll tasks that are not finished.
+    pub wait: Duration,
+    /// Between two polls of one task.
+    pub poll_interval: Duration,
+    /// The limit of one request.
+    pub timeout: Duration,
+    /// When to end whatever is left to do.
+    pub stop_after: Option<Duration>,
     /// What to download, and how.
     pub media: MediaConfig,
+    /// Where to leave the figures for Prometheus.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// How a repair ended.
@@ -55,6 +73,8 @@ pub struct RepairConfig {
 pub struct Outcome {
     /// What the process should end with.
     pub status: ExitStatus,
+    /// What went wrong beside the repair, if anything did.
+    pub error: Option<Error>,
     /// The text to print.
     pub words: String,
 }
@@ -64,69 +84,123 @@ pub struct Outcome {
 /// # Errors
 /// As of [`repair()`].
 pub async fn plan(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
-    let plan = look(config, verify::check_to_plan, reporter).await?;
+    let plan = look(config, verify::check_to_plan, &mut |event| reporter.observe(event)).await?;
     let words = report::repair_plan_table(&plan, &config.archive.display().to_string());
-    Ok(Outcome { status: ExitStatus::Complete, words })
+    Ok(Outcome { status: ExitStatus::Complete, error: None, words })
 }
 
 /// Mends an archive: sets aside what is damaged, and puts the tasks that lost something through the pipeline
 /// again, from the answer that the archive has or from a new one.
 ///
+/// `stop` ends it in good order once the mending has begun: what is mended is kept, and the next repair goes on.
+///
 /// # Errors
 /// [`Error::Usage`] if there is no such archive,
 /// [`Error::Held`] if a run has it,
 /// [`Error::Storage`] if it cannot be read or written.
-pub async fn repair(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
-    let started = Timestamp::now();
+pub async fn repair(
+    config: &RepairConfig,
+    stop: impl Future<Output = Signal>,
+    reporter: &mut dyn Reporter,
+) -> Result<Outcome> {
+    let (started, clock) = (Timestamp::now(), Instant::now());
     let held = Arc::new(HeldArchive::open(&config.archive, &tables::TABLES, started).await?);
     let run_id = RunId::new(started);
+    let mut log = Log { summary: RunSummary::default(), reporter };
     let archive = config.archive.display().to_string();
-    reporter.observe(&Event::Started { run_id: run_id.clone(), archive: archive.clone(), at: started });
-    let mut media = start_media(&config.media, &config.provider, &held).await?;
-    let left = export::recover(&held, &mut media, None, &mut |event| reporter.observe(&event)).await?;
-    let mut plan = look(config, verify::check_held, reporter).await?;
+    log.tell(&Event::Started { run_id: run_id.clone(), archive, at: started });
+    let stop_at = config.stop_after.map(|limit| clock + limit);
+    let ended = run(config, &held, &run_id, stop_at, stop, &mut log).await;
+    let status = ended.as_ref().map_or_else(ExitStatus::from, Ended::status);
+    log.tell(&Event::Finished {
+        at: Timestamp::now(),
+        exit_code: status.code(),
+        interrupted: matches!(status, ExitStatus::Interrupted | ExitStatus::Terminated),
+    });
+    let measured = match &config.metrics_file {
+        Some(file) => metrics::leave(file, &held.archive, &log.summary).await,
+        None => Ok(()),
+    };
+    let words = report::repair_table(&ended?, &config.archive.display().to_string());
+    let error = measured.err();
+    Ok(Outcome { status: error.as_ref().map_or(status, |_| ExitStatus::Failed), error, words })
+}
+
+/// The repair from the moment that it holds the archive.
+async fn run(
+    config: &RepairConfig,
+    held: &Arc<HeldArchive>,
+    run_id: &RunId,
+    stop_at: Option<Instant>,
+    stop: impl Future<Output = Signal>,
+    log: &mut Log<'_>,
+) -> Result<Ended> {
+    let mut media = start_media(&config.media, &config.provider, held).await?;
+    let left = export::recover(held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
+    let mut plan = look(config, verify::check_held, &mut |event| log.tell(event)).await?;
     if let Some(begun) = held.begun_repair()? {
         plan.take_over(begun);
     }
-    let plan = prepare(&held, plan, &run_id).await?;
+    let plan = prepare(held, plan, run_id).await?;
 
-    let (client, simulator) = connect_to(&config.provider, config.media.idle, World::every()).await?;
-    let writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
-    let mut mender = Mender {
-        held: held.clone(),
-        client,
-        pace: Pace::new(config.rate, config.reserve),
-        retries: config.media.retries,
-        media,
-        writer,
-        tell: &mut |event| reporter.observe(&event),
-        mended: Mended::default(),
+    let (client, simulator) = connect_to(&config.provider, config.timeout, World::every()).await?;
+    let asker = Asker::new(client, Pace::new(config.rate, config.reserve), manners(config));
+    let writer = JournalWriter::new(&held.archive.journal_folder(), run_id.clone(), SegmentLimits::default());
+    let mut tell = |event: Event| log.tell(&event);
+    let mut mender = Mender::new(held.clone(), asker, media, writer, &mut tell);
+    let cut_short = tokio::select! {
+        mended = mend_all(&mut mender, held, &plan) => mended.map(|()| None)?,
+        signal = stop => Some(CutShort::Signal(signal)),
+        () = reached(stop_at) => Some(CutShort::TimeIsUp),
     };
-    for tasks in in_order(&held, &plan).await?.chunks(AT_ONCE) {
-        let tasks = tasks.iter().cloned().collect();
-        mender.mend(patients(&held, &plan, tasks).await?).await?;
-    }
     let mended = mender.finish().await?;
     drop(simulator);
-    export::write_views(&held).await?;
-    if !mended.key_refused && mended.unreachable.is_none() {
+    export::write_views(held).await?;
+    let ended = Ended { plan, mended, left, cut_short };
+    if ended.has_tried_all() {
         held.end_repair()?;
     }
     if journal::segments(&held.archive.journal_folder())?.is_empty() {
         held.sweep_partials()?;
     }
-    let status = status(&plan, &mended, left);
-    reporter.observe(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: false });
-    Ok(Outcome { status, words: report::repair_table(&plan, &mended, left, &archive) })
+    Ok(ended)
 }
 
-fn status(plan: &Plan, mended: &Mended, left: u64) -> ExitStatus {
-    let is_whole = mended.failed.is_empty() && plan.beyond.is_empty() && plan.unknown.is_empty();
-    match mended {
-        mended if mended.key_refused => ExitStatus::KeyRefused,
-        mended if mended.unreachable.is_some() => ExitStatus::Failed,
-        _ if is_whole && !plan.has_more && left == 0 => ExitStatus::Complete,
-        _ => ExitStatus::Incomplete,
+fn manners(config: &RepairConfig) -> Manners {
+    Manners {
+        retries: config.media.retries,
+        concurrency: config.concurrency.into(),
+        wait: config.wait,
+        poll_interval: config.poll_interval,
+    }
+}
+
+async fn mend_all(mender: &mut Mender<'_>, held: &Arc<HeldArchive>, plan: &Arc<Plan>) -> Result<()> {
+    for tasks in in_order(held, plan).await?.chunks(AT_ONCE) {
+        let tasks = tasks.iter().cloned().collect();
+        mender.mend(patients(held, plan, tasks).await?).await?;
+    }
+    Ok(())
+}
+
+/// Ready at that instant; without one, never.
+async fn reached(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => time::sleep_until(instant).await,
+        None => future::pending().await,
+    }
+}
+
+/// The repair's events on their way to the figures and the reporter.
+struct Log<'a> {
+    summary: RunSummary,
+    reporter: &'a mut dyn Reporter,
+}
+
+impl Log<'_> {
+    fn tell(&mut self, event: &Event) {
+        self.summary.observe(event);
+        self.reporter.observe(event);
     }
 }
 
@@ -157,16 +231,16 @@ async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Res
 type Check = fn(&Path, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
 
 /// Checks the archive, and plans what to do about what is found.
-async fn look(config: &RepairConfig, check: Check, reporter: &mut dyn Reporter) -> Result<Plan> {
+async fn look(config: &RepairConfig, check: Check, tell: &mut dyn FnMut(&Event)) -> Result<Plan> {
     let (folder, wanted) = (config.archive.clone(), config.media.kinds.iter().collect::<BTreeSet<AssetKind>>());
-    let (tell, mut told) = mpsc::channel(MOST_WAITING);
+    let (send, mut told) = mpsc::channel(MOST_WAITING);
     let looking = tokio::spawn(blocking(move || {
         // Whoever no longer listens has ended the repair.
-        let report = check(&folder, Depth::Full, &mut |event| drop(tell.blocking_send(event.clone())))?;
+        let report = check(&folder, Depth::Full, &mut |event| drop(send.blocking_send(event.clone())))?;
         Plan::new(&Archive::open(&folder)?, &report, &wanted)
     }));
     while let Some(event) = told.recv().await {
-        reporter.observe(&event);
+        tell(&event);
     }
     looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check of a repair failed: {panic}"))))
 }

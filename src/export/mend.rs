@@ -3,7 +3,7 @@
 //! files that are whole are found where they are.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,26 +11,21 @@ use jiff::Timestamp;
 
 use super::{
     Tell,
+    asker::{Asker, Tally, Told},
     media_stage::{Chances, Job, MediaStage, News, Wanted},
     publish,
 };
 use crate::{
-    api::{Answer, Client, Pace},
     archive::HeldArchive,
     asset::{Asset, AssetKind, AssetStatus},
-    backoff::Backoff,
     error::{Error, Result},
-    event::{Event, RequestKind},
+    event::Event,
     journal::{JournalWriter, Record},
     json::Object,
     media, moment,
     status::FinalStatus,
     tables,
-    task::TaskId,
 };
-
-/// So many tasks in a row without an answer, each after all its tries, and the provider is down.
-const MOST_SILENT: u32 = 3;
 
 /// A task to be mended.
 #[derive(Clone, Debug)]
@@ -75,6 +70,8 @@ impl Stored {
 pub(crate) struct Mended {
     /// Tasks whose rows are new, and whose assets are all there.
     pub(crate) whole: u64,
+    /// Tasks whose rows are new.
+    pub(crate) published: u64,
     /// Requests to the API.
     pub(crate) requests: u64,
     /// What could not be mended: by task, why.
@@ -83,24 +80,21 @@ pub(crate) struct Mended {
     pub(crate) key_refused: bool,
     /// Why the provider is not asked any more: it does not answer.
     pub(crate) unreachable: Option<String>,
-    /// Tasks in a row for which it gave no answer.
-    silent: u32,
-    /// Whether it knows any of the tasks: else the key may be another account's.
-    knows_any: bool,
-    /// Tasks that it does not know and of which nothing else is left, and what it said.
-    not_found: Vec<(Patient, Option<String>)>,
 }
 
 /// Puts tasks through the pipeline again.
 pub(crate) struct Mender<'a> {
     pub(crate) held: Arc<HeldArchive>,
-    pub(crate) client: Client,
-    pub(crate) pace: Pace,
-    pub(crate) retries: u32,
+    pub(crate) asker: Asker,
     pub(crate) media: MediaStage,
     pub(crate) writer: JournalWriter,
     pub(crate) tell: Tell<'a>,
-    pub(crate) mended: Mended,
+    /// Tasks whose rows are new, and whose assets are all there.
+    whole: u64,
+    /// What could not be mended: by task, why.
+    failed: BTreeMap<String, String>,
+    /// Tasks that the provider does not know and of which nothing else is left, and what it said.
+    not_found: Vec<(Patient, Option<String>)>,
 }
 
 /// A task with the answer to mend it from.
@@ -111,100 +105,127 @@ struct Answered {
     kept_in: Option<u32>,
 }
 
-/// What the provider says of a task.
-enum Asked {
-    /// It has ended, and the journal holds the answer in that part.
-    Final(Record, u32),
-    /// It does not know the task.
-    NotFound(Option<String>),
-    /// There is no answer that would be better than none.
-    Nothing(String),
-}
-
-/// What an answer of the provider came to.
-enum Reply {
-    /// The task has ended: its status, the `data` object, and the body if that is not the same.
-    Final(FinalStatus, String, Option<String>),
-    NotFound(Option<String>),
-}
-
 /// What is said of a task that the provider does not know.
 const FORGOTTEN: &str = "the provider does not know it any more";
 
-impl Mender<'_> {
-    /// Mends some tasks. Memory holds their answers, so they should be some hundreds at a time.
+impl<'a> Mender<'a> {
+    pub(crate) fn new(
+        held: Arc<HeldArchive>,
+        asker: Asker,
+        media: MediaStage,
+        writer: JournalWriter,
+        tell: Tell<'a>,
+    ) -> Self {
+        Self { held, asker, media, writer, tell, whole: 0, failed: BTreeMap::new(), not_found: Vec::new() }
+    }
+
+    /// Mends some tasks. Memory holds their answers, so they should be some hundreds at a time. Whoever lets go
+    /// of it in the middle loses nothing: what the provider has answered is in the journal.
     pub(crate) async fn mend(&mut self, patients: Vec<Patient>) -> Result<()> {
-        let mut answers = Vec::new();
+        let (mut answers, mut lost) = (Vec::new(), Vec::new());
         for patient in patients {
-            answers.extend(self.answer(patient).await?);
+            match patient.stored.clone() {
+                Some(stored) => {
+                    let record = self.stored_record(&patient, stored);
+                    answers.push(Answered { patient, record, kept_in: None });
+                }
+                None => lost.push(patient),
+            }
         }
+        answers.extend(self.ask_for_lost(lost).await?);
         let settled = self.settle(&answers).await?;
-        let mut again = Vec::new();
+        let mut expired = Vec::new();
         for (answer, assets) in answers.into_iter().zip(settled) {
             // The address may have expired: the provider has a fresh one.
             let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
             if has_failed && answer.kept_in.is_none() {
-                again.push((answer, assets));
+                expired.push((answer, assets));
             } else {
                 self.keep(answer, assets)?;
             }
         }
-        self.mend_with_fresh_addresses(again).await
+        self.mend_with_fresh_addresses(expired).await
     }
 
     /// Publishes all that was mended.
     pub(crate) async fn finish(mut self) -> Result<Mended> {
         self.keep_not_found()?;
+        let mut published = 0;
         for segment in self.writer.close()? {
-            let published = publish::publish(&self.held, segment).await?;
-            (self.tell)(Event::Published(published.published));
+            let done = publish::publish(&self.held, segment).await?.published;
+            published += done.rows.tasks;
+            (self.tell)(Event::Published(done));
         }
         self.media.abort();
         self.media.ended().await?;
-        Ok(self.mended)
+        let Tally { requests, key_refused, unreachable, .. } = self.asker.tally;
+        Ok(Mended { whole: self.whole, published, requests, failed: self.failed, key_refused, unreachable })
     }
 
-    async fn mend_with_fresh_addresses(&mut self, patients: Vec<(Answered, Vec<Asset>)>) -> Result<()> {
+    async fn mend_with_fresh_addresses(&mut self, expired: Vec<(Answered, Vec<Asset>)>) -> Result<()> {
+        let task = |old: (Answered, Vec<Asset>)| (old.0.patient.task_id.clone(), old);
+        let mut asked: HashMap<String, (Answered, Vec<Asset>)> = expired.into_iter().map(task).collect();
+        for task_id in asked.keys() {
+            self.asker.add(task_id.clone());
+        }
         let mut fresh = Vec::new();
-        for (old, assets) in patients {
-            match self.ask(&old.patient, Some(&old.record)).await? {
-                Asked::Final(record, part) => {
-                    fresh.push(Answered { patient: old.patient, record, kept_in: Some(part) });
+        while let Some((task_id, told)) = self.asker.next(&mut *self.tell).await {
+            let Some((old, assets)) = asked.remove(&task_id) else { continue };
+            match told {
+                Ok(Told::Final { status, data, sent }) => {
+                    let record = self.task_record(&old.patient, status, moment::now(), data, sent);
+                    if tells_less(&record, &old.record) {
+                        self.keep(old, assets)?;
+                    } else {
+                        fresh.push(self.answered(old.patient, record)?);
+                    }
                 }
-                Asked::NotFound(_) | Asked::Nothing(_) => self.keep(old, assets)?,
+                Ok(Told::NotFound { .. }) | Err(_) => self.keep(old, assets)?,
             }
         }
         let settled = self.settle(&fresh).await?;
         fresh.into_iter().zip(settled).try_for_each(|(answer, assets)| self.keep(answer, assets))
     }
 
-    /// The answer to mend a task from: what the archive has, else what the provider says.
-    async fn answer(&mut self, patient: Patient) -> Result<Option<Answered>> {
-        if let Some(stored) = patient.stored.clone() {
-            let record = self.stored_record(&patient, stored);
-            return Ok(Some(Answered { patient, record, kept_in: None }));
+    /// Asks the provider for tasks of which the archive has no answer.
+    async fn ask_for_lost(&mut self, lost: Vec<Patient>) -> Result<Vec<Answered>> {
+        let mut asked: HashMap<String, Patient> =
+            lost.into_iter().map(|patient| (patient.task_id.clone(), patient)).collect();
+        for task_id in asked.keys() {
+            self.asker.add(task_id.clone());
         }
-        match self.ask(&patient, None).await? {
-            Asked::Final(record, part) => Ok(Some(Answered { patient, record, kept_in: Some(part) })),
-            Asked::NotFound(message) if patient.salvaged.is_none() => {
-                self.mended.not_found.push((patient, message));
-                Ok(None)
+        let mut answers = Vec::new();
+        while let Some((task_id, told)) = self.asker.next(&mut *self.tell).await {
+            let Some(patient) = asked.remove(&task_id) else { continue };
+            match told {
+                Ok(Told::Final { status, data, sent }) => {
+                    let record = self.task_record(&patient, status, moment::now(), data, sent);
+                    answers.push(self.answered(patient, record)?);
+                }
+                Ok(Told::NotFound { message }) if patient.salvaged.is_none() => self.not_found.push((patient, message)),
+                Ok(Told::NotFound { .. }) => answers.extend(self.salvage(patient, FORGOTTEN.into())?),
+                Err(reason) => answers.extend(self.salvage(patient, reason)?),
             }
-            Asked::NotFound(_) => self.salvage(patient, FORGOTTEN.into()),
-            Asked::Nothing(reason) => self.salvage(patient, reason),
         }
+        Ok(answers)
+    }
+
+    /// Keeps an answer at once, so that it is not asked for again.
+    fn answered(&mut self, patient: Patient, record: Record) -> Result<Answered> {
+        let part = self.writer.append([&record])?;
+        Ok(Answered { patient, record, kept_in: Some(part) })
     }
 
     /// Archives what the provider does not know as not found, so that it is not asked for again and again.
     /// What it was once is lost, and is named all the same.
     fn keep_not_found(&mut self) -> Result<()> {
-        for (patient, message) in std::mem::take(&mut self.mended.not_found) {
+        for (patient, message) in std::mem::take(&mut self.not_found) {
             let mut reason = FORGOTTEN.to_owned();
-            if self.mended.knows_any {
+            if self.asker.tally.knows_any {
                 self.writer.append([&not_found(&patient, moment::now(), message)])?;
                 reason += "; it is archived as not found";
             }
-            self.mended.failed.insert(patient.task_id, reason);
+            self.failed.insert(patient.task_id, reason);
         }
         Ok(())
     }
@@ -212,14 +233,13 @@ impl Mender<'_> {
     /// Takes what a damaged part says of a task that the provider has no answer for.
     fn salvage(&mut self, patient: Patient, reason: String) -> Result<Option<Answered>> {
         let Some(salvaged) = patient.salvaged.clone() else {
-            self.mended.failed.insert(patient.task_id, reason);
+            self.failed.insert(patient.task_id, reason);
             return Ok(None);
         };
         let reason = format!("{reason}; it is kept as a damaged part has it");
-        self.mended.failed.insert(patient.task_id.clone(), reason);
+        self.failed.insert(patient.task_id.clone(), reason);
         let record = self.stored_record(&patient, salvaged);
-        let part = self.writer.append([&record])?;
-        Ok(Some(Answered { patient, record, kept_in: Some(part) }))
+        self.answered(patient, record).map(Some)
     }
 
     /// Journals what is known of a task now; all of it is published at the end.
@@ -228,9 +248,10 @@ impl Mender<'_> {
         match assets.iter().find(|asset| asset.status == AssetStatus::Failed) {
             Some(asset) => {
                 let reason = asset.error.clone().unwrap_or_default();
-                self.mended.failed.insert(task_id.clone(), format!("{}: {reason}", asset.kind));
+                self.failed.insert(task_id.clone(), format!("{}: {reason}", asset.kind));
             }
-            None => self.mended.whole += 1,
+            // One that is kept as a damaged part has it has been named.
+            None => self.whole += u64::from(!self.failed.contains_key(&task_id)),
         }
         let awaits_assets = matches!(&record, Record::Task { assets, .. } if !assets.is_empty());
         let part = match kept_in {
@@ -272,24 +293,6 @@ impl Mender<'_> {
         Ok((0..).zip(answers).map(|(part, _)| settled.remove(&part).unwrap_or_default()).collect())
     }
 
-    /// Asks the provider for a task, and keeps a final answer at once: it is not asked for again. One that
-    /// tells less than what the archive has is no answer.
-    async fn ask(&mut self, patient: &Patient, old: Option<&Record>) -> Result<Asked> {
-        Ok(match self.question(&patient.task_id).await {
-            Ok(Reply::NotFound(message)) => Asked::NotFound(message),
-            Ok(Reply::Final(status, data, sent)) => {
-                self.mended.knows_any = true;
-                let record = self.task_record(patient, status, moment::now(), data, sent);
-                if old.is_some_and(|old| tells_less(&record, old)) {
-                    return Ok(Asked::Nothing("the provider's answer has become poorer".into()));
-                }
-                let part = self.writer.append([&record])?;
-                Asked::Final(record, part)
-            }
-            Err(reason) => Asked::Nothing(reason),
-        })
-    }
-
     fn stored_record(&self, patient: &Patient, stored: Stored) -> Record {
         let Stored { status, fetched_at, response, error } = stored;
         match response {
@@ -316,66 +319,6 @@ impl Mender<'_> {
         let is_there =
             |wanted: &Wanted| self.held.media(&wanted.name(&patient.task_id), media::endings(wanted.kind())).is_some();
         Wanted::of(data, &AssetKind::ALL).iter().filter(|wanted| is_there(wanted)).map(Wanted::kind).collect()
-    }
-
-    /// A task got no answer after all its tries. Some of those in a row, and the provider is not asked any more.
-    fn no_answer(&mut self, reason: String) -> String {
-        self.mended.silent += 1;
-        if self.mended.silent == MOST_SILENT {
-            self.mended.unreachable = Some(reason.clone());
-        }
-        reason
-    }
-
-    /// Asks within the pace, as often as it makes sense: a final answer, or why there is none.
-    async fn question(&mut self, task_id: &str) -> Result<Reply, String> {
-        let id = TaskId::parse(task_id).map_err(|_| "its ID cannot be asked for")?;
-        let mut backoff = Backoff::new(self.retries, fastrand::Rng::new());
-        let mut failures = 0;
-        loop {
-            if self.mended.key_refused {
-                return Err("the provider refused the key".into());
-            }
-            if let Some(reason) = &self.mended.unreachable {
-                return Err(reason.clone());
-            }
-            self.pace.permit().await;
-            self.mended.requests += 1;
-            (self.tell)(Event::Requested { kind: RequestKind::First });
-            let reply = self.client.ask(id).await;
-            self.pace.observe(&reply.allowance);
-            match reply.answer {
-                Answer::Final { status, data, sent } => {
-                    self.mended.silent = 0;
-                    return Ok(Reply::Final(status, data, sent));
-                }
-                Answer::RateLimited { silence } => {
-                    (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
-                    self.pace.silence(silence);
-                }
-                Answer::Transient { reason } | Answer::Silent { reason } | Answer::Unconnected { reason } => {
-                    failures += 1;
-                    match backoff.wait(failures) {
-                        Some(wait) => tokio::time::sleep(wait).await,
-                        None => return Err(self.no_answer(reason)),
-                    }
-                }
-                Answer::KeyRefused { reason } => {
-                    self.mended.key_refused = true;
-                    return Err(format!("the provider refused the key ({reason})"));
-                }
-                Answer::NotFound { message } => {
-                    self.mended.silent = 0;
-                    return Ok(Reply::NotFound(message));
-                }
-                Answer::Unfinished { .. } => return Err("the provider says that it is not finished".into()),
-                Answer::Untrusted { reason } => {
-                    self.mended.unreachable = Some(reason.clone());
-                    return Err(reason);
-                }
-                Answer::Rejected { reason } | Answer::Unreadable { reason, .. } => return Err(reason),
-            }
-        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! run side by side with it, joined by channels; what may be in them is bounded by what the coordinator
 //! lets be under way. No stage knows another; only this module knows their order.
 
+mod asker;
 mod coordinator;
 mod forecast;
 mod in_flight;
@@ -27,6 +28,7 @@ mod raw;
 mod recovery;
 mod replace;
 
+pub(crate) use asker::{Asker, Manners};
 pub use coordinator::Signal;
 pub(crate) use coordinator::{Asked, Coordinator, Ending, Settings};
 pub(crate) use known::{Known, NotFound, failed_assets};

@@ -1,6 +1,7 @@
 //! What is to be done about what a check has found. Reads the tables, and changes nothing: what comes out is
 //! a plan, which a person can look at first.
 
+mod ended;
 mod survey;
 
 use std::{
@@ -18,6 +19,7 @@ use crate::{
     verify::{About, Finding, Kind, MOST_MENDED, Report, Severity},
 };
 
+pub(crate) use self::ended::{CutShort, Ended};
 use self::survey::Survey;
 pub(crate) use self::survey::{in_order, salvaged, stored};
 

@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use super::words::{line, listed, plural};
-use crate::{export::Mended, repair::Plan, verify::Finding};
+use crate::{
+    repair::{CutShort, Ended, Plan},
+    verify::Finding,
+};
 
 /// So many tasks, or findings, are named.
 const NAMED: usize = 20;
@@ -19,16 +22,24 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
 }
 
 /// What a repair has done.
-pub(crate) fn repair_table(plan: &Plan, mended: &Mended, left: u64, archive: &str) -> String {
-    let more = usize::from(plan.has_more) + plan.unknown.len() + usize::from(left > 0);
-    let mut text = match (plan.is_empty(), mended.failed.len() + plan.beyond.len() + more) {
-        (true, 0) => String::from("Nothing to mend\n\n"),
-        (_, 0) => String::from("All is mended\n\n"),
-        (_, left) => format!("Not all is mended: {} left\n\n", plural(left as u64, "thing")),
+pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
+    let Ended { plan, mended, left, cut_short } = ended;
+    let more = usize::from(plan.has_more) + plan.unknown.len() + usize::from(*left > 0);
+    let mut text = match (cut_short, plan.is_empty(), mended.failed.len() + plan.beyond.len() + more) {
+        (Some(cut_short), ..) => {
+            let by = match cut_short {
+                CutShort::Signal(signal) => signal.to_string(),
+                CutShort::TimeIsUp => "--stop-after".into(),
+            };
+            format!("Stopped by {by}: what was mended is kept, run repair again for the rest\n\n")
+        }
+        (None, true, 0) => String::from("Nothing to mend\n\n"),
+        (None, _, 0) => String::from("All is mended\n\n"),
+        (None, _, left) => format!("Not all is mended: {} left\n\n", plural(left as u64, "thing")),
     };
     line(&mut text, "archive", archive);
     plan_lines(&mut text, plan);
-    line(&mut text, "mended", &plural(mended.whole, "task"));
+    line(&mut text, "mended", &plural(if cut_short.is_some() { mended.published } else { mended.whole }, "task"));
     line(&mut text, "requests", &mended.requests.to_string());
     if !mended.failed.is_empty() {
         let _ = writeln!(text, "\nNot mended: {}", plural(mended.failed.len() as u64, "task"));
@@ -50,9 +61,9 @@ pub(crate) fn repair_table(plan: &Plan, mended: &Mended, left: u64, archive: &st
     if plan.has_more {
         text.push_str("\nMore was found than one repair takes: run it again.\n");
     }
-    if left > 0 {
+    if *left > 0 {
         let _ =
-            writeln!(text, "\nIn the journal {} of an earlier run still wait for their files.", plural(left, "task"));
+            writeln!(text, "\nIn the journal {} of an earlier run still wait for their files.", plural(*left, "task"));
     }
     text
 }

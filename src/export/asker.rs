@@ -1,0 +1,228 @@
+//! Questions to the provider for some tasks, within the pace and some at once: each is sent until it has an
+//! answer, or for as long as that makes sense.
+
+use std::{collections::VecDeque, panic, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{self, Instant},
+};
+
+use super::Tell;
+use crate::{
+    api::{Answer, Client, Pace, Reply},
+    backoff::Backoff,
+    event::{Event, RequestKind},
+    status::FinalStatus,
+    task::TaskId,
+};
+
+/// So many tasks in a row without an answer, each after all its tries, and the provider is down.
+const MOST_SILENT: u32 = 3;
+
+/// How tasks are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manners {
+    /// Further tries after a failure that may pass.
+    pub(crate) retries: u32,
+    /// The most requests in flight.
+    pub(crate) concurrency: usize,
+    /// How long to poll a task that is not finished.
+    pub(crate) wait: Duration,
+    /// Between two polls of one task.
+    pub(crate) poll_interval: Duration,
+}
+
+/// What the provider says of a task.
+pub(super) enum Told {
+    /// It has ended: its status, the `data` object, and the body if that is not the same.
+    Final { status: FinalStatus, data: String, sent: Option<String> },
+    /// It does not know it.
+    NotFound { message: Option<String> },
+}
+
+/// What all questions so far came to.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Requests to the API.
+    pub(super) requests: u64,
+    /// The provider refused the key.
+    pub(super) key_refused: bool,
+    /// Why the provider is not asked any more: it does not answer.
+    pub(super) unreachable: Option<String>,
+    /// Whether it knows any of the tasks: else the key may be another account's.
+    pub(super) knows_any: bool,
+    /// Tasks in a row for which it gave no answer.
+    silent: u32,
+}
+
+/// Asks for tasks.
+pub(crate) struct Asker {
+    client: Client,
+    pace: Pace,
+    manners: Manners,
+    ready: VecDeque<Question>,
+    in_flight: JoinSet<(Question, Reply)>,
+    resting: Vec<(Instant, Question)>,
+    pub(super) tally: Tally,
+}
+
+/// A task that is asked for.
+struct Question {
+    task_id: String,
+    kind: RequestKind,
+    backoff: Backoff,
+    failures: u32,
+    /// Polled no longer than until then, once it was found unfinished.
+    until: Option<Instant>,
+}
+
+/// What becomes of a question.
+enum Next {
+    Done(Result<Told, String>),
+    /// The same once more, after a wait if there is one.
+    Again(Duration),
+}
+
+impl Asker {
+    pub(crate) fn new(client: Client, pace: Pace, manners: Manners) -> Self {
+        let (ready, in_flight, resting) = (VecDeque::new(), JoinSet::new(), Vec::new());
+        Self { client, pace, manners, ready, in_flight, resting, tally: Tally::default() }
+    }
+
+    /// Another task to ask for.
+    pub(super) fn add(&mut self, task_id: String) {
+        let backoff = Backoff::new(self.manners.retries, fastrand::Rng::new());
+        self.ready.push_back(Question { task_id, kind: RequestKind::First, backoff, failures: 0, until: None });
+    }
+
+    /// The next task of which it is known what the provider says, or why it says nothing; `None` when all are.
+    pub(super) async fn next(&mut self, tell: Tell<'_>) -> Option<(String, Result<Told, String>)> {
+        loop {
+            if let Some(reason) = self.closed() {
+                // What is in flight may still be an answer.
+                self.ready.extend(self.resting.drain(..).map(|(_, question)| question));
+                if let Some(question) = self.ready.pop_front() {
+                    return Some((question.task_id, Err(reason)));
+                }
+            }
+            let has_place = !self.ready.is_empty() && self.in_flight.len() < self.manners.concurrency;
+            let rested = self.resting.iter().map(|(until, _)| *until).min();
+            tokio::select! {
+                () = self.pace.permit(), if has_place => {
+                    if let Some(task_id) = self.send(tell) {
+                        return Some((task_id, Err("its ID cannot be asked for".into())));
+                    }
+                }
+                Some(replied) = self.in_flight.join_next() => {
+                    let (question, reply) = replied.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+                    if let Some(done) = self.take(question, reply, tell) {
+                        return Some(done);
+                    }
+                }
+                () = time::sleep_until(rested.unwrap_or_else(Instant::now)), if rested.is_some() => self.wake(),
+                else => return None,
+            }
+        }
+    }
+
+    /// Why nobody is asked any more, if so.
+    fn closed(&self) -> Option<String> {
+        let refused = self.tally.key_refused.then(|| "the provider refused the key".to_owned());
+        refused.or_else(|| self.tally.unreachable.clone())
+    }
+
+    /// Sends the next question, or gives back the ID that no request can carry.
+    fn send(&mut self, tell: Tell<'_>) -> Option<String> {
+        let question = self.ready.pop_front()?;
+        if TaskId::parse(&question.task_id).is_err() {
+            return Some(question.task_id);
+        }
+        self.tally.requests += 1;
+        tell(Event::Requested { kind: question.kind });
+        let client = self.client.clone();
+        self.in_flight.spawn(async move {
+            let id = TaskId::parse(&question.task_id).expect("it was parsed a moment ago");
+            let reply = client.ask(id).await;
+            (question, reply)
+        });
+        None
+    }
+
+    fn take(&mut self, mut question: Question, reply: Reply, tell: Tell<'_>) -> Option<(String, Result<Told, String>)> {
+        self.pace.observe(&reply.allowance);
+        match self.judge(&mut question, reply.answer, tell) {
+            Next::Done(told) => Some((question.task_id, told)),
+            Next::Again(Duration::ZERO) => {
+                self.ready.push_front(question);
+                None
+            }
+            Next::Again(wait) => {
+                self.resting.push((Instant::now() + wait, question));
+                None
+            }
+        }
+    }
+
+    fn judge(&mut self, question: &mut Question, answer: Answer, tell: Tell<'_>) -> Next {
+        match answer {
+            Answer::Final { status, data, sent } => {
+                (self.tally.silent, self.tally.knows_any) = (0, true);
+                Next::Done(Ok(Told::Final { status, data, sent }))
+            }
+            Answer::NotFound { message } => {
+                self.tally.silent = 0;
+                Next::Done(Ok(Told::NotFound { message }))
+            }
+            Answer::Unfinished { .. } => {
+                self.tally.silent = 0;
+                let now = Instant::now();
+                let until = *question.until.get_or_insert(now + self.manners.wait);
+                (question.kind, question.failures) = (RequestKind::Poll, 0);
+                if now + self.manners.poll_interval > until {
+                    return Next::Done(Err("the provider says that it is not finished".into()));
+                }
+                Next::Again(self.manners.poll_interval)
+            }
+            Answer::RateLimited { silence } => {
+                question.kind = RequestKind::Retry;
+                tell(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
+                self.pace.silence(silence);
+                Next::Again(Duration::ZERO)
+            }
+            Answer::Transient { reason } | Answer::Silent { reason } | Answer::Unconnected { reason } => {
+                question.kind = RequestKind::Retry;
+                question.failures += 1;
+                question
+                    .backoff
+                    .wait(question.failures)
+                    .map_or_else(|| Next::Done(Err(self.silent(reason))), Next::Again)
+            }
+            Answer::KeyRefused { reason } => {
+                self.tally.key_refused = true;
+                Next::Done(Err(format!("the provider refused the key ({reason})")))
+            }
+            Answer::Untrusted { reason } => {
+                self.tally.unreachable = Some(reason.clone());
+                Next::Done(Err(reason))
+            }
+            Answer::Rejected { reason } | Answer::Unreadable { reason, .. } => Next::Done(Err(reason)),
+        }
+    }
+
+    /// A task got no answer after all its tries. Some of those in a row, and the provider is not asked any more.
+    fn silent(&mut self, reason: String) -> String {
+        self.tally.silent += 1;
+        if self.tally.silent == MOST_SILENT {
+            self.tally.unreachable = Some(reason.clone());
+        }
+        reason
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        let (rested, resting) = self.resting.drain(..).partition(|(until, _)| *until <= now);
+        self.resting = resting;
+        self.ready.extend(Vec::into_iter(rested).map(|(_, question): (Instant, Question)| question));
+    }
+}

@@ -1,0 +1,47 @@
+//! How a repair ended.
+
+use std::sync::Arc;
+
+use super::Plan;
+use crate::{
+    exit::ExitStatus,
+    export::{Mended, Signal},
+};
+
+/// Why a repair ended before all was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CutShort {
+    Signal(Signal),
+    /// The time it was given was over.
+    TimeIsUp,
+}
+
+/// What was to be done, and what was done.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) mended: Mended,
+    /// Tasks of earlier runs that wait in the journal still.
+    pub(crate) left: u64,
+    pub(crate) cut_short: Option<CutShort>,
+}
+
+impl Ended {
+    /// Whether nothing is left to a later repair but what this one could not mend.
+    pub(crate) fn has_tried_all(&self) -> bool {
+        !self.mended.key_refused && self.mended.unreachable.is_none() && self.cut_short.is_none()
+    }
+
+    /// What the process should end with.
+    pub(crate) fn status(&self) -> ExitStatus {
+        let Self { plan, mended, left, cut_short } = self;
+        let is_whole = mended.failed.is_empty() && plan.beyond.is_empty() && plan.unknown.is_empty();
+        match cut_short {
+            _ if mended.key_refused => ExitStatus::KeyRefused,
+            Some(CutShort::Signal(signal)) => signal.exit_status(),
+            _ if mended.unreachable.is_some() => ExitStatus::Failed,
+            None if is_whole && !plan.has_more && *left == 0 => ExitStatus::Complete,
+            None | Some(CutShort::TimeIsUp) => ExitStatus::Incomplete,
+        }
+    }
+}
