@@ -58,7 +58,9 @@ fn export(length: u64) -> Result<Figures, Box<dyn Error>> {
     let (start, before) = (Instant::now(), cpu_seconds()?);
     let mut export = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
     export.arg("export").arg(&list).arg("--out").arg(folder.path().join("library"));
-    export.args(["--rate", "unlimited", "--concurrency", "64", "-q", "--base-url", simulator.base_url().as_str()]);
+    // The downloads have a benchmark of their own.
+    export.args(["--assets", "none", "--rate", "unlimited", "--concurrency", "64", "-q"]);
+    export.args(["--base-url", simulator.base_url().as_str()]);
     let status = export.env("SUNOR_API_KEY", "any").status()?;
     if !status.success() {
         return Err(format!("the export ended with {status}").into());
