@@ -574,7 +574,7 @@ impl RepairArgs {
             timeout: self.pace.timeout,
             stop_after: self.pace.stop_after,
             media: self.assets.config(&self.pace),
-            metrics_file: self.metrics_file.clone(),
+            metrics_file: self.metrics_file.as_deref().map(config::metrics_file).transpose()?,
         })
     }
 

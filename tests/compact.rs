@@ -47,7 +47,7 @@ fn rows(archive: &Path, table: &str) -> Vec<String> {
             rows.push(text.split_once("\r\n").unwrap().1.to_owned());
         }
     }
-    rows.sort_unstable_by_key(|row| if row.ends_with('\n') { String::new() } else { row.clone() });
+    rows.sort_by_key(|row| if row.ends_with('\n') { String::new() } else { row.clone() });
     if rows.iter().any(|row| row.ends_with('\n')) { vec![rows.concat()] } else { rows }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{HeldArchive, RunFile, SEALS, inspect::is_inside, layout, manifest, seals, swap};
+use super::{Archive, HeldArchive, RunFile, SEALS, inspect::is_inside, layout, manifest, seals, swap};
 use crate::{
     checksum,
     error::{Error, Result},
@@ -38,6 +38,20 @@ impl HeldArchive {
     }
 }
 
+impl Archive {
+    /// What a repair that was cut short had begun to do.
+    pub(crate) fn begun_repair<P: DeserializeOwned>(&self) -> Result<Option<P>> {
+        let path = layout::repair_plan(&self.folder);
+        match fs::read(&path) {
+            Ok(plan) => {
+                serde_json::from_slice(&plan).map(Some).map_err(|error| Error::storage("read", path.display(), &error))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path, &error)),
+        }
+    }
+}
+
 impl HeldArchive {
     /// Notes durably what a repair is about to do, so that the next one can end it.
     pub(crate) fn note_repair(&self, plan: &impl Serialize) -> Result<()> {
@@ -48,18 +62,6 @@ impl HeldArchive {
             fs::File::create(&staging).and_then(|mut file| file.write_all(&plan).and_then(|()| file.sync_all()));
         written.and_then(|()| fs::rename(&staging, &path)).map_err(|error| Error::io("write", &path, &error))?;
         layout::sync(path.parent().unwrap_or(&self.archive.folder))
-    }
-
-    /// What a repair that was cut short had begun to do.
-    pub(crate) fn begun_repair<P: DeserializeOwned>(&self) -> Result<Option<P>> {
-        let path = layout::repair_plan(&self.archive.folder);
-        match fs::read(&path) {
-            Ok(plan) => {
-                serde_json::from_slice(&plan).map(Some).map_err(|error| Error::storage("read", path.display(), &error))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path, &error)),
-        }
     }
 
     /// The repair is at its end.

@@ -43,14 +43,19 @@ impl Archive {
     }
 }
 
-/// Seals a file that is about to be put in place. Damaged seals give way to new ones. Blocks.
+/// Seals a file that is about to be put in place. Damaged seals stay as they are until they are repaired, so
+/// that they are found. Blocks.
 pub(super) fn add(folder: &Path, path: &str, sha256: &str) -> Result<()> {
     let seals = folder.join(SEALS);
     swap::rewrite(&seals, |known, out| {
         let mut text = Vec::new();
         known.read_to_end(&mut text)?;
         let line = format!("{sha256}  {path}\n");
-        let mut lines = sealed_lines(&text).unwrap_or_default().to_owned();
+        let mut lines = match sealed_lines(&text) {
+            Some(lines) => lines.to_owned(),
+            None if text.is_empty() => String::new(),
+            None => return out.write_all(&text).map(|()| 1),
+        };
         if !lines.contains(&line) {
             lines += &line;
         }
@@ -102,6 +107,17 @@ mod tests {
     #[test]
     fn a_file_that_is_sealed_twice_has_one_line() {
         assert_eq!(sealed(&[("a", "1"), ("a", "1")]), sealed(&[("a", "1")]));
+    }
+
+    #[test]
+    fn damaged_seals_stay_so_that_they_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(".sunor")).unwrap();
+        let mut text = sealed(&[("a", "1")]);
+        text[0] ^= 1;
+        fs::write(folder.path().join(SEALS), &text).unwrap();
+        add(folder.path(), "b", &checksum::sha256("2")).unwrap();
+        assert_eq!(fs::read(folder.path().join(SEALS)).unwrap(), text);
     }
 
     proptest! {

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     exit::ExitStatus,
-    export::{self, Asker, Manners, Mender, Patient, Signal},
+    export::{self, Asker, Kinds, Manners, Mender, Patient, Signal},
     journal::{self, JournalWriter, SegmentLimits},
     repair::{self, CutShort, Ended, Plan},
     report::{self, Reporter},
@@ -84,7 +84,8 @@ pub struct Outcome {
 /// # Errors
 /// As of [`repair()`].
 pub async fn plan(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
-    let plan = look(config, verify::check_to_plan, &mut |event| reporter.observe(event)).await?;
+    let mut log = Log { summary: RunSummary::default(), reporter };
+    let plan = look(config, verify::check_to_plan, &mut log).await?;
     let words = report::repair_plan_table(&plan, &config.archive.display().to_string());
     Ok(Outcome { status: ExitStatus::Complete, error: None, words })
 }
@@ -137,10 +138,10 @@ async fn run(
 ) -> Result<Ended> {
     let mut media = start_media(&config.media, &config.provider, held).await?;
     let left = export::recover(held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
-    let mut plan = look(config, verify::check_held, &mut |event| log.tell(event)).await?;
-    if let Some(begun) = held.begun_repair()? {
-        plan.take_over(begun);
-    }
+    let plan = tokio::select! {
+        looked = look(config, verify::check_held, log) => looked?,
+        () = reached(stop_at) => return Ok(Ended { left, ..Ended::out_of_time() }),
+    };
     let plan = prepare(held, plan, run_id).await?;
 
     let (client, simulator) = connect_to(&config.provider, config.timeout, World::every()).await?;
@@ -149,21 +150,23 @@ async fn run(
     let mut tell = |event: Event| log.tell(&event);
     let mut mender = Mender::new(held.clone(), asker, media, writer, &mut tell);
     let cut_short = tokio::select! {
-        mended = mend_all(&mut mender, held, &plan) => mended.map(|()| None)?,
+        mended = mend_all(&mut mender, config, held, &plan) => mended.map(|()| None)?,
         signal = stop => Some(CutShort::Signal(signal)),
         () = reached(stop_at) => Some(CutShort::TimeIsUp),
     };
+    if cut_short.is_some() {
+        mender.wind_down().await?;
+    }
     let mended = mender.finish().await?;
     drop(simulator);
     export::write_views(held).await?;
-    let ended = Ended { plan, mended, left, cut_short };
-    if ended.has_tried_all() {
-        held.end_repair()?;
-    }
-    if journal::segments(&held.archive.journal_folder())?.is_empty() {
+    let rest = plan.rest(&mended);
+    if rest.tasks.is_empty() { held.end_repair() } else { held.note_repair(&rest) }?;
+    // Whoever goes on may go on with a download that was begun.
+    if cut_short.is_none() && journal::segments(&held.archive.journal_folder())?.is_empty() {
         held.sweep_partials()?;
     }
-    Ok(ended)
+    Ok(Ended { plan, mended, left, cut_short })
 }
 
 fn manners(config: &RepairConfig) -> Manners {
@@ -175,10 +178,16 @@ fn manners(config: &RepairConfig) -> Manners {
     }
 }
 
-async fn mend_all(mender: &mut Mender<'_>, held: &Arc<HeldArchive>, plan: &Arc<Plan>) -> Result<()> {
+async fn mend_all(
+    mender: &mut Mender<'_>,
+    config: &RepairConfig,
+    held: &Arc<HeldArchive>,
+    plan: &Arc<Plan>,
+) -> Result<()> {
+    let wanted: BTreeSet<AssetKind> = config.media.kinds.iter().collect();
     for tasks in in_order(held, plan).await?.chunks(AT_ONCE) {
         let tasks = tasks.iter().cloned().collect();
-        mender.mend(patients(held, plan, tasks).await?).await?;
+        mender.mend(patients(held, plan, tasks, wanted.clone()).await?).await?;
     }
     Ok(())
 }
@@ -231,16 +240,21 @@ async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Res
 type Check = fn(&Path, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
 
 /// Checks the archive, and plans what to do about what is found.
-async fn look(config: &RepairConfig, check: Check, tell: &mut dyn FnMut(&Event)) -> Result<Plan> {
-    let (folder, wanted) = (config.archive.clone(), config.media.kinds.iter().collect::<BTreeSet<AssetKind>>());
+async fn look(config: &RepairConfig, check: Check, log: &mut Log<'_>) -> Result<Plan> {
+    let folder = config.archive.clone();
     let (send, mut told) = mpsc::channel(MOST_WAITING);
     let looking = tokio::spawn(blocking(move || {
         // Whoever no longer listens has ended the repair.
         let report = check(&folder, Depth::Full, &mut |event| drop(send.blocking_send(event.clone())))?;
-        Plan::new(&Archive::open(&folder)?, &report, &wanted)
+        let archive = Archive::open(&folder)?;
+        let mut plan = Plan::new(&archive, &report)?;
+        if let Some(begun) = archive.begun_repair()? {
+            plan.take_over(begun);
+        }
+        Ok(plan)
     }));
     while let Some(event) = told.recv().await {
-        tell(&event);
+        log.tell(&event);
     }
     looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check of a repair failed: {panic}"))))
 }
@@ -279,17 +293,27 @@ async fn in_order(held: &Arc<HeldArchive>, plan: &Arc<Plan>) -> Result<Vec<Strin
     blocking(move || repair::in_order(&held.archive, &plan)).await
 }
 
-/// Tasks with what the archive has of them.
-async fn patients(held: &Arc<HeldArchive>, plan: &Arc<Plan>, tasks: HashSet<String>) -> Result<Vec<Patient>> {
+/// Tasks with what the archive has of them. `wanted` are the kinds of assets of those that have lost theirs.
+async fn patients(
+    held: &Arc<HeldArchive>,
+    plan: &Arc<Plan>,
+    tasks: HashSet<String>,
+    wanted: BTreeSet<AssetKind>,
+) -> Result<Vec<Patient>> {
     let (held, plan) = (held.clone(), plan.clone());
     blocking(move || {
         let mut stored = repair::stored(&held.archive, &plan, &tasks)?;
         let mut salvaged = repair::salvaged(held.archive.format, &plan.kept, &tasks);
-        let patient = |task_id: String| Patient {
-            assets: plan.kinds.get(&task_id).cloned().unwrap_or_default(),
-            stored: stored.remove(&task_id),
-            salvaged: salvaged.remove(&task_id),
-            task_id,
+        let patient = |task_id: String| {
+            let assets = if plan.without_assets.contains(&task_id) {
+                Kinds::Lost(wanted.clone())
+            } else {
+                Kinds::Known(plan.kinds.get(&task_id).cloned().unwrap_or_default())
+            };
+            let (stored, salvaged) = (stored.remove(&task_id), salvaged.remove(&task_id));
+            let (stored, salvaged) =
+                if plan.unsure.contains(&task_id) { (None, stored.or(salvaged)) } else { (stored, salvaged) };
+            Patient { task_id, assets, stored, salvaged }
         };
         Ok(tasks.into_iter().map(patient).collect())
     })

@@ -4,11 +4,11 @@
 use std::{collections::VecDeque, panic, time::Duration};
 
 use tokio::{
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{self, Instant},
 };
 
-use super::Tell;
+use super::{DOWN, Tell};
 use crate::{
     api::{Answer, Client, Pace, Reply},
     backoff::Backoff,
@@ -16,9 +16,6 @@ use crate::{
     status::FinalStatus,
     task::TaskId,
 };
-
-/// So many tasks in a row without an answer, each after all its tries, and the provider is down.
-const MOST_SILENT: u32 = 3;
 
 /// How tasks are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +36,8 @@ pub(super) enum Told {
     Final { status: FinalStatus, data: String, sent: Option<String> },
     /// It does not know it.
     NotFound { message: Option<String> },
+    /// Something that is no task.
+    Unreadable { reason: String, body: String },
 }
 
 /// What all questions so far came to.
@@ -52,8 +51,25 @@ pub(super) struct Tally {
     pub(super) unreachable: Option<String>,
     /// Whether it knows any of the tasks: else the key may be another account's.
     pub(super) knows_any: bool,
-    /// Tasks in a row for which it gave no answer.
-    silent: u32,
+    /// Whether it has said anything at all.
+    has_answered: bool,
+    given_up_in_a_row: u32,
+    refused_in_a_row: u32,
+}
+
+impl Tally {
+    /// The provider is there, and says something of a task.
+    fn answered(&mut self) {
+        (self.has_answered, self.given_up_in_a_row, self.refused_in_a_row) = (true, 0, 0);
+    }
+
+    /// The provider is as good as down after so many of these in a row.
+    fn count(in_a_row: &mut u32, unreachable: &mut Option<String>, reason: &str) {
+        *in_a_row += 1;
+        if *in_a_row == DOWN {
+            *unreachable = Some(reason.to_owned());
+        }
+    }
 }
 
 /// Asks for tasks.
@@ -115,8 +131,7 @@ impl Asker {
                     }
                 }
                 Some(replied) = self.in_flight.join_next() => {
-                    let (question, reply) = replied.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
-                    if let Some(done) = self.take(question, reply, tell) {
+                    if let Some(done) = self.take(replied, tell) {
                         return Some(done);
                     }
                 }
@@ -124,6 +139,16 @@ impl Asker {
                 else => return None,
             }
         }
+    }
+
+    /// The same for requests that are in flight; nothing further is sent.
+    pub(super) async fn next_in_flight(&mut self, tell: Tell<'_>) -> Option<(String, Result<Told, String>)> {
+        while let Some(replied) = self.in_flight.join_next().await {
+            if let Some(done) = self.take(replied, tell) {
+                return Some(done);
+            }
+        }
+        None
     }
 
     /// Why nobody is asked any more, if so.
@@ -149,7 +174,12 @@ impl Asker {
         None
     }
 
-    fn take(&mut self, mut question: Question, reply: Reply, tell: Tell<'_>) -> Option<(String, Result<Told, String>)> {
+    fn take(
+        &mut self,
+        replied: Result<(Question, Reply), JoinError>,
+        tell: Tell<'_>,
+    ) -> Option<(String, Result<Told, String>)> {
+        let (mut question, reply) = replied.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
         self.pace.observe(&reply.allowance);
         match self.judge(&mut question, reply.answer, tell) {
             Next::Done(told) => Some((question.task_id, told)),
@@ -165,17 +195,20 @@ impl Asker {
     }
 
     fn judge(&mut self, question: &mut Question, answer: Answer, tell: Tell<'_>) -> Next {
+        let tally = &mut self.tally;
         match answer {
             Answer::Final { status, data, sent } => {
-                (self.tally.silent, self.tally.knows_any) = (0, true);
+                tally.answered();
+                tally.knows_any = true;
                 Next::Done(Ok(Told::Final { status, data, sent }))
             }
             Answer::NotFound { message } => {
-                self.tally.silent = 0;
+                tally.answered();
                 Next::Done(Ok(Told::NotFound { message }))
             }
             Answer::Unfinished { .. } => {
-                self.tally.silent = 0;
+                tally.answered();
+                tally.knows_any = true;
                 let now = Instant::now();
                 let until = *question.until.get_or_insert(now + self.manners.wait);
                 (question.kind, question.failures) = (RequestKind::Poll, 0);
@@ -184,45 +217,61 @@ impl Asker {
                 }
                 Next::Again(self.manners.poll_interval)
             }
+            Answer::Unreadable { reason, body } => {
+                tally.answered();
+                Next::Done(Ok(Told::Unreadable { reason, body }))
+            }
+            Answer::Rejected { reason } => {
+                tally.answered();
+                Next::Done(Err(reason))
+            }
+            Answer::KeyRefused { reason } => {
+                tally.key_refused = true;
+                Next::Done(Err(format!("the provider refused the key ({reason})")))
+            }
+            Answer::Untrusted { reason } => {
+                tally.unreachable = Some(reason.clone());
+                Next::Done(Err(reason))
+            }
             Answer::RateLimited { silence } => {
                 question.kind = RequestKind::Retry;
+                tally.has_answered = true;
+                Tally::count(&mut tally.refused_in_a_row, &mut tally.unreachable, "the provider says nothing but 429");
                 tell(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
                 self.pace.silence(silence);
                 Next::Again(Duration::ZERO)
             }
-            Answer::Transient { reason } | Answer::Silent { reason } | Answer::Unconnected { reason } => {
-                question.kind = RequestKind::Retry;
-                question.failures += 1;
-                question
-                    .backoff
-                    .wait(question.failures)
-                    .map_or_else(|| Next::Done(Err(self.silent(reason))), Next::Again)
+            Answer::Transient { reason } => {
+                tally.has_answered = true;
+                self.retry_or_give_up(question, reason)
             }
-            Answer::KeyRefused { reason } => {
-                self.tally.key_refused = true;
-                Next::Done(Err(format!("the provider refused the key ({reason})")))
-            }
-            Answer::Untrusted { reason } => {
-                self.tally.unreachable = Some(reason.clone());
-                Next::Done(Err(reason))
-            }
-            Answer::Rejected { reason } | Answer::Unreadable { reason, .. } => Next::Done(Err(reason)),
+            Answer::Silent { reason } | Answer::Unconnected { reason } => self.retry_or_give_up(question, reason),
         }
     }
 
-    /// A task got no answer after all its tries. Some of those in a row, and the provider is not asked any more.
-    fn silent(&mut self, reason: String) -> String {
-        self.tally.silent += 1;
-        if self.tally.silent == MOST_SILENT {
-            self.tally.unreachable = Some(reason.clone());
+    /// A passing fault, had there ever been an answer; perhaps nobody is there, if there was none.
+    fn retry_or_give_up(&mut self, question: &mut Question, reason: String) -> Next {
+        (question.kind, question.failures) = (RequestKind::Retry, question.failures + 1);
+        if let Some(wait) = question.backoff.wait(question.failures) {
+            return Next::Again(wait);
         }
-        reason
+        let tally = &mut self.tally;
+        if !tally.has_answered {
+            tally.unreachable = Some(reason.clone());
+        }
+        Tally::count(&mut tally.given_up_in_a_row, &mut tally.unreachable, &reason);
+        Next::Done(Err(reason))
     }
 
+    /// Those that have rested are next; polls wait until all others have had their turn.
     fn wake(&mut self) {
         let now = Instant::now();
-        let (rested, resting) = self.resting.drain(..).partition(|(until, _)| *until <= now);
-        self.resting = resting;
-        self.ready.extend(Vec::into_iter(rested).map(|(_, question): (Instant, Question)| question));
+        for (until, question) in std::mem::take(&mut self.resting) {
+            match question.kind {
+                _ if until > now => self.resting.push((until, question)),
+                RequestKind::Poll => self.ready.push_back(question),
+                RequestKind::First | RequestKind::Retry => self.ready.push_front(question),
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Plan, Tell,
+    DOWN, GRACE, Plan, Tell,
     forecast::{Outlook, downloads_left},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
@@ -33,19 +33,11 @@ use crate::{
     task::TaskIndex,
 };
 
-/// After a signal, how long requests in flight may still take: their answers are paid for.
-const GRACE: Duration = Duration::from_secs(5);
-
 /// How often a run says how it stands.
 const TICK: Duration = Duration::from_secs(1);
 
 /// After this many answers that are all 404, something is said, long before the end.
 const SUSPICIOUS: usize = 20;
-
-/// After this many tasks in a row were given up, and none answered, the provider is down and the run ends.
-/// At the default pace and retries that is five minutes of nothing but failures, 600 requests: longer
-/// than a proxy takes to restart, and little of a night.
-const DOWN: u32 = 100;
 
 /// Tasks whose assets may be outstanding before no further task is asked for. Of each there are some
 /// addresses in memory, and in the journal its answer.

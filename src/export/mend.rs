@@ -8,9 +8,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::time::{self, Instant};
 
 use super::{
-    Tell,
+    GRACE, Tell,
     asker::{Asker, Tally, Told},
     media_stage::{Chances, Job, MediaStage, News, Wanted},
     publish,
@@ -31,12 +32,20 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Patient {
     pub(crate) task_id: String,
-    /// The kinds of assets that its rows name; those it should have, if it has lost them.
-    pub(crate) assets: BTreeSet<AssetKind>,
+    pub(crate) assets: Kinds,
     /// What the archive has of it.
     pub(crate) stored: Option<Stored>,
     /// What a damaged part says of it: better than nothing, should the provider have none.
     pub(crate) salvaged: Option<Stored>,
+}
+
+/// The kinds of a task's assets.
+#[derive(Clone, Debug)]
+pub(crate) enum Kinds {
+    /// Its rows name them.
+    Known(BTreeSet<AssetKind>),
+    /// Its rows are lost: these are wanted, and those that there are files of.
+    Lost(BTreeSet<AssetKind>),
 }
 
 /// An answer that the archive has.
@@ -72,6 +81,8 @@ pub(crate) struct Mended {
     pub(crate) whole: u64,
     /// Tasks whose rows are new.
     pub(crate) published: u64,
+    /// Those of which there is nothing left to try.
+    pub(crate) done: HashSet<String>,
     /// Requests to the API.
     pub(crate) requests: u64,
     /// What could not be mended: by task, why.
@@ -89,8 +100,10 @@ pub(crate) struct Mender<'a> {
     pub(crate) media: MediaStage,
     pub(crate) writer: JournalWriter,
     pub(crate) tell: Tell<'a>,
-    /// Tasks whose rows are new, and whose assets are all there.
+    /// Tasks that are asked for, since the archive has no answer.
+    lost: HashMap<String, Patient>,
     whole: u64,
+    done: HashSet<String>,
     /// What could not be mended: by task, why.
     failed: BTreeMap<String, String>,
     /// Tasks that the provider does not know and of which nothing else is left, and what it said.
@@ -116,11 +129,22 @@ impl<'a> Mender<'a> {
         writer: JournalWriter,
         tell: Tell<'a>,
     ) -> Self {
-        Self { held, asker, media, writer, tell, whole: 0, failed: BTreeMap::new(), not_found: Vec::new() }
+        Self {
+            held,
+            asker,
+            media,
+            writer,
+            tell,
+            lost: HashMap::new(),
+            whole: 0,
+            done: HashSet::new(),
+            failed: BTreeMap::new(),
+            not_found: Vec::new(),
+        }
     }
 
     /// Mends some tasks. Memory holds their answers, so they should be some hundreds at a time. Whoever lets go
-    /// of it in the middle loses nothing: what the provider has answered is in the journal.
+    /// of it in the middle, and winds down then, loses no answer about a task that is lost.
     pub(crate) async fn mend(&mut self, patients: Vec<Patient>) -> Result<()> {
         let (mut answers, mut lost) = (Vec::new(), Vec::new());
         for patient in patients {
@@ -147,8 +171,21 @@ impl<'a> Mender<'a> {
         self.mend_with_fresh_addresses(expired).await
     }
 
+    /// Takes what comes of the requests in flight, for a moment, and sends nothing more.
+    pub(crate) async fn wind_down(&mut self) -> Result<()> {
+        let end = Instant::now() + GRACE;
+        while let Ok(Some((task_id, told))) = time::timeout_at(end, self.asker.next_in_flight(&mut *self.tell)).await {
+            if let (Some(patient), Ok(told)) = (self.lost.remove(&task_id), told) {
+                self.hear(patient, told)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes all that was mended.
     pub(crate) async fn finish(mut self) -> Result<Mended> {
+        self.media.abort();
+        self.media.ended().await?;
         self.keep_not_found()?;
         let mut published = 0;
         for segment in self.writer.close()? {
@@ -156,10 +193,9 @@ impl<'a> Mender<'a> {
             published += done.rows.tasks;
             (self.tell)(Event::Published(done));
         }
-        self.media.abort();
-        self.media.ended().await?;
         let Tally { requests, key_refused, unreachable, .. } = self.asker.tally;
-        Ok(Mended { whole: self.whole, published, requests, failed: self.failed, key_refused, unreachable })
+        let Self { whole, done, failed, .. } = self;
+        Ok(Mended { whole, published, done, requests, failed, key_refused, unreachable })
     }
 
     async fn mend_with_fresh_addresses(&mut self, expired: Vec<(Answered, Vec<Asset>)>) -> Result<()> {
@@ -180,7 +216,7 @@ impl<'a> Mender<'a> {
                         fresh.push(self.answered(old.patient, record)?);
                     }
                 }
-                Ok(Told::NotFound { .. }) | Err(_) => self.keep(old, assets)?,
+                Ok(Told::NotFound { .. } | Told::Unreadable { .. }) | Err(_) => self.keep(old, assets)?,
             }
         }
         let settled = self.settle(&fresh).await?;
@@ -189,25 +225,41 @@ impl<'a> Mender<'a> {
 
     /// Asks the provider for tasks of which the archive has no answer.
     async fn ask_for_lost(&mut self, lost: Vec<Patient>) -> Result<Vec<Answered>> {
-        let mut asked: HashMap<String, Patient> =
-            lost.into_iter().map(|patient| (patient.task_id.clone(), patient)).collect();
-        for task_id in asked.keys() {
-            self.asker.add(task_id.clone());
+        for patient in lost {
+            self.asker.add(patient.task_id.clone());
+            self.lost.insert(patient.task_id.clone(), patient);
         }
         let mut answers = Vec::new();
         while let Some((task_id, told)) = self.asker.next(&mut *self.tell).await {
-            let Some(patient) = asked.remove(&task_id) else { continue };
-            match told {
-                Ok(Told::Final { status, data, sent }) => {
-                    let record = self.task_record(&patient, status, moment::now(), data, sent);
-                    answers.push(self.answered(patient, record)?);
-                }
-                Ok(Told::NotFound { message }) if patient.salvaged.is_none() => self.not_found.push((patient, message)),
-                Ok(Told::NotFound { .. }) => answers.extend(self.salvage(patient, FORGOTTEN.into())?),
-                Err(reason) => answers.extend(self.salvage(patient, reason)?),
-            }
+            let Some(patient) = self.lost.remove(&task_id) else { continue };
+            answers.extend(match told {
+                Ok(told) => self.hear(patient, told)?,
+                Err(reason) => self.salvage(patient, reason)?,
+            });
         }
         Ok(answers)
+    }
+
+    /// Takes what the provider says of a lost task; a final answer goes to the journal.
+    fn hear(&mut self, patient: Patient, told: Told) -> Result<Option<Answered>> {
+        match told {
+            Told::Final { status, data, sent } => {
+                let record = self.task_record(&patient, status, moment::now(), data, sent);
+                self.answered(patient, record).map(Some)
+            }
+            Told::NotFound { .. } if patient.salvaged.is_some() => {
+                self.done.insert(patient.task_id.clone());
+                self.salvage(patient, FORGOTTEN.into())
+            }
+            Told::NotFound { message } => {
+                self.not_found.push((patient, message));
+                if self.asker.tally.knows_any { self.keep_not_found().map(|()| None) } else { Ok(None) }
+            }
+            Told::Unreadable { reason, body } => {
+                self.writer.append([&Record::Unreadable { task_id: patient.task_id.clone(), body }])?;
+                self.salvage(patient, reason)
+            }
+        }
     }
 
     /// Keeps an answer at once, so that it is not asked for again.
@@ -223,6 +275,7 @@ impl<'a> Mender<'a> {
             let mut reason = FORGOTTEN.to_owned();
             if self.asker.tally.knows_any {
                 self.writer.append([&not_found(&patient, moment::now(), message)])?;
+                self.done.insert(patient.task_id.clone());
                 reason += "; it is archived as not found";
             }
             self.failed.insert(patient.task_id, reason);
@@ -245,13 +298,17 @@ impl<'a> Mender<'a> {
     /// Journals what is known of a task now; all of it is published at the end.
     fn keep(&mut self, answer: Answered, assets: Vec<Asset>) -> Result<()> {
         let Answered { patient: Patient { task_id, .. }, record, kept_in } = answer;
+        // One that is kept as a damaged part has it has been named, and is asked for again another time.
+        let is_salvaged = self.failed.contains_key(&task_id);
+        if !is_salvaged {
+            self.done.insert(task_id.clone());
+        }
         match assets.iter().find(|asset| asset.status == AssetStatus::Failed) {
             Some(asset) => {
                 let reason = asset.error.clone().unwrap_or_default();
                 self.failed.insert(task_id.clone(), format!("{}: {reason}", asset.kind));
             }
-            // One that is kept as a damaged part has it has been named.
-            None => self.whole += u64::from(!self.failed.contains_key(&task_id)),
+            None => self.whole += u64::from(!is_salvaged),
         }
         let awaits_assets = matches!(&record, Record::Task { assets, .. } if !assets.is_empty());
         let part = match kept_in {
@@ -309,12 +366,15 @@ impl<'a> Mender<'a> {
         data: String,
         sent: Option<String>,
     ) -> Record {
-        let kinds: Vec<AssetKind> = patient.assets.union(&self.kinds_of_files(patient, &data)).copied().collect();
+        let kinds: Vec<AssetKind> = match &patient.assets {
+            Kinds::Known(kinds) => kinds.iter().copied().collect(),
+            Kinds::Lost(wanted) => wanted.union(&self.kinds_of_files(patient, &data)).copied().collect(),
+        };
         let assets = if Wanted::of(&data, &kinds).is_empty() { Vec::new() } else { kinds };
         Record::Task { task_id: patient.task_id.clone(), status, fetched_at, data, sent, assets, replaces: true }
     }
 
-    /// The kinds of which the archive has a file of the task, whether a row is left of it or not.
+    /// The kinds of which the archive has a file of the task.
     fn kinds_of_files(&self, patient: &Patient, data: &str) -> BTreeSet<AssetKind> {
         let is_there =
             |wanted: &Wanted| self.held.media(&wanted.name(&patient.task_id), media::endings(wanted.kind())).is_some();

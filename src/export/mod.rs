@@ -34,12 +34,22 @@ pub(crate) use coordinator::{Asked, Coordinator, Ending, Settings};
 pub(crate) use known::{Known, NotFound, failed_assets};
 pub(crate) use ledger::{Ledger, Missing};
 pub(crate) use media_stage::MediaStage;
-pub(crate) use mend::{Mended, Mender, Patient, Stored};
+pub(crate) use mend::{Kinds, Mended, Mender, Patient, Stored};
 pub(crate) use plan::Plan;
 pub(crate) use publish::write_views;
 pub(crate) use recovery::recover;
+
+use std::time::Duration;
 
 use crate::event::Event;
 
 /// Where the events of a run go.
 pub(crate) type Tell<'a> = &'a mut (dyn FnMut(Event) + Send);
+
+/// After a signal or at the end of its time, how long requests in flight may still take: their answers are paid for.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// After this many tasks in a row were given up, and none answered, the provider is down and the run ends.
+/// At the default pace and retries that is five minutes of nothing but failures, 600 requests: longer
+/// than a proxy takes to restart, and little of a night.
+const DOWN: u32 = 100;

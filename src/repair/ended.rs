@@ -27,9 +27,9 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Whether nothing is left to a later repair but what this one could not mend.
-    pub(crate) fn has_tried_all(&self) -> bool {
-        !self.mended.key_refused && self.mended.unreachable.is_none() && self.cut_short.is_none()
+    /// One that had no time for more than a check.
+    pub(crate) fn out_of_time() -> Self {
+        Self { plan: Arc::default(), mended: Mended::default(), left: 0, cut_short: Some(CutShort::TimeIsUp) }
     }
 
     /// What the process should end with.

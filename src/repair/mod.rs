@@ -16,6 +16,7 @@ use crate::{
     asset::AssetKind,
     checksum,
     error::Result,
+    export::Mended,
     verify::{About, Finding, Kind, MOST_MENDED, Report, Severity},
 };
 
@@ -24,7 +25,7 @@ use self::survey::Survey;
 pub(crate) use self::survey::{in_order, salvaged, stored};
 
 /// What is to be done.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Plan {
     /// Parts that cannot be trusted or are not there, by table.
@@ -41,8 +42,12 @@ pub(crate) struct Plan {
     pub(crate) tasks: BTreeSet<String>,
     /// Those of them that have no row any more: only the provider can tell.
     pub(crate) lost: HashSet<String>,
-    /// The kinds of assets that a task's rows name; those it should have, if it has lost them.
+    /// The kinds of assets that a task's rows name.
     pub(crate) kinds: HashMap<String, BTreeSet<AssetKind>>,
+    /// Tasks that may have lost their assets' rows.
+    pub(crate) without_assets: HashSet<String>,
+    /// Tasks whose rows are what could be read of a damaged part: the provider may have better.
+    pub(crate) unsure: HashSet<String>,
     /// Assets that could not be had when they were tried.
     pub(crate) failed_assets: u64,
     /// Where parts of tasks that cannot be trusted are kept.
@@ -57,16 +62,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Sorts what was found by what can be done about it, and looks up what else it takes. `wanted` are the
-    /// kinds of assets of a task whose rows are lost. Blocks.
-    pub(crate) fn new(archive: &Archive, report: &Report, wanted: &BTreeSet<AssetKind>) -> Result<Self> {
+    /// Sorts what was found by what can be done about it, and looks up what else it takes. Blocks.
+    pub(crate) fn new(archive: &Archive, report: &Report) -> Result<Self> {
         let mut plan = Self::default();
         for finding in &report.findings {
             plan.take(finding);
         }
         let told = report.findings.len() as u64;
         plan.has_more = report.kinds.values().sum::<u64>() > told || report.findings.iter().any(has_more_tasks);
-        Survey::of(archive, &plan)?.complete(archive, &mut plan, wanted)?;
+        Survey::of(archive, &plan)?.complete(archive, &mut plan)?;
         Ok(plan)
     }
 
@@ -76,10 +80,26 @@ impl Plan {
         for (task, kinds) in begun.kinds {
             self.kinds.entry(task).or_default().extend(kinds);
         }
+        self.without_assets.extend(begun.without_assets);
+        self.unsure.extend(begun.unsure);
         self.lost.extend(begun.lost);
         self.unknown.extend(begun.unknown);
         self.kept.extend(begun.kept);
         self.has_more |= begun.has_more;
+    }
+
+    /// What is left to a later repair once this one has ended.
+    pub(crate) fn rest(&self, mended: &Mended) -> Self {
+        let mut rest = Self { kept: self.kept.clone(), unknown: self.unknown.clone(), ..Self::default() };
+        let is_left = |task: &&String| !mended.done.contains(*task);
+        rest.tasks = self.tasks.iter().filter(is_left).cloned().collect();
+        rest.lost = self.lost.iter().filter(is_left).cloned().collect();
+        rest.without_assets = self.without_assets.iter().filter(is_left).cloned().collect();
+        rest.unsure = rest.lost.iter().filter(|task| mended.failed.contains_key(*task)).cloned().collect();
+        rest.kinds.extend(
+            self.kinds.iter().filter(|(task, _)| is_left(task)).map(|(task, kinds)| (task.clone(), kinds.clone())),
+        );
+        rest
     }
 
     /// Whether there is nothing to do.

@@ -48,7 +48,7 @@ impl Survey {
 
     /// Adds the tasks that have lost rows, those with assets that failed or whose files are gone, and what
     /// assets they should have.
-    pub(super) fn complete(&self, archive: &Archive, plan: &mut Plan, wanted: &BTreeSet<AssetKind>) -> Result<()> {
+    pub(super) fn complete(&self, archive: &Archive, plan: &mut Plan) -> Result<()> {
         let mut found = salvaged_ids(archive, plan);
         found.retain(|task| !self.has(TASKS.name, task));
         for table in [CLIPS.name, LYRICS.name, ASSETS.name] {
@@ -79,12 +79,12 @@ impl Survey {
         plan.failed_assets = failed;
         plan.tasks.extend(found);
         plan.lost = plan.tasks.iter().filter(|task| !self.has(TASKS.name, task)).cloned().collect();
-        kinds(archive, plan, wanted)
+        kinds(archive, plan)
     }
 }
 
-/// The kinds of assets that the tasks to be mended have, or should have.
-fn kinds(archive: &Archive, plan: &mut Plan, wanted: &BTreeSet<AssetKind>) -> Result<()> {
+/// The kinds of assets that the tasks to be mended have, and which of them may have lost theirs.
+fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut kinds: HashMap<String, BTreeSet<AssetKind>> = HashMap::new();
     each(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
         let [Some(task), Some(kind)] = cells else { return };
@@ -94,11 +94,8 @@ fn kinds(archive: &Archive, plan: &mut Plan, wanted: &BTreeSet<AssetKind>) -> Re
             kinds.entry((*task).to_owned()).or_default().insert(kind);
         }
     })?;
-    let may_have_lost = plan.has_lost(ASSETS.name) || plan.has_lost(TASKS.name);
-    for task in &plan.tasks {
-        if may_have_lost && !kinds.contains_key(task) {
-            kinds.insert(task.clone(), wanted.clone());
-        }
+    if plan.has_lost(ASSETS.name) || plan.has_lost(TASKS.name) {
+        plan.without_assets = plan.tasks.iter().filter(|task| !kinds.contains_key(*task)).cloned().collect();
     }
     plan.kinds = kinds;
     Ok(())

@@ -35,7 +35,7 @@ pub(crate) enum RowGroups {
     /// 16 MiB: some 40,000 ordinary tasks, less than DuckDB likes best in a large part, and more than a
     /// night brings.
     OfANight,
-    /// 122,880 rows, which is what DuckDB gives a thread at a time, or 256 MiB if that comes first.
+    /// 122,880 rows, or 256 MiB if that comes first.
     Large,
 }
 
@@ -44,10 +44,13 @@ impl RowGroups {
     fn limits(self) -> (usize, usize) {
         match self {
             Self::OfANight => (1 << 20, 16 << 20),
-            Self::Large => (122_880, 256 << 20),
+            Self::Large => (LARGE_ROWS, 256 << 20),
         }
     }
 }
+
+/// What DuckDB gives a thread at a time.
+const LARGE_ROWS: usize = 122_880;
 
 /// Rows are read by so many that they hold about this many bytes.
 const READ_BYTES: i64 = 8 << 20;
@@ -182,7 +185,9 @@ fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperti
         .set_created_by(concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_max_row_group_row_count(Some(rows))
         .set_max_row_group_bytes(Some(bytes))
-        .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), WRONG_GUESSES);
+        .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), WRONG_GUESSES)
+        // It begins with room for so many, and is cut to size in the end.
+        .set_column_bloom_filter_max_ndv(ColumnPath::from(TASK_ID), LARGE_ROWS as u64);
     for (name, _) in outline.columns.iter().filter(|(_, kind)| *kind == Kind::Json) {
         // Whole documents hardly repeat, and nobody asks for the smallest of them.
         properties = properties

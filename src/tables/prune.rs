@@ -55,11 +55,15 @@ fn is_within(statistics: Option<&Statistics>, value: &[u8]) -> bool {
 mod tests {
     use std::io::{Seek, SeekFrom};
 
+    use parquet::{
+        arrow::ArrowWriter,
+        file::properties::{EnabledStatistics, WriterProperties},
+    };
     use proptest::prelude::*;
 
     use super::{
         super::{
-            parquet::{RowGroups, batches, reader, writer},
+            parquet::{RowGroups, batches, reader, schema as parquet_schema_of, writer},
             part::PartEncoder,
             schema::{ASSETS, AssetRow},
         },
@@ -113,6 +117,19 @@ mod tests {
         assert_eq!(found(&part, "task_id", &["zzz", ""]), [0; 0]);
         assert_eq!(found(&part, "task_id", &["zzz"; 500]), [0, 1, 2]);
         assert!(row_groups_with(&part, "no such column", &["x"].into_iter()).is_err());
+    }
+
+    #[test]
+    fn a_part_that_tells_nothing_is_read() {
+        let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
+        let rows: Vec<_> = batches(rows(&["a".into(), "b".into()], AssetStatus::Ok)).unwrap().collect();
+        let sink = tempfile::tempfile().unwrap();
+        let mut plain = ArrowWriter::try_new(sink, parquet_schema_of(&ASSETS.outline()), Some(properties)).unwrap();
+        plain.write(rows[0].as_ref().unwrap()).unwrap();
+        let part = reader(rewound(plain.into_inner().unwrap())).unwrap();
+        assert_eq!(found(&part, "task_id", &["x"]), [0]);
+        // All of `url` is null, so that there are no bounds.
+        assert_eq!(found(&part, "url", &["x"]), [0]);
     }
 
     proptest! {

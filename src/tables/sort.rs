@@ -7,6 +7,7 @@ use std::{
     collections::BinaryHeap,
     fs::File,
     io::{self, Seek},
+    vec::IntoIter,
 };
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
@@ -22,11 +23,16 @@ use super::{
 /// So many bytes of rows are sorted in memory.
 const ROOM: usize = 256 << 20;
 
-/// Rows come in chunks of at most so many.
+/// Rows come in chunks of at most so many, and of about so many bytes.
 const CHUNK_ROWS: usize = 4096;
+const CHUNK_BYTES: usize = 16 << 20;
 
-/// Rows of a run are read in batches of so many: there may be many runs.
+/// So many runs are merged at once; if there are more, some become one first.
+const MOST_RUNS: usize = 64;
+
+/// Rows of a run are read in batches of at most so many, and all runs together in batches of about so many bytes.
 const RUN_BATCH_ROWS: usize = 512;
+const RUN_BATCHES_BYTES: usize = 128 << 20;
 
 /// Some rows on their way into a part.
 #[derive(Debug)]
@@ -55,12 +61,14 @@ pub(crate) struct TimeSorter<S> {
     room: usize,
     batches: Vec<RecordBatch>,
     bytes: usize,
+    /// The bytes of the largest row so far, as far as the means of batches tell.
+    row_bytes: usize,
     runs: Vec<File>,
 }
 
 impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
     pub(crate) fn new(outline: Outline, scratch: S) -> Self {
-        Self { outline, scratch, room: ROOM, batches: Vec::new(), bytes: 0, runs: Vec::new() }
+        Self { outline, scratch, room: ROOM, batches: Vec::new(), bytes: 0, row_bytes: 1, runs: Vec::new() }
     }
 
     /// Takes in the rows of a part. A column that the part is too old to have is null; one that this program
@@ -70,6 +78,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         for batch in parquet::batches(part)? {
             let batch = parquet::conform(&batch?, &schema)?;
             self.bytes += batch.get_array_memory_size();
+            self.row_bytes = self.row_bytes.max(row_bytes(&batch));
             self.batches.push(batch);
             if self.bytes >= self.room {
                 self.put_aside()?;
@@ -84,20 +93,42 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
             return Sorted::here(self.batches, &self.outline);
         }
         self.put_aside()?;
-        Sorted::aside(self.runs, &self.outline)
+        while self.runs.len() > MOST_RUNS {
+            // Neighbours, so that rows of one time stay in their order.
+            let mut runs = std::mem::take(&mut self.runs).into_iter();
+            while !runs.as_slice().is_empty() {
+                let rows = self.merged(runs.by_ref().take(MOST_RUNS).collect())?;
+                let run = self.run(rows)?;
+                self.runs.push(run);
+            }
+        }
+        let runs = std::mem::take(&mut self.runs);
+        self.merged(runs)
+    }
+
+    fn merged(&self, runs: Vec<File>) -> io::Result<Sorted> {
+        let rows = RUN_BATCHES_BYTES / runs.len().max(1) / self.row_bytes;
+        Sorted::aside(runs, rows.clamp(1, RUN_BATCH_ROWS), &self.outline)
     }
 
     fn put_aside(&mut self) -> io::Result<()> {
-        let mut run =
-            parquet::writer(&self.outline, RowGroups::OfANight, (self.scratch)()?).map_err(io::Error::other)?;
-        for chunk in Sorted::here(std::mem::take(&mut self.batches), &self.outline)? {
+        let rows = Sorted::here(std::mem::take(&mut self.batches), &self.outline)?;
+        self.bytes = 0;
+        let run = self.run(rows)?;
+        self.runs.push(run);
+        Ok(())
+    }
+
+    /// Writes rows that are in order into a file of their own.
+    fn run(&mut self, rows: Sorted) -> io::Result<File> {
+        let run = parquet::writer(&self.outline, RowGroups::OfANight, (self.scratch)()?);
+        let mut run = run.map_err(io::Error::other)?;
+        for chunk in rows {
             run.write(&chunk?.0).map_err(io::Error::other)?;
         }
         let mut file = run.into_inner().map_err(io::Error::other)?;
         file.rewind()?;
-        self.runs.push(file);
-        self.bytes = 0;
-        Ok(())
+        Ok(file)
     }
 }
 
@@ -107,7 +138,9 @@ pub(crate) enum Sorted {
     Here {
         batches: Vec<RecordBatch>,
         /// Batch and row of those that are still to come.
-        order: std::vec::IntoIter<(usize, usize)>,
+        order: IntoIter<(usize, usize)>,
+        /// The bytes of each batch's rows, in the mean.
+        row_bytes: Vec<usize>,
     },
     /// They are in sorted runs.
     Aside {
@@ -125,19 +158,26 @@ impl Sorted {
         }
         rows.sort_unstable();
         let order: Vec<(usize, usize)> = rows.into_iter().map(|(_, batch, row)| (batch, row)).collect();
-        Ok(Self::Here { batches, order: order.into_iter() })
+        let row_bytes = batches.iter().map(row_bytes).collect();
+        Ok(Self::Here { batches, order: order.into_iter(), row_bytes })
     }
 
-    fn aside(runs: Vec<File>, outline: &Outline) -> io::Result<Self> {
-        let runs = runs.into_iter().map(|file| Run::new(file, outline)).collect::<io::Result<Vec<_>>>()?;
+    fn aside(runs: Vec<File>, batch_rows: usize, outline: &Outline) -> io::Result<Self> {
+        let runs = runs.into_iter().map(|file| Run::new(file, batch_rows, outline));
+        let runs = runs.collect::<io::Result<Vec<_>>>()?;
         let heads = runs.iter().zip(0..).filter_map(|(run, place)| Some(Reverse((run.next()?, place)))).collect();
         Ok(Self::Aside { runs, heads })
     }
 
     fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
         match self {
-            Self::Here { batches, order } => {
-                let chosen: Vec<(usize, usize)> = order.take(CHUNK_ROWS).collect();
+            Self::Here { batches, order, row_bytes } => {
+                let mut chosen = Chosen::default();
+                while !chosen.is_full()
+                    && let Some((batch, row)) = order.next()
+                {
+                    chosen.add(batch, row, row_bytes.get(batch).copied().unwrap_or_default());
+                }
                 gather(batches.iter(), &chosen)
             }
             Self::Aside { runs, heads } => merge(runs, heads),
@@ -159,16 +199,17 @@ pub(crate) struct Run {
     schema: SchemaRef,
     time: &'static str,
     batch: RecordBatch,
+    row_bytes: usize,
     times: Vec<i64>,
     row: usize,
 }
 
 impl Run {
-    fn new(file: File, outline: &Outline) -> io::Result<Self> {
+    fn new(file: File, batch_rows: usize, outline: &Outline) -> io::Result<Self> {
         let (reader, schema) = (parquet::reader(file).map_err(io::Error::other)?, parquet::schema(outline));
-        let batches = reader.with_batch_size(RUN_BATCH_ROWS).build().map_err(io::Error::other)?;
+        let batches = reader.with_batch_size(batch_rows).build().map_err(io::Error::other)?;
         let batch = RecordBatch::new_empty(schema.clone());
-        let mut run = Self { batches, schema, time: outline.time, batch, times: Vec::new(), row: 0 };
+        let mut run = Self { batches, schema, time: outline.time, batch, row_bytes: 0, times: Vec::new(), row: 0 };
         run.read()?;
         Ok(run)
     }
@@ -181,7 +222,7 @@ impl Run {
     fn read(&mut self) -> io::Result<()> {
         if let Some(batch) = self.batches.next() {
             self.batch = parquet::conform(&batch.map_err(io::Error::other)?, &self.schema)?;
-            (self.times, self.row) = (times(&self.batch, self.time)?, 0);
+            (self.times, self.row, self.row_bytes) = (times(&self.batch, self.time)?, 0, row_bytes(&self.batch));
         }
         Ok(())
     }
@@ -190,11 +231,12 @@ impl Run {
 /// The next rows of some runs; of one time those of the earlier run come first. A chunk ends with the batch of
 /// a run at the latest, since the next takes its place.
 fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io::Result<Option<Chunk>> {
-    let mut chosen = Vec::new();
-    while let Some(Reverse((_, place))) = heads.pop()
+    let mut chosen = Chosen::default();
+    while !chosen.is_full()
+        && let Some(Reverse((_, place))) = heads.pop()
         && let Some(run) = runs.get_mut(place)
     {
-        chosen.push((place, run.row));
+        chosen.add(place, run.row, run.row_bytes);
         run.row += 1;
         let next = run.next();
         heads.extend(next.map(|time| Reverse((time, place))));
@@ -206,18 +248,38 @@ fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io:
             }
             return Ok(chunk);
         }
-        if chosen.len() == CHUNK_ROWS {
-            break;
-        }
     }
     gather(runs.iter().map(|run| &run.batch), &chosen)
 }
 
-fn gather<'b>(batches: impl Iterator<Item = &'b RecordBatch>, chosen: &[(usize, usize)]) -> io::Result<Option<Chunk>> {
-    if chosen.is_empty() {
+/// The rows of a chunk, by batch and row, and about how many bytes they are.
+#[derive(Default)]
+struct Chosen {
+    rows: Vec<(usize, usize)>,
+    bytes: usize,
+}
+
+impl Chosen {
+    fn add(&mut self, batch: usize, row: usize, bytes: usize) {
+        self.rows.push((batch, row));
+        self.bytes += bytes;
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES
+    }
+}
+
+/// The mean of a batch's rows.
+fn row_bytes(batch: &RecordBatch) -> usize {
+    batch.get_array_memory_size() / batch.num_rows().max(1)
+}
+
+fn gather<'b>(batches: impl Iterator<Item = &'b RecordBatch>, chosen: &Chosen) -> io::Result<Option<Chunk>> {
+    if chosen.rows.is_empty() {
         return Ok(None);
     }
-    let rows = interleave_record_batch(&batches.collect::<Vec<_>>(), chosen);
+    let rows = interleave_record_batch(&batches.collect::<Vec<_>>(), &chosen.rows);
     rows.map(|rows| Some(Chunk(rows))).map_err(io::Error::other)
 }
 
@@ -290,6 +352,27 @@ mod tests {
         let (in_runs, runs) = sorted(&times, 1 << 20);
         assert!(runs > 2, "{runs}");
         assert!(in_memory == in_runs && in_memory.len() == 18_000);
+        // More runs than are merged at once: each part is one.
+        let times: Vec<Vec<Option<i64>>> = (0..100).map(|n| vec![Some(n % 7); 3]).collect();
+        let (in_runs, runs) = sorted(&times, 1);
+        assert!(runs > times.len() && times.len() > MOST_RUNS, "{runs}");
+        assert_eq!(in_runs, sorted(&times, usize::MAX).0);
+    }
+
+    #[test]
+    fn a_chunk_ends_when_it_has_its_bytes() {
+        let sink = tempfile::tempfile().unwrap();
+        let mut large = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
+        for n in 0..8 {
+            let asset = Asset::new(Some(n.to_string().repeat(3 << 20)), AssetKind::Audio, None, AssetStatus::Ok);
+            large.push(&AssetRow::new("t".into(), RunId::parse("r").unwrap(), asset)).unwrap();
+        }
+        let mut file = large.finish().unwrap().0;
+        file.rewind().unwrap();
+        let mut sorter = TimeSorter::new(ASSETS.outline(), tempfile::tempfile);
+        sorter.add(file).unwrap();
+        let chunks: Vec<usize> = sorter.finish().unwrap().map(|chunk| chunk.unwrap().rows()).collect();
+        assert!(chunks.len() > 1 && chunks.iter().sum::<usize>() == 8, "{chunks:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a check finds, as values: for a person to read, for a script, and for whoever mends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -266,18 +266,21 @@ pub(super) struct Named {
     most: usize,
     pub(super) rows: u64,
     pub(super) task_ids: Vec<String>,
+    /// The same, to look them up.
+    known: HashSet<String>,
 }
 
 impl Named {
     /// None yet, of which so many will be named.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, rows: 0, task_ids: Vec::new() }
+        Self { most, rows: 0, task_ids: Vec::new(), known: HashSet::new() }
     }
 
-    /// Adds a row's task. Rows of one task stand together.
+    /// Adds a row's task.
     pub(super) fn add(&mut self, task_id: &str) {
         self.rows += 1;
-        if self.task_ids.len() < self.most && self.task_ids.last().is_none_or(|last| last != task_id) {
+        if self.task_ids.len() < self.most && !self.known.contains(task_id) {
+            self.known.insert(task_id.to_owned());
             self.task_ids.push(task_id.to_owned());
         }
     }

@@ -273,6 +273,11 @@ pub fn walk(folder: &Path) -> Vec<PathBuf> {
     files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
+/// The seed of a randomised test: another one each time, unless `SUNOR_TEST_SEED` says which.
+pub fn seed() -> u64 {
+    std::env::var("SUNOR_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap())
+}
+
 /// `prefix1` to `prefix<count>`, in order.
 pub fn ids(prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("{prefix}{n}")).collect()
