@@ -208,6 +208,57 @@ fn a_repair_that_is_stopped_among_downloads_asks_for_no_task_twice() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
+/// Weather: the provider has forgotten some of the tasks whose own rows are lost, and of others it tells less.
+#[test]
+fn what_is_left_of_a_task_stays_if_the_provider_has_no_better() {
+    for format in FORMATS {
+        let scene = Scene::fair();
+        archived(&scene, format);
+        fs::remove_file(part(&scene, "tasks")).unwrap();
+        let left = |content: BTreeMap<&'static str, Vec<BTreeMap<String, String>>>| {
+            ["clips", "lyrics", "assets"].map(|table| content[table].clone())
+        };
+        let before = left(content(&scene));
+        let task = |row: &HashMap<String, String>| row["task_id"].trim_matches('"').to_owned();
+        let mut lost: Vec<String> = scene.rows("clips").iter().map(task).collect();
+        lost.dedup();
+        let poorer = format!(
+            r#"{{"code":200,"data":{{"task_id":"{}","type":"music","status":"success","output":null}}}}"#,
+            lost[0]
+        );
+        let poorer = Fault { trouble: Trouble::Body(poorer), when: When::task(&lost[0]) };
+        let forget = Fault { trouble: Trouble::Status(404), when: When { share: Some(0.4), ..When::ALWAYS } };
+        let provider = Scene::weather(Weather { faults: vec![poorer, forget], ..Weather::default() });
+        let run = repair_by(&provider, &scene, &["--assets", "audio,image"]).spawn().unwrap();
+        let run = Finished::of(run).expect(3).says("archived as not found, with the rows that are left of it");
+        run.says("the provider's answer tells less than the rows that are left");
+        let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
+        assert_eq!(counts(&left(content(&scene))), counts(&before), "{format}");
+        // Of the one that has become poorer nothing is archived, and that is said.
+        let said = scene.run(&["verify", "library"]).expect(3).stdout;
+        assert!(said.contains("rows without their task") && said.contains(&lost[0]), "{said}");
+        repair(&scene, &["--assets", "audio,image"]).expect(3);
+        scene.run(&["verify", "library"]).expect(0);
+        assert_eq!(counts(&left(content(&scene))), counts(&before), "{format}");
+    }
+}
+
+/// Weather: fair; somebody has put a part into its table once more.
+#[test]
+fn rows_that_are_there_twice_are_found_and_are_there_once_then() {
+    for (format, table) in FORMATS.iter().flat_map(|format| TABLES.map(|table| (format, table))) {
+        let scene = Scene::fair();
+        archived(&scene, format);
+        let before = content(&scene);
+        let path = part(&scene, table);
+        fs::copy(&path, path.with_file_name(Path::new("backup").with_extension(format))).unwrap();
+        scene.run(&["verify", "library"]).expect(3);
+        repair(&scene, &[]).expect(0).says("All is mended");
+        scene.run(&["verify", "library"]).expect(0);
+        assert!(content(&scene) == before, "{format}: {table}");
+    }
+}
+
 /// Weather: three tasks cannot be had, and then they can.
 #[test]
 fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {

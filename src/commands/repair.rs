@@ -313,7 +313,8 @@ async fn patients(
             let (stored, salvaged) = (stored.remove(&task_id), salvaged.remove(&task_id));
             let (stored, salvaged) =
                 if plan.unsure.contains(&task_id) { (None, stored.or(salvaged)) } else { (stored, salvaged) };
-            Patient { task_id, assets, stored, salvaged }
+            let clips_left = plan.clips_left.get(&task_id).copied();
+            Patient { task_id, assets, stored, salvaged, clips_left }
         };
         Ok(tasks.into_iter().map(patient).collect())
     })

@@ -461,8 +461,10 @@ impl<'a> Coordinator<'a> {
     async fn not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
         let task_id = self.plan.tasks.id(task).to_string();
         let replaces = self.plan.replaces(task);
-        let (status, record) =
-            (Some(FinalStatus::NotFound), Record::NotFound { task_id, fetched_at, message, replaces });
+        let (status, record) = (
+            Some(FinalStatus::NotFound),
+            Record::NotFound { task_id, fetched_at, message, replaces, clips_left: None },
+        );
         self.journal(Entry::Answer { task, status, record, wanted: Vec::new() }).await;
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Patient {
     pub(crate) stored: Option<Stored>,
     /// What a damaged part says of it: better than nothing, should the provider have none.
     pub(crate) salvaged: Option<Stored>,
+    /// Whether any of its rows is left in another table, and how many of those are clips.
+    pub(crate) clips_left: Option<i32>,
 }
 
 /// The kinds of a task's assets.
@@ -244,7 +246,17 @@ impl<'a> Mender<'a> {
     fn hear(&mut self, patient: Patient, told: Told) -> Result<Option<Answered>> {
         match told {
             Told::Final { status, data, sent } => {
+                let clips = tables::clip_links(&data).len();
+                if patient.clips_left.is_some_and(|left| usize::try_from(left).is_ok_and(|left| clips < left)) {
+                    return self
+                        .salvage(patient, "the provider's answer tells less than the rows that are left".into());
+                }
                 let record = self.task_record(&patient, status, moment::now(), data, sent);
+                self.answered(patient, record).map(Some)
+            }
+            // It says the same as before.
+            Told::NotFound { message } if patient.salvaged.as_ref().is_some_and(|old| old.response.is_none()) => {
+                let record = not_found(&patient, moment::now(), message);
                 self.answered(patient, record).map(Some)
             }
             Told::NotFound { .. } if patient.salvaged.is_some() => {
@@ -277,6 +289,9 @@ impl<'a> Mender<'a> {
                 self.writer.append([&not_found(&patient, moment::now(), message)])?;
                 self.done.insert(patient.task_id.clone());
                 reason += "; it is archived as not found";
+                if patient.clips_left.is_some() {
+                    reason += ", with the rows that are left of it";
+                }
             }
             self.failed.insert(patient.task_id, reason);
         }
@@ -393,5 +408,11 @@ fn tells_less(new: &Record, old: &Record) -> bool {
 }
 
 fn not_found(patient: &Patient, fetched_at: Timestamp, message: Option<String>) -> Record {
-    Record::NotFound { task_id: patient.task_id.clone(), fetched_at, message, replaces: true }
+    Record::NotFound {
+        task_id: patient.task_id.clone(),
+        fetched_at,
+        message,
+        replaces: true,
+        clips_left: patient.clips_left,
+    }
 }

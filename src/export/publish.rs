@@ -11,7 +11,10 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{raw::RawBodies, replace};
+use super::{
+    raw::RawBodies,
+    replace::{self, Replaced},
+};
 use crate::{
     archive::{FileSink, HeldArchive, PartName, RunFile, StoredFile, VIEWS},
     asset::{Asset, AssetStatus},
@@ -121,7 +124,7 @@ struct Encoded {
     /// Where the parts are to be.
     paths: Vec<String>,
     /// Tasks whose rows take the place of those that the archive has.
-    replaced: HashSet<String>,
+    replaced: Replaced,
     /// The media files that its rows name.
     media: Vec<StoredFile>,
     published: Published,
@@ -142,7 +145,7 @@ struct SegmentEncoder {
     moved: HashSet<String>,
     /// Tasks whose assets are still to come.
     awaited: HashSet<String>,
-    replaced: HashSet<String>,
+    replaced: Replaced,
 }
 
 impl SegmentEncoder {
@@ -159,7 +162,7 @@ impl SegmentEncoder {
             published: Published { part: segment.part, ..Published::default() },
             moved,
             awaited: HashSet::new(),
-            replaced: HashSet::new(),
+            replaced: Replaced::default(),
         }
     }
 
@@ -192,10 +195,13 @@ impl SegmentEncoder {
                 }
                 self.push(&tables::flatten(&Stamp { task_id, status, fetched_at: fetched_at.into(), run_id }, &data))
             }
-            Record::NotFound { task_id, fetched_at, message, replaces } => {
-                self.note_replaced(&task_id, replaces);
+            Record::NotFound { task_id, fetched_at, message, replaces, clips_left } => {
+                match clips_left {
+                    None => self.note_replaced(&task_id, replaces),
+                    Some(_) => drop(self.replaced.in_tasks.insert(task_id.clone())),
+                }
                 let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
-                self.push(&tables::not_found(&stamp, message))
+                self.push(&tables::not_found(&stamp, message, clips_left.unwrap_or_default()))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
             // A task that damage has taken has no rows, of whatever table.
@@ -208,7 +214,7 @@ impl SegmentEncoder {
 
     fn note_replaced(&mut self, task_id: &str, replaces: bool) {
         if replaces {
-            self.replaced.insert(task_id.to_owned());
+            self.replaced.everywhere.insert(task_id.to_owned());
         }
     }
 

@@ -11,16 +11,31 @@ use crate::{
     blocking::blocking,
     error::Result,
     run_id::RunId,
-    tables::{self, Outline, PartCopier, TASK_ID},
+    tables::{self, Outline, PartCopier, TASK_ID, TASKS},
 };
 
-/// Removes all rows of these tasks but those in `own` parts, which are theirs to be. Tasks go first: one
-/// without its row is not archived.
-pub(super) async fn remove_rows(held: &Arc<HeldArchive>, tasks: HashSet<String>, own: Vec<String>) -> Result<()> {
-    if tasks.is_empty() {
-        return Ok(());
-    }
+/// Tasks whose new rows take the place of old ones.
+#[derive(Debug, Default)]
+pub(super) struct Replaced {
+    /// In all tables.
+    pub(super) everywhere: HashSet<String>,
+    /// In the tasks table: their other rows stay.
+    pub(super) in_tasks: HashSet<String>,
+}
+
+/// Removes these tasks' rows but those in `own` parts, which are theirs to be. Tasks go first: one without its
+/// row is not archived.
+pub(super) async fn remove_rows(held: &Arc<HeldArchive>, replaced: Replaced, own: Vec<String>) -> Result<()> {
+    let Replaced { everywhere: mut tasks, in_tasks } = replaced;
     for outline in tables::outlines().into_iter().rev() {
+        if outline.name == TASKS.name {
+            tasks.extend(in_tasks.iter().cloned());
+        } else {
+            tasks.retain(|task| !in_tasks.contains(task));
+        }
+        if tasks.is_empty() {
+            continue;
+        }
         let mut parts = held.archive.parts(outline.name).await?;
         parts.retain(|path| !own.contains(path));
         let (held, tasks) = (held.clone(), tasks.clone());

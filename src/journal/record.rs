@@ -44,6 +44,9 @@ pub(crate) enum Record {
         /// As above.
         #[serde(default)]
         replaces: bool,
+        /// Rows of the other tables stay, since nobody has better: so many are clips.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clips_left: Option<i32>,
     },
     /// A body that is no task. It is kept, but the task is not archived.
     Unreadable { task_id: String, body: String },
@@ -87,7 +90,7 @@ mod tests {
             for record in [
                 Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone(), assets: vec![AssetKind::Audio], replaces: true },
                 Record::Moved { part: 2, tasks: [data.clone()].into() },
-                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false },
+                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false, clips_left: None },
                 Record::Unreadable { task_id: data.clone(), body: data.clone() },
             ] {
                 let mut line = record.to_line();

@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) lost: HashSet<String>,
     /// The kinds of assets that a task's rows name.
     pub(crate) kinds: HashMap<String, BTreeSet<AssetKind>>,
+    /// Tasks that have rows in tables other than their own, and how many of those are clips.
+    pub(crate) clips_left: HashMap<String, i32>,
     /// Tasks that may have lost their assets' rows.
     pub(crate) without_assets: HashSet<String>,
     /// Tasks whose rows are what could be read of a damaged part: the provider may have better.
@@ -80,6 +82,9 @@ impl Plan {
         for (task, kinds) in begun.kinds {
             self.kinds.entry(task).or_default().extend(kinds);
         }
+        for (task, clips) in begun.clips_left {
+            self.clips_left.entry(task).or_insert(clips);
+        }
         self.without_assets.extend(begun.without_assets);
         self.unsure.extend(begun.unsure);
         self.lost.extend(begun.lost);
@@ -96,6 +101,8 @@ impl Plan {
         rest.lost = self.lost.iter().filter(is_left).cloned().collect();
         rest.without_assets = self.without_assets.iter().filter(is_left).cloned().collect();
         rest.unsure = rest.lost.iter().filter(|task| mended.failed.contains_key(*task)).cloned().collect();
+        let clips = self.clips_left.iter().filter(|(task, _)| is_left(task));
+        rest.clips_left.extend(clips.map(|(task, clips)| (task.clone(), *clips)));
         rest.kinds.extend(
             self.kinds.iter().filter(|(task, _)| is_left(task)).map(|(task, kinds)| (task.clone(), kinds.clone())),
         );
@@ -132,7 +139,12 @@ impl Plan {
                 self.media.insert(path);
                 self.take_task(&finding.about);
             }
-            Kind::AssetRow | Kind::AssetsDisagree | Kind::TaskRepeated | Kind::ClipCount | Kind::RowsWithoutTask => {
+            Kind::AssetRow
+            | Kind::AssetsDisagree
+            | Kind::TaskRepeated
+            | Kind::ClipCount
+            | Kind::RowsRepeated
+            | Kind::RowsWithoutTask => {
                 self.take_task(&finding.about);
             }
             Kind::PartUnlisted if matches!(finding.about, About::Part { .. } | About::Rows { .. }) => {

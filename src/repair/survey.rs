@@ -79,8 +79,23 @@ impl Survey {
         plan.failed_assets = failed;
         plan.tasks.extend(found);
         plan.lost = plan.tasks.iter().filter(|task| !self.has(TASKS.name, task)).cloned().collect();
-        kinds(archive, plan)
+        kinds(archive, plan)?;
+        left(archive, plan)
     }
+}
+
+/// What is left, in other tables than their own, of the tasks to be mended.
+fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
+    let mut left: HashMap<String, i32> = HashMap::new();
+    for (table, clips) in [(CLIPS.name, 1), (LYRICS.name, 0), (ASSETS.name, 0)] {
+        each(archive, plan, table, &[TASK_ID], &mut |cells| {
+            for task in cells.iter().flatten().filter(|task| plan.tasks.contains(**task)) {
+                *left.entry((*task).to_owned()).or_default() += clips;
+            }
+        })?;
+    }
+    plan.clips_left = left;
+    Ok(())
 }
 
 /// The kinds of assets that the tasks to be mended have, and which of them may have lost theirs.

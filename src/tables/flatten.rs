@@ -73,8 +73,8 @@ pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
     Rows { task: row, clips, lyrics }
 }
 
-/// The row of a task that the API does not know.
-pub(crate) fn not_found(stamp: &Stamp, message: Option<String>) -> Rows {
+/// The row of a task that the API does not know, and of which so many clips are archived all the same.
+pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32) -> Rows {
     let row = TaskRow {
         task_id: stamp.task_id.clone(),
         model: None,
@@ -85,7 +85,7 @@ pub(crate) fn not_found(stamp: &Stamp, message: Option<String>) -> Rows {
         instrumental: None,
         error: message,
         progress: None,
-        clip_count: 0,
+        clip_count,
         created_at: None,
         completed_at: None,
         fetched_at: stamp.fetched_at,

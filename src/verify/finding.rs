@@ -43,6 +43,8 @@ pub enum Kind {
     RowsWithoutTask,
     /// Tasks that have not as many clips as their row says.
     ClipCount,
+    /// Tasks that have their lyrics twice, or more assets of a kind than clips.
+    RowsRepeated,
     /// The row of an asset that is `ok` does not say where it is.
     AssetRow,
     /// Two rows name one file and differ about it.
@@ -112,9 +114,12 @@ impl Kind {
             Self::PartUnlisted => {
                 "Readers take it for a part. If nobody put it there, run repair: its rows are kept, each once."
             }
-            Self::TaskRepeated | Self::RowsWithoutTask | Self::ClipCount | Self::AssetRow | Self::AssetsDisagree => {
-                "Run repair: it puts the rows of these tasks in order."
-            }
+            Self::TaskRepeated
+            | Self::RowsWithoutTask
+            | Self::ClipCount
+            | Self::RowsRepeated
+            | Self::AssetRow
+            | Self::AssetsDisagree => "Run repair: it puts the rows of these tasks in order.",
             Self::MediaMissing | Self::MediaDamaged => "Restore it from a copy, or run repair: it downloads it again.",
             Self::MediaUnlisted => "Run repair: it lists it again.",
             Self::ManifestDamaged => "Restore it from a copy, or run repair: it writes it anew.",

@@ -13,7 +13,7 @@ use super::{
     media_set::{MediaRow, MediaSet},
     snapshot::Snapshot,
     tally::Tally,
-    task_set::{self, TaskSet},
+    task_set::{self, Row, TaskSet},
 };
 use crate::{
     archive::Archive,
@@ -102,15 +102,12 @@ impl Pass<'_, '_> {
         self.missing_parts()?;
         self.each_part(&TASKS.outline(), &mut Self::tasks_part)?;
         let repeated = self.tasks.seal();
-        self.each_part(&CLIPS.outline(), &mut |pass, path| {
-            pass.rows_with_tasks(path, CLIPS.name, &mut |tasks, id| tasks.count_clip(id))
-        })?;
-        self.each_part(&LYRICS.outline(), &mut |pass, path| {
-            pass.rows_with_tasks(path, LYRICS.name, &mut |tasks, id| tasks.has(id))
-        })?;
+        self.each_part(&CLIPS.outline(), &mut |pass, path| pass.rows_with_tasks(path, CLIPS.name, Row::Clip))?;
+        self.each_part(&LYRICS.outline(), &mut |pass, path| pass.rows_with_tasks(path, LYRICS.name, Row::Lyrics))?;
         self.each_part(&ASSETS.outline(), &mut Self::assets_part)?;
         self.repeated_tasks(&repeated)?;
-        self.miscounted_clips()
+        self.say_tasks(&self.tasks.miscounted(), Kind::ClipCount, "other than `clip_count` clips")?;
+        self.say_tasks(&self.tasks.overcounted(), Kind::RowsRepeated, "rows of lyrics or assets twice")
     }
 
     /// Parts that a manifest lists, and that are not there; those that came after the listing are.
@@ -209,6 +206,9 @@ impl Pass<'_, '_> {
             }
             Err(error) => return Ok(Some(unreadable(&error))),
         };
+        if kind == Kind::PartColumns {
+            self.distrusted.insert(path.to_owned());
+        }
         self.findings.add(Finding::new(kind, path, what, About::Part { table: outline.name }));
         Ok(None)
     }
@@ -264,17 +264,15 @@ impl Pass<'_, '_> {
         })
     }
 
-    /// Looks for the task of each row of a part; `known` tells whether it has its row.
-    fn rows_with_tasks(
-        &mut self,
-        path: &str,
-        table: &'static str,
-        known: &mut dyn FnMut(&mut TaskSet, &str) -> bool,
-    ) -> Result<io::Result<u64>> {
+    /// Counts each row of a part for its task.
+    fn rows_with_tasks(&mut self, path: &str, table: &'static str, row: Row) -> Result<io::Result<u64>> {
         let mut orphans = Named::new(self.findings.most());
+        let is_trusted = !self.distrusted.contains(path);
         let scanned = self.scan(path, &["task_id"], &mut |pass, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            if !known(&mut pass.tasks, task_id) {
+            // A clip is expected once, wherever it stands; what is there once too often must be what it seems.
+            let counts = is_trusted || row == Row::Clip;
+            if !(if counts { pass.tasks.count(task_id, row) } else { pass.tasks.has(task_id) }) {
                 orphans.add(task_id);
             }
         })?;
@@ -287,7 +285,8 @@ impl Pass<'_, '_> {
         let mut orphans = Named::new(self.findings.most());
         let scanned = self.scan(path, &ASSET_COLUMNS, &mut |pass, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            if !pass.tasks.has(task_id) {
+            let kind = cells.get(2).copied().flatten().filter(|_| is_trusted).and_then(AssetKind::parse);
+            if !pass.tasks.count(task_id, Row::Asset(kind)) {
                 orphans.add(task_id);
             }
             if is_trusted {
@@ -353,15 +352,16 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    fn miscounted_clips(&mut self) -> Result<()> {
+    /// Names tasks by their hashes, at the part that has their row.
+    fn say_tasks(&mut self, hashes: &[u64], kind: Kind, have: &str) -> Result<()> {
         let most = self.findings.most();
         let mut odd: BTreeMap<String, Named> = BTreeMap::new();
-        self.look_up(&self.tasks.miscounted(), &mut |path, task_id| {
+        self.look_up(hashes, &mut |path, task_id| {
             odd.entry(path.to_owned()).or_insert_with(|| Named::new(most)).add(task_id);
         })?;
         for (path, named) in odd {
-            let what = format!("has tasks with other than `clip_count` clips ({}): {}", named.rows, named.words());
-            self.say_rows(Kind::ClipCount, &path, TASKS.name, what, named);
+            let what = format!("has tasks with {have} ({}): {}", named.rows, named.words());
+            self.say_rows(kind, &path, TASKS.name, what, named);
         }
         Ok(())
     }

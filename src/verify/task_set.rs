@@ -1,5 +1,5 @@
-//! Which tasks have their row, and how many clips each should have: 16 bytes a task, so that ten million
-//! tasks take 160 MB.
+//! Which tasks have their row, and how many rows each should have in the other tables: 24 bytes a task, so that
+//! ten million tasks take 240 MB.
 //!
 //! A task is known by 64 bits of a hash whose key is drawn anew for each check. Of ten million tasks and as
 //! many rows without a task, the chance that one of those goes unnoticed is 10⁷ · 10⁷ / 2⁶⁴, one in 180,000,
@@ -7,6 +7,8 @@
 //! it is said, so nothing is found that is not there.
 
 use std::hash::{BuildHasher, RandomState};
+
+use crate::asset::AssetKind;
 
 /// A task whose number of clips cannot be told yet.
 pub(super) const ANY: i32 = -1;
@@ -24,12 +26,25 @@ struct Known {
     hash: u64,
     clips_due: i32,
     clips_seen: i32,
+    lyrics_seen: u8,
+    /// By kind.
+    assets_seen: [u16; AssetKind::ALL.len()],
+}
+
+/// A row of a table other than the tasks' own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Row {
+    Clip,
+    Lyrics,
+    /// Of what kind, if that makes sense.
+    Asset(Option<AssetKind>),
 }
 
 impl TaskSet {
     /// Adds the row of a task, and how many clips it says the task has.
     pub(super) fn add(&mut self, task_id: &str, clips_due: i32) {
-        self.tasks.push(Known { hash: self.hash(task_id), clips_due, clips_seen: 0 });
+        let hash = self.hash(task_id);
+        self.tasks.push(Known { hash, clips_due, clips_seen: 0, lyrics_seen: 0, assets_seen: [0; _] });
     }
 
     /// Ends the adding: the hashes, sorted, of tasks that were added more than once.
@@ -54,13 +69,29 @@ impl TaskSet {
         self.place(task_id).is_some()
     }
 
-    /// Counts a clip for its task; `false` if the task has no row.
-    pub(super) fn count_clip(&mut self, task_id: &str) -> bool {
-        let task = self.place(task_id).and_then(|place| self.tasks.get_mut(place));
-        task.is_some_and(|task| {
-            task.clips_seen = task.clips_seen.saturating_add(1);
-            true
-        })
+    /// Counts a row for its task; `false` if the task has no row of its own.
+    pub(super) fn count(&mut self, task_id: &str, row: Row) -> bool {
+        let Some(task) = self.place(task_id).and_then(|place| self.tasks.get_mut(place)) else { return false };
+        match row {
+            Row::Clip => task.clips_seen = task.clips_seen.saturating_add(1),
+            Row::Lyrics => task.lyrics_seen = task.lyrics_seen.saturating_add(1),
+            Row::Asset(kind) => {
+                let place = AssetKind::ALL.iter().position(|known| Some(*known) == kind);
+                if let Some(seen) = place.and_then(|place| task.assets_seen.get_mut(place)) {
+                    *seen = seen.saturating_add(1);
+                }
+            }
+        }
+        true
+    }
+
+    /// The hashes, sorted, of tasks that have lyrics twice, or more assets of a kind than clips.
+    pub(super) fn overcounted(&self) -> Vec<u64> {
+        let has_more = |task: &Known| {
+            let most = task.assets_seen.into_iter().map(i32::from).max().unwrap_or_default();
+            task.lyrics_seen > 1 || task.clips_due != ANY && most > task.clips_due
+        };
+        self.tasks.iter().filter(|task| has_more(task)).map(|task| task.hash).collect()
     }
 
     /// The hashes, sorted, of tasks that have more or fewer clips than they should.
@@ -91,8 +122,18 @@ mod tests {
             tasks.add(id, clips);
         }
         assert_eq!(tasks.seal(), [tasks.hash("b")]);
-        assert!(tasks.has("a") && tasks.has("b") && !tasks.has("e"));
-        assert!(tasks.count_clip("a") && tasks.count_clip("c") && tasks.count_clip("d") && !tasks.count_clip("e"));
+        assert!(["a", "c", "d"].iter().all(|task| tasks.count(task, Row::Clip)) && !tasks.count("e", Row::Clip));
         assert_eq!(tasks.miscounted(), [tasks.hash("a")]);
+
+        assert!(tasks.has("b") && !tasks.has("e"));
+        let audio = Row::Asset(Some(AssetKind::Audio));
+        assert!(
+            [audio, audio, Row::Asset(Some(AssetKind::Image)), Row::Lyrics].iter().all(|row| tasks.count("a", *row))
+        );
+        assert_eq!(tasks.overcounted(), [0; 0]);
+        assert!(tasks.count("a", audio) && tasks.count("d", Row::Lyrics) && tasks.count("d", Row::Lyrics));
+        let mut expected = ["a", "d"].map(|task| tasks.hash(task));
+        expected.sort_unstable();
+        assert_eq!(tasks.overcounted(), expected);
     }
 }
