@@ -25,6 +25,14 @@ impl TableFormat {
             Self::Csv => "csv",
         }
     }
+
+    /// The one that it is not.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Parquet => Self::Csv,
+            Self::Csv => Self::Parquet,
+        }
+    }
 }
 
 impl fmt::Display for TableFormat {

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use sunor_archive::{
@@ -58,8 +59,9 @@ fn run(command: Command) -> Result<ExitStatus> {
             print(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Complete)
         }
     };
-    // A name that is still being resolved, on a thread of its own, must not hold up the end.
-    runtime.shutdown_background();
+    // Threads that are ending are waited for; a name that is still being resolved, on a thread of its own, must
+    // not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(500));
     status
 }
 

@@ -173,6 +173,22 @@ fn killed_at_any_instant_it_leaves_the_same_rows_and_true_manifests() {
     }
 }
 
+/// Weather: fair; a summary is made again and again while parts change places.
+#[test]
+fn a_summary_counts_all_rows_while_parts_change_places() {
+    let scene = nights("csv", 20, 10, "none");
+    for round in 0..6 {
+        let archive = copy(&scene.archive(), &format!("round{round}"));
+        let mut compaction = compact_command(&scene, &archive).spawn().unwrap();
+        while compaction.try_wait().unwrap().is_none() {
+            let summary = scene.run(&["summary", archive.to_str().unwrap(), "--json"]).expect(0).stdout;
+            let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+            assert_eq!(summary["rows"]["tasks"], 200);
+        }
+        fs::remove_dir_all(archive).unwrap();
+    }
+}
+
 /// Weather: fair; a reader counts rows all the while.
 #[test]
 fn a_reader_sees_all_of_the_old_parts_or_all_of_the_new() {

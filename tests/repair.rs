@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -259,6 +259,23 @@ fn rows_that_are_there_twice_are_found_and_are_there_once_then() {
     }
 }
 
+/// Weather: fair; files that runs left of themselves are damaged.
+#[test]
+fn a_runs_damaged_file_is_set_aside_and_named_and_the_summary_counts_without_it() {
+    let scene = Scene::fair();
+    archived(&scene, "csv");
+    for ending in [".json", "-unfinished.csv"] {
+        let file = files(&scene.archive().join("runs"), ending).pop().unwrap();
+        fs::write(&file, "{\"").unwrap();
+        scene.run(&["summary", "library"]).expect(0).says("30 tasks").says("1 file of runs cannot be read");
+        let name = file.file_name().unwrap().to_str().unwrap();
+        repair(&scene, &[]).expect(3).says(name).says("files of runs");
+        assert!(scene.archive().join(format!(".sunor/damaged/runs_{name}")).exists());
+        scene.run(&["verify", "library"]).expect(0);
+        repair(&scene, &[]).expect(0).says("Nothing to mend");
+    }
+}
+
 /// Weather: three tasks cannot be had, and then they can.
 #[test]
 fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
@@ -271,6 +288,10 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
     let run = repair_by(&provider, &scene, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
     Finished::of(run).expect(3).says("Not mended: 3 tasks").says(&format!("{}: HTTP 500", bad[0]));
     assert!(lost.iter().all(|task| scene.archived().contains(task) != bad.contains(task)));
+
+    let named: BTreeSet<String> = scene.unfinished().into_iter().map(|(task, _)| task).collect();
+    assert_eq!(named, bad.iter().cloned().collect());
+    scene.run(&["summary", "library"]).expect(0).says("3 with errors");
 
     // The next one goes on with those alone.
     let before = scene.stats().requests;

@@ -83,7 +83,11 @@ fn an_archive_that_cannot_be_is_refused() {
     fs::rename(&passport, scene.path("lost")).unwrap();
     scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
     scene.export(&[]).expect(0).says("1 already archived");
-    let newer = fs::read_to_string(&passport).unwrap().replace("\"format_version\": 1", "\"format_version\": 2");
+    let whole = fs::read_to_string(&passport).unwrap();
+    fs::write(&passport, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
+    scene.export(&[]).expect(2).says("all their parts are csv");
+    scene.run(&["rebuild", "library"]).expect(2).says("move it away");
+    let newer = whole.replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&passport, newer).unwrap();
     scene.list(["t2"]);
     scene.export(&[]).expect(2).says("use a newer version");

@@ -100,6 +100,27 @@ impl Archive {
         self.store.list(table, &format!(".{}", self.format)).await
     }
 
+    /// Refuses a passport that names one format while all parts have the other.
+    async fn check_format(&self, tables: &[&str]) -> Result<()> {
+        let mut others = false;
+        for table in tables {
+            let ending = |format: TableFormat| format!(".{}", format.extension());
+            if !self.store.list(table, &ending(self.format)).await?.is_empty() {
+                return Ok(());
+            }
+            others |= !self.store.list(table, &ending(self.format.other())).await?.is_empty();
+        }
+        if !others {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "{} says that the tables are {}, and all their parts are {}: restore it from a copy, or move it away, and the next export writes it by the parts",
+            self.store.display(PASSPORT),
+            self.format,
+            self.format.other()
+        )))
+    }
+
     /// Where the journal is.
     pub(crate) fn journal_folder(&self) -> PathBuf {
         layout::journal(&self.folder)
@@ -153,6 +174,7 @@ impl HeldArchive {
             None => create(folder, format, tables, now).await?,
         };
         let archive = Archive::with(folder, table_format)?;
+        archive.check_format(tables).await?;
         archive.store.sweep_staging(tables)?;
         swap::recover(folder)?;
         Ok(Self { archive, _lock: lock })

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{connect_to, metrics, start_media};
+use super::{connect_to, metrics, missing_csv, start_media};
 use crate::{
     api::Client,
     archive::{Archive, HeldArchive, RunFile},
@@ -185,14 +185,11 @@ impl Run<'_> {
             Ending::TimeIsUp => (MissingReason::Unfinished, "the time given with --stop-after was over"),
             Ending::Done => (MissingReason::Unfinished, "the run was over"),
         };
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        let _ = csv.write_record(["task_id", "reason", "detail"]);
-        for Missing { task, reason, detail } in ledger.missing(&self.plan.selected, &cut_short) {
+        missing_csv(ledger.missing(&self.plan.selected, &cut_short).map(|Missing { task, reason, detail }| {
             let task_id = self.plan.tasks.id(task).to_string();
-            let _ = csv.write_record([&task_id, reason.as_str(), &detail]);
-            log.tell(&Event::Missing { task_id, reason, detail });
-        }
-        csv.into_inner().expect("memory takes all that is written")
+            log.tell(&Event::Missing { task_id: task_id.clone(), reason, detail: detail.clone() });
+            (task_id, reason, detail)
+        }))
     }
 }
 

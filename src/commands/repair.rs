@@ -14,7 +14,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{connect_to, metrics, start_media};
+use super::{connect_to, metrics, missing_csv, start_media};
 use crate::{
     api::Pace,
     archive::{Archive, HeldArchive, RunFile, Swap},
@@ -22,9 +22,9 @@ use crate::{
     blocking::blocking,
     config::{MediaConfig, Provider, Rate},
     error::{Error, Result},
-    event::Event,
+    event::{Event, MissingReason},
     exit::ExitStatus,
-    export::{self, Asker, Kinds, Manners, Mender, Patient, Signal},
+    export::{self, Asker, Kinds, Manners, Mended, Mender, Patient, Signal},
     journal::{self, JournalWriter, SegmentLimits},
     repair::{self, CutShort, Ended, Plan},
     report::{self, Reporter},
@@ -122,9 +122,13 @@ pub async fn repair(
         Some(file) => metrics::leave(file, &held.archive, &log.summary).await,
         None => Ok(()),
     };
-    let words = report::repair_table(&ended?, &config.archive.display().to_string());
-    let error = measured.err();
-    Ok(Outcome { status: error.as_ref().map_or(status, |_| ExitStatus::Failed), error, words })
+    let ended = ended?;
+    let refused = ended.error();
+    let words = report::repair_table(&ended, &config.archive.display().to_string());
+    match measured {
+        Ok(()) => Ok(Outcome { status, error: refused, words }),
+        Err(error) => Ok(Outcome { status: ExitStatus::Failed, error: Some(error), words }),
+    }
 }
 
 /// The repair from the moment that it holds the archive.
@@ -161,12 +165,28 @@ async fn run(
     drop(simulator);
     export::write_views(held).await?;
     let rest = plan.rest(&mended);
+    let list = leave_list(held, run_id, &rest, &mended).await?;
     if rest.tasks.is_empty() { held.end_repair() } else { held.note_repair(&rest) }?;
     // Whoever goes on may go on with a download that was begun.
     if cut_short.is_none() && journal::segments(&held.archive.journal_folder())?.is_empty() {
         held.sweep_partials()?;
     }
-    Ok(Ended { plan, mended, left, cut_short })
+    Ok(Ended { plan, mended, left, cut_short, list })
+}
+
+/// Names the tasks that are lost still, in a list that is itself an input; gives its path, if there are any.
+async fn leave_list(held: &HeldArchive, run_id: &RunId, rest: &Plan, mended: &Mended) -> Result<Option<String>> {
+    let lost: BTreeSet<&String> = rest.lost.iter().filter(|task| !rest.unsure.contains(*task)).collect();
+    if lost.is_empty() {
+        return Ok(None);
+    }
+    let named = lost.into_iter().map(|task| match mended.failed.get(task) {
+        Some(reason) => (task.as_str(), MissingReason::Error, reason.as_str()),
+        None => (task.as_str(), MissingReason::Interrupted, "the repair was stopped before it was mended"),
+    });
+    let path = RunFile::Unfinished.path(run_id);
+    held.put_sealed(&path, missing_csv(named)).await?;
+    Ok(Some(path))
 }
 
 fn manners(config: &RepairConfig) -> Manners {
@@ -219,6 +239,7 @@ async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Res
     let plan = blocking(move || {
         // The manifests first: the others are read to their last line.
         plan.manifests.iter().try_for_each(|manifest| preparing.renew_manifest(manifest))?;
+        preparing.set_aside(&plan.run_files)?;
         if plan.seals {
             preparing.renew_seals()?;
         }

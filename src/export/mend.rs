@@ -85,6 +85,8 @@ pub(crate) struct Mended {
     pub(crate) published: u64,
     /// Those of which there is nothing left to try.
     pub(crate) done: HashSet<String>,
+    /// Those that are kept as a damaged part has them.
+    pub(crate) salvaged: HashSet<String>,
     /// Requests to the API.
     pub(crate) requests: u64,
     /// What could not be mended: by task, why.
@@ -106,6 +108,7 @@ pub(crate) struct Mender<'a> {
     lost: HashMap<String, Patient>,
     whole: u64,
     done: HashSet<String>,
+    salvaged: HashSet<String>,
     /// What could not be mended: by task, why.
     failed: BTreeMap<String, String>,
     /// Tasks that the provider does not know and of which nothing else is left, and what it said.
@@ -140,6 +143,7 @@ impl<'a> Mender<'a> {
             lost: HashMap::new(),
             whole: 0,
             done: HashSet::new(),
+            salvaged: HashSet::new(),
             failed: BTreeMap::new(),
             not_found: Vec::new(),
         }
@@ -196,8 +200,8 @@ impl<'a> Mender<'a> {
             (self.tell)(Event::Published(done));
         }
         let Tally { requests, key_refused, unreachable, .. } = self.asker.tally;
-        let Self { whole, done, failed, .. } = self;
-        Ok(Mended { whole, published, done, requests, failed, key_refused, unreachable })
+        let Self { whole, done, salvaged, failed, .. } = self;
+        Ok(Mended { whole, published, done, salvaged, requests, failed, key_refused, unreachable })
     }
 
     async fn mend_with_fresh_addresses(&mut self, expired: Vec<(Answered, Vec<Asset>)>) -> Result<()> {
@@ -306,6 +310,7 @@ impl<'a> Mender<'a> {
         };
         let reason = format!("{reason}; it is kept as a damaged part has it");
         self.failed.insert(patient.task_id.clone(), reason);
+        self.salvaged.insert(patient.task_id.clone());
         let record = self.stored_record(&patient, salvaged);
         self.answered(patient, record).map(Some)
     }
@@ -314,7 +319,7 @@ impl<'a> Mender<'a> {
     fn keep(&mut self, answer: Answered, assets: Vec<Asset>) -> Result<()> {
         let Answered { patient: Patient { task_id, .. }, record, kept_in } = answer;
         // One that is kept as a damaged part has it has been named, and is asked for again another time.
-        let is_salvaged = self.failed.contains_key(&task_id);
+        let is_salvaged = self.salvaged.contains(&task_id);
         if !is_salvaged {
             self.done.insert(task_id.clone());
         }

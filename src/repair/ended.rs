@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Plan;
 use crate::{
+    error::Error,
     exit::ExitStatus,
     export::{Mended, Signal},
 };
@@ -24,17 +25,31 @@ pub(crate) struct Ended {
     /// Tasks of earlier runs that wait in the journal still.
     pub(crate) left: u64,
     pub(crate) cut_short: Option<CutShort>,
+    /// Where tasks that are lost still are named.
+    pub(crate) list: Option<String>,
 }
 
 impl Ended {
     /// One that had no time for more than a check.
     pub(crate) fn out_of_time() -> Self {
-        Self { plan: Arc::default(), mended: Mended::default(), left: 0, cut_short: Some(CutShort::TimeIsUp) }
+        Self {
+            plan: Arc::default(),
+            mended: Mended::default(),
+            left: 0,
+            cut_short: Some(CutShort::TimeIsUp),
+            list: None,
+        }
+    }
+
+    /// Why the provider was not asked any more, if so.
+    pub(crate) fn error(&self) -> Option<Error> {
+        let reason = self.mended.unreachable.as_ref()?;
+        Some(Error::Unreachable(format!("the provider is not asked any more: {reason}; run repair again later")))
     }
 
     /// What the process should end with.
     pub(crate) fn status(&self) -> ExitStatus {
-        let Self { plan, mended, left, cut_short } = self;
+        let Self { plan, mended, left, cut_short, .. } = self;
         let is_whole = mended.failed.is_empty() && plan.beyond.is_empty() && plan.unknown.is_empty();
         match cut_short {
             _ if mended.key_refused => ExitStatus::KeyRefused,

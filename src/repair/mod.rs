@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) media: HashSet<String>,
     /// Files that are what they should be, and that no manifest lists.
     pub(crate) unlisted: BTreeSet<String>,
+    /// Runs' summaries and lists that are damaged.
+    pub(crate) run_files: HashSet<String>,
     /// Manifests to be written anew.
     pub(crate) manifests: BTreeSet<String>,
     /// Whether the seals of the runs' own files are to be made anew.
@@ -100,7 +102,7 @@ impl Plan {
         rest.tasks = self.tasks.iter().filter(is_left).cloned().collect();
         rest.lost = self.lost.iter().filter(is_left).cloned().collect();
         rest.without_assets = self.without_assets.iter().filter(is_left).cloned().collect();
-        rest.unsure = rest.lost.iter().filter(|task| mended.failed.contains_key(*task)).cloned().collect();
+        rest.unsure = rest.lost.intersection(&mended.salvaged).cloned().collect();
         let clips = self.clips_left.iter().filter(|(task, _)| is_left(task));
         rest.clips_left.extend(clips.map(|(task, clips)| (task.clone(), *clips)));
         rest.kinds.extend(
@@ -112,7 +114,7 @@ impl Plan {
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         let nothing = self.parts.is_empty() && self.media.is_empty() && self.tasks.is_empty();
-        nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.seals
+        nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.seals && self.run_files.is_empty()
     }
 
     /// Whether a table has lost a part.
@@ -157,6 +159,11 @@ impl Plan {
                 self.manifests.insert(path);
             }
             Kind::SealsDamaged => self.seals = true,
+            // Nobody has another; the archive is whole without it.
+            Kind::RunFileDamaged => {
+                self.run_files.insert(path);
+                self.beyond.push(finding.clone());
+            }
             Kind::HalfFinished if path.starts_with(MEDIA) => {
                 self.media.insert(path);
             }

@@ -35,7 +35,11 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
         let ago = duration(now.duration_since(end).as_secs_f64());
         line(&mut text, "last run", &format!("{}, {ago} ago: {}", run.run_id, ending(run.exit_code)));
     }
-    line(&mut text, "runs", &archive.runs.to_string());
+    let unreadable = match held.unreadable_run_files {
+        0 => String::new(),
+        files => format!("; {} of runs cannot be read: run verify", plural(files, "file")),
+    };
+    line(&mut text, "runs", &format!("{}{unreadable}", archive.runs));
     text.push_str(&runs_table(&held.last_runs));
     if run.rows.tasks > 0 {
         let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(folder, format));

@@ -35,8 +35,16 @@ pub struct Holdings {
     pub created_from: Option<String>,
     /// When the newest one was.
     pub created_to: Option<String>,
+    /// Files of runs, summaries and lists, that are damaged, and count for nothing.
+    #[serde(skip_serializing_if = "is_none")]
+    pub unreadable_run_files: u64,
     /// The last runs, the newest first.
     pub last_runs: Vec<RunLine>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One run in a line.

@@ -18,12 +18,13 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     plan_lines(&mut text, plan);
     line(&mut text, "requests", &request_words(plan));
     beyond(&mut text, &plan.beyond);
+    unknown(&mut text, plan);
     text
 }
 
 /// What a repair has done.
 pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
-    let Ended { plan, mended, left, cut_short } = ended;
+    let Ended { plan, mended, left, cut_short, list } = ended;
     let more = usize::from(plan.has_more) + plan.unknown.len() + usize::from(*left > 0);
     let mut text = match (cut_short, plan.is_empty(), mended.failed.len() + plan.beyond.len() + more) {
         (Some(cut_short), ..) => {
@@ -51,13 +52,11 @@ pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
         }
         text.push_str("Run repair again later; what was set aside is in .sunor/damaged.\n");
     }
-    beyond(&mut text, &plan.beyond);
-    for part in &plan.unknown {
-        let _ = writeln!(
-            text,
-            "\n{part} could not be read to its end: tasks that only it knew cannot be named. Export your lists again."
-        );
+    if let Some(list) = list {
+        let _ = writeln!(text, "\nTasks that are lost still are named in\n  {archive}/{list}");
     }
+    beyond(&mut text, &plan.beyond);
+    unknown(&mut text, plan);
     if plan.has_more {
         text.push_str("\nMore was found than one repair takes: run it again.\n");
     }
@@ -70,7 +69,8 @@ pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
 
 fn plan_lines(text: &mut String, plan: &Plan) {
     let parts = plan.parts.values().map(|parts| parts.len() as u64).sum();
-    line(text, "aside", &listed(&[(parts, "parts"), (plan.media.len() as u64, "media files")]));
+    let (media, run_files) = (plan.media.len() as u64, plan.run_files.len() as u64);
+    line(text, "aside", &listed(&[(parts, "parts"), (media, "media files"), (run_files, "files of runs")]));
     let manifests = plan.manifests.len() as u64;
     line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to write anew")]));
     if plan.seals {
@@ -104,5 +104,14 @@ fn beyond(text: &mut String, findings: &[Finding]) {
     }
     if findings.len() > NAMED {
         let _ = writeln!(text, "  and {} more, named by verify --json", findings.len() - NAMED);
+    }
+}
+
+fn unknown(text: &mut String, plan: &Plan) {
+    for part in &plan.unknown {
+        let _ = writeln!(
+            text,
+            "\n{part} could not be read to its end: tasks that only it knew cannot be named. Export your lists again."
+        );
     }
 }

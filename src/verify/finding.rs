@@ -127,7 +127,9 @@ impl Kind {
                 "Restore it from a copy, or run repair: it takes it off the manifest, and nothing reads it."
             }
             Self::FileDamaged => "Restore it from a copy.",
-            Self::RunFileDamaged => "Restore it from a copy, or move it away: the tables do not depend on it.",
+            Self::RunFileDamaged => {
+                "Restore it from a copy, or run repair: it sets it aside, and the tables do not depend on it."
+            }
             Self::SealsDamaged => "Restore it from a copy, or run repair: it seals the runs' files as they are now.",
             Self::ViewsDamaged | Self::OtherViews => "The next export writes it anew.",
             Self::HalfFinished => "Nothing is lost; the next export sweeps it away, or move it out of the archive.",

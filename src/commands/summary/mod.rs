@@ -11,10 +11,14 @@ pub use self::account::Access;
 use crate::{
     archive::{Archive, RUNS, RunFile},
     error::{Error, Result},
-    report::{self, Account, RunNotes},
+    report::{self, Account, ArchiveSummary, RunNotes},
     run_id::RunId,
     run_summary::RunSummary,
+    tables,
 };
+
+/// How often the tables are counted while their parts change places.
+const MOST_LOOKS: u32 = 10;
 
 /// What to summarise, and for whom.
 #[derive(Clone, Debug)]
@@ -73,7 +77,7 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
         Some(access) => Some(account::usage(access).await?),
         None => None,
     };
-    let mut standing = standing::standing(archive).await?;
+    let mut standing = steady(archive).await?;
     standing.account = usage.map(|usage| {
         // What the provider does not know is no copy of anything.
         let archived = standing.last.tasks.archived() - standing.last.tasks.not_found;
@@ -89,6 +93,26 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
         }
         Style::Json => json(&standing),
     })
+}
+
+/// Counts, and again if other parts have taken the place of those that were listed: so does `compact`.
+async fn steady(archive: &Archive) -> Result<ArchiveSummary> {
+    for _ in 1..MOST_LOOKS {
+        let before = parts(archive).await?;
+        let standing = standing::standing(archive).await;
+        if standing.is_ok() || parts(archive).await? == before {
+            return standing;
+        }
+    }
+    standing::standing(archive).await
+}
+
+async fn parts(archive: &Archive) -> Result<Vec<String>> {
+    let mut parts = Vec::new();
+    for table in tables::TABLES {
+        parts.extend(archive.parts(table).await?);
+    }
+    Ok(parts)
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -33,12 +33,16 @@ const OTHERS: &str = "(others)";
 
 /// The archive as it stands: the last run's words, with counts from the tables and sums over the runs.
 pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
-    let (mut runs, mut last_runs) = (0, VecDeque::new());
+    let (mut runs, mut unreadable, mut last_runs) = (0, 0, VecDeque::new());
     let mut before: Option<RunSummary> = None;
     let mut started_at = None;
     for path in archive.store.list(RUNS, RunFile::Summary.ending()).await? {
         let Some(text) = archive.store.get(&path).await? else { continue };
-        let mut run = parse_run(archive, &path, &text)?;
+        // One that is damaged is `verify`'s business; the others count all the same.
+        let Ok(mut run) = parse_run(archive, &path, &text) else {
+            unreadable += 1;
+            continue;
+        };
         started_at = started_at.or(run.started_at);
         last_runs.push_front(RunLine::from(&run));
         last_runs.truncate(LAST_RUNS);
@@ -51,8 +55,9 @@ pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
     }
     let mut last = before.unwrap_or_default();
     last.started_at = started_at;
-    let held = Holdings { last_runs: last_runs.into(), ..count_tables(archive, &mut last).await? };
-    count_missing(archive, &mut last.tasks).await?;
+    let mut held = count_tables(archive, &mut last).await?;
+    unreadable += count_missing(archive, &mut last.tasks).await?;
+    (held.last_runs, held.unreadable_run_files) = (last_runs.into(), unreadable);
     Ok(ArchiveSummary { last, runs, archive: held, account: None })
 }
 
@@ -156,9 +161,10 @@ async fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
     Ok(rows)
 }
 
-/// What runs left unarchived and no later run archived: each task counts by the last reason it got.
-async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<()> {
-    let mut reasons: HashMap<String, String> = HashMap::new();
+/// What runs left unarchived and no later run archived: each task counts by the last reason it got. Says how
+/// many lists could not be read to their end.
+async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
+    let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
     for path in archive.store.list(RUNS, RunFile::Unfinished.ending()).await? {
         let file = archive.store.open(&path).await?;
         let mut note = |cells: &[Option<&str>]| {
@@ -166,8 +172,7 @@ async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<()> {
                 reasons.insert((*task_id).to_owned(), (*reason).to_owned());
             }
         };
-        tables::scan(file, TableFormat::Csv, &["task_id", "reason"], &mut note)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
+        unreadable += u64::from(tables::scan(file, TableFormat::Csv, &["task_id", "reason"], &mut note).is_err());
     }
     for path in archive.parts(TASKS.name).await? {
         if reasons.is_empty() {
@@ -189,5 +194,5 @@ async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<()> {
             _ => tasks.unfinished += 1,
         }
     }
-    Ok(())
+    Ok(unreadable)
 }
