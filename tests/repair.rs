@@ -269,7 +269,7 @@ fn a_runs_damaged_file_is_set_aside_and_named_and_the_summary_counts_without_it(
         fs::write(&file, "{\"").unwrap();
         scene.run(&["summary", "library"]).expect(0).says("30 tasks").says("1 file of runs cannot be read");
         let name = file.file_name().unwrap().to_str().unwrap();
-        repair(&scene, &[]).expect(3).says(name).says("files of runs");
+        repair(&scene, &[]).expect(3).says(name).says("1 run file");
         assert!(scene.archive().join(format!(".sunor/damaged/runs_{name}")).exists());
         scene.run(&["verify", "library"]).expect(0);
         repair(&scene, &[]).expect(0).says("Nothing to mend");

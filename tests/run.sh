@@ -14,7 +14,7 @@ if ! command -v strace >/dev/null; then
 fi
 if ! command -v promtool >/dev/null && command -v apt-get >/dev/null; then
     # The linter of the alerts, without the server that it comes with.
-    [ -x target/prometheus/usr/bin/promtool ] || (cd target && apt-get update -qq && apt-get download -qq prometheus &&
+    [ -x target/prometheus/usr/bin/promtool ] || (cd target && apt-get update -qq && apt-get -o APT::Sandbox::User=root download -qq prometheus &&
         dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb)
     export PATH="$PATH:$PWD/target/prometheus/usr/bin"
 fi

@@ -50,7 +50,7 @@ impl Ended {
     /// What the process should end with.
     pub(crate) fn status(&self) -> ExitStatus {
         let Self { plan, mended, left, cut_short, .. } = self;
-        let is_whole = mended.failed.is_empty() && plan.beyond.is_empty() && plan.unknown.is_empty();
+        let is_whole = mended.failed.is_empty() && plan.is_mendable();
         match cut_short {
             _ if mended.key_refused => ExitStatus::KeyRefused,
             Some(CutShort::Signal(signal)) => signal.exit_status(),

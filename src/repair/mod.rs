@@ -34,8 +34,8 @@ pub(crate) struct Plan {
     pub(crate) media: HashSet<String>,
     /// Files that are what they should be, and that no manifest lists.
     pub(crate) unlisted: BTreeSet<String>,
-    /// Runs' summaries and lists that are damaged.
-    pub(crate) run_files: HashSet<String>,
+    /// Runs' summaries and lists that are damaged. Nobody has others; the archive is whole without them.
+    pub(crate) run_files: BTreeSet<String>,
     /// Manifests to be written anew.
     pub(crate) manifests: BTreeSet<String>,
     /// Whether the seals of the runs' own files are to be made anew.
@@ -93,6 +93,11 @@ impl Plan {
         self.unknown.extend(begun.unknown);
         self.kept.extend(begun.kept);
         self.has_more |= begun.has_more;
+    }
+
+    /// Whether nothing is lost that nobody can bring back.
+    pub(crate) fn is_mendable(&self) -> bool {
+        self.beyond.is_empty() && self.unknown.is_empty() && self.run_files.is_empty()
     }
 
     /// What is left to a later repair once this one has ended.
@@ -159,10 +164,8 @@ impl Plan {
                 self.manifests.insert(path);
             }
             Kind::SealsDamaged => self.seals = true,
-            // Nobody has another; the archive is whole without it.
             Kind::RunFileDamaged => {
                 self.run_files.insert(path);
-                self.beyond.push(finding.clone());
             }
             Kind::HalfFinished if path.starts_with(MEDIA) => {
                 self.media.insert(path);

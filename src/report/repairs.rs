@@ -18,14 +18,14 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     plan_lines(&mut text, plan);
     line(&mut text, "requests", &request_words(plan));
     beyond(&mut text, &plan.beyond);
-    unknown(&mut text, plan);
+    lost(&mut text, plan);
     text
 }
 
 /// What a repair has done.
 pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
     let Ended { plan, mended, left, cut_short, list } = ended;
-    let more = usize::from(plan.has_more) + plan.unknown.len() + usize::from(*left > 0);
+    let more = usize::from(plan.has_more) + plan.unknown.len() + plan.run_files.len() + usize::from(*left > 0);
     let mut text = match (cut_short, plan.is_empty(), mended.failed.len() + plan.beyond.len() + more) {
         (Some(cut_short), ..) => {
             let by = match cut_short {
@@ -56,7 +56,7 @@ pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
         let _ = writeln!(text, "\nTasks that are lost still are named in\n  {archive}/{list}");
     }
     beyond(&mut text, &plan.beyond);
-    unknown(&mut text, plan);
+    lost(&mut text, plan);
     if plan.has_more {
         text.push_str("\nMore was found than one repair takes: run it again.\n");
     }
@@ -70,7 +70,7 @@ pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
 fn plan_lines(text: &mut String, plan: &Plan) {
     let parts = plan.parts.values().map(|parts| parts.len() as u64).sum();
     let (media, run_files) = (plan.media.len() as u64, plan.run_files.len() as u64);
-    line(text, "aside", &listed(&[(parts, "parts"), (media, "media files"), (run_files, "files of runs")]));
+    line(text, "aside", &counted(&[(parts, "part"), (media, "media file"), (run_files, "run file")]));
     let manifests = plan.manifests.len() as u64;
     line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to write anew")]));
     if plan.seals {
@@ -107,7 +107,19 @@ fn beyond(text: &mut String, findings: &[Finding]) {
     }
 }
 
-fn unknown(text: &mut String, plan: &Plan) {
+/// What there is any of.
+fn counted(counts: &[(u64, &str)]) -> String {
+    let some: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| plural(*n, word)).collect();
+    if some.is_empty() { "none".into() } else { some.join(", ") }
+}
+
+fn lost(text: &mut String, plan: &Plan) {
+    if !plan.run_files.is_empty() {
+        text.push_str("\nDamaged beyond repair, and nothing depends on it; it goes to .sunor/damaged:\n");
+        for path in plan.run_files.iter().take(NAMED) {
+            let _ = writeln!(text, "  {path}");
+        }
+    }
     for part in &plan.unknown {
         let _ = writeln!(
             text,
