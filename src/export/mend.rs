@@ -99,11 +99,11 @@ pub(crate) struct Mended {
 
 /// Puts tasks through the pipeline again.
 pub(crate) struct Mender<'a> {
-    pub(crate) held: Arc<HeldArchive>,
-    pub(crate) asker: Asker,
-    pub(crate) media: MediaStage,
-    pub(crate) writer: JournalWriter,
-    pub(crate) tell: Tell<'a>,
+    held: Arc<HeldArchive>,
+    asker: Asker,
+    media: MediaStage,
+    writer: JournalWriter,
+    tell: Tell<'a>,
     /// Tasks that are asked for, since the archive has no answer.
     lost: HashMap<String, Patient>,
     whole: u64,
