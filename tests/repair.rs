@@ -306,10 +306,10 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
 fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
     let faults = [Trouble::TooMany(1), Trouble::Status(502)];
     let faults = (1..).zip(faults).map(|(first, trouble)| Fault { trouble, when: When::first(first) }).collect();
-    let slow = Weather { faults, unfinished: Some(1.0), unfinished_seconds: Some(3.0), ..Weather::default() };
+    let slow = Weather { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..Weather::default() };
     let scene = without_tasks(30);
     let slow = Scene::weather(slow);
-    let arguments = ["--poll-interval", "1s", "--wait", "20s", "--metrics-file", "run.prom"];
+    let arguments = ["--poll-interval", "1s", "--wait", "60s", "--metrics-file", "run.prom"];
     let run = Finished::of(repair_by(&slow, &scene, &arguments).spawn().unwrap()).expect(3);
     assert!(!run.stdout.contains("Not mended"), "{}", run.stdout);
     let lost = slow.stats().by_task.len() as u64;
