@@ -14,7 +14,7 @@ use std::{
 };
 
 use nix::sys::resource::{UsageWho, getrusage};
-use sunor_archive::simulator::{Simulator, Weather, World};
+use sunor_archive::simulator::{FaultPlan, SimulatedProvider, Simulator};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let lengths: Vec<u64> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
@@ -52,8 +52,8 @@ fn export(length: u64) -> Result<Figures, Box<dyn Error>> {
     let list = folder.path().join("tasks.csv");
     write_list(&list, length)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let weather = Weather { unfinished: Some(0.0), ..Weather::default() };
-    let simulator = runtime.block_on(Simulator::start(World { weather, ..World::default() }))?;
+    let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };
+    let simulator = runtime.block_on(Simulator::start(SimulatedProvider { faults, ..SimulatedProvider::default() }))?;
 
     let (start, before) = (Instant::now(), cpu_seconds()?);
     let mut export = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, error::Error, fmt::Write, fs, path::Path, process::Command, time::Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use sunor_archive::simulator::{Known, Simulator, Weather, World};
+use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider, Simulator};
 
 /// How many files of how many MiB.
 const LOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
@@ -23,8 +23,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let runtime = tokio::runtime::Runtime::new()?;
     for (files, mib) in LOADS {
-        let weather = Weather { media_bytes: Some(mib << 20), ..Weather::default() };
-        let world = World { tasks: Known::Given, documents: documents(files), weather, ..World::default() };
+        let faults = FaultPlan { media_bytes: Some(mib << 20), ..FaultPlan::default() };
+        let world = SimulatedProvider {
+            tasks: Known::Given,
+            documents: documents(files),
+            faults,
+            ..SimulatedProvider::default()
+        };
         let simulator = runtime.block_on(Simulator::start(world))?;
         let folder = tempfile::tempdir()?;
         let program = export(&simulator, files, folder.path())?;

@@ -18,7 +18,7 @@ use std::{
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
 use nix::sys::resource::{UsageWho, getrusage};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
-use sunor_archive::simulator::{Simulator, Weather, World};
+use sunor_archive::simulator::{FaultPlan, SimulatedProvider, Simulator};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -115,8 +115,8 @@ fn measure(arguments: &[String]) -> Result<()> {
 /// no more of them.
 fn make_archive(folder: &Path, tasks: u64) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let weather = Weather { unfinished: Some(0.0), ..Weather::default() };
-    let simulator = runtime.block_on(Simulator::start(World { weather, ..World::default() }))?;
+    let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };
+    let simulator = runtime.block_on(Simulator::start(SimulatedProvider { faults, ..SimulatedProvider::default() }))?;
     write_list(&folder.join("tasks.csv"), tasks..tasks + 20)?;
     let (library, base_url) = (folder.join("library"), simulator.base_url().as_str());
     let list = ["tasks.csv", "--assets", "image", "--base-url", base_url, "-q", "--out", "library"];

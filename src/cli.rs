@@ -25,7 +25,7 @@ use crate::{
     input::{BadRows, Headers, InputOptions},
     report::{ProgressStyle, Verbosity},
     simulator,
-    verify::{Depth, Share, Slice},
+    verify::{Depth, SampleShare, Slice},
 };
 
 /// Archives sunor.cc tasks (suno and udio music): the music itself, and Parquet or CSV tables.
@@ -304,7 +304,7 @@ pub struct VerifyArgs {
 
     /// Read the bytes of so many of the files, chosen anew each time: 10%
     #[arg(long, value_name = "P%", conflicts_with = "slice")]
-    sample: Option<Share>,
+    sample: Option<SampleShare>,
 
     /// Read the bytes of the I-th of N slices of the files, always the same ones
     #[arg(long, value_name = "I/N")]
@@ -427,7 +427,7 @@ pub struct SimulateArgs {
 
     /// A TOML file with what goes wrong, and the rate window [default: nothing, and the provider's window]
     #[arg(long, value_name = "FILE")]
-    weather: Option<PathBuf>,
+    faults: Option<PathBuf>,
 }
 
 impl ExportArgs {
@@ -618,7 +618,7 @@ impl SimulateArgs {
     /// What to simulate.
     #[must_use]
     pub fn options(&self) -> SimulateOptions {
-        SimulateOptions { port: self.port, tasks: self.tasks, seed: self.seed, weather: self.weather.clone() }
+        SimulateOptions { port: self.port, tasks: self.tasks, seed: self.seed, faults: self.faults.clone() }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use crate::{
-    api::{Answer, classify},
+    api::{TaskResponse, classify},
     journal::{Record, Segment},
     run_id::RunId,
     tables::{self, Stamp},
@@ -14,7 +14,7 @@ use crate::{
 /// nothing of it is lost from `response`.
 pub fn document(body: &[u8]) {
     let Ok(id) = TaskId::parse("t") else { return };
-    let Answer::Final { status, data, sent } = classify(id, 200, None, body) else { return };
+    let TaskResponse::Final { status, data, sent } = classify(id, 200, None, body) else { return };
     let stamp = Stamp {
         task_id: "t".into(),
         status,

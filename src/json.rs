@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::moment::Moment;
+use crate::timestamp::Moment;
 
 /// The members of one JSON object, in order, as sent.
 #[derive(Debug)]

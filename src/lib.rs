@@ -68,7 +68,7 @@
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in [`run_summary`] |
 //! | what Prometheus gets | `report::metrics`; when: `commands::metrics` |
-//! | what a person reads | `report::words`, `report::archive_words`, `report::sentence` |
+//! | what a person reads | `report::words`, `report::archive_messages`, `report::sentence` |
 //! | what `summary` counts | `commands::summary::standing`; of the account: `commands::summary::account` |
 //! | what is mended, and how | `repair`, then `export::mend` and `export::replace`; how lost tasks are asked for: `export::asker` |
 //! | what damage is, and what to do about it | [`verify`]: `verify::finding` has the words |
@@ -121,7 +121,6 @@ pub mod input;
 mod journal;
 mod json;
 mod media;
-mod moment;
 mod repair;
 pub mod report;
 mod rewrite;
@@ -131,6 +130,7 @@ pub mod simulator;
 pub mod status;
 mod tables;
 pub mod task;
+mod timestamp;
 pub mod verify;
 
 pub use export::Signal;

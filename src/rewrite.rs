@@ -28,7 +28,7 @@ pub(crate) const PART_BYTES: u64 = 512 << 20;
 const TELL_EVERY: f64 = 2.0;
 
 /// Says to a person how it goes.
-pub(crate) type Tell<'a> = &'a mut dyn FnMut(&str);
+pub(crate) type EventSink<'a> = &'a mut dyn FnMut(&str);
 
 /// A part of a table, as it stands.
 #[derive(Clone, Debug)]
@@ -123,17 +123,17 @@ pub(crate) fn add(digest: &mut Digest, file: &Path, format: TableFormat, outline
 }
 
 /// Tells how far it is, now and then.
-pub(crate) struct Pulse {
+pub(crate) struct ProgressTicker {
     told: Instant,
 }
 
-impl Pulse {
+impl ProgressTicker {
     pub(crate) fn new() -> Self {
         Self { told: Instant::now() }
     }
 
     /// Says it, unless something was said a moment ago.
-    pub(crate) fn tell(&mut self, tell: Tell<'_>, words: impl FnOnce() -> String) {
+    pub(crate) fn tell(&mut self, tell: EventSink<'_>, words: impl FnOnce() -> String) {
         if self.told.elapsed().as_secs_f64() >= TELL_EVERY {
             self.told = Instant::now();
             tell(&words());

@@ -20,7 +20,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::{Field, Row},
 };
-use sunor_archive::simulator::{Trouble, When};
+use sunor_archive::simulator::{FaultKind, When};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
@@ -339,7 +339,7 @@ fn without_room_everything_stays_as_it_was() {
 /// Weather: one task stalls for a while.
 #[test]
 fn it_waits_for_nobody_and_makes_no_archive() {
-    let scene = Scene::trouble(Trouble::Stall(60.0), When::task("slow"));
+    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     for verb in ["compact", "rebuild"] {
         scene.run(&[verb, "library"]).expect(2).says("is no archive");
         assert!(!scene.archive().exists());

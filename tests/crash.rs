@@ -7,7 +7,7 @@ mod common;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use common::{Scene, files, ids, wait_until};
-use sunor_archive::simulator::Weather;
+use sunor_archive::simulator::FaultPlan;
 
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
@@ -57,8 +57,8 @@ const IN_FLIGHT_BYTES: u64 = 1 << 20;
 /// Weather: fair, with songs of a quarter of a megabyte; the process is killed again and again.
 #[test]
 fn killed_among_downloads_every_asset_is_whole_and_comes_once() {
-    let weather = Weather { media_bytes: Some(256 << 10), ..Weather::default() };
-    let scene = Scene::weather(weather);
+    let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
+    let scene = Scene::faults(faults);
     scene.list(ids("t", SONGS));
     let mut chance = fastrand::Rng::with_seed(12);
     let arguments = ["--format", "csv", "--concurrency", "8", "-q", "--assets", "audio,image"];

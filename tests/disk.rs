@@ -8,7 +8,7 @@ mod common;
 use std::{collections::HashMap, fs, process::Command};
 
 use common::{Finished, Scene, files, ids, wait_until};
-use sunor_archive::simulator::{Known, World};
+use sunor_archive::simulator::{Known, SimulatedProvider};
 
 const TASKS: usize = 60;
 
@@ -23,7 +23,7 @@ fn wordy() -> Scene {
         (id.clone(), text)
     };
     let documents: HashMap<String, String> = ids("t", TASKS).iter().map(document).collect();
-    let scene = Scene::world(World { tasks: Known::Given, documents, ..World::default() });
+    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
     scene.list(ids("t", TASKS));
     scene
 }

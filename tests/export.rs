@@ -5,7 +5,7 @@ mod common;
 use std::{fs, process::Stdio};
 
 use common::{Finished, Scene, files, ids, wait_until, walk};
-use sunor_archive::simulator::{Fault, Trouble, Weather, When, Window, WindowKind, World};
+use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, When, Window, WindowKind};
 
 /// Weather: fair.
 #[test]
@@ -29,7 +29,7 @@ fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
 fn a_rate_equal_to_the_allowance_is_never_refused() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
         let window = Window { allowance: 200, seconds: 4.0, kind };
-        let scene = Scene::weather(Weather { window: Some(window), ..Weather::default() });
+        let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
         scene.list(ids("t", 360));
         scene.export(&["--rate", "50/s"]).expect(0);
         let stats = scene.stats();
@@ -40,7 +40,8 @@ fn a_rate_equal_to_the_allowance_is_never_refused() {
 /// Weather: every task is under way at first, for three seconds at most.
 #[test]
 fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
-    let scene = Scene::weather(Weather { unfinished: Some(1.0), unfinished_seconds: Some(3.0), ..Weather::default() });
+    let scene =
+        Scene::faults(FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3.0), ..FaultPlan::default() });
     scene.list(ids("t", 20));
     scene.export(&["--format", "csv", "--poll-interval", "1s", "--wait", "30s"]).expect(0);
     assert_eq!(scene.archived().len(), 20);
@@ -55,7 +56,7 @@ fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
 #[test]
 fn wait_zero_asks_each_once_and_names_the_unfinished_for_the_next_run() {
     let scene =
-        Scene::weather(Weather { unfinished: Some(1.0), unfinished_seconds: Some(3000.0), ..Weather::default() });
+        Scene::faults(FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3000.0), ..FaultPlan::default() });
     scene.list(ids("t", 10));
     scene.export(&["--wait", "0s"]).expect(3).says("-unfinished.csv");
     assert_eq!(scene.stats().requests, 10);
@@ -187,7 +188,7 @@ fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
 /// Weather: one task stalls for a while.
 #[test]
 fn a_second_export_at_once_is_refused_and_names_the_holder() {
-    let scene = Scene::trouble(Trouble::Stall(60.0), When::task("slow"));
+    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     scene.list(["slow"]);
     let mut first = scene.export_command(&["--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
     wait_until(|| scene.stats().requests == 1);
@@ -205,8 +206,8 @@ fn a_second_export_at_once_is_refused_and_names_the_holder() {
 #[test]
 fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
-        let stall = Fault { trouble: Trouble::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
-        let scene = Scene::weather(Weather { faults: vec![stall], ..Weather::default() });
+        let stall = Fault { trouble: FaultKind::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
+        let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         scene.list(ids("t", 400));
         let run = scene.export_command(&["--format", "csv", "--rate", "50/s"]).spawn().unwrap();
         wait_until(|| scene.stats().requests >= 20);
@@ -231,7 +232,7 @@ fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
-    let scene = Scene::trouble(Trouble::Stall(60.0), When::ALWAYS);
+    let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
     scene.list(["t1"]);
     let interrupt = |pid: u32| {
         assert!(std::process::Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
@@ -278,7 +279,7 @@ fn signals(pid: u32, mask: &str) -> bool {
 fn the_key_shows_nowhere() {
     for code in [400, 401, 404, 500] {
         let echo = format!(r#"{{"code":{code},"message":"bad key {}"}}"#, common::KEY);
-        let scene = Scene::trouble(Trouble::Body(echo), When::task("t2"));
+        let scene = Scene::trouble(FaultKind::Body(echo), When::task("t2"));
         scene.list(["t1", "t2"]);
         let run = scene.export(&["-v", "--concurrency", "1", "--retries", "1"]);
         assert!(run.stderr.contains("t1: "), "{}", run.stderr);
@@ -294,7 +295,7 @@ fn the_key_shows_nowhere() {
 fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
     let document = common::documents().remove("doc-lone-surrogate").unwrap();
     let given = [("doc-lone-surrogate".to_owned(), document.clone())];
-    let scene = Scene::world(World { documents: given.into(), ..World::default() });
+    let scene = Scene::world(SimulatedProvider { documents: given.into(), ..SimulatedProvider::default() });
     scene.list(["doc-lone-surrogate"]);
     scene.export(&["--format", "csv"]).expect(0);
     assert_eq!(scene.rows("clips")[0]["title"], "half \u{fffd} of it");
@@ -310,11 +311,11 @@ fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
 #[test]
 fn what_was_not_found_is_asked_again_only_if_told_to_and_takes_its_rows_place() {
     let missing = |task, first| Fault {
-        trouble: Trouble::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
+        trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
         when: When { task: Some(task), first, ..When::ALWAYS },
     };
     let faults = vec![missing("late".into(), Some(1)), missing("never".into(), None)];
-    let scene = Scene::weather(Weather { faults, ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
     scene.list(["t1", "late", "never", "t2"]);
     scene.export(&["--format", "csv"]).expect(0);
     scene.export(&[]).expect(0).says("no request was sent");

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{Scene, documents, ids, judge, python, samples};
-use sunor_archive::simulator::{Known, Weather, World};
+use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider};
 
 /// Weather: fair, with the sample documents as the only tasks, whose media are the simulator's; the one
 /// under way never ends.
@@ -23,7 +23,11 @@ fn judged_in(format: &str) {
         hosts.iter().fold(document.clone(), |text, host| text.replace(host, "{cdn}"))
     };
     let documents: HashMap<String, String> = documents().iter().map(|(id, text)| (id.clone(), here(text))).collect();
-    let scene = Scene::world(World { tasks: Known::Given, documents: documents.clone(), ..World::default() });
+    let scene = Scene::world(SimulatedProvider {
+        tasks: Known::Given,
+        documents: documents.clone(),
+        ..SimulatedProvider::default()
+    });
     scene.list(documents.keys());
     scene.export(&["--format", format, "--wait", "0s", "--assets", "audio,image"]).expect(3);
     let served = scene.path("documents");
@@ -68,9 +72,9 @@ fn polars_and_pandas_read_all_parts_of_a_table_together() {
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
 fn views_are_there_before_the_first_part_and_anew_after_an_update() {
-    let refuse = Weather { revoke_after: Some(0), ..Weather::default() };
+    let refuse = FaultPlan { revoke_after: Some(0), ..FaultPlan::default() };
     for format in ["parquet", "csv"] {
-        let scene = Scene::weather(refuse.clone());
+        let scene = Scene::faults(refuse.clone());
         scene.list(["t1"]);
         scene.export(&["--format", format]).expect(4);
         let shell = |query: &str| {
@@ -94,7 +98,7 @@ fn views_are_there_before_the_first_part_and_anew_after_an_update() {
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
 fn every_sample_query_runs_in_duckdb_and_finds_something() {
-    let scene = Scene::world(World::default());
+    let scene = Scene::world(SimulatedProvider::default());
     let list = samples().join("tasks.csv");
     for format in ["parquet", "csv"] {
         let archive = scene.path(format);
@@ -139,12 +143,12 @@ fn a_year_of_nights_is_compacted_into_what_duckdb_likes() {
 #[ignore = "needs Prometheus' parser: ./tests/run.sh"]
 fn prometheus_reads_the_metrics_and_the_samples_name_nothing_else() {
     let mut scenes = Vec::new();
-    for (weather, status) in [
-        (Weather::default(), 0),
-        (Weather { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..Weather::default() }, 3),
-        (Weather { revoke_after: Some(0), ..Weather::default() }, 4),
+    for (faults, status) in [
+        (FaultPlan::default(), 0),
+        (FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..FaultPlan::default() }, 3),
+        (FaultPlan { revoke_after: Some(0), ..FaultPlan::default() }, 4),
     ] {
-        let scene = Scene::weather(weather);
+        let scene = Scene::faults(faults);
         scene.list(common::ids("t", 20));
         scene.export(&["--metrics-file", "run.prom", "--wait", "0s", "--assets", "image"]).expect(status);
         let text = fs::read_to_string(scene.path("run.prom")).unwrap();

@@ -20,7 +20,7 @@ use common::{Finished, Scene, files, ids, wait_until, walk};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sunor_archive::simulator::{Encoding, Fault, Known, MediaStats, Trouble, Weather, When, World};
+use sunor_archive::simulator::{Encoding, Fault, FaultKind, FaultPlan, Known, MediaStats, SimulatedProvider, When};
 
 type Row = HashMap<String, String>;
 
@@ -35,7 +35,7 @@ fn song(id: &str, url: impl Into<Value>) -> Value {
 }
 
 /// A world of these tasks, each with its clips, all of them on the list.
-fn library<'a>(weather: Weather, tasks: impl IntoIterator<Item = (&'a str, Vec<Value>)>) -> Scene {
+fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<Value>)>) -> Scene {
     let document = |(id, clips): (&str, Vec<Value>)| {
         let data = json!({ "task_id": id, "type": "music", "status": "success", "output": { "result": clips } });
         (id.to_owned(), json!({ "code": 200, "data": data }).to_string())
@@ -43,29 +43,30 @@ fn library<'a>(weather: Weather, tasks: impl IntoIterator<Item = (&'a str, Vec<V
     let documents: BTreeMap<String, String> = tasks.into_iter().map(document).collect();
     let list: Vec<String> = documents.keys().cloned().collect();
     let documents = documents.into_iter().collect();
-    let scene = Scene::world(World { tasks: Known::Given, documents, weather, ..World::default() });
+    let scene =
+        Scene::world(SimulatedProvider { tasks: Known::Given, documents, faults, ..SimulatedProvider::default() });
     scene.list(list);
     scene
 }
 
 /// A world of one task a clip; the clips' songs are on the CDN, with that weather.
-fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, weather: Weather) -> Scene {
+fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -> Scene {
     let clips: Vec<S> = clips.into_iter().collect();
-    library(weather, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
+    library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
 }
 
 /// Trouble with one song, whenever it is asked for.
-fn with(id: &str, trouble: Trouble) -> Fault {
+fn with(id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When::task(&format!("{id}.mp3")) }
 }
 
 /// Trouble with one song, the first so many times.
-fn at_first(requests: u32, id: &str, trouble: Trouble) -> Fault {
+fn at_first(requests: u32, id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When { task: Some(format!("{id}.mp3")), ..When::first(requests) } }
 }
 
-fn media(faults: impl IntoIterator<Item = Fault>) -> Weather {
-    Weather { media: faults.into_iter().collect(), ..Weather::default() }
+fn media(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
+    FaultPlan { media: faults.into_iter().collect(), ..FaultPlan::default() }
 }
 
 /// The export into CSV tables, of the songs alone unless the arguments say otherwise.
@@ -183,20 +184,20 @@ fn every_song_and_cover_is_there_whole_and_was_asked_for_once() {
 }
 
 /// What is no song, and what is said of it.
-fn no_songs() -> Vec<(&'static str, Trouble, &'static str)> {
+fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     vec![
-        ("html", Trouble::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
-        ("doctype", Trouble::Body("\u{feff}\n<!DOCTYPE html>\n<p>".into()), "an HTML page instead of media"),
-        ("empty", Trouble::Body(String::new()), "an empty body"),
+        ("html", FaultKind::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
+        ("doctype", FaultKind::Body("\u{feff}\n<!DOCTYPE html>\n<p>".into()), "an HTML page instead of media"),
+        ("empty", FaultKind::Body(String::new()), "an empty body"),
         (
             "denied",
-            Trouble::Body("<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>".into()),
+            FaultKind::Body("<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>".into()),
             "an XML document instead of media (AccessDenied)",
         ),
-        ("json", Trouble::Body(r#"{"error":"expired"}"#.into()), "a JSON document instead of media"),
-        ("noise", Trouble::Body("\u{1}\u{2}noise\u{3}".repeat(100)), "bytes that are no audio"),
-        ("cover", Trouble::Redirect("{cdn}/x.png".into()), "bytes that are no audio"),
-        ("packed", Trouble::Packed(Encoding::Gzip), "bytes that are no audio"),
+        ("json", FaultKind::Body(r#"{"error":"expired"}"#.into()), "a JSON document instead of media"),
+        ("noise", FaultKind::Body("\u{1}\u{2}noise\u{3}".repeat(100)), "bytes that are no audio"),
+        ("cover", FaultKind::Redirect("{cdn}/x.png".into()), "bytes that are no audio"),
+        ("packed", FaultKind::Packed(Encoding::Gzip), "bytes that are no audio"),
     ]
 }
 
@@ -242,7 +243,7 @@ fn a_song_that_is_something_else_at_first_is_tried_again() {
 /// Weather: files that are not what their addresses say.
 #[test]
 fn a_name_ends_with_what_the_bytes_are() {
-    let to = |name: &str| Trouble::Redirect(format!("{{cdn}}/{name}"));
+    let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
     let scene = library(
         media([
             Fault { trouble: to("x.png"), when: When::task("a.jpeg") },
@@ -286,16 +287,16 @@ fn a_name_ends_with_what_the_bytes_are() {
 const SIZE: u64 = 300_000;
 
 /// Songs of [`SIZE`], and as much more as is needed for a whole frame.
-fn large(faults: impl IntoIterator<Item = Fault>) -> Weather {
-    Weather { media_bytes: Some(SIZE), ..media(faults) }
+fn large(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
+    FaultPlan { media_bytes: Some(SIZE), ..media(faults) }
 }
 
 /// Weather: songs that break off twice, each time after 100 kB.
 #[test]
 fn what_was_cut_short_is_gone_on_with_where_the_server_can_tell_that_it_is_the_same() {
-    let cut = || ids("s", 5).into_iter().map(|id| at_first(2, &id, Trouble::Truncated(100_000)));
+    let cut = || ids("s", 5).into_iter().map(|id| at_first(2, &id, FaultKind::Truncated(100_000)));
     for validators in [true, false] {
-        let scene = songs(ids("s", 5), Weather { validators: Some(validators), ..large(cut()) });
+        let scene = songs(ids("s", 5), FaultPlan { validators: Some(validators), ..large(cut()) });
         export(&scene, &["--retries", "2"]).expect(0);
         let stats = of_media(&scene);
         assert_sound(&scene);
@@ -318,9 +319,9 @@ fn what_was_cut_short_is_gone_on_with_where_the_server_can_tell_that_it_is_the_s
 fn what_is_cut_short_for_good_is_not_there() {
     let scene = songs(
         ["at-once", "halfway"],
-        Weather {
+        FaultPlan {
             validators: Some(false),
-            ..large([with("at-once", Trouble::Truncated(0)), with("halfway", Trouble::Truncated(100_000))])
+            ..large([with("at-once", FaultKind::Truncated(0)), with("halfway", FaultKind::Truncated(100_000))])
         },
     );
     export(&scene, &["--retries", "1"]).expect(3).says("cut short");
@@ -335,11 +336,11 @@ fn what_is_cut_short_for_good_is_not_there() {
 #[test]
 fn a_song_that_changed_in_between_is_never_a_mix_of_both() {
     let faults = || {
-        let faults = |id: String| [at_first(1, &id, Trouble::Truncated(100_000)), with(&id, Trouble::Changed)];
+        let faults = |id: String| [at_first(1, &id, FaultKind::Truncated(100_000)), with(&id, FaultKind::Changed)];
         ids("s", 3).into_iter().flat_map(faults)
     };
     for validators in [true, false] {
-        let scene = songs(ids("s", 3), Weather { validators: Some(validators), ..large(faults()) });
+        let scene = songs(ids("s", 3), FaultPlan { validators: Some(validators), ..large(faults()) });
         export(&scene, &[]).expect(0);
         assert_sound(&scene);
         assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
@@ -353,7 +354,8 @@ fn a_song_that_changed_in_between_is_never_a_mix_of_both() {
 /// Weather: songs that halt, before the first byte, in the middle or between any two, once or for good.
 #[test]
 fn a_server_that_halts_is_not_waited_for() {
-    let halts = [("late", Trouble::Stall(60.0)), ("halting", Trouble::StallBody(60.0)), ("drip", Trouble::Drip(300))];
+    let halts =
+        [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Drip(300))];
     let passing = halts.iter().map(|(id, trouble)| at_first(1, id, trouble.clone()));
     let lasting = halts.iter().map(|(id, trouble)| with(&format!("{id}-ever"), trouble.clone()));
     let ids = halts.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
@@ -377,7 +379,7 @@ fn a_server_that_halts_is_not_waited_for() {
 /// Weather: every status that a CDN may answer with, for a while or for good.
 #[test]
 fn each_refusal_is_repeated_as_often_as_it_makes_sense() {
-    use Trouble::Status;
+    use FaultKind::Status;
     let ever = u32::MAX;
     let table = [
         ("gone", Status(404), ever, 1, "HTTP 404"),
@@ -396,7 +398,7 @@ fn each_refusal_is_repeated_as_often_as_it_makes_sense() {
         ("slow", Status(408), 1, 2, ""),
         ("bare-redirect", Status(302), ever, 1, "HTTP 302"),
         ("nothing", Status(204), 1, 2, ""),
-        ("reset", Trouble::Reset, 2, 3, ""),
+        ("reset", FaultKind::Reset, 2, 3, ""),
     ];
     let scene = songs(
         table.iter().map(|(id, ..)| *id),
@@ -419,13 +421,13 @@ fn each_refusal_is_repeated_as_often_as_it_makes_sense() {
 /// Weather: the CDN asks to be left alone until tomorrow.
 #[test]
 fn a_host_that_wants_nothing_for_a_day_is_left_alone_and_its_files_to_the_next_run() {
-    for trouble in [Trouble::TooMany(86_400), Trouble::Busy(86_400)] {
+    for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
         let scene = songs(ids("s", 20), media([Fault { trouble, when: When::first(1) }]));
         export(&scene, &["--asset-concurrency", "1"]).expect(3).says("is not asked for files any more");
         assert_eq!((of_media(&scene).requests, scene.archived().len(), scene.unfinished().len()), (1, 0, 20));
         assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
-        let weather = export(&scene, &["--asset-concurrency", "1"]);
-        assert_eq!((weather.status, scene.stats().requests), (Some(3), 20), "{}", weather.stderr);
+        let faults = export(&scene, &["--asset-concurrency", "1"]);
+        assert_eq!((faults.status, scene.stats().requests), (Some(3), 20), "{}", faults.stderr);
         assert_sound(&scene);
     }
 }
@@ -433,7 +435,7 @@ fn a_host_that_wants_nothing_for_a_day_is_left_alone_and_its_files_to_the_next_r
 /// Weather: every song is refused once, with a second to wait; one connection at a time.
 #[test]
 fn a_host_that_asks_to_be_left_alone_is_and_that_costs_no_retry() {
-    for trouble in [Trouble::TooMany(1), Trouble::Busy(1)] {
+    for trouble in [FaultKind::TooMany(1), FaultKind::Busy(1)] {
         let scene = songs(ids("s", 4), media([Fault { trouble, when: When::first(1) }]));
         let begun = Instant::now();
         export(&scene, &["--retries", "0", "--asset-concurrency", "1"]).expect(0);
@@ -447,7 +449,7 @@ fn a_host_that_asks_to_be_left_alone_is_and_that_costs_no_retry() {
 /// Weather: songs that are elsewhere, or nowhere.
 #[test]
 fn a_redirect_is_followed_to_web_servers_and_not_for_ever() {
-    let to = |address: &str| Trouble::Redirect(address.to_owned());
+    let to = |address: &str| FaultKind::Redirect(address.to_owned());
     let table = [
         ("moved", to("{cdn}/elsewhere/other.mp3"), 1, ""),
         ("beside", to("other/x.mp3?x"), 1, ""),
@@ -480,7 +482,7 @@ fn a_redirect_is_followed_to_web_servers_and_not_for_ever() {
 #[test]
 fn private_addresses_are_not_asked_unless_they_may_be() {
     let port = |scene: &Scene| scene.cdn_url().rsplit(':').next().unwrap().to_owned();
-    let cdn = songs(["x"], Weather::default());
+    let cdn = songs(["x"], FaultPlan::default());
     let port = port(&cdn);
     let hosts = [
         "127.0.0.2",
@@ -510,7 +512,7 @@ fn private_addresses_are_not_asked_unless_they_may_be() {
         "user:secret@127.0.0.2",
     ];
     let clips = hosts.map(|host| song(host, format!("http://{host}:{port}/x.mp3")));
-    let scene = library(Weather::default(), [("t1", clips.into()), ("t2", vec![clip("x")])]);
+    let scene = library(FaultPlan::default(), [("t1", clips.into()), ("t2", vec![clip("x")])]);
     export(&scene, &["--assets", "audio,image", "--allow-private-hosts=false"]).expect(3);
     assert_sound(&scene);
     let rows = scene.rows("assets");
@@ -523,7 +525,7 @@ fn private_addresses_are_not_asked_unless_they_may_be() {
     assert_eq!((of_media(&scene).requests, of_media(&cdn).requests), (0, 0));
     assert_eq!(scene.archived().len(), 2);
 
-    let allowed = library(Weather::default(), [("t1", vec![clip("x")])]);
+    let allowed = library(FaultPlan::default(), [("t1", vec![clip("x")])]);
     export(&allowed, &["--allow-private-hosts"]).expect(0);
     assert_eq!(of_media(&allowed).requests, 1);
 }
@@ -544,7 +546,7 @@ fn an_address_that_cannot_be_asked_is_named_as_failed() {
         ("javascript:alert(1)", "not http or https but javascript"),
         ("C:\\music\\x.mp3", "not http or https but c"),
     ];
-    let scene = library(Weather::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
+    let scene = library(FaultPlan::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
     export(&scene, &[]).expect(3);
     assert_sound(&scene);
     let rows = by_clip(&scene);
@@ -573,7 +575,7 @@ fn what_is_no_asset_is_skipped_with_the_reason_and_nothing_is_missing() {
         (streaming("queued"), "its status is queued"),
     ];
     let words: Vec<&str> = clips.iter().map(|(_, words)| *words).collect();
-    let scene = library(Weather::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
+    let scene = library(FaultPlan::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
     export(&scene, &["--assets", "audio"]).expect(0);
     assert_sound(&scene);
     for (row, words) in scene.rows("assets").iter().zip(&words) {
@@ -648,7 +650,7 @@ fn the_rest_of_a_file_is_taken_only_if_it_is_the_rest_of_that_file() {
     ];
     let servers: Vec<_> = table.iter().map(|(id, answers, ..)| (*id, server(answers.clone()))).collect();
     let scene = library(
-        Weather::default(),
+        FaultPlan::default(),
         servers.iter().map(|(id, (address, _))| (*id, vec![song(id, format!("http://{address}/x.mp3"))])),
     );
     export(&scene, &["--retries", "2"]).expect(0);
@@ -693,7 +695,8 @@ fn what_is_no_proper_answer_fails_with_a_reason_and_what_can_be_taken_is() {
         ("too-many-headers", answer(&format!("200 OK{}", "\r\nX: y".repeat(10_000)), &mp3), " "),
     ];
     let address = |answer: &Vec<u8>| format!("http://{}/x.mp3", server(vec![answer.clone()]).0);
-    let scene = library(Weather::default(), table.iter().map(|(id, answer, _)| (*id, vec![song(id, address(answer))])));
+    let scene =
+        library(FaultPlan::default(), table.iter().map(|(id, answer, _)| (*id, vec![song(id, address(answer))])));
     export(&scene, &["--retries", "1"]).expect(3);
     assert_sound(&scene);
     let rows = by_clip(&scene);
@@ -711,7 +714,7 @@ fn what_is_no_proper_answer_fails_with_a_reason_and_what_can_be_taken_is() {
 fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     let (server, _questions) = server(vec![answer("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
     let scene = library(
-        Weather { media_bytes: Some(20_000_000), ..Weather::default() },
+        FaultPlan { media_bytes: Some(20_000_000), ..FaultPlan::default() },
         [("t1", vec![clip("long"), song("endless", format!("http://{server}/x.mp3"))])],
     );
     let run = export(&scene, &["--assets", "audio,image", "--max-asset-size", "1MB"]).expect(3);
@@ -723,17 +726,17 @@ fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     assert_eq!(of_media(&scene).by_path, HashMap::from([("long.mp3".into(), 1), ("long.jpeg".into(), 1)]));
     assert!(of_media(&scene).bytes < 10_000_000, "the body was taken");
     // Just enough is enough.
-    let scene = songs(["a"], Weather::default());
+    let scene = songs(["a"], FaultPlan::default());
     let size = scene.file_of_cdn("a.mp3").len();
     export(&scene, &["--max-asset-size", &size.to_string()]).expect(0);
-    let scene = songs(["a"], Weather::default());
+    let scene = songs(["a"], FaultPlan::default());
     export(&scene, &["--max-asset-size", &(size - 1).to_string()]).expect(3);
 }
 
 /// Weather: each song takes a quarter of a second.
 #[test]
 fn downloads_at_once_are_as_many_as_allowed_and_one_host_gets_three_quarters() {
-    let slow = || media([Fault { trouble: Trouble::Drip(200_000), when: When::ALWAYS }]);
+    let slow = || media([Fault { trouble: FaultKind::Drip(200_000), when: When::ALWAYS }]);
     for (allowed, most) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
         let scene = songs(ids("s", 8), slow());
         export(&scene, &["--asset-concurrency", allowed]).expect(0);
@@ -745,7 +748,7 @@ fn downloads_at_once_are_as_many_as_allowed_and_one_host_gets_three_quarters() {
         let other = cdn.cdn_url().replace("127.0.0.2", "[::ffff:127.0.0.2]");
         let of = |cdn: String, prefix| ids(prefix, 12).into_iter().map(move |id| song(&id, format!("{cdn}/{id}.mp3")));
         let clips = of(cdn.cdn_url().to_owned(), "s").chain(of(other, "o")).collect();
-        let scene = library(Weather::default(), [("t1", clips)]);
+        let scene = library(FaultPlan::default(), [("t1", clips)]);
         export(&scene, &["--asset-concurrency", "8"]).expect(0);
         assert_eq!(of_media(&cdn).most_at_once, 8);
     }
@@ -785,7 +788,7 @@ fn odd_clip_ids_get_safe_names_and_are_kept_as_they_are() {
     let mut clips: Vec<Value> = odd.iter().enumerate().map(|(n, id)| song(id, file(n))).collect();
     clips.push(json!({ "audio_url": file(odd.len()) }));
     clips.push(json!({ "id": 7, "audio_url": file(odd.len() + 1) }));
-    let scene = library(Weather::default(), [("t1", clips)]);
+    let scene = library(FaultPlan::default(), [("t1", clips)]);
     export(&scene, &[]).expect(0);
     assert_sound(&scene);
     let rows = scene.rows("assets");
@@ -814,7 +817,7 @@ fn odd_clip_ids_get_safe_names_and_are_kept_as_they_are() {
 #[test]
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
-    let scene = library(Weather::default(), tasks);
+    let scene = library(FaultPlan::default(), tasks);
     scene.list(["t1", "t2"]);
     export(&scene, &["--assets", "audio,image"]).expect(0);
     scene.list(["t1", "t2", "t3"]);
@@ -833,7 +836,7 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
 /// Weather: two takes come with the same bytes, once or for good; covers are allowed to.
 #[test]
 fn identical_takes_are_fetched_again_later_and_named_if_it_stays_so() {
-    let twins = |when: When| Fault { trouble: Trouble::Identical, when };
+    let twins = |when: When| Fault { trouble: FaultKind::Identical, when };
     let once = |file: &str| twins(When { task: Some(file.into()), ..When::first(1) });
     let scene = library(
         media([once("once"), twins(When::task("ever")), twins(When::task("jpeg"))]),
@@ -866,15 +869,15 @@ fn identical_takes_are_fetched_again_later_and_named_if_it_stays_so() {
 /// Weather: a CDN that breaks every connection, or says nothing at all.
 #[test]
 fn a_dead_cdn_does_not_hold_up_the_api() {
-    let dead = |trouble| Weather { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
-    let scene = Scene::weather(dead(Trouble::Reset));
+    let dead = |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
+    let scene = Scene::faults(dead(FaultKind::Reset));
     scene.list(ids("t", 60));
     export(&scene, &["--retries", "1"]).expect(3).says("Archived 60 of 60 tasks");
     assert_sound(&scene);
     assert_eq!((scene.archived().len(), scene.stats().requests), (60, 60));
     assert!(scene.rows("assets").iter().any(|row| row["status"] == "failed" && row["attempts"] == "2"));
 
-    let scene = Scene::weather(dead(Trouble::Stall(60.0)));
+    let scene = Scene::faults(dead(FaultKind::Stall(60.0)));
     scene.list(ids("t", 60));
     let mut run = begin(&scene, &[]);
     wait_until(|| scene.stats().requests == 60);
@@ -891,9 +894,9 @@ fn under_way(scene: &Scene) -> u64 {
 /// Weather: some songs come at once and some take six seconds; the process is killed with SIGKILL.
 #[test]
 fn killed_in_the_middle_of_downloads_the_next_run_goes_on_where_they_were() {
-    let drip = |id| at_first(1, id, Trouble::Drip(1_000_000));
+    let drip = |id| at_first(1, id, FaultKind::Drip(1_000_000));
     let scene = library(
-        Weather { media_bytes: Some(6_000_000), ..media([drip("slow"), drip("slower")]) },
+        FaultPlan { media_bytes: Some(6_000_000), ..media([drip("slow"), drip("slower")]) },
         [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("slower")])],
     );
     let mut run = begin(&scene, &[]);
@@ -925,8 +928,8 @@ fn killed_in_the_middle_of_downloads_the_next_run_goes_on_where_they_were() {
 /// Weather: fair but slow; the process is killed with SIGKILL again and again, at instants of chance.
 #[test]
 fn killed_at_any_instant_every_file_ends_whole_and_no_task_is_asked_for_twice() {
-    let slow = Fault { trouble: Trouble::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
-    let scene = Scene::weather(media([slow]));
+    let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
+    let scene = Scene::faults(media([slow]));
     scene.list(ids("t", 100));
     let mut chance = fastrand::Rng::with_seed(5);
     let arguments = ["--assets", "audio,image", "--rate", "60/s", "--concurrency", "4", "-q"];
@@ -951,7 +954,7 @@ fn killed_at_any_instant_every_file_ends_whole_and_no_task_is_asked_for_twice() 
 /// Weather: one of three songs stops in the middle at first.
 fn halted() -> Scene {
     library(
-        media([at_first(1, "slow", Trouble::StallBody(120.0))]),
+        media([at_first(1, "slow", FaultKind::StallBody(120.0))]),
         [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("c")])],
     )
 }
@@ -1005,7 +1008,7 @@ fn stop_after_ends_stalled_downloads_soon_and_their_tasks_wait_in_the_journal() 
 /// Weather: a song that is refused again and again, so that most of the time is spent waiting.
 #[test]
 fn a_signal_ends_waiting_for_a_further_try_at_once() {
-    let scene = songs(["a", "b"], media([with("b", Trouble::TooMany(60))]));
+    let scene = songs(["a", "b"], media([with("b", FaultKind::TooMany(60))]));
     let run = begin(&scene, &[]);
     wait_until(|| of_media(&scene).requests == 2 && of_media(&scene).whole.contains_key("a.mp3"));
     let begun = Instant::now();
@@ -1019,7 +1022,7 @@ fn a_signal_ends_waiting_for_a_further_try_at_once() {
 #[test]
 fn an_address_that_expired_between_two_runs_is_a_failed_asset_of_an_archived_task() {
     let scene =
-        songs(["a", "b"], media([at_first(1, "b", Trouble::StallBody(120.0)), with("b", Trouble::Status(403))]));
+        songs(["a", "b"], media([at_first(1, "b", FaultKind::StallBody(120.0)), with("b", FaultKind::Status(403))]));
     let mut run = begin(&scene, &[]);
     wait_until(|| of_media(&scene).requests == 2);
     run.kill().unwrap();
@@ -1043,7 +1046,7 @@ fn what_is_downloaded_is_what_assets_names() {
     let film = || {
         let mut clip = clip("a");
         clip["video_url"] = "{cdn}/a.mp4".into();
-        library(Weather::default(), [("t1", vec![clip])])
+        library(FaultPlan::default(), [("t1", vec![clip])])
     };
     for (kinds, names) in [
         ("video", &["a.mp4"][..]),
@@ -1102,7 +1105,7 @@ fn a_disk_that_holds_no_song_stops_the_run_and_the_next_goes_on() {
 #[test]
 fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_wait_on() {
     let scene = library(
-        media([at_first(2, "slow", Trouble::Stall(120.0))]),
+        media([at_first(2, "slow", FaultKind::Stall(120.0))]),
         [("t1", vec![clip("a")]), ("t2", vec![clip("slow")]), ("t3", vec![clip("c")])],
     );
     let mut run = begin(&scene, &[]);
@@ -1120,7 +1123,7 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_wait_on() {
 #[test]
 fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     let scene =
-        songs(["s1", "s2"], media([(2, "s1"), (1, "s2")].map(|(n, id)| at_first(n, id, Trouble::Stall(120.0)))));
+        songs(["s1", "s2"], media([(2, "s1"), (1, "s2")].map(|(n, id)| at_first(n, id, FaultKind::Stall(120.0)))));
     for (n, name) in [(1, "s1"), (2, "s2")] {
         scene.list([name]);
         let mut run = begin(&scene, &[]);
@@ -1148,7 +1151,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
 /// Weather: each song takes a while; no process may have more than 256 files open.
 #[test]
 fn downloads_that_wait_for_their_turn_hold_no_open_file() {
-    let slow = Fault { trouble: Trouble::Drip(400_000), when: When::ALWAYS };
+    let slow = Fault { trouble: FaultKind::Drip(400_000), when: When::ALWAYS };
     let scene = songs(ids("s", 400), media([slow]));
     let limited = command(&scene, &["--asset-concurrency", "16"]);
     let mut run = Command::new("bash");
@@ -1164,7 +1167,7 @@ fn downloads_that_wait_for_their_turn_hold_no_open_file() {
 #[test]
 fn a_file_that_a_row_tells_of_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
-        let once = Fault { trouble: Trouble::Identical, when: When { task: Some("take".into()), ..When::first(1) } };
+        let once = Fault { trouble: FaultKind::Identical, when: When { task: Some("take".into()), ..When::first(1) } };
         let tasks = [("t1", vec![clip("take-1"), clip("take-2")]), ("t2", vec![clip("take-1")])];
         let scene = library(media([once]), tasks);
         for list in lists {
@@ -1178,7 +1181,7 @@ fn a_file_that_a_row_tells_of_is_never_replaced() {
 /// Weather: a host that asks to be left alone for no seconds, for good.
 #[test]
 fn a_host_that_asks_for_no_wait_at_all_is_not_stormed() {
-    let scene = songs(["a"], media([with("a", Trouble::TooMany(0))]));
+    let scene = songs(["a"], media([with("a", FaultKind::TooMany(0))]));
     let begun = Instant::now();
     export(&scene, &["--retries", "1"]).expect(3);
     let (requests, took) = (of_media(&scene).requests, begun.elapsed());
@@ -1189,8 +1192,10 @@ fn a_host_that_asks_for_no_wait_at_all_is_not_stormed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_download_that_was_whole_when_the_process_died_is_not_begun_anew() {
-    let scene =
-        songs(["a"], Weather { media_bytes: Some(3_000_000), ..media([at_first(1, "a", Trouble::Drip(1_000_000))]) });
+    let scene = songs(
+        ["a"],
+        FaultPlan { media_bytes: Some(3_000_000), ..media([at_first(1, "a", FaultKind::Drip(1_000_000))]) },
+    );
     let mut run = begin(&scene, &[]);
     wait_until(|| under_way(&scene) >= 1 << 19);
     run.kill().unwrap();
@@ -1209,7 +1214,7 @@ fn a_download_that_was_whole_when_the_process_died_is_not_begun_anew() {
 #[test]
 fn files_that_an_earlier_run_left_are_not_given_up_because_there_is_no_network() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let scene = library(Weather::default(), [("t1", vec![song("a", format!("http://{free}/a.mp3"))])]);
+    let scene = library(FaultPlan::default(), [("t1", vec![song("a", format!("http://{free}/a.mp3"))])]);
     let mut run = begin(&scene, &["--retries", "20"]);
     wait_until(|| scene.stats().requests == 1 && !walk(&scene.archive().join(".sunor/partial")).is_empty());
     run.kill().unwrap();

@@ -7,7 +7,7 @@ mod common;
 use std::{collections::HashMap, fs, path::Path};
 
 use common::{Finished, Scene, files, ids, wait_until};
-use sunor_archive::simulator::{Fault, Trouble, Weather, When};
+use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 
 /// The file's samples, by name and label as they are written.
 fn samples(file: &Path) -> HashMap<String, f64> {
@@ -46,11 +46,11 @@ fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
 #[test]
 fn the_figures_are_the_summarys_and_the_last_success_stays_over_worse_nights() {
     let faults = vec![
-        Fault { trouble: Trouble::Status(502), when: When { first: Some(1), share: Some(0.2), ..When::ALWAYS } },
-        Fault { trouble: Trouble::TooMany(1), when: When { first: Some(1), ..When::task("t3") } },
+        Fault { trouble: FaultKind::Status(502), when: When { first: Some(1), share: Some(0.2), ..When::ALWAYS } },
+        Fault { trouble: FaultKind::TooMany(1), when: When { first: Some(1), ..When::task("t3") } },
     ];
-    let weather = Weather { faults, unfinished: Some(0.3), unfinished_seconds: Some(3000.0), ..Weather::default() };
-    let scene = Scene::weather(weather);
+    let faults = FaultPlan { faults, unfinished: Some(0.3), unfinished_seconds: Some(3000.0), ..FaultPlan::default() };
+    let scene = Scene::faults(faults);
     let file = scene.path("run.prom");
     let run = ["--metrics-file", "run.prom", "--assets", "image", "--wait", "0s"];
     scene.list(["t1"]);
@@ -73,14 +73,14 @@ fn the_figures_are_the_summarys_and_the_last_success_stays_over_worse_nights() {
 /// Weather: the key is revoked; then answers stall until the run is stopped; then nobody is there.
 #[test]
 fn a_run_leaves_its_figures_whatever_its_ending() {
-    let revoked = Scene::weather(Weather { revoke_after: Some(5), ..Weather::default() });
+    let revoked = Scene::faults(FaultPlan { revoke_after: Some(5), ..FaultPlan::default() });
     revoked.list(ids("t", 20));
     revoked.export(&["--metrics-file", "run.prom"]).expect(4);
     agrees(&samples(&revoked.path("run.prom")), &revoked.summary());
     assert_eq!(of(&samples(&revoked.path("run.prom")), "last_success_timestamp_seconds"), None);
 
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
-        let mut scene = Scene::trouble(Trouble::Stall(1.0), When::ALWAYS);
+        let mut scene = Scene::trouble(FaultKind::Stall(1.0), When::ALWAYS);
         scene.list(ids("t", 100));
         let run = scene.export_command(&["--metrics-file", "run.prom"]).spawn().unwrap();
         wait_until(|| scene.stats().requests > 0);
@@ -113,7 +113,7 @@ fn a_run_that_fails_before_it_asks_leaves_its_figures_too() {
 /// Weather: fair; the answer to one task stalls, so that a second run finds the archive held.
 #[test]
 fn a_run_that_never_began_leaves_the_file_alone() {
-    let scene = Scene::trouble(Trouble::Stall(60.0), When::task("slow"));
+    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     scene.file("run.prom", b"# of another run\n");
     scene.list(["slow"]);
     let mut first = scene.export_command(&[]).spawn().unwrap();

@@ -5,24 +5,26 @@ mod common;
 use std::{collections::HashMap, time::Duration};
 
 use common::{Finished, Scene, ids, wait_until};
-use sunor_archive::simulator::{Encoding, Fault, Known, Trouble, Weather, When, Window, WindowKind, World};
+use sunor_archive::simulator::{
+    Encoding, Fault, FaultKind, FaultPlan, Known, SimulatedProvider, When, Window, WindowKind,
+};
 use tokio::net::TcpSocket;
 
 /// Weather: each task's first two requests fail, one way or another.
 #[test]
 fn trouble_that_passes_costs_retries_and_loses_nothing() {
     for trouble in [
-        Trouble::Status(500),
-        Trouble::Status(502),
-        Trouble::Status(524),
-        Trouble::Status(408),
-        Trouble::Status(425),
-        Trouble::Body(String::new()),
-        Trouble::Body("<html>busy</html>".into()),
-        Trouble::Body(r#"{"code":500,"message":"Internal error"}"#.into()),
-        Trouble::Body(r#"{"code":200,"data":{"task_id":"#.into()),
-        Trouble::Truncated(40),
-        Trouble::Reset,
+        FaultKind::Status(500),
+        FaultKind::Status(502),
+        FaultKind::Status(524),
+        FaultKind::Status(408),
+        FaultKind::Status(425),
+        FaultKind::Body(String::new()),
+        FaultKind::Body("<html>busy</html>".into()),
+        FaultKind::Body(r#"{"code":500,"message":"Internal error"}"#.into()),
+        FaultKind::Body(r#"{"code":200,"data":{"task_id":"#.into()),
+        FaultKind::Truncated(40),
+        FaultKind::Reset,
     ] {
         let scene = Scene::trouble(trouble.clone(), When::first(2));
         scene.list(ids("t", 4));
@@ -36,13 +38,13 @@ fn trouble_that_passes_costs_retries_and_loses_nothing() {
 #[test]
 fn a_whole_answer_is_taken_whatever_way_it_comes() {
     for trouble in [
-        Trouble::Packed(Encoding::Gzip),
-        Trouble::Packed(Encoding::Deflate),
-        Trouble::Packed(Encoding::Zstd),
-        Trouble::Packed(Encoding::Brotli),
-        Trouble::Padding(20 << 20),
-        Trouble::StallBody(0.5),
-        Trouble::HangUp,
+        FaultKind::Packed(Encoding::Gzip),
+        FaultKind::Packed(Encoding::Deflate),
+        FaultKind::Packed(Encoding::Zstd),
+        FaultKind::Packed(Encoding::Brotli),
+        FaultKind::Padding(20 << 20),
+        FaultKind::StallBody(0.5),
+        FaultKind::HangUp,
     ] {
         let scene = Scene::trouble(trouble.clone(), When::ALWAYS);
         scene.list(["t1", "t2"]);
@@ -54,7 +56,7 @@ fn a_whole_answer_is_taken_whatever_way_it_comes() {
 /// Weather: one task's answer stops in the middle, longer than the limit.
 #[test]
 fn an_answer_that_stops_in_the_middle_is_given_up_and_asked_for_again() {
-    let scene = Scene::trouble(Trouble::StallBody(60.0), When::first(1));
+    let scene = Scene::trouble(FaultKind::StallBody(60.0), When::first(1));
     scene.list(["t1"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
     assert_eq!(scene.stats().by_task["t1"], 2);
@@ -64,7 +66,7 @@ fn an_answer_that_stops_in_the_middle_is_given_up_and_asked_for_again() {
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
     let elsewhere = Scene::fair();
-    let scene = Scene::trouble(Trouble::Redirect(elsewhere.base_url().to_owned()), When::task("t1"));
+    let scene = Scene::trouble(FaultKind::Redirect(elsewhere.base_url().to_owned()), When::task("t1"));
     scene.list(["t1", "t2"]);
     scene.export(&[]).expect(3);
     assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
@@ -73,7 +75,7 @@ fn a_redirect_is_not_followed_with_the_key() {
 /// Weather: one task fails for ever.
 #[test]
 fn trouble_that_stays_ends_after_its_retries_and_is_named() {
-    let scene = Scene::trouble(Trouble::Status(503), When::task("bad"));
+    let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
     scene.list(["good", "bad", "fine"]);
     scene.export(&["--format", "csv", "--retries", "2"]).expect(3).says("1 with errors");
     assert_eq!(scene.stats().by_task["bad"], 3);
@@ -84,7 +86,7 @@ fn trouble_that_stays_ends_after_its_retries_and_is_named() {
 /// Weather: the first request for each task stalls for longer than the limit.
 #[test]
 fn a_request_that_takes_too_long_is_given_up_and_sent_again() {
-    let scene = Scene::trouble(Trouble::Stall(30.0), When::first(1));
+    let scene = Scene::trouble(FaultKind::Stall(30.0), When::first(1));
     scene.list(["t1", "t2"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
     assert_eq!(scene.stats().by_task["t1"], 2);
@@ -94,7 +96,7 @@ fn a_request_that_takes_too_long_is_given_up_and_sent_again() {
 #[test]
 fn other_refusals_are_not_repeated() {
     for status in [400, 402, 410, 302, 307] {
-        let scene = Scene::trouble(Trouble::Status(status), When::task("bad"));
+        let scene = Scene::trouble(FaultKind::Status(status), When::task("bad"));
         scene.list(["good", "bad"]);
         scene.export(&[]).expect(3);
         assert_eq!(scene.stats().by_task["bad"], 1, "{status}");
@@ -105,13 +107,13 @@ fn other_refusals_are_not_repeated() {
 /// Weather: the key is refused, from the start or after fifty requests.
 #[test]
 fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
-    let scene = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
     scene.list(ids("t", 300));
     scene.export(&["--concurrency", "4"]).expect(4).says("Invalid API key");
     assert!(scene.stats().requests <= 4);
     assert_eq!(scene.unfinished().len(), 300);
 
-    let scene = Scene::weather(Weather { revoke_after: Some(50), ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { revoke_after: Some(50), ..FaultPlan::default() });
     scene.list(ids("t", 300));
     scene.export(&["--format", "csv", "--concurrency", "4"]).expect(4);
     let archived = scene.archived().len();
@@ -123,7 +125,7 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
 /// Weather: the second request is refused with 429 and three seconds to wait.
 #[test]
 fn a_429_holds_everyone_back_and_costs_no_retry() {
-    let scene = Scene::trouble(Trouble::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
+    let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
     scene.list(ids("t", 30));
     let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
     assert_eq!(scene.archived().len(), 30);
@@ -142,7 +144,8 @@ fn a_429_holds_everyone_back_and_costs_no_retry() {
 fn a_task_that_is_not_found_is_archived_as_that_and_not_asked_again() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
     let given = HashMap::from([("known".to_owned(), known.to_owned())]);
-    let scene = Scene::world(World { tasks: Known::Given, documents: given, ..World::default() });
+    let scene =
+        Scene::world(SimulatedProvider { tasks: Known::Given, documents: given, ..SimulatedProvider::default() });
     scene.list(["lost1", "lost2", "known", "lost3"]);
     scene.export(&["--format", "csv"]).expect(0).says("3 not found").says("More than half of the tasks were not found");
     let rows = scene.rows("tasks");
@@ -156,7 +159,7 @@ fn a_task_that_is_not_found_is_archived_as_that_and_not_asked_again() {
 /// Weather: another account's key, for which no task exists.
 #[test]
 fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
-    let scene = Scene::world(World { tasks: Known::Given, ..World::default() });
+    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, ..SimulatedProvider::default() });
     scene.list(ids("t", 30));
     scene.export(&[]).expect(3).says("is the key another account's?").says("30 with errors");
     assert!(!scene.archive().join("tasks").exists());
@@ -166,7 +169,7 @@ fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
 /// Weather: an answer about another task.
 #[test]
 fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
-    let scene = Scene::trouble(Trouble::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
+    let scene = Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
     scene.list(["odd", "fine"]);
     scene.export(&["--format", "csv"]).expect(3).says("1 unreadable");
     assert_eq!(scene.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
@@ -194,9 +197,13 @@ fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {
 fn a_provider_that_is_down_for_good_stops_the_run_before_the_night_is_spent() {
     let good = "t1".to_owned();
     let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
-    let fault = |n: usize| Fault { trouble: Trouble::Status(502), when: When::task(&format!("t{n}")) };
-    let weather = Weather { faults: (2..=2000).map(fault).collect(), ..Weather::default() };
-    let scene = Scene::world(World { documents: HashMap::from([(good, document)]), weather, ..World::default() });
+    let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
+    let faults = FaultPlan { faults: (2..=2000).map(fault).collect(), ..FaultPlan::default() };
+    let scene = Scene::world(SimulatedProvider {
+        documents: HashMap::from([(good, document)]),
+        faults,
+        ..SimulatedProvider::default()
+    });
     scene.list(ids("t", 2000));
     scene
         .export(&["--retries", "1", "--format", "csv"])
@@ -223,7 +230,7 @@ fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() 
 /// Weather: everything is refused with 429, for good.
 #[test]
 fn a_provider_that_only_refuses_ends_the_run_and_names_every_task() {
-    let scene = Scene::trouble(Trouble::TooMany(1), When::ALWAYS);
+    let scene = Scene::trouble(FaultKind::TooMany(1), When::ALWAYS);
     scene.list(ids("t", 40));
     scene.export(&[]).expect(1).says("refused 100 requests in a row with 429");
     assert_eq!(scene.unfinished().len(), 40);
@@ -232,8 +239,8 @@ fn a_provider_that_only_refuses_ends_the_run_and_names_every_task() {
 /// Weather: the last hundred of the list fail for good.
 #[test]
 fn a_list_that_is_finished_is_not_stopped_by_the_breaker() {
-    let fault = |n: usize| Fault { trouble: Trouble::Status(502), when: When::task(&format!("t{n}")) };
-    let scene = Scene::weather(Weather { faults: (11..=110).map(fault).collect(), ..Weather::default() });
+    let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
+    let scene = Scene::faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
     scene.list(ids("t", 110));
     scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
 }
@@ -243,7 +250,7 @@ fn a_list_that_is_finished_is_not_stopped_by_the_breaker() {
 #[test]
 fn a_reserve_is_left_to_others_who_share_the_key() {
     let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
-    let scene = Scene::weather(Weather { window: Some(window), ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
     scene.list(ids("t", 60));
     let mut run = scene
         .export_command(&["--rate", "unlimited", "--reserve", "35", "--concurrency", "2", "--format", "csv"])
@@ -260,8 +267,8 @@ fn a_reserve_is_left_to_others_who_share_the_key() {
 /// Weather: every third task meets a proxy's error first.
 #[test]
 fn a_share_of_the_tasks_may_be_in_trouble_without_harm_to_the_others() {
-    let fault = Fault { trouble: Trouble::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
-    let scene = Scene::weather(Weather { faults: vec![fault], ..Weather::default() });
+    let fault = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
+    let scene = Scene::faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
     scene.list(ids("t", 200));
     scene.export(&["--format", "csv"]).expect(0);
     let retries = scene.summary()["requests"]["retries"].as_u64();

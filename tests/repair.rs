@@ -13,7 +13,7 @@ use std::{
 
 use common::{Finished, Scene, files, ids, seed, wait_until, walk};
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use sunor_archive::simulator::{Fault, Known, Trouble, Weather, When, World};
+use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, Known, SimulatedProvider, When};
 
 const FORMATS: [&str; 2] = ["parquet", "csv"];
 
@@ -102,7 +102,7 @@ fn assets_whose_rows_are_lost_are_of_the_kinds_that_there_are_files_of() {
         (format!("t{n}"), format!(r#"{{"code":200,"data":{task}}}"#))
     };
     let documents = (0..8).map(document).collect();
-    let scene = Scene::world(World { tasks: Known::Given, documents, ..World::default() });
+    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
     scene.list((0..8).map(|n| format!("t{n}")));
     scene.export(&["--format", "csv", "--assets", "audio,video"]).expect(0);
     let before = content(&scene);
@@ -161,8 +161,8 @@ fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
 fn a_repair_that_is_stopped_keeps_what_it_has_and_the_next_goes_on() {
     for (signal, status, said) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
         let scene = without_tasks(80);
-        let stall = Fault { trouble: Trouble::Stall(60.0), when: When { share: Some(0.5), ..When::ALWAYS } };
-        let slow = Scene::weather(Weather { faults: vec![stall], ..Weather::default() });
+        let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::ALWAYS } };
+        let slow = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         let time = if signal.is_empty() { vec!["--stop-after", "4s"] } else { vec![] };
         let run = repair_by(&slow, &scene, &time).spawn().unwrap();
         if !signal.is_empty() {
@@ -192,8 +192,8 @@ fn a_repair_that_is_stopped_among_downloads_asks_for_no_task_twice() {
     scene.export(&["--assets", "image"]).expect(0);
     fs::remove_file(part(&scene, "tasks")).unwrap();
     fs::remove_dir_all(scene.archive().join("media")).unwrap();
-    let stall = Fault { trouble: Trouble::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
-    let slow = Scene::weather(Weather { media: vec![stall], ..Weather::default() });
+    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
+    let slow = Scene::faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
     let run = repair_by(&slow, &scene, &["--assets", "image"]).spawn().unwrap();
     wait_until(|| slow.stats().media.requests >= 6);
     assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
@@ -226,9 +226,9 @@ fn what_is_left_of_a_task_stays_if_the_provider_has_no_better() {
             r#"{{"code":200,"data":{{"task_id":"{}","type":"music","status":"success","output":null}}}}"#,
             lost[0]
         );
-        let poorer = Fault { trouble: Trouble::Body(poorer), when: When::task(&lost[0]) };
-        let forget = Fault { trouble: Trouble::Status(404), when: When { share: Some(0.4), ..When::ALWAYS } };
-        let provider = Scene::weather(Weather { faults: vec![poorer, forget], ..Weather::default() });
+        let poorer = Fault { trouble: FaultKind::Body(poorer), when: When::task(&lost[0]) };
+        let forget = Fault { trouble: FaultKind::Status(404), when: When { share: Some(0.4), ..When::ALWAYS } };
+        let provider = Scene::faults(FaultPlan { faults: vec![poorer, forget], ..FaultPlan::default() });
         let run = repair_by(&provider, &scene, &["--assets", "audio,image"]).spawn().unwrap();
         let run = Finished::of(run).expect(3).says("archived as not found, with the rows that are left of it");
         run.says("the provider's answer tells less than the rows that are left");
@@ -283,8 +283,8 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
     let mut lost: Vec<String> = scene.rows("clips").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
     lost.dedup();
     let bad = &lost[5..8];
-    let faults = bad.iter().map(|task| Fault { trouble: Trouble::Status(500), when: When::task(task) }).collect();
-    let provider = Scene::weather(Weather { faults, ..Weather::default() });
+    let faults = bad.iter().map(|task| Fault { trouble: FaultKind::Status(500), when: When::task(task) }).collect();
+    let provider = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
     let run = repair_by(&provider, &scene, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
     Finished::of(run).expect(3).says("Not mended: 3 tasks").says(&format!("{}: HTTP 500", bad[0]));
     assert!(lost.iter().all(|task| scene.archived().contains(task) != bad.contains(task)));
@@ -304,11 +304,11 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
 /// Weather: each task is refused once for the rate, and once by a proxy; then it takes a while.
 #[test]
 fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
-    let faults = [Trouble::TooMany(1), Trouble::Status(502)];
+    let faults = [FaultKind::TooMany(1), FaultKind::Status(502)];
     let faults = (1..).zip(faults).map(|(first, trouble)| Fault { trouble, when: When::first(first) }).collect();
-    let slow = Weather { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..Weather::default() };
+    let slow = FaultPlan { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..FaultPlan::default() };
     let scene = without_tasks(30);
-    let slow = Scene::weather(slow);
+    let slow = Scene::faults(slow);
     let arguments = ["--poll-interval", "1s", "--wait", "60s", "--metrics-file", "run.prom"];
     let run = Finished::of(repair_by(&slow, &scene, &arguments).spawn().unwrap()).expect(3);
     assert!(!run.stdout.contains("Not mended"), "{}", run.stdout);
@@ -322,8 +322,8 @@ fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
     assert_eq!((figure(r#"requests{kind="first"}"#), figure("rate_limited_requests")), (lost, lost));
     assert!(figure(r#"requests{kind="retry"}"#) >= 2 * lost && figure(r#"requests{kind="poll"}"#) > 0, "{figures}");
 
-    let never = Weather { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..Weather::default() };
-    let (never, scene) = (Scene::weather(never), without_tasks(10));
+    let never = FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
+    let (never, scene) = (Scene::faults(never), without_tasks(10));
     let run = repair_by(&never, &scene, &["--wait", "0s"]).spawn().unwrap();
     Finished::of(run).expect(3).says("the provider says that it is not finished");
 }
@@ -353,8 +353,9 @@ fn a_lost_task_that_the_provider_does_not_know_is_archived_as_not_found_and_name
 /// Weather: some files are not to be had at first.
 #[test]
 fn what_could_not_be_had_is_tried_again_and_named_if_it_still_cannot() {
-    let gone = |first| Fault { trouble: Trouble::Status(404), when: When { first, share: Some(0.3), ..When::ALWAYS } };
-    let scene = Scene::weather(Weather { media: vec![gone(Some(1))], ..Weather::default() });
+    let gone =
+        |first| Fault { trouble: FaultKind::Status(404), when: When { first, share: Some(0.3), ..When::ALWAYS } };
+    let scene = Scene::faults(FaultPlan { media: vec![gone(Some(1))], ..FaultPlan::default() });
     scene.list(ids("t", 30));
     scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
     scene.export(&["--assets", "audio,image"]).expect(0).says("repair");
@@ -362,7 +363,7 @@ fn what_could_not_be_had_is_tried_again_and_named_if_it_still_cannot() {
     assert!(scene.rows("assets").iter().all(|row| row["status"] != "failed"));
     scene.run(&["verify", "library"]).expect(0);
 
-    let scene = Scene::weather(Weather { media: vec![gone(None)], ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { media: vec![gone(None)], ..FaultPlan::default() });
     scene.list(ids("t", 30));
     scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
     let before = content(&scene);
@@ -399,7 +400,7 @@ fn a_refused_key_is_said_and_a_missing_archive_refused() {
     let scene = Scene::fair();
     archived(&scene, "parquet");
     fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
-    let refusing = Scene::weather(Weather { key: Some("another".into()), ..Weather::default() });
+    let refusing = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
     repair(&scene, &["--base-url", refusing.base_url()]).expect(4).says("refused the key");
     repair(&scene, &[]).expect(3).says("cannot be named");
     scene.run(&["repair", "nowhere"]).expect(2);
@@ -452,14 +453,15 @@ fn an_answer_that_tells_less_does_not_take_the_place_of_one_that_told_more() {
         )
     };
     let clips = r#"[{"id":"a","audio_url":"{cdn}/a.mp3"},{"id":"b","audio_url":"{cdn}/b.mp3"}]"#;
-    let poorer = Fault { trouble: Trouble::Body(task("failure", "null")), when: When::ALWAYS };
-    let rich = World { documents: [("t1".into(), task("success", clips))].into(), ..World::default() };
+    let poorer = Fault { trouble: FaultKind::Body(task("failure", "null")), when: When::ALWAYS };
+    let rich =
+        SimulatedProvider { documents: [("t1".into(), task("success", clips))].into(), ..SimulatedProvider::default() };
     let scene = Scene::world(rich);
     scene.list(["t1"]);
     scene.export(&["--format", "csv", "--assets", "audio"]).expect(0);
     let before = content(&scene)["clips"].clone();
     fs::remove_file(media(&scene)).unwrap();
-    let poor = Scene::weather(Weather { faults: vec![poorer], ..Weather::default() });
+    let poor = Scene::faults(FaultPlan { faults: vec![poorer], ..FaultPlan::default() });
     let scene_with_no_cdn = ["--base-url", poor.base_url(), "--allow-private-hosts=false"];
     repair(&scene, &scene_with_no_cdn).expect(3).says("Not mended");
     assert_eq!(content(&scene)["clips"], before);
@@ -472,11 +474,11 @@ fn an_answer_that_tells_less_does_not_take_the_place_of_one_that_told_more() {
 /// is another.
 #[test]
 fn rows_that_can_still_be_read_are_kept_if_the_provider_has_no_better() {
-    for weather in [
-        Weather { key: Some("another".into()), ..Weather::default() },
-        Weather {
-            faults: vec![Fault { trouble: Trouble::Body(r#"{"code":404}"#.into()), when: When::ALWAYS }],
-            ..Weather::default()
+    for faults in [
+        FaultPlan { key: Some("another".into()), ..FaultPlan::default() },
+        FaultPlan {
+            faults: vec![Fault { trouble: FaultKind::Body(r#"{"code":404}"#.into()), when: When::ALWAYS }],
+            ..FaultPlan::default()
         },
     ] {
         let scene = Scene::fair();
@@ -486,7 +488,7 @@ fn rows_that_can_still_be_read_are_kept_if_the_provider_has_no_better() {
         let path = part(&scene, "tasks");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("progress", "qrogress", 2)).unwrap();
-        let provider = Scene::weather(weather);
+        let provider = Scene::faults(faults);
         let repaired = repair(&scene, &["--base-url", provider.base_url()]);
         assert!(matches!(repaired.status, Some(3 | 4)), "{}", repaired.stdout);
         assert_eq!(scene.archived(), before, "{}", repaired.stdout);

@@ -5,12 +5,12 @@ mod common;
 use std::{collections::BTreeSet, fs};
 
 use common::{Scene, ids, samples};
-use sunor_archive::simulator::{Weather, World};
+use sunor_archive::simulator::{FaultPlan, SimulatedProvider};
 
 /// Weather: fair; some tasks take a few seconds.
 #[test]
 fn the_sample_list_has_every_type_model_and_fate() {
-    let scene = Scene::world(World::default());
+    let scene = Scene::world(SimulatedProvider::default());
     let list = samples().join("tasks.csv");
     let run = [
         "export",
@@ -39,8 +39,8 @@ fn every_sample_weather_can_be_flown_through() {
     let weathers = common::files(&samples().join("weather"), ".toml");
     assert!(!weathers.is_empty());
     for path in weathers {
-        let weather: Weather = fs::read_to_string(&path).unwrap().parse().unwrap();
-        let scene = Scene::weather(weather);
+        let faults: FaultPlan = fs::read_to_string(&path).unwrap().parse().unwrap();
+        let scene = Scene::faults(faults);
         scene.list(ids("t", 16));
         let arguments = ["--poll-interval", "1s", "--timeout", "5s", "--assets", "audio,image"];
         scene.export(&arguments).expect(0).says("Archived 16 of 16 tasks");
@@ -64,7 +64,7 @@ fn the_table_of_faults_names_tests_that_exist() {
 /// Weather: none. Every option that a sample gives to a command is one that the command has.
 #[test]
 fn the_schedulers_samples_name_options_that_exist() {
-    let scene = Scene::world(World::default());
+    let scene = Scene::world(SimulatedProvider::default());
     let mut jobs = 0;
     for name in ["crontab", "sunor-archive.service"] {
         let text = fs::read_to_string(samples().join(name)).unwrap();

@@ -14,7 +14,7 @@ use std::{
 
 use common::{Finished, KEY, Scene, ids, wait_until};
 use serde_json::{Value, json};
-use sunor_archive::simulator::{Trouble, Weather, When};
+use sunor_archive::simulator::{FaultKind, FaultPlan, When};
 
 fn summary(scene: &Scene, arguments: &[&str]) -> Value {
     let printed = scene.run(&[&["summary", "library", "--json"], arguments].concat()).expect(0).stdout;
@@ -107,8 +107,8 @@ fn judged(scene: &Scene, archive: &Value) {
 /// Weather: some tasks go on for an hour; covers are error pages.
 #[test]
 fn it_says_what_is_missing_and_shows_the_newest_ten_runs() {
-    let weather = Weather { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..Weather::default() };
-    let scene = Scene::weather(weather);
+    let faults = FaultPlan { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
+    let scene = Scene::faults(faults);
     scene.list(ids("t", 10));
     for _ in 0..12 {
         scene.export(&["--wait", "0s"]).expect(3);
@@ -128,7 +128,7 @@ fn it_says_what_is_missing_and_shows_the_newest_ten_runs() {
 /// Weather: fair, but the only task stalls, so that the first run is under way.
 #[test]
 fn an_archive_whose_first_run_is_under_way_holds_nothing() {
-    let scene = Scene::trouble(Trouble::Stall(60.0), When::ALWAYS);
+    let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
     scene.list(["t1"]);
     let mut run = scene.export_command(&[]).spawn().unwrap();
     wait_until(|| scene.stats().requests == 1);
@@ -165,7 +165,7 @@ fn the_accounts_coverage_takes_one_request() {
 /// Weather: the key is not the account's, nobody is there, or the answer is none.
 #[test]
 fn an_account_that_cannot_be_asked_ends_in_a_sentence_and_never_shows_the_key() {
-    let mut scene = Scene::weather(Weather { key: Some(KEY.into()), ..Weather::default() });
+    let mut scene = Scene::faults(FaultPlan { key: Some(KEY.into()), ..FaultPlan::default() });
     scene.list(["t1"]);
     scene.export(&[]).expect(0);
     let account = ["summary", "library", "--account"];

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{Finished, Scene, ids};
-use sunor_archive::simulator::Weather;
+use sunor_archive::simulator::FaultPlan;
 
 /// Weather: fair, and never felt.
 #[track_caller]
@@ -59,7 +59,7 @@ fn an_option_that_makes_no_sense_is_refused() {
 
 #[test]
 fn a_key_comes_from_the_environment_or_a_file_and_never_from_an_argument() {
-    let scene = Scene::weather(Weather { key: Some("the-key".into()), unfinished: Some(0.0), ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { key: Some("the-key".into()), unfinished: Some(0.0), ..FaultPlan::default() });
     scene.list(["t1"]);
     let mut command = scene.export_command(&[]);
     Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(2).says("no API key");
@@ -188,7 +188,7 @@ fn help_names_what_there_is_and_nothing_else() {
 #[test]
 fn summary_adds_the_runs_up_and_counts_what_is_still_missing() {
     let scene =
-        Scene::weather(Weather { unfinished_seconds: Some(3000.0), unfinished: Some(0.3), ..Weather::default() });
+        Scene::faults(FaultPlan { unfinished_seconds: Some(3000.0), unfinished: Some(0.3), ..FaultPlan::default() });
     scene.list(ids("t", 40));
     scene.export(&["--wait", "0s"]).expect(3);
     scene.export(&["--wait", "0s"]).expect(3);

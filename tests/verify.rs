@@ -19,7 +19,7 @@ use std::{
 use common::{Finished, Scene, documents, files, ids, seed, wait_until};
 use serde_json::Value;
 use sunor_archive::{
-    simulator::{Fault, Trouble, Weather, When, World},
+    simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, When},
     verify::{self, Depth, Report},
 };
 
@@ -27,7 +27,7 @@ const FORMATS: [&str; 2] = ["parquet", "csv"];
 
 /// An archive of two runs, with music and covers.
 fn archived(format: &str) -> Scene {
-    let scene = Scene::weather(Weather { media_seconds: Some(1.0), ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { media_seconds: Some(1.0), ..FaultPlan::default() });
     for first in [1, 21] {
         scene.list(ids("t", 40).split_off(first - 1).iter().take(20));
         scene.export(&["--format", format, "--assets", "audio,image", "-q"]).expect(0);
@@ -396,8 +396,8 @@ fn a_byte_that_is_another_anywhere_is_found() {
     let seed = seed();
     let mut chance = fastrand::Rng::with_seed(seed);
     for format in FORMATS {
-        let weather = Weather { media_seconds: Some(1.0), unfinished: Some(0.0), ..Weather::default() };
-        let scene = Scene::world(World { documents: documents(), weather, ..World::default() });
+        let faults = FaultPlan { media_seconds: Some(1.0), unfinished: Some(0.0), ..FaultPlan::default() };
+        let scene = Scene::world(SimulatedProvider { documents: documents(), faults, ..SimulatedProvider::default() });
         scene.list(documents().into_keys().chain(ids("t", 10)));
         scene.export(&["--format", format, "--assets", "audio,image", "--wait", "0s"]).expect(3);
         let archive = scene.archive();
@@ -494,8 +494,8 @@ fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
 /// Weather: songs that take a while, and covers that come at once.
 #[test]
 fn what_a_running_export_has_not_listed_yet_is_no_damage() {
-    let slow = Fault { trouble: Trouble::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
-    let scene = Scene::weather(Weather { media: vec![slow], media_seconds: Some(1.0), ..Weather::default() });
+    let slow = Fault { trouble: FaultKind::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
+    let scene = Scene::faults(FaultPlan { media: vec![slow], media_seconds: Some(1.0), ..FaultPlan::default() });
     for round in 0..4 {
         scene.list(ids(&format!("r{round}x"), 30));
         let mut run = scene.export_command(&["--assets", "audio,image", "--rate", "100/s", "-q"]).spawn().unwrap();
@@ -512,8 +512,8 @@ fn what_a_running_export_has_not_listed_yet_is_no_damage() {
 /// Weather: one song never comes, and the run is killed.
 #[test]
 fn what_a_killed_run_left_is_a_note_until_the_next_goes_on() {
-    let stall = Fault { trouble: Trouble::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };
-    let scene = Scene::weather(Weather { media: vec![stall], media_seconds: Some(1.0), ..Weather::default() });
+    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };
+    let scene = Scene::faults(FaultPlan { media: vec![stall], media_seconds: Some(1.0), ..FaultPlan::default() });
     scene.list(ids("t", 12));
     let many = ["--assets", "audio,image", "--timeout", "50s", "--asset-concurrency", "100"];
     let mut run = scene.export_command(&many).spawn().unwrap();

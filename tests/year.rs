@@ -14,7 +14,7 @@ use std::{
 
 use common::{Scene, files, ids, judge, samples};
 use serde_json::Value;
-use sunor_archive::simulator::{Fault, Trouble, Weather, When};
+use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 
 const NIGHTS: usize = 365;
 
@@ -28,10 +28,10 @@ const CONCURRENCY: u64 = 8;
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]
 fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
-    let expired = Fault { trouble: Trouble::Status(403), when: When { share: Some(0.05), ..When::first(3) } };
-    let bad_gateway = Fault { trouble: Trouble::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
+    let expired = Fault { trouble: FaultKind::Status(403), when: When { share: Some(0.05), ..When::first(3) } };
+    let bad_gateway = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
-    let scene = Scene::weather(Weather { media, faults, media_seconds: Some(1.0), ..Weather::default() });
+    let scene = Scene::faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
     let mut chance = fastrand::Rng::with_seed(365);
     let (mut tasks, mut kills, mut nights) = (0, 0, Nights::default());
     for night in 1..=NIGHTS {

@@ -13,7 +13,7 @@ use reqwest::{
 use url::Url;
 
 use super::{
-    response::{self, Answer, Usage},
+    response::{self, TaskResponse, Usage},
     window::Allowance,
 };
 use crate::{
@@ -33,7 +33,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What came of one request.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) answer: Answer,
+    pub(crate) answer: TaskResponse,
     /// What the provider said about its rate window on the way.
     pub(crate) allowance: Allowance,
 }
@@ -94,8 +94,8 @@ impl Client {
         }
     }
 
-    /// Asks what the account has used. What is no usage is the [`Answer`] that says why.
-    pub(crate) async fn usage(&self) -> Result<Usage, Answer> {
+    /// Asks what the account has used. What is no usage is the [`TaskResponse`] that says why.
+    pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
         let sent = self.http.get(self.url(&["account", "usage"])).send().await;
         let response = sent.map_err(|error| self.silence(&error))?;
         let Received { status, retry_after, body } = self.receive(response).await?;
@@ -103,7 +103,7 @@ impl Client {
     }
 
     /// Takes a response to its end, as far as that says anything.
-    async fn receive(&self, response: Response) -> Result<Received, Answer> {
+    async fn receive(&self, response: Response) -> Result<Received, TaskResponse> {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         // Whoever says for how long to be silent is not listened to any longer.
@@ -111,7 +111,7 @@ impl Client {
             return Ok(Received { status, retry_after, body: Vec::new() });
         }
         let body = match self.body(response).await {
-            Err(reason) if (200..300).contains(&status) => return Err(Answer::Transient { reason }),
+            Err(reason) if (200..300).contains(&status) => return Err(TaskResponse::Transient { reason }),
             // A refusal stands, whatever became of the page that came with it.
             body => body.unwrap_or_default(),
         };
@@ -119,12 +119,12 @@ impl Client {
     }
 
     /// What it means that no response came.
-    fn silence(&self, error: &reqwest::Error) -> Answer {
+    fn silence(&self, error: &reqwest::Error) -> TaskResponse {
         let reason = self.explain(error);
         match () {
-            () if http::is_untrusted(error) => Answer::Untrusted { reason },
-            () if error.is_connect() => Answer::Unconnected { reason },
-            () => Answer::Silent { reason },
+            () if http::is_untrusted(error) => TaskResponse::Untrusted { reason },
+            () if error.is_connect() => TaskResponse::Unconnected { reason },
+            () => TaskResponse::Silent { reason },
         }
     }
 
@@ -164,15 +164,17 @@ impl Client {
     }
 
     /// A provider may echo the key in its message; it goes no further.
-    fn scrub(&self, answer: Answer) -> Answer {
+    fn scrub(&self, answer: TaskResponse) -> TaskResponse {
         let scrub = |text: String| self.key.scrub(&text);
         match answer {
-            Answer::NotFound { message } => Answer::NotFound { message: message.map(scrub) },
-            Answer::Unfinished { status, created_at } => Answer::Unfinished { status: status.map(scrub), created_at },
-            Answer::KeyRefused { reason } => Answer::KeyRefused { reason: scrub(reason) },
-            Answer::Transient { reason } => Answer::Transient { reason: scrub(reason) },
-            Answer::Rejected { reason } => Answer::Rejected { reason: scrub(reason) },
-            Answer::Unreadable { reason, body } => Answer::Unreadable { reason: scrub(reason), body },
+            TaskResponse::NotFound { message } => TaskResponse::NotFound { message: message.map(scrub) },
+            TaskResponse::Unfinished { status, created_at } => {
+                TaskResponse::Unfinished { status: status.map(scrub), created_at }
+            }
+            TaskResponse::KeyRefused { reason } => TaskResponse::KeyRefused { reason: scrub(reason) },
+            TaskResponse::Transient { reason } => TaskResponse::Transient { reason: scrub(reason) },
+            TaskResponse::Rejected { reason } => TaskResponse::Rejected { reason: scrub(reason) },
+            TaskResponse::Unreadable { reason, body } => TaskResponse::Unreadable { reason: scrub(reason), body },
             answer => answer,
         }
     }
@@ -206,6 +208,6 @@ mod tests {
     async fn a_closed_port_is_silence() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await.answer;
-        assert!(matches!(&answer, Answer::Unconnected { reason } if reason.contains("refused")), "{answer:?}");
+        assert!(matches!(&answer, TaskResponse::Unconnected { reason } if reason.contains("refused")), "{answer:?}");
     }
 }

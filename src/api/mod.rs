@@ -10,4 +10,4 @@ pub(crate) use client::{Client, Reply};
 pub(crate) use pace::{Pace, spare_per_minute};
 #[cfg(fuzzing)]
 pub(crate) use response::classify;
-pub(crate) use response::{Answer, Usage};
+pub(crate) use response::{TaskResponse, Usage};

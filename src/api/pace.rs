@@ -18,7 +18,7 @@ use governor::{
 };
 use tokio::time::{self, Instant};
 
-use super::window::{Allowance, WindowWatch};
+use super::window::{Allowance, WindowTracker};
 use crate::config::Rate;
 
 /// The provider counts requests in windows of this length.
@@ -44,7 +44,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(crate) struct Pace {
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>>,
     opens: Instant,
-    window: WindowWatch,
+    window: WindowTracker,
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Pace {
             }
             limiter
         });
-        Self { limiter, opens: Instant::now(), window: WindowWatch::new(reserve, WINDOW) }
+        Self { limiter, opens: Instant::now(), window: WindowTracker::new(reserve, WINDOW) }
     }
 
     /// How many requests leave in a second; infinite without a limit.
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn most_in_any(span: Duration, moments: &[Duration]) -> usize {
-        let until = |end: Duration| moments.partition_point(|moment| *moment < end);
+        let until = |end: Duration| moments.partition_point(|timestamp| *timestamp < end);
         moments.iter().enumerate().map(|(place, start)| until(*start + span) - place).max().unwrap_or(0)
     }
 

@@ -1,4 +1,4 @@
-//! What an answer of the API means. Pure: status, header and body in, one [`Answer`] out.
+//! What an answer of the API means. Pure: status, header and body in, one [`TaskResponse`] out.
 //!
 //! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. What stands in front
 //! of it may send anything, so whatever is not clearly a task or a refusal counts as passing trouble.
@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use crate::{
     http::{self, excerpt},
     json::{self, Object},
-    moment::Moment,
     status::FinalStatus,
     task::TaskId,
+    timestamp::Moment,
 };
 
 /// How long to be silent after a 429 that does not say: the provider's window.
@@ -23,7 +23,7 @@ const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 
 /// What the API said to one question, or that it said nothing.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Answer {
+pub(crate) enum TaskResponse {
     /// The task has ended. `data` is the whole object as sent; where readers would refuse it, it is
     /// mended and `sent` is the body as it came.
     Final { status: FinalStatus, data: String, sent: Option<String> },
@@ -58,18 +58,18 @@ pub(crate) struct Usage {
 }
 
 /// Tells what a response to the question for `asked` means.
-pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
+pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> TaskResponse {
     match good(status, retry_after, body) {
-        Ok(Good { text, sent }) => task(asked, &text, sent),
+        Ok(TaskData { text, sent }) => task(asked, &text, sent),
         Err(answer) => answer,
     }
 }
 
 /// Tells what a response to the question for the account's usage means: the usage, or why there is none.
-pub(crate) fn usage(status: u16, retry_after: Option<&str>, body: &[u8]) -> Result<Usage, Answer> {
-    let Good { text, .. } = good(status, retry_after, body)?;
+pub(crate) fn usage(status: u16, retry_after: Option<&str>, body: &[u8]) -> Result<Usage, TaskResponse> {
+    let TaskData { text, .. } = good(status, retry_after, body)?;
     let Some((_, usage)) = data(&text) else {
-        return Err(Answer::Rejected { reason: "the answer holds no usage".into() });
+        return Err(TaskResponse::Rejected { reason: "the answer holds no usage".into() });
     };
     Ok(Usage {
         tasks_created: usage.number("tasks_created"),
@@ -79,36 +79,36 @@ pub(crate) fn usage(status: u16, retry_after: Option<&str>, body: &[u8]) -> Resu
 }
 
 /// A body that is JSON and no refusal.
-struct Good<'a> {
+struct TaskData<'a> {
     text: Cow<'a, str>,
     /// As it came, if it had to be mended.
     sent: Option<String>,
 }
 
-fn good<'a>(status: u16, retry_after: Option<&str>, body: &'a [u8]) -> Result<Good<'a>, Answer> {
+fn good<'a>(status: u16, retry_after: Option<&str>, body: &'a [u8]) -> Result<TaskData<'a>, TaskResponse> {
     if !(200..300).contains(&status) {
         let body = String::from_utf8_lossy(body);
         return Err(refusal(status, retry_after, message(&body)));
     }
     let Ok(sent) = str::from_utf8(body) else {
-        return Err(Answer::Transient { reason: "the body is not UTF-8".into() });
+        return Err(TaskResponse::Transient { reason: "the body is not UTF-8".into() });
     };
     let text = sent.trim_start_matches('\u{feff}');
     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
-        return Err(Answer::Transient { reason: not_json(text, &error) });
+        return Err(TaskResponse::Transient { reason: not_json(text, &error) });
     }
     let mended = json::mend_surrogates(text);
     let sent = mended.is_some().then(|| sent.to_owned());
     let text = mended.map_or(Cow::Borrowed(text), Cow::Owned);
     match Object::parse(&text).as_ref().and_then(code) {
         Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, message(&text))),
-        _ => Ok(Good { text, sent }),
+        _ => Ok(TaskData { text, sent }),
     }
 }
 
-fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> Answer {
+fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
     let unreadable =
-        |reason: String| Answer::Unreadable { reason, body: sent.clone().unwrap_or_else(|| text.to_owned()) };
+        |reason: String| TaskResponse::Unreadable { reason, body: sent.clone().unwrap_or_else(|| text.to_owned()) };
     let Some((data, task)) = data(text) else {
         return unreadable("the answer holds no task".into());
     };
@@ -119,8 +119,8 @@ fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> Answer {
     }
     let status = task.text("status");
     match status.as_deref().and_then(FinalStatus::of_task) {
-        Some(status) => Answer::Final { status, data: data.to_owned(), sent },
-        None => Answer::Unfinished { status, created_at: task.time("created_at") },
+        Some(status) => TaskResponse::Final { status, data: data.to_owned(), sent },
+        None => TaskResponse::Unfinished { status, created_at: task.time("created_at") },
     }
 }
 
@@ -140,17 +140,17 @@ fn code(envelope: &Object<'_>) -> Option<u16> {
     whole.then_some(code as u16)
 }
 
-fn refusal(code: u16, retry_after: Option<&str>, message: Option<String>) -> Answer {
+fn refusal(code: u16, retry_after: Option<&str>, message: Option<String>) -> TaskResponse {
     let reason = match &message {
         Some(message) => format!("HTTP {code}: {}", excerpt(message)),
         None => format!("HTTP {code}"),
     };
     match code {
-        401 | 403 => Answer::KeyRefused { reason },
-        404 => Answer::NotFound { message },
-        429 => Answer::RateLimited { silence: silence(retry_after, message.as_deref()) },
-        408 | 425 | 500.. => Answer::Transient { reason },
-        _ => Answer::Rejected { reason },
+        401 | 403 => TaskResponse::KeyRefused { reason },
+        404 => TaskResponse::NotFound { message },
+        429 => TaskResponse::RateLimited { silence: silence(retry_after, message.as_deref()) },
+        408 | 425 | 500.. => TaskResponse::Transient { reason },
+        _ => TaskResponse::Rejected { reason },
     }
 }
 
@@ -184,11 +184,11 @@ mod tests {
 
     use super::*;
 
-    fn asked(body: &str) -> Answer {
+    fn asked(body: &str) -> TaskResponse {
         classify(TaskId::parse("t1").unwrap(), 200, None, body.as_bytes())
     }
 
-    fn refused(status: u16, retry_after: Option<&str>, body: &str) -> Answer {
+    fn refused(status: u16, retry_after: Option<&str>, body: &str) -> TaskResponse {
         classify(TaskId::parse("t1").unwrap(), status, retry_after, body.as_bytes())
     }
 
@@ -201,7 +201,7 @@ mod tests {
             format!(r#"{{"code":"ok","data":{data}}}"#),
             format!(" {data} "),
         ] {
-            let expected = Answer::Final { status: FinalStatus::Success, data: data.into(), sent: None };
+            let expected = TaskResponse::Final { status: FinalStatus::Success, data: data.into(), sent: None };
             assert_eq!(asked(&body), expected, "{body}");
         }
     }
@@ -210,7 +210,7 @@ mod tests {
     fn every_other_status_is_unfinished() {
         for status in [r#""pending""#, r#""running""#, r#""SUCCESS""#, r#""not_found""#, "null", "7", "{}"] {
             let body = format!(r#"{{"data":{{"task_id":"t1","status":{status}}}}}"#);
-            assert!(matches!(asked(&body), Answer::Unfinished { .. }), "{status}");
+            assert!(matches!(asked(&body), TaskResponse::Unfinished { .. }), "{status}");
         }
     }
 
@@ -219,7 +219,7 @@ mod tests {
         for body in
             ["[]", "7", r#"{"code":200}"#, r#"{"data":null}"#, r#"{"data":{"task_id":"t2","status":"success"}}"#]
         {
-            assert!(matches!(asked(body), Answer::Unreadable { body: kept, .. } if kept == body), "{body}");
+            assert!(matches!(asked(body), TaskResponse::Unreadable { body: kept, .. } if kept == body), "{body}");
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
     fn a_task_id_sent_as_a_number_is_its_text() {
         let id = TaskId::parse("42").unwrap();
         let answer = classify(id, 200, None, br#"{"data":[{"task_id":42,"status":"timeout"}]}"#);
-        assert!(matches!(answer, Answer::Final { status: FinalStatus::Timeout, .. }));
+        assert!(matches!(answer, TaskResponse::Final { status: FinalStatus::Timeout, .. }));
     }
 
     #[test]
@@ -238,37 +238,37 @@ mod tests {
             (r#"{"data":{"task_id":"#, "the body is cut short"),
             ("upstream down", "the body is not JSON"),
         ] {
-            assert_eq!(asked(body), Answer::Transient { reason: expected.into() });
+            assert_eq!(asked(body), TaskResponse::Transient { reason: expected.into() });
         }
         let binary = classify(TaskId::parse("t1").unwrap(), 200, None, b"\"\xff\"");
-        assert_eq!(binary, Answer::Transient { reason: "the body is not UTF-8".into() });
+        assert_eq!(binary, TaskResponse::Transient { reason: "the body is not UTF-8".into() });
     }
 
     #[test]
     fn a_code_in_the_body_counts_like_the_status() {
-        assert!(matches!(asked(r#"{"code":500,"message":"x"}"#), Answer::Transient { .. }));
-        assert!(matches!(asked(r#"{"code":401.0}"#), Answer::KeyRefused { .. }));
-        assert_eq!(asked(r#"{"code":404,"message":"no"}"#), Answer::NotFound { message: Some("no".into()) });
-        assert!(matches!(asked(r#"{"code":302}"#), Answer::Rejected { .. }));
+        assert!(matches!(asked(r#"{"code":500,"message":"x"}"#), TaskResponse::Transient { .. }));
+        assert!(matches!(asked(r#"{"code":401.0}"#), TaskResponse::KeyRefused { .. }));
+        assert_eq!(asked(r#"{"code":404,"message":"no"}"#), TaskResponse::NotFound { message: Some("no".into()) });
+        assert!(matches!(asked(r#"{"code":302}"#), TaskResponse::Rejected { .. }));
     }
 
     #[test]
     fn statuses_are_sorted_by_what_asking_again_would_do() {
         for status in [408, 425, 500, 502, 503, 504, 520, 524, 599] {
-            assert!(matches!(refused(status, None, "<html>"), Answer::Transient { .. }), "{status}");
+            assert!(matches!(refused(status, None, "<html>"), TaskResponse::Transient { .. }), "{status}");
         }
         for status in [301, 302, 307, 400, 402, 410, 418, 422] {
-            assert!(matches!(refused(status, None, ""), Answer::Rejected { .. }), "{status}");
+            assert!(matches!(refused(status, None, ""), TaskResponse::Rejected { .. }), "{status}");
         }
         for status in [401, 403] {
-            assert!(matches!(refused(status, None, ""), Answer::KeyRefused { .. }), "{status}");
+            assert!(matches!(refused(status, None, ""), TaskResponse::KeyRefused { .. }), "{status}");
         }
     }
 
     #[test]
     fn a_429_says_how_long_to_be_silent() {
         let limited = |header, body: &str| match refused(429, header, body) {
-            Answer::RateLimited { silence } => silence.as_secs(),
+            TaskResponse::RateLimited { silence } => silence.as_secs(),
             other => panic!("{other:?}"),
         };
         let body = r#"{"code":429,"message":"Rate limit exceeded. Try again in 30 seconds."}"#;
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn lone_surrogates_are_mended_and_the_body_is_kept_as_sent() {
         let body = r#"{"data":{"task_id":"t1","status":"success","t":"\ud800"}}"#;
-        let Answer::Final { data, sent, .. } = asked(body) else { panic!() };
+        let TaskResponse::Final { data, sent, .. } = asked(body) else { panic!() };
         assert_eq!(data, r#"{"task_id":"t1","status":"success","t":"\ufffd"}"#);
         assert_eq!(sent.as_deref(), Some(body));
     }
@@ -300,9 +300,9 @@ mod tests {
         ] {
             assert_eq!(read(body), Ok(expected), "{body}");
         }
-        assert!(matches!(read("[]"), Err(Answer::Rejected { .. })));
-        assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(Answer::KeyRefused { .. })));
-        assert!(matches!(usage(429, Some("7"), b""), Err(Answer::RateLimited { .. })));
+        assert!(matches!(read("[]"), Err(TaskResponse::Rejected { .. })));
+        assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(TaskResponse::KeyRefused { .. })));
+        assert!(matches!(usage(429, Some("7"), b""), Err(TaskResponse::RateLimited { .. })));
     }
 
     proptest! {

@@ -52,7 +52,7 @@ impl Allowance {
 
 /// Follows the provider's window from response to response.
 #[derive(Debug)]
-pub(super) struct WindowWatch {
+pub(super) struct WindowTracker {
     reserve: u32,
     length: Duration,
     /// No window can have begun later than this and still be the current one.
@@ -62,7 +62,7 @@ pub(super) struct WindowWatch {
     paused_until: Option<Instant>,
 }
 
-impl WindowWatch {
+impl WindowTracker {
     pub(super) fn new(reserve: u32, length: Duration) -> Self {
         Self { reserve, length, begun: None, last: 0, most: 0, paused_until: None }
     }
@@ -135,7 +135,7 @@ mod tests {
     fn nothing_is_sent_while_no_more_than_the_reserve_remains() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = WindowWatch::new(10, Duration::from_secs(60));
+        let mut watch = WindowTracker::new(10, Duration::from_secs(60));
         assert_eq!(watch.pause(&says(119), at(0)), None);
         assert_eq!(watch.pause(&says(11), at(20)), None);
         assert_eq!(seconds(watch.pause(&says(10), at(20))), Some(40));
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_pause_that_was_not_enough_is_followed_by_one_out_of_step() {
         let start = Instant::now();
-        let mut watch = WindowWatch::new(50, Duration::from_secs(60));
+        let mut watch = WindowTracker::new(50, Duration::from_secs(60));
         assert_eq!(seconds(watch.pause(&says(44), start)), Some(60));
         assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(1))), Some(59));
         assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(60))), Some(97));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn it_slows_down_before_the_wall() {
-        let mut watch = WindowWatch::new(0, Duration::from_secs(60));
+        let mut watch = WindowTracker::new(0, Duration::from_secs(60));
         let now = Instant::now();
         let told = |remaining| Allowance { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
         assert_eq!(watch.pause(&told(60), now), None);
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn answers_that_overtake_each_other_begin_no_new_window() {
         let start = Instant::now();
-        let mut watch = WindowWatch::new(0, Duration::from_secs(60));
+        let mut watch = WindowTracker::new(0, Duration::from_secs(60));
         for remaining in [100, 98, 99, 50, 51, 49] {
             watch.pause(&says(remaining), start);
         }

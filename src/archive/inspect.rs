@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{Archive, FORMAT_VERSION, Passport, Version, layout, store};
+use super::{Archive, ArchiveMetadata, FORMAT_VERSION, Version, layout, store};
 use crate::{
     error::{Error, Result},
     format::TableFormat,
@@ -15,7 +15,7 @@ use crate::{
 
 /// How the passport of an archive reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PassportState {
+pub(crate) enum MetadataState {
     /// As it was written, as far as that can be told.
     Whole,
     /// A newer program wrote it.
@@ -49,17 +49,17 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::Usage`] if it is none, or its format is too new to be read.
-    pub(crate) fn open_to_check(folder: &Path) -> Result<(Self, PassportState)> {
+    pub(crate) fn open_to_check(folder: &Path) -> Result<(Self, MetadataState)> {
         let opened = Self::open(folder);
         let path = folder.join(layout::PASSPORT);
         let state = match (fs::read(&path), &opened) {
-            (Ok(text), _) => passport_state(&text),
-            (Err(_), Err(_)) => return opened.map(|archive| (archive, PassportState::Whole)),
+            (Ok(text), _) => metadata_state(&text),
+            (Err(_), Err(_)) => return opened.map(|archive| (archive, MetadataState::Whole)),
             (Err(error), Ok(_)) => return Err(Error::io("read", &path, &error)),
         };
         match (opened, state) {
-            (Err(_), PassportState::Damaged(reason)) => {
-                Ok((Self::with(folder, guess_format(folder))?, PassportState::Damaged(reason)))
+            (Err(_), MetadataState::Damaged(reason)) => {
+                Ok((Self::with(folder, guess_format(folder))?, MetadataState::Damaged(reason)))
             }
             (opened, state) => Ok((opened?, state)),
         }
@@ -125,24 +125,24 @@ pub(crate) fn manifest_line(line: &str) -> Option<(&str, &str)> {
     (is_digest && is_inside(path) && !path.contains('\r')).then_some((digest, path))
 }
 
-fn passport_state(text: &[u8]) -> PassportState {
-    let passport: Passport = match serde_json::from_slice(text) {
+fn metadata_state(text: &[u8]) -> MetadataState {
+    let passport: ArchiveMetadata = match serde_json::from_slice(text) {
         Ok(passport) => passport,
         Err(error) => {
             let newer = serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
             return newer.map_or_else(
-                || PassportState::Damaged(error.to_string()),
-                |version| PassportState::Newer(version.format_version),
+                || MetadataState::Damaged(error.to_string()),
+                |version| MetadataState::Newer(version.format_version),
             );
         }
     };
     match passport.format_version {
-        0 => PassportState::Damaged("there is no archive format 0".into()),
+        0 => MetadataState::Damaged("there is no archive format 0".into()),
         1..=FORMAT_VERSION if !is_program(&passport.created_by) => {
-            PassportState::Damaged(format!("`{}` is no version of this program", passport.created_by))
+            MetadataState::Damaged(format!("`{}` is no version of this program", passport.created_by))
         }
-        1..=FORMAT_VERSION => PassportState::Whole,
-        newer => PassportState::Newer(newer),
+        1..=FORMAT_VERSION => MetadataState::Whole,
+        newer => MetadataState::Newer(newer),
     }
 }
 
@@ -171,14 +171,14 @@ mod tests {
 
     #[test]
     fn a_passport_is_whole_newer_or_damaged() {
-        let state = |from: &str, to: &str| passport_state(PASSPORT.replace(from, to).as_bytes());
-        assert_eq!(state("", ""), PassportState::Whole);
-        assert_eq!(state(":1,", ":2,"), PassportState::Newer(2));
+        let state = |from: &str, to: &str| metadata_state(PASSPORT.replace(from, to).as_bytes());
+        assert_eq!(state("", ""), MetadataState::Whole);
+        assert_eq!(state(":1,", ":2,"), MetadataState::Newer(2));
         for (from, to) in [(":1,", ":0,"), ("csv", "css"), ("created_at", "cre4ted_at"), ("sunor", "tunor"), ("}", "")]
         {
-            assert!(matches!(state(from, to), PassportState::Damaged(_)), "{from} to {to}");
+            assert!(matches!(state(from, to), MetadataState::Damaged(_)), "{from} to {to}");
         }
-        assert_eq!(passport_state(br#"{"format_version":7}"#), PassportState::Newer(7));
+        assert_eq!(metadata_state(br#"{"format_version":7}"#), MetadataState::Newer(7));
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         fs::write(folder.path().join("tasks/a.csv"), "").unwrap();
         let (archive, state) = Archive::open_to_check(folder.path()).unwrap();
         assert_eq!(archive.format, TableFormat::Csv);
-        assert!(matches!(state, PassportState::Damaged(_)));
+        assert!(matches!(state, MetadataState::Damaged(_)));
     }
 
     #[test]

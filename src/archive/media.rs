@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{HeldArchive, layout};
+use super::{LockedArchive, layout};
 use crate::{
     asset::AssetKind,
     checksum,
@@ -82,7 +82,7 @@ fn hex(text: &str, digits: usize) -> String {
     hex
 }
 
-impl HeldArchive {
+impl LockedArchive {
     /// The media file of that name, with one of these endings, if there is one. What stands under a final
     /// name is whole, unless somebody else put it there. Blocks.
     pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, File)> {

@@ -1,15 +1,15 @@
 //! The archive: where everything is, who may write, and the one step that puts a file in place.
 //!
-//! An [`Archive`] reads. Only a [`HeldArchive`] writes: opening one takes the lock, and the lock lasts
+//! An [`Archive`] reads. Only a [`LockedArchive`] writes: opening one takes the lock, and the lock lasts
 //! as long as anybody has the value, so that no writer outlives it. What the files hold is not known here.
 
-mod aside;
+mod document_checksums;
 mod inspect;
 mod layout;
 mod lock;
 mod manifest;
 mod media;
-mod seals;
+mod quarantine;
 mod store;
 mod swap;
 
@@ -22,12 +22,12 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use inspect::{Entry, PassportState, is_inside, manifest_line};
+pub(crate) use document_checksums::DocumentChecksums;
+pub(crate) use inspect::{Entry, MetadataState, is_inside, manifest_line};
 pub(crate) use layout::{MEDIA, PASSPORT, PartName, RUNS, RunFile, SEALS, VIEWS};
 pub(crate) use lock::Holder;
 pub(crate) use manifest::ManifestLine;
 pub(crate) use media::MediaName;
-pub(crate) use seals::Seals;
 pub(crate) use store::{FileSink, Store, StoredFile};
 pub(crate) use swap::{NewPart, Swap};
 
@@ -44,7 +44,7 @@ const FORMAT_VERSION: u32 = 1;
 
 /// `archive.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Passport {
+struct ArchiveMetadata {
     format_version: u32,
     table_format: TableFormat,
     created_at: Timestamp,
@@ -70,7 +70,7 @@ pub(crate) struct Archive {
 
 /// An archive that nobody else writes as long as this value lives.
 #[derive(Debug)]
-pub(crate) struct HeldArchive {
+pub(crate) struct LockedArchive {
     /// The archive as everybody may read it.
     pub(crate) archive: Archive,
     _lock: Lock,
@@ -79,7 +79,7 @@ pub(crate) struct HeldArchive {
 impl Archive {
     /// Opens an archive for reading, also one of a newer format.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
-        let passport = read_passport(folder)?.ok_or_else(|| {
+        let passport = read_metadata(folder)?.ok_or_else(|| {
             Error::usage(format!("{} is no archive: there is no {} in it", folder.display(), layout::PASSPORT))
         })?;
         Self::with(folder, passport.table_format)
@@ -87,7 +87,7 @@ impl Archive {
 
     /// Opens the archive that a run would add to, without touching anything; `None` if it would be a new one.
     pub(crate) fn open_if_present(folder: &Path, format: Option<TableFormat>) -> Result<Option<Self>> {
-        let Some(passport) = passport_for(folder, format)? else { return Ok(None) };
+        let Some(passport) = metadata_for(folder, format)? else { return Ok(None) };
         Self::with(folder, passport.table_format).map(Some)
     }
 
@@ -142,7 +142,7 @@ impl Archive {
     }
 }
 
-impl HeldArchive {
+impl LockedArchive {
     /// Opens an archive for writing that is there already.
     ///
     /// # Errors
@@ -166,10 +166,10 @@ impl HeldArchive {
         now: Timestamp,
     ) -> Result<Self> {
         // What would be refused leaves nothing behind.
-        passport_for(folder, format)?;
+        metadata_for(folder, format)?;
         layout::create(&layout::journal(folder))?;
         let lock = Lock::take(&layout::lock(folder), folder, now)?;
-        let table_format = match passport_for(folder, format)? {
+        let table_format = match metadata_for(folder, format)? {
             Some(passport) => passport.table_format,
             None => create(folder, format, tables, now).await?,
         };
@@ -206,7 +206,7 @@ impl HeldArchive {
 
     async fn seal(&self, path: &str, sha256: String) -> Result<()> {
         let (folder, path) = (self.archive.folder.clone(), path.to_owned());
-        blocking(move || seals::add(&folder, &path, &sha256)).await
+        blocking(move || document_checksums::add(&folder, &path, &sha256)).await
     }
 
     /// Removes a file.
@@ -238,7 +238,7 @@ impl HeldArchive {
 }
 
 /// The passport of an archive that a run may write, if it is there already.
-fn passport_for(folder: &Path, format: Option<TableFormat>) -> Result<Option<Passport>> {
+fn metadata_for(folder: &Path, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
     if let Some(file) = folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) {
         return Err(Error::usage(format!(
             "--out {}: {} is a file; an archive is a folder",
@@ -246,12 +246,12 @@ fn passport_for(folder: &Path, format: Option<TableFormat>) -> Result<Option<Pas
             file.display()
         )));
     }
-    let passport = read_passport(folder)?;
+    let passport = read_metadata(folder)?;
     passport.iter().try_for_each(|passport| check(passport, folder, format))?;
     Ok(passport)
 }
 
-fn check(passport: &Passport, folder: &Path, format: Option<TableFormat>) -> Result<()> {
+fn check(passport: &ArchiveMetadata, folder: &Path, format: Option<TableFormat>) -> Result<()> {
     if passport.format_version > FORMAT_VERSION {
         return Err(newer(folder, passport.format_version));
     }
@@ -276,7 +276,7 @@ async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now
             }
         }
     }
-    let passport = Passport {
+    let passport = ArchiveMetadata {
         format_version: FORMAT_VERSION,
         table_format,
         created_at: now,
@@ -285,12 +285,12 @@ async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now
     check(&passport, folder, format)?;
     let mut text = serde_json::to_vec_pretty(&passport).expect("a passport has string keys only");
     text.push(b'\n');
-    seals::add(folder, layout::PASSPORT, &checksum::sha256(&text))?;
+    document_checksums::add(folder, layout::PASSPORT, &checksum::sha256(&text))?;
     store.put(layout::PASSPORT, text.into()).await?;
     Ok(table_format)
 }
 
-fn read_passport(folder: &Path) -> Result<Option<Passport>> {
+fn read_metadata(folder: &Path) -> Result<Option<ArchiveMetadata>> {
     let path = folder.join(layout::PASSPORT);
     let text = match std::fs::read(&path) {
         Ok(text) => text,

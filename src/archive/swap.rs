@@ -21,7 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HeldArchive, StoredFile, layout,
+    LockedArchive, StoredFile, layout,
     layout::{PartName, RUNS, RunFile},
     manifest::{self, ManifestLine},
 };
@@ -34,7 +34,7 @@ use crate::{
 /// New parts of one table on their way to take the place of others. Dropped before [`Swap::commit`], they
 /// never get there. There may be one for each table at a time. All of it blocks.
 pub(crate) struct Swap {
-    held: Arc<HeldArchive>,
+    held: Arc<LockedArchive>,
     table: String,
     run_id: RunId,
     added: Vec<StoredFile>,
@@ -53,7 +53,7 @@ pub(crate) struct NewPart {
 
 impl Swap {
     /// Begins with no new parts. They will be those of that run.
-    pub(crate) fn begin(held: &Arc<HeldArchive>, table: &str, run_id: &RunId) -> Result<Self> {
+    pub(crate) fn begin(held: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
         let folder = &held.archive.folder;
         if layout::swap_plan(folder).exists() {
             // An exchange that this process could not bring to an end.
@@ -463,9 +463,9 @@ mod tests {
         RunId::parse(name).unwrap()
     }
 
-    async fn open(folder: &Path) -> Result<Arc<HeldArchive>> {
+    async fn open(folder: &Path) -> Result<Arc<LockedArchive>> {
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        HeldArchive::open_or_create(folder, Some(TableFormat::Csv), &TABLES, now).await.map(Arc::new)
+        LockedArchive::open_or_create(folder, Some(TableFormat::Csv), &TABLES, now).await.map(Arc::new)
     }
 
     /// Three parts of tasks, of which the first is alone in its manifest, the second stands beside a song,
@@ -487,7 +487,7 @@ mod tests {
         folder
     }
 
-    fn replace(held: &Arc<HeldArchive>) -> Result<()> {
+    fn replace(held: &Arc<LockedArchive>) -> Result<()> {
         let mut swap = Swap::begin(held, "tasks", &run("n"))?;
         for text in ["first", "second"] {
             let mut part = swap.part()?;

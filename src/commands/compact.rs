@@ -10,11 +10,11 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    archive::{Archive, HeldArchive, NewPart, Swap},
+    archive::{Archive, LockedArchive, NewPart, Swap},
     error::{Error, Result},
     format::TableFormat,
     report::{self, Compacted},
-    rewrite::{self, Checksums, PART_BYTES, PART_ROWS, Part, Pulse, Tell},
+    rewrite::{self, Checksums, EventSink, PART_BYTES, PART_ROWS, Part, ProgressTicker},
     run_id::RunId,
     tables::{self, Chunk, Digest, Outline, PartCopier, TimeSorter},
 };
@@ -26,7 +26,7 @@ use crate::{
 /// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
 pub async fn compact(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
     let now = Timestamp::now();
-    let held = Arc::new(HeldArchive::open(folder, &tables::TABLES, now).await?);
+    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, now).await?);
     let plans = plans(&held.archive).await?;
     let merged = plans.iter().flat_map(|plan| &plan.small).map(|part| part.path.as_str());
     let checksums = Checksums::of(&held.archive, merged)?;
@@ -98,13 +98,13 @@ impl Plan {
     /// Writes the new parts, holds them against the old ones, and only then lets them change places.
     fn merge(
         self,
-        held: &Arc<HeldArchive>,
+        held: &Arc<LockedArchive>,
         run_id: &RunId,
         checksums: &Checksums,
-        tell: Tell<'_>,
+        tell: EventSink<'_>,
     ) -> Result<Compacted> {
         let (archive, table) = (&held.archive, self.outline.name);
-        let mut pulse = Pulse::new();
+        let mut pulse = ProgressTicker::new();
         let mut merge = Merge::new(archive, Swap::begin(held, table, run_id)?, &self.outline);
         let mut sorter = TimeSorter::new(self.outline.clone(), merge.swap.scratch());
         let mut before = Digest::default();

@@ -8,20 +8,21 @@ use tokio::time::Instant;
 use super::{connect_to, metrics, missing_csv, start_media};
 use crate::{
     api::Client,
-    archive::{Archive, HeldArchive, RunFile},
+    archive::{Archive, LockedArchive, RunFile},
     config::ExportConfig,
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
     export::{
-        self, Asked, Coordinator, Ending, Known, Ledger, MediaStage, Missing, NotFound, Plan, Settings, Signal, Tell,
+        self, Asked, Coordinator, Ending, EventSink, Known, Ledger, MediaStage, Missing, NotFound, Plan, Settings,
+        Signal,
     },
     input::{self, Input},
     journal::{self, JournalWriter, SegmentLimits},
     report::{self, Reporter, RunNotes},
     run_id::RunId,
     run_summary::RunSummary,
-    simulator::World,
+    simulator::SimulatedProvider,
     tables,
 };
 
@@ -63,7 +64,7 @@ pub async fn export(
     let run_id = RunId::new(started);
 
     let input = input::read(&config.input, &mut |event| log.tell(&event))?;
-    let held = HeldArchive::open_or_create(&config.archive, config.format, &tables::TABLES, started).await?;
+    let held = LockedArchive::open_or_create(&config.archive, config.format, &tables::TABLES, started).await?;
     let held = Arc::new(held);
     log.tell(&Event::Started { run_id: run_id.clone(), archive: config.archive.display().to_string(), at: started });
     let stop_at = config.stop_after.map(|limit| clock + limit);
@@ -81,7 +82,7 @@ async fn run(
     config: &ExportConfig,
     run_id: &RunId,
     input: Input,
-    held: &Arc<HeldArchive>,
+    held: &Arc<LockedArchive>,
     stop_at: Option<Instant>,
     stop: impl Future<Output = Signal>,
     log: &mut Log<'_>,
@@ -96,7 +97,7 @@ async fn run(
     let plan = Plan::new(input, &known, &kept);
     log.tell(&Event::Planned(plan.counts.clone()));
 
-    let world = World::knowing(plan.tasks.clone());
+    let world = SimulatedProvider::knowing(plan.tasks.clone());
     let (client, simulator) = connect_to(&config.provider, config.timeout, world).await?;
     let run = Run { id: run_id, plan: &plan, held, stop_at };
     let asked = run.ask(config, client, media, stop, &mut |event| log.tell(&event)).await;
@@ -108,7 +109,7 @@ async fn run(
 struct Run<'a> {
     id: &'a RunId,
     plan: &'a Plan,
-    held: &'a Arc<HeldArchive>,
+    held: &'a Arc<LockedArchive>,
     stop_at: Option<Instant>,
 }
 
@@ -119,7 +120,7 @@ impl Run<'_> {
         client: Client,
         media: MediaStage,
         stop: impl Future<Output = Signal>,
-        tell: Tell<'_>,
+        tell: EventSink<'_>,
     ) -> Asked {
         let settings = Settings {
             assets: config.media.kinds.clone(),

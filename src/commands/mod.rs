@@ -15,17 +15,17 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     api::Client,
-    archive::HeldArchive,
+    archive::LockedArchive,
     config::{ApiKey, MediaConfig, Provider},
     error::Result,
     event::MissingReason,
     export::MediaStage,
-    media::{self, Limits, Reach},
-    simulator::{self, Simulator, World},
+    media::{self, HostPolicy, Limits},
+    simulator::{self, SimulatedProvider, Simulator},
 };
 
 /// The stage that downloads, which may go as far as the API's own host suggests.
-async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<HeldArchive>) -> Result<MediaStage> {
+async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<LockedArchive>) -> Result<MediaStage> {
     let private = match (&config.private_hosts, provider) {
         (Some(allowed), _) => *allowed,
         (None, Provider::Simulated) => true,
@@ -37,7 +37,7 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<HeldA
         retries: config.retries,
         idle: config.idle,
     };
-    MediaStage::start(held.clone(), if private { Reach::Private } else { Reach::Public }, limits)
+    MediaStage::start(held.clone(), if private { HostPolicy::Private } else { HostPolicy::Public }, limits)
 }
 
 /// A list of tasks that are not archived, each with why, which is itself an input.
@@ -52,7 +52,11 @@ fn missing_csv<T: AsRef<str>>(missing: impl Iterator<Item = (T, MissingReason, T
 }
 
 /// The client, and the simulator of that world that answers it if one was asked for; it ends when it is dropped.
-async fn connect_to(provider: &Provider, timeout: Duration, world: World) -> Result<(Client, Option<Simulator>)> {
+async fn connect_to(
+    provider: &Provider,
+    timeout: Duration,
+    world: SimulatedProvider,
+) -> Result<(Client, Option<Simulator>)> {
     match provider {
         Provider::Remote { base_url, key } => Ok((Client::new(base_url, key.clone(), timeout)?, None)),
         Provider::Simulated => {

@@ -5,15 +5,15 @@ use std::{io, path::Path, sync::Arc};
 use jiff::Timestamp;
 
 use crate::{
-    archive::{Archive, HeldArchive, NewPart, Swap},
+    archive::{Archive, LockedArchive, NewPart, Swap},
     error::{Error, Result},
     export,
-    moment::Moment,
     report::{self, Rebuilt},
-    rewrite::{self, Checksums, PART_ROWS, Pulse, Tell},
+    rewrite::{self, Checksums, EventSink, PART_ROWS, ProgressTicker},
     run_id::RunId,
     status::FinalStatus,
     tables::{self, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table},
+    timestamp::Moment,
 };
 
 /// Makes both tables anew, and gives the words for a person. `tell` gets a line now and then.
@@ -24,7 +24,7 @@ use crate::{
 /// or made anew.
 pub async fn rebuild(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
     let now = Timestamp::now();
-    let held = Arc::new(HeldArchive::open(folder, &tables::TABLES, now).await?);
+    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, now).await?);
     let archive = &held.archive;
     let source = Source::of(archive).await?;
     let run_id = RunId::new(now);
@@ -97,8 +97,8 @@ impl Source {
     }
 
     /// Gives the rows of each task that has a response, and counts the tasks.
-    fn read(&self, archive: &Archive, tell: Tell<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
-        let (mut pulse, mut tasks) = (Pulse::new(), 0);
+    fn read(&self, archive: &Archive, tell: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
+        let (mut pulse, mut tasks) = (ProgressTicker::new(), 0);
         for (done, path) in self.parts.iter().enumerate() {
             self.checksums.check(archive, path)?;
             let damaged = |task_id: &str| -> Error {
@@ -140,7 +140,7 @@ fn stamp(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Option<
 /// A table on its way to take the place of what it was.
 struct Remake<R: 'static> {
     table: &'static Table<R>,
-    held: Arc<HeldArchive>,
+    held: Arc<LockedArchive>,
     swap: Swap,
     encoder: Option<PartEncoder<R, NewPart>>,
     /// Everything that manifests or the folder know of the table.
@@ -150,7 +150,7 @@ struct Remake<R: 'static> {
 }
 
 impl<R> Remake<R> {
-    async fn begin(table: &'static Table<R>, held: &Arc<HeldArchive>, run_id: &RunId) -> Result<Self> {
+    async fn begin(table: &'static Table<R>, held: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
         let archive = &held.archive;
         let mut removed = paths(archive, table.name).await?;
         let rows_before = count(archive, &removed)?;

@@ -17,7 +17,7 @@ use tokio::{
 use super::{connect_to, metrics, missing_csv, start_media};
 use crate::{
     api::Pace,
-    archive::{Archive, HeldArchive, RunFile, Swap},
+    archive::{Archive, LockedArchive, RunFile, Swap},
     asset::AssetKind,
     blocking::blocking,
     config::{MediaConfig, Provider, Rate},
@@ -30,7 +30,7 @@ use crate::{
     report::{self, Reporter},
     run_id::RunId,
     run_summary::RunSummary,
-    simulator::World,
+    simulator::SimulatedProvider,
     tables::{self, TASKS},
     verify::{self, Depth, Report},
 };
@@ -105,7 +105,7 @@ pub async fn repair(
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome> {
     let (started, clock) = (Timestamp::now(), Instant::now());
-    let held = Arc::new(HeldArchive::open(&config.archive, &tables::TABLES, started).await?);
+    let held = Arc::new(LockedArchive::open(&config.archive, &tables::TABLES, started).await?);
     let run_id = RunId::new(started);
     let mut log = Log { summary: RunSummary::default(), reporter };
     let archive = config.archive.display().to_string();
@@ -134,7 +134,7 @@ pub async fn repair(
 /// The repair from the moment that it holds the archive.
 async fn run(
     config: &RepairConfig,
-    held: &Arc<HeldArchive>,
+    held: &Arc<LockedArchive>,
     run_id: &RunId,
     stop_at: Option<Instant>,
     stop: impl Future<Output = Signal>,
@@ -148,7 +148,7 @@ async fn run(
     };
     let plan = prepare(held, plan, run_id).await?;
 
-    let (client, simulator) = connect_to(&config.provider, config.timeout, World::every()).await?;
+    let (client, simulator) = connect_to(&config.provider, config.timeout, SimulatedProvider::every()).await?;
     let asker = Asker::new(client, Pace::new(config.rate, config.reserve), manners(config));
     let writer = JournalWriter::new(&held.archive.journal_folder(), run_id.clone(), SegmentLimits::default());
     let mut tell = |event: Event| log.tell(&event);
@@ -175,7 +175,7 @@ async fn run(
 }
 
 /// Names the tasks that are lost still, in a list that is itself an input; gives its path, if there are any.
-async fn leave_list(held: &HeldArchive, run_id: &RunId, rest: &Plan, mended: &Mended) -> Result<Option<String>> {
+async fn leave_list(held: &LockedArchive, run_id: &RunId, rest: &Plan, mended: &Mended) -> Result<Option<String>> {
     let lost: BTreeSet<&String> = rest.lost.iter().filter(|task| !rest.unsure.contains(*task)).collect();
     if lost.is_empty() {
         return Ok(None);
@@ -201,7 +201,7 @@ fn manners(config: &RepairConfig) -> Manners {
 async fn mend_all(
     mender: &mut Mender<'_>,
     config: &RepairConfig,
-    held: &Arc<HeldArchive>,
+    held: &Arc<LockedArchive>,
     plan: &Arc<Plan>,
 ) -> Result<()> {
     let wanted: BTreeSet<AssetKind> = config.media.kinds.iter().collect();
@@ -234,7 +234,7 @@ impl Log<'_> {
 }
 
 /// Notes what is to be done, so that the next repair can end it, and sets aside what cannot be trusted.
-async fn prepare(held: &Arc<HeldArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
+async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
     let preparing = held.clone();
     let plan = blocking(move || {
         // The manifests first: the others are read to their last line.
@@ -281,7 +281,7 @@ async fn look(config: &RepairConfig, check: Check, log: &mut Log<'_>) -> Result<
 }
 
 /// Moves what cannot be trusted out of the way, and its lines out of the manifests.
-async fn set_aside(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
+async fn set_aside(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
     let (held, plan, run_id) = (held.clone(), plan.clone(), run_id.clone());
     blocking(move || {
         held.set_aside(&plan.media)?;
@@ -298,7 +298,7 @@ async fn set_aside(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) ->
 }
 
 /// Lists what no manifest lists.
-async fn relist(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
+async fn relist(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
     let (reading, listing) = (held.clone(), plan.clone());
     let files = blocking(move || {
         let listed = listing.unlisted.iter().map(|path| repair::listed(&reading.archive, path));
@@ -309,14 +309,14 @@ async fn relist(held: &Arc<HeldArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Re
 }
 
 /// The tasks to be mended, neighbours together.
-async fn in_order(held: &Arc<HeldArchive>, plan: &Arc<Plan>) -> Result<Vec<String>> {
+async fn in_order(held: &Arc<LockedArchive>, plan: &Arc<Plan>) -> Result<Vec<String>> {
     let (held, plan) = (held.clone(), plan.clone());
     blocking(move || repair::in_order(&held.archive, &plan)).await
 }
 
 /// Tasks with what the archive has of them. `wanted` are the kinds of assets of those that have lost theirs.
 async fn patients(
-    held: &Arc<HeldArchive>,
+    held: &Arc<LockedArchive>,
     plan: &Arc<Plan>,
     tasks: HashSet<String>,
     wanted: BTreeSet<AssetKind>,

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    simulator::{Known, Simulator, Weather, Window, World},
+    simulator::{FaultPlan, Known, SimulatedProvider, Simulator, Window},
     task::{TaskId, TaskList},
 };
 
@@ -23,7 +23,7 @@ pub struct SimulateOptions {
     /// What the documents are made from.
     pub seed: u64,
     /// What goes wrong; `None`: nothing, within the provider's rate window.
-    pub weather: Option<PathBuf>,
+    pub faults: Option<PathBuf>,
 }
 
 /// Serves until `stop` is ready. `ready` gets the base URL once it answers.
@@ -32,22 +32,22 @@ pub struct SimulateOptions {
 /// [`Error::Usage`] if the weather file cannot be read or makes no sense,
 /// [`Error::Storage`] if the port cannot be had.
 pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl FnOnce(&str)) -> Result<()> {
-    let weather = match &options.weather {
+    let faults = match &options.faults {
         Some(path) => read_weather(path)?,
-        None => Weather { window: Some(Window::default()), ..Weather::default() },
+        None => FaultPlan { window: Some(Window::default()), ..FaultPlan::default() },
     };
     let tasks = match options.tasks {
         Some(count) => Known::Listed(Arc::new(task_list(count, options.seed))),
         None => Known::Every,
     };
-    let world = World { tasks, seed: options.seed, weather, ..World::default() };
+    let world = SimulatedProvider { tasks, seed: options.seed, faults, ..SimulatedProvider::default() };
     let simulator = Simulator::start_on(world, options.port).await?;
     ready(simulator.base_url().as_str());
     stop.await;
     Ok(())
 }
 
-fn read_weather(path: &Path) -> Result<Weather> {
+fn read_weather(path: &Path) -> Result<FaultPlan> {
     let text =
         fs::read_to_string(path).map_err(|error| Error::usage(format!("cannot read {}: {error}", path.display())))?;
     text.parse().map_err(|error| Error::usage(format!("{}: {error}", path.display())))

@@ -8,9 +8,9 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{DOWN, Tell};
+use super::{DOWN, EventSink};
 use crate::{
-    api::{Answer, Client, Pace, Reply},
+    api::{Client, Pace, Reply, TaskResponse},
     backoff::Backoff,
     event::{Event, RequestKind},
     status::FinalStatus,
@@ -77,14 +77,14 @@ pub(crate) struct Asker {
     client: Client,
     pace: Pace,
     manners: Manners,
-    ready: VecDeque<Question>,
-    in_flight: JoinSet<(Question, Reply)>,
-    resting: Vec<(Instant, Question)>,
+    ready: VecDeque<PendingRequest>,
+    in_flight: JoinSet<(PendingRequest, Reply)>,
+    resting: Vec<(Instant, PendingRequest)>,
     pub(super) tally: Tally,
 }
 
 /// A task that is asked for.
-struct Question {
+struct PendingRequest {
     task_id: String,
     kind: RequestKind,
     backoff: Backoff,
@@ -109,11 +109,11 @@ impl Asker {
     /// Another task to ask for.
     pub(super) fn add(&mut self, task_id: String) {
         let backoff = Backoff::new(self.manners.retries, fastrand::Rng::new());
-        self.ready.push_back(Question { task_id, kind: RequestKind::First, backoff, failures: 0, until: None });
+        self.ready.push_back(PendingRequest { task_id, kind: RequestKind::First, backoff, failures: 0, until: None });
     }
 
     /// The next task of which it is known what the provider says, or why it says nothing; `None` when all are.
-    pub(super) async fn next(&mut self, tell: Tell<'_>) -> Option<(String, Result<Told, String>)> {
+    pub(super) async fn next(&mut self, tell: EventSink<'_>) -> Option<(String, Result<Told, String>)> {
         loop {
             if let Some(reason) = self.closed() {
                 // What is in flight may still be an answer.
@@ -142,7 +142,7 @@ impl Asker {
     }
 
     /// The same for requests that are in flight; nothing further is sent.
-    pub(super) async fn next_in_flight(&mut self, tell: Tell<'_>) -> Option<(String, Result<Told, String>)> {
+    pub(super) async fn next_in_flight(&mut self, tell: EventSink<'_>) -> Option<(String, Result<Told, String>)> {
         while let Some(replied) = self.in_flight.join_next().await {
             if let Some(done) = self.take(replied, tell) {
                 return Some(done);
@@ -158,7 +158,7 @@ impl Asker {
     }
 
     /// Sends the next question, or gives back the ID that no request can carry.
-    fn send(&mut self, tell: Tell<'_>) -> Option<String> {
+    fn send(&mut self, tell: EventSink<'_>) -> Option<String> {
         let question = self.ready.pop_front()?;
         if TaskId::parse(&question.task_id).is_err() {
             return Some(question.task_id);
@@ -176,8 +176,8 @@ impl Asker {
 
     fn take(
         &mut self,
-        replied: Result<(Question, Reply), JoinError>,
-        tell: Tell<'_>,
+        replied: Result<(PendingRequest, Reply), JoinError>,
+        tell: EventSink<'_>,
     ) -> Option<(String, Result<Told, String>)> {
         let (mut question, reply) = replied.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
         self.pace.observe(&reply.allowance);
@@ -194,19 +194,19 @@ impl Asker {
         }
     }
 
-    fn judge(&mut self, question: &mut Question, answer: Answer, tell: Tell<'_>) -> Next {
+    fn judge(&mut self, question: &mut PendingRequest, answer: TaskResponse, tell: EventSink<'_>) -> Next {
         let tally = &mut self.tally;
         match answer {
-            Answer::Final { status, data, sent } => {
+            TaskResponse::Final { status, data, sent } => {
                 tally.answered();
                 tally.knows_any = true;
                 Next::Done(Ok(Told::Final { status, data, sent }))
             }
-            Answer::NotFound { message } => {
+            TaskResponse::NotFound { message } => {
                 tally.answered();
                 Next::Done(Ok(Told::NotFound { message }))
             }
-            Answer::Unfinished { .. } => {
+            TaskResponse::Unfinished { .. } => {
                 tally.answered();
                 tally.knows_any = true;
                 let now = Instant::now();
@@ -217,23 +217,23 @@ impl Asker {
                 }
                 Next::Again(self.manners.poll_interval)
             }
-            Answer::Unreadable { reason, body } => {
+            TaskResponse::Unreadable { reason, body } => {
                 tally.answered();
                 Next::Done(Ok(Told::Unreadable { reason, body }))
             }
-            Answer::Rejected { reason } => {
+            TaskResponse::Rejected { reason } => {
                 tally.answered();
                 Next::Done(Err(reason))
             }
-            Answer::KeyRefused { reason } => {
+            TaskResponse::KeyRefused { reason } => {
                 tally.key_refused = true;
                 Next::Done(Err(format!("the provider refused the key ({reason})")))
             }
-            Answer::Untrusted { reason } => {
+            TaskResponse::Untrusted { reason } => {
                 tally.unreachable = Some(reason.clone());
                 Next::Done(Err(reason))
             }
-            Answer::RateLimited { silence } => {
+            TaskResponse::RateLimited { silence } => {
                 question.kind = RequestKind::Retry;
                 tally.has_answered = true;
                 Tally::count(&mut tally.refused_in_a_row, &mut tally.unreachable, "the provider says nothing but 429");
@@ -241,16 +241,18 @@ impl Asker {
                 self.pace.silence(silence);
                 Next::Again(Duration::ZERO)
             }
-            Answer::Transient { reason } => {
+            TaskResponse::Transient { reason } => {
                 tally.has_answered = true;
                 self.retry_or_give_up(question, reason)
             }
-            Answer::Silent { reason } | Answer::Unconnected { reason } => self.retry_or_give_up(question, reason),
+            TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
+                self.retry_or_give_up(question, reason)
+            }
         }
     }
 
     /// A passing fault, had there ever been an answer; perhaps nobody is there, if there was none.
-    fn retry_or_give_up(&mut self, question: &mut Question, reason: String) -> Next {
+    fn retry_or_give_up(&mut self, question: &mut PendingRequest, reason: String) -> Next {
         (question.kind, question.failures) = (RequestKind::Retry, question.failures + 1);
         if let Some(wait) = question.backoff.wait(question.failures) {
             return Next::Again(wait);

@@ -10,17 +10,17 @@ use tokio::{
 };
 
 use super::{
-    DOWN, GRACE, Plan, Tell,
-    forecast::{Outlook, downloads_left},
+    DOWN, EventSink, GRACE, Plan,
+    forecast::{EtaEstimate, downloads_left},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
-    media_stage::{Chances, Job, MediaStage, News, Wanted},
+    media_stage::{AssetRequest, DownloadEvent, Job, MediaStage, RetryBudget},
     publish::PublishStage,
-    queue::{Next, Question, Queue},
+    queue::{Next, PendingRequest, Queue},
 };
 use crate::{
-    api::{Answer, Client, Pace, Reply},
-    archive::HeldArchive,
+    api::{Client, Pace, Reply, TaskResponse},
+    archive::LockedArchive,
     asset::{AssetKind, AssetKinds},
     backoff::Backoff,
     config::Rate,
@@ -28,9 +28,9 @@ use crate::{
     event::{Downloads, Event, Progress, Published},
     exit::ExitStatus,
     journal::{JournalWriter, Record},
-    moment,
     status::FinalStatus,
     task::TaskIndex,
+    timestamp,
 };
 
 /// How often a run says how it stands.
@@ -116,12 +116,12 @@ pub(crate) struct Coordinator<'a> {
     backoff: Backoff,
     queue: Queue,
     ledger: Ledger,
-    asking: JoinSet<(Question, Reply)>,
+    asking: JoinSet<(PendingRequest, Reply)>,
     journal: JournalStage,
     publish: PublishStage,
     media: MediaStage,
     discovery: Discovery,
-    tell: Tell<'a>,
+    tell: EventSink<'a>,
     /// Answers that the journal has not acknowledged yet.
     unacknowledged: usize,
     /// Tasks whose assets are the media stage's business.
@@ -161,9 +161,9 @@ impl<'a> Coordinator<'a> {
         plan: &'a Plan,
         client: Client,
         writer: JournalWriter,
-        held: Arc<HeldArchive>,
+        held: Arc<LockedArchive>,
         media: MediaStage,
-        tell: Tell<'a>,
+        tell: EventSink<'a>,
     ) -> Self {
         let (segments, publish) = PublishStage::start(held);
         let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
@@ -298,7 +298,7 @@ impl<'a> Coordinator<'a> {
         self.asking.spawn(async move { (question, client.ask(tasks.id(question.task)).await) });
     }
 
-    async fn take(&mut self, answered: Result<(Question, Reply), JoinError>) {
+    async fn take(&mut self, answered: Result<(PendingRequest, Reply), JoinError>) {
         match answered {
             Ok((question, reply)) => {
                 self.pace.observe(&reply.allowance);
@@ -312,19 +312,19 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    async fn settle(&mut self, question: Question, answer: Answer) -> Settled {
+    async fn settle(&mut self, question: PendingRequest, answer: TaskResponse) -> Settled {
         let task = question.task;
-        self.unconnected = matches!(answer, Answer::Unconnected { .. });
+        self.unconnected = matches!(answer, TaskResponse::Unconnected { .. });
         match answer {
-            Answer::RateLimited { silence } => {
+            TaskResponse::RateLimited { silence } => {
                 self.rate_limited(question, silence);
                 return Settled::NotYet;
             }
-            Answer::Transient { reason } => {
+            TaskResponse::Transient { reason } => {
                 self.answers += 1;
                 return self.retry_or_give_up(question, reason);
             }
-            Answer::Silent { reason } | Answer::Unconnected { reason } => {
+            TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
                 let settled = self.retry_or_give_up(question, reason.clone());
                 // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
                 if settled == Settled::Yes && self.answers == 0 {
@@ -332,11 +332,11 @@ impl<'a> Coordinator<'a> {
                 }
                 return settled;
             }
-            Answer::Untrusted { reason } => {
+            TaskResponse::Untrusted { reason } => {
                 self.ledger.gave_up(task, reason.clone());
                 self.unreachable(&reason, "if the certificate is your own, name its authority in SSL_CERT_FILE");
             }
-            Answer::KeyRefused { reason } => {
+            TaskResponse::KeyRefused { reason } => {
                 self.answered();
                 self.ledger.gave_up(task, reason.clone());
                 self.end(
@@ -344,11 +344,14 @@ impl<'a> Coordinator<'a> {
                     format!("the provider refused the key ({reason}); nothing further is sent"),
                 );
             }
-            Answer::Rejected { reason } => {
+            TaskResponse::Rejected { reason } => {
                 self.answered();
                 self.ledger.gave_up(task, reason);
             }
-            Answer::Final { .. } | Answer::Unfinished { .. } | Answer::NotFound { .. } | Answer::Unreadable { .. } => {
+            TaskResponse::Final { .. }
+            | TaskResponse::Unfinished { .. }
+            | TaskResponse::NotFound { .. }
+            | TaskResponse::Unreadable { .. } => {
                 self.answered();
                 self.keep(task, answer).await;
             }
@@ -357,26 +360,26 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Takes an answer that says something about the task.
-    async fn keep(&mut self, task: TaskIndex, answer: Answer) {
-        let fetched_at = moment::now();
+    async fn keep(&mut self, task: TaskIndex, answer: TaskResponse) {
+        let fetched_at = timestamp::now();
         let task_id = self.plan.tasks.id(task).to_string();
         match answer {
-            Answer::Final { status, data, sent } => {
+            TaskResponse::Final { status, data, sent } => {
                 self.found().await;
                 let kinds: Vec<AssetKind> = self.settings.assets.iter().collect();
-                let wanted = Wanted::of(&data, &kinds);
+                let wanted = AssetRequest::of(&data, &kinds);
                 let assets = if wanted.is_empty() { Vec::new() } else { kinds };
                 let replaces = self.plan.replaces(task);
                 let record = Record::Task { task_id, status, fetched_at, data, sent, assets, replaces };
-                self.journal(Entry::Answer { task, status: Some(status), record, wanted }).await;
+                self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
             }
-            Answer::Unfinished { status, created_at } => {
+            TaskResponse::Unfinished { status, created_at } => {
                 self.found().await;
                 self.ledger.unfinished(task, status.clone());
                 (self.tell)(Event::Unfinished { task_id, status });
                 self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
             }
-            Answer::NotFound { message } => match &mut self.discovery {
+            TaskResponse::NotFound { message } => match &mut self.discovery {
                 Discovery::Found => self.not_found(task, fetched_at, message).await,
                 Discovery::NoneYet(waiting) => {
                     waiting.push((task, fetched_at, message));
@@ -385,10 +388,10 @@ impl<'a> Coordinator<'a> {
                     }
                 }
             },
-            Answer::Unreadable { reason, body } => {
+            TaskResponse::Unreadable { reason, body } => {
                 self.ledger.unreadable(task, reason);
                 let record = Record::Unreadable { task_id, body };
-                self.journal(Entry::Answer { task, status: None, record, wanted: Vec::new() }).await;
+                self.journal(Entry::TaskResponse { task, status: None, record, wanted: Vec::new() }).await;
             }
             _ => {}
         }
@@ -402,7 +405,7 @@ impl<'a> Coordinator<'a> {
     }
 
     /// 429: everybody waits, and it costs no retry. But a provider that says nothing else is as good as down.
-    fn rate_limited(&mut self, question: Question, silence: Duration) {
+    fn rate_limited(&mut self, question: PendingRequest, silence: Duration) {
         self.answers += 1;
         self.refused_in_a_row += 1;
         self.pace.silence(silence);
@@ -417,7 +420,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    fn end_of_question(&mut self, question: Question) {
+    fn end_of_question(&mut self, question: PendingRequest) {
         if question.poll {
             return;
         }
@@ -427,7 +430,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    fn retry_or_give_up(&mut self, question: Question, reason: String) -> Settled {
+    fn retry_or_give_up(&mut self, question: PendingRequest, reason: String) -> Settled {
         let failures = question.failures + 1;
         let Some(wait) = self.backoff.wait(failures) else {
             self.ledger.gave_up(question.task, format!("{reason}; requests sent: {failures}"));
@@ -440,7 +443,7 @@ impl<'a> Coordinator<'a> {
         self.ledger.failing(question.task, reason.clone());
         let task_id = self.plan.tasks.id(question.task).to_string();
         (self.tell)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
-        self.queue.retry(Question { failures, ..question }, Instant::now() + wait);
+        self.queue.retry(PendingRequest { failures, ..question }, Instant::now() + wait);
         Settled::NotYet
     }
 
@@ -465,7 +468,7 @@ impl<'a> Coordinator<'a> {
             Some(FinalStatus::NotFound),
             Record::NotFound { task_id, fetched_at, message, replaces, clips_left: None },
         );
-        self.journal(Entry::Answer { task, status, record, wanted: Vec::new() }).await;
+        self.journal(Entry::TaskResponse { task, status, record, wanted: Vec::new() }).await;
     }
 
     /// A task was found: the key is this account's, and the 404s so far are answers.
@@ -527,14 +530,14 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    async fn media_said(&mut self, news: Option<News>) {
+    async fn media_said(&mut self, news: Option<DownloadEvent>) {
         match news {
-            Some(News::Happened(event)) => {
+            Some(DownloadEvent::Happened(event)) => {
                 self.downloads.note(&event);
                 (self.tell)(event);
             }
-            Some(News::Unsettled) => self.unsettled -= 1,
-            Some(News::Settled { task_id, part, assets }) => {
+            Some(DownloadEvent::Unsettled) => self.unsettled -= 1,
+            Some(DownloadEvent::Settled { task_id, part, assets }) => {
                 self.unsettled -= 1;
                 if let Some(task) = self.plan.tasks.find(&task_id) {
                     self.journal(Entry::Assets { task, part, record: Record::Assets { task_id, assets } }).await;
@@ -568,7 +571,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn tell_progress(&mut self) {
-        let outlook = Outlook {
+        let outlook = EtaEstimate {
             questions: self.queue.fresh() + self.queue.retries() + self.asking.len(),
             unfinished: self.queue.polls(),
             idle: match self.queue.next(Instant::now()) {
@@ -615,15 +618,15 @@ fn note_acknowledged(
     tell: &mut (dyn FnMut(Event) + Send),
 ) -> Option<Job> {
     match entry {
-        Acknowledged::Answer { status: None, .. } => None,
-        Acknowledged::Answer { task, status: Some(status), part, wanted } => {
+        Acknowledged::TaskResponse { status: None, .. } => None,
+        Acknowledged::TaskResponse { task, status: Some(status), part, wanted } => {
             let task_id = plan.tasks.id(task).to_string();
             ledger.journalled(task);
             tell(Event::Answered { task_id: task_id.clone(), status });
             if wanted.is_empty() {
                 ledger.complete(task, part);
             }
-            (!wanted.is_empty()).then_some(Job { task_id, part, wanted, chances: Chances::First })
+            (!wanted.is_empty()).then_some(Job { task_id, part, wanted, chances: RetryBudget::First })
         }
         Acknowledged::Assets { task, part } => {
             ledger.complete(task, part);
@@ -642,9 +645,9 @@ async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
 }
 
 /// Waits for a moment; for one that never comes it waits for ever.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => time::sleep_until(moment).await,
+async fn until(timestamp: Option<Instant>) {
+    match timestamp {
+        Some(timestamp) => time::sleep_until(timestamp).await,
         None => std::future::pending().await,
     }
 }

@@ -12,7 +12,7 @@ const OBSERVED_AFTER: Duration = Duration::from_secs(3);
 
 /// What a forecast is made from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Outlook {
+pub(super) struct EtaEstimate {
     /// Questions to send that are no polls.
     pub(super) questions: usize,
     /// Tasks that wait for a poll.
@@ -29,7 +29,7 @@ pub(super) struct Outlook {
     pub(super) polling_left: Option<Duration>,
 }
 
-impl Outlook {
+impl EtaEstimate {
     /// The time until the last request: requests left over the pace, or over what was observed if the
     /// provider is slower than that. `None` as long as neither is known.
     pub(super) fn left(&self) -> Option<Duration> {
@@ -66,8 +66,8 @@ pub(super) fn downloads_left(downloads: &Downloads, elapsed: Duration) -> Option
 mod tests {
     use super::*;
 
-    fn outlook() -> Outlook {
-        Outlook {
+    fn outlook() -> EtaEstimate {
+        EtaEstimate {
             questions: 240,
             unfinished: 0,
             idle: Duration::ZERO,
@@ -81,21 +81,21 @@ mod tests {
     #[test]
     fn it_is_requests_left_over_the_pace_polls_counted() {
         assert_eq!(outlook().left(), Some(Duration::from_secs(120)));
-        assert_eq!(Outlook { unfinished: 10, ..outlook() }.left(), Some(Duration::from_secs(130)));
-        assert_eq!(Outlook { pace: f64::INFINITY, ..outlook() }.left(), None);
+        assert_eq!(EtaEstimate { unfinished: 10, ..outlook() }.left(), Some(Duration::from_secs(130)));
+        assert_eq!(EtaEstimate { pace: f64::INFINITY, ..outlook() }.left(), None);
     }
 
     #[test]
     fn a_slow_provider_counts_for_more_than_the_pace() {
-        let slow = Outlook { answers: 10, elapsed: Duration::from_secs(10), ..outlook() };
+        let slow = EtaEstimate { answers: 10, elapsed: Duration::from_secs(10), ..outlook() };
         assert_eq!(slow.left(), Some(Duration::from_secs(240)));
-        assert_eq!(Outlook { answers: 0, ..slow }.left(), None);
+        assert_eq!(EtaEstimate { answers: 0, ..slow }.left(), None);
     }
 
     #[test]
     fn polling_never_takes_longer_than_it_may() {
         let polling =
-            Outlook { questions: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
+            EtaEstimate { questions: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
         assert_eq!(polling.left(), Some(Duration::from_secs(7)));
     }
 

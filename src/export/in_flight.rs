@@ -10,32 +10,32 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::archive::MediaName;
 
-type Turns = HashMap<MediaName, Arc<AsyncMutex<()>>>;
+type KeyedLocks = HashMap<MediaName, Arc<AsyncMutex<()>>>;
 
 /// The names that somebody is busy with.
 #[derive(Debug, Default)]
-pub(super) struct InFlight(Arc<Mutex<Turns>>);
+pub(super) struct InFlight(Arc<Mutex<KeyedLocks>>);
 
 /// A turn; the next begins when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
-    names: Arc<Mutex<Turns>>,
+pub(super) struct KeyedLock {
+    names: Arc<Mutex<KeyedLocks>>,
     name: MediaName,
     _guard: OwnedMutexGuard<()>,
 }
 
 impl InFlight {
     /// Waits until nobody else is busy with the name.
-    pub(super) async fn turn(&self, name: &MediaName) -> Turn {
+    pub(super) async fn turn(&self, name: &MediaName) -> KeyedLock {
         let turn = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             names.entry(name.clone()).or_default().clone()
         };
-        Turn { names: self.0.clone(), name: name.clone(), _guard: turn.lock_owned().await }
+        KeyedLock { names: self.0.clone(), name: name.clone(), _guard: turn.lock_owned().await }
     }
 }
 
-impl Drop for Turn {
+impl Drop for KeyedLock {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         // One is the map's and one is this turn's; any other waits for it.

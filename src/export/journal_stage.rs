@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::media_stage::Wanted;
+use super::media_stage::AssetRequest;
 use crate::{
     error::Result,
     journal::{ClosedSegment, JournalWriter, Record},
@@ -20,13 +20,13 @@ const MOST_WAITING: usize = 256;
 #[derive(Debug)]
 pub(super) enum Entry {
     /// What the provider said about a task.
-    Answer {
+    TaskResponse {
         task: TaskIndex,
         /// The final status, if the record is a final answer.
         status: Option<FinalStatus>,
         record: Record,
         /// Its assets, to be settled once the answer is safe.
-        wanted: Vec<Wanted>,
+        wanted: Vec<AssetRequest>,
     },
     /// What became of the assets of a task in the segment of that part.
     Assets { task: TaskIndex, part: u32, record: Record },
@@ -36,7 +36,7 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) enum Acknowledged {
     /// An answer, in the segment that becomes that part.
-    Answer { task: TaskIndex, status: Option<FinalStatus>, part: u32, wanted: Vec<Wanted> },
+    TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, wanted: Vec<AssetRequest> },
     /// What became of a task's assets.
     Assets { task: TaskIndex, part: u32 },
 }
@@ -82,7 +82,7 @@ fn keep(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledge
     let mut settled: BTreeMap<u32, Vec<&Record>> = BTreeMap::new();
     for entry in &batch {
         match entry {
-            Entry::Answer { record, .. } => answers.push(record),
+            Entry::TaskResponse { record, .. } => answers.push(record),
             Entry::Assets { part, record, .. } => settled.entry(*part).or_default().push(record),
         }
     }
@@ -91,7 +91,9 @@ fn keep(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledge
     }
     let filled = if answers.is_empty() { 0 } else { writer.append(answers)? };
     let acknowledged = batch.into_iter().map(|entry| match entry {
-        Entry::Answer { task, status, wanted, .. } => Acknowledged::Answer { task, status, part: filled, wanted },
+        Entry::TaskResponse { task, status, wanted, .. } => {
+            Acknowledged::TaskResponse { task, status, part: filled, wanted }
+        }
         Entry::Assets { task, part, .. } => Acknowledged::Assets { task, part },
     });
     Ok(acknowledged.collect())

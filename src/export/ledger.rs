@@ -8,7 +8,7 @@ use crate::{event::MissingReason, task::TaskIndex};
 #[derive(Debug)]
 pub(crate) struct Ledger {
     standings: Vec<Standing>,
-    notes: HashMap<TaskIndex, Note>,
+    notes: HashMap<TaskIndex, TaskProgress>,
     /// The parts that are in the archive.
     published: BTreeSet<u32>,
     settled: u64,
@@ -28,7 +28,7 @@ enum Standing {
 
 /// What is known of a task that has no final answer.
 #[derive(Clone, Debug)]
-enum Note {
+enum TaskProgress {
     /// Its status when it was last asked.
     Unfinished(Option<String>),
     /// A request failed, and was to be sent again.
@@ -86,26 +86,26 @@ impl Ledger {
 
     /// The task was not finished when it was asked.
     pub(super) fn unfinished(&mut self, task: TaskIndex, status: Option<String>) {
-        self.notes.insert(task, Note::Unfinished(status));
+        self.notes.insert(task, TaskProgress::Unfinished(status));
     }
 
     /// A request for the task failed; it is sent again.
     pub(super) fn failing(&mut self, task: TaskIndex, reason: String) {
         // What the task itself said last counts for more.
-        if !matches!(self.notes.get(&task), Some(Note::Unfinished(_))) {
-            self.notes.insert(task, Note::Failing(reason));
+        if !matches!(self.notes.get(&task), Some(TaskProgress::Unfinished(_))) {
+            self.notes.insert(task, TaskProgress::Failing(reason));
         }
     }
 
     /// Nothing more will be asked about the task, whose requests failed.
     pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
-        self.notes.insert(task, Note::GaveUp(reason));
+        self.notes.insert(task, TaskProgress::GaveUp(reason));
         self.settled += 1;
     }
 
     /// What came for the task is no task.
     pub(super) fn unreadable(&mut self, task: TaskIndex, reason: String) {
-        self.notes.insert(task, Note::Unreadable(reason));
+        self.notes.insert(task, TaskProgress::Unreadable(reason));
         self.settled += 1;
     }
 
@@ -144,13 +144,15 @@ impl Ledger {
                 let words = "answered, and kept in the journal: the next run goes on with its files";
                 Some((MissingReason::Interrupted, words.into()))
             }
-            (_, Some(Note::Unfinished(Some(status)))) => {
+            (_, Some(TaskProgress::Unfinished(Some(status)))) => {
                 Some((MissingReason::Unfinished, format!("its status is {status}")))
             }
-            (_, Some(Note::Unfinished(None))) => Some((MissingReason::Unfinished, "it has no status".into())),
-            (_, Some(Note::Failing(failure))) => Some((*reason, format!("{failure}; not asked again: {because}"))),
-            (_, Some(Note::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
-            (_, Some(Note::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
+            (_, Some(TaskProgress::Unfinished(None))) => Some((MissingReason::Unfinished, "it has no status".into())),
+            (_, Some(TaskProgress::Failing(failure))) => {
+                Some((*reason, format!("{failure}; not asked again: {because}")))
+            }
+            (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
+            (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
             (Standing::NotAsked, None) => Some((*reason, format!("not asked: {because}"))),
             (Standing::Asked, None) => Some((*reason, format!("asked, and not answered in time: {because}"))),
         }

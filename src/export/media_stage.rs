@@ -23,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
 use crate::{
-    archive::{HeldArchive, MediaName},
+    archive::{LockedArchive, MediaName},
     asset::{Asset, AssetKind, AssetStatus},
     blocking::blocking,
     checksum::{self, Digested},
     error::{Error, Result},
     event::Event,
-    media::{self, ClipState, Content, Download, Downloader, Failure, Limits, Outcome, Reach, Sent, Source, Told},
-    moment, tables,
+    media::{self, ClipState, Content, Download, Downloader, Failure, HostPolicy, Limits, Outcome, Sent, Source, Told},
+    tables, timestamp,
 };
 
 /// Files that are looked for, and read, at once.
@@ -41,7 +41,7 @@ const TWINS_WAIT: Duration = Duration::from_secs(10);
 
 /// One asset that a task's answer names, or should.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct AssetRequest {
     clip_id: Option<String>,
     clip_index: i32,
     kind: AssetKind,
@@ -49,7 +49,7 @@ pub(super) struct Wanted {
     source: Source,
 }
 
-impl Wanted {
+impl AssetRequest {
     /// What is wanted of an answer, of these kinds.
     pub(super) fn of(data: &str, kinds: &[AssetKind]) -> Vec<Self> {
         let wanted = |clip: &tables::ClipLinks<'_>, kind| {
@@ -92,13 +92,13 @@ pub(super) struct Job {
     pub(super) task_id: String,
     /// The part of the journal that holds the task.
     pub(super) part: u32,
-    pub(super) wanted: Vec<Wanted>,
-    pub(super) chances: Chances,
+    pub(super) wanted: Vec<AssetRequest>,
+    pub(super) chances: RetryBudget,
 }
 
 /// Whether a later run may try files again that this one cannot: their host is down, or out of reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chances {
+pub(super) enum RetryBudget {
     /// It is the run that asked for the task: those out of reach have failed, and those whose host went down
     /// before they were tried are left.
     First,
@@ -110,7 +110,7 @@ pub(super) enum Chances {
 
 /// What the stage has to say.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum DownloadEvent {
     /// All assets of a task are there, or known not to be had.
     Settled { task_id: String, part: u32, assets: Vec<Asset> },
     /// They are left to the next run: this one is over, or a host is down.
@@ -122,7 +122,7 @@ pub(super) enum News {
 /// The stage, as those see it who give it work.
 pub(crate) struct MediaStage {
     jobs: mpsc::UnboundedSender<Job>,
-    pub(super) news: mpsc::UnboundedReceiver<News>,
+    pub(super) news: mpsc::UnboundedReceiver<DownloadEvent>,
     stop: CancellationToken,
     received: Arc<AtomicU64>,
     offline: Arc<AtomicBool>,
@@ -131,7 +131,7 @@ pub(crate) struct MediaStage {
 
 impl MediaStage {
     /// Starts the stage.
-    pub(crate) fn start(held: Arc<HeldArchive>, reach: Reach, limits: Limits) -> Result<Self> {
+    pub(crate) fn start(held: Arc<LockedArchive>, reach: HostPolicy, limits: Limits) -> Result<Self> {
         held.prepare_partials()?;
         let (jobs, incoming) = mpsc::unbounded_channel();
         let (tell, news) = mpsc::unbounded_channel();
@@ -213,7 +213,7 @@ fn finished(done: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
 }
 
 struct Worker {
-    held: Arc<HeldArchive>,
+    held: Arc<LockedArchive>,
     downloader: Downloader,
     in_flight: InFlight,
     looking: Semaphore,
@@ -221,7 +221,7 @@ struct Worker {
     adopted: Mutex<HashSet<MediaName>>,
     stop: CancellationToken,
     offline: Arc<AtomicBool>,
-    tell: mpsc::UnboundedSender<News>,
+    tell: mpsc::UnboundedSender<DownloadEvent>,
 }
 
 impl Worker {
@@ -233,17 +233,17 @@ impl Worker {
             None => None,
         };
         let Job { task_id, part, .. } = job;
-        self.say(assets.map_or(News::Unsettled, |assets| News::Settled { task_id, part, assets }));
+        self.say(assets.map_or(DownloadEvent::Unsettled, |assets| DownloadEvent::Settled { task_id, part, assets }));
         Ok(())
     }
 
-    fn say(&self, news: News) {
+    fn say(&self, news: DownloadEvent) {
         // Whoever no longer listens has ended the run.
         let _ = self.tell.send(news);
     }
 
     /// Settles one asset; `None` if the run is over before.
-    async fn asset(&self, job: &Job, wanted: &Wanted) -> Result<Option<Asset>> {
+    async fn asset(&self, job: &Job, wanted: &AssetRequest) -> Result<Option<Asset>> {
         let settled = match &wanted.source {
             Source::Nothing(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Skipped) },
             Source::Unusable(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Failed) },
@@ -258,7 +258,7 @@ impl Worker {
                 asset
             }
         };
-        self.say(News::Happened(Event::AssetSettled {
+        self.say(DownloadEvent::Happened(Event::AssetSettled {
             task_id: job.task_id.clone(),
             clip_id: settled.clip_id.clone(),
             kind: settled.kind,
@@ -271,7 +271,7 @@ impl Worker {
 
     /// The asset, if its file is there already: of another task with the same clip, or of a run that was
     /// cut short before it could say so.
-    async fn found(&self, wanted: &Wanted, name: &MediaName) -> Result<Option<Asset>> {
+    async fn found(&self, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let (held, found_name, name, kind) = (self.held.clone(), name.clone(), name.clone(), wanted.kind);
         let _looking = self.looking.acquire().await;
         let found = blocking(move || {
@@ -287,7 +287,7 @@ impl Worker {
     }
 
     /// Downloads the asset and puts it in its place.
-    async fn fetch(&self, job: &Job, wanted: &Wanted, name: &MediaName) -> Result<Option<Asset>> {
+    async fn fetch(&self, job: &Job, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         match self.download(job, wanted, name).await? {
             Some(asset) => self.place(asset, name).await.map(Some),
             None => Ok(None),
@@ -295,13 +295,13 @@ impl Worker {
     }
 
     /// Downloads the asset, so that it only has to be put in its place; `None` if it is left to the next run.
-    async fn download(&self, job: &Job, wanted: &Wanted, name: &MediaName) -> Result<Option<Asset>> {
+    async fn download(&self, job: &Job, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let Source::File(url) = &wanted.source else { return Ok(None) };
         let download = Download { url: url.clone(), kind: wanted.kind, partial: self.held.partial(name) };
         let outcome = self.downloader.download(&download, &|told| self.pass_on(job, wanted, told)).await?;
         Ok(match outcome {
             Outcome::Stopped => None,
-            Outcome::HostDown if job.chances != Chances::Last => None,
+            Outcome::HostDown if job.chances != RetryBudget::Last => None,
             Outcome::HostDown => {
                 Some(Asset { error: Some("its host is down".into()), ..wanted.asset(AssetStatus::Failed) })
             }
@@ -315,7 +315,7 @@ impl Worker {
                 let asset = Asset {
                     content_type: Some(content.mime.into()),
                     http_status: Some(http_status),
-                    downloaded_at: Some(moment::now()),
+                    downloaded_at: Some(timestamp::now()),
                     ..wanted.asset(AssetStatus::Ok)
                 };
                 Some(with_file(with_sent(asset, sent), name.path(content.extension), file))
@@ -325,7 +325,7 @@ impl Worker {
 
     /// Whether a file for which there is no connection is left to the next run.
     fn may_be_left(&self, job: &Job) -> bool {
-        job.chances == Chances::Another || self.offline.load(Ordering::Relaxed)
+        job.chances == RetryBudget::Another || self.offline.load(Ordering::Relaxed)
     }
 
     /// Puts the file of an asset that was downloaded into its place.
@@ -345,8 +345,8 @@ impl Worker {
         }
     }
 
-    fn pass_on(&self, job: &Job, wanted: &Wanted, told: Told) {
-        self.say(News::Happened(match told {
+    fn pass_on(&self, job: &Job, wanted: &AssetRequest, told: Told) {
+        self.say(DownloadEvent::Happened(match told {
             Told::Retry { reason, wait } => Event::AssetRetrying {
                 task_id: job.task_id.clone(),
                 clip_id: wanted.clip_id.clone(),
@@ -378,7 +378,7 @@ impl Worker {
         let twins = twins(&assets);
         if !twins.is_empty() {
             let clips = twins.keys().filter_map(|place| assets.get(*place)?.clip_id.clone()).collect();
-            self.say(News::Happened(Event::IdenticalTakes { task_id: job.task_id.clone(), clips }));
+            self.say(DownloadEvent::Happened(Event::IdenticalTakes { task_id: job.task_id.clone(), clips }));
         }
         for (place, twin) in twins {
             if let Some(asset) = assets.get_mut(place) {
@@ -390,7 +390,7 @@ impl Worker {
 
     /// Fetches an asset again that is there, and takes what comes if it is another file. Tells whether it
     /// came to that before the run's end.
-    async fn fetch_again(&self, job: &Job, wanted: &Wanted, asset: &mut Asset) -> Result<bool> {
+    async fn fetch_again(&self, job: &Job, wanted: &AssetRequest, asset: &mut Asset) -> Result<bool> {
         let name = wanted.name(&job.task_id);
         let _turn = self.in_flight.turn(&name).await;
         if self.adopted.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {

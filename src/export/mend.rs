@@ -11,21 +11,21 @@ use jiff::Timestamp;
 use tokio::time::{self, Instant};
 
 use super::{
-    GRACE, Tell,
+    EventSink, GRACE,
     asker::{Asker, Tally, Told},
-    media_stage::{Chances, Job, MediaStage, News, Wanted},
+    media_stage::{AssetRequest, DownloadEvent, Job, MediaStage, RetryBudget},
     publish,
 };
 use crate::{
-    archive::HeldArchive,
+    archive::LockedArchive,
     asset::{Asset, AssetKind, AssetStatus},
     error::{Error, Result},
     event::Event,
     journal::{JournalWriter, Record},
     json::Object,
-    media, moment,
+    media,
     status::FinalStatus,
-    tables,
+    tables, timestamp,
 };
 
 /// A task to be mended.
@@ -99,11 +99,11 @@ pub(crate) struct Mended {
 
 /// Puts tasks through the pipeline again.
 pub(crate) struct Mender<'a> {
-    held: Arc<HeldArchive>,
+    held: Arc<LockedArchive>,
     asker: Asker,
     media: MediaStage,
     writer: JournalWriter,
-    tell: Tell<'a>,
+    tell: EventSink<'a>,
     /// Tasks that are asked for, since the archive has no answer.
     lost: HashMap<String, Patient>,
     whole: u64,
@@ -128,11 +128,11 @@ const FORGOTTEN: &str = "the provider does not know it any more";
 
 impl<'a> Mender<'a> {
     pub(crate) fn new(
-        held: Arc<HeldArchive>,
+        held: Arc<LockedArchive>,
         asker: Asker,
         media: MediaStage,
         writer: JournalWriter,
-        tell: Tell<'a>,
+        tell: EventSink<'a>,
     ) -> Self {
         Self {
             held,
@@ -215,7 +215,7 @@ impl<'a> Mender<'a> {
             let Some((old, assets)) = asked.remove(&task_id) else { continue };
             match told {
                 Ok(Told::Final { status, data, sent }) => {
-                    let record = self.task_record(&old.patient, status, moment::now(), data, sent);
+                    let record = self.task_record(&old.patient, status, timestamp::now(), data, sent);
                     if tells_less(&record, &old.record) {
                         self.keep(old, assets)?;
                     } else {
@@ -255,12 +255,12 @@ impl<'a> Mender<'a> {
                     return self
                         .salvage(patient, "the provider's answer tells less than the rows that are left".into());
                 }
-                let record = self.task_record(&patient, status, moment::now(), data, sent);
+                let record = self.task_record(&patient, status, timestamp::now(), data, sent);
                 self.answered(patient, record).map(Some)
             }
             // It says the same as before.
             Told::NotFound { message } if patient.salvaged.as_ref().is_some_and(|old| old.response.is_none()) => {
-                let record = not_found(&patient, moment::now(), message);
+                let record = not_found(&patient, timestamp::now(), message);
                 self.answered(patient, record).map(Some)
             }
             Told::NotFound { .. } if patient.salvaged.is_some() => {
@@ -290,7 +290,7 @@ impl<'a> Mender<'a> {
         for (patient, message) in std::mem::take(&mut self.not_found) {
             let mut reason = FORGOTTEN.to_owned();
             if self.asker.tally.knows_any {
-                self.writer.append([&not_found(&patient, moment::now(), message)])?;
+                self.writer.append([&not_found(&patient, timestamp::now(), message)])?;
                 self.done.insert(patient.task_id.clone());
                 reason += "; it is archived as not found";
                 if patient.clips_left.is_some() {
@@ -349,19 +349,19 @@ impl<'a> Mender<'a> {
             if let Record::Task { task_id, data, assets, .. } = &answer.record
                 && !assets.is_empty()
             {
-                let wanted = Wanted::of(data, assets);
-                self.media.settle(Job { task_id: task_id.clone(), part, wanted, chances: Chances::Last });
+                let wanted = AssetRequest::of(data, assets);
+                self.media.settle(Job { task_id: task_id.clone(), part, wanted, chances: RetryBudget::Last });
                 under_way += 1;
             }
         }
         while under_way > 0 {
             match self.media.news.recv().await {
-                Some(News::Happened(event)) => (self.tell)(event),
-                Some(News::Settled { part, assets, .. }) => {
+                Some(DownloadEvent::Happened(event)) => (self.tell)(event),
+                Some(DownloadEvent::Settled { part, assets, .. }) => {
                     settled.insert(part, assets);
                     under_way -= 1;
                 }
-                Some(News::Unsettled) | None => {
+                Some(DownloadEvent::Unsettled) | None => {
                     self.media.ended().await?;
                     return Err(Error::Internal("the downloads ended too soon".into()));
                 }
@@ -390,15 +390,20 @@ impl<'a> Mender<'a> {
             Kinds::Known(kinds) => kinds.iter().copied().collect(),
             Kinds::Lost(wanted) => wanted.union(&self.kinds_of_files(patient, &data)).copied().collect(),
         };
-        let assets = if Wanted::of(&data, &kinds).is_empty() { Vec::new() } else { kinds };
+        let assets = if AssetRequest::of(&data, &kinds).is_empty() { Vec::new() } else { kinds };
         Record::Task { task_id: patient.task_id.clone(), status, fetched_at, data, sent, assets, replaces: true }
     }
 
     /// The kinds of which the archive has a file of the task.
     fn kinds_of_files(&self, patient: &Patient, data: &str) -> BTreeSet<AssetKind> {
-        let is_there =
-            |wanted: &Wanted| self.held.media(&wanted.name(&patient.task_id), media::endings(wanted.kind())).is_some();
-        Wanted::of(data, &AssetKind::ALL).iter().filter(|wanted| is_there(wanted)).map(Wanted::kind).collect()
+        let is_there = |wanted: &AssetRequest| {
+            self.held.media(&wanted.name(&patient.task_id), media::endings(wanted.kind())).is_some()
+        };
+        AssetRequest::of(data, &AssetKind::ALL)
+            .iter()
+            .filter(|wanted| is_there(wanted))
+            .map(AssetRequest::kind)
+            .collect()
     }
 }
 

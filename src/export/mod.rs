@@ -44,7 +44,7 @@ use std::time::Duration;
 use crate::event::Event;
 
 /// Where the events of a run go.
-pub(crate) type Tell<'a> = &'a mut (dyn FnMut(Event) + Send);
+pub(crate) type EventSink<'a> = &'a mut (dyn FnMut(Event) + Send);
 
 /// After a signal or at the end of its time, how long requests in flight may still take: their answers are paid for.
 const GRACE: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ use super::{
     replace::{self, Replaced},
 };
 use crate::{
-    archive::{FileSink, HeldArchive, PartName, RunFile, StoredFile, VIEWS},
+    archive::{FileSink, LockedArchive, PartName, RunFile, StoredFile, VIEWS},
     asset::{Asset, AssetStatus},
     error::{Error, Result},
     event::{Published, RowCounts},
@@ -42,7 +42,7 @@ pub(super) struct PublishStage {
 
 impl PublishStage {
     /// Starts the stage, and gives the sender that it takes closed segments from until it is dropped.
-    pub(super) fn start(held: Arc<HeldArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
+    pub(super) fn start(held: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MOST_WAITING);
         let (tell, published) = mpsc::unbounded_channel();
         let ended = tokio::spawn(async move {
@@ -56,7 +56,7 @@ impl PublishStage {
 }
 
 /// Writes the DuckDB views anew, if what they should say has changed.
-pub(crate) async fn write_views(held: &HeldArchive) -> Result<()> {
+pub(crate) async fn write_views(held: &LockedArchive) -> Result<()> {
     let archive = &held.archive;
     let mut with_parts = Vec::new();
     for table in tables::TABLES {
@@ -81,7 +81,7 @@ pub(super) struct Publication {
 
 /// Raw bodies first, then lyrics, clips, assets and tasks, then the manifest; the segment goes when all
 /// stand.
-pub(super) async fn publish(held: &Arc<HeldArchive>, closed: ClosedSegment) -> Result<Publication> {
+pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let segment = Segment::open(&closed.path)?;
     let run_id = segment.run_id.clone();
     let encoding = {
@@ -149,7 +149,7 @@ struct SegmentEncoder {
 }
 
 impl SegmentEncoder {
-    fn new(held: &Arc<HeldArchive>, segment: &Segment, moved: HashSet<String>) -> Self {
+    fn new(held: &Arc<LockedArchive>, segment: &Segment, moved: HashSet<String>) -> Self {
         let name = PartName { run_id: &segment.run_id, part: segment.part, format: held.archive.format };
         Self {
             run_id: segment.run_id.clone(),
@@ -264,12 +264,12 @@ impl SegmentEncoder {
 struct Part<R: 'static> {
     table: &'static Table<R>,
     path: String,
-    held: Arc<HeldArchive>,
+    held: Arc<LockedArchive>,
     encoder: Option<PartEncoder<R, FileSink>>,
 }
 
 impl<R> Part<R> {
-    fn new(table: &'static Table<R>, held: &Arc<HeldArchive>, name: &PartName<'_>) -> Self {
+    fn new(table: &'static Table<R>, held: &Arc<LockedArchive>, name: &PartName<'_>) -> Self {
         Self { table, path: name.path(table.name), held: held.clone(), encoder: None }
     }
 
@@ -313,19 +313,19 @@ mod tests {
 
     /// A disk on which only so many files can be put: after that it is as if the process had died.
     #[derive(Debug)]
-    struct Dying {
+    struct FailingStore {
         disk: LocalFileSystem,
         puts_left: AtomicUsize,
     }
 
-    impl std::fmt::Display for Dying {
+    impl std::fmt::Display for FailingStore {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("a dying disk")
         }
     }
 
     #[async_trait]
-    impl ObjectStore for Dying {
+    impl ObjectStore for FailingStore {
         async fn put_opts(
             &self,
             to: &Location,
@@ -378,10 +378,10 @@ mod tests {
     }
 
     /// A new archive with one closed segment in its journal.
-    async fn scene() -> (tempfile::TempDir, HeldArchive) {
+    async fn scene() -> (tempfile::TempDir, LockedArchive) {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let held = HeldArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
+        let held = LockedArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
         let run_id = RunId::parse("20260102T030405000Z-abcdef").unwrap();
         let mut writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
         let cover = Asset {
@@ -401,7 +401,7 @@ mod tests {
         (folder, held)
     }
 
-    async fn publish_all(held: &Arc<HeldArchive>) -> Result<()> {
+    async fn publish_all(held: &Arc<LockedArchive>) -> Result<()> {
         for leftover in journal::leftovers(&held.archive.journal_folder())? {
             publish(held, leftover.segment).await?;
         }
@@ -430,7 +430,7 @@ mod tests {
         for puts in 0.. {
             let (folder, held) = scene().await;
             let disk = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
-            let dying = Dying { disk, puts_left: AtomicUsize::new(puts) };
+            let dying = FailingStore { disk, puts_left: AtomicUsize::new(puts) };
             let held = held.over(Arc::new(dying));
             let held = Arc::new(held);
             let survived = publish_all(&held).await.is_ok();
@@ -444,7 +444,7 @@ mod tests {
             );
             drop(held);
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
-            let held = HeldArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
+            let held = LockedArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
             publish_all(&Arc::new(held)).await.unwrap();
             assert_eq!(contents(folder.path()), expected, "after {puts} puts");
             if survived {

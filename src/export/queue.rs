@@ -12,11 +12,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{event::RequestKind, moment::Moment, task::TaskIndex};
+use crate::{event::RequestKind, task::TaskIndex, timestamp::Moment};
 
 /// One question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Question {
+pub(super) struct PendingRequest {
     pub(super) task: TaskIndex,
     /// Whether the task has answered before, and was not finished.
     pub(super) poll: bool,
@@ -26,7 +26,7 @@ pub(super) struct Question {
     pub(super) failures: u32,
 }
 
-impl Question {
+impl PendingRequest {
     pub(super) fn kind(&self) -> RequestKind {
         match self {
             Self { repeated: true, .. } => RequestKind::Retry,
@@ -40,10 +40,10 @@ impl Question {
 #[derive(Debug)]
 pub(super) struct Queue {
     fresh: IntoIter<TaskIndex>,
-    retries: BinaryHeap<Reverse<(Instant, Question)>>,
-    refused: VecDeque<Question>,
-    polls: BinaryHeap<Reverse<(Instant, Age, Question)>>,
-    due_polls: BinaryHeap<Reverse<(Age, Question)>>,
+    retries: BinaryHeap<Reverse<(Instant, PendingRequest)>>,
+    refused: VecDeque<PendingRequest>,
+    polls: BinaryHeap<Reverse<(Instant, Age, PendingRequest)>>,
+    due_polls: BinaryHeap<Reverse<(Age, PendingRequest)>>,
 }
 
 /// When a task was created; those that do not say come last.
@@ -73,19 +73,19 @@ impl Queue {
     }
 
     /// Sends the question again, at `due`.
-    pub(super) fn retry(&mut self, question: Question, due: Instant) {
-        self.retries.push(Reverse((due, Question { repeated: true, ..question })));
+    pub(super) fn retry(&mut self, question: PendingRequest, due: Instant) {
+        self.retries.push(Reverse((due, PendingRequest { repeated: true, ..question })));
     }
 
     /// Sends a question again that the provider had no time for: after those that it was not asked yet, so
     /// that one that is always refused holds nobody up.
-    pub(super) fn refused(&mut self, question: Question) {
-        self.refused.push_back(Question { repeated: true, ..question });
+    pub(super) fn refused(&mut self, question: PendingRequest) {
+        self.refused.push_back(PendingRequest { repeated: true, ..question });
     }
 
     /// Asks the task again, at `due`.
     pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, due: Instant) {
-        let question = Question { task, poll: true, repeated: false, failures: 0 };
+        let question = PendingRequest { task, poll: true, repeated: false, failures: 0 };
         self.polls.push(Reverse((due, (created_at.is_none(), created_at), question)));
     }
 
@@ -103,12 +103,12 @@ impl Queue {
     }
 
     /// Takes the question to send now, if there is one.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<Question> {
+    pub(super) fn pop(&mut self, now: Instant) -> Option<PendingRequest> {
         if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             return self.retries.pop().map(|Reverse((_, question))| question);
         }
         if let Some(task) = self.fresh.next() {
-            return Some(Question { task, poll: false, repeated: false, failures: 0 });
+            return Some(PendingRequest { task, poll: false, repeated: false, failures: 0 });
         }
         if let Some(question) = self.refused.pop_front() {
             return Some(question);
@@ -165,8 +165,8 @@ mod tests {
         queue.poll(tasks[2], None, now);
         queue.poll(tasks[3], Moment::parse("2026-01-02T00:00:00Z"), now);
         queue.poll(tasks[4], Moment::parse("2026-01-01T00:00:00Z"), now);
-        queue.refused(Question { task: tasks[5], poll: false, repeated: false, failures: 0 });
-        queue.retry(Question { task: tasks[5], poll: false, repeated: false, failures: 1 }, now);
+        queue.refused(PendingRequest { task: tasks[5], poll: false, repeated: false, failures: 0 });
+        queue.retry(PendingRequest { task: tasks[5], poll: false, repeated: false, failures: 1 }, now);
         assert_eq!(
             order(&mut queue, now),
             [(5, Retry), (0, First), (1, First), (5, Retry), (4, Poll), (3, Poll), (2, Poll)]

@@ -13,14 +13,14 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::{
-    archive::{FileSink, HeldArchive, RunFile},
+    archive::{FileSink, LockedArchive, RunFile},
     error::Result,
     run_id::RunId,
 };
 
 /// The file of one run, begun with the first body. Memory holds a hash a line. Blocks.
 pub(super) struct RawBodies {
-    held: Arc<HeldArchive>,
+    held: Arc<LockedArchive>,
     path: String,
     file: Option<(FileSink, HashSet<u64>)>,
     hasher: RandomState,
@@ -34,7 +34,7 @@ struct Line<'a> {
 }
 
 impl RawBodies {
-    pub(super) fn new(held: &Arc<HeldArchive>, run_id: &RunId) -> Self {
+    pub(super) fn new(held: &Arc<LockedArchive>, run_id: &RunId) -> Self {
         Self { held: held.clone(), path: RunFile::Raw.path(run_id), file: None, hasher: RandomState::new() }
     }
 

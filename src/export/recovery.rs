@@ -7,12 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{self, Instant};
 
 use super::{
-    Tell,
-    media_stage::{Chances, Job, MediaStage, News, Wanted},
+    EventSink,
+    media_stage::{AssetRequest, DownloadEvent, Job, MediaStage, RetryBudget},
     publish::{Publication, publish},
 };
 use crate::{
-    archive::HeldArchive,
+    archive::LockedArchive,
     blocking::blocking,
     error::{Error, Result},
     event::{Downloads, Event, Progress},
@@ -32,10 +32,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Brings everything that earlier runs left into the archive, as far as there is time; the journal keeps
 /// the rest. Tells of how many tasks that is.
 pub(crate) async fn recover(
-    held: &Arc<HeldArchive>,
+    held: &Arc<LockedArchive>,
     media: &mut MediaStage,
     stop_at: Option<Instant>,
-    tell: Tell<'_>,
+    tell: EventSink<'_>,
 ) -> Result<u64> {
     let folder = held.archive.journal_folder();
     let (mut left, mut time_is_up) = (0, false);
@@ -66,7 +66,7 @@ pub(crate) async fn recover(
 
 /// Downloads what the tasks of a segment miss, and adds what became of it to the segment. Tells how many
 /// tasks are left all the same.
-async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: Tell<'_>) -> Result<u64> {
+async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
     let mut waiting = leftover.unsettled.iter();
     let (mut under_way, mut left) = (0, 0);
@@ -74,10 +74,10 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: Tell<'_>) -> 
     let mut tick = time::interval(TICK);
     loop {
         for task in waiting.by_ref().take(MOST_AT_ONCE - under_way) {
-            let wanted = Wanted::of(&task.data, &task.assets);
+            let wanted = AssetRequest::of(&task.data, &task.assets);
             downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
             let is_young = Timestamp::now().duration_since(task.fetched_at) < PATIENCE;
-            let chances = if is_young { Chances::Another } else { Chances::Last };
+            let chances = if is_young { RetryBudget::Another } else { RetryBudget::Last };
             media.settle(Job { task_id: task.task_id.clone(), part: 0, wanted, chances });
             under_way += 1;
         }
@@ -86,16 +86,16 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: Tell<'_>) -> 
         }
         tokio::select! {
             news = media.news.recv() => match news {
-                Some(News::Happened(event)) => {
+                Some(DownloadEvent::Happened(event)) => {
                     downloads.note(&event);
                     tell(event);
                 }
-                Some(News::Settled { task_id, assets, .. }) => {
+                Some(DownloadEvent::Settled { task_id, assets, .. }) => {
                     under_way -= 1;
                     let record = Record::Assets { task_id, assets };
                     segment = blocking(move || segment.append([&record]).map(|()| segment)).await?;
                 }
-                Some(News::Unsettled) => {
+                Some(DownloadEvent::Unsettled) => {
                     under_way -= 1;
                     left += 1;
                 }

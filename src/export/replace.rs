@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 
 use crate::{
-    archive::{Archive, HeldArchive, Swap},
+    archive::{Archive, LockedArchive, Swap},
     blocking::blocking,
     error::Result,
     run_id::RunId,
@@ -25,7 +25,7 @@ pub(super) struct Replaced {
 
 /// Removes these tasks' rows but those in `own` parts, which are theirs to be. Tasks go first: one without its
 /// row is not archived.
-pub(super) async fn remove_rows(held: &Arc<HeldArchive>, replaced: Replaced, own: Vec<String>) -> Result<()> {
+pub(super) async fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: Vec<String>) -> Result<()> {
     let Replaced { everywhere: mut tasks, in_tasks } = replaced;
     for outline in tables::outlines().into_iter().rev() {
         if outline.name == TASKS.name {
@@ -45,7 +45,7 @@ pub(super) async fn remove_rows(held: &Arc<HeldArchive>, replaced: Replaced, own
 }
 
 /// Copies what stays of those parts that have any of these rows into one.
-fn remove_from(held: &Arc<HeldArchive>, outline: Outline, parts: Vec<String>, tasks: &HashSet<String>) -> Result<()> {
+fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, tasks: &HashSet<String>) -> Result<()> {
     let archive = &held.archive;
     let mut touched = Vec::new();
     for path in parts {

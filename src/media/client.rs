@@ -11,7 +11,7 @@ use reqwest::{
 use url::Url;
 
 use super::{
-    guard::{Guard, Reach, Refused},
+    guard::{Guard, HostPolicy, Refused},
     rest::Rest,
 };
 use crate::{
@@ -58,19 +58,19 @@ impl Failure {
     }
 
     /// The same, of a response with that status and type.
-    pub(super) fn of(self, response: &Head) -> Self {
+    pub(super) fn of(self, response: &ResponseHead) -> Self {
         Self { http_status: Some(response.status), content_type: response.content_type.clone(), ..self }
     }
 }
 
 /// What a response said before its body.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: u16,
     pub(super) content_type: Option<String>,
 }
 
-impl Head {
+impl ResponseHead {
     fn of(response: &Response) -> Self {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         Self { status: response.status().as_u16(), content_type: content_type.map(http::excerpt) }
@@ -86,7 +86,7 @@ pub(super) struct Client {
 
 impl Client {
     /// A client that reaches that far; `idle` is how long a server may send nothing.
-    pub(super) fn new(reach: Reach, idle: Duration) -> Result<Self> {
+    pub(super) fn new(reach: HostPolicy, idle: Duration) -> Result<Self> {
         http::prepare_tls();
         let guard = Guard::new(reach);
         let client = reqwest::Client::builder()
@@ -110,11 +110,11 @@ impl Client {
 
     /// Asks for a file, or for the rest of one from a place on, if it is still the same. What comes back
     /// has a body that may be the file.
-    pub(super) async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<(Head, Response), Failure> {
+    pub(super) async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<(ResponseHead, Response), Failure> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&url, rest).await?;
-            let head = Head::of(&response);
+            let head = ResponseHead::of(&response);
             match location(&response) {
                 Some(location) => url = target(&url, location).map_err(|failure| failure.of(&head))?,
                 None => {

@@ -19,11 +19,11 @@ use url::Url;
 use super::{
     client::{Client, Failure, Next, broken},
     content::{self, Content},
-    guard::Reach,
+    guard::HostPolicy,
     hosts::{Host, Hosts, Verdict},
     partial::Partial,
-    rest::{Brings, Mark},
-    tries::{Sent, Tries},
+    rest::{RangeResponse, Validator},
+    tries::{RetryState, Sent},
 };
 use crate::{
     asset::AssetKind,
@@ -98,7 +98,12 @@ pub(crate) struct Downloader {
 
 impl Downloader {
     /// `stop` ends all waiting: what is under way goes on. `received` counts the bytes that came.
-    pub(crate) fn new(reach: Reach, limits: Limits, stop: CancellationToken, received: Arc<AtomicU64>) -> Result<Self> {
+    pub(crate) fn new(
+        reach: HostPolicy,
+        limits: Limits,
+        stop: CancellationToken,
+        received: Arc<AtomicU64>,
+    ) -> Result<Self> {
         Ok(Self { client: Client::new(reach, limits.idle)?, hosts: Hosts::new(limits.places), limits, stop, received })
     }
 
@@ -107,7 +112,7 @@ impl Downloader {
     /// # Errors
     /// Only those of the local disk: whatever the server does is an [`Outcome`].
     pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(Told) + Sync)) -> Result<Outcome> {
-        let mut tries = Tries::new(self.limits.retries);
+        let mut tries = RetryState::new(self.limits.retries);
         let mut before = None;
         let name = wanted.url.host_str().unwrap_or_default();
         let host = self.hosts.host(name);
@@ -168,16 +173,16 @@ impl Downloader {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
-        let brings = Brings::of(&response, rest.as_ref());
+        let brings = RangeResponse::of(&response, rest.as_ref());
         let end = End::of(&response, brings);
-        if brings == Brings::All {
-            let mark = Mark::of(&response);
+        if brings == RangeResponse::All {
+            let mark = Validator::of(&response);
             partial.run(|partial| partial.begin(mark)).await?;
         }
         let came = match brings {
-            Brings::All | Brings::Rest(_) => self.body(response, end, partial, sent).await?,
-            Brings::Nothing => Ok(()),
-            Brings::Other => {
+            RangeResponse::All | RangeResponse::Rest(_) => self.body(response, end, partial, sent).await?,
+            RangeResponse::Nothing => Ok(()),
+            RangeResponse::Other => {
                 Err(Rejected::Wrong(Failure::new(Next::Again, "not the part of the file that was asked for")))
             }
         };
@@ -280,10 +285,10 @@ enum End {
 }
 
 impl End {
-    fn of(response: &Response, brings: Brings) -> Self {
+    fn of(response: &Response, brings: RangeResponse) -> Self {
         match (brings, response.content_length()) {
-            (Brings::Rest(Some(length)), _) | (Brings::All, Some(length)) => Self::At(length),
-            (Brings::Nothing, _) => Self::Marked,
+            (RangeResponse::Rest(Some(length)), _) | (RangeResponse::All, Some(length)) => Self::At(length),
+            (RangeResponse::Nothing, _) => Self::Marked,
             _ if response.headers().contains_key(TRANSFER_ENCODING) => Self::Marked,
             _ => Self::Unknown,
         }

@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 /// How far media may be fetched from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum HostPolicy {
     /// From public addresses only.
     Public,
     /// From private, link-local and loopback ones too.
@@ -25,7 +25,7 @@ pub(crate) enum Reach {
 
 /// What an IP address is for, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
+enum AddressScope {
     Public,
     /// Loopback, link-local (where clouds keep their metadata), private and shared ones.
     Private,
@@ -56,13 +56,13 @@ impl std::error::Error for Refused {}
 /// Judges hosts.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    reach: Reach,
+    reach: HostPolicy,
     /// Proxies are the user's own choice, wherever they are.
     proxies: Arc<HashSet<String>>,
 }
 
 impl Guard {
-    pub(super) fn new(reach: Reach) -> Self {
+    pub(super) fn new(reach: HostPolicy) -> Self {
         Self { reach, proxies: Arc::new(proxies()) }
     }
 
@@ -88,9 +88,9 @@ impl Guard {
         let (mut usable, mut is_private) = (Vec::new(), false);
         for address in addresses {
             match scope(address.ip()) {
-                Scope::Private if self.reach == Reach::Public => is_private = true,
-                Scope::Public | Scope::Private => usable.push(address),
-                Scope::Unusable => {}
+                AddressScope::Private if self.reach == HostPolicy::Public => is_private = true,
+                AddressScope::Public | AddressScope::Private => usable.push(address),
+                AddressScope::Unusable => {}
             }
         }
         if usable.is_empty() { Err(Refused { host: host.to_owned(), is_private }) } else { Ok(usable) }
@@ -113,10 +113,10 @@ impl Resolve for Guard {
 /// Whether the host is this machine, or in a private network: then so may be the media of its tasks.
 pub(crate) async fn is_private_host(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(ip)) => scope(ip.into()) == Scope::Private,
-        Some(Host::Ipv6(ip)) => scope(ip.into()) == Scope::Private,
+        Some(Host::Ipv4(ip)) => scope(ip.into()) == AddressScope::Private,
+        Some(Host::Ipv6(ip)) => scope(ip.into()) == AddressScope::Private,
         Some(Host::Domain(name)) => match net::lookup_host((name, 0)).await {
-            Ok(found) => found.map(|address| scope(address.ip())).all(|scope| scope == Scope::Private),
+            Ok(found) => found.map(|address| scope(address.ip())).all(|scope| scope == AddressScope::Private),
             Err(_) => false,
         },
         None => false,
@@ -134,14 +134,14 @@ fn proxies() -> HashSet<String> {
 }
 
 /// What an address is for, by the IANA registries of special-purpose addresses (RFC 6890).
-fn scope(ip: IpAddr) -> Scope {
+fn scope(ip: IpAddr) -> AddressScope {
     match ip {
         IpAddr::V4(ip) => scope_v4(ip),
         IpAddr::V6(ip) => embedded(ip).map_or_else(|| scope_v6(ip), scope_v4),
     }
 }
 
-fn scope_v4(ip: Ipv4Addr) -> Scope {
+fn scope_v4(ip: Ipv4Addr) -> AddressScope {
     match ip.octets() {
         // This host, private use, shared (RFC 6598), loopback, link-local.
         // And benchmarking (RFC 2544): networks whose names are resolved by a local proxy stand in with it.
@@ -150,23 +150,23 @@ fn scope_v4(ip: Ipv4Addr) -> Scope {
         | [169, 254, ..]
         | [172, 16..=31, ..]
         | [192, 168, ..]
-        | [198, 18 | 19, ..] => Scope::Private,
+        | [198, 18 | 19, ..] => AddressScope::Private,
         // Protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast.
         [0 | 224.., ..] | [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
-            Scope::Unusable
+            AddressScope::Unusable
         }
-        _ => Scope::Public,
+        _ => AddressScope::Public,
     }
 }
 
-fn scope_v6(ip: Ipv6Addr) -> Scope {
+fn scope_v6(ip: Ipv6Addr) -> AddressScope {
     match ip.segments() {
         // Loopback, unique local, link-local, and the site-local ones of old.
-        [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff | 0xfe80..=0xfeff, ..] => Scope::Private,
+        [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff | 0xfe80..=0xfeff, ..] => AddressScope::Private,
         // Only 2000::/3 is given out; Teredo and documentation are in it.
-        [0x2001, 0 | 0xdb8, ..] => Scope::Unusable,
-        [0x2000..=0x3fff, ..] => Scope::Public,
-        _ => Scope::Unusable,
+        [0x2001, 0 | 0xdb8, ..] => AddressScope::Unusable,
+        [0x2000..=0x3fff, ..] => AddressScope::Public,
+        _ => AddressScope::Unusable,
     }
 }
 
@@ -188,7 +188,7 @@ fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    fn of(ip: &str) -> Scope {
+    fn of(ip: &str) -> AddressScope {
         scope(ip.parse().unwrap())
     }
 
@@ -214,7 +214,7 @@ mod tests {
             "2002:7f00:1::",
             "fd00:ec2::254",
         ] {
-            assert_eq!(of(ip), Scope::Private, "{ip}");
+            assert_eq!(of(ip), AddressScope::Private, "{ip}");
         }
         for ip in [
             "0.0.0.0",
@@ -230,16 +230,16 @@ mod tests {
             "::ffff:0.0.0.0",
             "100::1",
         ] {
-            assert_eq!(of(ip), Scope::Unusable, "{ip}");
+            assert_eq!(of(ip), AddressScope::Unusable, "{ip}");
         }
         for ip in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "192.0.1.1"] {
-            assert_eq!(of(ip), Scope::Public, "{ip}");
+            assert_eq!(of(ip), AddressScope::Public, "{ip}");
         }
     }
 
     #[tokio::test]
     async fn a_literal_address_is_judged_however_it_is_written() {
-        let guard = Guard { reach: Reach::Public, proxies: Arc::default() };
+        let guard = Guard { reach: HostPolicy::Public, proxies: Arc::default() };
         for url in [
             "http://127.1/",
             "http://2130706433/",
@@ -252,7 +252,7 @@ mod tests {
         ] {
             assert!(guard.judge(&Url::parse(url).unwrap()).await.is_err(), "{url}");
         }
-        let private = Guard { reach: Reach::Private, proxies: Arc::default() };
+        let private = Guard { reach: HostPolicy::Private, proxies: Arc::default() };
         assert!(private.judge(&Url::parse("http://127.1/").unwrap()).await.is_ok());
         assert!(private.judge(&Url::parse("http://224.0.0.1/").unwrap()).await.is_err());
     }
@@ -260,9 +260,9 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_means_a_private_address_is_refused_when_it_is_resolved() {
         let resolve = |reach| Guard { reach, proxies: Arc::default() }.resolve("localhost".parse().unwrap());
-        let refused = resolve(Reach::Public).await.err().unwrap();
+        let refused = resolve(HostPolicy::Public).await.err().unwrap();
         assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
-        assert!(resolve(Reach::Private).await.is_ok());
+        assert!(resolve(HostPolicy::Private).await.is_ok());
     }
 
     #[tokio::test]

@@ -15,6 +15,6 @@ mod tries;
 pub(crate) use client::Failure;
 pub(crate) use content::{Content, HEAD, endings, recognise};
 pub(crate) use download::{Download, Downloader, Limits, Outcome, Told};
-pub(crate) use guard::{Reach, is_private_host};
+pub(crate) use guard::{HostPolicy, is_private_host};
 pub(crate) use source::{ClipState, Source};
 pub(crate) use tries::Sent;

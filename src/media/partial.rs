@@ -18,7 +18,7 @@ use url::Url;
 
 use super::{
     content::HEAD,
-    rest::{Mark, Rest},
+    rest::{Rest, Validator},
 };
 use crate::checksum::{self, Digested, Hasher};
 
@@ -34,14 +34,14 @@ pub(super) struct Partial {
     url: Url,
     file: File,
     hashed: Hashed,
-    mark: Option<Mark>,
+    mark: Option<Validator>,
 }
 
 /// What stands beside the file.
 #[derive(Serialize, Deserialize)]
 struct Notes {
     url: Url,
-    mark: Mark,
+    mark: Validator,
     boot: String,
 }
 
@@ -61,7 +61,7 @@ impl Partial {
     }
 
     /// Begins anew. With a mark the file can be gone on with later.
-    pub(super) fn begin(&mut self, mark: Option<Mark>) -> io::Result<()> {
+    pub(super) fn begin(&mut self, mark: Option<Validator>) -> io::Result<()> {
         // The notes go first and come last: they never speak of bytes that they do not belong to.
         remove(&notes_of(&self.path))?;
         self.file.set_len(0)?;
@@ -143,8 +143,8 @@ impl Hashed {
 mod tests {
     use super::*;
 
-    fn mark() -> Mark {
-        Mark { validator: "\"v1\"".into(), length: Some(4) }
+    fn mark() -> Validator {
+        Validator { validator: "\"v1\"".into(), length: Some(4) }
     }
 
     fn url(text: &str) -> Url {

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 /// By what a file is known again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
+pub(super) struct Validator {
     /// A strong `ETag`, else the date of its last change (RFC 9110, 13.1.5).
     pub(super) validator: String,
     /// How long it is, if the server said so.
     pub(super) length: Option<u64>,
 }
 
-impl Mark {
+impl Validator {
     /// The mark of the whole file that a response brings, if it has one.
     pub(super) fn of(response: &Response) -> Option<Self> {
         let strong = header(response, &ETAG).filter(|etag| etag.starts_with('"'));
@@ -37,12 +37,12 @@ impl Mark {
 pub(super) struct Rest {
     /// So many bytes are there.
     pub(super) from: u64,
-    pub(super) mark: Mark,
+    pub(super) mark: Validator,
 }
 
 /// What a response has, beside what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Brings {
+pub(super) enum RangeResponse {
     /// The file from its beginning.
     All,
     /// The file from where it broke off; its whole length, if that is known.
@@ -53,7 +53,7 @@ pub(super) enum Brings {
     Other,
 }
 
-impl Brings {
+impl RangeResponse {
     /// Reads a response to a question for a file, or for the rest of it.
     pub(super) fn of(response: &Response, asked: Option<&Rest>) -> Self {
         let range = header(response, &CONTENT_RANGE).and_then(Range::parse);
@@ -104,32 +104,35 @@ mod tests {
         response.body("").unwrap().into()
     }
 
-    fn brings(validator: &str, status: u16, headers: &[(&str, &str)]) -> Brings {
-        let rest = Rest { from: 5, mark: Mark { validator: validator.into(), length: Some(20) } };
-        Brings::of(&response(status, headers), Some(&rest))
+    fn brings(validator: &str, status: u16, headers: &[(&str, &str)]) -> RangeResponse {
+        let rest = Rest { from: 5, mark: Validator { validator: validator.into(), length: Some(20) } };
+        RangeResponse::of(&response(status, headers), Some(&rest))
     }
 
     #[test]
     fn the_rest_is_only_that_of_the_same_file() {
         let (tag, date) = ("\"v1\"", "Wed, 01 Jan 2025 00:00:00 GMT");
         for (validator, headers, expected) in [
-            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", tag)], Brings::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-9/20"), ("etag", tag)], Brings::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-19/*"), ("etag", tag)], Brings::Rest(Some(20))),
-            (date, vec![("content-range", "bytes 5-19/20")], Brings::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-19/20")], Brings::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-24/25")], Brings::Other),
-            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", "\"v2\"")], Brings::Other),
-            (tag, vec![("content-range", "bytes 5-20/21"), ("etag", tag)], Brings::Other),
-            (tag, vec![("content-range", "bytes 4-19/20"), ("etag", tag)], Brings::Other),
-            (tag, vec![("etag", tag)], Brings::Other),
-            (date, vec![("content-range", "bytes 5-19/20"), ("last-modified", "another")], Brings::Other),
+            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),
+            (tag, vec![("content-range", "bytes 5-9/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),
+            (tag, vec![("content-range", "bytes 5-19/*"), ("etag", tag)], RangeResponse::Rest(Some(20))),
+            (date, vec![("content-range", "bytes 5-19/20")], RangeResponse::Rest(Some(20))),
+            (tag, vec![("content-range", "bytes 5-19/20")], RangeResponse::Rest(Some(20))),
+            (tag, vec![("content-range", "bytes 5-24/25")], RangeResponse::Other),
+            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", "\"v2\"")], RangeResponse::Other),
+            (tag, vec![("content-range", "bytes 5-20/21"), ("etag", tag)], RangeResponse::Other),
+            (tag, vec![("content-range", "bytes 4-19/20"), ("etag", tag)], RangeResponse::Other),
+            (tag, vec![("etag", tag)], RangeResponse::Other),
+            (date, vec![("content-range", "bytes 5-19/20"), ("last-modified", "another")], RangeResponse::Other),
         ] {
             assert_eq!(brings(validator, 206, &headers), expected, "{validator} {headers:?}");
         }
-        assert_eq!(brings(tag, 416, &[("content-range", "bytes */5")]), Brings::Nothing);
-        assert_eq!(brings(tag, 416, &[("content-range", "bytes */20")]), Brings::Other);
-        assert_eq!(brings(tag, 200, &[]), Brings::All);
-        assert_eq!(Brings::of(&response(206, &[("content-range", "bytes 0-19/20")]), None), Brings::Other);
+        assert_eq!(brings(tag, 416, &[("content-range", "bytes */5")]), RangeResponse::Nothing);
+        assert_eq!(brings(tag, 416, &[("content-range", "bytes */20")]), RangeResponse::Other);
+        assert_eq!(brings(tag, 200, &[]), RangeResponse::All);
+        assert_eq!(
+            RangeResponse::of(&response(206, &[("content-range", "bytes 0-19/20")]), None),
+            RangeResponse::Other
+        );
     }
 }

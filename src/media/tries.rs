@@ -23,7 +23,7 @@ pub(crate) struct Sent {
 
 /// Counts what went wrong with one file.
 #[derive(Debug)]
-pub(super) struct Tries {
+pub(super) struct RetryState {
     backoff: Backoff,
     failures: u32,
     denials: u32,
@@ -32,7 +32,7 @@ pub(super) struct Tries {
     pub(super) sent: Sent,
 }
 
-impl Tries {
+impl RetryState {
     /// So many further tries after the first.
     pub(super) fn new(retries: u32) -> Self {
         let backoff = Backoff::new(retries, fastrand::Rng::new());
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn tries_until_the_end(next: Next, length: impl Fn(u64) -> u64) -> u64 {
-        let mut tries = Tries::new(5);
+        let mut tries = RetryState::new(5);
         (1..50).find(|n| tries.wait(&Failure::new(next, ""), length(*n)).is_none()).unwrap_or(50)
     }
 

@@ -17,7 +17,7 @@ use crate::{
     checksum,
     error::Result,
     export::Mended,
-    verify::{About, Finding, Kind, MOST_MENDED, Report, Severity},
+    verify::{Finding, Kind, MOST_MENDED, Report, Severity, Subject},
 };
 
 pub(crate) use self::ended::{CutShort, Ended};
@@ -136,7 +136,7 @@ impl Plan {
         let path = finding.path.clone();
         match finding.kind {
             Kind::PartMissing | Kind::PartDamaged | Kind::PartColumns => match &finding.about {
-                About::Part { table } | About::Rows { table, .. } => {
+                Subject::Part { table } | Subject::Rows { table, .. } => {
                     self.parts.entry((*table).to_owned()).or_default().insert(path);
                 }
                 _ => self.beyond.push(finding.clone()),
@@ -154,7 +154,7 @@ impl Plan {
             | Kind::RowsWithoutTask => {
                 self.take_task(&finding.about);
             }
-            Kind::PartUnlisted if matches!(finding.about, About::Part { .. } | About::Rows { .. }) => {
+            Kind::PartUnlisted if matches!(finding.about, Subject::Part { .. } | Subject::Rows { .. }) => {
                 self.unlisted.insert(path);
             }
             Kind::MediaUnlisted => {
@@ -177,20 +177,20 @@ impl Plan {
         }
     }
 
-    fn take_task(&mut self, about: &About) {
+    fn take_task(&mut self, about: &Subject) {
         match about {
-            About::Asset { task_id, .. } => {
+            Subject::Asset { task_id, .. } => {
                 self.tasks.insert(task_id.clone());
             }
-            About::Rows { task_ids, .. } => self.tasks.extend(task_ids.iter().cloned()),
-            About::File | About::Part { .. } => {}
+            Subject::Rows { task_ids, .. } => self.tasks.extend(task_ids.iter().cloned()),
+            Subject::File | Subject::Part { .. } => {}
         }
     }
 }
 
 /// Whether a finding is about more tasks than it names.
 fn has_more_tasks(finding: &Finding) -> bool {
-    matches!(&finding.about, About::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_MENDED && *rows > task_ids.len() as u64)
+    matches!(&finding.about, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_MENDED && *rows > task_ids.len() as u64)
 }
 
 /// The digest of a file, for a manifest. Blocks.

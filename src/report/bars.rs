@@ -7,8 +7,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::{
     Reporter,
     lines::RepeatLimit,
+    messages::{rest, size, transfer},
     sentence::{Weight, sentence},
-    words::{rest, size, transfer},
 };
 use crate::event::{Checking, Event, Progress};
 

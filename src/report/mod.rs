@@ -1,29 +1,29 @@
 //! Readers of [`Event`]: the bars of a terminal, plain lines, NDJSON, and figures for
 //! Prometheus. Each is a fold over the same stream; none of them is asked for anything by the run.
 
-mod archive_words;
+mod archive_messages;
 mod bars;
+mod contents;
 mod findings;
-mod holdings;
 mod lines;
+mod maintenance;
+mod messages;
 mod metrics;
 mod ndjson;
 mod repairs;
 mod sentence;
-mod upkeep;
-mod words;
 
 use std::io::IsTerminal;
 
 use crate::event::Event;
 
-pub(crate) use archive_words::archive_table;
+pub(crate) use archive_messages::archive_table;
+pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow};
 pub(crate) use findings::verify_table;
-pub use holdings::{Account, ArchiveSummary, Holdings, RunLine};
+pub(crate) use maintenance::{Compacted, Rebuilt, compact_table, rebuild_table};
+pub(crate) use messages::{RunNotes, plan_table, run_table};
 pub(crate) use metrics::metrics;
 pub(crate) use repairs::{repair_plan_table, repair_table};
-pub(crate) use upkeep::{Compacted, Rebuilt, compact_table, rebuild_table};
-pub(crate) use words::{RunNotes, plan_table, run_table};
 
 /// How progress is shown, on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::words::{line, listed, plural};
+use super::messages::{line, listed, plural};
 use crate::{
     repair::{CutShort, Ended, Plan},
     verify::Finding,

@@ -1,6 +1,6 @@
 //! Each event in a sentence, for whoever shows sentences.
 
-use super::words::{duration, plural, rest, size, transfer};
+use super::messages::{duration, plural, rest, size, transfer};
 use crate::{
     asset::{AssetKind, AssetStatus},
     event::{Checking, Event},

@@ -17,9 +17,9 @@ use tokio::time::{self, Instant};
 use super::{
     Known,
     documents::Task,
+    faults::{Encoding, FaultKind},
     response::{Body, body, html, later, redirect, status_of, with_header},
     state::State,
-    weather::{Encoding, Trouble},
     window::Admission,
 };
 
@@ -73,24 +73,24 @@ impl State {
     }
 
     fn exists(&self, id: &str) -> bool {
-        let task = Task::new(self.world.seed, id, self.start, &self.world.weather, &self.cdn);
+        let task = Task::new(self.world.seed, id, self.start, &self.world.faults, &self.cdn);
         task.document(Timestamp::now()).is_some()
     }
 
     /// Counts a request against its key, and refuses it if it must be.
     fn admit(&self, key: Option<&str>) -> (Option<Admission>, Option<Response<Body>>) {
-        let weather = &self.world.weather;
+        let faults = &self.world.faults;
         let mut counts = self.counts();
         counts.stats.requests += 1;
         let Some(key) = key else {
             return (None, Some(error(StatusCode::UNAUTHORIZED, "Missing x-api-key header")));
         };
-        let wrong = weather.key.as_ref().is_some_and(|only| only != key);
-        let revoked = weather.revoke_after.is_some_and(|after| counts.stats.requests > after);
+        let wrong = faults.key.as_ref().is_some_and(|only| only != key);
+        let revoked = faults.revoke_after.is_some_and(|after| counts.stats.requests > after);
         if wrong || revoked {
             return (None, Some(error(StatusCode::UNAUTHORIZED, "Invalid API key")));
         }
-        let Some(window) = &weather.window else { return (None, None) };
+        let Some(window) = &faults.window else { return (None, None) };
         let admission = counts.meters.entry(key.to_owned()).or_default().admit(window, Instant::now());
         let refusal = match admission {
             Admission::Granted { .. } => None,
@@ -103,28 +103,28 @@ impl State {
     }
 
     async fn task(&self, id: &str) -> io::Result<Response<Body>> {
-        let task = Task::new(self.world.seed, id, self.start, &self.world.weather, &self.cdn);
+        let task = Task::new(self.world.seed, id, self.start, &self.world.faults, &self.cdn);
         let trouble = self.trouble(id, task.luck);
-        if let Some(Trouble::Stall(seconds)) = trouble {
+        if let Some(FaultKind::Stall(seconds)) = trouble {
             time::sleep(Duration::from_secs_f64(seconds)).await;
         }
         let (document, last) = self.document(id, &task);
         let response = match trouble {
-            Some(Trouble::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            Some(Trouble::Status(status)) => return Ok(html(status_of(status))),
-            Some(Trouble::TooMany(seconds)) => {
+            Some(FaultKind::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            Some(FaultKind::Status(status)) => return Ok(html(status_of(status))),
+            Some(FaultKind::TooMany(seconds)) => {
                 self.counts().stats.rate_limited += 1;
                 return Ok(too_many(seconds));
             }
-            Some(Trouble::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
-            Some(Trouble::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
-            Some(Trouble::Redirect(address)) => return Ok(redirect(&address.replace("{cdn}", &self.cdn))),
-            Some(Trouble::Truncated(bytes)) => return Ok(in_two(&document.text, bytes, None)),
-            Some(Trouble::StallBody(seconds)) => in_two(&document.text, 10, Some(Duration::from_secs_f64(seconds))),
-            Some(Trouble::Packed(encoding)) => packed(&document, encoding)?,
-            Some(Trouble::Padding(bytes)) => document.padded(bytes).into(),
-            Some(Trouble::HangUp) => with_header(document.into(), CONNECTION, "close"),
-            Some(Trouble::Stall(_) | Trouble::Identical | Trouble::Changed | Trouble::Drip(_)) | None => {
+            Some(FaultKind::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
+            Some(FaultKind::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
+            Some(FaultKind::Redirect(address)) => return Ok(redirect(&address.replace("{cdn}", &self.cdn))),
+            Some(FaultKind::Truncated(bytes)) => return Ok(in_two(&document.text, bytes, None)),
+            Some(FaultKind::StallBody(seconds)) => in_two(&document.text, 10, Some(Duration::from_secs_f64(seconds))),
+            Some(FaultKind::Packed(encoding)) => packed(&document, encoding)?,
+            Some(FaultKind::Padding(bytes)) => document.padded(bytes).into(),
+            Some(FaultKind::HangUp) => with_header(document.into(), CONNECTION, "close"),
+            Some(FaultKind::Stall(_) | FaultKind::Identical | FaultKind::Changed | FaultKind::Drip(_)) | None => {
                 document.into()
             }
         };
@@ -135,13 +135,13 @@ impl State {
     }
 
     /// Counts a request for a task, and tells what goes wrong with it.
-    fn trouble(&self, id: &str, luck: f64) -> Option<Trouble> {
+    fn trouble(&self, id: &str, luck: f64) -> Option<FaultKind> {
         let mut counts = self.counts();
         let again = counts.answered.contains(id);
         counts.stats.asked_again += u64::from(again);
         let nth = counts.stats.by_task.entry(id.to_owned()).or_default();
         *nth += 1;
-        self.world.weather.for_task(id, *nth, luck)
+        self.world.faults.for_task(id, *nth, luck)
     }
 
     /// The answer in fair weather, and whether it is the last word on the task.
@@ -199,7 +199,7 @@ fn decoded(segment: &str) -> String {
 }
 
 fn with_limits(mut response: Response<Body>, state: &State, admission: Option<Admission>) -> Response<Body> {
-    if let (Some(window), Some(admission)) = (&state.world.weather.window, admission) {
+    if let (Some(window), Some(admission)) = (&state.world.faults.window, admission) {
         let (remaining, reset) = match admission {
             Admission::Granted { remaining, reset } => (remaining, reset),
             Admission::Refused { retry_after } => (0, retry_after),

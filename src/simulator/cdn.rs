@@ -16,12 +16,12 @@ use tokio::time;
 
 use super::{
     documents::hash,
-    flight::Flight,
+    faults::{Encoding, FaultKind},
     media::{CHUNK, File, Make},
     range::Part,
     response::{Body, body, html, later, redirect, status_of, with_header},
     state::State,
-    weather::{Encoding, Trouble},
+    tracked_body::TrackedBody,
 };
 
 /// How long a connection lasts that is about to break, so that what was sent has left.
@@ -43,10 +43,10 @@ enum Manner {
 /// An error breaks the connection.
 pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let path = request.uri().path().trim_start_matches('/');
-    let (mut flight, nth) = Flight::new(state.clone(), path, request.headers());
+    let (mut flight, nth) = TrackedBody::new(state.clone(), path, request.headers());
     let name = path.rsplit('/').next().unwrap_or_default();
     let luck = hash(state.world.seed, path) as f64 / u64::MAX as f64;
-    let trouble = state.world.weather.for_file(name, nth, luck);
+    let trouble = state.world.faults.for_file(name, nth, luck);
     let response = match *request.method() {
         Method::GET => state.file(name, request.headers(), trouble, &mut flight).await?,
         // The server keeps the body to itself. Ranges are for GET alone.
@@ -61,29 +61,29 @@ impl State {
         &self,
         name: &str,
         headers: &HeaderMap,
-        trouble: Option<Trouble>,
-        flight: &mut Flight,
+        trouble: Option<FaultKind>,
+        flight: &mut TrackedBody,
     ) -> io::Result<Response<Body>> {
         let (mut make, mut manner, mut hang_up) = (Make::Fair, Manner::Steady, false);
         match trouble {
-            Some(Trouble::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            Some(Trouble::Status(403)) => return Ok(xml(StatusCode::FORBIDDEN, "AccessDenied")),
-            Some(Trouble::Status(status)) => return Ok(html(status_of(status))),
-            Some(Trouble::TooMany(seconds)) => return Ok(later(StatusCode::TOO_MANY_REQUESTS, seconds)),
-            Some(Trouble::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
-            Some(Trouble::Body(text)) => return Ok(instead(text)),
-            Some(Trouble::Redirect(address)) => {
+            Some(FaultKind::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            Some(FaultKind::Status(403)) => return Ok(xml(StatusCode::FORBIDDEN, "AccessDenied")),
+            Some(FaultKind::Status(status)) => return Ok(html(status_of(status))),
+            Some(FaultKind::TooMany(seconds)) => return Ok(later(StatusCode::TOO_MANY_REQUESTS, seconds)),
+            Some(FaultKind::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
+            Some(FaultKind::Body(text)) => return Ok(instead(text)),
+            Some(FaultKind::Redirect(address)) => {
                 return Ok(redirect(&address.replace("{cdn}", &self.cdn).replace("{file}", name)));
             }
-            Some(Trouble::Packed(encoding)) => return self.packed(name, encoding, flight),
-            Some(Trouble::Stall(seconds)) => time::sleep(Duration::from_secs_f64(seconds)).await,
-            Some(Trouble::Truncated(bytes)) => manner = Manner::Broken(bytes as u64),
-            Some(Trouble::StallBody(seconds)) => manner = Manner::Halting(seconds),
-            Some(Trouble::Drip(bytes)) => manner = Manner::Dripping(bytes),
-            Some(Trouble::Padding(bytes)) => make = Make::Longer(bytes as u64),
-            Some(Trouble::Identical) => make = Make::Identical,
-            Some(Trouble::Changed) => make = Make::Changed,
-            Some(Trouble::HangUp) => hang_up = true,
+            Some(FaultKind::Packed(encoding)) => return self.packed(name, encoding, flight),
+            Some(FaultKind::Stall(seconds)) => time::sleep(Duration::from_secs_f64(seconds)).await,
+            Some(FaultKind::Truncated(bytes)) => manner = Manner::Broken(bytes as u64),
+            Some(FaultKind::StallBody(seconds)) => manner = Manner::Halting(seconds),
+            Some(FaultKind::Drip(bytes)) => manner = Manner::Dripping(bytes),
+            Some(FaultKind::Padding(bytes)) => make = Make::Longer(bytes as u64),
+            Some(FaultKind::Identical) => make = Make::Identical,
+            Some(FaultKind::Changed) => make = Make::Changed,
+            Some(FaultKind::HangUp) => hang_up = true,
             None => {}
         }
         let Some(file) = self.made(name, make) else { return Ok(missing()) };
@@ -92,12 +92,12 @@ impl State {
     }
 
     fn made(&self, name: &str, make: Make) -> Option<File> {
-        File::new(self.world.seed, name, make, &self.world.weather)
+        File::new(self.world.seed, name, make, &self.world.faults)
     }
 
     /// The file, or what is asked for of it.
-    fn part(&self, file: &File, headers: &HeaderMap, manner: Manner, flight: &mut Flight) -> Response<Body> {
-        let validators = self.world.weather.validators.unwrap_or(true);
+    fn part(&self, file: &File, headers: &HeaderMap, manner: Manner, flight: &mut TrackedBody) -> Response<Body> {
+        let validators = self.world.faults.validators.unwrap_or(true);
         let part = if validators { Part::asked(headers, file.len, [&file.etag, file.modified]) } else { Part::Whole };
         let mut response = Response::builder().header(CONTENT_TYPE, file.content_type);
         if validators {
@@ -122,7 +122,7 @@ impl State {
     }
 
     /// The whole file, packed, which takes it into memory at once.
-    fn packed(&self, name: &str, encoding: Encoding, flight: &mut Flight) -> io::Result<Response<Body>> {
+    fn packed(&self, name: &str, encoding: Encoding, flight: &mut TrackedBody) -> io::Result<Response<Body>> {
         let Some(file) = self.made(name, Make::Fair) else { return Ok(missing()) };
         let whole: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
         let response = body(StatusCode::OK, file.content_type, encoding.pack(&whole)?);
@@ -196,7 +196,7 @@ mod tests {
     use tokio::runtime::Runtime;
 
     use super::*;
-    use crate::simulator::{Fault, Known, Simulator, Weather, When, World};
+    use crate::simulator::{Fault, FaultPlan, Known, SimulatedProvider, Simulator, When};
 
     /// A world in that weather, and what serves it.
     struct Scene {
@@ -205,19 +205,19 @@ mod tests {
     }
 
     impl Scene {
-        fn new(weather: Weather) -> Self {
-            Self::world(World { weather, ..World::default() })
+        fn new(faults: FaultPlan) -> Self {
+            Self::world(SimulatedProvider { faults, ..SimulatedProvider::default() })
         }
 
-        fn world(world: World) -> Self {
+        fn world(world: SimulatedProvider) -> Self {
             let runtime = Runtime::new().unwrap();
             let simulator = runtime.block_on(Simulator::start(world)).unwrap();
             Self { simulator, _runtime: runtime }
         }
 
-        fn trouble(trouble: Trouble) -> Self {
+        fn trouble(trouble: FaultKind) -> Self {
             let media = vec![Fault { trouble, when: When::task("odd") }];
-            Self::new(Weather { media, ..Weather::default() })
+            Self::new(FaultPlan { media, ..FaultPlan::default() })
         }
 
         /// The answer's head in small letters, and its body as far as it comes.
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_file_comes_whole_or_in_part_and_head_promises_the_same() {
-        let scene = Scene::new(Weather::default());
+        let scene = Scene::new(FaultPlan::default());
         let (head, whole) = scene.get("/a.mp3");
         let length = whole.len().to_string();
         assert_eq!(value(&head, "content-length"), Some(length.as_str()));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_cdn_without_validators_knows_no_ranges() {
-        let scene = Scene::new(Weather { validators: Some(false), ..Weather::default() });
+        let scene = Scene::new(FaultPlan { validators: Some(false), ..FaultPlan::default() });
         let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\n");
         assert!(head.starts_with("http/1.1 200") && body.starts_with(b"ID3"));
         assert!(["etag", "last-modified", "accept-ranges"].iter().all(|name| value(&head, name).is_none()), "{head}");
@@ -279,53 +279,53 @@ mod tests {
     fn each_trouble_answers_as_it_says() {
         let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
         for (trouble, status, says) in [
-            (Trouble::Status(403), "403", "AccessDenied"),
-            (Trouble::Status(502), "502", "<html>"),
-            (Trouble::TooMany(7), "429", "<html>"),
-            (Trouble::Busy(7), "503", "<html>"),
-            (Trouble::Redirect("{cdn}/x/{file}".into()), "302", "<html>"),
-            (Trouble::Body("<html>no</html>".into()), "200", "no"),
-            (Trouble::Body(String::new()), "200", ""),
+            (FaultKind::Status(403), "403", "AccessDenied"),
+            (FaultKind::Status(502), "502", "<html>"),
+            (FaultKind::TooMany(7), "429", "<html>"),
+            (FaultKind::Busy(7), "503", "<html>"),
+            (FaultKind::Redirect("{cdn}/x/{file}".into()), "302", "<html>"),
+            (FaultKind::Body("<html>no</html>".into()), "200", "no"),
+            (FaultKind::Body(String::new()), "200", ""),
         ] {
             let (head, body) = odd(trouble.clone());
             let body = String::from_utf8(body).unwrap();
             assert!(head.starts_with(&format!("http/1.1 {status}")) && body.contains(says), "{trouble:?} {head}{body}");
-            let later = matches!(trouble, Trouble::TooMany(_) | Trouble::Busy(_));
+            let later = matches!(trouble, FaultKind::TooMany(_) | FaultKind::Busy(_));
             assert_eq!(value(&head, "retry-after").is_some(), later);
         }
-        let scene = Scene::trouble(Trouble::Redirect("{cdn}/x/{file}".into()));
+        let scene = Scene::trouble(FaultKind::Redirect("{cdn}/x/{file}".into()));
         let target = format!("{}x/odd.mp3", scene.simulator.cdn_url());
         assert_eq!(value(&scene.get("/odd.mp3").0, "location"), Some(target.as_str()));
-        assert!(odd(Trouble::Reset).0.is_empty());
+        assert!(odd(FaultKind::Reset).0.is_empty());
     }
 
     #[test]
     fn each_trouble_sends_a_file_as_it_says() {
-        let fair = Scene::new(Weather::default()).get("/odd.mp3");
+        let fair = Scene::new(FaultPlan::default()).get("/odd.mp3");
         let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
-        let cut = odd(Trouble::Truncated(30_000));
+        let cut = odd(FaultKind::Truncated(30_000));
         assert!(value(&cut.0, "content-length") == value(&fair.0, "content-length") && cut.1 == fair.1[..30_000]);
-        let scene = Scene::trouble(Trouble::Truncated(10));
+        let scene = Scene::trouble(FaultKind::Truncated(10));
         assert!(scene.ask("GET", "/odd.mp3", "Range: bytes=50-\r\n").1 == fair.1[50..60]);
-        for slow in [Trouble::Stall(0.2), Trouble::StallBody(0.2), Trouble::Drip(200_000)] {
+        for slow in [FaultKind::Stall(0.2), FaultKind::StallBody(0.2), FaultKind::Drip(200_000)] {
             let begun = Instant::now();
             assert!(odd(slow.clone()).1 == fair.1 && begun.elapsed() > Duration::from_millis(190), "{slow:?}");
         }
-        let changed = odd(Trouble::Changed);
+        let changed = odd(FaultKind::Changed);
         assert!(["etag", "last-modified"].iter().all(|name| value(&changed.0, name) != value(&fair.0, name)));
         assert!(changed.1.len() == fair.1.len() && changed.1 != fair.1);
-        assert!(odd(Trouble::Padding(1000)).1.starts_with(&fair.1));
-        let scene = Scene::trouble(Trouble::Identical);
+        assert!(odd(FaultKind::Padding(1000)).1.starts_with(&fair.1));
+        let scene = Scene::trouble(FaultKind::Identical);
         assert!(scene.get("/odd.mp3").1 == scene.get("/odd-too.mp3").1);
-        let packed = odd(Trouble::Packed(Encoding::Zstd));
+        let packed = odd(FaultKind::Packed(Encoding::Zstd));
         assert!(value(&packed.0, "content-encoding") == Some("zstd"));
         assert!(zstd::decode_all(packed.1.as_slice()).unwrap() == fair.1);
     }
 
     #[test]
     fn what_was_asked_is_counted() {
-        let media = vec![Fault { trouble: Trouble::Truncated(1000), when: When::first(1) }];
-        let scene = Scene::new(Weather { media, ..Weather::default() });
+        let media = vec![Fault { trouble: FaultKind::Truncated(1000), when: When::first(1) }];
+        let scene = Scene::new(FaultPlan { media, ..FaultPlan::default() });
         let cut = scene.ask("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
         let rest = scene.ask("GET", "/a.mp3", "Range: bytes=1000-\r\nReferer: r\r\n").1.len();
         let stats = scene.simulator.stats().media;
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn responses_are_counted_while_they_are_under_way() {
-        let scene = Scene::trouble(Trouble::StallBody(0.5));
+        let scene = Scene::trouble(FaultKind::StallBody(0.5));
         let both = ["/odd.mp3", "/odd.png"];
         std::thread::scope(|scope| {
             let asked = both.map(|path| scope.spawn(|| scene.get(path)));
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn given_documents_may_name_the_cdn() {
         let documents = HashMap::from([("t".into(), "\"{cdn}/x.mp3\"".into())]);
-        let scene = Scene::world(World { tasks: Known::Given, documents, ..World::default() });
+        let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
         let cdn = scene.simulator.cdn_url();
         let mut stream = TcpStream::connect(scene.simulator.base_url().authority()).unwrap();
         write!(stream, "GET /api/v1/task/t HTTP/1.1\r\nHost: h\r\nx-api-key: k\r\nConnection: close\r\n\r\n").unwrap();

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::weather::Weather;
+use super::faults::FaultPlan;
 
 /// The share of tasks that are under way when the simulator starts.
 const UNFINISHED: f64 = 0.12;
@@ -79,7 +79,7 @@ pub(super) struct Task {
 
 impl Task {
     /// The task of that ID in the world of that seed, which began at `start` and has its media at `cdn`.
-    pub(super) fn new(seed: u64, id: &str, start: Timestamp, weather: &Weather, cdn: &str) -> Self {
+    pub(super) fn new(seed: u64, id: &str, start: Timestamp, faults: &FaultPlan, cdn: &str) -> Self {
         let mut chance = Rng::with_seed(hash(seed, id));
         let luck = chance.f64();
         let exists = chance.f64() >= 0.05;
@@ -96,9 +96,9 @@ impl Task {
             _ => End::Timeout,
         };
         let took = SignedDuration::from_millis(chance.i64(30_000..300_000));
-        let unfinished = chance.f64() < weather.unfinished.unwrap_or(UNFINISHED);
+        let unfinished = chance.f64() < faults.unfinished.unwrap_or(UNFINISHED);
         let completed_at = if unfinished {
-            let longest = weather.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
+            let longest = faults.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
             start + Duration::from_secs_f64(longest * (0.3 + 0.7 * chance.f64()))
         } else {
             // In the year 2025, long before anybody looks.
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn the_same_seed_and_id_give_the_same_document() {
         let start = "2026-12-01T00:00:00Z".parse().unwrap();
-        let document = |seed, id| Task::new(seed, id, start, &Weather::default(), "http://cdn").document(start);
+        let document = |seed, id| Task::new(seed, id, start, &FaultPlan::default(), "http://cdn").document(start);
         assert_eq!(document(1, "a"), document(1, "a"));
         assert_ne!(document(1, "a"), document(2, "a"));
         assert_ne!(document(1, "a"), document(1, "b"));
@@ -287,9 +287,9 @@ mod tests {
     #[test]
     fn an_unfinished_task_ends_in_time() {
         let start: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
-        let weather = Weather { unfinished: Some(1.0), ..Weather::default() };
+        let faults = FaultPlan { unfinished: Some(1.0), ..FaultPlan::default() };
         for n in 0..50 {
-            let task = Task::new(1, &n.to_string(), start, &weather, "http://cdn");
+            let task = Task::new(1, &n.to_string(), start, &faults, "http://cdn");
             let finished = |at| task.document(at).is_none_or(|(_, done)| done);
             assert!(!task.exists || !finished(start));
             assert!(finished(start + Duration::from_secs(11)));

@@ -5,7 +5,7 @@ use std::{iter, ops::Range};
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::{cover, documents::hash, mp3, weather::Weather};
+use super::{cover, documents::hash, faults::FaultPlan, mp3};
 
 /// How long a song is unless the weather says otherwise, in seconds.
 const SECONDS: f64 = 12.0;
@@ -52,14 +52,14 @@ pub(super) enum Make {
 
 impl File {
     /// The file of that name in the world of that seed; `None` if there are none of that kind.
-    pub(super) fn new(seed: u64, name: &str, make: Make, weather: &Weather) -> Option<Self> {
+    pub(super) fn new(seed: u64, name: &str, make: Make, faults: &FaultPlan) -> Option<Self> {
         let (stem, kind) = name.rsplit_once('.')?;
         let stem = if make == Make::Identical { SAME } else { stem };
         let seed = if make == Make::Changed { !seed } else { seed };
         let more = if let Make::Longer(bytes) = make { bytes } else { 0 };
         let mut chance = Rng::with_seed(hash(seed, stem));
         let file = match kind {
-            "mp3" => song(stem, &mut chance, weather, more),
+            "mp3" => song(stem, &mut chance, faults, more),
             "jpeg" | "jpg" => plain("image/jpeg", cover::jpeg(&mut chance), more),
             "png" => plain("image/png", cover::png(&mut chance), more),
             "mp4" => plain("video/mp4", video(stem, &mut chance), more),
@@ -92,10 +92,10 @@ impl File {
 }
 
 /// A tag and a melody, which is repeated until the file is as long as the weather wants it.
-fn song(title: &str, chance: &mut Rng, weather: &Weather, more: u64) -> File {
-    let melody = mp3::melody(chance, weather.media_seconds.unwrap_or(SECONDS));
+fn song(title: &str, chance: &mut Rng, faults: &FaultPlan, more: u64) -> File {
+    let melody = mp3::melody(chance, faults.media_seconds.unwrap_or(SECONDS));
     let head = mp3::tag(title);
-    let least = weather.media_bytes.unwrap_or(0).saturating_sub(head.len() as u64);
+    let least = faults.media_bytes.unwrap_or(0).saturating_sub(head.len() as u64);
     let frames = (least.max(melody.len() as u64) + more).next_multiple_of(mp3::FRAME as u64);
     let block = melody.repeat((CHUNK as usize).div_ceil(melody.len()));
     File { block: block.into(), ..plain("audio/mpeg", head, frames) }
@@ -119,8 +119,8 @@ fn video(title: &str, chance: &mut Rng) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn file(name: &str, make: Make, weather: &Weather) -> File {
-        File::new(1, name, make, weather).unwrap()
+    fn file(name: &str, make: Make, faults: &FaultPlan) -> File {
+        File::new(1, name, make, faults).unwrap()
     }
 
     fn bytes(file: &File, range: Range<u64>) -> Vec<u8> {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_file_is_the_same_for_the_same_name_and_no_other() {
-        let fair = Weather::default();
+        let fair = FaultPlan::default();
         for kind in ["mp3", "jpeg", "png", "mp4"] {
             let look = |name, make| {
                 let file = file(&format!("{name}.{kind}"), make, &fair);
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_long_song_is_the_same_from_any_byte_on() {
-        let long = Weather { media_bytes: Some(1_000_000), media_seconds: Some(0.5), ..Weather::default() };
+        let long = FaultPlan { media_bytes: Some(1_000_000), media_seconds: Some(0.5), ..FaultPlan::default() };
         let file = file("a.mp3", Make::Fair, &long);
         assert!((1_000_000..1_000_000 + mp3::FRAME as u64).contains(&file.len));
         let whole = bytes(&file, 0..file.len);
@@ -165,10 +165,10 @@ mod tests {
     fn foreign_readers_play_every_song_and_open_every_cover() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("media")).unwrap();
-        let long = Weather { media_bytes: Some(300_000), media_seconds: Some(1.0), ..Weather::default() };
-        let fair = Weather::default();
-        let write = |name: &str, make, weather| {
-            let file = file(name, make, weather);
+        let long = FaultPlan { media_bytes: Some(300_000), media_seconds: Some(1.0), ..FaultPlan::default() };
+        let fair = FaultPlan::default();
+        let write = |name: &str, make, faults| {
+            let file = file(name, make, faults);
             std::fs::write(folder.path().join("media").join(name), bytes(&file, 0..file.len)).unwrap();
         };
         for n in 0..8 {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn pictures_and_songs_are_what_their_names_say() {
-        let fair = Weather::default();
+        let fair = FaultPlan::default();
         for (name, start) in [("a.mp3", b"ID3".as_slice()), ("a.jpg", b"\xff\xd8\xff"), ("a.png", b"\x89PNG\r\n")] {
             assert!(bytes(&file(name, Make::Fair, &fair), 0..10).starts_with(start), "{name}");
         }

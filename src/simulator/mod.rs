@@ -9,23 +9,23 @@
 
 mod api;
 mod cdn;
+mod compression;
 mod cover;
 mod documents;
-mod flight;
+mod faults;
 mod media;
 mod mp3;
-mod packing;
 mod range;
 mod response;
 mod server;
 mod state;
 mod stats;
-mod weather;
+mod tracked_body;
 mod window;
 
+pub use faults::{Encoding, Fault, FaultKind, FaultPlan, When};
 pub use server::Simulator;
 pub use stats::{MediaStats, Stats};
-pub use weather::{Encoding, Fault, Trouble, Weather, When};
 pub use window::{Window, WindowKind};
 
 use std::{collections::HashMap, sync::Arc};
@@ -43,7 +43,7 @@ pub const DEFAULT_SEED: u64 = 1;
 
 /// What the simulator knows.
 #[derive(Clone, Debug)]
-pub struct World {
+pub struct SimulatedProvider {
     /// Which tasks exist.
     pub tasks: Known,
     /// What their documents are made from: the same seed and ID give the same document.
@@ -52,7 +52,7 @@ pub struct World {
     /// the CDN's root.
     pub documents: HashMap<String, String>,
     /// What goes wrong.
-    pub weather: Weather,
+    pub faults: FaultPlan,
     /// The port of the CDN, if it is free: the addresses of files are those of an earlier start then. 0 is
     /// one of the system's choice.
     pub cdn_port: u16,
@@ -69,29 +69,29 @@ pub enum Known {
     Given,
 }
 
-impl World {
+impl SimulatedProvider {
     /// A world that knows every task, with the provider's documented rate window, for one run.
     #[must_use]
     pub fn every() -> Self {
-        let weather = Weather { window: Some(Window::default()), ..Weather::default() };
-        Self { weather, cdn_port: CDN_PORT, ..Self::default() }
+        let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
+        Self { faults, cdn_port: CDN_PORT, ..Self::default() }
     }
 
     /// A world that knows the tasks of a list, with the provider's documented rate window.
     #[must_use]
     pub fn knowing(tasks: Arc<TaskList>) -> Self {
-        let weather = Weather { window: Some(Window::default()), ..Weather::default() };
-        Self { tasks: Known::Listed(tasks), weather, cdn_port: CDN_PORT, ..Self::default() }
+        let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
+        Self { tasks: Known::Listed(tasks), faults, cdn_port: CDN_PORT, ..Self::default() }
     }
 }
 
-impl Default for World {
+impl Default for SimulatedProvider {
     fn default() -> Self {
         Self {
             tasks: Known::Every,
             seed: DEFAULT_SEED,
             documents: HashMap::new(),
-            weather: Weather::default(),
+            faults: FaultPlan::default(),
             cdn_port: 0,
         }
     }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::{World, api, cdn, response::Body, state::State, stats::Stats};
+use super::{SimulatedProvider, api, cdn, response::Body, state::State, stats::Stats};
 use crate::error::{Error, Result};
 
 /// Where the CDN listens: loopback, but not the API's.
@@ -35,7 +35,7 @@ impl Simulator {
     ///
     /// # Errors
     /// [`Error::Storage`] if no port can be had.
-    pub async fn start(world: World) -> Result<Self> {
+    pub async fn start(world: SimulatedProvider) -> Result<Self> {
         Self::start_on(world, 0).await
     }
 
@@ -46,7 +46,7 @@ impl Simulator {
     ///
     /// # Panics
     /// Never: an address is always a URL's host.
-    pub async fn start_on(world: World, port: u16) -> Result<Self> {
+    pub async fn start_on(world: SimulatedProvider, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
         // The port may be taken, and not every system takes all of 127.0.0.0/8 for loopback.
         let cdn = match listen(CDN, world.cdn_port).await {

@@ -4,12 +4,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{World, stats::Counts};
+use super::{SimulatedProvider, stats::Counts};
 
 /// A world, since when it is there, and what it was asked.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) world: World,
+    pub(super) world: SimulatedProvider,
     pub(super) start: Timestamp,
     /// The CDN's root, without the slash at its end.
     pub(super) cdn: String,
@@ -17,7 +17,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(world: World, cdn: String) -> Self {
+    pub(super) fn new(world: SimulatedProvider, cdn: String) -> Self {
         Self { world, start: Timestamp::now(), cdn, counts: Mutex::default() }
     }
 

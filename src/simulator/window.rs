@@ -52,7 +52,7 @@ impl Meter {
     pub(super) fn admit(&mut self, window: &Window, now: Instant) -> Admission {
         let length = Duration::from_secs_f64(window.seconds);
         let start = self.start(window, now, length);
-        while self.admitted.front().is_some_and(|moment| *moment < start) {
+        while self.admitted.front().is_some_and(|timestamp| *timestamp < start) {
             self.admitted.pop_front();
         }
         let ends = match window.kind {

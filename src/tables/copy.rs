@@ -146,7 +146,7 @@ mod tests {
         super::{Digest, PartEncoder, schema::*},
         *,
     };
-    use crate::{moment::Moment, run_id::RunId, status::FinalStatus};
+    use crate::{run_id::RunId, status::FinalStatus, timestamp::Moment};
 
     const FORMATS: [TableFormat; 2] = [TableFormat::Parquet, TableFormat::Csv];
 

@@ -153,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::schema::Kind, *};
-    use crate::moment::Moment;
+    use crate::timestamp::Moment;
 
     fn encoded(values: &[Value<'_>]) -> String {
         let outline = Outline { name: "x", time: "b", columns: vec![("a", Kind::Text), ("b", Kind::Double)] };

@@ -7,9 +7,9 @@ use super::schema::{ClipRow, LyricsRow, TaskRow};
 use crate::{
     asset::AssetKind,
     json::{self, Object},
-    moment::Moment,
     run_id::RunId,
     status::FinalStatus,
+    timestamp::Moment,
 };
 
 /// What every row of a task carries from its fetching.

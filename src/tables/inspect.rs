@@ -18,7 +18,7 @@ use super::{
     parquet::parquet_schema,
     schema::{Kind, Outline},
 };
-use crate::{format::TableFormat, moment::Moment};
+use crate::{format::TableFormat, timestamp::Moment};
 
 /// What the columns of a part are, beside those of its table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 
 use crate::{
     asset::{Asset, AssetKind, AssetStatus},
-    moment::Moment,
     run_id::RunId,
     status::FinalStatus,
+    timestamp::Moment,
 };
 
 /// What a column holds.

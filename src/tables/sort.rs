@@ -304,8 +304,8 @@ mod tests {
     use crate::{
         asset::{Asset, AssetKind, AssetStatus},
         format::TableFormat,
-        moment::Moment,
         run_id::RunId,
+        timestamp::Moment,
     };
 
     /// A part with a row for each of these times, which are its rows' names too.

@@ -16,7 +16,7 @@ pub enum Depth {
     /// None.
     Quick,
     /// A share, chosen anew each time.
-    Sample(Share),
+    Sample(SampleShare),
     /// Those of one slice.
     Slice(Slice),
 }
@@ -24,7 +24,7 @@ pub enum Depth {
 /// A share of the files, above 0 and at most 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Share(f64);
+pub struct SampleShare(f64);
 
 /// One of so many slices, into which every file falls by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,7 +41,7 @@ impl Depth {
         match self {
             Self::Full => true,
             Self::Quick => false,
-            Self::Sample(Share(share)) => fastrand::f64() < share,
+            Self::Sample(SampleShare(share)) => fastrand::f64() < share,
             Self::Slice(slice) => slice.holds(path),
         }
     }
@@ -57,7 +57,7 @@ impl Slice {
     }
 }
 
-impl FromStr for Share {
+impl FromStr for SampleShare {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -67,7 +67,7 @@ impl FromStr for Share {
     }
 }
 
-impl Share {
+impl SampleShare {
     /// In percent.
     #[must_use]
     pub fn percent(self) -> f64 {
@@ -96,10 +96,10 @@ mod tests {
     #[test]
     fn a_share_and_a_slice_make_sense_or_are_refused() {
         for (text, percent) in [("10%", 10.0), ("0.5%", 0.5), ("100", 100.0)] {
-            assert!((text.parse::<Share>().unwrap().percent() - percent).abs() < 1e-9);
+            assert!((text.parse::<SampleShare>().unwrap().percent() - percent).abs() < 1e-9);
         }
         for bad in ["", "%", "0%", "101%", "-1%", "NaN", "ten"] {
-            assert!(bad.parse::<Share>().is_err(), "{bad}");
+            assert!(bad.parse::<SampleShare>().is_err(), "{bad}");
         }
         assert_eq!("3/7".parse(), Ok(Slice { index: 3, of: 7 }));
         for bad in ["0/7", "8/7", "3", "3/0", "/", "-1/7", "1/99999999999"] {

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     depth::Depth,
-    finding::{About, Finding, Findings, Kind},
+    finding::{Finding, Findings, Kind, Subject},
     manifests,
     media_set::{Match, MediaRow, MediaSet, is_media},
     rows::{ASSET_COLUMNS, Seen},
@@ -40,7 +40,7 @@ struct Job {
     sha256: String,
     /// Its size, where a row tells it.
     bytes: Option<u64>,
-    about: About,
+    about: Subject,
 }
 
 /// What came of one: how many bytes were read, and what is wrong.
@@ -103,7 +103,7 @@ impl Desk<'_, '_> {
                     path: path.to_owned(),
                     sha256: digest.to_owned(),
                     bytes: None,
-                    about: About::File,
+                    about: Subject::File,
                 }),
             }
         })?;

@@ -20,7 +20,7 @@ pub enum Severity {
     /// Something that was archived is missing or is not what it was, or readers are misled.
     Damage,
     /// Worth knowing; nothing is lost.
-    Note,
+    TaskProgress,
 }
 
 /// What is wrong. The words in JSON stay.
@@ -96,7 +96,7 @@ impl Kind {
             | Self::StrayMedia
             | Self::StrayFile
             | Self::JournalLeft
-            | Self::DamagedKept => Severity::Note,
+            | Self::DamagedKept => Severity::TaskProgress,
             _ => Severity::Damage,
         }
     }
@@ -146,7 +146,7 @@ impl Kind {
 /// What a finding is about, for whoever mends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum About {
+pub enum Subject {
     /// The file at the finding's path.
     File,
     /// The part at the finding's path.
@@ -188,17 +188,17 @@ pub struct Finding {
     /// What to do.
     pub advice: &'static str,
     /// What it is about.
-    pub about: About,
+    pub about: Subject,
 }
 
 impl Finding {
-    pub(super) fn new(kind: Kind, path: &str, what: impl Into<String>, about: About) -> Self {
+    pub(super) fn new(kind: Kind, path: &str, what: impl Into<String>, about: Subject) -> Self {
         Self { severity: kind.severity(), kind, path: path.to_owned(), what: what.into(), advice: kind.advice(), about }
     }
 
     /// One about a file as such.
     pub(super) fn file(kind: Kind, path: &str, what: impl Into<String>) -> Self {
-        Self::new(kind, path, what, About::File)
+        Self::new(kind, path, what, Subject::File)
     }
 }
 
@@ -312,7 +312,7 @@ mod tests {
             findings.add(Finding::file(Kind::StrayMedia, &format!("media/{n}"), "stray"));
         }
         findings.add(Finding::file(Kind::MediaMissing, "media/x", "is missing"));
-        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, most as u64 + 5));
+        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::TaskProgress)), (1, most as u64 + 5));
         let (kept, counts) = findings.into_parts();
         assert_eq!((kept.len(), counts[&Kind::StrayMedia]), (most + 1, most as u64 + 5));
         assert_eq!(kept[0].kind, Kind::MediaMissing);
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_finding_is_json_with_words_that_stay() {
-        let about = About::Asset { task_id: "t".into(), clip_id: None, kind: AssetKind::Audio };
+        let about = Subject::Asset { task_id: "t".into(), clip_id: None, kind: AssetKind::Audio };
         let finding = Finding::new(Kind::MediaMissing, "media/audio/ab/x.mp3", "is missing", about);
         let json = serde_json::to_value(&finding).unwrap();
         assert_eq!((&json["severity"], &json["kind"]), (&"damage".into(), &"media_missing".into()));

@@ -9,7 +9,7 @@ use std::{
     hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
 };
 
-use super::finding::About;
+use super::finding::Subject;
 use crate::{
     archive::{self, MEDIA},
     asset::{AssetKind, AssetStatus},
@@ -49,9 +49,9 @@ impl<'a> MediaRow<'a> {
         Some(row())
     }
 
-    pub(super) fn about(&self) -> About {
+    pub(super) fn about(&self) -> Subject {
         let (task_id, clip_id) = (self.task_id.to_owned(), self.clip_id.map(str::to_owned));
-        About::Asset { task_id, clip_id, kind: self.kind }
+        Subject::Asset { task_id, clip_id, kind: self.kind }
     }
 }
 

@@ -26,8 +26,8 @@ use std::{
 
 use serde::Serialize;
 
-pub use depth::{Depth, Share, Slice};
-pub use finding::{About, Finding, Kind, Severity};
+pub use depth::{Depth, SampleShare, Slice};
+pub use finding::{Finding, Kind, Severity, Subject};
 
 pub(crate) use self::finding::MOST_MENDED;
 use self::{
@@ -36,7 +36,7 @@ use self::{
     tally::Tally,
 };
 use crate::{
-    archive::{Archive, PASSPORT, PassportState},
+    archive::{Archive, MetadataState, PASSPORT},
     error::Result,
     event::{Event, RowCounts},
     exit::ExitStatus,
@@ -111,16 +111,16 @@ pub(crate) fn check_held(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Even
     check_by(rows::look, MOST_MENDED, folder, depth, tell)
 }
 
-type Look = fn(&Archive, Depth, usize, bool, &mut Tally<'_>) -> Result<Seen>;
+type Inspector = fn(&Archive, Depth, usize, bool, &mut Tally<'_>) -> Result<Seen>;
 
-fn check_by(look: Look, most: usize, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+fn check_by(look: Inspector, most: usize, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     let clock = Instant::now();
     let (archive, passport) = Archive::open_to_check(folder)?;
     let mut tally = Tally::new(tell);
-    let is_newer = matches!(passport, PassportState::Newer(_));
+    let is_newer = matches!(passport, MetadataState::Newer(_));
     let mut seen = look(&archive, depth, most, is_newer, &mut tally)?;
     let mut findings = std::mem::replace(&mut seen.findings, Findings::new(0));
-    findings.extend(passport_finding(passport));
+    findings.extend(metadata_finding(passport));
     let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;
     files::strays(&archive, &seen, &mut findings)?;
     own::check(&archive, &seen, &mut findings)?;
@@ -154,21 +154,21 @@ fn look_until_settled(
     rows::look(archive, depth, most, is_newer, tally)
 }
 
-fn passport_finding(passport: PassportState) -> Option<Finding> {
+fn metadata_finding(passport: MetadataState) -> Option<Finding> {
     match passport {
-        PassportState::Whole => None,
-        PassportState::Newer(version) => {
+        MetadataState::Whole => None,
+        MetadataState::Newer(version) => {
             let what = format!("names the archive format {version}, which this version of the program does not know");
             Some(Finding::file(Kind::NewerFormat, PASSPORT, what))
         }
-        PassportState::Damaged(reason) => {
+        MetadataState::Damaged(reason) => {
             Some(Finding::file(Kind::PassportDamaged, PASSPORT, format!("is damaged: {reason}")))
         }
     }
 }
 
 fn report(folder: &Path, checked: Checked, findings: Findings) -> Report {
-    let (damage, notes) = (findings.count(Severity::Damage), findings.count(Severity::Note));
+    let (damage, notes) = (findings.count(Severity::Damage), findings.count(Severity::TaskProgress));
     let (findings, kinds) = findings.into_parts();
     let archive = folder.display().to_string();
     let mut report = Report { archive, checked, findings, kinds, damage, notes, exit_code: 0 };

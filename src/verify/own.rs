@@ -11,7 +11,7 @@ use super::{
     snapshot::half_finished,
 };
 use crate::{
-    archive::{Archive, Entry, PASSPORT, RUNS, RunFile, SEALS, Seals, VIEWS},
+    archive::{Archive, DocumentChecksums, Entry, PASSPORT, RUNS, RunFile, SEALS, VIEWS},
     error::Result,
     journal::{self, Segment},
     run_summary::RunSummary,
@@ -30,7 +30,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     let held = seen.snapshot.held || archive.holder().is_some();
     let seals = archive.seals()?.unwrap_or_else(|error| {
         findings.add(Finding::file(Kind::SealsDamaged, SEALS, error.to_string()));
-        Seals::default()
+        DocumentChecksums::default()
     });
     passport(archive, &seals, findings)?;
     let last_version = runs(archive, &seals, findings)?;
@@ -51,7 +51,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
 }
 
 /// A passport that reads as one and is not what it was. One of a newer version was sealed by that.
-fn passport(archive: &Archive, seals: &Seals, findings: &mut Findings) -> Result<()> {
+fn passport(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
     let has_been_named = findings.has(Kind::PassportDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named
         && let Ok(text) = archive.read_small(PASSPORT)
@@ -63,12 +63,12 @@ fn passport(archive: &Archive, seals: &Seals, findings: &mut Findings) -> Result
 }
 
 /// Whether a file is not what was sealed, also if a run has sealed and replaced it since the seals were read.
-fn is_broken(archive: &Archive, seals: &Seals, path: &str, text: &[u8]) -> Result<bool> {
+fn is_broken(archive: &Archive, seals: &DocumentChecksums, path: &str, text: &[u8]) -> Result<bool> {
     Ok(seals.are_broken(path, text) && archive.seals()?.is_ok_and(|now| now.are_broken(path, text)))
 }
 
 /// The runs' own files: the version of the program that left the last of them.
-fn runs(archive: &Archive, seals: &Seals, findings: &mut Findings) -> Result<Option<String>> {
+fn runs(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -> Result<Option<String>> {
     let mut last_version = None;
     for entry in archive.entries(RUNS)? {
         if entry.is_half_finished() {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     depth::Depth,
-    finding::{About, Finding, Findings, Kind, Named},
+    finding::{Finding, Findings, Kind, Named, Subject},
     manifests::{self, Parts},
     media_set::{MediaRow, MediaSet},
     snapshot::Snapshot,
@@ -116,7 +116,7 @@ impl Pass<'_, '_> {
             let Some(table) = manifests::table_of(path) else { continue };
             let seen = self.snapshot.parts(table).binary_search(path).is_ok();
             if !seen && self.size(path)?.is_none() {
-                let about = About::Part { table };
+                let about = Subject::Part { table };
                 self.findings.add(Finding::new(Kind::PartMissing, path, "is missing", about));
             }
         }
@@ -144,7 +144,7 @@ impl Pass<'_, '_> {
                 Err(error) => reason = reason.or(Some(unreadable(&error))),
             }
             if let Some(reason) = reason {
-                let about = About::Part { table: outline.name };
+                let about = Subject::Part { table: outline.name };
                 self.findings.add(Finding::new(Kind::PartDamaged, &path, reason, about));
             }
             self.parts += 1;
@@ -167,7 +167,7 @@ impl Pass<'_, '_> {
     fn part(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let listed = self.listed.get(path).cloned().unwrap_or_default();
         if listed.is_empty() && !self.snapshot.is_pending(path) {
-            let about = About::Part { table: outline.name };
+            let about = Subject::Part { table: outline.name };
             self.findings.add(Finding::new(Kind::PartUnlisted, path, "is in no manifest", about));
         }
         let reads = self.depth.reads(path);
@@ -209,7 +209,7 @@ impl Pass<'_, '_> {
         if kind == Kind::PartColumns {
             self.distrusted.insert(path.to_owned());
         }
-        self.findings.add(Finding::new(kind, path, what, About::Part { table: outline.name }));
+        self.findings.add(Finding::new(kind, path, what, Subject::Part { table: outline.name }));
         Ok(None)
     }
 
@@ -310,9 +310,9 @@ impl Pass<'_, '_> {
                 let kind = kind.and_then(AssetKind::parse);
                 let about = match (task_id, kind) {
                     (Some(task_id), Some(kind)) => {
-                        About::Asset { task_id: (*task_id).to_owned(), clip_id: clip_id.map(str::to_owned), kind }
+                        Subject::Asset { task_id: (*task_id).to_owned(), clip_id: clip_id.map(str::to_owned), kind }
                     }
-                    _ => About::Part { table: ASSETS.name },
+                    _ => Subject::Part { table: ASSETS.name },
                 };
                 self.findings.add(Finding::new(Kind::AssetRow, part, what, about));
             }
@@ -328,7 +328,7 @@ impl Pass<'_, '_> {
     }
 
     fn say_rows(&mut self, kind: Kind, path: &str, table: &'static str, what: String, named: Named) {
-        let about = About::Rows { table, rows: named.rows, task_ids: named.task_ids };
+        let about = Subject::Rows { table, rows: named.rows, task_ids: named.task_ids };
         self.findings.add(Finding::new(kind, path, what, about));
     }
 

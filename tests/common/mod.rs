@@ -22,7 +22,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Row,
 };
-use sunor_archive::simulator::{Fault, Simulator, Stats, Trouble, Weather, When, World};
+use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, Simulator, Stats, When};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -48,25 +48,25 @@ pub struct Finished {
 
 impl Scene {
     /// A world in that weather, where every task has ended before anybody looks.
-    pub fn weather(weather: Weather) -> Self {
-        Self::world(World {
-            weather: Weather { unfinished: weather.unfinished.or(Some(0.0)), ..weather },
-            ..World::default()
+    pub fn faults(faults: FaultPlan) -> Self {
+        Self::world(SimulatedProvider {
+            faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
+            ..SimulatedProvider::default()
         })
     }
 
     /// The same with one kind of trouble.
-    pub fn trouble(trouble: Trouble, when: When) -> Self {
-        Self::weather(Weather { faults: vec![Fault { trouble, when }], ..Weather::default() })
+    pub fn trouble(trouble: FaultKind, when: When) -> Self {
+        Self::faults(FaultPlan { faults: vec![Fault { trouble, when }], ..FaultPlan::default() })
     }
 
     /// Fair weather.
     pub fn fair() -> Self {
-        Self::weather(Weather::default())
+        Self::faults(FaultPlan::default())
     }
 
     /// Whatever the test has thought of.
-    pub fn world(world: World) -> Self {
+    pub fn world(world: SimulatedProvider) -> Self {
         let runtime = Runtime::new().unwrap();
         let simulator = runtime.block_on(Simulator::start(world)).unwrap();
         let base_url = simulator.base_url().to_string();

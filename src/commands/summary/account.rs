@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::{
-    api::{Answer, Client, Usage},
+    api::{Client, TaskResponse, Usage},
     config::ApiKey,
     error::{Error, Result},
 };
@@ -28,21 +28,23 @@ pub(super) async fn usage(access: &Access) -> Result<Usage> {
     client.usage().await.map_err(|answer| error(&client.host(), answer))
 }
 
-fn error(host: &str, answer: Answer) -> Error {
+fn error(host: &str, answer: TaskResponse) -> Error {
     let reason = match answer {
-        Answer::KeyRefused { reason } => return Error::KeyRefused(reason),
-        Answer::RateLimited { silence } => {
+        TaskResponse::KeyRefused { reason } => return Error::KeyRefused(reason),
+        TaskResponse::RateLimited { silence } => {
             format!("its rate limit is reached (429); ask again in {}", humantime::format_duration(silence))
         }
-        Answer::Untrusted { reason } => {
+        TaskResponse::Untrusted { reason } => {
             format!("{reason}; if the certificate is your own, name its authority in SSL_CERT_FILE")
         }
-        Answer::Unconnected { reason } | Answer::Silent { reason } => {
+        TaskResponse::Unconnected { reason } | TaskResponse::Silent { reason } => {
             format!("{reason}; check the network, the proxy settings and --base-url")
         }
-        Answer::NotFound { .. } => "it knows no such page; check --base-url".into(),
-        Answer::Transient { reason } | Answer::Rejected { reason } | Answer::Unreadable { reason, .. } => reason,
-        Answer::Final { .. } | Answer::Unfinished { .. } => "the answer is about something else".into(),
+        TaskResponse::NotFound { .. } => "it knows no such page; check --base-url".into(),
+        TaskResponse::Transient { reason }
+        | TaskResponse::Rejected { reason }
+        | TaskResponse::Unreadable { reason, .. } => reason,
+        TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the answer is about something else".into(),
     };
     Error::Unreachable(format!("{host} does not tell the account's usage: {reason}"))
 }

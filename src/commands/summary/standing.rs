@@ -12,11 +12,11 @@ use crate::{
     asset::AssetStatus,
     error::Result,
     format::TableFormat,
-    moment::Moment,
-    report::{ArchiveSummary, Holdings, RunLine},
+    report::{ArchiveContents, ArchiveSummary, RunRow},
     run_summary::{RunSummary, Tasks},
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
+    timestamp::Moment,
 };
 
 /// What a credit is worth, says the provider: a hundredth of a US dollar.
@@ -44,7 +44,7 @@ pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
             continue;
         };
         started_at = started_at.or(run.started_at);
-        last_runs.push_front(RunLine::from(&run));
+        last_runs.push_front(RunRow::from(&run));
         last_runs.truncate(LAST_RUNS);
         if let Some(before) = &before {
             run.input.add(&before.input);
@@ -61,11 +61,11 @@ pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
     Ok(ArchiveSummary { last, runs, archive: held, account: None })
 }
 
-async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<Holdings> {
+async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<ArchiveContents> {
     let fresh = RunSummary::default();
     (summary.tasks, summary.by_type, summary.rows) = (fresh.tasks, fresh.by_type, fresh.rows);
     (summary.assets, summary.credits_cost) = (fresh.assets, 0.0);
-    let mut held = Holdings::default();
+    let mut held = ArchiveContents::default();
     count_tasks(archive, summary, &mut held).await?;
     held.usd = summary.credits_cost / CREDITS_PER_USD;
     count_clips(archive, summary, &mut held).await?;
@@ -74,7 +74,7 @@ async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<Hol
     Ok(held)
 }
 
-async fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut Holdings) -> Result<()> {
+async fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
     let mut created: Option<(Moment, Moment)> = None;
     for path in archive.parts(TASKS.name).await? {
         let file = archive.store.open(&path).await?;
@@ -109,7 +109,7 @@ fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
     *counts.entry(if known { name } else { OTHERS }.to_owned()).or_default() += 1;
 }
 
-async fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut Holdings) -> Result<()> {
+async fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
     // Whole microseconds have the same sum in any order of the rows.
     let mut micros = 0_i128;
     for path in archive.parts(CLIPS.name).await? {

@@ -31,7 +31,7 @@ use super::window::Window;
 /// The weather of a world. Fair and without a rate limit unless said otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Weather {
+pub struct FaultPlan {
     /// The rate window; absent: no limit at all.
     pub window: Option<Window>,
     /// The only key that is taken; absent: any.
@@ -59,14 +59,14 @@ pub struct Weather {
 #[serde(try_from = "FaultText")]
 pub struct Fault {
     /// What happens.
-    pub trouble: Trouble,
+    pub trouble: FaultKind,
     /// To which requests.
     pub when: When,
 }
 
 /// What happens to a request for a document, or for a file of the CDN.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Trouble {
+pub enum FaultKind {
     /// An HTTP status with an HTML body, as a proxy in front would send it; from the CDN, a 403 is XML.
     Status(u16),
     /// A 429 that names this many seconds in `Retry-After`.
@@ -149,23 +149,23 @@ impl When {
     }
 }
 
-impl Weather {
+impl FaultPlan {
     /// What goes wrong with the request that is a task's `nth`, from 1.
-    pub(super) fn for_task(&self, id: &str, nth: u32, luck: f64) -> Option<Trouble> {
+    pub(super) fn for_task(&self, id: &str, nth: u32, luck: f64) -> Option<FaultKind> {
         first(&self.faults, |when| when.meets(nth, luck, |task| task == id))
     }
 
     /// What goes wrong with the request that is the `nth`, from 1, for a file's path.
-    pub(super) fn for_file(&self, name: &str, nth: u32, luck: f64) -> Option<Trouble> {
+    pub(super) fn for_file(&self, name: &str, nth: u32, luck: f64) -> Option<FaultKind> {
         first(&self.media, |when| when.meets(nth, luck, |part| name.contains(part)))
     }
 }
 
-fn first(faults: &[Fault], met: impl Fn(&When) -> bool) -> Option<Trouble> {
+fn first(faults: &[Fault], met: impl Fn(&When) -> bool) -> Option<FaultKind> {
     faults.iter().find(|fault| met(&fault.when)).map(|fault| fault.trouble.clone())
 }
 
-impl FromStr for Weather {
+impl FromStr for FaultPlan {
     type Err = String;
 
     /// Reads a weather file.
@@ -203,21 +203,21 @@ impl TryFrom<FaultText> for Fault {
 
     fn try_from(text: FaultText) -> Result<Self, String> {
         let named = [
-            text.status.map(Trouble::Status),
-            text.too_many.map(Trouble::TooMany),
-            text.busy.map(Trouble::Busy),
-            text.body.map(Trouble::Body),
-            text.truncated.map(Trouble::Truncated),
-            text.reset.filter(|yes| *yes).map(|_| Trouble::Reset),
-            text.stall.map(Trouble::Stall),
-            text.stall_body.map(Trouble::StallBody),
-            text.redirect.map(Trouble::Redirect),
-            text.encoding.map(Trouble::Packed),
-            text.padding.map(Trouble::Padding),
-            text.hang_up.filter(|yes| *yes).map(|_| Trouble::HangUp),
-            text.identical.filter(|yes| *yes).map(|_| Trouble::Identical),
-            text.changed.filter(|yes| *yes).map(|_| Trouble::Changed),
-            text.drip.map(Trouble::Drip),
+            text.status.map(FaultKind::Status),
+            text.too_many.map(FaultKind::TooMany),
+            text.busy.map(FaultKind::Busy),
+            text.body.map(FaultKind::Body),
+            text.truncated.map(FaultKind::Truncated),
+            text.reset.filter(|yes| *yes).map(|_| FaultKind::Reset),
+            text.stall.map(FaultKind::Stall),
+            text.stall_body.map(FaultKind::StallBody),
+            text.redirect.map(FaultKind::Redirect),
+            text.encoding.map(FaultKind::Packed),
+            text.padding.map(FaultKind::Padding),
+            text.hang_up.filter(|yes| *yes).map(|_| FaultKind::HangUp),
+            text.identical.filter(|yes| *yes).map(|_| FaultKind::Identical),
+            text.changed.filter(|yes| *yes).map(|_| FaultKind::Changed),
+            text.drip.map(FaultKind::Drip),
         ];
         let mut named = named.into_iter().flatten();
         match (named.next(), named.next()) {
@@ -240,29 +240,29 @@ mod tests {
     fn media_have_weather_of_their_own() {
         let text = "validators = false\nmedia_bytes = 1_000\n[[media]]\nidentical = true\ntask = \".mp3\"\n\
                     [[media]]\nbusy = 2\nfirst = 1\n[[faults]]\ndrip = 5\n";
-        let weather: Weather = text.parse().unwrap();
-        assert_eq!((weather.validators, weather.media_bytes), (Some(false), Some(1_000)));
-        assert_eq!(weather.for_file("a.mp3", 2, 0.5), Some(Trouble::Identical));
-        assert_eq!(weather.for_file("a.png", 1, 0.5), Some(Trouble::Busy(2)));
-        assert_eq!(weather.for_file("a.png", 2, 0.5), None);
-        assert_eq!(weather.for_task("a.mp3", 1, 0.5), Some(Trouble::Drip(5)));
+        let faults: FaultPlan = text.parse().unwrap();
+        assert_eq!((faults.validators, faults.media_bytes), (Some(false), Some(1_000)));
+        assert_eq!(faults.for_file("a.mp3", 2, 0.5), Some(FaultKind::Identical));
+        assert_eq!(faults.for_file("a.png", 1, 0.5), Some(FaultKind::Busy(2)));
+        assert_eq!(faults.for_file("a.png", 2, 0.5), None);
+        assert_eq!(faults.for_task("a.mp3", 1, 0.5), Some(FaultKind::Drip(5)));
     }
 
     #[test]
     fn a_weather_file_is_read_and_a_slip_in_it_is_refused() {
         let text = "unfinished = 0.5\n[window]\nallowance = 10\nseconds = 2\nkind = \"moving\"\n\
                     [[faults]]\nstatus = 502\nfirst = 2\nshare = 0.3\n[[faults]]\nreset = true\n";
-        let weather: Weather = text.parse().unwrap();
-        assert_eq!(weather.window.map(|window| window.allowance), Some(10));
-        let first = Fault { trouble: Trouble::Status(502), when: When { share: Some(0.3), ..When::first(2) } };
-        assert_eq!(weather.faults, [first, Fault { trouble: Trouble::Reset, when: When::ALWAYS }]);
+        let faults: FaultPlan = text.parse().unwrap();
+        assert_eq!(faults.window.map(|window| window.allowance), Some(10));
+        let first = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(2) } };
+        assert_eq!(faults.faults, [first, Fault { trouble: FaultKind::Reset, when: When::ALWAYS }]);
         for bad in [
             "unfinshed = 1",
             "[[faults]]\nfirst = 1",
             "[[faults]]\nstatus = 1\nreset = true",
             "[[faults]]\nstaus = 502",
         ] {
-            assert!(bad.parse::<Weather>().is_err(), "{bad}");
+            assert!(bad.parse::<FaultPlan>().is_err(), "{bad}");
         }
     }
 }

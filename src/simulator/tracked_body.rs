@@ -22,7 +22,7 @@ const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];
 
 /// A response under way. It lands with its last byte, or when it is dropped.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct TrackedBody {
     state: Arc<State>,
     path: String,
     /// Whether the response ends where the file ends.
@@ -30,7 +30,7 @@ pub(super) struct Flight {
     landed: bool,
 }
 
-impl Flight {
+impl TrackedBody {
     /// Counts a request; which one it is for that path, from 1, comes with it.
     pub(super) fn new(state: Arc<State>, path: &str, headers: &HeaderMap) -> (Self, u32) {
         let mut counts = state.counts();
@@ -77,7 +77,7 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         self.land();
     }
@@ -87,7 +87,7 @@ impl Drop for Flight {
 struct Counted {
     body: Body,
     left: u64,
-    flight: Flight,
+    flight: TrackedBody,
 }
 
 impl hyper::body::Body for Counted {

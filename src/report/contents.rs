@@ -16,7 +16,7 @@ pub struct ArchiveSummary {
     /// How many runs there were.
     pub runs: u64,
     /// What a run has no words for.
-    pub archive: Holdings,
+    pub archive: ArchiveContents,
     /// How much of the account it is, if that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
@@ -24,7 +24,7 @@ pub struct ArchiveSummary {
 
 /// What the tables hold beyond a run's words, and the runs themselves.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Holdings {
+pub struct ArchiveContents {
     /// Tasks by model; those without one are left out.
     pub by_model: BTreeMap<String, u64>,
     /// The value of the successes' credits, at the provider's documented rate.
@@ -39,7 +39,7 @@ pub struct Holdings {
     #[serde(skip_serializing_if = "is_none")]
     pub unreadable_run_files: u64,
     /// The last runs, the newest first.
-    pub last_runs: Vec<RunLine>,
+    pub last_runs: Vec<RunRow>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
@@ -49,7 +49,7 @@ fn is_none(count: &u64) -> bool {
 
 /// One run in a line.
 #[derive(Clone, Debug, Serialize)]
-pub struct RunLine {
+pub struct RunRow {
     /// Its name.
     pub run_id: String,
     /// When it began.
@@ -79,7 +79,7 @@ pub struct Account {
     pub coverage: Option<f64>,
 }
 
-impl From<&RunSummary> for RunLine {
+impl From<&RunSummary> for RunRow {
     fn from(run: &RunSummary) -> Self {
         Self {
             run_id: run.run_id.clone(),

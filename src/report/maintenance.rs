@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::words::{line, plural, size};
+use super::messages::{line, plural, size};
 
 /// What became of a table's small parts.
 #[derive(Clone, Debug)]

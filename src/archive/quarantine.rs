@@ -9,13 +9,13 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Archive, HeldArchive, RunFile, SEALS, inspect::is_inside, layout, manifest, seals, swap};
+use super::{Archive, LockedArchive, RunFile, SEALS, document_checksums, inspect::is_inside, layout, manifest, swap};
 use crate::{
     checksum,
     error::{Error, Result},
 };
 
-impl HeldArchive {
+impl LockedArchive {
     /// Moves files out of the way, and takes their lines out of every manifest; of a file that is not there
     /// only the lines go. Blocks.
     pub(crate) fn set_aside(&self, paths: &HashSet<String>) -> Result<()> {
@@ -52,7 +52,7 @@ impl Archive {
     }
 }
 
-impl HeldArchive {
+impl LockedArchive {
     /// Notes durably what a repair is about to do, so that the next one can end it.
     pub(crate) fn note_repair(&self, plan: &impl Serialize) -> Result<()> {
         let plan = serde_json::to_vec(plan).expect("a plan has string keys only");
@@ -116,7 +116,7 @@ impl HeldArchive {
     }
 }
 
-impl HeldArchive {
+impl LockedArchive {
     /// Seals each small file that no manifest lists as it is. What the seals were is set aside. Blocks.
     pub(crate) fn renew_seals(&self) -> Result<()> {
         let archive = &self.archive;
@@ -125,7 +125,7 @@ impl HeldArchive {
         let is_listed = |path: &str| path.ends_with(RunFile::Manifest.ending());
         for path in runs.filter(|path| !is_listed(path)).chain([layout::PASSPORT.to_owned()]) {
             let text = archive.read_small(&path).map_err(|error| archive.store.failed("read", &path, &error))?;
-            seals::add(&archive.folder, &path, &checksum::sha256(text))?;
+            document_checksums::add(&archive.folder, &path, &checksum::sha256(text))?;
         }
         Ok(())
     }

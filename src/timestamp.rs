@@ -114,7 +114,7 @@ mod tests {
             ("1736937000", None),
             ("", None),
         ] {
-            assert_eq!(Moment::parse(text).map(|moment| moment.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(Moment::parse(text).map(|timestamp| timestamp.to_string()).as_deref(), expected, "{text}");
         }
     }
 

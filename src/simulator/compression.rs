@@ -7,7 +7,7 @@ use flate2::{
     write::{GzEncoder, ZlibEncoder},
 };
 
-use super::weather::Encoding;
+use super::faults::Encoding;
 
 impl Encoding {
     /// Its name in `Content-Encoding`.

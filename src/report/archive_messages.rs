@@ -5,8 +5,10 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::{
-    holdings::{Account, ArchiveSummary, RunLine},
-    words::{asset_words, credits, duckdb_line, duration, line, listed, plural, request_words, row_words, task_words},
+    contents::{Account, ArchiveSummary, RunRow},
+    messages::{
+        asset_words, credits, duckdb_line, duration, line, listed, plural, request_words, row_words, task_words,
+    },
 };
 use crate::{format::TableFormat, run_summary::RunSummary};
 
@@ -100,7 +102,7 @@ fn ending(exit_code: u8) -> String {
     format!("{words} (exit status {exit_code})")
 }
 
-fn runs_table(runs: &[RunLine]) -> String {
+fn runs_table(runs: &[RunRow]) -> String {
     let mut text = String::new();
     if runs.is_empty() {
         return text;

@@ -21,9 +21,9 @@ use crate::{
 
 /// The seals of an archive.
 #[derive(Debug, Default)]
-pub(crate) struct Seals(HashMap<String, Vec<String>>);
+pub(crate) struct DocumentChecksums(HashMap<String, Vec<String>>);
 
-impl Seals {
+impl DocumentChecksums {
     /// Whether a file of that content has other seals only.
     pub(crate) fn are_broken(&self, path: &str, content: &[u8]) -> bool {
         let seals = self.0.get(path);
@@ -33,11 +33,11 @@ impl Seals {
 
 impl Archive {
     /// Reads the seals: none if there are none yet, or an error if they are damaged themselves.
-    pub(crate) fn seals(&self) -> Result<io::Result<Seals>> {
+    pub(crate) fn seals(&self) -> Result<io::Result<DocumentChecksums>> {
         let path = self.folder.join(SEALS);
         match fs::read(&path) {
             Ok(text) => Ok(read(&text).ok_or_else(|| io::Error::other("is not what was written"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(Seals::default())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(DocumentChecksums::default())),
             Err(error) => Err(Error::io("read", &path, &error)),
         }
     }
@@ -65,8 +65,8 @@ pub(super) fn add(folder: &Path, path: &str, sha256: &str) -> Result<()> {
     layout::sync(seals.parent().unwrap_or(folder))
 }
 
-fn read(text: &[u8]) -> Option<Seals> {
-    let mut seals = Seals::default();
+fn read(text: &[u8]) -> Option<DocumentChecksums> {
+    let mut seals = DocumentChecksums::default();
     for line in sealed_lines(text)?.lines() {
         let (digest, path) = manifest_line(line)?;
         seals.0.entry(path.to_owned()).or_default().push(digest.to_owned());
