@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser},
+    value_parser,
+};
 use clap_complete::Shell;
 
 use crate::{
@@ -81,7 +85,7 @@ Examples:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
 Exit status: 0 all archived, 1 stopped by an error, 2 wrong usage, 3 something is missing,
-  4 the key was refused, 5 another run holds the archive, 130 and 143 stopped by a signal.";
+  4 the key was refused, 5 another run holds the archive, 129, 130 and 143 stopped by a signal.";
 
 /// Ask for every task of a list, and archive the answers and the music.
 ///
@@ -96,7 +100,7 @@ pub struct ExportArgs {
     tasks: PathBuf,
 
     /// The archive's folder: created if absent, added to if present
-    #[arg(long, value_name = "ARCHIVE")]
+    #[arg(long, value_name = "ARCHIVE", value_parser = OsStringValueParser::new().try_map(archive_folder))]
     out: PathBuf,
 
     /// The column with the IDs [default: task_id, taskId or id in any case, else the only column]
@@ -251,6 +255,7 @@ Exit status: 0 shown, 1 the archive cannot be read or the provider not be asked,
 #[command(after_help = SUMMARY_EXAMPLES)]
 pub struct SummaryArgs {
     /// The archive's folder
+    #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     archive: PathBuf,
 
     /// Show this run instead of the archive as it stands
@@ -296,6 +301,7 @@ Exit status: 0 no damage (there may be notes), 1 it cannot be read, 2 wrong usag
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
     /// The archive's folder
+    #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     pub archive: PathBuf,
 
     /// Read no bytes: only whether everything is there, has its size, and hangs together
@@ -326,7 +332,7 @@ Examples:
     SUNOR_API_KEY=… sunor-archive repair library --reserve 60
 
 Exit status: 0 all is mended, 3 something could not be, 1 stopped by an error, 2 wrong usage,
-  4 the key was refused, 5 a run holds the archive, 130 or 143 stopped by a signal.
+  4 the key was refused, 5 a run holds the archive, 129, 130 or 143 stopped by a signal.
 What was mended by then is kept, and the next repair goes on.";
 
 /// Mend what verify finds, and fetch what could not be had before.
@@ -338,6 +344,7 @@ What was mended by then is kept, and the next repair goes on.";
 #[command(after_help = REPAIR_EXAMPLES)]
 pub struct RepairArgs {
     /// The archive's folder
+    #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     archive: PathBuf,
 
     /// Say what would be done; send and change nothing
@@ -372,6 +379,7 @@ pub struct RepairArgs {
     Exit status: 0 done or nothing to do, 1 stopped by an error, 2 wrong usage,\n  5 another run holds the archive.")]
 pub struct CompactArgs {
     /// The archive's folder
+    #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     pub archive: PathBuf,
 
     /// Say what would be merged; write nothing
@@ -393,6 +401,7 @@ pub struct CompactArgs {
     Exit status: 0 done, 1 stopped by an error, 2 wrong usage, 5 another run holds the archive.")]
 pub struct RebuildArgs {
     /// The archive's folder
+    #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     pub archive: PathBuf,
 
     /// Say how many rows there are, and would be; write nothing
@@ -641,6 +650,20 @@ fn api_key(file: Option<&Path>, otherwise: &str) -> Result<ApiKey> {
 fn read_key(path: &Path) -> Result<String> {
     std::fs::read_to_string(path)
         .map_err(|error| Error::usage(format!("cannot read the key from {}: {error}", path.display())))
+}
+
+/// A folder on this machine. The URL of an object store never becomes a folder of that name.
+fn archive_folder(text: OsString) -> Result<PathBuf, String> {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    match text.to_str().and_then(|text| text.split_once("://")) {
+        Some((scheme, _)) if is_scheme(scheme) => {
+            Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
+        }
+        _ => Ok(text.into()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

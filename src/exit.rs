@@ -18,6 +18,8 @@ pub enum ExitStatus {
     KeyRefused = 4,
     /// Another run holds the archive.
     Held = 5,
+    /// Stopped by SIGHUP, after keeping all that was fetched.
+    HungUp = 129,
     /// Stopped by SIGINT, after keeping all that was fetched.
     Interrupted = 130,
     /// Stopped by SIGTERM, after keeping all that was fetched.
@@ -25,6 +27,12 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// Whether a signal ended the run.
+    #[must_use]
+    pub fn is_signal(self) -> bool {
+        matches!(self, Self::HungUp | Self::Interrupted | Self::Terminated)
+    }
+
     /// The number the process ends with.
     #[must_use]
     pub fn code(self) -> u8 {

@@ -161,18 +161,19 @@ async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Complete)
 }
 
-/// Waits for SIGINT or SIGTERM. The first that comes while somebody waits is told; any other ends the
+/// Waits for SIGINT, SIGTERM, or SIGHUP unless that is ignored. The first that comes while somebody waits is told; any other ends the
 /// process at once: before the first request there is nothing to keep, and a second signal means it.
 fn signals() -> Result<impl Future<Output = Signal>> {
     let failed = |error: io::Error| Error::Internal(format!("cannot listen for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hang_up = if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
     let (tell, mut told) = mpsc::channel(1);
     let waiting = Arc::new(AtomicBool::new(false));
     let listening = waiting.clone();
     tokio::spawn(async move {
         loop {
-            let signal = next(&mut interrupt, &mut terminate).await;
+            let signal = next(&mut interrupt, &mut terminate, hang_up.as_mut()).await;
             if !listening.swap(false, Ordering::SeqCst) || tell.send(signal).await.is_err() {
                 std::process::exit(signal.exit_status().code().into());
             }
@@ -187,11 +188,27 @@ fn signals() -> Result<impl Future<Output = Signal>> {
     })
 }
 
-async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal) -> Signal {
+async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal, hang_up: Option<&mut UnixSignal>) -> Signal {
+    let hung_up = async {
+        match hang_up {
+            Some(signal) => signal.recv().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = interrupt.recv() => Signal::Interrupt,
         _ = terminate.recv() => Signal::Terminate,
+        _ = hung_up => Signal::HangUp,
     }
+}
+
+/// Whether this process was started with SIGHUP ignored, as `nohup` does: a listener would undo that.
+/// Linux lists ignored signals in `/proc/self/status`; where that is missing, the signal is left as it is.
+fn is_hang_up_ignored() -> bool {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask & 1 == 1)
 }
 
 /// A reader that has seen enough (`| head`) is no error.

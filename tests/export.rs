@@ -205,7 +205,7 @@ fn a_second_export_at_once_is_refused_and_names_the_holder() {
 #[cfg(unix)]
 #[test]
 fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
-    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+    for (signal, status) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
         let stall = Fault { trouble: FaultKind::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
         let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         scene.list(ids("t", 400));
@@ -226,6 +226,23 @@ fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
         scene.export(&["--concurrency", "200"]).expect(0);
         assert_eq!((scene.archived().len(), scene.stats().asked_again), (400, 0));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_ignored_sighup_stays_ignored_as_under_nohup() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 60));
+    let export = scene.export_command(&["--rate", "50/s"]);
+    let mut nohup = std::process::Command::new("nohup");
+    nohup.arg(export.get_program()).args(export.get_args()).current_dir(export.get_current_dir().unwrap());
+    nohup.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    nohup.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    let run = nohup.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_until(|| scene.stats().requests >= 10);
+    assert!(std::process::Command::new("kill").args(["-HUP", &run.id().to_string()]).status().unwrap().success());
+    Finished::of(run).expect(0);
+    assert_eq!(scene.archived().len(), 60);
 }
 
 /// Weather: nothing is answered.

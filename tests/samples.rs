@@ -33,12 +33,12 @@ fn the_sample_list_has_every_type_model_and_fate() {
     assert!(scene.summary()["requests"]["polls"].as_u64().unwrap() > 0, "no task takes a while");
 }
 
-/// Weather: each of the samples'.
+/// Each sample fault plan.
 #[test]
-fn every_sample_weather_can_be_flown_through() {
-    let weathers = common::files(&samples().join("weather"), ".toml");
-    assert!(!weathers.is_empty());
-    for path in weathers {
+fn an_export_completes_under_every_sample_fault_plan() {
+    let plans = common::files(&samples().join("faults"), ".toml");
+    assert!(!plans.is_empty());
+    for path in plans {
         let faults: FaultPlan = fs::read_to_string(&path).unwrap().parse().unwrap();
         let scene = Scene::faults(faults);
         scene.list(ids("t", 16));

@@ -76,6 +76,11 @@ fn an_archive_that_cannot_be_is_refused() {
     scene.file("file", b"");
     scene.run(&["export", "tasks.csv", "--out", "file"]).expect(2).says("is a file");
     scene.run(&["export", "tasks.csv", "--out", "file/library"]).expect(2).says("is a file");
+    scene.run(&["export", "tasks.csv", "--out", "s3://bucket/x"]).expect(2).says("does not support `s3://`");
+    for command in ["summary", "verify", "repair", "compact", "rebuild"] {
+        scene.run(&[command, "gs://bucket/x"]).expect(2).says("does not support `gs://`");
+    }
+    assert!(!scene.path("s3:").exists() && !scene.path("gs:").exists());
     scene.export(&["--format", "csv"]).expect(0);
     scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
 

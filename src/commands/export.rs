@@ -180,6 +180,7 @@ impl Run<'_> {
     fn missing_csv(&self, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
         let cut_short = match ending {
             Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "SIGINT came first"),
+            Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "SIGHUP came first"),
             Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "SIGTERM came first"),
             Ending::KeyRefused => (MissingReason::Unfinished, "the provider refused the key"),
             Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
@@ -195,11 +196,7 @@ impl Run<'_> {
 }
 
 fn finished(status: ExitStatus) -> Event {
-    Event::Finished {
-        at: Timestamp::now(),
-        exit_code: status.code(),
-        interrupted: matches!(status, ExitStatus::Interrupted | ExitStatus::Terminated),
-    }
+    Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: status.is_signal() }
 }
 
 /// The run's events on their way to the summary and the reporter.

@@ -113,11 +113,7 @@ pub async fn repair(
     let stop_at = config.stop_after.map(|limit| clock + limit);
     let ended = run(config, &held, &run_id, stop_at, stop, &mut log).await;
     let status = ended.as_ref().map_or_else(ExitStatus::from, Ended::status);
-    log.tell(&Event::Finished {
-        at: Timestamp::now(),
-        exit_code: status.code(),
-        interrupted: matches!(status, ExitStatus::Interrupted | ExitStatus::Terminated),
-    });
+    log.tell(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: status.is_signal() });
     let measured = match &config.metrics_file {
         Some(file) => metrics::leave(file, &held.archive, &log.summary).await,
         None => Ok(()),

@@ -60,6 +60,8 @@ pub(crate) struct Settings {
 /// A signal that ends a run in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
+    /// SIGHUP: the terminal or the session is gone.
+    HangUp,
     /// SIGINT, Ctrl-C.
     Interrupt,
     /// SIGTERM.
@@ -71,6 +73,7 @@ impl Signal {
     #[must_use]
     pub fn exit_status(self) -> ExitStatus {
         match self {
+            Self::HangUp => ExitStatus::HungUp,
             Self::Interrupt => ExitStatus::Interrupted,
             Self::Terminate => ExitStatus::Terminated,
         }
@@ -80,6 +83,7 @@ impl Signal {
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::HangUp => "SIGHUP",
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
         })
