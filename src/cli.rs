@@ -34,9 +34,9 @@ use crate::{
 
 /// Archives sunor.cc tasks (suno and udio music): the music itself, and Parquet or CSV tables.
 ///
-/// Reads task IDs from a CSV, asks the API for each at its rate limit, downloads audio and covers, and
-/// keeps every answer: rows to query in DuckDB, and the responses as they were sent. Run it again and it
-/// asks only for what is missing.
+/// Reads task IDs from a CSV, fetches each task within the API's rate limit, downloads audio and covers,
+/// and stores every response: rows to query in DuckDB, and the responses as they were sent. Run it again
+/// and it fetches only what is missing.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -45,24 +45,24 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The verbs.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Ask for every task of a list, and archive the answers and the music
+    /// Fetch every task in a list and archive its metadata and media
     Export(Box<ExportArgs>),
-    /// Show what an archive holds, and how its runs went
+    /// Show archive contents and recent runs
     Summary(SummaryArgs),
-    /// Check that every byte is still what was archived
+    /// Verify archive integrity
     Verify(VerifyArgs),
-    /// Mend what verify finds, and fetch what could not be had before
+    /// Repair damage and retry failed downloads
     Repair(Box<RepairArgs>),
-    /// Merge many small parts into few large ones
+    /// Merge many small parts into a few large ones
     Compact(CompactArgs),
-    /// Make clips and lyrics anew from the responses, offline
+    /// Regenerate the clips and lyrics tables from stored responses, offline
     Rebuild(RebuildArgs),
-    /// Serve a local stand-in for the provider, to try things without a key
+    /// Run a local simulator of the provider; no key needed
     Simulate(SimulateArgs),
-    /// Print a shell's completion script
+    /// Print a shell completion script
     Completions {
         /// The shell
         shell: Shell,
@@ -79,43 +79,43 @@ Examples:
     psql -c 'COPY (SELECT task_id FROM jobs) TO STDOUT CSV HEADER' mydb | sunor-archive export - --out library --format csv
   Tables only, without the music:
     sunor-archive export tasks.csv --out library --assets none
-  With figures for Prometheus' node exporter, and alerts on them (samples/alerts.yml):
+  With metrics for Prometheus' node exporter, and alerts on them (samples/alerts.yml):
     sunor-archive export tasks.csv --out library --metrics-file /var/lib/node_exporter/sunor_archive.prom
-  What a run left out is itself a list:
+  Export the tasks that a run could not archive:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
 Exit status: 0 all archived, 1 stopped by an error, 2 wrong usage, 3 something is missing,
   4 the key was refused, 5 another run holds the archive, 129, 130 and 143 stopped by a signal.";
 
-/// Ask for every task of a list, and archive the answers and the music.
+/// Fetch every task in a list and archive its metadata and media.
 ///
-/// Each task is asked for once; those that are not finished are polled after the first pass. Audio and
-/// covers are downloaded meanwhile. Every answer is kept at once, so that a run can be stopped or killed
-/// at any moment: the next one goes on from there and asks for nothing twice.
+/// Each task is fetched once; unfinished tasks are polled after the first pass. Audio and covers are
+/// downloaded meanwhile. Every response is journalled at once, so a run can be stopped or killed at any
+/// moment: the next run resumes and fetches no task twice.
 #[derive(Args, Debug)]
 #[command(after_help = EXPORT_EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "flags as they are typed; later code sees what they mean")]
 pub struct ExportArgs {
-    /// The CSV with the task IDs, plain or packed with gzip or zstd; - reads standard input
+    /// CSV file with the task IDs, plain or compressed with gzip or zstd; - reads standard input
     tasks: PathBuf,
 
-    /// The archive's folder: created if absent, added to if present
+    /// Archive folder: created if absent, added to if present
     #[arg(long, value_name = "ARCHIVE", value_parser = OsStringValueParser::new().try_map(archive_folder))]
     out: PathBuf,
 
-    /// The column with the IDs [default: task_id, taskId or id in any case, else the only column]
+    /// Column with the IDs [default: task_id, taskId or id in any case, else the only column]
     #[arg(long, value_name = "NAME|NUMBER", help_heading = "Input")]
     column: Option<String>,
 
-    /// The first row is data, not the names of the columns
+    /// Treat the first row as data, not as column names
     #[arg(long, help_heading = "Input")]
     no_headers: bool,
 
-    /// What separates two fields: one character, or tab
+    /// Field delimiter: a single character, or "tab"
     #[arg(long, value_name = "C", default_value = ",", value_parser = delimiter, help_heading = "Input")]
     delimiter: u8,
 
-    /// The tables' format, fixed when an archive is created [default: parquet]
+    /// Table format, fixed when an archive is created [default: parquet]
     #[arg(long, value_enum)]
     format: Option<TableFormat>,
 
@@ -125,22 +125,22 @@ pub struct ExportArgs {
     #[command(flatten)]
     pace: PaceArgs,
 
-    /// Ask again for tasks that are archived as not found
+    /// Fetch tasks archived as not_found again
     #[arg(long, help_heading = "Input")]
     retry_not_found: bool,
 
-    /// Refuse a list that has a row without a usable ID
+    /// Refuse a list that has a row with an invalid ID
     #[arg(long, help_heading = "Input")]
     strict: bool,
 
-    /// Say what would be fetched and how long it takes at this rate; send and write nothing
+    /// Show what would be fetched and the estimated time; send and write nothing
     #[arg(long)]
     dry_run: bool,
 
     #[command(flatten)]
     assets: AssetArgs,
 
-    /// At the end of the run, whatever its ending, replace this file with its figures in Prometheus' text format
+    /// Write the run's metrics to this file at its end, in Prometheus text format
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     metrics_file: Option<PathBuf>,
 
@@ -148,50 +148,50 @@ pub struct ExportArgs {
     output: OutputArgs,
 }
 
-/// Whom to ask.
+/// The provider.
 #[derive(Args, Debug)]
 struct ProviderArgs {
-    /// A file with the API key, instead of the environment's SUNOR_API_KEY
+    /// File with the API key, instead of the variable SUNOR_API_KEY
     #[arg(long, value_name = "FILE", help_heading = "Provider")]
     api_key_file: Option<PathBuf>,
 
-    /// The API's root
+    /// Root URL of the API
     #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL, help_heading = "Provider")]
     base_url: String,
 
-    /// Ask the embedded simulator, which knows every ID of the list; needs no key
+    /// Use the embedded simulator, which knows every ID in the list; needs no key
     #[arg(long, help_heading = "Provider")]
     simulate: bool,
 }
 
-/// How often to ask.
+/// The pace of requests.
 #[derive(Args, Debug)]
 struct PaceArgs {
-    /// The most requests in any second, minute or hour: N/s, N/m, N/h or unlimited
+    /// Maximum request rate: N/s, N/m, N/h or unlimited
     #[arg(long, default_value = config::DEFAULT_RATE, help_heading = "Pace")]
     rate: Rate,
 
-    /// Leave N requests of each of the provider's minutes to others who share the key
+    /// Reserve N requests per rate-limit window for other users of the key
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Pace")]
     reserve: u32,
 
-    /// Further tries after a failure that may pass
+    /// Retries after a transient failure
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_RETRIES, help_heading = "Pace")]
     retries: u32,
 
-    /// The limit of one request
+    /// Timeout per request
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Pace")]
     timeout: Duration,
 
-    /// The most requests in flight
+    /// Maximum requests in flight
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Pace")]
     concurrency: u16,
 
-    /// How long to poll unfinished tasks after the first pass; 0s asks each once
+    /// How long to poll unfinished tasks after the first pass; 0s requests each once
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Pace")]
     wait: Duration,
 
-    /// The time between two polls of one task, at least 1s
+    /// Interval between two polls of one task, at least 1s
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Pace")]
     poll_interval: Duration,
 
@@ -203,19 +203,19 @@ struct PaceArgs {
 /// What to download, and how.
 #[derive(Args, Debug)]
 struct AssetArgs {
-    /// What to download of each clip: audio, image, video, several of them with commas, all or none
+    /// What to download for each clip: audio, image, video (comma-separated), all or none
     #[arg(long, value_name = "KINDS", default_value = config::DEFAULT_ASSETS, help_heading = "Assets")]
     assets: AssetKinds,
 
-    /// The most downloads under way, of which one host gets three quarters
+    /// Maximum concurrent downloads, of which one host gets three quarters
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_ASSET_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Assets")]
     asset_concurrency: u16,
 
-    /// Refuse a larger asset: 500MB, 2GiB
+    /// Refuse larger assets, e.g. 500MB or 2GiB
     #[arg(long, value_name = "SIZE", default_value = config::DEFAULT_MAX_ASSET_SIZE, value_parser = size, help_heading = "Assets")]
     max_asset_size: u64,
 
-    /// Let assets come from loopback, link-local and private addresses [default: if the API's own host is one]
+    /// Allow assets from loopback, link-local and private addresses [default: only if the API's own host is one]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Assets")]
     allow_private_hosts: Option<bool>,
 }
@@ -223,7 +223,7 @@ struct AssetArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// How progress is shown, on stderr: auto is bars on a terminal and lines elsewhere, json a line an event
+    /// Progress on stderr: auto is bars on a terminal and lines elsewhere, json is one line per event
     #[arg(long, value_enum, default_value_t)]
     progress: ProgressStyle,
 
@@ -231,7 +231,7 @@ struct OutputArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Print a line for every task, or every file that is checked
+    /// Print a line for every task or checked file
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
 }
@@ -242,39 +242,39 @@ Examples:
     sunor-archive summary ~/library
   How much of the account is archived (one request):
     SUNOR_API_KEY=… sunor-archive summary ~/library --account
-  The share alone, for a script:
+  Only the coverage, for a script:
     sunor-archive summary ~/library --account --api-key-file ~/.config/sunor.key --json | jq .account.coverage
 
-Exit status: 0 shown, 1 the archive cannot be read or the provider not be asked, 2 wrong usage,
+Exit status: 0 shown, 1 the archive or the provider cannot be read, 2 wrong usage,
   4 the key was refused.";
 
-/// Show what an archive holds, and how its runs went.
+/// Show archive contents and recent runs.
 ///
-/// Counts the tables and adds the runs up; nothing is written, so that a run may be under way.
+/// Counts the rows of the tables and adds up the runs. Writes nothing, so it is safe during a run.
 #[derive(Args, Debug)]
 #[command(after_help = SUMMARY_EXAMPLES)]
 pub struct SummaryArgs {
-    /// The archive's folder
+    /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     archive: PathBuf,
 
-    /// Show this run instead of the archive as it stands
+    /// Show this run instead of the whole archive
     #[arg(long, value_name = "RUN_ID")]
     run: Option<String>,
 
-    /// Ask the provider how many tasks the account has created, and say how many of them are archived
+    /// Compare with the number of tasks the account has created; takes one request
     #[arg(long, conflicts_with = "run")]
     account: bool,
 
-    /// A file with the account's API key, instead of the environment's SUNOR_API_KEY
+    /// File with the account's API key, instead of the variable SUNOR_API_KEY
     #[arg(long, value_name = "FILE", requires = "account")]
     api_key_file: Option<PathBuf>,
 
-    /// The API's root, for --account
+    /// Root URL of the API, for --account
     #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL)]
     base_url: String,
 
-    /// Print a JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
@@ -283,40 +283,39 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   Everything, byte by byte:
     sunor-archive verify library
-  A seventh every night, so that a week reads all of it:
+  A seventh every night, so that a week covers all of it:
     sunor-archive verify library --slice $(date +%u)/7 -q
   Is everything there? Takes seconds:
     sunor-archive verify library --quick
   What is damaged, for a script:
     sunor-archive verify library --json | jq -r '.findings[] | select(.severity == \"damage\") | .path'
 
-Exit status: 0 no damage (there may be notes), 1 it cannot be read, 2 wrong usage, 3 damage.";
+Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 wrong usage, 3 damage.";
 
-/// Check that every byte is still what was archived.
+/// Verify archive integrity.
 ///
-/// Looks for what is missing, damaged, half-finished or stray among tables, manifests and media, and for
-/// rows without their task. Takes no lock and writes nothing: the archive may be on a read-only disk, and a
-/// run may be adding to it.
+/// Finds missing, damaged, incomplete and stray parts, manifests and media files, and rows without their
+/// task. Takes no lock and writes nothing: the archive may be read-only, and a run may be adding to it.
 #[derive(Args, Debug)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
-    /// The archive's folder
+    /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     pub archive: PathBuf,
 
-    /// Read no bytes: only whether everything is there, has its size, and hangs together
+    /// Check presence, size and consistency only; read no file contents
     #[arg(long, conflicts_with_all = ["sample", "slice"])]
     quick: bool,
 
-    /// Read the bytes of so many of the files, chosen anew each time: 10%
+    /// Verify a random sample of the files, e.g. 10%
     #[arg(long, value_name = "P%", conflicts_with = "slice")]
     sample: Option<SampleShare>,
 
-    /// Read the bytes of the I-th of N slices of the files, always the same ones
+    /// Verify the I-th of N fixed slices of the files, e.g. 3/7
     #[arg(long, value_name = "I/N")]
     slice: Option<Slice>,
 
-    /// Print a JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 
@@ -326,28 +325,28 @@ pub struct VerifyArgs {
 
 const REPAIR_EXAMPLES: &str = "\
 Examples:
-  What would it do?
+  Show the plan:
     sunor-archive repair library --dry-run
-  Do it, and leave half of the key's allowance to others:
+  Repair, and leave half of the key's allowance to other users:
     SUNOR_API_KEY=… sunor-archive repair library --reserve 60
 
-Exit status: 0 all is mended, 3 something could not be, 1 stopped by an error, 2 wrong usage,
+Exit status: 0 repair complete, 3 something could not be repaired, 1 stopped by an error, 2 wrong usage,
   4 the key was refused, 5 a run holds the archive, 129, 130 or 143 stopped by a signal.
-What was mended by then is kept, and the next repair goes on.";
+An interrupted repair keeps what it repaired, and the next one resumes.";
 
-/// Mend what verify finds, and fetch what could not be had before.
+/// Repair damage and retry failed downloads.
 ///
-/// Sets aside what is damaged, in .sunor/damaged, and deletes nothing. Tasks that have lost rows or files,
-/// and those with files that could not be downloaded, are put in order again: from the answer that the
-/// archive has, and from a new one where that is lost or its addresses have expired.
+/// Quarantines damaged files in .sunor/damaged and deletes nothing. Restores lost rows and files, and
+/// retries failed downloads: from the stored response, or from a new one where that is lost or its URLs
+/// have expired.
 #[derive(Args, Debug)]
 #[command(after_help = REPAIR_EXAMPLES)]
 pub struct RepairArgs {
-    /// The archive's folder
+    /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     archive: PathBuf,
 
-    /// Say what would be done; send and change nothing
+    /// Show what would be repaired; send and change nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -360,7 +359,7 @@ pub struct RepairArgs {
     #[command(flatten)]
     assets: AssetArgs,
 
-    /// At the end of the run, whatever its ending, replace this file with its figures in Prometheus' text format
+    /// Write the run's metrics to this file at its end, in Prometheus text format
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     metrics_file: Option<PathBuf>,
 
@@ -368,21 +367,21 @@ pub struct RepairArgs {
     output: OutputArgs,
 }
 
-/// Merge many small parts into few large ones.
+/// Merge many small parts into a few large ones.
 ///
-/// A night leaves a small part in each table; after a year a query opens hundreds of files. This merges
-/// them into parts that DuckDB reads fast, row for row the same, oldest first. Readers see a table as it was
-/// or as it is then. It may be killed at any moment, and needs room for the new parts beside the old ones.
+/// Each run adds a small part to each table; after a year a query opens hundreds of files. This command
+/// merges them into parts that DuckDB reads fast, with the same rows, oldest first. Readers see either the
+/// old parts or the new ones. It is safe to kill, and needs disk space for the new parts beside the old.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  Once a month:\n    sunor-archive compact ~/library -q\n  \
     What it would do:\n    sunor-archive compact ~/library --dry-run\n\n\
     Exit status: 0 done or nothing to do, 1 stopped by an error, 2 wrong usage,\n  5 another run holds the archive.")]
 pub struct CompactArgs {
-    /// The archive's folder
+    /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     pub archive: PathBuf,
 
-    /// Say what would be merged; write nothing
+    /// Show what would be merged; write nothing
     #[arg(long)]
     pub dry_run: bool,
 
@@ -391,20 +390,20 @@ pub struct CompactArgs {
     pub quiet: bool,
 }
 
-/// Make clips and lyrics anew from the responses, offline.
+/// Regenerate the clips and lyrics tables from stored responses, offline.
 ///
-/// Every answer is kept whole in `tasks.response`, so both tables can be made again: after a newer version
-/// of this program has learnt more columns, or when one of the tables is lost. Nothing is sent.
+/// Every response is stored in `tasks.response`, so both tables can be regenerated after an update that
+/// adds columns, or when one of the tables is lost. Sends nothing.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  After an update of this program:\n    sunor-archive rebuild ~/library\n  \
     How many rows there are, and would be:\n    sunor-archive rebuild ~/library --dry-run\n\n\
     Exit status: 0 done, 1 stopped by an error, 2 wrong usage, 5 another run holds the archive.")]
 pub struct RebuildArgs {
-    /// The archive's folder
+    /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     pub archive: PathBuf,
 
-    /// Say how many rows there are, and would be; write nothing
+    /// Show row counts before and after; write nothing
     #[arg(long)]
     pub dry_run: bool,
 
@@ -413,37 +412,37 @@ pub struct RebuildArgs {
     pub quiet: bool,
 }
 
-/// Serve a local stand-in for the provider, to try things without a key.
+/// Run a local simulator of the provider; no key needed.
 ///
-/// Prints its base URL on stdout and serves until it is stopped. Any key is taken; the rate window is
-/// the provider's.
+/// Prints its base URL on stdout and serves until it is stopped. Accepts any key and applies the
+/// provider's rate limit.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  sunor-archive simulate --port 8600 --tasks 1000\n  \
     curl -s http://127.0.0.1:8600/simulator/tasks.csv >tasks.csv\n  \
     SUNOR_API_KEY=any sunor-archive export tasks.csv --out library --base-url http://127.0.0.1:8600")]
 pub struct SimulateArgs {
-    /// The port on 127.0.0.1; 0 is one of the system's choice
+    /// Port on 127.0.0.1; 0 picks a free port
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
 
-    /// How many tasks there are, listed at /simulator/tasks.csv [default: whatever is asked for]
+    /// Number of tasks, listed at /simulator/tasks.csv [default: every requested ID exists]
     #[arg(long, value_name = "N")]
     tasks: Option<u32>,
 
-    /// What the tasks are made from: the same seed gives the same world
+    /// Random seed: the same seed gives the same tasks
     #[arg(long, value_name = "N", default_value_t = simulator::DEFAULT_SEED)]
     seed: u64,
 
-    /// A TOML file with what goes wrong, and the rate window [default: nothing, and the provider's window]
+    /// TOML file with faults and the rate window [default: no faults, the provider's window]
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
 }
 
 impl ExportArgs {
-    /// What was typed, validated. Reads the key's file and the environment's key.
+    /// The validated options. Reads the key's file and the environment's key.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what makes no sense.
+    /// [`Error::Usage`] for options that are invalid or contradict each other.
     pub fn config(&self) -> Result<ExportConfig> {
         Ok(ExportConfig {
             input: InputOptions {
@@ -471,7 +470,7 @@ impl ExportArgs {
         })
     }
 
-    /// Whether to say what would be done instead of doing it.
+    /// Whether to show the plan instead of carrying it out.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
@@ -567,10 +566,10 @@ impl AssetArgs {
 }
 
 impl RepairArgs {
-    /// What was typed, validated. Reads the key's file and the environment's key.
+    /// The validated options. Reads the key's file and the environment's key.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what makes no sense.
+    /// [`Error::Usage`] for options that are invalid or contradict each other.
     pub fn config(&self) -> Result<RepairConfig> {
         Ok(RepairConfig {
             archive: self.archive.clone(),
@@ -587,7 +586,7 @@ impl RepairArgs {
         })
     }
 
-    /// Whether to say what would be done instead of doing it.
+    /// Whether to show the plan instead of carrying it out.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
@@ -607,10 +606,10 @@ impl RepairArgs {
 }
 
 impl SummaryArgs {
-    /// What was typed, validated. With `--account` reads the key's file or the environment's key.
+    /// The validated options. With `--account` reads the key's file or the environment's key.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what makes no sense.
+    /// [`Error::Usage`] for options that are invalid or contradict each other.
     pub fn options(&self) -> Result<SummaryOptions> {
         let account = if self.account {
             let key = api_key(self.api_key_file.as_deref(), "")?;
@@ -667,33 +666,34 @@ fn archive_folder(text: OsString) -> Result<PathBuf, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|_| format!("`{text}` is no duration: write 90s, 10m or 1h 30m"))?;
-    if duration > config::LONGEST { Err("a year is the longest duration".into()) } else { Ok(duration) }
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| format!("invalid duration `{text}`; use e.g. 90s, 10m or 1h 30m"))?;
+    if duration > config::LONGEST { Err("the maximum is one year".into()) } else { Ok(duration) }
 }
 
 fn size(text: &str) -> Result<u64, String> {
     let size: Result<bytesize::ByteSize, _> = text.parse();
-    size.map(|size| size.as_u64()).map_err(|_| format!("`{text}` is no size: write 500MB, 1GiB or a number of bytes"))
+    size.map(|size| size.as_u64())
+        .map_err(|_| format!("invalid size `{text}`; use e.g. 500MB, 1GiB or a number of bytes"))
 }
 
 fn poll_interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < config::MIN_POLL_INTERVAL {
-        return Err("the provider asks for at least 1s between two polls of a task".into());
+        return Err("the minimum is 1s, as the provider asks".into());
     }
     Ok(interval)
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    Some(duration(text)?).filter(|limit| !limit.is_zero()).ok_or_else(|| "a request needs some time".into())
+    Some(duration(text)?).filter(|limit| !limit.is_zero()).ok_or_else(|| "the timeout must be greater than zero".into())
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
         [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(*byte),
-        _ => Err("a delimiter is one ASCII character, or tab".into()),
+        _ => Err("use a single ASCII character, or \"tab\"".into()),
     }
 }
 

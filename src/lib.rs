@@ -44,7 +44,7 @@
 //!   runs/<run_id>-unfinished.csv   export::ledger   what is missing, itself a list to export
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
-//!   .sunor/seals                   archive::seals   checksums of what no manifest lists
+//!   .sunor/seals                   archive::document_checksums   checksums of what no manifest lists
 //!   .sunor/partial/                media::partial   downloads in progress
 //!   .sunor/swap.json, swap/        archive::swap    parts that are about to take the place of others
 //! ```

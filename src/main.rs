@@ -152,17 +152,21 @@ fn teller(is_quiet: bool) -> impl FnMut(&str) {
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
     let ready = |base_url: &str| {
         let base_url = base_url.trim_end_matches('/');
-        // Whoever reads the address may be gone by now; the simulator serves all the same.
+        // The reader of stdout or stderr may be gone, as with `| head`; the simulator keeps serving.
         let _ = print(&format!("{base_url}\n"));
-        eprintln!("the simulator answers there until it is stopped (Ctrl-C); any key will do");
-        eprintln!("its task IDs: {base_url}/simulator/tasks.csv, what it was asked: {base_url}/simulator/stats");
+        let _ = writeln!(
+            io::stderr(),
+            "serving until stopped with Ctrl-C; any key is accepted\n\
+             task IDs: {base_url}/simulator/tasks.csv\nrequest counts: {base_url}/simulator/stats"
+        );
     };
     commands::simulate::simulate(args.options(), signals()?, ready).await?;
     Ok(ExitStatus::Complete)
 }
 
-/// Waits for SIGINT, SIGTERM, or SIGHUP unless that is ignored. The first that comes while somebody waits is told; any other ends the
-/// process at once: before the first request there is nothing to keep, and a second signal means it.
+/// Waits for SIGINT, SIGTERM, or SIGHUP unless that is ignored. The first signal during a run stops it
+/// cleanly. Any other ends the process at once: before the first request there is nothing to keep, and a
+/// second signal is deliberate.
 fn signals() -> Result<impl Future<Output = Signal>> {
     let failed = |error: io::Error| Error::Internal(format!("cannot listen for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::Stdio,
+};
 
 use common::{Finished, Scene, ids};
 use sunor_archive::simulator::FaultPlan;
@@ -39,16 +44,16 @@ fn an_option_that_makes_no_sense_is_refused() {
     scene.list(["t1"]);
     for (option, value, words) in [
         ("--rate", "fast", "is no rate"),
-        ("--poll-interval", "500ms", "at least 1s"),
-        ("--wait", "long", "is no duration"),
+        ("--poll-interval", "500ms", "the minimum is 1s"),
+        ("--wait", "long", "invalid duration"),
         ("--concurrency", "0", "--concurrency"),
-        ("--delimiter", "ab", "one ASCII character"),
+        ("--delimiter", "ab", "a single ASCII character"),
         ("--format", "xlsx", "parquet"),
         ("--assets", "cover", "is no kind of asset"),
-        ("--max-asset-size", "big", "is no size"),
+        ("--max-asset-size", "big", "invalid size"),
         ("--asset-concurrency", "0", "--asset-concurrency"),
         ("--base-url", "sunor.cc", "--base-url"),
-        ("--timeout", "0s", "a request needs some time"),
+        ("--timeout", "0s", "greater than zero"),
         ("--metrics-file", "absent/run.prom", "there is no folder"),
         ("--reserve", "120", "leaves nothing of the provider's allowance"),
     ] {
@@ -211,4 +216,24 @@ fn summary_adds_the_runs_up_and_counts_what_is_still_missing() {
     let one = scene.run(&["summary", "library", "--run", run, "--json"]).expect(0).stdout;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&one).unwrap(), last);
     scene.run(&["summary", "library"]).expect(0).says("last run");
+}
+
+/// `simulate 2>&1 | head -1`: the reader is gone before the second line.
+#[test]
+fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
+    let scene = Scene::fair();
+    let mut command = scene.program();
+    command.arg("simulate").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut simulator = command.spawn().unwrap();
+    drop(simulator.stderr.take());
+    let mut line = String::new();
+    BufReader::new(simulator.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /simulator/stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    simulator.kill().unwrap();
+    simulator.wait().unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
