@@ -51,7 +51,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn advice(full: bool) -> &'static str {
-    if full { "; free some room and run the same command again: it goes on from what is safe by now" } else { "" }
+    if full { "; free some space and rerun; the run will resume" } else { "" }
 }
 
 impl Error {

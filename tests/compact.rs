@@ -341,7 +341,7 @@ fn without_room_everything_stays_as_it_was() {
 fn it_waits_for_nobody_and_makes_no_archive() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     for verb in ["compact", "rebuild"] {
-        scene.run(&[verb, "library"]).expect(2).says("is no archive");
+        scene.run(&[verb, "library"]).expect(2).says("is not an archive");
         assert!(!scene.archive().exists());
     }
     scene.list(["slow"]);

@@ -80,7 +80,7 @@ fn a_run_leaves_its_summary_its_manifest_and_nothing_half_written() {
         .export(&[])
         .expect(3)
         .says("line 33 is skipped: `/` in the ID")
-        .says("Skipped for want of a usable ID: 1 row")
+        .says("Skipped 1 row with an invalid ID")
         .says("30 of 30");
 
     let summary = scene.summary();
@@ -162,12 +162,12 @@ fn a_dry_run_sends_and_writes_nothing_and_says_how_long_it_takes() {
     scene.list(ids("t", 1190));
     let mut command = scene.export_command(&["--dry-run", "--rate", "120/m"]);
     let plan = Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(0);
-    plan.says("1190 rows: 1190 to ask for").says("in 10m at 120/m");
+    plan.says("1190 rows: 1190 to fetch").says("in 10m at 120/m");
     assert!(!scene.archive().exists());
     scene.list(ids("t", 10));
     scene.export(&[]).expect(0);
     scene.list(ids("t", 15));
-    scene.export(&["--dry-run"]).expect(0).says("5 to ask for, 10 already archived");
+    scene.export(&["--dry-run"]).expect(0).says("5 to fetch, 10 already archived");
     assert_eq!(scene.stats().requests, 10);
 }
 
@@ -337,11 +337,7 @@ fn what_was_not_found_is_asked_again_only_if_told_to_and_takes_its_rows_place() 
     scene.export(&["--format", "csv"]).expect(0);
     scene.export(&[]).expect(0).says("no request was sent");
 
-    scene
-        .export(&["--retry-not-found"])
-        .expect(0)
-        .says("2 to ask for, 2 already archived")
-        .says("Archived 2 of 2 tasks");
+    scene.export(&["--retry-not-found"]).expect(0).says("2 to fetch, 2 already archived").says("Archived 2 of 2 tasks");
     assert_eq!(scene.archived(), ["late", "never", "t1", "t2"]);
     let rows = scene.rows("tasks");
     let status = |task: &str| rows.iter().find(|row| row["task_id"] == task).map(|row| row["status"].as_str());

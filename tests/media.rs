@@ -1027,7 +1027,7 @@ fn an_address_that_expired_between_two_runs_is_a_failed_asset_of_an_archived_tas
     wait_until(|| of_media(&scene).requests == 2);
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&scene, &[]).expect(3).says("1 asset could not be downloaded");
+    export(&scene, &[]).expect(3).says("1 asset failed in earlier runs");
     assert_sound(&scene);
     let row = &by_clip(&scene)["b"];
     assert_eq!(

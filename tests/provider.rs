@@ -161,7 +161,7 @@ fn a_task_that_is_not_found_is_archived_as_that_and_not_asked_again() {
 fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
     let scene = Scene::world(SimulatedProvider { tasks: Known::Given, ..SimulatedProvider::default() });
     scene.list(ids("t", 30));
-    scene.export(&[]).expect(3).says("is the key another account's?").says("30 with errors");
+    scene.export(&[]).expect(3).says("different account?").says("30 with errors");
     assert!(!scene.archive().join("tasks").exists());
     assert_eq!(scene.unfinished().len(), 30);
 }

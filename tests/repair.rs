@@ -123,7 +123,7 @@ fn tasks_whose_rows_are_lost_are_asked_for_again() {
         let before = content(&scene);
         damage(&part(&scene, "tasks"));
         // Whether all of the part's tasks are known depends on what can still be read of it.
-        let repaired = repair(&scene, &[]).says("to ask for");
+        let repaired = repair(&scene, &[]).says("to fetch");
         assert!(matches!(repaired.status, Some(0 | 3)), "{}", repaired.stderr);
         scene.run(&["verify", "library"]).expect(0);
         let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
@@ -172,7 +172,7 @@ fn a_repair_that_is_stopped_keeps_what_it_has_and_the_next_goes_on() {
         let stopped = Finished::of(run).expect(status).says(&format!("Stopped by {said}")).says("run repair again");
         let kept = scene.archived();
         assert!(kept.len() < 80 && (signal.is_empty() || !kept.is_empty()), "{}", kept.len());
-        stopped.says(&format!("mended    {} task", kept.len()));
+        stopped.says(&format!("repaired  {} task", kept.len()));
 
         let asked = scene.stats().by_task;
         Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("cannot be named");
@@ -253,7 +253,7 @@ fn rows_that_are_there_twice_are_found_and_are_there_once_then() {
         let path = part(&scene, table);
         fs::copy(&path, path.with_file_name(Path::new("backup").with_extension(format))).unwrap();
         scene.run(&["verify", "library"]).expect(3);
-        repair(&scene, &[]).expect(0).says("All is mended");
+        repair(&scene, &[]).expect(0).says("Repair complete");
         scene.run(&["verify", "library"]).expect(0);
         assert!(content(&scene) == before, "{format}: {table}");
     }
@@ -272,7 +272,7 @@ fn a_runs_damaged_file_is_set_aside_and_named_and_the_summary_counts_without_it(
         repair(&scene, &[]).expect(3).says(name).says("1 run file");
         assert!(scene.archive().join(format!(".sunor/damaged/runs_{name}")).exists());
         scene.run(&["verify", "library"]).expect(0);
-        repair(&scene, &[]).expect(0).says("Nothing to mend");
+        repair(&scene, &[]).expect(0).says("Nothing to repair");
     }
 }
 
@@ -286,7 +286,7 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
     let faults = bad.iter().map(|task| Fault { trouble: FaultKind::Status(500), when: When::task(task) }).collect();
     let provider = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
     let run = repair_by(&provider, &scene, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
-    Finished::of(run).expect(3).says("Not mended: 3 tasks").says(&format!("{}: HTTP 500", bad[0]));
+    Finished::of(run).expect(3).says("Not repaired: 3 tasks").says(&format!("{}: HTTP 500", bad[0]));
     assert!(lost.iter().all(|task| scene.archived().contains(task) != bad.contains(task)));
 
     let named: BTreeSet<String> = scene.unfinished().into_iter().map(|(task, _)| task).collect();
@@ -295,10 +295,10 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
 
     // The next one goes on with those alone.
     let before = scene.stats().requests;
-    Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("mended    3 tasks");
+    Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("repaired  3 tasks");
     assert_eq!(scene.stats().requests, before + 3);
     assert!(lost.iter().all(|task| scene.archived().contains(task)));
-    repair(&scene, &[]).expect(0).says("Nothing to mend");
+    repair(&scene, &[]).expect(0).says("Nothing to repair");
 }
 
 /// Weather: each task is refused once for the rate, and once by a proxy; then it takes a while.
@@ -311,7 +311,7 @@ fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
     let slow = Scene::faults(slow);
     let arguments = ["--poll-interval", "1s", "--wait", "60s", "--metrics-file", "run.prom"];
     let run = Finished::of(repair_by(&slow, &scene, &arguments).spawn().unwrap()).expect(3);
-    assert!(!run.stdout.contains("Not mended"), "{}", run.stdout);
+    assert!(!run.stdout.contains("Not repaired"), "{}", run.stdout);
     let lost = slow.stats().by_task.len() as u64;
     let figures = fs::read_to_string(scene.path("run.prom")).unwrap();
     let figure = |name: &str| {
@@ -344,7 +344,7 @@ fn a_lost_task_that_the_provider_does_not_know_is_archived_as_not_found_and_name
     fs::write(&path, bytes).unwrap();
 
     let said = "the provider does not know it any more; it is archived as not found";
-    repair(&scene, &[]).expect(3).says("Not mended: 1 task").says(said);
+    repair(&scene, &[]).expect(3).says("Not repaired: 1 task").says(said);
     assert!(content(&scene) == before);
     scene.run(&["verify", "library"]).expect(0);
     scene.export(&["--assets", "audio,image"]).expect(0).says("30 already archived");
@@ -359,7 +359,7 @@ fn what_could_not_be_had_is_tried_again_and_named_if_it_still_cannot() {
     scene.list(ids("t", 30));
     scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
     scene.export(&["--assets", "audio,image"]).expect(0).says("repair");
-    repair(&scene, &[]).expect(0).says("All is mended");
+    repair(&scene, &[]).expect(0).says("Repair complete");
     assert!(scene.rows("assets").iter().all(|row| row["status"] != "failed"));
     scene.run(&["verify", "library"]).expect(0);
 
@@ -367,7 +367,7 @@ fn what_could_not_be_had_is_tried_again_and_named_if_it_still_cannot() {
     scene.list(ids("t", 30));
     scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
     let before = content(&scene);
-    repair(&scene, &[]).expect(3).says("Not mended").says("HTTP 404");
+    repair(&scene, &[]).expect(3).says("Not repaired").says("HTTP 404");
     assert!(content(&scene) == before);
     scene.run(&["verify", "library"]).expect(0);
 }
@@ -463,7 +463,7 @@ fn an_answer_that_tells_less_does_not_take_the_place_of_one_that_told_more() {
     fs::remove_file(media(&scene)).unwrap();
     let poor = Scene::faults(FaultPlan { faults: vec![poorer], ..FaultPlan::default() });
     let scene_with_no_cdn = ["--base-url", poor.base_url(), "--allow-private-hosts=false"];
-    repair(&scene, &scene_with_no_cdn).expect(3).says("Not mended");
+    repair(&scene, &scene_with_no_cdn).expect(3).says("Not repaired");
     assert_eq!(content(&scene)["clips"], before);
     assert_eq!(scene.rows("tasks")[0]["status"], "success");
     repair(&scene, &[]).expect(0);

@@ -80,7 +80,7 @@ fn it_counts_what_the_tables_hold_and_keeps_the_contracts_keys() {
             .says("suno")
             .says("hours")
             .says("worth")
-            .says("nothing that is known")
+            .says("none")
             .says("ago: everything was archived (exit status 0)")
             .says("archived   requests");
     }
@@ -182,7 +182,7 @@ fn an_account_that_cannot_be_asked_ends_in_a_sentence_and_never_shows_the_key() 
     assert!(!hushed(wrong.says("refused the key (HTTP 401: Invalid API key)")).stderr.contains("another-key"));
     scene.run(&["summary", "library", "--api-key-file", "key"]).expect(2).says("--account");
     scene.run(&["summary", "library", "--account", "--run", "x"]).expect(2).says("--run");
-    scene.run(&["summary", "elsewhere", "--account"]).expect(2).says("is no archive");
+    scene.run(&["summary", "elsewhere", "--account"]).expect(2).says("is not an archive");
 
     for (status, body, words) in [
         ("429 Too Many Requests", r#"{"message":"Try again in 30 seconds."}"#, "ask again in 30s"),

@@ -108,7 +108,7 @@ fn an_archive_that_cannot_be_is_refused() {
 #[test]
 fn a_summary_of_nothing_is_refused() {
     let scene = Scene::fair();
-    refused(&scene, &["summary", "library"], "is no archive");
+    refused(&scene, &["summary", "library"], "is not an archive");
     scene.list(["t1"]);
     scene.export(&[]).expect(0);
     scene.run(&["summary", "library", "--account", "--base-url", "sunor.cc"]).expect(2).says("--base-url");
@@ -118,7 +118,7 @@ fn a_summary_of_nothing_is_refused() {
 #[test]
 fn a_check_of_nothing_or_of_a_part_that_makes_no_sense_is_refused() {
     let scene = Scene::fair();
-    refused(&scene, &["verify", "library"], "is no archive");
+    refused(&scene, &["verify", "library"], "is not an archive");
     for (option, value, words) in [
         ("--slice", "0/7", "is no slice"),
         ("--slice", "8/7", "is no slice"),
@@ -131,7 +131,7 @@ fn a_check_of_nothing_or_of_a_part_that_makes_no_sense_is_refused() {
     refused(&scene, &["verify", "library", "--quick", "--slice", "1/7"], "cannot be used with");
     refused(&scene, &["verify", "library", "--sample", "1%", "--slice", "1/7"], "cannot be used with");
     scene.file("file", b"");
-    scene.run(&["verify", "file"]).expect(2).says("is no archive");
+    scene.run(&["verify", "file"]).expect(2).says("is not an archive");
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
         }
     };
     match passport.format_version {
-        0 => MetadataState::Damaged("there is no archive format 0".into()),
+        0 => MetadataState::Damaged("there is not an archive format 0".into()),
         1..=FORMAT_VERSION if !is_program(&passport.created_by) => {
             MetadataState::Damaged(format!("`{}` is no version of this program", passport.created_by))
         }

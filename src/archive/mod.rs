@@ -80,7 +80,7 @@ impl Archive {
     /// Opens an archive for reading, also one of a newer format.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         let passport = read_metadata(folder)?.ok_or_else(|| {
-            Error::usage(format!("{} is no archive: there is no {} in it", folder.display(), layout::PASSPORT))
+            Error::usage(format!("{} is not an archive: it has no {}", folder.display(), layout::PASSPORT))
         })?;
         Self::with(folder, passport.table_format)
     }

@@ -22,7 +22,7 @@ use crate::{
 /// Merges the small parts of each table, and gives the words for a person. `tell` gets a line now and then.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no archive, [`Error::Held`] if another process writes it,
+/// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
 pub async fn compact(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
     let now = Timestamp::now();
@@ -41,7 +41,7 @@ pub async fn compact(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String
 /// What a compaction would do. It writes nothing and needs no lock.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no archive, [`Error::Storage`] if it cannot be read.
+/// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
 pub async fn dry_run(folder: &Path) -> Result<String> {
     let plans = plans(&Archive::open(folder)?).await?;
     let outlook: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();

@@ -19,7 +19,7 @@ use crate::{
 /// Makes both tables anew, and gives the words for a person. `tell` gets a line now and then.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no archive, [`Error::Held`] if another process writes it,
+/// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
 /// or made anew.
 pub async fn rebuild(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
@@ -42,7 +42,7 @@ pub async fn rebuild(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String
 /// What a rebuild would do. It writes nothing and needs no lock.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no archive, [`Error::Storage`] if it cannot be read.
+/// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
 pub async fn dry_run(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
     let archive = Archive::open(folder)?;
     let source = Source::of(&archive).await?;

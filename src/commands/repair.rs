@@ -178,7 +178,7 @@ async fn leave_list(held: &LockedArchive, run_id: &RunId, rest: &Plan, mended: &
     }
     let named = lost.into_iter().map(|task| match mended.failed.get(task) {
         Some(reason) => (task.as_str(), MissingReason::Error, reason.as_str()),
-        None => (task.as_str(), MissingReason::Interrupted, "the repair was stopped before it was mended"),
+        None => (task.as_str(), MissingReason::Interrupted, "the repair was stopped before it reached this task"),
     });
     let path = RunFile::Unfinished.path(run_id);
     held.put_sealed(&path, missing_csv(named)).await?;

@@ -498,7 +498,10 @@ impl<'a> Coordinator<'a> {
             self.ledger.archived(task);
         }
         for (task, ..) in unknown {
-            self.ledger.gave_up(task, "not found, like every task of the run: is the key another account's?".into());
+            self.ledger.gave_up(
+                task,
+                "not found, like every task of the run; does the key belong to a different account?".into(),
+            );
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
         line(&mut text, "assets", &asset_words(&run.assets));
     }
     let spent = credits(run.credits_cost);
-    line(&mut text, "credits", &format!("{spent} spent on the successes, worth {:.2} USD", held.usd));
+    line(&mut text, "credits", &format!("{spent} for successful tasks, worth {:.2} USD", held.usd));
     if let Some(account) = &archive.account {
         line(&mut text, "account", &account_words(account));
     }
@@ -83,7 +83,7 @@ fn missing_words(run: &RunSummary) -> String {
     let tasks = plural(run.missing(), "task");
     let assets = plural(run.assets.failed, "asset");
     match (run.missing(), run.assets.failed) {
-        (0, 0) => "nothing that is known".into(),
+        (0, 0) => "none".into(),
         (_, 0) => format!("{tasks}, named in runs/*-unfinished.csv"),
         (0, _) => format!("{assets}, status = 'failed' in the assets table"),
         _ => format!("{tasks}, named in runs/*-unfinished.csv; {assets}, status = 'failed' in the assets table"),

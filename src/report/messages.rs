@@ -70,7 +70,7 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
         if run.rows.assets > 0 {
             line(&mut text, "assets", &asset_words(&run.assets));
         }
-        line(&mut text, "credits", &format!("{} spent on the successes", credits(run.credits_cost)));
+        line(&mut text, "credits", &format!("{} for successful tasks", credits(run.credits_cost)));
     }
     line(&mut text, "requests", &request_words(run));
     if let Some(advice) = advice(run, notes) {
@@ -134,7 +134,7 @@ fn headline(run: &RunSummary) -> String {
 fn input_words(run: &RunSummary) -> String {
     let input = &run.input;
     let parts = [
-        (input.selected, "to ask for"),
+        (input.selected, "to fetch"),
         (input.already_archived, "already archived"),
         (input.duplicates, "repeated"),
         (input.invalid, "without a usable ID"),
@@ -166,7 +166,7 @@ pub(super) fn asset_words(assets: &AssetCounts) -> String {
     let mut words =
         listed(&[(assets.ok, &ok), (assets.failed, "failed"), (assets.skipped, "skipped: nothing to download")]);
     if assets.wasted > 0 {
-        let _ = write!(words, "; {} came in vain", size(assets.wasted));
+        let _ = write!(words, "; {} discarded", size(assets.wasted));
     }
     words
 }
@@ -175,7 +175,7 @@ pub(super) fn request_words(run: &RunSummary) -> String {
     let requests = &run.requests;
     let first = requests.total - requests.retries - requests.polls;
     let kinds = [
-        (first, "first asks"),
+        (first, "initial requests"),
         (requests.polls, "polled"),
         (requests.retries, "repeated"),
         (requests.rate_limited, "refused with 429"),
@@ -202,26 +202,23 @@ pub(super) fn credits(cost: f64) -> String {
 fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     let mut text = String::new();
     if notes.none_found {
-        text.push_str("No task at all was found: is the key another account's? Nothing was archived as not found.\n");
+        text.push_str("None of the tasks was found. Does the key belong to a different account? Nothing was archived as not found.\n");
     } else if run.tasks.not_found * 2 > run.input.selected {
         let _ = writeln!(
             text,
-            "More than half of the tasks were not found: is it the right list, and the right account's key?"
+            "More than half of the tasks were not found. Are the list and the key from the same account?"
         );
     }
     if run.input.invalid > 0 {
-        let _ = writeln!(
-            text,
-            "Skipped for want of a usable ID: {} of the list; mend and run again.",
-            plural(run.input.invalid, "row")
-        );
+        let _ =
+            writeln!(text, "Skipped {} with an invalid ID. Fix the list and rerun.", plural(run.input.invalid, "row"));
     }
     if run.missing() > 0 {
         let _ = write!(text, "Not archived: {}", plural(run.missing(), "task"));
         if notes.missing_named {
             let _ = write!(text, ", named with the reason in\n  {}", unfinished_file(run, notes));
         }
-        text.push_str("\nRun the same command again to ask for what is missing.\n");
+        text.push_str("\nRun the same command again to fetch what is missing.\n");
     }
     if run.assets.failed > 0 {
         let _ = writeln!(text, "Not downloaded: {}", plural(run.assets.failed, "asset"));
@@ -230,19 +227,19 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
         for (reason, count) in reasons.into_iter().take(REASONS) {
             let _ = writeln!(text, "  {count} × {reason}");
         }
-        text.push_str("Each has its row in the assets table, status = 'failed'; repair tries again.\n");
+        text.push_str("Each has its row in the assets table, status = 'failed'. Run `repair` to retry them.\n");
     }
     if notes.left > 0 {
         let _ = writeln!(
             text,
-            "Kept in the journal: {} of earlier runs, for whose files there was no time or no connection; the next run goes on.",
+            "Kept in the journal: {} of earlier runs with unfinished downloads; the next run resumes them.",
             plural(notes.left, "task")
         );
     }
     if notes.failed_before > 0 {
         let _ = writeln!(
             text,
-            "Of earlier runs' tasks, {} could not be downloaded; an export does not try again, but repair does.",
+            "{} failed in earlier runs. Run `repair` to retry them.",
             plural(notes.failed_before, "asset")
         );
     }

@@ -32,25 +32,25 @@ pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
                 CutShort::Signal(signal) => signal.to_string(),
                 CutShort::TimeIsUp => "--stop-after".into(),
             };
-            format!("Stopped by {by}: what was mended is kept, run repair again for the rest\n\n")
+            format!("Stopped by {by}: completed repairs are kept; run repair again for the rest\n\n")
         }
-        (None, true, 0) => String::from("Nothing to mend\n\n"),
-        (None, _, 0) => String::from("All is mended\n\n"),
-        (None, _, left) => format!("Not all is mended: {} left\n\n", plural(left as u64, "thing")),
+        (None, true, 0) => String::from("Nothing to repair\n\n"),
+        (None, _, 0) => String::from("Repair complete\n\n"),
+        (None, _, left) => format!("Repair incomplete: {} left\n\n", plural(left as u64, "problem")),
     };
     line(&mut text, "archive", archive);
     plan_lines(&mut text, plan);
-    line(&mut text, "mended", &plural(if cut_short.is_some() { mended.published } else { mended.whole }, "task"));
+    line(&mut text, "repaired", &plural(if cut_short.is_some() { mended.published } else { mended.whole }, "task"));
     line(&mut text, "requests", &mended.requests.to_string());
     if !mended.failed.is_empty() {
-        let _ = writeln!(text, "\nNot mended: {}", plural(mended.failed.len() as u64, "task"));
+        let _ = writeln!(text, "\nNot repaired: {}", plural(mended.failed.len() as u64, "task"));
         for (task, reason) in mended.failed.iter().take(NAMED) {
             let _ = writeln!(text, "  {task}: {reason}");
         }
         if mended.failed.len() > NAMED {
             let _ = writeln!(text, "  and {} more", mended.failed.len() - NAMED);
         }
-        text.push_str("Run repair again later; what was set aside is in .sunor/damaged.\n");
+        text.push_str("Run repair again later; quarantined files are in .sunor/damaged.\n");
     }
     if let Some(list) = list {
         let _ = writeln!(text, "\nTasks that are lost still are named in\n  {archive}/{list}");
@@ -72,13 +72,13 @@ fn plan_lines(text: &mut String, plan: &Plan) {
     let (media, run_files) = (plan.media.len() as u64, plan.run_files.len() as u64);
     line(text, "aside", &counted(&[(parts, "part"), (media, "media file"), (run_files, "run file")]));
     let manifests = plan.manifests.len() as u64;
-    line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to write anew")]));
+    line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to rewrite")]));
     if plan.seals {
-        line(text, "seals", "to make anew");
+        line(text, "seals", "to rewrite");
     }
     let tasks = plan.tasks.len() as u64;
     let lost = plan.lost.len() as u64;
-    line(text, "tasks", &listed(&[(tasks - lost, "from the answer that is there"), (lost, "to ask for")]));
+    line(text, "tasks", &listed(&[(tasks - lost, "from stored responses"), (lost, "to fetch")]));
     if plan.failed_assets > 0 {
         line(text, "assets", &format!("{} that could not be had before", plan.failed_assets));
     }

@@ -44,7 +44,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         ),
         Event::Planned(planned) => (
             Milestone,
-            format!("{} to ask for, {} already archived", plural(planned.selected, "task"), planned.already_archived),
+            format!("{} to fetch, {} already archived", plural(planned.selected, "task"), planned.already_archived),
         ),
         Event::Requested { .. } | Event::Published(_) | Event::Finished { .. } => return None,
         Event::Answered { task_id, status } => (Detail, format!("{task_id}: {status}")),
@@ -83,7 +83,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
             format!("the provider's rate limit is reached (429): nothing is sent for {}", duration(*wait_seconds)),
         ),
         Event::NoneFound { answers } => {
-            (Warning, format!("none of {answers} tasks was found so far: is the key another account's?"))
+            (Warning, format!("none of {answers} tasks was found so far. Does the key belong to a different account?"))
         }
         Event::StillNotFound { tasks } => (Milestone, format!("not found still: {}", plural(*tasks, "task"))),
         Event::Stopping { reason } => (Warning, reason.clone()),

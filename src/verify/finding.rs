@@ -106,13 +106,13 @@ impl Kind {
     pub fn advice(self) -> &'static str {
         match self {
             Self::PassportDamaged => {
-                "Restore it from a copy, or move it away: the next export writes it anew, by the parts that are there."
+                "Restore it from a copy, or move it away: the next export regenerates it from the existing parts."
             }
             Self::PartMissing | Self::PartDamaged | Self::PartColumns => {
                 "Restore it from a copy, or run repair: it sets aside what is damaged, and brings the rows back."
             }
             Self::PartUnlisted => {
-                "Readers take it for a part. If nobody put it there, run repair: its rows are kept, each once."
+                "Readers read it as a part. If you did not put it there, run repair: it keeps each row once."
             }
             Self::TaskRepeated
             | Self::RowsWithoutTask
@@ -122,7 +122,7 @@ impl Kind {
             | Self::AssetsDisagree => "Run repair: it puts the rows of these tasks in order.",
             Self::MediaMissing | Self::MediaDamaged => "Restore it from a copy, or run repair: it downloads it again.",
             Self::MediaUnlisted => "Run repair: it lists it again.",
-            Self::ManifestDamaged => "Restore it from a copy, or run repair: it writes it anew.",
+            Self::ManifestDamaged => "Restore it from a copy, or run repair, which rewrites it.",
             Self::FileMissing => {
                 "Restore it from a copy, or run repair: it takes it off the manifest, and nothing reads it."
             }
@@ -131,7 +131,7 @@ impl Kind {
                 "Restore it from a copy, or run repair: it sets it aside, and the tables do not depend on it."
             }
             Self::SealsDamaged => "Restore it from a copy, or run repair: it seals the runs' files as they are now.",
-            Self::ViewsDamaged | Self::OtherViews => "The next export writes it anew.",
+            Self::ViewsDamaged | Self::OtherViews => "The next export rewrites it.",
             Self::HalfFinished => "Nothing is lost; the next export sweeps it away, or move it out of the archive.",
             Self::NewerFormat => "Use a newer version of this program; what this one knows was checked.",
             Self::OlderColumns => "Nothing is lost: what the columns would hold stands in `response`.",

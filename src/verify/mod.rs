@@ -95,7 +95,7 @@ impl Report {
 /// Looks at an archive. Blocks.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::error::Error::Usage) if there is no archive,
+/// [`Error::Usage`](crate::error::Error::Usage) if there is not an archive,
 /// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
 pub fn check(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(look_until_settled, MOST_SHOWN, folder, depth, tell)

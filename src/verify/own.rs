@@ -123,7 +123,7 @@ fn summary(text: &[u8], run: &str) -> Result<String, String> {
             Err(format!("counts {} rows of input, and {rows} by what became of them", input.rows))
         }
         () if asked != input.selected => {
-            Err(format!("counts {} tasks to ask for, and {asked} by what became of them", input.selected))
+            Err(format!("counts {} tasks to fetch, and {asked} by what became of them", input.selected))
         }
         () => Ok(summary.version),
     }
@@ -232,7 +232,7 @@ mod tests {
         assert!(summary(&text(&run), "s").unwrap_err().contains("summary of `r`"));
         run.input.rows = 3;
         run.input.selected = 3;
-        assert!(summary(&text(&run), "r").unwrap_err().contains("tasks to ask for"));
+        assert!(summary(&text(&run), "r").unwrap_err().contains("tasks to fetch"));
         run.tasks.errors = 3;
         assert!(summary(&text(&run), "r").is_ok());
         run.input.rows = 7;
