@@ -8,12 +8,13 @@ use std::{
 };
 
 use csv::{ByteRecord, ReaderBuilder};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::{
     error::{Error, Result},
     event::Event,
-    task::{BadTaskId, TaskId, TaskList},
+    http::excerpt,
+    task::{BadTaskId, TaskId, TaskList, trim_invisible},
 };
 
 /// Where the IDs are, and in what shape.
@@ -93,11 +94,47 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
 fn unpack(mut source: impl BufRead + 'static) -> io::Result<Box<dyn BufRead>> {
     let start = source.fill_buf()?;
     if start.starts_with(b"\x1f\x8b") {
-        Ok(Box::new(BufReader::new(MultiGzDecoder::new(source))))
-    } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
+        Ok(Box::new(BufReader::new(GzipMembers(Some(GzDecoder::new(source))))))
+    } else if is_zstd(start) {
         Ok(Box::new(BufReader::new(zstd::Decoder::with_buffer(source)?)))
     } else {
         Ok(Box::new(source))
+    }
+}
+
+/// A zstd frame, or a skippable one in front of it, as `pzstd` writes (RFC 8878, sections 3.1.1 and 3.1.2).
+fn is_zstd(start: &[u8]) -> bool {
+    matches!(start, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// All members of a gzip file. Zeros between and after them are padding, as for `gzip -d`.
+struct GzipMembers<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for GzipMembers<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let rest = self.0.take().map(GzDecoder::into_inner).map(skip_zeros).transpose()?.flatten();
+            self.0 = rest.map(GzDecoder::new);
+        }
+        Ok(0)
+    }
+}
+
+/// What follows the zeros, if anything.
+fn skip_zeros<R: BufRead>(mut source: R) -> io::Result<Option<R>> {
+    loop {
+        let start = source.fill_buf()?;
+        let (zeros, len) = (start.iter().take_while(|byte| **byte == 0).count(), start.len());
+        source.consume(zeros);
+        match len {
+            0 => return Ok(None),
+            _ if zeros < len => return Ok(Some(source)),
+            _ => {}
+        }
     }
 }
 
@@ -168,6 +205,11 @@ fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn
 /// Skips a byte-order mark, and tells UTF-16 from text that merely holds odd bytes.
 fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
+    if let Some(format) = foreign_format(start) {
+        return Err(Error::usage(format!(
+            "{name} is {format}, not a CSV list; export its task IDs as CSV and try again"
+        )));
+    }
     let utf16 = start.starts_with(b"\xff\xfe")
         || start.starts_with(b"\xfe\xff")
         || matches!(start, [0, first, ..] | [first, 0, ..] if *first != 0);
@@ -180,8 +222,23 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a file that is no CSV is, by its first bytes.
+fn foreign_format(start: &[u8]) -> Option<&'static str> {
+    const FORMATS: [(&[u8], &str); 6] = [
+        (b"\xfd7zXZ\0", "compressed with xz"),
+        (b"BZh", "compressed with bzip2"),
+        (b"PK\x03\x04", "a zip archive or a spreadsheet"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        (b"PAR1", "a Parquet file"),
+        (b"SQLite format 3\0", "an SQLite database"),
+    ];
+    let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    known.or_else(|| matches!(text, [b'{' | b'[', ..]).then_some("JSON"))
+}
+
 fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<usize> {
-    let titles: Vec<_> = first.iter().map(|title| String::from_utf8_lossy(title.trim_ascii())).collect();
+    let titles: Vec<_> = first.iter().map(|title| trim_invisible(&String::from_utf8_lossy(title)).to_owned()).collect();
     let named = |wanted: &str| {
         let exact = titles.iter().position(|title| title == wanted);
         exact.or_else(|| titles.iter().position(|title| title.eq_ignore_ascii_case(wanted)))
@@ -191,7 +248,7 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
     match (&options.column, options.headers) {
         (Some(wanted), Headers::Present) => named(wanted)
             .or_else(|| numbered(wanted))
-            .ok_or_else(|| missing(format!("there is no column `{wanted}`, only {}", titles.join(", ")))),
+            .ok_or_else(|| missing(format!("there is no column `{wanted}`, only {}", excerpt(&titles.join(", "))))),
         (Some(wanted), Headers::Absent) => numbered(wanted).ok_or_else(|| {
             missing(format!("without headers --column is a number from 1 to {}, not `{wanted}`", titles.len()))
         }),
@@ -200,12 +257,12 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
         (None, Headers::Present) => match (USUAL_COLUMNS.iter().find_map(|usual| named(usual)), titles.as_slice()) {
             (Some(index), _) => Ok(index),
             (None, [title]) => {
-                events(Event::DoubtfulHeader { title: title.to_string() });
+                events(Event::DoubtfulHeader { title: excerpt(title) });
                 Ok(0)
             }
             (None, _) => Err(missing(format!(
                 "none of the columns {} is called {}",
-                titles.join(", "),
+                excerpt(&titles.join(", ")),
                 USUAL_COLUMNS.join(", ")
             ))),
         },
@@ -217,7 +274,7 @@ fn is_end(record: &ByteRecord) -> bool {
 }
 
 fn is_blank(record: &ByteRecord) -> bool {
-    record.len() == 1 && record.iter().all(|field| field.trim_ascii().is_empty())
+    record.iter().all(|field| field.trim_ascii().is_empty())
 }
 
 fn line_breaks(record: &ByteRecord) -> u64 {
@@ -351,6 +408,38 @@ mod tests {
         assert!(refusal(b"\xff\xfei\0d\0", &defaults).contains("UTF-16"));
         assert!(refusal(b"i\0d\0", &defaults).contains("UTF-16"));
         assert!(ids(b"task_id,reason,detail\n", &defaults).is_empty());
+    }
+
+    #[test]
+    fn gzip_padding_and_zstd_skippable_frames_are_read_past() {
+        let gzip = |text: &str| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let padded = [gzip("task_id\n"), vec![0; 700], gzip("t1\n"), vec![0; 9]].concat();
+        let frame = zstd::encode_all(&b"task_id\nt1\n"[..], 1).unwrap();
+        let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), frame].concat();
+        for packed in [padded, skippable] {
+            let mut text = String::new();
+            unpack(Cursor::new(packed)).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "task_id\nt1\n");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_csv_is_named_by_its_format() {
+        for (start, format) in [
+            (&b"\xfd7zXZ\0\0"[..], "compressed with xz"),
+            (b"BZh9", "compressed with bzip2"),
+            (b"PK\x03\x04", "a zip archive or a spreadsheet"),
+            (b"PAR1", "a Parquet file"),
+            (b"\n [{\"task_id\":\"t1\"}]", "JSON"),
+            (b"\xef\xbb\xbf{\"task_id\":\"t1\"}\n", "JSON"),
+        ] {
+            let refusal = check_encoding(&mut &start[..], "list").unwrap_err().to_string();
+            assert!(refusal.contains(format), "{refusal}");
+        }
     }
 
     #[test]

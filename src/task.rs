@@ -30,17 +30,17 @@ impl<'a> TaskId<'a> {
     /// The longest ID accepted.
     pub const MAX_BYTES: usize = 128;
 
-    /// Takes `text`, blanks around it trimmed, as an ID.
+    /// Takes `text` as an ID, without the blanks and invisible characters around it.
     ///
     /// # Errors
     /// Says what is wrong with it.
     pub fn parse(text: &'a str) -> Result<Self, BadTaskId> {
-        let id = text.trim();
+        let id = trim_invisible(text);
         match id {
             "" => Err(BadTaskId::Empty),
             "." | ".." => Err(BadTaskId::Dots),
             _ if id.len() > Self::MAX_BYTES => Err(BadTaskId::TooLong),
-            _ => match id.chars().find(|c| c.is_control() || matches!(c, '/' | '\\' | '?' | '#')) {
+            _ => match id.chars().find(|c| c.is_control() || is_invisible(*c) || matches!(c, '/' | '\\' | '?' | '#')) {
                 Some(character) => Err(BadTaskId::Character(character)),
                 None => Ok(Self(id)),
             },
@@ -69,10 +69,31 @@ impl fmt::Display for BadTaskId {
             Self::Character(c) if c.is_control() => {
                 write!(f, "a control character (U+{:04X}) in the ID", u32::from(*c))
             }
+            Self::Character(c) if is_invisible(*c) => {
+                write!(f, "an invisible character (U+{:04X}) in the ID", u32::from(*c))
+            }
             Self::Character(c) => write!(f, "`{c}` in the ID"),
             Self::Dots => f.write_str("`.` and `..` are no IDs"),
         }
     }
+}
+
+/// `text` without the white space and invisible characters at its ends, which spreadsheets, chats and
+/// concatenated files leave there.
+pub(crate) fn trim_invisible(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
+}
+
+/// Whether `c` shows nothing: Unicode's format characters (`Cf`, the byte-order mark among them) and the
+/// other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+        | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A task of a [`TaskList`], by its place in it.
@@ -169,12 +190,15 @@ mod tests {
             ("a/b", "`/` in the ID"),
             ("a\u{7}b", "a control character (U+0007) in the ID"),
             ("..", "`.` and `..` are no IDs"),
+            ("a\u{200b}b", "an invisible character (U+200B) in the ID"),
+            ("\u{200b}\u{feff}", "no ID"),
         ] {
             assert_eq!(TaskId::parse(text).unwrap_err().to_string(), expected);
         }
         assert!(TaskId::parse(&"x".repeat(128)).is_ok());
         assert_eq!(TaskId::parse(&"x".repeat(129)), Err(BadTaskId::TooLong));
         assert_eq!(TaskId::parse(" äb c ").unwrap().as_str(), "äb c");
+        assert_eq!(TaskId::parse("\u{feff} t3\u{200b}\u{ad} ").unwrap().as_str(), "t3");
     }
 
     proptest! {
