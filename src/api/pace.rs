@@ -43,7 +43,10 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Pace {
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>>,
+    /// No request leaves before it: a 429 said so.
     opens: Instant,
+    /// Nor before this one: the provider's window has no room. The next 429 overrides it.
+    window_opens: Instant,
     window: WindowTracker,
 }
 
@@ -70,7 +73,12 @@ impl Pace {
             }
             limiter
         });
-        Self { limiter, opens: Instant::now(), window: WindowTracker::new(reserve, WINDOW) }
+        Self {
+            limiter,
+            opens: Instant::now(),
+            window_opens: Instant::now(),
+            window: WindowTracker::new(reserve, WINDOW),
+        }
     }
 
     /// How many requests leave in a second; infinite without a limit.
@@ -82,7 +90,7 @@ impl Pace {
     /// counted nothing.
     pub(crate) async fn permit(&self) {
         loop {
-            time::sleep_until(self.opens).await;
+            time::sleep_until(self.opens.max(self.window_opens)).await;
             match self.limiter.as_ref().map(RateLimiter::check) {
                 None | Some(Ok(())) => return,
                 Some(Err(not_yet)) => time::sleep(not_yet.wait_time_from(TokioClock.now())).await,
@@ -90,21 +98,28 @@ impl Pace {
         }
     }
 
-    /// Lets nothing through for `silence` from now. A longer silence that is under way stays.
+    /// Lets nothing through for `silence` from now, as a 429 demands. A longer silence that another 429 began
+    /// stays; a pause that was guessed from the rate headers gives way.
     pub(crate) fn silence(&mut self, silence: Duration) {
-        self.opens = self.opens.max(Instant::now() + silence.min(LONGEST_SILENCE));
+        let now = Instant::now();
+        self.opens = self.opens.max(now + silence.min(LONGEST_SILENCE));
+        self.window_opens = now;
     }
 
-    /// Takes note of what a response says is left of the window, and holds back if that is too little.
+    /// Takes note of what a response says is left of the window, and holds back if that is too little. While a
+    /// 429's silence lasts, only that counts.
     pub(crate) fn observe(&mut self, allowance: &Allowance) {
-        if let Some(pause) = self.window.pause(allowance, Instant::now()) {
-            self.silence(pause);
+        let now = Instant::now();
+        if let Some(pause) = self.window.pause(allowance, now)
+            && now >= self.opens
+        {
+            self.window_opens = self.window_opens.max(now + pause.min(LONGEST_SILENCE));
         }
     }
 
     /// How much longer nothing is let through.
     pub(crate) fn silent_for(&self) -> Duration {
-        self.opens.saturating_duration_since(Instant::now())
+        self.opens.max(self.window_opens).saturating_duration_since(Instant::now())
     }
 }
 
@@ -193,6 +208,18 @@ mod tests {
         assert_eq!(pace.silent_for(), Duration::ZERO);
         pace.permit().await;
         assert!(start.elapsed() >= Duration::from_millis(30_500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_decides_whatever_the_rate_headers_say() {
+        let none_left = Allowance { remaining: Some(0), ..Allowance::default() };
+        let mut pace = Pace::new(Rate::Unlimited, 0);
+        pace.observe(&none_left);
+        pace.silence(Duration::from_secs(3));
+        pace.observe(&none_left);
+        let start = Instant::now();
+        pace.permit().await;
+        assert_eq!(start.elapsed().as_secs(), 3);
     }
 
     proptest! {
