@@ -19,19 +19,25 @@ pub(crate) struct Content {
 pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
     match kind {
         // Music may come in a container that could hold a video too.
-        AssetKind::Audio => &["mp3", "wav", "m4a", "ogg", "flac", "aac", "aiff", "mp4", "webm"],
-        AssetKind::Image => &["jpeg", "png", "webp", "gif", "avif", "heif", "bmp", "tif", "jxl"],
-        AssetKind::Video => &["mp4", "webm", "m4v", "mov", "mkv", "avi"],
+        AssetKind::Audio => &[
+            "mp3", "wav", "m4a", "opus", "ogg", "flac", "aac", "aiff", "amr", "ape", "dsf", "mid", "mp4", "webm",
+            "m4v", "mov", "mkv",
+        ],
+        AssetKind::Image => &["jpeg", "png", "webp", "gif", "avif", "heif", "bmp", "tif", "jxl", "jxr", "ico", "psd"],
+        AssetKind::Video => &["mp4", "webm", "m4v", "mov", "mkv", "avi", "wmv", "mpg", "flv"],
     }
 }
 
 /// Tells what a file of that kind is by its first bytes, or what it is instead.
 pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
-    let found =
-        infer::get(head).map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() });
+    let found = infer::get(head)
+        .map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() })
+        .or_else(|| mp4_of_another_brand(head));
     match found.filter(|found| endings(kind).contains(&found.extension)) {
         Some(found) => Ok(found),
-        None if kind == AssetKind::Audio && is_mpeg_audio(head) => Ok(Content { extension: "mp3", mime: "audio/mpeg" }),
+        None if kind == AssetKind::Audio && is_mpeg_audio(without_padding(head)) => {
+            Ok(Content { extension: "mp3", mime: "audio/mpeg" })
+        }
         None => Err(instead(kind, head)),
     }
 }
@@ -48,6 +54,21 @@ fn extension(short: &'static str) -> &'static str {
 /// 2.4.1.3): eleven set bits, a version that is not reserved, layer 01.
 fn is_mpeg_audio(head: &[u8]) -> bool {
     matches!(head, [0xff, second, ..] if second & 0xe6 == 0xe2 && second & 0x18 != 0x08)
+}
+
+/// Zeros may pad an MP3 before its first frame.
+fn without_padding(head: &[u8]) -> &[u8] {
+    let zeros = head.iter().take_while(|byte| **byte == 0).count();
+    head.get(zeros..).unwrap_or_default()
+}
+
+/// A file of the MP4 family (ISO/IEC 14496-12, 4.3) whose brand the recogniser does not list, such as `dash`.
+fn mp4_of_another_brand(head: &[u8]) -> Option<Content> {
+    match head.get(4..12)?.strip_prefix(b"ftyp")? {
+        b"M4A " | b"M4B " | b"M4P " => Some(Content { extension: "m4a", mime: "audio/mp4" }),
+        brand if brand.iter().all(u8::is_ascii_graphic) => Some(Content { extension: "mp4", mime: "video/mp4" }),
+        _ => None,
+    }
 }
 
 fn instead(kind: AssetKind, head: &[u8]) -> String {
@@ -93,6 +114,10 @@ mod tests {
             (Audio, b"fLaC\0\0\0\x22", "flac"),
             (Audio, b"\0\0\0\x20ftypM4A \0\0\0\0", "m4a"),
             (Audio, b"\0\0\0\x20ftypisom\0\0\0\0", "mp4"),
+            (Audio, b"\0\0\0\x20ftypdash\0\0\0\0", "mp4"),
+            (Audio, b"\0\0\0\x20ftypM4B \0\0\0\0", "m4a"),
+            (Audio, b"\0\0\0\0\0\xff\xfb\x90\x00\0\0\0\0", "mp3"),
+            (Audio, b"OggS\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01", "opus"),
             (Image, b"\xff\xd8\xff\xe0\0\x10JFIF", "jpeg"),
             (Image, b"\x89PNG\r\n\x1a\n", "png"),
             (Image, b"RIFF\0\0\0\0WEBPVP8 ", "webp"),
