@@ -15,8 +15,9 @@ const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 impl Moment {
     /// The moment that an RFC 3339 text names, cut to microseconds.
     ///
-    /// A blank may stand for the `T`; without a zone the time is UTC. Anything else is `None`: a date
-    /// alone, other ISO 8601 forms, an impossible date.
+    /// A blank may stand for the `T`, and `+0530` or `+05` for `+05:30` and `+05:00`; without a zone the time
+    /// is UTC. Anything else is `None`: a date alone, other ISO 8601 forms, an impossible date, a time outside
+    /// the years 1 to 9999 in UTC.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (civil, rest) = text.split_at_checked("2025-01-15T10:30:00".len())?;
         let shaped = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
@@ -28,7 +29,7 @@ impl Moment {
         let offset = offset_seconds(zone)?;
         let civil: DateTime = shaped.then(|| civil.replace(['t', ' '], "T"))?.parse().ok()?;
         let utc = civil.checked_sub(offset.seconds()).ok()?;
-        Some(Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
+        (utc.year() >= 1).then(|| Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
     }
 
     /// So many microseconds since 1970-01-01T00:00:00Z.
@@ -80,7 +81,12 @@ fn offset_seconds(zone: &str) -> Option<i64> {
         b'-' => -1,
         _ => return None,
     };
-    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let digits = zone.get(1..)?;
+    let (hours, minutes) = match digits.split_once(':') {
+        Some(both) => both,
+        None if digits.len() == 2 => (digits, "00"),
+        None => digits.split_at_checked(2)?,
+    };
     let number = |digits: &str, limit: i64| {
         let two = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit());
         digits.parse::<i64>().ok().filter(|number| two && *number <= limit)
@@ -104,7 +110,13 @@ mod tests {
             ("1969-12-31T23:59:59.5Z", Some("1969-12-31T23:59:59.5Z")),
             ("9999-12-31T23:59:59.999999Z", Some("9999-12-31T23:59:59.999999Z")),
             ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00Z")),
+            ("2025-01-15T10:30:00-0530", Some("2025-01-15T16:00:00Z")),
+            ("2025-01-15T10:30:00+05", Some("2025-01-15T05:30:00Z")),
             ("9999-12-31T23:59:59-01:00", None),
+            ("0001-01-01T00:00:00+08:00", None),
+            ("0000-01-01T00:00:00+08:00", None),
+            ("0000-12-31T23:00:00-02:00", Some("0001-01-01T01:00:00Z")),
+            ("2025-01-15T10:30:00+053", None),
             ("2025-01-15", None),
             ("20250115T103000Z", None),
             ("2025-02-30T10:30:00Z", None),
