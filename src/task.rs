@@ -96,6 +96,20 @@ fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// Whether both name one task: the same text, or the same UUID in another letter case.
+pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
+    id == requested || is_uuid(requested) && id.eq_ignore_ascii_case(requested)
+}
+
+/// Whether `id` has the form of a UUID (RFC 9562, section 4).
+fn is_uuid(id: &str) -> bool {
+    id.len() == 36
+        && id.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
 /// A task of a [`TaskList`], by its place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskIndex(u32);

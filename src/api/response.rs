@@ -11,7 +11,7 @@ use crate::{
     http::{self, excerpt},
     json::{self, Object},
     status::FinalStatus,
-    task::TaskId,
+    task::{self, TaskId},
     timestamp::Moment,
 };
 
@@ -113,7 +113,7 @@ fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
         return unreadable("the answer holds no task".into());
     };
     match task.text("task_id") {
-        Some(id) if id == asked.as_str() => {}
+        Some(id) if task::is_same_id(&id, asked.as_str()) => {}
         Some(other) => return unreadable(format!("the answer is about another task, {}", excerpt(&other))),
         None => return unreadable("the answer holds no task_id".into()),
     }
@@ -221,6 +221,14 @@ mod tests {
         {
             assert!(matches!(asked(body), TaskResponse::Unreadable { body: kept, .. } if kept == body), "{body}");
         }
+    }
+
+    #[test]
+    fn the_letter_case_of_a_uuid_does_not_count() {
+        let requested = TaskId::parse("F47AC10B-58CC-4372-A567-0E02B2C3D479").unwrap();
+        let body = br#"{"data":{"task_id":"f47ac10b-58cc-4372-a567-0e02b2c3d479","status":"success"}}"#;
+        assert!(matches!(classify(requested, 200, None, body), TaskResponse::Final { .. }));
+        assert!(matches!(asked(r#"{"data":{"task_id":"T1","status":"success"}}"#), TaskResponse::Unreadable { .. }));
     }
 
     #[test]

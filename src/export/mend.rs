@@ -25,7 +25,9 @@ use crate::{
     json::Object,
     media,
     status::FinalStatus,
-    tables, timestamp,
+    tables,
+    task::is_same_id,
+    timestamp,
 };
 
 /// A task to be mended.
@@ -72,7 +74,7 @@ impl Stored {
     /// Whether it is an answer about that task, and not what damage has made of one.
     pub(crate) fn is_of(&self, task_id: &str) -> bool {
         let task = self.response.as_deref().map(|response| Object::parse(response)?.text("task_id"));
-        task.map_or(self.status == FinalStatus::NotFound, |task| task.as_deref() == Some(task_id))
+        task.map_or(self.status == FinalStatus::NotFound, |task| task.is_some_and(|id| is_same_id(&id, task_id)))
     }
 }
 
