@@ -232,7 +232,7 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     if notes.left > 0 {
         let _ = writeln!(
             text,
-            "Kept in the journal: {} of earlier runs with unfinished downloads; the next run resumes them.",
+            "Kept in the journal: {} of earlier runs (no time or no connection for downloads); the next run resumes them.",
             plural(notes.left, "task")
         );
     }
