@@ -277,6 +277,10 @@ pub struct SummaryArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+
+    /// Print nothing on success, except the document of --json
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 const VERIFY_EXAMPLES: &str = "\
@@ -436,6 +440,10 @@ pub struct SimulateArgs {
     /// TOML file with faults and the rate window [default: no faults, the provider's window]
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
+
+    /// Print only the base URL
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 impl ExportArgs {
@@ -606,6 +614,12 @@ impl RepairArgs {
 }
 
 impl SummaryArgs {
+    /// Whether only the exit status counts.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.quiet && !self.json
+    }
+
     /// The validated options. With `--account` reads the key's file or the environment's key.
     ///
     /// # Errors

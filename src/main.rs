@@ -86,8 +86,8 @@ async fn export(args: &ExportArgs) -> Result<ExitStatus> {
 }
 
 async fn summary(args: &SummaryArgs) -> Result<ExitStatus> {
-    print(&commands::summary::summary(&args.options()?).await?)?;
-    Ok(ExitStatus::Complete)
+    let words = commands::summary::summary(&args.options()?).await?;
+    if args.is_quiet() { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
 }
 
 fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
@@ -154,6 +154,9 @@ async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
         let base_url = base_url.trim_end_matches('/');
         // The reader of stdout or stderr may be gone, as with `| head`; the simulator keeps serving.
         let _ = print(&format!("{base_url}\n"));
+        if args.quiet {
+            return;
+        }
         let _ = writeln!(
             io::stderr(),
             "serving until stopped with Ctrl-C; any key is accepted\n\

@@ -216,6 +216,8 @@ fn summary_adds_the_runs_up_and_counts_what_is_still_missing() {
     let one = scene.run(&["summary", "library", "--run", run, "--json"]).expect(0).stdout;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&one).unwrap(), last);
     scene.run(&["summary", "library"]).expect(0).says("last run");
+    let quiet = scene.run(&["summary", "library", "-q"]).expect(0);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
 /// `simulate 2>&1 | head -1`: the reader is gone before the second line.
