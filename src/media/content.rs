@@ -20,10 +20,13 @@ pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
     match kind {
         // Music may come in a container that could hold a video too.
         AssetKind::Audio => &[
-            "mp3", "wav", "m4a", "opus", "ogg", "flac", "aac", "aiff", "amr", "ape", "dsf", "mid", "mp4", "webm",
+            "mp3", "wav", "m4a", "opus", "ogg", "flac", "aac", "aiff", "amr", "ape", "dsf", "midi", "mp4", "webm",
             "m4v", "mov", "mkv",
         ],
-        AssetKind::Image => &["jpeg", "png", "webp", "gif", "avif", "heif", "bmp", "tif", "jxl", "jxr", "ico", "psd"],
+        AssetKind::Image => &[
+            "jpeg", "png", "webp", "gif", "avif", "heif", "bmp", "tif", "jxl", "jxr", "jp2", "ico", "psd", "cr2",
+            "ora", "djvu", "dwg",
+        ],
         AssetKind::Video => &["mp4", "webm", "m4v", "mov", "mkv", "avi", "wmv", "mpg", "flv"],
     }
 }
@@ -63,10 +66,20 @@ fn without_padding(head: &[u8]) -> &[u8] {
 }
 
 /// A file of the MP4 family (ISO/IEC 14496-12, 4.3) whose brand the recogniser does not list, such as `dash`.
+/// Pictures use the same container: theirs are the brands of ISO/IEC 23008-12, of AVIF, and of Canon's CR3.
 fn mp4_of_another_brand(head: &[u8]) -> Option<Content> {
-    match head.get(4..12)?.strip_prefix(b"ftyp")? {
-        b"M4A " | b"M4B " | b"M4P " => Some(Content { extension: "m4a", mime: "audio/mp4" }),
-        brand if brand.iter().all(u8::is_ascii_graphic) => Some(Content { extension: "mp4", mime: "video/mp4" }),
+    let brand = head.get(4..12)?.strip_prefix(b"ftyp")?;
+    match brand {
+        b"M4A " | b"M4B " | b"M4P " | b"F4A " | b"F4B " => Some(Content { extension: "m4a", mime: "audio/mp4" }),
+        b"avif" | b"avis" => Some(Content { extension: "avif", mime: "image/avif" }),
+        b"mif1" | b"mif2" | b"msf1" | b"miaf" | b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm"
+        | b"hevs" | b"avci" | b"avcs" | b"j2ki" | b"j2is" | b"jpeg" | b"jpgs" => {
+            Some(Content { extension: "heif", mime: "image/heif" })
+        }
+        b"crx " => None,
+        _ if brand.iter().all(|byte| matches!(byte, b' '..=b'~')) => {
+            Some(Content { extension: "mp4", mime: "video/mp4" })
+        }
         _ => None,
     }
 }
@@ -116,6 +129,11 @@ mod tests {
             (Audio, b"\0\0\0\x20ftypisom\0\0\0\0", "mp4"),
             (Audio, b"\0\0\0\x20ftypdash\0\0\0\0", "mp4"),
             (Audio, b"\0\0\0\x20ftypM4B \0\0\0\0", "m4a"),
+            (Audio, b"\0\0\0\x20ftypF4A \0\0\0\0", "m4a"),
+            (Audio, b"MThd\0\0\0\x06", "midi"),
+            (Audio, b"FORM\0\0\0\0AIFF\0", "aiff"),
+            (Audio, b"\xff\xf1\x50\x80\0\0", "aac"),
+            (Image, b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "heif"),
             (Audio, b"\0\0\0\0\0\xff\xfb\x90\x00\0\0\0\0", "mp3"),
             (Audio, b"OggS\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01", "opus"),
             (Image, b"\xff\xd8\xff\xe0\0\x10JFIF", "jpeg"),
@@ -129,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_no_media_is_named() {
-        use AssetKind::{Audio, Image};
+        use AssetKind::{Audio, Image, Video};
         for (kind, head, words) in [
             (Audio, b"".as_slice(), "an empty body"),
             (Audio, b"\n <!DOCTYPE html><html>", "an HTML page instead of media"),
@@ -143,6 +161,11 @@ mod tests {
             (Audio, b"\x89PNG\r\n\x1a\n", "bytes that are no audio"),
             (Image, b"ID3\x04\0\0\0\0\0\0", "bytes that are no image"),
             (Audio, b"\xff\xef\0\0", "bytes that are no audio"),
+            (Audio, b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "bytes that are no audio"),
+            (Video, b"\0\0\0\x18ftypheis\0\0\0\0mif1heis", "bytes that are no video"),
+            (Audio, b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "bytes that are no audio"),
+            (Audio, b"PK\x03\x04\x14\0\0\0", "bytes that are no audio"),
+            (Image, b"\x1f\x8b\x08\0\0\0\0\0", "bytes that are no image"),
             (Audio, b"\0\0\0\0", "bytes that are no audio"),
         ] {
             assert_eq!(recognise(kind, head), Err(words.into()), "{head:?}");
