@@ -28,11 +28,11 @@ pub struct InputOptions {
     pub headers: Headers,
     /// What separates two fields.
     pub delimiter: u8,
-    /// What becomes of rows without a usable ID.
+    /// What becomes of rows with an invalid ID.
     pub bad_rows: BadRows,
 }
 
-/// What becomes of a list's rows without a usable ID.
+/// What becomes of a list's rows with an invalid ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRows {
     /// Each is named, counted and skipped.
@@ -179,7 +179,7 @@ fn read_csv(
     }
     if options.bad_rows == BadRows::Refuse && input.invalid > 0 {
         return Err(Error::usage(format!(
-            "{name} has {} rows without a usable ID, and --strict refuses that",
+            "{name} has {} rows with an invalid ID, and --strict refuses that",
             input.invalid
         )));
     }
@@ -205,16 +205,16 @@ fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn
 /// Skips a byte-order mark, and tells UTF-16 from text that merely holds odd bytes.
 fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
-    if let Some(format) = foreign_format(start) {
-        return Err(Error::usage(format!(
-            "{name} is {format}, not a CSV list; export its task IDs as CSV and try again"
-        )));
-    }
     let utf16 = start.starts_with(b"\xff\xfe")
         || start.starts_with(b"\xfe\xff")
         || matches!(start, [0, first, ..] | [first, 0, ..] if *first != 0);
     if utf16 {
         return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and try again")));
+    }
+    if let Some(format) = foreign_format(start) {
+        return Err(Error::usage(format!(
+            "{name} is {format}, not a CSV list; export its task IDs as CSV and try again"
+        )));
     }
     if start.starts_with(b"\xef\xbb\xbf") {
         source.consume(3);
@@ -232,9 +232,12 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
         (b"PAR1", "a Parquet file"),
         (b"SQLite format 3\0", "an SQLite database"),
     ];
+    let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
     let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
-    known.or_else(|| matches!(text, [b'{' | b'[', ..]).then_some("JSON"))
+    let json = matches!(text, [b'{' | b'[', ..]).then_some("JSON");
+    // A NUL further down is one bad ID; in the first line of a CSV there is none.
+    known.or(json).or_else(|| first_line.contains(&0).then_some("binary"))
 }
 
 fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<usize> {
@@ -256,6 +259,9 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
         (None, Headers::Absent) => Err(missing(format!("the rows have {} columns and no headers", titles.len()))),
         (None, Headers::Present) => match (USUAL_COLUMNS.iter().find_map(|usual| named(usual)), titles.as_slice()) {
             (Some(index), _) => Ok(index),
+            (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
+                Err(missing("the first row is not UTF-8 text: is it a CSV list?".into()))
+            }
             (None, [title]) => {
                 events(Event::DoubtfulHeader { title: excerpt(title) });
                 Ok(0)
@@ -434,6 +440,7 @@ mod tests {
             (b"BZh9", "compressed with bzip2"),
             (b"PK\x03\x04", "a zip archive or a spreadsheet"),
             (b"PAR1", "a Parquet file"),
+            (b"\x7fELF\x02\x01\x01\0\0\0", "binary"),
             (b"\n [{\"task_id\":\"t1\"}]", "JSON"),
             (b"\xef\xbb\xbf{\"task_id\":\"t1\"}\n", "JSON"),
         ] {

@@ -212,7 +212,8 @@ fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
         let run = scene.export_command(&["--format", "csv", "--rate", "50/s"]).spawn().unwrap();
         wait_until(|| scene.stats().requests >= 20);
         assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
-        Finished::of(run).expect(status).says("keeping what was fetched");
+        Finished::of(run).expect(status).says("keeping what was fetched").says("Interrupted: archived");
+        scene.run(&["summary", "library"]).expect(0).says("a signal stopped it");
 
         let summary = scene.summary();
         assert_eq!(

@@ -239,3 +239,33 @@ fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
     simulator.wait().unwrap();
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
+
+/// What a list must not be: nothing is sent, no archive is made, and the message names the format.
+#[test]
+fn a_list_that_is_not_csv_is_refused() {
+    let scene = Scene::fair();
+    for (bytes, words) in [
+        (&b"\xfd7zXZ\0\0\x04"[..], "compressed with xz"),
+        (b"BZh91AY&SY", "compressed with bzip2"),
+        (b"PK\x03\x04\x14\0\0\0", "a zip archive or a spreadsheet"),
+        (b"PAR1\x15\x04PAR1", "a Parquet file"),
+        (b"[{\"task_id\":\"t1\"},{\"task_id\":\"t2\"}]", "is JSON"),
+        (b"{\"task_id\":\"t1\"}\n{\"task_id\":\"t2\"}\n", "is JSON"),
+        (b"\x7fELF\x02\x01\x01\0\0\0\0\0", "is binary"),
+        (b"\x1f\x9d\x90\xe2\x90\n\xff\xfe", "not UTF-8"),
+    ] {
+        scene.file("list", bytes);
+        refused(&scene, &["export", "list", "--out", "library"], words);
+    }
+}
+
+/// Byte-order marks and invisible characters around IDs, a row of delimiters, an invisible character inside.
+#[test]
+fn invisible_characters_around_ids_are_trimmed_and_inside_are_a_bad_row() {
+    let scene = Scene::fair();
+    let list = "\u{feff}\u{feff}task_id,note\n\u{feff}t1,a\nt2\u{200b},b\n,\nt\u{200b}3,c\n";
+    scene.file("tasks.csv", list.as_bytes());
+    scene.export(&["--format", "csv"]).expect(3).says("line 5").says("U+200B");
+    assert_eq!(scene.archived(), ["t1", "t2"]);
+    assert_eq!(scene.summary()["input"]["rows"], 3);
+}

@@ -139,7 +139,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
     match passport.format_version {
         0 => MetadataState::Damaged("there is not an archive format 0".into()),
         1..=FORMAT_VERSION if !is_program(&passport.created_by) => {
-            MetadataState::Damaged(format!("`{}` is no version of this program", passport.created_by))
+            MetadataState::Damaged(format!("`{}` is not a version of this program", passport.created_by))
         }
         1..=FORMAT_VERSION => MetadataState::Whole,
         newer => MetadataState::Newer(newer),

@@ -96,7 +96,7 @@ fn ending(exit_code: u8) -> String {
         1 => "an error stopped it",
         3 => "something was missing",
         4 => "the provider refused the key",
-        130 | 143 => "a signal stopped it",
+        129.. => "a signal stopped it",
         _ => "it did not end as it should",
     };
     format!("{words} (exit status {exit_code})")

@@ -122,7 +122,7 @@ fn headline(run: &RunSummary) -> String {
     let archived = run.rows.tasks;
     let selected = run.input.selected;
     match run.exit_code {
-        130 | 143 => format!("Interrupted: archived {archived} of {selected} tasks"),
+        129.. => format!("Interrupted: archived {archived} of {selected} tasks"),
         1 => format!("Stopped by an error: archived {archived} of {selected} tasks"),
         4 => format!("The provider refused the key: archived {archived} of {selected} tasks"),
         _ if selected == 0 && run.exit_code == 3 => "Nothing to ask: no request was sent".into(),
@@ -137,7 +137,7 @@ fn input_words(run: &RunSummary) -> String {
         (input.selected, "to fetch"),
         (input.already_archived, "already archived"),
         (input.duplicates, "repeated"),
-        (input.invalid, "without a usable ID"),
+        (input.invalid, "with an invalid ID"),
         (input.other_shards, "for other shards"),
     ];
     format!("{}: {}", plural(input.rows, "row"), listed(&parts))
@@ -175,9 +175,9 @@ pub(super) fn request_words(run: &RunSummary) -> String {
     let requests = &run.requests;
     let first = requests.total - requests.retries - requests.polls;
     let kinds = [
-        (first, "initial requests"),
+        (first, "initial"),
         (requests.polls, "polled"),
-        (requests.retries, "repeated"),
+        (requests.retries, "retried"),
         (requests.rate_limited, "refused with 429"),
     ];
     if requests.total == 0 { "none".into() } else { format!("{}: {}", requests.total, listed(&kinds)) }
