@@ -44,8 +44,9 @@ impl fmt::Display for AssetKind {
     }
 }
 
-/// The kinds that a run downloads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A set of kinds, such as those that a run downloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct AssetKinds(BTreeSet<AssetKind>);
 
 impl AssetKinds {
@@ -55,9 +56,20 @@ impl AssetKinds {
         self.0.is_empty()
     }
 
+    /// Adds a kind.
+    pub(crate) fn insert(&mut self, kind: AssetKind) {
+        self.0.insert(kind);
+    }
+
     /// The kinds, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = AssetKind> + '_ {
         self.0.iter().copied()
+    }
+}
+
+impl FromIterator<AssetKind> for AssetKinds {
+    fn from_iter<I: IntoIterator<Item = AssetKind>>(kinds: I) -> Self {
+        Self(kinds.into_iter().collect())
     }
 }
 

@@ -19,11 +19,10 @@ use crate::{
     api,
     asset::AssetKinds,
     commands::{
-        repair::RepairConfig,
         simulate::SimulateOptions,
         summary::{Access, Style, SummaryOptions},
     },
-    config::{self, ApiKey, ExportConfig, MediaConfig, Provider, Rate},
+    config::{self, ApiKey, ExportConfig, MediaConfig, Provider, Rate, RunConfig},
     error::{Error, Result},
     format::TableFormat,
     input::{BadRows, Headers, InputOptions},
@@ -119,12 +118,6 @@ pub struct ExportArgs {
     #[arg(long, value_enum)]
     format: Option<TableFormat>,
 
-    #[command(flatten)]
-    provider: ProviderArgs,
-
-    #[command(flatten)]
-    pace: PaceArgs,
-
     /// Fetch tasks archived as not_found again
     #[arg(long, help_heading = "Input")]
     retry_not_found: bool,
@@ -136,6 +129,19 @@ pub struct ExportArgs {
     /// Show what would be fetched and the estimated time; send and write nothing
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What every run takes, whatever made its plan.
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    provider: ProviderArgs,
+
+    #[command(flatten)]
+    pace: PaceArgs,
 
     #[command(flatten)]
     assets: AssetArgs,
@@ -355,20 +361,7 @@ pub struct RepairArgs {
     dry_run: bool,
 
     #[command(flatten)]
-    provider: ProviderArgs,
-
-    #[command(flatten)]
-    pace: PaceArgs,
-
-    #[command(flatten)]
-    assets: AssetArgs,
-
-    /// Write the run's metrics to this file at its end, in Prometheus text format
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
-    metrics_file: Option<PathBuf>,
-
-    #[command(flatten)]
-    output: OutputArgs,
+    run: RunArgs,
 }
 
 /// Merge many small parts into a few large ones.
@@ -460,21 +453,9 @@ impl ExportArgs {
                 delimiter: self.delimiter,
                 bad_rows: if self.strict { BadRows::Refuse } else { BadRows::Skip },
             },
-            archive: self.out.clone(),
-            media: self.assets.config(&self.pace),
+            run: self.run.config(&self.out, self.dry_run)?,
             format: self.format,
-            // A dry run asks nobody, and so needs no key.
-            provider: if self.dry_run { Provider::Simulated } else { self.provider.provider()? },
-            rate: self.pace.rate,
-            reserve: self.pace.reserve()?,
-            concurrency: self.pace.concurrency,
-            wait: self.pace.wait,
-            poll_interval: self.pace.poll_interval,
-            retries: self.pace.retries,
-            timeout: self.pace.timeout,
-            stop_after: self.pace.stop_after,
             retry_not_found: self.retry_not_found,
-            metrics_file: self.metrics_file.as_deref().map(config::metrics_file).transpose()?,
         })
     }
 
@@ -487,13 +468,34 @@ impl ExportArgs {
     /// How progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
-        self.output.progress
+        self.run.output.progress
     }
 
     /// How much is said.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
-        self.output.verbosity()
+        self.run.output.verbosity()
+    }
+}
+
+impl RunArgs {
+    fn config(&self, archive: &Path, is_dry_run: bool) -> Result<RunConfig> {
+        let Self { provider, pace, assets, metrics_file, .. } = self;
+        Ok(RunConfig {
+            archive: archive.to_owned(),
+            media: assets.config(pace),
+            // A dry run sends nothing, and so needs no key.
+            provider: if is_dry_run { Provider::Simulated } else { provider.provider()? },
+            rate: pace.rate,
+            reserve: pace.reserve()?,
+            concurrency: pace.concurrency,
+            wait: pace.wait,
+            poll_interval: pace.poll_interval,
+            retries: pace.retries,
+            timeout: pace.timeout,
+            stop_after: pace.stop_after,
+            metrics_file: metrics_file.as_deref().map(config::metrics_file).transpose()?,
+        })
     }
 }
 
@@ -578,20 +580,8 @@ impl RepairArgs {
     ///
     /// # Errors
     /// [`Error::Usage`] for options that are invalid or contradict each other.
-    pub fn config(&self) -> Result<RepairConfig> {
-        Ok(RepairConfig {
-            archive: self.archive.clone(),
-            provider: if self.dry_run { Provider::Simulated } else { self.provider.provider()? },
-            rate: self.pace.rate,
-            reserve: self.pace.reserve()?,
-            concurrency: self.pace.concurrency,
-            wait: self.pace.wait,
-            poll_interval: self.pace.poll_interval,
-            timeout: self.pace.timeout,
-            stop_after: self.pace.stop_after,
-            media: self.assets.config(&self.pace),
-            metrics_file: self.metrics_file.as_deref().map(config::metrics_file).transpose()?,
-        })
+    pub fn config(&self) -> Result<RunConfig> {
+        self.run.config(&self.archive, self.dry_run)
     }
 
     /// Whether to show the plan instead of carrying it out.
@@ -603,13 +593,13 @@ impl RepairArgs {
     /// How progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
-        self.output.progress
+        self.run.output.progress
     }
 
     /// How much is said.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
-        self.output.verbosity()
+        self.run.output.verbosity()
     }
 }
 

@@ -58,35 +58,42 @@ pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Everything an export needs to know.
 #[derive(Clone, Debug)]
 pub struct ExportConfig {
+    /// What every run needs to know.
+    pub run: RunConfig,
     /// The list of task IDs.
     pub input: InputOptions,
-    /// The archive's folder.
-    pub archive: PathBuf,
     /// The tables' format; `None`: what the archive has, Parquet for a new one.
     pub format: Option<TableFormat>,
+    /// Whether to fetch tasks again that are archived as not found.
+    pub retry_not_found: bool,
+}
+
+/// Everything a run needs to know, whatever made its plan.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// The archive's folder.
+    pub archive: PathBuf,
     /// What to download, and how.
     pub media: MediaConfig,
     /// The provider.
     pub provider: Provider,
     /// The most requests in a span of time.
     pub rate: Rate,
-    /// Requests of each of the provider's windows that are left to others who share the key.
+    /// Requests of each of the provider's windows that are left to other users of the key.
     pub reserve: u32,
     /// The most requests in flight.
     pub concurrency: u16,
-    /// How long to go on polling after the first pass.
+    /// How long to poll unfinished tasks after the first pass.
     pub wait: Duration,
     /// The time between two polls of one task, at least.
     pub poll_interval: Duration,
-    /// Further tries after a transient failure.
+    /// Retries after a transient failure.
     pub retries: u32,
     /// The limit of one request.
     pub timeout: Duration,
-    /// Whether to ask again for tasks that are archived as not found.
-    pub retry_not_found: bool,
     /// When the run is to end, counted from its start.
     pub stop_after: Option<Duration>,
-    /// Where the run's figures are left for Prometheus.
+    /// Where to write the run's metrics for Prometheus.
     pub metrics_file: Option<PathBuf>,
 }
 

@@ -143,6 +143,19 @@ pub enum Event {
         /// How many.
         tasks: u64,
     },
+    /// Archived tasks lack rows of kinds of assets that the run wants: they are downloaded from the URLs in the
+    /// stored responses.
+    AssetsLacking {
+        /// How many tasks.
+        tasks: u64,
+    },
+    /// The provider gave no answer about a task whose row was damaged; what could be read of the row is kept.
+    Salvaged {
+        /// The task.
+        task_id: String,
+        /// Why there is no answer.
+        reason: String,
+    },
     /// The run will not ask further, and why.
     Stopping {
         /// What a person should know.

@@ -325,7 +325,7 @@ fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
     let never = FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
     let (never, scene) = (Scene::faults(never), without_tasks(10));
     let run = repair_by(&never, &scene, &["--wait", "0s"]).spawn().unwrap();
-    Finished::of(run).expect(3).says("the provider says that it is not finished");
+    Finished::of(run).expect(3).says("its status is pending");
 }
 
 /// Weather: fair; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.

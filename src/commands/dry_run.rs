@@ -5,7 +5,7 @@ use crate::{
     archive::Archive,
     config::ExportConfig,
     error::Result,
-    export::{Known, NotFound, Plan},
+    export::{Known, NotFound, Plan, lacking_assets},
     input,
     report::{self, Reporter},
 };
@@ -16,14 +16,17 @@ use crate::{
 /// What an export would refuse before its first request.
 pub async fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
-    let known = match Archive::open_if_present(&config.archive, config.format)? {
+    let (known, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {
         Some(archive) => {
             let journalled = Known::journalled(&archive, &input.tasks)?;
-            Known::archived(&archive, &input.tasks, NotFound::of(config)).await?.or(&journalled)
+            let known = Known::archived(&archive, &input.tasks, NotFound::of(config)).await?.or(&journalled);
+            (known, lacking_assets(&archive, &input.tasks, &config.run.media.kinds).await?)
         }
-        None => Known::nothing(&input.tasks),
+        None => (Known::nothing(&input.tasks), Vec::new()),
     };
     let nothing = Known::nothing(&input.tasks);
-    let plan = Plan::new(input, &known, &nothing);
-    Ok(report::plan_table(&plan.counts, config, Pace::requests_per_second(config.rate, config.reserve)))
+    let plan = Plan::of_list(input, &known, &nothing, lacking);
+    let lacking = plan.stored.len() as u64;
+    let speed = Pace::requests_per_second(config.run.rate, config.run.reserve);
+    Ok(report::plan_table(&plan.counts, lacking, &config.run, speed))
 }

@@ -7,18 +7,20 @@ pub mod export;
 mod metrics;
 pub mod rebuild;
 pub mod repair;
+mod run;
 pub mod simulate;
 pub mod summary;
 pub mod verify;
 
 use std::{sync::Arc, time::Duration};
 
+pub use self::run::Outcome;
+
 use crate::{
     api::Client,
     archive::LockedArchive,
     config::{ApiKey, MediaConfig, Provider},
     error::Result,
-    event::MissingReason,
     export::MediaStage,
     media::{self, HostPolicy, Limits},
     simulator::{self, SimulatedProvider, Simulator},
@@ -38,17 +40,6 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
         idle: config.idle,
     };
     MediaStage::start(held.clone(), if private { HostPolicy::Private } else { HostPolicy::Public }, limits)
-}
-
-/// A list of tasks that are not archived, each with why, which is itself an input.
-fn missing_csv<T: AsRef<str>>(missing: impl Iterator<Item = (T, MissingReason, T)>) -> Vec<u8> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    // Memory takes all that is written.
-    let _ = csv.write_record(["task_id", "reason", "detail"]);
-    for (task_id, reason, detail) in missing {
-        let _ = csv.write_record([task_id.as_ref(), reason.as_str(), detail.as_ref()]);
-    }
-    csv.into_inner().expect("memory takes all that is written")
 }
 
 /// The client, and the simulator of that world that answers it if one was asked for; it ends when it is dropped.

@@ -1,31 +1,23 @@
 //! `repair`: mends what `verify` finds, and fetches what could not be had before.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    future::{self, Future},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, path::Path, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::{
-    sync::mpsc,
-    time::{self, Instant},
-};
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{connect_to, metrics, missing_csv, start_media};
+use super::{
+    Outcome,
+    run::{Log, Run, reached},
+    start_media,
+};
 use crate::{
-    api::Pace,
     archive::{Archive, LockedArchive, RunFile, Swap},
-    asset::AssetKind,
     blocking::blocking,
-    config::{MediaConfig, Provider, Rate},
+    config::RunConfig,
     error::{Error, Result},
-    event::{Event, MissingReason},
+    event::Event,
     exit::ExitStatus,
-    export::{self, Asker, Kinds, Manners, Mended, Mender, Patient, Signal},
-    journal::{self, JournalWriter, SegmentLimits},
+    export::{self, Asked, Ending, Known, Signal},
     repair::{self, CutShort, Ended, Plan},
     report::{self, Reporter},
     run_id::RunId,
@@ -38,195 +30,108 @@ use crate::{
 /// Events of a check that may wait to be shown.
 const MOST_WAITING: usize = 256;
 
-/// Tasks that are mended at once: memory holds their answers.
-const AT_ONCE: usize = 500;
-
-/// Everything a repair needs to know.
-#[derive(Clone, Debug)]
-pub struct RepairConfig {
-    /// The archive's folder.
-    pub archive: PathBuf,
-    /// The provider.
-    pub provider: Provider,
-    /// The most requests in a span of time.
-    pub rate: Rate,
-    /// Requests of each of the provider's windows that are left to others who share the key.
-    pub reserve: u32,
-    /// The most requests in flight.
-    pub concurrency: u16,
-    /// How long to poll tasks that are not finished.
-    pub wait: Duration,
-    /// Between two polls of one task.
-    pub poll_interval: Duration,
-    /// The limit of one request.
-    pub timeout: Duration,
-    /// When to end whatever is left to do.
-    pub stop_after: Option<Duration>,
-    /// What to download, and how.
-    pub media: MediaConfig,
-    /// Where to leave the figures for Prometheus.
-    pub metrics_file: Option<PathBuf>,
-}
-
-/// How a repair ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What the process should end with.
-    pub status: ExitStatus,
-    /// What went wrong beside the repair, if anything did.
-    pub error: Option<Error>,
-    /// The text to print.
-    pub words: String,
-}
-
 /// What a repair would do. It sends nothing and changes nothing.
 ///
 /// # Errors
 /// As of [`repair()`].
-pub async fn plan(config: &RepairConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
-    let mut log = Log { summary: RunSummary::default(), reporter };
+pub async fn plan(config: &RunConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
+    let mut log = Log::new(reporter);
     let plan = look(config, verify::check_to_plan, &mut log).await?;
     let words = report::repair_plan_table(&plan, &config.archive.display().to_string());
-    Ok(Outcome { status: ExitStatus::Complete, error: None, words })
+    Ok(Outcome { summary: RunSummary::default(), status: ExitStatus::Complete, error: None, words })
 }
 
-/// Mends an archive: sets aside what is damaged, and puts the tasks that lost something through the pipeline
-/// again, from the answer that the archive has or from a new one.
+/// Repairs an archive: quarantines what is damaged, and works on the tasks that lost something, from the answer
+/// that the archive has or from a new one.
 ///
-/// `stop` ends it in good order once the mending has begun: what is mended is kept, and the next repair goes on.
+/// `stop` ends it in good order once the check is over: what is repaired is kept, and the next repair resumes.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no such archive,
 /// [`Error::Held`] if a run has it,
 /// [`Error::Storage`] if it cannot be read or written.
 pub async fn repair(
-    config: &RepairConfig,
+    config: &RunConfig,
     stop: impl Future<Output = Signal>,
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome> {
-    let (started, clock) = (Timestamp::now(), Instant::now());
-    let held = Arc::new(LockedArchive::open(&config.archive, &tables::TABLES, started).await?);
-    let run_id = RunId::new(started);
-    let mut log = Log { summary: RunSummary::default(), reporter };
-    let archive = config.archive.display().to_string();
-    log.tell(&Event::Started { run_id: run_id.clone(), archive, at: started });
-    let stop_at = config.stop_after.map(|limit| clock + limit);
-    let ended = run(config, &held, &run_id, stop_at, stop, &mut log).await;
-    let status = ended.as_ref().map_or_else(ExitStatus::from, Ended::status);
-    log.tell(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: status.is_signal() });
-    let measured = match &config.metrics_file {
-        Some(file) => metrics::leave(file, &held.archive, &log.summary).await,
-        None => Ok(()),
-    };
-    let ended = ended?;
-    let refused = ended.error();
-    let words = report::repair_table(&ended, &config.archive.display().to_string());
-    match measured {
-        Ok(()) => Ok(Outcome { status, error: refused, words }),
-        Err(error) => Ok(Outcome { status: ExitStatus::Failed, error: Some(error), words }),
+    let mut log = Log::new(reporter);
+    let start = (Timestamp::now(), Instant::now());
+    let held = LockedArchive::open(&config.archive, &tables::TABLES, start.0).await?;
+    let run = Run::begin(config, held, start, &mut log);
+    let ended = repair_archive(&run, stop, &mut log).await;
+    let measured = run.leave_metrics(&ended, &mut log).await;
+    let (ended, mut status, mut error) = ended?;
+    if let Err(failed) = measured {
+        (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
+    let words = report::repair_table(&ended, &log.summary, &config.archive.display().to_string());
+    Ok(Outcome { summary: log.summary, status, error, words })
 }
 
 /// The repair from the moment that it holds the archive.
-async fn run(
-    config: &RepairConfig,
-    held: &Arc<LockedArchive>,
-    run_id: &RunId,
-    stop_at: Option<Instant>,
+async fn repair_archive(
+    run: &Run<'_>,
     stop: impl Future<Output = Signal>,
     log: &mut Log<'_>,
-) -> Result<Ended> {
+) -> Result<(Ended, ExitStatus, Option<Error>)> {
+    let (held, config) = (&run.held, run.config);
     let mut media = start_media(&config.media, &config.provider, held).await?;
-    let left = export::recover(held, &mut media, stop_at, &mut |event| log.tell(&event)).await?;
+    let left = export::recover(held, &mut media, run.stop_at, &mut |event| log.tell(&event)).await?;
     let plan = tokio::select! {
         looked = look(config, verify::check_held, log) => looked?,
-        () = reached(stop_at) => return Ok(Ended { left, ..Ended::out_of_time() }),
+        () = reached(run.stop_at) => return Ok((Ended::out_of_time(left), ExitStatus::Incomplete, None)),
     };
-    let plan = prepare(held, plan, run_id).await?;
-
-    let (client, simulator) = connect_to(&config.provider, config.timeout, SimulatedProvider::every()).await?;
-    let asker = Asker::new(client, Pace::new(config.rate, config.reserve), manners(config));
-    let writer = JournalWriter::new(&held.archive.journal_folder(), run_id.clone(), SegmentLimits::default());
-    let mut tell = |event: Event| log.tell(&event);
-    let mut mender = Mender::new(held.clone(), asker, media, writer, &mut tell);
-    let cut_short = tokio::select! {
-        mended = mend_all(&mut mender, config, held, &plan) => mended.map(|()| None)?,
-        signal = stop => Some(CutShort::Signal(signal)),
-        () = reached(stop_at) => Some(CutShort::TimeIsUp),
-    };
-    if cut_short.is_some() {
-        mender.wind_down().await?;
-    }
-    let mended = mender.finish().await?;
-    drop(simulator);
+    let plan = prepare(held, plan, &run.id).await?;
+    let tasks = plan_tasks(held, &plan, log).await?;
+    let asked = run.carry_out(&tasks, SimulatedProvider::every(), media, stop, log).await?;
     export::write_views(held).await?;
-    let rest = plan.rest(&mended);
-    let list = leave_list(held, run_id, &rest, &mended).await?;
+    let (restored, cut_short) = (note_rest(held, &plan, &tasks, &asked, log)?, cut_short(&asked.ending));
+    let is_incomplete = |log: &Log<'_>| Ended::is_incomplete(&plan, log.failures.as_ref(), left);
+    let (status, error) = run.finish(&tasks, asked, log, is_incomplete).await;
+    let list = (log.missing_named && log.summary.missing() > 0).then(|| RunFile::Unfinished.path(&run.id));
+    let failed = log.failures.take().map(|failures| failures.into_reasons(cut_short.is_some())).unwrap_or_default();
+    Ok((Ended { plan, restored, failed, left, cut_short, list }, status, error))
+}
+
+fn cut_short(ending: &Ending) -> Option<CutShort> {
+    match ending {
+        Ending::Signal(signal) => Some(CutShort::Signal(*signal)),
+        Ending::TimeIsUp => Some(CutShort::TimeIsUp),
+        Ending::Done | Ending::KeyRefused | Ending::Failed(_) => None,
+    }
+}
+
+/// The plan of the run that works on the tasks.
+async fn plan_tasks(held: &Arc<LockedArchive>, plan: &Arc<Plan>, log: &mut Log<'_>) -> Result<export::Plan> {
+    let (reading, kept) = (held.clone(), plan.kept.clone());
+    let salvage = blocking(move || Ok(export::salvageable(reading.archive.format, &kept))).await?;
+    let (tasks, invalid) = export::Plan::of_items(plan.items(&salvage));
+    let mut failures = plan.failures(&salvage);
+    for task in invalid {
+        failures.add_invalid(task);
+    }
+    log.failures = Some(failures);
+    // An answer that waits in the journal for its assets is not asked for again.
+    let journalled = Known::journalled(&held.archive, &tasks.tasks)?;
+    let tasks = tasks.resuming(&journalled, plan.kept.clone());
+    log.summary.observe(&Event::Planned(tasks.counts.clone()));
+    Ok(tasks)
+}
+
+/// Notes what is left to the next repair, and counts the tasks that are restored.
+fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &Asked, log: &Log<'_>) -> Result<u64> {
+    let ledger = &asked.ledger;
+    let is_salvaged = |task: &str| log.failures.as_ref().is_some_and(|failures| failures.is_salvaged(task));
+    let is_restored =
+        |task: &str| tasks.tasks.find(task).is_some_and(|task| ledger.is_published(task)) && !is_salvaged(task);
+    let is_done =
+        |task: &str| is_restored(task) || tasks.tasks.find(task).is_some_and(|task| ledger.is_forgotten(task));
+    let rest = plan.rest(is_done, is_salvaged);
     if rest.tasks.is_empty() { held.end_repair() } else { held.note_repair(&rest) }?;
-    // Whoever goes on may go on with a download that was begun.
-    if cut_short.is_none() && journal::segments(&held.archive.journal_folder())?.is_empty() {
-        held.sweep_partials()?;
-    }
-    Ok(Ended { plan, mended, left, cut_short, list })
-}
-
-/// Names the tasks that are lost still, in a list that is itself an input; gives its path, if there are any.
-async fn leave_list(held: &LockedArchive, run_id: &RunId, rest: &Plan, mended: &Mended) -> Result<Option<String>> {
-    let lost: BTreeSet<&String> = rest.lost.iter().filter(|task| !rest.unsure.contains(*task)).collect();
-    if lost.is_empty() {
-        return Ok(None);
-    }
-    let named = lost.into_iter().map(|task| match mended.failed.get(task) {
-        Some(reason) => (task.as_str(), MissingReason::Error, reason.as_str()),
-        None => (task.as_str(), MissingReason::Interrupted, "the repair was stopped before it reached this task"),
-    });
-    let path = RunFile::Unfinished.path(run_id);
-    held.put_sealed(&path, missing_csv(named)).await?;
-    Ok(Some(path))
-}
-
-fn manners(config: &RepairConfig) -> Manners {
-    Manners {
-        retries: config.media.retries,
-        concurrency: config.concurrency.into(),
-        wait: config.wait,
-        poll_interval: config.poll_interval,
-    }
-}
-
-async fn mend_all(
-    mender: &mut Mender<'_>,
-    config: &RepairConfig,
-    held: &Arc<LockedArchive>,
-    plan: &Arc<Plan>,
-) -> Result<()> {
-    let wanted: BTreeSet<AssetKind> = config.media.kinds.iter().collect();
-    for tasks in in_order(held, plan).await?.chunks(AT_ONCE) {
-        let tasks = tasks.iter().cloned().collect();
-        mender.mend(patients(held, plan, tasks, wanted.clone()).await?).await?;
-    }
-    Ok(())
-}
-
-/// Ready at that instant; without one, never.
-async fn reached(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => time::sleep_until(instant).await,
-        None => future::pending().await,
-    }
-}
-
-/// The repair's events on their way to the figures and the reporter.
-struct Log<'a> {
-    summary: RunSummary,
-    reporter: &'a mut dyn Reporter,
-}
-
-impl Log<'_> {
-    fn tell(&mut self, event: &Event) {
-        self.summary.observe(event);
-        self.reporter.observe(event);
-    }
+    let is_whole =
+        |task: &&String| is_restored(task) && !log.failures.as_ref().is_some_and(|failures| failures.has(task));
+    Ok(plan.tasks.iter().filter(is_whole).count() as u64)
 }
 
 /// Notes what is to be done, so that the next repair can end it, and sets aside what cannot be trusted.
@@ -257,18 +162,15 @@ async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> R
 type Check = fn(&Path, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
 
 /// Checks the archive, and plans what to do about what is found.
-async fn look(config: &RepairConfig, check: Check, log: &mut Log<'_>) -> Result<Plan> {
+async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Plan> {
     let folder = config.archive.clone();
     let (send, mut told) = mpsc::channel(MOST_WAITING);
     let looking = tokio::spawn(blocking(move || {
         // Whoever no longer listens has ended the repair.
         let report = check(&folder, Depth::Full, &mut |event| drop(send.blocking_send(event.clone())))?;
         let archive = Archive::open(&folder)?;
-        let mut plan = Plan::new(&archive, &report)?;
-        if let Some(begun) = archive.begun_repair()? {
-            plan.take_over(begun);
-        }
-        Ok(plan)
+        let begun = archive.begun_repair()?;
+        Plan::new(&archive, &report, begun)
     }));
     while let Some(event) = told.recv().await {
         log.tell(&event);
@@ -302,38 +204,4 @@ async fn relist(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> 
     })
     .await?;
     if files.is_empty() { Ok(()) } else { held.add_to_manifest(&RunFile::Manifest.path(run_id), files).await }
-}
-
-/// The tasks to be mended, neighbours together.
-async fn in_order(held: &Arc<LockedArchive>, plan: &Arc<Plan>) -> Result<Vec<String>> {
-    let (held, plan) = (held.clone(), plan.clone());
-    blocking(move || repair::in_order(&held.archive, &plan)).await
-}
-
-/// Tasks with what the archive has of them. `wanted` are the kinds of assets of those that have lost theirs.
-async fn patients(
-    held: &Arc<LockedArchive>,
-    plan: &Arc<Plan>,
-    tasks: HashSet<String>,
-    wanted: BTreeSet<AssetKind>,
-) -> Result<Vec<Patient>> {
-    let (held, plan) = (held.clone(), plan.clone());
-    blocking(move || {
-        let mut stored = repair::stored(&held.archive, &plan, &tasks)?;
-        let mut salvaged = repair::salvaged(held.archive.format, &plan.kept, &tasks);
-        let patient = |task_id: String| {
-            let assets = if plan.without_assets.contains(&task_id) {
-                Kinds::Lost(wanted.clone())
-            } else {
-                Kinds::Known(plan.kinds.get(&task_id).cloned().unwrap_or_default())
-            };
-            let (stored, salvaged) = (stored.remove(&task_id), salvaged.remove(&task_id));
-            let (stored, salvaged) =
-                if plan.unsure.contains(&task_id) { (None, stored.or(salvaged)) } else { (stored, salvaged) };
-            let clips_left = plan.clips_left.get(&task_id).copied();
-            Patient { task_id, assets, stored, salvaged, clips_left }
-        };
-        Ok(tasks.into_iter().map(patient).collect())
-    })
-    .await
 }

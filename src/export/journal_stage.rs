@@ -30,6 +30,8 @@ pub(super) enum Entry {
     },
     /// What became of the assets of a task in the segment of that part.
     Assets { task: TaskIndex, part: u32, record: Record },
+    /// All there is to know of a task whose answer the archive has.
+    Settled { task: TaskIndex, records: Vec<Record> },
 }
 
 /// A record that is on stable storage.
@@ -39,6 +41,8 @@ pub(super) enum Acknowledged {
     TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, wanted: Vec<AssetRequest> },
     /// What became of a task's assets.
     Assets { task: TaskIndex, part: u32 },
+    /// All there is to know of a task.
+    Settled { task: TaskIndex, part: u32 },
 }
 
 /// The coordinator's end of the stage.
@@ -83,6 +87,7 @@ fn keep(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledge
     for entry in &batch {
         match entry {
             Entry::TaskResponse { record, .. } => answers.push(record),
+            Entry::Settled { records, .. } => answers.extend(records),
             Entry::Assets { part, record, .. } => settled.entry(*part).or_default().push(record),
         }
     }
@@ -95,6 +100,7 @@ fn keep(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledge
             Acknowledged::TaskResponse { task, status, part: filled, wanted }
         }
         Entry::Assets { task, part, .. } => Acknowledged::Assets { task, part },
+        Entry::Settled { task, .. } => Acknowledged::Settled { task, part: filled },
     });
     Ok(acknowledged.collect())
 }

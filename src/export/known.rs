@@ -2,14 +2,16 @@
 //! for, since they are archived or wait in the journal, and how many files are missing. Memory grows with
 //! the list, not with the archive.
 
+use std::collections::BTreeMap;
+
 use crate::{
     archive::Archive,
-    asset::AssetStatus,
+    asset::{AssetKind, AssetKinds, AssetStatus},
     config::ExportConfig,
     error::Result,
     journal::{self, Record, Segment},
-    tables::{self, ASSETS, TASK_ID, TASKS},
-    task::TaskList,
+    tables::{self, ASSETS, CLIPS, TASK_ID, TASKS},
+    task::{TaskIndex, TaskList},
 };
 
 /// How many assets of the archive are failed: nobody tries those again unasked.
@@ -25,6 +27,99 @@ pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
             .map_err(|error| archive.store.failed("read", &path, &error))?;
     }
     Ok(failed)
+}
+
+/// The archived tasks of the list that have clips, and no row of some of these kinds of assets: an earlier run
+/// did not want them.
+pub(crate) async fn lacking_assets(
+    archive: &Archive,
+    tasks: &TaskList,
+    kinds: &AssetKinds,
+) -> Result<Vec<(TaskIndex, AssetKinds)>> {
+    if tasks.is_empty() || kinds.is_empty() || has_all(archive, kinds).await? {
+        return Ok(Vec::new());
+    }
+    let mut seen = vec![SeenRows::default(); tasks.len()];
+    for (table, column) in [(TASKS.name, "clip_count"), (ASSETS.name, "kind")] {
+        for path in archive.parts(table).await? {
+            let file = archive.store.open(&path).await?;
+            let mut mark = |cells: &[Option<&str>]| {
+                let [Some(id), Some(cell)] = cells else { return };
+                if let Some(seen) = tasks.find(id).and_then(|task| seen.get_mut(task.get())) {
+                    seen.note(column, cell);
+                }
+            };
+            let sought = (TASK_ID, tasks.indices().map(|task| tasks.id(task).as_str()));
+            tables::scan_for(file, archive.format, &[TASK_ID, column], sought, &mut mark)
+                .map_err(|error| archive.store.failed("read", &path, &error))?;
+        }
+    }
+    let lacks = |task: TaskIndex| {
+        let seen = seen.get(task.get()).filter(|seen| seen.has_clips)?;
+        let kinds: AssetKinds = kinds.iter().filter(|kind| seen.kinds & bit(*kind) == 0).collect();
+        (!kinds.is_empty()).then_some((task, kinds))
+    };
+    Ok(tasks.indices().filter_map(lacks).collect())
+}
+
+/// What was seen of a task in the tables.
+#[derive(Clone, Copy, Debug, Default)]
+struct SeenRows {
+    has_clips: bool,
+    /// The kinds of its assets, a bit each.
+    kinds: u8,
+}
+
+impl SeenRows {
+    fn note(&mut self, column: &str, cell: &str) {
+        match AssetKind::parse(cell) {
+            Some(kind) => self.kinds |= bit(kind),
+            None => self.has_clips |= column == "clip_count" && cell != "0",
+        }
+    }
+}
+
+fn bit(kind: AssetKind) -> u8 {
+    match kind {
+        AssetKind::Audio => 1,
+        AssetKind::Image => 2,
+        AssetKind::Video => 4,
+    }
+}
+
+/// Whether every clip of the archive has a row of each of these kinds: then nothing is lacking, and no task need
+/// be looked up.
+async fn has_all(archive: &Archive, kinds: &AssetKinds) -> Result<bool> {
+    let counts = asset_rows(archive).await?;
+    let clips = clip_rows(archive).await?;
+    Ok(kinds.iter().all(|kind| counts.get(&kind).copied().unwrap_or_default() == clips))
+}
+
+/// How many clips the archive has.
+async fn clip_rows(archive: &Archive) -> Result<u64> {
+    let mut rows = 0;
+    for path in archive.parts(CLIPS.name).await? {
+        let file = archive.store.open(&path).await?;
+        rows +=
+            tables::count_rows(file, archive.format).map_err(|error| archive.store.failed("read", &path, &error))?;
+    }
+    Ok(rows)
+}
+
+/// How many rows the assets table has of each kind.
+async fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
+    let mut counts = BTreeMap::new();
+    for path in archive.parts(ASSETS.name).await? {
+        let file = archive.store.open(&path).await?;
+        let mut count = |cells: &[Option<&str>]| {
+            if let Some(kind) = cells.first().copied().flatten().and_then(AssetKind::parse) {
+                *counts.entry(kind).or_default() += 1;
+            }
+        };
+        tables::scan(file, archive.format, &["kind"], &mut count)
+            .map_err(|error| archive.store.failed("read", &path, &error))?;
+    }
+    Ok(counts)
 }
 
 /// What to do about tasks that are archived as not found.

@@ -1,6 +1,6 @@
 //! What became of each task of a run: a few bytes a task, and words only for those that went wrong.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{event::MissingReason, task::TaskIndex};
 
@@ -9,6 +9,8 @@ use crate::{event::MissingReason, task::TaskIndex};
 pub(crate) struct Ledger {
     standings: Vec<Standing>,
     notes: HashMap<TaskIndex, TaskProgress>,
+    /// Tasks that the provider does not know any more, and that are kept as a damaged part has them.
+    forgotten: HashSet<TaskIndex>,
     /// The parts that are in the archive.
     published: BTreeSet<u32>,
     settled: u64,
@@ -50,6 +52,7 @@ impl Ledger {
         Self {
             standings: vec![Standing::NotAsked; tasks],
             notes: HashMap::new(),
+            forgotten: HashSet::new(),
             published: BTreeSet::new(),
             settled: 0,
         }
@@ -63,8 +66,9 @@ impl Ledger {
     /// The journal holds the task's final answer.
     pub(super) fn journalled(&mut self, task: TaskIndex) {
         self.set(task, Standing::Journalled);
-        self.notes.remove(&task);
-        self.settled += 1;
+        let is_settled =
+            matches!(self.notes.remove(&task), Some(TaskProgress::GaveUp(_) | TaskProgress::Unreadable(_)));
+        self.settled += u64::from(!is_settled);
     }
 
     /// The journal holds the answer and what became of the assets, in the segment of that part.
@@ -101,6 +105,37 @@ impl Ledger {
     pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
         self.notes.insert(task, TaskProgress::GaveUp(reason));
         self.settled += 1;
+    }
+
+    /// The provider does not know the task any more, of which a damaged part says more.
+    pub(super) fn forgotten(&mut self, task: TaskIndex) {
+        self.gave_up(task, "the provider does not know it any more".into());
+        self.forgotten.insert(task);
+    }
+
+    /// Whether the provider does not know the task any more, of which a damaged part says more.
+    pub(crate) fn is_forgotten(&self, task: TaskIndex) -> bool {
+        self.forgotten.contains(&task)
+    }
+
+    /// Whether the task's rows are in the archive.
+    pub(crate) fn is_published(&self, task: TaskIndex) -> bool {
+        match self.standings.get(task.get()) {
+            Some(Standing::Archived) => true,
+            Some(Standing::Complete(part)) => self.published.contains(part),
+            _ => false,
+        }
+    }
+
+    /// Whether the journal holds the task's answer.
+    pub(super) fn is_answered(&self, task: TaskIndex) -> bool {
+        !matches!(self.standings.get(task.get()), None | Some(Standing::NotAsked | Standing::Asked))
+    }
+
+    /// Why the task has no answer.
+    pub(super) fn why(&self, task: TaskIndex) -> String {
+        let nothing = (MissingReason::Unfinished, "the run ended before");
+        self.why_missing(task, &nothing).map(|(_, detail)| detail).unwrap_or_default()
     }
 
     /// What came for the task is no task.

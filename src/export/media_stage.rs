@@ -90,8 +90,8 @@ impl AssetRequest {
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) task_id: String,
-    /// The part of the journal that holds the task.
-    pub(super) part: u32,
+    /// The part of the journal that holds its answer; `None` if the archive does.
+    pub(super) part: Option<u32>,
     pub(super) wanted: Vec<AssetRequest>,
     pub(super) chances: RetryBudget,
 }
@@ -112,9 +112,9 @@ pub(super) enum RetryBudget {
 #[derive(Debug)]
 pub(super) enum DownloadEvent {
     /// All assets of a task are there, or known not to be had.
-    Settled { task_id: String, part: u32, assets: Vec<Asset> },
+    Settled { task_id: String, part: Option<u32>, assets: Vec<Asset> },
     /// They are left to the next run: this one is over, or a host is down.
-    Unsettled,
+    Unsettled { task_id: String },
     /// Something happened on the way.
     Happened(Event),
 }
@@ -233,7 +233,10 @@ impl Worker {
             None => None,
         };
         let Job { task_id, part, .. } = job;
-        self.say(assets.map_or(DownloadEvent::Unsettled, |assets| DownloadEvent::Settled { task_id, part, assets }));
+        self.say(match assets {
+            Some(assets) => DownloadEvent::Settled { task_id, part, assets },
+            None => DownloadEvent::Unsettled { task_id },
+        });
         Ok(())
     }
 

@@ -12,32 +12,32 @@
 //! run side by side with it, joined by channels; what may be in them is bounded by what the coordinator
 //! lets be under way. No stage knows another; only this module knows their order.
 
-mod asker;
 mod coordinator;
 mod forecast;
 mod in_flight;
+mod item;
 mod journal_stage;
 mod known;
 mod ledger;
 mod media_stage;
-mod mend;
 mod plan;
 mod publish;
 mod queue;
 mod raw;
 mod recovery;
 mod replace;
+mod stored;
 
-pub(crate) use asker::{Asker, Manners};
 pub use coordinator::Signal;
-pub(crate) use coordinator::{Asked, Coordinator, Ending, Settings};
-pub(crate) use known::{Known, NotFound, failed_assets};
+pub(crate) use coordinator::{Asked, Coordinator, Ending, RunContext};
+pub(crate) use item::{AnswerSource, Item, RowEffect, Salvage, WantedKinds};
+pub(crate) use known::{Known, NotFound, failed_assets, lacking_assets};
 pub(crate) use ledger::{Ledger, Missing};
 pub(crate) use media_stage::MediaStage;
-pub(crate) use mend::{Kinds, Mended, Mender, Patient, Stored};
 pub(crate) use plan::Plan;
 pub(crate) use publish::write_views;
 pub(crate) use recovery::recover;
+pub(crate) use stored::{contradicted_ids, salvageable};
 
 use std::time::Duration;
 

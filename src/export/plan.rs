@@ -1,35 +1,53 @@
-//! What a run has to ask for: the list, minus what is archived. Pure.
+//! What a run works on: a plan of items. Who makes the plan differs, an export from a list and a repair from
+//! findings; what runs it does not. Pure.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
-use super::Known;
+use super::{AnswerSource, Item, Known, RowEffect};
 use crate::{
+    asset::AssetKinds,
     event::InputCounts,
     input::Input,
-    task::{TaskIndex, TaskList},
+    task::{TaskId, TaskIndex, TaskList},
 };
 
 /// The tasks of one run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// Every ID of the input.
     pub(crate) tasks: Arc<TaskList>,
-    /// Those that are not archived, in the input's order.
+    /// Those that the run is to archive, in the input's order.
     pub(crate) selected: Vec<TaskIndex>,
     /// Those of them that the journal holds: they are answered, and wait for their files.
     pub(crate) kept: Vec<TaskIndex>,
-    /// Those of them that are archived as not found, and whose rows new ones take the place of.
-    replaced: HashSet<TaskIndex>,
+    /// Those whose answer the archive has. They need not be selected.
+    pub(crate) stored: Vec<TaskIndex>,
+    /// Tasks that are not simply asked for.
+    items: HashMap<TaskIndex, Item>,
+    /// Where parts of tasks are quarantined that may say what nobody else can.
+    pub(crate) quarantined: BTreeSet<PathBuf>,
     /// What became of the input's rows.
     pub(crate) counts: InputCounts,
 }
 
 impl Plan {
-    /// Leaves out what is archived already.
-    pub(crate) fn new(input: Input, archived: &Known, journalled: &Known) -> Self {
+    /// The tasks of a list that the archive lacks, and those that lack rows of some kinds of assets.
+    pub(crate) fn of_list(
+        input: Input,
+        archived: &Known,
+        journalled: &Known,
+        lacking: Vec<(TaskIndex, AssetKinds)>,
+    ) -> Self {
         let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.has(index.get())).collect();
-        let replaced = selected.iter().copied().filter(|index| archived.is_to_be_replaced(index.get())).collect();
-        let kept = selected.iter().copied().filter(|index| journalled.has(index.get())).collect();
+        let not_found = selected.iter().filter(|index| archived.is_to_be_replaced(index.get()));
+        let replacing = Item { rows: RowEffect::ReplaceNotFound, ..Item::NEW };
+        let mut items: HashMap<TaskIndex, Item> = not_found.map(|task| (*task, replacing.clone())).collect();
+        let stored = lacking.iter().map(|(task, _)| *task).collect();
+        items.extend(lacking.into_iter().map(|(task, kinds)| (task, Item::lacking(kinds))));
         let counts = InputCounts {
             rows: input.rows,
             invalid: input.invalid,
@@ -38,44 +56,97 @@ impl Plan {
             already_archived: (input.tasks.len() - selected.len()) as u64,
             selected: selected.len() as u64,
         };
-        Self { tasks: Arc::new(input.tasks), selected, kept, replaced, counts }
+        let kept = selected.iter().copied().filter(|index| journalled.has(index.get())).collect();
+        Self { tasks: Arc::new(input.tasks), selected, kept, stored, items, counts, ..Self::default() }
     }
 
-    /// Whether the task's new rows take the place of old ones.
-    pub(super) fn replaces(&self, task: TaskIndex) -> bool {
-        self.replaced.contains(&task)
+    /// Items from another source than a list, and the IDs of those that no request could carry.
+    pub(crate) fn of_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
+        let (mut tasks, mut planned, mut invalid) = (TaskList::default(), Vec::new(), Vec::new());
+        for (id, item) in items {
+            match TaskId::parse(&id) {
+                Ok(parsed) if tasks.insert(parsed) => planned.push(item),
+                Ok(_) => {}
+                Err(_) => invalid.push(id),
+            }
+        }
+        let selected: Vec<TaskIndex> = tasks.indices().collect();
+        let items: HashMap<TaskIndex, Item> = selected.iter().copied().zip(planned).collect();
+        let is_stored = |task: &TaskIndex| items.get(task).is_some_and(|item| item.source == AnswerSource::Stored);
+        let stored = selected.iter().copied().filter(is_stored).collect();
+        let count = selected.len() as u64;
+        let counts = InputCounts { rows: count, selected: count, ..InputCounts::default() };
+        (Self { tasks: Arc::new(tasks), selected, stored, items, counts, ..Self::default() }, invalid)
     }
 
-    /// Those to ask for.
+    /// The same plan without what the journal holds, and with these quarantined parts to fall back on.
+    pub(crate) fn resuming(mut self, journalled: &Known, quarantined: BTreeSet<PathBuf>) -> Self {
+        self.quarantined = quarantined;
+        self.kept = self.selected.iter().copied().filter(|task| journalled.has(task.get())).collect();
+        let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
+        self.stored.retain(|task| !kept.contains(task));
+        self
+    }
+
+    /// What is to be done about a task.
+    pub(crate) fn item(&self, task: TaskIndex) -> &Item {
+        self.items.get(&task).unwrap_or(&Item::NEW)
+    }
+
+    /// Those to ask the provider for.
     pub(super) fn to_ask(&self) -> Vec<TaskIndex> {
         let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
-        self.selected.iter().copied().filter(|task| !kept.contains(task)).collect()
+        let is_asked = |task: &TaskIndex| !kept.contains(task) && self.item(*task).source == AnswerSource::Ask;
+        self.selected.iter().copied().filter(is_asked).collect()
+    }
+
+    /// Tasks of which a damaged part says something.
+    pub(super) fn salvageable(&self) -> impl Iterator<Item = TaskIndex> + '_ {
+        self.selected.iter().copied().filter(|task| self.item(*task).salvage.is_some())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::TaskId;
+    use crate::asset::AssetKind;
+
+    fn list(ids: &[&str]) -> TaskList {
+        let mut tasks = TaskList::default();
+        for id in ids {
+            tasks.insert(TaskId::parse(id).unwrap());
+        }
+        tasks
+    }
+
+    fn ids(plan: &Plan, chosen: &[TaskIndex]) -> Vec<String> {
+        chosen.iter().map(|index| plan.tasks.id(*index).to_string()).collect()
+    }
 
     #[test]
     fn the_rows_are_the_sum_of_what_became_of_them() {
-        let mut tasks = TaskList::default();
-        for id in ["a", "b", "c"] {
-            tasks.insert(TaskId::parse(id).unwrap());
-        }
+        let tasks = list(&["a", "b", "c"]);
         let [archived, journalled] = ["b", "c"].map(|id| Known::nothing(&tasks).with(&tasks, id));
-        let plan = Plan::new(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled);
-        let ids = |chosen: Vec<TaskIndex>| -> Vec<String> {
-            chosen.iter().map(|index| plan.tasks.id(*index).to_string()).collect()
-        };
+        let plan = Plan::of_list(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled, vec![]);
         assert_eq!(
-            (ids(plan.selected.clone()), ids(plan.kept.clone())),
+            (ids(&plan, &plan.selected), ids(&plan, &plan.kept)),
             (vec!["a".into(), "c".into()], vec!["c".into()])
         );
-        assert_eq!(ids(plan.to_ask()), ["a"]);
+        assert_eq!(ids(&plan, &plan.to_ask()), ["a"]);
         let counts = &plan.counts;
         let sum = counts.invalid + counts.duplicates + counts.other_shards + counts.already_archived + counts.selected;
         assert_eq!((sum, counts.selected), (counts.rows, 2));
+    }
+
+    #[test]
+    fn a_task_that_lacks_assets_is_archived_and_not_asked_for() {
+        let tasks = list(&["a", "b"]);
+        let archived = Known::nothing(&tasks).with(&tasks, "b");
+        let b = tasks.find("b").unwrap();
+        let lacking = vec![(b, AssetKinds::from_iter([AssetKind::Video]))];
+        let nothing = Known::nothing(&tasks);
+        let plan = Plan::of_list(Input { tasks, rows: 2, invalid: 0, duplicates: 0 }, &archived, &nothing, lacking);
+        assert_eq!((ids(&plan, &plan.to_ask()), ids(&plan, &plan.stored)), (vec!["a".into()], vec!["b".into()]));
+        assert_eq!((plan.counts.selected, plan.item(b).rows), (1, RowEffect::AddAssets));
     }
 }

@@ -195,6 +195,7 @@ impl SegmentEncoder {
                 }
                 self.push(&tables::flatten(&Stamp { task_id, status, fetched_at: fetched_at.into(), run_id }, &data))
             }
+            Record::NotFound { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
             Record::NotFound { task_id, fetched_at, message, replaces, clips_left } => {
                 match clips_left {
                     None => self.note_replaced(&task_id, replaces),
@@ -202,6 +203,10 @@ impl SegmentEncoder {
                 }
                 let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
                 self.push(&tables::not_found(&stamp, message, clips_left.unwrap_or_default()))
+            }
+            Record::AddedAssets { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
+            Record::AddedAssets { task_id, assets } => {
+                assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
             // A task that damage has taken has no rows, of whatever table.

@@ -40,10 +40,14 @@ impl PendingRequest {
 #[derive(Debug)]
 pub(super) struct Queue {
     fresh: IntoIter<TaskIndex>,
+    /// Tasks that joined the first pass while the run was under way.
+    added: VecDeque<TaskIndex>,
     retries: BinaryHeap<Reverse<(Instant, PendingRequest)>>,
     refused: VecDeque<PendingRequest>,
     polls: BinaryHeap<Reverse<(Instant, Age, PendingRequest)>>,
     due_polls: BinaryHeap<Reverse<(Age, PendingRequest)>>,
+    /// No poll is sent from then on.
+    polls_end: Option<Instant>,
 }
 
 /// When a task was created; those that do not say come last.
@@ -65,22 +69,42 @@ impl Queue {
         let fresh = selected.into_iter();
         Self {
             fresh,
+            added: VecDeque::new(),
             retries: BinaryHeap::new(),
             refused: VecDeque::new(),
             polls: BinaryHeap::new(),
             due_polls: BinaryHeap::new(),
+            polls_end: None,
         }
+    }
+
+    /// Sends no poll from then on.
+    pub(super) fn end_polls_at(&mut self, end: Instant) {
+        self.polls_end = Some(end);
+    }
+
+    fn may_poll(&self, at: Instant) -> bool {
+        self.polls_end.is_none_or(|end| at < end)
+    }
+
+    /// Adds a task to the first pass.
+    pub(super) fn add(&mut self, task: TaskIndex) {
+        self.added.push_back(task);
     }
 
     /// Sends the question again, at `due`.
     pub(super) fn retry(&mut self, question: PendingRequest, due: Instant) {
-        self.retries.push(Reverse((due, PendingRequest { repeated: true, ..question })));
+        if !question.poll || self.may_poll(due) {
+            self.retries.push(Reverse((due, PendingRequest { repeated: true, ..question })));
+        }
     }
 
     /// Sends a question again that the provider had no time for: after those that it was not asked yet, so
     /// that one that is always refused holds nobody up.
     pub(super) fn refused(&mut self, question: PendingRequest) {
-        self.refused.push_back(PendingRequest { repeated: true, ..question });
+        if !question.poll || self.polls_end.is_none() {
+            self.refused.push_back(PendingRequest { repeated: true, ..question });
+        }
     }
 
     /// Asks the task again, at `due`.
@@ -90,11 +114,12 @@ impl Queue {
     }
 
     pub(super) fn next(&self, now: Instant) -> Next {
-        let retry = self.retries.peek().map(|Reverse((due, _))| *due);
-        if self.fresh.len() > 0 || !self.refused.is_empty() || !self.due_polls.is_empty() {
+        let has_due_poll = !self.due_polls.is_empty() && self.may_poll(now);
+        if self.fresh() > 0 || !self.refused.is_empty() || has_due_poll {
             return Next::Now;
         }
-        let poll = self.polls.peek().map(|Reverse((due, ..))| *due);
+        let retry = self.retries.peek().map(|Reverse((due, _))| *due);
+        let poll = self.polls.peek().map(|Reverse((due, ..))| *due).filter(|due| self.may_poll(now.max(*due)));
         match retry.into_iter().chain(poll).min() {
             Some(due) if due <= now => Next::Now,
             Some(due) => Next::At(due),
@@ -107,11 +132,14 @@ impl Queue {
         if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             return self.retries.pop().map(|Reverse((_, question))| question);
         }
-        if let Some(task) = self.fresh.next() {
+        if let Some(task) = self.fresh.next().or_else(|| self.added.pop_front()) {
             return Some(PendingRequest { task, poll: false, repeated: false, failures: 0 });
         }
         if let Some(question) = self.refused.pop_front() {
             return Some(question);
+        }
+        if !self.may_poll(now) {
+            return None;
         }
         while self.polls.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
             self.due_polls.extend(self.polls.pop().map(|Reverse((_, age, question))| Reverse((age, question))));
@@ -121,7 +149,7 @@ impl Queue {
 
     /// First questions that were not sent yet.
     pub(super) fn fresh(&self) -> usize {
-        self.fresh.len()
+        self.fresh.len() + self.added.len()
     }
 
     /// Questions that wait to be sent again.
@@ -172,6 +200,18 @@ mod tests {
             [(5, Retry), (0, First), (1, First), (5, Retry), (4, Poll), (3, Poll), (2, Poll)]
         );
         assert_eq!(queue.next(now), Next::Never);
+    }
+
+    #[test]
+    fn polls_end_and_everything_else_is_still_sent() {
+        let now = Instant::now();
+        let (later, tasks) = (now + Duration::from_secs(5), indices(2));
+        let mut queue = Queue::new(Vec::new());
+        queue.poll(tasks[0], None, now);
+        queue.end_polls_at(later);
+        assert_eq!((queue.next(now), queue.next(later)), (Next::Now, Next::Never));
+        queue.add(tasks[1]);
+        assert_eq!(order(&mut queue, later), [(1, First)]);
     }
 
     #[test]

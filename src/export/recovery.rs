@@ -78,7 +78,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>
             downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
             let is_young = Timestamp::now().duration_since(task.fetched_at) < PATIENCE;
             let chances = if is_young { RetryBudget::Another } else { RetryBudget::Last };
-            media.settle(Job { task_id: task.task_id.clone(), part: 0, wanted, chances });
+            media.settle(Job { task_id: task.task_id.clone(), part: None, wanted, chances });
             under_way += 1;
         }
         if under_way == 0 {
@@ -95,7 +95,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>
                     let record = Record::Assets { task_id, assets };
                     segment = blocking(move || segment.append([&record]).map(|()| segment)).await?;
                 }
-                Some(DownloadEvent::Unsettled) => {
+                Some(DownloadEvent::Unsettled { .. }) => {
                     under_way -= 1;
                     left += 1;
                 }

@@ -11,8 +11,9 @@ use crate::{
     status::FinalStatus,
 };
 
-/// The version of the format. A segment of a newer one is refused, not guessed at.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the format. A segment of a newer one is refused, not guessed at; version 2 added
+/// [`Record::AddedAssets`].
+pub(crate) const VERSION: u32 = 2;
 
 /// Something that must not be lost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub(crate) enum Record {
     },
     /// What became of all assets of a task that stands before.
     Assets { task_id: String, assets: Vec<Asset> },
+    /// Assets of further kinds of a task that the archive has: rows beside those that stay.
+    AddedAssets { task_id: String, assets: Vec<Asset> },
     /// The API knows no such task.
     NotFound {
         task_id: String,
@@ -90,6 +93,7 @@ mod tests {
             for record in [
                 Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone(), assets: vec![AssetKind::Audio], replaces: true },
                 Record::Moved { part: 2, tasks: [data.clone()].into() },
+                Record::AddedAssets { task_id: data.clone(), assets: Vec::new() },
                 Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false, clips_left: None },
                 Record::Unreadable { task_id: data.clone(), body: data.clone() },
             ] {

@@ -81,7 +81,7 @@ impl OpenSegment {
             Record::Assets { task_id, .. } => {
                 self.unsettled.remove(task_id);
             }
-            Record::NotFound { .. } | Record::Unreadable { .. } => self.answers += 1,
+            Record::NotFound { .. } | Record::Unreadable { .. } | Record::AddedAssets { .. } => self.answers += 1,
             Record::Segment { .. } | Record::Moved { .. } => {}
         }
     }

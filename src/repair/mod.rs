@@ -2,6 +2,7 @@
 //! a plan, which a person can look at first.
 
 mod ended;
+mod failures;
 mod survey;
 
 use std::{
@@ -13,16 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     archive::{Archive, MEDIA, StoredFile},
-    asset::AssetKind,
+    asset::AssetKinds,
     checksum,
     error::Result,
-    export::Mended,
+    export::{AnswerSource, Item, RowEffect, Salvage, WantedKinds},
     verify::{Finding, Kind, MOST_MENDED, Report, Severity, Subject},
 };
 
 pub(crate) use self::ended::{CutShort, Ended};
+pub(crate) use self::failures::Failures;
 use self::survey::Survey;
-pub(crate) use self::survey::{in_order, salvaged, stored};
 
 /// What is to be done.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub(crate) struct Plan {
     /// Those of them that have no row any more: only the provider can tell.
     pub(crate) lost: HashSet<String>,
     /// The kinds of assets that a task's rows name.
-    pub(crate) kinds: HashMap<String, BTreeSet<AssetKind>>,
+    pub(crate) kinds: HashMap<String, AssetKinds>,
     /// Tasks that have rows in tables other than their own, and how many of those are clips.
     pub(crate) clips_left: HashMap<String, i32>,
     /// Tasks that may have lost their assets' rows.
@@ -66,48 +67,85 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Sorts what was found by what can be done about it, and looks up what else it takes. Blocks.
-    pub(crate) fn new(archive: &Archive, report: &Report) -> Result<Self> {
+    /// Sorts what was found by what can be done about it, and looks up what else it takes. `begun` is what a
+    /// repair that was cut short had begun to do: some of it is nowhere else to be seen any more. Blocks.
+    pub(crate) fn new(archive: &Archive, report: &Report, begun: Option<Self>) -> Result<Self> {
         let mut plan = Self::default();
         for finding in &report.findings {
             plan.take(finding);
         }
         let told = report.findings.len() as u64;
         plan.has_more = report.kinds.values().sum::<u64>() > told || report.findings.iter().any(has_more_tasks);
-        Survey::of(archive, &plan)?.complete(archive, &mut plan)?;
+        let survey = Survey::of(archive, &plan)?;
+        survey.drop_invented(&mut plan);
+        let begun = begun.unwrap_or_default();
+        plan.tasks.extend(begun.tasks.iter().cloned());
+        survey.complete(archive, &mut plan)?;
+        plan.take_over(begun);
         Ok(plan)
     }
 
-    /// Adds what a repair that was cut short had begun to do: some of it is nowhere else to be seen any more.
-    pub(crate) fn take_over(&mut self, begun: Self) {
-        self.tasks.extend(begun.tasks);
+    fn take_over(&mut self, begun: Self) {
         for (task, kinds) in begun.kinds {
-            self.kinds.entry(task).or_default().extend(kinds);
+            let known = self.kinds.entry(task).or_default();
+            kinds.iter().for_each(|kind| known.insert(kind));
         }
         for (task, clips) in begun.clips_left {
             self.clips_left.entry(task).or_insert(clips);
         }
         self.without_assets.extend(begun.without_assets);
+        // They have rows, and the provider may have better.
+        self.lost.extend(begun.unsure.iter().cloned());
         self.unsure.extend(begun.unsure);
-        self.lost.extend(begun.lost);
         self.unknown.extend(begun.unknown);
         self.kept.extend(begun.kept);
         self.has_more |= begun.has_more;
     }
 
     /// Whether nothing is lost that nobody can bring back.
-    pub(crate) fn is_mendable(&self) -> bool {
+    pub(crate) fn is_repairable(&self) -> bool {
         self.beyond.is_empty() && self.unknown.is_empty() && self.run_files.is_empty()
     }
 
-    /// What is left to a later repair once this one has ended.
-    pub(crate) fn rest(&self, mended: &Mended) -> Self {
+    /// What a run is to do about each task. `salvage` says of which tasks a quarantined part says something.
+    pub(crate) fn items<'a>(
+        &'a self,
+        salvage: &'a HashMap<String, Salvage>,
+    ) -> impl Iterator<Item = (String, Item)> + 'a {
+        self.tasks.iter().map(|task| {
+            let is_lost = self.lost.contains(task);
+            let kinds = if self.without_assets.contains(task) {
+                WantedKinds::OfRunAndFiles
+            } else {
+                WantedKinds::These(self.kinds.get(task).cloned().unwrap_or_default())
+            };
+            let item = Item {
+                source: if is_lost { AnswerSource::Ask } else { AnswerSource::Stored },
+                kinds,
+                rows: RowEffect::Replace,
+                clips_left: self.clips_left.get(task).copied(),
+                salvage: salvage.get(task).copied().filter(|_| is_lost),
+            };
+            (task.clone(), item)
+        })
+    }
+
+    /// What this repair could not restore: nothing yet, of these lost tasks.
+    pub(crate) fn failures(&self, salvage: &HashMap<String, Salvage>) -> Failures {
+        let is_not_found = |task: &&String| salvage.get(*task) == Some(&Salvage::NotFound);
+        let lost = self.lost.iter().filter(|task| !is_not_found(task));
+        Failures::new(lost.map(|task| (task.clone(), self.clips_left.contains_key(task))).collect())
+    }
+
+    /// What is left to a later repair once this one has ended: those that are not done, and among them those
+    /// whose rows are what a damaged part has.
+    pub(crate) fn rest(&self, is_done: impl Fn(&str) -> bool, is_salvaged: impl Fn(&str) -> bool) -> Self {
         let mut rest = Self { kept: self.kept.clone(), unknown: self.unknown.clone(), ..Self::default() };
-        let is_left = |task: &&String| !mended.done.contains(*task);
+        let is_left = |task: &&String| !is_done(task);
         rest.tasks = self.tasks.iter().filter(is_left).cloned().collect();
         rest.lost = self.lost.iter().filter(is_left).cloned().collect();
         rest.without_assets = self.without_assets.iter().filter(is_left).cloned().collect();
-        rest.unsure = rest.lost.intersection(&mended.salvaged).cloned().collect();
+        rest.unsure = rest.lost.iter().filter(|task| is_salvaged(task)).cloned().collect();
         let clips = self.clips_left.iter().filter(|(task, _)| is_left(task));
         rest.clips_left.extend(clips.map(|(task, clips)| (task.clone(), *clips)));
         rest.kinds.extend(

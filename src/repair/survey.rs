@@ -1,11 +1,10 @@
 //! What the tables tell of tasks that have lost rows. Memory holds a hash a task.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fs::File,
     hash::{BuildHasher, RandomState},
     io,
-    path::PathBuf,
 };
 
 use tokio::runtime::Handle;
@@ -13,10 +12,9 @@ use tokio::runtime::Handle;
 use super::Plan;
 use crate::{
     archive::Archive,
-    asset::{AssetKind, AssetStatus},
+    asset::{AssetKind, AssetKinds, AssetStatus},
     error::Result,
-    export::Stored,
-    format::TableFormat,
+    export,
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
     task::TaskId,
@@ -44,6 +42,14 @@ impl Survey {
 
     fn has(&self, table: &str, task: &str) -> bool {
         self.rows.get(table).is_some_and(|tasks| tasks.contains(&self.hasher.hash_one(task)))
+    }
+
+    /// Drops tasks that only damaged parts name while the tasks table is whole: damage has made their IDs of
+    /// others.
+    pub(super) fn drop_invented(&self, plan: &mut Plan) {
+        if !plan.has_lost(TASKS.name) {
+            plan.tasks.retain(|task| tables::TABLES.into_iter().any(|table| self.has(table, task)));
+        }
     }
 
     /// Adds the tasks that have lost rows, those with assets that failed or whose files are gone, and what
@@ -100,7 +106,7 @@ fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
 
 /// The kinds of assets that the tasks to be mended have, and which of them may have lost theirs.
 fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
-    let mut kinds: HashMap<String, BTreeSet<AssetKind>> = HashMap::new();
+    let mut kinds: HashMap<String, AssetKinds> = HashMap::new();
     each(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
         let [Some(task), Some(kind)] = cells else { return };
         if plan.tasks.contains(*task)
@@ -117,9 +123,10 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
 }
 
 /// The tasks of parts that are there and cannot be trusted, as far as they can be read. Of one that cannot be
-/// read to its end nobody knows all.
+/// read to its end nobody knows all. An ID that its own response contradicts is what damage has made of
+/// another, which the response names.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
-    let mut found = HashSet::new();
+    let (mut found, mut contradicted) = (HashSet::new(), HashSet::new());
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {
         let Ok(file) = File::open(archive.folder.join(path)) else {
             plan.unknown.insert(path.clone());
@@ -129,66 +136,16 @@ fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
             let ids = cells.iter().flatten().filter_map(|id| TaskId::parse(id).ok());
             found.extend(ids.map(|id| id.to_string()));
         };
-        if tables::guarded(|| tables::scan(file, archive.format, &["task_id"], &mut note)).is_err() {
+        if tables::guarded(|| tables::scan(file, archive.format, &[TASK_ID], &mut note)).is_err() {
             plan.unknown.insert(path.clone());
         }
+        contradicted.extend(export::contradicted_ids(archive.format, &archive.folder.join(path)));
+    }
+    for (id, named) in contradicted {
+        found.remove(&id);
+        found.extend(TaskId::parse(&named).ok().map(|id| id.to_string()));
     }
     found
-}
-
-/// What damaged parts of tasks say of these tasks, as far as they can be read, and make sense. Blocks.
-pub(crate) fn salvaged(
-    format: TableFormat,
-    parts: &BTreeSet<PathBuf>,
-    tasks: &HashSet<String>,
-) -> HashMap<String, Stored> {
-    let mut salvaged = HashMap::new();
-    for file in parts.iter().filter_map(|path| File::open(path).ok()) {
-        let mut note = |cells: &[Option<&str>]| {
-            salvaged.extend(answer(cells).filter(|(task, answer)| tasks.contains(task) && answer.is_of(task)));
-        };
-        let _ = tables::guarded(|| tables::scan(file, format, &ANSWER, &mut note));
-    }
-    salvaged
-}
-
-/// The columns that an answer can be had from.
-const ANSWER: [&str; 5] = ["task_id", "status", "fetched_at", "response", "error"];
-
-fn answer(cells: &[Option<&str>]) -> Option<(String, Stored)> {
-    let [Some(task), Some(status), Some(fetched_at), response, error] = cells else { return None };
-    let (status, fetched_at) = (FinalStatus::parse(status)?, fetched_at.parse().ok()?);
-    let (response, error) = (response.map(str::to_owned), error.map(str::to_owned));
-    Some(((*task).to_owned(), Stored { status, fetched_at, response, error }))
-}
-
-/// The tasks to be mended in the order of their rows, so that those that are mended at once stand together;
-/// then those that have none. Blocks.
-pub(crate) fn in_order(archive: &Archive, plan: &Plan) -> Result<Vec<String>> {
-    let (mut left, mut ordered) = (plan.tasks.clone(), Vec::new());
-    each(archive, plan, TASKS.name, &[TASK_ID], &mut |cells| {
-        ordered.extend(cells.iter().flatten().filter_map(|task| left.take(*task)));
-    })?;
-    ordered.extend(left);
-    Ok(ordered)
-}
-
-/// What the archive has of these tasks. Blocks.
-pub(crate) fn stored(archive: &Archive, plan: &Plan, tasks: &HashSet<String>) -> Result<HashMap<String, Stored>> {
-    let mut stored = HashMap::new();
-    let mut note = |cells: &[Option<&str>]| {
-        let Some((task, answer)) = answer(cells).filter(|(task, _)| tasks.contains(task)) else { return };
-        // Of a task that is there twice, the row that says most, then the newest.
-        match stored.get(&task) {
-            Some(other) if !answer.is_better_than(other) => {}
-            _ => drop(stored.insert(task, answer)),
-        }
-    };
-    each_part(archive, plan, TASKS.name, &mut |file| {
-        let sought = (TASK_ID, tasks.iter().map(String::as_str));
-        tables::scan_for(file, archive.format, &ANSWER, sought, &mut note)
-    })?;
-    Ok(stored)
 }
 
 /// Calls `row` with these columns of each row of a table, in the parts that can be trusted.

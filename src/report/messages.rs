@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use crate::{
     archive::RunFile,
-    config::ExportConfig,
+    config::RunConfig,
     event::{AssetCounts, Downloads, InputCounts, Progress},
     format::TableFormat,
     run_summary::RunSummary,
@@ -83,16 +83,19 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
 }
 
 /// What a run would do, and how long its requests take at this pace.
-pub(crate) fn plan_table(plan: &InputCounts, config: &ExportConfig, requests_per_second: f64) -> String {
+pub(crate) fn plan_table(plan: &InputCounts, lacking: u64, config: &RunConfig, requests_per_second: f64) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
     line(&mut text, "archive", &config.archive.display().to_string());
     line(&mut text, "input", &input_words(&run));
     line(&mut text, "requests", &plan_words(plan.selected, config, requests_per_second));
+    if lacking > 0 {
+        line(&mut text, "assets", &format!("of {} from stored responses", plural(lacking, "archived task")));
+    }
     text
 }
 
-fn plan_words(selected: u64, config: &ExportConfig, requests_per_second: f64) -> String {
+fn plan_words(selected: u64, config: &RunConfig, requests_per_second: f64) -> String {
     if selected == 0 {
         return "none".into();
     }

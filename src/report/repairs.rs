@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::messages::{line, listed, plural};
+use super::messages::{line, listed, plural, request_words};
 use crate::{
     repair::{CutShort, Ended, Plan},
+    run_summary::RunSummary,
     verify::Finding,
 };
 
@@ -16,17 +17,17 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was changed\n\n");
     line(&mut text, "archive", archive);
     plan_lines(&mut text, plan);
-    line(&mut text, "requests", &request_words(plan));
+    line(&mut text, "requests", &planned_requests(plan));
     beyond(&mut text, &plan.beyond);
     lost(&mut text, plan);
     text
 }
 
 /// What a repair has done.
-pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
-    let Ended { plan, mended, left, cut_short, list } = ended;
+pub(crate) fn repair_table(ended: &Ended, run: &RunSummary, archive: &str) -> String {
+    let Ended { plan, restored, failed, left, cut_short, list } = ended;
     let more = usize::from(plan.has_more) + plan.unknown.len() + plan.run_files.len() + usize::from(*left > 0);
-    let mut text = match (cut_short, plan.is_empty(), mended.failed.len() + plan.beyond.len() + more) {
+    let mut text = match (cut_short, plan.is_empty(), failed.len() + plan.beyond.len() + more) {
         (Some(cut_short), ..) => {
             let by = match cut_short {
                 CutShort::Signal(signal) => signal.to_string(),
@@ -40,15 +41,15 @@ pub(crate) fn repair_table(ended: &Ended, archive: &str) -> String {
     };
     line(&mut text, "archive", archive);
     plan_lines(&mut text, plan);
-    line(&mut text, "repaired", &plural(if cut_short.is_some() { mended.published } else { mended.whole }, "task"));
-    line(&mut text, "requests", &mended.requests.to_string());
-    if !mended.failed.is_empty() {
-        let _ = writeln!(text, "\nNot repaired: {}", plural(mended.failed.len() as u64, "task"));
-        for (task, reason) in mended.failed.iter().take(NAMED) {
+    line(&mut text, "repaired", &plural(*restored, "task"));
+    line(&mut text, "requests", &request_words(run));
+    if !failed.is_empty() {
+        let _ = writeln!(text, "\nNot repaired: {}", plural(failed.len() as u64, "task"));
+        for (task, reason) in failed.iter().take(NAMED) {
             let _ = writeln!(text, "  {task}: {reason}");
         }
-        if mended.failed.len() > NAMED {
-            let _ = writeln!(text, "  and {} more", mended.failed.len() - NAMED);
+        if failed.len() > NAMED {
+            let _ = writeln!(text, "  and {} more", failed.len() - NAMED);
         }
         text.push_str("Run repair again later; quarantined files are in .sunor/damaged.\n");
     }
@@ -84,7 +85,7 @@ fn plan_lines(text: &mut String, plan: &Plan) {
     }
 }
 
-fn request_words(plan: &Plan) -> String {
+fn planned_requests(plan: &Plan) -> String {
     let at_most = plan.tasks.len();
     match (plan.lost.len(), at_most) {
         (_, 0) => "none".into(),

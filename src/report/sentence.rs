@@ -86,6 +86,14 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
             (Warning, format!("none of {answers} tasks was found so far. Does the key belong to a different account?"))
         }
         Event::StillNotFound { tasks } => (Milestone, format!("not found still: {}", plural(*tasks, "task"))),
+        Event::AssetsLacking { tasks } => (
+            Milestone,
+            format!(
+                "{} without rows of a kind that is wanted: using the stored responses",
+                plural(*tasks, "archived task")
+            ),
+        ),
+        Event::Salvaged { task_id, reason } => (Detail, format!("{task_id}: kept as a damaged part has it, {reason}")),
         Event::Stopping { reason } => (Warning, reason.clone()),
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
         Event::Checked { path } => (Detail, format!("{path}: checked")),

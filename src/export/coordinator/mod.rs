@@ -1,7 +1,11 @@
 //! The one owner of a run's state: it decides what is asked when, sees every answer, and is the only
-//! one that says what happened. Everything reaches it through a single `select!`.
+//! one that says what happened. Everything reaches it through a single `select!`. What it makes of the
+//! provider's answers is in [`answers`], of those that the archive has in [`archived`].
 
-use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
+mod answers;
+mod archived;
+
+use std::{collections::HashMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -9,50 +13,49 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
+use self::archived::Held;
 use super::{
-    DOWN, EventSink, GRACE, Plan,
+    EventSink, GRACE, Plan, RowEffect,
     forecast::{EtaEstimate, downloads_left},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
-    media_stage::{AssetRequest, DownloadEvent, Job, MediaStage, RetryBudget},
+    media_stage::{DownloadEvent, Job, MediaStage, RetryBudget},
     publish::PublishStage,
     queue::{Next, PendingRequest, Queue},
+    stored::{StoredAnswer, StoredStage},
 };
 use crate::{
-    api::{Client, Pace, Reply, TaskResponse},
+    api::{Client, Pace, Reply},
     archive::LockedArchive,
-    asset::{AssetKind, AssetKinds},
     backoff::Backoff,
-    config::Rate,
+    config::RunConfig,
     error::{Error, Result},
     event::{Downloads, Event, Progress, Published},
     exit::ExitStatus,
-    journal::{JournalWriter, Record},
-    status::FinalStatus,
+    journal::{JournalWriter, Record, SegmentLimits},
+    run_id::RunId,
     task::TaskIndex,
-    timestamp,
 };
 
 /// How often a run says how it stands.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After this many answers that are all 404, something is said, long before the end.
-const SUSPICIOUS: usize = 20;
-
 /// Tasks whose assets may be outstanding before no further task is asked for. Of each there are some
 /// addresses in memory, and in the journal its answer.
 const MOST_UNSETTLED: usize = 2000;
 
-/// What a run is told.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) assets: AssetKinds,
-    pub(crate) rate: Rate,
-    pub(crate) reserve: u32,
-    pub(crate) concurrency: u16,
-    pub(crate) wait: Duration,
-    pub(crate) poll_interval: Duration,
-    pub(crate) retries: u32,
+/// Tasks with a stored answer whose assets may be outstanding: memory holds their answers.
+const MOST_HELD: usize = 500;
+
+/// Records that may wait for the journal before no further stored answer is taken.
+const MOST_UNACKNOWLEDGED: usize = 256;
+
+/// What a run works with.
+pub(crate) struct RunContext<'a> {
+    pub(crate) config: &'a RunConfig,
+    pub(crate) run_id: &'a RunId,
+    pub(crate) plan: &'a Plan,
+    pub(crate) held: &'a Arc<LockedArchive>,
     /// When the run is to end, whatever is left.
     pub(crate) stop_at: Option<Instant>,
 }
@@ -113,14 +116,21 @@ pub(crate) struct Asked {
 
 /// A run under way.
 pub(crate) struct Coordinator<'a> {
-    settings: Settings,
-    plan: &'a Plan,
+    run: RunContext<'a>,
     client: Client,
     pace: Pace,
     backoff: Backoff,
     queue: Queue,
     ledger: Ledger,
     asking: JoinSet<(PendingRequest, Reply)>,
+    /// Reads the answers that the archive has, as long as some are left.
+    stored: Option<StoredStage>,
+    /// Tasks with such an answer whose assets are the media stage's business.
+    unsettled_held: HashMap<TaskIndex, Held>,
+    /// Tasks with such an answer, some of whose assets failed: the provider is asked for fresh URLs.
+    refreshing: HashMap<TaskIndex, Held>,
+    /// Whether what quarantined parts tell is read now: the provider has had its turn.
+    is_salvaging: bool,
     journal: JournalStage,
     publish: PublishStage,
     media: MediaStage,
@@ -128,7 +138,7 @@ pub(crate) struct Coordinator<'a> {
     tell: EventSink<'a>,
     /// Answers that the journal has not acknowledged yet.
     unacknowledged: usize,
-    /// Tasks whose assets are the media stage's business.
+    /// Tasks whose assets are the media stage's business, those with a stored answer included.
     unsettled: usize,
     downloads: Downloads,
     /// Tasks whose first question has neither been answered nor given up.
@@ -140,7 +150,17 @@ pub(crate) struct Coordinator<'a> {
     refused_in_a_row: u32,
     /// Whether the last thing that came of a request was that there was no connection.
     unconnected: bool,
+    interruptions: Interruptions,
     ending: Option<Ending>,
+}
+
+/// What has come from outside so far to end the run.
+#[derive(Debug, Default)]
+struct Interruptions {
+    has_signalled: bool,
+    is_time_up: bool,
+    /// When what is in flight is given up.
+    grace: Option<Instant>,
 }
 
 /// Whether any task of the run was found. Until one is, a 404 says nothing: perhaps the key is another
@@ -160,28 +180,26 @@ enum Settled {
 
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
-    pub(crate) fn new(
-        settings: Settings,
-        plan: &'a Plan,
-        client: Client,
-        writer: JournalWriter,
-        held: Arc<LockedArchive>,
-        media: MediaStage,
-        tell: EventSink<'a>,
-    ) -> Self {
-        let (segments, publish) = PublishStage::start(held);
+    pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, tell: EventSink<'a>) -> Self {
+        let RunContext { config, run_id, plan, held, .. } = run;
+        let folder = held.archive.journal_folder();
+        let writer = JournalWriter::new(&folder, run_id.clone(), SegmentLimits::default());
+        let (segments, publish) = PublishStage::start(held.clone());
         let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
         plan.kept.iter().for_each(|task| ledger.journalled(*task));
+        let stored = plan.stored.clone();
         Self {
-            plan,
             client,
-            pace: Pace::new(settings.rate, settings.reserve),
-            backoff: Backoff::new(settings.retries, fastrand::Rng::new()),
-            settings,
+            pace: Pace::new(config.rate, config.reserve),
+            backoff: Backoff::new(config.retries, fastrand::Rng::new()),
             first_pass_left: to_ask.len(),
             queue: Queue::new(to_ask),
             ledger,
             asking: JoinSet::new(),
+            stored: (!stored.is_empty()).then(|| StoredStage::of_tables(held.clone(), plan, stored)),
+            unsettled_held: HashMap::new(),
+            refreshing: HashMap::new(),
+            is_salvaging: false,
             journal: JournalStage::start(writer, segments),
             publish,
             media,
@@ -196,18 +214,30 @@ impl<'a> Coordinator<'a> {
             given_up_in_a_row: 0,
             refused_in_a_row: 0,
             unconnected: false,
+            interruptions: Interruptions::default(),
             ending: None,
+            run,
         }
     }
 
-    /// Asks until nothing is left or `stop` says so, and puts every answer in place.
+    /// Works until nothing is left or `stop` says so, and puts every answer in place.
     pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> Asked {
-        self.ask_all(stop).await;
+        let mut stop = std::pin::pin!(stop);
+        self.work(stop.as_mut()).await;
         if self.unconnected && self.is_running() {
             self.unreachable("no connection any more", "what was fetched is kept, run again when it is back");
         }
         self.settle_unfound();
-        let Self { journal, mut publish, mut media, mut ledger, tell, mut ending, .. } = self;
+        if self.begin_salvage() {
+            self.work(stop).await;
+        }
+        self.keep_unrefreshed().await;
+        self.shut_down().await
+    }
+
+    /// Ends the stages, and takes in what they have to say last.
+    async fn shut_down(self) -> Asked {
+        let Self { run, stored, journal, mut publish, mut media, mut ledger, tell, mut ending, .. } = self;
         media.abort();
         if let Err(error) = media.ended().await {
             ending = Some(Ending::Failed(error));
@@ -215,12 +245,14 @@ impl<'a> Coordinator<'a> {
         let JournalStage { records, mut acknowledged, ended } = journal;
         drop(records);
         while let Some(entry) = acknowledged.recv().await {
-            let _not_settled = note_acknowledged(entry, self.plan, &mut ledger, tell);
+            let _not_settled = note_acknowledged(entry, run.plan, &mut ledger, tell);
         }
         while let Some(published) = publish.published.recv().await {
             note_published(published, &mut ledger, tell);
         }
-        for stage in [ended, publish.ended] {
+        // Closing its channel ends the stage.
+        let reading = stored.map(|stage| stage.ended);
+        for stage in [Some(ended), Some(publish.ended), reading].into_iter().flatten() {
             if let Err(error) = outcome(stage).await {
                 ending = Some(Ending::Failed(error));
             }
@@ -228,48 +260,59 @@ impl<'a> Coordinator<'a> {
         Asked { ending: ending.unwrap_or(Ending::Done), ledger }
     }
 
-    async fn ask_all(&mut self, stop: impl Future<Output = Signal>) {
-        let mut stop = pin!(stop);
-        let stop_at = self.settings.stop_at;
-        let (mut signalled, mut time_is_up) = (false, false);
-        let mut grace = None;
+    async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = Signal>>) {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let next = self.next();
-            if next == Next::Never && self.asking.is_empty() && self.unacknowledged + self.unsettled == 0 {
+            if next == Next::Never && self.is_idle() {
                 return;
             }
             let due = if let Next::At(due) = next { Some(due) } else { None };
+            let (stop_at, grace) = (self.run.stop_at, self.interruptions.grace);
             tokio::select! {
                 biased;
-                signal = &mut stop, if !signalled => {
-                    signalled = true;
-                    grace = grace.or(Some(Instant::now() + GRACE));
-                    self.ending.take_if(|ending| matches!(ending, Ending::TimeIsUp));
-                    self.media.stop();
-                    self.end(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
-                }
-                () = until(stop_at), if !time_is_up => {
-                    time_is_up = true;
-                    grace = grace.or(Some(Instant::now() + GRACE));
-                    self.media.stop();
-                    self.end(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
-                }
+                signal = &mut stop, if !self.interruptions.has_signalled => self.signalled(signal),
+                () = until(stop_at), if !self.interruptions.is_time_up => self.time_is_up(),
                 Some(answered) = self.asking.join_next() => self.take(answered).await,
                 entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.acknowledged(entry),
                 published = self.publish.published.recv(), if self.is_running() => self.published(published),
                 news = self.media.news.recv(), if self.unsettled > 0 => self.media_said(news).await,
                 () = self.pace.permit(), if next == Next::Now => self.ask(),
+                answer = next_stored(&mut self.stored), if self.has_room_for_stored() => self.take_stored(answer).await,
                 () = until(due), if due.is_some() => {}
                 () = until(grace), if grace.is_some() => {
-                    grace = None;
+                    self.interruptions.grace = None;
                     self.asking.abort_all();
                     self.abandon_media();
                 }
                 _ = tick.tick() => self.tell_progress(),
             }
         }
+    }
+
+    /// Whether nothing is under way.
+    fn is_idle(&self) -> bool {
+        self.asking.is_empty() && self.unacknowledged + self.unsettled == 0 && self.stored.is_none()
+    }
+
+    fn signalled(&mut self, signal: Signal) {
+        self.interruptions.has_signalled = true;
+        self.ending.take_if(|ending| matches!(ending, Ending::TimeIsUp));
+        self.interrupt(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
+    }
+
+    fn time_is_up(&mut self) {
+        self.interruptions.is_time_up = true;
+        self.interrupt(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
+    }
+
+    /// Begins nothing further, and gives what is in flight a moment.
+    fn interrupt(&mut self, ending: Ending, reason: String) {
+        self.interruptions.grace = self.interruptions.grace.or(Some(Instant::now() + GRACE));
+        self.media.stop();
+        self.stop_reading();
+        self.end(ending, reason);
     }
 
     fn is_running(&self) -> bool {
@@ -279,24 +322,18 @@ impl<'a> Coordinator<'a> {
     /// What to do about sending; [`Next::Never`] also while there is no room. An answer that the journal
     /// does not hold yet takes as much room as a request in flight: a crash would cost either.
     fn next(&self) -> Next {
-        let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.settings.concurrency);
+        let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
         // Polls go on: the time for them is limited, and they are few.
         let too_much_unsettled = self.unsettled >= MOST_UNSETTLED && self.first_pass_left > 0;
         if !self.is_running() || no_room || too_much_unsettled {
             return Next::Never;
         }
-        let next = self.queue.next(Instant::now());
-        // With the first pass over only polls are left, and the time for those is limited.
-        match (next, self.polling_ends) {
-            (Next::At(due), Some(end)) if due >= end => Next::Never,
-            (Next::Now, Some(end)) if Instant::now() >= end => Next::Never,
-            (next, _) => next,
-        }
+        self.queue.next(Instant::now())
     }
 
     fn ask(&mut self) {
         let Some(question) = self.queue.pop(Instant::now()) else { return };
-        let (client, tasks) = (self.client.clone(), self.plan.tasks.clone());
+        let (client, tasks) = (self.client.clone(), self.run.plan.tasks.clone());
         self.ledger.asked(question.task);
         (self.tell)(Event::Requested { kind: question.kind() });
         self.asking.spawn(async move { (question, client.ask(tasks.id(question.task)).await) });
@@ -307,201 +344,12 @@ impl<'a> Coordinator<'a> {
             Ok((question, reply)) => {
                 self.pace.observe(&reply.allowance);
                 if self.settle(question, reply.answer).await == Settled::Yes {
-                    self.end_of_question(question);
+                    self.end_of_request(question);
                 }
             }
             // After the grace period; the ledger knows that it was asked.
             Err(aborted) if aborted.is_cancelled() => {}
             Err(panic) => self.fail(Error::Internal(format!("a request failed: {panic}"))),
-        }
-    }
-
-    async fn settle(&mut self, question: PendingRequest, answer: TaskResponse) -> Settled {
-        let task = question.task;
-        self.unconnected = matches!(answer, TaskResponse::Unconnected { .. });
-        match answer {
-            TaskResponse::RateLimited { silence } => {
-                self.rate_limited(question, silence);
-                return Settled::NotYet;
-            }
-            TaskResponse::Transient { reason } => {
-                self.answers += 1;
-                return self.retry_or_give_up(question, reason);
-            }
-            TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
-                let settled = self.retry_or_give_up(question, reason.clone());
-                // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
-                if settled == Settled::Yes && self.answers == 0 {
-                    self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
-                }
-                return settled;
-            }
-            TaskResponse::Untrusted { reason } => {
-                self.ledger.gave_up(task, reason.clone());
-                self.unreachable(&reason, "if the certificate is your own, name its authority in SSL_CERT_FILE");
-            }
-            TaskResponse::KeyRefused { reason } => {
-                self.answered();
-                self.ledger.gave_up(task, reason.clone());
-                self.end(
-                    Ending::KeyRefused,
-                    format!("the provider refused the key ({reason}); nothing further is sent"),
-                );
-            }
-            TaskResponse::Rejected { reason } => {
-                self.answered();
-                self.ledger.gave_up(task, reason);
-            }
-            TaskResponse::Final { .. }
-            | TaskResponse::Unfinished { .. }
-            | TaskResponse::NotFound { .. }
-            | TaskResponse::Unreadable { .. } => {
-                self.answered();
-                self.keep(task, answer).await;
-            }
-        }
-        Settled::Yes
-    }
-
-    /// Takes an answer that says something about the task.
-    async fn keep(&mut self, task: TaskIndex, answer: TaskResponse) {
-        let fetched_at = timestamp::now();
-        let task_id = self.plan.tasks.id(task).to_string();
-        match answer {
-            TaskResponse::Final { status, data, sent } => {
-                self.found().await;
-                let kinds: Vec<AssetKind> = self.settings.assets.iter().collect();
-                let wanted = AssetRequest::of(&data, &kinds);
-                let assets = if wanted.is_empty() { Vec::new() } else { kinds };
-                let replaces = self.plan.replaces(task);
-                let record = Record::Task { task_id, status, fetched_at, data, sent, assets, replaces };
-                self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
-            }
-            TaskResponse::Unfinished { status, created_at } => {
-                self.found().await;
-                self.ledger.unfinished(task, status.clone());
-                (self.tell)(Event::Unfinished { task_id, status });
-                self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
-            }
-            TaskResponse::NotFound { message } => match &mut self.discovery {
-                Discovery::Found => self.not_found(task, fetched_at, message).await,
-                Discovery::NoneYet(waiting) => {
-                    waiting.push((task, fetched_at, message));
-                    if waiting.len() == SUSPICIOUS {
-                        (self.tell)(Event::NoneFound { answers: SUSPICIOUS as u64 });
-                    }
-                }
-            },
-            TaskResponse::Unreadable { reason, body } => {
-                self.ledger.unreadable(task, reason);
-                let record = Record::Unreadable { task_id, body };
-                self.journal(Entry::TaskResponse { task, status: None, record, wanted: Vec::new() }).await;
-            }
-            _ => {}
-        }
-    }
-
-    /// The provider is there, and says something.
-    fn answered(&mut self) {
-        self.answers += 1;
-        self.given_up_in_a_row = 0;
-        self.refused_in_a_row = 0;
-    }
-
-    /// 429: everybody waits, and it costs no retry. But a provider that says nothing else is as good as down.
-    fn rate_limited(&mut self, question: PendingRequest, silence: Duration) {
-        self.answers += 1;
-        self.refused_in_a_row += 1;
-        self.pace.silence(silence);
-        self.ledger.failing(question.task, "refused with 429".into());
-        (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
-        self.queue.refused(question);
-        if self.refused_in_a_row == DOWN {
-            let host = self.client.host();
-            self.fail(Error::Unreachable(format!(
-                "{host} has refused {DOWN} requests in a row with 429; what was fetched is kept, run again later"
-            )));
-        }
-    }
-
-    fn end_of_question(&mut self, question: PendingRequest) {
-        if question.poll {
-            return;
-        }
-        self.first_pass_left -= 1;
-        if self.first_pass_left == 0 {
-            self.polling_ends = Some(Instant::now() + self.settings.wait);
-        }
-    }
-
-    fn retry_or_give_up(&mut self, question: PendingRequest, reason: String) -> Settled {
-        let failures = question.failures + 1;
-        let Some(wait) = self.backoff.wait(failures) else {
-            self.ledger.gave_up(question.task, format!("{reason}; requests sent: {failures}"));
-            self.given_up_in_a_row += 1;
-            if self.given_up_in_a_row == DOWN && self.first_pass_left > 1 {
-                self.provider_is_down(&reason);
-            }
-            return Settled::Yes;
-        };
-        self.ledger.failing(question.task, reason.clone());
-        let task_id = self.plan.tasks.id(question.task).to_string();
-        (self.tell)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
-        self.queue.retry(PendingRequest { failures, ..question }, Instant::now() + wait);
-        Settled::NotYet
-    }
-
-    fn provider_is_down(&mut self, reason: &str) {
-        let host = self.client.host();
-        self.fail(Error::Unreachable(format!(
-            "{host} has failed {DOWN} tasks in a row, the last with: {reason}; what was fetched is kept, run again when it is back"
-        )));
-    }
-
-    /// Says that there is no provider to ask, and what to do.
-    fn unreachable(&mut self, reason: &str, advice: &str) {
-        let host = self.client.host();
-        self.media.go_offline();
-        self.fail(Error::Unreachable(format!("{host} cannot be reached: {reason}; {advice}")));
-    }
-
-    async fn not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
-        let task_id = self.plan.tasks.id(task).to_string();
-        let replaces = self.plan.replaces(task);
-        let (status, record) = (
-            Some(FinalStatus::NotFound),
-            Record::NotFound { task_id, fetched_at, message, replaces, clips_left: None },
-        );
-        self.journal(Entry::TaskResponse { task, status, record, wanted: Vec::new() }).await;
-    }
-
-    /// A task was found: the key is this account's, and the 404s so far are answers.
-    async fn found(&mut self) {
-        let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
-        for (task, fetched_at, message) in waiting {
-            self.not_found(task, fetched_at, message).await;
-        }
-    }
-
-    fn settle_unfound(&mut self) {
-        let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
-        if !waiting.is_empty() {
-            (self.tell)(Event::NoneFound { answers: waiting.len() as u64 });
-        }
-        let (archived, unknown): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(task, ..)| self.plan.replaces(*task));
-        if !archived.is_empty() {
-            // Their rows say the same as ever.
-            (self.tell)(Event::StillNotFound { tasks: archived.len() as u64 });
-        }
-        for (task, ..) in archived {
-            self.ledger.archived(task);
-        }
-        for (task, ..) in unknown {
-            self.ledger.gave_up(
-                task,
-                "not found, like every task of the run; does the key belong to a different account?".into(),
-            );
         }
     }
 
@@ -517,10 +365,8 @@ impl<'a> Coordinator<'a> {
         match entry {
             Some(entry) => {
                 self.unacknowledged -= 1;
-                if let Some(job) = note_acknowledged(entry, self.plan, &mut self.ledger, self.tell) {
-                    self.unsettled += 1;
-                    self.downloads.wanted += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
-                    self.media.settle(job);
+                if let Some(job) = note_acknowledged(entry, self.run.plan, &mut self.ledger, self.tell) {
+                    self.download(job);
                 }
             }
             None => {
@@ -543,26 +389,43 @@ impl<'a> Coordinator<'a> {
                 self.downloads.note(&event);
                 (self.tell)(event);
             }
-            Some(DownloadEvent::Unsettled) => self.unsettled -= 1,
+            Some(DownloadEvent::Unsettled { task_id }) => {
+                self.unsettled -= 1;
+                let task = self.run.plan.tasks.find(&task_id);
+                task.map(|task| self.unsettled_held.remove(&task));
+            }
             Some(DownloadEvent::Settled { task_id, part, assets }) => {
                 self.unsettled -= 1;
-                if let Some(task) = self.plan.tasks.find(&task_id) {
-                    self.journal(Entry::Assets { task, part, record: Record::Assets { task_id, assets } }).await;
+                let Some(task) = self.run.plan.tasks.find(&task_id) else { return };
+                match part {
+                    Some(part) => {
+                        self.journal(Entry::Assets { task, part, record: Record::Assets { task_id, assets } }).await;
+                    }
+                    None => self.settled_held(task, assets).await,
                 }
             }
             None => self.a_stage_ended(),
         }
     }
 
+    /// Gives the media stage a task.
+    fn download(&mut self, job: Job) {
+        self.unsettled += 1;
+        self.downloads.wanted += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+        self.media.settle(job);
+    }
+
     /// A stage ends before the run only by an error, which it says itself at the end.
     fn a_stage_ended(&mut self) {
         self.ending.get_or_insert(Ending::Done);
+        self.stop_reading();
         self.abandon_media();
     }
 
     fn abandon_media(&mut self) {
         self.media.abort();
         self.unsettled = 0;
+        self.unsettled_held.clear();
     }
 
     /// The wait between two polls of a task. With many unfinished tasks it stretches, so that polls
@@ -570,11 +433,31 @@ impl<'a> Coordinator<'a> {
     fn poll_interval(&self) -> Duration {
         let unfinished = self.queue.polls() + 1;
         let stretched = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
-        self.settings.poll_interval.max(stretched.unwrap_or_default())
+        self.run.config.poll_interval.max(stretched.unwrap_or_default())
     }
 
     fn requests_per_second(&self) -> f64 {
-        Pace::requests_per_second(self.settings.rate, self.settings.reserve)
+        Pace::requests_per_second(self.run.config.rate, self.run.config.reserve)
+    }
+
+    /// The first answer about a task, or the last failure to get one, is in.
+    fn end_of_request(&mut self, request: PendingRequest) {
+        if request.poll {
+            return;
+        }
+        self.first_pass_left -= 1;
+        if self.first_pass_left == 0 && self.polling_ends.is_none() {
+            let end = Instant::now() + self.run.config.wait;
+            self.polling_ends = Some(end);
+            self.queue.end_polls_at(end);
+        }
+    }
+
+    /// Says that there is no provider to ask, and what to do.
+    fn unreachable(&mut self, reason: &str, advice: &str) {
+        let host = self.client.host();
+        self.media.go_offline();
+        self.fail(Error::Unreachable(format!("{host} cannot be reached: {reason}; {advice}")));
     }
 
     fn tell_progress(&mut self) {
@@ -595,7 +478,7 @@ impl<'a> Coordinator<'a> {
         let left = outlook.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
         (self.tell)(Event::Progress(Progress {
             settled: self.ledger.settled(),
-            selected: self.plan.selected.len() as u64,
+            selected: self.run.plan.selected.len() as u64,
             unfinished: self.queue.polls() as u64,
             first_pass_over: self.first_pass_left == 0,
             seconds_left: left.map(|left| left.as_secs_f64()),
@@ -633,7 +516,14 @@ fn note_acknowledged(
             if wanted.is_empty() {
                 ledger.complete(task, part);
             }
-            (!wanted.is_empty()).then_some(Job { task_id, part, wanted, chances: RetryBudget::First })
+            (!wanted.is_empty()).then_some(Job { task_id, part: Some(part), wanted, chances: RetryBudget::First })
+        }
+        // The task stands as it did.
+        Acknowledged::Settled { task, .. } if plan.item(task).rows == RowEffect::AddAssets => None,
+        Acknowledged::Settled { task, part } => {
+            ledger.journalled(task);
+            ledger.complete(task, part);
+            None
         }
         Acknowledged::Assets { task, part } => {
             ledger.complete(task, part);
@@ -645,6 +535,14 @@ fn note_acknowledged(
 fn note_published(published: Published, ledger: &mut Ledger, tell: &mut (dyn FnMut(Event) + Send)) {
     ledger.published(published.part);
     tell(Event::Published(published));
+}
+
+/// The next stored answer; without a stage it waits for ever.
+async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredAnswer>)> {
+    match stage {
+        Some(stage) => stage.answers.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {

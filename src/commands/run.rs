@@ -1,0 +1,205 @@
+//! What every run does, whatever made its plan: it holds the archive, carries the plan out, and leaves its own
+//! files and the metrics.
+
+use std::{future::Future, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::time::{self, Instant};
+
+use super::{connect_to, metrics};
+use crate::{
+    archive::{LockedArchive, RunFile},
+    config::RunConfig,
+    error::{Error, Result},
+    event::{Event, MissingReason},
+    exit::ExitStatus,
+    export::{AnswerSource, Asked, Coordinator, Ending, Ledger, MediaStage, Missing, Plan, RunContext, Signal},
+    journal,
+    repair::Failures,
+    report::Reporter,
+    run_id::RunId,
+    run_summary::RunSummary,
+    simulator::SimulatedProvider,
+};
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened, as in `runs/<run_id>.json`.
+    pub summary: RunSummary,
+    /// What the process should end with.
+    pub status: ExitStatus,
+    /// What stopped the run, if it was an error.
+    pub error: Option<Error>,
+    /// The closing words for a person.
+    pub words: String,
+}
+
+/// A run that holds its archive.
+pub(super) struct Run<'a> {
+    pub(super) config: &'a RunConfig,
+    pub(super) id: RunId,
+    pub(super) held: Arc<LockedArchive>,
+    /// When it is to end, whatever is left.
+    pub(super) stop_at: Option<Instant>,
+}
+
+impl<'a> Run<'a> {
+    /// Begins a run that started at that time, `clock` on the monotonic clock.
+    pub(super) fn begin(
+        config: &'a RunConfig,
+        held: LockedArchive,
+        (started, clock): (Timestamp, Instant),
+        log: &mut Log<'_>,
+    ) -> Self {
+        let (id, archive) = (RunId::new(started), config.archive.display().to_string());
+        log.tell(&Event::Started { run_id: id.clone(), archive, at: started });
+        Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit) }
+    }
+
+    /// Works on the plan until nothing is left or `stop` is ready.
+    pub(super) async fn carry_out(
+        &self,
+        plan: &Plan,
+        world: SimulatedProvider,
+        media: MediaStage,
+        stop: impl Future<Output = Signal>,
+        log: &mut Log<'_>,
+    ) -> Result<Asked> {
+        let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, world).await?;
+        let Self { config, id: run_id, held, stop_at } = self;
+        let context = RunContext { config, run_id, plan, held, stop_at: *stop_at };
+        let mut tell = |event| log.tell(&event);
+        let asked = Coordinator::new(context, client, media, &mut tell).run(stop).await;
+        drop(simulator);
+        Ok(asked)
+    }
+
+    /// Leaves the run's own files, whatever the ending was.
+    pub(super) async fn finish(
+        &self,
+        plan: &Plan,
+        asked: Asked,
+        log: &mut Log<'_>,
+        is_incomplete: impl Fn(&Log<'_>) -> bool,
+    ) -> (ExitStatus, Option<Error>) {
+        let Asked { ending, ledger } = asked;
+        let missing = missing_csv(plan, &ledger, &ending, log);
+        let mut status = match &ending {
+            Ending::Signal(signal) => signal.exit_status(),
+            Ending::KeyRefused => ExitStatus::KeyRefused,
+            Ending::Failed(_) => ExitStatus::Failed,
+            Ending::Done | Ending::TimeIsUp if is_incomplete(log) => ExitStatus::Incomplete,
+            Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
+        };
+        let is_over = matches!(ending, Ending::Done);
+        let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
+        if log.summary.requests.total + log.summary.missing() > 0
+            && let Err(failed) = self.held.put_sealed(&RunFile::Unfinished.path(&self.id), missing).await
+        {
+            log.missing_named = false;
+            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+        }
+        if is_over && let Err(failed) = self.sweep() {
+            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+        }
+        let mut end = finished(status);
+        log.summary.observe(&end);
+        let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
+        text.push(b'\n');
+        if let Err(failed) = self.held.put_sealed(&RunFile::Summary.path(&self.id), text).await {
+            (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
+            end = finished(status);
+        }
+        log.tell(&end);
+        (status, error)
+    }
+
+    /// Leaves the figures for Prometheus, if they are asked for, also of a run that an error stopped before
+    /// its first request.
+    pub(super) async fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
+        let Some(file) = &self.config.metrics_file else { return Ok(()) };
+        if let Err(error) = ended {
+            log.summary.observe(&finished(error.into()));
+        }
+        metrics::leave(file, &self.held.archive, &log.summary).await
+    }
+
+    /// With the journal empty and everything tried, nobody resumes a download that was begun.
+    fn sweep(&self) -> Result<()> {
+        let waiting = journal::segments(&self.held.archive.journal_folder())?;
+        if waiting.is_empty() { self.held.sweep_partials() } else { Ok(()) }
+    }
+}
+
+/// Ready at that instant; without one, never.
+pub(super) async fn reached(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn finished(status: ExitStatus) -> Event {
+    Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: status.is_signal() }
+}
+
+/// Names each task that is not archived, with the reason, in a list that is itself an input.
+fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
+    let cut_short = match ending {
+        Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "SIGINT came first"),
+        Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "SIGHUP came first"),
+        Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "SIGTERM came first"),
+        Ending::KeyRefused => (MissingReason::Unfinished, "the provider refused the key"),
+        Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
+        Ending::TimeIsUp => (MissingReason::Unfinished, "the time given with --stop-after was over"),
+        Ending::Done => (MissingReason::Unfinished, "the run was over"),
+    };
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    // Memory takes all that is written.
+    let _ = csv.write_record(["task_id", "reason", "detail"]);
+    for Missing { task, reason, detail } in ledger.missing(&plan.selected, &cut_short) {
+        let task_id = plan.tasks.id(task).to_string();
+        // One whose answer the archive has is archived, whatever became of this run.
+        if plan.item(task).source == AnswerSource::Ask {
+            let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
+        }
+        log.tell(&Event::Missing { task_id, reason, detail });
+    }
+    csv.into_inner().expect("memory takes all that is written")
+}
+
+/// The run's events on their way to the summary and the reporter.
+pub(super) struct Log<'a> {
+    pub(super) summary: RunSummary,
+    /// Whether all answers so far were 404.
+    pub(super) none_found: bool,
+    /// Whether the tasks that are not archived could be listed.
+    pub(super) missing_named: bool,
+    /// Failed assets of tasks that earlier runs had fetched, and this one archived.
+    pub(super) recovered_failed: u64,
+    /// What a repair could not restore.
+    pub(super) failures: Option<Failures>,
+    reporter: &'a mut dyn Reporter,
+}
+
+impl<'a> Log<'a> {
+    pub(super) fn new(reporter: &'a mut dyn Reporter) -> Self {
+        let summary = RunSummary::default();
+        Self { summary, none_found: false, missing_named: true, recovered_failed: 0, failures: None, reporter }
+    }
+
+    pub(super) fn tell(&mut self, event: &Event) {
+        match event {
+            Event::NoneFound { .. } => self.none_found = true,
+            Event::Recovered { assets_failed, .. } => self.recovered_failed += assets_failed,
+            Event::Answered { .. } | Event::Unfinished { .. } => self.none_found = false,
+            _ => {}
+        }
+        if let Some(failures) = &mut self.failures {
+            failures.observe(event);
+        }
+        self.summary.observe(event);
+        self.reporter.observe(event);
+    }
+}

@@ -1,0 +1,218 @@
+//! What the provider's answers come to.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    super::{DOWN, RowEffect, Salvage, journal_stage::Entry, queue::PendingRequest},
+    Coordinator, Discovery, Ending, Settled,
+};
+use crate::{
+    api::TaskResponse, error::Error, event::Event, journal::Record, status::FinalStatus, tables, task::TaskIndex,
+    timestamp,
+};
+
+/// After this many answers that are all 404, something is said, long before the end.
+const SUSPICIOUS: usize = 20;
+
+impl Coordinator<'_> {
+    pub(super) async fn settle(&mut self, request: PendingRequest, answer: TaskResponse) -> Settled {
+        let task = request.task;
+        self.unconnected = matches!(answer, TaskResponse::Unconnected { .. });
+        match answer {
+            TaskResponse::RateLimited { silence } => {
+                self.rate_limited(request, silence);
+                return Settled::NotYet;
+            }
+            TaskResponse::Transient { reason } => {
+                self.answers += 1;
+                return self.retry_or_give_up(request, reason).await;
+            }
+            TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
+                let settled = self.retry_or_give_up(request, reason.clone()).await;
+                // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
+                if settled == Settled::Yes && self.answers == 0 {
+                    self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
+                }
+                return settled;
+            }
+            TaskResponse::Untrusted { reason } => {
+                self.give_up(task, reason.clone()).await;
+                self.unreachable(&reason, "if the certificate is your own, name its authority in SSL_CERT_FILE");
+            }
+            TaskResponse::KeyRefused { reason } => {
+                self.answered();
+                self.give_up(task, reason.clone()).await;
+                self.end(
+                    Ending::KeyRefused,
+                    format!("the provider refused the key ({reason}); nothing further is sent"),
+                );
+            }
+            TaskResponse::Rejected { reason } => {
+                self.answered();
+                self.give_up(task, reason).await;
+            }
+            TaskResponse::Final { .. }
+            | TaskResponse::Unfinished { .. }
+            | TaskResponse::NotFound { .. }
+            | TaskResponse::Unreadable { .. } => {
+                self.answered();
+                match self.refreshing.remove(&task) {
+                    Some(held) => self.refreshed(task, held, answer).await,
+                    None => self.keep(task, answer).await,
+                }
+            }
+        }
+        Settled::Yes
+    }
+
+    /// Takes an answer that says something about the task.
+    async fn keep(&mut self, task: TaskIndex, answer: TaskResponse) {
+        let task_id = self.run.plan.tasks.id(task).to_string();
+        match answer {
+            TaskResponse::Final { status, data, sent } => {
+                self.found().await;
+                self.keep_final(task, status, data, sent).await;
+            }
+            TaskResponse::Unfinished { status, created_at } => {
+                self.found().await;
+                self.ledger.unfinished(task, status.clone());
+                (self.tell)(Event::Unfinished { task_id, status });
+                self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
+            }
+            TaskResponse::NotFound { message } => {
+                let fetched_at = timestamp::now();
+                match &mut self.discovery {
+                    Discovery::Found => self.not_found(task, fetched_at, message).await,
+                    Discovery::NoneYet(waiting) => {
+                        waiting.push((task, fetched_at, message));
+                        if waiting.len() == SUSPICIOUS {
+                            (self.tell)(Event::NoneFound { answers: SUSPICIOUS as u64 });
+                        }
+                    }
+                }
+            }
+            TaskResponse::Unreadable { reason, body } => {
+                self.ledger.unreadable(task, reason);
+                let record = Record::Unreadable { task_id, body };
+                self.journal(Entry::TaskResponse { task, status: None, record, wanted: Vec::new() }).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Journals a final answer, unless the archive has rows that say more.
+    pub(super) async fn keep_final(
+        &mut self,
+        task: TaskIndex,
+        status: FinalStatus,
+        data: String,
+        sent: Option<String>,
+    ) {
+        if self.run.plan.item(task).is_poorer(tables::clip_links(&data).len()) {
+            let reason = "the provider's answer tells less than the rows that are left";
+            return self.ledger.gave_up(task, reason.into());
+        }
+        let (record, wanted) = self.task_record(task, status, timestamp::now(), data, sent);
+        self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
+    }
+
+    /// The provider is there, and says something.
+    fn answered(&mut self) {
+        self.answers += 1;
+        self.given_up_in_a_row = 0;
+        self.refused_in_a_row = 0;
+    }
+
+    /// 429: everybody waits, and it costs no retry. But a provider that says nothing else is as good as down.
+    fn rate_limited(&mut self, request: PendingRequest, silence: Duration) {
+        self.answers += 1;
+        self.refused_in_a_row += 1;
+        self.pace.silence(silence);
+        self.ledger.failing(request.task, "refused with 429".into());
+        (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
+        self.queue.refused(request);
+        if self.refused_in_a_row == DOWN {
+            let host = self.client.host();
+            self.fail(Error::Unreachable(format!(
+                "{host} has refused {DOWN} requests in a row with 429; what was fetched is kept, run again later"
+            )));
+        }
+    }
+
+    async fn retry_or_give_up(&mut self, request: PendingRequest, reason: String) -> Settled {
+        let failures = request.failures + 1;
+        let Some(wait) = self.backoff.wait(failures) else {
+            self.give_up(request.task, format!("{reason}; requests sent: {failures}")).await;
+            self.given_up_in_a_row += 1;
+            if self.given_up_in_a_row == DOWN && self.first_pass_left > 1 {
+                self.provider_is_down(&reason);
+            }
+            return Settled::Yes;
+        };
+        self.ledger.failing(request.task, reason.clone());
+        let task_id = self.run.plan.tasks.id(request.task).to_string();
+        (self.tell)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
+        self.queue.retry(PendingRequest { failures, ..request }, Instant::now() + wait);
+        Settled::NotYet
+    }
+
+    /// The provider has no answer about the task.
+    async fn give_up(&mut self, task: TaskIndex, reason: String) {
+        match self.refreshing.remove(&task) {
+            Some(held) => self.journal_held(task, held).await,
+            None => self.ledger.gave_up(task, reason),
+        }
+    }
+
+    fn provider_is_down(&mut self, reason: &str) {
+        let host = self.client.host();
+        self.fail(Error::Unreachable(format!(
+            "{host} has failed {DOWN} tasks in a row, the last with: {reason}; what was fetched is kept, run again when it is back"
+        )));
+    }
+
+    async fn not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
+        let item = self.run.plan.item(task);
+        if item.salvage == Some(Salvage::Response) {
+            return self.ledger.forgotten(task);
+        }
+        let (task_id, replaces) = (self.run.plan.tasks.id(task).to_string(), item.replaces());
+        let record = Record::NotFound { task_id, fetched_at, message, replaces, clips_left: item.clips_left };
+        let status = Some(FinalStatus::NotFound);
+        self.journal(Entry::TaskResponse { task, status, record, wanted: Vec::new() }).await;
+    }
+
+    /// A task was found: the key is this account's, and the 404s so far are answers.
+    async fn found(&mut self) {
+        let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
+        for (task, fetched_at, message) in waiting {
+            self.not_found(task, fetched_at, message).await;
+        }
+    }
+
+    /// Says what 404s come to if no task of the run was found.
+    pub(super) fn settle_unfound(&mut self) {
+        let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
+        if !waiting.is_empty() {
+            (self.tell)(Event::NoneFound { answers: waiting.len() as u64 });
+        }
+        let (archived, unknown): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(task, ..)| self.run.plan.item(*task).rows == RowEffect::ReplaceNotFound);
+        if !archived.is_empty() {
+            // Their rows say the same as ever.
+            (self.tell)(Event::StillNotFound { tasks: archived.len() as u64 });
+        }
+        for (task, ..) in archived {
+            self.ledger.archived(task);
+        }
+        for (task, ..) in unknown {
+            self.ledger.gave_up(
+                task,
+                "not found, like every task of the run; does the key belong to a different account?".into(),
+            );
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What is done about tasks whose answer the archive has: nothing is journalled of them before their assets
+//! are settled, since nothing is lost if the run ends before. Where assets fail, a stored URL may have
+//! expired, and the provider is asked for a fresh one. In the end comes what quarantined parts tell of tasks
+//! that the provider has no answer about.
+
+use jiff::Timestamp;
+
+use super::{
+    super::{
+        AnswerSource, Item, RowEffect, WantedKinds,
+        journal_stage::Entry,
+        media_stage::{AssetRequest, Job, RetryBudget},
+        stored::{StoredAnswer, StoredStage},
+    },
+    Coordinator, Ending, MOST_HELD, MOST_UNACKNOWLEDGED,
+};
+use crate::{
+    api::TaskResponse,
+    asset::{Asset, AssetKind, AssetKinds, AssetStatus},
+    error::Error,
+    event::Event,
+    journal::Record,
+    media,
+    status::FinalStatus,
+    tables,
+    task::TaskIndex,
+};
+
+/// A stored answer that is not journalled yet.
+pub(super) struct Held {
+    /// The task's rows; `None` if they stay as they are.
+    record: Option<Record>,
+    /// What became of its assets.
+    assets: Vec<Asset>,
+}
+
+impl Coordinator<'_> {
+    /// Whether another stored answer can be taken.
+    pub(super) fn has_room_for_stored(&self) -> bool {
+        self.stored.is_some() && self.unsettled_held.len() < MOST_HELD && self.unacknowledged < MOST_UNACKNOWLEDGED
+    }
+
+    /// Takes no further stored answers.
+    pub(super) fn stop_reading(&mut self) {
+        if let Some(stage) = &mut self.stored {
+            stage.answers.close();
+        }
+    }
+
+    pub(super) async fn take_stored(&mut self, answer: Option<(TaskIndex, Option<StoredAnswer>)>) {
+        match answer {
+            Some((task, Some(answer))) if self.is_salvaging => self.take_salvaged(task, answer).await,
+            Some((task, Some(answer))) => self.take_archived(task, answer).await,
+            Some((task, None)) if self.run.plan.item(task).rows == RowEffect::Replace && !self.is_salvaging => {
+                self.ledger.gave_up(task, "its row cannot be read any more".into());
+            }
+            Some((_, None)) => {}
+            None => self.stored_stage_ended().await,
+        }
+    }
+
+    async fn stored_stage_ended(&mut self) {
+        let Some(stage) = self.stored.take() else { return };
+        if let Err(error) = super::outcome(stage.ended).await {
+            self.fail(error);
+        }
+    }
+
+    async fn take_archived(&mut self, task: TaskIndex, answer: StoredAnswer) {
+        match &self.run.plan.item(task).kinds {
+            WantedKinds::These(kinds) if self.run.plan.item(task).rows == RowEffect::AddAssets => {
+                let wanted =
+                    AssetRequest::of(answer.response.as_deref().unwrap_or_default(), &kinds.iter().collect::<Vec<_>>());
+                self.hold(task, Held { record: None, assets: Vec::new() }, wanted).await;
+            }
+            _ => self.hold_record(task, answer).await,
+        }
+    }
+
+    /// Keeps what a damaged part says of a task that the provider has no answer about.
+    async fn take_salvaged(&mut self, task: TaskIndex, answer: StoredAnswer) {
+        let reason = self.ledger.why(task);
+        let task_id = self.run.plan.tasks.id(task).to_string();
+        (self.tell)(Event::Salvaged { task_id, reason });
+        self.hold_record(task, answer).await;
+    }
+
+    async fn hold_record(&mut self, task: TaskIndex, answer: StoredAnswer) {
+        let StoredAnswer { status, fetched_at, response, error } = answer;
+        let (record, wanted) = match response {
+            Some(data) => self.task_record(task, status, fetched_at, data, None),
+            None => {
+                let (task_id, clips_left) =
+                    (self.run.plan.tasks.id(task).to_string(), self.run.plan.item(task).clips_left);
+                (Record::NotFound { task_id, fetched_at, message: error, replaces: true, clips_left }, Vec::new())
+            }
+        };
+        self.hold(task, Held { record: Some(record), assets: Vec::new() }, wanted).await;
+    }
+
+    async fn hold(&mut self, task: TaskIndex, held: Held, wanted: Vec<AssetRequest>) {
+        if wanted.is_empty() {
+            return self.journal_held(task, held).await;
+        }
+        self.unsettled_held.insert(task, held);
+        let task_id = self.run.plan.tasks.id(task).to_string();
+        self.download(Job { task_id, part: None, wanted, chances: RetryBudget::Last });
+    }
+
+    /// The assets of a task with a stored answer are settled.
+    pub(super) async fn settled_held(&mut self, task: TaskIndex, assets: Vec<Asset>) {
+        let Some(held) = self.unsettled_held.remove(&task) else { return };
+        let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
+        let held = Held { assets, ..held };
+        // Rows that only add assets are an export's, which asks for nothing again that was answered.
+        if has_failed && held.record.is_some() && self.is_running() && !self.is_salvaging {
+            self.refreshing.insert(task, held);
+            self.queue.add(task);
+            self.first_pass_left += 1;
+        } else {
+            self.journal_held(task, held).await;
+        }
+    }
+
+    /// The provider says something of a task, some of whose assets failed.
+    pub(super) async fn refreshed(&mut self, task: TaskIndex, held: Held, answer: TaskResponse) {
+        match answer {
+            TaskResponse::Final { status, data, sent } if !is_poorer(status, &data, &held) => {
+                self.keep_final(task, status, data, sent).await;
+            }
+            _ => self.journal_held(task, held).await,
+        }
+    }
+
+    /// Journals those for which there was no time to ask for fresh URLs.
+    pub(super) async fn keep_unrefreshed(&mut self) {
+        for (task, held) in std::mem::take(&mut self.refreshing) {
+            self.journal_held(task, held).await;
+        }
+    }
+
+    pub(super) async fn journal_held(&mut self, task: TaskIndex, held: Held) {
+        let task_id = self.run.plan.tasks.id(task).to_string();
+        let Held { record, assets } = held;
+        let records = match record {
+            None if assets.is_empty() => return,
+            None => vec![Record::AddedAssets { task_id, assets }],
+            Some(record) if assets.is_empty() => vec![record],
+            Some(record) => vec![record, Record::Assets { task_id, assets }],
+        };
+        self.journal(Entry::Settled { task, records }).await;
+    }
+
+    /// Begins to read what quarantined parts tell of tasks that the provider has no answer about, unless the
+    /// run has no time for it.
+    pub(super) fn begin_salvage(&mut self) -> bool {
+        let has_time = matches!(
+            self.ending,
+            None | Some(Ending::Done | Ending::KeyRefused | Ending::Failed(Error::Unreachable(_)))
+        );
+        let plan = self.run.plan;
+        let tasks: Vec<TaskIndex> = plan.salvageable().filter(|task| !self.ledger.is_answered(*task)).collect();
+        if !has_time || tasks.is_empty() {
+            return false;
+        }
+        self.is_salvaging = true;
+        self.stored = Some(StoredStage::of_quarantine(self.run.held.archive.format, plan, tasks));
+        true
+    }
+
+    /// The record of a final answer, and the assets that are wanted of it.
+    pub(super) fn task_record(
+        &self,
+        task: TaskIndex,
+        status: FinalStatus,
+        fetched_at: Timestamp,
+        data: String,
+        sent: Option<String>,
+    ) -> (Record, Vec<AssetRequest>) {
+        let (task_id, item) = (self.run.plan.tasks.id(task).to_string(), self.run.plan.item(task));
+        let kinds: Vec<AssetKind> = self.kinds(item, &task_id, &data).iter().collect();
+        let wanted = AssetRequest::of(&data, &kinds);
+        let assets = if wanted.is_empty() { Vec::new() } else { kinds };
+        let replaces = item.replaces() || item.source == AnswerSource::Stored;
+        (Record::Task { task_id, status, fetched_at, data, sent, assets, replaces }, wanted)
+    }
+
+    fn kinds(&self, item: &Item, task_id: &str, data: &str) -> AssetKinds {
+        let of_run = &self.run.config.media.kinds;
+        match &item.kinds {
+            WantedKinds::OfRun => of_run.clone(),
+            WantedKinds::These(kinds) => kinds.clone(),
+            WantedKinds::OfRunAndFiles => of_run.iter().chain(self.kinds_of_files(task_id, data)).collect(),
+        }
+    }
+
+    /// The kinds of which the archive has a file of the task.
+    fn kinds_of_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
+        let is_there =
+            |wanted: &AssetRequest| self.run.held.media(&wanted.name(task_id), media::endings(wanted.kind())).is_some();
+        let all = AssetRequest::of(data, &AssetKind::ALL);
+        all.iter().filter(|wanted| is_there(wanted)).map(AssetRequest::kind).collect()
+    }
+}
+
+/// Whether an answer has another status than the stored one, or lacks clips that the stored one has.
+fn is_poorer(status: FinalStatus, data: &str, held: &Held) -> bool {
+    let Some(Record::Task { status: status_before, data: before, .. }) = &held.record else { return true };
+    let clips: Vec<Option<String>> = tables::clip_links(data).into_iter().map(|clip| clip.clip_id).collect();
+    status != *status_before || tables::clip_links(before).iter().any(|clip| !clips.contains(&clip.clip_id))
+}

@@ -1,0 +1,235 @@
+//! Answers that the archive has: those in its tables, and what quarantined parts still tell. They are read
+//! some hundreds at a time, so that memory does not grow with the plan.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+
+use super::{Plan, Salvage};
+use crate::{
+    archive::{Archive, LockedArchive},
+    error::{Error, Result},
+    format::TableFormat,
+    json::Object,
+    status::FinalStatus,
+    tables::{self, TASK_ID, TASKS},
+    task::{TaskIndex, is_same_id},
+};
+
+/// Answers that are read at once: memory holds them.
+const AT_ONCE: usize = 500;
+
+/// Answers that may wait for the coordinator beside those.
+const MOST_WAITING: usize = 16;
+
+/// How often a table is read again because parts changed places while it was read.
+const MOST_READS: u32 = 10;
+
+/// The columns that an answer is made of.
+const COLUMNS: [&str; 5] = [TASK_ID, "status", "fetched_at", "response", "error"];
+
+/// An answer that the archive has.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredAnswer {
+    pub(super) status: FinalStatus,
+    pub(super) fetched_at: Timestamp,
+    /// Absent for a task that the provider does not know.
+    pub(super) response: Option<String>,
+    pub(super) error: Option<String>,
+}
+
+impl StoredAnswer {
+    fn from_cells(cells: &[Option<&str>]) -> Option<(String, Self)> {
+        let [Some(task), Some(status), Some(fetched_at), response, error] = cells else { return None };
+        let (status, fetched_at) = (FinalStatus::parse(status)?, fetched_at.parse().ok()?);
+        let (response, error) = (response.map(str::to_owned), error.map(str::to_owned));
+        Some(((*task).to_owned(), Self { status, fetched_at, response, error }))
+    }
+
+    /// Whether it says more of the task than another row: that it was found, that it succeeded, and what is
+    /// newer.
+    fn is_better_than(&self, other: &Self) -> bool {
+        let rank =
+            |stored: &Self| (stored.response.is_some(), stored.status == FinalStatus::Success, stored.fetched_at);
+        rank(self) > rank(other)
+    }
+
+    /// Whether it is an answer about that task, and not what damage has made of one.
+    fn is_of(&self, task_id: &str) -> bool {
+        match &self.response {
+            None => self.status == FinalStatus::NotFound,
+            Some(_) => self.task_id().is_some_and(|id| is_same_id(&id, task_id)),
+        }
+    }
+
+    /// The task that the response names.
+    fn task_id(&self) -> Option<String> {
+        Object::parse(self.response.as_deref()?)?.text("task_id")
+    }
+}
+
+/// The coordinator's end of the stage that reads answers.
+pub(super) struct StoredStage {
+    /// A task of the plan and its answer, if it could be read.
+    pub(super) answers: mpsc::Receiver<(TaskIndex, Option<StoredAnswer>)>,
+    /// What ended it.
+    pub(super) ended: JoinHandle<Result<()>>,
+}
+
+impl StoredStage {
+    /// Reads the answers of these tasks from the tables, in the order of their rows.
+    pub(super) fn of_tables(held: Arc<LockedArchive>, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
+        let list = plan.tasks.clone();
+        let ids = move |tasks: &[TaskIndex]| tasks.iter().map(|task| list.id(*task).to_string()).collect::<Vec<_>>();
+        let list = plan.tasks.clone();
+        Self::start(move |send| {
+            let wanted = ids(&tasks).into_iter().collect();
+            for chunk in in_order(&held.archive, wanted)?.chunks(AT_ONCE) {
+                let mut stored = read(&held.archive, &chunk.iter().cloned().collect())?;
+                for task in chunk.iter().filter_map(|id| list.find(id)) {
+                    send(task, stored.remove(list.id(task).as_str()));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads what quarantined parts say of these tasks.
+    pub(super) fn of_quarantine(format: TableFormat, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
+        let (list, parts) = (plan.tasks.clone(), plan.quarantined.clone());
+        Self::start(move |send| {
+            for chunk in tasks.chunks(AT_ONCE) {
+                let wanted = chunk.iter().map(|task| list.id(*task).to_string()).collect();
+                let mut salvaged = salvage(format, &parts, &wanted);
+                for task in chunk {
+                    send(*task, salvaged.remove(list.id(*task).as_str()));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn start(
+        read: impl FnOnce(&mut dyn FnMut(TaskIndex, Option<StoredAnswer>)) -> Result<()> + Send + 'static,
+    ) -> Self {
+        let (send, answers) = mpsc::channel(MOST_WAITING);
+        let ended = tokio::task::spawn_blocking(move || {
+            read(&mut |task, answer| {
+                // It fails only after the run has ended, which needs no further answers.
+                let _ = send.blocking_send((task, answer));
+            })
+        });
+        Self { answers, ended }
+    }
+}
+
+/// The tasks in the order of their rows, so that those that are read at once stand together; then those that
+/// have none.
+fn in_order(archive: &Archive, mut left: BTreeSet<String>) -> Result<Vec<String>> {
+    let mut ordered = Vec::new();
+    each_part(archive, &mut |file| {
+        tables::scan(file, archive.format, &[TASK_ID], &mut |cells| {
+            ordered.extend(cells.iter().flatten().filter_map(|task| left.take(*task)));
+        })
+    })?;
+    ordered.extend(left);
+    Ok(ordered)
+}
+
+/// What the tables have of these tasks.
+fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, StoredAnswer>> {
+    let mut stored: HashMap<String, StoredAnswer> = HashMap::new();
+    each_part(archive, &mut |file| {
+        let sought = (TASK_ID, tasks.iter().map(String::as_str));
+        tables::scan_for(file, archive.format, &COLUMNS, sought, &mut |cells| {
+            let Some((task, answer)) = StoredAnswer::from_cells(cells) else { return };
+            // Of a task that is there twice, the row that says most, then the newest.
+            let is_better = stored.get(&task).is_none_or(|other| answer.is_better_than(other));
+            if tasks.contains(&task) && is_better {
+                stored.insert(task, answer);
+            }
+        })
+    })?;
+    Ok(stored)
+}
+
+/// Calls `read` with each part of the tasks table; again with all of them if parts changed places meanwhile, as
+/// the publication of rows that replace others does.
+fn each_part(archive: &Archive, read: &mut dyn FnMut(File) -> io::Result<()>) -> Result<()> {
+    let runtime = Handle::current();
+    let parts = || runtime.block_on(archive.parts(TASKS.name));
+    let mut last = None;
+    for _ in 0..MOST_READS {
+        let listed = parts()?;
+        let result = listed.iter().try_for_each(|path| {
+            let file = runtime.block_on(archive.store.open(path))?;
+            read(file).map_err(|error| archive.store.failed("read", path, &error))
+        });
+        match result {
+            Ok(()) => return Ok(()),
+            Err(error) if parts()? == listed => return Err(error),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::Internal("the tasks table was not read".into())))
+}
+
+/// What quarantined parts say of these tasks, as far as they can be read, and make sense. Blocks.
+fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<String>) -> HashMap<String, StoredAnswer> {
+    let mut salvaged = HashMap::new();
+    each_salvaged(format, parts, &mut |task, answer| {
+        if tasks.contains(&task) {
+            salvaged.insert(task, answer);
+        }
+    });
+    salvaged
+}
+
+/// Of which tasks damaged parts say something that makes sense. Blocks.
+pub(crate) fn salvageable(format: TableFormat, parts: &BTreeSet<PathBuf>) -> HashMap<String, Salvage> {
+    let mut found = HashMap::new();
+    each_salvaged(format, parts, &mut |task, answer| {
+        let salvage = if answer.response.is_some() { Salvage::Response } else { Salvage::NotFound };
+        found.insert(task, salvage);
+    });
+    found
+}
+
+fn each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, take: &mut dyn FnMut(String, StoredAnswer)) {
+    for path in parts {
+        each_readable(format, path, &mut |task, answer| {
+            if answer.is_of(&task) {
+                take(task, answer);
+            }
+        });
+    }
+}
+
+/// IDs of a damaged part whose response names another task, and that task. Blocks.
+pub(crate) fn contradicted_ids(format: TableFormat, part: &Path) -> HashMap<String, String> {
+    let mut contradicted = HashMap::new();
+    each_readable(format, part, &mut |task, answer| {
+        if let Some(named) = answer.task_id().filter(|named| !is_same_id(named, &task)) {
+            contradicted.insert(task, named);
+        }
+    });
+    contradicted
+}
+
+/// Calls `take` with each answer of a damaged part. What it says before its damage counts.
+fn each_readable(format: TableFormat, part: &Path, take: &mut dyn FnMut(String, StoredAnswer)) {
+    let Ok(file) = File::open(part) else { return };
+    let mut note = |cells: &[Option<&str>]| {
+        if let Some((task, answer)) = StoredAnswer::from_cells(cells) {
+            take(task, answer);
+        }
+    };
+    let _ = tables::guarded(|| tables::scan(file, format, &COLUMNS, &mut note));
+}

@@ -1,0 +1,103 @@
+//! What a repair could not restore, and why: a fold over its events.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::{
+    asset::{AssetKind, AssetStatus},
+    event::{Event, MissingReason},
+    status::FinalStatus,
+};
+
+/// What could not be restored.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// Tasks without an answer, and those that are kept as a damaged part has them, with the reason.
+    tasks: BTreeMap<String, String>,
+    /// Tasks that there was no time for.
+    unfinished: BTreeMap<String, String>,
+    /// Assets that failed, by task.
+    assets: BTreeMap<String, BTreeMap<AssetName, String>>,
+    /// Tasks that are kept as a damaged part has them.
+    salvaged: BTreeSet<String>,
+    /// Lost tasks of which no part says that they were not found, and whether rows of theirs are left.
+    lost: HashMap<String, bool>,
+}
+
+/// An asset of a task: the clip, if it has an ID, and the kind.
+type AssetName = (Option<String>, AssetKind);
+
+impl Failures {
+    /// Of a repair of which these tasks are lost, each with whether it has rows left in other tables.
+    pub(crate) fn new(lost: HashMap<String, bool>) -> Self {
+        Self { lost, ..Self::default() }
+    }
+
+    /// A task of the archive whose ID no request can carry.
+    pub(crate) fn add_invalid(&mut self, task_id: String) {
+        self.tasks.insert(task_id, "its ID is invalid".into());
+    }
+
+    /// Takes one event in.
+    pub(crate) fn observe(&mut self, event: &Event) {
+        match event {
+            Event::Answered { task_id, status: FinalStatus::NotFound } => self.not_found(task_id),
+            Event::Salvaged { task_id, reason } => {
+                self.tasks.insert(task_id.clone(), format!("{reason}; it is kept as a damaged part has it"));
+                self.salvaged.insert(task_id.clone());
+            }
+            Event::AssetSettled { task_id, clip_id, kind, status, error, .. } => {
+                let assets = self.assets.entry(task_id.clone()).or_default();
+                let name = (clip_id.clone(), *kind);
+                match (status, error) {
+                    (AssetStatus::Failed, error) => {
+                        assets.insert(name, format!("{kind}: {}", error.as_deref().unwrap_or_default()))
+                    }
+                    _ => assets.remove(&name),
+                };
+                if assets.is_empty() {
+                    self.assets.remove(task_id);
+                }
+            }
+            Event::Missing { task_id, reason: MissingReason::Error | MissingReason::Unreadable, detail } => {
+                self.tasks.insert(task_id.clone(), detail.clone());
+            }
+            Event::Missing { task_id, detail, .. } => {
+                self.unfinished.insert(task_id.clone(), detail.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Archived so that it is not asked for again and again; what it was once is lost, and is said.
+    fn not_found(&mut self, task_id: &str) {
+        let Some(has_rows) = self.lost.get(task_id) else { return };
+        let rest = if *has_rows { ", with the rows that are left of it" } else { "" };
+        let reason = format!("the provider does not know it any more; it is archived as not found{rest}");
+        self.tasks.insert(task_id.to_owned(), reason);
+    }
+
+    /// Whether the task, or an asset of it, could not be restored.
+    pub(crate) fn has(&self, task_id: &str) -> bool {
+        self.tasks.contains_key(task_id) || self.assets.contains_key(task_id)
+    }
+
+    /// Whether all was restored.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.unfinished.is_empty() && self.assets.is_empty()
+    }
+
+    /// Whether the task is kept as a damaged part has it.
+    pub(crate) fn is_salvaged(&self, task_id: &str) -> bool {
+        self.salvaged.contains(task_id)
+    }
+
+    /// Each task that could not be restored, and why. Those that there was no time for are left out of a repair
+    /// that was cut short, which says so.
+    pub(crate) fn into_reasons(self, is_cut_short: bool) -> BTreeMap<String, String> {
+        let first = |mut assets: BTreeMap<AssetName, String>| assets.pop_first().map(|(_, reason)| reason);
+        let mut reasons = if is_cut_short { BTreeMap::new() } else { self.unfinished };
+        reasons.extend(self.assets.into_iter().filter_map(|(task, assets)| Some((task, first(assets)?))));
+        reasons.extend(self.tasks);
+        reasons
+    }
+}
