@@ -19,6 +19,9 @@ const TYPES: [&str; 4] = ["music", "lyrics", "upload", "concat"];
 pub struct RunSummary {
     /// Its name; empty before it began.
     pub run_id: String,
+    /// What ran.
+    #[serde(default)]
+    pub command: RunCommand,
     /// The program's version.
     pub version: String,
     /// When it began.
@@ -45,6 +48,34 @@ pub struct RunSummary {
     pub credits_cost: f64,
     /// The API requests.
     pub requests: Requests,
+}
+
+/// A command that leaves a record of its run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunCommand {
+    /// `export`.
+    #[default]
+    Export,
+    /// `repair`.
+    Repair,
+    /// `compact`.
+    Compact,
+    /// `rebuild`.
+    Rebuild,
+}
+
+impl RunCommand {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Export => "export",
+            Self::Repair => "repair",
+            Self::Compact => "compact",
+            Self::Rebuild => "rebuild",
+        }
+    }
 }
 
 /// What became of tasks. The first four are archived.
@@ -83,6 +114,7 @@ impl Default for RunSummary {
     fn default() -> Self {
         Self {
             run_id: String::new(),
+            command: RunCommand::default(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: None,
             finished_at: None,
@@ -209,7 +241,7 @@ mod tests {
     #[test]
     fn it_has_the_keys_that_scripts_rely_on() {
         let expected = serde_json::json!({
-            "run_id": "", "version": env!("CARGO_PKG_VERSION"), "started_at": null, "finished_at": null, "exit_code": 0,
+            "run_id": "", "command": "export", "version": env!("CARGO_PKG_VERSION"), "started_at": null, "finished_at": null, "exit_code": 0,
             "interrupted": false, "recovered": false,
             "input": { "rows": 0, "invalid": 0, "duplicates": 0, "other_shards": 0, "already_archived": 0, "selected": 0 },
             "tasks": { "success": 0, "failure": 0, "timeout": 0, "not_found": 0, "unfinished": 0, "unreadable": 0, "errors": 0 },

@@ -1232,3 +1232,73 @@ fn files_that_an_earlier_run_left_are_not_given_up_because_there_is_no_network()
     assert_sound(&scene);
     assert_eq!((by_clip(&scene)["a"]["status"].as_str(), scene.stats().requests), ("ok", 1));
 }
+
+/// Fault-free; the first nights want no media, or not all of it.
+#[test]
+fn kinds_that_were_not_wanted_at_first_are_downloaded_later_without_a_request() {
+    for format in ["parquet", "csv"] {
+        let scene = Scene::fair();
+        scene.list(ids("t", 30));
+        scene.export(&["--format", format, "--assets", "none"]).expect(0);
+        let asked = scene.stats().requests;
+        let tasks = scene.rows("tasks");
+        scene.export(&["--assets", "image", "--dry-run"]).expect(0).says("from stored responses");
+        scene.export(&["--assets", "image"]).expect(0).says("archived tasks lack assets");
+        scene.export(&["--assets", "all"]).expect(0);
+        assert_eq!(scene.stats().requests, asked, "the archive has the responses");
+        assert!(scene.rows("tasks") == tasks, "{format}: the other rows stay as they are");
+
+        let clips = scene.rows("clips").len();
+        for kind in ["audio", "image", "video"] {
+            let rows = scene.rows("assets").into_iter().filter(|row| row["kind"].contains(kind)).count();
+            assert_eq!(rows, clips, "{format}: {kind}");
+        }
+        let rows = scene.rows("assets");
+        let count = |status: &str| rows.iter().filter(|row| row["status"].contains(status)).count();
+        assert!(count("failed") == 0 && count("ok") > clips, "{format}");
+        let media = scene.stats().media.requests;
+        scene.export(&["--assets", "all"]).expect(0).says("30 already archived");
+        assert_eq!(scene.stats().media.requests, media, "nothing is lacking any more");
+        scene.run(&["verify", "library"]).expect(0).says("No damage");
+    }
+}
+
+/// The stored URLs have expired: the provider has fresh ones.
+#[test]
+fn an_expired_url_of_a_kind_wanted_later_fails_and_repair_fetches_a_fresh_one() {
+    let expired = Fault { trouble: FaultKind::Status(403), when: When::first(1) };
+    let scene = Scene::faults(FaultPlan { media: vec![expired], ..FaultPlan::default() });
+    scene.list(ids("t", 10));
+    scene.export(&["--assets", "none"]).expect(0);
+    let asked = scene.stats().requests;
+    scene.export(&["--assets", "audio", "--retries", "0"]).expect(3).says("HTTP 403");
+    assert_eq!(scene.stats().requests, asked);
+    scene.export(&["--assets", "audio"]).expect(0).says("failed in earlier runs");
+    scene.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0).says("Repair complete");
+    assert!(scene.rows("assets").iter().all(|row| row["status"].contains("ok")));
+    scene.run(&["verify", "library"]).expect(0).says("No damage");
+}
+
+/// The run that downloads further kinds is killed, and stopped.
+#[test]
+fn a_killed_download_of_further_kinds_is_resumed_and_no_row_is_there_twice() {
+    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
+    let scene = Scene::faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
+    scene.list(ids("t", 20));
+    scene.export(&["--assets", "none"]).expect(0);
+    for signal in ["-KILL", "-TERM"] {
+        let run = scene.export_command(&["--assets", "image"]).spawn().unwrap();
+        let before = scene.stats().media.requests;
+        wait_until(|| scene.stats().media.requests >= before + 4);
+        assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
+        Finished::of(run);
+    }
+    scene.export(&["--assets", "image", "--timeout", "1s"]).expect(0);
+    let mut clips: Vec<String> =
+        scene.rows("assets").into_iter().map(|mut row| row.remove("clip_id").unwrap()).collect();
+    let count = clips.len();
+    clips.sort();
+    clips.dedup();
+    assert_eq!((clips.len(), count), (count, scene.rows("clips").len()));
+    scene.run(&["verify", "library"]).expect(0).says("No damage");
+}

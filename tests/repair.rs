@@ -328,6 +328,25 @@ fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
     Finished::of(run).expect(3).says("its status is pending");
 }
 
+/// Many tasks are lost, more than one segment holds.
+#[test]
+fn a_repair_publishes_as_it_goes_and_leaves_the_record_of_a_run() {
+    let scene = without_tasks(9_000);
+    let asked = scene.stats().requests;
+    Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3);
+    let sent = scene.stats().requests - asked;
+    assert!(sent > 5_000, "{sent}");
+    assert_eq!(files(&scene.archive().join("tasks"), ".csv").len(), 2);
+
+    let run = files(&scene.archive().join("runs"), ".json").pop().unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(run).unwrap()).unwrap();
+    assert_eq!((&record["command"], &record["exit_code"]), (&"repair".into(), &3.into()));
+    assert_eq!((&record["requests"]["total"], &record["rows"]["tasks"]), (&sent.into(), &sent.into()));
+    assert_eq!((&record["input"]["selected"], &record["tasks"]["success"]), (&sent.into(), &sent.into()));
+    let said = scene.run(&["summary", "library"]).expect(0).stdout;
+    assert!(said.contains("repair") && said.contains(&sent.to_string()), "{said}");
+}
+
 /// Weather: fair; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.
 #[test]
 fn a_lost_task_that_the_provider_does_not_know_is_archived_as_not_found_and_named() {

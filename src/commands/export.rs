@@ -19,6 +19,7 @@ use crate::{
     export::{self, Known, NotFound, Plan, Signal},
     input::{self, Input},
     report::{self, Reporter, RunNotes},
+    run_summary::RunCommand,
     simulator::SimulatedProvider,
     tables,
 };
@@ -39,7 +40,7 @@ pub async fn export(
     let start = (Timestamp::now(), Instant::now());
     let input = input::read(&config.input, &mut |event| log.tell(&event))?;
     let held = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0).await?;
-    let run = Run::begin(&config.run, held, start, &mut log);
+    let run = Run::begin(RunCommand::Export, &config.run, held, start, &mut log);
     let ended = export_list(config, &run, input, stop, &mut log).await;
     let measured = run.leave_metrics(&ended, &mut log).await;
     let Exported { mut status, mut error, left, failed_before } = ended?;

@@ -13,29 +13,32 @@ use crate::{
     archive::{Archive, RUNS, RunFile},
     error::{Error, Result},
     report,
-    run_summary::RunSummary,
+    run_summary::{RunCommand, RunSummary},
 };
 
 /// What it takes to know whether a run went well.
 #[derive(Deserialize)]
 struct Ended {
+    #[serde(default)]
+    command: RunCommand,
     exit_code: u8,
     finished_at: Option<Timestamp>,
 }
 
 /// Leaves the figures of a run that is over.
 pub(super) async fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
-    let text = report::metrics(run, last_success(archive).await);
+    let text = report::metrics(run, last_success(archive, run.command).await);
     replace(file, text.as_bytes()).map_err(|error| Error::io("write", file, &error))
 }
 
-/// When a run of the archive last ended with exit status 0, by the runs' own words. What cannot be read
+/// When a run of that command last ended with exit status 0, by the runs' own words. What cannot be read
 /// counts as no success, since nobody knows.
-async fn last_success(archive: &Archive) -> Option<Timestamp> {
+async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
     for path in archive.store.list(RUNS, RunFile::Summary.ending()).await.ok()?.iter().rev() {
         let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();
-        if let Ok(Ended { exit_code: 0, finished_at: Some(at) }) = serde_json::from_slice(&text) {
-            return Some(at);
+        match serde_json::from_slice(&text) {
+            Ok(Ended { exit_code: 0, finished_at: Some(at), command: ended }) if ended == command => return Some(at),
+            _ => {}
         }
     }
     None

@@ -21,7 +21,7 @@ use crate::{
     repair::{self, CutShort, Ended, Plan},
     report::{self, Reporter},
     run_id::RunId,
-    run_summary::RunSummary,
+    run_summary::{RunCommand, RunSummary},
     simulator::SimulatedProvider,
     tables::{self, TASKS},
     verify::{self, Depth, Report},
@@ -58,7 +58,7 @@ pub async fn repair(
     let mut log = Log::new(reporter);
     let start = (Timestamp::now(), Instant::now());
     let held = LockedArchive::open(&config.archive, &tables::TABLES, start.0).await?;
-    let run = Run::begin(config, held, start, &mut log);
+    let run = Run::begin(RunCommand::Repair, config, held, start, &mut log);
     let ended = repair_archive(&run, stop, &mut log).await;
     let measured = run.leave_metrics(&ended, &mut log).await;
     let (ended, mut status, mut error) = ended?;

@@ -14,11 +14,11 @@ use crate::{
     event::{Event, MissingReason},
     exit::ExitStatus,
     export::{AnswerSource, Asked, Coordinator, Ending, Ledger, MediaStage, Missing, Plan, RunContext, Signal},
-    journal,
+    journal::{self, SegmentLimits},
     repair::Failures,
     report::Reporter,
     run_id::RunId,
-    run_summary::RunSummary,
+    run_summary::{RunCommand, RunSummary},
     simulator::SimulatedProvider,
 };
 
@@ -42,19 +42,22 @@ pub(super) struct Run<'a> {
     pub(super) held: Arc<LockedArchive>,
     /// When it is to end, whatever is left.
     pub(super) stop_at: Option<Instant>,
+    command: RunCommand,
 }
 
 impl<'a> Run<'a> {
     /// Begins a run that started at that time, `clock` on the monotonic clock.
     pub(super) fn begin(
+        command: RunCommand,
         config: &'a RunConfig,
         held: LockedArchive,
         (started, clock): (Timestamp, Instant),
         log: &mut Log<'_>,
     ) -> Self {
         let (id, archive) = (RunId::new(started), config.archive.display().to_string());
+        log.summary.command = command;
         log.tell(&Event::Started { run_id: id.clone(), archive, at: started });
-        Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit) }
+        Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command }
     }
 
     /// Works on the plan until nothing is left or `stop` is ready.
@@ -67,8 +70,9 @@ impl<'a> Run<'a> {
         log: &mut Log<'_>,
     ) -> Result<Asked> {
         let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, world).await?;
-        let Self { config, id: run_id, held, stop_at } = self;
-        let context = RunContext { config, run_id, plan, held, stop_at: *stop_at };
+        let Self { config, id: run_id, held, stop_at, command } = self;
+        let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
+        let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, segments };
         let mut tell = |event| log.tell(&event);
         let asked = Coordinator::new(context, client, media, &mut tell).run(stop).await;
         drop(simulator);

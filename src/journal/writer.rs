@@ -31,6 +31,11 @@ impl Default for SegmentLimits {
     }
 }
 
+impl SegmentLimits {
+    /// A repair publishes more often: whoever waits for lost rows has some of them soon.
+    pub(crate) const REPAIR: Self = Self { records: 5_000, bytes: 64 << 20 };
+}
+
 /// Writes the segments of one run: answers into the one that is being filled, and what became of a
 /// task's assets into the one that holds the task.
 #[derive(Debug)]

@@ -107,15 +107,19 @@ fn runs_table(runs: &[RunRow]) -> String {
     if runs.is_empty() {
         return text;
     }
-    let _ = writeln!(text, "\n  {:<20}  {:>12}  {:>4}  {:>9}  {:>9}", "run", "took", "exit", "archived", "requests");
+    let _ = writeln!(
+        text,
+        "\n  {:<20}  {:<7}  {:>12}  {:>4}  {:>9}  {:>9}",
+        "run", "command", "took", "exit", "archived", "requests"
+    );
     for run in runs {
         let began = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));
         let took = match (run.started_at, run.finished_at) {
             (Some(start), Some(end)) => duration(end.duration_since(start).as_secs_f64()),
             _ => "?".into(),
         };
-        let (exit, tasks, requests) = (run.exit_code, run.tasks, run.requests);
-        let _ = writeln!(text, "  {began:<20}  {took:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
+        let (command, exit, tasks, requests) = (run.command.as_str(), run.exit_code, run.tasks, run.requests);
+        let _ = writeln!(text, "  {began:<20}  {command:<7}  {took:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
     }
     text
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::run_summary::RunSummary;
+use crate::run_summary::{RunCommand, RunSummary};
 
 /// An archive as it stands, in the same words as a run: from the first run's start to the last one's end.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +52,8 @@ fn is_none(count: &u64) -> bool {
 pub struct RunRow {
     /// Its name.
     pub run_id: String,
+    /// What ran.
+    pub command: RunCommand,
     /// When it began.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -83,6 +85,7 @@ impl From<&RunSummary> for RunRow {
     fn from(run: &RunSummary) -> Self {
         Self {
             run_id: run.run_id.clone(),
+            command: run.command,
             started_at: run.started_at,
             finished_at: run.finished_at,
             exit_code: run.exit_code,

@@ -128,6 +128,7 @@ fn headline(run: &RunSummary) -> String {
         129.. => format!("Interrupted: archived {archived} of {selected} tasks"),
         1 => format!("Stopped by an error: archived {archived} of {selected} tasks"),
         4 => format!("The provider refused the key: archived {archived} of {selected} tasks"),
+        _ if selected == 0 && run.rows.assets > 0 => "Nothing to fetch: downloaded assets of archived tasks".into(),
         _ if selected == 0 && run.exit_code == 3 => "Nothing to ask: no request was sent".into(),
         _ if selected == 0 => "Nothing to ask: no request was sent; done".into(),
         _ => format!("Archived {archived} of {selected} tasks"),

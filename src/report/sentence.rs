@@ -86,13 +86,12 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
             (Warning, format!("none of {answers} tasks was found so far. Does the key belong to a different account?"))
         }
         Event::StillNotFound { tasks } => (Milestone, format!("not found still: {}", plural(*tasks, "task"))),
-        Event::AssetsLacking { tasks } => (
-            Milestone,
-            format!(
-                "{} without rows of a kind that is wanted: using the stored responses",
-                plural(*tasks, "archived task")
-            ),
-        ),
+        Event::AssetsLacking { tasks: 1 } => {
+            (Milestone, "1 archived task lacks assets: its stored response has the URLs".into())
+        }
+        Event::AssetsLacking { tasks } => {
+            (Milestone, format!("{tasks} archived tasks lack assets: their stored responses have the URLs"))
+        }
         Event::Salvaged { task_id, reason } => (Detail, format!("{task_id}: kept as a damaged part has it, {reason}")),
         Event::Stopping { reason } => (Warning, reason.clone()),
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),

@@ -58,6 +58,8 @@ pub(crate) struct RunContext<'a> {
     pub(crate) held: &'a Arc<LockedArchive>,
     /// When the run is to end, whatever is left.
     pub(crate) stop_at: Option<Instant>,
+    /// When a segment is full, and published.
+    pub(crate) segments: SegmentLimits,
 }
 
 /// A signal that ends a run in good order.
@@ -181,10 +183,10 @@ enum Settled {
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
     pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, tell: EventSink<'a>) -> Self {
-        let RunContext { config, run_id, plan, held, .. } = run;
+        let RunContext { config, run_id, plan, held, segments, .. } = run;
         let folder = held.archive.journal_folder();
-        let writer = JournalWriter::new(&folder, run_id.clone(), SegmentLimits::default());
-        let (segments, publish) = PublishStage::start(held.clone());
+        let writer = JournalWriter::new(&folder, run_id.clone(), segments);
+        let (closed, publish) = PublishStage::start(held.clone());
         let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
         plan.kept.iter().for_each(|task| ledger.journalled(*task));
         let stored = plan.stored.clone();
@@ -200,7 +202,7 @@ impl<'a> Coordinator<'a> {
             unsettled_held: HashMap::new(),
             refreshing: HashMap::new(),
             is_salvaging: false,
-            journal: JournalStage::start(writer, segments),
+            journal: JournalStage::start(writer, closed),
             publish,
             media,
             discovery: Discovery::NoneYet(Vec::new()),
