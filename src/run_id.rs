@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// `YYYYMMDDTHHMMSSmmmZ-xxxxxx`: the UTC start to the millisecond and a random suffix. Sorts by time.
@@ -24,6 +24,14 @@ impl RunId {
     pub fn parse(text: &str) -> Option<Self> {
         let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         plain.then(|| Self(text.to_owned()))
+    }
+
+    /// When the run started; `None` for a name that this program did not give.
+    #[must_use]
+    pub fn start(&self) -> Option<Timestamp> {
+        let (start, millis) = self.0.split_once('-')?.0.strip_suffix('Z')?.split_at_checked("YYYYMMDDTHHMMSS".len())?;
+        let start = TimeZone::UTC.to_timestamp(DateTime::strptime("%Y%m%dT%H%M%S", start).ok()?).ok()?;
+        start.checked_add(SignedDuration::from_millis(millis.parse().ok()?)).ok()
     }
 
     /// The name as text.
@@ -48,6 +56,7 @@ mod tests {
         let id = RunId::new("2026-11-23T22:17:05.042Z".parse().unwrap()).to_string();
         assert!(id.starts_with("20261123T221705042Z-"), "{id}");
         assert_eq!(RunId::parse(&id).unwrap().as_str(), id);
+        assert_eq!(RunId::parse(&id).unwrap().start(), "2026-11-23T22:17:05.042Z".parse().ok());
         assert_eq!(RunId::parse("../x"), None);
     }
 }

@@ -169,6 +169,17 @@ impl RunSummary {
         self.started_at = Some(at);
     }
 
+    /// The same run with tasks that a later run has published from its journal: they were unfinished, or, of a
+    /// killed run, not counted.
+    pub(crate) fn with_recovered(mut self, published: &Published) -> Self {
+        self.add(published);
+        self.tasks.unfinished = self.tasks.unfinished.saturating_sub(published.rows.tasks);
+        self.input.selected = self.tasks.archived() + self.tasks.missing();
+        let input = &mut self.input;
+        input.rows = input.invalid + input.duplicates + input.other_shards + input.already_archived + input.selected;
+        self
+    }
+
     fn add(&mut self, published: &Published) {
         self.rows.tasks += published.rows.tasks;
         self.rows.clips += published.rows.clips;

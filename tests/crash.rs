@@ -4,10 +4,16 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
-use common::{Scene, files, ids, wait_until};
-use sunor_archive::simulator::FaultPlan;
+use common::{Finished, Scene, files, ids, wait_until};
+use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
@@ -135,5 +141,73 @@ fn assert_no_torn_file(scene: &Scene) {
             let rows = csv::Reader::from_path(&path).unwrap().into_records().collect::<Result<Vec<_>, _>>();
             assert!(rows.is_ok_and(|rows| !rows.is_empty()), "{}", path.display());
         }
+    }
+}
+
+/// A run that a signal ended hard while answers waited in its journal.
+fn killed_run(scene: &Scene) {
+    let run = scene.export_command(&["--rate", "unlimited", "--concurrency", "4"]).spawn().unwrap();
+    wait_until(|| scene.stats().requests >= 20);
+    Command::new("kill").args(["-KILL", &run.id().to_string()]).status().unwrap();
+    Finished::of(run);
+}
+
+/// A provider that answers one task a moment, so that a run can be killed in the middle.
+fn slow_scene() -> Scene {
+    let slow = Fault { trouble: FaultKind::StallBody(0.2), when: When::ALWAYS };
+    let scene = Scene::faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
+    scene.list(ids("t", 60));
+    scene
+}
+
+#[test]
+fn a_killed_run_is_named_first_in_the_summary_and_gets_its_record_when_it_is_recovered() {
+    let scene = slow_scene();
+    killed_run(&scene);
+    let said = scene.run(&["summary", "library"]).expect(0).stdout;
+    let first = said.lines().next().unwrap_or_default();
+    assert!(first.contains("did not finish") && first.contains("the next export recovers them"), "{said}");
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&scene.run(&[&["summary", "library", "--json"], arguments].concat()).expect(0).stdout)
+            .unwrap()
+    };
+    let waiting = json(&[])["archive"]["waiting_runs"][0].clone();
+    let answers = waiting["answers"].as_u64().unwrap();
+    assert!(answers > 0 && waiting["has_ended"] == false, "{waiting}");
+
+    scene.export(&[]).expect(0);
+    let killed = json(&["--run", waiting["run_id"].as_str().unwrap()]);
+    assert_eq!((&killed["interrupted"], &killed["exit_code"]), (&true.into(), &137.into()));
+    assert_eq!((&killed["rows"]["tasks"], &killed["input"]["selected"]), (&answers.into(), &answers.into()));
+    let whole = json(&[]);
+    assert_eq!((&whole["runs"], &whole["rows"]["tasks"]), (&2.into(), &60.into()));
+    let second = json(&["--run", whole["run_id"].as_str().unwrap()]);
+    assert_eq!(second["rows"]["tasks"].as_u64().unwrap() + answers, 60, "the runs add up to the archive");
+    assert!(!scene.run(&["summary", "library"]).stdout.contains("did not finish"));
+    scene.run(&["verify", "library"]).expect(0);
+}
+
+/// The state folder is restored from a copy that is older than the tables.
+#[test]
+fn a_journal_restored_from_a_copy_adds_no_row_that_the_archive_has() {
+    for assets in ["none", "image"] {
+        let scene = slow_scene();
+        killed_run(&scene);
+        let state = scene.archive().join(".sunor");
+        let copy = |from: &Path, to: &Path| {
+            assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+        };
+        copy(&state, &scene.path("copy"));
+        scene.export(&["--assets", assets]).expect(0);
+        scene.run(&["compact", "library"]).expect(0);
+        fs::remove_dir_all(&state).unwrap();
+        copy(&scene.path("copy"), &state);
+        scene.export(&["--assets", assets]).expect(0);
+        let tasks: Vec<String> =
+            scene.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
+        let distinct: BTreeSet<&String> = tasks.iter().collect();
+        assert_eq!((tasks.len(), distinct.len()), (60, 60));
+        assert!(files(&state.join("journal"), "").is_empty());
+        scene.run(&["verify", "library"]).expect(0);
     }
 }

@@ -24,9 +24,11 @@ mod plan;
 mod publish;
 mod queue;
 mod raw;
+mod recovered_run;
 mod recovery;
 mod replace;
 mod stored;
+mod superseded;
 
 pub use coordinator::Signal;
 pub(crate) use coordinator::{Asked, Coordinator, Ending, RunContext};

@@ -10,6 +10,8 @@ use super::{
     EventSink,
     media_stage::{AssetRequest, DownloadEvent, Job, MediaStage, RetryBudget},
     publish::{Publication, publish},
+    recovered_run,
+    superseded::superseded_tasks,
 };
 use crate::{
     archive::LockedArchive,
@@ -40,6 +42,7 @@ pub(crate) async fn recover(
     let folder = held.archive.journal_folder();
     let (mut left, mut time_is_up) = (0, false);
     for leftover in blocking(move || journal::leftovers(&folder)).await? {
+        let leftover = without_superseded(held, leftover).await?;
         let mut unsettled = leftover.unsettled.len() as u64;
         if unsettled > 0 && !time_is_up {
             let run_id = Segment::open(&leftover.segment.path)?.run_id;
@@ -59,9 +62,22 @@ pub(crate) async fn recover(
         }
         let Publication { run_id, published, damaged } = publish(held, leftover.segment).await?;
         let (tasks, assets_failed) = (published.rows.tasks, published.assets.failed);
+        recovered_run::record(held, &run_id, &published).await?;
         tell(Event::Recovered { run_id, tasks, damaged, assets_failed });
     }
     Ok(left)
+}
+
+/// The same without tasks that the archive has from elsewhere.
+async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
+    let held = held.clone();
+    blocking(move || {
+        let superseded = superseded_tasks(&held, &leftover.segment)?;
+        leftover.unsettled.retain(|task| !superseded.contains(&task.task_id));
+        leftover.segment.moved.extend(superseded);
+        Ok(leftover)
+    })
+    .await
 }
 
 /// Downloads what the tasks of a segment miss, and adds what became of it to the segment. Tells how many

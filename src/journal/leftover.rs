@@ -83,6 +83,20 @@ impl Leftover {
         Ok((Self { segment: ClosedSegment { path, moved }, unsettled, whole }, into))
     }
 
+    /// The run of a segment, and how many answers it holds that are its own business. Changes nothing.
+    pub(crate) fn count_answers(path: &Path) -> Result<(RunId, u64)> {
+        let mut segment = Segment::open(path)?;
+        let (mut answers, mut elsewhere) = (0_u64, 0);
+        while let Some(record) = segment.next()? {
+            match record {
+                Record::Task { .. } | Record::NotFound { .. } => answers += 1,
+                Record::Moved { tasks, .. } => elsewhere = tasks.len() as u64,
+                _ => {}
+            }
+        }
+        Ok((segment.run_id, answers.saturating_sub(elsewhere)))
+    }
+
     /// Opens it again, to add what becomes of the unsettled tasks' assets.
     pub(crate) fn reopen(&self) -> Result<OpenSegment> {
         OpenSegment::reopen(&self.segment.path, self.whole)

@@ -1,21 +1,26 @@
 //! What a person reads of an archive as it stands.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use jiff::Timestamp;
 
 use super::{
-    contents::{Account, ArchiveSummary, RunRow},
+    contents::{Account, ArchiveSummary, RunRow, WaitingRun},
     messages::{
         asset_words, credits, duckdb_line, duration, line, listed, plural, request_words, row_words, task_words,
     },
 };
-use crate::{format::TableFormat, run_summary::RunSummary};
+use crate::{
+    asset::AssetKind,
+    format::TableFormat,
+    run_summary::{RunCommand, RunSummary},
+};
 
 /// The archive as it stands.
 pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
     let (run, held) = (&archive.last, &archive.archive);
-    let mut text = format!("{folder}: {}\n\n", row_words(run));
+    let mut text = waiting_words(&held.waiting_runs);
+    let _ = write!(text, "{folder}: {}\n\n", row_words(run));
     line(&mut text, "tasks", &task_words(run));
     line(&mut text, "by type", &counted(&run.by_type));
     line(&mut text, "by model", &counted(&held.by_model));
@@ -26,6 +31,9 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     if run.rows.assets > 0 {
         line(&mut text, "assets", &asset_words(&run.assets));
     }
+    if !held.lacking_assets.is_empty() {
+        line(&mut text, "lacking", &lacking_words(&held.lacking_assets));
+    }
     let spent = credits(run.credits_cost);
     line(&mut text, "credits", &format!("{spent} for successful tasks, worth {:.2} USD", held.usd));
     if let Some(account) = &archive.account {
@@ -35,7 +43,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     line(&mut text, "missing", &missing_words(run));
     if let Some(end) = run.finished_at {
         let ago = duration(now.duration_since(end).as_secs_f64());
-        line(&mut text, "last run", &format!("{}, {ago} ago: {}", run.run_id, ending(run.exit_code)));
+        line(&mut text, "last run", &format!("{}, {ago} ago: {}", run.run_id, ending(run.command, run.exit_code)));
     }
     let unreadable = match held.unreadable_run_files {
         0 => String::new(),
@@ -49,7 +57,32 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     text
 }
 
-fn counted(counts: &std::collections::BTreeMap<String, u64>) -> String {
+/// What a person should know first: runs that did not finish.
+fn waiting_words(runs: &[WaitingRun]) -> String {
+    let mut text = String::new();
+    for run in runs {
+        let name = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("of {start:.0}"));
+        let answers = plural(run.answers, "answer");
+        let _ = if run.has_ended {
+            writeln!(text, "The run {name} left {answers} in the journal, whose downloads the next export resumes.")
+        } else {
+            writeln!(text, "The run {name} did not finish: {answers} in its journal; the next export recovers them.")
+        };
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+/// Kinds of assets that nobody has wanted so far of some clips.
+fn lacking_words(lacking: &BTreeMap<AssetKind, u64>) -> String {
+    let kinds: Vec<String> =
+        lacking.iter().map(|(kind, clips)| format!("{kind} of {}", plural(*clips, "clip"))).collect();
+    format!("{} (never requested; export with --assets to download)", kinds.join(", "))
+}
+
+fn counted(counts: &BTreeMap<String, u64>) -> String {
     listed(&counts.iter().map(|(name, count)| (*count, name.as_str())).collect::<Vec<_>>())
 }
 
@@ -90,12 +123,14 @@ fn missing_words(run: &RunSummary) -> String {
     }
 }
 
-fn ending(exit_code: u8) -> String {
+fn ending(command: RunCommand, exit_code: u8) -> String {
     let words = match exit_code {
+        0 if command == RunCommand::Repair => "the repair is complete",
         0 => "everything was archived",
         1 => "an error stopped it",
         3 => "something was missing",
         4 => "the provider refused the key",
+        137 => "it was killed",
         129.. => "a signal stopped it",
         _ => "it did not end as it should",
     };

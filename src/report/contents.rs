@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::run_summary::{RunCommand, RunSummary};
+use crate::{
+    asset::AssetKind,
+    run_summary::{RunCommand, RunSummary},
+};
 
 /// An archive as it stands, in the same words as a run: from the first run's start to the last one's end.
 #[derive(Clone, Debug, Serialize)]
@@ -38,8 +41,27 @@ pub struct ArchiveContents {
     /// Files of runs, summaries and lists, that are damaged, and count for nothing.
     #[serde(skip_serializing_if = "is_none")]
     pub unreadable_run_files: u64,
+    /// Runs whose answers wait in the journal, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting_runs: Vec<WaitingRun>,
+    /// The kinds of assets that clips have no rows of, and how many clips.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lacking_assets: BTreeMap<AssetKind, u64>,
     /// The last runs, the newest first.
     pub last_runs: Vec<RunRow>,
+}
+
+/// A run whose answers wait in the journal: the next export archives them without a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WaitingRun {
+    /// Its name.
+    pub run_id: String,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// How many answers wait.
+    pub answers: u64,
+    /// Whether it ended in good order, and left them for want of time or of a host; else it was killed.
+    pub has_ended: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]

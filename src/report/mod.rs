@@ -18,7 +18,7 @@ use std::io::IsTerminal;
 use crate::event::Event;
 
 pub(crate) use archive_messages::archive_table;
-pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow};
+pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow, WaitingRun};
 pub(crate) use findings::verify_table;
 pub(crate) use maintenance::{Compacted, Rebuilt, compact_table, rebuild_table};
 pub(crate) use messages::{RunNotes, plan_table, run_table};

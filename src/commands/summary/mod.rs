@@ -1,6 +1,7 @@
 //! `summary`: what an archive holds, how its runs went, and how much of the account that is.
 
 mod account;
+mod journal;
 mod standing;
 
 use std::path::PathBuf;
@@ -78,6 +79,7 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
         None => None,
     };
     let mut standing = steady(archive).await?;
+    standing.archive.waiting_runs = journal::waiting_runs(archive).await?;
     standing.account = usage.map(|usage| {
         // What the provider does not know is no copy of anything.
         let archived = standing.last.tasks.archived() - standing.last.tasks.not_found;

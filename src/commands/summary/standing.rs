@@ -9,7 +9,7 @@ use std::{
 use super::parse_run;
 use crate::{
     archive::{Archive, RUNS, RunFile},
-    asset::AssetStatus,
+    asset::{AssetKind, AssetStatus},
     error::Result,
     format::TableFormat,
     report::{ArchiveContents, ArchiveSummary, RunRow},
@@ -70,7 +70,10 @@ async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<Arc
     held.usd = summary.credits_cost / CREDITS_PER_USD;
     count_clips(archive, summary, &mut held).await?;
     summary.rows.lyrics = count_rows(archive, LYRICS.name).await?;
-    count_assets(archive, summary).await?;
+    let rows = count_assets(archive, summary).await?;
+    let lacks = |kind: &AssetKind| summary.rows.clips.saturating_sub(rows.get(kind).copied().unwrap_or_default());
+    let lacking = AssetKind::ALL.into_iter().map(|kind| (kind, lacks(&kind)));
+    held.lacking_assets = lacking.filter(|(_, clips)| *clips > 0).collect();
     Ok(held)
 }
 
@@ -126,15 +129,18 @@ async fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut Arc
     Ok(())
 }
 
-async fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<()> {
+/// Counts the assets, and their rows by kind.
+async fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<AssetKind, u64>> {
+    let mut rows = BTreeMap::new();
     // A clip that stands in two tasks has one file. Memory holds a hash a file.
     let (hasher, mut files) = (RandomState::new(), HashSet::new());
     let assets = &mut summary.assets;
     for path in archive.parts(ASSETS.name).await? {
         let file = archive.store.open(&path).await?;
         let mut count = |cells: &[Option<&str>]| {
-            let [Some(status), path, bytes] = cells else { return };
+            let [Some(status), path, bytes, kind] = cells else { return };
             summary.rows.assets += 1;
+            kind.and_then(AssetKind::parse).into_iter().for_each(|kind| *rows.entry(kind).or_default() += 1);
             match AssetStatus::parse(status) {
                 Some(AssetStatus::Ok) => assets.ok += 1,
                 Some(AssetStatus::Failed) => assets.failed += 1,
@@ -145,10 +151,10 @@ async fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<()>
                 assets.bytes += bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
             }
         };
-        tables::scan(file, archive.format, &["status", "path", "bytes"], &mut count)
+        tables::scan(file, archive.format, &["status", "path", "bytes", "kind"], &mut count)
             .map_err(|error| archive.store.failed("read", &path, &error))?;
     }
-    Ok(())
+    Ok(rows)
 }
 
 async fn count_rows(archive: &Archive, table: &str) -> Result<u64> {

@@ -1,0 +1,28 @@
+//! What waits in the journal: answers of runs that were killed, or that had no time for their downloads.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    archive::{Archive, RunFile},
+    error::Result,
+    journal::{self, Leftover},
+    report::WaitingRun,
+};
+
+/// The runs whose answers wait, oldest first. A run that holds the archive at the moment waits for nobody.
+pub(super) async fn waiting_runs(archive: &Archive) -> Result<Vec<WaitingRun>> {
+    if archive.holder().is_some() {
+        return Ok(Vec::new());
+    }
+    let mut answers = BTreeMap::new();
+    for segment in journal::segments(&archive.journal_folder())? {
+        let (run_id, count) = Leftover::count_answers(&segment)?;
+        *answers.entry(run_id).or_default() += count;
+    }
+    let mut waiting = Vec::new();
+    for (run_id, answers) in answers {
+        let has_ended = archive.store.exists(&RunFile::Summary.path(&run_id)).await?;
+        waiting.push(WaitingRun { started_at: run_id.start(), run_id: run_id.to_string(), answers, has_ended });
+    }
+    Ok(waiting)
+}

@@ -1,0 +1,97 @@
+//! The record of a run whose journal a later run recovers. A killed run could not leave one: it is made from
+//! the parts under its name. One that ended in good order, and left tasks whose assets were not settled, gets
+//! them added.
+
+use std::sync::Arc;
+
+use crate::{
+    archive::{Archive, LockedArchive, RunFile},
+    asset::AssetStatus,
+    error::Result,
+    event::Published,
+    run_id::RunId,
+    run_summary::RunSummary,
+    status::FinalStatus,
+    tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
+};
+
+/// What a shell says of a process that SIGKILL ended, which is how most such runs end.
+const KILLED: u8 = 128 + 9;
+
+/// Writes the record of a run that did not write one itself, or adds what was published now.
+pub(super) async fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
+    let archive = &held.archive;
+    let path = RunFile::Summary.path(run_id);
+    let written = archive.store.get(&path).await?;
+    let summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
+        Some(Ok(known)) => known.with_recovered(published),
+        // A damaged record is evidence; `verify` reports it.
+        Some(Err(_)) => return Ok(()),
+        None => killed(run_id).with_recovered(&count_parts(archive, run_id).await?),
+    };
+    let mut text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
+    text.push(b'\n');
+    held.put_sealed(&path, text).await
+}
+
+/// The record of a run that was killed, without its counts. Nobody knows when it ended.
+fn killed(run_id: &RunId) -> RunSummary {
+    RunSummary {
+        run_id: run_id.to_string(),
+        started_at: run_id.start(),
+        exit_code: KILLED,
+        interrupted: true,
+        ..RunSummary::default()
+    }
+}
+
+/// Counts the parts that a run has published.
+async fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
+    let mut counts = Published::default();
+    each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {
+        let [status, kind, credits] = cells else { return };
+        let status = status.and_then(FinalStatus::parse);
+        counts.rows.tasks += 1;
+        if let Some(status) = status {
+            *counts.by_status.entry(status).or_default() += 1;
+        }
+        if let Some(kind) = kind {
+            *counts.by_type.entry((*kind).to_owned()).or_default() += 1;
+        }
+        if status == Some(FinalStatus::Success) {
+            counts.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
+        }
+    })
+    .await?;
+    each_row(archive, run_id, CLIPS.name, &[tables::TASK_ID], &mut |_| counts.rows.clips += 1).await?;
+    each_row(archive, run_id, LYRICS.name, &[tables::TASK_ID], &mut |_| counts.rows.lyrics += 1).await?;
+    each_row(archive, run_id, ASSETS.name, &["status", "bytes"], &mut |cells| {
+        let [status, bytes] = cells else { return };
+        counts.rows.assets += 1;
+        counts.assets.bytes += bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        match status.and_then(AssetStatus::parse) {
+            Some(AssetStatus::Ok) => counts.assets.ok += 1,
+            Some(AssetStatus::Failed) => counts.assets.failed += 1,
+            Some(AssetStatus::Skipped) => counts.assets.skipped += 1,
+            None => {}
+        }
+    })
+    .await?;
+    Ok(counts)
+}
+
+async fn each_row(
+    archive: &Archive,
+    run_id: &RunId,
+    table: &str,
+    columns: &[&str],
+    row: &mut (dyn FnMut(&[Option<&str>]) + Send),
+) -> Result<()> {
+    let own = format!("{table}/{run_id}-");
+    for path in archive.parts(table).await?.into_iter().filter(|path| path.starts_with(&own)) {
+        let file = archive.store.open(&path).await?;
+        tables::scan(file, archive.format, columns, row)
+            .map_err(|error| archive.store.failed("read", &path, &error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Records of a leftover segment that the archive has overtaken: the state folder was restored from a copy, and
+//! the tables are newer. Such a record adds no row, so that a task keeps exactly one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    archive::{Archive, LockedArchive, PartName},
+    asset::AssetKinds,
+    error::Result,
+    journal::{ClosedSegment, Record, Segment},
+    tables::{self, ASSETS, TASK_ID, TASKS},
+};
+
+/// What a segment would add to the tables.
+#[derive(Debug, Default)]
+struct Additions {
+    /// The tasks that it has the rows of.
+    tasks: HashMap<String, TaskRecord>,
+    /// Tasks that it has rows of further assets of, and their kinds.
+    assets: HashMap<String, AssetKinds>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TaskRecord {
+    fetched_at: Timestamp,
+    replaces: bool,
+}
+
+/// The tasks of a segment whose rows the archive has from elsewhere. Blocks.
+pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
+    let archive = &held.archive;
+    let reader = Segment::open(&segment.path)?;
+    let name = PartName { run_id: &reader.run_id.clone(), part: reader.part, format: archive.format };
+    let additions = Additions::read(reader, &segment.moved)?;
+    let mut superseded = HashSet::new();
+    each_row(archive, (TASKS.name, "fetched_at"), &name, &additions.tasks.keys(), &mut |task, fetched_at| {
+        let Some(record) = additions.tasks.get(task) else { return };
+        let is_older = || fetched_at.parse().is_ok_and(|archived: Timestamp| archived < record.fetched_at);
+        if !(record.replaces && is_older()) {
+            superseded.insert(task.to_owned());
+        }
+    })?;
+    each_row(archive, (ASSETS.name, "kind"), &name, &additions.assets.keys(), &mut |task, kind| {
+        let kinds = additions.assets.get(task);
+        if kinds.is_some_and(|kinds| kinds.iter().any(|known| known.as_str() == kind)) {
+            superseded.insert(task.to_owned());
+        }
+    })?;
+    Ok(superseded)
+}
+
+impl Additions {
+    fn read(mut segment: Segment, moved: &HashSet<String>) -> Result<Self> {
+        let mut additions = Self::default();
+        while let Some(record) = segment.next()? {
+            match record {
+                Record::Task { task_id, fetched_at, replaces, .. }
+                | Record::NotFound { task_id, fetched_at, replaces, .. }
+                    if !moved.contains(&task_id) =>
+                {
+                    additions.tasks.insert(task_id, TaskRecord { fetched_at, replaces });
+                }
+                Record::AddedAssets { task_id, assets } => {
+                    let kinds: AssetKinds = assets.iter().map(|asset| asset.kind).collect();
+                    additions.assets.insert(task_id, kinds);
+                }
+                _ => {}
+            }
+        }
+        Ok(additions)
+    }
+}
+
+/// Calls `row` with a task and a column of its rows, in all parts but the one that is the segment's own.
+fn each_row<'a>(
+    archive: &Archive,
+    (table, column): (&str, &str),
+    own: &PartName<'_>,
+    tasks: &(impl ExactSizeIterator<Item = &'a String> + Clone),
+    row: &mut dyn FnMut(&str, &str),
+) -> Result<()> {
+    if tasks.len() == 0 {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Handle::current();
+    let own = own.path(table);
+    for path in runtime.block_on(archive.parts(table))?.into_iter().filter(|path| *path != own) {
+        let file = runtime.block_on(archive.store.open(&path))?;
+        let sought = (TASK_ID, tasks.clone().map(String::as_str));
+        tables::scan_for(file, archive.format, &[TASK_ID, column], sought, &mut |cells| {
+            if let [Some(task), Some(cell)] = cells {
+                row(task, cell);
+            }
+        })
+        .map_err(|error| archive.store.failed("read", &path, &error))?;
+    }
+    Ok(())
+}
