@@ -561,7 +561,6 @@ fn an_address_that_cannot_be_asked_is_named_as_failed() {
 /// Weather: fair, but the clips have nothing to download.
 #[test]
 fn what_is_no_asset_is_skipped_with_the_reason_and_nothing_is_missing() {
-    let streaming = |status: &str| json!({ "id": status, "status": status, "audio_url": "{cdn}/x.mp3" });
     let clips = vec![
         (song("empty", ""), "no address"),
         (song("blank", "  "), "no address"),
@@ -570,9 +569,6 @@ fn what_is_no_asset_is_skipped_with_the_reason_and_nothing_is_missing() {
         (song("none", "{cdn}/None.mp3"), "names no file"),
         (song("none-too", "https://cdn1.suno.ai/None.mp3?x=1"), "names no file"),
         (song("bare", "None.mp3"), "names no file"),
-        (song("stream", "https://audiopipe.suno.ai/?item_id=7"), "a stream"),
-        (streaming("streaming"), "its status is streaming"),
-        (streaming("queued"), "its status is queued"),
     ];
     let words: Vec<&str> = clips.iter().map(|(_, words)| *words).collect();
     let scene = library(FaultPlan::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
@@ -584,6 +580,77 @@ fn what_is_no_asset_is_skipped_with_the_reason_and_nothing_is_missing() {
     }
     assert_eq!((of_media(&scene).requests, scene.rows("assets").len()), (0, words.len()));
     assert_eq!(scene.summary()["assets"], json!({ "ok": 0, "failed": 0, "skipped": words.len(), "bytes": 0 }));
+}
+
+/// A task of two clips, one of them finished, that completed at that time.
+fn half_made(clip: &Value, completed_at: &str) -> String {
+    let result = json!([song("made", "{cdn}/made.mp3"), clip]);
+    let data = json!({ "task_id": "t1", "type": "music", "status": "success", "completed_at": completed_at,
+        "created_at": "2025-01-15T12:00:00Z", "output": { "result": result } });
+    json!({ "code": 200, "data": data }).to_string()
+}
+
+/// Clips in every state that is not an end, of a task that has just completed: a later run finds them made.
+#[test]
+fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() {
+    let now = Timestamp::now().to_string();
+    let clips = [
+        (json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" }), "its status is streaming"),
+        (json!({ "id": "c", "status": "queued", "audio_url": "" }), "its status is queued"),
+        (json!({ "id": "c", "status": "rendering", "audio_url": null }), "its status is rendering"),
+        (song("c", "https://audiopipe.suno.ai/?item_id=7"), "a stream"),
+    ];
+    for (clip, words) in clips {
+        let first = Fault { trouble: FaultKind::Body(half_made(&clip, &now)), when: When::first(2) };
+        let made = half_made(&song("c", "{cdn}/c.mp3"), &now);
+        let scene = Scene::world(SimulatedProvider {
+            tasks: Known::Given,
+            documents: [("t1".into(), made)].into(),
+            faults: FaultPlan { faults: vec![first], unfinished: Some(0.0), ..FaultPlan::default() },
+            ..SimulatedProvider::default()
+        });
+        scene.list(["t1"]);
+        export(&scene, &["--assets", "audio", "--wait", "0s"]).expect(3);
+        assert_eq!(scene.unfinished(), [("t1".to_owned(), "unfinished".to_owned())]);
+        let list = files(&scene.archive().join("runs"), "-unfinished.csv").pop().unwrap();
+        assert!(fs::read_to_string(list).unwrap().contains(words));
+        assert!(scene.rows("tasks").is_empty() && of_media(&scene).requests == 0);
+        export(&scene, &["--assets", "audio", "--poll-interval", "1s"]).expect(0);
+        assert_eq!(scene.stats().requests, 3, "the second run polls");
+        assert!(scene.rows("assets").iter().all(|row| row["status"] == "ok"), "{words}");
+    }
+}
+
+/// A clip is still being made a day after its task completed, and in the end it is made all the same.
+#[test]
+fn a_clip_that_is_never_finished_fails_after_a_day_and_repair_asks_for_it_again() {
+    let yesterday = (Timestamp::now() - jiff::SignedDuration::from_hours(25)).to_string();
+    let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
+    let provider = |clip: &Value| {
+        let documents = [("t1".into(), half_made(clip, &yesterday))].into();
+        Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() })
+    };
+    let scene = provider(&clip);
+    scene.list(["t1"]);
+    export(&scene, &["--assets", "audio"]).expect(3).says("its status is streaming");
+    let rows = by_clip(&scene);
+    assert_eq!([&rows["made"]["status"], &rows["c"]["status"]], ["ok", "failed"]);
+    let later = provider(&song("c", "{cdn}/c.mp3"));
+    scene.run(&["repair", "library", "--base-url", later.base_url()]).expect(0);
+    assert_eq!(by_clip(&scene)["c"]["status"], "ok");
+    assert_eq!((scene.stats().requests, later.stats().requests), (1, 1));
+}
+
+/// Nothing is wanted of a clip that is still being made.
+#[test]
+fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
+    let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
+    let document = half_made(&clip, &Timestamp::now().to_string());
+    let documents = [("t1".into(), document)].into();
+    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
+    scene.list(["t1"]);
+    scene.export(&["--assets", "none"]).expect(0);
+    assert_eq!(scene.rows("clips").len(), 2);
 }
 
 /// A web server that gives the nth who asks the nth answer, and whoever comes later the last; what it was

@@ -31,8 +31,8 @@ enum Standing {
 /// What is known of a task that has no final answer.
 #[derive(Clone, Debug)]
 enum TaskProgress {
-    /// Its status when it was last asked.
-    Unfinished(Option<String>),
+    /// It was not finished when it was last asked, and how that showed.
+    Unfinished(String),
     /// A request failed, and was to be sent again.
     Failing(String),
     GaveUp(String),
@@ -89,8 +89,8 @@ impl Ledger {
     }
 
     /// The task was not finished when it was asked.
-    pub(super) fn unfinished(&mut self, task: TaskIndex, status: Option<String>) {
-        self.notes.insert(task, TaskProgress::Unfinished(status));
+    pub(super) fn unfinished(&mut self, task: TaskIndex, detail: String) {
+        self.notes.insert(task, TaskProgress::Unfinished(detail));
     }
 
     /// A request for the task failed; it is sent again.
@@ -179,10 +179,7 @@ impl Ledger {
                 let words = "answered, and kept in the journal: the next run goes on with its files";
                 Some((MissingReason::Interrupted, words.into()))
             }
-            (_, Some(TaskProgress::Unfinished(Some(status)))) => {
-                Some((MissingReason::Unfinished, format!("its status is {status}")))
-            }
-            (_, Some(TaskProgress::Unfinished(None))) => Some((MissingReason::Unfinished, "it has no status".into())),
+            (_, Some(TaskProgress::Unfinished(detail))) => Some((MissingReason::Unfinished, detail.clone())),
             (_, Some(TaskProgress::Failing(failure))) => {
                 Some((*reason, format!("{failure}; not asked again: {because}")))
             }
@@ -221,7 +218,7 @@ mod tests {
             ledger.complete(tasks[task], part);
         }
         ledger.published(2);
-        ledger.unfinished(tasks[2], Some("running".into()));
+        ledger.unfinished(tasks[2], "its status is running".into());
         ledger.gave_up(tasks[3], "HTTP 502".into());
         ledger.asked(tasks[4]);
         ledger.journalled(tasks[6]);

@@ -71,6 +71,14 @@ impl AssetRequest {
         !matches!(self.source, Source::Nothing(_))
     }
 
+    /// How it shows that the asset is still being made, if it is.
+    pub(super) fn in_progress(&self) -> Option<&str> {
+        match &self.source {
+            Source::InProgress(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// What it is.
     pub(super) fn kind(&self) -> AssetKind {
         self.kind
@@ -249,7 +257,9 @@ impl Worker {
     async fn asset(&self, job: &Job, wanted: &AssetRequest) -> Result<Option<Asset>> {
         let settled = match &wanted.source {
             Source::Nothing(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Skipped) },
-            Source::Unusable(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Failed) },
+            Source::Unusable(reason) | Source::InProgress(reason) => {
+                Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Failed) }
+            }
             Source::File(_) => {
                 let name = wanted.name(&job.task_id);
                 let _turn = self.in_flight.turn(&name).await;

@@ -2,30 +2,32 @@
 
 use url::Url;
 
-use crate::json::Object;
+use crate::{http::excerpt, json::Object};
 
 /// Where the upstream provider plays a song that is still being made: not yet the finished file.
 const STREAMING_HOST: &str = "audiopipe.suno.ai";
 
-/// What clips say while they are being made.
-const UNDER_WAY: [&str; 6] = ["submitted", "queued", "pending", "processing", "running", "streaming"];
+/// What a clip says when nothing more will come of it. The provider's facts name `complete` and `error`; the
+/// others are what the rest of its API says in their place.
+const ENDED: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
 
 /// What a clip says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClipState {
     /// Nothing that speaks against its files.
-    Finished,
+    Ended,
     /// It is still being made; the word it has for that.
-    UnderWay(String),
+    InProgress(String),
 }
 
 impl ClipState {
-    /// Reads the state out of a clip's own object.
+    /// Reads the state out of a clip's own object. One that has no status has ended with its task.
     pub(crate) fn of(clip: &str) -> Self {
         let status = Object::parse(clip).and_then(|clip| clip.text("status"));
-        match status.filter(|status| UNDER_WAY.contains(&status.as_str())) {
-            Some(status) => Self::UnderWay(status),
-            None => Self::Finished,
+        let has_ended = |status: &str| ENDED.iter().any(|ended| ended.eq_ignore_ascii_case(status));
+        match status.filter(|status| !status.trim().is_empty() && !has_ended(status.trim())) {
+            Some(status) => Self::InProgress(status),
+            None => Self::Ended,
         }
     }
 }
@@ -39,17 +41,19 @@ pub(crate) enum Source {
     Nothing(String),
     /// An asset that cannot be asked for, and why.
     Unusable(String),
+    /// An asset that is still being made, and how that shows.
+    InProgress(String),
 }
 
 impl Source {
     /// Reads the address of a clip in that state.
     pub(crate) fn of(address: Option<&str>, clip: &ClipState) -> Self {
+        if let ClipState::InProgress(status) = clip {
+            return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
+        }
         let Some(address) = address.map(str::trim).filter(|address| !address.is_empty()) else {
             return Self::Nothing("the clip has no address for it".into());
         };
-        if let ClipState::UnderWay(status) = clip {
-            return Self::Nothing(format!("the clip is not finished: its status is {status}"));
-        }
         match Url::parse(address) {
             // Without a host before it, too.
             Err(_) if names_nothing(address) => Self::Nothing("the address names no file: None".into()),
@@ -59,7 +63,7 @@ impl Source {
             }
             Ok(url) if names_nothing(url.path()) => Self::Nothing("the address names no file: None".into()),
             Ok(url) if url.host_str() == Some(STREAMING_HOST) => {
-                Self::Nothing("the address is a stream, not the finished file".into())
+                Self::InProgress("the address is a stream, not the finished file".into())
             }
             Ok(url) => Self::File(url),
         }
@@ -78,7 +82,7 @@ mod tests {
     use super::*;
 
     fn of(address: &str) -> Source {
-        Source::of(Some(address), &ClipState::Finished)
+        Source::of(Some(address), &ClipState::Ended)
     }
 
     #[test]
@@ -88,16 +92,23 @@ mod tests {
             "  ",
             "https://cdn1.suno.ai/None.mp3",
             "https://cdn2.suno.ai/image_None.jpeg?x",
-            "https://audiopipe.suno.ai/?item_id=1",
             "None.mp3",
             "/None.mp3",
             "None",
         ] {
             assert!(matches!(of(nothing), Source::Nothing(_)), "{nothing}");
         }
-        assert!(matches!(Source::of(None, &ClipState::Finished), Source::Nothing(_)));
-        let clip = ClipState::of(r#"{"status":"streaming"}"#);
-        assert!(matches!(Source::of(Some("https://cdn1.suno.ai/a.mp3"), &clip), Source::Nothing(_)));
+        assert!(matches!(Source::of(None, &ClipState::Ended), Source::Nothing(_)));
+    }
+
+    #[test]
+    fn what_is_still_being_made_is_no_file_yet() {
+        for status in ["streaming", "queued", "Submitted", "7"] {
+            let clip = ClipState::of(&format!(r#"{{"status":"{status}"}}"#));
+            assert!(matches!(Source::of(Some("https://cdn1.suno.ai/a.mp3"), &clip), Source::InProgress(_)), "{status}");
+            assert!(matches!(Source::of(None, &clip), Source::InProgress(_)), "{status}");
+        }
+        assert!(matches!(of("https://audiopipe.suno.ai/?item_id=1"), Source::InProgress(_)));
     }
 
     #[test]
@@ -112,8 +123,10 @@ mod tests {
         for file in ["https://cdn1.suno.ai/a.mp3", " http://h/Nonesuch.mp3 ", "https://h/?file=None.mp3"] {
             assert!(matches!(of(file), Source::File(_)), "{file}");
         }
-        for clip in [r#"{"status":"complete"}"#, r#"{"status":"error"}"#, "{}", r#"{"status":7}"#] {
-            assert_eq!(ClipState::of(clip), ClipState::Finished, "{clip}");
+        for clip in
+            [r#"{"status":"complete"}"#, r#"{"status":"ERROR"}"#, "{}", r#"{"status":""}"#, r#"{"status":null}"#]
+        {
+            assert_eq!(ClipState::of(clip), ClipState::Ended, "{clip}");
         }
     }
 }

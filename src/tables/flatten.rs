@@ -1,6 +1,7 @@
 //! From an answer to rows. Pure, lenient, and never failing: what a column cannot hold is null there
 //! and whole in `response`.
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
 
 use super::schema::{ClipRow, LyricsRow, TaskRow};
@@ -94,6 +95,32 @@ pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32)
         response: None,
     };
     Rows { task: row, clips: Vec::new(), lyrics: None }
+}
+
+/// When a task was created, and when it completed, as far as it says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TaskTimes {
+    pub(crate) created_at: Option<Moment>,
+    completed_at: Option<Moment>,
+}
+
+/// How long after its completion a task's clips may still be made. The contract sets it.
+const SETTLING: SignedDuration = SignedDuration::from_hours(24);
+
+impl TaskTimes {
+    /// Whether, at that time, clips of the task that are still being made are expected to be finished later: until
+    /// a day after it completed, or, of a task that does not say so, after it was created.
+    pub(crate) fn may_change(&self, at: Timestamp) -> bool {
+        let Some(since) = self.completed_at.or(self.created_at) else { return true };
+        at.as_microsecond() - since.as_microsecond() < SETTLING.as_micros() as i64
+    }
+}
+
+/// Reads a task's times.
+pub(crate) fn task_times(data: &str) -> TaskTimes {
+    let task = Object::parse(data);
+    let time = |key| task.as_ref()?.text(key).as_deref().and_then(Moment::parse);
+    TaskTimes { created_at: time("created_at"), completed_at: time("completed_at") }
 }
 
 /// What the rows of clips and lyrics repeat from their task.

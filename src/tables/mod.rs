@@ -18,7 +18,7 @@ mod views;
 
 pub(crate) use copy::PartCopier;
 pub(crate) use digest::Digest;
-pub(crate) use flatten::{ClipLinks, Rows, Stamp, clip_links, flatten, not_found};
+pub(crate) use flatten::{ClipLinks, Rows, Stamp, clip_links, flatten, not_found, task_times};
 pub(crate) use inspect::{Columns, columns, decode, guarded};
 pub(crate) use parquet::RowGroups;
 pub(crate) use part::PartEncoder;

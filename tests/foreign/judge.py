@@ -38,7 +38,7 @@ COLUMNS = {
 ARROW = {TEXT: pa.string(), JSON: pa.string(), DOUBLE: pa.float64(), INT: pa.int32(), LONG: pa.int64(), BOOL: pa.bool_(),
          TIME: pa.timestamp("us", tz="UTC")}
 FINAL = ("success", "failure", "timeout")
-UNDER_WAY = ("submitted", "queued", "pending", "processing", "running", "streaming")
+CLIP_ENDED = ("complete", "completed", "success", "error", "failed", "failure", "timeout")
 MIME = {"mp3": "audio/mpeg", "jpeg": "image/jpeg", "png": "image/png"}
 
 # ---------------------------------------------------------------- what the documents say
@@ -165,9 +165,11 @@ def expected_rows(documents):
             for what in ("audio", "image"):
                 url = as_text(clip.get(f"{what}_url"))
                 nothing = not (url or "").strip() or re.search(r"(/|_)None\.\w+$", url)
-                skipped = nothing or as_text(clip.get("status")) in UNDER_WAY
+                state = (as_text(clip.get("status")) or "").strip().lower()
+                made = not state or state in CLIP_ENDED
+                status = "failed" if not made else "skipped" if nothing else "ok" if url.startswith("http") else "failed"
                 tables["assets"].append(dict(task_id=task_id, clip_id=as_text(clip.get("id")), kind=what, url=url,
-                                             status="skipped" if skipped else "ok" if url.startswith("http") else "failed"))
+                                             status=status))
         if kind == "lyrics" and first_object(result):
             lyrics = fields(result)
             tables["lyrics"].append(dict(common, title=as_text(lyrics.get("title")), text=as_text(lyrics.get("text")),

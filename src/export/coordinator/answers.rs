@@ -6,12 +6,18 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    super::{DOWN, RowEffect, Salvage, journal_stage::Entry, queue::PendingRequest},
+    super::{DOWN, RowEffect, Salvage, journal_stage::Entry, media_stage::AssetRequest, queue::PendingRequest},
     Coordinator, Discovery, Ending, Settled,
 };
 use crate::{
-    api::TaskResponse, error::Error, event::Event, journal::Record, status::FinalStatus, tables, task::TaskIndex,
-    timestamp,
+    api::TaskResponse,
+    error::Error,
+    event::Event,
+    journal::Record,
+    status::FinalStatus,
+    tables,
+    task::TaskIndex,
+    timestamp::{self, Moment},
 };
 
 /// After this many answers that are all 404, something is said, long before the end.
@@ -78,9 +84,10 @@ impl Coordinator<'_> {
             }
             TaskResponse::Unfinished { status, created_at } => {
                 self.found().await;
-                self.ledger.unfinished(task, status.clone());
+                let detail =
+                    status.as_ref().map_or("it has no status".into(), |status| format!("its status is {status}"));
                 (self.tell)(Event::Unfinished { task_id, status });
-                self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
+                self.poll(task, created_at, detail);
             }
             TaskResponse::NotFound { message } => {
                 let fetched_at = timestamp::now();
@@ -103,20 +110,29 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals a final answer, unless the archive has rows that say more.
-    pub(super) async fn keep_final(
-        &mut self,
-        task: TaskIndex,
-        status: FinalStatus,
-        data: String,
-        sent: Option<String>,
-    ) {
+    /// Journals a final answer, unless the archive has rows that say more, or a wanted asset is still being made.
+    async fn keep_final(&mut self, task: TaskIndex, status: FinalStatus, data: String, sent: Option<String>) {
         if self.run.plan.item(task).is_poorer(tables::clip_links(&data).len()) {
             let reason = "the provider's answer tells less than the rows that are left";
             return self.ledger.gave_up(task, reason.into());
         }
         let (record, wanted) = self.task_record(task, status, timestamp::now(), data, sent);
+        if let Some(detail) = wanted.iter().find_map(AssetRequest::in_progress)
+            && let Record::Task { status: FinalStatus::Success, data, fetched_at, .. } = &record
+            && let times = tables::task_times(data)
+            && times.may_change(*fetched_at)
+        {
+            let (task_id, status) = (self.run.plan.tasks.id(task).to_string(), Some(status.as_str().into()));
+            (self.tell)(Event::Unfinished { task_id, status });
+            return self.poll(task, times.created_at, detail.to_owned());
+        }
         self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
+    }
+
+    /// Asks for the task again in a while.
+    fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, detail: String) {
+        self.ledger.unfinished(task, detail);
+        self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
     }
 
     /// The provider is there, and says something.

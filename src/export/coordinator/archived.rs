@@ -24,6 +24,7 @@ use crate::{
     status::FinalStatus,
     tables,
     task::TaskIndex,
+    timestamp,
 };
 
 /// A stored answer that is not journalled yet.
@@ -126,7 +127,8 @@ impl Coordinator<'_> {
     pub(super) async fn refreshed(&mut self, task: TaskIndex, held: Held, answer: TaskResponse) {
         match answer {
             TaskResponse::Final { status, data, sent } if !is_poorer(status, &data, &held) => {
-                self.keep_final(task, status, data, sent).await;
+                let (record, wanted) = self.task_record(task, status, timestamp::now(), data, sent);
+                self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
             }
             _ => self.journal_held(task, held).await,
         }
