@@ -105,6 +105,7 @@ mod archive;
 pub mod asset;
 mod backoff;
 mod blocking;
+mod body;
 mod checksum;
 pub mod cli;
 pub mod commands;

@@ -39,7 +39,9 @@ fn trouble_that_passes_costs_retries_and_loses_nothing() {
 fn a_whole_answer_is_taken_whatever_way_it_comes() {
     for trouble in [
         FaultKind::Packed(Encoding::Gzip),
+        FaultKind::Packed(Encoding::XGzip),
         FaultKind::Packed(Encoding::Deflate),
+        FaultKind::Packed(Encoding::RawDeflate),
         FaultKind::Packed(Encoding::Zstd),
         FaultKind::Packed(Encoding::Brotli),
         FaultKind::Padding(20 << 20),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::{
     Response,
-    header::{HeaderMap, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect,
 };
 use url::Url;
@@ -17,6 +17,7 @@ use super::{
     window::Allowance,
 };
 use crate::{
+    body::{self, Body, BodyError},
     config::ApiKey,
     error::{Error, Result},
     http,
@@ -60,7 +61,10 @@ impl Client {
     pub(crate) fn new(base_url: &Url, key: ApiKey, timeout: Duration) -> Result<Self> {
         http::prepare_tls();
         let client = reqwest::Client::builder()
-            .default_headers(HeaderMap::from_iter([("x-api-key".parse().expect("a header's name"), key.header())]))
+            .default_headers(HeaderMap::from_iter([
+                (HeaderName::from_static("x-api-key"), key.header()),
+                (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED)),
+            ]))
             .user_agent(http::USER_AGENT)
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -142,15 +146,19 @@ impl Client {
         url
     }
 
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>, String> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.explain(&error))? {
-            if body.len() + chunk.len() > MAX_BODY {
+    async fn body(&self, response: Response) -> Result<Vec<u8>, String> {
+        let explain = |error: BodyError| match error {
+            BodyError::Connection(error) => self.explain(&error),
+            BodyError::Encoding(reason) => format!("the body is {reason}"),
+        };
+        let (mut body, mut whole) = (Body::of(response).map_err(explain)?, Vec::new());
+        while let Some(chunk) = body.chunk().await.map_err(explain)? {
+            if whole.len() + chunk.len() > MAX_BODY {
                 return Err(format!("the body is larger than {} MiB", MAX_BODY >> 20));
             }
-            body.extend_from_slice(&chunk);
+            whole.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok(whole)
     }
 
     fn explain(&self, error: &reqwest::Error) -> String {

@@ -22,7 +22,7 @@ use crate::{
     config::{ApiKey, MediaConfig, Provider},
     error::Result,
     export::MediaStage,
-    media::{self, HostPolicy, Limits},
+    media::{self, HostPolicy, Limits, Scheme},
     simulator::{self, SimulatedProvider, Simulator},
 };
 
@@ -39,7 +39,11 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
         retries: config.retries,
         idle: config.idle,
     };
-    MediaStage::start(held.clone(), if private { HostPolicy::Private } else { HostPolicy::Public }, limits)
+    let scheme = match provider {
+        Provider::Simulated => Scheme::Http,
+        Provider::Remote { base_url, .. } => Scheme::of(base_url),
+    };
+    MediaStage::start(held.clone(), if private { HostPolicy::Private } else { HostPolicy::Public }, scheme, limits)
 }
 
 /// The client, and the simulator of that world that answers it if one was asked for; it ends when it is dropped.

@@ -29,7 +29,10 @@ use crate::{
     checksum::{self, Digested},
     error::{Error, Result},
     event::Event,
-    media::{self, ClipState, Content, Download, Downloader, Failure, HostPolicy, Limits, Outcome, Sent, Source, Told},
+    media::{
+        self, ClipState, Content, Download, Downloader, Failure, HostPolicy, Limits, Outcome, Scheme, Sent, Source,
+        Told,
+    },
     tables, timestamp,
 };
 
@@ -51,7 +54,7 @@ pub(super) struct AssetRequest {
 
 impl AssetRequest {
     /// What is wanted of an answer, of these kinds.
-    pub(super) fn of(data: &str, kinds: &[AssetKind]) -> Vec<Self> {
+    fn of(data: &str, kinds: &[AssetKind], scheme: Scheme) -> Vec<Self> {
         let wanted = |clip: &tables::ClipLinks<'_>, kind| {
             let url = clip.url(kind);
             Self {
@@ -59,7 +62,7 @@ impl AssetRequest {
                 clip_index: clip.clip_index,
                 kind,
                 url: url.map(str::to_owned),
-                source: Source::of(url, &ClipState::of(clip.clip)),
+                source: Source::of(url, &ClipState::of(clip.clip), scheme),
             }
         };
         let clips = tables::clip_links(data);
@@ -135,11 +138,12 @@ pub(crate) struct MediaStage {
     received: Arc<AtomicU64>,
     offline: Arc<AtomicBool>,
     working: Option<JoinHandle<Result<()>>>,
+    scheme: Scheme,
 }
 
 impl MediaStage {
-    /// Starts the stage.
-    pub(crate) fn start(held: Arc<LockedArchive>, reach: HostPolicy, limits: Limits) -> Result<Self> {
+    /// Starts the stage. `scheme` is how the API is spoken to.
+    pub(crate) fn start(held: Arc<LockedArchive>, reach: HostPolicy, scheme: Scheme, limits: Limits) -> Result<Self> {
         held.prepare_partials()?;
         let (jobs, incoming) = mpsc::unbounded_channel();
         let (tell, news) = mpsc::unbounded_channel();
@@ -157,7 +161,12 @@ impl MediaStage {
             tell,
         };
         let working = Some(tokio::spawn(work(Arc::new(worker), incoming)));
-        Ok(Self { jobs, news, stop, received, offline, working })
+        Ok(Self { jobs, news, stop, received, offline, working, scheme })
+    }
+
+    /// What is wanted of an answer, of these kinds.
+    pub(super) fn requests(&self, data: &str, kinds: &[AssetKind]) -> Vec<AssetRequest> {
+        AssetRequest::of(data, kinds, self.scheme)
     }
 
     /// Gives it a task.

@@ -8,7 +8,7 @@ use tokio::time::{self, Instant};
 
 use super::{
     EventSink,
-    media_stage::{AssetRequest, DownloadEvent, Job, MediaStage, RetryBudget},
+    media_stage::{DownloadEvent, Job, MediaStage, RetryBudget},
     publish::{Publication, publish},
     recovered_run,
     superseded::superseded_tasks,
@@ -90,7 +90,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>
     let mut tick = time::interval(TICK);
     loop {
         for task in waiting.by_ref().take(MOST_AT_ONCE - under_way) {
-            let wanted = AssetRequest::of(&task.data, &task.assets);
+            let wanted = media.requests(&task.data, &task.assets);
             downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
             let is_young = Timestamp::now().duration_since(task.fetched_at) < PATIENCE;
             let chances = if is_young { RetryBudget::Another } else { RetryBudget::Last };

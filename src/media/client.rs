@@ -1,7 +1,7 @@
 //! One request for a media file. The client carries no key, no cookies and no referrer, follows a few
 //! redirects, judging each, and repeats nothing on its own.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use reqwest::{
     Response, StatusCode,
@@ -93,10 +93,6 @@ impl Client {
             .user_agent(http::USER_AGENT)
             // A file's length and its hash are those of the bytes as they are stored.
             .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -116,7 +112,7 @@ impl Client {
             let response = self.ask(&url, rest).await?;
             let head = ResponseHead::of(&response);
             match location(&response) {
-                Some(location) => url = target(&url, location).map_err(|failure| failure.of(&head))?,
+                Some(location) => url = target(&url, &location).map_err(|failure| failure.of(&head))?,
                 None => {
                     return judge(&response, rest.is_some())
                         .map(|()| (head.clone(), response))
@@ -141,10 +137,13 @@ impl Client {
     }
 }
 
-/// Where a redirect leads, if the response is one.
-fn location(response: &Response) -> Option<&str> {
+/// Where a redirect leads, if the response is one. An address should be ASCII; raw UTF-8 is taken as it is, and any
+/// other byte is escaped.
+fn location(response: &Response) -> Option<Cow<'_, str>> {
     let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    moved.then(|| response.headers().get(LOCATION)?.to_str().ok())?
+    let location = response.headers().get(LOCATION).filter(|_| moved)?.as_bytes();
+    let escape = |byte: &u8| if byte.is_ascii() { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+    Some(str::from_utf8(location).map_or_else(|_| location.iter().map(escape).collect(), Cow::Borrowed))
 }
 
 fn target(from: &Url, location: &str) -> Result<Url, Failure> {
@@ -162,8 +161,8 @@ fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     let status = response.status();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| http::retry_after(value.to_str().ok()?));
     let next = match status {
-        StatusCode::OK => return Ok(()),
-        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if asked_for_rest => return Ok(()),
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(()),
+        StatusCode::RANGE_NOT_SATISFIABLE if asked_for_rest => return Ok(()),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Next::Twice,
         StatusCode::TOO_MANY_REQUESTS => Next::After(retry_after.unwrap_or(SILENCE)),
         StatusCode::SERVICE_UNAVAILABLE => retry_after.map_or(Next::Again, Next::After),

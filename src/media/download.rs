@@ -28,6 +28,7 @@ use super::{
 use crate::{
     asset::AssetKind,
     blocking::blocking,
+    body::{Body, BodyError},
     checksum::Digested,
     error::{Error, Result},
 };
@@ -174,13 +175,22 @@ impl Downloader {
             Err(failure) => return Ok(Err(failure)),
         };
         let brings = RangeResponse::of(&response, rest.as_ref());
-        let end = End::of(&response, brings);
+        let (end, mark) = (End::of(&response, brings), Validator::of(&response));
+        let body = match Body::of(response) {
+            Ok(body) => body,
+            Err(error) => return Ok(Err(cut_off(&error).of(&head))),
+        };
+        // A part of a packed body is no part of the file, and its length is not the file's.
+        let (brings, end, mark) = match (body.is_packed(), brings) {
+            (false, _) => (brings, end, mark),
+            (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
+            (true, _) => (RangeResponse::Other, end, mark),
+        };
         if brings == RangeResponse::All {
-            let mark = Validator::of(&response);
             partial.run(|partial| partial.begin(mark)).await?;
         }
         let came = match brings {
-            RangeResponse::All | RangeResponse::Rest(_) => self.body(response, end, partial, sent).await?,
+            RangeResponse::All | RangeResponse::Rest(_) => self.body(body, end, partial, sent).await?,
             RangeResponse::Nothing => Ok(()),
             RangeResponse::Other => {
                 Err(Rejected::Wrong(Failure::new(Next::Again, "not the part of the file that was asked for")))
@@ -211,7 +221,7 @@ impl Downloader {
     /// Takes the body to the file, as far as it comes.
     async fn body(
         &self,
-        mut response: Response,
+        mut body: Body,
         end: End,
         partial: &SharedPartial,
         sent: &mut Sent,
@@ -222,10 +232,10 @@ impl Downloader {
         let (mut chunks, mut waiting, mut length) = (Vec::new(), 0, partial.lock().len());
         let mut floor = Floor::new(self.limits.idle);
         let ended = loop {
-            let chunk = match time::timeout(LULL, response.chunk()).await {
+            let chunk = match time::timeout(LULL, body.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => break Ok(()),
-                Ok(Err(error)) => break Err(Rejected::Incomplete(broken(&error))),
+                Ok(Err(error)) => break Err(Rejected::Incomplete(cut_off(&error))),
                 Err(_lull) => {
                     partial.write(std::mem::take(&mut chunks)).await?;
                     waiting = 0;
@@ -258,6 +268,14 @@ impl Downloader {
     fn too_large(&self) -> Failure {
         let limit = bytesize::ByteSize::b(self.limits.max_bytes).display().iec();
         Failure::new(Next::GiveUp, format!("larger than --max-asset-size, {limit}"))
+    }
+}
+
+/// Why a body did not come to its end.
+fn cut_off(error: &BodyError) -> Failure {
+    match error {
+        BodyError::Connection(error) => broken(error),
+        BodyError::Encoding(reason) => Failure::new(Next::Again, reason.as_str()),
     }
 }
 

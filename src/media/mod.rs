@@ -16,5 +16,5 @@ pub(crate) use client::Failure;
 pub(crate) use content::{Content, HEAD, endings, recognise};
 pub(crate) use download::{Download, Downloader, Limits, Outcome, Told};
 pub(crate) use guard::{HostPolicy, is_private_host};
-pub(crate) use source::{ClipState, Source};
+pub(crate) use source::{ClipState, Scheme, Source};
 pub(crate) use tries::Sent;

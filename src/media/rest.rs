@@ -59,25 +59,28 @@ impl RangeResponse {
         let range = header(response, &CONTENT_RANGE).and_then(Range::parse);
         match (response.status().as_u16(), asked, range) {
             (200, ..) => Self::All,
-            (206, Some(rest), Some(range)) if rest.is_gone_on_with(range) && rest.mark.is_of(response) => {
+            (206, _, Some(range)) if range.is_whole() => Self::All,
+            (206, Some(rest), Some(range)) if rest.is_resumed_by(range) && rest.mark.is_of(response) => {
                 Self::Rest(range.length.or(rest.mark.length))
             }
-            (416, Some(rest), Some(Range { first: None, length })) if length == Some(rest.from) => Self::Nothing,
+            (416, Some(rest), Some(Range { bytes: None, length })) if length == Some(rest.from) => Self::Nothing,
             _ => Self::Other,
         }
     }
 }
 
 impl Rest {
-    fn is_gone_on_with(&self, range: Range) -> bool {
-        range.first == Some(self.from) && (range.length.is_none() || range.length == self.mark.length)
+    fn is_resumed_by(&self, range: Range) -> bool {
+        range.bytes.is_some_and(|(first, _)| first == self.from)
+            && (range.length.is_none() || range.length == self.mark.length)
     }
 }
 
 /// A `Content-Range`: `bytes 5-9/20`, `bytes 5-9/*` or `bytes */20`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
-    first: Option<u64>,
+    /// The first and the last byte.
+    bytes: Option<(u64, u64)>,
     /// Of the whole file.
     length: Option<u64>,
 }
@@ -85,8 +88,16 @@ struct Range {
 impl Range {
     fn parse(text: &str) -> Option<Self> {
         let (range, length) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
-        let first = range.split_once('-').map(|(first, _)| first.trim().parse());
-        Some(Self { first: first.transpose().ok()?, length: length.trim().parse().ok() })
+        let bytes = match range.split_once('-') {
+            Some((first, last)) => Some((first.trim().parse().ok()?, last.trim().parse().ok()?)),
+            None => None,
+        };
+        Some(Self { bytes, length: length.trim().parse().ok() })
+    }
+
+    /// Whether it is all of the file.
+    fn is_whole(self) -> bool {
+        matches!((self.bytes, self.length), (Some((0, last)), Some(length)) if last.checked_add(1) == Some(length))
     }
 }
 
@@ -130,9 +141,9 @@ mod tests {
         assert_eq!(brings(tag, 416, &[("content-range", "bytes */5")]), RangeResponse::Nothing);
         assert_eq!(brings(tag, 416, &[("content-range", "bytes */20")]), RangeResponse::Other);
         assert_eq!(brings(tag, 200, &[]), RangeResponse::All);
-        assert_eq!(
-            RangeResponse::of(&response(206, &[("content-range", "bytes 0-19/20")]), None),
-            RangeResponse::Other
-        );
+        for (range, expected) in [("bytes 0-19/20", RangeResponse::All), ("bytes 0-18/20", RangeResponse::Other)] {
+            assert_eq!(RangeResponse::of(&response(206, &[("content-range", range)]), None), expected);
+            assert_eq!(brings(tag, 206, &[("content-range", range)]), expected);
+        }
     }
 }

@@ -32,6 +32,27 @@ impl ClipState {
     }
 }
 
+/// How the API is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// That of a URL.
+    pub(crate) fn of(url: &Url) -> Self {
+        if url.scheme() == "http" { Self::Http } else { Self::Https }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// What an address stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -46,15 +67,21 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Reads the address of a clip in that state.
-    pub(crate) fn of(address: Option<&str>, clip: &ClipState) -> Self {
+    /// Reads the address of a clip in that state. An address without a scheme, `//host/path`, has that of the page
+    /// that names it: here the API's.
+    pub(crate) fn of(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
         }
         let Some(address) = address.map(str::trim).filter(|address| !address.is_empty()) else {
             return Self::Nothing("the clip has no address for it".into());
         };
-        match Url::parse(address) {
+        let parsed = if address.starts_with("//") {
+            Url::parse(&format!("{}:{address}", scheme.as_str()))
+        } else {
+            Url::parse(address)
+        };
+        match parsed {
             // Without a host before it, too.
             Err(_) if names_nothing(address) => Self::Nothing("the address names no file: None".into()),
             Err(error) => Self::Unusable(format!("the address is no URL: {error}")),
@@ -82,7 +109,7 @@ mod tests {
     use super::*;
 
     fn of(address: &str) -> Source {
-        Source::of(Some(address), &ClipState::Ended)
+        Source::of(Some(address), &ClipState::Ended, Scheme::Http)
     }
 
     #[test]
@@ -98,15 +125,18 @@ mod tests {
         ] {
             assert!(matches!(of(nothing), Source::Nothing(_)), "{nothing}");
         }
-        assert!(matches!(Source::of(None, &ClipState::Ended), Source::Nothing(_)));
+        assert!(matches!(Source::of(None, &ClipState::Ended, Scheme::Http), Source::Nothing(_)));
     }
 
     #[test]
     fn what_is_still_being_made_is_no_file_yet() {
         for status in ["streaming", "queued", "Submitted", "7"] {
             let clip = ClipState::of(&format!(r#"{{"status":"{status}"}}"#));
-            assert!(matches!(Source::of(Some("https://cdn1.suno.ai/a.mp3"), &clip), Source::InProgress(_)), "{status}");
-            assert!(matches!(Source::of(None, &clip), Source::InProgress(_)), "{status}");
+            assert!(
+                matches!(Source::of(Some("https://cdn1.suno.ai/a.mp3"), &clip, Scheme::Http), Source::InProgress(_)),
+                "{status}"
+            );
+            assert!(matches!(Source::of(None, &clip, Scheme::Http), Source::InProgress(_)), "{status}");
         }
         assert!(matches!(of("https://audiopipe.suno.ai/?item_id=1"), Source::InProgress(_)));
     }

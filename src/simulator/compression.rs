@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use flate2::{
     Compression,
-    write::{GzEncoder, ZlibEncoder},
+    write::{DeflateEncoder, GzEncoder, ZlibEncoder},
 };
 
 use super::faults::Encoding;
@@ -14,7 +14,8 @@ impl Encoding {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
-            Self::Deflate => "deflate",
+            Self::XGzip => "X-GZip",
+            Self::Deflate | Self::RawDeflate => "deflate",
             Self::Zstd => "zstd",
             Self::Brotli => "br",
         }
@@ -23,13 +24,18 @@ impl Encoding {
     /// The text, packed.
     pub(super) fn pack(self, text: &[u8]) -> io::Result<Vec<u8>> {
         match self {
-            Self::Gzip => {
+            Self::Gzip | Self::XGzip => {
                 let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
                 packer.write_all(text)?;
                 packer.finish()
             }
             Self::Deflate => {
                 let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
+                packer.write_all(text)?;
+                packer.finish()
+            }
+            Self::RawDeflate => {
+                let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
                 packer.write_all(text)?;
                 packer.finish()
             }

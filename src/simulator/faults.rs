@@ -101,12 +101,16 @@ pub enum FaultKind {
 
 /// How a document is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     /// RFC 1952.
     Gzip,
+    /// The same under its old name, in another letter case.
+    XGzip,
     /// RFC 1950, as `deflate` means it.
     Deflate,
+    /// RFC 1951, as many servers mean it.
+    RawDeflate,
     /// RFC 8878.
     Zstd,
     /// RFC 7932.

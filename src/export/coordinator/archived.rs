@@ -70,8 +70,9 @@ impl Coordinator<'_> {
     async fn take_archived(&mut self, task: TaskIndex, answer: StoredAnswer) {
         match &self.run.plan.item(task).kinds {
             WantedKinds::These(kinds) if self.run.plan.item(task).rows == RowEffect::AddAssets => {
-                let wanted =
-                    AssetRequest::of(answer.response.as_deref().unwrap_or_default(), &kinds.iter().collect::<Vec<_>>());
+                let wanted = self
+                    .media
+                    .requests(answer.response.as_deref().unwrap_or_default(), &kinds.iter().collect::<Vec<_>>());
                 self.hold(task, Held { record: None, assets: Vec::new() }, wanted).await;
             }
             _ => self.hold_record(task, answer).await,
@@ -181,7 +182,7 @@ impl Coordinator<'_> {
     ) -> (Record, Vec<AssetRequest>) {
         let (task_id, item) = (self.run.plan.tasks.id(task).to_string(), self.run.plan.item(task));
         let kinds: Vec<AssetKind> = self.kinds(item, &task_id, &data).iter().collect();
-        let wanted = AssetRequest::of(&data, &kinds);
+        let wanted = self.media.requests(&data, &kinds);
         let assets = if wanted.is_empty() { Vec::new() } else { kinds };
         let replaces = item.replaces() || item.source == AnswerSource::Stored;
         (Record::Task { task_id, status, fetched_at, data, sent, assets, replaces }, wanted)
@@ -200,7 +201,7 @@ impl Coordinator<'_> {
     fn kinds_of_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
         let is_there =
             |wanted: &AssetRequest| self.run.held.media(&wanted.name(task_id), media::endings(wanted.kind())).is_some();
-        let all = AssetRequest::of(data, &AssetKind::ALL);
+        let all = self.media.requests(data, &AssetKind::ALL);
         all.iter().filter(|wanted| is_there(wanted)).map(AssetRequest::kind).collect()
     }
 }

@@ -1,0 +1,242 @@
+//! The body of a response as it was before it was packed: gzip, deflate, brotli and zstd in every spelling that
+//! browsers and curl read (RFC 9110, 8.4).
+
+use std::{fmt, io, pin::Pin};
+
+use async_compression::tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use reqwest::{Response, header::CONTENT_ENCODING};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, BufReader};
+use tokio_util::io::StreamReader;
+
+use crate::http;
+
+/// What a client that reads all of them says.
+pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
+
+/// Bytes that come out of a decoder at once, at most.
+const CHUNK: usize = 64 << 10;
+
+/// More layers than this are an attack: each may multiply a body's size.
+const MOST_LAYERS: usize = 3;
+
+/// A body that is read chunk by chunk.
+pub(crate) enum Body {
+    /// As it comes.
+    Plain(Response),
+    /// Out of its decoders.
+    Packed(Pin<Box<dyn AsyncRead + Send>>),
+}
+
+/// Why a body did not come to its end.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// The connection failed.
+    Connection(reqwest::Error),
+    /// What came is not packed as the header says, or is cut short.
+    Encoding(String),
+}
+
+/// A way to pack a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+impl Body {
+    /// The body of a response. An encoding that nobody knows is an error.
+    pub(crate) fn of(response: Response) -> Result<Self, BodyError> {
+        let encodings = encodings(&response)?;
+        if encodings.is_empty() {
+            return Ok(Self::Plain(response));
+        }
+        let packed = StreamReader::new(response.bytes_stream().map_err(io::Error::other));
+        let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(packed);
+        for encoding in encodings.into_iter().rev() {
+            reader = Box::pin(BufReader::new(encoding.decode(reader)));
+        }
+        Ok(Self::Packed(Box::pin(reader)))
+    }
+
+    /// Whether the body is packed: then its length and its parts are not those of what comes out.
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed(_))
+    }
+
+    /// The next bytes; `None` at the end. A call that is cancelled loses nothing.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match self {
+            Self::Plain(response) => response.chunk().await.map_err(BodyError::Connection),
+            Self::Packed(reader) => {
+                let mut chunk = BytesMut::with_capacity(CHUNK);
+                let read = reader.read_buf(&mut chunk).await.map_err(BodyError::from)?;
+                Ok((read > 0).then(|| chunk.freeze()))
+            }
+        }
+    }
+}
+
+impl From<io::Error> for BodyError {
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<reqwest::Error>() {
+            Ok(connection) => Self::Connection(connection),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Encoding("cut short".into()),
+            Err(error) => Self::Encoding(format!("not packed as Content-Encoding says: {error}")),
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(error) => f.write_str(&http::root_cause(error)),
+            Self::Encoding(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl Encoding {
+    fn parse(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        Some(match name.strip_prefix("x-").unwrap_or(&name) {
+            "gzip" => Self::Gzip,
+            "deflate" => Self::Deflate,
+            "br" => Self::Brotli,
+            "zstd" => Self::Zstd,
+            _ => return None,
+        })
+    }
+
+    fn decode(self, packed: Pin<Box<dyn AsyncBufRead + Send>>) -> Pin<Box<dyn AsyncRead + Send>> {
+        match self {
+            Self::Gzip => {
+                let mut decoder = GzipDecoder::new(packed);
+                decoder.multiple_members(true);
+                Box::pin(decoder)
+            }
+            Self::Deflate => Box::pin(inflated(packed)),
+            Self::Brotli => Box::pin(BrotliDecoder::new(packed)),
+            Self::Zstd => {
+                let mut decoder = ZstdDecoder::new(packed);
+                decoder.multiple_members(true);
+                Box::pin(decoder)
+            }
+        }
+    }
+}
+
+/// "deflate" is zlib's format by its standard, and the raw one from many servers: the first two bytes tell.
+fn inflated(mut packed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
+    let decoding = async move {
+        let mut start = [0; 2];
+        let mut read = 0;
+        while read < start.len() {
+            match packed.read(start.get_mut(read..).unwrap_or_default()).await? {
+                0 => break,
+                count => read += count,
+            }
+        }
+        let whole = io::Cursor::new(start.into_iter().take(read).collect::<Vec<u8>>()).chain(packed);
+        let decoder: Pin<Box<dyn AsyncRead + Send>> =
+            if is_zlib(start) { Box::pin(ZlibDecoder::new(whole)) } else { Box::pin(DeflateDecoder::new(whole)) };
+        Ok::<_, io::Error>(tokio_util::io::ReaderStream::with_capacity(decoder, CHUNK))
+    };
+    StreamReader::new(Box::pin(futures_util::stream::once(decoding).try_flatten()))
+}
+
+/// Whether bytes are a header of zlib (RFC 1950, 2.2).
+fn is_zlib([method, flags]: [u8; 2]) -> bool {
+    method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0
+}
+
+/// What was done to the body, in that order.
+fn encodings(response: &Response) -> Result<Vec<Encoding>, BodyError> {
+    let mut encodings = Vec::new();
+    for value in response.headers().get_all(CONTENT_ENCODING) {
+        let names = value.to_str().unwrap_or("?").split(',').map(str::trim);
+        for name in names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")) {
+            let unknown = || BodyError::Encoding(format!("in an unknown Content-Encoding, {}", http::excerpt(name)));
+            encodings.push(Encoding::parse(name).ok_or_else(unknown)?);
+        }
+    }
+    if encodings.len() > MOST_LAYERS {
+        return Err(BodyError::Encoding(format!("packed {} times", encodings.len())));
+    }
+    Ok(encodings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{
+        Compression,
+        write::{DeflateEncoder, GzEncoder, ZlibEncoder},
+    };
+
+    use super::*;
+
+    const TEXT: &[u8] = b"{\"code\": 200} and more, and more, and more";
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib() -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(TEXT).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn raw() -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(TEXT).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn read(headers: &[&str], body: Vec<u8>) -> Result<Vec<u8>, String> {
+        let response = hyper::Response::builder();
+        let response = headers.iter().fold(response, |response, value| response.header(CONTENT_ENCODING, *value));
+        let mut body = Body::of(response.body(body).unwrap().into()).map_err(|error| error.to_string())?;
+        let mut whole = Vec::new();
+        while let Some(chunk) = body.chunk().await.map_err(|error| error.to_string())? {
+            whole.extend(chunk);
+        }
+        Ok(whole)
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_in_every_spelling_that_curl_reads() {
+        for (headers, body) in [
+            (vec![], TEXT.to_vec()),
+            (vec!["identity"], TEXT.to_vec()),
+            (vec![""], TEXT.to_vec()),
+            (vec!["GZIP"], gzip(TEXT)),
+            (vec![" x-gzip "], gzip(TEXT)),
+            (vec!["gzip"], [gzip(&TEXT[..9]), gzip(&TEXT[9..])].concat()),
+            (vec!["gzip, gzip"], gzip(&gzip(TEXT))),
+            (vec!["deflate", "gzip"], gzip(&zlib())),
+            (vec!["Deflate"], zlib()),
+            (vec!["deflate"], raw()),
+            (vec!["zstd"], zstd::encode_all(TEXT, 1).unwrap()),
+        ] {
+            assert_eq!(read(&headers, body).await.as_deref(), Ok(TEXT), "{headers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_packed_as_said_or_cut_short_is_an_error() {
+        assert!(read(&["gzip"], TEXT.to_vec()).await.unwrap_err().contains("not packed"));
+        let cut = |body: Vec<u8>| body[..body.len() - 9].to_vec();
+        assert_eq!(read(&["gzip"], cut(gzip(TEXT))).await, Err("cut short".into()));
+        assert!(read(&["deflate"], cut(zlib())).await.is_err());
+        assert!(read(&["rot13"], TEXT.to_vec()).await.unwrap_err().contains("an unknown Content-Encoding, rot13"));
+        assert!(read(&["gzip, gzip, gzip, gzip"], Vec::new()).await.unwrap_err().contains("packed 4 times"));
+    }
+}
