@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Result},
     format::TableFormat,
     input::{BadRows, Headers, InputOptions},
+    proxies::Proxies,
     report::{ProgressStyle, Verbosity},
     simulator,
     verify::{Depth, SampleShare, Slice},
@@ -545,7 +546,11 @@ impl ProviderArgs {
         if self.simulate {
             return Ok(Provider::Simulated);
         }
-        Ok(Provider::Remote { base_url: config::base_url(&self.base_url)?, key: self.key()? })
+        Ok(Provider::Remote {
+            base_url: config::base_url(&self.base_url)?,
+            key: self.key()?,
+            proxies: Box::new(Proxies::from_env()?),
+        })
     }
 
     fn key(&self) -> Result<ApiKey> {
@@ -617,7 +622,7 @@ impl SummaryArgs {
     pub fn options(&self) -> Result<SummaryOptions> {
         let account = if self.account {
             let key = api_key(self.api_key_file.as_deref(), "")?;
-            Some(Access { base_url: config::base_url(&self.base_url)?, key })
+            Some(Access { base_url: config::base_url(&self.base_url)?, key, proxies: Proxies::from_env()? })
         } else {
             None
         };

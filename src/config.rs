@@ -16,7 +16,9 @@ use crate::{
     asset::AssetKinds,
     error::{Error, Result},
     format::TableFormat,
+    http::excerpt,
     input::InputOptions,
+    proxies::Proxies,
 };
 
 /// The provider's root.
@@ -123,6 +125,8 @@ pub enum Provider {
         base_url: Url,
         /// The key.
         key: ApiKey,
+        /// The proxies on the way, to it and to media.
+        proxies: Box<Proxies>,
     },
     /// The simulator in this process, which knows every ID of the list.
     Simulated,
@@ -172,11 +176,13 @@ impl fmt::Debug for ApiKey {
 /// # Errors
 /// [`Error::Usage`] unless it is an http or https URL without credentials.
 pub fn base_url(text: &str) -> Result<Url> {
-    // The text is not repeated: it may hold a password.
-    let url = Url::parse(text).map_err(|error| Error::usage(format!("--base-url is no URL: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(Error::usage("--base-url should begin with https://"));
-    }
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    let Some(url) = url else {
+        return Err(Error::usage(format!(
+            "--base-url is not a URL that begins with https:// or http://{}",
+            meant(text)
+        )));
+    };
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Error::usage("--base-url is a root, without `?` and `#`"));
     }
@@ -184,6 +190,21 @@ pub fn base_url(text: &str) -> Result<Url> {
         return Err(Error::usage("--base-url holds a user name or password; the API takes only a key"));
     }
     Ok(url)
+}
+
+/// What somebody meant who left the scheme out. The text is repeated only if it holds no password.
+fn meant(text: &str) -> String {
+    if text.contains("://") || text.contains('@') {
+        return String::new();
+    }
+    let host = text.split(['/', ':']).next().unwrap_or_default();
+    let is_local = host == "localhost" || host.starts_with("127.") || text.starts_with("[::1]");
+    let url = format!("{}://{text}", if is_local { "http" } else { "https" });
+    if Url::parse(&url).is_ok_and(|url| url.has_host()) {
+        format!("; did you mean {}?", excerpt(&url))
+    } else {
+        String::new()
+    }
 }
 
 /// Takes the file for the metrics, which is replaced at the end of each run.
@@ -299,6 +320,11 @@ mod tests {
         for bad in ["sunor.cc", "ftp://x", "http://", "https://u:p@sunor.cc", "https://x?y", "https://x#y"] {
             assert!(base_url(bad).is_err(), "{bad}");
         }
+        let refusal = |text: &str| base_url(text).unwrap_err().to_string();
+        assert!(refusal("localhost:8611").ends_with("did you mean http://localhost:8611?"));
+        assert!(refusal("127.0.0.1:8611/x").ends_with("did you mean http://127.0.0.1:8611/x?"));
+        assert!(refusal("sunor.cc").ends_with("did you mean https://sunor.cc?"));
+        assert!(!refusal("u:hush@sunor.cc").contains("hush"));
         assert!(!base_url("https://u:hush@sunor.cc").unwrap_err().to_string().contains("hush"));
     }
 }

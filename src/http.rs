@@ -7,6 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use reqwest::ClientBuilder;
+
+use crate::error::{Error, Result};
+
 /// The longest excerpt of a server's words that is repeated to the user, in characters.
 const EXCERPT: usize = 200;
 
@@ -14,9 +18,19 @@ const EXCERPT: usize = 200;
 pub(crate) const USER_AGENT: &str = concat!("sunor-archive/", env!("CARGO_PKG_VERSION"));
 
 /// Makes TLS ready, once for the process.
-pub(crate) fn prepare_tls() {
+fn prepare_tls() {
     // Fails only if a provider is installed already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Builds a client. On a machine without certificates, one for plain http will do where nothing else is needed.
+pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -> Result<reqwest::Client> {
+    prepare_tls();
+    let built = match set_up().build() {
+        Err(_) if is_plain => set_up().tls_certs_only([]).build(),
+        built => built,
+    };
+    built.map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", root_cause(&error))))
 }
 
 /// What a `Retry-After` header asks for: seconds, or the time until a date (RFC 9110, 10.2.3).

@@ -122,6 +122,7 @@ pub mod input;
 mod journal;
 mod json;
 mod media;
+pub mod proxies;
 mod repair;
 pub mod report;
 mod rewrite;

@@ -149,3 +149,74 @@ fn a_name_that_cannot_be_resolved_is_said_in_a_sentence() {
         .expect(1)
         .says("nobody.invalid cannot be reached");
 }
+
+/// A proxy that answers each request itself, and how often it was asked to.
+fn answering_proxy() -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = asked.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = serve(stream, &counted);
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn the_simulator_and_plain_http_need_no_certificates_and_the_simulator_no_proxy() {
+    let scene = Scene::fair();
+    scene.list(["t1", "t2"]);
+    for arguments in [vec!["--simulate"], vec![]] {
+        let mut export = scene.export_command(&[&["--assets", "audio"], arguments.as_slice()].concat());
+        export.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+        if !arguments.is_empty() {
+            export.env("http_proxy", "http://127.0.0.1:9").env("ALL_PROXY", "nonsense://");
+        }
+        Finished::of(export.spawn().unwrap()).expect(0);
+    }
+}
+
+#[test]
+fn a_proxy_variable_that_cannot_be_parsed_is_refused_before_anything_is_sent() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    for value in ["http://p:1 ", "http://p:1\r", "'http://p:1'", "htp://p:1", "http://u:hush@p:port"] {
+        for name in ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+            let mut export = scene.export_command(&[]);
+            let refused = Finished::of(export.env(name, value).spawn().unwrap()).expect(2).says(name);
+            assert!(!refused.stderr.contains("hush"), "{}", refused.stderr);
+        }
+    }
+    assert_eq!(scene.stats().requests, 0);
+    assert!(!scene.archive().exists());
+}
+
+#[test]
+fn a_proxy_is_used_for_plain_http_and_a_star_in_no_proxy_means_none() {
+    for (no_proxy, through) in [("", true), ("*", false), ("127.0.0.1", false), ("127.0.0.0/8", false)] {
+        let (scene, (address, asked)) = (Scene::fair(), answering_proxy());
+        scene.list(["t1"]);
+        let mut export = scene.export_command(&[]);
+        Finished::of(export.env("http_proxy", address).env("NO_PROXY", no_proxy).spawn().unwrap()).expect(0);
+        assert_eq!((asked.load(Ordering::SeqCst), scene.stats().requests), if through { (1, 0) } else { (0, 1) });
+    }
+}
+
+#[test]
+fn a_socks_proxy_is_spoken_to() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let greeting = thread::spawn(move || {
+        let mut greeting = [0; 1];
+        listener.accept().unwrap().0.read_exact(&mut greeting).unwrap();
+        greeting
+    });
+    let mut export = scene.export_command(&["--retries", "0", "--timeout", "2s"]);
+    Finished::of(export.env("ALL_PROXY", format!("socks5h://{address}")).spawn().unwrap()).expect(1);
+    assert_eq!(greeting.join().unwrap(), [5], "SOCKS, version 5");
+    assert_eq!(scene.stats().requests, 0);
+}

@@ -21,6 +21,7 @@ use crate::{
     config::ApiKey,
     error::{Error, Result},
     http,
+    proxies::Proxies,
     task::TaskId,
 };
 
@@ -58,21 +59,22 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client for the API below `base_url`; `timeout` is the limit of one request, its body included.
-    pub(crate) fn new(base_url: &Url, key: ApiKey, timeout: Duration) -> Result<Self> {
-        http::prepare_tls();
-        let client = reqwest::Client::builder()
-            .default_headers(HeaderMap::from_iter([
-                (HeaderName::from_static("x-api-key"), key.header()),
-                (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED)),
-            ]))
-            .user_agent(http::USER_AGENT)
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .timeout(timeout)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .build()
-            .map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", http::root_cause(&error))))?;
+    pub(crate) fn new(base_url: &Url, key: ApiKey, proxies: &Proxies, timeout: Duration) -> Result<Self> {
+        let set_up = || {
+            let client = reqwest::Client::builder()
+                .default_headers(HeaderMap::from_iter([
+                    (HeaderName::from_static("x-api-key"), key.header()),
+                    (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED)),
+                ]))
+                .user_agent(http::USER_AGENT)
+                .redirect(redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .timeout(timeout)
+                .connect_timeout(CONNECT_TIMEOUT.min(timeout));
+            proxies.apply(client)
+        };
+        let client = http::build_client(set_up, base_url.scheme() == "http")?;
         let mut root = base_url.clone();
         root.path_segments_mut()
             .map_err(|()| Error::usage("--base-url cannot have paths below it"))?
@@ -194,8 +196,13 @@ mod tests {
     use crate::config;
 
     fn client(base_url: &str) -> Client {
-        Client::new(&config::base_url(base_url).unwrap(), ApiKey::new("secret-1").unwrap(), Duration::from_secs(1))
-            .unwrap()
+        Client::new(
+            &config::base_url(base_url).unwrap(),
+            ApiKey::new("secret-1").unwrap(),
+            &Proxies::none(),
+            Duration::from_secs(1),
+        )
+        .unwrap()
     }
 
     #[test]

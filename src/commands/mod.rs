@@ -22,7 +22,8 @@ use crate::{
     config::{ApiKey, MediaConfig, Provider},
     error::Result,
     export::MediaStage,
-    media::{self, HostPolicy, Limits, Scheme},
+    media::{self, Access, HostPolicy, Limits, Scheme},
+    proxies::Proxies,
     simulator::{self, SimulatedProvider, Simulator},
 };
 
@@ -39,11 +40,12 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
         retries: config.retries,
         idle: config.idle,
     };
-    let scheme = match provider {
-        Provider::Simulated => Scheme::Http,
-        Provider::Remote { base_url, .. } => Scheme::of(base_url),
+    let (scheme, proxies) = match provider {
+        Provider::Simulated => (Scheme::Http, Proxies::none()),
+        Provider::Remote { base_url, proxies, .. } => (Scheme::of(base_url), proxies.as_ref().clone()),
     };
-    MediaStage::start(held.clone(), if private { HostPolicy::Private } else { HostPolicy::Public }, scheme, limits)
+    let hosts = if private { HostPolicy::Private } else { HostPolicy::Public };
+    MediaStage::start(held.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 
 /// The client, and the simulator of that world that answers it if one was asked for; it ends when it is dropped.
@@ -53,10 +55,12 @@ async fn connect_to(
     world: SimulatedProvider,
 ) -> Result<(Client, Option<Simulator>)> {
     match provider {
-        Provider::Remote { base_url, key } => Ok((Client::new(base_url, key.clone(), timeout)?, None)),
+        Provider::Remote { base_url, key, proxies } => {
+            Ok((Client::new(base_url, key.clone(), proxies, timeout)?, None))
+        }
         Provider::Simulated => {
             let simulator = Simulator::start(world).await?;
-            let client = Client::new(simulator.base_url(), ApiKey::new(simulator::KEY)?, timeout)?;
+            let client = Client::new(simulator.base_url(), ApiKey::new(simulator::KEY)?, &Proxies::none(), timeout)?;
             Ok((client, Some(simulator)))
         }
     }

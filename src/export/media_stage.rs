@@ -30,8 +30,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     media::{
-        self, ClipState, Content, Download, Downloader, Failure, HostPolicy, Limits, Outcome, Scheme, Sent, Source,
-        Told,
+        self, Access, ClipState, Content, Download, Downloader, Failure, Limits, Outcome, Scheme, Sent, Source, Told,
     },
     tables, timestamp,
 };
@@ -142,13 +141,13 @@ pub(crate) struct MediaStage {
 }
 
 impl MediaStage {
-    /// Starts the stage. `scheme` is how the API is spoken to.
-    pub(crate) fn start(held: Arc<LockedArchive>, reach: HostPolicy, scheme: Scheme, limits: Limits) -> Result<Self> {
+    /// Starts the stage.
+    pub(crate) fn start(held: Arc<LockedArchive>, access: &Access, limits: Limits) -> Result<Self> {
         held.prepare_partials()?;
         let (jobs, incoming) = mpsc::unbounded_channel();
         let (tell, news) = mpsc::unbounded_channel();
         let (stop, received) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
-        let downloader = Downloader::new(reach, limits, stop.clone(), received.clone())?;
+        let downloader = Downloader::new(access, limits, stop.clone(), received.clone())?;
         let offline = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             held,
@@ -161,7 +160,7 @@ impl MediaStage {
             tell,
         };
         let working = Some(tokio::spawn(work(Arc::new(worker), incoming)));
-        Ok(Self { jobs, news, stop, received, offline, working, scheme })
+        Ok(Self { jobs, news, stop, received, offline, working, scheme: access.scheme })
     }
 
     /// What is wanted of an answer, of these kinds.

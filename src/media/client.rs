@@ -13,11 +13,9 @@ use url::Url;
 use super::{
     guard::{Guard, HostPolicy, Refused},
     rest::Rest,
+    source::Scheme,
 };
-use crate::{
-    error::{Error, Result},
-    http,
-};
+use crate::{error::Result, http, proxies::Proxies};
 
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,6 +75,16 @@ impl ResponseHead {
     }
 }
 
+/// How media is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    /// How far it may be fetched from.
+    pub(crate) hosts: HostPolicy,
+    /// How the API is spoken to.
+    pub(crate) scheme: Scheme,
+    pub(crate) proxies: Proxies,
+}
+
 /// Asks hosts for media.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -85,22 +93,23 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client that reaches that far; `idle` is how long a server may send nothing.
-    pub(super) fn new(reach: HostPolicy, idle: Duration) -> Result<Self> {
-        http::prepare_tls();
-        let guard = Guard::new(reach);
-        let client = reqwest::Client::builder()
-            .user_agent(http::USER_AGENT)
-            // A file's length and its hash are those of the bytes as they are stored.
-            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .dns_resolver(guard.clone())
-            .connect_timeout(CONNECT_TIMEOUT.min(idle))
-            .read_timeout(idle)
-            .build()
-            .map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", http::root_cause(&error))))?;
+    /// A client with that access; `idle` is how long a server may send nothing.
+    pub(super) fn new(access: &Access, idle: Duration) -> Result<Self> {
+        let guard = Guard::new(access.hosts, access.proxies.hosts());
+        let set_up = || {
+            let client = reqwest::Client::builder()
+                .user_agent(http::USER_AGENT)
+                // A file's length and its hash are those of the bytes as they are stored.
+                .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
+                .redirect(redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .dns_resolver(guard.clone())
+                .connect_timeout(CONNECT_TIMEOUT.min(idle))
+                .read_timeout(idle);
+            access.proxies.apply(client)
+        };
+        let client = http::build_client(set_up, access.scheme == Scheme::Http)?;
         Ok(Self { http: client, guard })
     }
 

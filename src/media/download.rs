@@ -17,9 +17,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    client::{Client, Failure, Next, broken},
+    client::{Access, Client, Failure, Next, broken},
     content::{self, Content},
-    guard::HostPolicy,
     hosts::{Host, Hosts, Verdict},
     partial::Partial,
     rest::{RangeResponse, Validator},
@@ -100,12 +99,12 @@ pub(crate) struct Downloader {
 impl Downloader {
     /// `stop` ends all waiting: what is under way goes on. `received` counts the bytes that came.
     pub(crate) fn new(
-        reach: HostPolicy,
+        access: &Access,
         limits: Limits,
         stop: CancellationToken,
         received: Arc<AtomicU64>,
     ) -> Result<Self> {
-        Ok(Self { client: Client::new(reach, limits.idle)?, hosts: Hosts::new(limits.places), limits, stop, received })
+        Ok(Self { client: Client::new(access, limits.idle)?, hosts: Hosts::new(limits.places), limits, stop, received })
     }
 
     /// Downloads one file. `tell` hears of each try that is repeated.

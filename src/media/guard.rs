@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    env, fmt,
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -62,8 +62,9 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(reach: HostPolicy) -> Self {
-        Self { reach, proxies: Arc::new(proxies()) }
+    /// Judges by that policy. `proxies` are the hosts of proxies.
+    pub(super) fn new(reach: HostPolicy, proxies: HashSet<String>) -> Self {
+        Self { reach, proxies: Arc::new(proxies) }
     }
 
     /// Judges a URL's host as far as it can be judged before it is asked. A name is judged when it is
@@ -121,16 +122,6 @@ pub(crate) async fn is_private_host(url: &Url) -> bool {
         },
         None => false,
     }
-}
-
-/// The hosts of the proxies that the environment names, as curl reads it.
-fn proxies() -> HashSet<String> {
-    let variables = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-    let values = variables.iter().filter_map(|name| env::var(name).ok());
-    let url = |value: String| {
-        Url::parse(&value).ok().filter(Url::has_host).or_else(|| Url::parse(&format!("http://{value}")).ok())
-    };
-    values.filter_map(|value| Some(url(value)?.host_str()?.to_owned())).collect()
 }
 
 /// What an address is for, by the IANA registries of special-purpose addresses (RFC 6890).

@@ -12,7 +12,7 @@ mod rest;
 mod source;
 mod tries;
 
-pub(crate) use client::Failure;
+pub(crate) use client::{Access, Failure};
 pub(crate) use content::{Content, HEAD, endings, recognise};
 pub(crate) use download::{Download, Downloader, Limits, Outcome, Told};
 pub(crate) use guard::{HostPolicy, is_private_host};

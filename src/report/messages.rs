@@ -8,6 +8,7 @@ use crate::{
     archive::RunFile,
     config::RunConfig,
     event::{AssetCounts, Downloads, InputCounts, Progress},
+    exit::ExitStatus,
     format::TableFormat,
     run_summary::RunSummary,
 };
@@ -121,6 +122,9 @@ pub(super) fn line(text: &mut String, name: &str, words: &str) {
     let _ = writeln!(text, "  {name:<10}{words}");
 }
 
+/// The exit status of a run whose key was refused.
+const KEY_REFUSED: u8 = ExitStatus::KeyRefused as u8;
+
 fn headline(run: &RunSummary) -> String {
     let archived = run.rows.tasks;
     let selected = run.input.selected;
@@ -222,7 +226,11 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
         if notes.missing_named {
             let _ = write!(text, ", named with the reason in\n  {}", unfinished_file(run, notes));
         }
-        text.push_str("\nRun the same command again to fetch what is missing.\n");
+        text.push_str(if run.exit_code == KEY_REFUSED {
+            "\nCheck the key in SUNOR_API_KEY or --api-key-file, then run the same command again.\n"
+        } else {
+            "\nRun the same command again to fetch what is missing.\n"
+        });
     }
     if run.assets.failed > 0 {
         let _ = writeln!(text, "Not downloaded: {}", plural(run.assets.failed, "asset"));

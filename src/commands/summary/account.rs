@@ -8,6 +8,7 @@ use crate::{
     api::{Client, TaskResponse, Usage},
     config::ApiKey,
     error::{Error, Result},
+    proxies::Proxies,
 };
 
 /// A person waits for it, and it is sent once.
@@ -20,11 +21,13 @@ pub struct Access {
     pub base_url: Url,
     /// The account's key.
     pub key: ApiKey,
+    /// The proxies on the way.
+    pub proxies: Proxies,
 }
 
 /// Asks once.
 pub(super) async fn usage(access: &Access) -> Result<Usage> {
-    let client = Client::new(&access.base_url, access.key.clone(), TIMEOUT)?;
+    let client = Client::new(&access.base_url, access.key.clone(), &access.proxies, TIMEOUT)?;
     client.usage().await.map_err(|answer| error(&client.host(), answer))
 }
 

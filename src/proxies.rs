@@ -1,0 +1,150 @@
+//! The proxies that the environment names, as curl reads them. One that cannot be parsed is an error: traffic
+//! that is meant for a proxy must not leave without it.
+
+use std::{collections::HashSet, env, ffi::OsString};
+
+use reqwest::{ClientBuilder, NoProxy, Proxy};
+use url::Url;
+
+use crate::error::{Error, Result};
+
+/// What a proxy may speak. reqwest resolves names itself for socks4 and socks5, and lets the proxy do it for
+/// socks4a and socks5h.
+const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+
+/// The proxies to use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    http: Option<Url>,
+    https: Option<Url>,
+    /// Hosts that are reached without a proxy, as the environment lists them.
+    exceptions: String,
+}
+
+impl Proxies {
+    /// None: every server is reached directly.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Those of this process's environment.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a variable holds something else than a proxy's URL; the message does not repeat it,
+    /// since it may hold a password.
+    pub fn from_env() -> Result<Self> {
+        Self::of(|name| env::var_os(name))
+    }
+
+    fn of(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let first = |names: &[&str]| -> Result<Option<Url>> {
+            let mut found = None;
+            for name in names {
+                let parsed = variable(name).map(|value| parse(name, &value)).transpose()?.flatten();
+                found = found.or(parsed);
+            }
+            Ok(found)
+        };
+        let all = first(&["all_proxy", "ALL_PROXY"])?;
+        let http = first(&["http_proxy", "HTTP_PROXY"])?.or_else(|| all.clone());
+        let https = first(&["https_proxy", "HTTPS_PROXY"])?.or(all);
+        let exceptions = variable("no_proxy").filter(|list| !list.is_empty()).or_else(|| variable("NO_PROXY"));
+        let exceptions = exceptions.unwrap_or_default().to_string_lossy().into_owned();
+        if exceptions.split(',').any(|host| host.trim() == "*") {
+            return Ok(Self::none());
+        }
+        Ok(Self { http, https, exceptions })
+    }
+
+    /// Sets up a client to use them, and no others.
+    pub(crate) fn apply(&self, client: ClientBuilder) -> ClientBuilder {
+        let with = |client: ClientBuilder, proxy: Option<reqwest::Result<Proxy>>| match proxy {
+            Some(Ok(proxy)) => client.proxy(proxy.no_proxy(NoProxy::from_string(&self.exceptions))),
+            // Its URL was parsed when the environment was read.
+            Some(Err(_)) | None => client,
+        };
+        let client = with(client.no_proxy(), self.http.clone().map(Proxy::http));
+        with(client, self.https.clone().map(Proxy::https))
+    }
+
+    /// The hosts of the proxies.
+    pub(crate) fn hosts(&self) -> HashSet<String> {
+        let urls = self.http.iter().chain(&self.https);
+        urls.filter_map(|url| url.host_str().map(str::to_owned)).collect()
+    }
+}
+
+/// Reads one variable; an empty one names no proxy.
+fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
+    let refuse = |why: &str| {
+        Err(Error::usage(format!(
+            "{name} {why}: set it to e.g. http://proxy:3128 or socks5h://proxy:1080, or unset it"
+        )))
+    };
+    let Some(value) = value.to_str() else { return refuse("is not UTF-8") };
+    if value.is_empty() {
+        return Ok(None);
+    }
+    if value.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'')) {
+        return refuse("holds white space, quotes or control characters");
+    }
+    let url = if value.contains("://") { Url::parse(value) } else { Url::parse(&format!("http://{value}")) };
+    match url {
+        Ok(url) if !SCHEMES.contains(&url.scheme()) => refuse("does not begin with http://, https:// or socks5h://"),
+        Ok(url) if url.host_str().is_none_or(str::is_empty) => refuse("names no host"),
+        Ok(url) => Ok(Some(url)),
+        Err(error) => refuse(&format!("is not a URL ({error})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)]) -> Result<Proxies, String> {
+        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        Proxies::of(variable).map_err(|error| error.to_string())
+    }
+
+    fn urls(variables: &[(&str, &str)]) -> (Option<String>, Option<String>) {
+        let proxies = of(variables).unwrap();
+        (proxies.http.map(|url| url.to_string()), proxies.https.map(|url| url.to_string()))
+    }
+
+    #[test]
+    fn each_scheme_has_its_proxy_and_lower_case_wins() {
+        let url = |text: &str| Some(text.to_owned());
+        assert_eq!(urls(&[("HTTPS_PROXY", "p:1"), ("https_proxy", "http://q:2")]), (None, url("http://q:2/")));
+        assert_eq!(
+            urls(&[("ALL_PROXY", "socks5h://u:w@p:1"), ("http_proxy", "")]),
+            (url("socks5h://u:w@p:1"), url("socks5h://u:w@p:1"))
+        );
+        assert_eq!(urls(&[("http_proxy", "http://[::1]:3128/")]), (url("http://[::1]:3128/"), None));
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_parsed_is_refused_without_its_password() {
+        for bad in [
+            "http://p:1 ",
+            " http://p:1",
+            "http://p:1\r",
+            "\"http://p:1\"",
+            "htp://p:1",
+            "http://",
+            "http://p:port",
+            "p q",
+        ] {
+            for name in ["http_proxy", "HTTPS_PROXY", "all_proxy"] {
+                assert!(of(&[(name, bad)]).unwrap_err().starts_with(name), "{bad:?}");
+            }
+        }
+        assert!(!of(&[("http_proxy", "htp://u:hush@p")]).unwrap_err().contains("hush"));
+    }
+
+    #[test]
+    fn a_star_means_no_proxy_at_all() {
+        assert_eq!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a, *")]), Ok(Proxies::none()));
+        assert_ne!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a,b")]), Ok(Proxies::none()));
+    }
+}
