@@ -34,7 +34,7 @@ pub enum Error {
     Unreachable(String),
 
     /// A file or folder cannot be read or written: a full disk, a missing permission, damage.
-    #[error("cannot {action} {path}: {reason}{}", advice(*.full))]
+    #[error("cannot {action} {path}: {reason}{}", .advice.words())]
     Storage {
         /// What was tried: "write", "read", …
         action: &'static str,
@@ -42,16 +42,36 @@ pub enum Error {
         path: String,
         /// What the system said.
         reason: String,
-        /// Whether it was for lack of room.
-        full: bool,
+        /// What to do about it.
+        advice: Advice,
     },
 }
 
 /// The result of everything that can stop a run.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-fn advice(full: bool) -> &'static str {
-    if full { "; free some space and rerun; the run will resume" } else { "" }
+/// What to do about a file that cannot be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Nothing beyond what the system said.
+    None,
+    /// The disk, or a quota of it, is full.
+    FreeSpace,
+    /// The process may not write a file of this size.
+    RaiseFileSize,
+    /// A part of the archive is damaged.
+    Repair,
+}
+
+impl Advice {
+    fn words(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::FreeSpace => "; free some space and rerun; the run will resume",
+            Self::RaiseFileSize => "; raise the file-size limit (ulimit -f) and rerun; the run will resume",
+            Self::Repair => "; it is damaged: run `sunor-archive repair` on the archive",
+        }
+    }
 }
 
 impl Error {
@@ -74,9 +94,29 @@ impl Error {
         let chain = || std::iter::successors(Some(source), |error| error.source());
         // An encoder may have wrapped what the disk said.
         let io = chain().filter_map(|error| error.downcast_ref::<io::Error>()).last();
-        let full =
-            io.is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+        let advice = match io.map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Advice::FreeSpace,
+            Some(io::ErrorKind::FileTooLarge) => Advice::RaiseFileSize,
+            _ => Advice::None,
+        };
         let reason = io.map_or_else(|| source.to_string(), ToString::to_string);
-        Self::Storage { action, path: path.to_string(), reason, full }
+        Self::Storage { action, path: path.to_string(), reason, advice }
+    }
+
+    /// The same with other advice, unless the system has named the cause.
+    pub(crate) fn advising(self, advice: Advice) -> Self {
+        match self {
+            Self::Storage { action, path, reason, advice: Advice::None } => {
+                Self::Storage { action, path, reason, advice }
+            }
+            other => other,
+        }
+    }
+
+    /// An error of standard output, which no run resumes.
+    #[must_use]
+    pub fn stdout(source: &io::Error) -> Self {
+        let (action, path) = ("write", "standard output".into());
+        Self::Storage { action, path, reason: source.to_string(), advice: Advice::None }
     }
 }

@@ -33,7 +33,7 @@ pub fn document(body: &[u8]) {
 /// Reads any bytes as a journal segment: every record that comes out is one that was written whole, and
 /// a line that is none is counted.
 pub fn journal(bytes: &[u8]) {
-    let Some(run_id) = RunId::parse("r") else { return };
+    let Some(run_id) = RunId::parse("20260101T000000000Z-abcdef") else { return };
     let mut segment = Segment::of_bytes(Cursor::new(bytes.to_vec()), run_id, 1);
     let mut records = 0;
     while let Ok(Some(record)) = segment.next() {

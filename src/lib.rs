@@ -114,6 +114,7 @@ pub mod error;
 pub mod event;
 pub mod exit;
 mod export;
+pub mod filesystem;
 pub mod format;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     io::{self, Write},
-    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -18,6 +17,7 @@ use sunor_archive::{
     commands,
     error::{Error, Result},
     exit::ExitStatus,
+    filesystem,
     report::{self, Verbosity},
 };
 use tokio::{
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitStatus> {
     let runtime = Runtime::new().map_err(|error| Error::Internal(format!("cannot start the runtime: {error}")))?;
+    survive_file_size_limit(&runtime)?;
     let status = match command {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
@@ -59,6 +60,9 @@ fn run(command: Command) -> Result<ExitStatus> {
             print(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Complete)
         }
     };
+    for limitation in filesystem::limitations() {
+        let _ = writeln!(io::stderr(), "warning: {limitation}");
+    }
     // Threads that are ending are waited for; a name that is still being resolved, on a thread of its own, must
     // not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
@@ -209,6 +213,17 @@ async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal, hang_up: O
     }
 }
 
+/// SIGXFSZ, which the file-size limit (`ulimit -f`) sends: 25 on all but a few old architectures.
+const FILE_SIZE_EXCEEDED: i32 = 25;
+
+/// Lets a write over the file-size limit fail, which is reported; the signal would end the process without a word.
+fn survive_file_size_limit(runtime: &Runtime) -> Result<()> {
+    let _entered = runtime.enter();
+    let listening = signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED));
+    // The handler stays when the listener goes.
+    listening.map(drop).map_err(|error| Error::Internal(format!("cannot listen for signals: {error}")))
+}
+
 /// Whether this process was started with SIGHUP ignored, as `nohup` does: a listener would undo that.
 /// Linux lists ignored signals in `/proc/self/status`; where that is missing, the signal is left as it is.
 fn is_hang_up_ignored() -> bool {
@@ -221,9 +236,7 @@ fn is_hang_up_ignored() -> bool {
 /// A reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("write", Path::new("standard output"), &error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::stdout(&error)),
         _ => Ok(()),
     }
 }

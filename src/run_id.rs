@@ -5,6 +5,9 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
+/// The contract calls the suffix short; this program's have six characters.
+const LONGEST_SUFFIX: usize = 16;
+
 /// `YYYYMMDDTHHMMSSmmmZ-xxxxxx`: the UTC start to the millisecond and a random suffix. Sorts by time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -19,17 +22,36 @@ impl RunId {
         Self(format!("{}{:03}Z-{suffix}", start.strftime("%Y%m%dT%H%M%S"), start.millisecond()))
     }
 
-    /// Takes the text back that [`fmt::Display`] printed: letters, digits and `-` only.
+    /// Takes the text back that [`fmt::Display`] printed, and no other: a file is a run's only if its name says so.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        plain.then(|| Self(text.to_owned()))
+        let id = Self(text.to_owned());
+        let suffix = text.split_once('-')?.1;
+        let is_suffix = !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+        (is_suffix && suffix.len() <= LONGEST_SUFFIX && id.start().is_some()).then_some(id)
+    }
+
+    /// The run and the number in the name of a part, or of a segment of the journal, without its ending.
+    pub(crate) fn parse_numbered(stem: &str) -> Option<(Self, u32)> {
+        let (run_id, number) = stem.rsplit_once('-')?;
+        let is_number = number.len() >= 4 && number.bytes().all(|b| b.is_ascii_digit());
+        Some((Self::parse(run_id)?, number.parse().ok().filter(|_| is_number)?))
+    }
+
+    /// An ID for tests.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self("20260101T000000000Z-abcdef".into())
     }
 
     /// When the run started; `None` for a name that this program did not give.
     #[must_use]
     pub fn start(&self) -> Option<Timestamp> {
         let (start, millis) = self.0.split_once('-')?.0.strip_suffix('Z')?.split_at_checked("YYYYMMDDTHHMMSS".len())?;
+        let is_plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+        if millis.len() != 3 || !is_plain(millis) || !is_plain(&start.replacen('T', "", 1)) {
+            return None;
+        }
         let start = TimeZone::UTC.to_timestamp(DateTime::strptime("%Y%m%dT%H%M%S", start).ok()?).ok()?;
         start.checked_add(SignedDuration::from_millis(millis.parse().ok()?)).ok()
     }
@@ -57,6 +79,18 @@ mod tests {
         assert!(id.starts_with("20261123T221705042Z-"), "{id}");
         assert_eq!(RunId::parse(&id).unwrap().as_str(), id);
         assert_eq!(RunId::parse(&id).unwrap().start(), "2026-11-23T22:17:05.042Z".parse().ok());
-        assert_eq!(RunId::parse("../x"), None);
+        for foreign in [
+            "../x",
+            "r",
+            "20261123T221705042Z",
+            "20261123T221705042Z-",
+            "._20261123T221705042Z-abcdef",
+            "20261123T221705042Z-abcdef 2",
+            "20261323T221705042Z-abcdef",
+            "20261123T221705+42Z-abcdef",
+            "20261123T221705042Z-abc-ef",
+        ] {
+            assert_eq!(RunId::parse(foreign), None, "{foreign}");
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Every path of an archive.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
     error::{Error, Result},
+    filesystem,
     format::TableFormat,
     run_id::RunId,
 };
@@ -28,12 +28,9 @@ pub(super) fn create(folder: &Path) -> Result<()> {
     }
 }
 
-/// Makes the names in a folder survive a power loss. Only Unix lets a folder be opened for it.
+/// Makes the names in a folder survive a power loss.
 pub(super) fn sync(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync", folder, &error))?;
-    }
-    Ok(())
+    filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }
 
 /// What makes a folder an archive.
@@ -49,7 +46,13 @@ pub(crate) const RUNS: &str = "runs";
 pub(crate) const MEDIA: &str = "media";
 
 /// The program's own folder.
-const STATE: &str = ".sunor";
+pub(crate) const STATE: &str = ".sunor";
+
+/// Whether the program gives that name to something in its own folder.
+pub(crate) fn is_state_name(name: &str) -> bool {
+    let name = name.split_once('#').map_or(name, |(name, _)| name);
+    ["lock", "journal", "partial", "repair.json", "damaged", "swap", "swap.json", "seals"].contains(&name)
+}
 
 /// The SHA-256 of small files that no manifest lists.
 pub(crate) const SEALS: &str = ".sunor/seals";
@@ -94,6 +97,21 @@ pub(crate) struct PartName<'a> {
     pub(crate) format: TableFormat,
 }
 
+/// Whether a path in a table's folder is one that the archive gives to a part of that format.
+pub(crate) fn is_part(path: &str, table: &str, format: TableFormat) -> bool {
+    let name = path.strip_prefix(table).and_then(|rest| rest.strip_prefix('/'));
+    let stem = name.and_then(|name| name.strip_suffix(format.extension())?.strip_suffix('.'));
+    stem.and_then(RunId::parse_numbered).is_some()
+}
+
+/// Whether a path is a part's, of whatever table and format.
+pub(super) fn is_any_part(path: &str) -> bool {
+    let table = path.split_once('/').map(|(table, _)| table);
+    table.is_some_and(|table| {
+        [TableFormat::Parquet, TableFormat::Csv].iter().any(|format| is_part(path, table, *format))
+    })
+}
+
 impl PartName<'_> {
     /// Its path in a table's folder.
     pub(crate) fn path(&self, table: &str) -> String {
@@ -102,7 +120,7 @@ impl PartName<'_> {
 }
 
 /// A file that belongs to one run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunFile {
     /// How the run went.
     Summary,
@@ -120,6 +138,13 @@ impl RunFile {
         format!("{RUNS}/{run_id}{}", self.ending())
     }
 
+    /// Which of a run's files a name is, and the run; `None` if the archive gives no such name.
+    pub(crate) fn parse(name: &str) -> Option<(Self, RunId)> {
+        let kinds = [Self::Unfinished, Self::Raw, Self::Manifest, Self::Summary];
+        let (kind, run) = kinds.into_iter().find_map(|kind| Some((kind, name.strip_suffix(kind.ending())?)))?;
+        Some((kind, RunId::parse(run)?))
+    }
+
     /// What its name ends with.
     pub(crate) fn ending(self) -> &'static str {
         match self {
@@ -128,5 +153,36 @@ impl RunFile {
             Self::Raw => "-raw.jsonl",
             Self::Unfinished => "-unfinished.csv",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_the_archives_only_if_its_whole_name_is() {
+        let run = "20260101T000000000Z-abcdef";
+        let is_part = |name: &str| is_part(name, "tasks", TableFormat::Parquet);
+        assert!(is_part(&format!("tasks/{run}-0001.parquet")) && is_part(&format!("tasks/{run}-12345.parquet")));
+        for foreign in [
+            format!("tasks/._{run}-0001.parquet"),
+            format!("tasks/{run}-0001 (conflict).parquet"),
+            format!("tasks/{run}-0001.sync-conflict.parquet"),
+            format!("tasks/{run}-001.parquet"),
+            format!("tasks/{run}.parquet"),
+            format!("tasks/{run}-0001.csv"),
+            format!("tasks/x/{run}-0001.parquet"),
+            "tasks/backup.parquet".into(),
+        ] {
+            assert!(!is_part(&foreign), "{foreign}");
+        }
+        let run_id = RunId::example();
+        for file in [RunFile::Summary, RunFile::Manifest, RunFile::Raw, RunFile::Unfinished] {
+            let name = file.path(&run_id).replace("runs/", "");
+            assert_eq!(RunFile::parse(&name).map(|(_, run)| run), Some(run_id.clone()));
+            assert!(RunFile::parse(&format!("._{name}")).is_none());
+        }
+        assert!(RunFile::parse(&format!("{run} (1).json")).is_none());
     }
 }

@@ -4,8 +4,8 @@
 use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{Seek, Write},
-    path::Path,
+    io::{self, Seek, Write},
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -13,7 +13,10 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    filesystem::{self, Limitation},
+};
 
 /// The process that holds an archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,28 +38,79 @@ impl fmt::Display for Holder {
 
 /// The lock, held while this lives.
 #[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
+pub(super) enum Lock {
+    /// The operating system holds it.
+    OfSystem { _file: File },
+    /// Where it cannot: a file that only one process can create.
+    OfFile { path: PathBuf },
 }
 
 impl Lock {
     pub(super) fn take(path: &Path, archive: &Path, now: Timestamp) -> Result<Self> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = opened.map_err(|error| Error::io("open", path, &error))?;
+        let host = gethostname::gethostname().to_string_lossy().into_owned();
+        let holder = Holder { pid: std::process::id(), host, since: Some(now) };
+        let held = |holder: &Holder| Error::Held { archive: archive.display().to_string(), holder: holder.to_string() };
         match try_lock(&file) {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = named_in(path).to_string();
-                return Err(Error::Held { archive: archive.display().to_string(), holder });
+            Err(TryLockError::WouldBlock) => return Err(held(&named_in(path))),
+            Err(TryLockError::Error(error)) if filesystem::is_unsupported(&error) => {
+                filesystem::note(Limitation::Locks);
+                return create_exclusive(&exclusive(path), &holder)?.map_err(|other| held(&other));
             }
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
         }
-        let host = gethostname::gethostname().to_string_lossy().into_owned();
-        let holder = Holder { pid: std::process::id(), host, since: Some(now) };
-        let text = serde_json::to_vec(&holder).expect("a holder has string keys only");
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text));
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&holder.to_json()));
         written.map_err(|error| Error::io("write", path, &error))?;
-        Ok(Self { _file: file })
+        Ok(Self::OfSystem { _file: file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Self::OfFile { path } = self {
+            // If it stays, the next run finds that its process has ended.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The file that stands for the lock where the system has none.
+fn exclusive(path: &Path) -> PathBuf {
+    path.with_file_name("lock#exclusive")
+}
+
+/// Creates the file that stands for the lock, or names who holds it. One that a dead process left is taken over.
+fn create_exclusive(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
+    for _ in 0..2 {
+        match File::create_new(path) {
+            Ok(mut file) => {
+                file.write_all(&holder.to_json()).map_err(|error| Error::io("write", path, &error))?;
+                return Ok(Ok(Lock::OfFile { path: path.to_owned() }));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let other = named_in(path);
+                if other.host != holder.host || other.may_run() {
+                    return Ok(Err(other));
+                }
+                fs::remove_file(path).map_err(|error| Error::io("remove", path, &error))?;
+            }
+            Err(error) => return Err(Error::io("create", path, &error)),
+        }
+    }
+    Ok(Err(named_in(path)))
+}
+
+impl Holder {
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a holder has string keys only")
+    }
+
+    /// Whether a process of this machine may still run. Without `/proc` nobody can tell, so it may.
+    fn may_run(&self) -> bool {
+        let processes = Path::new("/proc");
+        self.pid != std::process::id() && (!processes.is_dir() || processes.join(self.pid.to_string()).exists())
     }
 }
 
@@ -74,7 +128,14 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
 /// Who holds the lock now, if anybody does.
 pub(super) fn holder(path: &Path) -> Option<Holder> {
     let file = File::open(path).ok()?;
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| named_in(path))
+    match file.try_lock_shared() {
+        Ok(()) => None,
+        Err(TryLockError::WouldBlock) => Some(named_in(path)),
+        Err(TryLockError::Error(_)) => {
+            let exclusive = exclusive(path);
+            exclusive.exists().then(|| named_in(&exclusive)).filter(Holder::may_run)
+        }
+    }
 }
 
 /// Whom the file names; its holder may be writing it at this moment.
@@ -100,5 +161,20 @@ mod tests {
         drop(lock);
         assert_eq!(holder(&path), None);
         Lock::take(&path, folder.path(), now).unwrap();
+    }
+
+    #[test]
+    fn where_files_cannot_be_locked_a_file_is_the_lock_and_a_dead_process_holds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock#exclusive");
+        let of = |pid, host: &str| Holder { pid, host: host.into(), since: None };
+        let lock = create_exclusive(&path, &of(1, "here")).unwrap().unwrap();
+        assert_eq!(create_exclusive(&path, &of(2, "here")).unwrap().unwrap_err(), of(1, "here"), "process 1 runs");
+        assert_eq!(create_exclusive(&path, &of(2, "there")).unwrap().unwrap_err(), of(1, "here"));
+        drop(lock);
+        assert!(!path.exists());
+        fs::write(&path, of(u32::MAX, "here").to_json()).unwrap();
+        assert!(create_exclusive(&path, &of(2, "there")).unwrap().is_err(), "nobody here knows that process");
+        create_exclusive(&path, &of(2, "here")).unwrap().unwrap();
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn find(archive: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<
     };
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let mut names = names.collect::<io::Result<Vec<_>>>().map_err(|error| Error::io("list", &folder, &error))?;
-    names.retain(|name| name.ends_with(RunFile::Manifest.ending()));
+    names.retain(|name| RunFile::parse(name).is_some_and(|(kind, _)| kind == RunFile::Manifest));
     names.sort();
     let mut found = Vec::new();
     for name in names {

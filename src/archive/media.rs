@@ -15,6 +15,7 @@ use crate::{
     asset::AssetKind,
     checksum,
     error::{Error, Result},
+    filesystem,
 };
 
 /// The longest ID that is a name as it is. With an ending it stays below every file system's 255 bytes.
@@ -135,10 +136,11 @@ impl LockedArchive {
 fn move_across(from: &Path, to: &Path) -> io::Result<()> {
     let mut staging = to.as_os_str().to_owned();
     staging.push("#0");
-    fs::copy(from, &staging)?;
-    File::options().write(true).open(&staging)?.sync_all()?;
-    fs::rename(&staging, to)?;
-    fs::remove_file(from)
+    let moved = filesystem::copy(from, Path::new(&staging)).and_then(|()| fs::rename(&staging, to));
+    if moved.is_err() {
+        let _ = fs::remove_file(&staging);
+    }
+    moved.and_then(|()| fs::remove_file(from))
 }
 
 #[cfg(test)]

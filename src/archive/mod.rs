@@ -3,6 +3,7 @@
 //! An [`Archive`] reads. Only a [`LockedArchive`] writes: opening one takes the lock, and the lock lasts
 //! as long as anybody has the value, so that no writer outlives it. What the files hold is not known here.
 
+mod attributes;
 mod document_checksums;
 mod inspect;
 mod layout;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use document_checksums::DocumentChecksums;
 pub(crate) use inspect::{Entry, MetadataState, is_inside, manifest_line};
-pub(crate) use layout::{MEDIA, PASSPORT, PartName, RUNS, RunFile, SEALS, VIEWS};
+pub(crate) use layout::{MEDIA, PASSPORT, PartName, RUNS, RunFile, SEALS, STATE, VIEWS, is_part, is_state_name};
 pub(crate) use lock::Holder;
 pub(crate) use manifest::ManifestLine;
 pub(crate) use media::MediaName;
@@ -97,18 +98,25 @@ impl Archive {
 
     /// The parts of a table, oldest first.
     pub(crate) async fn parts(&self, table: &str) -> Result<Vec<String>> {
-        self.store.list(table, &format!(".{}", self.format)).await
+        self.store.parts(table, self.format).await
+    }
+
+    /// The files of that kind that runs left, oldest first.
+    pub(crate) async fn run_files(&self, kind: RunFile) -> Result<Vec<String>> {
+        let mut paths = self.store.list(RUNS, kind.ending()).await?;
+        let named = |path: &String| path.rsplit('/').next().and_then(RunFile::parse);
+        paths.retain(|path| named(path).is_some_and(|(named, _)| named == kind));
+        Ok(paths)
     }
 
     /// Refuses a passport that names one format while all parts have the other.
     async fn check_format(&self, tables: &[&str]) -> Result<()> {
         let mut others = false;
         for table in tables {
-            let ending = |format: TableFormat| format!(".{}", format.extension());
-            if !self.store.list(table, &ending(self.format)).await?.is_empty() {
+            if !self.store.parts(table, self.format).await?.is_empty() {
                 return Ok(());
             }
-            others |= !self.store.list(table, &ending(self.format.other())).await?.is_empty();
+            others |= !self.store.parts(table, self.format.other()).await?.is_empty();
         }
         if !others {
             return Ok(());
@@ -215,7 +223,7 @@ impl LockedArchive {
     }
 
     /// Begins a file of any size, to be written by blocking code outside the runtime's own threads.
-    pub(crate) fn sink(&self, path: &str) -> FileSink {
+    pub(crate) fn sink(&self, path: &str) -> Result<FileSink> {
         self.archive.store.sink(path)
     }
 
@@ -225,7 +233,7 @@ impl LockedArchive {
         let known = if store.exists(path).await? { Some(store.open(path).await?) } else { None };
         let (held, path) = (self.clone(), path.to_owned());
         let writing = move || {
-            let mut sink = held.sink(&path);
+            let mut sink = held.sink(&path)?;
             let known: Box<dyn BufRead> =
                 known.map_or_else(|| Box::new(io::empty()) as _, |file| Box::new(BufReader::new(file)) as _);
             let mut out = BufWriter::new(&mut sink);
@@ -271,7 +279,7 @@ async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now
     let mut table_format = format.unwrap_or_default();
     for known in [TableFormat::Parquet, TableFormat::Csv] {
         for table in tables {
-            if !store.list(table, &format!(".{known}")).await?.is_empty() {
+            if !store.parts(table, known).await?.is_empty() {
                 table_format = known;
             }
         }

@@ -13,6 +13,7 @@ use super::{Archive, LockedArchive, RunFile, SEALS, document_checksums, inspect:
 use crate::{
     checksum,
     error::{Error, Result},
+    filesystem,
 };
 
 impl LockedArchive {
@@ -82,7 +83,7 @@ impl LockedArchive {
         for path in parts.iter().filter(|path| folder.join(path).exists()) {
             let (from, to) = (folder.join(path), free_name(&damaged, path));
             // Not every disk has links.
-            let copied = fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop));
+            let copied = fs::hard_link(&from, &to).or_else(|_| filesystem::copy(&from, &to));
             copied.map_err(|error| Error::io("copy", &from, &error))?;
             kept.push(to);
         }

@@ -20,8 +20,12 @@ use tokio_util::io::SyncIoBridge;
 
 use super::layout;
 use crate::{
-    checksum::Hasher,
-    error::{Error, Result},
+    blocking::blocking,
+    checksum::{self, Hasher},
+    error::{Advice, Error, Result},
+    filesystem::{self, Limitation},
+    format::TableFormat,
+    http,
 };
 
 /// A part is sent to the store in pieces of this size, one at a time.
@@ -51,8 +55,14 @@ impl Store {
 
     /// Puts a small file in place, durably and at once.
     pub(super) async fn put(&self, path: &str, bytes: bytes::Bytes) -> Result<()> {
-        let put = self.files.put(&Location::from(path), bytes.into()).await;
-        put.map(drop).map_err(|error| self.failed("write", path, &error))
+        self.create_folder(path)?;
+        let put = self.files.put(&Location::from(path), bytes.clone().into()).await.map(drop);
+        match put {
+            Err(error) if lacks_folder_sync(&error) && self.get(path).await?.is_some_and(|there| there == bytes) => {
+                Ok(())
+            }
+            put => put.map_err(|error| self.failed("write", path, &error)),
+        }
     }
 
     /// Removes a file.
@@ -78,6 +88,16 @@ impl Store {
         }
     }
 
+    /// Whether there is a file of these bytes.
+    async fn has(&self, path: &str, sha256: &str) -> Result<bool> {
+        if !self.exists(path).await? {
+            return Ok(false);
+        }
+        let mut file = self.open(path).await?;
+        let digested = blocking(move || Ok(checksum::digest(&mut file))).await?;
+        digested.map(|there| there.sha256 == sha256).map_err(|error| self.failed("read", path, &error))
+    }
+
     /// Opens a file for reading in blocking code.
     pub(crate) async fn open(&self, path: &str) -> Result<File> {
         match self.files.get(&Location::from(path)).await.map(|found| found.payload) {
@@ -99,15 +119,28 @@ impl Store {
         Ok(paths)
     }
 
+    /// The parts of a table, sorted: files with another name than the archive gives are not part of it.
+    pub(super) async fn parts(&self, table: &str, format: TableFormat) -> Result<Vec<String>> {
+        let mut paths = self.list(table, format.extension()).await?;
+        paths.retain(|path| layout::is_part(path, table, format));
+        Ok(paths)
+    }
+
     /// Begins a file of any size, to be written by blocking code outside the runtime's own threads.
-    pub(super) fn sink(&self, path: &str) -> FileSink {
+    pub(super) fn sink(&self, path: &str) -> Result<FileSink> {
+        self.create_folder(path)?;
         let writer = BufWriter::with_capacity(self.files.clone(), Location::from(path), PIECE).with_max_concurrency(1);
-        FileSink {
+        Ok(FileSink {
             store: self.clone(),
             path: path.to_owned(),
             writer: SyncIoBridge::new_with_handle(writer, Handle::current()),
             hasher: Hasher::default(),
-        }
+        })
+    }
+
+    /// Makes the folder of a file that is about to be written.
+    fn create_folder(&self, path: &str) -> Result<()> {
+        layout::create(self.folder.join(path).parent().unwrap_or(&self.folder))
     }
 
     /// The whole path, for a person.
@@ -136,8 +169,22 @@ impl Store {
 
     /// An error that one of the files is the object of.
     pub(crate) fn failed(&self, action: &'static str, path: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-        Error::storage(action, self.display(path), error)
+        let failed = Error::storage(action, self.display(path), error);
+        let is_of_system = std::iter::successors(Some(error), |error| error.source())
+            .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some()));
+        // What the system reads and this program cannot is damaged.
+        if layout::is_any_part(path) && !is_of_system { failed.advising(Advice::Repair) } else { failed }
     }
+}
+
+/// Whether an error says that the folder of a file cannot be synced. That comes last, when the file is in place.
+fn lacks_folder_sync(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut chain = http::chain(error);
+    let is_lacking = chain.any(|cause| cause.downcast_ref().is_some_and(filesystem::is_unsupported));
+    if is_lacking {
+        filesystem::note(Limitation::FolderSync);
+    }
+    is_lacking
 }
 
 pub(super) fn is_staging(path: &Path) -> bool {
@@ -176,8 +223,10 @@ impl FileSink {
     /// Puts the file in place, durably.
     pub(crate) async fn publish(self) -> Result<StoredFile> {
         let sha256 = self.sha256();
-        let put = self.writer.into_inner().shutdown().await;
-        put.map_err(|error| self.store.failed("write", &self.path, &error))?;
+        match self.writer.into_inner().shutdown().await {
+            Err(error) if lacks_folder_sync(&error) && self.store.has(&self.path, &sha256).await? => {}
+            put => put.map_err(|error| self.store.failed("write", &self.path, &error))?,
+        }
         Ok(StoredFile { path: self.path, sha256 })
     }
 }

@@ -21,13 +21,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LockedArchive, StoredFile, layout,
+    LockedArchive, StoredFile, attributes, layout,
     layout::{PartName, RUNS, RunFile},
     manifest::{self, ManifestLine},
 };
 use crate::{
     checksum::Hasher,
     error::{Error, Result},
+    filesystem,
     run_id::RunId,
 };
 
@@ -62,6 +63,8 @@ impl Swap {
         let staging = staging(folder, table);
         remove_folder(&staging)?;
         layout::create(&staging)?;
+        // What is created in it inherits from it. If it cannot be as the table is, the folders stay where they are.
+        let _ = attributes::copy(&folder.join(table), &staging);
         let (table, run_id) = (table.to_owned(), run_id.clone());
         Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, is_planned: false })
     }
@@ -232,7 +235,7 @@ impl Plan {
                 fs::hard_link(entry.path(), staging.join(entry.file_name()))?;
             }
         }
-        fs::set_permissions(staging, fs::metadata(table)?.permissions())
+        attributes::copy(table, staging)
     }
 
     fn removes(&self, name: &str) -> bool {
@@ -367,8 +370,7 @@ fn exchange(_: &Path, _: &Path) -> io::Result<()> {
 fn move_in(from: &Path, to: &Path) -> Result<()> {
     change("move", from, |from| match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            fs::copy(from, aside(to))?;
-            File::open(aside(to))?.sync_all()?;
+            filesystem::copy(from, &aside(to))?;
             fs::rename(aside(to), to)
         }
         moved => moved,
@@ -477,10 +479,19 @@ mod tests {
         for folder in ["tasks/notes", "media", "runs"] {
             fs::create_dir_all(path(folder)).unwrap();
         }
-        for name in ["tasks/a-0001.csv", "tasks/b-0001.csv", "tasks/c-0001.csv", "tasks/notes/x", "media/song"] {
+        for name in [
+            "tasks/20260101T000000000Z-a-0001.csv",
+            "tasks/20260101T000000000Z-b-0001.csv",
+            "tasks/20260101T000000000Z-c-0001.csv",
+            "tasks/notes/x",
+            "media/song",
+        ] {
             fs::write(path(name), name).unwrap();
         }
-        for (run, names) in [("a", vec!["tasks/a-0001.csv"]), ("b", vec!["media/song", "tasks/b-0001.csv"])] {
+        for (run, names) in [
+            ("20260101T000000000Z-a", vec!["tasks/20260101T000000000Z-a-0001.csv"]),
+            ("20260101T000000000Z-b", vec!["media/song", "tasks/20260101T000000000Z-b-0001.csv"]),
+        ] {
             let lines: Vec<String> = names.iter().map(|name| format!("{}  {name}\n", checksum::sha256(name))).collect();
             fs::write(path(&format!("runs/{run}.sha256")), lines.concat()).unwrap();
         }
@@ -488,14 +499,14 @@ mod tests {
     }
 
     fn replace(held: &Arc<LockedArchive>) -> Result<()> {
-        let mut swap = Swap::begin(held, "tasks", &run("n"))?;
+        let mut swap = Swap::begin(held, "tasks", &run("20260101T000000000Z-n"))?;
         for text in ["first", "second"] {
             let mut part = swap.part()?;
             part.write_all(text.as_bytes()).unwrap();
             let place = swap.add(part)?;
             assert_eq!(fs::read_to_string(place).unwrap(), text);
         }
-        swap.commit(&["tasks/a-0001.csv".into(), "tasks/b-0001.csv".into()])
+        swap.commit(&["tasks/20260101T000000000Z-a-0001.csv".into(), "tasks/20260101T000000000Z-b-0001.csv".into()])
     }
 
     /// Every file but the lock, the passport and its seal.
@@ -528,8 +539,8 @@ mod tests {
         }
     }
 
-    const OLD: [&str; 3] = ["a-0001", "b-0001", "c-0001"];
-    const NEW: [&str; 3] = ["c-0001", "n-0001", "n-0002"];
+    const OLD: [&str; 3] = ["20260101T000000000Z-a-0001", "20260101T000000000Z-b-0001", "20260101T000000000Z-c-0001"];
+    const NEW: [&str; 3] = ["20260101T000000000Z-c-0001", "20260101T000000000Z-n-0001", "20260101T000000000Z-n-0002"];
 
     #[tokio::test]
     async fn new_parts_take_the_place_of_old_ones_and_manifests_follow() {
@@ -539,16 +550,22 @@ mod tests {
         let names: Vec<&str> = left.keys().map(String::as_str).collect();
         let expected = [
             "media/song",
-            "runs/b.sha256",
-            "runs/n.sha256",
-            "tasks/c-0001.csv",
-            "tasks/n-0001.csv",
-            "tasks/n-0002.csv",
+            "runs/20260101T000000000Z-b.sha256",
+            "runs/20260101T000000000Z-n.sha256",
+            "tasks/20260101T000000000Z-c-0001.csv",
+            "tasks/20260101T000000000Z-n-0001.csv",
+            "tasks/20260101T000000000Z-n-0002.csv",
             "tasks/notes/x",
         ];
         assert_eq!(names, expected);
-        assert_eq!((left["tasks/n-0002.csv"].as_str(), left["runs/n.sha256"].lines().count()), ("second", 2));
-        assert!(left["runs/b.sha256"].ends_with("  media/song\n"));
+        assert_eq!(
+            (
+                left["tasks/20260101T000000000Z-n-0002.csv"].as_str(),
+                left["runs/20260101T000000000Z-n.sha256"].lines().count()
+            ),
+            ("second", 2)
+        );
+        assert!(left["runs/20260101T000000000Z-b.sha256"].ends_with("  media/song\n"));
         assert_manifests_hold(folder.path());
     }
 
@@ -611,9 +628,9 @@ mod tests {
         let before = contents(folder.path());
         let held = open(folder.path()).await.unwrap();
         // A manifest that cannot be written, as on a full disk.
-        fs::create_dir(folder.path().join("runs/a.sha256#0")).unwrap();
+        fs::create_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
         replace(&held).unwrap_err();
-        fs::remove_dir(folder.path().join("runs/a.sha256#0")).unwrap();
+        fs::remove_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
         recover(folder.path()).unwrap();
         assert_eq!(contents(folder.path()), before);
         replace(&held).unwrap();
@@ -624,15 +641,18 @@ mod tests {
     async fn parts_may_come_where_there_were_none_and_go_without_successors() {
         let folder = scene().await;
         let held = open(folder.path()).await.unwrap();
-        let mut swap = Swap::begin(&held, "clips", &run("n")).unwrap();
+        let mut swap = Swap::begin(&held, "clips", &run("20260101T000000000Z-n")).unwrap();
         let mut part = swap.part().unwrap();
         part.write_all(b"x").unwrap();
         swap.add(part).unwrap();
         swap.commit(&["clips/lost.csv".into()]).unwrap();
-        assert_eq!(contents(folder.path())["clips/n-0001.csv"], "x");
+        assert_eq!(contents(folder.path())["clips/20260101T000000000Z-n-0001.csv"], "x");
 
-        Swap::begin(&held, "tasks", &run("n")).unwrap().commit(&["tasks/b-0001.csv".into()]).unwrap();
-        assert_eq!(parts(folder.path()), ["a-0001", "c-0001"]);
+        Swap::begin(&held, "tasks", &run("20260101T000000000Z-n"))
+            .unwrap()
+            .commit(&["tasks/20260101T000000000Z-b-0001.csv".into()])
+            .unwrap();
+        assert_eq!(parts(folder.path()), ["20260101T000000000Z-a-0001", "20260101T000000000Z-c-0001"]);
         assert_manifests_hold(folder.path());
     }
 }

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    archive::{Archive, RUNS, RunFile},
+    archive::{Archive, RunFile},
     error::{Error, Result},
-    report,
+    filesystem, report,
     run_summary::{RunCommand, RunSummary},
 };
 
@@ -34,7 +34,7 @@ pub(super) async fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> R
 /// When a run of that command last ended with exit status 0, by the runs' own words. What cannot be read
 /// counts as no success, since nobody knows.
 async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
-    for path in archive.store.list(RUNS, RunFile::Summary.ending()).await.ok()?.iter().rev() {
+    for path in archive.run_files(RunFile::Summary).await.ok()?.iter().rev() {
         let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();
         match serde_json::from_slice(&text) {
             Ok(Ended { exit_code: 0, finished_at: Some(at), command: ended }) if ended == command => return Some(at),
@@ -45,15 +45,23 @@ async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestam
 }
 
 /// Writes aside and renames: whoever collects the file finds the old one or the new one, whole. The name
-/// aside has another ending, which no collector takes, and the process's number.
+/// aside has another ending, which no collector takes, and the process's number. An existing file keeps its mode.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut aside = file.as_os_str().to_owned();
     aside.push(format!("#{}", std::process::id()));
-    let written = File::create(&aside)
-        .and_then(|mut out| out.write_all(bytes).and_then(|()| out.sync_all()))
-        .and_then(|()| fs::rename(&aside, file));
+    let aside = Path::new(&aside);
+    let write = || {
+        let mut out = File::create(aside)?;
+        if file.exists() {
+            filesystem::copy_permissions(file, aside)?;
+        }
+        out.write_all(bytes)?;
+        out.sync_all()?;
+        fs::rename(aside, file)
+    };
+    let written = write();
     if written.is_err() {
-        let _ = fs::remove_file(&aside);
+        let _ = fs::remove_file(aside);
     }
     written
 }

@@ -140,7 +140,7 @@ async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> R
     let plan = blocking(move || {
         // The manifests first: the others are read to their last line.
         plan.manifests.iter().try_for_each(|manifest| preparing.renew_manifest(manifest))?;
-        preparing.set_aside(&plan.run_files.iter().cloned().collect())?;
+        preparing.set_aside(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
         if plan.seals {
             preparing.renew_seals()?;
         }

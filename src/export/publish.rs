@@ -282,7 +282,7 @@ impl<R> Part<R> {
         let encoder = match &mut self.encoder {
             Some(encoder) => Ok(encoder),
             None => {
-                let sink = self.held.sink(&self.path);
+                let sink = self.held.sink(&self.path)?;
                 PartEncoder::new(self.table, self.held.archive.format, RowGroups::OfANight, sink)
                     .map(|encoder| self.encoder.insert(encoder))
             }

@@ -63,7 +63,7 @@ impl RawBodies {
 
     /// Copies what earlier segments of the run left.
     fn begin(&self) -> io::Result<(FileSink, HashSet<u64>)> {
-        let mut sink = self.held.sink(&self.path);
+        let mut sink = self.held.sink(&self.path).map_err(io::Error::other)?;
         let mut known = HashSet::new();
         let store = &self.held.archive.store;
         if Handle::current().block_on(store.exists(&self.path)).map_err(io::Error::other)? {

@@ -142,7 +142,7 @@ mod tests {
     fn a_full_segment_waits_for_its_assets_while_the_next_is_filled() {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), limits);
+        let mut writer = JournalWriter::new(folder.path(), RunId::example(), limits);
         assert_eq!(writer.append(&[task("a"), task("b")]).unwrap(), 1);
         assert_eq!(writer.append(&[task("c")]).unwrap(), 2);
         writer.append_to(1, &[settled("b")]).unwrap();
@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn what_is_not_settled_moves_to_a_segment_of_its_own_whenever_a_crash_comes() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
+        let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
         writer.append(&[task("a"), task("b"), unreadable()]).unwrap();
         writer.append_to(1, &[settled("a")]).unwrap();
         let closed = writer.close().unwrap();
         assert_eq!((closed.len(), &closed[0].moved), (1, &["b".to_owned()].into()));
-        let new = folder.path().join("r-0002.journal");
+        let new = folder.path().join("20260101T000000000Z-abcdef-0002.journal");
         let whole = fs::read(&new).unwrap();
         for crashed in [None, Some(0), Some(whole.len() / 2)] {
             match crashed {
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_segment_with_nothing_to_publish_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
+        let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
         writer.append(&[task("a")]).unwrap();
         assert_eq!(writer.close().unwrap(), []);
         assert_eq!(ids(&leftovers(folder.path()).unwrap()[0]), ["a"]);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_segment_that_was_torn_is_gone_on_with_after_its_last_whole_record() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), SegmentLimits::default());
+        let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
         writer.append(&[task("a"), task("b")]).unwrap();
         let path = segments(folder.path()).unwrap().remove(0);
         let torn = fs::read(&path).unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use super::record::{Record, VERSION};
 use crate::{
-    error::{Error, Result},
+    error::{Advice, Error, Result},
     run_id::RunId,
 };
 
@@ -21,7 +21,7 @@ pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     };
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
     let mut paths = paths.map_err(|error| Error::io("read", folder, &error))?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "journal"));
+    paths.retain(|path| named(path).is_some());
     paths.sort_by_cached_key(|path| (named(path), path.clone()));
     Ok(paths)
 }
@@ -49,7 +49,7 @@ impl Segment {
             action: "read",
             path: path.display().to_string(),
             reason: reason.to_owned(),
-            full: false,
+            advice: Advice::None,
         };
         let (run_id, part) = named(path).ok_or_else(|| refused("its name is no segment's"))?;
         let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
@@ -105,9 +105,14 @@ enum Line {
     End,
 }
 
+/// Whether a file is a segment, by its name.
+pub(crate) fn is_segment(path: &Path) -> bool {
+    named(path).is_some()
+}
+
+/// The run and the number in a segment's name; `None` for any other file.
 fn named(path: &Path) -> Option<(RunId, u32)> {
-    let (run_id, part) = path.file_stem()?.to_str()?.rsplit_once('-')?;
-    Some((RunId::parse(run_id)?, part.parse().ok()?))
+    RunId::parse_numbered(path.file_name()?.to_str()?.strip_suffix(".journal")?)
 }
 
 #[cfg(test)]
@@ -183,7 +188,7 @@ mod tests {
     fn a_full_segment_is_closed_and_the_next_part_begins() {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
-        let mut writer = JournalWriter::new(folder.path(), RunId::parse("r").unwrap(), limits);
+        let mut writer = JournalWriter::new(folder.path(), RunId::example(), limits);
         let closed = (0..5).map(|n| {
             writer.append([&record(n)]).unwrap();
             writer.take_complete().len()
@@ -197,8 +202,8 @@ mod tests {
     #[test]
     fn a_segment_of_a_newer_version_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("r-0001.journal");
-        let header = Record::Segment { version: VERSION + 1, run_id: RunId::parse("r").unwrap(), part: 1 };
+        let path = folder.path().join("20260101T000000000Z-abcdef-0001.journal");
+        let header = Record::Segment { version: VERSION + 1, run_id: RunId::example(), part: 1 };
         fs::write(&path, header.to_line()).unwrap();
         assert!(Segment::open(&path).unwrap_err().to_string().contains("newer version"));
     }

@@ -10,6 +10,7 @@ use std::{
 use super::record::{Record, VERSION};
 use crate::{
     error::{Error, Result},
+    filesystem,
     run_id::RunId,
 };
 
@@ -87,12 +88,9 @@ impl OpenSegment {
     }
 }
 
-/// Makes a new file's name survive a power loss. Only Unix lets a folder be opened for it.
+/// Makes a new file's name survive a power loss.
 pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync", folder, &error))?;
-    }
-    Ok(())
+    filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }
 
 impl ClosedSegment {

@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) media: HashSet<String>,
     /// Files that are what they should be, and that no manifest lists.
     pub(crate) unlisted: BTreeSet<String>,
+    /// Files that readers take for parts, and that no run wrote.
+    pub(crate) strays: BTreeSet<String>,
     /// Runs' summaries and lists that are damaged. Nobody has others; the archive is whole without them.
     pub(crate) run_files: BTreeSet<String>,
     /// Manifests to be written anew.
@@ -156,7 +158,7 @@ impl Plan {
 
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
-        let nothing = self.parts.is_empty() && self.media.is_empty() && self.tasks.is_empty();
+        let nothing = self.parts.is_empty() && self.strays.is_empty() && self.media.is_empty() && self.tasks.is_empty();
         nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.seals && self.run_files.is_empty()
     }
 
@@ -192,10 +194,10 @@ impl Plan {
             | Kind::RowsWithoutTask => {
                 self.take_task(&finding.about);
             }
-            Kind::PartUnlisted if matches!(finding.about, Subject::Part { .. } | Subject::Rows { .. }) => {
-                self.unlisted.insert(path);
+            Kind::PartUnlisted if finding.about == Subject::File => {
+                self.strays.insert(path);
             }
-            Kind::MediaUnlisted => {
+            Kind::PartUnlisted | Kind::MediaUnlisted => {
                 self.unlisted.insert(path);
             }
             Kind::ManifestDamaged => {

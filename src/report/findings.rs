@@ -18,7 +18,7 @@ pub(crate) fn verify_table(report: &Report) -> String {
         listed(&[(rows.tasks, "tasks"), (rows.clips, "clips"), (rows.lyrics, "lyrics"), (rows.assets, "assets")]);
     line(&mut text, "parts", &format!("{}, rows: {rows}", checked.parts));
     line(&mut text, "files", &checked.files.to_string());
-    for (severity, title) in [(Severity::Damage, "Damage"), (Severity::TaskProgress, "Notes")] {
+    for (severity, title) in [(Severity::Damage, "Damage"), (Severity::Note, "Notes")] {
         section(&mut text, report, severity, title);
     }
     let _ = writeln!(text, "\n{}", closing(report));

@@ -71,7 +71,9 @@ pub(crate) fn repair_table(ended: &Ended, run: &RunSummary, archive: &str) -> St
 fn plan_lines(text: &mut String, plan: &Plan) {
     let parts = plan.parts.values().map(|parts| parts.len() as u64).sum();
     let (media, run_files) = (plan.media.len() as u64, plan.run_files.len() as u64);
-    line(text, "aside", &counted(&[(parts, "part"), (media, "media file"), (run_files, "run file")]));
+    let strays = plan.strays.len() as u64;
+    let aside = [(parts, "part"), (media, "media file"), (run_files, "run file"), (strays, "stray file")];
+    line(text, "aside", &counted(&aside));
     let manifests = plan.manifests.len() as u64;
     line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to rewrite")]));
     if plan.seals {

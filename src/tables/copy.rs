@@ -166,7 +166,7 @@ mod tests {
             created_at: time,
             completed_at: None,
             fetched_at: time.unwrap(),
-            run_id: RunId::parse("r").unwrap(),
+            run_id: RunId::example(),
             input: Some("{}".into()),
             response: None,
         }

@@ -228,7 +228,7 @@ mod tests {
             task_id: "t1".into(),
             status: FinalStatus::Success,
             fetched_at: Moment::parse("2026-01-02T03:04:05Z").unwrap(),
-            run_id: RunId::parse("r").unwrap(),
+            run_id: RunId::example(),
         }
     }
 

@@ -157,7 +157,7 @@ mod tests {
             None,
             crate::asset::AssetStatus::Skipped,
         );
-        AssetRow::new("t".into(), crate::run_id::RunId::parse("r").unwrap(), asset)
+        AssetRow::new("t".into(), crate::run_id::RunId::example(), asset)
     }
 
     /// A part of the assets table with one row.

@@ -85,7 +85,7 @@ mod tests {
         let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
         for task in tasks {
             let asset = Asset::new(None, AssetKind::Audio, None, status);
-            part.push(&AssetRow::new(task.clone(), RunId::parse("r").unwrap(), asset)).unwrap();
+            part.push(&AssetRow::new(task.clone(), RunId::example(), asset)).unwrap();
         }
         rewound(part.finish().unwrap().0)
     }

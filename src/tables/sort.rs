@@ -314,7 +314,7 @@ mod tests {
         let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
         for (place, time) in (first..).zip(times) {
             let asset = Asset::new(Some("c".repeat(place % 50)), AssetKind::Audio, None, AssetStatus::Ok);
-            let row = AssetRow::new(place.to_string(), RunId::parse("r").unwrap(), asset);
+            let row = AssetRow::new(place.to_string(), RunId::example(), asset);
             part.push(&AssetRow { downloaded_at: time.map(Moment::from_microsecond), ..row }).unwrap();
         }
         let mut file = part.finish().unwrap().0;
@@ -365,7 +365,7 @@ mod tests {
         let mut large = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
         for n in 0..8 {
             let asset = Asset::new(Some(n.to_string().repeat(3 << 20)), AssetKind::Audio, None, AssetStatus::Ok);
-            large.push(&AssetRow::new("t".into(), RunId::parse("r").unwrap(), asset)).unwrap();
+            large.push(&AssetRow::new("t".into(), RunId::example(), asset)).unwrap();
         }
         let mut file = large.finish().unwrap().0;
         file.rewind().unwrap();

@@ -20,7 +20,7 @@ pub enum Severity {
     /// Something that was archived is missing or is not what it was, or readers are misled.
     Damage,
     /// Worth knowing; nothing is lost.
-    TaskProgress,
+    Note,
 }
 
 /// What is wrong. The words in JSON stay.
@@ -96,7 +96,7 @@ impl Kind {
             | Self::StrayMedia
             | Self::StrayFile
             | Self::JournalLeft
-            | Self::DamagedKept => Severity::TaskProgress,
+            | Self::DamagedKept => Severity::Note,
             _ => Severity::Damage,
         }
     }
@@ -312,7 +312,9 @@ mod tests {
             findings.add(Finding::file(Kind::StrayMedia, &format!("media/{n}"), "stray"));
         }
         findings.add(Finding::file(Kind::MediaMissing, "media/x", "is missing"));
-        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::TaskProgress)), (1, most as u64 + 5));
+        let words = [Severity::Damage, Severity::Note].map(|severity| serde_json::to_value(severity).unwrap());
+        assert_eq!(words, ["damage", "note"], "scripts rely on them");
+        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, most as u64 + 5));
         let (kept, counts) = findings.into_parts();
         assert_eq!((kept.len(), counts[&Kind::StrayMedia]), (most + 1, most as u64 + 5));
         assert_eq!(kept[0].kind, Kind::MediaMissing);

@@ -7,7 +7,7 @@ use std::{
 
 use super::finding::{Finding, Findings, Kind};
 use crate::{
-    archive::{Archive, RUNS, RunFile, manifest_line},
+    archive::{Archive, Entry, RUNS, RunFile, manifest_line},
     error::{Error, Result},
 };
 
@@ -21,7 +21,7 @@ pub(super) fn each_line(
     line: &mut dyn FnMut(&mut Findings, &str, &str, &str) -> Result<()>,
 ) -> Result<()> {
     let entries = archive.entries(RUNS)?;
-    for entry in entries.iter().filter(|entry| !entry.is_folder && entry.name().ends_with(RunFile::Manifest.ending())) {
+    for entry in entries.iter().filter(|entry| is_manifest(entry)) {
         let manifest = &entry.path;
         let read = each_line_of(archive, manifest, &mut |digest, path| line(findings, manifest, digest, path))?;
         match read {
@@ -31,6 +31,10 @@ pub(super) fn each_line(
         }
     }
     Ok(())
+}
+
+fn is_manifest(entry: &Entry) -> bool {
+    !entry.is_folder && RunFile::parse(entry.name()).is_some_and(|(kind, _)| kind == RunFile::Manifest)
 }
 
 /// How many lines make no sense. An empty manifest is one such line: no run writes it.

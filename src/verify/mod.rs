@@ -168,7 +168,7 @@ fn metadata_finding(passport: MetadataState) -> Option<Finding> {
 }
 
 fn report(folder: &Path, checked: Checked, findings: Findings) -> Report {
-    let (damage, notes) = (findings.count(Severity::Damage), findings.count(Severity::TaskProgress));
+    let (damage, notes) = (findings.count(Severity::Damage), findings.count(Severity::Note));
     let (findings, kinds) = findings.into_parts();
     let archive = folder.display().to_string();
     let mut report = Report { archive, checked, findings, kinds, damage, notes, exit_code: 0 };

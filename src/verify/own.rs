@@ -3,6 +3,8 @@
 //! Those that runs leave are sealed. Beyond that each must read as what a run writes, have its run's name, and
 //! add up, since an archive may have been copied without its seals.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use super::{
@@ -11,9 +13,10 @@ use super::{
     snapshot::half_finished,
 };
 use crate::{
-    archive::{Archive, DocumentChecksums, Entry, PASSPORT, RUNS, RunFile, SEALS, VIEWS},
+    archive::{Archive, DocumentChecksums, Entry, PASSPORT, RUNS, RunFile, SEALS, STATE, VIEWS, is_state_name},
     error::Result,
     journal::{self, Segment},
+    run_id::RunId,
     run_summary::RunSummary,
     tables,
     task::TaskId,
@@ -38,14 +41,15 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     let own = |entry: &&Entry| [PASSPORT, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
     let half = top.iter().filter(own).filter(|entry| entry.is_half_finished());
     findings.extend(half.filter_map(|entry| half_finished(archive, entry)));
+    state_strays(archive, findings)?;
     if !held {
         views(archive, last_version.as_deref(), seen, findings);
         journal(archive, findings)?;
     }
     let kept = archive.damaged_folder();
-    for segment in journal::segments(&kept)? {
-        let what = "has damaged records, and was kept aside";
-        findings.add(Finding::file(Kind::DamagedKept, &archive.relative(&segment), what));
+    let segments = archive.entries(&archive.relative(&kept))?;
+    for segment in segments.iter().filter(|entry| entry.name().rsplit('.').next() == Some("journal")) {
+        findings.add(Finding::file(Kind::DamagedKept, &segment.path, "has damaged records, and was kept aside"));
     }
     Ok(())
 }
@@ -93,7 +97,7 @@ fn runs(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -
             continue;
         }
         let checked = match file {
-            RunFile::Summary => summary(&text, run).map(|version| last_version = Some(version)),
+            RunFile::Summary => summary(&text, run.as_str()).map(|version| last_version = Some(version)),
             RunFile::Raw => raw(&text),
             _ => unfinished(&text),
         };
@@ -104,11 +108,19 @@ fn runs(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -
     Ok(last_version)
 }
 
-/// Which of a run's files it is, and the run's name.
-fn run_file(entry: &Entry) -> Option<(RunFile, &str)> {
-    let files = [RunFile::Unfinished, RunFile::Raw, RunFile::Manifest, RunFile::Summary];
-    let named = files.into_iter().find_map(|file| Some((file, entry.name().strip_suffix(file.ending())?)));
-    named.filter(|_| !entry.is_folder)
+/// Which of a run's files it is, and the run.
+fn run_file(entry: &Entry) -> Option<(RunFile, RunId)> {
+    RunFile::parse(entry.name()).filter(|_| !entry.is_folder)
+}
+
+/// What stands in the program's own folder and is not the program's.
+fn state_strays(archive: &Archive, findings: &mut Findings) -> Result<()> {
+    let stray = |entry: &Entry| Finding::file(Kind::StrayFile, &entry.path, "is not the program's");
+    let state = archive.entries(STATE)?;
+    findings.extend(state.iter().filter(|entry| !is_state_name(entry.name())).map(stray));
+    let journal = archive.entries(&archive.relative(&archive.journal_folder()))?;
+    findings.extend(journal.iter().filter(|entry| !journal::is_segment(Path::new(&entry.path))).map(stray));
+    Ok(())
 }
 
 /// Reads a run's summary: its program's version, or what is wrong.
@@ -211,7 +223,7 @@ fn journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-fn read_segment(path: &std::path::Path) -> Result<(u64, u64)> {
+fn read_segment(path: &Path) -> Result<(u64, u64)> {
     let mut segment = Segment::open(path)?;
     let mut records = 0;
     while segment.next()?.is_some() {

@@ -10,12 +10,14 @@ use std::{collections::HashSet, path::Path};
 
 use super::finding::{Finding, Findings, Kind};
 use crate::{
-    archive::{Archive, Entry},
+    archive::{Archive, Entry, is_part},
     error::Result,
-    format::TableFormat,
     journal,
     tables::{ASSETS, CLIPS, LYRICS, TASKS},
 };
+
+/// What to do about a file that readers take for a part.
+const STRAY_ADVICE: &str = "Move it out of the table's folder, or run repair: it moves it to .sunor/damaged.";
 
 /// What stood in the tables' folders.
 #[derive(Debug, Default)]
@@ -39,7 +41,8 @@ impl Snapshot {
         let mut others = Vec::new();
         let mut parts = |table: &str| -> Result<Vec<String>> {
             let entries = archive.entries(table)?;
-            let (parts, rest): (Vec<Entry>, _) = entries.into_iter().partition(|entry| is_part(entry, archive.format));
+            let (parts, rest): (Vec<Entry>, _) =
+                entries.into_iter().partition(|entry| !entry.is_folder && is_part(&entry.path, table, archive.format));
             others.extend(rest);
             Ok(parts.into_iter().map(|entry| entry.path).collect())
         };
@@ -88,11 +91,12 @@ impl Snapshot {
         if entry.is_half_finished() {
             return half_finished(archive, entry);
         }
-        let is_taken_for_one = !entry.is_folder && ending(entry).is_some();
+        let is_taken_for_one = !entry.is_folder && ["parquet", "csv"].iter().any(|ending| has_ending(entry, ending));
         Some(if is_taken_for_one {
-            Finding::file(Kind::PartUnlisted, &entry.path, "is of another format than the archive's tables")
+            let what = "is not a part of this archive, and readers take it for one";
+            Finding { advice: STRAY_ADVICE, ..Finding::file(Kind::PartUnlisted, &entry.path, what) }
         } else {
-            Finding::file(Kind::StrayFile, &entry.path, "is no part")
+            Finding::file(Kind::StrayFile, &entry.path, "is not a part")
         })
     }
 }
@@ -105,14 +109,9 @@ pub(super) fn half_finished(archive: &Archive, entry: &Entry) -> Option<Finding>
     is_left.then(finding)
 }
 
-fn is_part(entry: &Entry, format: TableFormat) -> bool {
-    !entry.is_folder && ending(entry) == Some(format)
-}
-
-/// The format whose readers take the file for a part.
-fn ending(entry: &Entry) -> Option<TableFormat> {
-    let ends = |format: &TableFormat| entry.name().ends_with(&format!(".{format}"));
-    [TableFormat::Parquet, TableFormat::Csv].into_iter().find(ends)
+/// Whether a reader's pattern, `*.parquet` or `*.csv`, matches the file.
+fn has_ending(entry: &Entry, ending: &str) -> bool {
+    entry.name().strip_suffix(ending).is_some_and(|stem| stem.ends_with('.'))
 }
 
 fn stem(path: &Path) -> String {

@@ -8,7 +8,7 @@ use std::{
 
 use super::parse_run;
 use crate::{
-    archive::{Archive, RUNS, RunFile},
+    archive::{Archive, RunFile},
     asset::{AssetKind, AssetStatus},
     error::Result,
     format::TableFormat,
@@ -36,7 +36,7 @@ pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
     let (mut runs, mut unreadable, mut last_runs) = (0, 0, VecDeque::new());
     let mut before: Option<RunSummary> = None;
     let mut started_at = None;
-    for path in archive.store.list(RUNS, RunFile::Summary.ending()).await? {
+    for path in archive.run_files(RunFile::Summary).await? {
         let Some(text) = archive.store.get(&path).await? else { continue };
         // One that is damaged is `verify`'s business; the others count all the same.
         let Ok(mut run) = parse_run(archive, &path, &text) else {
@@ -171,7 +171,7 @@ async fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
 /// many lists could not be read to their end.
 async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
-    for path in archive.store.list(RUNS, RunFile::Unfinished.ending()).await? {
+    for path in archive.run_files(RunFile::Unfinished).await? {
         let file = archive.store.open(&path).await?;
         let mut note = |cells: &[Option<&str>]| {
             if let [Some(task_id), Some(reason)] = cells {

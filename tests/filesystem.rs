@@ -1,0 +1,291 @@
+//! What a file system lacks, and what others leave in an archive's folders: the built program, with system calls
+//! that a library put before the system's own refuses.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::{Finished, Scene, files, ids, walk};
+
+/// Refuses what the variable `LACKS` names.
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+static int lacks(const char *what) { const char *all = getenv("LACKS"); return all && strstr(all, what); }
+static int refuse(int code) { errno = code; return -1; }
+int fsync(int fd) {
+    struct stat is;
+    if (fstat(fd, &is) == 0 && S_ISDIR(is.st_mode) && lacks("foldersync=EINVAL")) return refuse(EINVAL);
+    if (fstat(fd, &is) == 0 && S_ISDIR(is.st_mode) && lacks("foldersync=ENOTSUP")) return refuse(ENOTSUP);
+    if (fstat(fd, &is) == 0 && S_ISDIR(is.st_mode) && lacks("foldersync=EIO")) return refuse(EIO);
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+}
+int flock(int fd, int how) {
+    if (lacks("locks=ENOLCK")) return refuse(ENOLCK);
+    if (lacks("locks=ENOTSUP")) return refuse(ENOTSUP);
+    return ((int (*)(int, int))dlsym(RTLD_NEXT, "flock"))(fd, how);
+}
+int fchmod(int fd, mode_t mode) {
+    if (lacks("permissions")) return refuse(EPERM);
+    return ((int (*)(int, mode_t))dlsym(RTLD_NEXT, "fchmod"))(fd, mode);
+}
+int chmod(const char *path, mode_t mode) {
+    if (lacks("permissions")) return refuse(EPERM);
+    return ((int (*)(const char *, mode_t))dlsym(RTLD_NEXT, "chmod"))(path, mode);
+}
+int linkat(int a, const char *b, int c, const char *d, int e) {
+    if (lacks("links")) return refuse(EPERM);
+    return ((int (*)(int, const char *, int, const char *, int))dlsym(RTLD_NEXT, "linkat"))(a, b, c, d, e);
+}
+int rename(const char *from, const char *to) {
+    if (lacks("disks") && strstr(from, ".sunor/partial") && strstr(to, "media")) return refuse(EXDEV);
+    return ((int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename"))(from, to);
+}
+"#;
+
+/// The library, built with the compiler that links Rust programs.
+fn shim(scene: &Scene) -> PathBuf {
+    let (source, library) = (scene.file("shim.c", SHIM.as_bytes()), scene.path("shim.so"));
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
+    assert!(built.unwrap().success());
+    library
+}
+
+fn with_lack(scene: &Scene, lacks: &str, mut command: Command) -> Finished {
+    Finished::of(command.env("LD_PRELOAD", shim(scene)).env("LACKS", lacks).spawn().unwrap())
+}
+
+fn run(scene: &Scene, lacks: &str, arguments: &[&str]) -> Finished {
+    let mut command = scene.program();
+    command.args(arguments);
+    with_lack(scene, lacks, command)
+}
+
+#[test]
+fn a_step_that_the_file_system_does_not_support_is_skipped_with_one_warning() {
+    for (lacks, words) in [
+        ("foldersync=EINVAL", "does not support syncing a folder"),
+        ("foldersync=ENOTSUP", "does not support syncing a folder"),
+        ("locks=ENOLCK", "does not support locks"),
+        ("locks=ENOTSUP", "does not support locks"),
+        ("permissions,links", ""),
+    ] {
+        let scene = Scene::fair();
+        scene.list(ids("t", 12));
+        for night in [6, 12] {
+            scene.list(ids("t", night));
+            let run = with_lack(&scene, lacks, scene.export_command(&["--assets", "audio"])).expect(0);
+            assert_eq!(run.stderr.matches("warning: ").count(), usize::from(!words.is_empty()), "{}", run.stderr);
+            assert!(run.stderr.contains(words), "{}", run.stderr);
+        }
+        for verb in ["compact", "rebuild"] {
+            run(&scene, lacks, &[verb, "library"]).expect(0);
+        }
+        fs::remove_file(walk(&scene.archive().join("media")).pop().unwrap()).unwrap();
+        run(&scene, lacks, &["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0);
+        assert_eq!(scene.archived().len(), 12, "{lacks}");
+        assert_eq!(scene.stats().requests, 12, "{lacks}");
+        assert!(!scene.archive().join(".sunor/lock#exclusive").exists());
+        scene.run(&["verify", "library"]).expect(0).says("No damage");
+    }
+}
+
+#[test]
+fn an_io_error_is_never_skipped() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    with_lack(&scene, "foldersync=EIO", scene.export_command(&[])).expect(1);
+}
+
+#[test]
+fn media_on_another_disk_without_permissions_are_placed_and_leave_nothing_behind() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 6));
+    with_lack(&scene, "permissions,disks", scene.export_command(&["--assets", "audio,image"])).expect(0);
+    let media = walk(&scene.archive().join("media"));
+    assert!(!media.is_empty() && media.iter().all(|path| !path.to_string_lossy().contains('#')));
+    scene.run(&["verify", "library"]).expect(0).says("No damage");
+}
+
+#[test]
+fn a_second_run_is_refused_where_files_cannot_be_locked_and_a_dead_one_holds_nothing() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 3));
+    with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(0);
+    let lock = scene.archive().join(".sunor/lock#exclusive");
+    let holder = |pid: u32| {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        fs::write(&lock, format!(r#"{{"pid":{pid},"host":"{}","since":null}}"#, host.trim())).unwrap();
+    };
+    holder(std::process::id());
+    with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(5).says(&std::process::id().to_string());
+    holder(u32::MAX);
+    with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(0);
+}
+
+/// Sync programs and file managers were here.
+#[test]
+fn files_with_another_name_than_the_archive_gives_stop_no_command_and_are_reported() {
+    for format in ["parquet", "csv"] {
+        let scene = Scene::fair();
+        scene.list(ids("t", 12));
+        scene.export(&["--format", format, "--assets", "audio"]).expect(0);
+        let archive = scene.archive();
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let part = name(&files(&archive.join("tasks"), format).remove(0));
+        let record = name(&files(&archive.join("runs"), ".json").remove(0));
+        let song = name(&walk(&archive.join("media")).remove(0));
+        fs::create_dir_all(archive.join(".sunor/journal")).unwrap();
+        let notes = [
+            "tasks/.DS_Store".into(),
+            format!("tasks/{part}.sb-123"),
+            format!("clips/{}", part.replace(format, "bak")),
+            format!("runs/._{record}"),
+            format!("runs/{}", record.replace(".json", " (1).json")),
+            format!("runs/._{}", record.replace(".json", ".sha256")),
+            format!("runs/copy of {}", record.replace(".json", "-unfinished.csv")),
+            format!("media/._{song}"),
+            format!(".sunor/journal/._{}", record.replace(".json", "-0001.journal")),
+            ".sunor/.DS_Store".into(),
+        ];
+        for path in &notes {
+            fs::write(archive.join(path), [0, 5, 22, 7, 0]).unwrap();
+        }
+        let check = scene.run(&["verify", "library", "--json"]).expect(0).stdout;
+        assert!(notes.iter().all(|path| check.contains(path.as_str())), "{check}");
+
+        let strays = [
+            format!("tasks/._{part}"),
+            format!("clips/copy (conflict).{format}"),
+            format!("assets/{} 2.{format}", part.replace(&format!(".{format}"), "")),
+        ];
+        for path in &strays {
+            fs::write(archive.join(path), [0, 5, 22, 7, 0]).unwrap();
+        }
+        scene.list(ids("t", 14));
+        scene.export(&["--assets", "audio"]).expect(0).says("12 already archived");
+        scene.run(&["summary", "library"]).expect(0).says("14 tasks");
+        for verb in ["compact", "rebuild"] {
+            scene.run(&[verb, "library"]).expect(0);
+        }
+        let found = scene.run(&["verify", "library"]).expect(3).stdout;
+        assert!(strays.iter().all(|path| found.contains(path.as_str())) && found.contains("run repair"), "{found}");
+        scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0).says("3 stray files");
+        scene.run(&["verify", "library"]).expect(0);
+        assert_eq!(files(&archive.join(".sunor/damaged"), "").len(), 3, "nothing is deleted");
+    }
+}
+
+#[test]
+fn a_damaged_part_is_named_with_what_to_do_by_every_command_that_reads_it() {
+    for format in ["parquet", "csv"] {
+        let scene = Scene::fair();
+        scene.list(ids("t", 12));
+        scene.export(&["--format", format]).expect(0);
+        let part = files(&scene.archive().join("tasks"), format).remove(0);
+        let bytes = fs::read(&part).unwrap();
+        let damaged = if format == "csv" {
+            [&bytes[..bytes.len() / 2], b"\"\xff"].concat()
+        } else {
+            bytes[..bytes.len() / 2].to_vec()
+        };
+        fs::write(&part, damaged).unwrap();
+        let name = part.file_name().unwrap().to_str().unwrap();
+        for arguments in [vec!["summary", "library"], vec!["rebuild", "library"]] {
+            scene.run(&arguments).expect(1).says(name).says("repair");
+        }
+        scene.export(&[]).expect(1).says(name).says("repair");
+    }
+}
+
+fn attributes(path: &Path) -> (u32, u32, u32) {
+    let metadata = fs::metadata(path).unwrap();
+    (metadata.uid(), metadata.gid(), metadata.mode())
+}
+
+#[test]
+fn table_folders_keep_owner_group_mode_and_attributes_through_every_command() {
+    let scene = Scene::fair();
+    for night in [6, 12] {
+        scene.list(ids("t", night));
+        scene.export(&["--assets", "audio"]).expect(0);
+    }
+    let tables = ["tasks", "clips", "lyrics", "assets"].map(|table| scene.archive().join(table));
+    let is_root = fs::metadata(scene.archive()).unwrap().uid() == 0;
+    let mut has_attributes = true;
+    for folder in &tables {
+        if is_root {
+            std::os::unix::fs::chown(folder, Some(12345), Some(54321)).unwrap();
+        }
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o2750)).unwrap();
+        let set = rustix::fs::setxattr(folder, "user.note", b"ours", rustix::fs::XattrFlags::empty());
+        has_attributes &= set.is_ok();
+    }
+    let before = tables.each_ref().map(|folder| attributes(folder));
+    assert!(!is_root || before[0].1 == 54321);
+    let check = |verb: &str| {
+        assert_eq!(tables.each_ref().map(|folder| attributes(folder)), before, "{verb}");
+        for folder in tables.iter().filter(|_| has_attributes) {
+            let mut value = [0; 16];
+            assert_eq!(rustix::fs::getxattr(folder, "user.note", &mut value), Ok(4), "{verb}");
+        }
+    };
+    scene.run(&["compact", "library"]).expect(0);
+    check("compact");
+    scene.run(&["rebuild", "library"]).expect(0);
+    check("rebuild");
+    fs::remove_file(files(&scene.archive().join("clips"), ".parquet").remove(0)).unwrap();
+    scene.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0);
+    check("repair");
+    scene.run(&["verify", "library"]).expect(0).says("No damage");
+}
+
+/// The file-size limit sends a signal that ends a process without a word unless it is handled.
+#[test]
+fn the_file_size_limit_is_an_error_with_what_to_do_and_the_run_is_resumed() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 60));
+    let export = scene.export_command(&["--format", "csv"]);
+    let mut command = Command::new("bash");
+    command.arg("-c").arg("ulimit -f 40; exec \"$@\"").arg("bash").arg(export.get_program()).args(export.get_args());
+    command.current_dir(scene.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    Finished::of(command.spawn().unwrap()).expect(1).says("ulimit -f").says("the run will resume");
+    scene.export(&[]).expect(0);
+    assert_eq!(scene.archived().len(), 60);
+    scene.run(&["verify", "library"]).expect(0);
+}
+
+#[test]
+fn an_existing_metrics_file_keeps_its_mode() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    let metrics = scene.file("run.prom", b"old");
+    fs::set_permissions(&metrics, fs::Permissions::from_mode(0o640)).unwrap();
+    scene.export(&["--metrics-file", "run.prom"]).expect(0);
+    assert_eq!(fs::metadata(&metrics).unwrap().mode() & 0o777, 0o640);
+    assert!(fs::read_to_string(metrics).unwrap().contains("sunor_archive_exit_code 0"));
+}
+
+#[test]
+fn a_full_standard_output_is_said_without_advice_about_runs() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    scene.export(&[]).expect(0);
+    let mut command = scene.program();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let run = Finished::of(command.args(["summary", "library"]).stdout(full).spawn().unwrap()).expect(1);
+    assert!(run.stderr.contains("standard output") && !run.stderr.contains("resume"), "{}", run.stderr);
+}
