@@ -111,9 +111,9 @@ pub struct ExportArgs {
     #[arg(long, help_heading = "Input")]
     no_headers: bool,
 
-    /// Field delimiter: a single character, or "tab"
-    #[arg(long, value_name = "C", default_value = ",", value_parser = delimiter, help_heading = "Input")]
-    delimiter: u8,
+    /// Field delimiter: a single character, or "tab" [default: as a sep= line says, else detected: , ; tab or |]
+    #[arg(long, value_name = "C", value_parser = delimiter, help_heading = "Input")]
+    delimiter: Option<u8>,
 
     /// Table format, fixed when an archive is created [default: parquet]
     #[arg(long, value_enum)]

@@ -21,6 +21,15 @@ pub enum Event {
         /// What stands in the first row.
         title: String,
     },
+    /// The list's fields are not separated by commas, as a `sep=` line or its first rows show.
+    Delimiter {
+        /// What separates them.
+        delimiter: char,
+    },
+    /// The list holds no row but its header.
+    EmptyList,
+    /// Bytes behind the end of a gzip stream were ignored.
+    TrailingGarbage,
     /// A row of the list has no ID, or a bad one; it is skipped.
     BadRow {
         /// Its line in the file, from 1.

@@ -9,7 +9,10 @@ use std::{
 
 use reqwest::ClientBuilder;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    task::is_invisible,
+};
 
 /// The longest excerpt of a server's words that is repeated to the user, in characters.
 const EXCERPT: usize = 200;
@@ -52,7 +55,9 @@ fn until(date: &str) -> Option<Duration> {
 
 /// A foreign text fit for one line of a terminal.
 pub(crate) fn excerpt(text: &str) -> String {
-    let line: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown =
+        |c: char| if c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c };
+    let line: String = text.chars().take(EXCERPT).map(shown).collect();
     if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn trim_invisible(text: &str) -> &str {
 
 /// Whether `c` shows nothing: Unicode's format characters (`Cf`, the byte-order mark among them) and the
 /// other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
         | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'

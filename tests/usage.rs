@@ -269,3 +269,103 @@ fn invisible_characters_around_ids_are_trimmed_and_inside_are_a_bad_row() {
     assert_eq!(scene.archived(), ["t1", "t2"]);
     assert_eq!(scene.summary()["input"]["rows"], 3);
 }
+
+/// Without `--delimiter`: a `sep=` line, else the delimiter under which a column has the right name.
+#[test]
+fn the_delimiter_is_detected_and_said_unless_it_is_a_comma() {
+    for (list, options, said) in [
+        ("task_id,note\nt1,a;b|c\n", &[][..], None),
+        ("note;task_id\nx,y;t1\n", &[], Some("`;`")),
+        ("note\ttaskId\r\nx;y\tt1\r\n", &[], Some("tabs")),
+        ("note|ID\nx,y|t1\n", &[], Some("`|`")),
+        ("a,b;song\n1,2;t1\n", &["--column", "song"], Some("`;`")),
+        ("a;b\n1;t1\n", &["--column", "2"], Some("`;`")),
+        ("x;t1\n", &["--no-headers", "--column", "2"], Some("`;`")),
+        ("x;y,t1\n", &["--no-headers", "--column", "2", "--delimiter", ","], None),
+        ("sep=;\nnote;task_id\nx;t1\n", &[], Some("`;`")),
+        ("\u{feff}\"sep=|\"\r\nnote|task_id\r\nx|t1\r\n", &[], Some("`|`")),
+        ("sep=^\nx^t1\n", &["--no-headers", "--column", "2"], Some("`^`")),
+        ("sep=,\ntask_id\nt1\n", &[], None),
+        ("sep=;\ntask_id,x;y\nt1,z\n", &["--delimiter", ","], None),
+        ("\"sep=\t\"\ntask_id\tnote\nt1\tx\n", &[], Some("tabs")),
+    ] {
+        let scene = Scene::fair();
+        scene.file("tasks.csv", list.as_bytes());
+        let ended = scene.export(&[&["--format", "csv"], options].concat()).expect(0);
+        assert_eq!(scene.archived(), ["t1"], "{list:?}");
+        let line = ended.stderr.lines().find(|line| line.contains("delimited by"));
+        assert_eq!(line.is_some(), said.is_some(), "{list:?}: {line:?}");
+        assert!(line.unwrap_or_default().contains(said.unwrap_or_default()), "{list:?}: {line:?}");
+    }
+}
+
+#[test]
+fn a_sep_line_counts_as_a_line_and_several_columns_without_a_name_are_refused() {
+    let scene = Scene::fair();
+    scene.file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
+    scene.export(&["--format", "csv"]).expect(3).says("line 3 is skipped");
+    assert_eq!(scene.archived(), ["t1"]);
+
+    let scene = Scene::fair();
+    for list in [&b"name;song\nx;t1\n"[..], b"sep=|\nname|song\nx|t1\n"] {
+        scene.file("tasks.csv", list);
+        refused(&scene, &["export", "tasks.csv", "--out", "library"], "none of the columns name, song");
+    }
+}
+
+#[test]
+fn a_header_alone_is_an_empty_list() {
+    for list in [&b"task_id"[..], b"\xef\xbb\xbftask_id,note\r\n\r\n,\r\n", b"sep=;\nnote;id\n"] {
+        let scene = Scene::fair();
+        scene.file("tasks.csv", list);
+        let ended = scene.export(&["--format", "csv"]).expect(0);
+        assert!(ended.stderr.contains("the list is empty"), "{}", ended.stderr);
+        let quiet = scene.export(&["--format", "csv", "-q"]).expect(0);
+        assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    }
+}
+
+/// As `gzip -d` reads it: members one after the other, zeros between them, anything at all behind them.
+#[test]
+fn whatever_gzip_unpacks_is_read() {
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let members = [gzip("task_id\nt1\n"), vec![0; 512], gzip("t2\n")].concat();
+    let scene = Scene::fair();
+    scene.file("tasks.csv", &[&members[..], b"\0\0"].concat());
+    let padded = scene.export(&["--format", "csv"]).expect(0);
+    assert!(!padded.stderr.contains("garbage"), "{}", padded.stderr);
+    scene.file("tasks.csv", &[&members[..], b"-- \nsent from a mailer\n"].concat());
+    scene.export(&["--format", "csv"]).expect(0).says("ignored trailing garbage");
+    assert_eq!(scene.archived(), ["t1", "t2"]);
+    scene.file("tasks.csv", &members[..members.len() - 3]);
+    scene.export(&["--format", "csv"]).expect(2).says("cannot read");
+}
+
+/// What `cat a b` leaves in the middle, what a chat leaves behind an ID, and a header between the two.
+#[test]
+fn lists_that_were_put_together_from_others_are_read() {
+    let scene = Scene::fair();
+    let first = "\u{feff}\u{200b}task_id\u{a0}\nt1\n".as_bytes();
+    let second = "\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
+    scene.file("tasks.csv", &[first, second].concat());
+    scene.export(&["--format", "csv"]).expect(3).says("line 6 is skipped: no ID");
+    assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4"]);
+
+    scene.file("tasks.csv", "note,\u{feff}Song\u{200b} \nx,t5\u{ad}\n".as_bytes());
+    scene.export(&["--format", "csv", "--column", "song"]).expect(0);
+    assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4", "t5"]);
+}
+
+/// A terminal must not be steered by what a list holds, and a message stays a message.
+#[test]
+fn what_is_quoted_of_a_list_is_short_and_printable() {
+    let scene = Scene::fair();
+    let title = format!("a\u{1b}[31m\u{202e}b{},c\nx,y\n", "-".repeat(5000));
+    scene.file("tasks.csv", title.as_bytes());
+    let ended = scene.run(&["export", "tasks.csv", "--out", "library"]).expect(2);
+    assert!(ended.stderr.len() < 500 && !ended.stderr.contains(['\u{1b}', '\u{202e}']), "{}", ended.stderr);
+}

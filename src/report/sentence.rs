@@ -25,6 +25,12 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::DoubtfulHeader { title } => {
             (Warning, format!("the first row, `{title}`, is taken as the header; if it is a task ID, add --no-headers"))
         }
+        Event::Delimiter { delimiter: '\t' } => (Warning, "the list's fields are delimited by tabs".into()),
+        Event::Delimiter { delimiter } => (Warning, format!("the list's fields are delimited by `{delimiter}`")),
+        Event::EmptyList => (Warning, "the list is empty: it has no row but the header".into()),
+        Event::TrailingGarbage => {
+            (Warning, "ignored trailing garbage after the end of the gzip stream, as `gzip -d` does".into())
+        }
         Event::BadRow { line, reason } => (Warning, format!("line {line} is skipped: {reason}")),
         Event::Started { run_id, archive, .. } => (Milestone, format!("run {run_id} into {archive}")),
         Event::Resuming { run_id, tasks } => {

@@ -1,6 +1,10 @@
 //! The task IDs out of a CSV: a file or standard input, plain, gzip or zstd.
 
+mod delimiter;
+mod packed;
+
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
@@ -8,7 +12,6 @@ use std::{
 };
 
 use csv::{ByteRecord, ReaderBuilder};
-use flate2::bufread::GzDecoder;
 
 use crate::{
     error::{Error, Result},
@@ -26,8 +29,8 @@ pub struct InputOptions {
     pub column: Option<String>,
     /// Whether the first row names the columns.
     pub headers: Headers,
-    /// What separates two fields.
-    pub delimiter: u8,
+    /// What separates two fields; `None`: what a `sep=` line names, else what the first rows show.
+    pub delimiter: Option<u8>,
     /// What becomes of rows with an invalid ID.
     pub bad_rows: BadRows,
 }
@@ -66,97 +69,66 @@ pub struct Input {
 /// The columns that are looked for, in this order, when none is named.
 const USUAL_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A record of its own after the last line: if the reader does not find it as one, a quote was left open.
 const END_MARK: &[u8] = b"\x01end of input\x01";
 
-/// Reads the whole list. Each bad row, and a first row that is doubtful as a header, is told to `events`.
+/// The delimiter is looked for in so many bytes at the start.
+const HEAD: u64 = 64 * 1024;
+
+/// Reads the whole list. Each bad row, and whatever had to be guessed, is told to `events`.
 ///
 /// # Errors
 /// [`Error::Usage`] if the input cannot be read, is empty, is UTF-16, lacks the column, leaves a quote open, or
 /// has bad rows where those are to be refused.
 pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
     let name = display_name(&options.path);
-    let bytes = open(&options.path).map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
-    read_csv(bytes, &name, options, events)
+    let garbage = Cell::new(false);
+    let bytes = open(&options.path, &garbage).map_err(|error| unreadable(&name, &error))?;
+    let input = read_csv(bytes, &name, options, events)?;
+    if garbage.get() {
+        events(Event::TrailingGarbage);
+    }
+    if input.rows == 0 {
+        events(Event::EmptyList);
+    }
+    Ok(input)
+}
+
+fn unreadable(name: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::usage(format!("cannot read {name}: {error}"))
 }
 
 fn display_name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
 }
 
-fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+fn open<'a>(path: &Path, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
     let source: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
-    unpack(BufReader::new(source))
+    packed::unpack(BufReader::new(source), garbage)
 }
 
-/// Tells a packed stream by its first bytes, so that it works on standard input too.
-fn unpack(mut source: impl BufRead + 'static) -> io::Result<Box<dyn BufRead>> {
-    let start = source.fill_buf()?;
-    if start.starts_with(b"\x1f\x8b") {
-        Ok(Box::new(BufReader::new(GzipMembers(Some(GzDecoder::new(source))))))
-    } else if is_zstd(start) {
-        Ok(Box::new(BufReader::new(zstd::Decoder::with_buffer(source)?)))
-    } else {
-        Ok(Box::new(source))
-    }
-}
-
-/// A zstd frame, or a skippable one in front of it, as `pzstd` writes (RFC 8878, sections 3.1.1 and 3.1.2).
-fn is_zstd(start: &[u8]) -> bool {
-    matches!(start, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
-}
-
-/// All members of a gzip file. Zeros between and after them are padding, as for `gzip -d`.
-struct GzipMembers<R>(Option<GzDecoder<R>>);
-
-impl<R: BufRead> Read for GzipMembers<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(member) = &mut self.0 {
-            let read = member.read(buffer)?;
-            if read > 0 || buffer.is_empty() {
-                return Ok(read);
-            }
-            let rest = self.0.take().map(GzDecoder::into_inner).map(skip_zeros).transpose()?.flatten();
-            self.0 = rest.map(GzDecoder::new);
-        }
-        Ok(0)
-    }
-}
-
-/// What follows the zeros, if anything.
-fn skip_zeros<R: BufRead>(mut source: R) -> io::Result<Option<R>> {
-    loop {
-        let start = source.fill_buf()?;
-        let (zeros, len) = (start.iter().take_while(|byte| **byte == 0).count(), start.len());
-        source.consume(zeros);
-        match len {
-            0 => return Ok(None),
-            _ if zeros < len => return Ok(Some(source)),
-            _ => {}
-        }
-    }
-}
-
-fn read_csv(
-    mut source: Box<dyn BufRead>,
+fn read_csv<'a>(
+    mut source: Box<dyn BufRead + 'a>,
     name: &str,
     options: &InputOptions,
     events: &mut dyn FnMut(Event),
 ) -> Result<Input> {
-    let unreadable = |error: &dyn std::fmt::Display| Error::usage(format!("cannot read {name}: {error}"));
     check_encoding(&mut source, name)?;
-    let marked = LineFeeds::new(source).chain(Cursor::new([b"\n", END_MARK, b"\n"].concat()));
-    let mut reader =
-        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(options.delimiter).from_reader(marked);
+    let List { text, delimiter, lines_before } =
+        List::open(source, options, events).map_err(|error| unreadable(name, &error))?;
+    let marked = text.chain(Cursor::new([b"\n", END_MARK, b"\n"].concat()));
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(marked);
 
     let mut input = Input::default();
     let mut column = None;
     let mut record = ByteRecord::new();
-    while reader.read_byte_record(&mut record).map_err(|error| unreadable(&error))? && !is_end(&record) {
+    while reader.read_byte_record(&mut record).map_err(|error| unreadable(name, &error))? && !is_end(&record) {
         let breaks = line_breaks(&record);
         // A record ends just after its line feed, and the reader stands on the line behind it.
-        let line = reader.position().line().saturating_sub(1 + breaks);
+        let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
         if breaks > 0 && record.iter().any(|field| holds(field, END_MARK)) {
             // Such a record has swallowed the last line feed too.
             return Err(Error::usage(format!("{name}, line {}: a quote is opened and never closed", line + 1)));
@@ -189,10 +161,44 @@ fn read_csv(
     Ok(input)
 }
 
+/// A list's text from its first row on, and how it is to be read.
+struct List<'a> {
+    text: Box<dyn Read + 'a>,
+    delimiter: u8,
+    /// Lines that came before: a `sep=` line is none of the rows.
+    lines_before: u64,
+}
+
+impl<'a> List<'a> {
+    fn open(source: Box<dyn BufRead + 'a>, options: &InputOptions, events: &mut dyn FnMut(Event)) -> io::Result<Self> {
+        let mut rest = LineFeeds::new(source);
+        let mut head = Vec::new();
+        rest.by_ref().take(HEAD).read_to_end(&mut head)?;
+        while head.starts_with(BYTE_ORDER_MARK) {
+            head.drain(..BYTE_ORDER_MARK.len());
+        }
+        let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let named = delimiter::named_by(first_line);
+        if named.is_some() {
+            let end = first_line.len() + 1;
+            head.drain(..end.min(head.len()));
+        }
+        let delimiter = options.delimiter.unwrap_or_else(|| {
+            let found =
+                named.unwrap_or_else(|| delimiter::detect(&head, |row| options.named_in(&titles(row)).is_some()));
+            if found != b',' {
+                events(Event::Delimiter { delimiter: found.into() });
+            }
+            found
+        });
+        Ok(Self { text: Box::new(Cursor::new(head).chain(rest)), delimiter, lines_before: named.is_some().into() })
+    }
+}
+
 fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn FnMut(Event)) {
     input.rows += 1;
     let text = str::from_utf8(field.unwrap_or_default()).map_err(|_| BadTaskId::NotUtf8);
-    match text.and_then(TaskId::parse) {
+    match text.and_then(|text| TaskId::parse(bare(text))) {
         Ok(id) if input.tasks.insert(id) => {}
         Ok(_) => input.duplicates += 1,
         Err(reason) => {
@@ -202,7 +208,7 @@ fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn
     }
 }
 
-/// Skips a byte-order mark, and tells UTF-16 from text that merely holds odd bytes.
+/// Tells UTF-16 from text that merely holds odd bytes.
 fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
     let utf16 = start.starts_with(b"\xff\xfe")
@@ -215,9 +221,6 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
         return Err(Error::usage(format!(
             "{name} is {format}, not a CSV list; export its task IDs as CSV and try again"
         )));
-    }
-    if start.starts_with(b"\xef\xbb\xbf") {
-        source.consume(3);
     }
     Ok(())
 }
@@ -234,30 +237,49 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
     ];
     let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
-    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
     let json = matches!(text, [b'{' | b'[', ..]).then_some("JSON");
     // A NUL further down is one bad ID; in the first line of a CSV there is none.
     known.or(json).or_else(|| first_line.contains(&0).then_some("binary"))
 }
 
+impl InputOptions {
+    /// The place of the column that is looked for by its name.
+    fn named_in(&self, titles: &[String]) -> Option<usize> {
+        let named = |wanted: &str| {
+            let exact = titles.iter().position(|title| title == wanted);
+            exact.or_else(|| titles.iter().position(|title| title.eq_ignore_ascii_case(wanted)))
+        };
+        match (&self.column, self.headers) {
+            (_, Headers::Absent) => None,
+            (Some(wanted), Headers::Present) => named(wanted),
+            (None, Headers::Present) => USUAL_COLUMNS.iter().find_map(|usual| named(usual)),
+        }
+    }
+}
+
+fn titles(first: &ByteRecord) -> Vec<String> {
+    first.iter().map(|title| bare(&String::from_utf8_lossy(title)).to_owned()).collect()
+}
+
 fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<usize> {
-    let titles: Vec<_> = first.iter().map(|title| trim_invisible(&String::from_utf8_lossy(title)).to_owned()).collect();
-    let named = |wanted: &str| {
-        let exact = titles.iter().position(|title| title == wanted);
-        exact.or_else(|| titles.iter().position(|title| title.eq_ignore_ascii_case(wanted)))
-    };
+    let titles = titles(first);
     let numbered = |wanted: &str| wanted.parse::<usize>().ok()?.checked_sub(1).filter(|index| *index < titles.len());
     let missing = |what: String| Error::usage(format!("{name}: {what}; name one with --column"));
     match (&options.column, options.headers) {
-        (Some(wanted), Headers::Present) => named(wanted)
-            .or_else(|| numbered(wanted))
-            .ok_or_else(|| missing(format!("there is no column `{wanted}`, only {}", excerpt(&titles.join(", "))))),
+        (Some(wanted), Headers::Present) => options.named_in(&titles).or_else(|| numbered(wanted)).ok_or_else(|| {
+            missing(format!("there is no column `{}`, only {}", excerpt(wanted), excerpt(&titles.join(", "))))
+        }),
         (Some(wanted), Headers::Absent) => numbered(wanted).ok_or_else(|| {
-            missing(format!("without headers --column is a number from 1 to {}, not `{wanted}`", titles.len()))
+            missing(format!(
+                "without headers --column is a number from 1 to {}, not `{}`",
+                titles.len(),
+                excerpt(wanted)
+            ))
         }),
         (None, Headers::Absent) if titles.len() == 1 => Ok(0),
         (None, Headers::Absent) => Err(missing(format!("the rows have {} columns and no headers", titles.len()))),
-        (None, Headers::Present) => match (USUAL_COLUMNS.iter().find_map(|usual| named(usual)), titles.as_slice()) {
+        (None, Headers::Present) => match (options.named_in(&titles), titles.as_slice()) {
             (Some(index), _) => Ok(index),
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
                 Err(missing("the first row is not UTF-8 text: is it a CSV list?".into()))
@@ -273,6 +295,13 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
             ))),
         },
     }
+}
+
+/// A field without what is left around it: blanks, invisible characters, and quotes that one of these keeps
+/// from being the field's first character.
+fn bare(field: &str) -> &str {
+    let trimmed = trim_invisible(field);
+    trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
 }
 
 fn is_end(record: &ByteRecord) -> bool {
@@ -340,14 +369,15 @@ mod tests {
             path: "tasks.csv".into(),
             column: column.map(Into::into),
             headers,
-            delimiter: b',',
+            delimiter: None,
             bad_rows: BadRows::Skip,
         }
     }
 
     fn parse(bytes: &[u8], options: &InputOptions) -> (Result<Input>, Vec<Event>) {
         let mut events = Vec::new();
-        let source = unpack(Cursor::new(bytes.to_vec())).unwrap();
+        let garbage = Cell::new(false);
+        let source = packed::unpack(Cursor::new(bytes), &garbage).unwrap();
         let input = read_csv(source, "tasks.csv", options, &mut |event| events.push(event));
         (input, events)
     }
@@ -414,23 +444,6 @@ mod tests {
         assert!(refusal(b"\xff\xfei\0d\0", &defaults).contains("UTF-16"));
         assert!(refusal(b"i\0d\0", &defaults).contains("UTF-16"));
         assert!(ids(b"task_id,reason,detail\n", &defaults).is_empty());
-    }
-
-    #[test]
-    fn gzip_padding_and_zstd_skippable_frames_are_read_past() {
-        let gzip = |text: &str| {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
-            encoder.finish().unwrap()
-        };
-        let padded = [gzip("task_id\n"), vec![0; 700], gzip("t1\n"), vec![0; 9]].concat();
-        let frame = zstd::encode_all(&b"task_id\nt1\n"[..], 1).unwrap();
-        let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), frame].concat();
-        for packed in [padded, skippable] {
-            let mut text = String::new();
-            unpack(Cursor::new(packed)).unwrap().read_to_string(&mut text).unwrap();
-            assert_eq!(text, "task_id\nt1\n");
-        }
     }
 
     #[test]

@@ -1,0 +1,76 @@
+//! What separates a list's fields, where no option says: a `sep=` line does, or the first rows show it.
+
+use std::cmp::Reverse;
+
+use csv::{ByteRecord, ReaderBuilder};
+
+/// What is tried, in this order.
+const CANDIDATES: [u8; 4] = [b',', b';', b'\t', b'|'];
+
+/// The delimiter that a first line such as `sep=;` names, as spreadsheets write and read it: quoted or
+/// not, and with delimiters behind it where a spreadsheet has saved it as a row.
+pub(super) fn named_by(line: &[u8]) -> Option<u8> {
+    let line = match line.strip_prefix(b"\"") {
+        Some(quoted) => quoted.strip_suffix(b"\"")?,
+        None => line,
+    };
+    let (name, value) = line.split_at_checked(4)?;
+    let delimiter = *value.first()?;
+    let is_delimiter = delimiter.is_ascii() && !delimiter.is_ascii_alphanumeric() && delimiter != b'"';
+    let is_alone = value.iter().all(|byte| *byte == delimiter);
+    (name.eq_ignore_ascii_case(b"sep=") && is_delimiter && is_alone).then_some(delimiter)
+}
+
+/// The delimiter under which the first row of `head` has the column that is looked for by its name; else
+/// the one under which the first rows have the most fields. A comma wins a tie.
+pub(super) fn detect(head: &[u8], has_column: impl Fn(&ByteRecord) -> bool) -> u8 {
+    let rows = CANDIDATES.map(|delimiter| (delimiter, first_rows(head, delimiter)));
+    let named = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_column));
+    let widest = || rows.iter().min_by_key(|(_, rows)| Reverse(rows.iter().map(ByteRecord::len).min()));
+    named.or_else(widest).map_or(b',', |(delimiter, _)| *delimiter)
+}
+
+/// The first two rows that are not blank: a title may hold any character, the row below it rarely as many.
+fn first_rows(head: &[u8], delimiter: u8) -> Vec<ByteRecord> {
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(head);
+    let rows = reader.byte_records().map_while(Result::ok);
+    rows.filter(|row| !super::is_blank(row)).take(2).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sep_line_names_one_delimiter() {
+        for (line, delimiter) in [
+            (&b"sep=;"[..], b';'),
+            (b"\"sep=;\"", b';'),
+            (b"SEP=,", b','),
+            (b"sep=\t", b'\t'),
+            (b"sep=||", b'|'),
+            (b"sep=,,,", b','),
+        ] {
+            assert_eq!(named_by(line), Some(delimiter), "{line:?}");
+        }
+        for line in [&b"sep="[..], b"sep=;,", b"sep=x", b"separator", b"\"sep=;", b"sep=\xc2\xa7", b"sep=\"", b""] {
+            assert_eq!(named_by(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_right_name_decides_then_the_number_of_fields_in_the_first_rows() {
+        let has_id = |row: &ByteRecord| row.iter().any(|title| title == b"id");
+        for (head, delimiter) in [
+            (&b"id,a;b\n"[..], b','),
+            (b"a,b;id\n1,2;t1\n", b';'),
+            (b"a|\"b\nc\"|id\n", b'|'),
+            (b"a\tb\n1\t2\n", b'\t'),
+            (b"songs; old and new\nt1\n", b','),
+            (b"t1,x;y\nt2,x\n", b','),
+            (b"", b','),
+        ] {
+            assert_eq!(detect(head, has_id), delimiter, "{}", String::from_utf8_lossy(head));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A list's bytes as they were before gzip or zstd, told by the first of them, so that it works on
+//! standard input too.
+
+use std::{
+    cell::Cell,
+    io::{self, BufRead, BufReader, Cursor, Read},
+};
+
+use flate2::bufread::GzDecoder;
+
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Unpacks a stream. `garbage` is set once bytes behind the last gzip member have been ignored.
+pub(super) fn unpack<'a>(mut source: impl BufRead + 'a, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
+    let start = source.fill_buf()?;
+    if start.starts_with(&GZIP) {
+        let members = GzipMembers { member: Some(GzDecoder::new(Box::new(source))), garbage };
+        Ok(Box::new(BufReader::new(members)))
+    } else if is_zstd(start) {
+        Ok(Box::new(BufReader::new(zstd::Decoder::with_buffer(source)?)))
+    } else {
+        Ok(Box::new(source))
+    }
+}
+
+/// A zstd frame, or a skippable one in front of it, as `pzstd` writes (RFC 8878, sections 3.1.1 and 3.1.2).
+fn is_zstd(start: &[u8]) -> bool {
+    matches!(start, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// All members of a gzip file. As for `gzip -d`, zeros between and after them are padding, and anything
+/// else behind them is ignored with a warning.
+struct GzipMembers<'a> {
+    member: Option<GzDecoder<Box<dyn BufRead + 'a>>>,
+    garbage: &'a Cell<bool>,
+}
+
+impl<'a> GzipMembers<'a> {
+    fn next_member(&self, rest: Box<dyn BufRead + 'a>) -> io::Result<Option<GzDecoder<Box<dyn BufRead + 'a>>>> {
+        let Some(mut rest) = skip_zeros(rest)? else { return Ok(None) };
+        let mut start = Vec::new();
+        rest.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
+        // A first byte alone is a member cut short.
+        if !GZIP.starts_with(&start) {
+            self.garbage.set(true);
+            return Ok(None);
+        }
+        Ok(Some(GzDecoder::new(Box::new(Cursor::new(start).chain(rest)))))
+    }
+}
+
+impl Read for GzipMembers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(ended) = self.member.take() else { break };
+            self.member = self.next_member(ended.into_inner())?;
+        }
+        Ok(0)
+    }
+}
+
+/// What follows the zeros, if anything.
+fn skip_zeros<R: BufRead>(mut source: R) -> io::Result<Option<R>> {
+    loop {
+        let start = source.fill_buf()?;
+        let (zeros, len) = (start.iter().take_while(|byte| **byte == 0).count(), start.len());
+        source.consume(zeros);
+        match len {
+            0 => return Ok(None),
+            _ if zeros < len => return Ok(Some(source)),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn unpacked(bytes: &[u8]) -> (io::Result<String>, bool) {
+        let garbage = Cell::new(false);
+        let mut text = String::new();
+        let read = unpack(Cursor::new(bytes), &garbage).and_then(|mut source| source.read_to_string(&mut text));
+        (read.map(|_| text), garbage.get())
+    }
+
+    #[test]
+    fn gzip_padding_members_and_zstd_skippable_frames_are_read_past() {
+        let padded = [gzip("task_id\n"), vec![0; 700], gzip("t1\n"), vec![0; 9]].concat();
+        let frame = zstd::encode_all(&b"task_id\nt1\n"[..], 1).unwrap();
+        let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), frame].concat();
+        for packed in [padded, skippable] {
+            let (text, garbage) = unpacked(&packed);
+            assert_eq!((text.unwrap().as_str(), garbage), ("task_id\nt1\n", false));
+        }
+    }
+
+    #[test]
+    fn what_follows_the_last_gzip_member_is_ignored_and_a_member_cut_short_is_not() {
+        for garbage in [&b"-----BEGIN"[..], b"\0\0x", b"\x1f-"] {
+            let (text, was_ignored) = unpacked(&[&gzip("t1\n"), garbage].concat());
+            assert_eq!((text.unwrap().as_str(), was_ignored), ("t1\n", true), "{garbage:?}");
+        }
+        for cut in [&b"\x1f"[..], b"\x1f\x8b", b"\0\x1f\x8b\x08"] {
+            assert!(unpacked(&[&gzip("t1\n"), cut].concat()).0.is_err(), "{cut:?}");
+        }
+    }
+}
