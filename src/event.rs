@@ -194,6 +194,8 @@ pub enum Event {
     Finished {
         /// When.
         at: Timestamp,
+        /// How long it took, on a clock that nobody sets.
+        run_seconds: f64,
         /// The exit status.
         exit_code: u8,
         /// Whether a signal ended it.

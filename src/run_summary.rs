@@ -28,6 +28,9 @@ pub struct RunSummary {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// How long it took, on a clock that nobody sets; known of this process's own run only.
+    #[serde(skip)]
+    pub run_seconds: Option<f64>,
     /// The exit status.
     pub exit_code: u8,
     /// Whether a signal ended it.
@@ -118,6 +121,7 @@ impl Default for RunSummary {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: None,
             finished_at: None,
+            run_seconds: None,
             exit_code: 0,
             interrupted: false,
             recovered: false,
@@ -155,8 +159,9 @@ impl RunSummary {
                 MissingReason::Error => self.tasks.errors += 1,
             },
             Event::Published(published) => self.add(published),
-            Event::Finished { at, exit_code, interrupted } => {
+            Event::Finished { at, run_seconds, exit_code, interrupted } => {
                 self.finished_at = Some(*at);
+                self.run_seconds = Some(*run_seconds);
                 self.exit_code = *exit_code;
                 self.interrupted = *interrupted;
             }

@@ -43,6 +43,8 @@ pub(super) struct Run<'a> {
     /// When it is to end, whatever is left.
     pub(super) stop_at: Option<Instant>,
     command: RunCommand,
+    /// When it started, on the monotonic clock.
+    clock: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -57,7 +59,7 @@ impl<'a> Run<'a> {
         let (id, archive) = (RunId::new(started), config.archive.display().to_string());
         log.summary.command = command;
         log.tell(&Event::Started { run_id: id.clone(), archive, at: started });
-        Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command }
+        Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command, clock }
     }
 
     /// Works on the plan until nothing is left or `stop` is ready.
@@ -70,7 +72,7 @@ impl<'a> Run<'a> {
         log: &mut Log<'_>,
     ) -> Result<Asked> {
         let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, world).await?;
-        let Self { config, id: run_id, held, stop_at, command } = self;
+        let Self { config, id: run_id, held, stop_at, command, .. } = self;
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
         let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, segments };
         let mut tell = |event| log.tell(&event);
@@ -107,13 +109,13 @@ impl<'a> Run<'a> {
         if is_over && let Err(failed) = self.sweep() {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
-        let mut end = finished(status);
+        let mut end = self.finished(status);
         log.summary.observe(&end);
         let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
         text.push(b'\n');
         if let Err(failed) = self.held.put_sealed(&RunFile::Summary.path(&self.id), text).await {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
-            end = finished(status);
+            end = self.finished(status);
         }
         log.tell(&end);
         (status, error)
@@ -124,9 +126,18 @@ impl<'a> Run<'a> {
     pub(super) async fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
         let Some(file) = &self.config.metrics_file else { return Ok(()) };
         if let Err(error) = ended {
-            log.summary.observe(&finished(error.into()));
+            log.summary.observe(&self.finished(error.into()));
         }
         metrics::leave(file, &self.held.archive, &log.summary).await
+    }
+
+    fn finished(&self, status: ExitStatus) -> Event {
+        Event::Finished {
+            at: Timestamp::now(),
+            run_seconds: self.clock.elapsed().as_secs_f64(),
+            exit_code: status.code(),
+            interrupted: status.is_signal(),
+        }
     }
 
     /// With the journal empty and everything tried, nobody resumes a download that was begun.
@@ -142,10 +153,6 @@ pub(super) async fn reached(instant: Option<Instant>) {
         Some(instant) => time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
-}
-
-fn finished(status: ExitStatus) -> Event {
-    Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: status.is_signal() }
 }
 
 /// Names each task that is not archived, with the reason, in a list that is itself an input.

@@ -1,6 +1,6 @@
 //! `verify`: is every byte still what was archived?
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
 use jiff::Timestamp;
 
@@ -30,9 +30,15 @@ pub struct Outcome {
 /// [`Error::Usage`](crate::error::Error::Usage) if there is no such archive,
 /// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
 pub fn verify(folder: &Path, depth: Depth, style: Style, reporter: &mut dyn Reporter) -> Result<Outcome> {
+    let clock = Instant::now();
     let report = verify::check(folder, depth, &mut |event| reporter.observe(event))?;
     let status = report.status();
-    reporter.observe(&Event::Finished { at: Timestamp::now(), exit_code: status.code(), interrupted: false });
+    reporter.observe(&Event::Finished {
+        at: Timestamp::now(),
+        run_seconds: clock.elapsed().as_secs_f64(),
+        exit_code: status.code(),
+        interrupted: false,
+    });
     let words = match style {
         Style::Words => report::verify_table(&report),
         Style::Json => json(&report),

@@ -150,7 +150,8 @@ fn runs_table(runs: &[RunRow]) -> String {
     for run in runs {
         let began = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));
         let took = match (run.started_at, run.finished_at) {
-            (Some(start), Some(end)) => duration(end.duration_since(start).as_secs_f64()),
+            // A clock that was set back between the two says nothing.
+            (Some(start), Some(end)) if end >= start => duration(end.duration_since(start).as_secs_f64()),
             _ => "?".into(),
         };
         let (command, exit, tasks, requests) = (run.command.as_str(), run.exit_code, run.tasks, run.requests);

@@ -57,10 +57,7 @@ pub(crate) struct RunNotes<'a> {
 /// The closing words of a run.
 pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     let mut text = String::new();
-    let took = match (run.started_at, run.finished_at) {
-        (Some(start), Some(end)) => duration(end.duration_since(start).as_secs_f64()),
-        _ => "no time".into(),
-    };
+    let took = run.run_seconds.map_or_else(|| "no time".into(), duration);
     let _ = writeln!(text, "{} in {took}", headline(run));
     text.push('\n');
     line(&mut text, "archive", notes.archive);

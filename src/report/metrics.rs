@@ -56,9 +56,10 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
         requests.rate_limited as f64,
     );
     text.plain("exit_code", "Exit status of the last run.", f64::from(run.exit_code));
-    if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
-        let took = finished.duration_since(started).as_secs_f64();
-        text.plain("run_seconds", "How long the last run took.", took.max(0.0));
+    if let Some(took) = run.run_seconds {
+        text.plain("run_seconds", "How long the last run took.", took);
+    }
+    if let Some(finished) = run.finished_at {
         text.plain("finished_timestamp_seconds", "When the last run ended.", seconds(finished));
     }
     if let Some(success) = last_success {
@@ -98,6 +99,37 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        event::Event,
+        format::TableFormat,
+        report::{RunNotes, run_table},
+    };
+
+    /// The wall clock was set during the run; its time on a clock that nobody sets is what counts.
+    #[test]
+    fn a_clock_that_was_set_changes_no_duration() {
+        for finished in ["2026-01-02T02:00:00Z", "2026-01-03T03:00:00Z"] {
+            let mut run = RunSummary::default();
+            let start: Timestamp = "2026-01-02T03:00:00Z".parse().unwrap();
+            let run_id = crate::run_id::RunId::new(start);
+            run.observe(&Event::Started { run_id, archive: "library".into(), at: start });
+            let at = finished.parse().unwrap();
+            run.observe(&Event::Finished { at, run_seconds: 62.5, exit_code: 0, interrupted: false });
+            let text = metrics(&run, None);
+            assert!(text.contains("\nsunor_archive_run_seconds 62.5\n"), "{text}");
+            let notes = RunNotes {
+                archive: "library",
+                format: TableFormat::Parquet,
+                none_found: false,
+                missing_named: true,
+                left: 0,
+                failed_before: 0,
+            };
+            let words = run_table(&run, &notes);
+            assert!(words.lines().next().unwrap().ends_with(" in 1m 3s"), "{words}");
+            assert_eq!(run.finished_at, Some(at));
+        }
+    }
 
     #[test]
     fn the_kinds_of_requests_add_up_and_what_is_not_known_is_left_out() {
@@ -109,7 +141,7 @@ mod tests {
         }
         assert!(!text.contains("timestamp"), "{text}");
         run.finished_at = Some("2026-01-02T03:04:05.678Z".parse().unwrap());
-        run.started_at = Some("2026-01-02T03:04:00Z".parse().unwrap());
+        run.run_seconds = Some(5.678);
         let text = metrics(&run, run.finished_at);
         assert!(text.contains("\nsunor_archive_run_seconds 5.678\n"), "{text}");
         assert!(text.ends_with("\nsunor_archive_last_success_timestamp_seconds 1767323045.678\n"), "{text}");
