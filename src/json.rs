@@ -62,6 +62,13 @@ impl<'a> Object<'a> {
         Self::of(self.get(key)?)
     }
 
+    /// The text of the object without the members of that name; `None` if it has none. The values are as sent.
+    pub(crate) fn without(&self, key: &str) -> Option<String> {
+        let is_left = |(name, _): &&(String, &RawValue)| name != key;
+        let members: Vec<String> = self.0.iter().filter(is_left).map(|(name, value)| member(name, value)).collect();
+        (members.len() < self.0.len()).then(|| format!("{{{}}}", members.join(",")))
+    }
+
     /// The text of a nested object as sent; an array stands for its first object.
     pub(crate) fn object_text(&self, key: &str) -> Option<&'a str> {
         object_text(self.get(key)?)
@@ -88,6 +95,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
         }
         deserializer.deserialize_map(Members).map(Object)
     }
+}
+
+fn member(name: &str, value: &RawValue) -> String {
+    format!("{}:{}", serde_json::Value::from(name), value.get())
 }
 
 /// The elements of an array; an object where an array is due is an array of one. Empty for anything else.

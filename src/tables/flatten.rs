@@ -198,7 +198,7 @@ fn clip(stamp: &Stamp, common: &Common, clip_index: i32, text: &str, clip: &Obje
         fetched_at: stamp.fetched_at,
         run_id: stamp.run_id.clone(),
         metadata: clip.object_text("metadata").map(str::to_owned),
-        clip: text.to_owned(),
+        clip: clip.without("metadata").unwrap_or_else(|| text.to_owned()),
     }
 }
 
@@ -268,6 +268,24 @@ mod tests {
             assert!(AssetKind::ALL.iter().zip(urls).all(|(kind, url)| link.url(*kind) == url.as_deref()));
         }
         assert_eq!((links[0].url(AssetKind::Image), links[1].url(AssetKind::Audio)), (Some("7"), None));
+    }
+
+    #[test]
+    fn a_clip_is_stored_without_its_metadata_which_has_a_column_of_its_own() {
+        for (result, clip, metadata) in [
+            (r#"{"id":"a"}"#, r#"{"id":"a"}"#, None),
+            (r#"{ "id" : "a" }"#, r#"{ "id" : "a" }"#, None),
+            (
+                r#"{"id":"a","metadata":{"tags":"x"},"\"q\"":[1, 2]}"#,
+                r#"{"id":"a","\"q\"":[1, 2]}"#,
+                Some(r#"{"tags":"x"}"#),
+            ),
+            (r#"{"metadata":{"a":1},"id":1.50,"id":2,"metadata":null}"#, r#"{"id":1.50,"id":2}"#, None),
+            (r#"{"metadata":"text"}"#, "{}", None),
+        ] {
+            let row = music(result).clips.remove(0);
+            assert_eq!((row.clip.as_str(), row.metadata.as_deref()), (clip, metadata), "{result}");
+        }
     }
 
     #[test]

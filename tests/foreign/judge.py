@@ -64,6 +64,22 @@ def members(raw):
     return found
 
 
+def without(raw, name):
+    """An object's text without the members of that name; as it is if there are none."""
+    kept, at, found = [], skip(raw, 1), False
+    while raw[at] != "}":
+        key, at = DECODER.raw_decode(raw, skip(raw, at))
+        start = skip(raw, skip(raw, at) + 1)
+        _, end = DECODER.raw_decode(raw, start)
+        if key == name:
+            found = True
+        else:
+            kept.append(f"{json.dumps(key, ensure_ascii=False)}:{raw[start:end]}")
+        at = skip(raw, end)
+        at += raw[at] == ","
+    return "{" + ",".join(kept) + "}" if found else raw
+
+
 def elements(raw):
     """The elements of an array's text; an object stands for an array of one."""
     if raw is None or raw[0] not in "[{":
@@ -161,7 +177,8 @@ def expected_rows(documents):
                 lyrics=as_text(meta.get("prompt")),
                 model_version=filled(as_text(clip.get("model_name"))) or as_text(clip.get("major_model_version")),
                 audio_url=as_text(clip.get("audio_url")), image_url=as_text(clip.get("image_url")),
-                video_url=as_text(clip.get("video_url")), metadata=first_object(clip.get("metadata")), clip=raw))
+                video_url=as_text(clip.get("video_url")), metadata=first_object(clip.get("metadata")),
+                clip=without(raw, "metadata")))
             for what in ("audio", "image"):
                 url = as_text(clip.get(f"{what}_url"))
                 nothing = not (url or "").strip() or re.search(r"(/|_)None\.\w+$", url)
