@@ -200,6 +200,13 @@ impl RunSummary {
         self.credits_cost += published.credits_cost;
     }
 
+    /// How long it took, in seconds. Of another process's run only the wall clock's times are left.
+    #[must_use]
+    pub fn took(&self) -> Option<f64> {
+        let by_wall_clock = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
+        self.run_seconds.or_else(by_wall_clock).filter(|seconds| *seconds >= 0.0)
+    }
+
     /// Tasks of the run that are not archived.
     #[must_use]
     pub fn missing(&self) -> u64 {

@@ -180,6 +180,62 @@ fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
     assert_eq!(scene.archived(), ["fine"]);
 }
 
+/// Weather: JSON that no parser takes, for good for two tasks and once for a third; a body cut short for a fourth.
+#[test]
+fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
+    let body = |task: &str, body: &str, first| Fault {
+        trouble: FaultKind::Body(body.into()),
+        when: When { task: Some(task.into()), first, ..When::ALWAYS },
+    };
+    let nan = r#"{"code":200,"data":{"task_id":"nan","status":"success","x":NaN}}"#;
+    let raw_tab = "{\"data\":{\"task_id\":\"tab\",\"status\":\"success\",\"x\":\"a\tb\"}}";
+    let cut = r#"{"code":200,"data":{"task_id":"cut","#;
+    let faults = vec![
+        body("nan", nan, None),
+        body("tab", raw_tab, None),
+        body("once", "{\"x\":NaN}", Some(1)),
+        body("cut", cut, None),
+        body("html", "<html>", None),
+    ];
+    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
+    scene.list(["nan", "tab", "once", "cut", "html"]);
+    scene.export(&["--format", "csv", "--retries", "1"]).expect(3).says("2 unreadable, 2 with errors");
+    let mut unfinished = scene.unfinished();
+    unfinished.sort();
+    let expected = [("cut", "error"), ("html", "error"), ("nan", "unreadable"), ("tab", "unreadable")];
+    assert_eq!(unfinished, expected.map(|(task, reason)| (task.to_owned(), reason.to_owned())));
+    let raw = common::files(&scene.archive().join("runs"), "-raw.jsonl").pop().unwrap();
+    let raw = std::fs::read_to_string(raw).unwrap();
+    let mut kept: Vec<serde_json::Value> = raw.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    kept.sort_by_key(|line| line["task_id"].to_string());
+    assert_eq!(kept.len(), 2);
+    assert_eq!((&kept[0]["body"], &kept[1]["body"]), (&nan.into(), &raw_tab.into()));
+    assert_eq!(scene.archived(), ["once"]);
+    assert_eq!(scene.stats().requests, 10);
+    scene.run(&["verify", "library"]).expect(0);
+    let run = scene.summary()["run_id"].as_str().unwrap().to_owned();
+    scene.run(&["summary", "library", "--run", &run]).expect(0).says("Archived 1 of 5 tasks in ");
+}
+
+/// Weather: tasks that were archived as not found are not found still.
+#[test]
+fn tasks_that_are_not_found_still_are_no_reason_to_suspect_the_key() {
+    let missing = |task: &str| Fault {
+        trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
+        when: When::task(task),
+    };
+    let gone = ids("gone", 25);
+    let faults = gone.iter().map(|task| missing(task)).collect();
+    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
+    scene.list(ids("here", 30).into_iter().chain(gone));
+    scene.export(&["--format", "csv"]).expect(0);
+    let not_found = || scene.rows("tasks").iter().filter(|row| row["status"] == "not_found").count();
+    let before = not_found();
+    let again = scene.export(&["--retry-not-found", "-v"]).expect(0).says(&format!("not found still: {before} tasks"));
+    assert!(!format!("{}{}", again.stdout, again.stderr).contains("account"), "{}\n{}", again.stdout, again.stderr);
+    assert!(before >= 25 && not_found() == before, "{before}");
+}
+
 /// Weather: nobody listens at the address, which stays ours.
 #[test]
 fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {

@@ -184,6 +184,7 @@ impl Client {
             TaskResponse::KeyRefused { reason } => TaskResponse::KeyRefused { reason: scrub(reason) },
             TaskResponse::Transient { reason } => TaskResponse::Transient { reason: scrub(reason) },
             TaskResponse::Rejected { reason } => TaskResponse::Rejected { reason: scrub(reason) },
+            TaskResponse::Malformed { reason, body } => TaskResponse::Malformed { reason: scrub(reason), body },
             TaskResponse::Unreadable { reason, body } => TaskResponse::Unreadable { reason: scrub(reason), body },
             answer => answer,
         }

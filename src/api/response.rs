@@ -37,6 +37,8 @@ pub(crate) enum TaskResponse {
     RateLimited { silence: Duration },
     /// Something that may pass.
     Transient { reason: String },
+    /// Begins as JSON, and does not parse: it may pass. If it does not, the body is what there is of the task.
+    Malformed { reason: String, body: String },
     /// Another refusal: asking again would change nothing.
     Rejected { reason: String },
     /// JSON, but not the task that was asked for.
@@ -95,7 +97,7 @@ fn good<'a>(status: u16, retry_after: Option<&str>, body: &'a [u8]) -> Result<Ta
     };
     let text = sent.trim_start_matches('\u{feff}');
     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
-        return Err(TaskResponse::Transient { reason: not_json(text, &error) });
+        return Err(not_json(text, &error));
     }
     let mended = json::mend_surrogates(text);
     let sent = mended.is_some().then(|| sent.to_owned());
@@ -158,12 +160,16 @@ fn message(body: &str) -> Option<String> {
     Object::parse(&json::mend_surrogates(body).unwrap_or_else(|| body.to_owned()))?.filled("message")
 }
 
-fn not_json(text: &str, error: &serde_json::Error) -> String {
+fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
+    let transient = |reason: &str| TaskResponse::Transient { reason: reason.into() };
     match text.trim_start().as_bytes().first() {
-        None => "the body is empty".into(),
-        Some(b'<') => "HTML in place of JSON".into(),
-        Some(_) if error.is_eof() => "the body is cut short".into(),
-        Some(_) => "the body is not JSON".into(),
+        None => transient("the body is empty"),
+        Some(b'<') => transient("HTML in place of JSON"),
+        Some(_) if error.is_eof() => transient("the body is cut short"),
+        Some(b'{' | b'[') => {
+            TaskResponse::Malformed { reason: format!("the body is not valid JSON: {error}"), body: text.to_owned() }
+        }
+        Some(_) => transient("the body is not JSON"),
     }
 }
 
@@ -250,6 +256,13 @@ mod tests {
         }
         let binary = classify(TaskId::parse("t1").unwrap(), 200, None, b"\"\xff\"");
         assert_eq!(binary, TaskResponse::Transient { reason: "the body is not UTF-8".into() });
+    }
+
+    #[test]
+    fn json_that_does_not_parse_is_kept_should_it_not_pass() {
+        for body in [r#"{"data":{"task_id":"t1","x":NaN}}"#, "{\"x\":\"a\tb\"}", "[1,]", "{'data':1}"] {
+            assert!(matches!(asked(body), TaskResponse::Malformed { body: kept, .. } if kept == body), "{body}");
+        }
     }
 
     #[test]

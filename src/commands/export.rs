@@ -43,7 +43,7 @@ pub async fn export(
     let run = Run::begin(RunCommand::Export, &config.run, held, start, &mut log);
     let ended = export_list(config, &run, input, stop, &mut log).await;
     let measured = run.leave_metrics(&ended, &mut log).await;
-    let Exported { mut status, mut error, left, failed_before } = ended?;
+    let Exported { mut status, mut error, left, failed_before, asked_again } = ended?;
     if let Err(failed) = measured {
         (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
@@ -55,6 +55,7 @@ pub async fn export(
         missing_named: log.missing_named,
         left,
         failed_before,
+        asked_again,
     };
     let words = report::run_table(&log.summary, &notes);
     Ok(Outcome { summary: log.summary, status, error, words })
@@ -68,6 +69,8 @@ struct Exported {
     left: u64,
     /// Failed assets in the archive before this run asked for anything.
     failed_before: u64,
+    /// Tasks archived as not found that this run asked for once more.
+    asked_again: u64,
 }
 
 /// The run from the moment that it holds the archive.
@@ -101,5 +104,5 @@ async fn export_list(
         summary.missing() + summary.input.invalid + summary.assets.failed + log.recovered_failed + left > 0
     };
     let (status, error) = run.finish(&plan, asked, log, is_incomplete).await;
-    Ok(Exported { status, error, left, failed_before })
+    Ok(Exported { status, error, left, failed_before, asked_again: plan.asked_again() })
 }

@@ -93,6 +93,16 @@ impl Plan {
         self.items.get(&task).unwrap_or(&Item::NEW)
     }
 
+    /// Whether the archive has it as not found, and it is asked for once more.
+    pub(super) fn is_asked_again(&self, task: TaskIndex) -> bool {
+        self.item(task).rows == RowEffect::ReplaceNotFound
+    }
+
+    /// How many are archived as not found, and asked for once more.
+    pub(crate) fn asked_again(&self) -> u64 {
+        self.selected.iter().filter(|task| self.is_asked_again(**task)).count() as u64
+    }
+
     /// Those to ask the provider for.
     pub(super) fn to_ask(&self) -> Vec<TaskIndex> {
         let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();

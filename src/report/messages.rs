@@ -52,13 +52,15 @@ pub(crate) struct RunNotes<'a> {
     pub(crate) left: u64,
     /// Failed assets of earlier runs' tasks, which an export does not try again.
     pub(crate) failed_before: u64,
+    /// Tasks archived as not found that were asked for once more: if they are not found still, the key is not to blame.
+    pub(crate) asked_again: u64,
 }
 
 /// The closing words of a run.
 pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     let mut text = String::new();
-    let took = run.run_seconds.map_or_else(|| "no time".into(), duration);
-    let _ = writeln!(text, "{} in {took}", headline(run));
+    let took = run.took().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
+    let _ = writeln!(text, "{}{took}", headline(run));
     text.push('\n');
     line(&mut text, "archive", notes.archive);
     line(&mut text, "input", &input_words(run));
@@ -208,7 +210,7 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     let mut text = String::new();
     if notes.none_found {
         text.push_str("None of the tasks was found. Does the key belong to a different account? Nothing was archived as not found.\n");
-    } else if run.tasks.not_found * 2 > run.input.selected {
+    } else if run.tasks.not_found.saturating_sub(notes.asked_again) * 2 > run.input.selected {
         let _ = writeln!(
             text,
             "More than half of the tasks were not found. Are the list and the key from the same account?"

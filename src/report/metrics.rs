@@ -124,6 +124,7 @@ mod tests {
                 missing_named: true,
                 left: 0,
                 failed_before: 0,
+                asked_again: 0,
             };
             let words = run_table(&run, &notes);
             assert!(words.lines().next().unwrap().ends_with(" in 1m 3s"), "{words}");

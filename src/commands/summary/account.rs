@@ -45,6 +45,7 @@ fn error(host: &str, answer: TaskResponse) -> Error {
         }
         TaskResponse::NotFound { .. } => "it knows no such page; check --base-url".into(),
         TaskResponse::Transient { reason }
+        | TaskResponse::Malformed { reason, .. }
         | TaskResponse::Rejected { reason }
         | TaskResponse::Unreadable { reason, .. } => reason,
         TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the answer is about something else".into(),

@@ -65,6 +65,7 @@ async fn one_run(archive: &Archive, run: &str, style: Style) -> Result<String> {
         missing_named: true,
         left: 0,
         failed_before: 0,
+        asked_again: 0,
     };
     Ok(match style {
         Style::Words => report::run_table(&summary, &notes),

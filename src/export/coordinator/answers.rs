@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    super::{DOWN, RowEffect, Salvage, journal_stage::Entry, media_stage::AssetRequest, queue::PendingRequest},
+    super::{DOWN, Salvage, journal_stage::Entry, media_stage::AssetRequest, queue::PendingRequest},
     Coordinator, Discovery, Ending, Settled,
 };
 use crate::{
@@ -35,6 +35,15 @@ impl Coordinator<'_> {
             TaskResponse::Transient { reason } => {
                 self.answers += 1;
                 return self.retry_or_give_up(request, reason).await;
+            }
+            TaskResponse::Malformed { reason, body } => {
+                self.answers += 1;
+                let is_refreshed = self.refreshing.contains_key(&task);
+                let settled = self.retry_or_give_up(request, reason.clone()).await;
+                if settled == Settled::Yes && !is_refreshed {
+                    self.keep(task, TaskResponse::Unreadable { reason, body }).await;
+                }
+                return settled;
             }
             TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
                 let settled = self.retry_or_give_up(request, reason.clone()).await;
@@ -95,7 +104,8 @@ impl Coordinator<'_> {
                     Discovery::Found => self.not_found(task, fetched_at, message).await,
                     Discovery::NoneYet(waiting) => {
                         waiting.push((task, fetched_at, message));
-                        if waiting.len() == SUSPICIOUS {
+                        let plan = self.run.plan;
+                        if waiting.len() == SUSPICIOUS && waiting.iter().all(|(task, ..)| !plan.is_asked_again(*task)) {
                             (self.tell)(Event::NoneFound { answers: SUSPICIOUS as u64 });
                         }
                     }
@@ -212,11 +222,12 @@ impl Coordinator<'_> {
     /// Says what 404s come to if no task of the run was found.
     pub(super) fn settle_unfound(&mut self) {
         let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
-        if !waiting.is_empty() {
-            (self.tell)(Event::NoneFound { answers: waiting.len() as u64 });
-        }
         let (archived, unknown): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(task, ..)| self.run.plan.item(*task).rows == RowEffect::ReplaceNotFound);
+            waiting.into_iter().partition(|(task, ..)| self.run.plan.is_asked_again(*task));
+        // Tasks that were archived as not found say nothing against the key.
+        if !unknown.is_empty() {
+            (self.tell)(Event::NoneFound { answers: unknown.len() as u64 });
+        }
         if !archived.is_empty() {
             // Their rows say the same as ever.
             (self.tell)(Event::StillNotFound { tasks: archived.len() as u64 });
