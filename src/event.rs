@@ -90,6 +90,8 @@ pub enum Event {
         status: AssetStatus,
         /// How large it is.
         bytes: Option<u64>,
+        /// Requests that were sent for it; none for a file that was there already.
+        attempts: u32,
         /// Why it is not there.
         error: Option<String>,
     },

@@ -28,8 +28,8 @@ pub struct RunSummary {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// How long it took, on a clock that nobody sets; known of this process's own run only.
-    #[serde(skip)]
+    /// How long it took, on a monotonic clock; absent for a killed run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_seconds: Option<f64>,
     /// The exit status.
     pub exit_code: u8,
@@ -69,6 +69,12 @@ pub enum RunCommand {
 }
 
 impl RunCommand {
+    /// Whether it archives tasks; the others rewrite tables, and count for nothing but a line of their own.
+    #[must_use]
+    pub fn is_archiving(self) -> bool {
+        matches!(self, Self::Export | Self::Repair)
+    }
+
     /// Its name on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -226,3 +226,49 @@ fn the_usage_is_read_leniently() {
     }
     assert!(!fs::read_to_string(scene.archive().join("archive.json")).unwrap().contains(KEY));
 }
+
+/// Every command that changes the archive, one after another.
+#[test]
+fn every_command_that_writes_leaves_a_record_and_only_those_that_archive_count_as_runs() {
+    let scene = Scene::fair();
+    for night in [6, 12] {
+        scene.list(ids("t", night));
+        scene.export(&["--assets", "audio"]).expect(0);
+    }
+    let last_export = summary(&scene, &[])["run_id"].clone();
+    for verb in ["compact", "rebuild"] {
+        scene.run(&[verb, "library"]).expect(0);
+    }
+    let archive = summary(&scene, &[]);
+    assert_eq!((&archive["runs"], &archive["run_id"]), (&json!(2), &last_export));
+    let runs = archive["archive"]["last_runs"].as_array().unwrap().clone();
+    let commands: Vec<&str> = runs.iter().map(|run| run["command"].as_str().unwrap()).collect();
+    assert_eq!(commands, ["rebuild", "compact", "export", "export"]);
+    assert!(runs.iter().all(|run| run["exit_code"] == 0 && run["run_seconds"].as_f64().is_some()));
+
+    let song = common::walk(&scene.archive().join("media")).pop().unwrap();
+    std::fs::remove_file(song).unwrap();
+    let repaired = scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
+    repaired.says("1 media file").says(".sunor/damaged").says("repaired  1 task").says("downloads 1 file");
+    let archive = summary(&scene, &[]);
+    assert_eq!((&archive["runs"], &archive["command"]), (&json!(3), &json!("repair")));
+    scene.run(&["summary", "library"]).expect(0).says("the repair is complete").says("compact").says("rebuild");
+    scene.run(&["verify", "library"]).expect(0);
+    // With nothing to merge there is nothing to record.
+    scene.run(&["compact", "library"]).expect(0);
+    scene.run(&["compact", "library"]).expect(0).says("Nothing to compact");
+}
+
+/// A kind of assets was never wanted.
+#[test]
+fn the_kinds_that_an_archive_lacks_are_named() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 12));
+    scene.export(&["--assets", "audio"]).expect(0);
+    let lacking = summary(&scene, &[])["archive"]["lacking_assets"].clone();
+    let clips = scene.rows("clips").len();
+    assert_eq!(lacking, json!({ "image": clips, "video": clips }));
+    scene.run(&["summary", "library"]).expect(0).says(&format!("image of {clips} clips, video of {clips} clips"));
+    scene.export(&["--assets", "all"]).expect(0);
+    assert_eq!(summary(&scene, &[])["archive"]["lacking_assets"], Value::Null);
+}

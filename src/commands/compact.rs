@@ -8,7 +8,9 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
+use super::run::record_rewrite;
 use crate::{
     archive::{Archive, LockedArchive, NewPart, Swap},
     error::{Error, Result},
@@ -16,6 +18,7 @@ use crate::{
     report::{self, Compacted},
     rewrite::{self, Checksums, EventSink, PART_BYTES, PART_ROWS, Part, ProgressTicker},
     run_id::RunId,
+    run_summary::RunCommand,
     tables::{self, Chunk, Digest, Outline, PartCopier, TimeSorter},
 };
 
@@ -25,17 +28,32 @@ use crate::{
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
 pub async fn compact(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
-    let now = Timestamp::now();
-    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, now).await?);
+    let start = (Timestamp::now(), Instant::now());
+    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
+    let run_id = RunId::new(start.0);
     let plans = plans(&held.archive).await?;
+    if plans.iter().all(|plan| plan.small.is_empty()) {
+        let nothing: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
+        return Ok(report::compact_table(&nothing, &folder.display().to_string(), false));
+    }
+    let done = merge_all(&held, plans, &run_id, tell);
+    let done = record_rewrite(RunCommand::Compact, &held, &run_id, start, done).await?;
+    Ok(report::compact_table(&done, &folder.display().to_string(), false))
+}
+
+fn merge_all(
+    held: &Arc<LockedArchive>,
+    plans: Vec<Plan>,
+    run_id: &RunId,
+    tell: EventSink<'_>,
+) -> Result<Vec<Compacted>> {
     let merged = plans.iter().flat_map(|plan| &plan.small).map(|part| part.path.as_str());
     let checksums = Checksums::of(&held.archive, merged)?;
-    let run_id = RunId::new(now);
     let mut done = Vec::new();
     for plan in plans {
-        done.push(if plan.small.is_empty() { plan.outlook() } else { plan.merge(&held, &run_id, &checksums, tell)? });
+        done.push(if plan.small.is_empty() { plan.outlook() } else { plan.merge(held, run_id, &checksums, tell)? });
     }
-    Ok(report::compact_table(&done, &folder.display().to_string(), false))
+    Ok(done)
 }
 
 /// What a compaction would do. It writes nothing and needs no lock.

@@ -3,7 +3,9 @@
 use std::{io, path::Path, sync::Arc};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
+use super::run::record_rewrite;
 use crate::{
     archive::{Archive, LockedArchive, NewPart, Swap},
     error::{Error, Result},
@@ -11,6 +13,7 @@ use crate::{
     report::{self, Rebuilt},
     rewrite::{self, Checksums, EventSink, PART_ROWS, ProgressTicker},
     run_id::RunId,
+    run_summary::RunCommand,
     status::FinalStatus,
     tables::{self, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table},
     timestamp::Moment,
@@ -23,20 +26,30 @@ use crate::{
 /// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
 /// or made anew.
 pub async fn rebuild(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
-    let now = Timestamp::now();
-    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, now).await?);
+    let start = (Timestamp::now(), Instant::now());
+    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
+    let run_id = RunId::new(start.0);
+    let done = rebuild_tables(&held, &run_id, tell).await;
+    let (done, tasks) = record_rewrite(RunCommand::Rebuild, &held, &run_id, start, done).await?;
+    Ok(report::rebuild_table(&done, &folder.display().to_string(), tasks, false))
+}
+
+async fn rebuild_tables(
+    held: &Arc<LockedArchive>,
+    run_id: &RunId,
+    tell: &mut dyn FnMut(&str),
+) -> Result<([Rebuilt; 2], u64)> {
     let archive = &held.archive;
     let source = Source::of(archive).await?;
-    let run_id = RunId::new(now);
-    let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, &held, &run_id).await?;
-    let mut clips = Remake::<ClipRow>::begin(&CLIPS, &held, &run_id).await?;
+    let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, held, run_id).await?;
+    let mut clips = Remake::<ClipRow>::begin(&CLIPS, held, run_id).await?;
     let tasks = source.read(archive, tell, &mut |rows| {
         rows.lyrics.iter().try_for_each(|row| lyrics.push(row))?;
         rows.clips.iter().try_for_each(|row| clips.push(row))
     })?;
     let done = [lyrics.finish()?, clips.finish()?];
-    export::write_views(&held).await?;
-    Ok(report::rebuild_table(&done, &folder.display().to_string(), tasks, false))
+    export::write_views(held).await?;
+    Ok((done, tasks))
 }
 
 /// What a rebuild would do. It writes nothing and needs no lock.

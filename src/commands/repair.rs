@@ -91,7 +91,8 @@ async fn repair_archive(
     let (status, error) = run.finish(&tasks, asked, log, is_incomplete).await;
     let list = (log.missing_named && log.summary.missing() > 0).then(|| RunFile::Unfinished.path(&run.id));
     let failed = log.failures.take().map(|failures| failures.into_reasons(cut_short.is_some())).unwrap_or_default();
-    Ok((Ended { plan, restored, failed, left, cut_short, list }, status, error))
+    let (recovered, downloaded) = (log.recovered, log.downloaded);
+    Ok((Ended { plan, restored, failed, recovered, downloaded, left, cut_short, list }, status, error))
 }
 
 fn cut_short(ending: &Ending) -> Option<CutShort> {

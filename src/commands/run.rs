@@ -9,6 +9,7 @@ use tokio::time::{self, Instant};
 use super::{connect_to, metrics};
 use crate::{
     archive::{LockedArchive, RunFile},
+    asset::AssetStatus,
     config::RunConfig,
     error::{Error, Result},
     event::{Event, MissingReason},
@@ -147,6 +148,32 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Leaves the record of a command that rewrote tables, and gives what it gave.
+pub(super) async fn record_rewrite<T>(
+    command: RunCommand,
+    held: &LockedArchive,
+    run_id: &RunId,
+    (started, clock): (Timestamp, Instant),
+    done: Result<T>,
+) -> Result<T> {
+    let exit_code = done.as_ref().map_or_else(|error| ExitStatus::from(error).code(), |_| 0);
+    let record = RunSummary {
+        run_id: run_id.to_string(),
+        command,
+        started_at: Some(started),
+        finished_at: Some(Timestamp::now()),
+        run_seconds: Some(clock.elapsed().as_secs_f64()),
+        exit_code,
+        ..RunSummary::default()
+    };
+    let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
+    text.push(b'\n');
+    let recorded = held.put_sealed(&RunFile::Summary.path(run_id), text).await;
+    // What stopped the command says more than what stopped its record.
+    let done = done?;
+    recorded.map(|()| done)
+}
+
 /// Ready at that instant; without one, never.
 pub(super) async fn reached(instant: Option<Instant>) {
     match instant {
@@ -189,6 +216,10 @@ pub(super) struct Log<'a> {
     pub(super) missing_named: bool,
     /// Failed assets of tasks that earlier runs had fetched, and this one archived.
     pub(super) recovered_failed: u64,
+    /// Tasks that earlier runs had fetched, and this one archived.
+    pub(super) recovered: u64,
+    /// Files that were downloaded, and their bytes.
+    pub(super) downloaded: (u64, u64),
     /// What a repair could not restore.
     pub(super) failures: Option<Failures>,
     reporter: &'a mut dyn Reporter,
@@ -197,13 +228,29 @@ pub(super) struct Log<'a> {
 impl<'a> Log<'a> {
     pub(super) fn new(reporter: &'a mut dyn Reporter) -> Self {
         let summary = RunSummary::default();
-        Self { summary, none_found: false, missing_named: true, recovered_failed: 0, failures: None, reporter }
+        Self {
+            summary,
+            none_found: false,
+            missing_named: true,
+            recovered_failed: 0,
+            recovered: 0,
+            downloaded: (0, 0),
+            failures: None,
+            reporter,
+        }
     }
 
     pub(super) fn tell(&mut self, event: &Event) {
         match event {
             Event::NoneFound { .. } => self.none_found = true,
-            Event::Recovered { assets_failed, .. } => self.recovered_failed += assets_failed,
+            Event::Recovered { tasks, assets_failed, .. } => {
+                self.recovered += tasks;
+                self.recovered_failed += assets_failed;
+            }
+            Event::AssetSettled { status: AssetStatus::Ok, attempts: 1.., bytes, .. } => {
+                let (files, total) = self.downloaded;
+                self.downloaded = (files + 1, total + bytes.unwrap_or_default());
+            }
             Event::Answered { .. } | Event::Unfinished { .. } => self.none_found = false,
             _ => {}
         }

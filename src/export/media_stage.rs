@@ -285,6 +285,7 @@ impl Worker {
             kind: settled.kind,
             status: settled.status,
             bytes: settled.bytes,
+            attempts: settled.attempts,
             error: settled.error.clone(),
         }));
         Ok(Some(settled))

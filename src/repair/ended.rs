@@ -21,6 +21,10 @@ pub(crate) struct Ended {
     pub(crate) restored: u64,
     /// Tasks that could not be restored, and why.
     pub(crate) failed: BTreeMap<String, String>,
+    /// Tasks that a run which was cut short had fetched, and this one archived.
+    pub(crate) recovered: u64,
+    /// Files that were downloaded, and their bytes.
+    pub(crate) downloaded: (u64, u64),
     /// Tasks of earlier runs that wait in the journal still.
     pub(crate) left: u64,
     pub(crate) cut_short: Option<CutShort>,
@@ -31,8 +35,16 @@ pub(crate) struct Ended {
 impl Ended {
     /// One that had no time for more than a check.
     pub(crate) fn out_of_time(left: u64) -> Self {
-        let cut_short = Some(CutShort::TimeIsUp);
-        Self { plan: Arc::default(), restored: 0, failed: BTreeMap::new(), left, cut_short, list: None }
+        Self {
+            plan: Arc::default(),
+            restored: 0,
+            failed: BTreeMap::new(),
+            recovered: 0,
+            downloaded: (0, 0),
+            left,
+            cut_short: Some(CutShort::TimeIsUp),
+            list: None,
+        }
     }
 
     /// Whether anything is left to repair.

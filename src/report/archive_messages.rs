@@ -149,11 +149,7 @@ fn runs_table(runs: &[RunRow]) -> String {
     );
     for run in runs {
         let began = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));
-        let took = match (run.started_at, run.finished_at) {
-            // A clock that was set back between the two says nothing.
-            (Some(start), Some(end)) if end >= start => duration(end.duration_since(start).as_secs_f64()),
-            _ => "?".into(),
-        };
+        let took = run.run_seconds.map_or_else(|| "?".into(), duration);
         let (command, exit, tasks, requests) = (run.command.as_str(), run.exit_code, run.tasks, run.requests);
         let _ = writeln!(text, "  {began:<20}  {command:<7}  {took:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
     }

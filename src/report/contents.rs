@@ -80,6 +80,8 @@ pub struct RunRow {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// How long it took.
+    pub run_seconds: Option<f64>,
     /// The exit status.
     pub exit_code: u8,
     /// Tasks that it archived.
@@ -110,6 +112,7 @@ impl From<&RunSummary> for RunRow {
             command: run.command,
             started_at: run.started_at,
             finished_at: run.finished_at,
+            run_seconds: run.run_seconds,
             exit_code: run.exit_code,
             tasks: run.rows.tasks,
             requests: run.requests.total,

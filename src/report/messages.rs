@@ -66,10 +66,14 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     line(&mut text, "input", &input_words(run));
     if run.input.selected > 0 {
         line(&mut text, "tasks", &task_words(run));
+    }
+    if run.input.selected + run.rows.assets > 0 {
         line(&mut text, "rows", &row_words(run));
-        if run.rows.assets > 0 {
-            line(&mut text, "assets", &asset_words(&run.assets));
-        }
+    }
+    if run.rows.assets > 0 {
+        line(&mut text, "assets", &asset_words(&run.assets));
+    }
+    if run.input.selected > 0 {
         line(&mut text, "credits", &format!("{} for successful tasks", credits(run.credits_cost)));
     }
     line(&mut text, "requests", &request_words(run));

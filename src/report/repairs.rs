@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::messages::{line, listed, plural, request_words};
+use super::messages::{line, listed, plural, request_words, row_words, size};
 use crate::{
     repair::{CutShort, Ended, Plan},
     run_summary::RunSummary,
@@ -25,7 +25,7 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
 
 /// What a repair has done.
 pub(crate) fn repair_table(ended: &Ended, run: &RunSummary, archive: &str) -> String {
-    let Ended { plan, restored, failed, left, cut_short, list } = ended;
+    let Ended { plan, restored, failed, recovered, downloaded: (files, bytes), left, cut_short, list } = ended;
     let more = usize::from(plan.has_more) + plan.unknown.len() + plan.run_files.len() + usize::from(*left > 0);
     let mut text = match (cut_short, plan.is_empty(), failed.len() + plan.beyond.len() + more) {
         (Some(cut_short), ..) => {
@@ -41,7 +41,15 @@ pub(crate) fn repair_table(ended: &Ended, run: &RunSummary, archive: &str) -> St
     };
     line(&mut text, "archive", archive);
     plan_lines(&mut text, plan);
-    line(&mut text, "repaired", &plural(*restored, "task"));
+    if *recovered > 0 {
+        let recovered = plural(*recovered, "task");
+        line(&mut text, "recovered", &format!("{recovered} that a run which was cut short had fetched"));
+    }
+    if !plan.tasks.is_empty() {
+        line(&mut text, "repaired", &plural(*restored, "task"));
+        line(&mut text, "rows", &row_words(run));
+        line(&mut text, "downloads", &format!("{}, {}", plural(*files, "file"), size(*bytes)));
+    }
     line(&mut text, "requests", &request_words(run));
     if !failed.is_empty() {
         let _ = writeln!(text, "\nNot repaired: {}", plural(failed.len() as u64, "task"));
@@ -54,7 +62,7 @@ pub(crate) fn repair_table(ended: &Ended, run: &RunSummary, archive: &str) -> St
         text.push_str("Run repair again later; quarantined files are in .sunor/damaged.\n");
     }
     if let Some(list) = list {
-        let _ = writeln!(text, "\nTasks that are lost still are named in\n  {archive}/{list}");
+        let _ = writeln!(text, "\nTasks that are still lost are listed in\n  {archive}/{list}");
     }
     beyond(&mut text, &plan.beyond);
     lost(&mut text, plan);
@@ -73,17 +81,21 @@ fn plan_lines(text: &mut String, plan: &Plan) {
     let (media, run_files) = (plan.media.len() as u64, plan.run_files.len() as u64);
     let strays = plan.strays.len() as u64;
     let aside = [(parts, "part"), (media, "media file"), (run_files, "run file"), (strays, "stray file")];
-    line(text, "aside", &counted(&aside));
+    let moved = match aside.iter().map(|(count, _)| count).sum() {
+        0 => "none".into(),
+        1.. => format!("{} → .sunor/damaged", counted(&aside)),
+    };
+    line(text, "damaged", &moved);
     let manifests = plan.manifests.len() as u64;
     line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to rewrite")]));
     if plan.seals {
-        line(text, "seals", "to rewrite");
+        line(text, "checksums", "to rewrite");
     }
     let tasks = plan.tasks.len() as u64;
     let lost = plan.lost.len() as u64;
     line(text, "tasks", &listed(&[(tasks - lost, "from stored responses"), (lost, "to fetch")]));
     if plan.failed_assets > 0 {
-        line(text, "assets", &format!("{} that could not be had before", plan.failed_assets));
+        line(text, "assets", &format!("{} that failed in earlier runs", plan.failed_assets));
     }
 }
 
@@ -92,8 +104,8 @@ fn planned_requests(plan: &Plan) -> String {
     match (plan.lost.len(), at_most) {
         (_, 0) => "none".into(),
         (lost, at_most) if lost == at_most => lost.to_string(),
-        (0, at_most) => format!("up to {at_most}, if addresses have expired"),
-        (lost, at_most) => format!("{lost} at least, {at_most} if every address has expired"),
+        (0, at_most) => format!("up to {at_most}, if URLs have expired"),
+        (lost, at_most) => format!("{lost} at least, {at_most} if every URL has expired"),
     }
 }
 
@@ -101,7 +113,7 @@ fn beyond(text: &mut String, findings: &[Finding]) {
     if findings.is_empty() {
         return;
     }
-    text.push_str("\nBeyond repair here:\n");
+    text.push_str("\nCannot be repaired here:\n");
     for finding in findings.iter().take(NAMED) {
         let _ = writeln!(text, "  {} {}\n    → {}", finding.path, finding.what, finding.advice);
     }
@@ -118,7 +130,7 @@ fn counted(counts: &[(u64, &str)]) -> String {
 
 fn lost(text: &mut String, plan: &Plan) {
     if !plan.run_files.is_empty() {
-        text.push_str("\nDamaged beyond repair, and nothing depends on it; it goes to .sunor/damaged:\n");
+        text.push_str("\nCannot be regenerated, and nothing depends on it; moved to .sunor/damaged:\n");
         for path in plan.run_files.iter().take(NAMED) {
             let _ = writeln!(text, "  {path}");
         }

@@ -43,9 +43,12 @@ pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
             unreadable += 1;
             continue;
         };
-        started_at = started_at.or(run.started_at);
         last_runs.push_front(RunRow::from(&run));
         last_runs.truncate(LAST_RUNS);
+        if !run.command.is_archiving() {
+            continue;
+        }
+        started_at = started_at.or(run.started_at);
         if let Some(before) = &before {
             run.input.add(&before.input);
             run.requests.add(&before.requests);
