@@ -17,6 +17,7 @@ use clap_complete::Shell;
 
 use crate::{
     api,
+    archive::Archive,
     asset::AssetKinds,
     commands::{
         simulate::SimulateOptions,
@@ -25,7 +26,7 @@ use crate::{
     config::{self, ApiKey, ExportConfig, MediaConfig, Provider, Rate, RunConfig},
     error::{Error, Result},
     format::TableFormat,
-    input::{BadRows, Headers, InputOptions},
+    input::{self, BadRows, Headers, InputOptions},
     proxies::Proxies,
     report::{ProgressStyle, Verbosity},
     simulator,
@@ -66,6 +67,9 @@ pub enum Command {
     Completions {
         /// The shell
         shell: Shell,
+        /// Print nothing but the script
+        #[arg(short, long)]
+        quiet: bool,
     },
 }
 
@@ -238,7 +242,7 @@ struct OutputArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Print a line for every task or checked file
+    /// Print a line for every task or file
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
 }
@@ -383,9 +387,8 @@ pub struct CompactArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Print nothing on success
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Regenerate the clips and lyrics tables from stored responses, offline.
@@ -405,9 +408,8 @@ pub struct RebuildArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Print nothing on success
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Run a local simulator of the provider; no key needed.
@@ -446,6 +448,9 @@ impl ExportArgs {
     /// # Errors
     /// [`Error::Usage`] for options that are invalid or contradict each other.
     pub fn config(&self) -> Result<ExportConfig> {
+        // A wrong path is named before a missing key is.
+        input::check_present(&self.tasks)?;
+        Archive::open_if_present(&self.out, self.format)?;
         Ok(ExportConfig {
             input: InputOptions {
                 path: self.tasks.clone(),
@@ -482,20 +487,21 @@ impl ExportArgs {
 impl RunArgs {
     fn config(&self, archive: &Path, is_dry_run: bool) -> Result<RunConfig> {
         let Self { provider, pace, assets, metrics_file, .. } = self;
+        let (reserve, metrics_file) = (pace.reserve()?, metrics_file.as_deref().map(config::metrics_file).transpose()?);
         Ok(RunConfig {
             archive: archive.to_owned(),
             media: assets.config(pace),
             // A dry run sends nothing, and so needs no key.
             provider: if is_dry_run { Provider::Simulated } else { provider.provider()? },
             rate: pace.rate,
-            reserve: pace.reserve()?,
+            reserve,
             concurrency: pace.concurrency,
             wait: pace.wait,
             poll_interval: pace.poll_interval,
             retries: pace.retries,
             timeout: pace.timeout,
             stop_after: pace.stop_after,
-            metrics_file: metrics_file.as_deref().map(config::metrics_file).transpose()?,
+            metrics_file,
         })
     }
 }
@@ -541,16 +547,41 @@ impl VerifyArgs {
     }
 }
 
+impl CompactArgs {
+    /// How progress is shown.
+    #[must_use]
+    pub fn progress(&self) -> ProgressStyle {
+        self.output.progress
+    }
+
+    /// How much is said.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        self.output.verbosity()
+    }
+}
+
+impl RebuildArgs {
+    /// How progress is shown.
+    #[must_use]
+    pub fn progress(&self) -> ProgressStyle {
+        self.output.progress
+    }
+
+    /// How much is said.
+    #[must_use]
+    pub fn verbosity(&self) -> Verbosity {
+        self.output.verbosity()
+    }
+}
+
 impl ProviderArgs {
     fn provider(&self) -> Result<Provider> {
         if self.simulate {
             return Ok(Provider::Simulated);
         }
-        Ok(Provider::Remote {
-            base_url: config::base_url(&self.base_url)?,
-            key: self.key()?,
-            proxies: Box::new(Proxies::from_env()?),
-        })
+        let (base_url, proxies) = (config::base_url(&self.base_url)?, Box::new(Proxies::from_env()?));
+        Ok(Provider::Remote { base_url, key: self.key()?, proxies })
     }
 
     fn key(&self) -> Result<ApiKey> {
@@ -586,6 +617,8 @@ impl RepairArgs {
     /// # Errors
     /// [`Error::Usage`] for options that are invalid or contradict each other.
     pub fn config(&self) -> Result<RunConfig> {
+        // A wrong path is named before a missing key is.
+        Archive::open(&self.archive)?;
         self.run.config(&self.archive, self.dry_run)
     }
 
@@ -620,9 +653,11 @@ impl SummaryArgs {
     /// # Errors
     /// [`Error::Usage`] for options that are invalid or contradict each other.
     pub fn options(&self) -> Result<SummaryOptions> {
+        // A wrong path is named before a missing key is.
+        Archive::open(&self.archive)?;
         let account = if self.account {
-            let key = api_key(self.api_key_file.as_deref(), "")?;
-            Some(Access { base_url: config::base_url(&self.base_url)?, key, proxies: Proxies::from_env()? })
+            let (base_url, proxies) = (config::base_url(&self.base_url)?, Proxies::from_env()?);
+            Some(Access { base_url, key: api_key(self.api_key_file.as_deref(), "")?, proxies })
         } else {
             None
         };

@@ -192,6 +192,17 @@ pub enum Event {
     },
     /// How a check of an archive stands, about once a second.
     Checking(Checking),
+    /// How it stands with a table that is written anew, about once a second.
+    Rewriting(Rewriting),
+    /// New parts of a table are in the place of others.
+    Rewritten {
+        /// The table.
+        table: &'static str,
+        /// How many parts there were.
+        removed: u64,
+        /// How many there are now.
+        parts: u64,
+    },
     /// The run is over.
     Finished {
         /// When.
@@ -275,6 +286,19 @@ pub struct Checking {
     pub of: u64,
     /// Bytes read since the start.
     pub bytes: u64,
+}
+
+/// How it stands with a table that is written anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rewriting {
+    /// The table.
+    pub table: &'static str,
+    /// What is done with it, as `parts read`.
+    pub what: &'static str,
+    /// Those that are done.
+    pub done: u64,
+    /// All that are known of.
+    pub of: u64,
 }
 
 /// How the downloads stand.

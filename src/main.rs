@@ -54,7 +54,7 @@ fn run(command: Command) -> Result<ExitStatus> {
         Command::Compact(args) => runtime.block_on(compact(&args)),
         Command::Rebuild(args) => runtime.block_on(rebuild(&args)),
         Command::Simulate(args) => runtime.block_on(simulate(&args)),
-        Command::Completions { shell } => {
+        Command::Completions { shell, .. } => {
             let mut script = Vec::new();
             cli::completions(shell, &mut script);
             print(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Complete)
@@ -126,31 +126,27 @@ async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
 async fn compact(args: &CompactArgs) -> Result<ExitStatus> {
     // Nobody waits for a signal: it ends the process at once, which leaves nothing half done.
     let _at_once = signals()?;
-    let words = if args.dry_run {
-        commands::compact::dry_run(&args.archive).await?
-    } else {
-        commands::compact::compact(&args.archive, &mut teller(args.quiet)).await?
-    };
-    if args.quiet && !args.dry_run { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+    if args.dry_run {
+        print(&commands::compact::dry_run(&args.archive).await?)?;
+        return Ok(ExitStatus::Complete);
+    }
+    let mut reporter = report::reporter(args.progress(), args.verbosity());
+    let words = commands::compact::compact(&args.archive, reporter.as_mut()).await?;
+    drop(reporter);
+    if args.verbosity() == Verbosity::Quiet { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
 }
 
 async fn rebuild(args: &RebuildArgs) -> Result<ExitStatus> {
     let _at_once = signals()?;
+    let mut reporter = report::reporter(args.progress(), args.verbosity());
     let words = if args.dry_run {
-        commands::rebuild::dry_run(&args.archive, &mut teller(args.quiet)).await?
+        commands::rebuild::dry_run(&args.archive, reporter.as_mut()).await?
     } else {
-        commands::rebuild::rebuild(&args.archive, &mut teller(args.quiet)).await?
+        commands::rebuild::rebuild(&args.archive, reporter.as_mut()).await?
     };
-    if args.quiet && !args.dry_run { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
-}
-
-/// Prints lines of progress, unless nothing is to be said.
-fn teller(is_quiet: bool) -> impl FnMut(&str) {
-    move |line| {
-        if !is_quiet {
-            let _ = writeln!(io::stderr(), "{line}");
-        }
-    }
+    drop(reporter);
+    let is_quiet = args.verbosity() == Verbosity::Quiet && !args.dry_run;
+    if is_quiet { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
 }
 
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {

@@ -6,13 +6,17 @@ use std::{
     fs::File,
     io,
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use jiff::Timestamp;
 
 use crate::{
     archive::Archive,
     checksum,
     error::{Error, Result},
+    event::{Event, Rewriting},
+    exit::ExitStatus,
     format::TableFormat,
     journal,
     tables::{self, Digest, Outline},
@@ -25,10 +29,10 @@ pub(crate) const PART_ROWS: u64 = 4 * 122_880;
 pub(crate) const PART_BYTES: u64 = 512 << 20;
 
 /// How often progress is told.
-const TELL_EVERY: f64 = 2.0;
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Says to a person how it goes.
-pub(crate) type EventSink<'a> = &'a mut dyn FnMut(&str);
+/// Takes what happens.
+pub(crate) type EventSink<'a> = &'a mut dyn FnMut(&Event);
 
 /// A part of a table, as it stands.
 #[derive(Clone, Debug)]
@@ -122,21 +126,29 @@ pub(crate) fn add(digest: &mut Digest, file: &Path, format: TableFormat, outline
     added.map_err(|error| Error::io("read", file, &error))
 }
 
-/// Tells how far it is, now and then.
+/// Tells how far it is with a table, now and then.
 pub(crate) struct ProgressTicker {
-    told: Instant,
+    table: &'static str,
+    due: Instant,
 }
 
 impl ProgressTicker {
-    pub(crate) fn new() -> Self {
-        Self { told: Instant::now() }
+    pub(crate) fn new(table: &'static str) -> Self {
+        Self { table, due: Instant::now() }
     }
 
-    /// Says it, unless something was said a moment ago.
-    pub(crate) fn tell(&mut self, tell: EventSink<'_>, words: impl FnOnce() -> String) {
-        if self.told.elapsed().as_secs_f64() >= TELL_EVERY {
-            self.told = Instant::now();
-            tell(&words());
+    /// Tells it, unless something was told a moment ago.
+    pub(crate) fn tell(&mut self, tell: EventSink<'_>, what: &'static str, done: u64, of: u64) {
+        if Instant::now() >= self.due {
+            self.due = Instant::now() + TELL_EVERY;
+            tell(&Event::Rewriting(Rewriting { table: self.table, what, done, of }));
         }
     }
+}
+
+/// The end of a command that has rewritten tables.
+pub(crate) fn finished(clock: Instant) -> Event {
+    let exit_code = ExitStatus::Complete.code();
+    let run_seconds = clock.elapsed().as_secs_f64();
+    Event::Finished { at: Timestamp::now(), run_seconds, exit_code, interrupted: false }
 }

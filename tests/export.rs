@@ -209,7 +209,12 @@ fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
         let stall = Fault { trouble: FaultKind::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
         let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         scene.list(ids("t", 400));
-        let run = scene.export_command(&["--format", "csv", "--rate", "50/s"]).spawn().unwrap();
+        let export = scene.export_command(&["--format", "csv", "--rate", "50/s"]);
+        // The tests may run where SIGHUP is ignored, as under nohup.
+        let mut command = std::process::Command::new("env");
+        command.arg("--default-signal=HUP").arg(export.get_program()).args(export.get_args());
+        command.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(scene.path(""));
+        let run = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until(|| scene.stats().requests >= 20);
         assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
         Finished::of(run).expect(status).says("keeping what was fetched").says("Interrupted: archived");

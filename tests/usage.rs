@@ -369,3 +369,68 @@ fn what_is_quoted_of_a_list_is_short_and_printable() {
     let ended = scene.run(&["export", "tasks.csv", "--out", "library"]).expect(2);
     assert!(ended.stderr.len() < 500 && !ended.stderr.contains(['\u{1b}', '\u{202e}']), "{}", ended.stderr);
 }
+
+/// What is wrong with the paths is said before what is wrong with the key.
+#[test]
+fn a_wrong_path_is_named_before_a_missing_key() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    scene.file("file", b"");
+    fs::create_dir(scene.path("folder")).unwrap();
+    for (arguments, words) in [
+        (&["export", "absent.csv", "--out", "library"][..], "cannot read absent.csv"),
+        (&["export", "folder", "--out", "library"], "folder is a folder"),
+        (&["export", "tasks.csv", "--out", "file"], "is a file"),
+        (&["export", "tasks.csv", "--out", "library", "--reserve", "120"], "--reserve 120 leaves nothing"),
+        (&["export", "tasks.csv", "--out", "library", "--metrics-file", "no/x.prom"], "--metrics-file"),
+        (&["repair", "nowhere"], "nowhere is not an archive"),
+        (&["summary", "nowhere", "--account"], "nowhere is not an archive"),
+        (&["export", "tasks.csv", "--out", "library"], "no API key"),
+    ] {
+        let mut command = scene.program();
+        let ended = Finished::of(command.args(arguments).env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(2);
+        assert!(ended.stderr.contains(words), "{arguments:?}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+    assert!(!scene.archive().exists());
+}
+
+#[test]
+fn every_command_accepts_quiet() {
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    for arguments in [
+        &["export", "tasks.csv", "--out", "library", "--assets", "none", "-q"][..],
+        &["summary", "library", "-q"],
+        &["verify", "library", "-q"],
+        &["repair", "library", "-q"],
+        &["compact", "library", "-q"],
+        &["rebuild", "library", "-q"],
+    ] {
+        let ended = scene.run(arguments).expect(0);
+        assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""), "{arguments:?}");
+    }
+    scene.run(&["completions", "bash", "-q"]).expect(0).says("sunor-archive");
+}
+
+/// `--progress json` of the commands that write tables anew: every line is an event, and the last one is the end.
+#[test]
+fn compact_and_rebuild_tell_how_far_they_are() {
+    let scene = Scene::fair();
+    for task in ["t1", "t2", "t3"] {
+        scene.list([task]);
+        scene.export(&[]).expect(0);
+    }
+    for command in ["compact", "rebuild"] {
+        let ended = scene.run(&[command, "library", "--progress", "json"]).expect(0);
+        let events: Vec<serde_json::Value> =
+            ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+        assert!(of("rewriting") > 0 && of("checked") > 0, "{}", ended.stderr);
+        assert_eq!(events.last().unwrap()["event"], "finished", "{}", ended.stderr);
+        let off = scene.run(&[command, "library", "--progress", "off"]).expect(0);
+        assert_eq!(off.stderr, "");
+        scene.run(&[command, "library", "-v"]).expect(0);
+    }
+    scene.run(&["rebuild", "library", "-v"]).expect(0).says("tasks/").says(": checked");
+}

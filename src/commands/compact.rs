@@ -5,30 +5,32 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::run::record_rewrite;
 use crate::{
     archive::{Archive, LockedArchive, NewPart, Swap},
     error::{Error, Result},
+    event::Event,
     format::TableFormat,
-    report::{self, Compacted},
+    report::{self, Compacted, Reporter},
     rewrite::{self, Checksums, EventSink, PART_BYTES, PART_ROWS, Part, ProgressTicker},
     run_id::RunId,
     run_summary::RunCommand,
     tables::{self, Chunk, Digest, Outline, PartCopier, TimeSorter},
 };
 
-/// Merges the small parts of each table, and gives the words for a person. `tell` gets a line now and then.
+/// Merges the small parts of each table, and gives the words for a person.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
-pub async fn compact(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
+pub async fn compact(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
+    let tell = &mut |event: &Event| reporter.observe(event);
     let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
     let run_id = RunId::new(start.0);
     let plans = plans(&held.archive).await?;
@@ -36,8 +38,9 @@ pub async fn compact(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String
         let nothing: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
         return Ok(report::compact_table(&nothing, &folder.display().to_string(), false));
     }
-    let done = merge_all(&held, plans, &run_id, tell);
+    let done = merge_all(&held, plans, &run_id, &mut *tell);
     let done = record_rewrite(RunCommand::Compact, &held, &run_id, start, done).await?;
+    tell(&rewrite::finished(start.1));
     Ok(report::compact_table(&done, &folder.display().to_string(), false))
 }
 
@@ -122,7 +125,7 @@ impl Plan {
         tell: EventSink<'_>,
     ) -> Result<Compacted> {
         let (archive, table) = (&held.archive, self.outline.name);
-        let mut pulse = ProgressTicker::new();
+        let mut pulse = ProgressTicker::new(table);
         let mut merge = Merge::new(archive, Swap::begin(held, table, run_id)?, &self.outline);
         let mut sorter = TimeSorter::new(self.outline.clone(), merge.swap.scratch());
         let mut before = Digest::default();
@@ -137,18 +140,19 @@ impl Plan {
                 // Nothing tells a reader of CSV where it need not look, so its rows stay in the order of the nights.
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
-            pulse.tell(tell, || format!("{table}: {} of {} parts read", count + 1, self.small.len()));
+            tell(&Event::Checked { path: part.path.clone() });
+            pulse.tell(tell, "parts read", count as u64 + 1, self.small.len() as u64);
         }
         let failed = |error: io::Error| archive.store.failed("sort", table, &error);
         for chunk in sorter.finish().map_err(failed)? {
             merge.push(chunk.map_err(failed)?)?;
-            pulse.tell(tell, || format!("{table}: {} of {} rows sorted", merge.rows, before.rows));
+            pulse.tell(tell, "rows sorted", merge.rows, before.rows);
         }
         merge.end_part()?;
         let mut after = Digest::default();
         for file in &merge.written {
             rewrite::add(&mut after, file, archive.format, &self.outline)?;
-            pulse.tell(tell, || format!("{table}: {} of {} rows compared", after.rows, before.rows));
+            pulse.tell(tell, "rows compared", after.rows, before.rows);
         }
         if before != after {
             return Err(Error::Internal(format!("the new parts of {table} do not hold the rows of the old ones")));
@@ -161,7 +165,7 @@ impl Plan {
         }
         let removed: Vec<String> = self.small.into_iter().map(|part| part.path).collect();
         merge.swap.commit(&removed)?;
-        tell(&format!("{table}: {} parts are {parts_after} now", removed.len()));
+        tell(&Event::Rewritten { table, removed: removed.len() as u64, parts: parts_after });
         Ok(Compacted { parts_after, bytes_after, ..outlook })
     }
 }

@@ -1,16 +1,16 @@
 //! `rebuild`: the clips and lyrics tables made anew from `tasks.response`, without the network.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::run::record_rewrite;
 use crate::{
     archive::{Archive, LockedArchive, NewPart, Swap},
     error::{Error, Result},
+    event::Event,
     export,
-    report::{self, Rebuilt},
+    report::{self, Rebuilt, Reporter},
     rewrite::{self, Checksums, EventSink, PART_ROWS, ProgressTicker},
     run_id::RunId,
     run_summary::RunCommand,
@@ -19,26 +19,24 @@ use crate::{
     timestamp::Moment,
 };
 
-/// Makes both tables anew, and gives the words for a person. `tell` gets a line now and then.
+/// Makes both tables anew, and gives the words for a person.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
 /// or made anew.
-pub async fn rebuild(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
+pub async fn rebuild(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
+    let tell = &mut |event: &Event| reporter.observe(event);
     let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
     let run_id = RunId::new(start.0);
-    let done = rebuild_tables(&held, &run_id, tell).await;
+    let done = rebuild_tables(&held, &run_id, &mut *tell).await;
     let (done, tasks) = record_rewrite(RunCommand::Rebuild, &held, &run_id, start, done).await?;
+    tell(&rewrite::finished(start.1));
     Ok(report::rebuild_table(&done, &folder.display().to_string(), tasks, false))
 }
 
-async fn rebuild_tables(
-    held: &Arc<LockedArchive>,
-    run_id: &RunId,
-    tell: &mut dyn FnMut(&str),
-) -> Result<([Rebuilt; 2], u64)> {
+async fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, tell: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
     let archive = &held.archive;
     let source = Source::of(archive).await?;
     let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, held, run_id).await?;
@@ -56,7 +54,9 @@ async fn rebuild_tables(
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
-pub async fn dry_run(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
+pub async fn dry_run(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
+    let clock = Instant::now();
+    let tell = &mut |event: &Event| reporter.observe(event);
     let archive = Archive::open(folder)?;
     let source = Source::of(&archive).await?;
     let (mut lyrics, mut clips) = (0, 0);
@@ -70,6 +70,7 @@ pub async fn dry_run(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String
         let parts = paths(&archive, table).await?;
         outlook.push(Rebuilt { table, rows: count(&archive, &parts)?, rows_after });
     }
+    tell(&rewrite::finished(clock));
     Ok(report::rebuild_table(&outlook, &folder.display().to_string(), tasks, true))
 }
 
@@ -111,7 +112,7 @@ impl Source {
 
     /// Gives the rows of each task that has a response, and counts the tasks.
     fn read(&self, archive: &Archive, tell: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
-        let (mut pulse, mut tasks) = (ProgressTicker::new(), 0);
+        let (mut pulse, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {
             self.checksums.check(archive, path)?;
             let damaged = |task_id: &str| -> Error {
@@ -133,7 +134,8 @@ impl Source {
             let scanned = tables::scan(rewrite::open(archive, path)?, archive.format, &columns, &mut row);
             scanned.map_err(|error| archive.store.failed("read", path, &error))?;
             taken?;
-            pulse.tell(tell, || format!("{} of {} parts of the tasks read", done + 1, self.parts.len()));
+            tell(&Event::Checked { path: path.clone() });
+            pulse.tell(tell, "parts read", done as u64 + 1, self.parts.len() as u64);
         }
         Ok(tasks)
     }

@@ -153,7 +153,7 @@ pub(super) async fn record_rewrite<T>(
     command: RunCommand,
     held: &LockedArchive,
     run_id: &RunId,
-    (started, clock): (Timestamp, Instant),
+    (started, clock): (Timestamp, std::time::Instant),
     done: Result<T>,
 ) -> Result<T> {
     let exit_code = done.as_ref().map_or_else(|error| ExitStatus::from(error).code(), |_| 0);

@@ -96,6 +96,18 @@ pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Inp
     Ok(input)
 }
 
+/// Refuses a list that is not there, without opening it: a pipe can be read only once.
+pub(crate) fn check_present(path: &Path) -> Result<()> {
+    if path == Path::new("-") {
+        return Ok(());
+    }
+    match path.metadata() {
+        Ok(known) if known.is_dir() => Err(Error::usage(format!("{} is a folder, not a list", path.display()))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(unreadable(&display_name(path), &error)),
+    }
+}
+
 fn unreadable(name: &str, error: &dyn std::fmt::Display) -> Error {
     Error::usage(format!("cannot read {name}: {error}"))
 }

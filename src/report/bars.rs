@@ -10,7 +10,7 @@ use super::{
     messages::{rest, size, transfer},
     sentence::{Weight, sentence},
 };
-use crate::event::{Checking, Event, Progress};
+use crate::event::{Checking, Event, Progress, Rewriting};
 
 pub(super) struct Bars {
     all: MultiProgress,
@@ -51,6 +51,13 @@ impl Bars {
         bar.set_position(*done);
         bar.set_message(format!(" {what}, {}", size(*bytes)));
     }
+
+    fn rewrite(&mut self, Rewriting { table, what, done, of }: &Rewriting) {
+        let bar = self.files.get_or_insert_with(|| self.all.add(bar("", *of)));
+        bar.set_length(*of);
+        bar.set_position(*done);
+        bar.set_message(format!("{what}, {table}"));
+    }
 }
 
 fn bar(what: &str, length: u64) -> ProgressBar {
@@ -67,6 +74,7 @@ impl Reporter for Bars {
             }
             Event::Progress(progress) => self.show(progress),
             Event::Checking(checking) => self.check(checking),
+            Event::Rewriting(rewriting) => self.rewrite(rewriting),
             Event::Finished { .. } => {
                 [&self.tasks, &self.files].into_iter().flatten().for_each(ProgressBar::finish_and_clear);
             }

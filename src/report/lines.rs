@@ -34,7 +34,7 @@ impl Lines {
     }
 
     fn wants(&mut self, event: &Event, weight: Weight) -> bool {
-        if matches!(event, Event::Progress(_) | Event::Checking(_)) {
+        if matches!(event, Event::Progress(_) | Event::Checking(_) | Event::Rewriting(_)) {
             let due = self.detail >= Detail::Milestones && Instant::now() >= self.progress_due;
             if due {
                 self.progress_due = Instant::now() + PROGRESS_EVERY;

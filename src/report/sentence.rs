@@ -3,7 +3,7 @@
 use super::messages::{duration, plural, rest, size, transfer};
 use crate::{
     asset::{AssetKind, AssetStatus},
-    event::{Checking, Event},
+    event::{Checking, Event, Rewriting},
     http,
 };
 
@@ -105,6 +105,8 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::Checking(Checking { what, done, of, bytes }) => {
             (Milestone, format!("{done} of {of} {what} checked, {}", size(*bytes)))
         }
+        Event::Rewriting(Rewriting { table, what, done, of }) => (Milestone, format!("{table}: {done} of {of} {what}")),
+        Event::Rewritten { table, removed, parts } => (Milestone, format!("{table}: {removed} parts are {parts} now")),
         Event::Progress(progress) => {
             let percent = 100 * progress.settled / progress.selected.max(1);
             let tasks = format!("{} of {} tasks ({percent} %){}", progress.settled, progress.selected, rest(progress));
