@@ -354,3 +354,34 @@ fn what_was_not_found_is_asked_again_only_if_told_to_and_takes_its_rows_place() 
     let check = std::process::Command::new("bash").args(["-c", check]).current_dir(scene.archive()).output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
+
+/// Times as other programs write them, in both formats; what is outside the years that readers know is null.
+#[test]
+fn times_with_short_offsets_are_read_and_years_that_no_reader_knows_are_null() {
+    let table = [
+        ("colon", "2025-01-15T10:30:00+05:30", "2025-01-15T05:00:00Z", "2025-01-15 05:00:00.000000 +00:00"),
+        ("basic", "2025-01-15T10:30:00-0530", "2025-01-15T16:00:00Z", "2025-01-15 16:00:00.000000 +00:00"),
+        ("hours", "2025-01-15 10:30:00+05", "2025-01-15T05:30:00Z", "2025-01-15 05:30:00.000000 +00:00"),
+        ("none", "2025-01-15T10:30:00", "2025-01-15T10:30:00Z", "2025-01-15 10:30:00.000000 +00:00"),
+        ("before", "0000-01-01T00:00:00+08:00", "", "null"),
+        ("edge", "0001-01-01T00:00:00+08:00", "", "null"),
+        ("after", "9999-12-31T23:59:59-08:00", "", "null"),
+    ];
+    let document = |(id, time, ..): &(&str, &str, &str, &str)| {
+        let data = serde_json::json!({ "task_id": id, "status": "success", "type": "upload", "created_at": time });
+        ((*id).to_owned(), serde_json::json!({ "code": 200, "data": data }).to_string())
+    };
+    for format in ["csv", "parquet"] {
+        let documents = table.iter().map(document).collect();
+        let scene = Scene::world(SimulatedProvider { documents, ..SimulatedProvider::default() });
+        scene.list(table.map(|(id, ..)| id));
+        scene.export(&["--format", format]).expect(0);
+        let rows = scene.rows("tasks");
+        for (id, _, text, cell) in table {
+            let (id, expected) = if format == "csv" { (id.to_owned(), text) } else { (format!("{id:?}"), cell) };
+            let row = rows.iter().find(|row| row["task_id"] == id).unwrap();
+            assert_eq!(row["created_at"], expected, "{format}: {id}");
+        }
+        scene.run(&["verify", "library"]).expect(0).says("No damage was found");
+    }
+}

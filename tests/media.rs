@@ -765,6 +765,63 @@ fn a_file_that_browsers_and_curl_would_read_is_read() {
     }
 }
 
+/// Whatever a CDN sends for audio, images and video, with names and headers that say nothing.
+#[test]
+fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
+    let mp4 = |brand: &str| [b"\0\0\0\x20ftyp", brand.as_bytes(), b"\0\0\x02\0isomiso2"].concat();
+    let opus = b"OggS\0\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01\x02".to_vec();
+    let padded = [vec![0; 1500], b"\xff\xfb\x90\x64".to_vec()].concat();
+    let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF\0".to_vec();
+    let accepted = [
+        ("audio", opus, "opus"),
+        ("audio", padded, "mp3"),
+        ("audio", mp4("M4A "), "m4a"),
+        ("audio", mp4("M4B "), "m4a"),
+        ("audio", mp4("isom"), "mp4"),
+        ("audio", mp4("dash"), "mp4"),
+        ("audio", b"fLaC\0\0\0\x22".to_vec(), "flac"),
+        ("video", mp4("iso5"), "mp4"),
+        ("video", mp4("mp42"), "mp4"),
+        ("image", jpeg.clone(), "jpeg"),
+        ("image", b"RIFF\x20\0\0\0WEBPVP8 ".to_vec(), "webp"),
+    ];
+    let refused = [
+        ("audio", b"not found".to_vec(), "no audio"),
+        ("audio", b"<!DOCTYPE html><html>".to_vec(), "HTML page"),
+        ("image", b"<?xml version='1.0'?><Error><Code>Expired</Code></Error>".to_vec(), "XML document"),
+        ("video", b"{\"detail\":\"gone\"}".to_vec(), "JSON document"),
+        ("audio", b"PK\x03\x04\x14\0\0\0\x08\0song.mp3".to_vec(), "no audio"),
+        ("video", b"PK\x03\x04\x14\0\0\0\x08\0clip.mp4".to_vec(), "no video"),
+        ("audio", jpeg, "no audio"),
+        ("audio", mp4("avif"), "no audio"),
+        ("video", mp4("heic"), "no video"),
+        ("image", b"ID3\x04\0\0\0\0\0\x23TSSE".to_vec(), "no image"),
+        ("image", mp4("isom"), "no image"),
+        ("video", b"fLaC\0\0\0\x22".to_vec(), "no video"),
+    ];
+    let kept = accepted.into_iter().map(|(kind, body, ending)| (kind, body, Ok(ending)));
+    let table: Vec<_> = kept.chain(refused.into_iter().map(|(kind, body, words)| (kind, body, Err(words)))).collect();
+    let clip = |n: usize, kind: &str, body: &[u8]| {
+        let head = format!("200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {}", body.len());
+        let (address, _) = server(vec![answer(&head, body)]);
+        let mut clip = json!({ "id": format!("c{n}") });
+        clip[format!("{kind}_url")] = format!("http://{address}/file").into();
+        clip
+    };
+    let clips = table.iter().enumerate().map(|(n, (kind, body, _))| clip(n, kind, body)).collect();
+    let scene = library(FaultPlan::default(), [("t1", clips)]);
+    export(&scene, &["--assets", "all", "--retries", "0"]).expect(3);
+    assert_sound(&scene);
+    let rows = scene.rows("assets");
+    for (n, (kind, body, expected)) in table.iter().enumerate() {
+        let row = rows.iter().find(|row| row["clip_id"] == format!("c{n}") && row["kind"] == *kind).unwrap();
+        match expected {
+            Ok(ending) => assert!(row["status"] == "ok" && row["path"].ends_with(&format!(".{ending}")), "{row:?}"),
+            Err(words) => assert!(row["status"] == "failed" && row["error"].contains(words), "{body:?}: {row:?}"),
+        }
+    }
+}
+
 /// Weather: servers that do not speak as they should.
 #[test]
 fn what_is_no_proper_answer_fails_with_a_reason_and_what_can_be_taken_is() {
