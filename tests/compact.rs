@@ -127,7 +127,7 @@ fn thirty_nights_become_one_part_of_each_table_with_the_same_rows() {
 /// Weather: fair; the compaction is killed again and again, at instants of chance and while parts change
 /// places.
 #[test]
-fn killed_at_any_instant_it_leaves_the_same_rows_and_true_manifests() {
+fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
     for format in ["parquet", "csv"] {
         let scene = nights(format, 15, 60, "none");
         let before = all_rows(&scene.archive());
@@ -242,7 +242,7 @@ fn count(folder: &Path) -> Option<usize> {
 
 /// Weather: fair.
 #[test]
-fn clips_and_lyrics_are_made_anew_from_the_responses_and_are_what_they_were() {
+fn clips_and_lyrics_are_regenerated_unchanged_from_the_responses() {
     for format in ["parquet", "csv"] {
         let scene = nights(format, 3, 40, "none");
         let before = all_rows(&scene.archive());
@@ -265,7 +265,7 @@ fn clips_and_lyrics_are_made_anew_from_the_responses_and_are_what_they_were() {
 
 /// Weather: fair; a run is killed after its parts were put in place and before its journal went.
 #[test]
-fn parts_that_the_journal_will_put_there_once_more_are_left_alone() {
+fn parts_that_the_journal_will_republish_are_left_alone() {
     let scene = Scene::fair();
     scene.list(ids("t", 300));
     let journal = scene.archive().join(".sunor/journal");
@@ -318,7 +318,7 @@ fn a_damaged_part_gets_no_new_checksum() {
 
 /// Weather: fair; no file may grow as large as the merged part would, as on a full disk.
 #[test]
-fn without_room_everything_stays_as_it_was() {
+fn a_full_disk_leaves_everything_unchanged() {
     let scene = nights("csv", 6, 10, "none");
     let before = all_rows(&scene.archive());
     let size = files(&scene.archive().join("tasks"), "").iter().map(|path| fs::metadata(path).unwrap().len()).max();
@@ -338,7 +338,7 @@ fn without_room_everything_stays_as_it_was() {
 
 /// Weather: one task stalls for a while.
 #[test]
-fn it_waits_for_nobody_and_makes_no_archive() {
+fn a_locked_or_missing_archive_is_refused() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     for verb in ["compact", "rebuild"] {
         scene.run(&[verb, "library"]).expect(2).says("is not an archive");

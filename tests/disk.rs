@@ -47,7 +47,7 @@ fn assert_books(scene: &Scene) {
 }
 
 #[test]
-fn a_journal_that_cannot_grow_stops_the_run_and_the_next_goes_on_from_what_it_holds() {
+fn a_journal_that_cannot_grow_stops_the_run_and_the_next_run_resumes_from_it() {
     let scene = wordy();
     limited(&scene, 200).expect(1).says("cannot write").says(".journal");
     assert_books(&scene);

@@ -54,7 +54,7 @@ fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
 
 /// Weather: every task is under way for a quarter of an hour.
 #[test]
-fn wait_zero_asks_each_once_and_names_the_unfinished_for_the_next_run() {
+fn wait_zero_requests_each_task_once_and_lists_the_unfinished() {
     let scene =
         Scene::faults(FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3000.0), ..FaultPlan::default() });
     scene.list(ids("t", 10));
@@ -73,7 +73,7 @@ fn wait_zero_asks_each_once_and_names_the_unfinished_for_the_next_run() {
 
 /// Weather: fair.
 #[test]
-fn a_run_leaves_its_summary_its_manifest_and_nothing_half_written() {
+fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
     let scene = Scene::fair();
     scene.list(ids("t", 30).iter().chain(&["t1".into(), "a/b".into()]));
     scene
@@ -122,7 +122,7 @@ fn an_empty_run_writes_no_parts_and_no_manifest() {
 
 /// Weather: fair.
 #[test]
-fn progress_is_lines_events_or_nothing_as_asked() {
+fn progress_is_plain_json_or_off_as_requested() {
     let scene = Scene::fair();
     scene.list(ids("t", 5));
     let quiet = scene.export(&["-q"]).expect(0);
@@ -147,7 +147,7 @@ fn progress_is_lines_events_or_nothing_as_asked() {
 
 /// Weather: fair.
 #[test]
-fn the_embedded_simulator_needs_no_key_and_knows_any_list() {
+fn the_embedded_simulator_needs_no_key_and_accepts_any_list() {
     let scene = Scene::fair();
     scene.list(["whatever", "there is"]);
     let mut command = scene.export_command(&["--simulate", "--wait", "30s", "--poll-interval", "1s"]);
@@ -204,7 +204,7 @@ fn a_second_export_at_once_is_refused_and_names_the_holder() {
 /// Weather: the first answers stall, so that a signal finds requests in flight.
 #[cfg(unix)]
 #[test]
-fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
+fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
     for (signal, status) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
         let stall = Fault { trouble: FaultKind::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
         let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
@@ -310,7 +310,7 @@ fn the_key_shows_nowhere() {
 
 /// Weather: fair; a world of documents with one whose body had to be mended.
 #[test]
-fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
+fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {
     let document = common::documents().remove("doc-lone-surrogate").unwrap();
     let given = [("doc-lone-surrogate".to_owned(), document.clone())];
     let scene = Scene::world(SimulatedProvider { documents: given.into(), ..SimulatedProvider::default() });
@@ -327,7 +327,7 @@ fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
 
 /// Weather: two tasks are not found at first; one of them never is.
 #[test]
-fn what_was_not_found_is_asked_again_only_if_told_to_and_takes_its_rows_place() {
+fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
         trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
         when: When { task: Some(task), first, ..When::ALWAYS },

@@ -71,7 +71,7 @@ fn polars_and_pandas_read_all_parts_of_a_table_together() {
 /// Weather: the key is refused before there is anything to archive; then fair, with an old `views.sql`.
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
-fn views_are_there_before_the_first_part_and_anew_after_an_update() {
+fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
     let refuse = FaultPlan { revoke_after: Some(0), ..FaultPlan::default() };
     for format in ["parquet", "csv"] {
         let scene = Scene::faults(refuse.clone());
@@ -126,7 +126,7 @@ fn every_sample_query_runs_in_duckdb_and_finds_something() {
 /// and so many exports would take the whole test's time.
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
-fn a_year_of_nights_is_compacted_into_what_duckdb_likes() {
+fn duckdb_queries_a_compacted_year_faster() {
     let scene = Scene::fair();
     scene.list(ids("t", 300));
     scene.export(&["-q"]).expect(0);

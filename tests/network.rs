@@ -141,7 +141,7 @@ fn https_proxy_is_used_unless_no_proxy_names_the_host() {
 
 /// Weather: a host that no name server knows.
 #[test]
-fn a_name_that_cannot_be_resolved_is_said_in_a_sentence() {
+fn an_unresolvable_host_name_is_reported() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene

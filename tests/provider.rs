@@ -12,7 +12,7 @@ use tokio::net::TcpSocket;
 
 /// Weather: each task's first two requests fail, one way or another.
 #[test]
-fn trouble_that_passes_costs_retries_and_loses_nothing() {
+fn transient_failures_cost_retries_and_lose_nothing() {
     for trouble in [
         FaultKind::Status(500),
         FaultKind::Status(502),
@@ -36,7 +36,7 @@ fn trouble_that_passes_costs_retries_and_loses_nothing() {
 
 /// Weather: answers come packed, long, slowly, or with the connection closed behind them.
 #[test]
-fn a_whole_answer_is_taken_whatever_way_it_comes() {
+fn a_complete_response_is_accepted_in_any_encoding() {
     for trouble in [
         FaultKind::Packed(Encoding::Gzip),
         FaultKind::Packed(Encoding::Deflate),
@@ -55,7 +55,7 @@ fn a_whole_answer_is_taken_whatever_way_it_comes() {
 
 /// Weather: one task's answer stops in the middle, longer than the limit.
 #[test]
-fn an_answer_that_stops_in_the_middle_is_given_up_and_asked_for_again() {
+fn a_stalled_response_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::StallBody(60.0), When::first(1));
     scene.list(["t1"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
@@ -74,7 +74,7 @@ fn a_redirect_is_not_followed_with_the_key() {
 
 /// Weather: one task fails for ever.
 #[test]
-fn trouble_that_stays_ends_after_its_retries_and_is_named() {
+fn permanent_failures_end_after_their_retries_and_are_listed() {
     let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
     scene.list(["good", "bad", "fine"]);
     scene.export(&["--format", "csv", "--retries", "2"]).expect(3).says("1 with errors");
@@ -85,7 +85,7 @@ fn trouble_that_stays_ends_after_its_retries_and_is_named() {
 
 /// Weather: the first request for each task stalls for longer than the limit.
 #[test]
-fn a_request_that_takes_too_long_is_given_up_and_sent_again() {
+fn a_slow_request_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::Stall(30.0), When::first(1));
     scene.list(["t1", "t2"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
@@ -94,7 +94,7 @@ fn a_request_that_takes_too_long_is_given_up_and_sent_again() {
 
 /// Weather: refusals that asking again would not change.
 #[test]
-fn other_refusals_are_not_repeated() {
+fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
         let scene = Scene::trouble(FaultKind::Status(status), When::task("bad"));
         scene.list(["good", "bad"]);
@@ -124,7 +124,7 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
 
 /// Weather: the second request is refused with 429 and three seconds to wait.
 #[test]
-fn a_429_holds_everyone_back_and_costs_no_retry() {
+fn a_429_pauses_all_requests_and_costs_no_retry() {
     let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
     scene.list(ids("t", 30));
     let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
@@ -141,7 +141,7 @@ fn a_429_holds_everyone_back_and_costs_no_retry() {
 
 /// Weather: fair, but only one task exists.
 #[test]
-fn a_task_that_is_not_found_is_archived_as_that_and_not_asked_again() {
+fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
     let given = HashMap::from([("known".to_owned(), known.to_owned())]);
     let scene =
@@ -168,7 +168,7 @@ fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
 
 /// Weather: an answer about another task.
 #[test]
-fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
+fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
     let scene = Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
     scene.list(["odd", "fine"]);
     scene.export(&["--format", "csv"]).expect(3).says("1 unreadable");
@@ -180,7 +180,7 @@ fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
 
 /// Weather: nobody listens at the address, which stays ours.
 #[test]
-fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {
+fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     let scene = Scene::fair();
     scene.list(ids("t", 1000));
     let held = TcpSocket::new_v4().unwrap();
@@ -194,7 +194,7 @@ fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {
 
 /// Weather: after some good answers everything is a proxy's error page, for good.
 #[test]
-fn a_provider_that_is_down_for_good_stops_the_run_before_the_night_is_spent() {
+fn a_provider_outage_trips_the_circuit_breaker() {
     let good = "t1".to_owned();
     let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
     let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
@@ -217,7 +217,7 @@ fn a_provider_that_is_down_for_good_stops_the_run_before_the_night_is_spent() {
 
 /// Weather: the provider answers thirty times and is gone.
 #[test]
-fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() {
+fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
     let mut scene = Scene::fair();
     scene.list(ids("t", 60));
     let run = scene.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
@@ -230,7 +230,7 @@ fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() 
 
 /// Weather: everything is refused with 429, for good.
 #[test]
-fn a_provider_that_only_refuses_ends_the_run_and_names_every_task() {
+fn endless_429s_end_the_run_and_every_task_is_listed() {
     let scene = Scene::trouble(FaultKind::TooMany(1), When::ALWAYS);
     scene.list(ids("t", 40));
     scene.export(&[]).expect(1).says("refused 100 requests in a row with 429");
@@ -239,7 +239,7 @@ fn a_provider_that_only_refuses_ends_the_run_and_names_every_task() {
 
 /// Weather: the last hundred of the list fail for good.
 #[test]
-fn a_list_that_is_finished_is_not_stopped_by_the_breaker() {
+fn a_finished_list_does_not_trip_the_circuit_breaker() {
     let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
     let scene = Scene::faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
     scene.list(ids("t", 110));
@@ -249,7 +249,7 @@ fn a_list_that_is_finished_is_not_stopped_by_the_breaker() {
 /// Weather: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
 /// second for as long as the export runs.
 #[test]
-fn a_reserve_is_left_to_others_who_share_the_key() {
+fn reserved_requests_are_left_to_other_users_of_the_key() {
     let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
     let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
     scene.list(ids("t", 60));
@@ -267,7 +267,7 @@ fn a_reserve_is_left_to_others_who_share_the_key() {
 
 /// Weather: every third task meets a proxy's error first.
 #[test]
-fn a_share_of_the_tasks_may_be_in_trouble_without_harm_to_the_others() {
+fn failing_tasks_do_not_affect_the_others() {
     let fault = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
     let scene = Scene::faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
     scene.list(ids("t", 200));

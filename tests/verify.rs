@@ -89,7 +89,7 @@ fn truncate(path: &Path) {
 
 /// Weather: fair.
 #[test]
-fn a_clean_archive_is_clean_at_every_depth_and_says_what_was_checked() {
+fn a_clean_archive_passes_at_every_depth_and_reports_what_was_checked() {
     for format in FORMATS {
         let scene = archived(format);
         for depth in [&[][..], &["--quick"], &["--sample", "30%"], &["--slice", "2/3"]] {
@@ -306,7 +306,7 @@ const MISHAPS: &[Mishap] = &[
 
 /// Weather: fair.
 #[test]
-fn every_kind_of_damage_is_found_where_it_is() {
+fn every_kind_of_damage_is_located() {
     for format in FORMATS {
         let scene = archived(format);
         for (number, mishap) in MISHAPS.iter().enumerate() {
@@ -339,7 +339,7 @@ fn every_kind_of_damage_is_found_where_it_is() {
 
 /// Weather: fair.
 #[test]
-fn a_finding_says_what_it_is_about_for_whoever_mends_it() {
+fn a_finding_identifies_what_to_repair() {
     let scene = archived("csv");
     let archive = scene.archive();
     let song = first(&archive, "media/audio/", "");
@@ -367,7 +367,7 @@ fn a_finding_says_what_it_is_about_for_whoever_mends_it() {
 
 /// Weather: fair.
 #[test]
-fn what_is_odd_and_harmless_is_a_note_and_no_damage() {
+fn a_harmless_oddity_is_a_note_and_not_damage() {
     let scene = archived("parquet");
     let archive = scene.archive();
     for stray in ["media/audio/notes.txt", "tasks/README", "runs/mine.txt", "own-notes.md"] {
@@ -392,7 +392,7 @@ fn what_is_odd_and_harmless_is_a_note_and_no_damage() {
 
 /// Weather: fair, but for answers in every shape: some are no tasks, some are not finished, some no JSON for all.
 #[test]
-fn a_byte_that_is_another_anywhere_is_found() {
+fn a_changed_byte_is_found_anywhere() {
     let seed = seed();
     let mut chance = fastrand::Rng::with_seed(seed);
     for format in FORMATS {
@@ -454,7 +454,7 @@ fn the_slices_together_find_what_a_full_check_finds() {
 /// Weather: fair.
 #[cfg(unix)]
 #[test]
-fn an_archive_that_may_only_be_read_is_checked_and_stays_as_it_is() {
+fn a_read_only_archive_is_verified_and_left_unchanged() {
     use std::os::unix::fs::PermissionsExt;
 
     let scene = archived("parquet");
@@ -493,7 +493,7 @@ fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
 
 /// Weather: songs that take a while, and covers that come at once.
 #[test]
-fn what_a_running_export_has_not_listed_yet_is_no_damage() {
+fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     let slow = Fault { trouble: FaultKind::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
     let scene = Scene::faults(FaultPlan { media: vec![slow], media_seconds: Some(1.0), ..FaultPlan::default() });
     for round in 0..4 {
@@ -511,7 +511,7 @@ fn what_a_running_export_has_not_listed_yet_is_no_damage() {
 
 /// Weather: one song never comes, and the run is killed.
 #[test]
-fn what_a_killed_run_left_is_a_note_until_the_next_goes_on() {
+fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
     let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };
     let scene = Scene::faults(FaultPlan { media: vec![stall], media_seconds: Some(1.0), ..FaultPlan::default() });
     scene.list(ids("t", 12));

@@ -27,7 +27,7 @@ const CONCURRENCY: u64 = 8;
 /// eighth night the process is killed. Each month the archive is compacted, repaired and verified.
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]
-fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
+fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let expired = Fault { trouble: FaultKind::Status(403), when: When { share: Some(0.05), ..When::first(3) } };
     let bad_gateway = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
