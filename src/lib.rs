@@ -70,7 +70,7 @@
 //! | what Prometheus gets | `report::metrics`; when: `commands::metrics` |
 //! | what a person reads | `report::words`, `report::archive_messages`, `report::sentence` |
 //! | what `summary` counts | `commands::summary::standing`; of the account: `commands::summary::account` |
-//! | what is mended, and how | `repair`, then `export::mend` and `export::replace`; how lost tasks are asked for: `export::asker` |
+//! | what is repaired, and how | `repair`, then `export::mend` and `export::replace`; how lost tasks are asked for: `export::asker` |
 //! | what damage is, and what to do about it | [`verify`]: `verify::finding` has the words |
 //! | an exit status | [`exit`] |
 //! | what the simulated provider does | [`simulator`] |

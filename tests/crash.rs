@@ -12,7 +12,7 @@ use sunor_archive::simulator::FaultPlan;
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
 
-/// Weather: fair; the process is killed with SIGKILL again and again, at instants of chance.
+/// No faults; the process is killed with SIGKILL repeatedly, at random times.
 #[test]
 fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
     let scene = Scene::fair();
@@ -54,7 +54,7 @@ const SONGS: usize = 400;
 /// the disk, and what the sockets held.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
-/// Weather: fair, with songs of a quarter of a megabyte; the process is killed again and again.
+/// No faults; with songs of a quarter of a megabyte; the process is killed repeatedly.
 #[test]
 fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
@@ -104,7 +104,7 @@ fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
     rows
 }
 
-/// Weather: fair; the journal of a killed run loses its last bytes, and one byte in its middle is flipped.
+/// No faults; the journal of a killed run loses its last bytes, and one byte in its middle is flipped.
 #[test]
 fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarantined() {
     let scene = Scene::fair();

@@ -1,4 +1,4 @@
-//! Songs, covers and videos, and what a CDN may do with them: the built program under weather.
+//! Songs, covers and videos, and what a CDN may do with them: the built program under injected faults.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -49,7 +49,7 @@ fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<
     scene
 }
 
-/// A world of one task a clip; the clips' songs are on the CDN, with that weather.
+/// A world of one task a clip; the clips' songs are on the CDN, with those faults.
 fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -> Scene {
     let clips: Vec<S> = clips.into_iter().collect();
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
@@ -105,7 +105,7 @@ fn field(row: &Row, column: &str) -> u64 {
     row[column].parse().unwrap()
 }
 
-/// What holds after every run, whatever the weather: each row tells of a whole file, each file under
+/// What holds after every run, whatever the faults: each row tells of a whole file, each file under
 /// `media/` has its row unless the journal still waits, no task is there twice, and the manifests are right.
 #[track_caller]
 fn assert_sound(scene: &Scene) {
@@ -141,7 +141,6 @@ fn signal(run: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &run.id().to_string()]).status().unwrap().success());
 }
 
-/// Weather: fair.
 #[test]
 fn every_song_and_cover_is_complete_and_requested_once() {
     let scene = Scene::fair();
@@ -201,7 +200,7 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     ]
 }
 
-/// Weather: songs that come with status 200, and are something else for good.
+/// Faults: songs that come with status 200, and are something else permanently.
 #[test]
 fn a_response_that_is_not_a_song_is_discarded_and_its_task_still_archived() {
     let wrong = no_songs();
@@ -227,7 +226,7 @@ fn a_response_that_is_not_a_song_is_discarded_and_its_task_still_archived() {
     assert!(scene.rows("assets").iter().all(|row| row["kind"] == "audio" || row["status"] == "ok"));
 }
 
-/// Weather: the same, the first two times.
+/// Faults: the same, the first two times.
 #[test]
 fn a_response_that_is_not_a_song_is_retried() {
     let wrong = no_songs();
@@ -240,7 +239,7 @@ fn a_response_that_is_not_a_song_is_retried() {
     assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
 
-/// Weather: files that are not what their addresses say.
+/// Faults: files that are not what their addresses say.
 #[test]
 fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
@@ -291,7 +290,7 @@ fn large(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media_bytes: Some(SIZE), ..media(faults) }
 }
 
-/// Weather: songs that break off twice, each time after 100 kB.
+/// Faults: songs that are truncated twice, each time after 100 kB.
 #[test]
 fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
     let cut = || ids("s", 5).into_iter().map(|id| at_first(2, &id, FaultKind::Truncated(100_000)));
@@ -314,7 +313,7 @@ fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
     }
 }
 
-/// Weather: songs that break off whenever they are asked for.
+/// Faults: songs that are truncated whenever they are asked for.
 #[test]
 fn a_permanently_truncated_file_is_not_kept() {
     let scene = songs(
@@ -332,7 +331,7 @@ fn a_permanently_truncated_file_is_not_kept() {
     assert!(walk(&scene.archive().join("media")).is_empty());
 }
 
-/// Weather: songs that break off, and are others when the rest is asked for.
+/// Faults: songs that are truncated, and are others when the rest is asked for.
 #[test]
 fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     let faults = || {
@@ -351,7 +350,7 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     }
 }
 
-/// Weather: songs that halt, before the first byte, in the middle or between any two, once or for good.
+/// Faults: songs that halt, before the first byte, in the middle or between any two, once or permanently.
 #[test]
 fn a_stalled_server_times_out() {
     let halts =
@@ -376,7 +375,7 @@ fn a_stalled_server_times_out() {
     }
 }
 
-/// Weather: every status that a CDN may answer with, for a while or for good.
+/// Faults: every status that a CDN may answer with, for a while or permanently.
 #[test]
 fn each_status_is_retried_as_often_as_its_policy_says() {
     use FaultKind::Status;
@@ -418,7 +417,7 @@ fn each_status_is_retried_as_often_as_its_policy_says() {
     assert_eq!(scene.archived().len(), rows.len());
 }
 
-/// Weather: the CDN asks to be left alone until tomorrow.
+/// Faults: the CDN asks for a pause until tomorrow.
 #[test]
 fn a_host_that_asks_for_a_day_is_skipped_and_its_files_left_to_the_next_run() {
     for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
@@ -432,7 +431,7 @@ fn a_host_that_asks_for_a_day_is_skipped_and_its_files_left_to_the_next_run() {
     }
 }
 
-/// Weather: every song is refused once, with a second to wait; one connection at a time.
+/// Faults: every song is refused once, with a second to wait; one connection at a time.
 #[test]
 fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
     for trouble in [FaultKind::TooMany(1), FaultKind::Busy(1)] {
@@ -446,7 +445,7 @@ fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
     }
 }
 
-/// Weather: songs that are elsewhere, or nowhere.
+/// Faults: songs that are elsewhere, or nowhere.
 #[test]
 fn redirects_are_followed_to_http_only_and_only_so_often() {
     let to = |address: &str| FaultKind::Redirect(address.to_owned());
@@ -478,7 +477,7 @@ fn redirects_are_followed_to_http_only_and_only_so_often() {
     assert_eq!(rows["moved"]["sha256"], sha256(&scene.file_of_cdn("elsewhere/other.mp3")));
 }
 
-/// Weather: fair, but the addresses lead into this machine's own network.
+/// No faults; the addresses lead into this machine's own network.
 #[test]
 fn private_addresses_are_refused_unless_allowed() {
     let port = |scene: &Scene| scene.cdn_url().rsplit(':').next().unwrap().to_owned();
@@ -530,7 +529,7 @@ fn private_addresses_are_refused_unless_allowed() {
     assert_eq!(of_media(&allowed).requests, 1);
 }
 
-/// Weather: fair, but what stands in the documents is no web address.
+/// No faults; what stands in the documents is no web address.
 #[test]
 fn an_unusable_url_is_recorded_as_failed() {
     let table = [
@@ -558,7 +557,7 @@ fn an_unusable_url_is_recorded_as_failed() {
     assert_eq!((of_media(&scene).requests, scene.archived().len()), (0, 1));
 }
 
-/// Weather: fair, but the clips have nothing to download.
+/// No faults; the clips have nothing to download.
 #[test]
 fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() {
     let streaming = |status: &str| json!({ "id": status, "status": status, "audio_url": "{cdn}/x.mp3" });
@@ -586,8 +585,8 @@ fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() 
     assert_eq!(scene.summary()["assets"], json!({ "ok": 0, "failed": 0, "skipped": words.len(), "bytes": 0 }));
 }
 
-/// A web server that gives the nth who asks the nth answer, and whoever comes later the last; what it was
-/// asked comes out. An answer without an end is followed by zeros for as long as somebody takes them.
+/// A web server that gives the nth who asks the nth answer, and later ones the last; what it was
+/// asked comes out. An answer without an end is followed by zeros for as long as the client reads.
 fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -613,7 +612,7 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
 }
 
-/// Weather: servers that break off in the middle, and then do not keep to the rules for the rest.
+/// Faults: servers that are truncated in the middle, and then do not keep to the rules for the rest.
 #[test]
 fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let version = |seed| -> Vec<u8> {
@@ -671,7 +670,7 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     }
 }
 
-/// Weather: servers that do not speak as they should.
+/// Faults: servers that do not speak as they should.
 #[test]
 fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
@@ -709,7 +708,7 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
     assert_eq!(rows["chunked"]["sha256"], sha256(&mp3));
 }
 
-/// Weather: songs longer than what is allowed, which say so before they come, or do not.
+/// Faults: songs longer than what is allowed, which say so before they come, or do not.
 #[test]
 fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     let (server, _questions) = server(vec![answer("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
@@ -733,7 +732,7 @@ fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     export(&scene, &["--max-asset-size", &(size - 1).to_string()]).expect(3);
 }
 
-/// Weather: each song takes a quarter of a second.
+/// Faults: each song takes a quarter of a second.
 #[test]
 fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters() {
     let slow = || media([Fault { trouble: FaultKind::Drip(200_000), when: When::ALWAYS }]);
@@ -754,7 +753,7 @@ fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters()
     }
 }
 
-/// Weather: fair; clips with IDs that are no names.
+/// No faults; clips with IDs that are no names.
 #[test]
 fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     let long = "x".repeat(300);
@@ -813,7 +812,7 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 2);
 }
 
-/// Weather: fair; one clip stands in three tasks, of which the last is asked for by a later run.
+/// No faults; one clip stands in three tasks, of which the last is asked for by a later run.
 #[test]
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
@@ -833,7 +832,7 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     assert_eq!(shared.iter().map(|row| field(row, "attempts")).sum::<u64>(), 1);
 }
 
-/// Weather: two takes come with the same bytes, once or for good; covers are allowed to.
+/// Faults: two takes come with the same bytes, once or permanently; covers are allowed to.
 #[test]
 fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
     let twins = |when: When| Fault { trouble: FaultKind::Identical, when };
@@ -866,7 +865,7 @@ fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
     assert_eq!(field(&rows["fine-1"], "attempts"), 1);
 }
 
-/// Weather: a CDN that breaks every connection, or says nothing at all.
+/// Faults: a CDN that breaks every connection, or says nothing at all.
 #[test]
 fn a_dead_cdn_does_not_delay_the_api() {
     let dead = |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
@@ -891,7 +890,7 @@ fn under_way(scene: &Scene) -> u64 {
     partial.iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).max().unwrap_or(0)
 }
 
-/// Weather: some songs come at once and some take six seconds; the process is killed with SIGKILL.
+/// Faults: some songs come at once and some take six seconds; the process is killed with SIGKILL.
 #[test]
 fn downloads_resume_after_a_kill_where_they_stopped() {
     let drip = |id| at_first(1, id, FaultKind::Drip(1_000_000));
@@ -925,7 +924,7 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
     }
 }
 
-/// Weather: fair but slow; the process is killed with SIGKILL again and again, at instants of chance.
+/// Faults: fair but slow; the process is killed with SIGKILL repeatedly, at random times.
 #[test]
 fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
@@ -951,7 +950,7 @@ fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     assert_eq!((rows.len(), scene.rows("assets").len()), (2 * scene.rows("clips").len(), rows.len()));
 }
 
-/// Weather: one of three songs stops in the middle at first.
+/// Faults: one of three songs stops in the middle at first.
 fn halted() -> Scene {
     library(
         media([at_first(1, "slow", FaultKind::StallBody(120.0))]),
@@ -978,7 +977,7 @@ fn assert_resumes(scene: &Scene) {
     assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| asked[name]), [1, 1, 1, 2]);
 }
 
-/// Weather: one of three songs stops in the middle.
+/// Faults: one of three songs stops in the middle.
 #[test]
 fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let begun = [("-INT", 130), ("-TERM", 143)].map(|(name, status)| {
@@ -995,7 +994,7 @@ fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     }
 }
 
-/// Weather: one of three songs stops in the middle.
+/// Faults: one of three songs stops in the middle.
 #[test]
 fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let scene = halted();
@@ -1005,7 +1004,7 @@ fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     assert_resumes(&scene);
 }
 
-/// Weather: a song that is refused again and again, so that most of the time is spent waiting.
+/// Faults: a song that is refused repeatedly, so that most of the time is spent waiting.
 #[test]
 fn a_signal_interrupts_a_retry_backoff_at_once() {
     let scene = songs(["a", "b"], media([with("b", FaultKind::TooMany(60))]));
@@ -1018,7 +1017,7 @@ fn a_signal_interrupts_a_retry_backoff_at_once() {
     assert_eq!(scene.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
 }
 
-/// Weather: a song that stops in the middle, and whose address has expired when the next run comes.
+/// Faults: a song that stops in the middle, and whose address has expired when the next run comes.
 #[test]
 fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     let scene =
@@ -1040,7 +1039,6 @@ fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     assert_eq!((of_media(&scene).by_path["b.mp3"], scene.stats().requests), (4, 2));
 }
 
-/// Weather: fair.
 #[test]
 fn only_the_selected_assets_are_downloaded() {
     let film = || {
@@ -1076,7 +1074,7 @@ fn only_the_selected_assets_are_downloaded() {
     }
 }
 
-/// Weather: fair; no file may be larger than 100 KiB, so that the songs do not fit, and the journal does.
+/// No faults; no file may be larger than 100 KiB, so that the songs do not fit, and the journal does.
 #[test]
 fn a_disk_too_full_for_a_song_stops_the_run_and_the_next_run_resumes() {
     let scene = songs(ids("s", 8), large([]));
@@ -1101,7 +1099,7 @@ fn a_disk_too_full_for_a_song_stops_the_run_and_the_next_run_resumes() {
     assert!(by_clip(&scene).iter().all(|(id, row)| row["sha256"] == sha256(&scene.file_of_cdn(&format!("{id}.mp3")))));
 }
 
-/// Weather: a song that says nothing when it is asked for.
+/// Faults: a song that says nothing when it is asked for.
 #[test]
 fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_journal() {
     let scene = library(
@@ -1119,7 +1117,7 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_j
     assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
 }
 
-/// Weather: songs that say nothing when they are asked for; two killed runs have left a segment each.
+/// Faults: songs that say nothing when they are asked for; two killed runs have left a segment each.
 #[test]
 fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     let scene =
@@ -1148,7 +1146,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     assert_eq!((scene.archived(), scene.rows("assets").len(), scene.stats().requests), (ids("s", 2), 2, 2));
 }
 
-/// Weather: each song takes a while; no process may have more than 256 files open.
+/// Faults: each song takes a while; no process may have more than 256 files open.
 #[test]
 fn queued_downloads_hold_no_open_file() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When::ALWAYS };
@@ -1162,7 +1160,7 @@ fn queued_downloads_hold_no_open_file() {
     assert_sound(&scene);
 }
 
-/// Weather: two takes come with the same bytes at first; one of them stands in another task, too, which the
+/// Faults: two takes come with the same bytes at first; one of them stands in another task, too, which the
 /// same run or an earlier one archives meanwhile.
 #[test]
 fn a_file_referenced_by_a_row_is_never_replaced() {
@@ -1178,7 +1176,7 @@ fn a_file_referenced_by_a_row_is_never_replaced() {
     }
 }
 
-/// Weather: a host that asks to be left alone for no seconds, for good.
+/// Faults: a host that asks for a pause for no seconds, permanently.
 #[test]
 fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     let scene = songs(["a"], media([with("a", FaultKind::TooMany(0))]));
@@ -1188,7 +1186,7 @@ fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
 }
 
-/// Weather: fair; a process was killed after the last byte of a song, and before the song had its name.
+/// No faults; a process was killed after the last byte of a song, and before the song had its name.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_download_complete_at_the_kill_is_not_restarted() {
@@ -1210,7 +1208,7 @@ fn a_download_complete_at_the_kill_is_not_restarted() {
     assert!(of_media(&scene).bytes - sent < 100_000, "all of it was sent again");
 }
 
-/// Weather: there is no connection to the CDN until long after the run was killed.
+/// Faults: there is no connection to the CDN until long after the run was killed.
 #[test]
 fn files_left_by_an_earlier_run_survive_a_network_outage() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

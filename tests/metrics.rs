@@ -41,7 +41,7 @@ fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
     assert!((known - finished.as_second() as f64).abs() <= 2.0, "{known}");
 }
 
-/// Weather: some tasks are not finished, some answers fail once, some are refused with 429; then the same
+/// Faults: some tasks are not finished, some answers fail once, some are refused with 429; then the same
 /// with nothing left to wait for.
 #[test]
 fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
@@ -70,7 +70,7 @@ fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     );
 }
 
-/// Weather: the key is revoked; then answers stall until the run is stopped; then nobody is there.
+/// Faults: the key is revoked; then answers stall until the run is stopped; then nothing is listening.
 #[test]
 fn a_run_writes_metrics_however_it_ends() {
     let revoked = Scene::faults(FaultPlan { revoke_after: Some(5), ..FaultPlan::default() });
@@ -94,7 +94,7 @@ fn a_run_writes_metrics_however_it_ends() {
     }
 }
 
-/// Weather: fair, but a folder is where a file is due, so that the run fails before its first request.
+/// No faults; a folder is where a file is due, so that the run fails before its first request.
 #[test]
 fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     let scene = Scene::fair();
@@ -110,7 +110,7 @@ fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     assert!(of(&figures, "last_success_timestamp_seconds") < of(&figures, "finished_timestamp_seconds"));
 }
 
-/// Weather: fair; the answer to one task stalls, so that a second run finds the archive held.
+/// No faults; the answer to one task stalls, so that a second run finds the archive held.
 #[test]
 fn a_run_that_never_started_leaves_the_metrics_file_alone() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
@@ -125,7 +125,6 @@ fn a_run_that_never_started_leaves_the_metrics_file_alone() {
     assert_eq!(fs::read(scene.path("run.prom")).unwrap(), b"# of another run\n");
 }
 
-/// Weather: fair.
 #[test]
 fn an_invalid_metrics_path_is_refused_and_a_write_failure_is_reported_and_leaves_the_archive_alone() {
     let scene = Scene::fair();

@@ -7,7 +7,6 @@ use std::{path::Path, process::Command};
 
 use common::{Finished, Scene, ids};
 
-/// Weather: fair.
 #[test]
 #[ignore = "needs strace: ./tests/run.sh"]
 fn nothing_is_acknowledged_or_removed_before_its_dependencies_are_synced() {
@@ -16,7 +15,6 @@ fn nothing_is_acknowledged_or_removed_before_its_dependencies_are_synced() {
     judged(&scene, &scene.export_command(&["-q", "--assets", "audio,image"]), "power.py");
 }
 
-/// Weather: fair.
 #[test]
 #[ignore = "needs strace: ./tests/run.sh"]
 fn parts_are_swapped_only_after_their_dependencies_are_synced() {

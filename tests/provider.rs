@@ -1,4 +1,4 @@
-//! What the provider may answer, and what becomes of it: the built program under weather.
+//! What the provider may answer, and what becomes of it: the built program under injected faults.
 
 mod common;
 
@@ -10,7 +10,7 @@ use sunor_archive::simulator::{
 };
 use tokio::net::TcpSocket;
 
-/// Weather: each task's first two requests fail, one way or another.
+/// Faults: each task's first two requests fail, one way or another.
 #[test]
 fn transient_failures_cost_retries_and_lose_nothing() {
     for trouble in [
@@ -34,7 +34,7 @@ fn transient_failures_cost_retries_and_lose_nothing() {
     }
 }
 
-/// Weather: answers come packed, long, slowly, or with the connection closed behind them.
+/// Faults: answers come packed, long, slowly, or with the connection closed behind them.
 #[test]
 fn a_complete_response_is_accepted_in_any_encoding() {
     for trouble in [
@@ -53,7 +53,7 @@ fn a_complete_response_is_accepted_in_any_encoding() {
     }
 }
 
-/// Weather: one task's answer stops in the middle, longer than the limit.
+/// Faults: one task's answer stops in the middle, longer than the limit.
 #[test]
 fn a_stalled_response_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::StallBody(60.0), When::first(1));
@@ -62,7 +62,7 @@ fn a_stalled_response_times_out_and_is_retried() {
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
-/// Weather: one task's answer is a redirect to another server.
+/// Faults: one task's answer is a redirect to another server.
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
     let elsewhere = Scene::fair();
@@ -72,7 +72,7 @@ fn a_redirect_is_not_followed_with_the_key() {
     assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
 }
 
-/// Weather: one task fails for ever.
+/// Faults: one task fails for ever.
 #[test]
 fn permanent_failures_end_after_their_retries_and_are_listed() {
     let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
@@ -83,7 +83,7 @@ fn permanent_failures_end_after_their_retries_and_are_listed() {
     assert_eq!(scene.archived(), ["fine", "good"]);
 }
 
-/// Weather: the first request for each task stalls for longer than the limit.
+/// Faults: the first request for each task stalls for longer than the limit.
 #[test]
 fn a_slow_request_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::Stall(30.0), When::first(1));
@@ -92,7 +92,7 @@ fn a_slow_request_times_out_and_is_retried() {
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
-/// Weather: refusals that asking again would not change.
+/// Faults: refusals that asking again would not change.
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
@@ -104,7 +104,7 @@ fn other_client_errors_are_not_retried() {
     }
 }
 
-/// Weather: the key is refused, from the start or after fifty requests.
+/// Faults: the key is refused, from the start or after fifty requests.
 #[test]
 fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     let scene = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
@@ -122,7 +122,7 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     assert!(scene.stats().requests <= 54);
 }
 
-/// Weather: the second request is refused with 429 and three seconds to wait.
+/// Faults: the second request is refused with 429 and three seconds to wait.
 #[test]
 fn a_429_pauses_all_requests_and_costs_no_retry() {
     let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
@@ -139,7 +139,7 @@ fn a_429_pauses_all_requests_and_costs_no_retry() {
     assert!(silence.filter(|event| event["event"] == "progress").count() >= 2);
 }
 
-/// Weather: fair, but only one task exists.
+/// No faults; only one task exists.
 #[test]
 fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
@@ -156,7 +156,7 @@ fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     assert_eq!(scene.stats().requests, 4);
 }
 
-/// Weather: another account's key, for which no task exists.
+/// Faults: another account's key, for which no task exists.
 #[test]
 fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
     let scene = Scene::world(SimulatedProvider { tasks: Known::Given, ..SimulatedProvider::default() });
@@ -166,7 +166,7 @@ fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
     assert_eq!(scene.unfinished().len(), 30);
 }
 
-/// Weather: an answer about another task.
+/// Faults: an answer about another task.
 #[test]
 fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
     let scene = Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
@@ -178,7 +178,7 @@ fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
     assert_eq!(scene.archived(), ["fine"]);
 }
 
-/// Weather: nobody listens at the address, which stays ours.
+/// Faults: nothing listens on the address, which the test holds.
 #[test]
 fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     let scene = Scene::fair();
@@ -192,7 +192,7 @@ fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     assert_eq!(scene.stats().requests, 0);
 }
 
-/// Weather: after some good answers everything is a proxy's error page, for good.
+/// Faults: after some good answers everything is a proxy's error page, permanently.
 #[test]
 fn a_provider_outage_trips_the_circuit_breaker() {
     let good = "t1".to_owned();
@@ -215,7 +215,7 @@ fn a_provider_outage_trips_the_circuit_breaker() {
     assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
 }
 
-/// Weather: the provider answers thirty times and is gone.
+/// Faults: the provider answers thirty times and is gone.
 #[test]
 fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
     let mut scene = Scene::fair();
@@ -228,7 +228,7 @@ fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
     assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
 }
 
-/// Weather: everything is refused with 429, for good.
+/// Faults: everything is refused with 429, permanently.
 #[test]
 fn endless_429s_end_the_run_and_every_task_is_listed() {
     let scene = Scene::trouble(FaultKind::TooMany(1), When::ALWAYS);
@@ -237,7 +237,7 @@ fn endless_429s_end_the_run_and_every_task_is_listed() {
     assert_eq!(scene.unfinished().len(), 40);
 }
 
-/// Weather: the last hundred of the list fail for good.
+/// Faults: the last hundred of the list fail permanently.
 #[test]
 fn a_finished_list_does_not_trip_the_circuit_breaker() {
     let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
@@ -246,7 +246,7 @@ fn a_finished_list_does_not_trip_the_circuit_breaker() {
     scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
 }
 
-/// Weather: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
+/// Faults: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
 /// second for as long as the export runs.
 #[test]
 fn reserved_requests_are_left_to_other_users_of_the_key() {
@@ -265,7 +265,7 @@ fn reserved_requests_are_left_to_other_users_of_the_key() {
     assert_eq!((scene.archived().len(), scene.stats().rate_limited), (60, 0));
 }
 
-/// Weather: every third task meets a proxy's error first.
+/// Faults: every third task meets a proxy's error first.
 #[test]
 fn failing_tasks_do_not_affect_the_others() {
     let fault = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(1) } };

@@ -1,4 +1,4 @@
-//! What `repair` mends: the built program on archives that were damaged on purpose.
+//! What `repair` restores: the built program on archives that were damaged on purpose.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -57,7 +57,7 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Weather: fair; one thing of the archive is damaged or gone.
+/// No faults; one thing of the archive is damaged or gone.
 #[test]
 fn repair_restores_lost_files_and_changes_nothing_else() {
     type Damage = (&'static str, fn(&Scene));
@@ -93,7 +93,7 @@ fn repair_restores_lost_files_and_changes_nothing_else() {
     }
 }
 
-/// Weather: fair; each song has a video, which a repair does not want unless it is told so.
+/// No faults; each song has a video, which a repair does not want unless it is told so.
 #[test]
 fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     let document = |n| {
@@ -113,7 +113,7 @@ fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// Weather: fair; the part of the tasks themselves is gone, or damaged.
+/// No faults; the part of the tasks themselves is gone, or damaged.
 #[test]
 fn tasks_with_lost_rows_are_refetched() {
     let damages: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), flip];
@@ -135,7 +135,7 @@ fn tasks_with_lost_rows_are_refetched() {
     }
 }
 
-/// An archive without media whose tasks have to be asked for again; of those that have no other row nobody
+/// An archive without media whose tasks have to be requested again; of those that have no other row nobody
 /// knows, which a repair says with exit status 3.
 fn without_tasks(count: usize) -> Scene {
     let scene = Scene::fair();
@@ -156,7 +156,7 @@ fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
     command
 }
 
-/// Weather: half of the tasks are never answered; the repair is stopped by a signal or by its time.
+/// Faults: half of the tasks are never answered; the repair is stopped by a signal or by its time.
 #[test]
 fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
     for (signal, status, said) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
@@ -184,7 +184,7 @@ fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
     }
 }
 
-/// Weather: half of the covers stall when they are first asked for; the repair is stopped meanwhile.
+/// Faults: half of the covers stall when they are first asked for; the repair is stopped meanwhile.
 #[test]
 fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     let scene = Scene::fair();
@@ -208,7 +208,7 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// Weather: the provider has forgotten some of the tasks whose own rows are lost, and of others it tells less.
+/// Faults: the provider has forgotten some of the tasks whose own rows are lost, and of others it tells less.
 #[test]
 fn remaining_rows_stay_if_the_provider_has_no_better_response() {
     for format in FORMATS {
@@ -243,7 +243,7 @@ fn remaining_rows_stay_if_the_provider_has_no_better_response() {
     }
 }
 
-/// Weather: fair; somebody has put a part into its table once more.
+/// No faults; a part was copied within its table.
 #[test]
 fn duplicate_rows_are_found_and_removed() {
     for (format, table) in FORMATS.iter().flat_map(|format| TABLES.map(|table| (format, table))) {
@@ -259,7 +259,7 @@ fn duplicate_rows_are_found_and_removed() {
     }
 }
 
-/// Weather: fair; files that runs left of themselves are damaged.
+/// No faults; files that runs left of themselves are damaged.
 #[test]
 fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     let scene = Scene::fair();
@@ -276,7 +276,7 @@ fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     }
 }
 
-/// Weather: three tasks cannot be had, and then they can.
+/// Faults: three tasks are unavailable at first.
 #[test]
 fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     let scene = without_tasks(80);
@@ -301,7 +301,7 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     repair(&scene, &[]).expect(0).says("Nothing to repair");
 }
 
-/// Weather: each task is refused once for the rate, and once by a proxy; then it takes a while.
+/// Faults: each task is refused once for the rate, and once by a proxy; then it takes a while.
 #[test]
 fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     let faults = [FaultKind::TooMany(1), FaultKind::Status(502)];
@@ -328,7 +328,7 @@ fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     Finished::of(run).expect(3).says("the provider says that it is not finished");
 }
 
-/// Weather: fair; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.
+/// No faults; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.
 #[test]
 fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     let scene = Scene::fair();
@@ -350,7 +350,7 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     scene.export(&["--assets", "audio,image"]).expect(0).says("30 already archived");
 }
 
-/// Weather: some files are not to be had at first.
+/// Faults: some files are unavailable at first.
 #[test]
 fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     let gone =
@@ -372,7 +372,7 @@ fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// Weather: fair; the process is killed at instants of chance while it mends.
+/// No faults; the process is killed at random times during the repair.
 #[test]
 fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     let scene = Scene::fair();
@@ -394,7 +394,7 @@ fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     assert!(content(&scene) == before);
 }
 
-/// Weather: the provider refuses the key, and a part of tasks is gone.
+/// Faults: the provider refuses the key, and a part of tasks is gone.
 #[test]
 fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
     let scene = Scene::fair();
@@ -407,7 +407,7 @@ fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
     assert!(!scene.path("nowhere").exists());
 }
 
-/// Weather: fair; one byte of one file of the archive is another.
+/// No faults; one byte of one file in the archive is changed.
 #[test]
 fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
     let seed = seed();
@@ -444,7 +444,7 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
     assert!(mended >= 10, "seed {seed}: {mended}");
 }
 
-/// Weather: fair; a song's address has expired, and what the provider says of its task has become poorer.
+/// No faults; a song's address has expired, and what the provider says of its task has become poorer.
 #[test]
 fn a_less_complete_response_never_replaces_a_more_complete_one() {
     let task = |status, result| {
@@ -470,7 +470,7 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// Weather: the provider refuses the key, or knows none of the tasks any more, and a byte of the tasks' part
+/// Faults: the provider refuses the key, or knows none of the tasks any more, and a byte of the tasks' part
 /// is another.
 #[test]
 fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
@@ -495,7 +495,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     }
 }
 
-/// Weather: fair; a part of tasks is gone.
+/// No faults; a part of tasks is gone.
 #[test]
 fn unrecoverable_values_are_reported_and_rebuild_refuses_until_repaired() {
     let scene = Scene::fair();

@@ -50,7 +50,7 @@ fn asked(base_url: &str, provider: thread::JoinHandle<usize>) -> usize {
     provider.join().unwrap()
 }
 
-/// Weather: fair, over two runs, in either format.
+/// No faults; over two runs, in either format.
 #[test]
 fn summary_counts_table_contents_and_keeps_its_json_keys() {
     let mut holdings = Vec::new();
@@ -104,7 +104,7 @@ fn judged(scene: &Scene, archive: &Value) {
     assert_eq!(held["usd"].as_f64(), Some(usd));
 }
 
-/// Weather: some tasks go on for an hour; covers are error pages.
+/// Faults: some tasks go on for an hour; covers are error pages.
 #[test]
 fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     let faults = FaultPlan { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
@@ -125,7 +125,7 @@ fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     words.says(&format!("{missing} tasks, named in runs/*-unfinished.csv")).says("something was missing");
 }
 
-/// Weather: fair, but the only task stalls, so that the first run is under way.
+/// No faults; the only task stalls, so that the first run is under way.
 #[test]
 fn an_archive_is_empty_during_its_first_run() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
@@ -141,7 +141,7 @@ fn an_archive_is_empty_during_its_first_run() {
     run.wait().unwrap();
 }
 
-/// Weather: fair; the provider says 42 tasks.
+/// No faults; the provider says 42 tasks.
 #[test]
 fn account_coverage_takes_one_request() {
     let scene = Scene::fair();
@@ -162,7 +162,7 @@ fn account_coverage_takes_one_request() {
     assert_eq!(summary(&scene, &[])["account"], Value::Null);
 }
 
-/// Weather: the key is not the account's, nobody is there, or the answer is none.
+/// Faults: the key is not the account's, nothing is listening, or the response is invalid.
 #[test]
 fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     let mut scene = Scene::faults(FaultPlan { key: Some(KEY.into()), ..FaultPlan::default() });
@@ -206,7 +206,7 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     scene.run(&["summary", "library"]).expect(0);
 }
 
-/// Weather: fair; the provider's fields are of other types, or not there.
+/// No faults; the provider's fields are of other types, or not there.
 #[test]
 fn the_usage_response_is_parsed_leniently() {
     let scene = Scene::fair();

@@ -12,7 +12,7 @@ use std::{
 use common::{Finished, Scene, ids};
 use sunor_archive::simulator::FaultPlan;
 
-/// Weather: fair, and never felt.
+/// No request is sent.
 #[track_caller]
 fn refused(scene: &Scene, arguments: &[&str], words: &str) {
     scene.run(arguments).expect(2).says(words);
@@ -143,7 +143,6 @@ fn strict_refuses_a_list_with_invalid_rows_and_reports_them() {
     scene.export(&["--strict"]).expect(0);
 }
 
-/// Weather: fair.
 #[test]
 fn a_list_may_have_any_common_format() {
     let scene = Scene::fair();
@@ -172,7 +171,6 @@ fn a_list_may_have_any_common_format() {
     assert_eq!(scene.stats().requests, 4);
 }
 
-/// Weather: fair.
 #[test]
 fn help_lists_existing_options_and_nothing_else() {
     let scene = Scene::fair();
@@ -194,7 +192,7 @@ fn help_lists_existing_options_and_nothing_else() {
     scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
 }
 
-/// Weather: fair, over two runs.
+/// No faults; over two runs.
 #[test]
 fn summary_totals_the_runs_and_counts_what_is_still_missing() {
     let scene =

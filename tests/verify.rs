@@ -87,7 +87,6 @@ fn truncate(path: &Path) {
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// Weather: fair.
 #[test]
 fn a_clean_archive_passes_at_every_depth_and_reports_what_was_checked() {
     for format in FORMATS {
@@ -304,7 +303,6 @@ const MISHAPS: &[Mishap] = &[
     },
 ];
 
-/// Weather: fair.
 #[test]
 fn every_kind_of_damage_is_located() {
     for format in FORMATS {
@@ -337,7 +335,6 @@ fn every_kind_of_damage_is_located() {
     }
 }
 
-/// Weather: fair.
 #[test]
 fn a_finding_identifies_what_to_repair() {
     let scene = archived("csv");
@@ -365,7 +362,6 @@ fn a_finding_identifies_what_to_repair() {
     assert!(orphans["rows"].as_u64().unwrap() >= orphans["task_ids"].as_array().unwrap().len() as u64);
 }
 
-/// Weather: fair.
 #[test]
 fn a_harmless_oddity_is_a_note_and_not_damage() {
     let scene = archived("parquet");
@@ -390,7 +386,7 @@ fn a_harmless_oddity_is_a_note_and_not_damage() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// Weather: fair, but for answers in every shape: some are no tasks, some are not finished, some no JSON for all.
+/// No faults; for answers in every shape: some are no tasks, some are not finished, some no JSON for all.
 #[test]
 fn a_changed_byte_is_found_anywhere() {
     let seed = seed();
@@ -425,7 +421,6 @@ fn names(report: &Report, path: &str) -> bool {
     report.findings.iter().any(|finding| finding.path == path)
 }
 
-/// Weather: fair.
 #[test]
 fn the_slices_together_find_what_a_full_check_finds() {
     let scene = archived("parquet");
@@ -451,7 +446,6 @@ fn the_slices_together_find_what_a_full_check_finds() {
     checked(&scene, "library", &["--sample", "100%"], 3);
 }
 
-/// Weather: fair.
 #[cfg(unix)]
 #[test]
 fn a_read_only_archive_is_verified_and_left_unchanged() {
@@ -491,7 +485,7 @@ fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     all
 }
 
-/// Weather: songs that take a while, and covers that come at once.
+/// Faults: songs that take a while, and covers that come at once.
 #[test]
 fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     let slow = Fault { trouble: FaultKind::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
@@ -509,7 +503,7 @@ fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     assert_eq!(checked(&scene, "library", &[], 0)["checked"]["rows"]["tasks"], 120);
 }
 
-/// Weather: one song never comes, and the run is killed.
+/// Faults: one song never comes, and the run is killed.
 #[test]
 fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
     let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };

@@ -23,7 +23,7 @@ const A_NIGHT: usize = 4;
 
 const CONCURRENCY: u64 = 8;
 
-/// Weather: some files have expired when they are first asked for, some answers come with a 502; every
+/// Faults: some files have expired when they are first asked for, some answers come with a 502; every
 /// eighth night the process is killed. Each month the archive is compacted, repaired and verified.
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]

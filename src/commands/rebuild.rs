@@ -1,4 +1,4 @@
-//! `rebuild`: the clips and lyrics tables made anew from `tasks.response`, without the network.
+//! `rebuild`: the clips and lyrics tables regenerated from `tasks.response`, without the network.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
-/// or made anew.
+/// or regenerated.
 pub async fn rebuild(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<String> {
     let now = Timestamp::now();
     let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, now).await?);

@@ -30,7 +30,7 @@ pub struct SimulateOptions {
 ///
 /// # Errors
 /// [`Error::Usage`] if the weather file cannot be read or makes no sense,
-/// [`Error::Storage`] if the port cannot be had.
+/// [`Error::Storage`] if the port are unavailable.
 pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl FnOnce(&str)) -> Result<()> {
     let faults = match &options.faults {
         Some(path) => read_weather(path)?,

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::simulator::{Fault, FaultPlan, Known, SimulatedProvider, Simulator, When};
 
-    /// A world in that weather, and what serves it.
+    /// A world with those faults, and what serves it.
     struct Scene {
         simulator: Simulator,
         _runtime: Runtime,

@@ -93,7 +93,7 @@ pub enum FaultKind {
     HangUp,
     /// The bytes and the `ETag` of a file that is the same for all names of its kind; only of the CDN.
     Identical,
-    /// Other bytes, another `ETag` and another date than in fair weather; only of the CDN.
+    /// Other bytes, another `ETag` and another date than in No faults; only of the CDN.
     Changed,
     /// So many bytes a second; only of the CDN.
     Drip(u32),

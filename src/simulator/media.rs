@@ -44,7 +44,7 @@ pub(super) enum Make {
     Fair,
     /// The same for every name of its kind.
     Identical,
-    /// Other bytes than in fair weather.
+    /// Other bytes than in No faults.
     Changed,
     /// So many bytes more; whole frames of a song.
     Longer(u64),

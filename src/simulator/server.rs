@@ -42,7 +42,7 @@ impl Simulator {
     /// Serves a world on loopback, on the given port.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the port cannot be had.
+    /// [`Error::Storage`] if the port are unavailable.
     ///
     /// # Panics
     /// Never: an address is always a URL's host.

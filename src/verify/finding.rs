@@ -1,4 +1,4 @@
-//! What a check finds, as values: for a person to read, for a script, and for whoever mends it.
+//! What a check finds, as values: for a person to read, for a script, and for whoever repairs it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::asset::AssetKind;
 /// counted.
 pub(super) const MOST_SHOWN: usize = 10_000;
 
-/// And so many for whoever mends them: some hundred megabytes, should it come to that.
+/// And so many for whoever repairs them: some hundred megabytes, should it come to that.
 pub(crate) const MOST_MENDED: usize = 1_000_000;
 
 /// How bad it is.
@@ -81,7 +81,7 @@ pub enum Kind {
     StrayFile,
     /// A run was cut short, and the journal holds what it fetched.
     JournalLeft,
-    /// Journal segments with damaged records were kept aside.
+    /// Journal segments with damaged records were quarantined.
     DamagedKept,
 }
 
@@ -143,7 +143,7 @@ impl Kind {
     }
 }
 
-/// What a finding is about, for whoever mends it.
+/// What a finding is about, for whoever repairs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {

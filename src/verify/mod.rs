@@ -1,5 +1,5 @@
 //! Is every byte still what was archived? Looks at an archive and finds what is wrong, as values that a
-//! person can read and a later verb can mend. It takes no lock and writes nothing, so that it can look at an
+//! person can read and a later verb can repair. It takes no lock and writes nothing, so that it can look at an
 //! archive on a read-only disk, and at one that a run is adding to.
 //!
 //! What is there is told from what should be there by what the archive says of itself: manifests list parts
@@ -101,12 +101,12 @@ pub fn check(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Resul
     check_by(look_until_settled, MOST_SHOWN, folder, depth, tell)
 }
 
-/// The same by whoever plans to mend it.
+/// The same by whoever plans to repair it.
 pub(crate) fn check_to_plan(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(look_until_settled, MOST_MENDED, folder, depth, tell)
 }
 
-/// The same by whoever holds the archive, so that nobody else changes it meanwhile, and is about to mend it.
+/// The same by whoever holds the archive, so that nobody else changes it meanwhile, and is about to repair it.
 pub(crate) fn check_held(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(rows::look, MOST_MENDED, folder, depth, tell)
 }

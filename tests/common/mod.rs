@@ -47,7 +47,7 @@ pub struct Finished {
 }
 
 impl Scene {
-    /// A world in that weather, where every task has ended before anybody looks.
+    /// A world with those faults, where every task has ended before the first request.
     pub fn faults(faults: FaultPlan) -> Self {
         Self::world(SimulatedProvider {
             faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
@@ -60,7 +60,7 @@ impl Scene {
         Self::faults(FaultPlan { faults: vec![Fault { trouble, when }], ..FaultPlan::default() })
     }
 
-    /// Fair weather.
+    /// No faults.
     pub fn fair() -> Self {
         Self::faults(FaultPlan::default())
     }
