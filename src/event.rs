@@ -192,7 +192,7 @@ pub struct InputCounts {
     pub other_shards: u64,
     /// The task is archived already.
     pub already_archived: u64,
-    /// The task is asked for.
+    /// The task is requested.
     pub selected: u64,
 }
 
@@ -340,7 +340,7 @@ pub struct Published {
 pub struct AssetCounts {
     /// Downloaded, and whole.
     pub ok: u64,
-    /// Not to be had.
+    /// Unavailable.
     pub failed: u64,
     /// Not there in the first place.
     pub skipped: u64,

@@ -55,7 +55,7 @@ fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
 }
 
-/// Trouble with one song, whenever it is asked for.
+/// A fault for every request for one song.
 fn with(id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When::task(&format!("{id}.mp3")) }
 }
@@ -313,7 +313,7 @@ fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
     }
 }
 
-/// Faults: songs that are truncated whenever they are asked for.
+/// Faults: songs that are truncated on every request.
 #[test]
 fn a_permanently_truncated_file_is_not_kept() {
     let scene = songs(
@@ -331,7 +331,7 @@ fn a_permanently_truncated_file_is_not_kept() {
     assert!(walk(&scene.archive().join("media")).is_empty());
 }
 
-/// Faults: songs that are truncated, and are others when the rest is asked for.
+/// Faults: songs that are truncated, and have changed when the rest is requested.
 #[test]
 fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     let faults = || {
@@ -344,7 +344,7 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
         assert_sound(&scene);
         assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
         for (id, row) in by_clip(&scene) {
-            // It was asked for twice: what comes from now on is the later one.
+            // It was requested twice; from now on the later version is sent.
             assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
         }
     }
@@ -812,7 +812,7 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 2);
 }
 
-/// No faults; one clip stands in three tasks, of which the last is asked for by a later run.
+/// No faults; one clip stands in three tasks, the last of which is fetched by a later run.
 #[test]
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
@@ -1099,7 +1099,7 @@ fn a_disk_too_full_for_a_song_stops_the_run_and_the_next_run_resumes() {
     assert!(by_clip(&scene).iter().all(|(id, row)| row["sha256"] == sha256(&scene.file_of_cdn(&format!("{id}.mp3")))));
 }
 
-/// Faults: a song that says nothing when it is asked for.
+/// Faults: a song that never gets a response.
 #[test]
 fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_journal() {
     let scene = library(
@@ -1117,7 +1117,7 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_j
     assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
 }
 
-/// Faults: songs that say nothing when they are asked for; two killed runs have left a segment each.
+/// Faults: songs that never get a response; two killed runs have left a segment each.
 #[test]
 fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     let scene =

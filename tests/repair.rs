@@ -184,7 +184,7 @@ fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
     }
 }
 
-/// Faults: half of the covers stall when they are first asked for; the repair is stopped meanwhile.
+/// Faults: half of the covers stall at the first request; the repair is stopped meanwhile.
 #[test]
 fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     let scene = Scene::fair();
@@ -293,7 +293,7 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     assert_eq!(named, bad.iter().cloned().collect());
     scene.run(&["summary", "library"]).expect(0).says("3 with errors");
 
-    // The next one goes on with those alone.
+    // The next one resumes with only those.
     let before = scene.stats().requests;
     Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("repaired  3 tasks");
     assert_eq!(scene.stats().requests, before + 3);

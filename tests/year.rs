@@ -23,7 +23,7 @@ const A_NIGHT: usize = 4;
 
 const CONCURRENCY: u64 = 8;
 
-/// Faults: some files have expired when they are first asked for, some answers come with a 502; every
+/// Faults: some files have expired at the first request, some answers come with a 502; every
 /// eighth night the process is killed. Each month the archive is compacted, repaired and verified.
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]
@@ -69,7 +69,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let stats = scene.stats();
     let asked: &HashMap<String, u32> = &stats.by_task;
     assert_eq!(asked.len(), tasks);
-    // A fresh address is asked for where the old one had expired; a killed run had so many in flight.
+    // A fresh address is requested if the old one has expired; a killed run had so many in flight.
     let again = stats.asked_again;
     println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
     fs::copy(scene.archive().join("views.sql"), scene.path("nights/views.sql")).unwrap();

@@ -170,7 +170,7 @@ impl Run<'_> {
         (status, error)
     }
 
-    /// With the journal empty nobody goes on with a download that was begun.
+    /// With an empty journal, no partial download will be resumed.
     fn sweep(&self) -> Result<()> {
         let waiting = journal::segments(&self.held.archive.journal_folder())?;
         if waiting.is_empty() { self.held.sweep_partials() } else { Ok(()) }
@@ -208,7 +208,7 @@ struct Log<'a> {
     recovered_failed: u64,
     /// Tasks of earlier runs that wait in the journal still.
     left: u64,
-    /// Failed assets in the archive before this run asked for anything.
+    /// Failed assets in the archive before the first request of this run.
     failed_before: u64,
     reporter: &'a mut dyn Reporter,
 }
@@ -231,7 +231,7 @@ impl Log<'_> {
         self.reporter.observe(event);
     }
 
-    /// Leaves the figures for Prometheus, if they are asked for, also of a run that an error stopped before
+    /// Writes the Prometheus metrics, if requested, also of a run that an error stopped before
     /// its first request.
     async fn leave_metrics<T>(
         &mut self,

@@ -30,7 +30,7 @@ pub(super) async fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> R
 }
 
 /// When a run of the archive last ended with exit status 0, by the runs' own words. What cannot be read
-/// counts as no success, since nobody knows.
+/// counts as no success, since its outcome is unknown.
 async fn last_success(archive: &Archive) -> Option<Timestamp> {
     for path in archive.store.list(RUNS, RunFile::Summary.ending()).await.ok()?.iter().rev() {
         let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();
@@ -41,8 +41,8 @@ async fn last_success(archive: &Archive) -> Option<Timestamp> {
     None
 }
 
-/// Writes aside and renames: whoever collects the file finds the old one or the new one, whole. The name
-/// aside has another ending, which no collector takes, and the process's number.
+/// Writes a staging file and renames it, so that a collector reads either the old or the new file. The staging
+/// name has another extension, which collectors ignore, and the process ID.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut aside = file.as_os_str().to_owned();
     aside.push(format!("#{}", std::process::id()));

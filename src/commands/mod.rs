@@ -51,7 +51,7 @@ fn missing_csv<T: AsRef<str>>(missing: impl Iterator<Item = (T, MissingReason, T
     csv.into_inner().expect("memory takes all that is written")
 }
 
-/// The client, and the simulator of that world that answers it if one was asked for; it ends when it is dropped.
+/// The client, and the simulator of that world that answers it if one was requested; it ends when it is dropped.
 async fn connect_to(
     provider: &Provider,
     timeout: Duration,

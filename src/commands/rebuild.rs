@@ -16,7 +16,7 @@ use crate::{
     timestamp::Moment,
 };
 
-/// Makes both tables anew, and gives the words for a person. `tell` gets a line now and then.
+/// Regenerates both tables and returns the message for the user. `tell` receives progress lines.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,

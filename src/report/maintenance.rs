@@ -1,4 +1,4 @@
-//! What a person reads after tables were written anew.
+//! Messages after tables were rewritten.
 
 use std::fmt::Write;
 

@@ -164,7 +164,7 @@ impl State {
     }
 }
 
-/// An answer about a task before any weather touches it.
+/// A response for a task before any fault is applied.
 struct Document {
     status: StatusCode,
     text: String,

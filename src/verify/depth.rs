@@ -15,7 +15,7 @@ pub enum Depth {
     Full,
     /// None.
     Quick,
-    /// A share, chosen anew each time.
+    /// A share, drawn at random each time.
     Sample(SampleShare),
     /// Those of one slice.
     Slice(Slice),

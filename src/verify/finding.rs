@@ -1,4 +1,4 @@
-//! What a check finds, as values: for a person to read, for a script, and for whoever repairs it.
+//! What a check finds, as values: for people, for scripts and for repair.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::asset::AssetKind;
 
-/// So many findings of one kind, and tasks in one finding, are named for whoever reads them; the others are
+/// So many findings of one kind, and tasks in one finding, are listed in reports; the others are
 /// counted.
 pub(super) const MOST_SHOWN: usize = 10_000;
 
-/// And so many for whoever repairs them: some hundred megabytes, should it come to that.
+/// The limit for repair: a few hundred megabytes at worst.
 pub(crate) const MOST_MENDED: usize = 1_000_000;
 
 /// How bad it is.
@@ -143,7 +143,7 @@ impl Kind {
     }
 }
 
-/// What a finding is about, for whoever repairs it.
+/// What a finding is about, for repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {

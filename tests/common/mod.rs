@@ -288,7 +288,7 @@ pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")
 }
 
-/// Every sample document, by the ID it is asked for.
+/// Every sample document, by the ID it is requested with.
 pub fn documents() -> HashMap<String, String> {
     let name = |path: &PathBuf| format!("doc-{}", path.file_stem().unwrap().to_string_lossy());
     files(&samples().join("documents"), ".json")
