@@ -1,4 +1,4 @@
-//! The program is killed, and nothing is lost or asked twice.
+//! The program is killed, and nothing is lost or fetched twice.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -12,7 +12,7 @@ use sunor_archive::simulator::FaultPlan;
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
 
-/// No faults; the process is killed with SIGKILL repeatedly, at random times.
+/// No faults; the process is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
     let scene = Scene::fair();

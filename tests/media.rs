@@ -924,7 +924,7 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
     }
 }
 
-/// Faults: fair but slow; the process is killed with SIGKILL repeatedly, at random times.
+/// Faults: fair but slow; the process is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };

@@ -31,14 +31,14 @@ use crate::{
 /// Threads that read. Disks like a few at once; the hashing of one takes a core.
 const READERS: usize = 4;
 
-/// Files that wait for a reader.
+/// Files waiting to be read.
 const WAITING: usize = 256;
 
-/// A file to look at.
+/// A file to check.
 struct Job {
     path: String,
     sha256: String,
-    /// Its size, where a row tells it.
+    /// Its size, if a row records it.
     bytes: Option<u64>,
     about: Subject,
 }

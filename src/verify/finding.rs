@@ -202,7 +202,7 @@ impl Finding {
     }
 }
 
-/// What was found so far. Memory holds so many of each kind, and counts the rest.
+/// What was found so far. At most this many of each kind are kept in memory; the rest are counted.
 #[derive(Debug)]
 pub(super) struct Findings {
     most: usize,
@@ -211,12 +211,12 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// None yet, of which so many of each kind will be kept.
+    /// An empty collection that keeps at most this many of each kind.
     pub(super) fn new(most: usize) -> Self {
         Self { most, kept: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
-    /// How many tasks one of them names at most.
+    /// The maximum number of tasks listed per finding.
     pub(super) fn most(&self) -> usize {
         self.most
     }

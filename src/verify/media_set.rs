@@ -15,7 +15,7 @@ use crate::{
     asset::{AssetKind, AssetStatus},
 };
 
-/// The row of an asset that is there.
+/// The row of an existing asset.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MediaRow<'a> {
     pub(super) task_id: &'a str,
