@@ -98,7 +98,7 @@ impl FromStr for AssetKinds {
 pub enum AssetStatus {
     /// It is there, whole.
     Ok,
-    /// It could not be had.
+    /// It could not be downloaded.
     Failed,
     /// There is none.
     Skipped,

@@ -59,9 +59,9 @@ pub enum Event {
         run_id: RunId,
         /// How many tasks were archived from its journal.
         tasks: u64,
-        /// How many damaged records were found; their tasks are asked again.
+        /// How many damaged records were found; their tasks are requested again.
         damaged: u64,
-        /// How many of their assets could not be had.
+        /// How many of their assets could not be downloaded.
         assets_failed: u64,
     },
     /// What is to be done.
@@ -78,7 +78,7 @@ pub enum Event {
         /// How it ended.
         status: FinalStatus,
     },
-    /// An asset is there, or known not to be had.
+    /// An asset is there, or known unavailable.
     AssetSettled {
         /// The task.
         task_id: String,
@@ -108,7 +108,7 @@ pub enum Event {
         /// How long until the next try.
         wait_seconds: f64,
     },
-    /// A host of media is down, or asks to be left alone for too long: it is not asked any more, and its
+    /// A host of media is down, or asks for a pause for too long: it is not asked any more, and its
     /// files are left to the next run.
     HostDown {
         /// Whose name it has.
@@ -123,7 +123,7 @@ pub enum Event {
         /// The clips.
         clips: Vec<String>,
     },
-    /// A task is not finished yet; it is asked again.
+    /// A task is not finished yet; it is requested again.
     Unfinished {
         /// The task.
         task_id: String,
@@ -149,7 +149,7 @@ pub enum Event {
         /// How many.
         answers: u64,
     },
-    /// Tasks that were asked for again are not found still; their rows stay as they are.
+    /// Tasks that were requested again are not found still; their rows stay as they are.
     StillNotFound {
         /// How many.
         tasks: u64,
@@ -229,7 +229,7 @@ pub struct InputCounts {
     pub other_shards: u64,
     /// The task is archived already.
     pub already_archived: u64,
-    /// The task is asked for.
+    /// The task is requested.
     pub selected: u64,
 }
 
@@ -304,7 +304,7 @@ pub struct Rewriting {
 /// How the downloads stand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Downloads {
-    /// Files that are there, or known not to be had.
+    /// Files that are there, or known unavailable.
     pub settled: u64,
     /// Files that answers have named so far.
     pub wanted: u64,
@@ -390,7 +390,7 @@ pub struct Published {
 pub struct AssetCounts {
     /// Downloaded, and whole.
     pub ok: u64,
-    /// Not to be had.
+    /// Unavailable.
     pub failed: u64,
     /// Not there in the first place.
     pub skipped: u64,

@@ -6,7 +6,7 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
-    /// Everything asked for is archived in a final state.
+    /// Everything requested is archived in a final state.
     Complete = 0,
     /// Stopped by an error: disk full, archive unreadable, network gone.
     Failed = 1,

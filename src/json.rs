@@ -1,4 +1,4 @@
-//! Lenient reading of JSON that somebody else wrote.
+//! Lenient parsing of JSON from external sources.
 //!
 //! Nobody here has seen the live API, so nothing in a document is taken for granted: a field that is
 //! absent, null or of another type is simply not there. Values stay [`RawValue`]s, the text as it was

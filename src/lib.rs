@@ -1,7 +1,7 @@
-//! The map.
+//! A map of the code.
 //!
-//! `sunor-archive` asks the sunor.cc API for tasks (AI music: suno and udio), archives the answers into
-//! tables and the music beside them, at the provider's rate limit and without asking for anything twice.
+//! `sunor-archive` fetches tasks (AI music: suno and udio) from the sunor.cc API. It archives the responses in
+//! tables and the media as files, at the provider's rate limit and without fetching anything twice.
 //! This page says where everything is; each module's own page says how it works.
 //!
 //! # The way of a task ID
@@ -25,7 +25,7 @@
 //!     export::publish: tables::flatten ─▶ tables::part ─▶ archive::store: lyrics, clips, assets, tasks
 //! ```
 //!
-//! Three ideas carry it. **Requests are the money**: a response, once received, is never asked for
+//! Three ideas carry it. **Requests are the money**: a response, once received, is never requested
 //! again. **Crash-only**: there is one way from a response to a table, and it starts at the journal;
 //! recovery after a crash is settling and publishing the segments that are still there
 //! (`export::recovery`). **Everything that happens is an [`event`]**: the summary, the bars, the
@@ -54,10 +54,10 @@
 //! | to change | go to |
 //! | --- | --- |
 //! | an option, its help | [`cli`], then its meaning and default in [`config`] |
-//! | what an answer of the API means | `api::response` |
+//! | what an API response means | `api::response` |
 //! | when requests leave, how they are repeated | `api::pace`, `backoff`; in which order: `export::queue` |
 //! | which addresses are assets, and whom they may lead to | `media::source`, `media::guard` |
-//! | when a download is tried again | `media::client`, `media::download` |
+//! | when a download is retried | `media::client`, `media::download` |
 //! | what a media file is called | `archive::media` |
 //! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test compares |
 //! | a view | `tables::views` |
@@ -68,18 +68,18 @@
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in [`run_summary`] |
 //! | what Prometheus gets | `report::metrics`; when: `commands::metrics` |
-//! | what a person reads | `report::words`, `report::archive_messages`, `report::sentence` |
+//! | messages for the user | `report::words`, `report::archive_messages`, `report::sentence` |
 //! | what `summary` counts | `commands::summary::standing`; of the account: `commands::summary::account` |
-//! | what is mended, and how | `repair`, then `export::mend` and `export::replace`; how lost tasks are asked for: `export::asker` |
+//! | what is repaired, and how | `repair`, then `export::mend` and `export::replace`; how lost tasks are requested: `export::asker` |
 //! | what damage is, and what to do about it | [`verify`]: `verify::finding` has the words |
 //! | an exit status | [`exit`] |
 //! | what the simulated provider does | [`simulator`] |
-//! | a new verb | a file in [`commands`] |
+//! | a new command | a file in [`commands`] |
 //!
 //! Arrows point one way: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
 //! `tables`, `archive`) → the root files. No stage knows another; only `export` knows their order.
 //! `verify` stands beside `export`: it reads what the stages left, and writes nothing; [`repair`](commands::repair)
-//! plans by what it finds, and lets `export::mend` do it. `compact` and `rebuild` are verbs over `archive`
+//! plans by what it finds, and lets `export::mend` do it. `compact` and `rebuild` are commands over `archive`
 //! and `tables`, which `rewrite` puts together. `report` reads events and findings, and is read by
 //! `commands`; `simulator` stands alone, and only `commands` and the tests start it. An object store will be
 //! another backend of `archive::store`.

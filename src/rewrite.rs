@@ -1,4 +1,4 @@
-//! What verbs that write tables anew have in common: which parts are theirs to touch, whether those are
+//! What the commands that rewrite tables have in common: which parts are theirs to touch, whether those are
 //! what was archived, and how large a part is to be.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Small parts become large ones, and clips and lyrics are made anew; whatever interrupts it, the rows
+//! Small parts become large ones, and clips and lyrics are regenerated; whatever interrupts it, the rows
 //! are the same.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -88,7 +88,7 @@ fn compact_command(scene: &Scene, archive: &Path) -> Command {
     command
 }
 
-/// Weather: fair, for thirty nights.
+/// No faults; for thirty nights.
 #[test]
 fn thirty_nights_become_one_part_of_each_table_with_the_same_rows() {
     for format in ["parquet", "csv"] {
@@ -124,10 +124,10 @@ fn thirty_nights_become_one_part_of_each_table_with_the_same_rows() {
     }
 }
 
-/// Weather: fair; the compaction is killed again and again, at instants of chance and while parts change
+/// No faults; the compaction is killed repeatedly, at random times and while parts change
 /// places.
 #[test]
-fn killed_at_any_instant_it_leaves_the_same_rows_and_true_manifests() {
+fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
     for format in ["parquet", "csv"] {
         let scene = nights(format, 15, 60, "none");
         let before = all_rows(&scene.archive());
@@ -173,7 +173,7 @@ fn killed_at_any_instant_it_leaves_the_same_rows_and_true_manifests() {
     }
 }
 
-/// Weather: fair; a summary is made again and again while parts change places.
+/// No faults; a summary is made repeatedly while parts change places.
 #[test]
 fn a_summary_counts_all_rows_while_parts_change_places() {
     let scene = nights("csv", 20, 10, "none");
@@ -189,7 +189,7 @@ fn a_summary_counts_all_rows_while_parts_change_places() {
     }
 }
 
-/// Weather: fair; a reader counts rows all the while.
+/// No faults; a reader counts rows all the while.
 #[test]
 fn a_reader_sees_all_of_the_old_parts_or_all_of_the_new() {
     for format in ["parquet", "csv"] {
@@ -240,9 +240,8 @@ fn count(folder: &Path) -> Option<usize> {
     Some(rows.sum())
 }
 
-/// Weather: fair.
 #[test]
-fn clips_and_lyrics_are_made_anew_from_the_responses_and_are_what_they_were() {
+fn clips_and_lyrics_are_regenerated_unchanged_from_the_responses() {
     for format in ["parquet", "csv"] {
         let scene = nights(format, 3, 40, "none");
         let before = all_rows(&scene.archive());
@@ -263,9 +262,9 @@ fn clips_and_lyrics_are_made_anew_from_the_responses_and_are_what_they_were() {
     }
 }
 
-/// Weather: fair; a run is killed after its parts were put in place and before its journal went.
+/// No faults; a run is killed after its parts were put in place and before its journal went.
 #[test]
-fn parts_that_the_journal_will_put_there_once_more_are_left_alone() {
+fn parts_that_the_journal_will_republish_are_left_alone() {
     let scene = Scene::fair();
     scene.list(ids("t", 300));
     let journal = scene.archive().join(".sunor/journal");
@@ -299,7 +298,7 @@ fn parts_that_the_journal_will_put_there_once_more_are_left_alone() {
     assert_eq!(scene.stats().asked_again, scene.stats().requests - 600);
 }
 
-/// Weather: fair; a letter of a document in a part is another, so that the part reads as well as ever.
+/// No faults; one letter of a document in a part is changed, so that the part can still be read.
 #[test]
 fn a_damaged_part_gets_no_new_checksum() {
     let scene = nights("csv", 3, 10, "none");
@@ -316,9 +315,9 @@ fn a_damaged_part_gets_no_new_checksum() {
     }
 }
 
-/// Weather: fair; no file may grow as large as the merged part would, as on a full disk.
+/// No faults; no file may grow as large as the merged part would, as on a full disk.
 #[test]
-fn without_room_everything_stays_as_it_was() {
+fn a_full_disk_leaves_everything_unchanged() {
     let scene = nights("csv", 6, 10, "none");
     let before = all_rows(&scene.archive());
     let size = files(&scene.archive().join("tasks"), "").iter().map(|path| fs::metadata(path).unwrap().len()).max();
@@ -336,9 +335,9 @@ fn without_room_everything_stays_as_it_was() {
     }
 }
 
-/// Weather: one task stalls for a while.
+/// Faults: one task stalls for a while.
 #[test]
-fn it_waits_for_nobody_and_makes_no_archive() {
+fn a_locked_or_missing_archive_is_refused() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     for verb in ["compact", "rebuild"] {
         scene.run(&[verb, "library"]).expect(2).says("is not an archive");

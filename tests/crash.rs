@@ -1,4 +1,4 @@
-//! The program is killed, and nothing is lost or asked twice.
+//! The program is killed, and nothing is lost or fetched twice.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -18,9 +18,9 @@ use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
 
-/// Weather: fair; the process is killed with SIGKILL again and again, at instants of chance.
+/// No faults; the process is killed repeatedly with SIGKILL, at random times.
 #[test]
-fn killed_at_any_instant_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
+fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
     let scene = Scene::fair();
     scene.list(ids("t", TASKS));
     let mut chance = fastrand::Rng::with_seed(11);
@@ -60,9 +60,9 @@ const SONGS: usize = 400;
 /// the disk, and what the sockets held.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
-/// Weather: fair, with songs of a quarter of a megabyte; the process is killed again and again.
+/// No faults; with songs of a quarter of a megabyte; the process is killed repeatedly.
 #[test]
-fn killed_among_downloads_every_asset_is_whole_and_comes_once() {
+fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
     let scene = Scene::faults(faults);
     scene.list(ids("t", SONGS));
@@ -110,9 +110,9 @@ fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
     rows
 }
 
-/// Weather: fair; the journal of a killed run loses its last bytes, and one byte in its middle is flipped.
+/// No faults; the journal of a killed run loses its last bytes, and one byte in its middle is flipped.
 #[test]
-fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_said_and_kept_aside() {
+fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarantined() {
     let scene = Scene::fair();
     scene.list(ids("t", TASKS));
     let arguments = ["--format", "csv", "--rate", "300/s"];

@@ -1,5 +1,5 @@
 //! Files that cannot be written: the archive stays consistent, the books are right, and the next run
-//! goes on from there. A limit on the size of files stands in for a full disk: it fails the same writes.
+//! resumes from there. A limit on the size of files stands in for a full disk: it fails the same writes.
 
 #![expect(clippy::indexing_slicing, reason = "a test")]
 
@@ -12,7 +12,7 @@ use sunor_archive::simulator::{Known, SimulatedProvider};
 
 const TASKS: usize = 60;
 
-/// Weather: fair; each document repeats a long prompt in three columns, so that parts are larger than
+/// No faults; each document repeats a long prompt in three columns, so that parts are larger than
 /// the journal.
 fn wordy() -> Scene {
     let document = |id: &String| {
@@ -47,7 +47,7 @@ fn assert_books(scene: &Scene) {
 }
 
 #[test]
-fn a_journal_that_cannot_grow_stops_the_run_and_the_next_goes_on_from_what_it_holds() {
+fn a_journal_that_cannot_grow_stops_the_run_and_the_next_run_resumes_from_it() {
     let scene = wordy();
     limited(&scene, 200).expect(1).says("cannot write").says(".journal");
     assert_books(&scene);
@@ -56,8 +56,8 @@ fn a_journal_that_cannot_grow_stops_the_run_and_the_next_goes_on_from_what_it_ho
     assert!(asked < TASKS as u64 && kept > 10, "{kept} kept of {asked}");
     scene.export(&[]).expect(0).says("had fetched before it was cut short");
     assert_eq!(scene.archived().len(), TASKS);
-    // At most what was in flight when the write failed is asked for again: of a batch that was cut short,
-    // the records before the cut are whole though nobody was told so.
+    // At most what was in flight when the write failed is requested again: of a batch that was cut short,
+    // the records before the cut are whole but were never acknowledged.
     let repeated = scene.stats().requests - TASKS as u64;
     assert!(repeated <= asked - kept as u64, "{repeated} repeated, {asked} asked, {kept} kept");
     assert!(asked - kept as u64 <= 8, "{asked} asked, {kept} kept");

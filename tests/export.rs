@@ -7,7 +7,6 @@ use std::{fs, process::Stdio};
 use common::{Finished, Scene, files, ids, wait_until, walk};
 use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, When, Window, WindowKind};
 
-/// Weather: fair.
 #[test]
 fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
     let scene = Scene::fair();
@@ -24,7 +23,7 @@ fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
     assert_eq!(files(&scene.archive().join("tasks"), ".csv").len(), 1);
 }
 
-/// Weather: fair, with a window of 200 requests in 4 seconds, fixed or moving.
+/// No faults; with a window of 200 requests in 4 seconds, fixed or moving.
 #[test]
 fn a_rate_equal_to_the_allowance_is_never_refused() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
@@ -37,7 +36,7 @@ fn a_rate_equal_to_the_allowance_is_never_refused() {
     }
 }
 
-/// Weather: every task is under way at first, for three seconds at most.
+/// Faults: every task is under way at first, for three seconds at most.
 #[test]
 fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
     let scene =
@@ -52,9 +51,9 @@ fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
     assert_eq!(scene.stats().asked_again, 0);
 }
 
-/// Weather: every task is under way for a quarter of an hour.
+/// Faults: every task is under way for a quarter of an hour.
 #[test]
-fn wait_zero_asks_each_once_and_names_the_unfinished_for_the_next_run() {
+fn wait_zero_requests_each_task_once_and_lists_the_unfinished() {
     let scene =
         Scene::faults(FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3000.0), ..FaultPlan::default() });
     scene.list(ids("t", 10));
@@ -71,9 +70,8 @@ fn wait_zero_asks_each_once_and_names_the_unfinished_for_the_next_run() {
     assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
 }
 
-/// Weather: fair.
 #[test]
-fn a_run_leaves_its_summary_its_manifest_and_nothing_half_written() {
+fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
     let scene = Scene::fair();
     scene.list(ids("t", 30).iter().chain(&["t1".into(), "a/b".into()]));
     scene
@@ -107,7 +105,7 @@ fn a_run_leaves_its_summary_its_manifest_and_nothing_half_written() {
     assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
 }
 
-/// Weather: nothing is asked.
+/// No request is sent.
 #[test]
 fn an_empty_run_writes_no_parts_and_no_manifest() {
     let scene = Scene::fair();
@@ -120,9 +118,8 @@ fn an_empty_run_writes_no_parts_and_no_manifest() {
     assert_eq!(names.len(), 1, "{names:?}");
 }
 
-/// Weather: fair.
 #[test]
-fn progress_is_lines_events_or_nothing_as_asked() {
+fn progress_is_plain_json_or_off_as_requested() {
     let scene = Scene::fair();
     scene.list(ids("t", 5));
     let quiet = scene.export(&["-q"]).expect(0);
@@ -145,9 +142,8 @@ fn progress_is_lines_events_or_nothing_as_asked() {
     assert_eq!(plain.stderr.lines().filter(|line| line.starts_with('v')).count(), 5, "{}", plain.stderr);
 }
 
-/// Weather: fair.
 #[test]
-fn the_embedded_simulator_needs_no_key_and_knows_any_list() {
+fn the_embedded_simulator_needs_no_key_and_accepts_any_list() {
     let scene = Scene::fair();
     scene.list(["whatever", "there is"]);
     let mut command = scene.export_command(&["--simulate", "--wait", "30s", "--poll-interval", "1s"]);
@@ -155,7 +151,7 @@ fn the_embedded_simulator_needs_no_key_and_knows_any_list() {
     assert_eq!(scene.stats().requests, 0);
 }
 
-/// Weather: fair, and not felt.
+/// No request is sent.
 #[test]
 fn a_dry_run_sends_and_writes_nothing_and_says_how_long_it_takes() {
     let scene = Scene::fair();
@@ -171,7 +167,7 @@ fn a_dry_run_sends_and_writes_nothing_and_says_how_long_it_takes() {
     assert_eq!(scene.stats().requests, 10);
 }
 
-/// Weather: fair; there is time for some of the tasks only.
+/// No faults; there is time for some of the tasks only.
 #[test]
 fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
     let scene = Scene::fair();
@@ -185,7 +181,7 @@ fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
     assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
 }
 
-/// Weather: one task stalls for a while.
+/// Faults: one task stalls for a while.
 #[test]
 fn a_second_export_at_once_is_refused_and_names_the_holder() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
@@ -196,15 +192,15 @@ fn a_second_export_at_once_is_refused_and_names_the_holder() {
     second.says(&format!("process {}", first.id())).says("since 20");
     first.kill().unwrap();
     first.wait().unwrap();
-    // The dead holder blocks nobody.
+    // A dead process holds no lock.
     scene.list(["other"]);
     scene.export(&[]).expect(0);
 }
 
-/// Weather: the first answers stall, so that a signal finds requests in flight.
+/// Faults: the first answers stall, so that a signal finds requests in flight.
 #[cfg(unix)]
 #[test]
-fn a_signal_keeps_what_was_fetched_and_names_the_rest() {
+fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
     for (signal, status) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
         let stall = Fault { trouble: FaultKind::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
         let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
@@ -251,7 +247,7 @@ fn an_ignored_sighup_stays_ignored_as_under_nohup() {
     assert_eq!(scene.archived().len(), 60);
 }
 
-/// Weather: nothing is answered.
+/// No request is sent.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
@@ -297,7 +293,7 @@ fn signals(pid: u32, mask: &str) -> bool {
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 2 != 0)
 }
 
-/// Weather: the provider refuses the key, and repeats it in what it says.
+/// Faults: the provider refuses the key, and repeats it in what it says.
 #[test]
 fn the_key_shows_nowhere() {
     for code in [400, 401, 404, 500] {
@@ -313,9 +309,9 @@ fn the_key_shows_nowhere() {
     }
 }
 
-/// Weather: fair; a world of documents with one whose body had to be mended.
+/// No faults; a world of documents with one whose body had to be repaired.
 #[test]
-fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
+fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {
     let document = common::documents().remove("doc-lone-surrogate").unwrap();
     let given = [("doc-lone-surrogate".to_owned(), document.clone())];
     let scene = Scene::world(SimulatedProvider { documents: given.into(), ..SimulatedProvider::default() });
@@ -330,9 +326,9 @@ fn a_body_that_readers_would_refuse_is_mended_and_kept_as_sent() {
     );
 }
 
-/// Weather: two tasks are not found at first; one of them never is.
+/// Faults: two tasks are not found at first; one of them never is.
 #[test]
-fn what_was_not_found_is_asked_again_only_if_told_to_and_takes_its_rows_place() {
+fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
         trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
         when: When { task: Some(task), first, ..When::ALWAYS },

@@ -15,7 +15,7 @@ use std::{
 use common::{Scene, documents, ids, judge, python, samples};
 use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider};
 
-/// Weather: fair, with the sample documents as the only tasks, whose media are the simulator's; the one
+/// No faults; with the sample documents as the only tasks, whose media are the simulator's; the one
 /// under way never ends.
 fn judged_in(format: &str) {
     let here = |document: &String| {
@@ -56,7 +56,7 @@ fn csv_parts_hold_every_document_value_by_value() {
     judged_in("csv");
 }
 
-/// Weather: fair, over two runs, so that each table has more than one part.
+/// No faults; over two runs, so that each table has more than one part.
 #[test]
 #[ignore = "needs Polars and pandas: ./tests/run.sh"]
 fn polars_and_pandas_read_all_parts_of_a_table_together() {
@@ -68,10 +68,10 @@ fn polars_and_pandas_read_all_parts_of_a_table_together() {
     judge("readers.py", &[&scene.archive()]);
 }
 
-/// Weather: the key is refused before there is anything to archive; then fair, with an old `views.sql`.
+/// Faults: the key is refused before there is anything to archive; then fair, with an old `views.sql`.
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
-fn views_are_there_before_the_first_part_and_anew_after_an_update() {
+fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
     let refuse = FaultPlan { revoke_after: Some(0), ..FaultPlan::default() };
     for format in ["parquet", "csv"] {
         let scene = Scene::faults(refuse.clone());
@@ -122,11 +122,11 @@ fn every_sample_query_runs_in_duckdb_and_finds_something() {
     }
 }
 
-/// Weather: fair. One night stands for each of a year: what a query pays for is the number of its files,
+/// Faults: fair. One night stands for each of a year: what a query pays for is the number of its files,
 /// and so many exports would take the whole test's time.
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
-fn a_year_of_nights_is_compacted_into_what_duckdb_likes() {
+fn duckdb_queries_a_compacted_year_faster() {
     let scene = Scene::fair();
     scene.list(ids("t", 300));
     scene.export(&["-q"]).expect(0);
@@ -138,7 +138,7 @@ fn a_year_of_nights_is_compacted_into_what_duckdb_likes() {
     print!("{}", judge("faster.py", &[&before, &scene.archive(), &samples().join("queries.sql")]));
 }
 
-/// Weather: fair, and all is archived; a task that takes an hour; a key that is refused.
+/// No faults; all is archived; a task that takes an hour; a key that is refused.
 #[test]
 #[ignore = "needs Prometheus' parser: ./tests/run.sh"]
 fn prometheus_reads_the_metrics_and_the_samples_name_nothing_else() {

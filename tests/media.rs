@@ -1,4 +1,4 @@
-//! Songs, covers and videos, and what a CDN may do with them: the built program under weather.
+//! Songs, covers and videos, and what a CDN may do with them: the built program under injected faults.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -49,13 +49,13 @@ fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<
     scene
 }
 
-/// A world of one task a clip; the clips' songs are on the CDN, with that weather.
+/// A world of one task a clip; the clips' songs are on the CDN, with those faults.
 fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -> Scene {
     let clips: Vec<S> = clips.into_iter().collect();
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
 }
 
-/// Trouble with one song, whenever it is asked for.
+/// A fault for every request for one song.
 fn with(id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When::task(&format!("{id}.mp3")) }
 }
@@ -105,7 +105,7 @@ fn field(row: &Row, column: &str) -> u64 {
     row[column].parse().unwrap()
 }
 
-/// What holds after every run, whatever the weather: each row tells of a whole file, each file under
+/// What holds after every run, whatever the faults: each row tells of a whole file, each file under
 /// `media/` has its row unless the journal still waits, no task is there twice, and the manifests are right.
 #[track_caller]
 fn assert_sound(scene: &Scene) {
@@ -141,9 +141,8 @@ fn signal(run: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &run.id().to_string()]).status().unwrap().success());
 }
 
-/// Weather: fair.
 #[test]
-fn every_song_and_cover_is_there_whole_and_was_asked_for_once() {
+fn every_song_and_cover_is_complete_and_requested_once() {
     let scene = Scene::fair();
     scene.list(ids("t", 40));
     export(&scene, &["--assets", "audio,image"]).expect(0);
@@ -200,9 +199,9 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     ]
 }
 
-/// Weather: songs that come with status 200, and are something else for good.
+/// Faults: songs that come with status 200, and are something else permanently.
 #[test]
-fn what_is_no_song_is_not_kept_as_one_and_its_task_is_archived_all_the_same() {
+fn a_response_that_is_not_a_song_is_discarded_and_its_task_still_archived() {
     let wrong = no_songs();
     let scene = songs(
         wrong.iter().map(|(id, ..)| *id).chain(["fine"]),
@@ -226,9 +225,9 @@ fn what_is_no_song_is_not_kept_as_one_and_its_task_is_archived_all_the_same() {
     assert!(scene.rows("assets").iter().all(|row| row["kind"] == "audio" || row["status"] == "ok"));
 }
 
-/// Weather: the same, the first two times.
+/// Faults: the same, the first two times.
 #[test]
-fn a_song_that_is_something_else_at_first_is_tried_again() {
+fn a_response_that_is_not_a_song_is_retried() {
     let wrong = no_songs();
     let scene = songs(
         wrong.iter().map(|(id, ..)| *id),
@@ -239,9 +238,9 @@ fn a_song_that_is_something_else_at_first_is_tried_again() {
     assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
 
-/// Weather: files that are not what their addresses say.
+/// Faults: files that are not what their addresses say.
 #[test]
-fn a_name_ends_with_what_the_bytes_are() {
+fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
     let scene = library(
         media([
@@ -290,9 +289,9 @@ fn large(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media_bytes: Some(SIZE), ..media(faults) }
 }
 
-/// Weather: songs that break off twice, each time after 100 kB.
+/// Faults: songs that are truncated twice, each time after 100 kB.
 #[test]
-fn what_was_cut_short_is_gone_on_with_where_the_server_can_tell_that_it_is_the_same() {
+fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
     let cut = || ids("s", 5).into_iter().map(|id| at_first(2, &id, FaultKind::Truncated(100_000)));
     for validators in [true, false] {
         let scene = songs(ids("s", 5), FaultPlan { validators: Some(validators), ..large(cut()) });
@@ -313,9 +312,9 @@ fn what_was_cut_short_is_gone_on_with_where_the_server_can_tell_that_it_is_the_s
     }
 }
 
-/// Weather: songs that break off whenever they are asked for.
+/// Faults: songs that are truncated on every request.
 #[test]
-fn what_is_cut_short_for_good_is_not_there() {
+fn a_permanently_truncated_file_is_not_kept() {
     let scene = songs(
         ["at-once", "halfway"],
         FaultPlan {
@@ -331,9 +330,9 @@ fn what_is_cut_short_for_good_is_not_there() {
     assert!(walk(&scene.archive().join("media")).is_empty());
 }
 
-/// Weather: songs that break off, and are others when the rest is asked for.
+/// Faults: songs that are truncated, and have changed when the rest is requested.
 #[test]
-fn a_song_that_changed_in_between_is_never_a_mix_of_both() {
+fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     let faults = || {
         let faults = |id: String| [at_first(1, &id, FaultKind::Truncated(100_000)), with(&id, FaultKind::Changed)];
         ids("s", 3).into_iter().flat_map(faults)
@@ -344,15 +343,15 @@ fn a_song_that_changed_in_between_is_never_a_mix_of_both() {
         assert_sound(&scene);
         assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
         for (id, row) in by_clip(&scene) {
-            // It was asked for twice: what comes from now on is the later one.
+            // It was requested twice; from now on the later version is sent.
             assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
         }
     }
 }
 
-/// Weather: songs that halt, before the first byte, in the middle or between any two, once or for good.
+/// Faults: songs that halt, before the first byte, in the middle or between any two, once or permanently.
 #[test]
-fn a_server_that_halts_is_not_waited_for() {
+fn a_stalled_server_times_out() {
     let halts =
         [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Drip(300))];
     let passing = halts.iter().map(|(id, trouble)| at_first(1, id, trouble.clone()));
@@ -375,9 +374,9 @@ fn a_server_that_halts_is_not_waited_for() {
     }
 }
 
-/// Weather: every status that a CDN may answer with, for a while or for good.
+/// Faults: every status that a CDN may answer with, for a while or permanently.
 #[test]
-fn each_refusal_is_repeated_as_often_as_it_makes_sense() {
+fn each_status_is_retried_as_often_as_its_policy_says() {
     use FaultKind::Status;
     let ever = u32::MAX;
     let table = [
@@ -417,9 +416,9 @@ fn each_refusal_is_repeated_as_often_as_it_makes_sense() {
     assert_eq!(scene.archived().len(), rows.len());
 }
 
-/// Weather: the CDN asks to be left alone until tomorrow.
+/// Faults: the CDN asks for a pause until tomorrow.
 #[test]
-fn a_host_that_wants_nothing_for_a_day_is_left_alone_and_its_files_to_the_next_run() {
+fn a_host_that_asks_for_a_day_is_skipped_and_its_files_left_to_the_next_run() {
     for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
         let scene = songs(ids("s", 20), media([Fault { trouble, when: When::first(1) }]));
         export(&scene, &["--asset-concurrency", "1"]).expect(3).says("is not asked for files any more");
@@ -431,9 +430,9 @@ fn a_host_that_wants_nothing_for_a_day_is_left_alone_and_its_files_to_the_next_r
     }
 }
 
-/// Weather: every song is refused once, with a second to wait; one connection at a time.
+/// Faults: every song is refused once, with a second to wait; one connection at a time.
 #[test]
-fn a_host_that_asks_to_be_left_alone_is_and_that_costs_no_retry() {
+fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
     for trouble in [FaultKind::TooMany(1), FaultKind::Busy(1)] {
         let scene = songs(ids("s", 4), media([Fault { trouble, when: When::first(1) }]));
         let begun = Instant::now();
@@ -445,9 +444,9 @@ fn a_host_that_asks_to_be_left_alone_is_and_that_costs_no_retry() {
     }
 }
 
-/// Weather: songs that are elsewhere, or nowhere.
+/// Faults: songs that are elsewhere, or nowhere.
 #[test]
-fn a_redirect_is_followed_to_web_servers_and_not_for_ever() {
+fn redirects_are_followed_to_http_only_and_only_so_often() {
     let to = |address: &str| FaultKind::Redirect(address.to_owned());
     let table = [
         ("moved", to("{cdn}/elsewhere/other.mp3"), 1, ""),
@@ -477,9 +476,9 @@ fn a_redirect_is_followed_to_web_servers_and_not_for_ever() {
     assert_eq!(rows["moved"]["sha256"], sha256(&scene.file_of_cdn("elsewhere/other.mp3")));
 }
 
-/// Weather: fair, but the addresses lead into this machine's own network.
+/// No faults; the addresses lead into this machine's own network.
 #[test]
-fn private_addresses_are_not_asked_unless_they_may_be() {
+fn private_addresses_are_refused_unless_allowed() {
     let port = |scene: &Scene| scene.cdn_url().rsplit(':').next().unwrap().to_owned();
     let cdn = songs(["x"], FaultPlan::default());
     let port = port(&cdn);
@@ -529,9 +528,9 @@ fn private_addresses_are_not_asked_unless_they_may_be() {
     assert_eq!(of_media(&allowed).requests, 1);
 }
 
-/// Weather: fair, but what stands in the documents is no web address.
+/// No faults; what stands in the documents is no web address.
 #[test]
-fn an_address_that_cannot_be_asked_is_named_as_failed() {
+fn an_unusable_url_is_recorded_as_failed() {
     let table = [
         ("/x.mp3", "the address is no URL"),
         ("x.mp3", "the address is no URL"),
@@ -556,9 +555,9 @@ fn an_address_that_cannot_be_asked_is_named_as_failed() {
     assert_eq!((of_media(&scene).requests, scene.archived().len()), (0, 1));
 }
 
-/// Weather: fair, but the clips have nothing to download.
+/// No faults; the clips have nothing to download.
 #[test]
-fn what_is_no_asset_is_skipped_with_the_reason_and_nothing_is_missing() {
+fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() {
     let clips = vec![
         (song("empty", ""), "no address"),
         (song("blank", "  "), "no address"),
@@ -651,8 +650,8 @@ fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
     assert_eq!(scene.rows("clips").len(), 2);
 }
 
-/// A web server that gives the nth who asks the nth answer, and whoever comes later the last; what it was
-/// asked comes out. An answer without an end is followed by zeros for as long as somebody takes them.
+/// A web server that gives the nth who asks the nth answer, and later ones the last; what it was
+/// asked comes out. An answer without an end is followed by zeros for as long as the client reads.
 fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -678,9 +677,9 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
 }
 
-/// Weather: servers that break off in the middle, and then do not keep to the rules for the rest.
+/// Faults: servers that are truncated in the middle, and then do not keep to the rules for the rest.
 #[test]
-fn the_rest_of_a_file_is_taken_only_if_it_is_the_rest_of_that_file() {
+fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let version = |seed| -> Vec<u8> {
         let mut chance = fastrand::Rng::with_seed(seed);
         b"ID3\x04".iter().copied().chain(std::iter::repeat_with(|| chance.u8(..))).take(100_000).collect()
@@ -822,9 +821,9 @@ fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
     }
 }
 
-/// Weather: servers that do not speak as they should.
+/// Faults: servers that do not speak as they should.
 #[test]
-fn what_is_no_proper_answer_fails_with_a_reason_and_what_can_be_taken_is() {
+fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
     let table = [
         ("without-length", answer("200 OK", &mp3), ""),
@@ -860,7 +859,7 @@ fn what_is_no_proper_answer_fails_with_a_reason_and_what_can_be_taken_is() {
     assert_eq!(rows["chunked"]["sha256"], sha256(&mp3));
 }
 
-/// Weather: songs longer than what is allowed, which say so before they come, or do not.
+/// Faults: songs longer than what is allowed, which say so before they come, or do not.
 #[test]
 fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     let (server, _questions) = server(vec![answer("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
@@ -884,9 +883,9 @@ fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     export(&scene, &["--max-asset-size", &(size - 1).to_string()]).expect(3);
 }
 
-/// Weather: each song takes a quarter of a second.
+/// Faults: each song takes a quarter of a second.
 #[test]
-fn downloads_at_once_are_as_many_as_allowed_and_one_host_gets_three_quarters() {
+fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters() {
     let slow = || media([Fault { trouble: FaultKind::Drip(200_000), when: When::ALWAYS }]);
     for (allowed, most) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
         let scene = songs(ids("s", 8), slow());
@@ -905,9 +904,9 @@ fn downloads_at_once_are_as_many_as_allowed_and_one_host_gets_three_quarters() {
     }
 }
 
-/// Weather: fair; clips with IDs that are no names.
+/// No faults; clips with IDs that are no names.
 #[test]
-fn odd_clip_ids_get_safe_names_and_are_kept_as_they_are() {
+fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     let long = "x".repeat(300);
     let odd = [
         "../../x",
@@ -964,7 +963,7 @@ fn odd_clip_ids_get_safe_names_and_are_kept_as_they_are() {
     assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 2);
 }
 
-/// Weather: fair; one clip stands in three tasks, of which the last is asked for by a later run.
+/// No faults; one clip stands in three tasks, the last of which is fetched by a later run.
 #[test]
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
@@ -984,9 +983,9 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     assert_eq!(shared.iter().map(|row| field(row, "attempts")).sum::<u64>(), 1);
 }
 
-/// Weather: two takes come with the same bytes, once or for good; covers are allowed to.
+/// Faults: two takes come with the same bytes, once or permanently; covers are allowed to.
 #[test]
-fn identical_takes_are_fetched_again_later_and_named_if_it_stays_so() {
+fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
     let twins = |when: When| Fault { trouble: FaultKind::Identical, when };
     let once = |file: &str| twins(When { task: Some(file.into()), ..When::first(1) });
     let scene = library(
@@ -1017,9 +1016,9 @@ fn identical_takes_are_fetched_again_later_and_named_if_it_stays_so() {
     assert_eq!(field(&rows["fine-1"], "attempts"), 1);
 }
 
-/// Weather: a CDN that breaks every connection, or says nothing at all.
+/// Faults: a CDN that breaks every connection, or says nothing at all.
 #[test]
-fn a_dead_cdn_does_not_hold_up_the_api() {
+fn a_dead_cdn_does_not_delay_the_api() {
     let dead = |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
     let scene = Scene::faults(dead(FaultKind::Reset));
     scene.list(ids("t", 60));
@@ -1042,9 +1041,9 @@ fn under_way(scene: &Scene) -> u64 {
     partial.iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).max().unwrap_or(0)
 }
 
-/// Weather: some songs come at once and some take six seconds; the process is killed with SIGKILL.
+/// Faults: some songs come at once and some take six seconds; the process is killed with SIGKILL.
 #[test]
-fn killed_in_the_middle_of_downloads_the_next_run_goes_on_where_they_were() {
+fn downloads_resume_after_a_kill_where_they_stopped() {
     let drip = |id| at_first(1, id, FaultKind::Drip(1_000_000));
     let scene = library(
         FaultPlan { media_bytes: Some(6_000_000), ..media([drip("slow"), drip("slower")]) },
@@ -1076,9 +1075,9 @@ fn killed_in_the_middle_of_downloads_the_next_run_goes_on_where_they_were() {
     }
 }
 
-/// Weather: fair but slow; the process is killed with SIGKILL again and again, at instants of chance.
+/// Faults: fair but slow; the process is killed repeatedly with SIGKILL, at random times.
 #[test]
-fn killed_at_any_instant_every_file_ends_whole_and_no_task_is_asked_for_twice() {
+fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
     let scene = Scene::faults(media([slow]));
     scene.list(ids("t", 100));
@@ -1102,7 +1101,7 @@ fn killed_at_any_instant_every_file_ends_whole_and_no_task_is_asked_for_twice() 
     assert_eq!((rows.len(), scene.rows("assets").len()), (2 * scene.rows("clips").len(), rows.len()));
 }
 
-/// Weather: one of three songs stops in the middle at first.
+/// Faults: one of three songs stops in the middle at first.
 fn halted() -> Scene {
     library(
         media([at_first(1, "slow", FaultKind::StallBody(120.0))]),
@@ -1129,9 +1128,9 @@ fn assert_resumes(scene: &Scene) {
     assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| asked[name]), [1, 1, 1, 2]);
 }
 
-/// Weather: one of three songs stops in the middle.
+/// Faults: one of three songs stops in the middle.
 #[test]
-fn a_signal_ends_stalled_downloads_soon_and_their_tasks_wait_in_the_journal() {
+fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let begun = [("-INT", 130), ("-TERM", 143)].map(|(name, status)| {
         let scene = halted();
         let run = begin(&scene, &[]);
@@ -1146,9 +1145,9 @@ fn a_signal_ends_stalled_downloads_soon_and_their_tasks_wait_in_the_journal() {
     }
 }
 
-/// Weather: one of three songs stops in the middle.
+/// Faults: one of three songs stops in the middle.
 #[test]
-fn stop_after_ends_stalled_downloads_soon_and_their_tasks_wait_in_the_journal() {
+fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let scene = halted();
     let begun = Instant::now();
     export(&scene, &["--stop-after", "1s"]).expect(3);
@@ -1156,9 +1155,9 @@ fn stop_after_ends_stalled_downloads_soon_and_their_tasks_wait_in_the_journal() 
     assert_resumes(&scene);
 }
 
-/// Weather: a song that is refused again and again, so that most of the time is spent waiting.
+/// Faults: a song that is refused repeatedly, so that most of the time is spent waiting.
 #[test]
-fn a_signal_ends_waiting_for_a_further_try_at_once() {
+fn a_signal_interrupts_a_retry_backoff_at_once() {
     let scene = songs(["a", "b"], media([with("b", FaultKind::TooMany(60))]));
     let run = begin(&scene, &[]);
     wait_until(|| of_media(&scene).requests == 2 && of_media(&scene).whole.contains_key("a.mp3"));
@@ -1169,9 +1168,9 @@ fn a_signal_ends_waiting_for_a_further_try_at_once() {
     assert_eq!(scene.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
 }
 
-/// Weather: a song that stops in the middle, and whose address has expired when the next run comes.
+/// Faults: a song that stops in the middle, and whose address has expired when the next run comes.
 #[test]
-fn an_address_that_expired_between_two_runs_is_a_failed_asset_of_an_archived_task() {
+fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     let scene =
         songs(["a", "b"], media([at_first(1, "b", FaultKind::StallBody(120.0)), with("b", FaultKind::Status(403))]));
     let mut run = begin(&scene, &[]);
@@ -1191,9 +1190,8 @@ fn an_address_that_expired_between_two_runs_is_a_failed_asset_of_an_archived_tas
     assert_eq!((of_media(&scene).by_path["b.mp3"], scene.stats().requests), (4, 2));
 }
 
-/// Weather: fair.
 #[test]
-fn what_is_downloaded_is_what_assets_names() {
+fn only_the_selected_assets_are_downloaded() {
     let film = || {
         let mut clip = clip("a");
         clip["video_url"] = "{cdn}/a.mp4".into();
@@ -1227,9 +1225,9 @@ fn what_is_downloaded_is_what_assets_names() {
     }
 }
 
-/// Weather: fair; no file may be larger than 100 KiB, so that the songs do not fit, and the journal does.
+/// No faults; no file may be larger than 100 KiB, so that the songs do not fit, and the journal does.
 #[test]
-fn a_disk_that_holds_no_song_stops_the_run_and_the_next_goes_on() {
+fn a_disk_too_full_for_a_song_stops_the_run_and_the_next_run_resumes() {
     let scene = songs(ids("s", 8), large([]));
     let limited = command(&scene, &["--assets", "audio,image", "--concurrency", "2"]);
     let mut run = Command::new("bash");
@@ -1252,9 +1250,9 @@ fn a_disk_that_holds_no_song_stops_the_run_and_the_next_goes_on() {
     assert!(by_clip(&scene).iter().all(|(id, row)| row["sha256"] == sha256(&scene.file_of_cdn(&format!("{id}.mp3")))));
 }
 
-/// Weather: a song that says nothing when it is asked for.
+/// Faults: a song that never gets a response.
 #[test]
-fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_wait_on() {
+fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_journal() {
     let scene = library(
         media([at_first(2, "slow", FaultKind::Stall(120.0))]),
         [("t1", vec![clip("a")]), ("t2", vec![clip("slow")]), ("t3", vec![clip("c")])],
@@ -1270,7 +1268,7 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_wait_on() {
     assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
 }
 
-/// Weather: songs that say nothing when they are asked for; two killed runs have left a segment each.
+/// Faults: songs that never get a response; two killed runs have left a segment each.
 #[test]
 fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     let scene =
@@ -1299,9 +1297,9 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     assert_eq!((scene.archived(), scene.rows("assets").len(), scene.stats().requests), (ids("s", 2), 2, 2));
 }
 
-/// Weather: each song takes a while; no process may have more than 256 files open.
+/// Faults: each song takes a while; no process may have more than 256 files open.
 #[test]
-fn downloads_that_wait_for_their_turn_hold_no_open_file() {
+fn queued_downloads_hold_no_open_file() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When::ALWAYS };
     let scene = songs(ids("s", 400), media([slow]));
     let limited = command(&scene, &["--asset-concurrency", "16"]);
@@ -1313,10 +1311,10 @@ fn downloads_that_wait_for_their_turn_hold_no_open_file() {
     assert_sound(&scene);
 }
 
-/// Weather: two takes come with the same bytes at first; one of them stands in another task, too, which the
+/// Faults: two takes come with the same bytes at first; one of them stands in another task, too, which the
 /// same run or an earlier one archives meanwhile.
 #[test]
-fn a_file_that_a_row_tells_of_is_never_replaced() {
+fn a_file_referenced_by_a_row_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
         let once = Fault { trouble: FaultKind::Identical, when: When { task: Some("take".into()), ..When::first(1) } };
         let tasks = [("t1", vec![clip("take-1"), clip("take-2")]), ("t2", vec![clip("take-1")])];
@@ -1329,9 +1327,9 @@ fn a_file_that_a_row_tells_of_is_never_replaced() {
     }
 }
 
-/// Weather: a host that asks to be left alone for no seconds, for good.
+/// Faults: a host that asks for a pause for no seconds, permanently.
 #[test]
-fn a_host_that_asks_for_no_wait_at_all_is_not_stormed() {
+fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     let scene = songs(["a"], media([with("a", FaultKind::TooMany(0))]));
     let begun = Instant::now();
     export(&scene, &["--retries", "1"]).expect(3);
@@ -1339,10 +1337,10 @@ fn a_host_that_asks_for_no_wait_at_all_is_not_stormed() {
     assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
 }
 
-/// Weather: fair; a process was killed after the last byte of a song, and before the song had its name.
+/// No faults; a process was killed after the last byte of a song, and before the song had its name.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_download_that_was_whole_when_the_process_died_is_not_begun_anew() {
+fn a_download_complete_at_the_kill_is_not_restarted() {
     let scene = songs(
         ["a"],
         FaultPlan { media_bytes: Some(3_000_000), ..media([at_first(1, "a", FaultKind::Drip(1_000_000))]) },
@@ -1361,9 +1359,9 @@ fn a_download_that_was_whole_when_the_process_died_is_not_begun_anew() {
     assert!(of_media(&scene).bytes - sent < 100_000, "all of it was sent again");
 }
 
-/// Weather: there is no connection to the CDN until long after the run was killed.
+/// Faults: there is no connection to the CDN until long after the run was killed.
 #[test]
-fn files_that_an_earlier_run_left_are_not_given_up_because_there_is_no_network() {
+fn files_left_by_an_earlier_run_survive_a_network_outage() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let scene = library(FaultPlan::default(), [("t1", vec![song("a", format!("http://{free}/a.mp3"))])]);
     let mut run = begin(&scene, &["--retries", "20"]);

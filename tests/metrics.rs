@@ -41,10 +41,10 @@ fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
     assert!((known - finished.as_second() as f64).abs() <= 2.0, "{known}");
 }
 
-/// Weather: some tasks are not finished, some answers fail once, some are refused with 429; then the same
+/// Faults: some tasks are not finished, some answers fail once, some are refused with 429; then the same
 /// with nothing left to wait for.
 #[test]
-fn the_figures_are_the_summarys_and_the_last_success_stays_over_worse_nights() {
+fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     let faults = vec![
         Fault { trouble: FaultKind::Status(502), when: When { first: Some(1), share: Some(0.2), ..When::ALWAYS } },
         Fault { trouble: FaultKind::TooMany(1), when: When { first: Some(1), ..When::task("t3") } },
@@ -70,9 +70,9 @@ fn the_figures_are_the_summarys_and_the_last_success_stays_over_worse_nights() {
     );
 }
 
-/// Weather: the key is revoked; then answers stall until the run is stopped; then nobody is there.
+/// Faults: the key is revoked; then answers stall until the run is stopped; then nothing is listening.
 #[test]
-fn a_run_leaves_its_figures_whatever_its_ending() {
+fn a_run_writes_metrics_however_it_ends() {
     let revoked = Scene::faults(FaultPlan { revoke_after: Some(5), ..FaultPlan::default() });
     revoked.list(ids("t", 20));
     revoked.export(&["--metrics-file", "run.prom"]).expect(4);
@@ -94,9 +94,9 @@ fn a_run_leaves_its_figures_whatever_its_ending() {
     }
 }
 
-/// Weather: fair, but a folder is where a file is due, so that the run fails before its first request.
+/// No faults; a folder is where a file is due, so that the run fails before its first request.
 #[test]
-fn a_run_that_fails_before_it_asks_leaves_its_figures_too() {
+fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene.export(&[]).expect(0);
@@ -110,9 +110,9 @@ fn a_run_that_fails_before_it_asks_leaves_its_figures_too() {
     assert!(of(&figures, "last_success_timestamp_seconds") < of(&figures, "finished_timestamp_seconds"));
 }
 
-/// Weather: fair; the answer to one task stalls, so that a second run finds the archive held.
+/// No faults; the answer to one task stalls, so that a second run finds the archive held.
 #[test]
-fn a_run_that_never_began_leaves_the_file_alone() {
+fn a_run_that_never_started_leaves_the_metrics_file_alone() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     scene.file("run.prom", b"# of another run\n");
     scene.list(["slow"]);
@@ -125,9 +125,8 @@ fn a_run_that_never_began_leaves_the_file_alone() {
     assert_eq!(fs::read(scene.path("run.prom")).unwrap(), b"# of another run\n");
 }
 
-/// Weather: fair.
 #[test]
-fn a_file_that_cannot_be_is_refused_and_one_that_cannot_be_written_is_said_and_leaves_the_archive_alone() {
+fn an_invalid_metrics_path_is_refused_and_a_write_failure_is_reported_and_leaves_the_archive_alone() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     fs::create_dir(scene.path("folder")).unwrap();

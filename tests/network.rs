@@ -104,7 +104,7 @@ fn tunnel(client: &TcpStream) -> io::Result<()> {
     io::copy(&mut reader, &mut &server).map(drop)
 }
 
-/// Weather: a certificate that nobody vouches for.
+/// Faults: a certificate from an unknown authority.
 #[test]
 fn an_untrusted_certificate_stops_the_run_at_once_with_what_to_do() {
     let (scene, server) = (Scene::fair(), secured());
@@ -114,7 +114,7 @@ fn an_untrusted_certificate_stops_the_run_at_once_with_what_to_do() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);
 }
 
-/// Weather: fair, once the authority is named.
+/// No faults; once the authority is named.
 #[test]
 fn an_authority_named_in_ssl_cert_file_is_trusted() {
     let (scene, server) = (Scene::fair(), secured());
@@ -125,7 +125,7 @@ fn an_authority_named_in_ssl_cert_file_is_trusted() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 2);
 }
 
-/// Weather: fair, through a proxy or past it.
+/// No faults; through a proxy or past it.
 #[test]
 fn https_proxy_is_used_unless_no_proxy_names_the_host() {
     for (no_proxy, through) in [("", true), ("localhost", false)] {
@@ -139,9 +139,9 @@ fn https_proxy_is_used_unless_no_proxy_names_the_host() {
     }
 }
 
-/// Weather: a host that no name server knows.
+/// Faults: a host that no name server knows.
 #[test]
-fn a_name_that_cannot_be_resolved_is_said_in_a_sentence() {
+fn an_unresolvable_host_name_is_reported() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene

@@ -7,19 +7,17 @@ use std::{path::Path, process::Command};
 
 use common::{Finished, Scene, ids};
 
-/// Weather: fair.
 #[test]
 #[ignore = "needs strace: ./tests/run.sh"]
-fn nothing_is_promised_or_removed_before_what_it_rests_on_is_synced() {
+fn nothing_is_acknowledged_or_removed_before_its_dependencies_are_synced() {
     let scene = Scene::fair();
     scene.list(ids("t", 60));
     judged(&scene, &scene.export_command(&["-q", "--assets", "audio,image"]), "power.py");
 }
 
-/// Weather: fair.
 #[test]
 #[ignore = "needs strace: ./tests/run.sh"]
-fn parts_change_places_when_everything_that_this_rests_on_is_synced() {
+fn parts_are_swapped_only_after_their_dependencies_are_synced() {
     let scene = Scene::fair();
     for night in 1..4 {
         scene.list(ids("t", 60 * night));

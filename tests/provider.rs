@@ -1,4 +1,4 @@
-//! What the provider may answer, and what becomes of it: the built program under weather.
+//! What the provider may answer, and what becomes of it: the built program under injected faults.
 
 mod common;
 
@@ -10,9 +10,9 @@ use sunor_archive::simulator::{
 };
 use tokio::net::TcpSocket;
 
-/// Weather: each task's first two requests fail, one way or another.
+/// Faults: each task's first two requests fail, one way or another.
 #[test]
-fn trouble_that_passes_costs_retries_and_loses_nothing() {
+fn transient_failures_cost_retries_and_lose_nothing() {
     for trouble in [
         FaultKind::Status(500),
         FaultKind::Status(502),
@@ -34,9 +34,9 @@ fn trouble_that_passes_costs_retries_and_loses_nothing() {
     }
 }
 
-/// Weather: answers come packed, long, slowly, or with the connection closed behind them.
+/// Faults: answers come packed, long, slowly, or with the connection closed behind them.
 #[test]
-fn a_whole_answer_is_taken_whatever_way_it_comes() {
+fn a_complete_response_is_accepted_in_any_encoding() {
     for trouble in [
         FaultKind::Packed(Encoding::Gzip),
         FaultKind::Packed(Encoding::XGzip),
@@ -55,16 +55,16 @@ fn a_whole_answer_is_taken_whatever_way_it_comes() {
     }
 }
 
-/// Weather: one task's answer stops in the middle, longer than the limit.
+/// Faults: one task's answer stops in the middle, longer than the limit.
 #[test]
-fn an_answer_that_stops_in_the_middle_is_given_up_and_asked_for_again() {
+fn a_stalled_response_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::StallBody(60.0), When::first(1));
     scene.list(["t1"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
-/// Weather: one task's answer is a redirect to another server.
+/// Faults: one task's answer is a redirect to another server.
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
     let elsewhere = Scene::fair();
@@ -74,9 +74,9 @@ fn a_redirect_is_not_followed_with_the_key() {
     assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
 }
 
-/// Weather: one task fails for ever.
+/// Faults: one task fails for ever.
 #[test]
-fn trouble_that_stays_ends_after_its_retries_and_is_named() {
+fn permanent_failures_end_after_their_retries_and_are_listed() {
     let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
     scene.list(["good", "bad", "fine"]);
     scene.export(&["--format", "csv", "--retries", "2"]).expect(3).says("1 with errors");
@@ -85,18 +85,18 @@ fn trouble_that_stays_ends_after_its_retries_and_is_named() {
     assert_eq!(scene.archived(), ["fine", "good"]);
 }
 
-/// Weather: the first request for each task stalls for longer than the limit.
+/// Faults: the first request for each task stalls for longer than the limit.
 #[test]
-fn a_request_that_takes_too_long_is_given_up_and_sent_again() {
+fn a_slow_request_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::Stall(30.0), When::first(1));
     scene.list(["t1", "t2"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
-/// Weather: refusals that asking again would not change.
+/// Faults: refusals that asking again would not change.
 #[test]
-fn other_refusals_are_not_repeated() {
+fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
         let scene = Scene::trouble(FaultKind::Status(status), When::task("bad"));
         scene.list(["good", "bad"]);
@@ -106,7 +106,7 @@ fn other_refusals_are_not_repeated() {
     }
 }
 
-/// Weather: the key is refused, from the start or after fifty requests.
+/// Faults: the key is refused, from the start or after fifty requests.
 #[test]
 fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     let scene = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
@@ -124,9 +124,9 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     assert!(scene.stats().requests <= 54);
 }
 
-/// Weather: the second request is refused with 429 and three seconds to wait.
+/// Faults: the second request is refused with 429 and three seconds to wait.
 #[test]
-fn a_429_holds_everyone_back_and_costs_no_retry() {
+fn a_429_pauses_all_requests_and_costs_no_retry() {
     let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
     scene.list(ids("t", 30));
     let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
@@ -141,9 +141,9 @@ fn a_429_holds_everyone_back_and_costs_no_retry() {
     assert!(silence.filter(|event| event["event"] == "progress").count() >= 2);
 }
 
-/// Weather: fair, but only one task exists.
+/// No faults; only one task exists.
 #[test]
-fn a_task_that_is_not_found_is_archived_as_that_and_not_asked_again() {
+fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
     let given = HashMap::from([("known".to_owned(), known.to_owned())]);
     let scene =
@@ -158,7 +158,7 @@ fn a_task_that_is_not_found_is_archived_as_that_and_not_asked_again() {
     assert_eq!(scene.stats().requests, 4);
 }
 
-/// Weather: another account's key, for which no task exists.
+/// Faults: another account's key, for which no task exists.
 #[test]
 fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
     let scene = Scene::world(SimulatedProvider { tasks: Known::Given, ..SimulatedProvider::default() });
@@ -168,9 +168,9 @@ fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
     assert_eq!(scene.unfinished().len(), 30);
 }
 
-/// Weather: an answer about another task.
+/// Faults: an answer about another task.
 #[test]
-fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
+fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
     let scene = Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
     scene.list(["odd", "fine"]);
     scene.export(&["--format", "csv"]).expect(3).says("1 unreadable");
@@ -180,7 +180,7 @@ fn a_body_that_is_no_task_is_kept_and_named_but_not_archived() {
     assert_eq!(scene.archived(), ["fine"]);
 }
 
-/// Weather: JSON that no parser takes, for good for two tasks and once for a third; a body cut short for a fourth.
+/// Faults: JSON that no parser takes, for good for two tasks and once for a third; a body cut short for a fourth.
 #[test]
 fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
     let body = |task: &str, body: &str, first| Fault {
@@ -217,7 +217,7 @@ fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
     scene.run(&["summary", "library", "--run", &run]).expect(0).says("Archived 1 of 5 tasks in ");
 }
 
-/// Weather: tasks that were archived as not found are not found still.
+/// Faults: tasks that were archived as not found are not found still.
 #[test]
 fn tasks_that_are_not_found_still_are_no_reason_to_suspect_the_key() {
     let missing = |task: &str| Fault {
@@ -236,9 +236,9 @@ fn tasks_that_are_not_found_still_are_no_reason_to_suspect_the_key() {
     assert!(before >= 25 && not_found() == before, "{before}");
 }
 
-/// Weather: nobody listens at the address, which stays ours.
+/// Faults: nothing listens on the address, which the test holds.
 #[test]
-fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {
+fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     let scene = Scene::fair();
     scene.list(ids("t", 1000));
     let held = TcpSocket::new_v4().unwrap();
@@ -250,9 +250,9 @@ fn a_provider_that_never_answers_stops_the_run_with_a_sentence() {
     assert_eq!(scene.stats().requests, 0);
 }
 
-/// Weather: after some good answers everything is a proxy's error page, for good.
+/// Faults: after some good answers everything is a proxy's error page, permanently.
 #[test]
-fn a_provider_that_is_down_for_good_stops_the_run_before_the_night_is_spent() {
+fn a_provider_outage_trips_the_circuit_breaker() {
     let good = "t1".to_owned();
     let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
     let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
@@ -273,9 +273,9 @@ fn a_provider_that_is_down_for_good_stops_the_run_before_the_night_is_spent() {
     assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
 }
 
-/// Weather: the provider answers thirty times and is gone.
+/// Faults: the provider answers thirty times and is gone.
 #[test]
-fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() {
+fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
     let mut scene = Scene::fair();
     scene.list(ids("t", 60));
     let run = scene.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
@@ -286,28 +286,28 @@ fn a_network_that_is_gone_for_good_is_an_error_and_not_only_something_missing() 
     assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
 }
 
-/// Weather: everything is refused with 429, for good.
+/// Faults: everything is refused with 429, permanently.
 #[test]
-fn a_provider_that_only_refuses_ends_the_run_and_names_every_task() {
+fn endless_429s_end_the_run_and_every_task_is_listed() {
     let scene = Scene::trouble(FaultKind::TooMany(1), When::ALWAYS);
     scene.list(ids("t", 40));
     scene.export(&[]).expect(1).says("refused 100 requests in a row with 429");
     assert_eq!(scene.unfinished().len(), 40);
 }
 
-/// Weather: the last hundred of the list fail for good.
+/// Faults: the last hundred of the list fail permanently.
 #[test]
-fn a_list_that_is_finished_is_not_stopped_by_the_breaker() {
+fn a_finished_list_does_not_trip_the_circuit_breaker() {
     let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
     let scene = Scene::faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
     scene.list(ids("t", 110));
     scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
 }
 
-/// Weather: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
+/// Faults: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
 /// second for as long as the export runs.
 #[test]
-fn a_reserve_is_left_to_others_who_share_the_key() {
+fn reserved_requests_are_left_to_other_users_of_the_key() {
     let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
     let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
     scene.list(ids("t", 60));
@@ -323,9 +323,9 @@ fn a_reserve_is_left_to_others_who_share_the_key() {
     assert_eq!((scene.archived().len(), scene.stats().rate_limited), (60, 0));
 }
 
-/// Weather: every third task meets a proxy's error first.
+/// Faults: every third task meets a proxy's error first.
 #[test]
-fn a_share_of_the_tasks_may_be_in_trouble_without_harm_to_the_others() {
+fn failing_tasks_do_not_affect_the_others() {
     let fault = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
     let scene = Scene::faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
     scene.list(ids("t", 200));

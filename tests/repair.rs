@@ -1,4 +1,4 @@
-//! What `repair` mends: the built program on archives that were damaged on purpose.
+//! What `repair` restores: the built program on archives that were damaged on purpose.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -57,9 +57,9 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Weather: fair; one thing of the archive is damaged or gone.
+/// No faults; one thing of the archive is damaged or gone.
 #[test]
-fn whatever_is_lost_comes_back_and_nothing_else_changes() {
+fn repair_restores_lost_files_and_changes_nothing_else() {
     type Damage = (&'static str, fn(&Scene));
     let damages: [Damage; 9] = [
         ("a part of clips is gone", |scene| fs::remove_file(part(scene, "clips")).unwrap()),
@@ -93,9 +93,9 @@ fn whatever_is_lost_comes_back_and_nothing_else_changes() {
     }
 }
 
-/// Weather: fair; each song has a video, which a repair does not want unless it is told so.
+/// No faults; each song has a video, which a repair does not want unless it is told so.
 #[test]
-fn assets_whose_rows_are_lost_are_of_the_kinds_that_there_are_files_of() {
+fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     let document = |n| {
         let clip = format!(r#"{{"id":"c{n}","audio_url":"{{cdn}}/c{n}.mp3","video_url":"{{cdn}}/c{n}.mp4"}}"#);
         let task = format!(r#"{{"task_id":"t{n}","type":"music","status":"success","output":{{"result":[{clip}]}}}}"#);
@@ -113,9 +113,9 @@ fn assets_whose_rows_are_lost_are_of_the_kinds_that_there_are_files_of() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// Weather: fair; the part of the tasks themselves is gone, or damaged.
+/// No faults; the part of the tasks themselves is gone, or damaged.
 #[test]
-fn tasks_whose_rows_are_lost_are_asked_for_again() {
+fn tasks_with_lost_rows_are_refetched() {
     let damages: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), flip];
     for (damage, format) in damages.iter().flat_map(|damage| FORMATS.map(|format| (damage, format))) {
         let scene = Scene::fair();
@@ -135,7 +135,7 @@ fn tasks_whose_rows_are_lost_are_asked_for_again() {
     }
 }
 
-/// An archive without media whose tasks have to be asked for again; of those that have no other row nobody
+/// An archive without media whose tasks have to be requested again; of those that have no other row nobody
 /// knows, which a repair says with exit status 3.
 fn without_tasks(count: usize) -> Scene {
     let scene = Scene::fair();
@@ -156,9 +156,9 @@ fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
     command
 }
 
-/// Weather: half of the tasks are never answered; the repair is stopped by a signal or by its time.
+/// Faults: half of the tasks are never answered; the repair is stopped by a signal or by its time.
 #[test]
-fn a_repair_that_is_stopped_keeps_what_it_has_and_the_next_goes_on() {
+fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
     for (signal, status, said) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
         let scene = without_tasks(80);
         let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::ALWAYS } };
@@ -184,9 +184,9 @@ fn a_repair_that_is_stopped_keeps_what_it_has_and_the_next_goes_on() {
     }
 }
 
-/// Weather: half of the covers stall when they are first asked for; the repair is stopped meanwhile.
+/// Faults: half of the covers stall at the first request; the repair is stopped meanwhile.
 #[test]
-fn a_repair_that_is_stopped_among_downloads_asks_for_no_task_twice() {
+fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     let scene = Scene::fair();
     scene.list(ids("t", 40));
     scene.export(&["--assets", "image"]).expect(0);
@@ -208,9 +208,9 @@ fn a_repair_that_is_stopped_among_downloads_asks_for_no_task_twice() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// Weather: the provider has forgotten some of the tasks whose own rows are lost, and of others it tells less.
+/// Faults: the provider has forgotten some of the tasks whose own rows are lost, and of others it tells less.
 #[test]
-fn what_is_left_of_a_task_stays_if_the_provider_has_no_better() {
+fn remaining_rows_stay_if_the_provider_has_no_better_response() {
     for format in FORMATS {
         let scene = Scene::fair();
         archived(&scene, format);
@@ -243,9 +243,9 @@ fn what_is_left_of_a_task_stays_if_the_provider_has_no_better() {
     }
 }
 
-/// Weather: fair; somebody has put a part into its table once more.
+/// No faults; a part was copied within its table.
 #[test]
-fn rows_that_are_there_twice_are_found_and_are_there_once_then() {
+fn duplicate_rows_are_found_and_removed() {
     for (format, table) in FORMATS.iter().flat_map(|format| TABLES.map(|table| (format, table))) {
         let scene = Scene::fair();
         archived(&scene, format);
@@ -259,9 +259,9 @@ fn rows_that_are_there_twice_are_found_and_are_there_once_then() {
     }
 }
 
-/// Weather: fair; files that runs left of themselves are damaged.
+/// No faults; files that runs left of themselves are damaged.
 #[test]
-fn a_runs_damaged_file_is_set_aside_and_named_and_the_summary_counts_without_it() {
+fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     let scene = Scene::fair();
     archived(&scene, "csv");
     for ending in [".json", "-unfinished.csv"] {
@@ -276,9 +276,9 @@ fn a_runs_damaged_file_is_set_aside_and_named_and_the_summary_counts_without_it(
     }
 }
 
-/// Weather: three tasks cannot be had, and then they can.
+/// Faults: three tasks are unavailable at first.
 #[test]
-fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
+fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     let scene = without_tasks(80);
     let mut lost: Vec<String> = scene.rows("clips").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
     lost.dedup();
@@ -293,7 +293,7 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
     assert_eq!(named, bad.iter().cloned().collect());
     scene.run(&["summary", "library"]).expect(0).says("3 with errors");
 
-    // The next one goes on with those alone.
+    // The next one resumes with only those.
     let before = scene.stats().requests;
     Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("repaired  3 tasks");
     assert_eq!(scene.stats().requests, before + 3);
@@ -301,9 +301,9 @@ fn tasks_that_cannot_be_had_do_not_keep_the_others_from_being_mended() {
     repair(&scene, &[]).expect(0).says("Nothing to repair");
 }
 
-/// Weather: each task is refused once for the rate, and once by a proxy; then it takes a while.
+/// Faults: each task is refused once for the rate, and once by a proxy; then it takes a while.
 #[test]
-fn lost_tasks_are_asked_for_as_an_export_asks_and_the_figures_say_so() {
+fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     let faults = [FaultKind::TooMany(1), FaultKind::Status(502)];
     let faults = (1..).zip(faults).map(|(first, trouble)| Fault { trouble, when: When::first(first) }).collect();
     let slow = FaultPlan { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..FaultPlan::default() };
@@ -347,9 +347,9 @@ fn a_repair_publishes_as_it_goes_and_leaves_the_record_of_a_run() {
     assert!(said.contains("repair") && said.contains(&sent.to_string()), "{said}");
 }
 
-/// Weather: fair; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.
+/// No faults; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.
 #[test]
-fn a_lost_task_that_the_provider_does_not_know_is_archived_as_not_found_and_named() {
+fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     let scene = Scene::fair();
     archived(&scene, "parquet");
     let before = content(&scene);
@@ -369,9 +369,9 @@ fn a_lost_task_that_the_provider_does_not_know_is_archived_as_not_found_and_name
     scene.export(&["--assets", "audio,image"]).expect(0).says("30 already archived");
 }
 
-/// Weather: some files are not to be had at first.
+/// Faults: some files are unavailable at first.
 #[test]
-fn what_could_not_be_had_is_tried_again_and_named_if_it_still_cannot() {
+fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     let gone =
         |first| Fault { trouble: FaultKind::Status(404), when: When { first, share: Some(0.3), ..When::ALWAYS } };
     let scene = Scene::faults(FaultPlan { media: vec![gone(Some(1))], ..FaultPlan::default() });
@@ -391,9 +391,9 @@ fn what_could_not_be_had_is_tried_again_and_named_if_it_still_cannot() {
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// Weather: fair; the process is killed at instants of chance while it mends.
+/// No faults; the process is killed at random times during the repair.
 #[test]
-fn a_repair_that_is_killed_loses_nothing_and_the_next_ends_it() {
+fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     let scene = Scene::fair();
     archived(&scene, "csv");
     let before = content(&scene);
@@ -413,9 +413,9 @@ fn a_repair_that_is_killed_loses_nothing_and_the_next_ends_it() {
     assert!(content(&scene) == before);
 }
 
-/// Weather: the provider refuses the key, and a part of tasks is gone.
+/// Faults: the provider refuses the key, and a part of tasks is gone.
 #[test]
-fn a_refused_key_is_said_and_a_missing_archive_refused() {
+fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
     let scene = Scene::fair();
     archived(&scene, "parquet");
     fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
@@ -426,9 +426,9 @@ fn a_refused_key_is_said_and_a_missing_archive_refused() {
     assert!(!scene.path("nowhere").exists());
 }
 
-/// Weather: fair; one byte of one file of the archive is another.
+/// No faults; one byte of one file in the archive is changed.
 #[test]
-fn whatever_byte_is_another_verify_finds_it_and_what_repair_says_it_mended_is_whole() {
+fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
     let seed = seed();
     let mut chance = fastrand::Rng::with_seed(seed);
     let mut mended = 0;
@@ -463,9 +463,9 @@ fn whatever_byte_is_another_verify_finds_it_and_what_repair_says_it_mended_is_wh
     assert!(mended >= 10, "seed {seed}: {mended}");
 }
 
-/// Weather: fair; a song's address has expired, and what the provider says of its task has become poorer.
+/// No faults; a song's address has expired, and what the provider says of its task has become poorer.
 #[test]
-fn an_answer_that_tells_less_does_not_take_the_place_of_one_that_told_more() {
+fn a_less_complete_response_never_replaces_a_more_complete_one() {
     let task = |status, result| {
         format!(
             r#"{{"code":200,"data":{{"task_id":"t1","type":"music","status":"{status}","output":{{"result":{result}}}}}}}"#
@@ -489,10 +489,10 @@ fn an_answer_that_tells_less_does_not_take_the_place_of_one_that_told_more() {
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// Weather: the provider refuses the key, or knows none of the tasks any more, and a byte of the tasks' part
+/// Faults: the provider refuses the key, or knows none of the tasks any more, and a byte of the tasks' part
 /// is another.
 #[test]
-fn rows_that_can_still_be_read_are_kept_if_the_provider_has_no_better() {
+fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
         FaultPlan { key: Some("another".into()), ..FaultPlan::default() },
         FaultPlan {
@@ -514,9 +514,9 @@ fn rows_that_can_still_be_read_are_kept_if_the_provider_has_no_better() {
     }
 }
 
-/// Weather: fair; a part of tasks is gone.
+/// No faults; a part of tasks is gone.
 #[test]
-fn what_nobody_can_know_is_said_and_rebuild_waits_for_it() {
+fn unrecoverable_values_are_reported_and_rebuild_refuses_until_repaired() {
     let scene = Scene::fair();
     archived(&scene, "csv");
     fs::remove_file(part(&scene, "tasks")).unwrap();

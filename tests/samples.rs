@@ -7,9 +7,9 @@ use std::{collections::BTreeSet, fs};
 use common::{Scene, ids, samples};
 use sunor_archive::simulator::{FaultPlan, SimulatedProvider};
 
-/// Weather: fair; some tasks take a few seconds.
+/// No faults; some tasks take a few seconds.
 #[test]
-fn the_sample_list_has_every_type_model_and_fate() {
+fn the_sample_list_has_every_type_model_and_status() {
     let scene = Scene::world(SimulatedProvider::default());
     let list = samples().join("tasks.csv");
     let run = [
@@ -61,9 +61,9 @@ fn the_table_of_faults_names_tests_that_exist() {
     }
 }
 
-/// Weather: none. Every option that a sample gives to a command is one that the command has.
+/// No request is sent. Every option that a sample gives to a command is one that the command has.
 #[test]
-fn the_schedulers_samples_name_options_that_exist() {
+fn scheduler_samples_use_options_that_exist() {
     let scene = Scene::world(SimulatedProvider::default());
     let mut jobs = 0;
     for name in ["crontab", "sunor-archive.service"] {

@@ -50,9 +50,9 @@ fn asked(base_url: &str, provider: thread::JoinHandle<usize>) -> usize {
     provider.join().unwrap()
 }
 
-/// Weather: fair, over two runs, in either format.
+/// No faults; over two runs, in either format.
 #[test]
-fn it_counts_what_the_tables_hold_and_keeps_the_contracts_keys() {
+fn summary_counts_table_contents_and_keeps_its_json_keys() {
     let mut holdings = Vec::new();
     for format in ["csv", "parquet"] {
         let scene = Scene::fair();
@@ -104,9 +104,9 @@ fn judged(scene: &Scene, archive: &Value) {
     assert_eq!(held["usd"].as_f64(), Some(usd));
 }
 
-/// Weather: some tasks go on for an hour; covers are error pages.
+/// Faults: some tasks go on for an hour; covers are error pages.
 #[test]
-fn it_says_what_is_missing_and_shows_the_newest_ten_runs() {
+fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     let faults = FaultPlan { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
     let scene = Scene::faults(faults);
     scene.list(ids("t", 10));
@@ -125,9 +125,9 @@ fn it_says_what_is_missing_and_shows_the_newest_ten_runs() {
     words.says(&format!("{missing} tasks, named in runs/*-unfinished.csv")).says("something was missing");
 }
 
-/// Weather: fair, but the only task stalls, so that the first run is under way.
+/// No faults; the only task stalls, so that the first run is under way.
 #[test]
-fn an_archive_whose_first_run_is_under_way_holds_nothing() {
+fn an_archive_is_empty_during_its_first_run() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
     scene.list(["t1"]);
     let mut run = scene.export_command(&[]).spawn().unwrap();
@@ -141,9 +141,9 @@ fn an_archive_whose_first_run_is_under_way_holds_nothing() {
     run.wait().unwrap();
 }
 
-/// Weather: fair; the provider says 42 tasks.
+/// No faults; the provider says 42 tasks.
 #[test]
-fn the_accounts_coverage_takes_one_request() {
+fn account_coverage_takes_one_request() {
     let scene = Scene::fair();
     scene.list(ids("t", 40));
     scene.export(&["--format", "csv"]).expect(0);
@@ -162,9 +162,9 @@ fn the_accounts_coverage_takes_one_request() {
     assert_eq!(summary(&scene, &[])["account"], Value::Null);
 }
 
-/// Weather: the key is not the account's, nobody is there, or the answer is none.
+/// Faults: the key is not the account's, nothing is listening, or the response is invalid.
 #[test]
-fn an_account_that_cannot_be_asked_ends_in_a_sentence_and_never_shows_the_key() {
+fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     let mut scene = Scene::faults(FaultPlan { key: Some(KEY.into()), ..FaultPlan::default() });
     scene.list(["t1"]);
     scene.export(&[]).expect(0);
@@ -206,9 +206,9 @@ fn an_account_that_cannot_be_asked_ends_in_a_sentence_and_never_shows_the_key() 
     scene.run(&["summary", "library"]).expect(0);
 }
 
-/// Weather: fair; the provider's fields are of other types, or not there.
+/// No faults; the provider's fields are of other types, or not there.
 #[test]
-fn the_usage_is_read_leniently() {
+fn the_usage_response_is_parsed_leniently() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene.export(&[]).expect(0);

@@ -12,7 +12,7 @@ use std::{
 use common::{Finished, Scene, ids};
 use sunor_archive::simulator::FaultPlan;
 
-/// Weather: fair, and never felt.
+/// No request is sent.
 #[track_caller]
 fn refused(scene: &Scene, arguments: &[&str], words: &str) {
     scene.run(arguments).expect(2).says(words);
@@ -39,7 +39,7 @@ fn a_list_that_cannot_be_used_is_refused() {
 }
 
 #[test]
-fn an_option_that_makes_no_sense_is_refused() {
+fn an_invalid_option_is_refused() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     for (option, value, words) in [
@@ -75,7 +75,7 @@ fn a_key_comes_from_the_environment_or_a_file_and_never_from_an_argument() {
 }
 
 #[test]
-fn an_archive_that_cannot_be_is_refused() {
+fn an_unusable_archive_path_is_refused() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene.file("file", b"");
@@ -116,7 +116,7 @@ fn a_summary_of_nothing_is_refused() {
 }
 
 #[test]
-fn a_check_of_nothing_or_of_a_part_that_makes_no_sense_is_refused() {
+fn verify_refuses_a_missing_archive_and_an_invalid_slice() {
     let scene = Scene::fair();
     refused(&scene, &["verify", "library"], "is not an archive");
     for (option, value, words) in [
@@ -135,7 +135,7 @@ fn a_check_of_nothing_or_of_a_part_that_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn strict_refuses_a_list_with_bad_rows_and_names_them() {
+fn strict_refuses_a_list_with_invalid_rows_and_reports_them() {
     let scene = Scene::fair();
     scene.list(["t1", "a/b", "t2"]);
     refused(&scene, &["export", "tasks.csv", "--out", "library", "--strict"], "line 3 is skipped");
@@ -143,9 +143,8 @@ fn strict_refuses_a_list_with_bad_rows_and_names_them() {
     scene.export(&["--strict"]).expect(0);
 }
 
-/// Weather: fair.
 #[test]
-fn a_list_may_come_in_any_usual_shape() {
+fn a_list_may_have_any_common_format() {
     let scene = Scene::fair();
     let list = scene.file("semi.csv", b"\xef\xbb\xbfname;Task_ID\r\nx; a1 \r\n\r\ny;a2\r\n");
     let list = list.to_str().unwrap();
@@ -172,9 +171,8 @@ fn a_list_may_come_in_any_usual_shape() {
     assert_eq!(scene.stats().requests, 4);
 }
 
-/// Weather: fair.
 #[test]
-fn help_names_what_there_is_and_nothing_else() {
+fn help_lists_existing_options_and_nothing_else() {
     let scene = Scene::fair();
     let help = scene.run(&["--help"]).expect(0).stdout;
     let named = |verb: &str| help.lines().any(|line| line.split_whitespace().next() == Some(verb));
@@ -194,9 +192,9 @@ fn help_names_what_there_is_and_nothing_else() {
     scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
 }
 
-/// Weather: fair, over two runs.
+/// No faults; over two runs.
 #[test]
-fn summary_adds_the_runs_up_and_counts_what_is_still_missing() {
+fn summary_totals_the_runs_and_counts_what_is_still_missing() {
     let scene =
         Scene::faults(FaultPlan { unfinished_seconds: Some(3000.0), unfinished: Some(0.3), ..FaultPlan::default() });
     scene.list(ids("t", 40));

@@ -87,9 +87,8 @@ fn truncate(path: &Path) {
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// Weather: fair.
 #[test]
-fn a_clean_archive_is_clean_at_every_depth_and_says_what_was_checked() {
+fn a_clean_archive_passes_at_every_depth_and_reports_what_was_checked() {
     for format in FORMATS {
         let scene = archived(format);
         for depth in [&[][..], &["--quick"], &["--sample", "30%"], &["--slice", "2/3"]] {
@@ -304,9 +303,8 @@ const MISHAPS: &[Mishap] = &[
     },
 ];
 
-/// Weather: fair.
 #[test]
-fn every_kind_of_damage_is_found_where_it_is() {
+fn every_kind_of_damage_is_located() {
     for format in FORMATS {
         let scene = archived(format);
         for (number, mishap) in MISHAPS.iter().enumerate() {
@@ -337,9 +335,8 @@ fn every_kind_of_damage_is_found_where_it_is() {
     }
 }
 
-/// Weather: fair.
 #[test]
-fn a_finding_says_what_it_is_about_for_whoever_mends_it() {
+fn a_finding_identifies_what_to_repair() {
     let scene = archived("csv");
     let archive = scene.archive();
     let song = first(&archive, "media/audio/", "");
@@ -365,9 +362,8 @@ fn a_finding_says_what_it_is_about_for_whoever_mends_it() {
     assert!(orphans["rows"].as_u64().unwrap() >= orphans["task_ids"].as_array().unwrap().len() as u64);
 }
 
-/// Weather: fair.
 #[test]
-fn what_is_odd_and_harmless_is_a_note_and_no_damage() {
+fn a_harmless_oddity_is_a_note_and_not_damage() {
     let scene = archived("parquet");
     let archive = scene.archive();
     for stray in ["media/audio/notes.txt", "tasks/README", "runs/mine.txt", "own-notes.md"] {
@@ -390,9 +386,9 @@ fn what_is_odd_and_harmless_is_a_note_and_no_damage() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// Weather: fair, but for answers in every shape: some are no tasks, some are not finished, some no JSON for all.
+/// No faults; for answers in every shape: some are no tasks, some are not finished, some no JSON for all.
 #[test]
-fn a_byte_that_is_another_anywhere_is_found() {
+fn a_changed_byte_is_found_anywhere() {
     let seed = seed();
     let mut chance = fastrand::Rng::with_seed(seed);
     for format in FORMATS {
@@ -425,7 +421,6 @@ fn names(report: &Report, path: &str) -> bool {
     report.findings.iter().any(|finding| finding.path == path)
 }
 
-/// Weather: fair.
 #[test]
 fn the_slices_together_find_what_a_full_check_finds() {
     let scene = archived("parquet");
@@ -451,10 +446,9 @@ fn the_slices_together_find_what_a_full_check_finds() {
     checked(&scene, "library", &["--sample", "100%"], 3);
 }
 
-/// Weather: fair.
 #[cfg(unix)]
 #[test]
-fn an_archive_that_may_only_be_read_is_checked_and_stays_as_it_is() {
+fn a_read_only_archive_is_verified_and_left_unchanged() {
     use std::os::unix::fs::PermissionsExt;
 
     let scene = archived("parquet");
@@ -491,9 +485,9 @@ fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     all
 }
 
-/// Weather: songs that take a while, and covers that come at once.
+/// Faults: songs that take a while, and covers that come at once.
 #[test]
-fn what_a_running_export_has_not_listed_yet_is_no_damage() {
+fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     let slow = Fault { trouble: FaultKind::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
     let scene = Scene::faults(FaultPlan { media: vec![slow], media_seconds: Some(1.0), ..FaultPlan::default() });
     for round in 0..4 {
@@ -509,9 +503,9 @@ fn what_a_running_export_has_not_listed_yet_is_no_damage() {
     assert_eq!(checked(&scene, "library", &[], 0)["checked"]["rows"]["tasks"], 120);
 }
 
-/// Weather: one song never comes, and the run is killed.
+/// Faults: one song never comes, and the run is killed.
 #[test]
-fn what_a_killed_run_left_is_a_note_until_the_next_goes_on() {
+fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
     let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };
     let scene = Scene::faults(FaultPlan { media: vec![stall], media_seconds: Some(1.0), ..FaultPlan::default() });
     scene.list(ids("t", 12));

@@ -23,11 +23,11 @@ const A_NIGHT: usize = 4;
 
 const CONCURRENCY: u64 = 8;
 
-/// Weather: some files have expired when they are first asked for, some answers come with a 502; every
+/// Faults: some files have expired at the first request, some answers come with a 502; every
 /// eighth night the process is killed. Each month the archive is compacted, repaired and verified.
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]
-fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
+fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let expired = Fault { trouble: FaultKind::Status(403), when: When { share: Some(0.05), ..When::first(3) } };
     let bad_gateway = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
@@ -69,7 +69,7 @@ fn after_a_year_everything_is_there_once_and_nothing_was_asked_for_twice() {
     let stats = scene.stats();
     let asked: &HashMap<String, u32> = &stats.by_task;
     assert_eq!(asked.len(), tasks);
-    // A fresh address is asked for where the old one had expired; a killed run had so many in flight.
+    // A fresh address is requested if the old one has expired; a killed run had so many in flight.
     let again = stats.asked_again;
     println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
     fs::copy(scene.archive().join("views.sql"), scene.path("nights/views.sql")).unwrap();

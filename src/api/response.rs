@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usage_is_read_leniently() {
+    fn the_usage_response_is_parsed_leniently() {
         let read = |body: &str| usage(200, None, body.as_bytes()).map(|usage| usage.tasks_created);
         for (body, expected) in [
             (r#"{"code":200,"data":{"tasks_created":42}}"#, Some(42.0)),

@@ -67,7 +67,7 @@ struct Exported {
     error: Option<Error>,
     /// Tasks of earlier runs that wait in the journal still.
     left: u64,
-    /// Failed assets in the archive before this run asked for anything.
+    /// Failed assets in the archive before the first request of this run.
     failed_before: u64,
     /// Tasks archived as not found that this run asked for once more.
     asked_again: u64,

@@ -48,7 +48,7 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
     MediaStage::start(held.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 
-/// The client, and the simulator of that world that answers it if one was asked for; it ends when it is dropped.
+/// The client, and the simulator of that world that answers it if one was requested; it ends when it is dropped.
 async fn connect_to(
     provider: &Provider,
     timeout: Duration,

@@ -1,4 +1,4 @@
-//! `rebuild`: the clips and lyrics tables made anew from `tasks.response`, without the network.
+//! `rebuild`: the clips and lyrics tables regenerated from `tasks.response`, without the network.
 
 use std::{io, path::Path, sync::Arc, time::Instant};
 

@@ -18,7 +18,7 @@ use crate::{
 pub struct SimulateOptions {
     /// The port on loopback; 0 is one of the system's choice.
     pub port: u16,
-    /// How many tasks there are; `None`: whatever is asked for.
+    /// How many tasks there are; `None` means any requested ID.
     pub tasks: Option<u32>,
     /// What the documents are made from.
     pub seed: u64,
@@ -29,8 +29,8 @@ pub struct SimulateOptions {
 /// Serves until `stop` is ready. `ready` gets the base URL once it answers.
 ///
 /// # Errors
-/// [`Error::Usage`] if the weather file cannot be read or makes no sense,
-/// [`Error::Storage`] if the port cannot be had.
+/// [`Error::Usage`] if the fault plan cannot be read or is invalid,
+/// [`Error::Storage`] if the port are unavailable.
 pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl FnOnce(&str)) -> Result<()> {
     let faults = match &options.faults {
         Some(path) => read_weather(path)?,
@@ -53,7 +53,7 @@ fn read_weather(path: &Path) -> Result<FaultPlan> {
     text.parse().map_err(|error| Error::usage(format!("{}: {error}", path.display())))
 }
 
-/// Names for tasks of a world that nobody brought a list to.
+/// Task IDs for a simulator without a task list.
 fn task_list(count: u32, seed: u64) -> TaskList {
     let mut tasks = TaskList::default();
     for n in 1..=count {

@@ -3,10 +3,10 @@
 //! # Invariants
 //! 1. A record is acknowledged only after it and everything before it is on stable storage.
 //! 2. A segment is one file and becomes one part of each table, once every task in it is settled: what
-//!    is wanted of its assets is there, or known not to be had. It is removed only after its parts are in
+//!    is wanted of its assets is there, or known unavailable. It is removed only after its parts are in
 //!    place; publishing it twice yields the same files.
 //! 3. A record that was acknowledged is never dropped silently: what cannot be read is counted, and the
-//!    segment is kept aside.
+//!    segment is quarantined.
 //!
 //! # Layout
 //! `<run_id>-<part>.journal`: a line a record, `<CRC-32 of the JSON in 8 hex digits> <JSON>\n`. The
@@ -15,7 +15,7 @@
 //!
 //! # What survives what
 //! A killed process: everything written. A power loss: everything acknowledged. A line without its line
-//! feed at the end is a write cut short, which nobody was told of; any other line that does not match
+//! feed at the end is a write cut short, which it was never acknowledged of; any other line that does not match
 //! its checksum is damage.
 //!
 //! This module knows files and records; what is done with a closed segment is the export's business.

@@ -1,14 +1,14 @@
-//! What a person reads after a check: what was looked at, what was found, and what to do.
+//! The report of a check: what was checked, what was found, and what to do.
 
 use std::fmt::Write;
 
 use super::messages::{duration, line, listed, plural, size};
 use crate::verify::{Checked, Depth, Finding, Kind, Report, Severity};
 
-/// Of one kind, so many are named.
+/// The maximum number listed per kind.
 const NAMED: usize = 20;
 
-/// The words of a check.
+/// The text of a check report.
 pub(crate) fn verify_table(report: &Report) -> String {
     let checked = &report.checked;
     let mut text = format!("Checked {} in {}\n\n", report.archive, duration(checked.seconds));

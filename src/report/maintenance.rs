@@ -1,4 +1,4 @@
-//! What a person reads after tables were written anew.
+//! Messages after tables were rewritten.
 
 use std::fmt::Write;
 
@@ -51,7 +51,7 @@ fn compact_words(table: &Compacted, is_dry_run: bool) -> String {
     words
 }
 
-/// How many rows a table had, and has now that it was made anew.
+/// How many rows a table had, and has now that it was regenerated.
 #[derive(Clone, Debug)]
 pub(crate) struct Rebuilt {
     pub(crate) table: &'static str,

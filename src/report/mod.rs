@@ -1,5 +1,5 @@
 //! Readers of [`Event`]: the bars of a terminal, plain lines, NDJSON, and figures for
-//! Prometheus. Each is a fold over the same stream; none of them is asked for anything by the run.
+//! Prometheus. Each is a fold over the same stream; the run never reads anything from them.
 
 mod archive_messages;
 mod bars;
@@ -57,7 +57,7 @@ pub trait Reporter: Send {
     fn observe(&mut self, event: &Event);
 }
 
-/// The reporter that a user asked for.
+/// The reporter that the user selected.
 #[must_use]
 pub fn reporter(progress: ProgressStyle, verbosity: Verbosity) -> Box<dyn Reporter> {
     match progress {

@@ -1,4 +1,4 @@
-//! Each event in a sentence, for whoever shows sentences.
+//! Renders each event as a sentence.
 
 use super::messages::{duration, plural, rest, size, transfer};
 use crate::{
@@ -14,7 +14,7 @@ pub(super) enum Weight {
     Warning,
     /// Whoever follows the run.
     Milestone,
-    /// Whoever asked for each task.
+    /// The source of the request for each task.
     Detail,
 }
 

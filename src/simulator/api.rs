@@ -144,7 +144,7 @@ impl State {
         self.world.faults.for_task(id, *nth, luck)
     }
 
-    /// The answer in fair weather, and whether it is the last word on the task.
+    /// The answer in No faults, and whether it is the last word on the task.
     fn document(&self, id: &str, task: &Task) -> (Document, bool) {
         if let Some(text) = self.world.documents.get(id) {
             return (Document { status: StatusCode::OK, text: text.replace("{cdn}", &self.cdn) }, true);
@@ -164,7 +164,7 @@ impl State {
     }
 }
 
-/// An answer about a task before any weather touches it.
+/// A response for a task before any fault is applied.
 struct Document {
     status: StatusCode,
     text: String,

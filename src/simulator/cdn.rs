@@ -95,7 +95,7 @@ impl State {
         File::new(self.world.seed, name, make, &self.world.faults)
     }
 
-    /// The file, or what is asked for of it.
+    /// The file, or the requested range of it.
     fn part(&self, file: &File, headers: &HeaderMap, manner: Manner, flight: &mut TrackedBody) -> Response<Body> {
         let validators = self.world.faults.validators.unwrap_or(true);
         let part = if validators { Part::asked(headers, file.len, [&file.etag, file.modified]) } else { Part::Whole };
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::simulator::{Fault, FaultPlan, Known, SimulatedProvider, Simulator, When};
 
-    /// A world in that weather, and what serves it.
+    /// A world with those faults, and what serves it.
     struct Scene {
         simulator: Simulator,
         _runtime: Runtime,

@@ -101,7 +101,7 @@ impl Task {
             let longest = faults.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
             start + Duration::from_secs_f64(longest * (0.3 + 0.7 * chance.f64()))
         } else {
-            // In the year 2025, long before anybody looks.
+            // In the year 2025, long before the first request.
             Timestamp::from_millisecond(1_735_689_600_000 + chance.i64(0..25_000_000_000)).unwrap_or(start)
         };
         let (id, cdn) = (id.into(), cdn.into());

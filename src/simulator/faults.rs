@@ -28,7 +28,7 @@ use serde::Deserialize;
 
 use super::window::Window;
 
-/// The weather of a world. Fair and without a rate limit unless said otherwise.
+/// The faults of a simulated provider. By default there are none, and no rate limit.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FaultPlan {
@@ -73,7 +73,7 @@ pub enum FaultKind {
     TooMany(u64),
     /// A 503 that names this many seconds in `Retry-After`.
     Busy(u64),
-    /// Status 200 with this text in place of what was asked for; from the CDN, HTML is called by its name.
+    /// Status 200 with this text instead of the requested content; from the CDN, HTML is called by its name.
     Body(String),
     /// Status 200, and the connection breaks after this many bytes.
     Truncated(usize),
@@ -93,7 +93,7 @@ pub enum FaultKind {
     HangUp,
     /// The bytes and the `ETag` of a file that is the same for all names of its kind; only of the CDN.
     Identical,
-    /// Other bytes, another `ETag` and another date than in fair weather; only of the CDN.
+    /// Other bytes, another `ETag` and another date than in No faults; only of the CDN.
     Changed,
     /// So many bytes a second; only of the CDN.
     Drip(u32),
@@ -172,7 +172,7 @@ fn first(faults: &[Fault], met: impl Fn(&When) -> bool) -> Option<FaultKind> {
 impl FromStr for FaultPlan {
     type Err = String;
 
-    /// Reads a weather file.
+    /// Parses a fault plan.
     fn from_str(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }

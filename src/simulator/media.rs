@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::{cover, documents::hash, faults::FaultPlan, mp3};
 
-/// How long a song is unless the weather says otherwise, in seconds.
+/// How long a song is unless the fault plan says otherwise, in seconds.
 const SECONDS: f64 = 12.0;
 
 /// The bytes that are handed out at once.
@@ -44,7 +44,7 @@ pub(super) enum Make {
     Fair,
     /// The same for every name of its kind.
     Identical,
-    /// Other bytes than in fair weather.
+    /// Other bytes than in No faults.
     Changed,
     /// So many bytes more; whole frames of a song.
     Longer(u64),
@@ -91,7 +91,7 @@ impl File {
     }
 }
 
-/// A tag and a melody, which is repeated until the file is as long as the weather wants it.
+/// A tag and a melody, which is repeated until the file is as long as the fault plan requires.
 fn song(title: &str, chance: &mut Rng, faults: &FaultPlan, more: u64) -> File {
     let melody = mp3::melody(chance, faults.media_seconds.unwrap_or(SECONDS));
     let head = mp3::tag(title);

@@ -2,9 +2,9 @@
 //! fate, real lifecycles, its rate window, and faults on request.
 //!
 //! Beside the API it has a CDN with the clips' songs and covers, at another address, as the real ones
-//! have: real files, made while they are sent, with weather of their own.
+//! have: real files, made while they are sent, with faults of their own.
 //!
-//! It is what a newcomer tries the program with, and what every test flies through its weather. It is
+//! New users try the program with it, and every test injects its faults through it. It is
 //! a real server on a port of the system's choice, and it counts what it is asked.
 
 mod api;
@@ -32,13 +32,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::task::TaskList;
 
-/// A key that the simulator takes, as it takes any other unless the weather names one.
+/// A key that the simulator takes, like any other, unless the fault plan names one.
 pub const KEY: &str = "simulator";
 
 /// The port of the CDN of a world that is there for one run: the next run may go on with its files.
 const CDN_PORT: u16 = 8643;
 
-/// The seed of a world that nobody gave one.
+/// The default seed.
 pub const DEFAULT_SEED: u64 = 1;
 
 /// What the simulator knows.
@@ -61,7 +61,7 @@ pub struct SimulatedProvider {
 /// Which tasks exist.
 #[derive(Clone, Debug)]
 pub enum Known {
-    /// Whatever is asked for.
+    /// Any requested ID.
     Every,
     /// Those of a list.
     Listed(Arc<TaskList>),

@@ -14,7 +14,7 @@ pub(super) enum Part {
     Whole,
     /// These bytes.
     Bytes(Range<u64>),
-    /// Nothing: it ends before what was asked for.
+    /// Nothing: the file ends before the requested range.
     Beyond,
 }
 

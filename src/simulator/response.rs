@@ -24,7 +24,7 @@ pub(super) fn later(status: StatusCode, seconds: u64) -> Response<Body> {
     with_header(html(status), RETRY_AFTER, &seconds.to_string())
 }
 
-/// A weather's status, which may be no status at all.
+/// A status from the fault plan, which may be invalid.
 pub(super) fn status_of(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

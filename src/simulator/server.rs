@@ -34,7 +34,7 @@ impl Simulator {
     /// Serves a world on loopback, on a port of the system's choice.
     ///
     /// # Errors
-    /// [`Error::Storage`] if no port can be had.
+    /// [`Error::Storage`] if no port is available.
     pub async fn start(world: SimulatedProvider) -> Result<Self> {
         Self::start_on(world, 0).await
     }
@@ -42,7 +42,7 @@ impl Simulator {
     /// Serves a world on loopback, on the given port.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the port cannot be had.
+    /// [`Error::Storage`] if the port are unavailable.
     ///
     /// # Panics
     /// Never: an address is always a URL's host.

@@ -11,7 +11,7 @@ use super::window::Meter;
 pub struct Stats {
     /// All API requests.
     pub requests: u64,
-    /// Those for tasks that had already been answered for good.
+    /// Those for tasks that had already been answered permanently.
     pub asked_again: u64,
     /// Those answered with 429.
     pub rate_limited: u64,

@@ -17,7 +17,7 @@ use hyper::{
 
 use super::{response::Body, state::State};
 
-/// What belongs to the API, and to nobody else.
+/// State that belongs to the API only.
 const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];
 
 /// A response under way. It lands with its last byte, or when it is dropped.

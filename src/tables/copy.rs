@@ -18,7 +18,7 @@ use super::{
 };
 use crate::format::TableFormat;
 
-/// Writes one part out of rows of others.
+/// Writes one part from the rows of others.
 pub(crate) struct PartCopier<W: Write + Send> {
     outline: Outline,
     copier: Copier<W>,

@@ -96,7 +96,7 @@ impl<R: BufRead> RawRecords<R> {
     }
 }
 
-/// The fields of a record as they stand, quotes included.
+/// The raw fields of a record, quotes included.
 pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
     record.split(move |byte| {

@@ -30,7 +30,7 @@ pub(crate) struct Rows {
     pub(crate) lyrics: Option<LyricsRow>,
 }
 
-/// Flattens a task's `data`, as the API sent it (lone surrogates mended).
+/// Flattens a task's `data`, as the API sent it (lone surrogates repaired).
 pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
     // What was journalled as a task is an object; an empty one stands in should that ever be untrue.
     let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("an object");

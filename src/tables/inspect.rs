@@ -1,4 +1,4 @@
-//! A part as whoever checks it sees it: whether its columns are its table's, and whether every value in
+//! Inspects a part: whether its columns are its table's, and whether every value in
 //! it can be read. What is damaged may be anything, so a decoder that gives up in its own way is taken as
 //! an error, too.
 

@@ -105,7 +105,7 @@ impl<W: Write + Send> ParquetEncoder<W> {
     }
 }
 
-/// The one way in which a table's rows are stored, whoever brings them.
+/// The only path by which the rows of a table are stored.
 pub(super) fn writer<W: Write + Send>(
     outline: &Outline,
     row_groups: RowGroups,
@@ -189,7 +189,7 @@ fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperti
         // It begins with room for so many, and is cut to size in the end.
         .set_column_bloom_filter_max_ndv(ColumnPath::from(TASK_ID), LARGE_ROWS as u64);
     for (name, _) in outline.columns.iter().filter(|(_, kind)| *kind == Kind::Json) {
-        // Whole documents hardly repeat, and nobody asks for the smallest of them.
+        // Whole documents hardly repeat, and no query needs their minimum.
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(*name), false)
             .set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::None);

@@ -17,7 +17,7 @@ use parquet::{
 use super::{parquet::reader as parquet_reader, prune::row_groups_with};
 use crate::{format::TableFormat, timestamp::Moment};
 
-/// Calls `row` with the wanted columns of each row, in the order asked for; null is `None`. Text,
+/// Calls `row` with the wanted columns of each row, in the requested order; null is `None`. Text,
 /// numbers and times are read.
 pub(crate) fn scan(
     file: File,

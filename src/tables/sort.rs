@@ -1,5 +1,5 @@
 //! The rows of many parts in the order of their time, so that a row group's statistics tell which days it
-//! holds. An external merge sort: as many rows as there is room for are sorted in memory and put aside as a
+//! holds. An external merge sort: as many rows as there is room for are sorted in memory and spilled as a
 //! sorted run; in the end the runs are merged. Memory holds what there is room for, and a batch of each run.
 
 use std::{
@@ -56,7 +56,7 @@ impl Chunk {
 /// Takes in the rows of Parquet parts.
 pub(crate) struct TimeSorter<S> {
     outline: Outline,
-    /// Makes an empty file to put rows aside in.
+    /// Makes an empty file to spill rows to.
     scratch: S,
     room: usize,
     batches: Vec<RecordBatch>,
@@ -322,7 +322,7 @@ mod tests {
         file
     }
 
-    /// The rows' names in order, and how many runs were put aside.
+    /// The rows' names in order, and how many runs were spilled.
     fn sorted(parts: &[Vec<Option<i64>>], room: usize) -> (Vec<usize>, usize) {
         let mut runs = 0;
         let scratch = || {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Of which files the bytes are read. What costs little is always checked: that every file is there and
+/// Selects the files whose bytes are read. What costs little is always checked: that every file is there and
 /// media files have their size, and the columns that tie rows together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -15,7 +15,7 @@ pub enum Depth {
     Full,
     /// None.
     Quick,
-    /// A share, chosen anew each time.
+    /// A share, drawn at random each time.
     Sample(SampleShare),
     /// Those of one slice.
     Slice(Slice),

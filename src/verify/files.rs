@@ -31,14 +31,14 @@ use crate::{
 /// Threads that read. Disks like a few at once; the hashing of one takes a core.
 const READERS: usize = 4;
 
-/// Files that wait for a reader.
+/// Files waiting to be read.
 const WAITING: usize = 256;
 
-/// A file to look at.
+/// A file to check.
 struct Job {
     path: String,
     sha256: String,
-    /// Its size, where a row tells it.
+    /// Its size, if a row records it.
     bytes: Option<u64>,
     about: Subject,
 }
@@ -74,7 +74,7 @@ pub(super) fn check(
     })
 }
 
-/// Hands out what is to be read, and takes in what came of it.
+/// Hands out the files to read and collects the results.
 struct Desk<'a, 't> {
     jobs: SyncSender<Job>,
     told: Receiver<Done>,
@@ -86,7 +86,7 @@ struct Desk<'a, 't> {
 impl Desk<'_, '_> {
     /// What manifests list and no row names.
     fn hand_out_listed(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
-        // The manifests' own findings are gathered aside, since the desk holds the others.
+        // The manifests' own findings are collected separately, since the desk holds the others.
         let mut bad_lines = Findings::new(self.findings.most());
         manifests::each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
             if manifests::table_of(path).is_some() {

@@ -1,4 +1,4 @@
-//! What a check finds, as values: for a person to read, for a script, and for whoever mends it.
+//! What a check finds, as values: for people, for scripts and for repair.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::asset::AssetKind;
 
-/// So many findings of one kind, and tasks in one finding, are named for whoever reads them; the others are
+/// So many findings of one kind, and tasks in one finding, are listed in reports; the others are
 /// counted.
 pub(super) const MOST_SHOWN: usize = 10_000;
 
-/// And so many for whoever mends them: some hundred megabytes, should it come to that.
+/// The limit for repair: a few hundred megabytes at worst.
 pub(crate) const MOST_MENDED: usize = 1_000_000;
 
 /// How bad it is.
@@ -81,7 +81,7 @@ pub enum Kind {
     StrayFile,
     /// A run was cut short, and the journal holds what it fetched.
     JournalLeft,
-    /// Journal segments with damaged records were kept aside.
+    /// Journal segments with damaged records were quarantined.
     DamagedKept,
 }
 
@@ -143,7 +143,7 @@ impl Kind {
     }
 }
 
-/// What a finding is about, for whoever mends it.
+/// What a finding is about, for repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -202,7 +202,7 @@ impl Finding {
     }
 }
 
-/// What was found so far. Memory holds so many of each kind, and counts the rest.
+/// What was found so far. At most this many of each kind are kept in memory; the rest are counted.
 #[derive(Debug)]
 pub(super) struct Findings {
     most: usize,
@@ -211,12 +211,12 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// None yet, of which so many of each kind will be kept.
+    /// An empty collection that keeps at most this many of each kind.
     pub(super) fn new(most: usize) -> Self {
         Self { most, kept: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
-    /// How many tasks one of them names at most.
+    /// The maximum number of tasks listed per finding.
     pub(super) fn most(&self) -> usize {
         self.most
     }

@@ -1,6 +1,6 @@
 //! Which media files the assets table names, and what it says of each: some 30 bytes a file.
 //!
-//! A file is known by 64 bits of a hash of its path whose key is drawn anew for each check: of ten million
+//! A file is known by 64 bits of a hash of its path whose key is drawn at random for each check: of ten million
 //! files the chance that any two are taken for one is 10¹⁴ / 2⁶⁵, one in 370,000. Then one of them is not
 //! looked at in that check, or is said to be named twice; the next draws another key.
 
@@ -15,7 +15,7 @@ use crate::{
     asset::{AssetKind, AssetStatus},
 };
 
-/// The row of an asset that is there.
+/// The row of an existing asset.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MediaRow<'a> {
     pub(super) task_id: &'a str,

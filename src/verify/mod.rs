@@ -1,10 +1,10 @@
 //! Is every byte still what was archived? Looks at an archive and finds what is wrong, as values that a
-//! person can read and a later verb can mend. It takes no lock and writes nothing, so that it can look at an
+//! person can read and a later verb can repair. It takes no lock and writes nothing, so that it can look at an
 //! archive on a read-only disk, and at one that a run is adding to.
 //!
 //! What is there is told from what should be there by what the archive says of itself: manifests list parts
 //! and media with their SHA-256, rows of assets say path, size and SHA-256, rows name their task, tasks count
-//! their clips. While somebody holds the archive, damage in the tables counts only if it is found again.
+//! their clips. While another process holds the archive, damage in the tables counts only if it is found again.
 
 mod depth;
 mod files;
@@ -42,7 +42,7 @@ use crate::{
     exit::ExitStatus,
 };
 
-/// How often damage is looked for again while somebody holds the archive.
+/// How often damage is looked for again while another process holds the archive.
 const MOST_LOOKS: u32 = 5;
 
 /// How long to wait before: a run lists what it has put in place within that.
@@ -101,12 +101,12 @@ pub fn check(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Resul
     check_by(look_until_settled, MOST_SHOWN, folder, depth, tell)
 }
 
-/// The same by whoever plans to mend it.
+/// The same, for planning a repair.
 pub(crate) fn check_to_plan(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(look_until_settled, MOST_MENDED, folder, depth, tell)
 }
 
-/// The same by whoever holds the archive, so that nobody else changes it meanwhile, and is about to mend it.
+/// The same, for a repair that holds the lock, so that no other process changes the archive.
 pub(crate) fn check_held(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(rows::look, MOST_MENDED, folder, depth, tell)
 }
@@ -135,7 +135,7 @@ fn check_by(look: Inspector, most: usize, folder: &Path, depth: Depth, tell: &mu
     Ok(report(folder, checked, findings))
 }
 
-/// Looks at the tables, and again if somebody may have changed them meanwhile and something seems wrong.
+/// Looks at the tables, and again if another process may have changed them meanwhile and something seems wrong.
 fn look_until_settled(
     archive: &Archive,
     depth: Depth,

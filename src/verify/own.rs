@@ -54,7 +54,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     Ok(())
 }
 
-/// A passport that reads as one and is not what it was. One of a newer version was sealed by that.
+/// An `archive.json` that parses but has changed. One of a newer version was sealed by that.
 fn passport(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
     let has_been_named = findings.has(Kind::PassportDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named

@@ -40,7 +40,7 @@ pub(super) struct Seen {
     /// Parts that are damaged: what their rows say of media files is not held against those, for which the
     /// manifests speak.
     pub(super) distrusted: HashSet<String>,
-    /// Whether a part went away while this looked, as when somebody compacts the archive.
+    /// Whether a part disappeared during the check, as when another process compacts the archive.
     pub(super) shifted: bool,
 }
 

@@ -4,7 +4,7 @@
 //! manifest, and removes the segment from the journal last. So tasks are listed first: what belongs to them
 //! is there by the time that the other tables are listed. Rows of the other tables whose tasks are not there
 //! yet are of a segment that is in the journal when that is listed next. And tasks parts that come in the
-//! meantime count as tasks, but are not asked for all of their rows.
+//! meantime count as tasks, but need not have all of their rows.
 
 use std::{collections::HashSet, path::Path};
 
@@ -101,8 +101,8 @@ impl Snapshot {
     }
 }
 
-/// A file that somebody writes at this moment is nobody's business. It is left over if it is still there
-/// when nobody holds the archive.
+/// A file that another process is writing is ignored. It is left over if it still exists
+/// when no process holds the archive.
 pub(super) fn half_finished(archive: &Archive, entry: &Entry) -> Option<Finding> {
     let is_left = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));
     let finding = || Finding::file(Kind::HalfFinished, &entry.path, "is the beginning of a file, left by a crash");

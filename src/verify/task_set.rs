@@ -1,7 +1,7 @@
 //! Which tasks have their row, and how many rows each should have in the other tables: 24 bytes a task, so that
 //! ten million tasks take 240 MB.
 //!
-//! A task is known by 64 bits of a hash whose key is drawn anew for each check. Of ten million tasks and as
+//! A task is known by 64 bits of a hash whose key is drawn at random for each check. Of ten million tasks and as
 //! many rows without a task, the chance that one of those goes unnoticed is 10⁷ · 10⁷ / 2⁶⁴, one in 180,000,
 //! and the next check draws another key. What is suspected because of its hash is looked up by name before
 //! it is said, so nothing is found that is not there.

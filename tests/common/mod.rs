@@ -47,7 +47,7 @@ pub struct Finished {
 }
 
 impl Scene {
-    /// A world in that weather, where every task has ended before anybody looks.
+    /// A world with those faults, where every task has ended before the first request.
     pub fn faults(faults: FaultPlan) -> Self {
         Self::world(SimulatedProvider {
             faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
@@ -60,7 +60,7 @@ impl Scene {
         Self::faults(FaultPlan { faults: vec![Fault { trouble, when }], ..FaultPlan::default() })
     }
 
-    /// Fair weather.
+    /// No faults.
     pub fn fair() -> Self {
         Self::faults(FaultPlan::default())
     }
@@ -288,7 +288,7 @@ pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")
 }
 
-/// Every sample document, by the ID it is asked for.
+/// Every sample document, by the ID it is requested with.
 pub fn documents() -> HashMap<String, String> {
     let name = |path: &PathBuf| format!("doc-{}", path.file_stem().unwrap().to_string_lossy());
     files(&samples().join("documents"), ".json")

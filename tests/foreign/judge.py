@@ -135,7 +135,7 @@ def filled(text):
     return text or None
 
 
-def mended(body):
+def repaired(body):
     """The body with lone surrogate escapes made U+FFFD."""
     def one(match):
         escape = match.group()
@@ -146,7 +146,7 @@ def mended(body):
 def expected_rows(documents):
     tables = {"tasks": [], "clips": [], "lyrics": [], "assets": []}
     for path in sorted(pathlib.Path(documents).glob("*.json")):
-        body = mended(path.read_text(encoding="utf-8")).strip()
+        body = repaired(path.read_text(encoding="utf-8")).strip()
         data = members(body).get("data", body)
         task = fields(data)
         task_id = "doc-" + path.stem

@@ -24,7 +24,7 @@ exchanges = removed = 0
 
 
 def check(line):
-    # What the program prints, and who holds the lock, is nobody's promise.
+    # What the program prints, and who holds the lock, is not part of any promise.
     unsure = {path for path in dirty | unnamed if "/library/" in path and not path.endswith("/lock")}
     if unsure:
         sys.exit(f"against power loss: {sorted(unsure)} are unsure before: {line}")

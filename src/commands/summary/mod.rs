@@ -74,7 +74,7 @@ async fn one_run(archive: &Archive, run: &str, style: Style) -> Result<String> {
 }
 
 async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<String> {
-    // Asked first: whoever is refused need not wait for the counting.
+    // Requested first, so that a rejected key is reported before the slow counting.
     let usage = match &options.account {
         Some(access) => Some(account::usage(access).await?),
         None => None,
