@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::ClientBuilder;
+use reqwest::{
+    ClientBuilder,
+    header::{DATE, HeaderMap, RETRY_AFTER},
+};
 
 use crate::{
     error::{Error, Result},
@@ -36,10 +39,13 @@ pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -
     built.map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", root_cause(&error))))
 }
 
-/// What a `Retry-After` header asks for: seconds, or the time until a date (RFC 9110, 10.2.3).
-pub(crate) fn retry_after(header: &str) -> Option<Duration> {
-    let header = header.trim();
-    seconds(header).or_else(|| until(header))
+/// What a `Retry-After` header asks for: seconds, or the time until a date (RFC 9110, 10.2.3) by the clock of
+/// whoever wrote it.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let header = text(RETRY_AFTER)?.trim();
+    let now = || text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    seconds(header).or_else(|| until(header, now()))
 }
 
 /// A count of seconds as text.
@@ -47,10 +53,10 @@ pub(crate) fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
-fn until(date: &str) -> Option<Duration> {
+fn until(date: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(date).ok()?;
     // A date is whole seconds: the one it names must be over.
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default() + Duration::from_secs(1))
+    Some(date.duration_since(now).unwrap_or_default() + Duration::from_secs(1))
 }
 
 /// A foreign text fit for one line of a terminal.
@@ -87,6 +93,8 @@ pub(crate) fn is_untrusted(error: &reqwest::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderName;
+
     use super::*;
 
     #[test]
@@ -97,9 +105,18 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("soon"), None);
-        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
-        assert!((99..=101).contains(&retry_after(&date).unwrap().as_secs()));
+        let asked = |headers: &[(HeaderName, String)]| {
+            let value = |(name, value): &(HeaderName, String)| (name.clone(), value.parse().unwrap());
+            retry_after(&headers.iter().map(value).collect()).map(|wait| wait.as_secs())
+        };
+        let date = |offset: u64| {
+            httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(3600) + Duration::from_secs(offset))
+        };
+        assert_eq!(asked(&[(RETRY_AFTER, " 7 ".into())]), Some(7));
+        assert_eq!(asked(&[(RETRY_AFTER, "soon".into())]), None);
+        assert!((99..=101).contains(&asked(&[(RETRY_AFTER, date(3700))]).unwrap()));
+        // The server's clock is an hour behind.
+        assert!((100..=102).contains(&asked(&[(RETRY_AFTER, date(100)), (DATE, date(0))]).unwrap()));
+        assert_eq!(asked(&[(RETRY_AFTER, date(0)), (DATE, date(100))]), Some(1));
     }
 }

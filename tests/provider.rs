@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    time::{Duration, Instant, SystemTime},
+};
 
 use common::{Finished, Scene, ids, wait_until};
 use sunor_archive::simulator::{
@@ -333,4 +338,35 @@ fn failing_tasks_do_not_affect_the_others() {
     let retries = scene.summary()["requests"]["retries"].as_u64();
     assert!(retries.is_some_and(|retries| (30..=90).contains(&retries)), "{retries:?}");
     assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
+}
+
+/// A provider whose clock is an hour behind ours asks in a date to be left alone.
+#[test]
+fn a_date_in_retry_after_is_of_the_providers_clock() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let date = |seconds: u64| {
+            let behind = SystemTime::now() - Duration::from_secs(3600);
+            httpdate::fmt_http_date(behind + Duration::from_secs(seconds))
+        };
+        let document = r#"{"code":200,"data":{"task_id":"t1","status":"success"}}"#;
+        let limited = format!("429 Busy\r\nDate: {}\r\nRetry-After: {}\r\nContent-Length: 0\r\n\r\n", date(0), date(2));
+        let found = format!("200 OK\r\nContent-Length: {}\r\n\r\n{document}", document.len());
+        [limited, found].map(|answer| {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let at = Instant::now();
+            let mut line = String::new();
+            while stream.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            write!(stream.get_mut(), "HTTP/1.1 {}", answer.replacen("\r\n", "\r\nConnection: close\r\n", 1)).unwrap();
+            at
+        })
+    });
+    let scene = Scene::fair();
+    scene.list(["t1"]);
+    scene.export(&["--base-url", &base_url]).expect(0).says("1 refused with 429");
+    let [first, second] = asked.join().unwrap();
+    assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::{
     Response,
-    header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
 use url::Url;
@@ -43,7 +43,7 @@ pub(crate) struct Reply {
 /// A response that has come to its end.
 struct Received {
     status: u16,
-    retry_after: Option<String>,
+    retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
@@ -90,7 +90,7 @@ impl Client {
                 let allowance = Allowance::of(response.headers());
                 let answer = match self.receive(response).await {
                     Ok(Received { status, retry_after, body }) => {
-                        self.scrub(response::classify(id, status, retry_after.as_deref(), &body))
+                        self.scrub(response::classify(id, status, retry_after, &body))
                     }
                     Err(answer) => answer,
                 };
@@ -105,13 +105,13 @@ impl Client {
         let sent = self.http.get(self.url(&["account", "usage"])).send().await;
         let response = sent.map_err(|error| self.silence(&error))?;
         let Received { status, retry_after, body } = self.receive(response).await?;
-        response::usage(status, retry_after.as_deref(), &body).map_err(|answer| self.scrub(answer))
+        response::usage(status, retry_after, &body).map_err(|answer| self.scrub(answer))
     }
 
     /// Takes a response to its end, as far as that says anything.
     async fn receive(&self, response: Response) -> Result<Received, TaskResponse> {
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let retry_after = http::retry_after(response.headers());
         // Whoever says for how long to be silent is not listened to any longer.
         if status == 429 && retry_after.is_some() {
             return Ok(Received { status, retry_after, body: Vec::new() });

@@ -60,7 +60,7 @@ pub(crate) struct Usage {
 }
 
 /// Tells what a response to the question for `asked` means.
-pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<&str>, body: &[u8]) -> TaskResponse {
+pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
     match good(status, retry_after, body) {
         Ok(TaskData { text, sent }) => task(asked, &text, sent),
         Err(answer) => answer,
@@ -68,7 +68,7 @@ pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<&str>
 }
 
 /// Tells what a response to the question for the account's usage means: the usage, or why there is none.
-pub(crate) fn usage(status: u16, retry_after: Option<&str>, body: &[u8]) -> Result<Usage, TaskResponse> {
+pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Usage, TaskResponse> {
     let TaskData { text, .. } = good(status, retry_after, body)?;
     let Some((_, usage)) = data(&text) else {
         return Err(TaskResponse::Rejected { reason: "the answer holds no usage".into() });
@@ -87,10 +87,9 @@ struct TaskData<'a> {
     sent: Option<String>,
 }
 
-fn good<'a>(status: u16, retry_after: Option<&str>, body: &'a [u8]) -> Result<TaskData<'a>, TaskResponse> {
+fn good(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<TaskData<'_>, TaskResponse> {
     if !(200..300).contains(&status) {
-        let body = String::from_utf8_lossy(body);
-        return Err(refusal(status, retry_after, message(&body)));
+        return Err(refusal(status, retry_after, &String::from_utf8_lossy(body)));
     }
     let Ok(sent) = str::from_utf8(body) else {
         return Err(TaskResponse::Transient { reason: "the body is not UTF-8".into() });
@@ -103,7 +102,7 @@ fn good<'a>(status: u16, retry_after: Option<&str>, body: &'a [u8]) -> Result<Ta
     let sent = mended.is_some().then(|| sent.to_owned());
     let text = mended.map_or(Cow::Borrowed(text), Cow::Owned);
     match Object::parse(&text).as_ref().and_then(code) {
-        Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, message(&text))),
+        Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, &text)),
         _ => Ok(TaskData { text, sent }),
     }
 }
@@ -142,7 +141,8 @@ fn code(envelope: &Object<'_>) -> Option<u16> {
     whole.then_some(code as u16)
 }
 
-fn refusal(code: u16, retry_after: Option<&str>, message: Option<String>) -> TaskResponse {
+fn refusal(code: u16, retry_after: Option<Duration>, body: &str) -> TaskResponse {
+    let message = message(body);
     let reason = match &message {
         Some(message) => format!("HTTP {code}: {}", excerpt(message)),
         None => format!("HTTP {code}"),
@@ -150,7 +150,7 @@ fn refusal(code: u16, retry_after: Option<&str>, message: Option<String>) -> Tas
     match code {
         401 | 403 => TaskResponse::KeyRefused { reason },
         404 => TaskResponse::NotFound { message },
-        429 => TaskResponse::RateLimited { silence: silence(retry_after, message.as_deref()) },
+        429 => TaskResponse::RateLimited { silence: silence(retry_after, message.as_deref().unwrap_or(body)) },
         408 | 425 | 500.. => TaskResponse::Transient { reason },
         _ => TaskResponse::Rejected { reason },
     }
@@ -166,27 +166,35 @@ fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
         None => transient("the body is empty"),
         Some(b'<') => transient("HTML in place of JSON"),
         Some(_) if error.is_eof() => transient("the body is cut short"),
-        Some(b'{' | b'[') => {
+        Some(b'{' | b'[' | b'"') => {
             TaskResponse::Malformed { reason: format!("the body is not valid JSON: {error}"), body: text.to_owned() }
         }
         Some(_) => transient("the body is not JSON"),
     }
 }
 
-/// How long a 429 asks for: `Retry-After` in seconds or as a date, else the seconds its message names.
-fn silence(retry_after: Option<&str>, message: Option<&str>) -> Duration {
-    let header = retry_after.and_then(http::retry_after);
-    let named = || {
-        let words: Vec<&str> = message?.split_whitespace().collect();
-        let number = words.windows(2).find(|pair| matches!(pair, [_, unit] if unit.starts_with("second")))?;
-        http::seconds(number.first()?)
-    };
-    header.or_else(named).unwrap_or(SILENCE).max(SHORTEST_SILENCE)
+/// How long a 429 asks for: what `Retry-After` says, else the seconds that its words name.
+fn silence(retry_after: Option<Duration>, words: &str) -> Duration {
+    retry_after.or_else(|| named_seconds(words)).unwrap_or(SILENCE).max(SHORTEST_SILENCE)
+}
+
+/// The first count of seconds in a text: `30 seconds`, `30 sec`, `30s`.
+fn named_seconds(text: &str) -> Option<Duration> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let mut words = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
+    let mut number = None;
+    words.find_map(|word| {
+        let (digits, unit) = word.split_at(word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len()));
+        let count = if digits.is_empty() { number.take() } else { http::seconds(digits) };
+        number = count.filter(|_| unit.is_empty());
+        count.filter(|_| matches!(unit.to_ascii_lowercase().as_str(), "s" | "sec" | "secs" | "second" | "seconds"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use reqwest::header::HeaderMap;
 
     use super::*;
 
@@ -195,6 +203,8 @@ mod tests {
     }
 
     fn refused(status: u16, retry_after: Option<&str>, body: &str) -> TaskResponse {
+        let header = |text: &str| ("retry-after".parse().unwrap(), text.parse().unwrap());
+        let retry_after = retry_after.and_then(|text| http::retry_after(&HeaderMap::from_iter([header(text)])));
         classify(TaskId::parse("t1").unwrap(), status, retry_after, body.as_bytes())
     }
 
@@ -260,7 +270,7 @@ mod tests {
 
     #[test]
     fn json_that_does_not_parse_is_kept_should_it_not_pass() {
-        for body in [r#"{"data":{"task_id":"t1","x":NaN}}"#, "{\"x\":\"a\tb\"}", "[1,]", "{'data':1}"] {
+        for body in [r#"{"data":{"task_id":"t1","x":NaN}}"#, "{\"x\":\"a\tb\"}", "[1,]", "\"a\tb\"", "{'data':1}"] {
             assert!(matches!(asked(body), TaskResponse::Malformed { body: kept, .. } if kept == body), "{body}");
         }
     }
@@ -295,7 +305,16 @@ mod tests {
         let body = r#"{"code":429,"message":"Rate limit exceeded. Try again in 30 seconds."}"#;
         assert_eq!(limited(Some("7"), body), 7);
         assert_eq!(limited(None, body), 30);
-        assert_eq!(limited(None, "<html>"), 60);
+        assert_eq!(limited(Some("soon"), body), 30);
+        for (body, seconds) in [
+            ("slow down: 12 s.", 12),
+            (r#"{"message":"wait (45s)"}"#, 45),
+            (r#"{"message":"120 per minute; in 9 sec"}"#, 9),
+            (r#"{"message":"limit 2 sets"}"#, 60),
+            ("<html>", 60),
+        ] {
+            assert_eq!(limited(None, body), seconds, "{body}");
+        }
         assert_eq!(limited(Some("soon"), ""), 60);
         assert_eq!(limited(Some("0"), ""), 1);
         let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(100));
@@ -323,7 +342,7 @@ mod tests {
         }
         assert!(matches!(read("[]"), Err(TaskResponse::Rejected { .. })));
         assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(TaskResponse::KeyRefused { .. })));
-        assert!(matches!(usage(429, Some("7"), b""), Err(TaskResponse::RateLimited { .. })));
+        assert!(matches!(usage(429, Some(Duration::from_secs(7)), b""), Err(TaskResponse::RateLimited { .. })));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use reqwest::{
     Response, StatusCode,
-    header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION, RANGE, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, IF_RANGE, LOCATION, RANGE},
     redirect,
 };
 use url::Url;
@@ -168,7 +168,7 @@ fn target(from: &Url, location: &str) -> Result<Url, Failure> {
 /// Whether the response may have the file in it.
 fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     let status = response.status();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| http::retry_after(value.to_str().ok()?));
+    let retry_after = http::retry_after(response.headers());
     let next = match status {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(()),
         StatusCode::RANGE_NOT_SATISFIABLE if asked_for_rest => return Ok(()),
