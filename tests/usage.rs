@@ -250,7 +250,11 @@ fn a_list_that_is_not_csv_is_refused() {
         (b"[{\"task_id\":\"t1\"},{\"task_id\":\"t2\"}]", "is JSON"),
         (b"{\"task_id\":\"t1\"}\n{\"task_id\":\"t2\"}\n", "is JSON"),
         (b"\x7fELF\x02\x01\x01\0\0\0\0\0", "is binary"),
-        (b"\x1f\x9d\x90\xe2\x90\n\xff\xfe", "not UTF-8"),
+        (b"\x1f\x9d\x90\xe2\x90\n\xff\xfe", "compressed with compress"),
+        (b"\x04\x22\x4d\x18\x64@\xa7\n", "compressed with lz4"),
+        (b"Obj\x01\x04\x16avro.schema\n", "an Avro file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0\0\0", "is binary"),
+        (b"t\xe4sk\nt1\n", "not UTF-8"),
     ] {
         scene.file("list", bytes);
         refused(&scene, &["export", "list", "--out", "library"], words);

@@ -239,9 +239,15 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
 
 /// What a file that is no CSV is, by its first bytes.
 fn foreign_format(start: &[u8]) -> Option<&'static str> {
-    const FORMATS: [(&[u8], &str); 6] = [
+    const FORMATS: [(&[u8], &str); 12] = [
         (b"\xfd7zXZ\0", "compressed with xz"),
         (b"BZh", "compressed with bzip2"),
+        (b"\x04\x22\x4d\x18", "compressed with lz4"),
+        (b"\x1f\x9d", "compressed with compress"),
+        (b"PK\x05\x06", "an empty zip archive"),
+        (b"Rar!\x1a", "a RAR archive"),
+        (b"Obj\x01", "an Avro file"),
+        (b"%PDF-", "a PDF"),
         (b"PK\x03\x04", "a zip archive or a spreadsheet"),
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
         (b"PAR1", "a Parquet file"),
