@@ -430,6 +430,8 @@ fn compact_and_rebuild_tell_how_far_they_are() {
         let of = |name: &str| events.iter().filter(|event| event["event"] == name).count();
         assert!(of("rewriting") > 0 && of("checked") > 0, "{}", ended.stderr);
         assert_eq!(events.last().unwrap()["event"], "finished", "{}", ended.stderr);
+        let again = scene.run(&[command, "library", "--progress", "json"]).expect(0);
+        assert!(again.stderr.lines().last().unwrap().contains("\"finished\""), "{}", again.stderr);
         let off = scene.run(&[command, "library", "--progress", "off"]).expect(0);
         assert_eq!(off.stderr, "");
         scene.run(&[command, "library", "-v"]).expect(0);

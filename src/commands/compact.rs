@@ -36,6 +36,7 @@ pub async fn compact(folder: &Path, reporter: &mut dyn Reporter) -> Result<Strin
     let plans = plans(&held.archive).await?;
     if plans.iter().all(|plan| plan.small.is_empty()) {
         let nothing: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
+        tell(&rewrite::finished(start.1));
         return Ok(report::compact_table(&nothing, &folder.display().to_string(), false));
     }
     let done = merge_all(&held, plans, &run_id, &mut *tell);
