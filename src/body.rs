@@ -48,7 +48,7 @@ enum Encoding {
 }
 
 impl Body {
-    /// The body of a response. An encoding that nobody knows is an error.
+    /// The body of a response. An unknown encoding is an error.
     pub(crate) fn of(response: Response) -> Result<Self, BodyError> {
         let encodings = encodings(&response)?;
         if encodings.is_empty() {

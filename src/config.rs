@@ -159,7 +159,7 @@ impl ApiKey {
         value
     }
 
-    /// `text` without the key, should somebody have echoed it.
+    /// `text` without the key, in case a server echoed it.
     pub(crate) fn scrub(&self, text: &str) -> String {
         text.replace(&self.0, "[key]")
     }
@@ -192,7 +192,7 @@ pub fn base_url(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// What somebody meant who left the scheme out. The text is repeated only if it holds no password.
+/// The URL that a text without a scheme probably means. The text is repeated only if it holds no password.
 fn meant(text: &str) -> String {
     if text.contains("://") || text.contains('@') {
         return String::new();

@@ -124,7 +124,7 @@ async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
 }
 
 async fn compact(args: &CompactArgs) -> Result<ExitStatus> {
-    // Nobody waits for a signal: it ends the process at once, which leaves nothing half done.
+    // A signal ends the process at once, which leaves nothing half done.
     let _at_once = signals()?;
     if args.dry_run {
         print(&commands::compact::dry_run(&args.archive).await?)?;

@@ -1,4 +1,4 @@
-//! An archive as whoever checks it sees it: what stands in its folders, and files that may be damaged.
+//! An archive as `verify` reads it: the entries of its folders, and files that may be damaged.
 //! Nothing here writes.
 
 use std::{
@@ -13,7 +13,7 @@ use crate::{
     format::TableFormat,
 };
 
-/// How the passport of an archive reads.
+/// The state of `archive.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataState {
     /// As it was written, as far as that can be told.
@@ -38,14 +38,14 @@ impl Entry {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it is a file that somebody is writing, or that a crash left half-written.
+    /// Whether it is a staging file: of a write in progress, or left by a crash.
     pub(crate) fn is_half_finished(&self) -> bool {
         !self.is_folder && store::is_staging(Path::new(self.name()))
     }
 }
 
 impl Archive {
-    /// Opens an archive whose passport may be damaged: then the parts tell the tables' format.
+    /// Opens an archive whose `archive.json` may be damaged: then the parts tell the tables' format.
     ///
     /// # Errors
     /// [`Error::Usage`] if it is none, or its format is too new to be read.
@@ -126,8 +126,8 @@ pub(crate) fn manifest_line(line: &str) -> Option<(&str, &str)> {
 }
 
 fn metadata_state(text: &[u8]) -> MetadataState {
-    let passport: ArchiveMetadata = match serde_json::from_slice(text) {
-        Ok(passport) => passport,
+    let metadata: ArchiveMetadata = match serde_json::from_slice(text) {
+        Ok(metadata) => metadata,
         Err(error) => {
             let newer = serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
             return newer.map_or_else(
@@ -136,10 +136,10 @@ fn metadata_state(text: &[u8]) -> MetadataState {
             );
         }
     };
-    match passport.format_version {
+    match metadata.format_version {
         0 => MetadataState::Damaged("there is not an archive format 0".into()),
-        1..=FORMAT_VERSION if !is_program(&passport.created_by) => {
-            MetadataState::Damaged(format!("`{}` is not a version of this program", passport.created_by))
+        1..=FORMAT_VERSION if !is_program(&metadata.created_by) => {
+            MetadataState::Damaged(format!("`{}` is not a version of this program", metadata.created_by))
         }
         1..=FORMAT_VERSION => MetadataState::Whole,
         newer => MetadataState::Newer(newer),
@@ -170,7 +170,7 @@ mod tests {
     const PASSPORT: &str = r#"{"format_version":1,"table_format":"csv","created_at":"2026-01-02T03:04:05Z","created_by":"sunor-archive 0.1.0"}"#;
 
     #[test]
-    fn a_passport_is_whole_newer_or_damaged() {
+    fn metadata_is_intact_newer_or_damaged() {
         let state = |from: &str, to: &str| metadata_state(PASSPORT.replace(from, to).as_bytes());
         assert_eq!(state("", ""), MetadataState::Whole);
         assert_eq!(state(":1,", ":2,"), MetadataState::Newer(2));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_passport_is_no_reason_not_to_look() {
+    fn an_archive_with_damaged_metadata_can_be_checked() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Archive::open_to_check(folder.path()), Err(Error::Usage(_))));
         fs::write(folder.path().join("archive.json"), "{").unwrap();

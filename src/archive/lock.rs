@@ -107,7 +107,7 @@ impl Holder {
         serde_json::to_vec(self).expect("a holder has string keys only")
     }
 
-    /// Whether a process of this machine may still run. Without `/proc` nobody can tell, so it may.
+    /// Whether the process may still run, if it is one of this machine. Without `/proc` that is unknown, so it may.
     fn may_run(&self) -> bool {
         let processes = Path::new("/proc");
         self.pid != std::process::id() && (!processes.is_dir() || processes.join(self.pid.to_string()).exists())
@@ -174,7 +174,7 @@ mod tests {
         drop(lock);
         assert!(!path.exists());
         fs::write(&path, of(u32::MAX, "here").to_json()).unwrap();
-        assert!(create_exclusive(&path, &of(2, "there")).unwrap().is_err(), "nobody here knows that process");
+        assert!(create_exclusive(&path, &of(2, "there")).unwrap().is_err(), "a process of another machine");
         create_exclusive(&path, &of(2, "here")).unwrap().unwrap();
     }
 }

@@ -61,7 +61,7 @@ fn find_in(
     Ok(())
 }
 
-/// Writes a manifest anew without the lines of some files, and says how many lines it has left.
+/// Rewrites a manifest without the lines of some files, and returns how many lines are left.
 pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, out: &mut impl Write) -> io::Result<u64> {
     let mut left = 0;
     for line in known.split(b'\n') {
@@ -74,7 +74,7 @@ pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, out: &mu
     Ok(left)
 }
 
-/// Writes a manifest anew, with these files added; a file that is there already is replaced. Memory holds
+/// Rewrites a manifest with these files added; a file that is there already is replaced. Memory holds
 /// what is added, and a line of what is known: its lines are in the order of their paths, as written here.
 pub(super) fn merge(known: impl BufRead, files: &[StoredFile], out: &mut impl Write) -> io::Result<()> {
     let added: BTreeMap<&str, &str> = files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();

@@ -85,7 +85,7 @@ fn hex(text: &str, digits: usize) -> String {
 
 impl LockedArchive {
     /// The media file of that name, with one of these endings, if there is one. What stands under a final
-    /// name is whole, unless somebody else put it there. Blocks.
+    /// name is whole, unless the user put it there. Blocks.
     pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, File)> {
         endings.iter().find_map(|ending| {
             let path = name.path(ending);
@@ -122,7 +122,7 @@ impl LockedArchive {
         layout::create(&layout::partial(&self.archive.folder))
     }
 
-    /// Removes what is left of downloads that nobody will go on with.
+    /// Removes partial downloads that will not be resumed.
     pub(crate) fn sweep_partials(&self) -> Result<()> {
         let folder = layout::partial(&self.archive.folder);
         match fs::remove_dir_all(&folder) {

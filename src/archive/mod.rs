@@ -69,7 +69,7 @@ pub(crate) struct Archive {
     pub(crate) store: Store,
 }
 
-/// An archive that nobody else writes as long as this value lives.
+/// An archive that no other process writes as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct LockedArchive {
     /// The archive as everybody may read it.
@@ -80,16 +80,16 @@ pub(crate) struct LockedArchive {
 impl Archive {
     /// Opens an archive for reading, also one of a newer format.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
-        let passport = read_metadata(folder)?.ok_or_else(|| {
+        let metadata = read_metadata(folder)?.ok_or_else(|| {
             Error::usage(format!("{} is not an archive: it has no {}", folder.display(), layout::PASSPORT))
         })?;
-        Self::with(folder, passport.table_format)
+        Self::with(folder, metadata.table_format)
     }
 
     /// Opens the archive that a run would add to, without touching anything; `None` if it would be a new one.
     pub(crate) fn open_if_present(folder: &Path, format: Option<TableFormat>) -> Result<Option<Self>> {
-        let Some(passport) = metadata_for(folder, format)? else { return Ok(None) };
-        Self::with(folder, passport.table_format).map(Some)
+        let Some(metadata) = metadata_for(folder, format)? else { return Ok(None) };
+        Self::with(folder, metadata.table_format).map(Some)
     }
 
     fn with(folder: &Path, format: TableFormat) -> Result<Self> {
@@ -109,7 +109,7 @@ impl Archive {
         Ok(paths)
     }
 
-    /// Refuses a passport that names one format while all parts have the other.
+    /// Refuses an `archive.json` that names one format while all parts have the other.
     async fn check_format(&self, tables: &[&str]) -> Result<()> {
         let mut others = false;
         for table in tables {
@@ -134,7 +134,7 @@ impl Archive {
         layout::journal(&self.folder)
     }
 
-    /// Where journal segments with damaged records are kept aside.
+    /// Where journal segments with damaged records are quarantined.
     pub(crate) fn damaged_folder(&self) -> PathBuf {
         layout::damaged(&self.folder)
     }
@@ -178,7 +178,7 @@ impl LockedArchive {
         layout::create(&layout::journal(folder))?;
         let lock = Lock::take(&layout::lock(folder), folder, now)?;
         let table_format = match metadata_for(folder, format)? {
-            Some(passport) => passport.table_format,
+            Some(metadata) => metadata.table_format,
             None => create(folder, format, tables, now).await?,
         };
         let archive = Archive::with(folder, table_format)?;
@@ -188,7 +188,7 @@ impl LockedArchive {
         Ok(Self { archive, _lock: lock })
     }
 
-    /// The same archive by way of another store, which a test may spoil.
+    /// The same archive over another store, in which a test injects faults.
     #[cfg(test)]
     pub(crate) fn over(mut self, files: Arc<dyn object_store::ObjectStore>) -> Self {
         self.archive.store = Store::over(&self.archive.folder, files);
@@ -200,19 +200,19 @@ impl LockedArchive {
         self.archive.store.put(path, bytes.into()).await
     }
 
-    /// The same for a file that no manifest lists: it gets a seal.
-    pub(crate) async fn put_sealed(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
-        self.seal(path, checksum::sha256(&bytes)).await?;
+    /// The same for a file that no manifest lists: its checksum is recorded first.
+    pub(crate) async fn put_with_checksum(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
+        self.add_checksum(path, checksum::sha256(&bytes)).await?;
         self.put(path, bytes).await
     }
 
-    /// Puts a file in place that no manifest lists: it gets a seal.
-    pub(crate) async fn publish_sealed(&self, file: FileSink) -> Result<()> {
-        self.seal(file.path(), file.sha256()).await?;
+    /// Publishes a file that no manifest lists: its checksum is recorded first.
+    pub(crate) async fn publish_with_checksum(&self, file: FileSink) -> Result<()> {
+        self.add_checksum(file.path(), file.sha256()).await?;
         file.publish().await.map(drop)
     }
 
-    async fn seal(&self, path: &str, sha256: String) -> Result<()> {
+    async fn add_checksum(&self, path: &str, sha256: String) -> Result<()> {
         let (folder, path) = (self.archive.folder.clone(), path.to_owned());
         blocking(move || document_checksums::add(&folder, &path, &sha256)).await
     }
@@ -245,7 +245,7 @@ impl LockedArchive {
     }
 }
 
-/// The passport of an archive that a run may write, if it is there already.
+/// The metadata of an archive that a run may write, if it exists.
 fn metadata_for(folder: &Path, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
     if let Some(file) = folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) {
         return Err(Error::usage(format!(
@@ -254,26 +254,26 @@ fn metadata_for(folder: &Path, format: Option<TableFormat>) -> Result<Option<Arc
             file.display()
         )));
     }
-    let passport = read_metadata(folder)?;
-    passport.iter().try_for_each(|passport| check(passport, folder, format))?;
-    Ok(passport)
+    let metadata = read_metadata(folder)?;
+    metadata.iter().try_for_each(|metadata| check(metadata, folder, format))?;
+    Ok(metadata)
 }
 
-fn check(passport: &ArchiveMetadata, folder: &Path, format: Option<TableFormat>) -> Result<()> {
-    if passport.format_version > FORMAT_VERSION {
-        return Err(newer(folder, passport.format_version));
+fn check(metadata: &ArchiveMetadata, folder: &Path, format: Option<TableFormat>) -> Result<()> {
+    if metadata.format_version > FORMAT_VERSION {
+        return Err(newer(folder, metadata.format_version));
     }
     match format {
-        Some(wanted) if wanted != passport.table_format => Err(Error::usage(format!(
+        Some(wanted) if wanted != metadata.table_format => Err(Error::usage(format!(
             "{} has {} tables, and --format asks for {wanted}: leave the option out, or begin another archive",
             folder.display(),
-            passport.table_format
+            metadata.table_format
         ))),
         _ => Ok(()),
     }
 }
 
-/// Writes the passport of a new archive, or of one that has lost it: then the parts tell the format.
+/// Writes the metadata of a new archive, or of one that has lost it: then the parts tell the format.
 async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now: Timestamp) -> Result<TableFormat> {
     let store = Store::local(folder)?;
     let mut table_format = format.unwrap_or_default();
@@ -284,14 +284,14 @@ async fn create(folder: &Path, format: Option<TableFormat>, tables: &[&str], now
             }
         }
     }
-    let passport = ArchiveMetadata {
+    let metadata = ArchiveMetadata {
         format_version: FORMAT_VERSION,
         table_format,
         created_at: now,
         created_by: concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).into(),
     };
-    check(&passport, folder, format)?;
-    let mut text = serde_json::to_vec_pretty(&passport).expect("a passport has string keys only");
+    check(&metadata, folder, format)?;
+    let mut text = serde_json::to_vec_pretty(&metadata).expect("metadata has string keys only");
     text.push(b'\n');
     document_checksums::add(folder, layout::PASSPORT, &checksum::sha256(&text))?;
     store.put(layout::PASSPORT, text.into()).await?;
@@ -308,8 +308,8 @@ fn read_metadata(folder: &Path) -> Result<Option<ArchiveMetadata>> {
         Err(error) => return Err(Error::io("read", &path, &error)),
     };
     match serde_json::from_slice(&text) {
-        Ok(passport) => Ok(Some(passport)),
-        // A newer passport may have changed in every other way.
+        Ok(metadata) => Ok(Some(metadata)),
+        // A newer version may have changed every other field.
         Err(error) => match serde_json::from_slice::<Version>(&text) {
             Ok(Version { format_version }) if format_version > FORMAT_VERSION => Err(newer(folder, format_version)),
             _ => Err(Error::storage("read", path.display(), &error)),

@@ -1,4 +1,4 @@
-//! What is damaged is set aside where nobody reads it and everybody can look at it; nothing is deleted.
+//! The quarantine: damaged files are moved to `.sunor/damaged`, where no reader looks; nothing is deleted.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -19,7 +19,7 @@ use crate::{
 impl LockedArchive {
     /// Moves files out of the way, and takes their lines out of every manifest; of a file that is not there
     /// only the lines go. Blocks.
-    pub(crate) fn set_aside(&self, paths: &HashSet<String>) -> Result<()> {
+    pub(crate) fn quarantine(&self, paths: &HashSet<String>) -> Result<()> {
         let folder = &self.archive.folder;
         let lines = manifest::find(folder, &|path| paths.contains(path))?;
         let manifests: BTreeSet<&str> = lines.iter().map(|line| line.manifest.as_str()).collect();
@@ -33,7 +33,7 @@ impl LockedArchive {
         let damaged = layout::damaged(folder);
         layout::create(&damaged)?;
         for path in paths {
-            move_aside(&folder.join(path), &damaged, path)?;
+            move_to_quarantine(&folder.join(path), &damaged, path)?;
         }
         layout::sync(&damaged)
     }
@@ -75,7 +75,7 @@ impl LockedArchive {
     }
 
     /// Keeps copies of parts that are about to be removed, as far as they are there, and tells where. Blocks.
-    pub(crate) fn keep_aside(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
+    pub(crate) fn quarantine_copies(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
         let folder = &self.archive.folder;
         let damaged = layout::damaged(folder);
         layout::create(&damaged)?;
@@ -91,11 +91,11 @@ impl LockedArchive {
         Ok(kept)
     }
 
-    /// Writes a manifest anew: each file that it lists and that is there, with its SHA-256 as it is. What it
-    /// was is kept aside. Blocks.
-    pub(crate) fn renew_manifest(&self, manifest: &str) -> Result<()> {
+    /// Regenerates a manifest: each file that it lists and that exists, with its present SHA-256. A copy of the
+    /// old one goes to the quarantine. Blocks.
+    pub(crate) fn regenerate_manifest(&self, manifest: &str) -> Result<()> {
         let folder = &self.archive.folder;
-        self.keep_aside(&BTreeSet::from([manifest.to_owned()]))?;
+        self.quarantine_copies(&BTreeSet::from([manifest.to_owned()]))?;
         let path = folder.join(manifest);
         let text = fs::read(&path).map_err(|error| Error::io("read", &path, &error))?;
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -118,10 +118,11 @@ impl LockedArchive {
 }
 
 impl LockedArchive {
-    /// Seals each small file that no manifest lists as it is. What the seals were is set aside. Blocks.
-    pub(crate) fn renew_seals(&self) -> Result<()> {
+    /// Regenerates the checksum file from the small files that no manifest lists. The old one goes to the
+    /// quarantine. Blocks.
+    pub(crate) fn regenerate_checksums(&self) -> Result<()> {
         let archive = &self.archive;
-        self.set_aside(&HashSet::from([SEALS.to_owned()]))?;
+        self.quarantine(&HashSet::from([SEALS.to_owned()]))?;
         let runs = archive.entries(layout::RUNS)?.into_iter().filter(|entry| !entry.is_folder).map(|entry| entry.path);
         let is_listed = |path: &str| path.ends_with(RunFile::Manifest.ending());
         for path in runs.filter(|path| !is_listed(path)).chain([layout::PASSPORT.to_owned()]) {
@@ -132,7 +133,7 @@ impl LockedArchive {
     }
 }
 
-fn move_aside(from: &Path, folder: &Path, path: &str) -> Result<()> {
+fn move_to_quarantine(from: &Path, folder: &Path, path: &str) -> Result<()> {
     match fs::rename(from, free_name(folder, path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io("move", from, &error)),

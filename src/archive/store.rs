@@ -1,6 +1,6 @@
 //! The files of an archive, and the one step that puts one in place.
 //!
-//! A file stands under its final name whole or not at all: it is written aside, synced, renamed, and its
+//! A file stands under its final name whole or not at all: it is written to a staging file, synced, renamed, and its
 //! folder synced, in that order, by `object_store`. What a crash leaves is named `<name>#<n>`, which no
 //! reader's pattern matches, and is swept by the next run.
 
@@ -47,7 +47,7 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), files: Arc::new(files) })
     }
 
-    /// The files of a folder by way of another store, which a test may spoil.
+    /// The files of a folder over another store, in which a test injects faults.
     #[cfg(test)]
     pub(super) fn over(folder: &Path, files: Arc<dyn ObjectStore>) -> Self {
         Self { folder: folder.to_owned(), files }

@@ -6,8 +6,8 @@
 //! or link files, the new parts are moved in one by one and the old ones removed after that: a reader that
 //! comes meanwhile may see rows twice, never too few.
 //!
-//! What is under way stands in a plan, written before the first visible step. Whoever opens the archive
-//! for writing next undoes what had not become visible, and finishes what had. Manifests name a file only
+//! What is under way stands in a plan, written before the first visible step. The next process that opens the archive
+//! for writing undoes what had not become visible, and finishes what had. Manifests name a file only
 //! while it is there: the old parts' lines go before the exchange, the new ones' come after it.
 
 use std::{
@@ -69,7 +69,7 @@ impl Swap {
         Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, is_planned: false })
     }
 
-    /// Makes empty files to put rows aside in, on the disk where the new parts will be. They go by themselves
+    /// Makes empty scratch files, on the disk where the new parts will be. They go by themselves
     /// once they are closed, or else, where an open file cannot be removed, when the archive is next opened for
     /// writing.
     pub(crate) fn scratch(&self) -> impl FnMut() -> io::Result<File> + use<> {
@@ -181,7 +181,7 @@ pub(super) fn recover(folder: &Path) -> Result<Recovered> {
         None => Recovered::Nothing,
     };
     remove_folder(&layout::swap(folder))?;
-    remove_file(&aside(&layout::swap_plan(folder)))?;
+    remove_file(&staging_path(&layout::swap_plan(folder)))?;
     Ok(recovered)
 }
 
@@ -212,7 +212,7 @@ impl Plan {
     fn write(&self, folder: &Path) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).expect("a plan has string keys only");
         let path = layout::swap_plan(folder);
-        write_aside(&path, |file| file.write_all(&text))?;
+        write_staged(&path, |file| file.write_all(&text))?;
         put_in_place(&path)?;
         sync_above(&path)
     }
@@ -338,13 +338,13 @@ fn staging(folder: &Path, table: &str) -> PathBuf {
 }
 
 /// What a file is called before it is whole; the sweep knows such names.
-fn aside(path: &Path) -> PathBuf {
+fn staging_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("#0");
     name.into()
 }
 
-/// Every change of what is there already passes here, so that a test can let the process die before any.
+/// Every change of an existing file passes here, so that a test can let the process die before any.
 fn change<T>(action: &'static str, path: &Path, change: impl FnOnce(&Path) -> io::Result<T>) -> Result<T> {
     #[cfg(test)]
     tests::live(path)?;
@@ -370,8 +370,8 @@ fn exchange(_: &Path, _: &Path) -> io::Result<()> {
 fn move_in(from: &Path, to: &Path) -> Result<()> {
     change("move", from, |from| match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            filesystem::copy(from, &aside(to))?;
-            fs::rename(aside(to), to)
+            filesystem::copy(from, &staging_path(to))?;
+            fs::rename(staging_path(to), to)
         }
         moved => moved,
     })
@@ -402,9 +402,9 @@ fn sync_above(path: &Path) -> Result<()> {
 }
 
 /// Writes a file beside its place, durably.
-fn write_aside<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> Result<T> {
+fn write_staged<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> Result<T> {
     change("write", path, |path| {
-        let mut file = BufWriter::new(File::create(aside(path))?);
+        let mut file = BufWriter::new(File::create(staging_path(path))?);
         let written = write(&mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         Ok(written)
@@ -413,11 +413,11 @@ fn write_aside<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::R
 
 /// Gives what was written beside its place the place; the folder is still to be synced.
 fn put_in_place(path: &Path) -> Result<()> {
-    change("write", path, |path| fs::rename(aside(path), path))
+    change("write", path, |path| fs::rename(staging_path(path), path))
 }
 
-/// Writes a manifest anew, out of what it says now. `write` says how many lines it has then; one without
-/// any goes. The folder is still to be synced.
+/// Rewrites a manifest from its present lines. `write` returns how many lines it has then; one without
+/// any is removed. The folder is still to be synced.
 pub(super) fn rewrite(
     path: &Path,
     write: impl FnOnce(&mut dyn io::BufRead, &mut BufWriter<File>) -> io::Result<u64>,
@@ -427,11 +427,11 @@ pub(super) fn rewrite(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Box::new(io::empty()),
         Err(error) => return Err(Error::io("read", path, &error)),
     };
-    if write_aside(path, |file| write(&mut known, file))? > 0 {
+    if write_staged(path, |file| write(&mut known, file))? > 0 {
         return put_in_place(path);
     }
     remove_file(path)?;
-    remove_file(&aside(path))
+    remove_file(&staging_path(path))
 }
 
 #[cfg(test)]
@@ -471,7 +471,7 @@ mod tests {
     }
 
     /// Three parts of tasks, of which the first is alone in its manifest, the second stands beside a song,
-    /// and the third stays; something of somebody else's beside them; and a line of a part that is lost.
+    /// and the third stays; a file of the user's beside them; and a line of a part that is lost.
     async fn scene() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         open(folder.path()).await.unwrap();
@@ -509,7 +509,7 @@ mod tests {
         swap.commit(&["tasks/20260101T000000000Z-a-0001.csv".into(), "tasks/20260101T000000000Z-b-0001.csv".into()])
     }
 
-    /// Every file but the lock, the passport and its seal.
+    /// Every file but the lock, `archive.json` and its checksum.
     fn contents(folder: &Path) -> BTreeMap<String, String> {
         fn walk(folder: &Path, name: &str, found: &mut BTreeMap<String, String>) {
             for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {

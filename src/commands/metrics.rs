@@ -32,7 +32,7 @@ pub(super) async fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> R
 }
 
 /// When a run of that command last ended with exit status 0, by the runs' own words. What cannot be read
-/// counts as no success, since nobody knows.
+/// counts as no success, since its outcome is unknown.
 async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
     for path in archive.run_files(RunFile::Summary).await.ok()?.iter().rev() {
         let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();
@@ -44,24 +44,24 @@ async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestam
     None
 }
 
-/// Writes aside and renames: whoever collects the file finds the old one or the new one, whole. The name
-/// aside has another ending, which no collector takes, and the process's number. An existing file keeps its mode.
+/// Writes a staging file and renames it, so that a collector reads either the old or the new file. The staging
+/// name has another extension, which collectors ignore, and the process ID. An existing file keeps its mode.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut aside = file.as_os_str().to_owned();
-    aside.push(format!("#{}", std::process::id()));
-    let aside = Path::new(&aside);
+    let mut staging = file.as_os_str().to_owned();
+    staging.push(format!("#{}", std::process::id()));
+    let staging = Path::new(&staging);
     let write = || {
-        let mut out = File::create(aside)?;
+        let mut out = File::create(staging)?;
         if file.exists() {
-            filesystem::copy_permissions(file, aside)?;
+            filesystem::copy_permissions(file, staging)?;
         }
         out.write_all(bytes)?;
         out.sync_all()?;
-        fs::rename(aside, file)
+        fs::rename(staging, file)
     };
     let written = write();
     if written.is_err() {
-        let _ = fs::remove_file(aside);
+        let _ = fs::remove_file(staging);
     }
     written
 }

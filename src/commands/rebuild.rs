@@ -19,12 +19,12 @@ use crate::{
     timestamp::Moment,
 };
 
-/// Makes both tables anew, and gives the words for a person.
+/// Regenerates both tables, and returns the message for the user.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
-/// or made anew.
+/// or regenerated.
 pub async fn rebuild(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let tell = &mut |event: &Event| reporter.observe(event);

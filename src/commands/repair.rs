@@ -1,4 +1,4 @@
-//! `repair`: mends what `verify` finds, and fetches what could not be had before.
+//! `repair`: repairs what `verify` finds, and retries failed downloads.
 
 use std::{future::Future, path::Path, sync::Arc};
 
@@ -135,18 +135,18 @@ fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &As
     Ok(plan.tasks.iter().filter(is_whole).count() as u64)
 }
 
-/// Notes what is to be done, so that the next repair can end it, and sets aside what cannot be trusted.
+/// Notes the plan, so that the next repair can complete it, and quarantines what is damaged.
 async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
     let preparing = held.clone();
     let plan = blocking(move || {
         // The manifests first: the others are read to their last line.
-        plan.manifests.iter().try_for_each(|manifest| preparing.renew_manifest(manifest))?;
-        preparing.set_aside(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
+        plan.manifests.iter().try_for_each(|manifest| preparing.regenerate_manifest(manifest))?;
+        preparing.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
         if plan.seals {
-            preparing.renew_seals()?;
+            preparing.regenerate_checksums()?;
         }
         if let Some(parts) = plan.parts.get(TASKS.name) {
-            plan.kept.extend(preparing.keep_aside(parts)?);
+            plan.kept.extend(preparing.quarantine_copies(parts)?);
         }
         if !plan.is_empty() {
             preparing.note_repair(&plan)?;
@@ -154,7 +154,7 @@ async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> R
         Ok(Arc::new(plan))
     })
     .await?;
-    set_aside(held, &plan, run_id).await?;
+    quarantine(held, &plan, run_id).await?;
     relist(held, &plan, run_id).await?;
     Ok(plan)
 }
@@ -167,7 +167,7 @@ async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Pla
     let folder = config.archive.clone();
     let (send, mut told) = mpsc::channel(MOST_WAITING);
     let looking = tokio::spawn(blocking(move || {
-        // Whoever no longer listens has ended the repair.
+        // A closed channel means that the repair has ended.
         let report = check(&folder, Depth::Full, &mut |event| drop(send.blocking_send(event.clone())))?;
         let archive = Archive::open(&folder)?;
         let begun = archive.begun_repair()?;
@@ -180,13 +180,13 @@ async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Pla
 }
 
 /// Moves what cannot be trusted out of the way, and its lines out of the manifests.
-async fn set_aside(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
+async fn quarantine(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
     let (held, plan, run_id) = (held.clone(), plan.clone(), run_id.clone());
     blocking(move || {
-        held.set_aside(&plan.media)?;
+        held.quarantine(&plan.media)?;
         for (table, parts) in &plan.parts {
             if table != TASKS.name {
-                held.keep_aside(parts)?;
+                held.quarantine_copies(parts)?;
             }
             let parts: Vec<String> = parts.iter().cloned().collect();
             Swap::begin(&held, table, &run_id)?.commit(&parts)?;

@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
         let is_over = matches!(ending, Ending::Done);
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
         if log.summary.requests.total + log.summary.missing() > 0
-            && let Err(failed) = self.held.put_sealed(&RunFile::Unfinished.path(&self.id), missing).await
+            && let Err(failed) = self.held.put_with_checksum(&RunFile::Unfinished.path(&self.id), missing).await
         {
             log.missing_named = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         log.summary.observe(&end);
         let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
         text.push(b'\n');
-        if let Err(failed) = self.held.put_sealed(&RunFile::Summary.path(&self.id), text).await {
+        if let Err(failed) = self.held.put_with_checksum(&RunFile::Summary.path(&self.id), text).await {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = self.finished(status);
         }
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// With the journal empty and everything tried, nobody resumes a download that was begun.
+    /// With the journal empty and everything tried, no partial download will be resumed.
     fn sweep(&self) -> Result<()> {
         let waiting = journal::segments(&self.held.archive.journal_folder())?;
         if waiting.is_empty() { self.held.sweep_partials() } else { Ok(()) }
@@ -168,7 +168,7 @@ pub(super) async fn record_rewrite<T>(
     };
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
-    let recorded = held.put_sealed(&RunFile::Summary.path(run_id), text).await;
+    let recorded = held.put_with_checksum(&RunFile::Summary.path(run_id), text).await;
     // What stopped the command says more than what stopped its record.
     let done = done?;
     recorded.map(|()| done)

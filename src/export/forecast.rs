@@ -1,31 +1,31 @@
-//! How long a run has to go. Pure.
+//! Estimates the remaining time of a run. Pure.
 
 use std::time::Duration;
 
 use crate::event::Downloads;
 
-/// Polls that an unfinished task takes on the whole: most are done by the second.
+/// Expected polls per unfinished task: most are finished by the second.
 const POLLS_A_TASK: f64 = 2.0;
 
-/// Before this much time has passed, what was observed says little.
+/// The observed speed counts only after this time.
 const OBSERVED_AFTER: Duration = Duration::from_secs(3);
 
-/// What a forecast is made from.
+/// The inputs of an estimate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EtaEstimate {
-    /// Questions to send that are no polls.
+    /// Requests to send, without polls.
     pub(super) questions: usize,
     /// Tasks that wait for a poll.
     pub(super) unfinished: usize,
-    /// Until the next question is due, or the provider's silence ends.
+    /// Time until the next request is due, or until a 429 is over.
     pub(super) idle: Duration,
-    /// The most requests a second.
+    /// The maximum number of requests per second.
     pub(super) pace: f64,
-    /// Answers so far.
+    /// Responses so far.
     pub(super) answers: u64,
-    /// In this time.
+    /// The time that they took.
     pub(super) elapsed: Duration,
-    /// The end of polling, if it is set already.
+    /// Time until polling ends, if that is known.
     pub(super) polling_left: Option<Duration>,
 }
 
@@ -52,7 +52,7 @@ impl EtaEstimate {
     }
 }
 
-/// The time until the last download: files left over what was observed. `None` as long as that is nothing.
+/// The time until the last download, at the observed speed. `None` before the first file.
 pub(super) fn downloads_left(downloads: &Downloads, elapsed: Duration) -> Option<Duration> {
     let left = downloads.wanted.saturating_sub(downloads.settled);
     match (left, downloads.settled) {

@@ -1,5 +1,5 @@
-//! One at a time for each name: a clip that stands in two tasks is downloaded once, and found there by
-//! whoever comes second.
+//! One download at a time per name: a clip that is in two tasks is downloaded once, and the second task finds
+//! the file.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,11 @@ use crate::archive::MediaName;
 
 type KeyedLocks = HashMap<MediaName, Arc<AsyncMutex<()>>>;
 
-/// The names that somebody is busy with.
+/// The names that are being worked on.
 #[derive(Debug, Default)]
 pub(super) struct InFlight(Arc<Mutex<KeyedLocks>>);
 
-/// A turn; the next begins when it is dropped.
+/// The lock on one name, released on drop.
 #[derive(Debug)]
 pub(super) struct KeyedLock {
     names: Arc<Mutex<KeyedLocks>>,
@@ -25,7 +25,7 @@ pub(super) struct KeyedLock {
 }
 
 impl InFlight {
-    /// Waits until nobody else is busy with the name.
+    /// Waits until no other task works on the name.
     pub(super) async fn turn(&self, name: &MediaName) -> KeyedLock {
         let turn = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ impl InFlight {
 impl Drop for KeyedLock {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // One is the map's and one is this turn's; any other waits for it.
+        // One reference is the map's and one is this lock's; any other belongs to a task that waits.
         if names.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
             names.remove(&self.name);
         }

@@ -1,5 +1,5 @@
-//! What a run does about one task: where its answer comes from, which assets are wanted, and what its rows
-//! are to those that the archive has.
+//! What a run does about one task: where its response comes from, which assets are wanted, and how its rows
+//! relate to the rows that the archive has.
 
 use crate::asset::AssetKinds;
 
@@ -9,13 +9,13 @@ pub(crate) struct Item {
     pub(crate) source: AnswerSource,
     pub(crate) kinds: WantedKinds,
     pub(crate) rows: RowEffect,
-    /// Of a task whose own row is lost, and that has rows in other tables: how many of those are clips.
+    /// For a task whose own row is lost: how many of its rows in other tables are clips.
     pub(crate) clips_left: Option<i32>,
-    /// What a damaged part says of a task whose own row is lost.
+    /// For a task whose own row is lost: what a damaged part still holds.
     pub(crate) salvage: Option<Salvage>,
 }
 
-/// Where the answer about a task comes from.
+/// Where the response for a task comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum AnswerSource {
     /// The provider.
@@ -33,25 +33,25 @@ pub(crate) enum WantedKinds {
     OfRun,
     /// These, whatever the run downloads.
     These(AssetKinds),
-    /// Those that the run downloads, and those that the archive has files of: the rows that named them are lost.
+    /// Those that the run downloads, and those that the archive has files of, because the asset rows are lost.
     OfRunAndFiles,
 }
 
-/// What a task's rows are to those that the archive has.
+/// How a task's new rows relate to those that the archive has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RowEffect {
     /// The archive has none.
     #[default]
     New,
-    /// They replace them.
+    /// The new rows replace the old ones.
     Replace,
-    /// They replace one that says that the task was not found, which stays if it still is not.
+    /// The new rows replace a `not_found` row, which stays if the task is still not found.
     ReplaceNotFound,
-    /// Rows of further kinds of assets; the task's other rows stay.
+    /// The new rows are assets of further kinds; the task's other rows stay.
     AddAssets,
 }
 
-/// What a damaged part says of a task.
+/// What a damaged part still holds of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Salvage {
     /// It was not found.
@@ -61,7 +61,7 @@ pub(crate) enum Salvage {
 }
 
 impl Item {
-    /// A task that the archive has no row of: it is asked for.
+    /// A task without a row in the archive: it is fetched.
     pub(crate) const NEW: Self = Self {
         source: AnswerSource::Ask,
         kinds: WantedKinds::OfRun,
@@ -70,18 +70,18 @@ impl Item {
         salvage: None,
     };
 
-    /// A task that is archived, and lacks rows of these kinds of assets.
+    /// An archived task without asset rows of these kinds.
     pub(crate) fn lacking(kinds: AssetKinds) -> Self {
         let (source, kinds) = (AnswerSource::Stored, WantedKinds::These(kinds));
         Self { source, kinds, rows: RowEffect::AddAssets, ..Self::NEW }
     }
 
-    /// Whether its rows replace others.
+    /// Whether its rows replace existing ones.
     pub(super) fn replaces(&self) -> bool {
         matches!(self.rows, RowEffect::Replace | RowEffect::ReplaceNotFound)
     }
 
-    /// Whether rows are left of it that say more than an answer with so many clips.
+    /// Whether the remaining rows hold more clips than a response with this many.
     pub(super) fn is_poorer(&self, clips: usize) -> bool {
         self.clips_left.is_some_and(|left| usize::try_from(left).is_ok_and(|left| clips < left))
     }

@@ -1,5 +1,5 @@
-//! The stage that makes answers safe: records in, acknowledgements and full segments out. It runs on a
-//! thread of its own, and syncs whatever has come together since the last sync at once.
+//! The stage that makes responses durable: records in, acknowledgements and full segments out. It runs on a
+//! thread of its own, and syncs all records since the last sync at once.
 
 use std::collections::BTreeMap;
 
@@ -13,35 +13,35 @@ use crate::{
     task::TaskIndex,
 };
 
-/// Records that may wait for a sync; the coordinator never lets it come to that.
+/// Capacity for records that wait for a sync. The coordinator stays below it.
 const MOST_WAITING: usize = 256;
 
 /// A record on its way to the journal.
 #[derive(Debug)]
 pub(super) enum Entry {
-    /// What the provider said about a task.
+    /// The provider's response for a task.
     TaskResponse {
         task: TaskIndex,
-        /// The final status, if the record is a final answer.
+        /// The final status, if the record is final.
         status: Option<FinalStatus>,
         record: Record,
-        /// Its assets, to be settled once the answer is safe.
+        /// Its assets, to be settled once the record is durable.
         wanted: Vec<AssetRequest>,
     },
-    /// What became of the assets of a task in the segment of that part.
+    /// The outcome of a task's assets, for the segment of that part.
     Assets { task: TaskIndex, part: u32, record: Record },
-    /// All there is to know of a task whose answer the archive has.
+    /// The complete records of a task with a stored response.
     Settled { task: TaskIndex, records: Vec<Record> },
 }
 
 /// A record that is on stable storage.
 #[derive(Debug)]
 pub(super) enum Acknowledged {
-    /// An answer, in the segment that becomes that part.
+    /// A response, in the segment that becomes that part.
     TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, wanted: Vec<AssetRequest> },
-    /// What became of a task's assets.
+    /// The outcome of a task's assets.
     Assets { task: TaskIndex, part: u32 },
-    /// All there is to know of a task.
+    /// The complete records of a task.
     Settled { task: TaskIndex, part: u32 },
 }
 
@@ -51,7 +51,7 @@ pub(super) struct JournalStage {
     pub(super) records: mpsc::Sender<Entry>,
     /// Acknowledges them; ends when the stage does.
     pub(super) acknowledged: mpsc::UnboundedReceiver<Acknowledged>,
-    /// What ended it.
+    /// Its result.
     pub(super) ended: JoinHandle<Result<()>>,
 }
 
@@ -64,7 +64,7 @@ impl JournalStage {
             let mut batch = Vec::new();
             while incoming.blocking_recv_many(&mut batch, MOST_WAITING) > 0 {
                 for entry in keep(&mut writer, std::mem::take(&mut batch))? {
-                    // Whoever no longer listens has ended the run; the segments are there for the next one.
+                    // A closed channel means that the run has ended; the segments remain for the next one.
                     let _ = acknowledge.send(entry);
                 }
                 for segment in writer.take_complete() {

@@ -1,6 +1,6 @@
-//! What an archive holds already, as far as a run has to know: which tasks of a list need not be asked
-//! for, since they are archived or wait in the journal, and how many files are missing. Memory grows with
-//! the list, not with the archive.
+//! What an archive already holds: which tasks of a list need no request, since they are archived or in the
+//! journal, which kinds of assets they lack, and how many assets have failed. Memory grows with the list, not
+//! with the archive.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     task::{TaskIndex, TaskList},
 };
 
-/// How many assets of the archive are failed: nobody tries those again unasked.
+/// How many assets of the archive have failed: only `repair` retries them.
 pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
     let mut failed = 0;
     for path in archive.parts(ASSETS.name).await? {
@@ -62,11 +62,11 @@ pub(crate) async fn lacking_assets(
     Ok(tasks.indices().filter_map(lacks).collect())
 }
 
-/// What was seen of a task in the tables.
+/// The rows of a task that were found in the tables.
 #[derive(Clone, Copy, Debug, Default)]
 struct SeenRows {
     has_clips: bool,
-    /// The kinds of its assets, a bit each.
+    /// The kinds of its assets, one bit each.
     kinds: u8,
 }
 
@@ -87,8 +87,7 @@ fn bit(kind: AssetKind) -> u8 {
     }
 }
 
-/// Whether every clip of the archive has a row of each of these kinds: then nothing is lacking, and no task need
-/// be looked up.
+/// Whether every clip of the archive has a row of each of these kinds: then no task need be looked up.
 async fn has_all(archive: &Archive, kinds: &AssetKinds) -> Result<bool> {
     let counts = asset_rows(archive).await?;
     let clips = clip_rows(archive).await?;
@@ -125,20 +124,20 @@ async fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
 /// What to do about tasks that are archived as not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFound {
-    /// That is an answer like any other.
+    /// Keep them.
     Keep,
-    /// Ask again, and let the new answer take its place.
+    /// Request them again, and replace the row.
     AskAgain,
 }
 
 impl NotFound {
-    /// What the user asked for.
+    /// The user's choice.
     pub(crate) fn of(config: &ExportConfig) -> Self {
         if config.retry_not_found { Self::AskAgain } else { Self::Keep }
     }
 }
 
-/// For each place of a list, whether the answer is had.
+/// For each place of a list, whether a response is known.
 #[derive(Debug)]
 pub(crate) struct Known(Vec<Standing>);
 
@@ -146,12 +145,12 @@ pub(crate) struct Known(Vec<Standing>);
 enum Standing {
     Unknown,
     Known,
-    /// It is, and is asked for again.
+    /// It is, and is requested again.
     ToBeReplaced,
 }
 
 impl Known {
-    /// Those tasks of the list that have their row in the archive.
+    /// The tasks of the list that have a row in the archive.
     pub(crate) async fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
         let mut known = Self::nothing(tasks);
         if tasks.is_empty() {
@@ -177,7 +176,7 @@ impl Known {
         Self(vec![Standing::Unknown; tasks.len()])
     }
 
-    /// Those that an earlier run left in the journal: they are archived without asking.
+    /// The tasks that an earlier run left in the journal: they are archived without a request.
     pub(crate) fn journalled(archive: &Archive, tasks: &TaskList) -> Result<Self> {
         let mut known = Self::nothing(tasks);
         for closed in journal::segments(&archive.journal_folder())? {
@@ -191,7 +190,7 @@ impl Known {
         Ok(known)
     }
 
-    /// These, and those as well.
+    /// The union of both.
     pub(crate) fn or(mut self, other: &Self) -> Self {
         for (known, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != Standing::Unknown) {
             *known = *other;
@@ -199,12 +198,12 @@ impl Known {
         self
     }
 
-    /// Whether the answer for that place is had.
+    /// Whether a response for that place is known.
     pub(super) fn has(&self, place: usize) -> bool {
         self.0.get(place) == Some(&Standing::Known)
     }
 
-    /// Whether it is, and is asked for again all the same.
+    /// Whether it is known, and requested again.
     pub(super) fn is_to_be_replaced(&self, place: usize) -> bool {
         self.0.get(place) == Some(&Standing::ToBeReplaced)
     }
@@ -217,7 +216,7 @@ impl Known {
 
     fn mark(&mut self, tasks: &TaskList, id: &str, standing: Standing) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
-            // Of a task that is there twice, the row that was found counts.
+            // Of a duplicate task, the row that was found counts.
             if *slot != Standing::Known {
                 *slot = standing;
             }

@@ -1,15 +1,15 @@
-//! What became of each task of a run: a few bytes a task, and words only for those that went wrong.
+//! The state of each task of a run: a few bytes per task, and text only for those that failed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{event::MissingReason, task::TaskIndex};
 
-/// The standing of every task of the list.
+/// The state of every task of the list.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     standings: Vec<Standing>,
     notes: HashMap<TaskIndex, TaskProgress>,
-    /// Tasks that the provider does not know any more, and that are kept as a damaged part has them.
+    /// Tasks that the provider no longer knows, and that are salvaged from a damaged part.
     forgotten: HashSet<TaskIndex>,
     /// The parts that are in the archive.
     published: BTreeSet<u32>,
@@ -20,26 +20,26 @@ pub(crate) struct Ledger {
 enum Standing {
     NotAsked,
     Asked,
-    /// It is archived, and stays as it is.
+    /// It is archived and unchanged.
     Archived,
-    /// The journal holds the final answer; the assets are not settled.
+    /// The journal holds the final response; the assets are not settled.
     Journalled,
-    /// The journal's segment of that part holds all there is to know.
+    /// The journal's segment of that part holds its complete records.
     Complete(u32),
 }
 
 /// What is known of a task that has no final answer.
 #[derive(Clone, Debug)]
 enum TaskProgress {
-    /// It was not finished when it was last asked, and how that showed.
+    /// It was unfinished at its last request, with the reason.
     Unfinished(String),
-    /// A request failed, and was to be sent again.
+    /// A request failed, and a retry was due.
     Failing(String),
     GaveUp(String),
     Unreadable(String),
 }
 
-/// What is said of a task that is not archived: the `reason` and `detail` of `-unfinished.csv`.
+/// A task that is not archived: the `reason` and `detail` of `-unfinished.csv`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) task: TaskIndex,
@@ -58,12 +58,12 @@ impl Ledger {
         }
     }
 
-    /// A question about the task is on its way.
+    /// A request for the task was sent.
     pub(super) fn asked(&mut self, task: TaskIndex) {
         self.set(task, Standing::Asked);
     }
 
-    /// The journal holds the task's final answer.
+    /// The journal holds the task's final response.
     pub(super) fn journalled(&mut self, task: TaskIndex) {
         self.set(task, Standing::Journalled);
         let is_settled =
@@ -71,49 +71,49 @@ impl Ledger {
         self.settled += u64::from(!is_settled);
     }
 
-    /// The journal holds the answer and what became of the assets, in the segment of that part.
+    /// The journal holds the response and the outcome of its assets, in the segment of that part.
     pub(super) fn complete(&mut self, task: TaskIndex, part: u32) {
         self.set(task, Standing::Complete(part));
     }
 
-    /// The task is archived, and stays as it is.
+    /// The task is archived and unchanged.
     pub(super) fn archived(&mut self, task: TaskIndex) {
         self.set(task, Standing::Archived);
         self.notes.remove(&task);
         self.settled += 1;
     }
 
-    /// That part is in the archive.
+    /// That part is published.
     pub(super) fn published(&mut self, part: u32) {
         self.published.insert(part);
     }
 
-    /// The task was not finished when it was asked.
+    /// The task was unfinished at its last request.
     pub(super) fn unfinished(&mut self, task: TaskIndex, detail: String) {
         self.notes.insert(task, TaskProgress::Unfinished(detail));
     }
 
-    /// A request for the task failed; it is sent again.
+    /// A request for the task failed, and is retried.
     pub(super) fn failing(&mut self, task: TaskIndex, reason: String) {
-        // What the task itself said last counts for more.
+        // The task's own last status says more.
         if !matches!(self.notes.get(&task), Some(TaskProgress::Unfinished(_))) {
             self.notes.insert(task, TaskProgress::Failing(reason));
         }
     }
 
-    /// Nothing more will be asked about the task, whose requests failed.
+    /// The task's requests failed, and none is retried.
     pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
         self.notes.insert(task, TaskProgress::GaveUp(reason));
         self.settled += 1;
     }
 
-    /// The provider does not know the task any more, of which a damaged part says more.
+    /// The provider no longer knows the task, and a damaged part still holds its response.
     pub(super) fn forgotten(&mut self, task: TaskIndex) {
         self.gave_up(task, "the provider does not know it any more".into());
         self.forgotten.insert(task);
     }
 
-    /// Whether the provider does not know the task any more, of which a damaged part says more.
+    /// Whether the provider no longer knows the task, and a damaged part still holds its response.
     pub(crate) fn is_forgotten(&self, task: TaskIndex) -> bool {
         self.forgotten.contains(&task)
     }
@@ -127,18 +127,18 @@ impl Ledger {
         }
     }
 
-    /// Whether the journal holds the task's answer.
+    /// Whether the journal holds the task's response.
     pub(super) fn is_answered(&self, task: TaskIndex) -> bool {
         !matches!(self.standings.get(task.get()), None | Some(Standing::NotAsked | Standing::Asked))
     }
 
-    /// Why the task has no answer.
+    /// Why the task has no response.
     pub(super) fn why(&self, task: TaskIndex) -> String {
         let nothing = (MissingReason::Unfinished, "the run ended before");
         self.why_missing(task, &nothing).map(|(_, detail)| detail).unwrap_or_default()
     }
 
-    /// What came for the task is no task.
+    /// The response is not a task.
     pub(super) fn unreadable(&mut self, task: TaskIndex, reason: String) {
         self.notes.insert(task, TaskProgress::Unreadable(reason));
         self.settled += 1;
@@ -149,8 +149,8 @@ impl Ledger {
         self.settled
     }
 
-    /// Those of `selected` that are not archived; `cut_short` is said of those that the run's end came
-    /// before.
+    /// Those of `selected` that are not archived; `cut_short` is the reason of those that were not finished when
+    /// the run ended.
     pub(crate) fn missing<'a>(
         &'a self,
         selected: &'a [TaskIndex],
@@ -172,21 +172,19 @@ impl Ledger {
             (Standing::Archived, _) => None,
             (Standing::Complete(part), _) if self.published.contains(&part) => None,
             (Standing::Complete(_), _) => {
-                let words = "answered, and kept in the journal: the next run archives it without asking";
+                let words = "answered, and kept in the journal: the next run archives it without a request";
                 Some((MissingReason::Interrupted, words.into()))
             }
             (Standing::Journalled, _) => {
-                let words = "answered, and kept in the journal: the next run goes on with its files";
+                let words = "answered, and kept in the journal: the next run resumes its downloads";
                 Some((MissingReason::Interrupted, words.into()))
             }
             (_, Some(TaskProgress::Unfinished(detail))) => Some((MissingReason::Unfinished, detail.clone())),
-            (_, Some(TaskProgress::Failing(failure))) => {
-                Some((*reason, format!("{failure}; not asked again: {because}")))
-            }
+            (_, Some(TaskProgress::Failing(failure))) => Some((*reason, format!("{failure}; not retried: {because}"))),
             (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
-            (Standing::NotAsked, None) => Some((*reason, format!("not asked: {because}"))),
-            (Standing::Asked, None) => Some((*reason, format!("asked, and not answered in time: {because}"))),
+            (Standing::NotAsked, None) => Some((*reason, format!("not requested: {because}"))),
+            (Standing::Asked, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
         }
     }
 

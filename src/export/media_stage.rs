@@ -1,5 +1,5 @@
-//! The stage that downloads what the clips name: tasks in, and what became of all their assets out. A
-//! slow host holds up nobody but those who wait for it.
+//! The stage that downloads assets: tasks in, the outcome of all their assets out. A slow host delays only its
+//! own downloads.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -35,13 +35,13 @@ use crate::{
     tables, timestamp,
 };
 
-/// Files that are looked for, and read, at once.
+/// Existing files that are read at once.
 const LOOKING: usize = 4;
 
-/// Two takes of a task with the same bytes: how long to give the CDN before they are fetched again.
+/// How long to wait before two takes with the same bytes are fetched again: the CDN may not be consistent yet.
 const TWINS_WAIT: Duration = Duration::from_secs(10);
 
-/// One asset that a task's answer names, or should.
+/// One asset of a task's response.
 #[derive(Clone, Debug)]
 pub(super) struct AssetRequest {
     clip_id: Option<String>,
@@ -52,7 +52,7 @@ pub(super) struct AssetRequest {
 }
 
 impl AssetRequest {
-    /// What is wanted of an answer, of these kinds.
+    /// The assets of these kinds in a response.
     fn of(data: &str, kinds: &[AssetKind], scheme: Scheme) -> Vec<Self> {
         let wanted = |clip: &tables::ClipLinks<'_>, kind| {
             let url = clip.url(kind);
@@ -68,12 +68,12 @@ impl AssetRequest {
         clips.iter().flat_map(|clip| kinds.iter().map(move |kind| wanted(clip, *kind))).collect()
     }
 
-    /// Whether there should be a file.
+    /// Whether a file is expected.
     pub(super) fn is_expected(&self) -> bool {
         !matches!(self.source, Source::Nothing(_))
     }
 
-    /// How it shows that the asset is still being made, if it is.
+    /// Why the asset counts as still being made, if it does.
     pub(super) fn in_progress(&self) -> Option<&str> {
         match &self.source {
             Source::InProgress(reason) => Some(reason),
@@ -81,7 +81,7 @@ impl AssetRequest {
         }
     }
 
-    /// What it is.
+    /// Its kind.
     pub(super) fn kind(&self) -> AssetKind {
         self.kind
     }
@@ -90,7 +90,7 @@ impl AssetRequest {
         Asset::new(self.clip_id.clone(), self.kind, self.url.clone(), status)
     }
 
-    /// What its file is called.
+    /// The name of its file.
     pub(super) fn name(&self, task_id: &str) -> MediaName {
         MediaName::new(self.kind, self.clip_id.as_deref(), task_id, self.clip_index)
     }
@@ -100,36 +100,36 @@ impl AssetRequest {
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) task_id: String,
-    /// The part of the journal that holds its answer; `None` if the archive does.
+    /// The part whose segment holds its response; `None` for a stored response.
     pub(super) part: Option<u32>,
     pub(super) wanted: Vec<AssetRequest>,
     pub(super) chances: RetryBudget,
 }
 
-/// Whether a later run may try files again that this one cannot: their host is down, or out of reach.
+/// Whether a later run may retry files that are unavailable now because their host is down or unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryBudget {
-    /// It is the run that asked for the task: those out of reach have failed, and those whose host went down
-    /// before they were tried are left.
+    /// The run that fetched the task: unreachable files fail, and those whose host went down before their first
+    /// attempt are left to the next run.
     First,
-    /// An earlier run left them, and not long ago: they are left again.
+    /// A recent run left them: they may be left again.
     Another,
-    /// They were left for long enough: they have failed.
+    /// They were left for long enough: they fail.
     Last,
 }
 
-/// What the stage has to say.
+/// What the stage reports.
 #[derive(Debug)]
 pub(super) enum DownloadEvent {
-    /// All assets of a task are there, or known not to be had.
+    /// All assets of a task are settled.
     Settled { task_id: String, part: Option<u32>, assets: Vec<Asset> },
-    /// They are left to the next run: this one is over, or a host is down.
+    /// Its assets are left to the next run: this one is over, or a host is down.
     Unsettled { task_id: String },
-    /// Something happened on the way.
+    /// An event to pass on.
     Happened(Event),
 }
 
-/// The stage, as those see it who give it work.
+/// The handle of the stage.
 pub(crate) struct MediaStage {
     jobs: mpsc::UnboundedSender<Job>,
     pub(super) news: mpsc::UnboundedReceiver<DownloadEvent>,
@@ -163,38 +163,38 @@ impl MediaStage {
         Ok(Self { jobs, news, stop, received, offline, working, scheme: access.scheme })
     }
 
-    /// What is wanted of an answer, of these kinds.
+    /// The assets of these kinds in a response.
     pub(super) fn requests(&self, data: &str, kinds: &[AssetKind]) -> Vec<AssetRequest> {
         AssetRequest::of(data, kinds, self.scheme)
     }
 
     /// Gives it a task.
     pub(super) fn settle(&self, job: Job) {
-        // It fails only after the stage has ended, whose own error is reported then.
+        // Sending fails only after the stage has ended, which then reports its own error.
         let _ = self.jobs.send(job);
     }
 
-    /// Begins nothing any more; what is under way goes on.
+    /// Begins no further downloads; those in progress continue.
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Ends what is under way, too. What came of it is kept for the next run.
+    /// Aborts downloads in progress, too. Their partial files are kept for the next run.
     pub(super) fn abort(&self) {
         self.working.iter().for_each(JoinHandle::abort);
     }
 
-    /// The network may be gone: a file for which there is no connection is left to the next run.
+    /// The network may be down: files without a connection are left to the next run.
     pub(super) fn go_offline(&self) {
         self.offline.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes that came so far.
+    /// Bytes received so far.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Waits for the stage's end, which is an error or an abort: what it failed with, if it did.
+    /// Waits for the stage's end, and returns its error, if any.
     pub(super) async fn ended(&mut self) -> Result<()> {
         let Some(working) = self.working.take() else { return Ok(()) };
         match working.await {
@@ -233,7 +233,7 @@ struct Worker {
     downloader: Downloader,
     in_flight: InFlight,
     looking: Semaphore,
-    /// Files of this run that were found there: a row tells of them, and they stay as they are.
+    /// Existing files that rows of this run refer to: they are not replaced.
     adopted: Mutex<HashSet<MediaName>>,
     stop: CancellationToken,
     offline: Arc<AtomicBool>,
@@ -257,11 +257,11 @@ impl Worker {
     }
 
     fn say(&self, news: DownloadEvent) {
-        // Whoever no longer listens has ended the run.
+        // A closed channel means that the run has ended.
         let _ = self.tell.send(news);
     }
 
-    /// Settles one asset; `None` if the run is over before.
+    /// Settles one asset; `None` if the run ends before.
     async fn asset(&self, job: &Job, wanted: &AssetRequest) -> Result<Option<Asset>> {
         let settled = match &wanted.source {
             Source::Nothing(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Skipped) },
@@ -291,14 +291,14 @@ impl Worker {
         Ok(Some(settled))
     }
 
-    /// The asset, if its file is there already: of another task with the same clip, or of a run that was
-    /// cut short before it could say so.
+    /// The asset, if its file exists already: from another task with the same clip, or from a run that was cut
+    /// short.
     async fn found(&self, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let (held, found_name, name, kind) = (self.held.clone(), name.clone(), name.clone(), wanted.kind);
         let _looking = self.looking.acquire().await;
         let found = blocking(move || {
             let Some((path, file)) = held.media(&name, media::endings(kind)) else { return Ok(None) };
-            // What cannot be read, or is something else, is as good as not there: another takes its place.
+            // A file that cannot be read, or is something else, is replaced.
             Ok(read_media(kind, file).ok().flatten().map(|there| (path, there)))
         });
         let Some((path, (content, modified, file))) = found.await? else { return Ok(None) };
@@ -316,7 +316,7 @@ impl Worker {
         }
     }
 
-    /// Downloads the asset, so that it only has to be put in its place; `None` if it is left to the next run.
+    /// Downloads the asset to its partial file; `None` if it is left to the next run.
     async fn download(&self, job: &Job, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let Source::File(url) = &wanted.source else { return Ok(None) };
         let download = Download { url: url.clone(), kind: wanted.kind, partial: self.held.partial(name) };
@@ -350,7 +350,7 @@ impl Worker {
         job.chances == RetryBudget::Another || self.offline.load(Ordering::Relaxed)
     }
 
-    /// Puts the file of an asset that was downloaded into its place.
+    /// Moves a downloaded file to its final name.
     async fn place(&self, asset: Asset, name: &MediaName) -> Result<Asset> {
         if let Some(path) = asset.path.clone() {
             let (held, partial) = (self.held.clone(), self.held.partial(name));
@@ -359,7 +359,7 @@ impl Worker {
         Ok(asset)
     }
 
-    /// Removes the file that another, of another ending, has taken the place of.
+    /// Removes the old file if the new one has another extension.
     async fn remove_other(&self, before: Option<String>, now: Option<&str>) -> Result<()> {
         match before.filter(|before| Some(before.as_str()) != now) {
             Some(before) => self.held.remove(&before).await,
@@ -380,8 +380,8 @@ impl Worker {
         }));
     }
 
-    /// The takes of a task sometimes come with the same bytes from a CDN for a while. Those that this run
-    /// downloaded are fetched again once, a little later; if it stays so, it is said.
+    /// A CDN sometimes serves the same bytes for all takes of a task for a while. Those that this run downloaded
+    /// are fetched again once, a little later; identical takes that remain are reported.
     async fn told_apart(&self, job: &Job, mut assets: Vec<Asset>) -> Result<Option<Vec<Asset>>> {
         let suspects = twins(&assets);
         let fresh = |asset: &Asset| asset.attempts > 0;
@@ -410,8 +410,8 @@ impl Worker {
         Ok(Some(assets))
     }
 
-    /// Fetches an asset again that is there, and takes what comes if it is another file. Tells whether it
-    /// came to that before the run's end.
+    /// Fetches an existing asset again, and keeps the new file if it differs. Returns false if the run ended
+    /// before.
     async fn fetch_again(&self, job: &Job, wanted: &AssetRequest, asset: &mut Asset) -> Result<bool> {
         let name = wanted.name(&job.task_id);
         let _turn = self.in_flight.turn(&name).await;
@@ -431,7 +431,7 @@ impl Worker {
     }
 }
 
-/// The places of those audio files of a task that have the same bytes as another, with the other's clip.
+/// The audio files of a task with the same bytes as another, by place, with the other's clip.
 fn twins(assets: &[Asset]) -> BTreeMap<usize, String> {
     let audio = |asset: &Asset| asset.kind == AssetKind::Audio && asset.status == AssetStatus::Ok;
     let mut by_bytes: HashMap<&str, BTreeMap<&str, usize>> = HashMap::new();
@@ -451,7 +451,7 @@ fn twins(assets: &[Asset]) -> BTreeMap<usize, String> {
     twins
 }
 
-/// What a media file is, when it came, and its digest; `None` if it is no media of that kind. Blocks.
+/// A media file's type, time and checksum; `None` if it is not media of that kind. Blocks.
 fn read_media(kind: AssetKind, mut file: File) -> io::Result<Option<(Content, Option<Timestamp>, Digested)>> {
     let mut head = Vec::new();
     Read::by_ref(&mut file).take(media::HEAD).read_to_end(&mut head)?;

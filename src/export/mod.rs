@@ -1,16 +1,16 @@
-//! A run: what is to be asked, in which order, and the way of an answer into the archive.
+//! The engine of a run: it carries out a plan of items, and brings responses into the archive.
 //!
 //! ```text
 //! plan ─▶ coordinator ─▶ journal stage ─────────▶ publish stage
 //!          ▲   │ ▲  ▲ │      │ (acknowledged)          │ (in place)
 //!          └───┘ └──┼─┼──────┴─────────────────────────┘
 //!         requests  │ └─▶ media stage: downloads of what is acknowledged
-//!                   └──────────┘ what became of them, on to the journal
+//!                   └──────────┘ their outcome, on to the journal
 //! ```
 //!
-//! The coordinator owns the run's state and is the only one that says what happened. The stages behind it
-//! run side by side with it, joined by channels; what may be in them is bounded by what the coordinator
-//! lets be under way. No stage knows another; only this module knows their order.
+//! The coordinator owns the run's state and is the only one that emits events. The stages behind it run
+//! concurrently, joined by channels; the coordinator bounds what is in progress. No stage knows another; only
+//! this module knows their order.
 
 mod coordinator;
 mod forecast;
@@ -48,10 +48,11 @@ use crate::event::Event;
 /// Where the events of a run go.
 pub(crate) type EventSink<'a> = &'a mut (dyn FnMut(Event) + Send);
 
-/// After a signal or at the end of its time, how long requests in flight may still take: their answers are paid for.
+/// After a signal or `--stop-after`, how long requests in flight may still take: they count against the rate
+/// limit already.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// After this many tasks in a row were given up, and none answered, the provider is down and the run ends.
-/// At the default pace and retries that is five minutes of nothing but failures, 600 requests: longer
-/// than a proxy takes to restart, and little of a night.
+/// After this many failed tasks in a row without a response, the provider is down and the run ends. At the
+/// default pace and retries that is 600 requests, or five minutes of failures: longer than a proxy takes to
+/// restart, and a small part of a night.
 const DOWN: u32 = 100;

@@ -1,5 +1,5 @@
-//! What a run works on: a plan of items. Who makes the plan differs, an export from a list and a repair from
-//! findings; what runs it does not. Pure.
+//! What a run works on: a plan of items. An export makes it from a list, a repair from findings; the same
+//! engine carries it out. Pure.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -22,15 +22,15 @@ pub(crate) struct Plan {
     pub(crate) tasks: Arc<TaskList>,
     /// Those that the run is to archive, in the input's order.
     pub(crate) selected: Vec<TaskIndex>,
-    /// Those of them that the journal holds: they are answered, and wait for their files.
+    /// Those of them that the journal holds: their responses are there, and their assets are not settled.
     pub(crate) kept: Vec<TaskIndex>,
-    /// Those whose answer the archive has. They need not be selected.
+    /// Tasks with a stored response. They need not be selected.
     pub(crate) stored: Vec<TaskIndex>,
-    /// Tasks that are not simply asked for.
+    /// The items of tasks that are not simply fetched.
     items: HashMap<TaskIndex, Item>,
-    /// Where parts of tasks are quarantined that may say what nobody else can.
+    /// Quarantined parts of the tasks table, to fall back on.
     pub(crate) quarantined: BTreeSet<PathBuf>,
-    /// What became of the input's rows.
+    /// The counts of the input's rows.
     pub(crate) counts: InputCounts,
 }
 
@@ -60,7 +60,7 @@ impl Plan {
         Self { tasks: Arc::new(input.tasks), selected, kept, stored, items, counts, ..Self::default() }
     }
 
-    /// Items from another source than a list, and the IDs of those that no request could carry.
+    /// A plan of these items, and the IDs that are invalid.
     pub(crate) fn of_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
         let (mut tasks, mut planned, mut invalid) = (TaskList::default(), Vec::new(), Vec::new());
         for (id, item) in items {
@@ -93,24 +93,24 @@ impl Plan {
         self.items.get(&task).unwrap_or(&Item::NEW)
     }
 
-    /// Whether the archive has it as not found, and it is asked for once more.
+    /// Whether the task is archived as not found, and requested again.
     pub(super) fn is_asked_again(&self, task: TaskIndex) -> bool {
         self.item(task).rows == RowEffect::ReplaceNotFound
     }
 
-    /// How many are archived as not found, and asked for once more.
+    /// How many tasks are archived as not found, and requested again.
     pub(crate) fn asked_again(&self) -> u64 {
         self.selected.iter().filter(|task| self.is_asked_again(**task)).count() as u64
     }
 
-    /// Those to ask the provider for.
+    /// The tasks to request from the provider.
     pub(super) fn to_ask(&self) -> Vec<TaskIndex> {
         let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
         let is_asked = |task: &TaskIndex| !kept.contains(task) && self.item(*task).source == AnswerSource::Ask;
         self.selected.iter().copied().filter(is_asked).collect()
     }
 
-    /// Tasks of which a damaged part says something.
+    /// Tasks that a damaged part still holds something of.
     pub(super) fn salvageable(&self) -> impl Iterator<Item = TaskIndex> + '_ {
         self.selected.iter().copied().filter(|task| self.item(*task).salvage.is_some())
     }

@@ -1,6 +1,6 @@
 //! From a closed journal segment to the archive: a function of the segment alone. The same segment
-//! gives the same files under the same names, so that publishing it again after a crash is harmless,
-//! and recovery is nothing but publishing what is still there.
+//! gives the same files under the same names, so that publishing it again after a crash is harmless.
+//! Recovery publishes the segments that remain.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -34,14 +34,14 @@ const MOST_WAITING: usize = 2;
 
 /// The coordinator's end of the stage.
 pub(super) struct PublishStage {
-    /// Tells what is in place; ends when the stage does.
+    /// Reports each publication; ends when the stage does.
     pub(super) published: mpsc::UnboundedReceiver<Published>,
-    /// What ended it.
+    /// Its result.
     pub(super) ended: JoinHandle<Result<()>>,
 }
 
 impl PublishStage {
-    /// Starts the stage, and gives the sender that it takes closed segments from until it is dropped.
+    /// Starts the stage, and returns the sender of closed segments; dropping it ends the stage.
     pub(super) fn start(held: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MOST_WAITING);
         let (tell, published) = mpsc::unbounded_channel();
@@ -55,7 +55,7 @@ impl PublishStage {
     }
 }
 
-/// Writes the DuckDB views anew, if what they should say has changed.
+/// Rewrites the DuckDB views if their text has changed.
 pub(crate) async fn write_views(held: &LockedArchive) -> Result<()> {
     let archive = &held.archive;
     let mut with_parts = Vec::new();
@@ -71,7 +71,7 @@ pub(crate) async fn write_views(held: &LockedArchive) -> Result<()> {
     }
 }
 
-/// What a segment became.
+/// The result of publishing a segment.
 pub(super) struct Publication {
     pub(super) run_id: RunId,
     pub(super) published: Published,
@@ -79,8 +79,8 @@ pub(super) struct Publication {
     pub(super) damaged: u64,
 }
 
-/// Raw bodies first, then lyrics, clips, assets and tasks, then the manifest; the segment goes when all
-/// stand.
+/// Publishes raw bodies first, then lyrics, clips, assets and tasks, then the manifest; the segment is removed
+/// last.
 pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let segment = Segment::open(&closed.path)?;
     let run_id = segment.run_id.clone();
@@ -91,7 +91,7 @@ pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) ->
     let encoded = encoding.await.map_err(|panic| Error::Internal(format!("encoding a part failed: {panic}")))??;
 
     if let Some(raw) = encoded.raw {
-        held.publish_sealed(raw).await?;
+        held.publish_with_checksum(raw).await?;
     }
     replace::remove_rows(held, encoded.replaced, encoded.paths).await?;
     let mut files = encoded.media;
@@ -103,27 +103,27 @@ pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) ->
         write_views(held).await?;
     }
     if encoded.damaged > 0 {
-        set_aside(&closed.path, &held.archive.damaged_folder())?;
+        quarantine(&closed.path, &held.archive.damaged_folder())?;
     } else {
         closed.remove()?;
     }
     Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged })
 }
 
-/// Moves a segment with damaged records where nobody publishes it again and everybody can look at it.
-fn set_aside(segment: &Path, folder: &Path) -> Result<()> {
+/// Moves a segment with damaged records to the quarantine, where it is not published again.
+fn quarantine(segment: &Path, folder: &Path) -> Result<()> {
     let moved = fs::create_dir_all(folder)
         .and_then(|()| fs::rename(segment, folder.join(segment.file_name().unwrap_or_default())));
     moved.map_err(|error| Error::io("move", segment, &error))
 }
 
-/// What a segment becomes, written and not yet in place, its parts in the order in which they are to be.
+/// The files of a segment, written and not yet published, in the order of publication.
 struct Encoded {
     raw: Option<FileSink>,
     parts: Vec<FileSink>,
-    /// Where the parts are to be.
+    /// The final paths of the parts.
     paths: Vec<String>,
-    /// Tasks whose rows take the place of those that the archive has.
+    /// Tasks whose rows replace existing ones.
     replaced: Replaced,
     /// The media files that its rows name.
     media: Vec<StoredFile>,
@@ -141,9 +141,9 @@ struct SegmentEncoder {
     raw: RawBodies,
     media: BTreeMap<String, String>,
     published: Published,
-    /// Tasks in it that are another segment's business.
+    /// Tasks in it that belong to another segment, or that the archive has already.
     moved: HashSet<String>,
-    /// Tasks whose assets are still to come.
+    /// Tasks whose asset records are still to come.
     awaited: HashSet<String>,
     replaced: Replaced,
 }
@@ -209,7 +209,7 @@ impl SegmentEncoder {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
-            // A task that damage has taken has no rows, of whatever table.
+            // A task whose record is damaged has no rows in any table.
             Record::Assets { task_id, assets } if self.awaited.remove(&task_id) => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
@@ -265,7 +265,7 @@ impl SegmentEncoder {
     }
 }
 
-/// A part that begins with its first row: a table without rows gets none.
+/// A part that is created with its first row: a table without rows gets none.
 struct Part<R: 'static> {
     table: &'static Table<R>,
     path: String,
@@ -291,7 +291,7 @@ impl<R> Part<R> {
         pushed.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 
-    /// What was written, if anything: the sink, and how many rows.
+    /// The sink and the number of rows, if anything was written.
     fn finish(self) -> Result<Option<(FileSink, u64)>> {
         let finished = self.encoder.map(PartEncoder::finish).transpose();
         finished.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
@@ -316,7 +316,7 @@ mod tests {
     use crate::asset::AssetKind;
     use crate::journal::{self, JournalWriter, SegmentLimits};
 
-    /// A disk on which only so many files can be put: after that it is as if the process had died.
+    /// A store that fails after a number of puts, as if the process had died.
     #[derive(Debug)]
     struct FailingStore {
         disk: LocalFileSystem,
@@ -377,7 +377,7 @@ mod tests {
     fn record(task_id: &str, data: &str) -> Record {
         let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
         let assets = if task_id == "song" { vec![AssetKind::Image] } else { Vec::new() };
-        let sent = data.contains("mended").then(|| format!("{data} as sent"));
+        let sent = data.contains("repaired").then(|| format!("{data} as sent"));
         let status = FinalStatus::Success;
         Record::Task { task_id: task_id.into(), status, fetched_at, data: data.into(), sent, assets, replaces: false }
     }
@@ -399,7 +399,7 @@ mod tests {
             record("song", r#"{"type":"music","output":{"result":[{"id":"a"},{"id":"b"}]}}"#),
             Record::Assets { task_id: "song".into(), assets: vec![cover] },
             Record::Assets { task_id: "lost to damage".into(), assets: Vec::new() },
-            record("words", r#"{"type":"lyrics","output":{"result":{"title":"mended"}}}"#),
+            record("words", r#"{"type":"lyrics","output":{"result":{"title":"repaired"}}}"#),
             Record::Unreadable { task_id: "odd".into(), body: "[]".into() },
         ];
         writer.append(&records).unwrap();
@@ -413,7 +413,7 @@ mod tests {
         Ok(())
     }
 
-    /// Every file of an archive but the program's own and the passport.
+    /// Every file of an archive but the program's own and `archive.json`.
     fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         for name in ["tasks", "clips", "lyrics", "assets", "runs"] {

@@ -1,8 +1,8 @@
-//! What to ask next. Pure: time comes in as a value.
+//! The order of requests. Pure: time comes in as a value.
 //!
-//! Retries that are due come first, since their tasks were asked first; then the first pass over all
-//! IDs; polls only after it, because by then most of what was unfinished is done. Of the polls that are
-//! due the oldest task goes first.
+//! Retries that are due come first, since their tasks are the oldest; then the first pass over all IDs; polls
+//! only after it, because by then most unfinished tasks are finished. Of the polls that are due, the oldest
+//! task goes first.
 
 use std::{
     cmp::Reverse,
@@ -14,15 +14,15 @@ use tokio::time::Instant;
 
 use crate::{event::RequestKind, task::TaskIndex, timestamp::Moment};
 
-/// One question.
+/// One request to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PendingRequest {
     pub(super) task: TaskIndex,
-    /// Whether the task has answered before, and was not finished.
+    /// Whether the task had a response before, and was unfinished.
     pub(super) poll: bool,
-    /// Whether this very question was sent before.
+    /// Whether this request was sent before.
     pub(super) repeated: bool,
-    /// How often this question failed in a way that counts against the retries.
+    /// How many failures count against its retries.
     pub(super) failures: u32,
 }
 
@@ -36,7 +36,7 @@ impl PendingRequest {
     }
 }
 
-/// All questions that are yet to be sent.
+/// All requests that are yet to be sent.
 #[derive(Debug)]
 pub(super) struct Queue {
     fresh: IntoIter<TaskIndex>,
@@ -50,7 +50,7 @@ pub(super) struct Queue {
     polls_end: Option<Instant>,
 }
 
-/// When a task was created; those that do not say come last.
+/// When a task was created; tasks without a time come last.
 type Age = (bool, Option<Moment>);
 
 /// Whether there is something to send.
@@ -92,22 +92,22 @@ impl Queue {
         self.added.push_back(task);
     }
 
-    /// Sends the question again, at `due`.
+    /// Retries the request at `due`.
     pub(super) fn retry(&mut self, question: PendingRequest, due: Instant) {
         if !question.poll || self.may_poll(due) {
             self.retries.push(Reverse((due, PendingRequest { repeated: true, ..question })));
         }
     }
 
-    /// Sends a question again that the provider had no time for: after those that it was not asked yet, so
-    /// that one that is always refused holds nobody up.
+    /// Retries a request that was refused with 429, after the first pass, so that a task that is always refused
+    /// does not delay the others.
     pub(super) fn refused(&mut self, question: PendingRequest) {
         if !question.poll || self.polls_end.is_none() {
             self.refused.push_back(PendingRequest { repeated: true, ..question });
         }
     }
 
-    /// Asks the task again, at `due`.
+    /// Polls the task at `due`.
     pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, due: Instant) {
         let question = PendingRequest { task, poll: true, repeated: false, failures: 0 };
         self.polls.push(Reverse((due, (created_at.is_none(), created_at), question)));
@@ -127,7 +127,7 @@ impl Queue {
         }
     }
 
-    /// Takes the question to send now, if there is one.
+    /// Takes the request to send now, if there is one.
     pub(super) fn pop(&mut self, now: Instant) -> Option<PendingRequest> {
         if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             return self.retries.pop().map(|Reverse((_, question))| question);
@@ -147,12 +147,12 @@ impl Queue {
         self.due_polls.pop().map(|Reverse((_, question))| question)
     }
 
-    /// First questions that were not sent yet.
+    /// Initial requests that were not sent yet.
     pub(super) fn fresh(&self) -> usize {
         self.fresh.len() + self.added.len()
     }
 
-    /// Questions that wait to be sent again.
+    /// Retries that wait.
     pub(super) fn retries(&self) -> usize {
         self.retries.len() + self.refused.len()
     }

@@ -1,6 +1,6 @@
 //! `-raw.jsonl`: bodies as sent that could not be archived as they are. The file grows from segment to
-//! segment and is put in place whole each time; a line that is there already is not added again, so
-//! that a segment can be published twice.
+//! segment and is replaced as a whole each time; an existing line is not added again, so that a segment can be
+//! published twice.
 
 use std::{
     collections::HashSet,
@@ -45,7 +45,7 @@ impl RawBodies {
         added.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 
-    /// The file on its way, if there is anything in it.
+    /// The staged file, if there is anything in it.
     pub(super) fn finish(self) -> Option<FileSink> {
         self.file.map(|(sink, _)| sink)
     }

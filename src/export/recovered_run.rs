@@ -31,10 +31,10 @@ pub(super) async fn record(held: &Arc<LockedArchive>, run_id: &RunId, published:
     };
     let mut text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
     text.push(b'\n');
-    held.put_sealed(&path, text).await
+    held.put_with_checksum(&path, text).await
 }
 
-/// The record of a run that was killed, without its counts. Nobody knows when it ended.
+/// The record of a run that was killed, without its counts. When it ended is unknown.
 fn killed(run_id: &RunId) -> RunSummary {
     RunSummary {
         run_id: run_id.to_string(),

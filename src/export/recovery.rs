@@ -1,5 +1,5 @@
-//! What earlier runs left in the journal: the files that are still missing are downloaded, and every
-//! segment is published. There is no other way of recovery than the way that everything goes.
+//! Recovery of what earlier runs left in the journal: missing files are downloaded, and every segment is
+//! published, as in any run.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +21,18 @@ use crate::{
     journal::{self, Leftover, Record, Segment},
 };
 
-/// Tasks whose files are asked for at once.
+/// Tasks whose files are downloaded at once.
 const MOST_AT_ONCE: usize = 256;
 
-/// A file for which there is no connection is left to the next run again, as long as its task was answered
-/// no longer ago than this; then it has failed.
+/// A file without a connection is left to the next run again, until its task's response is this old; then it
+/// fails.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(72);
 
-/// How often it says how it stands.
+/// The interval of progress events.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Brings everything that earlier runs left into the archive, as far as there is time; the journal keeps
-/// the rest. Tells of how many tasks that is.
+/// Publishes everything that earlier runs left, as far as time allows; the rest stays in the journal. Returns
+/// how many tasks stay.
 pub(crate) async fn recover(
     held: &Arc<LockedArchive>,
     media: &mut MediaStage,
@@ -68,7 +68,7 @@ pub(crate) async fn recover(
     Ok(left)
 }
 
-/// The same without tasks that the archive has from elsewhere.
+/// The same without tasks that the archive has already.
 async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
     let held = held.clone();
     blocking(move || {
@@ -80,8 +80,8 @@ async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -
     .await
 }
 
-/// Downloads what the tasks of a segment miss, and adds what became of it to the segment. Tells how many
-/// tasks are left all the same.
+/// Downloads the missing files of a segment's tasks, and adds their outcome to the segment. Returns how many
+/// tasks remain unsettled.
 async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
     let mut waiting = leftover.unsettled.iter();
@@ -115,7 +115,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>
                     under_way -= 1;
                     left += 1;
                 }
-                // Nobody has told the stage to stop, so it has ended by an error, which it says itself.
+                // The stage was not told to stop, so an error ended it, which it reports itself.
                 None => {
                     media.ended().await?;
                     return Err(Error::Internal("the downloads of an earlier run ended too soon".into()));

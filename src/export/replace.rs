@@ -1,5 +1,5 @@
-//! Tasks whose rows take the place of others: what the archive has of them goes just before their new
-//! rows come. The journal holds the new ones all the while.
+//! Replacement of rows: a task's old rows are removed just before its new ones are published. The journal holds
+//! the new ones meanwhile.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     tables::{self, Outline, PartCopier, TASK_ID, TASKS},
 };
 
-/// Tasks whose new rows take the place of old ones.
+/// Tasks whose new rows replace old ones.
 #[derive(Debug, Default)]
 pub(super) struct Replaced {
     /// In all tables.
@@ -23,8 +23,8 @@ pub(super) struct Replaced {
     pub(super) in_tasks: HashSet<String>,
 }
 
-/// Removes these tasks' rows but those in `own` parts, which are theirs to be. Tasks go first: one without its
-/// row is not archived.
+/// Removes the rows of these tasks, except those in the `own` parts, which are the new ones. The tasks table
+/// goes first: a task without its row is not archived.
 pub(super) async fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: Vec<String>) -> Result<()> {
     let Replaced { everywhere: mut tasks, in_tasks } = replaced;
     for outline in tables::outlines().into_iter().rev() {
@@ -44,7 +44,7 @@ pub(super) async fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, o
     Ok(())
 }
 
-/// Copies what stays of those parts that have any of these rows into one.
+/// Replaces the parts that have any of these rows by one with their other rows.
 fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, tasks: &HashSet<String>) -> Result<()> {
     let archive = &held.archive;
     let mut touched = Vec::new();
@@ -57,7 +57,7 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
         return Ok(());
     }
     let table = outline.name;
-    // A name of its own: this run's next parts must not meet it.
+    // A run ID of its own, so that the name cannot clash with this run's next parts.
     let mut swap = Swap::begin(held, table, &RunId::new(Timestamp::now()))?;
     let part = swap.part()?;
     let failed = |error: std::io::Error| archive.store.failed("write", table, &error);
@@ -80,7 +80,7 @@ fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result
     let file = Handle::current().block_on(archive.store.open(path))?;
     let mut found = false;
     let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
-    // Every row is looked at: an old row that stays is a task that is there twice, whatever a filter said.
+    // Every row is read, whatever a filter says: an old row that stays would duplicate its task.
     let scanned = tables::scan(file, archive.format, &[TASK_ID], &mut look);
     scanned.map_err(|error| archive.store.failed("read", path, &error))?;
     Ok(found)

@@ -1,5 +1,5 @@
-//! Answers that the archive has: those in its tables, and what quarantined parts still tell. They are read
-//! some hundreds at a time, so that memory does not grow with the plan.
+//! Stored responses: those in the tables, and those that quarantined parts still hold. They are read some
+//! hundreds at a time, so that memory does not grow with the plan.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -23,19 +23,19 @@ use crate::{
     task::{TaskIndex, is_same_id},
 };
 
-/// Answers that are read at once: memory holds them.
+/// Responses that are read at once: memory holds them.
 const AT_ONCE: usize = 500;
 
-/// Answers that may wait for the coordinator beside those.
+/// Responses that may wait for the coordinator beside those.
 const MOST_WAITING: usize = 16;
 
-/// How often a table is read again because parts changed places while it was read.
+/// How often a table is read again because parts were swapped while it was read.
 const MOST_READS: u32 = 10;
 
-/// The columns that an answer is made of.
+/// The columns of a stored response.
 const COLUMNS: [&str; 5] = [TASK_ID, "status", "fetched_at", "response", "error"];
 
-/// An answer that the archive has.
+/// A stored response.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredAnswer {
     pub(super) status: FinalStatus,
@@ -53,15 +53,14 @@ impl StoredAnswer {
         Some(((*task).to_owned(), Self { status, fetched_at, response, error }))
     }
 
-    /// Whether it says more of the task than another row: that it was found, that it succeeded, and what is
-    /// newer.
+    /// Whether it is preferred to another row of the task: one that was found, one that succeeded, the newer one.
     fn is_better_than(&self, other: &Self) -> bool {
         let rank =
             |stored: &Self| (stored.response.is_some(), stored.status == FinalStatus::Success, stored.fetched_at);
         rank(self) > rank(other)
     }
 
-    /// Whether it is an answer about that task, and not what damage has made of one.
+    /// Whether it belongs to that task, and damage has not changed the ID.
     fn is_of(&self, task_id: &str) -> bool {
         match &self.response {
             None => self.status == FinalStatus::NotFound,
@@ -75,16 +74,16 @@ impl StoredAnswer {
     }
 }
 
-/// The coordinator's end of the stage that reads answers.
+/// The handle of the stage that reads stored responses.
 pub(super) struct StoredStage {
-    /// A task of the plan and its answer, if it could be read.
+    /// A task of the plan and its response, if it could be read.
     pub(super) answers: mpsc::Receiver<(TaskIndex, Option<StoredAnswer>)>,
-    /// What ended it.
+    /// Its result.
     pub(super) ended: JoinHandle<Result<()>>,
 }
 
 impl StoredStage {
-    /// Reads the answers of these tasks from the tables, in the order of their rows.
+    /// Reads the responses of these tasks from the tables, in the order of their rows.
     pub(super) fn of_tables(held: Arc<LockedArchive>, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
         let list = plan.tasks.clone();
         let ids = move |tasks: &[TaskIndex]| tasks.iter().map(|task| list.id(*task).to_string()).collect::<Vec<_>>();
@@ -101,7 +100,7 @@ impl StoredStage {
         })
     }
 
-    /// Reads what quarantined parts say of these tasks.
+    /// Reads what quarantined parts still hold of these tasks.
     pub(super) fn of_quarantine(format: TableFormat, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
         let (list, parts) = (plan.tasks.clone(), plan.quarantined.clone());
         Self::start(move |send| {
@@ -122,7 +121,7 @@ impl StoredStage {
         let (send, answers) = mpsc::channel(MOST_WAITING);
         let ended = tokio::task::spawn_blocking(move || {
             read(&mut |task, answer| {
-                // It fails only after the run has ended, which needs no further answers.
+                // Sending fails only after the run has ended, which needs no further responses.
                 let _ = send.blocking_send((task, answer));
             })
         });
@@ -130,8 +129,7 @@ impl StoredStage {
     }
 }
 
-/// The tasks in the order of their rows, so that those that are read at once stand together; then those that
-/// have none.
+/// The tasks in the order of their rows, so that each batch reads neighbouring rows; then tasks without a row.
 fn in_order(archive: &Archive, mut left: BTreeSet<String>) -> Result<Vec<String>> {
     let mut ordered = Vec::new();
     each_part(archive, &mut |file| {
@@ -143,14 +141,14 @@ fn in_order(archive: &Archive, mut left: BTreeSet<String>) -> Result<Vec<String>
     Ok(ordered)
 }
 
-/// What the tables have of these tasks.
+/// The stored responses of these tasks.
 fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, StoredAnswer>> {
     let mut stored: HashMap<String, StoredAnswer> = HashMap::new();
     each_part(archive, &mut |file| {
         let sought = (TASK_ID, tasks.iter().map(String::as_str));
         tables::scan_for(file, archive.format, &COLUMNS, sought, &mut |cells| {
             let Some((task, answer)) = StoredAnswer::from_cells(cells) else { return };
-            // Of a task that is there twice, the row that says most, then the newest.
+            // Of a duplicate task, the preferred row.
             let is_better = stored.get(&task).is_none_or(|other| answer.is_better_than(other));
             if tasks.contains(&task) && is_better {
                 stored.insert(task, answer);
@@ -160,8 +158,7 @@ fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, St
     Ok(stored)
 }
 
-/// Calls `read` with each part of the tasks table; again with all of them if parts changed places meanwhile, as
-/// the publication of rows that replace others does.
+/// Calls `read` with each part of the tasks table, and again with all of them if parts were swapped meanwhile.
 fn each_part(archive: &Archive, read: &mut dyn FnMut(File) -> io::Result<()>) -> Result<()> {
     let runtime = Handle::current();
     let parts = || runtime.block_on(archive.parts(TASKS.name));
@@ -181,7 +178,7 @@ fn each_part(archive: &Archive, read: &mut dyn FnMut(File) -> io::Result<()>) ->
     Err(last.unwrap_or_else(|| Error::Internal("the tasks table was not read".into())))
 }
 
-/// What quarantined parts say of these tasks, as far as they can be read, and make sense. Blocks.
+/// The plausible responses of these tasks in quarantined parts, as far as those can be read. Blocks.
 fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<String>) -> HashMap<String, StoredAnswer> {
     let mut salvaged = HashMap::new();
     each_salvaged(format, parts, &mut |task, answer| {
@@ -192,7 +189,7 @@ fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<Strin
     salvaged
 }
 
-/// Of which tasks damaged parts say something that makes sense. Blocks.
+/// The tasks that damaged parts hold a plausible row of. Blocks.
 pub(crate) fn salvageable(format: TableFormat, parts: &BTreeSet<PathBuf>) -> HashMap<String, Salvage> {
     let mut found = HashMap::new();
     each_salvaged(format, parts, &mut |task, answer| {
@@ -223,7 +220,7 @@ pub(crate) fn contradicted_ids(format: TableFormat, part: &Path) -> HashMap<Stri
     contradicted
 }
 
-/// Calls `take` with each answer of a damaged part. What it says before its damage counts.
+/// Calls `take` with each row of a damaged part, up to its damage.
 fn each_readable(format: TableFormat, part: &Path, take: &mut dyn FnMut(String, StoredAnswer)) {
     let Ok(file) = File::open(part) else { return };
     let mut note = |cells: &[Option<&str>]| {

@@ -1,5 +1,5 @@
-//! Records of a leftover segment that the archive has overtaken: the state folder was restored from a copy, and
-//! the tables are newer. Such a record adds no row, so that a task keeps exactly one.
+//! Records of a leftover segment that the archive has already, because an old state folder was restored beside
+//! newer tables. Such a record adds no row, so that each task keeps exactly one.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,9 +19,9 @@ use crate::{
 /// What a segment would add to the tables.
 #[derive(Debug, Default)]
 struct Additions {
-    /// The tasks that it has the rows of.
+    /// Tasks with rows.
     tasks: HashMap<String, TaskRecord>,
-    /// Tasks that it has rows of further assets of, and their kinds.
+    /// Tasks with rows of further assets, and their kinds.
     assets: HashMap<String, AssetKinds>,
 }
 
@@ -31,7 +31,7 @@ struct TaskRecord {
     replaces: bool,
 }
 
-/// The tasks of a segment whose rows the archive has from elsewhere. Blocks.
+/// The tasks of a segment whose rows the archive has already. Blocks.
 pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
     let archive = &held.archive;
     let reader = Segment::open(&segment.path)?;
@@ -76,7 +76,7 @@ impl Additions {
     }
 }
 
-/// Calls `row` with a task and a column of its rows, in all parts but the one that is the segment's own.
+/// Calls `row` with the task and one column of each row, in all parts but the segment's own.
 fn each_row<'a>(
     archive: &Archive,
     (table, column): (&str, &str),

@@ -37,11 +37,11 @@ pub(crate) struct Plan {
     pub(crate) unlisted: BTreeSet<String>,
     /// Files that readers take for parts, and that no run wrote.
     pub(crate) strays: BTreeSet<String>,
-    /// Runs' summaries and lists that are damaged. Nobody has others; the archive is whole without them.
+    /// Runs' summaries and lists that are damaged. They cannot be regenerated; the archive is complete without them.
     pub(crate) run_files: BTreeSet<String>,
-    /// Manifests to be written anew.
+    /// Manifests to regenerate.
     pub(crate) manifests: BTreeSet<String>,
-    /// Whether the seals of the runs' own files are to be made anew.
+    /// Whether the checksum file of the runs' own files is to be regenerated.
     pub(crate) seals: bool,
     /// Tasks to be put through the pipeline again.
     pub(crate) tasks: BTreeSet<String>,
@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     pub(crate) without_assets: HashSet<String>,
     /// Tasks whose rows are what could be read of a damaged part: the provider may have better.
     pub(crate) unsure: HashSet<String>,
-    /// Assets that could not be had when they were tried.
+    /// Assets that failed in earlier runs.
     pub(crate) failed_assets: u64,
     /// Where parts of tasks that cannot be trusted are kept.
     pub(crate) kept: BTreeSet<PathBuf>,
@@ -63,7 +63,7 @@ pub(crate) struct Plan {
     pub(crate) unknown: BTreeSet<String>,
     /// Whether more was found than could be told.
     pub(crate) has_more: bool,
-    /// What nobody can mend here.
+    /// Findings that cannot be repaired here.
     #[serde(skip)]
     pub(crate) beyond: Vec<Finding>,
 }
@@ -104,7 +104,7 @@ impl Plan {
         self.has_more |= begun.has_more;
     }
 
-    /// Whether nothing is lost that nobody can bring back.
+    /// Whether everything that was found can be repaired.
     pub(crate) fn is_repairable(&self) -> bool {
         self.beyond.is_empty() && self.unknown.is_empty() && self.run_files.is_empty()
     }

@@ -90,7 +90,7 @@ impl Survey {
     }
 }
 
-/// What is left, in other tables than their own, of the tasks to be mended.
+/// What is left, in other tables than their own, of the tasks to repair.
 fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut left: HashMap<String, i32> = HashMap::new();
     for (table, clips) in [(CLIPS.name, 1), (LYRICS.name, 0), (ASSETS.name, 0)] {
@@ -104,7 +104,7 @@ fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The kinds of assets that the tasks to be mended have, and which of them may have lost theirs.
+/// The kinds of assets that the tasks to repair have, and which of them may have lost theirs.
 fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut kinds: HashMap<String, AssetKinds> = HashMap::new();
     each(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
@@ -123,7 +123,7 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
 }
 
 /// The tasks of parts that are there and cannot be trusted, as far as they can be read. Of one that cannot be
-/// read to its end nobody knows all. An ID that its own response contradicts is what damage has made of
+/// read to its end some are unknown. An ID that its own response contradicts is what damage has made of
 /// another, which the response names.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let (mut found, mut contradicted) = (HashSet::new(), HashSet::new());

@@ -9,7 +9,7 @@ use crate::{
     report::WaitingRun,
 };
 
-/// The runs whose answers wait, oldest first. A run that holds the archive at the moment waits for nobody.
+/// The runs whose answers wait, oldest first. A run under way publishes its own.
 pub(super) async fn waiting_runs(archive: &Archive) -> Result<Vec<WaitingRun>> {
     if archive.holder().is_some() {
         return Ok(Vec::new());

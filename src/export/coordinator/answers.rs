@@ -1,4 +1,4 @@
-//! What the provider's answers come to.
+//! What the coordinator does about the provider's responses.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     timestamp::{self, Moment},
 };
 
-/// After this many answers that are all 404, something is said, long before the end.
+/// After this many responses that are all 404, the run warns, long before its end.
 const SUSPICIOUS: usize = 20;
 
 impl Coordinator<'_> {
@@ -47,7 +47,7 @@ impl Coordinator<'_> {
             }
             TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
                 let settled = self.retry_or_give_up(request, reason.clone()).await;
-                // A passing fault, had there ever been an answer; perhaps the wrong address, as there was none.
+                // Without any response so far, the address may be wrong; otherwise the fault is transient.
                 if settled == Settled::Yes && self.answers == 0 {
                     self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
                 }
@@ -83,7 +83,7 @@ impl Coordinator<'_> {
         Settled::Yes
     }
 
-    /// Takes an answer that says something about the task.
+    /// Handles a response about the task itself.
     async fn keep(&mut self, task: TaskIndex, answer: TaskResponse) {
         let task_id = self.run.plan.tasks.id(task).to_string();
         match answer {
@@ -120,7 +120,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals a final answer, unless the archive has rows that say more, or a wanted asset is still being made.
+    /// Journals a final response, unless the archive's rows hold more, or a wanted asset is still being made.
     async fn keep_final(&mut self, task: TaskIndex, status: FinalStatus, data: String, sent: Option<String>) {
         if self.run.plan.item(task).is_poorer(tables::clip_links(&data).len()) {
             let reason = "the provider's answer tells less than the rows that are left";
@@ -139,20 +139,20 @@ impl Coordinator<'_> {
         self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
     }
 
-    /// Asks for the task again in a while.
+    /// Schedules a poll of the task.
     fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, detail: String) {
         self.ledger.unfinished(task, detail);
         self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
     }
 
-    /// The provider is there, and says something.
+    /// The provider has responded.
     fn answered(&mut self) {
         self.answers += 1;
         self.given_up_in_a_row = 0;
         self.refused_in_a_row = 0;
     }
 
-    /// 429: everybody waits, and it costs no retry. But a provider that says nothing else is as good as down.
+    /// 429: all requests wait, and it costs no retry. A provider that sends nothing else counts as down.
     fn rate_limited(&mut self, request: PendingRequest, silence: Duration) {
         self.answers += 1;
         self.refused_in_a_row += 1;
@@ -185,7 +185,7 @@ impl Coordinator<'_> {
         Settled::NotYet
     }
 
-    /// The provider has no answer about the task.
+    /// The provider has no usable response for the task.
     async fn give_up(&mut self, task: TaskIndex, reason: String) {
         match self.refreshing.remove(&task) {
             Some(held) => self.journal_held(task, held).await,
@@ -211,7 +211,7 @@ impl Coordinator<'_> {
         self.journal(Entry::TaskResponse { task, status, record, wanted: Vec::new() }).await;
     }
 
-    /// A task was found: the key is this account's, and the 404s so far are answers.
+    /// A task was found: the key belongs to the right account, and the 404s so far are final.
     async fn found(&mut self) {
         let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
         for (task, fetched_at, message) in waiting {
@@ -219,17 +219,17 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Says what 404s come to if no task of the run was found.
+    /// Settles the 404s of a run in which no task was found.
     pub(super) fn settle_unfound(&mut self) {
         let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
         let (archived, unknown): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(task, ..)| self.run.plan.is_asked_again(*task));
-        // Tasks that were archived as not found say nothing against the key.
+        // Tasks that are archived as not found do not speak against the key.
         if !unknown.is_empty() {
             (self.tell)(Event::NoneFound { answers: unknown.len() as u64 });
         }
         if !archived.is_empty() {
-            // Their rows say the same as ever.
+            // Their rows stay as they are.
             (self.tell)(Event::StillNotFound { tasks: archived.len() as u64 });
         }
         for (task, ..) in archived {

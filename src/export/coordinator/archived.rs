@@ -1,7 +1,7 @@
-//! What is done about tasks whose answer the archive has: nothing is journalled of them before their assets
-//! are settled, since nothing is lost if the run ends before. Where assets fail, a stored URL may have
-//! expired, and the provider is asked for a fresh one. In the end comes what quarantined parts tell of tasks
-//! that the provider has no answer about.
+//! What the coordinator does about stored responses: they are journalled only once their assets are settled,
+//! since nothing is lost if the run ends before. If assets fail, a stored URL may have expired, and the provider
+//! is asked for a fresh one. Last come the responses in quarantined parts, for tasks that the provider has no
+//! response for.
 
 use jiff::Timestamp;
 
@@ -27,7 +27,7 @@ use crate::{
     timestamp,
 };
 
-/// A stored answer that is not journalled yet.
+/// A stored response that is not journalled yet.
 pub(super) struct Held {
     /// The task's rows; `None` if they stay as they are.
     record: Option<Record>,
@@ -36,12 +36,12 @@ pub(super) struct Held {
 }
 
 impl Coordinator<'_> {
-    /// Whether another stored answer can be taken.
+    /// Whether there is room for another stored response.
     pub(super) fn has_room_for_stored(&self) -> bool {
         self.stored.is_some() && self.unsettled_held.len() < MOST_HELD && self.unacknowledged < MOST_UNACKNOWLEDGED
     }
 
-    /// Takes no further stored answers.
+    /// Takes no further stored responses.
     pub(super) fn stop_reading(&mut self) {
         if let Some(stage) = &mut self.stored {
             stage.answers.close();
@@ -79,7 +79,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Keeps what a damaged part says of a task that the provider has no answer about.
+    /// Salvages the response of a damaged part, for a task that the provider has none for.
     async fn take_salvaged(&mut self, task: TaskIndex, answer: StoredAnswer) {
         let reason = self.ledger.why(task);
         let task_id = self.run.plan.tasks.id(task).to_string();
@@ -109,12 +109,12 @@ impl Coordinator<'_> {
         self.download(Job { task_id, part: None, wanted, chances: RetryBudget::Last });
     }
 
-    /// The assets of a task with a stored answer are settled.
+    /// The assets of a task with a stored response are settled.
     pub(super) async fn settled_held(&mut self, task: TaskIndex, assets: Vec<Asset>) {
         let Some(held) = self.unsettled_held.remove(&task) else { return };
         let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
         let held = Held { assets, ..held };
-        // Rows that only add assets are an export's, which asks for nothing again that was answered.
+        // Items that only add assets are an export's, which never requests an archived task.
         if has_failed && held.record.is_some() && self.is_running() && !self.is_salvaging {
             self.refreshing.insert(task, held);
             self.queue.add(task);
@@ -124,7 +124,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// The provider says something of a task, some of whose assets failed.
+    /// Handles the response for a task, some of whose assets failed.
     pub(super) async fn refreshed(&mut self, task: TaskIndex, held: Held, answer: TaskResponse) {
         match answer {
             TaskResponse::Final { status, data, sent } if !is_poorer(status, &data, &held) => {
@@ -135,7 +135,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals those for which there was no time to ask for fresh URLs.
+    /// Journals the tasks that there was no time to request fresh URLs for.
     pub(super) async fn keep_unrefreshed(&mut self) {
         for (task, held) in std::mem::take(&mut self.refreshing) {
             self.journal_held(task, held).await;
@@ -154,8 +154,8 @@ impl Coordinator<'_> {
         self.journal(Entry::Settled { task, records }).await;
     }
 
-    /// Begins to read what quarantined parts tell of tasks that the provider has no answer about, unless the
-    /// run has no time for it.
+    /// Begins to read quarantined parts, for tasks that the provider has no response for, unless the run has no
+    /// time for it.
     pub(super) fn begin_salvage(&mut self) -> bool {
         let has_time = matches!(
             self.ending,
@@ -171,7 +171,7 @@ impl Coordinator<'_> {
         true
     }
 
-    /// The record of a final answer, and the assets that are wanted of it.
+    /// The record of a final response, and its wanted assets.
     pub(super) fn task_record(
         &self,
         task: TaskIndex,
@@ -197,7 +197,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// The kinds of which the archive has a file of the task.
+    /// The kinds of assets that the archive has files of.
     fn kinds_of_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
         let is_there =
             |wanted: &AssetRequest| self.run.held.media(&wanted.name(task_id), media::endings(wanted.kind())).is_some();
@@ -206,7 +206,7 @@ impl Coordinator<'_> {
     }
 }
 
-/// Whether an answer has another status than the stored one, or lacks clips that the stored one has.
+/// Whether a response has another status than the stored one, or lacks clips that the stored one has.
 fn is_poorer(status: FinalStatus, data: &str, held: &Held) -> bool {
     let Some(Record::Task { status: status_before, data: before, .. }) = &held.record else { return true };
     let clips: Vec<Option<String>> = tables::clip_links(data).into_iter().map(|clip| clip.clip_id).collect();

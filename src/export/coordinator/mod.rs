@@ -1,6 +1,6 @@
-//! The one owner of a run's state: it decides what is asked when, sees every answer, and is the only
-//! one that says what happened. Everything reaches it through a single `select!`. What it makes of the
-//! provider's answers is in [`answers`], of those that the archive has in [`archived`].
+//! The owner of a run's state: it decides what is requested when, sees every response, and is the only one that
+//! emits events. Everything reaches it through a single `select!`. What it does about the provider's responses
+//! is in [`answers`], about stored ones in [`archived`].
 
 mod answers;
 mod archived;
@@ -37,17 +37,17 @@ use crate::{
     task::TaskIndex,
 };
 
-/// How often a run says how it stands.
+/// The interval of progress events.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Tasks whose assets may be outstanding before no further task is asked for. Of each there are some
-/// addresses in memory, and in the journal its answer.
+/// Tasks with unsettled assets, at most, before the first pass pauses. Memory holds some URLs of each, the
+/// journal its response.
 const MOST_UNSETTLED: usize = 2000;
 
-/// Tasks with a stored answer whose assets may be outstanding: memory holds their answers.
+/// Tasks with a stored response and unsettled assets, at most: memory holds their responses.
 const MOST_HELD: usize = 500;
 
-/// Records that may wait for the journal before no further stored answer is taken.
+/// Records that wait for the journal, at most, before the next stored response is taken.
 const MOST_UNACKNOWLEDGED: usize = 256;
 
 /// What a run works with.
@@ -58,11 +58,11 @@ pub(crate) struct RunContext<'a> {
     pub(crate) held: &'a Arc<LockedArchive>,
     /// When the run is to end, whatever is left.
     pub(crate) stop_at: Option<Instant>,
-    /// When a segment is full, and published.
+    /// When a segment is full.
     pub(crate) segments: SegmentLimits,
 }
 
-/// A signal that ends a run in good order.
+/// A signal that ends a run cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGHUP: the terminal or the session is gone.
@@ -74,7 +74,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// What the process ends with.
+    /// The process's exit status.
     #[must_use]
     pub fn exit_status(self) -> ExitStatus {
         match self {
@@ -95,22 +95,22 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Why a run stopped asking.
+/// Why a run sends no further requests.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// There is nothing left to ask, or no time left to wait for it.
+    /// Nothing is left to request, or the time for polls is over.
     Done,
     /// The provider refused the key.
     KeyRefused,
-    /// The time that the run was given is over.
+    /// The time of `--stop-after` is over.
     TimeIsUp,
     /// A signal came.
     Signal(Signal),
-    /// Something that no further request would mend.
+    /// An error that further requests would not resolve.
     Failed(Error),
 }
 
-/// What the asking came to.
+/// The result of carrying out a plan.
 pub(crate) struct Asked {
     pub(crate) ending: Ending,
     pub(crate) ledger: Ledger,
@@ -125,58 +125,58 @@ pub(crate) struct Coordinator<'a> {
     queue: Queue,
     ledger: Ledger,
     asking: JoinSet<(PendingRequest, Reply)>,
-    /// Reads the answers that the archive has, as long as some are left.
+    /// Reads stored responses, as long as some are left.
     stored: Option<StoredStage>,
-    /// Tasks with such an answer whose assets are the media stage's business.
+    /// Tasks with a stored response whose assets are being settled.
     unsettled_held: HashMap<TaskIndex, Held>,
-    /// Tasks with such an answer, some of whose assets failed: the provider is asked for fresh URLs.
+    /// Tasks with a stored response, some of whose assets failed: a request for fresh URLs is due.
     refreshing: HashMap<TaskIndex, Held>,
-    /// Whether what quarantined parts tell is read now: the provider has had its turn.
+    /// Whether quarantined parts are being read: requests are over by then.
     is_salvaging: bool,
     journal: JournalStage,
     publish: PublishStage,
     media: MediaStage,
     discovery: Discovery,
     tell: EventSink<'a>,
-    /// Answers that the journal has not acknowledged yet.
+    /// Records that the journal has not acknowledged yet.
     unacknowledged: usize,
-    /// Tasks whose assets are the media stage's business, those with a stored answer included.
+    /// Tasks whose assets are being settled, those with a stored response included.
     unsettled: usize,
     downloads: Downloads,
-    /// Tasks whose first question has neither been answered nor given up.
+    /// Tasks whose initial request has neither a response nor failed for good.
     first_pass_left: usize,
     polling_ends: Option<Instant>,
     started: Instant,
     answers: u64,
     given_up_in_a_row: u32,
     refused_in_a_row: u32,
-    /// Whether the last thing that came of a request was that there was no connection.
+    /// Whether the last request found no connection.
     unconnected: bool,
     interruptions: Interruptions,
     ending: Option<Ending>,
 }
 
-/// What has come from outside so far to end the run.
+/// What has interrupted the run so far.
 #[derive(Debug, Default)]
 struct Interruptions {
     has_signalled: bool,
     is_time_up: bool,
-    /// When what is in flight is given up.
+    /// When requests in flight are abandoned.
     grace: Option<Instant>,
 }
 
-/// Whether any task of the run was found. Until one is, a 404 says nothing: perhaps the key is another
-/// account's. So the 404s wait here.
+/// Whether any task of the run was found. Until then a 404 proves nothing, since the key may belong to another
+/// account, and the 404s wait here.
 enum Discovery {
     NoneYet(Vec<(TaskIndex, Timestamp, Option<String>)>),
     Found,
 }
 
-/// Whether a question has its answer.
+/// Whether a request is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Settled {
     Yes,
-    /// It is sent again.
+    /// It is retried.
     NotYet,
 }
 
@@ -357,7 +357,7 @@ impl<'a> Coordinator<'a> {
 
     /// Hands a record to the journal; what it holds counts once that has acknowledged it.
     async fn journal(&mut self, entry: Entry) {
-        // It fails only after the stage has ended, whose own error is reported then.
+        // Sending fails only after the stage has ended, which then reports its own error.
         if self.journal.records.send(entry).await.is_ok() {
             self.unacknowledged += 1;
         }
