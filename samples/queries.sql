@@ -45,7 +45,7 @@ SELECT lower(trim(tag)) AS tag, count(*) AS clips
 FROM (SELECT unnest(string_split(tags, ',')) AS tag FROM clips) WHERE trim(tag) <> '' GROUP BY ALL ORDER BY clips DESC LIMIT 10;
 
 -- Which songs have no audio in the archive, and why? (Normally none.)
-SELECT songs.task_id, songs.clip_id, title, coalesce(error, 'not asked for') AS why
+SELECT songs.task_id, songs.clip_id, title, coalesce(error, 'not requested') AS why
 FROM songs LEFT JOIN assets ON assets.task_id = songs.task_id AND assets.clip_id = songs.clip_id AND kind = 'audio'
 WHERE audio_path IS NULL ORDER BY songs.created_at DESC;
 
