@@ -16,15 +16,15 @@ use crate::{
 /// The state of `archive.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataState {
-    /// As it was written, as far as that can be told.
+    /// Intact.
     Whole,
     /// A newer program wrote it.
     Newer(u32),
-    /// It is not what any program wrote.
+    /// It is damaged.
     Damaged(String),
 }
 
-/// Something in one of an archive's folders.
+/// An entry of one of the archive's folders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Its path in the archive.
@@ -33,7 +33,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The last piece of its path.
+    /// Its name, without the folder.
     pub(crate) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
@@ -65,7 +65,7 @@ impl Archive {
         }
     }
 
-    /// What stands in a folder, sorted. A folder that is not there is empty.
+    /// The entries of a folder, sorted. A missing folder is empty.
     pub(crate) fn entries(&self, folder: &str) -> Result<Vec<Entry>> {
         let place = self.folder.join(folder);
         let failed = |error: io::Error| Error::io("list", &place, &error);
@@ -112,7 +112,7 @@ impl Archive {
     }
 }
 
-/// Whether a path that a file of the archive names stays inside the archive.
+/// Whether a path from a file of the archive stays inside the archive.
 pub(crate) fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|piece| matches!(piece, Component::Normal(_)))
 }

@@ -12,7 +12,7 @@ use crate::{
     run_id::RunId,
 };
 
-/// Makes a folder and those above it that are not there, each durably.
+/// Creates a folder and its missing parents, each durably.
 pub(super) fn create(folder: &Path) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -70,7 +70,7 @@ pub(super) fn partial(folder: &Path) -> PathBuf {
     folder.join(STATE).join("partial")
 }
 
-/// What a repair has begun to do.
+/// The plan of a repair in progress.
 pub(super) fn repair_plan(folder: &Path) -> PathBuf {
     folder.join(STATE).join("repair.json")
 }
@@ -79,12 +79,12 @@ pub(super) fn damaged(folder: &Path) -> PathBuf {
     folder.join(STATE).join("damaged")
 }
 
-/// Where new parts wait for their exchange, in a folder for each table.
+/// Where new parts wait for their swap, in a folder for each table.
 pub(super) fn swap(folder: &Path) -> PathBuf {
     folder.join(STATE).join("swap")
 }
 
-/// What an exchange of parts is about.
+/// The plan of a swap in progress.
 pub(super) fn swap_plan(folder: &Path) -> PathBuf {
     folder.join(STATE).join("swap.json")
 }
@@ -104,7 +104,7 @@ pub(crate) fn is_part(path: &str, table: &str, format: TableFormat) -> bool {
     stem.and_then(RunId::parse_numbered).is_some()
 }
 
-/// Whether a path is a part's, of whatever table and format.
+/// Whether a path is a part's, of any table and format.
 pub(super) fn is_any_part(path: &str) -> bool {
     let table = path.split_once('/').map(|(table, _)| table);
     table.is_some_and(|table| {

@@ -1,5 +1,5 @@
-//! The archive's lock: a file that the operating system locks for the process, so that a dead holder
-//! holds nothing. Who holds it stands in the file.
+//! The archive's lock: a file that the operating system locks for the process, so that a dead process holds
+//! nothing. The file names the holder.
 
 use std::{
     fmt,
@@ -41,7 +41,7 @@ impl fmt::Display for Holder {
 pub(super) enum Lock {
     /// The operating system holds it.
     OfSystem { _file: File },
-    /// Where it cannot: a file that only one process can create.
+    /// Where it cannot, a file that only one process can create.
     OfFile { path: PathBuf },
 }
 
@@ -70,18 +70,18 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Self::OfFile { path } = self {
-            // If it stays, the next run finds that its process has ended.
+            // If it stays, the next run finds that its process is dead.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// The file that stands for the lock where the system has none.
+/// The file that replaces the lock where the system has none.
 fn exclusive(path: &Path) -> PathBuf {
     path.with_file_name("lock#exclusive")
 }
 
-/// Creates the file that stands for the lock, or names who holds it. One that a dead process left is taken over.
+/// Creates the file that replaces the lock, or returns its holder. The file of a dead process is taken over.
 fn create_exclusive(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
     for _ in 0..2 {
         match File::create_new(path) {
@@ -138,7 +138,7 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     }
 }
 
-/// Whom the file names; its holder may be writing it at this moment.
+/// The holder that the file names; that process may be writing it at this moment.
 fn named_in(path: &Path) -> Holder {
     let text = fs::read(path).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or(Holder { pid: 0, host: "an unknown host".into(), since: None })

@@ -15,12 +15,12 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A line of a manifest, and which one it stands in.
+/// A line of a manifest, and the manifest it is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManifestLine {
     /// The manifest's path in the archive.
     pub(crate) manifest: String,
-    /// The file that it vouches for.
+    /// The file that it lists.
     pub(crate) path: String,
     pub(crate) sha256: String,
 }
@@ -52,7 +52,7 @@ fn find_in(
     found: &mut Vec<ManifestLine>,
 ) -> io::Result<()> {
     for line in BufReader::new(File::open(file)?).split(b'\n') {
-        // A damaged line is none of those that are wanted.
+        // A damaged line matches no file.
         let Ok(line) = String::from_utf8(line?) else { continue };
         if let Some((sha256, path)) = line.split_once("  ").filter(|(_, path)| wanted(path)) {
             found.push(ManifestLine { manifest: manifest.into(), path: path.into(), sha256: sha256.into() });

@@ -1,4 +1,4 @@
-//! Where media files are, what they are called, and how one gets there.
+//! The names of media files, and how a file is placed.
 //!
 //! A clip's ID comes from outside and may hold anything. One that is a harmless name on every file system
 //! is the name; any other becomes a harmless one with a hash of it, so that two IDs never share a file,
@@ -18,7 +18,7 @@ use crate::{
     filesystem,
 };
 
-/// The longest ID that is a name as it is. With an ending it stays below every file system's 255 bytes.
+/// The longest ID that is used as a name. With an extension it stays below every file system's 255 bytes.
 const LONGEST_PLAIN: usize = 100;
 
 /// The hex digits of the hash that stands in for an ID which is no name.
@@ -69,7 +69,7 @@ fn is_plain(id: &str) -> bool {
         && !RESERVED.contains(&id)
 }
 
-/// What is left of an ID for a person to recognise.
+/// The part of an ID that a user may recognise.
 fn harmless(id: &str) -> String {
     let lower = id.chars().map(|character| character.to_ascii_lowercase());
     let plain: String = lower.filter(char::is_ascii_alphanumeric).take(20).collect();
@@ -91,7 +91,7 @@ impl LockedArchive {
             let path = name.path(ending);
             let place = self.archive.folder.join(&path);
             let is_file = fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_file());
-            // One that cannot be opened is as good as none: another takes its place.
+            // A file that cannot be opened is replaced.
             is_file.then(|| File::open(place).ok()).flatten().map(|file| (path, file))
         })
     }
@@ -101,7 +101,7 @@ impl LockedArchive {
         layout::partial(&self.archive.folder).join(name.partial())
     }
 
-    /// Puts a file that is whole into its place, durably: content, then name. Blocks.
+    /// Moves a complete file to its final name, durably: content first, then name. Blocks.
     pub(crate) fn place_media(&self, partial: &Path, path: &str) -> Result<()> {
         let place = self.archive.folder.join(path);
         let folder = place.parent().unwrap_or(&self.archive.folder);
@@ -109,7 +109,7 @@ impl LockedArchive {
         let synced = File::options().write(true).open(partial).and_then(|file| file.sync_all());
         synced.map_err(|error| Error::io("write", partial, &error))?;
         match fs::rename(partial, &place) {
-            // The media may be on a disk of their own.
+            // The media may be on another disk.
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => move_across(partial, &place),
             moved => moved,
         }
@@ -117,7 +117,7 @@ impl LockedArchive {
         layout::sync(folder)
     }
 
-    /// Makes the folder for downloads in progress.
+    /// Creates the folder for downloads in progress.
     pub(crate) fn prepare_partials(&self) -> Result<()> {
         layout::create(&layout::partial(&self.archive.folder))
     }
@@ -132,7 +132,7 @@ impl LockedArchive {
     }
 }
 
-/// Copies a file to another disk, under a name that says that it is not whole yet, and then renames it.
+/// Copies a file to another disk under a staging name, and then renames it.
 fn move_across(from: &Path, to: &Path) -> io::Result<()> {
     let mut staging = to.as_os_str().to_owned();
     staging.push("#0");

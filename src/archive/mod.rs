@@ -1,7 +1,7 @@
-//! The archive: where everything is, who may write, and the one step that puts a file in place.
+//! The archive: its layout, its lock, and the one step that publishes a file.
 //!
 //! An [`Archive`] reads. Only a [`LockedArchive`] writes: opening one takes the lock, and the lock lasts
-//! as long as anybody has the value, so that no writer outlives it. What the files hold is not known here.
+//! as long as the value lives, so that no writer outlives it. This module does not know what the files hold.
 
 mod attributes;
 mod document_checksums;
@@ -58,7 +58,7 @@ struct Version {
     format_version: u32,
 }
 
-/// An archive that is there, for reading.
+/// An existing archive, for reading.
 #[derive(Debug)]
 pub(crate) struct Archive {
     /// The folder, as the user named it.
@@ -72,7 +72,7 @@ pub(crate) struct Archive {
 /// An archive that no other process writes as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct LockedArchive {
-    /// The archive as everybody may read it.
+    /// The archive, for reading.
     pub(crate) archive: Archive,
     _lock: Lock,
 }
@@ -173,7 +173,7 @@ impl LockedArchive {
         tables: &[&str],
         now: Timestamp,
     ) -> Result<Self> {
-        // What would be refused leaves nothing behind.
+        // An archive that is refused is not touched.
         metadata_for(folder, format)?;
         layout::create(&layout::journal(folder))?;
         let lock = Lock::take(&layout::lock(folder), folder, now)?;
@@ -195,7 +195,7 @@ impl LockedArchive {
         self
     }
 
-    /// Puts a small file in place, durably and at once.
+    /// Writes a small file, durably and atomically.
     pub(crate) async fn put(&self, path: &str, bytes: impl Into<bytes::Bytes>) -> Result<()> {
         self.archive.store.put(path, bytes.into()).await
     }

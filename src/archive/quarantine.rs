@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl LockedArchive {
-    /// Moves files out of the way, and takes their lines out of every manifest; of a file that is not there
-    /// only the lines go. Blocks.
+    /// Moves files to the quarantine, and removes their lines from every manifest; of a missing file, only the lines
+    /// are removed. Blocks.
     pub(crate) fn quarantine(&self, paths: &HashSet<String>) -> Result<()> {
         let folder = &self.archive.folder;
         let lines = manifest::find(folder, &|path| paths.contains(path))?;
@@ -40,7 +40,7 @@ impl LockedArchive {
 }
 
 impl Archive {
-    /// What a repair that was cut short had begun to do.
+    /// The plan of a repair that was cut short.
     pub(crate) fn begun_repair<P: DeserializeOwned>(&self) -> Result<Option<P>> {
         let path = layout::repair_plan(&self.folder);
         match fs::read(&path) {
@@ -54,7 +54,7 @@ impl Archive {
 }
 
 impl LockedArchive {
-    /// Notes durably what a repair is about to do, so that the next one can end it.
+    /// Stores the plan of a repair, so that the next one can complete it.
     pub(crate) fn note_repair(&self, plan: &impl Serialize) -> Result<()> {
         let plan = serde_json::to_vec(plan).expect("a plan has string keys only");
         let path = layout::repair_plan(&self.archive.folder);
@@ -65,7 +65,7 @@ impl LockedArchive {
         layout::sync(path.parent().unwrap_or(&self.archive.folder))
     }
 
-    /// The repair is at its end.
+    /// Removes the plan: the repair is complete.
     pub(crate) fn end_repair(&self) -> Result<()> {
         let path = layout::repair_plan(&self.archive.folder);
         match fs::remove_file(&path) {
@@ -74,7 +74,7 @@ impl LockedArchive {
         }
     }
 
-    /// Keeps copies of parts that are about to be removed, as far as they are there, and tells where. Blocks.
+    /// Copies existing parts that are about to be removed, and returns the copies' paths. Blocks.
     pub(crate) fn quarantine_copies(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
         let folder = &self.archive.folder;
         let damaged = layout::damaged(folder);
@@ -141,7 +141,7 @@ fn move_to_quarantine(from: &Path, folder: &Path, path: &str) -> Result<()> {
     }
 }
 
-/// A name that tells where a file was, and that no file has.
+/// A free name that shows where a file was.
 fn free_name(folder: &Path, path: &str) -> PathBuf {
     let flat = path.replace('/', "_");
     let mut place = folder.join(&flat);

@@ -1,8 +1,8 @@
-//! The files of an archive, and the one step that puts one in place.
+//! The files of an archive, and the one step that publishes a file.
 //!
-//! A file stands under its final name whole or not at all: it is written to a staging file, synced, renamed, and its
-//! folder synced, in that order, by `object_store`. What a crash leaves is named `<name>#<n>`, which no
-//! reader's pattern matches, and is swept by the next run.
+//! A file is complete under its final name or not there at all: it is written to a staging file, synced, renamed,
+//! and its folder synced, in that order, by `object_store`. A crash leaves `<name>#<n>`, which no reader's pattern
+//! matches, and the next run removes it.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ use crate::{
     http,
 };
 
-/// A part is sent to the store in pieces of this size, one at a time.
+/// A part is written to the store in pieces of this size, one at a time.
 const PIECE: usize = 4 << 20;
 
 /// The files of one archive, named relative to it.
@@ -53,7 +53,7 @@ impl Store {
         Self { folder: folder.to_owned(), files }
     }
 
-    /// Puts a small file in place, durably and at once.
+    /// Writes a small file, durably and atomically.
     pub(super) async fn put(&self, path: &str, bytes: bytes::Bytes) -> Result<()> {
         self.create_folder(path)?;
         let put = self.files.put(&Location::from(path), bytes.clone().into()).await.map(drop);
@@ -138,18 +138,18 @@ impl Store {
         })
     }
 
-    /// Makes the folder of a file that is about to be written.
+    /// Creates the folder of a file that is about to be written.
     fn create_folder(&self, path: &str) -> Result<()> {
         layout::create(self.folder.join(path).parent().unwrap_or(&self.folder))
     }
 
-    /// The whole path, for a person.
+    /// The full path, for messages.
     pub(crate) fn display(&self, path: &str) -> String {
         self.folder.join(path).display().to_string()
     }
 
-    /// Removes what a crash left half-written. The lock must be held. In the archive's own folder, which
-    /// may be home to other things too, only the two files that stand there are meant.
+    /// Removes staging files that a crash left. The lock must be held. In the archive's top folder, which may hold
+    /// other files too, only those of the archive's own two files are removed.
     pub(super) fn sweep_staging(&self, tables: &[&str]) -> Result<()> {
         let owned = tables.iter().chain(&[layout::RUNS]).flat_map(|folder| self.staged_in(folder));
         let top = self.staged_in("").into_iter().filter(|path| {
@@ -167,17 +167,17 @@ impl Store {
         entries.map(|entry| entry.path()).filter(|path| is_staging(path) && path.is_file()).collect()
     }
 
-    /// An error that one of the files is the object of.
+    /// An error about one of the files.
     pub(crate) fn failed(&self, action: &'static str, path: &str, error: &(dyn std::error::Error + 'static)) -> Error {
         let failed = Error::storage(action, self.display(path), error);
         let is_of_system = std::iter::successors(Some(error), |error| error.source())
             .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some()));
-        // What the system reads and this program cannot is damaged.
+        // A part that the system can read and this program cannot decode is damaged.
         if layout::is_any_part(path) && !is_of_system { failed.advising(Advice::Repair) } else { failed }
     }
 }
 
-/// Whether an error says that the folder of a file cannot be synced. That comes last, when the file is in place.
+/// Whether an error says that a file's folder cannot be synced. That step is the last: the file is in place.
 fn lacks_folder_sync(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut chain = http::chain(error);
     let is_lacking = chain.any(|cause| cause.downcast_ref().is_some_and(filesystem::is_unsupported));
@@ -192,7 +192,7 @@ pub(super) fn is_staging(path: &Path) -> bool {
     number.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A file on its way to its final name. Dropped before [`FileSink::publish`], it never gets there.
+/// A staging file. Dropped before [`FileSink::publish`], it is discarded.
 pub(crate) struct FileSink {
     store: Store,
     path: String,
@@ -200,7 +200,7 @@ pub(crate) struct FileSink {
     hasher: Hasher,
 }
 
-/// A file that is in place.
+/// A published file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredFile {
     /// Its path in the archive.
@@ -210,7 +210,7 @@ pub(crate) struct StoredFile {
 }
 
 impl FileSink {
-    /// Where it will be.
+    /// Its final path.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
@@ -220,7 +220,7 @@ impl FileSink {
         self.hasher.digested().sha256
     }
 
-    /// Puts the file in place, durably.
+    /// Moves the file to its final name, durably.
     pub(crate) async fn publish(self) -> Result<StoredFile> {
         let sha256 = self.sha256();
         match self.writer.into_inner().shutdown().await {

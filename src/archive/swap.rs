@@ -1,14 +1,13 @@
-//! Parts of a table that take the place of others, in one step.
+//! Swaps parts of a table for others, in one step for readers.
 //!
-//! The new parts are written beside the table, together with links to those that stay; then the two
-//! folders change places. A reader that lists the table sees either all of the old or all of the new; one
-//! that had listed it and now misses a file lists it again. Where the file system cannot exchange folders
-//! or link files, the new parts are moved in one by one and the old ones removed after that: a reader that
-//! comes meanwhile may see rows twice, never too few.
+//! The new parts are written to a staging folder, together with links to those that stay; then the two folders
+//! are exchanged. A reader that lists the table sees either all old parts or all new ones; if a listed file is
+//! gone, it lists again. Where the file system cannot exchange folders or link files, the new parts are moved in
+//! one by one and the old ones removed after that: a reader may then see rows twice, never too few.
 //!
-//! What is under way stands in a plan, written before the first visible step. The next process that opens the archive
-//! for writing undoes what had not become visible, and finishes what had. Manifests name a file only
-//! while it is there: the old parts' lines go before the exchange, the new ones' come after it.
+//! A swap in progress is described by a plan, written before the first visible step. The next process that opens
+//! the archive for writing undoes a swap that is not visible yet, and completes one that is. Manifests name a
+//! file only while it exists: the old parts' lines are removed before the exchange, the new ones' added after it.
 
 use std::{
     collections::HashSet,
@@ -32,15 +31,15 @@ use crate::{
     run_id::RunId,
 };
 
-/// New parts of one table on their way to take the place of others. Dropped before [`Swap::commit`], they
-/// never get there. There may be one for each table at a time. All of it blocks.
+/// New parts of one table that will replace others. Dropped before [`Swap::commit`], they are discarded. There may
+/// be one swap per table at a time. All of it blocks.
 pub(crate) struct Swap {
     held: Arc<LockedArchive>,
     table: String,
     run_id: RunId,
     added: Vec<StoredFile>,
     part: u32,
-    /// Whether the plan is written: from then on nothing is simply thrown away.
+    /// Whether the plan is written: from then on, recovery decides.
     is_planned: bool,
 }
 
@@ -53,17 +52,17 @@ pub(crate) struct NewPart {
 }
 
 impl Swap {
-    /// Begins with no new parts. They will be those of that run.
+    /// Begins a swap without new parts. The new ones will be named after that run.
     pub(crate) fn begin(held: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
         let folder = &held.archive.folder;
         if layout::swap_plan(folder).exists() {
-            // An exchange that this process could not bring to an end.
+            // A swap that this process could not complete.
             recover(folder)?;
         }
         let staging = staging(folder, table);
         remove_folder(&staging)?;
         layout::create(&staging)?;
-        // What is created in it inherits from it. If it cannot be as the table is, the folders stay where they are.
+        // New files inherit from it. If the attributes cannot be copied, the folders are not exchanged.
         let _ = attributes::copy(&folder.join(table), &staging);
         let (table, run_id) = (table.to_owned(), run_id.clone());
         Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, is_planned: false })

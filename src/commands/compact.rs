@@ -23,7 +23,7 @@ use crate::{
     tables::{self, Chunk, Digest, Outline, PartCopier, TimeSorter},
 };
 
-/// Merges the small parts of each table, and gives the words for a person.
+/// Merges the small parts of each table, and returns the message for the user.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
@@ -85,7 +85,7 @@ async fn plans(archive: &Archive) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
-/// What is to be done with one table.
+/// The plan for one table.
 struct Plan {
     outline: Outline,
     /// The parts to merge, oldest first; none, or two and more.
@@ -95,7 +95,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// How it would end, as far as that can be told beforehand.
+    /// The expected result.
     fn outlook(&self) -> Compacted {
         let (mut parts_after, mut open_rows, mut open_bytes) = (0, 0, 0);
         for part in &self.small {
@@ -117,7 +117,7 @@ impl Plan {
         }
     }
 
-    /// Writes the new parts, holds them against the old ones, and only then lets them change places.
+    /// Writes the new parts, compares their rows with the old ones, and only then swaps them.
     fn merge(
         self,
         held: &Arc<LockedArchive>,
@@ -138,7 +138,7 @@ impl Plan {
                 TableFormat::Parquet => {
                     sorter.add(file).map_err(|error| archive.store.failed("sort", &part.path, &error))?;
                 }
-                // Nothing tells a reader of CSV where it need not look, so its rows stay in the order of the nights.
+                // CSV has no statistics that sorting would help, so its rows keep their order.
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
             tell(&Event::Checked { path: part.path.clone() });
@@ -197,7 +197,7 @@ impl<'a> Merge<'a> {
         self.added(copied.map_err(|error| archive.store.failed("copy", path, &error))?)
     }
 
-    /// Adds rows; a part ends in the middle of them if it is full then.
+    /// Adds rows; a full part ends in the middle of them.
     fn push(&mut self, chunk: Chunk) -> Result<()> {
         let mut rest = Some(chunk);
         while let Some(chunk) = rest.take() {
@@ -210,7 +210,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// The part that is open.
+    /// The encoder of the open part.
     fn copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
         let failed = |error| self.archive.store.failed("write", self.outline.name, &error);
         let copier = match self.copier.take() {

@@ -10,7 +10,7 @@ use crate::{
     report::{self, Reporter},
 };
 
-/// What an export of this list would ask for, and how long that takes at its rate, as text for a person.
+/// What an export of this list would fetch, and the estimated time, as the message for the user.
 ///
 /// # Errors
 /// What an export would refuse before its first request.

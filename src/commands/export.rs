@@ -24,13 +24,13 @@ use crate::{
     tables,
 };
 
-/// Exports a list: asks for every task that the archive lacks, and archives the answers.
+/// Exports a list: fetches every task that the archive lacks, and archives the responses.
 ///
-/// `stop` ends the run in good order when it is ready: what was fetched is kept.
+/// `stop` ends the run cleanly when it is ready: what was fetched is kept.
 ///
 /// # Errors
-/// What stops a run before its first request. An error after that is part of the [`Outcome`], because
-/// such a run has something to report all the same.
+/// What stops a run before its first request. A later error is part of the [`Outcome`], because such a run still
+/// has something to report.
 pub async fn export(
     config: &ExportConfig,
     stop: impl Future<Output = Signal>,
@@ -65,11 +65,11 @@ pub async fn export(
 struct Exported {
     status: ExitStatus,
     error: Option<Error>,
-    /// Tasks of earlier runs that wait in the journal still.
+    /// Tasks of earlier runs that remain in the journal.
     left: u64,
     /// Failed assets in the archive before the first request of this run.
     failed_before: u64,
-    /// Tasks archived as not found that this run asked for once more.
+    /// Tasks archived as not found that this run requested again.
     asked_again: u64,
 }
 
@@ -88,7 +88,7 @@ async fn export_list(
     let archive = &held.archive;
     let failed_before = export::failed_assets(archive).await?;
     let known = Known::archived(archive, &input.tasks, NotFound::of(config)).await?;
-    // What recovery could not bring to its end is answered all the same.
+    // Tasks that recovery could not complete have a response already.
     let kept = Known::journalled(archive, &input.tasks)?;
     let lacking = export::lacking_assets(archive, &input.tasks, &config.run.media.kinds).await?;
     let plan = Plan::of_list(input, &known, &kept, lacking);

@@ -1,4 +1,4 @@
-//! `--metrics-file`: what a run leaves for Prometheus, whatever its ending was.
+//! `--metrics-file`: a run's metrics for Prometheus, however it ended.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use crate::{
     run_summary::{RunCommand, RunSummary},
 };
 
-/// What it takes to know whether a run went well.
+/// The fields of a run's summary that tell its success.
 #[derive(Deserialize)]
 struct Ended {
     #[serde(default)]
@@ -25,14 +25,14 @@ struct Ended {
     finished_at: Option<Timestamp>,
 }
 
-/// Leaves the figures of a run that is over.
+/// Writes the metrics of a run that is over.
 pub(super) async fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
     let text = report::metrics(run, last_success(archive, run.command).await);
     replace(file, text.as_bytes()).map_err(|error| Error::io("write", file, &error))
 }
 
-/// When a run of that command last ended with exit status 0, by the runs' own words. What cannot be read
-/// counts as no success, since its outcome is unknown.
+/// When a run of that command last ended with exit status 0, by the runs' summaries. An unreadable one counts as
+/// no success, since its outcome is unknown.
 async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
     for path in archive.run_files(RunFile::Summary).await.ok()?.iter().rev() {
         let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! One file a verb. Each takes what it needs as values and gives an outcome, so that a program that
-//! links the library calls exactly what the command line calls.
+//! One file per command. Each takes its options as values and returns an outcome, so that a program that links
+//! the library calls exactly what the command line calls.
 
 pub mod compact;
 pub mod dry_run;
@@ -27,7 +27,7 @@ use crate::{
     simulator::{self, SimulatedProvider, Simulator},
 };
 
-/// The stage that downloads, which may go as far as the API's own host suggests.
+/// Starts the media stage. Unless told otherwise, it may use private addresses if the API's host is one.
 async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<LockedArchive>) -> Result<MediaStage> {
     let private = match (&config.private_hosts, provider) {
         (Some(allowed), _) => *allowed,
@@ -48,7 +48,7 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
     MediaStage::start(held.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 
-/// The client, and the simulator of that world that answers it if one was requested; it ends when it is dropped.
+/// The client, and the simulator behind it if one was requested; the simulator ends when it is dropped.
 async fn connect_to(
     provider: &Provider,
     timeout: Duration,

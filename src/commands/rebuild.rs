@@ -74,7 +74,7 @@ pub async fn dry_run(folder: &Path, reporter: &mut dyn Reporter) -> Result<Strin
     Ok(report::rebuild_table(&outlook, &folder.display().to_string(), tasks, true))
 }
 
-/// The parts of a table that are not a waiting segment's.
+/// The parts of a table, without those of leftover segments.
 async fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
     let waiting = rewrite::waiting(archive)?;
     let mut paths = archive.parts(table).await?;
@@ -82,7 +82,7 @@ async fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Rows of parts that will be there no more; those of a damaged one are what a rebuild is for, and count as none.
+/// Counts the rows of parts that will be replaced. Damaged parts count as none: a rebuild restores them.
 fn count(archive: &Archive, parts: &[String]) -> Result<u64> {
     let rows = parts.iter().map(|path| {
         let part = rewrite::open(archive, path)?;
@@ -91,7 +91,7 @@ fn count(archive: &Archive, parts: &[String]) -> Result<u64> {
     rows.sum()
 }
 
-/// The tasks, whose responses hold everything.
+/// The tasks table, whose responses hold everything.
 struct Source {
     parts: Vec<String>,
     checksums: Checksums,
@@ -100,7 +100,7 @@ struct Source {
 impl Source {
     async fn of(archive: &Archive) -> Result<Self> {
         let parts = paths(archive, TASKS.name).await?;
-        // The rows of a part that is lost would go with it, and nothing could tell any more what is missing.
+        // The rows of a missing part would be dropped, and nothing would show any more what is missing.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !archive.folder.join(&line.path).exists()) {
             let reason = io::Error::other("a manifest lists it, and it is not there; run repair first");
@@ -110,7 +110,7 @@ impl Source {
         Ok(Self { parts, checksums })
     }
 
-    /// Gives the rows of each task that has a response, and counts the tasks.
+    /// Calls `take` with the rows of each task that has a response, and counts the tasks.
     fn read(&self, archive: &Archive, tell: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
         let (mut pulse, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {
@@ -141,24 +141,24 @@ impl Source {
     }
 }
 
-/// What a task's rows carry from its fetching, as it stands in its row.
+/// The columns that a task's rows share, from its row.
 fn stamp(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Option<Stamp> {
     Some(Stamp {
         task_id: task_id.into(),
-        // Only the task's own row would repeat it.
+        // The status is only in the task's own row.
         status: FinalStatus::parse(status).unwrap_or(FinalStatus::Success),
         fetched_at: Moment::parse(fetched_at)?,
         run_id: RunId::parse(run_id)?,
     })
 }
 
-/// A table on its way to take the place of what it was.
+/// A table that is being regenerated.
 struct Remake<R: 'static> {
     table: &'static Table<R>,
     held: Arc<LockedArchive>,
     swap: Swap,
     encoder: Option<PartEncoder<R, NewPart>>,
-    /// Everything that manifests or the folder know of the table.
+    /// Every part of the table that manifests or the folder name.
     removed: Vec<String>,
     rows_before: u64,
     rows: u64,

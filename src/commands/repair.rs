@@ -41,10 +41,10 @@ pub async fn plan(config: &RunConfig, reporter: &mut dyn Reporter) -> Result<Out
     Ok(Outcome { summary: RunSummary::default(), status: ExitStatus::Complete, error: None, words })
 }
 
-/// Repairs an archive: quarantines what is damaged, and works on the tasks that lost something, from the answer
-/// that the archive has or from a new one.
+/// Repairs an archive: quarantines what is damaged, and restores the affected tasks from stored responses or new
+/// ones.
 ///
-/// `stop` ends it in good order once the check is over: what is repaired is kept, and the next repair resumes.
+/// `stop` ends it cleanly once the check is over: what is repaired is kept, and the next repair resumes.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no such archive,
@@ -103,7 +103,7 @@ fn cut_short(ending: &Ending) -> Option<CutShort> {
     }
 }
 
-/// The plan of the run that works on the tasks.
+/// The plan of the run that restores the tasks.
 async fn plan_tasks(held: &Arc<LockedArchive>, plan: &Arc<Plan>, log: &mut Log<'_>) -> Result<export::Plan> {
     let (reading, kept) = (held.clone(), plan.kept.clone());
     let salvage = blocking(move || Ok(export::salvageable(reading.archive.format, &kept))).await?;
@@ -113,14 +113,14 @@ async fn plan_tasks(held: &Arc<LockedArchive>, plan: &Arc<Plan>, log: &mut Log<'
         failures.add_invalid(task);
     }
     log.failures = Some(failures);
-    // An answer that waits in the journal for its assets is not asked for again.
+    // A task whose response is in the journal is not requested again.
     let journalled = Known::journalled(&held.archive, &tasks.tasks)?;
     let tasks = tasks.resuming(&journalled, plan.kept.clone());
     log.summary.observe(&Event::Planned(tasks.counts.clone()));
     Ok(tasks)
 }
 
-/// Notes what is left to the next repair, and counts the tasks that are restored.
+/// Notes the plan that is left to the next repair, and counts the restored tasks.
 fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &Asked, log: &Log<'_>) -> Result<u64> {
     let ledger = &asked.ledger;
     let is_salvaged = |task: &str| log.failures.as_ref().is_some_and(|failures| failures.is_salvaged(task));
@@ -139,7 +139,7 @@ fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &As
 async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
     let preparing = held.clone();
     let plan = blocking(move || {
-        // The manifests first: the others are read to their last line.
+        // The manifests first: later steps read them.
         plan.manifests.iter().try_for_each(|manifest| preparing.regenerate_manifest(manifest))?;
         preparing.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
         if plan.seals {
@@ -162,7 +162,7 @@ async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> R
 /// A way to check an archive.
 type Check = fn(&Path, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
 
-/// Checks the archive, and plans what to do about what is found.
+/// Checks the archive, and plans the repair.
 async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Plan> {
     let folder = config.archive.clone();
     let (send, mut told) = mpsc::channel(MOST_WAITING);
@@ -179,7 +179,7 @@ async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Pla
     looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check of a repair failed: {panic}"))))
 }
 
-/// Moves what cannot be trusted out of the way, and its lines out of the manifests.
+/// Moves damaged files to the quarantine, and removes their lines from the manifests.
 async fn quarantine(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
     let (held, plan, run_id) = (held.clone(), plan.clone(), run_id.clone());
     blocking(move || {
@@ -196,7 +196,7 @@ async fn quarantine(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId)
     .await
 }
 
-/// Lists what no manifest lists.
+/// Adds unlisted files to this run's manifest.
 async fn relist(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
     let (reading, listing) = (held.clone(), plan.clone());
     let files = blocking(move || {

@@ -1,4 +1,4 @@
-//! What every run does, whatever made its plan: it holds the archive, carries the plan out, and leaves its own
+//! What every run does, whatever made its plan: it holds the archive, carries the plan out, and writes its own
 //! files and the metrics.
 
 use std::{future::Future, sync::Arc};
@@ -28,11 +28,11 @@ use crate::{
 pub struct Outcome {
     /// What happened, as in `runs/<run_id>.json`.
     pub summary: RunSummary,
-    /// What the process should end with.
+    /// The process's exit status.
     pub status: ExitStatus,
     /// What stopped the run, if it was an error.
     pub error: Option<Error>,
-    /// The closing words for a person.
+    /// The closing message for the user.
     pub words: String,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
         Ok(asked)
     }
 
-    /// Leaves the run's own files, whatever the ending was.
+    /// Writes the run's own files, however it ended.
     pub(super) async fn finish(
         &self,
         plan: &Plan,
@@ -122,8 +122,7 @@ impl<'a> Run<'a> {
         (status, error)
     }
 
-    /// Leaves the figures for Prometheus, if they are asked for, also of a run that an error stopped before
-    /// its first request.
+    /// Writes the metrics, if requested, also of a run that an error stopped before its first request.
     pub(super) async fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
         let Some(file) = &self.config.metrics_file else { return Ok(()) };
         if let Err(error) = ended {
@@ -148,7 +147,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Leaves the record of a command that rewrote tables, and gives what it gave.
+/// Writes the record of a command that rewrote tables, and returns the command's result.
 pub(super) async fn record_rewrite<T>(
     command: RunCommand,
     held: &LockedArchive,
@@ -169,12 +168,12 @@ pub(super) async fn record_rewrite<T>(
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
     let recorded = held.put_with_checksum(&RunFile::Summary.path(run_id), text).await;
-    // What stopped the command says more than what stopped its record.
+    // The command's error is more important than its record's.
     let done = done?;
     recorded.map(|()| done)
 }
 
-/// Ready at that instant; without one, never.
+/// Waits for that instant; without one, for ever.
 pub(super) async fn reached(instant: Option<Instant>) {
     match instant {
         Some(instant) => time::sleep_until(instant).await,
@@ -194,11 +193,11 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>)
         Ending::Done => (MissingReason::Unfinished, "the run was over"),
     };
     let mut csv = csv::Writer::from_writer(Vec::new());
-    // Memory takes all that is written.
+    // Writing to memory cannot fail.
     let _ = csv.write_record(["task_id", "reason", "detail"]);
     for Missing { task, reason, detail } in ledger.missing(&plan.selected, &cut_short) {
         let task_id = plan.tasks.id(task).to_string();
-        // One whose answer the archive has is archived, whatever became of this run.
+        // A task with a stored response is archived, however this run ended.
         if plan.item(task).source == AnswerSource::Ask {
             let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
         }

@@ -1,4 +1,4 @@
-//! `verify`: is every byte still what was archived?
+//! `verify`: checks the archive's integrity.
 
 use std::{path::Path, time::Instant};
 
@@ -18,7 +18,7 @@ use crate::{
 pub struct Outcome {
     /// What was found.
     pub report: Report,
-    /// What the process should end with.
+    /// The process's exit status.
     pub status: ExitStatus,
     /// The text to print.
     pub words: String,

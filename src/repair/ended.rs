@@ -5,35 +5,35 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Failures, Plan};
 use crate::export::Signal;
 
-/// Why a repair ended before all was tried.
+/// Why a repair ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CutShort {
     Signal(Signal),
-    /// The time it was given was over.
+    /// The time of `--stop-after` was over.
     TimeIsUp,
 }
 
-/// What was to be done, and what was done.
+/// The plan of a repair, and its outcome.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) plan: Arc<Plan>,
-    /// Tasks whose rows are whole again, with all their assets.
+    /// Tasks that are restored with all their assets.
     pub(crate) restored: u64,
     /// Tasks that could not be restored, and why.
     pub(crate) failed: BTreeMap<String, String>,
-    /// Tasks that a run which was cut short had fetched, and this one archived.
+    /// Tasks that were recovered from the journal of an interrupted run.
     pub(crate) recovered: u64,
     /// Files that were downloaded, and their bytes.
     pub(crate) downloaded: (u64, u64),
-    /// Tasks of earlier runs that wait in the journal still.
+    /// Tasks of earlier runs that remain in the journal.
     pub(crate) left: u64,
     pub(crate) cut_short: Option<CutShort>,
-    /// Where tasks that are still lost are named.
+    /// The list of tasks that are still lost.
     pub(crate) list: Option<String>,
 }
 
 impl Ended {
-    /// One that had no time for more than a check.
+    /// A repair whose time was over after the check.
     pub(crate) fn out_of_time(left: u64) -> Self {
         Self {
             plan: Arc::default(),

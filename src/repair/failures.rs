@@ -11,15 +11,15 @@ use crate::{
 /// What could not be restored.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    /// Tasks without an answer, and those that are kept as a damaged part has them, with the reason.
+    /// Tasks without a response, and salvaged tasks, with the reason.
     tasks: BTreeMap<String, String>,
-    /// Tasks that there was no time for.
+    /// Tasks that were not reached in time.
     unfinished: BTreeMap<String, String>,
     /// Assets that failed, by task.
     assets: BTreeMap<String, BTreeMap<AssetName, String>>,
-    /// Tasks that are kept as a damaged part has them.
+    /// Tasks that were salvaged from a damaged part.
     salvaged: BTreeSet<String>,
-    /// Lost tasks of which no part says that they were not found, and whether rows of theirs are left.
+    /// Lost tasks that no part has as `not_found`, and whether other rows of theirs remain.
     lost: HashMap<String, bool>,
 }
 
@@ -27,12 +27,12 @@ pub(crate) struct Failures {
 type AssetName = (Option<String>, AssetKind);
 
 impl Failures {
-    /// Of a repair of which these tasks are lost, each with whether it has rows left in other tables.
+    /// For a repair of these lost tasks, each with whether it has rows in other tables.
     pub(crate) fn new(lost: HashMap<String, bool>) -> Self {
         Self { lost, ..Self::default() }
     }
 
-    /// A task of the archive whose ID no request can carry.
+    /// A task whose ID is invalid.
     pub(crate) fn add_invalid(&mut self, task_id: String) {
         self.tasks.insert(task_id, "its ID is invalid".into());
     }
@@ -68,7 +68,7 @@ impl Failures {
         }
     }
 
-    /// Archived so that it is not asked for again and again; what it was once is lost, and is said.
+    /// Archived, so that it is not requested again; what it was before is lost, which is reported.
     fn not_found(&mut self, task_id: &str) {
         let Some(has_rows) = self.lost.get(task_id) else { return };
         let rest = if *has_rows { ", with the rows that are left of it" } else { "" };
@@ -86,13 +86,13 @@ impl Failures {
         self.tasks.is_empty() && self.unfinished.is_empty() && self.assets.is_empty()
     }
 
-    /// Whether the task is kept as a damaged part has it.
+    /// Whether the task was salvaged from a damaged part.
     pub(crate) fn is_salvaged(&self, task_id: &str) -> bool {
         self.salvaged.contains(task_id)
     }
 
-    /// Each task that could not be restored, and why. Those that there was no time for are left out of a repair
-    /// that was cut short, which says so.
+    /// Each task that could not be restored, and why. An interrupted repair leaves out those that it did not
+    /// reach.
     pub(crate) fn into_reasons(self, is_cut_short: bool) -> BTreeMap<String, String> {
         let first = |mut assets: BTreeMap<AssetName, String>| assets.pop_first().map(|(_, reason)| reason);
         let mut reasons = if is_cut_short { BTreeMap::new() } else { self.unfinished };

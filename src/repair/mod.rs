@@ -1,5 +1,5 @@
-//! What is to be done about what a check has found. Reads the tables, and changes nothing: what comes out is
-//! a plan, which a person can look at first.
+//! Plans the repair of what a check has found. Reads the tables and changes nothing: `--dry-run` prints the
+//! plan.
 
 mod ended;
 mod failures;
@@ -25,15 +25,15 @@ pub(crate) use self::ended::{CutShort, Ended};
 pub(crate) use self::failures::Failures;
 use self::survey::Survey;
 
-/// What is to be done.
+/// The plan of a repair.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Plan {
-    /// Parts that cannot be trusted or are not there, by table.
+    /// Damaged and missing parts, by table.
     pub(crate) parts: BTreeMap<String, BTreeSet<String>>,
-    /// Media files that cannot be trusted or are not there.
+    /// Damaged and missing media files.
     pub(crate) media: HashSet<String>,
-    /// Files that are what they should be, and that no manifest lists.
+    /// Intact files that no manifest lists.
     pub(crate) unlisted: BTreeSet<String>,
     /// Files that readers take for parts, and that no run wrote.
     pub(crate) strays: BTreeSet<String>,
@@ -43,25 +43,25 @@ pub(crate) struct Plan {
     pub(crate) manifests: BTreeSet<String>,
     /// Whether the checksum file of the runs' own files is to be regenerated.
     pub(crate) seals: bool,
-    /// Tasks to be put through the pipeline again.
+    /// Tasks to process again.
     pub(crate) tasks: BTreeSet<String>,
-    /// Those of them that have no row any more: only the provider can tell.
+    /// Those of them that have lost their row: only the provider has their response.
     pub(crate) lost: HashSet<String>,
-    /// The kinds of assets that a task's rows name.
+    /// The kinds of assets that a task has rows of.
     pub(crate) kinds: HashMap<String, AssetKinds>,
-    /// Tasks that have rows in tables other than their own, and how many of those are clips.
+    /// Tasks with rows in other tables, and how many of those rows are clips.
     pub(crate) clips_left: HashMap<String, i32>,
-    /// Tasks that may have lost their assets' rows.
+    /// Tasks that may have lost their asset rows.
     pub(crate) without_assets: HashSet<String>,
-    /// Tasks whose rows are what could be read of a damaged part: the provider may have better.
+    /// Tasks with a salvaged row: the provider may have a better response.
     pub(crate) unsure: HashSet<String>,
     /// Assets that failed in earlier runs.
     pub(crate) failed_assets: u64,
-    /// Where parts of tasks that cannot be trusted are kept.
+    /// The quarantined parts of the tasks table.
     pub(crate) kept: BTreeSet<PathBuf>,
-    /// Parts of tasks of which not every task is known.
+    /// Parts of the tasks table that could not be read to their end.
     pub(crate) unknown: BTreeSet<String>,
-    /// Whether more was found than could be told.
+    /// Whether there are more findings than one repair handles.
     pub(crate) has_more: bool,
     /// Findings that cannot be repaired here.
     #[serde(skip)]
@@ -69,8 +69,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Sorts what was found by what can be done about it, and looks up what else it takes. `begun` is what a
-    /// repair that was cut short had begun to do: some of it is nowhere else to be seen any more. Blocks.
+    /// Makes the plan from the findings and the tables. `begun` is the plan of an interrupted repair, parts of which
+    /// can no longer be derived from the archive. Blocks.
     pub(crate) fn new(archive: &Archive, report: &Report, begun: Option<Self>) -> Result<Self> {
         let mut plan = Self::default();
         for finding in &report.findings {
@@ -96,7 +96,7 @@ impl Plan {
             self.clips_left.entry(task).or_insert(clips);
         }
         self.without_assets.extend(begun.without_assets);
-        // They have rows, and the provider may have better.
+        // They have rows, and the provider may have a better response.
         self.lost.extend(begun.unsure.iter().cloned());
         self.unsure.extend(begun.unsure);
         self.unknown.extend(begun.unknown);
@@ -109,7 +109,7 @@ impl Plan {
         self.beyond.is_empty() && self.unknown.is_empty() && self.run_files.is_empty()
     }
 
-    /// What a run is to do about each task. `salvage` says of which tasks a quarantined part says something.
+    /// The item of each task. `salvage` names the tasks that quarantined parts still hold.
     pub(crate) fn items<'a>(
         &'a self,
         salvage: &'a HashMap<String, Salvage>,
@@ -132,15 +132,14 @@ impl Plan {
         })
     }
 
-    /// What this repair could not restore: nothing yet, of these lost tasks.
+    /// The failures of this repair: none yet.
     pub(crate) fn failures(&self, salvage: &HashMap<String, Salvage>) -> Failures {
         let is_not_found = |task: &&String| salvage.get(*task) == Some(&Salvage::NotFound);
         let lost = self.lost.iter().filter(|task| !is_not_found(task));
         Failures::new(lost.map(|task| (task.clone(), self.clips_left.contains_key(task))).collect())
     }
 
-    /// What is left to a later repair once this one has ended: those that are not done, and among them those
-    /// whose rows are what a damaged part has.
+    /// The plan that is left to the next repair: the tasks that are not done, and among them the salvaged ones.
     pub(crate) fn rest(&self, is_done: impl Fn(&str) -> bool, is_salvaged: impl Fn(&str) -> bool) -> Self {
         let mut rest = Self { kept: self.kept.clone(), unknown: self.unknown.clone(), ..Self::default() };
         let is_left = |task: &&String| !is_done(task);
@@ -181,7 +180,7 @@ impl Plan {
                 }
                 _ => self.beyond.push(finding.clone()),
             },
-            // Of a file that no row names only its line in a manifest is left.
+            // Of a file without a row, only its line in a manifest is left.
             Kind::MediaMissing | Kind::MediaDamaged | Kind::FileMissing => {
                 self.media.insert(path);
                 self.take_task(&finding.about);
@@ -210,7 +209,7 @@ impl Plan {
             Kind::HalfFinished if path.starts_with(MEDIA) => {
                 self.media.insert(path);
             }
-            // The next step of this very run writes or sweeps them.
+            // This run rewrites or sweeps them anyway.
             Kind::ViewsDamaged | Kind::OtherViews | Kind::HalfFinished => {}
             kind if kind.severity() == Severity::Damage => self.beyond.push(finding.clone()),
             _ => {}
@@ -228,12 +227,12 @@ impl Plan {
     }
 }
 
-/// Whether a finding is about more tasks than it names.
+/// Whether a finding concerns more tasks than it names.
 fn has_more_tasks(finding: &Finding) -> bool {
     matches!(&finding.about, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_MENDED && *rows > task_ids.len() as u64)
 }
 
-/// The digest of a file, for a manifest. Blocks.
+/// The manifest line of a file. Blocks.
 pub(crate) fn listed(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
     let Ok(mut file) = std::fs::File::open(archive.folder.join(path)) else { return Ok(None) };
     let digested = checksum::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;

@@ -1,4 +1,4 @@
-//! What the tables tell of tasks that have lost rows. Memory holds a hash a task.
+//! Finds the tasks that have lost rows, from the tables. Memory holds a hash per task.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,8 +20,8 @@ use crate::{
     task::TaskId,
 };
 
-/// Which tasks have rows in which table. Two tasks of one hash are as good as impossible: of ten million, the
-/// chance is one in a quarter of a million.
+/// Which tasks have rows in which table. For ten million tasks, the chance that two share a hash is one in a
+/// quarter of a million.
 pub(super) struct Survey {
     hasher: RandomState,
     rows: HashMap<&'static str, HashSet<u64>>,
@@ -44,16 +44,16 @@ impl Survey {
         self.rows.get(table).is_some_and(|tasks| tasks.contains(&self.hasher.hash_one(task)))
     }
 
-    /// Drops tasks that only damaged parts name while the tasks table is whole: damage has made their IDs of
-    /// others.
+    /// Drops tasks that only damaged parts name while the tasks table is intact: their IDs are results of the
+    /// damage.
     pub(super) fn drop_invented(&self, plan: &mut Plan) {
         if !plan.has_lost(TASKS.name) {
             plan.tasks.retain(|task| tables::TABLES.into_iter().any(|table| self.has(table, task)));
         }
     }
 
-    /// Adds the tasks that have lost rows, those with assets that failed or whose files are gone, and what
-    /// assets they should have.
+    /// Adds the tasks that have lost rows, those with failed assets or missing files, and the kinds of assets that
+    /// they should have.
     pub(super) fn complete(&self, archive: &Archive, plan: &mut Plan) -> Result<()> {
         let mut found = salvaged_ids(archive, plan);
         found.retain(|task| !self.has(TASKS.name, task));
@@ -90,7 +90,7 @@ impl Survey {
     }
 }
 
-/// What is left, in other tables than their own, of the tasks to repair.
+/// Counts the rows that the tasks to repair have in other tables.
 fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut left: HashMap<String, i32> = HashMap::new();
     for (table, clips) in [(CLIPS.name, 1), (LYRICS.name, 0), (ASSETS.name, 0)] {
@@ -104,7 +104,7 @@ fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The kinds of assets that the tasks to repair have, and which of them may have lost theirs.
+/// The kinds of assets of the tasks to repair, and which tasks may have lost their asset rows.
 fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut kinds: HashMap<String, AssetKinds> = HashMap::new();
     each(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
@@ -122,9 +122,8 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The tasks of parts that are there and cannot be trusted, as far as they can be read. Of one that cannot be
-/// read to its end some are unknown. An ID that its own response contradicts is what damage has made of
-/// another, which the response names.
+/// The tasks of damaged parts, as far as those can be read. A part that cannot be read to its end may have held
+/// others. If a response names another task than its row, the ID in the row is damaged.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let (mut found, mut contradicted) = (HashSet::new(), HashSet::new());
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {
@@ -148,7 +147,7 @@ fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     found
 }
 
-/// Calls `row` with these columns of each row of a table, in the parts that can be trusted.
+/// Calls `row` with these columns of each row of a table's intact parts.
 fn each(
     archive: &Archive,
     plan: &Plan,
@@ -159,7 +158,7 @@ fn each(
     each_part(archive, plan, table, &mut |file| tables::scan(file, archive.format, columns, row))
 }
 
-/// Calls `read` with each part of a table that can be trusted.
+/// Calls `read` with each intact part of a table.
 fn each_part(archive: &Archive, plan: &Plan, table: &str, read: &mut dyn FnMut(File) -> io::Result<()>) -> Result<()> {
     let runtime = Handle::current();
     for path in runtime.block_on(archive.parts(table))?.into_iter().filter(|path| plan.trusts(table, path)) {
