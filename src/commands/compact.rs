@@ -30,18 +30,18 @@ use crate::{
 /// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
 pub async fn compact(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
-    let tell = &mut |event: &Event| reporter.observe(event);
+    let emit = &mut |event: &Event| reporter.observe(event);
     let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
     let run_id = RunId::new(start.0);
     let plans = plans(&held.archive).await?;
     if plans.iter().all(|plan| plan.small.is_empty()) {
         let nothing: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
-        tell(&rewrite::finished(start.1));
+        emit(&rewrite::finished(start.1));
         return Ok(report::compact_table(&nothing, &folder.display().to_string(), false));
     }
-    let done = merge_all(&held, plans, &run_id, &mut *tell);
+    let done = merge_all(&held, plans, &run_id, &mut *emit);
     let done = record_rewrite(RunCommand::Compact, &held, &run_id, start, done).await?;
-    tell(&rewrite::finished(start.1));
+    emit(&rewrite::finished(start.1));
     Ok(report::compact_table(&done, &folder.display().to_string(), false))
 }
 
@@ -49,13 +49,13 @@ fn merge_all(
     held: &Arc<LockedArchive>,
     plans: Vec<Plan>,
     run_id: &RunId,
-    tell: EventSink<'_>,
+    emit: EventSink<'_>,
 ) -> Result<Vec<Compacted>> {
     let merged = plans.iter().flat_map(|plan| &plan.small).map(|part| part.path.as_str());
     let checksums = Checksums::of(&held.archive, merged)?;
     let mut done = Vec::new();
     for plan in plans {
-        done.push(if plan.small.is_empty() { plan.outlook() } else { plan.merge(held, run_id, &checksums, tell)? });
+        done.push(if plan.small.is_empty() { plan.outlook() } else { plan.merge(held, run_id, &checksums, emit)? });
     }
     Ok(done)
 }
@@ -123,7 +123,7 @@ impl Plan {
         held: &Arc<LockedArchive>,
         run_id: &RunId,
         checksums: &Checksums,
-        tell: EventSink<'_>,
+        emit: EventSink<'_>,
     ) -> Result<Compacted> {
         let (archive, table) = (&held.archive, self.outline.name);
         let mut pulse = ProgressTicker::new(table);
@@ -141,19 +141,19 @@ impl Plan {
                 // CSV has no statistics that sorting would help, so its rows keep their order.
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
-            tell(&Event::Checked { path: part.path.clone() });
-            pulse.tell(tell, "parts read", count as u64 + 1, self.small.len() as u64);
+            emit(&Event::Checked { path: part.path.clone() });
+            pulse.tell(emit, "parts read", count as u64 + 1, self.small.len() as u64);
         }
         let failed = |error: io::Error| archive.store.failed("sort", table, &error);
         for chunk in sorter.finish().map_err(failed)? {
             merge.push(chunk.map_err(failed)?)?;
-            pulse.tell(tell, "rows sorted", merge.rows, before.rows);
+            pulse.tell(emit, "rows sorted", merge.rows, before.rows);
         }
         merge.end_part()?;
         let mut after = Digest::default();
         for file in &merge.written {
             rewrite::add(&mut after, file, archive.format, &self.outline)?;
-            pulse.tell(tell, "rows compared", after.rows, before.rows);
+            pulse.tell(emit, "rows compared", after.rows, before.rows);
         }
         if before != after {
             return Err(Error::Internal(format!("the new parts of {table} do not hold the rows of the old ones")));
@@ -166,7 +166,7 @@ impl Plan {
         }
         let removed: Vec<String> = self.small.into_iter().map(|part| part.path).collect();
         merge.swap.commit(&removed)?;
-        tell(&Event::Rewritten { table, removed: removed.len() as u64, parts: parts_after });
+        emit(&Event::Rewritten { table, removed: removed.len() as u64, parts: parts_after });
         Ok(Compacted { parts_after, bytes_after, ..outlook })
     }
 }

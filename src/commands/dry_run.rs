@@ -5,7 +5,7 @@ use crate::{
     archive::Archive,
     config::ExportConfig,
     error::Result,
-    export::{Known, NotFound, Plan, lacking_assets},
+    export::{Known, NotFound, Plan, tasks_lacking_assets},
     input,
     report::{self, Reporter},
 };
@@ -20,7 +20,7 @@ pub async fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Resu
         Some(archive) => {
             let journalled = Known::journalled(&archive, &input.tasks)?;
             let known = Known::archived(&archive, &input.tasks, NotFound::of(config)).await?.or(&journalled);
-            (known, lacking_assets(&archive, &input.tasks, &config.run.media.kinds).await?)
+            (known, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds).await?)
         }
         None => (Known::nothing(&input.tasks), Vec::new()),
     };

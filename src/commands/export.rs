@@ -38,12 +38,12 @@ pub async fn export(
 ) -> Result<Outcome> {
     let mut log = Log::new(reporter);
     let start = (Timestamp::now(), Instant::now());
-    let input = input::read(&config.input, &mut |event| log.tell(&event))?;
+    let input = input::read(&config.input, &mut |event| log.emit(&event))?;
     let held = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0).await?;
     let run = Run::begin(RunCommand::Export, &config.run, held, start, &mut log);
     let ended = export_list(config, &run, input, stop, &mut log).await;
     let measured = run.leave_metrics(&ended, &mut log).await;
-    let Exported { mut status, mut error, left, failed_before, asked_again } = ended?;
+    let Exported { mut status, mut error, left, failed_before, requested_again } = ended?;
     if let Err(failed) = measured {
         (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
@@ -55,7 +55,7 @@ pub async fn export(
         missing_named: log.missing_named,
         left,
         failed_before,
-        asked_again,
+        asked_again: requested_again,
     };
     let words = report::run_table(&log.summary, &notes);
     Ok(Outcome { summary: log.summary, status, error, words })
@@ -70,7 +70,7 @@ struct Exported {
     /// Failed assets in the archive before the first request of this run.
     failed_before: u64,
     /// Tasks archived as not found that this run requested again.
-    asked_again: u64,
+    requested_again: u64,
 }
 
 /// The run from the moment that it holds the archive.
@@ -84,17 +84,17 @@ async fn export_list(
     let held = &run.held;
     export::write_views(held).await?;
     let mut media = start_media(&config.run.media, &config.run.provider, held).await?;
-    let left = export::recover(held, &mut media, run.stop_at, &mut |event| log.tell(&event)).await?;
+    let left = export::recover(held, &mut media, run.stop_at, &mut |event| log.emit(&event)).await?;
     let archive = &held.archive;
     let failed_before = export::failed_assets(archive).await?;
     let known = Known::archived(archive, &input.tasks, NotFound::of(config)).await?;
     // Tasks that recovery could not complete have a response already.
     let kept = Known::journalled(archive, &input.tasks)?;
-    let lacking = export::lacking_assets(archive, &input.tasks, &config.run.media.kinds).await?;
+    let lacking = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds).await?;
     let plan = Plan::of_list(input, &known, &kept, lacking);
-    log.tell(&Event::Planned(plan.counts.clone()));
+    log.emit(&Event::Planned(plan.counts.clone()));
     if !plan.stored.is_empty() {
-        log.tell(&Event::AssetsLacking { tasks: plan.stored.len() as u64 });
+        log.emit(&Event::AssetsLacking { tasks: plan.stored.len() as u64 });
     }
 
     let world = SimulatedProvider::knowing(plan.tasks.clone());
@@ -104,5 +104,5 @@ async fn export_list(
         summary.missing() + summary.input.invalid + summary.assets.failed + log.recovered_failed + left > 0
     };
     let (status, error) = run.finish(&plan, asked, log, is_incomplete).await;
-    Ok(Exported { status, error, left, failed_before, asked_again: plan.asked_again() })
+    Ok(Exported { status, error, left, failed_before, requested_again: plan.requested_again() })
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// The fields of a run's summary that tell its success.
 #[derive(Deserialize)]
-struct Ended {
+struct RunEnd {
     #[serde(default)]
     command: RunCommand,
     exit_code: u8,
@@ -37,7 +37,7 @@ async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestam
     for path in archive.run_files(RunFile::Summary).await.ok()?.iter().rev() {
         let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();
         match serde_json::from_slice(&text) {
-            Ok(Ended { exit_code: 0, finished_at: Some(at), command: ended }) if ended == command => return Some(at),
+            Ok(RunEnd { exit_code: 0, finished_at: Some(at), command: ended }) if ended == command => return Some(at),
             _ => {}
         }
     }

@@ -27,21 +27,21 @@ use crate::{
 /// or regenerated.
 pub async fn rebuild(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
-    let tell = &mut |event: &Event| reporter.observe(event);
+    let emit = &mut |event: &Event| reporter.observe(event);
     let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
     let run_id = RunId::new(start.0);
-    let done = rebuild_tables(&held, &run_id, &mut *tell).await;
+    let done = rebuild_tables(&held, &run_id, &mut *emit).await;
     let (done, tasks) = record_rewrite(RunCommand::Rebuild, &held, &run_id, start, done).await?;
-    tell(&rewrite::finished(start.1));
+    emit(&rewrite::finished(start.1));
     Ok(report::rebuild_table(&done, &folder.display().to_string(), tasks, false))
 }
 
-async fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, tell: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
+async fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
     let archive = &held.archive;
     let source = Source::of(archive).await?;
     let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, held, run_id).await?;
     let mut clips = Remake::<ClipRow>::begin(&CLIPS, held, run_id).await?;
-    let tasks = source.read(archive, tell, &mut |rows| {
+    let tasks = source.read(archive, emit, &mut |rows| {
         rows.lyrics.iter().try_for_each(|row| lyrics.push(row))?;
         rows.clips.iter().try_for_each(|row| clips.push(row))
     })?;
@@ -56,11 +56,11 @@ async fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, tell: EventSi
 /// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
 pub async fn dry_run(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
     let clock = Instant::now();
-    let tell = &mut |event: &Event| reporter.observe(event);
+    let emit = &mut |event: &Event| reporter.observe(event);
     let archive = Archive::open(folder)?;
     let source = Source::of(&archive).await?;
     let (mut lyrics, mut clips) = (0, 0);
-    let tasks = source.read(&archive, tell, &mut |rows| {
+    let tasks = source.read(&archive, emit, &mut |rows| {
         lyrics += u64::from(rows.lyrics.is_some());
         clips += rows.clips.len() as u64;
         Ok(())
@@ -70,7 +70,7 @@ pub async fn dry_run(folder: &Path, reporter: &mut dyn Reporter) -> Result<Strin
         let parts = paths(&archive, table).await?;
         outlook.push(Rebuilt { table, rows: count(&archive, &parts)?, rows_after });
     }
-    tell(&rewrite::finished(clock));
+    emit(&rewrite::finished(clock));
     Ok(report::rebuild_table(&outlook, &folder.display().to_string(), tasks, true))
 }
 
@@ -111,7 +111,7 @@ impl Source {
     }
 
     /// Calls `take` with the rows of each task that has a response, and counts the tasks.
-    fn read(&self, archive: &Archive, tell: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
+    fn read(&self, archive: &Archive, emit: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
         let (mut pulse, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {
             self.checksums.check(archive, path)?;
@@ -134,8 +134,8 @@ impl Source {
             let scanned = tables::scan(rewrite::open(archive, path)?, archive.format, &columns, &mut row);
             scanned.map_err(|error| archive.store.failed("read", path, &error))?;
             taken?;
-            tell(&Event::Checked { path: path.clone() });
-            pulse.tell(tell, "parts read", done as u64 + 1, self.parts.len() as u64);
+            emit(&Event::Checked { path: path.clone() });
+            pulse.tell(emit, "parts read", done as u64 + 1, self.parts.len() as u64);
         }
         Ok(tasks)
     }

@@ -17,8 +17,8 @@ use crate::{
     error::{Error, Result},
     event::Event,
     exit::ExitStatus,
-    export::{self, Asked, Ending, Known, Signal},
-    repair::{self, CutShort, Ended, Plan},
+    export::{self, Ending, Known, RunResult, Signal},
+    repair::{self, Interruption, Plan, RepairOutcome},
     report::{self, Reporter},
     run_id::RunId,
     run_summary::{RunCommand, RunSummary},
@@ -74,31 +74,31 @@ async fn repair_archive(
     run: &Run<'_>,
     stop: impl Future<Output = Signal>,
     log: &mut Log<'_>,
-) -> Result<(Ended, ExitStatus, Option<Error>)> {
+) -> Result<(RepairOutcome, ExitStatus, Option<Error>)> {
     let (held, config) = (&run.held, run.config);
     let mut media = start_media(&config.media, &config.provider, held).await?;
-    let left = export::recover(held, &mut media, run.stop_at, &mut |event| log.tell(&event)).await?;
+    let left = export::recover(held, &mut media, run.stop_at, &mut |event| log.emit(&event)).await?;
     let plan = tokio::select! {
         looked = look(config, verify::check_held, log) => looked?,
-        () = reached(run.stop_at) => return Ok((Ended::out_of_time(left), ExitStatus::Incomplete, None)),
+        () = reached(run.stop_at) => return Ok((RepairOutcome::out_of_time(left), ExitStatus::Incomplete, None)),
     };
     let plan = prepare(held, plan, &run.id).await?;
     let tasks = plan_tasks(held, &plan, log).await?;
     let asked = run.carry_out(&tasks, SimulatedProvider::every(), media, stop, log).await?;
     export::write_views(held).await?;
-    let (restored, cut_short) = (note_rest(held, &plan, &tasks, &asked, log)?, cut_short(&asked.ending));
-    let is_incomplete = |log: &Log<'_>| Ended::is_incomplete(&plan, log.failures.as_ref(), left);
+    let (restored, interruption) = (note_rest(held, &plan, &tasks, &asked, log)?, interruption(&asked.ending));
+    let is_incomplete = |log: &Log<'_>| RepairOutcome::is_incomplete(&plan, log.failures.as_ref(), left);
     let (status, error) = run.finish(&tasks, asked, log, is_incomplete).await;
     let list = (log.missing_named && log.summary.missing() > 0).then(|| RunFile::Unfinished.path(&run.id));
-    let failed = log.failures.take().map(|failures| failures.into_reasons(cut_short.is_some())).unwrap_or_default();
+    let failed = log.failures.take().map(|failures| failures.into_reasons(interruption.is_some())).unwrap_or_default();
     let (recovered, downloaded) = (log.recovered, log.downloaded);
-    Ok((Ended { plan, restored, failed, recovered, downloaded, left, cut_short, list }, status, error))
+    Ok((RepairOutcome { plan, restored, failed, recovered, downloaded, left, interruption, list }, status, error))
 }
 
-fn cut_short(ending: &Ending) -> Option<CutShort> {
+fn interruption(ending: &Ending) -> Option<Interruption> {
     match ending {
-        Ending::Signal(signal) => Some(CutShort::Signal(*signal)),
-        Ending::TimeIsUp => Some(CutShort::TimeIsUp),
+        Ending::Signal(signal) => Some(Interruption::Signal(*signal)),
+        Ending::TimeIsUp => Some(Interruption::TimeIsUp),
         Ending::Done | Ending::KeyRefused | Ending::Failed(_) => None,
     }
 }
@@ -121,7 +121,7 @@ async fn plan_tasks(held: &Arc<LockedArchive>, plan: &Arc<Plan>, log: &mut Log<'
 }
 
 /// Notes the plan that is left to the next repair, and counts the restored tasks.
-fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &Asked, log: &Log<'_>) -> Result<u64> {
+fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &RunResult, log: &Log<'_>) -> Result<u64> {
     let ledger = &asked.ledger;
     let is_salvaged = |task: &str| log.failures.as_ref().is_some_and(|failures| failures.is_salvaged(task));
     let is_restored =
@@ -174,7 +174,7 @@ async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Pla
         Plan::new(&archive, &report, begun)
     }));
     while let Some(event) = told.recv().await {
-        log.tell(&event);
+        log.emit(&event);
     }
     looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check of a repair failed: {panic}"))))
 }

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
-    export::{AnswerSource, Asked, Coordinator, Ending, Ledger, MediaStage, Missing, Plan, RunContext, Signal},
+    export::{AnswerSource, Coordinator, Ending, Ledger, MediaStage, Missing, Plan, RunContext, RunResult, Signal},
     journal::{self, SegmentLimits},
     repair::Failures,
     report::Reporter,
@@ -59,7 +59,7 @@ impl<'a> Run<'a> {
     ) -> Self {
         let (id, archive) = (RunId::new(started), config.archive.display().to_string());
         log.summary.command = command;
-        log.tell(&Event::Started { run_id: id.clone(), archive, at: started });
+        log.emit(&Event::Started { run_id: id.clone(), archive, at: started });
         Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command, clock }
     }
 
@@ -71,13 +71,13 @@ impl<'a> Run<'a> {
         media: MediaStage,
         stop: impl Future<Output = Signal>,
         log: &mut Log<'_>,
-    ) -> Result<Asked> {
+    ) -> Result<RunResult> {
         let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, world).await?;
         let Self { config, id: run_id, held, stop_at, command, .. } = self;
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
         let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, segments };
-        let mut tell = |event| log.tell(&event);
-        let asked = Coordinator::new(context, client, media, &mut tell).run(stop).await;
+        let mut emit = |event| log.emit(&event);
+        let asked = Coordinator::new(context, client, media, &mut emit).run(stop).await;
         drop(simulator);
         Ok(asked)
     }
@@ -86,11 +86,11 @@ impl<'a> Run<'a> {
     pub(super) async fn finish(
         &self,
         plan: &Plan,
-        asked: Asked,
+        asked: RunResult,
         log: &mut Log<'_>,
         is_incomplete: impl Fn(&Log<'_>) -> bool,
     ) -> (ExitStatus, Option<Error>) {
-        let Asked { ending, ledger } = asked;
+        let RunResult { ending, ledger } = asked;
         let missing = missing_csv(plan, &ledger, &ending, log);
         let mut status = match &ending {
             Ending::Signal(signal) => signal.exit_status(),
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = self.finished(status);
         }
-        log.tell(&end);
+        log.emit(&end);
         (status, error)
     }
 
@@ -183,7 +183,7 @@ pub(super) async fn reached(instant: Option<Instant>) {
 
 /// Names each task that is not archived, with the reason, in a list that is itself an input.
 fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
-    let cut_short = match ending {
+    let interruption = match ending {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "SIGINT came first"),
         Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "SIGHUP came first"),
         Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "SIGTERM came first"),
@@ -195,13 +195,13 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>)
     let mut csv = csv::Writer::from_writer(Vec::new());
     // Writing to memory cannot fail.
     let _ = csv.write_record(["task_id", "reason", "detail"]);
-    for Missing { task, reason, detail } in ledger.missing(&plan.selected, &cut_short) {
+    for Missing { task, reason, detail } in ledger.missing(&plan.selected, &interruption) {
         let task_id = plan.tasks.id(task).to_string();
         // A task with a stored response is archived, however this run ended.
         if plan.item(task).source == AnswerSource::Ask {
             let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
         }
-        log.tell(&Event::Missing { task_id, reason, detail });
+        log.emit(&Event::Missing { task_id, reason, detail });
     }
     csv.into_inner().expect("memory takes all that is written")
 }
@@ -239,7 +239,7 @@ impl<'a> Log<'a> {
         }
     }
 
-    pub(super) fn tell(&mut self, event: &Event) {
+    pub(super) fn emit(&mut self, event: &Event) {
         match event {
             Event::NoneFound { .. } => self.none_found = true,
             Event::Recovered { tasks, assets_failed, .. } => {

@@ -14,7 +14,7 @@ const OBSERVED_AFTER: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EtaEstimate {
     /// Requests to send, without polls.
-    pub(super) questions: usize,
+    pub(super) requests: usize,
     /// Tasks that wait for a poll.
     pub(super) unfinished: usize,
     /// Time until the next request is due, or until a 429 is over.
@@ -33,11 +33,11 @@ impl EtaEstimate {
     /// The time until the last request: requests left over the pace, or over what was observed if the
     /// provider is slower than that. `None` as long as neither is known.
     pub(super) fn left(&self) -> Option<Duration> {
-        let requests = self.questions as f64 + self.unfinished as f64 * POLLS_A_TASK;
+        let requests = self.requests as f64 + self.unfinished as f64 * POLLS_A_TASK;
         let speed = self.speed().filter(|speed| speed.is_finite() || requests == 0.0)?;
         let left = self.idle + Duration::try_from_secs_f64(requests / speed).unwrap_or_default();
         Some(match self.polling_left {
-            Some(limit) if self.questions == 0 => left.min(limit),
+            Some(limit) if self.requests == 0 => left.min(limit),
             _ => left,
         })
     }
@@ -68,7 +68,7 @@ mod tests {
 
     fn outlook() -> EtaEstimate {
         EtaEstimate {
-            questions: 240,
+            requests: 240,
             unfinished: 0,
             idle: Duration::ZERO,
             pace: 2.0,
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn polling_never_takes_longer_than_it_may() {
         let polling =
-            EtaEstimate { questions: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
+            EtaEstimate { requests: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
         assert_eq!(polling.left(), Some(Duration::from_secs(7)));
     }
 

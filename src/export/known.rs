@@ -31,7 +31,7 @@ pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
 
 /// The archived tasks of the list that have clips, and no row of some of these kinds of assets: an earlier run
 /// did not want them.
-pub(crate) async fn lacking_assets(
+pub(crate) async fn tasks_lacking_assets(
     archive: &Archive,
     tasks: &TaskList,
     kinds: &AssetKinds,

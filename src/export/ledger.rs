@@ -19,7 +19,7 @@ pub(crate) struct Ledger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     NotAsked,
-    Asked,
+    RunResult,
     /// It is archived and unchanged.
     Archived,
     /// The journal holds the final response; the assets are not settled.
@@ -60,7 +60,7 @@ impl Ledger {
 
     /// A request for the task was sent.
     pub(super) fn asked(&mut self, task: TaskIndex) {
-        self.set(task, Standing::Asked);
+        self.set(task, Standing::RunResult);
     }
 
     /// The journal holds the task's final response.
@@ -129,7 +129,7 @@ impl Ledger {
 
     /// Whether the journal holds the task's response.
     pub(super) fn is_answered(&self, task: TaskIndex) -> bool {
-        !matches!(self.standings.get(task.get()), None | Some(Standing::NotAsked | Standing::Asked))
+        !matches!(self.standings.get(task.get()), None | Some(Standing::NotAsked | Standing::RunResult))
     }
 
     /// Why the task has no response.
@@ -154,10 +154,10 @@ impl Ledger {
     pub(crate) fn missing<'a>(
         &'a self,
         selected: &'a [TaskIndex],
-        cut_short: &'a (MissingReason, &'static str),
+        interruption: &'a (MissingReason, &'static str),
     ) -> impl Iterator<Item = Missing> + 'a {
         selected.iter().filter_map(move |task| {
-            let (reason, detail) = self.why_missing(*task, cut_short)?;
+            let (reason, detail) = self.why_missing(*task, interruption)?;
             Some(Missing { task: *task, reason, detail })
         })
     }
@@ -165,9 +165,9 @@ impl Ledger {
     fn why_missing(
         &self,
         task: TaskIndex,
-        cut_short: &(MissingReason, &'static str),
+        interruption: &(MissingReason, &'static str),
     ) -> Option<(MissingReason, String)> {
-        let (reason, because) = cut_short;
+        let (reason, because) = interruption;
         match (self.standings.get(task.get()).copied().unwrap_or(Standing::NotAsked), self.notes.get(&task)) {
             (Standing::Archived, _) => None,
             (Standing::Complete(part), _) if self.published.contains(&part) => None,
@@ -184,7 +184,7 @@ impl Ledger {
             (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
             (Standing::NotAsked, None) => Some((*reason, format!("not requested: {because}"))),
-            (Standing::Asked, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
+            (Standing::RunResult, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
         }
     }
 
@@ -220,9 +220,9 @@ mod tests {
         ledger.gave_up(tasks[3], "HTTP 502".into());
         ledger.asked(tasks[4]);
         ledger.journalled(tasks[6]);
-        let cut_short = (MissingReason::Interrupted, "SIGINT came first");
+        let interruption = (MissingReason::Interrupted, "SIGINT came first");
         let missing: Vec<_> =
-            ledger.missing(&tasks, &cut_short).map(|missing| (missing.task.get(), missing.reason)).collect();
+            ledger.missing(&tasks, &interruption).map(|missing| (missing.task.get(), missing.reason)).collect();
         assert_eq!(
             missing,
             [(1, Interrupted), (2, Unfinished), (3, Error), (4, Interrupted), (5, Interrupted), (6, Interrupted)]

@@ -103,7 +103,7 @@ pub(super) struct Job {
     /// The part whose segment holds its response; `None` for a stored response.
     pub(super) part: Option<u32>,
     pub(super) wanted: Vec<AssetRequest>,
-    pub(super) chances: RetryBudget,
+    pub(super) retry_budget: RetryBudget,
 }
 
 /// Whether a later run may retry files that are unavailable now because their host is down or unreachable.
@@ -132,7 +132,7 @@ pub(super) enum DownloadEvent {
 /// The handle of the stage.
 pub(crate) struct MediaStage {
     jobs: mpsc::UnboundedSender<Job>,
-    pub(super) news: mpsc::UnboundedReceiver<DownloadEvent>,
+    pub(super) events: mpsc::UnboundedReceiver<DownloadEvent>,
     stop: CancellationToken,
     received: Arc<AtomicU64>,
     offline: Arc<AtomicBool>,
@@ -145,7 +145,7 @@ impl MediaStage {
     pub(crate) fn start(held: Arc<LockedArchive>, access: &Access, limits: Limits) -> Result<Self> {
         held.prepare_partials()?;
         let (jobs, incoming) = mpsc::unbounded_channel();
-        let (tell, news) = mpsc::unbounded_channel();
+        let (emit, events) = mpsc::unbounded_channel();
         let (stop, received) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let downloader = Downloader::new(access, limits, stop.clone(), received.clone())?;
         let offline = Arc::new(AtomicBool::new(false));
@@ -157,10 +157,10 @@ impl MediaStage {
             adopted: Mutex::default(),
             stop: stop.clone(),
             offline: offline.clone(),
-            tell,
+            emit,
         };
         let working = Some(tokio::spawn(work(Arc::new(worker), incoming)));
-        Ok(Self { jobs, news, stop, received, offline, working, scheme: access.scheme })
+        Ok(Self { jobs, events, stop, received, offline, working, scheme: access.scheme })
     }
 
     /// The assets of these kinds in a response.
@@ -237,7 +237,7 @@ struct Worker {
     adopted: Mutex<HashSet<MediaName>>,
     stop: CancellationToken,
     offline: Arc<AtomicBool>,
-    tell: mpsc::UnboundedSender<DownloadEvent>,
+    emit: mpsc::UnboundedSender<DownloadEvent>,
 }
 
 impl Worker {
@@ -256,9 +256,9 @@ impl Worker {
         Ok(())
     }
 
-    fn say(&self, news: DownloadEvent) {
+    fn say(&self, events: DownloadEvent) {
         // A closed channel means that the run has ended.
-        let _ = self.tell.send(news);
+        let _ = self.emit.send(events);
     }
 
     /// Settles one asset; `None` if the run ends before.
@@ -323,7 +323,7 @@ impl Worker {
         let outcome = self.downloader.download(&download, &|told| self.pass_on(job, wanted, told)).await?;
         Ok(match outcome {
             Outcome::Stopped => None,
-            Outcome::HostDown if job.chances != RetryBudget::Last => None,
+            Outcome::HostDown if job.retry_budget != RetryBudget::Last => None,
             Outcome::HostDown => {
                 Some(Asset { error: Some("its host is down".into()), ..wanted.asset(AssetStatus::Failed) })
             }
@@ -347,7 +347,7 @@ impl Worker {
 
     /// Whether a file for which there is no connection is left to the next run.
     fn may_be_left(&self, job: &Job) -> bool {
-        job.chances == RetryBudget::Another || self.offline.load(Ordering::Relaxed)
+        job.retry_budget == RetryBudget::Another || self.offline.load(Ordering::Relaxed)
     }
 
     /// Moves a downloaded file to its final name.

@@ -31,9 +31,9 @@ mod stored;
 mod superseded;
 
 pub use coordinator::Signal;
-pub(crate) use coordinator::{Asked, Coordinator, Ending, RunContext};
+pub(crate) use coordinator::{Coordinator, Ending, RunContext, RunResult};
 pub(crate) use item::{AnswerSource, Item, RowEffect, Salvage, WantedKinds};
-pub(crate) use known::{Known, NotFound, failed_assets, lacking_assets};
+pub(crate) use known::{Known, NotFound, failed_assets, tasks_lacking_assets};
 pub(crate) use ledger::{Ledger, Missing};
 pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;

@@ -99,7 +99,7 @@ impl Plan {
     }
 
     /// How many tasks are archived as not found, and requested again.
-    pub(crate) fn asked_again(&self) -> u64 {
+    pub(crate) fn requested_again(&self) -> u64 {
         self.selected.iter().filter(|task| self.is_asked_again(**task)).count() as u64
     }
 

@@ -44,10 +44,10 @@ impl PublishStage {
     /// Starts the stage, and returns the sender of closed segments; dropping it ends the stage.
     pub(super) fn start(held: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MOST_WAITING);
-        let (tell, published) = mpsc::unbounded_channel();
+        let (emit, published) = mpsc::unbounded_channel();
         let ended = tokio::spawn(async move {
             while let Some(segment) = incoming.recv().await {
-                let _ = tell.send(publish(&held, segment).await?.published);
+                let _ = emit.send(publish(&held, segment).await?.published);
             }
             Ok(())
         });

@@ -93,24 +93,24 @@ impl Queue {
     }
 
     /// Retries the request at `due`.
-    pub(super) fn retry(&mut self, question: PendingRequest, due: Instant) {
-        if !question.poll || self.may_poll(due) {
-            self.retries.push(Reverse((due, PendingRequest { repeated: true, ..question })));
+    pub(super) fn retry(&mut self, request: PendingRequest, due: Instant) {
+        if !request.poll || self.may_poll(due) {
+            self.retries.push(Reverse((due, PendingRequest { repeated: true, ..request })));
         }
     }
 
     /// Retries a request that was refused with 429, after the first pass, so that a task that is always refused
     /// does not delay the others.
-    pub(super) fn refused(&mut self, question: PendingRequest) {
-        if !question.poll || self.polls_end.is_none() {
-            self.refused.push_back(PendingRequest { repeated: true, ..question });
+    pub(super) fn refused(&mut self, request: PendingRequest) {
+        if !request.poll || self.polls_end.is_none() {
+            self.refused.push_back(PendingRequest { repeated: true, ..request });
         }
     }
 
     /// Polls the task at `due`.
     pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, due: Instant) {
-        let question = PendingRequest { task, poll: true, repeated: false, failures: 0 };
-        self.polls.push(Reverse((due, (created_at.is_none(), created_at), question)));
+        let request = PendingRequest { task, poll: true, repeated: false, failures: 0 };
+        self.polls.push(Reverse((due, (created_at.is_none(), created_at), request)));
     }
 
     pub(super) fn next(&self, now: Instant) -> Next {
@@ -130,21 +130,21 @@ impl Queue {
     /// Takes the request to send now, if there is one.
     pub(super) fn pop(&mut self, now: Instant) -> Option<PendingRequest> {
         if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
-            return self.retries.pop().map(|Reverse((_, question))| question);
+            return self.retries.pop().map(|Reverse((_, request))| request);
         }
         if let Some(task) = self.fresh.next().or_else(|| self.added.pop_front()) {
             return Some(PendingRequest { task, poll: false, repeated: false, failures: 0 });
         }
-        if let Some(question) = self.refused.pop_front() {
-            return Some(question);
+        if let Some(request) = self.refused.pop_front() {
+            return Some(request);
         }
         if !self.may_poll(now) {
             return None;
         }
         while self.polls.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
-            self.due_polls.extend(self.polls.pop().map(|Reverse((_, age, question))| Reverse((age, question))));
+            self.due_polls.extend(self.polls.pop().map(|Reverse((_, age, request))| Reverse((age, request))));
         }
-        self.due_polls.pop().map(|Reverse((_, question))| question)
+        self.due_polls.pop().map(|Reverse((_, request))| request)
     }
 
     /// Initial requests that were not sent yet.
@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn order(queue: &mut Queue, now: Instant) -> Vec<(usize, RequestKind)> {
-        std::iter::from_fn(|| queue.pop(now)).map(|question| (question.task.get(), question.kind())).collect()
+        std::iter::from_fn(|| queue.pop(now)).map(|request| (request.task.get(), request.kind())).collect()
     }
 
     #[test]

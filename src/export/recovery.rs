@@ -37,7 +37,7 @@ pub(crate) async fn recover(
     held: &Arc<LockedArchive>,
     media: &mut MediaStage,
     stop_at: Option<Instant>,
-    tell: EventSink<'_>,
+    emit: EventSink<'_>,
 ) -> Result<u64> {
     let folder = held.archive.journal_folder();
     let (mut left, mut time_is_up) = (0, false);
@@ -46,8 +46,8 @@ pub(crate) async fn recover(
         let mut unsettled = leftover.unsettled.len() as u64;
         if unsettled > 0 && !time_is_up {
             let run_id = Segment::open(&leftover.segment.path)?.run_id;
-            tell(Event::Resuming { run_id, tasks: unsettled });
-            let settling = settle(&leftover, media, tell);
+            emit(Event::Resuming { run_id, tasks: unsettled });
+            let settling = settle(&leftover, media, emit);
             match stop_at {
                 None => unsettled = settling.await?,
                 Some(stop_at) => match time::timeout_at(stop_at, settling).await {
@@ -63,7 +63,7 @@ pub(crate) async fn recover(
         let Publication { run_id, published, damaged } = publish(held, leftover.segment).await?;
         let (tasks, assets_failed) = (published.rows.tasks, published.assets.failed);
         recovered_run::record(held, &run_id, &published).await?;
-        tell(Event::Recovered { run_id, tasks, damaged, assets_failed });
+        emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
     }
     Ok(left)
 }
@@ -82,7 +82,7 @@ async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -
 
 /// Downloads the missing files of a segment's tasks, and adds their outcome to the segment. Returns how many
 /// tasks remain unsettled.
-async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>) -> Result<u64> {
+async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
     let mut waiting = leftover.unsettled.iter();
     let (mut under_way, mut left) = (0, 0);
@@ -93,18 +93,18 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>
             let wanted = media.requests(&task.data, &task.assets);
             downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
             let is_young = Timestamp::now().duration_since(task.fetched_at) < PATIENCE;
-            let chances = if is_young { RetryBudget::Another } else { RetryBudget::Last };
-            media.settle(Job { task_id: task.task_id.clone(), part: None, wanted, chances });
+            let retry_budget = if is_young { RetryBudget::Another } else { RetryBudget::Last };
+            media.settle(Job { task_id: task.task_id.clone(), part: None, wanted, retry_budget });
             under_way += 1;
         }
         if under_way == 0 {
             return Ok(left);
         }
         tokio::select! {
-            news = media.news.recv() => match news {
+            events = media.events.recv() => match events {
                 Some(DownloadEvent::Happened(event)) => {
                     downloads.note(&event);
-                    tell(event);
+                    emit(event);
                 }
                 Some(DownloadEvent::Settled { task_id, assets, .. }) => {
                     under_way -= 1;
@@ -123,7 +123,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, tell: EventSink<'_>
             },
             _ = tick.tick() => {
                 downloads.receive(media.received(), TICK);
-                tell(Event::Progress(Progress { downloads: downloads.clone(), ..Progress::default() }));
+                emit(Event::Progress(Progress { downloads: downloads.clone(), ..Progress::default() }));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Plans the repair of what a check has found. Reads the tables and changes nothing: `--dry-run` prints the
 //! plan.
 
-mod ended;
 mod failures;
+mod outcome;
 mod survey;
 
 use std::{
@@ -21,8 +21,8 @@ use crate::{
     verify::{Finding, Kind, MOST_MENDED, Report, Severity, Subject},
 };
 
-pub(crate) use self::ended::{CutShort, Ended};
 pub(crate) use self::failures::Failures;
+pub(crate) use self::outcome::{Interruption, RepairOutcome};
 use self::survey::Survey;
 
 /// The plan of a repair.

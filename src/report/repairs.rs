@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::messages::{line, listed, plural, request_words, row_words, size};
 use crate::{
-    repair::{CutShort, Ended, Plan},
+    repair::{Interruption, Plan, RepairOutcome},
     run_summary::RunSummary,
     verify::Finding,
 };
@@ -24,14 +24,15 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
 }
 
 /// What a repair has done.
-pub(crate) fn repair_table(ended: &Ended, run: &RunSummary, archive: &str) -> String {
-    let Ended { plan, restored, failed, recovered, downloaded: (files, bytes), left, cut_short, list } = ended;
+pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &str) -> String {
+    let RepairOutcome { plan, restored, failed, recovered, downloaded: (files, bytes), left, interruption, list } =
+        outcome;
     let more = usize::from(plan.has_more) + plan.unknown.len() + plan.run_files.len() + usize::from(*left > 0);
-    let mut text = match (cut_short, plan.is_empty(), failed.len() + plan.beyond.len() + more) {
-        (Some(cut_short), ..) => {
-            let by = match cut_short {
-                CutShort::Signal(signal) => signal.to_string(),
-                CutShort::TimeIsUp => "--stop-after".into(),
+    let mut text = match (interruption, plan.is_empty(), failed.len() + plan.beyond.len() + more) {
+        (Some(interruption), ..) => {
+            let by = match interruption {
+                Interruption::Signal(signal) => signal.to_string(),
+                Interruption::TimeIsUp => "--stop-after".into(),
             };
             format!("Stopped by {by}: completed repairs are kept; run repair again for the rest\n\n")
         }

@@ -95,7 +95,7 @@ impl Coordinator<'_> {
                 self.found().await;
                 let detail =
                     status.as_ref().map_or("it has no status".into(), |status| format!("its status is {status}"));
-                (self.tell)(Event::Unfinished { task_id, status });
+                (self.emit)(Event::Unfinished { task_id, status });
                 self.poll(task, created_at, detail);
             }
             TaskResponse::NotFound { message } => {
@@ -106,7 +106,7 @@ impl Coordinator<'_> {
                         waiting.push((task, fetched_at, message));
                         let plan = self.run.plan;
                         if waiting.len() == SUSPICIOUS && waiting.iter().all(|(task, ..)| !plan.is_asked_again(*task)) {
-                            (self.tell)(Event::NoneFound { answers: SUSPICIOUS as u64 });
+                            (self.emit)(Event::NoneFound { answers: SUSPICIOUS as u64 });
                         }
                     }
                 }
@@ -133,7 +133,7 @@ impl Coordinator<'_> {
             && times.may_change(*fetched_at)
         {
             let (task_id, status) = (self.run.plan.tasks.id(task).to_string(), Some(status.as_str().into()));
-            (self.tell)(Event::Unfinished { task_id, status });
+            (self.emit)(Event::Unfinished { task_id, status });
             return self.poll(task, times.created_at, detail.to_owned());
         }
         self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
@@ -158,7 +158,7 @@ impl Coordinator<'_> {
         self.refused_in_a_row += 1;
         self.pace.silence(silence);
         self.ledger.failing(request.task, "refused with 429".into());
-        (self.tell)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
+        (self.emit)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
         self.queue.refused(request);
         if self.refused_in_a_row == DOWN {
             let host = self.client.host();
@@ -180,7 +180,7 @@ impl Coordinator<'_> {
         };
         self.ledger.failing(request.task, reason.clone());
         let task_id = self.run.plan.tasks.id(request.task).to_string();
-        (self.tell)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
+        (self.emit)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
         self.queue.retry(PendingRequest { failures, ..request }, Instant::now() + wait);
         Settled::NotYet
     }
@@ -188,7 +188,7 @@ impl Coordinator<'_> {
     /// The provider has no usable response for the task.
     async fn give_up(&mut self, task: TaskIndex, reason: String) {
         match self.refreshing.remove(&task) {
-            Some(held) => self.journal_held(task, held).await,
+            Some(held) => self.journal_stored(task, held).await,
             None => self.ledger.gave_up(task, reason),
         }
     }
@@ -220,17 +220,17 @@ impl Coordinator<'_> {
     }
 
     /// Settles the 404s of a run in which no task was found.
-    pub(super) fn settle_unfound(&mut self) {
+    pub(super) fn settle_not_found(&mut self) {
         let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
         let (archived, unknown): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(task, ..)| self.run.plan.is_asked_again(*task));
         // Tasks that are archived as not found do not speak against the key.
         if !unknown.is_empty() {
-            (self.tell)(Event::NoneFound { answers: unknown.len() as u64 });
+            (self.emit)(Event::NoneFound { answers: unknown.len() as u64 });
         }
         if !archived.is_empty() {
             // Their rows stay as they are.
-            (self.tell)(Event::StillNotFound { tasks: archived.len() as u64 });
+            (self.emit)(Event::StillNotFound { tasks: archived.len() as u64 });
         }
         for (task, ..) in archived {
             self.ledger.archived(task);

@@ -12,7 +12,7 @@ use super::{
         media_stage::{AssetRequest, Job, RetryBudget},
         stored::{StoredAnswer, StoredStage},
     },
-    Coordinator, Ending, MOST_HELD, MOST_UNACKNOWLEDGED,
+    Coordinator, Ending, MOST_STORED, MOST_UNACKNOWLEDGED,
 };
 use crate::{
     api::TaskResponse,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A stored response that is not journalled yet.
-pub(super) struct Held {
+pub(super) struct StoredTask {
     /// The task's rows; `None` if they stay as they are.
     record: Option<Record>,
     /// What became of its assets.
@@ -38,7 +38,7 @@ pub(super) struct Held {
 impl Coordinator<'_> {
     /// Whether there is room for another stored response.
     pub(super) fn has_room_for_stored(&self) -> bool {
-        self.stored.is_some() && self.unsettled_held.len() < MOST_HELD && self.unacknowledged < MOST_UNACKNOWLEDGED
+        self.stored.is_some() && self.stored_unsettled.len() < MOST_STORED && self.unacknowledged < MOST_UNACKNOWLEDGED
     }
 
     /// Takes no further stored responses.
@@ -73,7 +73,7 @@ impl Coordinator<'_> {
                 let wanted = self
                     .media
                     .requests(answer.response.as_deref().unwrap_or_default(), &kinds.iter().collect::<Vec<_>>());
-                self.hold(task, Held { record: None, assets: Vec::new() }, wanted).await;
+                self.hold(task, StoredTask { record: None, assets: Vec::new() }, wanted).await;
             }
             _ => self.hold_record(task, answer).await,
         }
@@ -83,7 +83,7 @@ impl Coordinator<'_> {
     async fn take_salvaged(&mut self, task: TaskIndex, answer: StoredAnswer) {
         let reason = self.ledger.why(task);
         let task_id = self.run.plan.tasks.id(task).to_string();
-        (self.tell)(Event::Salvaged { task_id, reason });
+        (self.emit)(Event::Salvaged { task_id, reason });
         self.hold_record(task, answer).await;
     }
 
@@ -97,54 +97,54 @@ impl Coordinator<'_> {
                 (Record::NotFound { task_id, fetched_at, message: error, replaces: true, clips_left }, Vec::new())
             }
         };
-        self.hold(task, Held { record: Some(record), assets: Vec::new() }, wanted).await;
+        self.hold(task, StoredTask { record: Some(record), assets: Vec::new() }, wanted).await;
     }
 
-    async fn hold(&mut self, task: TaskIndex, held: Held, wanted: Vec<AssetRequest>) {
+    async fn hold(&mut self, task: TaskIndex, held: StoredTask, wanted: Vec<AssetRequest>) {
         if wanted.is_empty() {
-            return self.journal_held(task, held).await;
+            return self.journal_stored(task, held).await;
         }
-        self.unsettled_held.insert(task, held);
+        self.stored_unsettled.insert(task, held);
         let task_id = self.run.plan.tasks.id(task).to_string();
-        self.download(Job { task_id, part: None, wanted, chances: RetryBudget::Last });
+        self.download(Job { task_id, part: None, wanted, retry_budget: RetryBudget::Last });
     }
 
     /// The assets of a task with a stored response are settled.
-    pub(super) async fn settled_held(&mut self, task: TaskIndex, assets: Vec<Asset>) {
-        let Some(held) = self.unsettled_held.remove(&task) else { return };
+    pub(super) async fn stored_settled(&mut self, task: TaskIndex, assets: Vec<Asset>) {
+        let Some(held) = self.stored_unsettled.remove(&task) else { return };
         let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
-        let held = Held { assets, ..held };
+        let held = StoredTask { assets, ..held };
         // Items that only add assets are an export's, which never requests an archived task.
         if has_failed && held.record.is_some() && self.is_running() && !self.is_salvaging {
             self.refreshing.insert(task, held);
             self.queue.add(task);
             self.first_pass_left += 1;
         } else {
-            self.journal_held(task, held).await;
+            self.journal_stored(task, held).await;
         }
     }
 
     /// Handles the response for a task, some of whose assets failed.
-    pub(super) async fn refreshed(&mut self, task: TaskIndex, held: Held, answer: TaskResponse) {
+    pub(super) async fn refreshed(&mut self, task: TaskIndex, held: StoredTask, answer: TaskResponse) {
         match answer {
             TaskResponse::Final { status, data, sent } if !is_poorer(status, &data, &held) => {
                 let (record, wanted) = self.task_record(task, status, timestamp::now(), data, sent);
                 self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
             }
-            _ => self.journal_held(task, held).await,
+            _ => self.journal_stored(task, held).await,
         }
     }
 
     /// Journals the tasks that there was no time to request fresh URLs for.
-    pub(super) async fn keep_unrefreshed(&mut self) {
+    pub(super) async fn journal_unrefreshed(&mut self) {
         for (task, held) in std::mem::take(&mut self.refreshing) {
-            self.journal_held(task, held).await;
+            self.journal_stored(task, held).await;
         }
     }
 
-    pub(super) async fn journal_held(&mut self, task: TaskIndex, held: Held) {
+    pub(super) async fn journal_stored(&mut self, task: TaskIndex, held: StoredTask) {
         let task_id = self.run.plan.tasks.id(task).to_string();
-        let Held { record, assets } = held;
+        let StoredTask { record, assets } = held;
         let records = match record {
             None if assets.is_empty() => return,
             None => vec![Record::AddedAssets { task_id, assets }],
@@ -207,7 +207,7 @@ impl Coordinator<'_> {
 }
 
 /// Whether a response has another status than the stored one, or lacks clips that the stored one has.
-fn is_poorer(status: FinalStatus, data: &str, held: &Held) -> bool {
+fn is_poorer(status: FinalStatus, data: &str, held: &StoredTask) -> bool {
     let Some(Record::Task { status: status_before, data: before, .. }) = &held.record else { return true };
     let clips: Vec<Option<String>> = tables::clip_links(data).into_iter().map(|clip| clip.clip_id).collect();
     status != *status_before || tables::clip_links(before).iter().any(|clip| !clips.contains(&clip.clip_id))

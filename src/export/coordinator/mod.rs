@@ -13,7 +13,7 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 
-use self::archived::Held;
+use self::archived::StoredTask;
 use super::{
     EventSink, GRACE, Plan, RowEffect,
     forecast::{EtaEstimate, downloads_left},
@@ -45,7 +45,7 @@ const TICK: Duration = Duration::from_secs(1);
 const MOST_UNSETTLED: usize = 2000;
 
 /// Tasks with a stored response and unsettled assets, at most: memory holds their responses.
-const MOST_HELD: usize = 500;
+const MOST_STORED: usize = 500;
 
 /// Records that wait for the journal, at most, before the next stored response is taken.
 const MOST_UNACKNOWLEDGED: usize = 256;
@@ -111,7 +111,7 @@ pub(crate) enum Ending {
 }
 
 /// The result of carrying out a plan.
-pub(crate) struct Asked {
+pub(crate) struct RunResult {
     pub(crate) ending: Ending,
     pub(crate) ledger: Ledger,
 }
@@ -128,16 +128,16 @@ pub(crate) struct Coordinator<'a> {
     /// Reads stored responses, as long as some are left.
     stored: Option<StoredStage>,
     /// Tasks with a stored response whose assets are being settled.
-    unsettled_held: HashMap<TaskIndex, Held>,
+    stored_unsettled: HashMap<TaskIndex, StoredTask>,
     /// Tasks with a stored response, some of whose assets failed: a request for fresh URLs is due.
-    refreshing: HashMap<TaskIndex, Held>,
+    refreshing: HashMap<TaskIndex, StoredTask>,
     /// Whether quarantined parts are being read: requests are over by then.
     is_salvaging: bool,
     journal: JournalStage,
     publish: PublishStage,
     media: MediaStage,
     discovery: Discovery,
-    tell: EventSink<'a>,
+    emit: EventSink<'a>,
     /// Records that the journal has not acknowledged yet.
     unacknowledged: usize,
     /// Tasks whose assets are being settled, those with a stored response included.
@@ -182,7 +182,7 @@ enum Settled {
 
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
-    pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, tell: EventSink<'a>) -> Self {
+    pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, emit: EventSink<'a>) -> Self {
         let RunContext { config, run_id, plan, held, segments, .. } = run;
         let folder = held.archive.journal_folder();
         let writer = JournalWriter::new(&folder, run_id.clone(), segments);
@@ -199,14 +199,14 @@ impl<'a> Coordinator<'a> {
             ledger,
             asking: JoinSet::new(),
             stored: (!stored.is_empty()).then(|| StoredStage::of_tables(held.clone(), plan, stored)),
-            unsettled_held: HashMap::new(),
+            stored_unsettled: HashMap::new(),
             refreshing: HashMap::new(),
             is_salvaging: false,
             journal: JournalStage::start(writer, closed),
             publish,
             media,
             discovery: Discovery::NoneYet(Vec::new()),
-            tell,
+            emit,
             unacknowledged: 0,
             unsettled: 0,
             downloads: Downloads::default(),
@@ -223,23 +223,23 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Works until nothing is left or `stop` says so, and puts every answer in place.
-    pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> Asked {
+    pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> RunResult {
         let mut stop = std::pin::pin!(stop);
         self.work(stop.as_mut()).await;
         if self.unconnected && self.is_running() {
             self.unreachable("no connection any more", "what was fetched is kept, run again when it is back");
         }
-        self.settle_unfound();
+        self.settle_not_found();
         if self.begin_salvage() {
             self.work(stop).await;
         }
-        self.keep_unrefreshed().await;
+        self.journal_unrefreshed().await;
         self.shut_down().await
     }
 
     /// Ends the stages, and takes in what they have to say last.
-    async fn shut_down(self) -> Asked {
-        let Self { run, stored, journal, mut publish, mut media, mut ledger, tell, mut ending, .. } = self;
+    async fn shut_down(self) -> RunResult {
+        let Self { run, stored, journal, mut publish, mut media, mut ledger, emit, mut ending, .. } = self;
         media.abort();
         if let Err(error) = media.ended().await {
             ending = Some(Ending::Failed(error));
@@ -247,10 +247,10 @@ impl<'a> Coordinator<'a> {
         let JournalStage { records, mut acknowledged, ended } = journal;
         drop(records);
         while let Some(entry) = acknowledged.recv().await {
-            let _not_settled = note_acknowledged(entry, run.plan, &mut ledger, tell);
+            let _not_settled = record_acknowledged(entry, run.plan, &mut ledger, emit);
         }
         while let Some(published) = publish.published.recv().await {
-            note_published(published, &mut ledger, tell);
+            record_published(published, &mut ledger, emit);
         }
         // Closing its channel ends the stage.
         let reading = stored.map(|stage| stage.ended);
@@ -259,7 +259,7 @@ impl<'a> Coordinator<'a> {
                 ending = Some(Ending::Failed(error));
             }
         }
-        Asked { ending: ending.unwrap_or(Ending::Done), ledger }
+        RunResult { ending: ending.unwrap_or(Ending::Done), ledger }
     }
 
     async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = Signal>>) {
@@ -279,7 +279,7 @@ impl<'a> Coordinator<'a> {
                 Some(answered) = self.asking.join_next() => self.take(answered).await,
                 entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.acknowledged(entry),
                 published = self.publish.published.recv(), if self.is_running() => self.published(published),
-                news = self.media.news.recv(), if self.unsettled > 0 => self.media_said(news).await,
+                events = self.media.events.recv(), if self.unsettled > 0 => self.media_event(events).await,
                 () = self.pace.permit(), if next == Next::Now => self.ask(),
                 answer = next_stored(&mut self.stored), if self.has_room_for_stored() => self.take_stored(answer).await,
                 () = until(due), if due.is_some() => {}
@@ -288,7 +288,7 @@ impl<'a> Coordinator<'a> {
                     self.asking.abort_all();
                     self.abandon_media();
                 }
-                _ = tick.tick() => self.tell_progress(),
+                _ = tick.tick() => self.emit_progress(),
             }
         }
     }
@@ -334,19 +334,19 @@ impl<'a> Coordinator<'a> {
     }
 
     fn ask(&mut self) {
-        let Some(question) = self.queue.pop(Instant::now()) else { return };
+        let Some(request) = self.queue.pop(Instant::now()) else { return };
         let (client, tasks) = (self.client.clone(), self.run.plan.tasks.clone());
-        self.ledger.asked(question.task);
-        (self.tell)(Event::Requested { kind: question.kind() });
-        self.asking.spawn(async move { (question, client.ask(tasks.id(question.task)).await) });
+        self.ledger.asked(request.task);
+        (self.emit)(Event::Requested { kind: request.kind() });
+        self.asking.spawn(async move { (request, client.ask(tasks.id(request.task)).await) });
     }
 
     async fn take(&mut self, answered: Result<(PendingRequest, Reply), JoinError>) {
         match answered {
-            Ok((question, reply)) => {
+            Ok((request, reply)) => {
                 self.pace.observe(&reply.allowance);
-                if self.settle(question, reply.answer).await == Settled::Yes {
-                    self.end_of_request(question);
+                if self.settle(request, reply.answer).await == Settled::Yes {
+                    self.end_of_request(request);
                 }
             }
             // After the grace period; the ledger knows that it was asked.
@@ -367,7 +367,7 @@ impl<'a> Coordinator<'a> {
         match entry {
             Some(entry) => {
                 self.unacknowledged -= 1;
-                if let Some(job) = note_acknowledged(entry, self.run.plan, &mut self.ledger, self.tell) {
+                if let Some(job) = record_acknowledged(entry, self.run.plan, &mut self.ledger, self.emit) {
                     self.download(job);
                 }
             }
@@ -380,21 +380,21 @@ impl<'a> Coordinator<'a> {
 
     fn published(&mut self, published: Option<Published>) {
         match published {
-            Some(published) => note_published(published, &mut self.ledger, self.tell),
+            Some(published) => record_published(published, &mut self.ledger, self.emit),
             None => self.a_stage_ended(),
         }
     }
 
-    async fn media_said(&mut self, news: Option<DownloadEvent>) {
-        match news {
+    async fn media_event(&mut self, events: Option<DownloadEvent>) {
+        match events {
             Some(DownloadEvent::Happened(event)) => {
                 self.downloads.note(&event);
-                (self.tell)(event);
+                (self.emit)(event);
             }
             Some(DownloadEvent::Unsettled { task_id }) => {
                 self.unsettled -= 1;
                 let task = self.run.plan.tasks.find(&task_id);
-                task.map(|task| self.unsettled_held.remove(&task));
+                task.map(|task| self.stored_unsettled.remove(&task));
             }
             Some(DownloadEvent::Settled { task_id, part, assets }) => {
                 self.unsettled -= 1;
@@ -403,7 +403,7 @@ impl<'a> Coordinator<'a> {
                     Some(part) => {
                         self.journal(Entry::Assets { task, part, record: Record::Assets { task_id, assets } }).await;
                     }
-                    None => self.settled_held(task, assets).await,
+                    None => self.stored_settled(task, assets).await,
                 }
             }
             None => self.a_stage_ended(),
@@ -427,7 +427,7 @@ impl<'a> Coordinator<'a> {
     fn abandon_media(&mut self) {
         self.media.abort();
         self.unsettled = 0;
-        self.unsettled_held.clear();
+        self.stored_unsettled.clear();
     }
 
     /// The wait between two polls of a task. With many unfinished tasks it stretches, so that polls
@@ -462,9 +462,9 @@ impl<'a> Coordinator<'a> {
         self.fail(Error::Unreachable(format!("{host} cannot be reached: {reason}; {advice}")));
     }
 
-    fn tell_progress(&mut self) {
+    fn emit_progress(&mut self) {
         let outlook = EtaEstimate {
-            questions: self.queue.fresh() + self.queue.retries() + self.asking.len(),
+            requests: self.queue.fresh() + self.queue.retries() + self.asking.len(),
             unfinished: self.queue.polls(),
             idle: match self.queue.next(Instant::now()) {
                 Next::At(due) => due.saturating_duration_since(Instant::now()).max(self.pace.silent_for()),
@@ -478,7 +478,7 @@ impl<'a> Coordinator<'a> {
         let elapsed = self.started.elapsed();
         self.downloads.receive(self.media.received(), TICK);
         let left = outlook.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
-        (self.tell)(Event::Progress(Progress {
+        (self.emit)(Event::Progress(Progress {
             settled: self.ledger.settled(),
             selected: self.run.plan.selected.len() as u64,
             unfinished: self.queue.polls() as u64,
@@ -491,7 +491,7 @@ impl<'a> Coordinator<'a> {
     fn end(&mut self, ending: Ending, reason: String) {
         if self.ending.is_none() {
             self.ending = Some(ending);
-            (self.tell)(Event::Stopping { reason });
+            (self.emit)(Event::Stopping { reason });
         }
     }
 
@@ -503,22 +503,22 @@ impl<'a> Coordinator<'a> {
 }
 
 /// Takes in what the journal holds now, and gives the task's assets, if there are any to be settled.
-fn note_acknowledged(
+fn record_acknowledged(
     entry: Acknowledged,
     plan: &Plan,
     ledger: &mut Ledger,
-    tell: &mut (dyn FnMut(Event) + Send),
+    emit: &mut (dyn FnMut(Event) + Send),
 ) -> Option<Job> {
     match entry {
         Acknowledged::TaskResponse { status: None, .. } => None,
         Acknowledged::TaskResponse { task, status: Some(status), part, wanted } => {
             let task_id = plan.tasks.id(task).to_string();
             ledger.journalled(task);
-            tell(Event::Answered { task_id: task_id.clone(), status });
+            emit(Event::Answered { task_id: task_id.clone(), status });
             if wanted.is_empty() {
                 ledger.complete(task, part);
             }
-            (!wanted.is_empty()).then_some(Job { task_id, part: Some(part), wanted, chances: RetryBudget::First })
+            (!wanted.is_empty()).then_some(Job { task_id, part: Some(part), wanted, retry_budget: RetryBudget::First })
         }
         // The task stands as it did.
         Acknowledged::Settled { task, .. } if plan.item(task).rows == RowEffect::AddAssets => None,
@@ -534,9 +534,9 @@ fn note_acknowledged(
     }
 }
 
-fn note_published(published: Published, ledger: &mut Ledger, tell: &mut (dyn FnMut(Event) + Send)) {
+fn record_published(published: Published, ledger: &mut Ledger, emit: &mut (dyn FnMut(Event) + Send)) {
     ledger.published(published.part);
-    tell(Event::Published(published));
+    emit(Event::Published(published));
 }
 
 /// The next stored answer; without a stage it waits for ever.

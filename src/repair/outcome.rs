@@ -7,7 +7,7 @@ use crate::export::Signal;
 
 /// Why a repair ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CutShort {
+pub(crate) enum Interruption {
     Signal(Signal),
     /// The time of `--stop-after` was over.
     TimeIsUp,
@@ -15,7 +15,7 @@ pub(crate) enum CutShort {
 
 /// The plan of a repair, and its outcome.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct RepairOutcome {
     pub(crate) plan: Arc<Plan>,
     /// Tasks that are restored with all their assets.
     pub(crate) restored: u64,
@@ -27,12 +27,12 @@ pub(crate) struct Ended {
     pub(crate) downloaded: (u64, u64),
     /// Tasks of earlier runs that remain in the journal.
     pub(crate) left: u64,
-    pub(crate) cut_short: Option<CutShort>,
+    pub(crate) interruption: Option<Interruption>,
     /// The list of tasks that are still lost.
     pub(crate) list: Option<String>,
 }
 
-impl Ended {
+impl RepairOutcome {
     /// A repair whose time was over after the check.
     pub(crate) fn out_of_time(left: u64) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Ended {
             recovered: 0,
             downloaded: (0, 0),
             left,
-            cut_short: Some(CutShort::TimeIsUp),
+            interruption: Some(Interruption::TimeIsUp),
             list: None,
         }
     }
