@@ -1,5 +1,6 @@
 //! What was typed. The doc comments are the help.
 
+#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
 #![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
 
 use std::{

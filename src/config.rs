@@ -1,6 +1,8 @@
 //! What the command line means, validated: later code sees these types and never a flag. Each default
 //! is a constant with its reason.
 
+#![expect(clippy::disallowed_methods, reason = "paths of the user's")]
+
 use std::{
     fmt,
     num::NonZeroU32,

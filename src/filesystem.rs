@@ -2,6 +2,8 @@
 //! supports, is here. A step that is not supported is skipped, and named once for the process; an I/O error
 //! never is.
 
+#![expect(clippy::disallowed_methods, reason = "what a file system may lack")]
+
 use std::{
     collections::BTreeSet,
     fmt,

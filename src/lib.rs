@@ -118,6 +118,14 @@
 //! over `archive` and `tables`, which `rewrite` puts together. `report` reads events and findings, and is read
 //! by `commands`; `simulator` stands alone, and only `commands` and the tests start it.
 //!
+//! # The storage seam
+//!
+//! Only these modules may touch the file system, and clippy's `disallowed_methods` holds it: `archive` (its
+//! local backend), `journal` and `media::partial`, which are always local, [`filesystem`], which knows what a file
+//! system may lack, scratch files of `tables::sort`, and files of the user's own: [`input`], [`config`], [`cli`],
+//! `commands::metrics`, `commands::simulate`. Everything else asks the archive for parts, media and small files
+//! by their paths in it. An object store as a second backend of `archive` is still to come.
+//!
 //! # Using it as a library
 //!
 //! ```no_run
@@ -133,6 +141,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#![warn(clippy::disallowed_methods)]
 
 mod api;
 mod archive;

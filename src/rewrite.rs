@@ -5,19 +5,17 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     io,
-    path::Path,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
 use crate::{
-    archive::Archive,
+    archive::{Archive, StagedPart},
     checksum,
-    error::{Error, Result},
+    error::Result,
     event::{Event, Rewriting},
     exit::ExitStatus,
-    format::TableFormat,
     journal,
     tables::{self, Digest, Outline},
 };
@@ -66,12 +64,12 @@ pub(crate) async fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, 
             left_out += 1;
             continue;
         }
-        let file = open(archive, &path)?;
-        let bytes = file.metadata().map_err(|error| archive.store.failed("read", &path, &error))?.len();
+        let bytes = archive.size(&path).map_err(|error| archive.store.failed("read", &path, &error))?;
+        let bytes = bytes.unwrap_or_default();
         let rows = if bytes >= PART_BYTES / 2 {
             None
         } else {
-            let rows = tables::count_rows(file, archive.format);
+            let rows = tables::count_rows(open(archive, &path)?, archive.format);
             Some(rows.map_err(|error| archive.store.failed("read", &path, &error))?)
         };
         parts.push(Part { path, bytes, rows });
@@ -93,7 +91,7 @@ pub(crate) fn stem(path: &str) -> &str {
 
 /// Opens a part.
 pub(crate) fn open(archive: &Archive, path: &str) -> Result<File> {
-    File::open(archive.folder.join(path)).map_err(|error| archive.store.failed("open", path, &error))
+    archive.read(path).map_err(|error| archive.store.failed("open", path, &error))
 }
 
 /// What the manifests say of parts: rows of a damaged one must not get a new checksum.
@@ -120,10 +118,16 @@ impl Checksums {
     }
 }
 
-/// Adds the rows of a file to a digest.
-pub(crate) fn add(digest: &mut Digest, file: &Path, format: TableFormat, outline: &Outline) -> Result<()> {
-    let added = File::open(file).and_then(|part| digest.add(part, format, outline));
-    added.map_err(|error| Error::io("read", file, &error))
+/// Adds the rows of a part to a digest.
+pub(crate) fn add(digest: &mut Digest, archive: &Archive, path: &str, outline: &Outline) -> Result<()> {
+    let added = digest.add(open(archive, path)?, archive.format, outline);
+    added.map_err(|error| archive.store.failed("read", path, &error))
+}
+
+/// Adds the rows of a part that is not yet in its table.
+pub(crate) fn add_staged(digest: &mut Digest, archive: &Archive, part: &StagedPart, outline: &Outline) -> Result<()> {
+    let added = digest.add(part.open()?, archive.format, outline);
+    added.map_err(|error| archive.store.failed("read", outline.name, &error))
 }
 
 /// Tells how far it is with a table, now and then.

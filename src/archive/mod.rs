@@ -3,6 +3,8 @@
 //! An [`Archive`] reads. Only a [`LockedArchive`] writes: opening one takes the lock, and the lock lasts
 //! as long as the value lives, so that no writer outlives it. This module does not know what the files hold.
 
+#![expect(clippy::disallowed_methods, reason = "the local backend of the archive")]
+
 mod attributes;
 mod document_checksums;
 mod inspect;
@@ -29,8 +31,9 @@ pub(crate) use layout::{MEDIA, PASSPORT, PartName, RUNS, RunFile, SEALS, STATE, 
 pub(crate) use lock::Holder;
 pub(crate) use manifest::ManifestLine;
 pub(crate) use media::MediaName;
+pub(crate) use quarantine::open_quarantined;
 pub(crate) use store::{FileSink, Store, StoredFile};
-pub(crate) use swap::{NewPart, Swap};
+pub(crate) use swap::{NewPart, StagedPart, Swap};
 
 use self::lock::Lock;
 use crate::{

@@ -133,6 +133,21 @@ impl LockedArchive {
     }
 }
 
+impl LockedArchive {
+    /// Moves a segment with damaged records to the quarantine, where it is not published again.
+    pub(crate) fn quarantine_segment(&self, segment: &Path) -> Result<()> {
+        let folder = layout::damaged(&self.archive.folder);
+        let moved = fs::create_dir_all(&folder)
+            .and_then(|()| fs::rename(segment, folder.join(segment.file_name().unwrap_or_default())));
+        moved.map_err(|error| Error::io("move", segment, &error))
+    }
+}
+
+/// Opens a quarantined copy, to read what it still holds.
+pub(crate) fn open_quarantined(path: &Path) -> Option<fs::File> {
+    fs::File::open(path).ok()
+}
+
 fn move_to_quarantine(from: &Path, folder: &Path, path: &str) -> Result<()> {
     match fs::rename(from, free_name(folder, path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -51,6 +51,12 @@ pub(crate) struct NewPart {
     hasher: Hasher,
 }
 
+/// A new part that is written, and not yet in its table.
+pub(crate) struct StagedPart {
+    place: PathBuf,
+    bytes: u64,
+}
+
 impl Swap {
     /// Begins a swap without new parts. The new ones will be named after that run.
     pub(crate) fn begin(held: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
@@ -98,13 +104,14 @@ impl Swap {
         Ok(NewPart { path, place, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
     }
 
-    /// Takes a part that is written, durably, and says where it can be read until it is in place.
-    pub(crate) fn add(&mut self, part: NewPart) -> Result<PathBuf> {
+    /// Takes a written part, durably. Until the swap it can be read as a [`StagedPart`].
+    pub(crate) fn add(&mut self, part: NewPart) -> Result<StagedPart> {
         let NewPart { path, place, file, hasher } = part;
         let synced = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
         synced.map_err(|error| Error::io("write", &place, &error))?;
-        self.added.push(StoredFile { path, sha256: hasher.digested().sha256 });
-        Ok(place)
+        let digested = hasher.digested();
+        self.added.push(StoredFile { path, sha256: digested.sha256 });
+        Ok(StagedPart { place, bytes: digested.bytes })
     }
 
     /// Puts the new parts in the place of `removed`, which are paths in the archive; of one that is not there
@@ -160,6 +167,18 @@ impl Write for NewPart {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+impl StagedPart {
+    /// How large it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Opens it for reading.
+    pub(crate) fn open(&self) -> Result<File> {
+        File::open(&self.place).map_err(|error| Error::io("read", &self.place, &error))
     }
 }
 
@@ -503,7 +522,10 @@ mod tests {
             let mut part = swap.part()?;
             part.write_all(text.as_bytes()).unwrap();
             let place = swap.add(part)?;
-            assert_eq!(fs::read_to_string(place).unwrap(), text);
+            assert_eq!(
+                (io::read_to_string(place.open().unwrap()).unwrap().as_str(), place.bytes()),
+                (text, text.len() as u64)
+            );
         }
         swap.commit(&["tasks/20260101T000000000Z-a-0001.csv".into(), "tasks/20260101T000000000Z-b-0001.csv".into()])
     }

@@ -1,18 +1,12 @@
 //! `compact`: many small parts become few large ones, row for row the same.
 
-use std::{
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{fs::File, io, path::Path, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
 use super::run::record_rewrite;
 use crate::{
-    archive::{Archive, LockedArchive, NewPart, Swap},
+    archive::{Archive, LockedArchive, NewPart, StagedPart, Swap},
     error::{Error, Result},
     event::Event,
     format::TableFormat,
@@ -132,7 +126,7 @@ impl Plan {
         let mut before = Digest::default();
         for (count, part) in self.small.iter().enumerate() {
             checksums.check(archive, &part.path)?;
-            rewrite::add(&mut before, &archive.folder.join(&part.path), archive.format, &self.outline)?;
+            rewrite::add(&mut before, archive, &part.path, &self.outline)?;
             let file = rewrite::open(archive, &part.path)?;
             match archive.format {
                 TableFormat::Parquet => {
@@ -151,19 +145,16 @@ impl Plan {
         }
         merge.end_part()?;
         let mut after = Digest::default();
-        for file in &merge.written {
-            rewrite::add(&mut after, file, archive.format, &self.outline)?;
+        for part in &merge.written {
+            rewrite::add_staged(&mut after, archive, part, &self.outline)?;
             pulse.tell(emit, "rows compared", after.rows, before.rows);
         }
         if before != after {
             return Err(Error::Internal(format!("the new parts of {table} do not hold the rows of the old ones")));
         }
         let outlook = self.outlook();
-        let (mut parts_after, mut bytes_after) = (0, 0);
-        for file in &merge.written {
-            parts_after += 1;
-            bytes_after += file.metadata().map_err(|error| Error::io("read", file, &error))?.len();
-        }
+        let parts_after = merge.written.len() as u64;
+        let bytes_after = merge.written.iter().map(StagedPart::bytes).sum();
         let removed: Vec<String> = self.small.into_iter().map(|part| part.path).collect();
         merge.swap.commit(&removed)?;
         emit(&Event::Rewritten { table, removed: removed.len() as u64, parts: parts_after });
@@ -181,7 +172,7 @@ struct Merge<'a> {
     swap: Swap,
     outline: &'a Outline,
     copier: Option<PartCopier<NewPart>>,
-    written: Vec<PathBuf>,
+    written: Vec<StagedPart>,
     rows: u64,
 }
 

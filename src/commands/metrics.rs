@@ -1,5 +1,7 @@
 //! `--metrics-file`: a run's metrics for Prometheus, however it ended.
 
+#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+
 use std::{
     fs::{self, File},
     io::{self, Write},

@@ -102,7 +102,7 @@ impl Source {
         let parts = paths(archive, TASKS.name).await?;
         // The rows of a missing part would be dropped, and nothing would show any more what is missing.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
-        if let Some(lost) = listed.iter().find(|line| !archive.folder.join(&line.path).exists()) {
+        if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
             let reason = io::Error::other("a manifest lists it, and it is not there; run repair first");
             return Err(archive.store.failed("read", &lost.path, &reason));
         }

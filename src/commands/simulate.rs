@@ -1,5 +1,7 @@
 //! `simulate`: the provider's stand-in, on loopback, until it is stopped.
 
+#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+
 use std::{
     fs,
     future::Future,

@@ -4,8 +4,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
-    path::Path,
     sync::Arc,
 };
 
@@ -103,18 +101,11 @@ pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) ->
         write_views(held).await?;
     }
     if encoded.damaged > 0 {
-        quarantine(&closed.path, &held.archive.damaged_folder())?;
+        held.quarantine_segment(&closed.path)?;
     } else {
         closed.remove()?;
     }
     Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged })
-}
-
-/// Moves a segment with damaged records to the quarantine, where it is not published again.
-fn quarantine(segment: &Path, folder: &Path) -> Result<()> {
-    let moved = fs::create_dir_all(folder)
-        .and_then(|()| fs::rename(segment, folder.join(segment.file_name().unwrap_or_default())));
-    moved.map_err(|error| Error::io("move", segment, &error))
 }
 
 /// The files of a segment, written and not yet published, in the order of publication.
@@ -299,9 +290,12 @@ impl<R> Part<R> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads and writes files")]
 mod tests {
     use std::{
         collections::BTreeMap,
+        fs,
+        path::Path,
         sync::atomic::{AtomicUsize, Ordering},
     };
 

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fs::File,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
 use super::{Plan, Salvage};
 use crate::{
-    archive::{Archive, LockedArchive},
+    archive::{self, Archive, LockedArchive},
     error::{Error, Result},
     format::TableFormat,
     json::Object,
@@ -201,7 +201,7 @@ pub(crate) fn salvageable(format: TableFormat, parts: &BTreeSet<PathBuf>) -> Has
 
 fn each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, take: &mut dyn FnMut(String, StoredAnswer)) {
     for path in parts {
-        each_readable(format, path, &mut |task, answer| {
+        each_readable(format, archive::open_quarantined(path), &mut |task, answer| {
             if answer.is_of(&task) {
                 take(task, answer);
             }
@@ -210,9 +210,9 @@ fn each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, take: &mut dyn 
 }
 
 /// IDs of a damaged part whose response names another task, and that task. Blocks.
-pub(crate) fn contradicted_ids(format: TableFormat, part: &Path) -> HashMap<String, String> {
+pub(crate) fn contradicted_ids(archive: &Archive, part: &str) -> HashMap<String, String> {
     let mut contradicted = HashMap::new();
-    each_readable(format, part, &mut |task, answer| {
+    each_readable(archive.format, archive.read(part).ok(), &mut |task, answer| {
         if let Some(named) = answer.task_id().filter(|named| !is_same_id(named, &task)) {
             contradicted.insert(task, named);
         }
@@ -221,8 +221,8 @@ pub(crate) fn contradicted_ids(format: TableFormat, part: &Path) -> HashMap<Stri
 }
 
 /// Calls `take` with each row of a damaged part, up to its damage.
-fn each_readable(format: TableFormat, part: &Path, take: &mut dyn FnMut(String, StoredAnswer)) {
-    let Ok(file) = File::open(part) else { return };
+fn each_readable(format: TableFormat, part: Option<File>, take: &mut dyn FnMut(String, StoredAnswer)) {
+    let Some(file) = part else { return };
     let mut note = |cells: &[Option<&str>]| {
         if let Some((task, answer)) = StoredAnswer::from_cells(cells) {
             take(task, answer);

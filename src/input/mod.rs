@@ -1,5 +1,7 @@
 //! The task IDs out of a CSV: a file or standard input, plain, gzip or zstd.
 
+#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+
 mod delimiter;
 mod packed;
 

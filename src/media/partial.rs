@@ -5,6 +5,8 @@
 //! beside the file name the boot that it was written in, and after another one it is begun anew. Where
 //! the system does not name its boots, only tries of the same process go on.
 
+#![expect(clippy::disallowed_methods, reason = "partial downloads are always local")]
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek, Write},

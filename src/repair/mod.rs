@@ -234,7 +234,7 @@ fn has_more_tasks(finding: &Finding) -> bool {
 
 /// The manifest line of a file. Blocks.
 pub(crate) fn listed(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
-    let Ok(mut file) = std::fs::File::open(archive.folder.join(path)) else { return Ok(None) };
+    let Ok(mut file) = archive.read(path) else { return Ok(None) };
     let digested = checksum::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;
     Ok(Some(StoredFile { path: path.to_owned(), sha256: digested.sha256 }))
 }

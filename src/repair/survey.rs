@@ -127,7 +127,7 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let (mut found, mut contradicted) = (HashSet::new(), HashSet::new());
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {
-        let Ok(file) = File::open(archive.folder.join(path)) else {
+        let Ok(file) = archive.read(path) else {
             plan.unknown.insert(path.clone());
             continue;
         };
@@ -138,7 +138,7 @@ fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
         if tables::guarded(|| tables::scan(file, archive.format, &[TASK_ID], &mut note)).is_err() {
             plan.unknown.insert(path.clone());
         }
-        contradicted.extend(export::contradicted_ids(archive.format, &archive.folder.join(path)));
+        contradicted.extend(export::contradicted_ids(archive, path));
     }
     for (id, named) in contradicted {
         found.remove(&id);

@@ -116,6 +116,7 @@ fn video(title: &str, chance: &mut Rng) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads and writes files")]
 mod tests {
     use super::*;
 

@@ -144,6 +144,7 @@ fn is_kind(kind: Kind, cell: &str) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads and writes files")]
 mod tests {
     use std::{fs, io::Write};
 

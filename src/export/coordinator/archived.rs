@@ -38,7 +38,9 @@ pub(super) struct StoredTask {
 impl Coordinator<'_> {
     /// Whether there is room for another stored response.
     pub(super) fn has_room_for_stored(&self) -> bool {
-        self.stored.is_some() && self.stored_unsettled.len() + self.refreshing.len() < MOST_STORED && self.unacknowledged < MOST_UNACKNOWLEDGED
+        self.stored.is_some()
+            && self.stored_unsettled.len() + self.refreshing.len() < MOST_STORED
+            && self.unacknowledged < MOST_UNACKNOWLEDGED
     }
 
     /// Takes no further stored responses.
