@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use crate::{
     api::{TaskResponse, classify},
+    input::{self, BadRows, Headers, InputOptions},
     journal::{Record, Segment},
     run_id::RunId,
     tables::{self, Stamp},
@@ -27,6 +28,23 @@ pub fn document(body: &[u8]) {
     assert!(serde_json::from_str::<&serde_json::value::RawValue>(&data).is_ok());
     if sent.is_none() {
         assert!(String::from_utf8_lossy(body).contains(&data));
+    }
+}
+
+/// Reads any bytes as a list: it is refused, or every row is accounted for and every ID is valid.
+pub fn list(bytes: &[u8]) {
+    let options = InputOptions {
+        path: "-".into(),
+        column: None,
+        headers: Headers::Present,
+        delimiter: None,
+        bad_rows: BadRows::Skip,
+    };
+    let Ok(input) = input::read_bytes(bytes.to_vec(), &options) else { return };
+    assert_eq!(input.rows, input.invalid + input.duplicates + input.tasks.len() as u64);
+    for index in input.tasks.indices() {
+        let id = input.tasks.id(index);
+        assert_eq!(TaskId::parse(id.as_str()).map(|id| id.to_string()), Ok(id.to_string()));
     }
 }
 

@@ -124,6 +124,14 @@ fn open<'a>(path: &Path, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead 
     packed::unpack(BufReader::new(source), garbage)
 }
 
+/// Reads a list out of memory.
+#[cfg(fuzzing)]
+pub(crate) fn read_bytes(bytes: Vec<u8>, options: &InputOptions) -> Result<Input> {
+    let garbage = Cell::new(false);
+    let unpacked = packed::unpack(Cursor::new(bytes), &garbage).map_err(|error| unreadable("the list", &error))?;
+    read_csv(unpacked, "the list", options, &mut |_| {})
+}
+
 fn read_csv<'a>(
     mut source: Box<dyn BufRead + 'a>,
     name: &str,
