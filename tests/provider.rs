@@ -370,3 +370,46 @@ fn a_date_in_retry_after_is_of_the_providers_clock() {
     let [first, second] = asked.join().unwrap();
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
+
+/// A provider that refuses its first request with these headers and body, and answers all others; when each came.
+fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let (report, requests) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().flatten().enumerate() {
+            let mut stream = BufReader::new(stream);
+            let mut request = String::new();
+            while !request.ends_with("\r\n\r\n") && stream.read_line(&mut request).is_ok_and(|read| read > 0) {}
+            let _ = report.send(std::time::Instant::now());
+            let id = request.split(' ').nth(1).and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();
+            let task = format!(r#"{{"code":200,"data":{{"task_id":"{id}","status":"success"}}}}"#);
+            let (status, headers, body) = if n == 0 { ("429", headers, body) } else { ("200 OK", "", task.as_str()) };
+            let length = body.len();
+            let response =
+                format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            let _ = stream.get_mut().write_all(response.as_bytes());
+        }
+    });
+    (base_url, requests)
+}
+
+/// The window's own headers say that it opens much later, or the body alone names the seconds.
+#[test]
+fn retry_after_decides_when_requests_resume_whatever_the_window_says() {
+    let window = "X-RateLimit-Limit: 120\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 55\r\n";
+    let named: &'static str = Box::leak(format!("Retry-After: 2\r\n{window}").into_boxed_str());
+    let in_body = r#"{"code":429,"message":"rate limit exceeded, retry in 2 seconds"}"#;
+    for (headers, body) in [(named, "{}"), ("", in_body)] {
+        let (base_url, requests) = refusing_once(headers, body);
+        let scene = Scene::fair();
+        scene.list(["t1", "t2"]);
+        scene.export(&["--base-url", &base_url, "--concurrency", "1"]).expect(0).says("1 refused with 429");
+        let times: Vec<std::time::Instant> = requests.try_iter().collect();
+        let waited = times[1] - times[0];
+        assert!(waited >= std::time::Duration::from_secs(2), "{waited:?}");
+        assert!(waited < std::time::Duration::from_secs(30), "{waited:?}: the window's minute was waited for");
+        assert_eq!(times.len(), 3);
+    }
+}
