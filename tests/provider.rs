@@ -372,6 +372,7 @@ fn a_date_in_retry_after_is_of_the_providers_clock() {
 }
 
 /// A provider that refuses its first request with these headers and body, and answers all others; when each came.
+#[expect(clippy::unwrap_used, reason = "a test")]
 fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
     use std::io::{BufRead, BufReader, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
