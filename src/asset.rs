@@ -86,7 +86,7 @@ impl FromStr for AssetKinds {
         }
         let kind = |word: &&str| {
             AssetKind::parse(word)
-                .ok_or_else(|| format!("`{word}` is no kind of asset: write audio, image, video, all or none"))
+                .ok_or_else(|| format!("unknown kind of asset `{word}`; use audio, image, video, all or none"))
         };
         words.iter().map(kind).collect::<Result<_, _>>().map(Self)
     }

@@ -593,7 +593,10 @@ impl ProviderArgs {
 impl PaceArgs {
     fn reserve(&self) -> Result<u32> {
         if api::spare_per_minute(self.rate, self.reserve) <= 0.0 {
-            return Err(Error::usage(format!("--reserve {} leaves nothing of the provider's allowance", self.reserve)));
+            return Err(Error::usage(format!(
+                "--reserve {} leaves no requests of the provider's rate limit",
+                self.reserve
+            )));
         }
         Ok(self.reserve)
     }

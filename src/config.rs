@@ -149,7 +149,7 @@ impl ApiKey {
             return Err(Error::usage("the API key is empty: set SUNOR_API_KEY or give --api-key-file"));
         }
         if key.bytes().any(|byte| !byte.is_ascii_graphic()) {
-            return Err(Error::usage("the API key holds blanks or odd characters: is it the right file?"));
+            return Err(Error::usage("the API key contains blanks or non-ASCII characters; check the file"));
         }
         Ok(Self(key.to_owned()))
     }
@@ -186,10 +186,10 @@ pub fn base_url(text: &str) -> Result<Url> {
         )));
     };
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(Error::usage("--base-url is a root, without `?` and `#`"));
+        return Err(Error::usage("--base-url must not contain `?` or `#`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::usage("--base-url holds a user name or password; the API takes only a key"));
+        return Err(Error::usage("--base-url must not contain a user name or password; the API takes only a key"));
     }
     Ok(url)
 }
@@ -221,11 +221,11 @@ pub fn metrics_file(path: &Path) -> Result<PathBuf> {
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        return refuse(format!("there is no folder {}", folder.display()));
+        return refuse(format!("the folder {} does not exist", folder.display()));
     }
     match path.symlink_metadata() {
-        Ok(known) if !known.is_file() => refuse("is there, and no plain file".into()),
-        _ if path.file_name().is_none() => refuse("names no file".into()),
+        Ok(known) if !known.is_file() => refuse("exists and is not a regular file".into()),
+        _ if path.file_name().is_none() => refuse("is not a file name".into()),
         _ => Ok(path.to_owned()),
     }
 }
@@ -262,7 +262,7 @@ impl FromStr for Rate {
         if text == "unlimited" {
             return Ok(Self::Unlimited);
         }
-        let shape = || format!("`{text}` is no rate: write 120/m, 2/s, 7200/h or unlimited");
+        let shape = || format!("invalid rate `{text}`; use e.g. 120/m, 2/s, 7200/h or unlimited");
         let (count, unit) = text.split_once('/').ok_or_else(shape)?;
         let span = match unit {
             "s" => 1,
@@ -272,7 +272,7 @@ impl FromStr for Rate {
         };
         let count = count.parse().map_err(|_| shape())?;
         if count > NonZeroU32::MIN.saturating_add(999_999) {
-            return Err(format!("`{text}` is more than can be paced; write unlimited"));
+            return Err(format!("the rate `{text}` is too high to pace; use unlimited"));
         }
         Ok(Self::Limited { count, span: Duration::from_secs(span) })
     }

@@ -132,11 +132,11 @@ fn an_invalid_metrics_path_is_refused_and_a_write_failure_is_reported_and_leaves
     fs::create_dir(scene.path("folder")).unwrap();
     std::os::unix::fs::symlink("/dev/null", scene.path("link")).unwrap();
     for (file, words) in [
-        ("absent/run.prom", "there is no folder absent"),
-        ("tasks.csv/run.prom", "there is no folder tasks.csv"),
-        ("folder", "no plain file"),
-        ("link", "no plain file"),
-        ("..", "no plain file"),
+        ("absent/run.prom", "the folder absent does not exist"),
+        ("tasks.csv/run.prom", "the folder tasks.csv does not exist"),
+        ("folder", "not a regular file"),
+        ("link", "not a regular file"),
+        ("..", "not a regular file"),
     ] {
         scene.export(&["--metrics-file", file]).expect(2).says(words);
     }

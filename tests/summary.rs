@@ -185,7 +185,7 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     scene.run(&["summary", "elsewhere", "--account"]).expect(2).says("is not an archive");
 
     for (status, body, words) in [
-        ("429 Too Many Requests", r#"{"message":"Try again in 30 seconds."}"#, "ask again in 30s"),
+        ("429 Too Many Requests", r#"{"message":"Try again in 30 seconds."}"#, "retry in 30s"),
         ("502 Bad Gateway", "<html>", "HTTP 502"),
         ("404 Not Found", "", "no such page"),
         ("301 Moved\r\nLocation: http://127.0.0.1:1/", "", "HTTP 301"),

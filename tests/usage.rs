@@ -43,19 +43,19 @@ fn an_invalid_option_is_refused() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     for (option, value, words) in [
-        ("--rate", "fast", "is no rate"),
+        ("--rate", "fast", "invalid rate"),
         ("--poll-interval", "500ms", "the minimum is 1s"),
         ("--wait", "long", "invalid duration"),
         ("--concurrency", "0", "--concurrency"),
         ("--delimiter", "ab", "a single ASCII character"),
         ("--format", "xlsx", "parquet"),
-        ("--assets", "cover", "is no kind of asset"),
+        ("--assets", "cover", "unknown kind of asset"),
         ("--max-asset-size", "big", "invalid size"),
         ("--asset-concurrency", "0", "--asset-concurrency"),
         ("--base-url", "sunor.cc", "--base-url"),
         ("--timeout", "0s", "greater than zero"),
-        ("--metrics-file", "absent/run.prom", "there is no folder"),
-        ("--reserve", "120", "leaves nothing of the provider's allowance"),
+        ("--metrics-file", "absent/run.prom", "does not exist"),
+        ("--reserve", "120", "leaves no requests"),
     ] {
         refused(&scene, &["export", "tasks.csv", "--out", "library", option, value], words);
     }
@@ -383,7 +383,7 @@ fn a_wrong_path_is_named_before_a_missing_key() {
         (&["export", "absent.csv", "--out", "library"][..], "cannot read absent.csv"),
         (&["export", "folder", "--out", "library"], "folder is a folder"),
         (&["export", "tasks.csv", "--out", "file"], "is a file"),
-        (&["export", "tasks.csv", "--out", "library", "--reserve", "120"], "--reserve 120 leaves nothing"),
+        (&["export", "tasks.csv", "--out", "library", "--reserve", "120"], "--reserve 120 leaves no requests"),
         (&["export", "tasks.csv", "--out", "library", "--metrics-file", "no/x.prom"], "--metrics-file"),
         (&["repair", "nowhere"], "nowhere is not an archive"),
         (&["summary", "nowhere", "--account"], "nowhere is not an archive"),

@@ -137,7 +137,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
         }
     };
     match metadata.format_version {
-        0 => MetadataState::Damaged("there is not an archive format 0".into()),
+        0 => MetadataState::Damaged("there is no archive format 0".into()),
         1..=FORMAT_VERSION if !is_program(&metadata.created_by) => {
             MetadataState::Damaged(format!("`{}` is not a version of this program", metadata.created_by))
         }

@@ -103,7 +103,7 @@ impl Source {
         // The rows of a missing part would be dropped, and nothing would show any more what is missing.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
-            let reason = io::Error::other("a manifest lists it, and it is not there; run repair first");
+            let reason = io::Error::other("a manifest lists it, and it is missing; run repair first");
             return Err(archive.store.failed("read", &lost.path, &reason));
         }
         let checksums = Checksums::of(archive, parts.iter().map(String::as_str))?;

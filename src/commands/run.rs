@@ -184,9 +184,9 @@ pub(super) async fn reached(instant: Option<Instant>) {
 /// Names each task that is not archived, with the reason, in a list that is itself an input.
 fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
     let interruption = match ending {
-        Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "SIGINT came first"),
-        Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "SIGHUP came first"),
-        Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "SIGTERM came first"),
+        Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
+        Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
+        Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
         Ending::KeyRefused => (MissingReason::Unfinished, "the provider refused the key"),
         Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
         Ending::TimeIsUp => (MissingReason::Unfinished, "the time given with --stop-after was over"),

@@ -18,8 +18,8 @@ pub(crate) struct Ledger {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    NotAsked,
-    RunResult,
+    NotRequested,
+    Requested,
     /// It is archived and unchanged.
     Archived,
     /// The journal holds the final response; the assets are not settled.
@@ -50,7 +50,7 @@ pub(crate) struct Missing {
 impl Ledger {
     pub(super) fn new(tasks: usize) -> Self {
         Self {
-            standings: vec![Standing::NotAsked; tasks],
+            standings: vec![Standing::NotRequested; tasks],
             notes: HashMap::new(),
             forgotten: HashSet::new(),
             published: BTreeSet::new(),
@@ -59,8 +59,8 @@ impl Ledger {
     }
 
     /// A request for the task was sent.
-    pub(super) fn asked(&mut self, task: TaskIndex) {
-        self.set(task, Standing::RunResult);
+    pub(super) fn requested(&mut self, task: TaskIndex) {
+        self.set(task, Standing::Requested);
     }
 
     /// The journal holds the task's final response.
@@ -129,7 +129,7 @@ impl Ledger {
 
     /// Whether the journal holds the task's response.
     pub(super) fn is_answered(&self, task: TaskIndex) -> bool {
-        !matches!(self.standings.get(task.get()), None | Some(Standing::NotAsked | Standing::RunResult))
+        !matches!(self.standings.get(task.get()), None | Some(Standing::NotRequested | Standing::Requested))
     }
 
     /// Why the task has no response.
@@ -168,7 +168,7 @@ impl Ledger {
         interruption: &(MissingReason, &'static str),
     ) -> Option<(MissingReason, String)> {
         let (reason, because) = interruption;
-        match (self.standings.get(task.get()).copied().unwrap_or(Standing::NotAsked), self.notes.get(&task)) {
+        match (self.standings.get(task.get()).copied().unwrap_or(Standing::NotRequested), self.notes.get(&task)) {
             (Standing::Archived, _) => None,
             (Standing::Complete(part), _) if self.published.contains(&part) => None,
             (Standing::Complete(_), _) => {
@@ -183,8 +183,8 @@ impl Ledger {
             (_, Some(TaskProgress::Failing(failure))) => Some((*reason, format!("{failure}; not retried: {because}"))),
             (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
-            (Standing::NotAsked, None) => Some((*reason, format!("not requested: {because}"))),
-            (Standing::RunResult, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
+            (Standing::NotRequested, None) => Some((*reason, format!("not requested: {because}"))),
+            (Standing::Requested, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
         ledger.published(2);
         ledger.unfinished(tasks[2], "its status is running".into());
         ledger.gave_up(tasks[3], "HTTP 502".into());
-        ledger.asked(tasks[4]);
+        ledger.requested(tasks[4]);
         ledger.journalled(tasks[6]);
         let interruption = (MissingReason::Interrupted, "SIGINT came first");
         let missing: Vec<_> =

@@ -137,7 +137,7 @@ impl Kind {
             Self::OlderColumns => "Nothing is lost: what the columns would hold stands in `response`.",
             Self::StrayMedia => "Nothing reads it: move it away, or leave it.",
             Self::StrayFile => "The program did not put it there: move it away, or leave it.",
-            Self::JournalLeft => "The next export goes on with it, without asking for anything twice.",
+            Self::JournalLeft => "The next export recovers it without a request.",
             Self::DamagedKept => "Their tasks were asked again; look at them, or remove them.",
         }
     }

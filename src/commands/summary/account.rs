@@ -35,7 +35,7 @@ fn error(host: &str, answer: TaskResponse) -> Error {
     let reason = match answer {
         TaskResponse::KeyRefused { reason } => return Error::KeyRefused(reason),
         TaskResponse::RateLimited { silence } => {
-            format!("its rate limit is reached (429); ask again in {}", humantime::format_duration(silence))
+            format!("its rate limit is reached (429); retry in {}", humantime::format_duration(silence))
         }
         TaskResponse::Untrusted { reason } => {
             format!("{reason}; if the certificate is your own, name its authority in SSL_CERT_FILE")
@@ -43,12 +43,12 @@ fn error(host: &str, answer: TaskResponse) -> Error {
         TaskResponse::Unconnected { reason } | TaskResponse::Silent { reason } => {
             format!("{reason}; check the network, the proxy settings and --base-url")
         }
-        TaskResponse::NotFound { .. } => "it knows no such page; check --base-url".into(),
+        TaskResponse::NotFound { .. } => "not found; check --base-url".into(),
         TaskResponse::Transient { reason }
         | TaskResponse::Malformed { reason, .. }
         | TaskResponse::Rejected { reason }
         | TaskResponse::Unreadable { reason, .. } => reason,
-        TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the answer is about something else".into(),
+        TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the response is not about usage".into(),
     };
-    Error::Unreachable(format!("{host} does not tell the account's usage: {reason}"))
+    Error::Unreachable(format!("cannot read the account's usage from {host}: {reason}"))
 }

@@ -336,7 +336,7 @@ impl<'a> Coordinator<'a> {
     fn ask(&mut self) {
         let Some(request) = self.queue.pop(Instant::now()) else { return };
         let (client, tasks) = (self.client.clone(), self.run.plan.tasks.clone());
-        self.ledger.asked(request.task);
+        self.ledger.requested(request.task);
         (self.emit)(Event::Requested { kind: request.kind() });
         self.asking.spawn(async move { (request, client.ask(tasks.id(request.task)).await) });
     }
