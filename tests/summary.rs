@@ -187,7 +187,7 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     for (status, body, words) in [
         ("429 Too Many Requests", r#"{"message":"Try again in 30 seconds."}"#, "retry in 30s"),
         ("502 Bad Gateway", "<html>", "HTTP 502"),
-        ("404 Not Found", "", "no such page"),
+        ("404 Not Found", "", "not found; check --base-url"),
         ("301 Moved\r\nLocation: http://127.0.0.1:1/", "", "HTTP 301"),
         ("200 OK", "<html>", "HTML in place of JSON"),
         ("200 OK", "[]", "holds no usage"),
