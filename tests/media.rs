@@ -421,7 +421,7 @@ fn each_status_is_retried_as_often_as_its_policy_says() {
 fn a_host_that_asks_for_a_day_is_skipped_and_its_files_left_to_the_next_run() {
     for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
         let scene = songs(ids("s", 20), media([Fault { trouble, when: When::first(1) }]));
-        export(&scene, &["--asset-concurrency", "1"]).expect(3).says("is not asked for files any more");
+        export(&scene, &["--asset-concurrency", "1"]).expect(3).says("its files are left to the next run");
         assert_eq!((of_media(&scene).requests, scene.archived().len(), scene.unfinished().len()), (1, 0, 20));
         assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
         let faults = export(&scene, &["--asset-concurrency", "1"]);
@@ -997,7 +997,7 @@ fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
         ],
     );
     let run = export(&scene, &["--assets", "audio,image"]).expect(0);
-    let run = run.says("t2: the CDN gives the same bytes for different takes: ");
+    let run = run.says("t2: the CDN serves the same bytes for different takes: ");
     assert!(!run.stderr.contains("t1: ") && !run.stderr.contains("t3: "), "{}", run.stderr);
     assert_sound(&scene);
     let rows = by_clip(&scene);

@@ -42,7 +42,7 @@ impl Failures {
         match event {
             Event::Answered { task_id, status: FinalStatus::NotFound } => self.not_found(task_id),
             Event::Salvaged { task_id, reason } => {
-                self.tasks.insert(task_id.clone(), format!("{reason}; it is kept as a damaged part has it"));
+                self.tasks.insert(task_id.clone(), format!("{reason}; it is salvaged from a damaged part"));
                 self.salvaged.insert(task_id.clone());
             }
             Event::AssetSettled { task_id, clip_id, kind, status, error, .. } => {

@@ -107,10 +107,10 @@ fn plan_words(selected: u64, config: &RunConfig, requests_per_second: f64) -> St
     if requests_per_second.is_finite() {
         let _ = write!(words, "in {} at {}", duration(selected as f64 / requests_per_second), config.rate);
     } else {
-        words.push_str("as fast as they are answered");
+        words.push_str("at full speed");
     }
     if config.reserve > 0 {
-        let _ = write!(words, " with {} a minute left to others", config.reserve);
+        let _ = write!(words, " with {} per minute reserved", config.reserve);
     }
     if !config.wait.is_zero() {
         let _ = write!(words, "; up to {} more if tasks are unfinished", duration(config.wait.as_secs_f64()));
@@ -136,8 +136,8 @@ fn headline(run: &RunSummary) -> String {
         1 => format!("Stopped by an error: archived {archived} of {selected} tasks"),
         4 => format!("The provider refused the key: archived {archived} of {selected} tasks"),
         _ if selected == 0 && run.rows.assets > 0 => "Nothing to fetch: downloaded assets of archived tasks".into(),
-        _ if selected == 0 && run.exit_code == 3 => "Nothing to ask: no request was sent".into(),
-        _ if selected == 0 => "Nothing to ask: no request was sent; done".into(),
+        _ if selected == 0 && run.exit_code == 3 => "Nothing to fetch: no request was sent".into(),
+        _ if selected == 0 => "Nothing to fetch: no request was sent; done".into(),
         _ => format!("Archived {archived} of {selected} tasks"),
     }
 }
@@ -169,7 +169,15 @@ pub(super) fn task_words(run: &RunSummary) -> String {
 
 pub(super) fn row_words(run: &RunSummary) -> String {
     let rows = &run.rows;
-    listed(&[(rows.tasks, "tasks"), (rows.clips, "clips"), (rows.lyrics, "lyrics"), (rows.assets, "assets")])
+    let lyrics = format!("{} lyrics", rows.lyrics);
+    let counts = [
+        (rows.tasks, plural(rows.tasks, "task")),
+        (rows.clips, plural(rows.clips, "clip")),
+        (rows.lyrics, lyrics),
+        (rows.assets, plural(rows.assets, "asset")),
+    ];
+    let words: Vec<String> = counts.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words).collect();
+    if words.is_empty() { "none".into() } else { words.join(", ") }
 }
 
 pub(super) fn asset_words(assets: &AssetCounts) -> String {

@@ -44,7 +44,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
             Warning,
             format!(
                 "archived {} that run {run_id} had fetched; records of its journal are damaged ({damaged}): \
-                 their tasks are asked again, and the journal is kept in .sunor/damaged",
+                 their tasks are fetched again, and the journal is quarantined in .sunor/damaged",
                 plural(*tasks, "task")
             ),
         ),
@@ -55,7 +55,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::Requested { .. } | Event::Published(_) | Event::Finished { .. } => return None,
         Event::Answered { task_id, status } => (Detail, format!("{task_id}: {status}")),
         Event::Unfinished { task_id, status } => {
-            (Detail, format!("{task_id}: not finished, {}", status.as_deref().unwrap_or("no status")))
+            (Detail, format!("{task_id}: unfinished, {}", status.as_deref().unwrap_or("no status")))
         }
         Event::AssetSettled { task_id, clip_id, kind, status: AssetStatus::Failed, error, .. } => {
             let why = error.as_deref().unwrap_or_default();
@@ -64,25 +64,21 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::AssetSettled { task_id, clip_id, kind, status, .. } => {
             (Detail, format!("{}: {}", asset(task_id, clip_id.as_deref(), *kind), status.as_str()))
         }
-        Event::AssetRetrying { task_id, clip_id, kind, reason, wait_seconds } => (
-            Detail,
-            format!("{}: {reason}; tried again in {wait_seconds:.1}s", asset(task_id, clip_id.as_deref(), *kind)),
-        ),
-        Event::HostDown { host, reason } => (
-            Warning,
-            format!(
-                "{host} is not asked for files any more, the last came to: {reason}; the next run goes on with them"
-            ),
-        ),
+        Event::AssetRetrying { task_id, clip_id, kind, reason, wait_seconds } => {
+            (Detail, format!("{}: {reason}; retrying in {wait_seconds:.1}s", asset(task_id, clip_id.as_deref(), *kind)))
+        }
+        Event::HostDown { host, reason } => {
+            (Warning, format!("{host} is down ({reason}): its files are left to the next run"))
+        }
         Event::IdenticalTakes { task_id, clips } => (
             Warning,
             format!(
-                "{task_id}: the CDN gives the same bytes for different takes: {}",
+                "{task_id}: the CDN serves the same bytes for different takes: {}",
                 http::excerpt(&clips.join(", "))
             ),
         ),
         Event::Retrying { task_id, reason, wait_seconds } => {
-            (Detail, format!("{task_id}: {reason}; asked again in {wait_seconds:.1}s"))
+            (Detail, format!("{task_id}: {reason}; retrying in {wait_seconds:.1}s"))
         }
         Event::RateLimited { wait_seconds } => (
             Warning,
@@ -91,14 +87,14 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::NoneFound { answers } => {
             (Warning, format!("none of {answers} tasks was found so far. Does the key belong to a different account?"))
         }
-        Event::StillNotFound { tasks } => (Milestone, format!("not found still: {}", plural(*tasks, "task"))),
+        Event::StillNotFound { tasks } => (Milestone, format!("still not found: {}", plural(*tasks, "task"))),
         Event::AssetsLacking { tasks: 1 } => {
             (Milestone, "1 archived task lacks assets: its stored response has the URLs".into())
         }
         Event::AssetsLacking { tasks } => {
             (Milestone, format!("{tasks} archived tasks lack assets: their stored responses have the URLs"))
         }
-        Event::Salvaged { task_id, reason } => (Detail, format!("{task_id}: kept as a damaged part has it, {reason}")),
+        Event::Salvaged { task_id, reason } => (Detail, format!("{task_id}: salvaged from a damaged part, {reason}")),
         Event::Stopping { reason } => (Warning, reason.clone()),
         Event::Missing { task_id, reason, detail } => (Detail, format!("{task_id}: {}, {detail}", reason.as_str())),
         Event::Checked { path } => (Detail, format!("{path}: checked")),
