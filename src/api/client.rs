@@ -1,7 +1,7 @@
 //! One request to the API.
 //!
-//! The client carries the key, so it follows no redirect and repeats nothing on its own: every
-//! request that leaves is one that the pace has let through.
+//! The client sends the key, so it follows no redirect and retries nothing on its own: every request has a permit
+//! from the pace.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const MAX_BODY: usize = 64 << 20;
 /// The longest wait for a connection, within the limit of the whole request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What came of one request.
+/// The result of one request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) answer: TaskResponse,
@@ -40,14 +40,14 @@ pub(crate) struct Reply {
     pub(crate) allowance: Allowance,
 }
 
-/// A response that has come to its end.
+/// A complete response.
 struct Received {
     status: u16,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
-/// Asks the API, as the owner of one key.
+/// The API client, with one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -83,7 +83,7 @@ impl Client {
         Ok(Self { http: client, root, key, timeout })
     }
 
-    /// Asks for one task. Whatever happens is a [`Reply`].
+    /// Requests one task. Every outcome is a [`Reply`].
     pub(crate) async fn ask(&self, id: TaskId<'_>) -> Reply {
         match self.http.get(self.url(&["task", id.as_str()])).send().await {
             Ok(response) => {
@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    /// Asks what the account has used. What is no usage is the [`TaskResponse`] that says why.
+    /// Requests the account's usage. Any other response is returned as the [`TaskResponse`] that explains it.
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
         let sent = self.http.get(self.url(&["account", "usage"])).send().await;
         let response = sent.map_err(|error| self.silence(&error))?;
@@ -108,23 +108,23 @@ impl Client {
         response::usage(status, retry_after, &body).map_err(|answer| self.scrub(answer))
     }
 
-    /// Takes a response to its end, as far as that says anything.
+    /// Reads a response to its end, if its body matters.
     async fn receive(&self, response: Response) -> Result<Received, TaskResponse> {
         let status = response.status().as_u16();
         let retry_after = http::retry_after(response.headers());
-        // Whoever says for how long to be silent is not listened to any longer.
+        // With `Retry-After`, the body does not matter.
         if status == 429 && retry_after.is_some() {
             return Ok(Received { status, retry_after, body: Vec::new() });
         }
         let body = match self.body(response).await {
             Err(reason) if (200..300).contains(&status) => return Err(TaskResponse::Transient { reason }),
-            // A refusal stands, whatever became of the page that came with it.
+            // A refusal stands even if its body was cut short.
             body => body.unwrap_or_default(),
         };
         Ok(Received { status, retry_after, body })
     }
 
-    /// What it means that no response came.
+    /// The meaning of a request without a response.
     fn silence(&self, error: &reqwest::Error) -> TaskResponse {
         let reason = self.explain(error);
         match () {
@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    /// Whom it asks, for a person.
+    /// The host, for messages.
     pub(crate) fn host(&self) -> String {
         let port = self.root.port().map_or(String::new(), |port| format!(":{port}"));
         format!("{}{port}", self.root.host_str().unwrap_or_default())
@@ -173,7 +173,7 @@ impl Client {
         self.key.scrub(&http::excerpt(&http::root_cause(error)))
     }
 
-    /// A provider may echo the key in its message; it goes no further.
+    /// Redacts the key, which a provider may echo in its message.
     fn scrub(&self, answer: TaskResponse) -> TaskResponse {
         let scrub = |text: String| self.key.scrub(&text);
         match answer {

@@ -1,5 +1,5 @@
-//! The provider: one request and what its answer means, and when the next may be sent. Which task to
-//! ask for, and when, is the export's business.
+//! The provider's API: one request and the meaning of its response, and when the next may be sent. Which task to
+//! request is the export's concern.
 
 mod client;
 mod pace;

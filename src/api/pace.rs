@@ -1,9 +1,8 @@
-//! When the next request may leave this process.
+//! When the next request may be sent.
 //!
-//! Two things stand side by side. The limiter (`governor`) spaces requests evenly, so that no span of
-//! the allowance's length ever sees more than the allowance, wherever the provider's window begins and
-//! whether it moves or not. The gate holds everyone back for a while: after a 429, and when the provider
-//! says that others who share the key have used up what was left.
+//! There are two mechanisms. The limiter (`governor`) spaces requests evenly, so that no span of the window's length
+//! ever has more requests than the rate limit, wherever the provider's window begins, fixed or sliding. The gate
+//! pauses all requests: after a 429, and when other users of the key have used up the window.
 //!
 //! `governor`'s own waiting ignores tokio's paused time; here time is tokio's, so that tests run in
 //! virtual time.
@@ -30,16 +29,16 @@ const PROVIDER_PER_MINUTE: f64 = 120.0;
 /// The largest part of a minute's requests that may leave at once.
 const BURST: f64 = 0.02;
 
-/// Timers tick in milliseconds, and are late at that. A burst of what these bring lets the pace catch up.
+/// Timers have a resolution of milliseconds, and fire late. A small burst lets the pace catch up.
 const LATENESS: Duration = Duration::from_millis(10);
 
 /// How much longer than even the spacing is, so that rounding never squeezes one more request in.
 const SLACK: f64 = 1.0004;
 
-/// The longest silence: what is longer than a year is for ever all the same.
+/// The longest pause: a year.
 const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Lets requests through, one at a time.
+/// Grants permits, one at a time.
 #[derive(Debug)]
 pub(crate) struct Pace {
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>>,
@@ -98,16 +97,16 @@ impl Pace {
         }
     }
 
-    /// Lets nothing through for `silence` from now, as a 429 demands. A longer silence that another 429 began
-    /// stays; a pause that was guessed from the rate headers gives way.
+    /// Pauses all requests for `silence`, as a 429 demands. A longer pause of another 429 stays; a pause that was
+    /// derived from the rate headers gives way.
     pub(crate) fn silence(&mut self, silence: Duration) {
         let now = Instant::now();
         self.opens = self.opens.max(now + silence.min(LONGEST_SILENCE));
         self.window_opens = now;
     }
 
-    /// Takes note of what a response says is left of the window, and holds back if that is too little. While a
-    /// 429's silence lasts, only that counts.
+    /// Reads what is left of the window from a response, and pauses if that is too little. During the pause of a 429,
+    /// only that counts.
     pub(crate) fn observe(&mut self, allowance: &Allowance) {
         let now = Instant::now();
         if let Some(pause) = self.window.pause(allowance, now)
@@ -117,7 +116,7 @@ impl Pace {
         }
     }
 
-    /// How much longer nothing is let through.
+    /// The rest of the current pause.
     pub(crate) fn silent_for(&self) -> Duration {
         self.opens.max(self.window_opens).saturating_duration_since(Instant::now())
     }

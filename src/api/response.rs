@@ -1,7 +1,7 @@
-//! What an answer of the API means. Pure: status, header and body in, one [`TaskResponse`] out.
+//! The meaning of an API response. Pure: status, header and body in, one [`TaskResponse`] out.
 //!
-//! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. What stands in front
-//! of it may send anything, so whatever is not clearly a task or a refusal counts as passing trouble.
+//! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. A proxy in front of it may send
+//! anything, so whatever is not clearly a task or a refusal counts as a transient failure.
 
 use std::{borrow::Cow, str, time::Duration};
 
@@ -15,19 +15,19 @@ use crate::{
     timestamp::Moment,
 };
 
-/// How long to be silent after a 429 that does not say: the provider's window.
+/// The pause after a 429 without a time: the provider's window.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The shortest silence after a 429: an answer of "0 seconds" must not become a storm.
+/// The shortest pause after a 429: "0 seconds" must not cause a storm of requests.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 
-/// What the API said to one question, or that it said nothing.
+/// The outcome of one request to the API.
 #[derive(Debug, PartialEq)]
 pub(crate) enum TaskResponse {
     /// The task has ended. `data` is the whole object as sent; where readers would refuse it, it is
     /// mended and `sent` is the body as it came.
     Final { status: FinalStatus, data: String, sent: Option<String> },
-    /// The task goes on; an unknown or missing status counts as that.
+    /// The task is in progress; an unknown or missing status counts as that.
     Unfinished { status: Option<String>, created_at: Option<Moment> },
     /// 404.
     NotFound { message: Option<String> },
@@ -35,23 +35,23 @@ pub(crate) enum TaskResponse {
     KeyRefused { reason: String },
     /// 429.
     RateLimited { silence: Duration },
-    /// Something that may pass.
+    /// A transient failure.
     Transient { reason: String },
     /// Begins as JSON, and does not parse: it may pass. If it does not, the body is what there is of the task.
     Malformed { reason: String, body: String },
-    /// Another refusal: asking again would change nothing.
+    /// Another refusal: a retry would change nothing.
     Rejected { reason: String },
-    /// JSON, but not the task that was asked for.
+    /// JSON, but not the requested task.
     Unreadable { reason: String, body: String },
-    /// A connection, and no answer of any kind.
+    /// A connection without a response.
     Silent { reason: String },
     /// No connection.
     Unconnected { reason: String },
-    /// Somebody answers whose certificate cannot be trusted.
+    /// The server's certificate is not trusted.
     Untrusted { reason: String },
 }
 
-/// What the provider says of the whole account; what it does not say, or in another type, is `None`.
+/// The account's usage; absent fields, and those of another type, are `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) tasks_created: Option<f64>,
@@ -80,7 +80,7 @@ pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> 
     })
 }
 
-/// A body that is JSON and no refusal.
+/// A body that is JSON and not a refusal.
 struct TaskData<'a> {
     text: Cow<'a, str>,
     /// As it came, if it had to be mended.
@@ -173,7 +173,7 @@ fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
     }
 }
 
-/// How long a 429 asks for: what `Retry-After` says, else the seconds that its words name.
+/// The pause that a 429 asks for: `Retry-After`, else the seconds named in its message.
 fn silence(retry_after: Option<Duration>, words: &str) -> Duration {
     retry_after.or_else(|| named_seconds(words)).unwrap_or(SILENCE).max(SHORTEST_SILENCE)
 }

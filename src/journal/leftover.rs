@@ -1,4 +1,4 @@
-//! What runs that were cut short left in the journal.
+//! What interrupted runs left in the journal.
 
 use std::{
     collections::HashSet,
@@ -15,29 +15,28 @@ use super::{
 };
 use crate::{asset::AssetKind, error::Result, run_id::RunId};
 
-/// What a run that was cut short left in a segment.
+/// A segment that an interrupted run left.
 #[derive(Debug)]
 pub(crate) struct Leftover {
     pub(crate) segment: ClosedSegment,
     /// Tasks whose assets are yet to be settled before it can be published.
     pub(crate) unsettled: Vec<Unsettled>,
-    /// So many bytes of the file are whole records.
+    /// The length of the complete records, in bytes.
     whole: u64,
 }
 
-/// A task that was answered, and whose assets are not settled.
+/// A task with a response, whose assets are not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unsettled {
     pub(crate) task_id: String,
-    /// When it was answered.
+    /// When the response was received.
     pub(crate) fetched_at: Timestamp,
     pub(crate) data: String,
-    /// The kinds that are wanted.
+    /// The wanted kinds.
     pub(crate) assets: Vec<AssetKind>,
 }
 
-/// What earlier runs left, oldest first. Splits that were cut short are brought to their end, so the
-/// archive must be held.
+/// What earlier runs left, oldest first. Completes splits that were cut short, so the archive must be locked.
 pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     for path in segments(folder)? {
         let (leftover, into) = Leftover::read(path)?;
@@ -47,7 +46,7 @@ pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     }
     let read = segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover));
     let mut leftovers = read.collect::<Result<Vec<_>>>()?;
-    // Should damage have taken the record of a split, its tasks are in two segments: the later one has them.
+    // If the record of a split is damaged, its tasks are in two segments: the later one counts.
     let mut later = HashSet::new();
     for leftover in leftovers.iter_mut().rev() {
         let (twice, once) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
@@ -83,7 +82,7 @@ impl Leftover {
         Ok((Self { segment: ClosedSegment { path, moved }, unsettled, whole }, into))
     }
 
-    /// The run of a segment, and how many answers it holds that are its own business. Changes nothing.
+    /// The run of a segment, and how many responses it holds, without moved ones. Changes nothing.
     pub(crate) fn count_answers(path: &Path) -> Result<(RunId, u64)> {
         let mut segment = Segment::open(path)?;
         let (mut answers, mut elsewhere) = (0_u64, 0);
@@ -97,7 +96,7 @@ impl Leftover {
         Ok((segment.run_id, answers.saturating_sub(elsewhere)))
     }
 
-    /// Opens it again, to add what becomes of the unsettled tasks' assets.
+    /// Reopens the segment, to add the outcome of the unsettled tasks' assets.
     pub(crate) fn reopen(&self) -> Result<OpenSegment> {
         OpenSegment::reopen(&self.segment.path, self.whole)
     }

@@ -1,4 +1,4 @@
-//! The write-ahead journal: what the provider answered is safe here before anything else happens to it.
+//! The write-ahead journal: responses are durable here before anything else happens to them.
 //!
 //! # Invariants
 //! 1. A record is acknowledged only after it and everything before it is on stable storage.

@@ -15,7 +15,7 @@ use crate::{
 /// [`Record::AddedAssets`].
 pub(crate) const VERSION: u32 = 2;
 
-/// Something that must not be lost.
+/// A journal record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub(crate) enum Record {
@@ -31,13 +31,13 @@ pub(crate) enum Record {
         sent: Option<String>,
         #[serde(default)]
         assets: Vec<AssetKind>,
-        /// Whether its rows take the place of those that the archive has.
+        /// Whether its rows replace existing ones.
         #[serde(default)]
         replaces: bool,
     },
-    /// What became of all assets of a task that stands before.
+    /// The outcome of all assets of an earlier task record.
     Assets { task_id: String, assets: Vec<Asset> },
-    /// Assets of further kinds of a task that the archive has: rows beside those that stay.
+    /// Assets of further kinds for an archived task, whose other rows stay.
     AddedAssets { task_id: String, assets: Vec<Asset> },
     /// The API knows no such task.
     NotFound {

@@ -14,15 +14,15 @@ use crate::{
     run_id::RunId,
 };
 
-/// A segment that nothing is added to any more.
+/// A closed segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClosedSegment {
     pub(crate) path: PathBuf,
-    /// Tasks in it that are another segment's business.
+    /// Tasks in it that belong to another segment, or that the archive has already.
     pub(crate) moved: HashSet<String>,
 }
 
-/// A segment that records are added to.
+/// An open segment.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
     pub(super) path: PathBuf,
@@ -49,10 +49,10 @@ impl OpenSegment {
         Ok(segment)
     }
 
-    /// Goes on with a segment of which that many bytes are whole records.
+    /// Reopens a segment with that many bytes of complete records.
     pub(super) fn reopen(path: &Path, whole: u64) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path);
-        // What was cut short while it was written must not run into the next record.
+        // A torn record at the end must not run into the next one.
         let file = file.and_then(|file| file.set_len(whole).map(|()| file));
         let file = file.map_err(|error| Error::io("open", path, &error))?;
         Ok(Self { path: path.to_owned(), file, bytes: whole, answers: 0, unsettled: HashSet::new() })
@@ -94,7 +94,7 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 impl ClosedSegment {
-    /// Removes it, once what it holds stands in the archive.
+    /// Removes it, once its rows are published.
     pub(crate) fn remove(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|error| Error::io("remove", &self.path, &error))
     }

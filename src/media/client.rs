@@ -1,5 +1,5 @@
-//! One request for a media file. The client carries no key, no cookies and no referrer, follows a few
-//! redirects, judging each, and repeats nothing on its own.
+//! One request for a media file. The client sends no key, no cookies and no referrer, follows a few redirects
+//! after checking each, and retries nothing on its own.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -20,13 +20,13 @@ use crate::{error::Result, http, proxies::Proxies};
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Steps of a redirect: a CDN takes one or two.
+/// The maximum number of redirects: a CDN takes one or two.
 const MAX_REDIRECTS: usize = 8;
 
-/// How long to leave a host alone that says 429 and not for how long.
+/// The pause for a host that sends 429 without a time.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Why a try came to nothing.
+/// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
@@ -40,13 +40,13 @@ pub(crate) struct Failure {
 /// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Nothing: another try would end the same way.
+    /// Give up: another attempt would fail the same way.
     GiveUp,
-    /// Try again after a while.
+    /// Retry after a backoff.
     Again,
-    /// Try once or twice again: some CDNs refuse a file at its first touch.
+    /// Retry once or twice: some CDNs refuse the first request for a file.
     Twice,
-    /// Leave the host alone for so long, and then try again.
+    /// Pause the host for this long, then retry.
     After(Duration),
 }
 
@@ -55,13 +55,13 @@ impl Failure {
         Self { reason: reason.into(), http_status: None, content_type: None, connected: true, next }
     }
 
-    /// The same, of a response with that status and type.
+    /// The same failure, with the status and type of the response.
     pub(super) fn of(self, response: &ResponseHead) -> Self {
         Self { http_status: Some(response.status), content_type: response.content_type.clone(), ..self }
     }
 }
 
-/// What a response said before its body.
+/// The head of a response.
 #[derive(Clone, Debug)]
 pub(super) struct ResponseHead {
     pub(super) status: u16,
@@ -80,12 +80,12 @@ impl ResponseHead {
 pub(crate) struct Access {
     /// How far it may be fetched from.
     pub(crate) hosts: HostPolicy,
-    /// How the API is spoken to.
+    /// The scheme of the API's URL.
     pub(crate) scheme: Scheme,
     pub(crate) proxies: Proxies,
 }
 
-/// Asks hosts for media.
+/// The client for media files.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -99,7 +99,7 @@ impl Client {
         let set_up = || {
             let client = reqwest::Client::builder()
                 .user_agent(http::USER_AGENT)
-                // A file's length and its hash are those of the bytes as they are stored.
+                // A file's length and checksum are those of the bytes as stored.
                 .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
                 .redirect(redirect::Policy::none())
                 .retry(reqwest::retry::never())
@@ -113,8 +113,7 @@ impl Client {
         Ok(Self { http: client, guard })
     }
 
-    /// Asks for a file, or for the rest of one from a place on, if it is still the same. What comes back
-    /// has a body that may be the file.
+    /// Requests a file, or the rest of it if it has not changed. The body of the returned response may be the file.
     pub(super) async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<(ResponseHead, Response), Failure> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -146,8 +145,8 @@ impl Client {
     }
 }
 
-/// Where a redirect leads, if the response is one. An address should be ASCII; raw UTF-8 is taken as it is, and any
-/// other byte is escaped.
+/// The target of a redirect, if the response is one. A URL should be ASCII; raw UTF-8 is accepted, and any other
+/// byte is escaped.
 fn location(response: &Response) -> Option<Cow<'_, str>> {
     let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| moved)?.as_bytes();
@@ -165,7 +164,7 @@ fn target(from: &Url, location: &str) -> Result<Url, Failure> {
     }
 }
 
-/// Whether the response may have the file in it.
+/// Whether the response may contain the file.
 fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     let status = response.status();
     let retry_after = http::retry_after(response.headers());
@@ -182,7 +181,7 @@ fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     Err(Failure::new(next, format!("HTTP {}", status.as_u16())))
 }
 
-/// Why no response, or no whole body, came.
+/// Why there is no response, or no complete body.
 pub(super) fn broken(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
         return Failure::new(Next::GiveUp, format!("untrusted: {}", http::excerpt(&http::root_cause(error))));

@@ -1,24 +1,24 @@
-//! What bytes are. A server's word counts for nothing: an error page comes with status 200, and a file
-//! with any name. Pure.
+//! Detects file types by content. Headers do not count: an error page may have status 200, and a file any name.
+//! Pure.
 
 use crate::asset::AssetKind;
 
-/// So many bytes from the start tell what a file is.
+/// How many bytes from the start are needed to detect the type.
 pub(crate) const HEAD: u64 = 4096;
 
-/// What a file is.
+/// A detected type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
-    /// The ending of its name.
+    /// The file extension.
     pub(crate) extension: &'static str,
     /// Its media type.
     pub(crate) mime: &'static str,
 }
 
-/// What a file of that kind may be called, by what it is.
+/// The extensions of files of that kind.
 pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
     match kind {
-        // Music may come in a container that could hold a video too.
+        // Music may be in a container that could also hold a video.
         AssetKind::Audio => &[
             "mp3", "wav", "m4a", "opus", "ogg", "flac", "aac", "aiff", "amr", "ape", "dsf", "midi", "mp4", "webm",
             "m4v", "mov", "mkv",
@@ -31,7 +31,7 @@ pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
     }
 }
 
-/// Tells what a file of that kind is by its first bytes, or what it is instead.
+/// Detects the type of a file of that kind by its first bytes, or returns what it is instead.
 pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
     let found = infer::get(head)
         .map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() })

@@ -1,5 +1,5 @@
-//! Downloads of single files: tries, waits, resumes, and checks, until the file is whole or known not to
-//! be had. Nothing of a file is in memory but what is on its way to the disk.
+//! Downloads of single files, with retries, resumption and content checks, until the file is complete or has
+//! failed. Memory holds only the bytes on their way to the disk.
 
 use std::{
     path::{Path, PathBuf},
@@ -32,24 +32,24 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What came is handed to the disk in pieces of about this size.
+/// Received bytes are written to the disk in pieces of about this size.
 const PIECE: usize = 256 << 10;
 
-/// When nothing more comes for this long, what came is handed over as it is: a killed run loses no more
-/// than a piece of each download.
+/// After this long without data, received bytes are written as they are: a killed run loses at most a piece of each
+/// download.
 const LULL: Duration = Duration::from_millis(200);
 
-/// A server that sends less than this, in bytes a second, is as good as silent.
+/// A server that sends fewer bytes per second counts as stalled.
 const SLOWEST: u64 = 1024;
 
-/// What downloads may take.
+/// The limits of downloads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Downloads under way at once.
+    /// Downloads in progress at once.
     pub(crate) places: usize,
     /// A larger file is refused.
     pub(crate) max_bytes: u64,
-    /// Further tries after a failure that may pass.
+    /// Retries after a transient failure.
     pub(crate) retries: u32,
     /// How long a server may send nothing.
     pub(crate) idle: Duration,
@@ -60,33 +60,33 @@ pub(crate) struct Limits {
 pub(crate) struct Download {
     pub(crate) url: Url,
     pub(crate) kind: AssetKind,
-    /// Where it is written.
+    /// Its partial file.
     pub(crate) partial: PathBuf,
 }
 
-/// What came of a download.
+/// The outcome of a download.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// The file is whole, and is what it should be.
+    /// The file is complete and of the right kind.
     Whole { file: Digested, content: Content, http_status: u16, sent: Sent },
-    /// It is not to be had.
+    /// It failed.
     Failed { failure: Failure, sent: Sent },
-    /// Its host is down, as other files have shown.
+    /// Its host is down, as other files showed.
     HostDown,
-    /// The run is over; what came is kept for the next.
+    /// The run is over; the partial file is kept for the next one.
     Stopped,
 }
 
-/// What is worth telling on the way.
+/// What a download reports in progress.
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
-    /// A try failed, and there will be another.
+    /// An attempt failed, and a retry is due.
     Retry { reason: String, wait: Duration },
-    /// A host is down, and is not asked any more.
+    /// A host is down, and gets no further requests.
     HostDown { host: String, reason: String },
 }
 
-/// Downloads files, as many at once as it may.
+/// Downloads files, within the limits.
 #[derive(Debug)]
 pub(crate) struct Downloader {
     client: Client,
@@ -97,7 +97,7 @@ pub(crate) struct Downloader {
 }
 
 impl Downloader {
-    /// `stop` ends all waiting: what is under way goes on. `received` counts the bytes that came.
+    /// `stop` ends all waiting; transfers in progress continue. `received` counts received bytes.
     pub(crate) fn new(
         access: &Access,
         limits: Limits,
@@ -107,7 +107,7 @@ impl Downloader {
         Ok(Self { client: Client::new(access, limits.idle)?, hosts: Hosts::new(limits.places), limits, stop, received })
     }
 
-    /// Downloads one file. `tell` hears of each try that is repeated.
+    /// Downloads one file. `tell` receives each retry.
     ///
     /// # Errors
     /// Only those of the local disk: whatever the server does is an [`Outcome`].
@@ -122,7 +122,7 @@ impl Downloader {
                 Some(None) => return Ok(Outcome::HostDown),
                 None => return Ok(Outcome::Stopped),
             };
-            // Opened only now: those that wait for a place are many, and open files are few.
+            // Opened only now: many downloads wait for a slot, and open files are limited.
             let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
             let tried = self.attempt(wanted, &partial, &mut before, &mut tries.sent).await?;
             let length = partial.lock().len();
@@ -158,8 +158,8 @@ impl Downloader {
         }
     }
 
-    /// One request, and what of its body there is. `before` is what the last try brought whose end nobody
-    /// could tell.
+    /// One request, and as much of its body as arrives. `before` is the result of the last attempt whose end was not
+    /// marked.
     async fn attempt(
         &self,
         wanted: &Download,
@@ -179,7 +179,7 @@ impl Downloader {
             Ok(body) => body,
             Err(error) => return Ok(Err(cut_off(&error).of(&head))),
         };
-        // A part of a packed body is no part of the file, and its length is not the file's.
+        // A part of a compressed body is not a part of the file, and its length is not the file's.
         let (brings, end, mark) = match (body.is_packed(), brings) {
             (false, _) => (brings, end, mark),
             (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
@@ -201,7 +201,7 @@ impl Downloader {
                 if end != End::Unknown || before.as_ref() == Some(&file) {
                     return Ok(Ok(Outcome::Whole { file, content, http_status: head.status, sent: *sent }));
                 }
-                // The connection was closed: at the end of the file, or in its middle. Twice the same is an answer.
+                // The connection was closed, perhaps in the middle of the file. Twice the same bytes are accepted.
                 *before = Some(file);
                 Rejected::Wrong(Failure::new(Next::Again, "the server does not say where the file ends"))
             }
@@ -209,7 +209,7 @@ impl Downloader {
         };
         Ok(Err(match rejected {
             Rejected::Incomplete(failure) => failure.of(&head),
-            // Those bytes are no beginning of anything.
+            // These bytes are not the beginning of the file.
             Rejected::Wrong(failure) => {
                 partial.run(|partial| partial.begin(None)).await?;
                 failure.of(&head)
@@ -217,7 +217,7 @@ impl Downloader {
         }))
     }
 
-    /// Takes the body to the file, as far as it comes.
+    /// Writes the body to the partial file, as far as it arrives.
     async fn body(
         &self,
         mut body: Body,
@@ -278,11 +278,11 @@ fn cut_off(error: &BodyError) -> Failure {
     }
 }
 
-/// Why what came is not the file.
+/// Why the received bytes are not the file.
 enum Rejected {
-    /// It is the beginning of it, perhaps.
+    /// They may be its beginning.
     Incomplete(Failure),
-    /// It is something else.
+    /// They are something else.
     Wrong(Failure),
 }
 
@@ -290,14 +290,14 @@ fn recognise(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Reject
     content::recognise(kind, partial.lock().head()).map_err(|reason| Rejected::Wrong(Failure::new(Next::Again, reason)))
 }
 
-/// Where the file ends that a response brings.
+/// Where the file in a response ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// After so many bytes of the whole file.
     At(u64),
-    /// Where the encoding of the body says so.
+    /// Where the encoding of the body marks it.
     Marked,
-    /// Where the connection is closed, for whatever reason.
+    /// Where the connection is closed, for any reason.
     Unknown,
 }
 
@@ -312,7 +312,7 @@ impl End {
     }
 }
 
-/// What a failure says of the file's host. `wait` is the time to the file's next try, if there is one.
+/// What a failure means for the file's host. `wait` is the time to the file's next attempt, if there is one.
 fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
     match (failure.next, wait) {
         (Next::After(silence), _) => host.silence(silence),
@@ -325,7 +325,7 @@ fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
     }
 }
 
-/// Watches that enough comes in each span of time.
+/// Detects a stalled transfer: too few bytes in a span of time.
 struct Floor {
     span: Duration,
     since: Instant,

@@ -1,7 +1,6 @@
-//! Whom a media address may lead to. It comes out of a document that somebody else wrote, so it must not
-//! become a way into this machine's own network: every address is judged after its name was resolved,
-//! and the connection is made to what was judged, so that a name cannot mean something else a moment
-//! later. Each step of a redirect is judged anew.
+//! Guards where media URLs may lead. They come from documents that others wrote, so they must not open a way into
+//! this machine's network: every address is checked after its name was resolved, and the connection is made to
+//! the checked address, so that the name cannot resolve differently a moment later. Each redirect is checked too.
 
 use std::{
     collections::HashSet,
@@ -23,17 +22,17 @@ pub(crate) enum HostPolicy {
     Private,
 }
 
-/// What an IP address is for, as far as it matters here.
+/// The scope of an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AddressScope {
     Public,
     /// Loopback, link-local (where clouds keep their metadata), private and shared ones.
     Private,
-    /// What no server can have: multicast, unspecified, reserved, documentation.
+    /// Not a server's: multicast, unspecified, reserved, documentation.
     Unusable,
 }
 
-/// Refused before a connection was made.
+/// A host that was refused before a connection was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     host: String,
@@ -53,22 +52,22 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Judges hosts.
+/// Checks hosts.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     reach: HostPolicy,
-    /// Proxies are the user's own choice, wherever they are.
+    /// The hosts of proxies, which the user has chosen and which may be private.
     proxies: Arc<HashSet<String>>,
 }
 
 impl Guard {
-    /// Judges by that policy. `proxies` are the hosts of proxies.
+    /// A guard with that policy. `proxies` are the hosts of proxies.
     pub(super) fn new(reach: HostPolicy, proxies: HashSet<String>) -> Self {
         Self { reach, proxies: Arc::new(proxies) }
     }
 
-    /// Judges a URL's host as far as it can be judged before it is asked. A name is judged when it is
-    /// resolved, unless a proxy does that: then here, if it can be resolved here at all.
+    /// Checks a URL's host before a request. A name is checked when it is resolved, unless a proxy resolves it: then
+    /// it is checked here, if it can be resolved here.
     pub(super) async fn judge(&self, url: &Url) -> Result<(), Refused> {
         let host = url.host_str().unwrap_or_default();
         let address = |ip: IpAddr| std::iter::once(SocketAddr::new(ip, 0));
@@ -84,7 +83,7 @@ impl Guard {
         }
     }
 
-    /// Those of a host's addresses that may be asked.
+    /// The addresses of a host that are allowed.
     fn usable(&self, host: &str, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
         let (mut usable, mut is_private) = (Vec::new(), false);
         for address in addresses {
@@ -99,7 +98,7 @@ impl Guard {
 }
 
 impl Resolve for Guard {
-    /// Only addresses that may be asked come out, and the client connects to nothing else.
+    /// Returns only allowed addresses, and the client connects to nothing else.
     fn resolve(&self, name: Name) -> Resolving {
         let guard = self.clone();
         Box::pin(async move {
@@ -111,7 +110,7 @@ impl Resolve for Guard {
     }
 }
 
-/// Whether the host is this machine, or in a private network: then so may be the media of its tasks.
+/// Whether the host is this machine or in a private network: then its media may be, too.
 pub(crate) async fn is_private_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => scope(ip.into()) == AddressScope::Private,
@@ -124,7 +123,7 @@ pub(crate) async fn is_private_host(url: &Url) -> bool {
     }
 }
 
-/// What an address is for, by the IANA registries of special-purpose addresses (RFC 6890).
+/// The scope of an address, by the IANA registries of special-purpose addresses (RFC 6890).
 fn scope(ip: IpAddr) -> AddressScope {
     match ip {
         IpAddr::V4(ip) => scope_v4(ip),

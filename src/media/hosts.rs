@@ -1,5 +1,5 @@
-//! Places at each host, its silence, and its end: no host is stormed, one that is slow leaves room for
-//! the others, one that asks to be left alone is, and one that is down is not tried for every file.
+//! Limits per host: connection slots, pauses after 429, and outages. A slow host leaves slots for the others, and a
+//! host that is down is not tried for every file.
 
 use std::{
     collections::HashMap,
@@ -12,20 +12,20 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// A silence is at least this long: "0 seconds" must not become a storm.
+/// The shortest pause: "0 seconds" must not cause a storm of requests.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 
-/// A host that wants to be left alone for longer is down as far as this run is concerned.
+/// A host that asks for a longer pause counts as down for this run.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
 
-/// A host that asked for so many silences, and gave no file in between, is down.
+/// A host that asks for this many pauses without a file in between is down.
 const SILENCES: u32 = 20;
 
-/// So many files in a row were given up, each after all its tries, and none came: the host is down. At
-/// the default retries and places that is some five minutes of nothing but failures.
+/// After this many failed files in a row, each after all its retries, the host is down. At the default retries and
+/// slots that is about five minutes of failures.
 const FILES: u32 = 100;
 
-/// All hosts that were met.
+/// All hosts of the run.
 #[derive(Debug)]
 pub(super) struct Hosts {
     everywhere: Arc<Semaphore>,
@@ -50,7 +50,7 @@ struct Standing {
     is_down: bool,
 }
 
-/// A place: one request may be under way as long as it is held.
+/// A slot: one request may be in progress as long as it is held.
 #[derive(Debug)]
 pub(super) struct Place {
     _here: OwnedSemaphorePermit,
@@ -65,7 +65,7 @@ pub(super) enum Verdict {
 }
 
 impl Hosts {
-    /// So many places everywhere, of which one host gets three quarters at most.
+    /// This many slots in total, of which one host gets three quarters at most.
     pub(super) fn new(places: usize) -> Self {
         Self {
             everywhere: Arc::new(Semaphore::new(places)),
@@ -80,7 +80,7 @@ impl Hosts {
         met.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.places_each))).clone()
     }
 
-    /// Waits until the host may be asked, and for a place; `None` if it is down.
+    /// Waits until the host's pause is over, and for a slot; `None` if it is down.
     pub(super) async fn enter(&self, host: &Host) -> Option<Place> {
         loop {
             let here = acquire(&host.places).await;
@@ -106,10 +106,10 @@ impl Host {
         Self { places: Arc::new(Semaphore::new(places)), standing: Mutex::new(standing) }
     }
 
-    /// It asks to be left alone for a while.
+    /// The host asked for a pause.
     pub(super) fn silence(&self, silence: Duration) -> Verdict {
         let mut standing = self.standing();
-        // Those who were under way when it began are told the same; that is one silence.
+        // Requests in flight when the pause began get the same response; that counts as one pause.
         standing.silences += u32::from(standing.silent_until <= Instant::now());
         let silence = silence.max(SHORTEST_SILENCE);
         standing.silent_until = standing.silent_until.max(Instant::now() + silence.min(LONGEST_SILENCE));
@@ -117,7 +117,7 @@ impl Host {
         standing.take_down_if(is_too_much)
     }
 
-    /// A file was given up after all its tries.
+    /// A file failed after all its retries.
     pub(super) fn gave_up(&self) -> Verdict {
         let mut standing = self.standing();
         standing.given_up += 1;
@@ -125,7 +125,7 @@ impl Host {
         standing.take_down_if(is_too_much)
     }
 
-    /// It gave a file, or said for good that there is none.
+    /// The host sent a file, or a final refusal.
     pub(super) fn answered(&self) {
         let mut standing = self.standing();
         (standing.silences, standing.given_up) = (0, 0);

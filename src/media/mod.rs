@@ -1,6 +1,5 @@
-//! Media files from hosts that nobody here knows: which addresses are assets at all, whom they may be
-//! asked of, and how one comes whole to a file on this disk. Where the file goes then, and what is
-//! written about it, is the export's business.
+//! Media files from unknown hosts: which URLs are assets, where they may lead, and how a file is downloaded
+//! completely. Where the file is placed, and its row, are the export's concern.
 
 mod client;
 mod content;

@@ -1,9 +1,9 @@
-//! A file while it is being downloaded: what came is hashed on the way to the disk, and another try, or
-//! another run, goes on from there if the server can tell that it is still the same file.
+//! A partial file: received bytes are hashed on their way to the disk, and another attempt, or another run, resumes
+//! from there if the server can tell that the file has not changed.
 //!
-//! What a killed process wrote is all there; what a power loss left of it nobody knows. So the notes
-//! beside the file name the boot that it was written in, and after another one it is begun anew. Where
-//! the system does not name its boots, only tries of the same process go on.
+//! Everything that a killed process wrote is there; after a power loss, some of it may not be. So the notes beside
+//! the file name the boot that it was written in, and after another boot the download starts over. Where the
+//! system does not name its boots, only attempts of the same process resume.
 
 #![expect(clippy::disallowed_methods, reason = "partial downloads are always local")]
 
@@ -29,7 +29,7 @@ static BOOT: LazyLock<String> = LazyLock::new(|| {
     named.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
 });
 
-/// A file on its way. All of its methods but the shortest block.
+/// A partial file. All of its methods but the shortest block.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
@@ -39,7 +39,7 @@ pub(super) struct Partial {
     mark: Option<Validator>,
 }
 
-/// What stands beside the file.
+/// The notes beside the file.
 #[derive(Serialize, Deserialize)]
 struct Notes {
     url: Url,
@@ -48,7 +48,7 @@ struct Notes {
 }
 
 impl Partial {
-    /// Opens the file at `path` for what comes from that address, with what is there of it already.
+    /// Opens the partial file of a URL, with the bytes that it has already.
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let notes = fs::read(notes_of(path)).ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
@@ -62,9 +62,9 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Begins anew. With a mark the file can be gone on with later.
+    /// Starts over. With a validator the file can be resumed later.
     pub(super) fn begin(&mut self, mark: Option<Validator>) -> io::Result<()> {
-        // The notes go first and come last: they never speak of bytes that they do not belong to.
+        // The notes are removed first and written last: they never describe bytes of another file.
         remove(&notes_of(&self.path))?;
         self.file.set_len(0)?;
         self.file.rewind()?;
@@ -77,7 +77,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Adds what came.
+    /// Adds received bytes.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         for chunk in chunks {
             self.file.write_all(chunk)?;
@@ -86,12 +86,12 @@ impl Partial {
         Ok(())
     }
 
-    /// How much of the file is there.
+    /// The number of bytes so far.
     pub(super) fn len(&self) -> u64 {
         self.hashed.hasher.bytes()
     }
 
-    /// From where to go on, and with which file.
+    /// Where to resume, and which version of the file.
     pub(super) fn rest(&self) -> Option<Rest> {
         self.mark.clone().filter(|_| self.len() > 0).map(|mark| Rest { from: self.len(), mark })
     }
@@ -101,20 +101,20 @@ impl Partial {
         &self.hashed.head
     }
 
-    /// What it is, when it is whole. The notes go.
+    /// The checksum of the complete file. Removes the notes.
     pub(super) fn finish(&self) -> io::Result<Digested> {
         remove(&notes_of(&self.path))?;
         Ok(self.hashed.hasher.digested())
     }
 
-    /// Removes it and its notes, when it will never be whole.
+    /// Removes the file and its notes.
     pub(super) fn discard(path: &Path) -> io::Result<()> {
         remove(&notes_of(path))?;
         remove(path)
     }
 }
 
-/// Removes a file that may not be there.
+/// Removes a file that may not exist.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -126,7 +126,7 @@ fn notes_of(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
-/// Bytes that went by, and the first of them.
+/// The checksum so far, and the first bytes.
 #[derive(Clone, Debug, Default)]
 struct Hashed {
     hasher: Hasher,

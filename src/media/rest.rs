@@ -1,5 +1,5 @@
-//! The rest of a file that broke off: by what it is known to be the same file, and what a server gives
-//! that was asked for it. Two versions of a file must never become one.
+//! Resumption: how a file is known to be unchanged, and what a server returns for the rest of it. Two versions of a
+//! file must never be mixed.
 
 use reqwest::{
     Response,
@@ -7,7 +7,7 @@ use reqwest::{
 };
 use serde::{Deserialize, Serialize};
 
-/// By what a file is known again.
+/// What identifies a version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Validator {
     /// A strong `ETag`, else the date of its last change (RFC 9110, 13.1.5).
@@ -17,44 +17,44 @@ pub(super) struct Validator {
 }
 
 impl Validator {
-    /// The mark of the whole file that a response brings, if it has one.
+    /// The validator of the file in a response, if it has one.
     pub(super) fn of(response: &Response) -> Option<Self> {
         let strong = header(response, &ETAG).filter(|etag| etag.starts_with('"'));
         let validator = strong.or_else(|| header(response, &LAST_MODIFIED))?.to_owned();
         Some(Self { validator, length: response.content_length() })
     }
 
-    /// Whether a response that brings a part says of no other file. It should repeat an `ETag` (RFC 9110,
-    /// 15.3.7); from a server that does not, the length must do.
+    /// Whether a partial response is of this version. It should repeat the `ETag` (RFC 9110, 15.3.7); if it does not,
+    /// the length must match.
     fn is_of(&self, response: &Response) -> bool {
         let name = if self.validator.starts_with('"') { ETAG } else { LAST_MODIFIED };
         header(response, &name).is_none_or(|repeated| repeated == self.validator)
     }
 }
 
-/// What is still to come of a file.
+/// The missing rest of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rest {
-    /// So many bytes are there.
+    /// The number of bytes so far.
     pub(super) from: u64,
     pub(super) mark: Validator,
 }
 
-/// What a response has, beside what is there.
+/// What a response adds to the existing bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RangeResponse {
     /// The file from its beginning.
     All,
-    /// The file from where it broke off; its whole length, if that is known.
+    /// The missing rest; the whole length, if that is known.
     Rest(Option<u64>),
-    /// Nothing, since all of it is there (RFC 9110, 15.5.17).
+    /// Nothing, since the file is complete (RFC 9110, 15.5.17).
     Nothing,
-    /// Something that was not asked for.
+    /// Something that was not requested.
     Other,
 }
 
 impl RangeResponse {
-    /// Reads a response to a question for a file, or for the rest of it.
+    /// Interprets the response to a request for a file, or for its rest.
     pub(super) fn of(response: &Response, asked: Option<&Rest>) -> Self {
         let range = header(response, &CONTENT_RANGE).and_then(Range::parse);
         match (response.status().as_u16(), asked, range) {

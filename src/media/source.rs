@@ -1,4 +1,4 @@
-//! Whether an address in a document is an asset. Pure.
+//! Whether a URL in a document is an asset. Pure.
 
 use url::Url;
 
@@ -7,21 +7,21 @@ use crate::{http::excerpt, json::Object};
 /// Where the upstream provider plays a song that is still being made: not yet the finished file.
 const STREAMING_HOST: &str = "audiopipe.suno.ai";
 
-/// What a clip says when nothing more will come of it. The provider's facts name `complete` and `error`; the
-/// others are what the rest of its API says in their place.
+/// The final states of a clip. The provider's facts name `complete` and `error`; the others are the words that the
+/// rest of its API uses for them.
 const ENDED: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
 
-/// What a clip says about itself.
+/// The state of a clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClipState {
-    /// Nothing that speaks against its files.
+    /// It has ended, or has no status.
     Ended,
-    /// It is still being made; the word it has for that.
+    /// It is still being made, with its status.
     InProgress(String),
 }
 
 impl ClipState {
-    /// Reads the state out of a clip's own object. One that has no status has ended with its task.
+    /// Reads the state from a clip's object. A clip without a status has ended with its task.
     pub(crate) fn of(clip: &str) -> Self {
         let status = Object::parse(clip).and_then(|clip| clip.text("status"));
         let has_ended = |status: &str| ENDED.iter().any(|ended| ended.eq_ignore_ascii_case(status));
@@ -32,7 +32,7 @@ impl ClipState {
     }
 }
 
-/// How the API is spoken to.
+/// The scheme of the API's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
@@ -53,22 +53,21 @@ impl Scheme {
     }
 }
 
-/// What an address stands for.
+/// What a URL in a document means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A file to download.
     File(Url),
     /// No asset, and why.
     Nothing(String),
-    /// An asset that cannot be asked for, and why.
+    /// An asset that cannot be requested, and why.
     Unusable(String),
-    /// An asset that is still being made, and how that shows.
+    /// An asset that is still being made, and the reason.
     InProgress(String),
 }
 
 impl Source {
-    /// Reads the address of a clip in that state. An address without a scheme, `//host/path`, has that of the page
-    /// that names it: here the API's.
+    /// Interprets the URL of a clip in that state. A URL without a scheme, `//host/path`, gets the API's.
     pub(crate) fn of(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
@@ -82,7 +81,7 @@ impl Source {
             Url::parse(address)
         };
         match parsed {
-            // Without a host before it, too.
+            // Also without a host.
             Err(_) if names_nothing(address) => Self::Nothing("the address names no file: None".into()),
             Err(error) => Self::Unusable(format!("the address is no URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {

@@ -1,46 +1,46 @@
-//! What to do after a try that came to nothing, as far as one file is concerned. Pure.
+//! When to retry one file after a failed attempt. Pure.
 
 use std::time::Duration;
 
 use super::client::{Failure, Next};
 use crate::backoff::Backoff;
 
-/// A try that brings a file this much further costs nothing: a line that breaks now and then must not
-/// make a long file impossible.
+/// An attempt that adds this many bytes costs no retry: an unreliable connection must not make a long file
+/// impossible.
 const PROGRESS: u64 = 1 << 20;
 
-/// How often a file is refused at the first touch before that is an answer.
+/// How often a refusal is retried before it is final.
 const DENIALS: u32 = 2;
 
-/// What it took to get a file, or to learn that it is not to be had.
+/// The cost of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// Tries.
+    /// Attempts.
     pub(crate) attempts: u32,
-    /// Bytes that came, those of no use included.
+    /// Bytes received, discarded ones included.
     pub(crate) received: u64,
 }
 
-/// Counts what went wrong with one file.
+/// Counts the failures of one file.
 #[derive(Debug)]
 pub(super) struct RetryState {
     backoff: Backoff,
     failures: u32,
     denials: u32,
-    /// The most of the file that was ever there.
+    /// The most bytes so far.
     reached: u64,
     pub(super) sent: Sent,
 }
 
 impl RetryState {
-    /// So many further tries after the first.
+    /// The number of retries.
     pub(super) fn new(retries: u32) -> Self {
         let backoff = Backoff::new(retries, fastrand::Rng::new());
         Self { backoff, failures: 0, denials: 0, reached: 0, sent: Sent::default() }
     }
 
-    /// How long to wait before the next try; `None` if there is none. `length` of the file is there. How
-    /// long its host is to be left alone is not this file's business.
+    /// How long to wait before the next attempt; `None` if there is none. `length` is the number of bytes so far. A
+    /// pause of the host is not this file's concern.
     pub(super) fn wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
         if length >= self.reached + PROGRESS {
             self.failures = 0;
