@@ -236,7 +236,7 @@ fn tasks_that_are_not_found_still_are_no_reason_to_suspect_the_key() {
     scene.export(&["--format", "csv"]).expect(0);
     let not_found = || scene.rows("tasks").iter().filter(|row| row["status"] == "not_found").count();
     let before = not_found();
-    let again = scene.export(&["--retry-not-found", "-v"]).expect(0).says(&format!("not found still: {before} tasks"));
+    let again = scene.export(&["--retry-not-found", "-v"]).expect(0).says(&format!("still not found: {before} tasks"));
     assert!(!format!("{}{}", again.stdout, again.stderr).contains("account"), "{}\n{}", again.stdout, again.stderr);
     assert!(before >= 25 && not_found() == before, "{before}");
 }

@@ -101,7 +101,7 @@ fn an_unusable_archive_path_is_refused() {
     fs::write(&passport, newer).unwrap();
     scene.list(["t2"]);
     scene.export(&[]).expect(2).says("use a newer version");
-    scene.run(&["summary", "library"]).expect(0).says("1 tasks");
+    scene.run(&["summary", "library"]).expect(0).says("library: 1 task, ");
     assert_eq!(scene.stats().requests, 1);
 }
 
