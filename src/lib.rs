@@ -168,6 +168,7 @@ mod journal;
 mod json;
 mod media;
 pub mod proxies;
+mod ranged;
 mod repair;
 pub mod report;
 mod rewrite;

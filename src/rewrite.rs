@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     io,
     time::{Duration, Instant},
 };
@@ -17,6 +16,7 @@ use crate::{
     event::{Event, Rewriting},
     exit::ExitStatus,
     journal,
+    ranged::RangedFile,
     tables::{self, Digest, Outline},
 };
 
@@ -90,7 +90,7 @@ pub(crate) fn stem(path: &str) -> &str {
 }
 
 /// Opens a part.
-pub(crate) fn open(archive: &Archive, path: &str) -> Result<File> {
+pub(crate) fn open(archive: &Archive, path: &str) -> Result<RangedFile> {
     archive.read(path).map_err(|error| archive.store.failed("open", path, &error))
 }
 

@@ -11,6 +11,7 @@ use super::{Archive, ArchiveMetadata, FORMAT_VERSION, Version, layout, store};
 use crate::{
     error::{Error, Result},
     format::TableFormat,
+    ranged::RangedFile,
 };
 
 /// The state of `archive.json`.
@@ -97,8 +98,8 @@ impl Archive {
     }
 
     /// Opens a file to read it whole.
-    pub(crate) fn read(&self, path: &str) -> io::Result<File> {
-        File::open(self.folder.join(path))
+    pub(crate) fn read(&self, path: &str) -> io::Result<RangedFile> {
+        File::open(self.folder.join(path)).map(RangedFile::new)
     }
 
     /// Reads a small file.

@@ -16,6 +16,7 @@ use crate::{
     checksum,
     error::{Error, Result},
     filesystem,
+    ranged::RangedFile,
 };
 
 /// The longest ID that is used as a name. With an extension it stays below every file system's 255 bytes.
@@ -86,13 +87,13 @@ fn hex(text: &str, digits: usize) -> String {
 impl LockedArchive {
     /// The media file of that name, with one of these endings, if there is one. What stands under a final
     /// name is whole, unless the user put it there. Blocks.
-    pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, File)> {
+    pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, RangedFile)> {
         endings.iter().find_map(|ending| {
             let path = name.path(ending);
             let place = self.archive.folder.join(&path);
             let is_file = fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_file());
             // A file that cannot be opened is replaced.
-            is_file.then(|| File::open(place).ok()).flatten().map(|file| (path, file))
+            is_file.then(|| File::open(place).ok()).flatten().map(|file| (path, RangedFile::new(file)))
         })
     }
 

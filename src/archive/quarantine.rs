@@ -14,6 +14,7 @@ use crate::{
     checksum,
     error::{Error, Result},
     filesystem,
+    ranged::RangedFile,
 };
 
 impl LockedArchive {
@@ -144,8 +145,8 @@ impl LockedArchive {
 }
 
 /// Opens a quarantined copy, to read what it still holds.
-pub(crate) fn open_quarantined(path: &Path) -> Option<fs::File> {
-    fs::File::open(path).ok()
+pub(crate) fn open_quarantined(path: &Path) -> Option<RangedFile> {
+    fs::File::open(path).ok().map(RangedFile::new)
 }
 
 fn move_to_quarantine(from: &Path, folder: &Path, path: &str) -> Result<()> {

@@ -5,7 +5,7 @@
 //! matches, and the next run removes it.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,6 +26,7 @@ use crate::{
     filesystem::{self, Limitation},
     format::TableFormat,
     http,
+    ranged::RangedFile,
 };
 
 /// A part is written to the store in pieces of this size, one at a time.
@@ -99,9 +100,9 @@ impl Store {
     }
 
     /// Opens a file for reading in blocking code.
-    pub(crate) async fn open(&self, path: &str) -> Result<File> {
+    pub(crate) async fn open(&self, path: &str) -> Result<RangedFile> {
         match self.files.get(&Location::from(path)).await.map(|found| found.payload) {
-            Ok(GetResultPayload::File(file, _)) => Ok(file),
+            Ok(GetResultPayload::File(file, _)) => Ok(RangedFile::new(file)),
             Ok(GetResultPayload::Stream(_)) => {
                 Err(self.failed("open", path, &io::Error::other("the store gives no file")))
             }

@@ -28,6 +28,7 @@ use crate::{
     checksum::Hasher,
     error::{Error, Result},
     filesystem,
+    ranged::RangedFile,
     run_id::RunId,
 };
 
@@ -177,8 +178,8 @@ impl StagedPart {
     }
 
     /// Opens it for reading.
-    pub(crate) fn open(&self) -> Result<File> {
-        File::open(&self.place).map_err(|error| Error::io("read", &self.place, &error))
+    pub(crate) fn open(&self) -> Result<RangedFile> {
+        File::open(&self.place).map(RangedFile::new).map_err(|error| Error::io("read", &self.place, &error))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `compact`: many small parts become few large ones, row for row the same.
 
-use std::{fs::File, io, path::Path, sync::Arc, time::Instant};
+use std::{io, path::Path, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     format::TableFormat,
+    ranged::RangedFile,
     report::{self, Compacted, Reporter},
     rewrite::{self, Checksums, EventSink, PART_BYTES, PART_ROWS, Part, ProgressTicker},
     run_id::RunId,
@@ -182,7 +183,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Adds the rows of a part in their order.
-    fn copy(&mut self, file: File, path: &str) -> Result<()> {
+    fn copy(&mut self, file: RangedFile, path: &str) -> Result<()> {
         let archive = self.archive;
         let copied = self.copier()?.copy(file, &mut |_| true);
         self.added(copied.map_err(|error| archive.store.failed("copy", path, &error))?)

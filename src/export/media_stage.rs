@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs::File,
     io::{self, Read, Seek},
     sync::{
         Arc, Mutex, PoisonError,
@@ -32,6 +31,7 @@ use crate::{
     media::{
         self, Access, ClipState, Content, Download, Downloader, Failure, Limits, Outcome, Scheme, Sent, Source, Told,
     },
+    ranged::RangedFile,
     tables, timestamp,
 };
 
@@ -452,12 +452,12 @@ fn twins(assets: &[Asset]) -> BTreeMap<usize, String> {
 }
 
 /// A media file's type, time and checksum; `None` if it is not media of that kind. Blocks.
-fn read_media(kind: AssetKind, mut file: File) -> io::Result<Option<(Content, Option<Timestamp>, Digested)>> {
+fn read_media(kind: AssetKind, mut file: RangedFile) -> io::Result<Option<(Content, Option<Timestamp>, Digested)>> {
     let mut head = Vec::new();
     Read::by_ref(&mut file).take(media::HEAD).read_to_end(&mut head)?;
     let Ok(content) = media::recognise(kind, &head) else { return Ok(None) };
     file.rewind()?;
-    let modified = file.metadata()?.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+    let modified = file.modified();
     Ok(Some((content, modified, checksum::digest(&mut file)?)))
 }
 

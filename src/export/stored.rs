@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    fs::File,
     io,
     path::PathBuf,
     sync::Arc,
@@ -18,6 +17,7 @@ use crate::{
     error::{Error, Result},
     format::TableFormat,
     json::Object,
+    ranged::RangedFile,
     status::FinalStatus,
     tables::{self, TASK_ID, TASKS},
     task::{TaskIndex, is_same_id},
@@ -159,7 +159,7 @@ fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, St
 }
 
 /// Calls `read` with each part of the tasks table, and again with all of them if parts were swapped meanwhile.
-fn each_part(archive: &Archive, read: &mut dyn FnMut(File) -> io::Result<()>) -> Result<()> {
+fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<()>) -> Result<()> {
     let runtime = Handle::current();
     let parts = || runtime.block_on(archive.parts(TASKS.name));
     let mut last = None;
@@ -221,7 +221,7 @@ pub(crate) fn contradicted_ids(archive: &Archive, part: &str) -> HashMap<String,
 }
 
 /// Calls `take` with each row of a damaged part, up to its damage.
-fn each_readable(format: TableFormat, part: Option<File>, take: &mut dyn FnMut(String, StoredAnswer)) {
+fn each_readable(format: TableFormat, part: Option<RangedFile>, take: &mut dyn FnMut(String, StoredAnswer)) {
     let Some(file) = part else { return };
     let mut note = |cells: &[Option<&str>]| {
         if let Some((task, answer)) = StoredAnswer::from_cells(cells) {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     hash::{BuildHasher, RandomState},
     io,
 };
@@ -15,6 +14,7 @@ use crate::{
     asset::{AssetKind, AssetKinds, AssetStatus},
     error::Result,
     export,
+    ranged::RangedFile,
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
     task::TaskId,
@@ -159,7 +159,12 @@ fn each(
 }
 
 /// Calls `read` with each intact part of a table.
-fn each_part(archive: &Archive, plan: &Plan, table: &str, read: &mut dyn FnMut(File) -> io::Result<()>) -> Result<()> {
+fn each_part(
+    archive: &Archive,
+    plan: &Plan,
+    table: &str,
+    read: &mut dyn FnMut(RangedFile) -> io::Result<()>,
+) -> Result<()> {
     let runtime = Handle::current();
     for path in runtime.block_on(archive.parts(table))?.into_iter().filter(|path| plan.trusts(table, path)) {
         let file = runtime.block_on(archive.store.open(&path))?;

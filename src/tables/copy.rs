@@ -2,10 +2,7 @@
 //! the task they belong to. Memory holds a row group of what is written and a batch of what is read; of
 //! CSV one record.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, Write},
-};
+use std::io::{self, BufReader, Write};
 
 use ::parquet::arrow::ArrowWriter;
 use arrow_array::{Array, cast::AsArray};
@@ -16,7 +13,7 @@ use super::{
     schema::{Outline, TASK_ID},
     sort::Chunk,
 };
-use crate::format::TableFormat;
+use crate::{format::TableFormat, ranged::RangedFile};
 
 /// Writes one part from the rows of others.
 pub(crate) struct PartCopier<W: Write + Send> {
@@ -49,7 +46,7 @@ impl<W: Write + Send> PartCopier<W> {
 
     /// Adds those rows of a part whose task is to be kept, in their order, and says how many. A column that
     /// the part is too old to have is null; one that this program is too old to know is an error.
-    pub(crate) fn copy(&mut self, part: File, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
+    pub(crate) fn copy(&mut self, part: RangedFile, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let copied = match &mut self.copier {
             Copier::Parquet(writer) => copy_parquet(part, &self.outline, writer, keep),
             Copier::Csv(csv) => csv.copy(part, &self.outline, keep),
@@ -92,7 +89,7 @@ impl<W: Write + Send> PartCopier<W> {
 }
 
 fn copy_parquet(
-    part: File,
+    part: RangedFile,
     outline: &Outline,
     writer: &mut ArrowWriter<impl Write + Send>,
     keep: &mut dyn FnMut(&str) -> bool,
@@ -119,7 +116,7 @@ fn copy_parquet(
 }
 
 impl<W: Write> CsvCopier<W> {
-    fn copy(&mut self, part: File, outline: &Outline, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
+    fn copy(&mut self, part: RangedFile, outline: &Outline, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
         let place = outline.columns.iter().position(|(name, _)| *name == TASK_ID).unwrap_or_default();
         let end = format!("{}\r\n", ",".repeat(outline.columns.len() - records.columns()));
@@ -138,7 +135,6 @@ impl<W: Write> CsvCopier<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, SeekFrom};
 
     use arrow_array::RecordBatch;
 
@@ -172,31 +168,26 @@ mod tests {
         }
     }
 
-    fn part(format: TableFormat, rows: &[TaskRow]) -> File {
-        let mut encoder = PartEncoder::new(&TASKS, format, RowGroups::OfANight, tempfile::tempfile().unwrap()).unwrap();
+    fn part(format: TableFormat, rows: &[TaskRow]) -> RangedFile {
+        let mut encoder = PartEncoder::new(&TASKS, format, RowGroups::OfANight, Vec::new()).unwrap();
         for row in rows {
             encoder.push(row).unwrap();
         }
-        rewound(encoder.finish().unwrap().0)
+        RangedFile::new(encoder.finish().unwrap().0)
     }
 
-    fn rewound(mut file: File) -> File {
-        file.seek(SeekFrom::Start(0)).unwrap();
-        file
-    }
-
-    fn copied(format: TableFormat, parts: Vec<File>, keep: &mut dyn FnMut(&str) -> bool) -> (File, u64) {
-        let mut copier = PartCopier::new(TASKS.outline(), format, tempfile::tempfile().unwrap()).unwrap();
+    fn copied(format: TableFormat, parts: Vec<RangedFile>, keep: &mut dyn FnMut(&str) -> bool) -> (RangedFile, u64) {
+        let mut copier = PartCopier::new(TASKS.outline(), format, Vec::new()).unwrap();
         for part in parts {
             copier.copy(part, keep).unwrap();
         }
         let (file, rows) = copier.finish().unwrap();
-        (rewound(file), rows)
+        (RangedFile::new(file), rows)
     }
 
-    fn digest(format: TableFormat, file: &File) -> Digest {
+    fn digest(format: TableFormat, file: &RangedFile) -> Digest {
         let mut digest = Digest::default();
-        digest.add(rewound(file.try_clone().unwrap()), format, &TASKS.outline()).unwrap();
+        digest.add(file.clone(), format, &TASKS.outline()).unwrap();
         digest
     }
 
@@ -221,7 +212,7 @@ mod tests {
     #[test]
     fn a_csv_part_is_copied_byte_for_byte() {
         let rows = [task("a", None), task("b", Some("")), task("c \"q\", r", Some("x"))];
-        let text = |file: File| io::read_to_string(file).unwrap();
+        let text = |file: RangedFile| io::read_to_string(file).unwrap();
         let (whole, _) = copied(TableFormat::Csv, vec![part(TableFormat::Csv, &rows)], &mut |_| true);
         assert_eq!(text(whole), text(part(TableFormat::Csv, &rows)));
     }
@@ -230,14 +221,12 @@ mod tests {
     fn a_part_of_an_older_version_gains_the_columns_it_has_not() {
         let older = || Outline { columns: TASKS.outline().columns.into_iter().take(15).collect(), ..TASKS.outline() };
         for format in FORMATS {
-            let mut old = PartCopier::new(older(), format, tempfile::tempfile().unwrap()).unwrap();
+            let mut old = PartCopier::new(older(), format, Vec::new()).unwrap();
             let cut = match format {
                 TableFormat::Csv => {
                     let text = io::read_to_string(part(format, &[task("a", None)])).unwrap();
-                    let mut file = tempfile::tempfile().unwrap();
-                    file.write_all(text.replace(",response\r\n", "\r\n").replace("{},\r\n", "{}\r\n").as_bytes())
-                        .unwrap();
-                    rewound(file)
+                    let cut = text.replace(",response\r\n", "\r\n").replace("{},\r\n", "{}\r\n");
+                    RangedFile::new(cut.into_bytes())
                 }
                 TableFormat::Parquet => {
                     let Copier::Parquet(writer) = &mut old.copier else { panic!() };
@@ -245,14 +234,14 @@ mod tests {
                     let batch = parquet::batches(whole).unwrap().next().unwrap().unwrap();
                     let columns = batch.columns()[..15].to_vec();
                     writer.write(&RecordBatch::try_new(parquet::schema(&older()), columns).unwrap()).unwrap();
-                    rewound(old.finish().unwrap().0)
+                    RangedFile::new(old.finish().unwrap().0)
                 }
             };
             let (whole, rows) = copied(format, vec![cut], &mut |_| true);
             assert_eq!(rows, 1);
             assert_eq!(digest(format, &whole), digest(format, &part(format, &[task("a", None)])), "{format}");
 
-            let mut newer = PartCopier::new(older(), format, tempfile::tempfile().unwrap()).unwrap();
+            let mut newer = PartCopier::new(older(), format, Vec::new()).unwrap();
             let refused = newer.copy(part(format, &[task("a", None)]), &mut |_| true).unwrap_err().to_string();
             assert!(refused.contains("response"), "{refused}");
         }
@@ -262,10 +251,9 @@ mod tests {
     fn a_torn_csv_part_is_an_error() {
         let whole = io::read_to_string(part(TableFormat::Csv, &[task("a", None), task("b", None)])).unwrap();
         for cut in [whole.len() - 1, whole.len() - 30, 20] {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&whole.as_bytes()[..cut]).unwrap();
+            let file = RangedFile::new(whole.as_bytes()[..cut].to_vec());
             let mut copier = PartCopier::new(TASKS.outline(), TableFormat::Csv, io::sink()).unwrap();
-            assert!(copier.copy(rewound(file), &mut |_| true).is_err(), "{cut}");
+            assert!(copier.copy(file, &mut |_| true).is_err(), "{cut}");
         }
     }
 

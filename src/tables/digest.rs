@@ -2,7 +2,6 @@
 //! table can be held against the old one before it takes its place.
 
 use std::{
-    fs::File,
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, BufReader},
 };
@@ -15,7 +14,7 @@ use arrow_array::{
 use arrow_schema::DataType;
 
 use super::{csv::RawRecords, parquet, schema::Outline};
-use crate::format::TableFormat;
+use crate::{format::TableFormat, ranged::RangedFile};
 
 /// How many rows there are, and the sum of a hash of each one's cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,14 +25,14 @@ pub(crate) struct Digest {
 
 impl Digest {
     /// Adds the rows of a part. A column that it is too old to have counts as null.
-    pub(crate) fn add(&mut self, part: File, format: TableFormat, outline: &Outline) -> io::Result<()> {
+    pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<()> {
         match format {
             TableFormat::Parquet => self.add_parquet(part, outline),
             TableFormat::Csv => self.add_csv(part, outline),
         }
     }
 
-    fn add_parquet(&mut self, part: File, outline: &Outline) -> io::Result<()> {
+    fn add_parquet(&mut self, part: RangedFile, outline: &Outline) -> io::Result<()> {
         let schema = parquet::schema(outline);
         for batch in parquet::batches(part)? {
             let batch = parquet::conform(&batch?, &schema)?;
@@ -48,7 +47,7 @@ impl Digest {
         Ok(())
     }
 
-    fn add_csv(&mut self, part: File, outline: &Outline) -> io::Result<()> {
+    fn add_csv(&mut self, part: RangedFile, outline: &Outline) -> io::Result<()> {
         let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
         let missing = vec![b','; outline.columns.len() - records.columns()];
         let mut record = Vec::new();

@@ -3,7 +3,6 @@
 //! an error, too.
 
 use std::{
-    fs::File,
     io,
     panic::{self, AssertUnwindSafe},
 };
@@ -18,7 +17,7 @@ use super::{
     parquet::parquet_schema,
     schema::{Kind, Outline},
 };
-use crate::{format::TableFormat, timestamp::Moment};
+use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
 
 /// What the columns of a part are, beside those of its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub(crate) enum Columns {
 }
 
 /// Compares a part's columns with its table's: names, order, and in Parquet physical and logical types.
-pub(crate) fn columns(file: File, format: TableFormat, outline: &Outline) -> io::Result<Columns> {
+pub(crate) fn columns(file: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<Columns> {
     guarded(|| match format {
         TableFormat::Parquet => parquet_columns(file, outline),
         TableFormat::Csv => csv_columns(file, outline),
@@ -41,7 +40,7 @@ pub(crate) fn columns(file: File, format: TableFormat, outline: &Outline) -> io:
 }
 
 /// Reads every value of a part whose columns are its table's: the number of rows.
-pub(crate) fn decode(file: File, format: TableFormat, outline: &Outline) -> io::Result<u64> {
+pub(crate) fn decode(file: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<u64> {
     guarded(|| match format {
         TableFormat::Parquet => decode_parquet(file),
         TableFormat::Csv => decode_csv(file, outline),
@@ -54,7 +53,7 @@ pub(crate) fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> 
     read.unwrap_or_else(|_| Err(io::Error::other("its bytes make no sense")))
 }
 
-fn parquet_columns(file: File, outline: &Outline) -> io::Result<Columns> {
+fn parquet_columns(file: RangedFile, outline: &Outline) -> io::Result<Columns> {
     let expected = parquet_schema(outline).map_err(io::Error::other)?;
     let reader = SerializedFileReader::new(file).map_err(io::Error::other)?;
     let there = reader.metadata().file_metadata().schema_descr();
@@ -83,7 +82,7 @@ fn kind_of(column: &ColumnDescriptor) -> String {
     format!("{}{}", column.physical_type(), logical.unwrap_or_default())
 }
 
-fn csv_columns(file: File, outline: &Outline) -> io::Result<Columns> {
+fn csv_columns(file: RangedFile, outline: &Outline) -> io::Result<Columns> {
     let mut reader = csv::Reader::from_reader(file);
     let there = reader.headers().map_err(io::Error::other)?;
     let odd = outline.columns.iter().zip(there).find(|((expected, _), there)| expected != there);
@@ -102,7 +101,7 @@ fn by_number(expected: usize, there: usize) -> Columns {
     }
 }
 
-fn decode_parquet(file: File) -> io::Result<u64> {
+fn decode_parquet(file: RangedFile) -> io::Result<u64> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(io::Error::other)?;
     let told = reader.metadata().file_metadata().num_rows().unsigned_abs();
     let mut rows = 0;
@@ -116,7 +115,7 @@ fn decode_parquet(file: File) -> io::Result<u64> {
     }
 }
 
-fn decode_csv(file: File, outline: &Outline) -> io::Result<u64> {
+fn decode_csv(file: RangedFile, outline: &Outline) -> io::Result<u64> {
     let mut reader = csv::Reader::from_reader(file);
     let mut record = csv::StringRecord::new();
     let mut rows = 0;
@@ -144,10 +143,7 @@ fn is_kind(kind: Kind, cell: &str) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test reads and writes files")]
 mod tests {
-    use std::{fs, io::Write};
-
     use super::*;
     use crate::tables::{ASSETS, LYRICS, PartEncoder, RowGroups, TASKS, schema::AssetRow};
 
@@ -168,12 +164,8 @@ mod tests {
         part.finish().unwrap().0
     }
 
-    fn file(bytes: &[u8]) -> File {
-        let (mut file, path) = tempfile::NamedTempFile::new().unwrap().into_parts();
-        file.write_all(bytes).unwrap();
-        let file = File::open(&path).unwrap();
-        fs::remove_file(path).unwrap();
-        file
+    fn file(bytes: &[u8]) -> RangedFile {
+        RangedFile::new(bytes.to_vec())
     }
 
     #[test]

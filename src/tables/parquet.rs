@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io::{self, Write},
     sync::Arc,
 };
@@ -28,6 +27,7 @@ use parquet::{
 };
 
 use super::schema::{Kind, Outline, TASK_ID, Value};
+use crate::ranged::RangedFile;
 
 /// How many rows stand together. A row group is held in memory until it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub(super) fn schema(outline: &Outline) -> SchemaRef {
 }
 
 /// Begins to read a part, in batches that are small where its rows are large.
-pub(super) fn reader(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
+pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder<RangedFile>, ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let groups = builder.metadata().row_groups().iter();
     let row = groups.map(|group| group.total_byte_size() / group.num_rows().max(1)).max().unwrap_or(0);
@@ -136,7 +136,7 @@ pub(super) fn parquet_schema(outline: &Outline) -> Result<SchemaDescriptor, Parq
 }
 
 /// Reads a part, all of it.
-pub(super) fn batches(file: File) -> io::Result<impl Iterator<Item = io::Result<RecordBatch>>> {
+pub(super) fn batches(file: RangedFile) -> io::Result<impl Iterator<Item = io::Result<RecordBatch>>> {
     let batches = reader(file).and_then(ParquetRecordBatchReaderBuilder::build).map_err(io::Error::other)?;
     Ok(batches.map(|batch| batch.map_err(io::Error::other)))
 }

@@ -1,18 +1,18 @@
 //! Which row groups of a part may hold some values, told by their statistics and Bloom filters: whoever looks
 //! for a few tasks, or for assets of one status, need not read the others.
 
-use std::fs::File;
-
 use parquet::{
     arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
     errors::{ParquetError, Result},
     file::statistics::Statistics,
 };
 
+use crate::ranged::RangedFile;
+
 /// The row groups that may hold a row with one of these values in that column of texts. Where there are more
 /// values than rows it is cheaper to read the rows than to ask, so then it is all of them.
 pub(super) fn row_groups_with<'v>(
-    part: &ParquetRecordBatchReaderBuilder<File>,
+    part: &ParquetRecordBatchReaderBuilder<RangedFile>,
     column: &str,
     values: &(impl ExactSizeIterator<Item = &'v str> + Clone),
 ) -> Result<Vec<usize>> {
@@ -30,7 +30,7 @@ pub(super) fn row_groups_with<'v>(
 }
 
 fn may_hold<'v>(
-    part: &ParquetRecordBatchReaderBuilder<File>,
+    part: &ParquetRecordBatchReaderBuilder<RangedFile>,
     group: usize,
     column: usize,
     values: impl Iterator<Item = &'v str>,
@@ -53,8 +53,6 @@ fn is_within(statistics: Option<&Statistics>, value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek, SeekFrom};
-
     use parquet::{
         arrow::ArrowWriter,
         file::properties::{EnabledStatistics, WriterProperties},
@@ -75,34 +73,29 @@ mod tests {
         run_id::RunId,
     };
 
-    fn rewound(mut file: File) -> File {
-        file.seek(SeekFrom::Start(0)).unwrap();
-        file
-    }
-
-    fn rows(tasks: &[String], status: AssetStatus) -> File {
-        let sink = tempfile::tempfile().unwrap();
+    fn rows(tasks: &[String], status: AssetStatus) -> RangedFile {
+        let sink = Vec::new();
         let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
         for task in tasks {
             let asset = Asset::new(None, AssetKind::Audio, None, status);
             part.push(&AssetRow::new(task.clone(), RunId::example(), asset)).unwrap();
         }
-        rewound(part.finish().unwrap().0)
+        RangedFile::new(part.finish().unwrap().0)
     }
 
     /// A part with a row group for each of these.
-    fn part(groups: &[(Vec<String>, AssetStatus)]) -> ParquetRecordBatchReaderBuilder<File> {
-        let mut whole = writer(&ASSETS.outline(), RowGroups::Large, tempfile::tempfile().unwrap()).unwrap();
+    fn part(groups: &[(Vec<String>, AssetStatus)]) -> ParquetRecordBatchReaderBuilder<RangedFile> {
+        let mut whole = writer(&ASSETS.outline(), RowGroups::Large, Vec::new()).unwrap();
         for (tasks, status) in groups {
             for batch in batches(rows(tasks, *status)).unwrap() {
                 whole.write(&batch.unwrap()).unwrap();
             }
             whole.flush().unwrap();
         }
-        reader(rewound(whole.into_inner().unwrap())).unwrap()
+        reader(RangedFile::new(whole.into_inner().unwrap())).unwrap()
     }
 
-    fn found(part: &ParquetRecordBatchReaderBuilder<File>, column: &str, values: &[&str]) -> Vec<usize> {
+    fn found(part: &ParquetRecordBatchReaderBuilder<RangedFile>, column: &str, values: &[&str]) -> Vec<usize> {
         row_groups_with(part, column, &values.iter().copied()).unwrap()
     }
 
@@ -123,10 +116,10 @@ mod tests {
     fn a_part_that_tells_nothing_is_read() {
         let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
         let rows: Vec<_> = batches(rows(&["a".into(), "b".into()], AssetStatus::Ok)).unwrap().collect();
-        let sink = tempfile::tempfile().unwrap();
+        let sink = Vec::new();
         let mut plain = ArrowWriter::try_new(sink, parquet_schema_of(&ASSETS.outline()), Some(properties)).unwrap();
         plain.write(rows[0].as_ref().unwrap()).unwrap();
-        let part = reader(rewound(plain.into_inner().unwrap())).unwrap();
+        let part = reader(RangedFile::new(plain.into_inner().unwrap())).unwrap();
         assert_eq!(found(&part, "task_id", &["x"]), [0]);
         // All of `url` is null, so that there are no bounds.
         assert_eq!(found(&part, "url", &["x"]), [0]);

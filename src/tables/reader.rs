@@ -1,6 +1,6 @@
 //! Some columns of a part, read back as text. Memory holds a batch of rows, whatever the part's size.
 
-use std::{fs::File, io};
+use std::io;
 
 use arrow_array::{
     Array, StringArray,
@@ -15,12 +15,12 @@ use parquet::{
 };
 
 use super::{parquet::reader as parquet_reader, prune::row_groups_with};
-use crate::{format::TableFormat, timestamp::Moment};
+use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
 
 /// Calls `row` with the wanted columns of each row, in the requested order; null is `None`. Text,
 /// numbers and times are read.
 pub(crate) fn scan(
-    file: File,
+    file: RangedFile,
     format: TableFormat,
     columns: &[&str],
     row: &mut dyn FnMut(&[Option<&str>]),
@@ -34,7 +34,7 @@ pub(crate) fn scan(
 /// The same for whoever looks for rows with one of these values in a column of texts: where it can be told
 /// that there is none, rows are passed over. Other rows come too.
 pub(crate) fn scan_for<'v>(
-    file: File,
+    file: RangedFile,
     format: TableFormat,
     columns: &[&str],
     (column, values): (&str, impl ExactSizeIterator<Item = &'v str> + Clone),
@@ -51,7 +51,7 @@ pub(crate) fn scan_for<'v>(
 }
 
 /// How many rows a part has.
-pub(crate) fn count_rows(file: File, format: TableFormat) -> io::Result<u64> {
+pub(crate) fn count_rows(file: RangedFile, format: TableFormat) -> io::Result<u64> {
     match format {
         TableFormat::Parquet => {
             let reader = SerializedFileReader::new(file).map_err(to_io)?;
@@ -66,7 +66,7 @@ pub(crate) fn count_rows(file: File, format: TableFormat) -> io::Result<u64> {
 }
 
 fn scan_parquet(
-    part: ParquetRecordBatchReaderBuilder<File>,
+    part: ParquetRecordBatchReaderBuilder<RangedFile>,
     columns: &[&str],
     row: &mut dyn FnMut(&[Option<&str>]),
 ) -> io::Result<()> {
@@ -102,7 +102,7 @@ fn texts(column: &dyn Array) -> io::Result<StringArray> {
     }
 }
 
-fn scan_csv(file: File, columns: &[&str], row: &mut dyn FnMut(&[Option<&str>])) -> io::Result<()> {
+fn scan_csv(file: RangedFile, columns: &[&str], row: &mut dyn FnMut(&[Option<&str>])) -> io::Result<()> {
     let mut reader = csv::Reader::from_reader(file);
     let headers = reader.headers().map_err(io::Error::other)?;
     let places =

@@ -2,13 +2,7 @@
 //! holds. An external merge sort: as many rows as there is room for are sorted in memory and spilled as a
 //! sorted run; in the end the runs are merged. Memory holds what there is room for, and a batch of each run.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    fs::File,
-    io::{self, Seek},
-    vec::IntoIter,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, fs::File, io, vec::IntoIter};
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use arrow_array::{RecordBatch, cast::AsArray, types::TimestampMicrosecondType};
@@ -19,6 +13,7 @@ use super::{
     parquet::{self, RowGroups},
     schema::Outline,
 };
+use crate::ranged::RangedFile;
 
 /// So many bytes of rows are sorted in memory.
 const ROOM: usize = 256 << 20;
@@ -73,7 +68,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
 
     /// Takes in the rows of a part. A column that the part is too old to have is null; one that this program
     /// is too old to know is an error.
-    pub(crate) fn add(&mut self, part: File) -> io::Result<()> {
+    pub(crate) fn add(&mut self, part: RangedFile) -> io::Result<()> {
         let schema = parquet::schema(&self.outline);
         for batch in parquet::batches(part)? {
             let batch = parquet::conform(&batch?, &schema)?;
@@ -126,9 +121,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         for chunk in rows {
             run.write(&chunk?.0).map_err(io::Error::other)?;
         }
-        let mut file = run.into_inner().map_err(io::Error::other)?;
-        file.rewind()?;
-        Ok(file)
+        run.into_inner().map_err(io::Error::other)
     }
 }
 
@@ -206,7 +199,8 @@ pub(crate) struct Run {
 
 impl Run {
     fn new(file: File, batch_rows: usize, outline: &Outline) -> io::Result<Self> {
-        let (reader, schema) = (parquet::reader(file).map_err(io::Error::other)?, parquet::schema(outline));
+        let (reader, schema) =
+            (parquet::reader(RangedFile::new(file)).map_err(io::Error::other)?, parquet::schema(outline));
         let batches = reader.with_batch_size(batch_rows).build().map_err(io::Error::other)?;
         let batch = RecordBatch::new_empty(schema.clone());
         let mut run = Self { batches, schema, time: outline.time, batch, row_bytes: 0, times: Vec::new(), row: 0 };
@@ -309,17 +303,15 @@ mod tests {
     };
 
     /// A part with a row for each of these times, which are its rows' names too.
-    fn part(first: usize, times: &[Option<i64>]) -> File {
-        let sink = tempfile::tempfile().unwrap();
+    fn part(first: usize, times: &[Option<i64>]) -> RangedFile {
+        let sink = Vec::new();
         let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
         for (place, time) in (first..).zip(times) {
             let asset = Asset::new(Some("c".repeat(place % 50)), AssetKind::Audio, None, AssetStatus::Ok);
             let row = AssetRow::new(place.to_string(), RunId::example(), asset);
             part.push(&AssetRow { downloaded_at: time.map(Moment::from_microsecond), ..row }).unwrap();
         }
-        let mut file = part.finish().unwrap().0;
-        file.rewind().unwrap();
-        file
+        RangedFile::new(part.finish().unwrap().0)
     }
 
     /// The rows' names in order, and how many runs were spilled.
@@ -361,14 +353,13 @@ mod tests {
 
     #[test]
     fn a_chunk_ends_when_it_has_its_bytes() {
-        let sink = tempfile::tempfile().unwrap();
+        let sink = Vec::new();
         let mut large = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
         for n in 0..8 {
             let asset = Asset::new(Some(n.to_string().repeat(3 << 20)), AssetKind::Audio, None, AssetStatus::Ok);
             large.push(&AssetRow::new("t".into(), RunId::example(), asset)).unwrap();
         }
-        let mut file = large.finish().unwrap().0;
-        file.rewind().unwrap();
+        let file = RangedFile::new(large.finish().unwrap().0);
         let mut sorter = TimeSorter::new(ASSETS.outline(), tempfile::tempfile);
         sorter.add(file).unwrap();
         let chunks: Vec<usize> = sorter.finish().unwrap().map(|chunk| chunk.unwrap().rows()).collect();

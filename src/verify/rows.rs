@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs::File,
     io,
 };
 
@@ -21,6 +20,7 @@ use crate::{
     checksum,
     error::{Error, Result},
     event::RowCounts,
+    ranged::RangedFile,
     tables::{self, ASSETS, CLIPS, Columns, LYRICS, Outline, TASKS},
 };
 
@@ -221,7 +221,7 @@ impl Pass<'_, '_> {
     }
 
     /// Opens a part. One that has gone since it was listed is noted, and is none.
-    fn open(&mut self, path: &str) -> Result<Option<io::Result<File>>> {
+    fn open(&mut self, path: &str) -> Result<Option<io::Result<RangedFile>>> {
         match self.archive.read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.shifted = true;

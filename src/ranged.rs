@@ -1,0 +1,148 @@
+//! A file that is read by ranges, wherever it is: on a disk, or in an object store.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use parquet::file::reader::{ChunkReader, Length};
+
+/// What can be read by ranges. Every read blocks.
+pub(crate) trait ReadAt: fmt::Debug + Send + Sync {
+    /// Reads bytes from an offset into the buffer: how many there were, 0 at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// How many bytes there are.
+    fn size(&self) -> io::Result<u64>;
+
+    /// When they were last written, if that is known.
+    fn modified(&self) -> Option<Timestamp>;
+}
+
+impl ReadAt for File {
+    #[cfg(unix)]
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(self, buffer, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::windows::fs::FileExt::seek_read(self, buffer, offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+
+    fn modified(&self) -> Option<Timestamp> {
+        self.metadata().ok()?.modified().ok()?.try_into().ok()
+    }
+}
+
+#[cfg(test)]
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.get(offset as usize..).unwrap_or_default().read(buffer)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn modified(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// An open file and a position in it. Clones share the file, and each has its own position.
+#[derive(Clone, Debug)]
+pub(crate) struct RangedFile {
+    source: Arc<dyn ReadAt>,
+    position: u64,
+}
+
+impl RangedFile {
+    /// A file at its beginning.
+    pub(crate) fn new(source: impl ReadAt + 'static) -> Self {
+        Self { source: Arc::new(source), position: 0 }
+    }
+
+    /// When it was last written, if that is known.
+    pub(crate) fn modified(&self) -> Option<Timestamp> {
+        self.source.modified()
+    }
+
+    fn at(&self, position: u64) -> Self {
+        Self { source: self.source.clone(), position }
+    }
+}
+
+impl Read for RangedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read_at(buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for RangedFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+            SeekFrom::End(offset) => self.source.size()?.checked_add_signed(offset),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+impl Length for RangedFile {
+    /// 0 if the size cannot be read: then the reads fail, and say why.
+    fn len(&self) -> u64 {
+        self.source.size().unwrap_or_default()
+    }
+}
+
+impl ChunkReader for RangedFile {
+    type T = BufReader<Self>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(BufReader::new(self.at(start)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        // A damaged footer may claim any length.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let mut bytes = vec![0; length];
+        self.at(start).read_exact(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn each_clone_has_a_position_of_its_own() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let mut one = RangedFile::new(file);
+        let mut other = one.clone();
+        one.seek(SeekFrom::End(-3)).unwrap();
+        assert_eq!((io::read_to_string(&mut one).unwrap().as_str(), one.len()), ("789", 10));
+        assert_eq!(io::read_to_string(&mut other).unwrap(), "0123456789");
+        assert_eq!(other.get_bytes(2, 3).unwrap(), "234");
+        assert!(other.get_bytes(8, 3).is_err(), "beyond the end");
+        assert!(other.seek(SeekFrom::Current(-11)).is_err());
+    }
+}
