@@ -39,7 +39,7 @@ pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;
 pub(crate) use publish::write_views;
 pub(crate) use recovery::recover;
-pub(crate) use stored::{contradicted_ids, salvageable};
+pub(crate) use stored::{ids_in_responses, salvageable};
 
 use std::time::Duration;
 

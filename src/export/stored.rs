@@ -209,15 +209,15 @@ fn each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, take: &mut dyn 
     }
 }
 
-/// IDs of a damaged part whose response names another task, and that task. Blocks.
-pub(crate) fn contradicted_ids(archive: &Archive, part: &str) -> HashMap<String, String> {
-    let mut contradicted = HashMap::new();
+/// The IDs of a damaged part's rows, each with the task that the row's response names. Blocks.
+pub(crate) fn ids_in_responses(archive: &Archive, part: &str) -> HashMap<String, String> {
+    let mut ids = HashMap::new();
     each_readable(archive.format, archive.read(part).ok(), &mut |task, answer| {
-        if let Some(named) = answer.task_id().filter(|named| !is_same_id(named, &task)) {
-            contradicted.insert(task, named);
+        if let Some(named) = answer.task_id() {
+            ids.insert(task, named);
         }
     });
-    contradicted
+    ids
 }
 
 /// Calls `take` with each row of a damaged part, up to its damage.

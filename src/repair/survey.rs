@@ -17,7 +17,7 @@ use crate::{
     ranged::RangedFile,
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
-    task::TaskId,
+    task::{TaskId, is_same_id},
 };
 
 /// Which tasks have rows in which table. For ten million tasks, the chance that two share a hash is one in a
@@ -122,29 +122,38 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The tasks of damaged parts, as far as those can be read. A part that cannot be read to its end may have held
-/// others. If a response names another task than its row, the ID in the row is damaged.
+/// The tasks of damaged parts, as far as those can be read. A part may have held others if it cannot be read to
+/// its end, or if damage has changed IDs.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
-    let (mut found, mut contradicted) = (HashSet::new(), HashSet::new());
+    let mut found = HashSet::new();
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {
-        let Ok(file) = archive.read(path) else {
-            plan.unknown.insert(path.clone());
-            continue;
-        };
-        let mut note = |cells: &[Option<&str>]| {
-            let ids = cells.iter().flatten().filter_map(|id| TaskId::parse(id).ok());
-            found.extend(ids.map(|id| id.to_string()));
-        };
-        if tables::guarded(|| tables::scan(file, archive.format, &[TASK_ID], &mut note)).is_err() {
+        let (ids, is_complete) = ids_of(archive, path);
+        found.extend(ids);
+        if !is_complete {
             plan.unknown.insert(path.clone());
         }
-        contradicted.extend(export::contradicted_ids(archive, path));
-    }
-    for (id, named) in contradicted {
-        found.remove(&id);
-        found.extend(TaskId::parse(&named).ok().map(|id| id.to_string()));
     }
     found
+}
+
+/// The IDs of a damaged part, and whether they are all that it held. An ID that damage has changed is not among
+/// them: the row's response names another task, or the part's Bloom filter does not hold the ID.
+fn ids_of(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
+    let Ok(file) = archive.read(path) else { return (HashSet::new(), false) };
+    let (mut ids, mut rows) = (HashSet::new(), 0);
+    let mut note = |cells: &[Option<&str>]| {
+        let parsed = cells.iter().flatten().filter_map(|id| TaskId::parse(id).ok());
+        ids.extend(parsed.map(|id| id.to_string()));
+        rows += 1;
+    };
+    let scanned = tables::guarded(|| tables::scan(file.clone(), archive.format, &[TASK_ID], &mut note));
+    let named = export::ids_in_responses(archive, path);
+    let unconfirmed = ids.iter().map(String::as_str).filter(|id| !named.contains_key(*id)).collect();
+    let changed = tables::guarded(|| tables::ruled_out(file, archive.format, TASK_ID, unconfirmed)).unwrap_or_default();
+    ids.retain(|id| !changed.contains(id) && named.get(id).is_none_or(|named| is_same_id(named, id)));
+    ids.extend(named.into_values().filter_map(|named| Some(TaskId::parse(&named).ok()?.to_string())));
+    let is_complete = scanned.is_ok() && ids.len() == rows;
+    (ids, is_complete)
 }
 
 /// Calls `row` with these columns of each row of a table's intact parts.
@@ -171,4 +180,53 @@ fn each_part(
         read(file).map_err(|error| archive.store.failed("read", &path, &error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test damages a file")]
+mod tests {
+    use super::*;
+    use crate::{
+        archive::LockedArchive,
+        format::TableFormat,
+        run_id::RunId,
+        tables::{PartEncoder, RowGroups, Stamp},
+    };
+
+    /// A part whose rows have no response that would confirm their IDs.
+    fn part(ids: &[String]) -> Vec<u8> {
+        let mut part = PartEncoder::new(&TASKS, TableFormat::Parquet, RowGroups::OfANight, Vec::new()).unwrap();
+        for task_id in ids.iter().cloned() {
+            let fetched_at = "2026-01-02T03:04:05Z".parse::<jiff::Timestamp>().unwrap().into();
+            let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at, run_id: RunId::example() };
+            part.push(&tables::not_found(&stamp, None, 0).task).unwrap();
+        }
+        part.finish().unwrap().0
+    }
+
+    #[tokio::test]
+    async fn an_id_that_damage_has_changed_is_not_salvaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let held = LockedArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
+        let ids: Vec<String> = (0..40).map(|n| format!("{:x}", n * 0x9e37_79b9_7f4a_u64)).collect();
+        let (whole, path) = (part(&ids), "tasks/20260101T000000000Z-a-0001.parquet");
+        std::fs::create_dir(folder.path().join("tasks")).unwrap();
+        let mut changed = 0;
+        for place in (0..whole.len()).step_by(2) {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 4;
+            std::fs::write(folder.path().join(path), damaged).unwrap();
+            let (salvaged, is_complete) = ids_of(&held.archive, path);
+            let is_invented = |id: &&String| !ids.contains(id);
+            assert_eq!(salvaged.iter().find(is_invented), None, "byte {place}");
+            assert!(!is_complete || salvaged.len() == ids.len(), "byte {place}");
+            let mut read = HashSet::new();
+            let mut note = |cells: &[Option<&str>]| read.extend(cells.iter().flatten().map(|id| (*id).to_owned()));
+            let file = held.archive.read(path).unwrap();
+            let _ = tables::guarded(|| tables::scan(file, TableFormat::Parquet, &[TASK_ID], &mut note));
+            changed += u32::from(read.iter().any(|id| !ids.contains(id)));
+        }
+        assert!(changed > 10, "{changed}");
+    }
 }

@@ -1,13 +1,16 @@
 //! Which row groups of a part may hold some values, told by their statistics and Bloom filters: whoever looks
 //! for a few tasks, or for assets of one status, need not read the others.
 
+use std::{collections::HashSet, io};
+
 use parquet::{
     arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
     errors::{ParquetError, Result},
     file::statistics::Statistics,
 };
 
-use crate::ranged::RangedFile;
+use super::parquet::reader;
+use crate::{format::TableFormat, ranged::RangedFile};
 
 /// The row groups that may hold a row with one of these values in that column of texts. Where there are more
 /// values than rows it is cheaper to read the rows than to ask, so then it is all of them.
@@ -16,9 +19,7 @@ pub(super) fn row_groups_with<'v>(
     column: &str,
     values: &(impl ExactSizeIterator<Item = &'v str> + Clone),
 ) -> Result<Vec<usize>> {
-    let columns = part.parquet_schema().columns().iter();
-    let place = columns.zip(0..).find(|(known, _)| known.name() == column).map(|(_, place)| place);
-    let place = place.ok_or_else(|| ParquetError::General(format!("it has no column `{column}`")))?;
+    let place = place_of(part, column)?;
     let mut groups = Vec::new();
     for (group, metadata) in part.metadata().row_groups().iter().enumerate() {
         let is_asked = i64::try_from(values.len()).is_ok_and(|values| values < metadata.num_rows());
@@ -27,6 +28,34 @@ pub(super) fn row_groups_with<'v>(
         }
     }
     Ok(groups)
+}
+
+/// The values that a part's Bloom filters rule out. A part without filters rules out nothing.
+///
+/// # Errors
+/// A part that cannot be read.
+pub(crate) fn ruled_out(
+    file: RangedFile,
+    format: TableFormat,
+    column: &str,
+    mut values: HashSet<&str>,
+) -> io::Result<HashSet<String>> {
+    if format == TableFormat::Csv {
+        return Ok(HashSet::new());
+    }
+    let part = reader(file).map_err(io::Error::other)?;
+    let place = place_of(&part, column).map_err(io::Error::other)?;
+    for group in 0..part.metadata().num_row_groups() {
+        let filter = part.get_row_group_column_bloom_filter(group, place).map_err(io::Error::other)?;
+        values.retain(|value| filter.as_ref().is_some_and(|filter| !filter.check(*value)));
+    }
+    Ok(values.into_iter().map(str::to_owned).collect())
+}
+
+fn place_of(part: &ParquetRecordBatchReaderBuilder<RangedFile>, column: &str) -> Result<usize> {
+    let mut columns = part.parquet_schema().columns().iter();
+    let place = columns.position(|known| known.name() == column);
+    place.ok_or_else(|| ParquetError::General(format!("it has no column `{column}`")))
 }
 
 fn may_hold<'v>(
