@@ -18,7 +18,7 @@ use clap_complete::Shell;
 
 use crate::{
     api,
-    archive::Archive,
+    archive::{Archive, Location},
     asset::AssetKinds,
     commands::{
         simulate::SimulateOptions,
@@ -106,7 +106,7 @@ pub struct ExportArgs {
 
     /// Archive folder: created if absent, added to if present
     #[arg(long, value_name = "ARCHIVE", value_parser = OsStringValueParser::new().try_map(archive_folder))]
-    out: PathBuf,
+    out: Location,
 
     /// Column with the IDs [default: task_id, taskId or id in any case, else the only column]
     #[arg(long, value_name = "NAME|NUMBER", help_heading = "Input")]
@@ -268,7 +268,7 @@ Exit status: 0 shown, 1 the archive or the provider cannot be read, 2 wrong usag
 pub struct SummaryArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
-    archive: PathBuf,
+    archive: Location,
 
     /// Show this run instead of the whole archive
     #[arg(long, value_name = "RUN_ID")]
@@ -317,7 +317,7 @@ Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 w
 pub struct VerifyArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
-    pub archive: PathBuf,
+    pub archive: Location,
 
     /// Check presence, size and consistency only; read no file contents
     #[arg(long, conflicts_with_all = ["sample", "slice"])]
@@ -360,7 +360,7 @@ An interrupted repair keeps what it repaired, and the next one resumes.";
 pub struct RepairArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
-    archive: PathBuf,
+    archive: Location,
 
     /// Show what would be repaired; send and change nothing
     #[arg(long)]
@@ -382,7 +382,7 @@ pub struct RepairArgs {
 pub struct CompactArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
-    pub archive: PathBuf,
+    pub archive: Location,
 
     /// Show what would be merged; write nothing
     #[arg(long)]
@@ -403,7 +403,7 @@ pub struct CompactArgs {
 pub struct RebuildArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
-    pub archive: PathBuf,
+    pub archive: Location,
 
     /// Show row counts before and after; write nothing
     #[arg(long)]
@@ -486,11 +486,11 @@ impl ExportArgs {
 }
 
 impl RunArgs {
-    fn config(&self, archive: &Path, is_dry_run: bool) -> Result<RunConfig> {
+    fn config(&self, archive: &Location, is_dry_run: bool) -> Result<RunConfig> {
         let Self { provider, pace, assets, metrics_file, .. } = self;
         let (reserve, metrics_file) = (pace.reserve()?, metrics_file.as_deref().map(config::metrics_file).transpose()?);
         Ok(RunConfig {
-            archive: archive.to_owned(),
+            archive: archive.clone(),
             media: assets.config(pace),
             // A dry run sends nothing, and so needs no key.
             provider: if is_dry_run { Provider::Simulated } else { provider.provider()? },
@@ -700,7 +700,7 @@ fn read_key(path: &Path) -> Result<String> {
 }
 
 /// A folder on this machine. The URL of an object store never becomes a folder of that name.
-fn archive_folder(text: OsString) -> Result<PathBuf, String> {
+fn archive_folder(text: OsString) -> Result<Location, String> {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
@@ -709,7 +709,7 @@ fn archive_folder(text: OsString) -> Result<PathBuf, String> {
         Some((scheme, _)) if is_scheme(scheme) => {
             Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
         }
-        _ => Ok(text.into()),
+        _ => Ok(PathBuf::from(text).into()),
     }
 }
 

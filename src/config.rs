@@ -15,6 +15,7 @@ use reqwest::header::HeaderValue;
 use url::Url;
 
 use crate::{
+    archive::Location,
     asset::AssetKinds,
     error::{Error, Result},
     format::TableFormat,
@@ -76,7 +77,7 @@ pub struct ExportConfig {
 #[derive(Clone, Debug)]
 pub struct RunConfig {
     /// The archive's folder.
-    pub archive: PathBuf,
+    pub archive: Location,
     /// What to download, and how.
     pub media: MediaConfig,
     /// The provider.

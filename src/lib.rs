@@ -181,4 +181,6 @@ pub mod task;
 mod timestamp;
 pub mod verify;
 
+pub use archive::Location;
+
 pub use export::Signal;

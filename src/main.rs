@@ -45,14 +45,16 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitStatus> {
     let runtime = Runtime::new().map_err(|error| Error::Internal(format!("cannot start the runtime: {error}")))?;
-    survive_file_size_limit(&runtime)?;
+    // `compact` and `rebuild` block, and listen for signals.
+    let entered = runtime.enter();
+    survive_file_size_limit()?;
     let status = match command {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
         Command::Verify(args) => verify(&args),
         Command::Repair(args) => runtime.block_on(repair(&args)),
-        Command::Compact(args) => runtime.block_on(compact(&args)),
-        Command::Rebuild(args) => runtime.block_on(rebuild(&args)),
+        Command::Compact(args) => compact(&args),
+        Command::Rebuild(args) => rebuild(&args),
         Command::Simulate(args) => runtime.block_on(simulate(&args)),
         Command::Completions { shell, .. } => {
             let mut script = Vec::new();
@@ -60,6 +62,7 @@ fn run(command: Command) -> Result<ExitStatus> {
             print(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Complete)
         }
     };
+    drop(entered);
     for limitation in filesystem::limitations() {
         let _ = writeln!(io::stderr(), "warning: {limitation}");
     }
@@ -73,7 +76,7 @@ async fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let config = args.config()?;
     if args.is_dry_run() {
         let mut reporter = report::reporter(args.progress(), args.verbosity());
-        print(&commands::dry_run::dry_run(&config, reporter.as_mut()).await?)?;
+        print(&commands::dry_run::dry_run(&config, reporter.as_mut())?)?;
         return Ok(ExitStatus::Complete);
     }
     let stop = signals()?;
@@ -123,26 +126,26 @@ async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
     Ok(outcome.status)
 }
 
-async fn compact(args: &CompactArgs) -> Result<ExitStatus> {
+fn compact(args: &CompactArgs) -> Result<ExitStatus> {
     // A signal ends the process at once, which leaves nothing half done.
     let _at_once = signals()?;
     if args.dry_run {
-        print(&commands::compact::dry_run(&args.archive).await?)?;
+        print(&commands::compact::dry_run(&args.archive)?)?;
         return Ok(ExitStatus::Complete);
     }
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let words = commands::compact::compact(&args.archive, reporter.as_mut()).await?;
+    let words = commands::compact::compact(&args.archive, reporter.as_mut())?;
     drop(reporter);
     if args.verbosity() == Verbosity::Quiet { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
 }
 
-async fn rebuild(args: &RebuildArgs) -> Result<ExitStatus> {
+fn rebuild(args: &RebuildArgs) -> Result<ExitStatus> {
     let _at_once = signals()?;
     let mut reporter = report::reporter(args.progress(), args.verbosity());
     let words = if args.dry_run {
-        commands::rebuild::dry_run(&args.archive, reporter.as_mut()).await?
+        commands::rebuild::dry_run(&args.archive, reporter.as_mut())?
     } else {
-        commands::rebuild::rebuild(&args.archive, reporter.as_mut()).await?
+        commands::rebuild::rebuild(&args.archive, reporter.as_mut())?
     };
     drop(reporter);
     let is_quiet = args.verbosity() == Verbosity::Quiet && !args.dry_run;
@@ -213,8 +216,7 @@ async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal, hang_up: O
 const FILE_SIZE_EXCEEDED: i32 = 25;
 
 /// Lets a write over the file-size limit fail, which is reported; the signal would end the process without a word.
-fn survive_file_size_limit(runtime: &Runtime) -> Result<()> {
-    let _entered = runtime.enter();
+fn survive_file_size_limit() -> Result<()> {
     let listening = signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED));
     // The handler stays when the listener goes.
     listening.map(drop).map_err(|error| Error::Internal(format!("cannot listen for signals: {error}")))

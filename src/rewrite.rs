@@ -56,10 +56,10 @@ impl Part {
 
 /// The parts of a table, oldest first, and how many are left out: those of segments that wait in the
 /// journal, which will be put there once more under the same names.
-pub(crate) async fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> {
+pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> {
     let waiting = waiting(archive)?;
     let (mut parts, mut left_out) = (Vec::new(), 0);
-    for path in archive.parts(table).await? {
+    for path in archive.parts(table)? {
         if waiting.contains(stem(&path)) {
             left_out += 1;
             continue;

@@ -6,18 +6,10 @@
 //! checksums: a crash between the two leaves nothing that looks damaged. A file without a checksum, as in an
 //! archive that was copied without the program's folder, counts as intact.
 
-use std::{
-    collections::HashMap,
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{collections::HashMap, io};
 
-use super::{Archive, SEALS, inspect::manifest_line, layout, swap};
-use crate::{
-    checksum,
-    error::{Error, Result},
-};
+use super::{Archive, CHECKSUMS, inspect::manifest_line, layout::STATE, store::Store};
+use crate::{checksum, error::Result};
 
 /// The checksums of an archive's small files, by path.
 #[derive(Debug, Default)]
@@ -33,21 +25,18 @@ impl DocumentChecksums {
 
 impl Archive {
     /// Reads the checksum file: no checksums if there is none yet, an error if it is damaged itself.
-    pub(crate) fn seals(&self) -> Result<io::Result<DocumentChecksums>> {
-        let path = self.folder.join(SEALS);
-        match fs::read(&path) {
-            Ok(text) => Ok(read(&text).ok_or_else(|| io::Error::other("is not what was written"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(DocumentChecksums::default())),
-            Err(error) => Err(Error::io("read", &path, &error)),
-        }
+    pub(crate) fn document_checksums(&self) -> Result<io::Result<DocumentChecksums>> {
+        Ok(match self.store.get(CHECKSUMS)? {
+            Some(text) => read(&text).ok_or_else(|| io::Error::other("is not what was written")),
+            None => Ok(DocumentChecksums::default()),
+        })
     }
 }
 
 /// Records the checksum of a file that is about to be put in place. A damaged checksum file stays as it is
 /// until it is repaired, so that `verify` finds it. Blocks.
-pub(super) fn add(folder: &Path, path: &str, sha256: &str) -> Result<()> {
-    let file = folder.join(SEALS);
-    swap::rewrite(&file, |known, out| {
+pub(super) fn add(store: &Store, path: &str, sha256: &str) -> Result<()> {
+    store.rewrite(CHECKSUMS, |known, out| {
         let mut text = Vec::new();
         known.read_to_end(&mut text)?;
         let line = format!("{sha256}  {path}\n");
@@ -59,10 +48,10 @@ pub(super) fn add(folder: &Path, path: &str, sha256: &str) -> Result<()> {
         if !lines.contains(&line) {
             lines += &line;
         }
-        writeln!(out, "{lines}{}  {SEALS}", checksum::sha256(&lines))?;
+        writeln!(out, "{lines}{}  {CHECKSUMS}", checksum::sha256(&lines))?;
         Ok(1)
     })?;
-    layout::sync(file.parent().unwrap_or(folder))
+    store.sync(STATE)
 }
 
 fn read(text: &[u8]) -> Option<DocumentChecksums> {
@@ -79,11 +68,13 @@ fn intact_lines(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
     let last = text.strip_suffix('\n')?.rfind('\n')? + 1;
     let (lines, own) = text.split_at(last);
-    (own == format!("{}  {SEALS}\n", checksum::sha256(lines))).then_some(lines)
+    (own == format!("{}  {CHECKSUMS}\n", checksum::sha256(lines))).then_some(lines)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -92,9 +83,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(".sunor")).unwrap();
         for (path, content) in files {
-            add(folder.path(), path, &checksum::sha256(content)).unwrap();
+            add(&Store::local(folder.path()), path, &checksum::sha256(content)).unwrap();
         }
-        fs::read(folder.path().join(SEALS)).unwrap()
+        fs::read(folder.path().join(CHECKSUMS)).unwrap()
     }
 
     #[test]
@@ -115,9 +106,9 @@ mod tests {
         fs::create_dir(folder.path().join(".sunor")).unwrap();
         let mut text = recorded(&[("a", "1")]);
         text[0] ^= 1;
-        fs::write(folder.path().join(SEALS), &text).unwrap();
-        add(folder.path(), "b", &checksum::sha256("2")).unwrap();
-        assert_eq!(fs::read(folder.path().join(SEALS)).unwrap(), text);
+        fs::write(folder.path().join(CHECKSUMS), &text).unwrap();
+        add(&Store::local(folder.path()), "b", &checksum::sha256("2")).unwrap();
+        assert_eq!(fs::read(folder.path().join(CHECKSUMS)).unwrap(), text);
     }
 
     proptest! {

@@ -2,17 +2,12 @@
 //! Nothing here writes.
 
 use std::{
-    fs::{self, File},
     io,
-    path::{Component, Path, PathBuf},
+    path::{Component, Path},
 };
 
-use super::{Archive, ArchiveMetadata, FORMAT_VERSION, Version, layout, store};
-use crate::{
-    error::{Error, Result},
-    format::TableFormat,
-    ranged::RangedFile,
-};
+use super::{Archive, ArchiveMetadata, FORMAT_VERSION, Location, Version, layout::METADATA, store::Store};
+use crate::{error::Result, format::TableFormat, ranged::RangedFile};
 
 /// The state of `archive.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +36,9 @@ impl Entry {
 
     /// Whether it is a staging file: of a write in progress, or left by a crash.
     pub(crate) fn is_half_finished(&self) -> bool {
-        !self.is_folder && store::is_staging(Path::new(self.name()))
+        let number = self.name().rsplit_once('#').map(|(_, number)| number);
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        !self.is_folder && number.is_some_and(is_number)
     }
 }
 
@@ -50,66 +47,39 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::Usage`] if it is none, or its format is too new to be read.
-    pub(crate) fn open_to_check(folder: &Path) -> Result<(Self, MetadataState)> {
-        let opened = Self::open(folder);
-        let path = folder.join(layout::PASSPORT);
-        let state = match (fs::read(&path), &opened) {
+    pub(crate) fn open_to_check(location: &Location) -> Result<(Self, MetadataState)> {
+        let (opened, store) = (Self::open(location), location.store());
+        let state = match (store.try_read(METADATA), &opened) {
             (Ok(text), _) => metadata_state(&text),
             (Err(_), Err(_)) => return opened.map(|archive| (archive, MetadataState::Whole)),
-            (Err(error), Ok(_)) => return Err(Error::io("read", &path, &error)),
+            (Err(error), Ok(_)) => return Err(store.failed("read", METADATA, &error)),
         };
         match (opened, state) {
             (Err(_), MetadataState::Damaged(reason)) => {
-                Ok((Self::with(folder, guess_format(folder))?, MetadataState::Damaged(reason)))
+                Ok((Self::with(location, guess_format(&store)?), MetadataState::Damaged(reason)))
             }
             (opened, state) => Ok((opened?, state)),
         }
     }
 
-    /// The entries of a folder, sorted. A missing folder is empty.
-    pub(crate) fn entries(&self, folder: &str) -> Result<Vec<Entry>> {
-        let place = self.folder.join(folder);
-        let failed = |error: io::Error| Error::io("list", &place, &error);
-        let listed = match fs::read_dir(&place) {
-            Ok(listed) => listed,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(Vec::new());
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let mut entries = Vec::new();
-        for entry in listed {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            let is_folder = place.join(&name).is_dir();
-            let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-            entries.push(Entry { path, is_folder });
-        }
-        entries.sort_by(|one, other| one.path.cmp(&other.path));
-        Ok(entries)
-    }
-
     /// The size of a file; `None` if there is none.
     pub(crate) fn size(&self, path: &str) -> io::Result<Option<u64>> {
-        match fs::metadata(self.folder.join(path)) {
-            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.store.try_size(path)
     }
 
-    /// Opens a file to read it whole.
+    /// Opens a file that may be damaged.
     pub(crate) fn read(&self, path: &str) -> io::Result<RangedFile> {
-        File::open(self.folder.join(path)).map(RangedFile::new)
+        self.store.try_open(path)
     }
 
-    /// Reads a small file.
+    /// Reads a small file that may be damaged.
     pub(crate) fn read_small(&self, path: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.folder.join(path))
+        self.store.try_read(path)
     }
 
-    /// The path in the archive of a file inside it.
+    /// The path in the archive of one of the program's own files.
     pub(crate) fn relative(&self, path: &Path) -> String {
-        path.strip_prefix(&self.folder).unwrap_or(path).display().to_string()
+        self.store.relative(path)
     }
 }
 
@@ -152,27 +122,27 @@ fn is_program(created_by: &str) -> bool {
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn guess_format(folder: &Path) -> TableFormat {
-    let has_csv = |table: &str| {
-        let entries = fs::read_dir(folder.join(table)).into_iter().flatten().flatten();
-        entries.map(|entry| PathBuf::from(entry.file_name())).any(|name| name.extension().is_some_and(|it| it == "csv"))
-    };
-    if ["tasks", "clips", "lyrics", "assets"].into_iter().any(has_csv) {
-        TableFormat::Csv
-    } else {
-        TableFormat::Parquet
+fn guess_format(store: &Store) -> Result<TableFormat> {
+    for table in ["tasks", "clips", "lyrics", "assets"] {
+        if store.list(table)?.iter().any(|entry| Path::new(entry.name()).extension().is_some_and(|it| it == "csv")) {
+            return Ok(TableFormat::Csv);
+        }
     }
+    Ok(TableFormat::Parquet)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    const PASSPORT: &str = r#"{"format_version":1,"table_format":"csv","created_at":"2026-01-02T03:04:05Z","created_by":"sunor-archive 0.1.0"}"#;
+    use super::*;
+    use crate::error::Error;
+
+    const INTACT: &str = r#"{"format_version":1,"table_format":"csv","created_at":"2026-01-02T03:04:05Z","created_by":"sunor-archive 0.1.0"}"#;
 
     #[test]
     fn metadata_is_intact_newer_or_damaged() {
-        let state = |from: &str, to: &str| metadata_state(PASSPORT.replace(from, to).as_bytes());
+        let state = |from: &str, to: &str| metadata_state(INTACT.replace(from, to).as_bytes());
         assert_eq!(state("", ""), MetadataState::Whole);
         assert_eq!(state(":1,", ":2,"), MetadataState::Newer(2));
         for (from, to) in [(":1,", ":0,"), ("csv", "css"), ("created_at", "cre4ted_at"), ("sunor", "tunor"), ("}", "")]
@@ -185,11 +155,12 @@ mod tests {
     #[test]
     fn an_archive_with_damaged_metadata_can_be_checked() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Archive::open_to_check(folder.path()), Err(Error::Usage(_))));
+        let location = Location::from(folder.path());
+        assert!(matches!(Archive::open_to_check(&location), Err(Error::Usage(_))));
         fs::write(folder.path().join("archive.json"), "{").unwrap();
         fs::create_dir(folder.path().join("tasks")).unwrap();
         fs::write(folder.path().join("tasks/a.csv"), "").unwrap();
-        let (archive, state) = Archive::open_to_check(folder.path()).unwrap();
+        let (archive, state) = Archive::open_to_check(&location).unwrap();
         assert_eq!(archive.format, TableFormat::Csv);
         assert!(matches!(state, MetadataState::Damaged(_)));
     }

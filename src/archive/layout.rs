@@ -1,40 +1,9 @@
 //! Every path of an archive.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
-
-use crate::{
-    error::{Error, Result},
-    filesystem,
-    format::TableFormat,
-    run_id::RunId,
-};
-
-/// Creates a folder and its missing parents, each durably.
-pub(super) fn create(folder: &Path) -> Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let above = match folder.parent() {
-        Some(above) if !above.as_os_str().is_empty() => above,
-        _ => Path::new("."),
-    };
-    create(above)?;
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", folder, &error)),
-        _ => sync(above),
-    }
-}
-
-/// Makes the names in a folder survive a power loss.
-pub(super) fn sync(folder: &Path) -> Result<()> {
-    filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
-}
+use crate::{format::TableFormat, run_id::RunId};
 
 /// What makes a folder an archive.
-pub(crate) const PASSPORT: &str = "archive.json";
+pub(crate) const METADATA: &str = "archive.json";
 
 /// The DuckDB views.
 pub(crate) const VIEWS: &str = "views.sql";
@@ -55,38 +24,30 @@ pub(crate) fn is_state_name(name: &str) -> bool {
 }
 
 /// The SHA-256 of small files that no manifest lists.
-pub(crate) const SEALS: &str = ".sunor/seals";
+pub(crate) const CHECKSUMS: &str = ".sunor/seals";
 
-pub(super) fn lock(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("lock")
-}
+pub(super) const LOCK: &str = ".sunor/lock";
 
-pub(super) fn journal(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("journal")
-}
+pub(super) const JOURNAL: &str = ".sunor/journal";
 
 /// Downloads in progress.
-pub(super) fn partial(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("partial")
-}
+pub(super) const PARTIAL: &str = ".sunor/partial";
 
 /// The plan of a repair in progress.
-pub(super) fn repair_plan(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("repair.json")
-}
+pub(super) const REPAIR_PLAN: &str = ".sunor/repair.json";
 
-pub(super) fn damaged(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("damaged")
-}
+/// The quarantine.
+pub(super) const DAMAGED: &str = ".sunor/damaged";
 
 /// Where new parts wait for their swap, in a folder for each table.
-pub(super) fn swap(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("swap")
-}
+pub(super) const SWAP: &str = ".sunor/swap";
 
 /// The plan of a swap in progress.
-pub(super) fn swap_plan(folder: &Path) -> PathBuf {
-    folder.join(STATE).join("swap.json")
+pub(super) const SWAP_PLAN: &str = ".sunor/swap.json";
+
+/// The folder of a file.
+pub(super) fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 /// The part of each table that one journal segment becomes.

@@ -13,6 +13,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Location;
 use crate::{
     error::{Error, Result},
     filesystem::{self, Limitation},
@@ -46,12 +47,12 @@ pub(super) enum Lock {
 }
 
 impl Lock {
-    pub(super) fn take(path: &Path, archive: &Path, now: Timestamp) -> Result<Self> {
+    pub(super) fn take(path: &Path, archive: &Location, now: Timestamp) -> Result<Self> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = opened.map_err(|error| Error::io("open", path, &error))?;
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let holder = Holder { pid: std::process::id(), host, since: Some(now) };
-        let held = |holder: &Holder| Error::Held { archive: archive.display().to_string(), holder: holder.to_string() };
+        let held = |holder: &Holder| Error::Held { archive: archive.to_string(), holder: holder.to_string() };
         match try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(&named_in(path))),
@@ -153,14 +154,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let lock = Lock::take(&path, folder.path(), now).unwrap();
-        let refused = Lock::take(&path, folder.path(), now).unwrap_err().to_string();
+        let lock = Lock::take(&path, &folder.path().into(), now).unwrap();
+        let refused = Lock::take(&path, &folder.path().into(), now).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         assert!(refused.contains("since 2026-01-02T03:04:05Z"), "{refused}");
         assert_eq!(holder(&path).unwrap().pid, std::process::id());
         drop(lock);
         assert_eq!(holder(&path), None);
-        Lock::take(&path, folder.path(), now).unwrap();
+        Lock::take(&path, &folder.path().into(), now).unwrap();
     }
 
     #[test]

@@ -2,18 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     io::{self, BufRead, BufReader, Write},
-    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     layout::{RUNS, RunFile},
-    store::StoredFile,
+    store::{Store, StoredFile},
 };
-use crate::error::{Error, Result};
+use crate::{error::Result, ranged::RangedFile};
 
 /// A line of a manifest, and the manifest it is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,32 +24,22 @@ pub(crate) struct ManifestLine {
 }
 
 /// The lines, in any manifest, of files that are wanted. Memory holds those alone. Blocks.
-pub(super) fn find(archive: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
-    let folder = archive.join(RUNS);
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|error| Error::io("list", &folder, &error))?,
-    };
-    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let mut names = names.collect::<io::Result<Vec<_>>>().map_err(|error| Error::io("list", &folder, &error))?;
-    names.retain(|name| RunFile::parse(name).is_some_and(|(kind, _)| kind == RunFile::Manifest));
-    names.sort();
+pub(super) fn find(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
+    let is_manifest = |name: &str| RunFile::parse(name).is_some_and(|(kind, _)| kind == RunFile::Manifest);
     let mut found = Vec::new();
-    for name in names {
-        let path = folder.join(&name);
-        find_in(&path, &format!("{RUNS}/{name}"), wanted, &mut found)
-            .map_err(|error| Error::io("read", &path, &error))?;
+    for path in store.files(RUNS, |entry| is_manifest(entry.name()))? {
+        find_in(store.open(&path)?, &path, wanted, &mut found).map_err(|error| store.failed("read", &path, &error))?;
     }
     Ok(found)
 }
 
 fn find_in(
-    file: &Path,
+    file: RangedFile,
     manifest: &str,
     wanted: &dyn Fn(&str) -> bool,
     found: &mut Vec<ManifestLine>,
 ) -> io::Result<()> {
-    for line in BufReader::new(File::open(file)?).split(b'\n') {
+    for line in BufReader::new(file).split(b'\n') {
         // A damaged line matches no file.
         let Ok(line) = String::from_utf8(line?) else { continue };
         if let Some((sha256, path)) = line.split_once("  ").filter(|(_, path)| wanted(path)) {
@@ -62,7 +50,7 @@ fn find_in(
 }
 
 /// Rewrites a manifest without the lines of some files, and returns how many lines are left.
-pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, out: &mut impl Write) -> io::Result<u64> {
+pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, mut out: impl Write) -> io::Result<u64> {
     let mut left = 0;
     for line in known.split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
@@ -75,20 +63,27 @@ pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, out: &mu
 }
 
 /// Rewrites a manifest with these files added; a file that is there already is replaced. Memory holds
-/// what is added, and a line of what is known: its lines are in the order of their paths, as written here.
-pub(super) fn merge(known: impl BufRead, files: &[StoredFile], out: &mut impl Write) -> io::Result<()> {
+/// what is added, and a line of what is known: its lines are in the order of their paths, as written here. Returns
+/// how many lines there are.
+pub(super) fn merge(known: impl BufRead, files: &[StoredFile], mut out: impl Write) -> io::Result<u64> {
+    let mut lines = 0;
     let added: BTreeMap<&str, &str> = files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();
     let mut added = added.into_iter().peekable();
+    let mut write = |digest: &str, path: &str| {
+        lines += 1;
+        writeln!(out, "{digest}  {path}")
+    };
     for line in known.split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         let Some((digest, path)) = line.split_once("  ") else { continue };
         while let Some((path, digest)) = added.next_if(|(added, _)| *added < path) {
-            writeln!(out, "{digest}  {path}")?;
+            write(digest, path)?;
         }
         let (path, digest) = added.next_if(|(added, _)| *added == path).unwrap_or((path, digest));
-        writeln!(out, "{digest}  {path}")?;
+        write(digest, path)?;
     }
-    added.try_for_each(|(path, digest)| writeln!(out, "{digest}  {path}"))
+    added.try_for_each(|(path, digest)| write(digest, path))?;
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -5,17 +5,15 @@
 //! not even where case does not count (Windows, macOS).
 
 use std::{
-    fs::{self, File},
-    io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use super::{LockedArchive, layout};
+use super::{LockedArchive, layout, local};
 use crate::{
     asset::AssetKind,
     checksum,
     error::{Error, Result},
-    filesystem,
     ranged::RangedFile,
 };
 
@@ -88,60 +86,37 @@ impl LockedArchive {
     /// The media file of that name, with one of these endings, if there is one. What stands under a final
     /// name is whole, unless the user put it there. Blocks.
     pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, RangedFile)> {
+        let store = &self.archive.store;
         endings.iter().find_map(|ending| {
             let path = name.path(ending);
-            let place = self.archive.folder.join(&path);
-            let is_file = fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_file());
+            let is_file = store.try_size(&path).is_ok_and(|size| size.is_some());
             // A file that cannot be opened is replaced.
-            is_file.then(|| File::open(place).ok()).flatten().map(|file| (path, RangedFile::new(file)))
+            is_file.then(|| store.try_open(&path).ok()).flatten().map(|file| (path, file))
         })
     }
 
     /// Where the file of that name is written while it is downloaded.
     pub(crate) fn partial(&self, name: &MediaName) -> PathBuf {
-        layout::partial(&self.archive.folder).join(name.partial())
+        self.archive.store.state_path(layout::PARTIAL).join(name.partial())
     }
 
     /// Moves a complete file to its final name, durably: content first, then name. Blocks.
     pub(crate) fn place_media(&self, partial: &Path, path: &str) -> Result<()> {
-        let place = self.archive.folder.join(path);
-        let folder = place.parent().unwrap_or(&self.archive.folder);
-        layout::create(folder)?;
-        let synced = File::options().write(true).open(partial).and_then(|file| file.sync_all());
-        synced.map_err(|error| Error::io("write", partial, &error))?;
-        match fs::rename(partial, &place) {
-            // The media may be on another disk.
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => move_across(partial, &place),
-            moved => moved,
-        }
-        .map_err(|error| Error::io("write", &place, &error))?;
-        layout::sync(folder)
+        self.archive.store.place(partial, path)
     }
 
     /// Creates the folder for downloads in progress.
     pub(crate) fn prepare_partials(&self) -> Result<()> {
-        layout::create(&layout::partial(&self.archive.folder))
+        let folder = self.archive.store.state_path(layout::PARTIAL);
+        local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))
     }
 
     /// Removes partial downloads that will not be resumed.
     pub(crate) fn sweep_partials(&self) -> Result<()> {
-        let folder = layout::partial(&self.archive.folder);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &folder, &error)),
-            _ => Ok(()),
-        }
+        let folder = self.archive.store.state_path(layout::PARTIAL);
+        let removed = local::unless_missing(fs::remove_dir_all(&folder));
+        removed.map(drop).map_err(|error| Error::io("remove", &folder, &error))
     }
-}
-
-/// Copies a file to another disk under a staging name, and then renames it.
-fn move_across(from: &Path, to: &Path) -> io::Result<()> {
-    let mut staging = to.as_os_str().to_owned();
-    staging.push("#0");
-    let moved = filesystem::copy(from, Path::new(&staging)).and_then(|()| fs::rename(&staging, to));
-    if moved.is_err() {
-        let _ = fs::remove_file(&staging);
-    }
-    moved.and_then(|()| fs::remove_file(from))
 }
 
 #[cfg(test)]

@@ -1,171 +1,214 @@
-//! The files of an archive, and the one step that publishes a file.
-//!
-//! A file is complete under its final name or not there at all: it is written to a staging file, synced, renamed,
-//! and its folder synced, in that order, by `object_store`. A crash leaves `<name>#<n>`, which no reader's pattern
-//! matches, and the next run removes it.
+//! The files of an archive. The program's own files, in `.sunor`, are always local; the others are where the archive
+//! is. All of it blocks.
 
 use std::{
-    fs,
-    io::{self, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use object_store::{
-    GetResultPayload, ObjectStore, ObjectStoreExt, buffered::BufWriter, local::LocalFileSystem, path::Path as Location,
-};
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncWriteExt, runtime::Handle};
-use tokio_util::io::SyncIoBridge;
 
-use super::layout;
+use super::{
+    Entry,
+    backend::{Backend, StagingFile},
+    layout::{self, METADATA, RUNS, STATE, VIEWS},
+    local::{LocalFolder, unless_missing},
+};
 use crate::{
-    blocking::blocking,
-    checksum::{self, Hasher},
+    checksum::Hasher,
     error::{Advice, Error, Result},
-    filesystem::{self, Limitation},
     format::TableFormat,
-    http,
     ranged::RangedFile,
 };
-
-/// A part is written to the store in pieces of this size, one at a time.
-const PIECE: usize = 4 << 20;
 
 /// The files of one archive, named relative to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    folder: PathBuf,
-    files: Arc<dyn ObjectStore>,
+    files: Arc<dyn Backend>,
+    state: Arc<dyn Backend>,
+    /// The local folder that the program's own folder is in.
+    state_root: PathBuf,
 }
 
 impl Store {
-    /// The files of a folder that exists.
-    pub(super) fn local(folder: &Path) -> Result<Self> {
-        let files = LocalFileSystem::new_with_prefix(folder)
-            .map_err(|error| Error::storage("open", folder.display(), &error))?
-            .with_fsync(true);
-        Ok(Self { folder: folder.to_owned(), files: Arc::new(files) })
+    /// The files of a folder.
+    pub(super) fn local(folder: &Path) -> Self {
+        let files: Arc<dyn Backend> = Arc::new(LocalFolder::new(folder));
+        Self { state: files.clone(), files, state_root: folder.to_owned() }
     }
 
-    /// The files of a folder over another store, in which a test injects faults.
+    /// Files elsewhere, with the program's own in a local folder.
     #[cfg(test)]
-    pub(super) fn over(folder: &Path, files: Arc<dyn ObjectStore>) -> Self {
-        Self { folder: folder.to_owned(), files }
+    pub(crate) fn over(files: Arc<dyn Backend>, state_root: &Path) -> Self {
+        Self { files, ..Self::local(state_root) }
     }
 
-    /// Writes a small file, durably and atomically.
-    pub(super) async fn put(&self, path: &str, bytes: bytes::Bytes) -> Result<()> {
-        self.create_folder(path)?;
-        let put = self.files.put(&Location::from(path), bytes.clone().into()).await.map(drop);
-        match put {
-            Err(error) if lacks_folder_sync(&error) && self.get(path).await?.is_some_and(|there| there == bytes) => {
-                Ok(())
-            }
-            put => put.map_err(|error| self.failed("write", path, &error)),
-        }
+    /// The same with a change to its backends.
+    #[cfg(test)]
+    pub(crate) fn wrapped(self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) -> Self {
+        Self { files: wrap(self.files), state: wrap(self.state), ..self }
     }
 
-    /// Removes a file.
-    pub(super) async fn remove(&self, path: &str) -> Result<()> {
-        self.files.delete(&Location::from(path)).await.map_err(|error| self.failed("remove", path, &error))
+    fn backend(&self, path: &str) -> &dyn Backend {
+        let is_own = path.strip_prefix(STATE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if is_own { self.state.as_ref() } else { self.files.as_ref() }
+    }
+
+    /// The local path of one of the program's own files.
+    pub(super) fn state_path(&self, path: &str) -> PathBuf {
+        self.state_root.join(path)
+    }
+
+    /// The path in the archive of one of the program's own files.
+    pub(super) fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.state_root).unwrap_or(path).display().to_string()
+    }
+
+    /// Opens a file for reading.
+    pub(crate) fn open(&self, path: &str) -> Result<RangedFile> {
+        self.try_open(path).map_err(|error| self.failed("open", path, &error))
+    }
+
+    /// Opens a file that may be damaged.
+    pub(super) fn try_open(&self, path: &str) -> io::Result<RangedFile> {
+        self.backend(path).open(path)
+    }
+
+    /// Reads a small file that may be damaged.
+    pub(super) fn try_read(&self, path: &str) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.try_open(path)?.read_to_end(&mut content)?;
+        Ok(content)
     }
 
     /// Reads a small file; `None` if there is none.
-    pub(crate) async fn get(&self, path: &str) -> Result<Option<bytes::Bytes>> {
-        match self.files.get(&Location::from(path)).await {
-            Ok(found) => found.bytes().await.map(Some).map_err(|error| self.failed("read", path, &error)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed("read", path, &error)),
-        }
+    pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        unless_missing(self.try_read(path)).map_err(|error| self.failed("read", path, &error))
+    }
+
+    /// The size of a file; `None` if there is none.
+    pub(super) fn try_size(&self, path: &str) -> io::Result<Option<u64>> {
+        self.backend(path).size(path)
     }
 
     /// Whether there is such a file.
-    pub(crate) async fn exists(&self, path: &str) -> Result<bool> {
-        match self.files.head(&Location::from(path)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(self.failed("read", path, &error)),
-        }
+    pub(crate) fn exists(&self, path: &str) -> Result<bool> {
+        let size = self.try_size(path).map_err(|error| self.failed("read", path, &error))?;
+        Ok(size.is_some())
     }
 
-    /// Whether there is a file of these bytes.
-    async fn has(&self, path: &str, sha256: &str) -> Result<bool> {
-        if !self.exists(path).await? {
-            return Ok(false);
-        }
-        let mut file = self.open(path).await?;
-        let digested = blocking(move || Ok(checksum::digest(&mut file))).await?;
-        digested.map(|there| there.sha256 == sha256).map_err(|error| self.failed("read", path, &error))
+    /// What a folder holds, sorted. A missing folder is empty.
+    pub(crate) fn list(&self, folder: &str) -> Result<Vec<Entry>> {
+        let listed = self.backend(folder).list(folder);
+        let mut entries = listed.map_err(|error| self.failed("list", folder, &error))?;
+        entries.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(entries)
     }
 
-    /// Opens a file for reading in blocking code.
-    pub(crate) async fn open(&self, path: &str) -> Result<RangedFile> {
-        match self.files.get(&Location::from(path)).await.map(|found| found.payload) {
-            Ok(GetResultPayload::File(file, _)) => Ok(RangedFile::new(file)),
-            Ok(GetResultPayload::Stream(_)) => {
-                Err(self.failed("open", path, &io::Error::other("the store gives no file")))
-            }
-            Err(error) => Err(self.failed("open", path, &error)),
-        }
-    }
-
-    /// The paths in one folder that end with `ending`, sorted. A folder that is not there is empty.
-    pub(crate) async fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>> {
-        let listed = self.files.list_with_delimiter(Some(&Location::from(folder))).await;
-        let listed = listed.map_err(|error| self.failed("list", folder, &error))?;
-        let mut paths: Vec<String> = listed.objects.into_iter().map(|object| object.location.to_string()).collect();
-        paths.retain(|path| path.ends_with(ending));
-        paths.sort();
-        Ok(paths)
+    /// The files in a folder with a path like that, sorted.
+    pub(super) fn files(&self, folder: &str, is_wanted: impl Fn(&Entry) -> bool) -> Result<Vec<String>> {
+        let entries = self.list(folder)?.into_iter();
+        Ok(entries.filter(|entry| !entry.is_folder && is_wanted(entry)).map(|entry| entry.path).collect())
     }
 
     /// The parts of a table, sorted: files with another name than the archive gives are not part of it.
-    pub(super) async fn parts(&self, table: &str, format: TableFormat) -> Result<Vec<String>> {
-        let mut paths = self.list(table, format.extension()).await?;
-        paths.retain(|path| layout::is_part(path, table, format));
-        Ok(paths)
+    pub(super) fn parts(&self, table: &str, format: TableFormat) -> Result<Vec<String>> {
+        self.files(table, |entry| layout::is_part(&entry.path, table, format))
     }
 
-    /// Begins a file of any size, to be written by blocking code outside the runtime's own threads.
-    pub(super) fn sink(&self, path: &str) -> Result<FileSink> {
-        self.create_folder(path)?;
-        let writer = BufWriter::with_capacity(self.files.clone(), Location::from(path), PIECE).with_max_concurrency(1);
-        Ok(FileSink {
-            store: self.clone(),
-            path: path.to_owned(),
-            writer: SyncIoBridge::new_with_handle(writer, Handle::current()),
-            hasher: Hasher::default(),
-        })
+    /// Writes a small file, durably and in one step.
+    pub(super) fn put(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let mut sink = self.create(path)?;
+        sink.write_all(bytes).map_err(|error| self.failed("write", path, &error))?;
+        sink.publish().map(drop)
     }
 
-    /// Creates the folder of a file that is about to be written.
-    fn create_folder(&self, path: &str) -> Result<()> {
-        layout::create(self.folder.join(path).parent().unwrap_or(&self.folder))
+    /// Begins a file of any size.
+    pub(super) fn create(&self, path: &str) -> Result<FileSink> {
+        let file = self.backend(path).create(path).map_err(|error| self.failed("write", path, &error))?;
+        Ok(FileSink { store: self.clone(), path: path.to_owned(), file, hasher: Hasher::default() })
     }
 
-    /// The full path, for messages.
-    pub(crate) fn display(&self, path: &str) -> String {
-        self.folder.join(path).display().to_string()
+    /// Rewrites a file of lines in one step. `write` returns how many lines it has then; a file without any is removed.
+    /// The folder is still to be synced.
+    pub(super) fn rewrite(
+        &self,
+        path: &str,
+        write: impl FnOnce(&mut dyn BufRead, &mut dyn Write) -> io::Result<u64>,
+    ) -> Result<()> {
+        let known = unless_missing(self.try_open(path)).map_err(|error| self.failed("read", path, &error))?;
+        let mut known: Box<dyn BufRead> = match known {
+            Some(file) => Box::new(BufReader::new(file)),
+            None => Box::new(io::empty()),
+        };
+        let mut file = self.backend(path).create(path).map_err(|error| self.failed("write", path, &error))?;
+        let written = write(&mut known, &mut file).and_then(|lines| match lines {
+            0 => self.backend(path).remove(path),
+            _ => file.publish(),
+        });
+        written.map_err(|error| self.failed("write", path, &error))
+    }
+
+    /// Moves a complete local file to its final name, durably.
+    pub(super) fn place(&self, from: &Path, path: &str) -> Result<()> {
+        self.backend(path).place(from, path).map_err(|error| self.failed("write", path, &error))?;
+        self.sync(layout::folder_of(path))
+    }
+
+    /// Copies a file to a local path.
+    pub(super) fn copy_out(&self, path: &str, to: &Path) -> Result<()> {
+        self.backend(path).copy_out(path, to).map_err(|error| self.failed("copy", path, &error))
+    }
+
+    /// Moves a file to a local path, durably, if there is one.
+    pub(super) fn take(&self, path: &str, to: &Path) -> Result<()> {
+        let taken = unless_missing(self.backend(path).take(path, to));
+        match taken.map_err(|error| self.failed("move", path, &error))? {
+            Some(()) => self.sync(layout::folder_of(path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a file, if there is one.
+    pub(super) fn remove(&self, path: &str) -> Result<()> {
+        self.backend(path).remove(path).map_err(|error| self.failed("remove", path, &error))
+    }
+
+    /// Makes the names in a folder durable.
+    pub(super) fn sync(&self, folder: &str) -> Result<()> {
+        self.backend(folder).sync(folder).map_err(|error| self.failed("sync", folder, &error))
+    }
+
+    /// See [`Backend::inherit`].
+    pub(super) fn inherit(&self, folder: &str, to: &Path) {
+        self.backend(folder).inherit(folder, to);
+    }
+
+    /// See [`Backend::exchange`].
+    pub(super) fn exchange(&self, folder: &str, other: &Path, stays: &dyn Fn(&str) -> bool) -> Result<bool> {
+        let exchanged = self.backend(folder).exchange(folder, other, stays);
+        exchanged.map_err(|error| self.failed("exchange", folder, &error))
     }
 
     /// Removes staging files that a crash left. The lock must be held. In the archive's top folder, which may hold
     /// other files too, only those of the archive's own two files are removed.
     pub(super) fn sweep_staging(&self, tables: &[&str]) -> Result<()> {
-        let owned = tables.iter().chain(&[layout::RUNS]).flat_map(|folder| self.staged_in(folder));
-        let top = self.staged_in("").into_iter().filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            [layout::PASSPORT, layout::VIEWS].iter().any(|file| name.starts_with(&format!("{file}#")))
-        });
-        for path in owned.chain(top) {
-            fs::remove_file(&path).map_err(|error| Error::io("remove", &path, &error))?;
+        for folder in tables.iter().copied().chain([RUNS, STATE, ""]) {
+            let is_own = |entry: &Entry| {
+                let of = |file: &str| entry.path.strip_prefix(file).is_some_and(|rest| rest.starts_with('#'));
+                !folder.is_empty() || [METADATA, VIEWS].into_iter().any(of)
+            };
+            for path in self.files(folder, |entry| entry.is_half_finished() && is_own(entry))? {
+                self.remove(&path)?;
+            }
         }
         Ok(())
     }
 
-    fn staged_in(&self, folder: &str) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.folder.join(folder)).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| is_staging(path) && path.is_file()).collect()
+    /// The full name of a file, for messages.
+    pub(crate) fn display(&self, path: &str) -> String {
+        self.backend(path).display(path)
     }
 
     /// An error about one of the files.
@@ -178,26 +221,11 @@ impl Store {
     }
 }
 
-/// Whether an error says that a file's folder cannot be synced. That step is the last: the file is in place.
-fn lacks_folder_sync(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut chain = http::chain(error);
-    let is_lacking = chain.any(|cause| cause.downcast_ref().is_some_and(filesystem::is_unsupported));
-    if is_lacking {
-        filesystem::note(Limitation::FolderSync);
-    }
-    is_lacking
-}
-
-pub(super) fn is_staging(path: &Path) -> bool {
-    let number = path.file_name().and_then(|name| name.to_str()?.rsplit_once('#'));
-    number.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
 /// A staging file. Dropped before [`FileSink::publish`], it is discarded.
 pub(crate) struct FileSink {
     store: Store,
     path: String,
-    writer: SyncIoBridge<BufWriter>,
+    file: Box<dyn StagingFile>,
     hasher: Hasher,
 }
 
@@ -222,30 +250,30 @@ impl FileSink {
     }
 
     /// Moves the file to its final name, durably.
-    pub(crate) async fn publish(self) -> Result<StoredFile> {
-        let sha256 = self.sha256();
-        match self.writer.into_inner().shutdown().await {
-            Err(error) if lacks_folder_sync(&error) && self.store.has(&self.path, &sha256).await? => {}
-            put => put.map_err(|error| self.store.failed("write", &self.path, &error))?,
-        }
-        Ok(StoredFile { path: self.path, sha256 })
+    pub(crate) fn publish(self) -> Result<StoredFile> {
+        let Self { store, path, file, hasher } = self;
+        file.publish().map_err(|error| store.failed("write", &path, &error))?;
+        store.sync(layout::folder_of(&path))?;
+        Ok(StoredFile { path, sha256: hasher.digested().sha256 })
     }
 }
 
 impl Write for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.writer.write(bytes)?;
+        let written = self.file.write(bytes)?;
         self.hasher.update(bytes.get(..written).unwrap_or_default());
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        self.file.flush()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -257,7 +285,7 @@ mod tests {
         for name in ["tasks/a.parquet", "tasks/a.parquet#1", "views.sql#12", "take#3", "archive.json"] {
             fs::write(path(name), "x").unwrap();
         }
-        Store::local(folder.path()).unwrap().sweep_staging(&["tasks", "clips"]).unwrap();
+        Store::local(folder.path()).sweep_staging(&["tasks", "clips"]).unwrap();
         let left = |name: &str| path(name).exists();
         assert!(["tasks/a.parquet", "take#3", "Mix #1", "archive.json"].into_iter().all(left));
         assert!(!["tasks/a.parquet#1", "views.sql#12"].into_iter().any(left));

@@ -1,12 +1,12 @@
 //! `compact`: many small parts become few large ones, row for row the same.
 
-use std::{io, path::Path, sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
 use super::run::record_rewrite;
 use crate::{
-    archive::{Archive, LockedArchive, NewPart, StagedPart, Swap},
+    archive::{Archive, Location, LockedArchive, NewPart, StagedPart, Swap},
     error::{Error, Result},
     event::Event,
     format::TableFormat,
@@ -23,21 +23,21 @@ use crate::{
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
-pub async fn compact(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
+pub fn compact(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
-    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
+    let held = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
     let run_id = RunId::new(start.0);
-    let plans = plans(&held.archive).await?;
+    let plans = plans(&held.archive)?;
     if plans.iter().all(|plan| plan.small.is_empty()) {
         let nothing: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
         emit(&rewrite::finished(start.1));
-        return Ok(report::compact_table(&nothing, &folder.display().to_string(), false));
+        return Ok(report::compact_table(&nothing, &archive.to_string(), false));
     }
     let done = merge_all(&held, plans, &run_id, &mut *emit);
-    let done = record_rewrite(RunCommand::Compact, &held, &run_id, start, done).await?;
+    let done = record_rewrite(RunCommand::Compact, &held, &run_id, start, done)?;
     emit(&rewrite::finished(start.1));
-    Ok(report::compact_table(&done, &folder.display().to_string(), false))
+    Ok(report::compact_table(&done, &archive.to_string(), false))
 }
 
 fn merge_all(
@@ -59,16 +59,16 @@ fn merge_all(
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
-pub async fn dry_run(folder: &Path) -> Result<String> {
-    let plans = plans(&Archive::open(folder)?).await?;
+pub fn dry_run(archive: &Location) -> Result<String> {
+    let plans = plans(&Archive::open(archive)?)?;
     let outlook: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
-    Ok(report::compact_table(&outlook, &folder.display().to_string(), true))
+    Ok(report::compact_table(&outlook, &archive.to_string(), true))
 }
 
-async fn plans(archive: &Archive) -> Result<Vec<Plan>> {
+fn plans(archive: &Archive) -> Result<Vec<Plan>> {
     let mut plans = Vec::new();
     for outline in tables::outlines() {
-        let (parts, waiting) = rewrite::parts(archive, outline.name).await?;
+        let (parts, waiting) = rewrite::parts(archive, outline.name)?;
         let (large, mut small): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(Part::is_large);
         let mut left = large.len() as u64 + waiting;
         if small.len() < 2 {

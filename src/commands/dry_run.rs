@@ -14,13 +14,13 @@ use crate::{
 ///
 /// # Errors
 /// What an export would refuse before its first request.
-pub async fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
+pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
     let (known, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {
         Some(archive) => {
             let journalled = Known::journalled(&archive, &input.tasks)?;
-            let known = Known::archived(&archive, &input.tasks, NotFound::of(config)).await?.or(&journalled);
-            (known, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds).await?)
+            let known = Known::archived(&archive, &input.tasks, NotFound::of(config))?.or(&journalled);
+            (known, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds)?)
         }
         None => (Known::nothing(&input.tasks), Vec::new()),
     };

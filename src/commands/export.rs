@@ -39,17 +39,17 @@ pub async fn export(
     let mut log = Log::new(reporter);
     let start = (Timestamp::now(), Instant::now());
     let input = input::read(&config.input, &mut |event| log.emit(&event))?;
-    let held = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0).await?;
+    let held = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0)?;
     let run = Run::begin(RunCommand::Export, &config.run, held, start, &mut log);
     let ended = export_list(config, &run, input, stop, &mut log).await;
-    let measured = run.leave_metrics(&ended, &mut log).await;
+    let measured = run.leave_metrics(&ended, &mut log);
     let Exported { mut status, mut error, left, failed_before, requested_again } = ended?;
     if let Err(failed) = measured {
         (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
     let archive = &run.held.archive;
     let notes = RunNotes {
-        archive: &archive.folder.display().to_string(),
+        archive: &archive.name,
         format: archive.format,
         none_found: log.none_found,
         missing_named: log.missing_named,
@@ -82,15 +82,15 @@ async fn export_list(
     log: &mut Log<'_>,
 ) -> Result<Exported> {
     let held = &run.held;
-    export::write_views(held).await?;
+    export::write_views(held)?;
     let mut media = start_media(&config.run.media, &config.run.provider, held).await?;
     let left = export::recover(held, &mut media, run.stop_at, &mut |event| log.emit(&event)).await?;
     let archive = &held.archive;
-    let failed_before = export::failed_assets(archive).await?;
-    let known = Known::archived(archive, &input.tasks, NotFound::of(config)).await?;
+    let failed_before = export::failed_assets(archive)?;
+    let known = Known::archived(archive, &input.tasks, NotFound::of(config))?;
     // Tasks that recovery could not complete have a response already.
     let kept = Known::journalled(archive, &input.tasks)?;
-    let lacking = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds).await?;
+    let lacking = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
     let plan = Plan::of_list(input, &known, &kept, lacking);
     log.emit(&Event::Planned(plan.counts.clone()));
     if !plan.stored.is_empty() {
@@ -103,6 +103,6 @@ async fn export_list(
         let summary = &log.summary;
         summary.missing() + summary.input.invalid + summary.assets.failed + log.recovered_failed + left > 0
     };
-    let (status, error) = run.finish(&plan, asked, log, is_incomplete).await;
+    let (status, error) = run.finish(&plan, asked, log, is_incomplete);
     Ok(Exported { status, error, left, failed_before, requested_again: plan.requested_again() })
 }

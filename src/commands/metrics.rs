@@ -28,16 +28,16 @@ struct RunEnd {
 }
 
 /// Writes the metrics of a run that is over.
-pub(super) async fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
-    let text = report::metrics(run, last_success(archive, run.command).await);
+pub(super) fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
+    let text = report::metrics(run, last_success(archive, run.command));
     replace(file, text.as_bytes()).map_err(|error| Error::io("write", file, &error))
 }
 
 /// When a run of that command last ended with exit status 0, by the runs' summaries. An unreadable one counts as
 /// no success, since its outcome is unknown.
-async fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
-    for path in archive.run_files(RunFile::Summary).await.ok()?.iter().rev() {
-        let text = archive.store.get(path).await.ok().flatten().unwrap_or_default();
+fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
+    for path in archive.run_files(RunFile::Summary).ok()?.iter().rev() {
+        let text = archive.store.get(path).ok().flatten().unwrap_or_default();
         match serde_json::from_slice(&text) {
             Ok(RunEnd { exit_code: 0, finished_at: Some(at), command: ended }) if ended == command => return Some(at),
             _ => {}

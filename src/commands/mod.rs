@@ -2,6 +2,8 @@
 //! the library calls exactly what the command line calls.
 
 pub mod compact;
+#[cfg(test)]
+mod conformance;
 pub mod dry_run;
 pub mod export;
 mod metrics;

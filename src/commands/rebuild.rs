@@ -1,12 +1,12 @@
 //! `rebuild`: the clips and lyrics tables regenerated from `tasks.response`, without the network.
 
-use std::{io, path::Path, sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
 use super::run::record_rewrite;
 use crate::{
-    archive::{Archive, LockedArchive, NewPart, Swap},
+    archive::{Archive, Location, LockedArchive, NewPart, Swap},
     error::{Error, Result},
     event::Event,
     export,
@@ -25,28 +25,28 @@ use crate::{
 /// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
 /// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
 /// or regenerated.
-pub async fn rebuild(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
+pub fn rebuild(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
-    let held = Arc::new(LockedArchive::open(folder, &tables::TABLES, start.0).await?);
+    let held = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
     let run_id = RunId::new(start.0);
-    let done = rebuild_tables(&held, &run_id, &mut *emit).await;
-    let (done, tasks) = record_rewrite(RunCommand::Rebuild, &held, &run_id, start, done).await?;
+    let done = rebuild_tables(&held, &run_id, &mut *emit);
+    let (done, tasks) = record_rewrite(RunCommand::Rebuild, &held, &run_id, start, done)?;
     emit(&rewrite::finished(start.1));
-    Ok(report::rebuild_table(&done, &folder.display().to_string(), tasks, false))
+    Ok(report::rebuild_table(&done, &archive.to_string(), tasks, false))
 }
 
-async fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
+fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
     let archive = &held.archive;
-    let source = Source::of(archive).await?;
-    let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, held, run_id).await?;
-    let mut clips = Remake::<ClipRow>::begin(&CLIPS, held, run_id).await?;
+    let source = Source::of(archive)?;
+    let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, held, run_id)?;
+    let mut clips = Remake::<ClipRow>::begin(&CLIPS, held, run_id)?;
     let tasks = source.read(archive, emit, &mut |rows| {
         rows.lyrics.iter().try_for_each(|row| lyrics.push(row))?;
         rows.clips.iter().try_for_each(|row| clips.push(row))
     })?;
     let done = [lyrics.finish()?, clips.finish()?];
-    export::write_views(held).await?;
+    export::write_views(held)?;
     Ok((done, tasks))
 }
 
@@ -54,11 +54,11 @@ async fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSi
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
-pub async fn dry_run(folder: &Path, reporter: &mut dyn Reporter) -> Result<String> {
+pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let clock = Instant::now();
     let emit = &mut |event: &Event| reporter.observe(event);
-    let archive = Archive::open(folder)?;
-    let source = Source::of(&archive).await?;
+    let archive = Archive::open(archive)?;
+    let source = Source::of(&archive)?;
     let (mut lyrics, mut clips) = (0, 0);
     let tasks = source.read(&archive, emit, &mut |rows| {
         lyrics += u64::from(rows.lyrics.is_some());
@@ -67,17 +67,17 @@ pub async fn dry_run(folder: &Path, reporter: &mut dyn Reporter) -> Result<Strin
     })?;
     let mut outlook = Vec::new();
     for (table, rows_after) in [(LYRICS.name, lyrics), (CLIPS.name, clips)] {
-        let parts = paths(&archive, table).await?;
+        let parts = paths(&archive, table)?;
         outlook.push(Rebuilt { table, rows: count(&archive, &parts)?, rows_after });
     }
     emit(&rewrite::finished(clock));
-    Ok(report::rebuild_table(&outlook, &folder.display().to_string(), tasks, true))
+    Ok(report::rebuild_table(&outlook, &archive.name, tasks, true))
 }
 
 /// The parts of a table, without those of leftover segments.
-async fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
+fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
     let waiting = rewrite::waiting(archive)?;
-    let mut paths = archive.parts(table).await?;
+    let mut paths = archive.parts(table)?;
     paths.retain(|path| !waiting.contains(rewrite::stem(path)));
     Ok(paths)
 }
@@ -98,8 +98,8 @@ struct Source {
 }
 
 impl Source {
-    async fn of(archive: &Archive) -> Result<Self> {
-        let parts = paths(archive, TASKS.name).await?;
+    fn of(archive: &Archive) -> Result<Self> {
+        let parts = paths(archive, TASKS.name)?;
         // The rows of a missing part would be dropped, and nothing would show any more what is missing.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
@@ -165,9 +165,9 @@ struct Remake<R: 'static> {
 }
 
 impl<R> Remake<R> {
-    async fn begin(table: &'static Table<R>, held: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
+    fn begin(table: &'static Table<R>, held: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
         let archive = &held.archive;
-        let mut removed = paths(archive, table.name).await?;
+        let mut removed = paths(archive, table.name)?;
         let rows_before = count(archive, &removed)?;
         let (folder, waiting) = (format!("{}/", table.name), rewrite::waiting(archive)?);
         let lines =

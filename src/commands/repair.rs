@@ -1,6 +1,6 @@
 //! `repair`: repairs what `verify` finds, and retries failed downloads.
 
-use std::{future::Future, path::Path, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
@@ -11,7 +11,7 @@ use super::{
     start_media,
 };
 use crate::{
-    archive::{Archive, LockedArchive, RunFile, Swap},
+    archive::{Archive, Location, LockedArchive, RunFile, Swap},
     blocking::blocking,
     config::RunConfig,
     error::{Error, Result},
@@ -37,7 +37,7 @@ const MOST_WAITING: usize = 256;
 pub async fn plan(config: &RunConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
     let mut log = Log::new(reporter);
     let plan = look(config, verify::check_to_plan, &mut log).await?;
-    let words = report::repair_plan_table(&plan, &config.archive.display().to_string());
+    let words = report::repair_plan_table(&plan, &config.archive.to_string());
     Ok(Outcome { summary: RunSummary::default(), status: ExitStatus::Complete, error: None, words })
 }
 
@@ -57,15 +57,15 @@ pub async fn repair(
 ) -> Result<Outcome> {
     let mut log = Log::new(reporter);
     let start = (Timestamp::now(), Instant::now());
-    let held = LockedArchive::open(&config.archive, &tables::TABLES, start.0).await?;
+    let held = LockedArchive::open(&config.archive, &tables::TABLES, start.0)?;
     let run = Run::begin(RunCommand::Repair, config, held, start, &mut log);
     let ended = repair_archive(&run, stop, &mut log).await;
-    let measured = run.leave_metrics(&ended, &mut log).await;
+    let measured = run.leave_metrics(&ended, &mut log);
     let (ended, mut status, mut error) = ended?;
     if let Err(failed) = measured {
         (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
-    let words = report::repair_table(&ended, &log.summary, &config.archive.display().to_string());
+    let words = report::repair_table(&ended, &log.summary, &config.archive.to_string());
     Ok(Outcome { summary: log.summary, status, error, words })
 }
 
@@ -85,10 +85,10 @@ async fn repair_archive(
     let plan = prepare(held, plan, &run.id).await?;
     let tasks = plan_tasks(held, &plan, log).await?;
     let asked = run.carry_out(&tasks, SimulatedProvider::every(), media, stop, log).await?;
-    export::write_views(held).await?;
+    export::write_views(held)?;
     let (restored, interruption) = (note_rest(held, &plan, &tasks, &asked, log)?, interruption(&asked.ending));
     let is_incomplete = |log: &Log<'_>| RepairOutcome::is_incomplete(&plan, log.failures.as_ref(), left);
-    let (status, error) = run.finish(&tasks, asked, log, is_incomplete).await;
+    let (status, error) = run.finish(&tasks, asked, log, is_incomplete);
     let list = (log.missing_named && log.summary.missing() > 0).then(|| RunFile::Unfinished.path(&run.id));
     let failed = log.failures.take().map(|failures| failures.into_reasons(interruption.is_some())).unwrap_or_default();
     let (recovered, downloaded) = (log.recovered, log.downloaded);
@@ -160,16 +160,16 @@ async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> R
 }
 
 /// A way to check an archive.
-type Check = fn(&Path, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
+type Check = fn(&Location, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
 
 /// Checks the archive, and plans the repair.
 async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Plan> {
-    let folder = config.archive.clone();
+    let location = config.archive.clone();
     let (send, mut told) = mpsc::channel(MOST_WAITING);
     let looking = tokio::spawn(blocking(move || {
         // A closed channel means that the repair has ended.
-        let report = check(&folder, Depth::Full, &mut |event| drop(send.blocking_send(event.clone())))?;
-        let archive = Archive::open(&folder)?;
+        let report = check(&location, Depth::Full, &mut |event| drop(send.blocking_send(event.clone())))?;
+        let archive = Archive::open(&location)?;
         let begun = archive.begun_repair()?;
         Plan::new(&archive, &report, begun)
     }));
@@ -204,5 +204,5 @@ async fn relist(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> 
         Ok(listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
     })
     .await?;
-    if files.is_empty() { Ok(()) } else { held.add_to_manifest(&RunFile::Manifest.path(run_id), files).await }
+    if files.is_empty() { Ok(()) } else { held.add_to_manifest(&RunFile::Manifest.path(run_id), &files) }
 }

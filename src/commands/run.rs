@@ -57,7 +57,7 @@ impl<'a> Run<'a> {
         (started, clock): (Timestamp, Instant),
         log: &mut Log<'_>,
     ) -> Self {
-        let (id, archive) = (RunId::new(started), config.archive.display().to_string());
+        let (id, archive) = (RunId::new(started), config.archive.to_string());
         log.summary.command = command;
         log.emit(&Event::Started { run_id: id.clone(), archive, at: started });
         Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command, clock }
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
     }
 
     /// Writes the run's own files, however it ended.
-    pub(super) async fn finish(
+    pub(super) fn finish(
         &self,
         plan: &Plan,
         asked: RunResult,
@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
         let is_over = matches!(ending, Ending::Done);
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
         if log.summary.requests.total + log.summary.missing() > 0
-            && let Err(failed) = self.held.put_with_checksum(&RunFile::Unfinished.path(&self.id), missing).await
+            && let Err(failed) = self.held.put_with_checksum(&RunFile::Unfinished.path(&self.id), &missing)
         {
             log.missing_named = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         log.summary.observe(&end);
         let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
         text.push(b'\n');
-        if let Err(failed) = self.held.put_with_checksum(&RunFile::Summary.path(&self.id), text).await {
+        if let Err(failed) = self.held.put_with_checksum(&RunFile::Summary.path(&self.id), &text) {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = self.finished(status);
         }
@@ -123,12 +123,12 @@ impl<'a> Run<'a> {
     }
 
     /// Writes the metrics, if requested, also of a run that an error stopped before its first request.
-    pub(super) async fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
+    pub(super) fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
         let Some(file) = &self.config.metrics_file else { return Ok(()) };
         if let Err(error) = ended {
             log.summary.observe(&self.finished(error.into()));
         }
-        metrics::leave(file, &self.held.archive, &log.summary).await
+        metrics::leave(file, &self.held.archive, &log.summary)
     }
 
     fn finished(&self, status: ExitStatus) -> Event {
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
 }
 
 /// Writes the record of a command that rewrote tables, and returns the command's result.
-pub(super) async fn record_rewrite<T>(
+pub(super) fn record_rewrite<T>(
     command: RunCommand,
     held: &LockedArchive,
     run_id: &RunId,
@@ -167,7 +167,7 @@ pub(super) async fn record_rewrite<T>(
     };
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
-    let recorded = held.put_with_checksum(&RunFile::Summary.path(run_id), text).await;
+    let recorded = held.put_with_checksum(&RunFile::Summary.path(run_id), &text);
     // The command's error is more important than its record's.
     let done = done?;
     recorded.map(|()| done)

@@ -1,11 +1,12 @@
 //! `verify`: checks the archive's integrity.
 
-use std::{path::Path, time::Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::summary::Style;
 use crate::{
+    archive::Location,
     error::Result,
     event::Event,
     exit::ExitStatus,
@@ -29,9 +30,9 @@ pub struct Outcome {
 /// # Errors
 /// [`Error::Usage`](crate::error::Error::Usage) if there is no such archive,
 /// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
-pub fn verify(folder: &Path, depth: Depth, style: Style, reporter: &mut dyn Reporter) -> Result<Outcome> {
+pub fn verify(archive: &Location, depth: Depth, style: Style, reporter: &mut dyn Reporter) -> Result<Outcome> {
     let clock = Instant::now();
-    let report = verify::check(folder, depth, &mut |event| reporter.observe(event))?;
+    let report = verify::check(archive, depth, &mut |event| reporter.observe(event))?;
     let status = report.status();
     reporter.observe(&Event::Finished {
         at: Timestamp::now(),

@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// How many assets of the archive have failed: only `repair` retries them.
-pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
+pub(crate) fn failed_assets(archive: &Archive) -> Result<u64> {
     let mut failed = 0;
-    for path in archive.parts(ASSETS.name).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(ASSETS.name)? {
+        let file = archive.store.open(&path)?;
         let mut count = |cells: &[Option<&str>]| {
             failed += u64::from(cells == [Some(AssetStatus::Failed.as_str())]);
         };
@@ -31,18 +31,18 @@ pub(crate) async fn failed_assets(archive: &Archive) -> Result<u64> {
 
 /// The archived tasks of the list that have clips, and no row of some of these kinds of assets: an earlier run
 /// did not want them.
-pub(crate) async fn tasks_lacking_assets(
+pub(crate) fn tasks_lacking_assets(
     archive: &Archive,
     tasks: &TaskList,
     kinds: &AssetKinds,
 ) -> Result<Vec<(TaskIndex, AssetKinds)>> {
-    if tasks.is_empty() || kinds.is_empty() || has_all(archive, kinds).await? {
+    if tasks.is_empty() || kinds.is_empty() || has_all(archive, kinds)? {
         return Ok(Vec::new());
     }
     let mut seen = vec![SeenRows::default(); tasks.len()];
     for (table, column) in [(TASKS.name, "clip_count"), (ASSETS.name, "kind")] {
-        for path in archive.parts(table).await? {
-            let file = archive.store.open(&path).await?;
+        for path in archive.parts(table)? {
+            let file = archive.store.open(&path)?;
             let mut mark = |cells: &[Option<&str>]| {
                 let [Some(id), Some(cell)] = cells else { return };
                 if let Some(seen) = tasks.find(id).and_then(|task| seen.get_mut(task.get())) {
@@ -88,17 +88,17 @@ fn bit(kind: AssetKind) -> u8 {
 }
 
 /// Whether every clip of the archive has a row of each of these kinds: then no task need be looked up.
-async fn has_all(archive: &Archive, kinds: &AssetKinds) -> Result<bool> {
-    let counts = asset_rows(archive).await?;
-    let clips = clip_rows(archive).await?;
+fn has_all(archive: &Archive, kinds: &AssetKinds) -> Result<bool> {
+    let counts = asset_rows(archive)?;
+    let clips = clip_rows(archive)?;
     Ok(kinds.iter().all(|kind| counts.get(&kind).copied().unwrap_or_default() == clips))
 }
 
 /// How many clips the archive has.
-async fn clip_rows(archive: &Archive) -> Result<u64> {
+fn clip_rows(archive: &Archive) -> Result<u64> {
     let mut rows = 0;
-    for path in archive.parts(CLIPS.name).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(CLIPS.name)? {
+        let file = archive.store.open(&path)?;
         rows +=
             tables::count_rows(file, archive.format).map_err(|error| archive.store.failed("read", &path, &error))?;
     }
@@ -106,10 +106,10 @@ async fn clip_rows(archive: &Archive) -> Result<u64> {
 }
 
 /// How many rows the assets table has of each kind.
-async fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
+fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
     let mut counts = BTreeMap::new();
-    for path in archive.parts(ASSETS.name).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(ASSETS.name)? {
+        let file = archive.store.open(&path)?;
         let mut count = |cells: &[Option<&str>]| {
             if let Some(kind) = cells.first().copied().flatten().and_then(AssetKind::parse) {
                 *counts.entry(kind).or_default() += 1;
@@ -151,14 +151,14 @@ enum Standing {
 
 impl Known {
     /// The tasks of the list that have a row in the archive.
-    pub(crate) async fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
+    pub(crate) fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
         let mut known = Self::nothing(tasks);
         if tasks.is_empty() {
             return Ok(known);
         }
         let columns: &[&str] = if not_found == NotFound::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
-        for path in archive.parts(TASKS.name).await? {
-            let file = archive.store.open(&path).await?;
+        for path in archive.parts(TASKS.name)? {
+            let file = archive.store.open(&path)?;
             let mut mark = |cells: &[Option<&str>]| match cells {
                 [Some(id), Some("not_found")] => known.mark(tasks, id, Standing::ToBeReplaced),
                 [Some(id), ..] => known.mark(tasks, id, Standing::Known),

@@ -360,9 +360,9 @@ impl Worker {
     }
 
     /// Removes the old file if the new one has another extension.
-    async fn remove_other(&self, before: Option<String>, now: Option<&str>) -> Result<()> {
+    fn remove_other(&self, before: Option<String>, now: Option<&str>) -> Result<()> {
         match before.filter(|before| Some(before.as_str()) != now) {
-            Some(before) => self.held.remove(&before).await,
+            Some(before) => self.held.remove(&before),
             None => Ok(()),
         }
     }
@@ -423,7 +423,7 @@ impl Worker {
         asset.received += again.received;
         if again.status == AssetStatus::Ok && again.sha256 != asset.sha256 {
             let again = self.place(again, &name).await?;
-            self.remove_other(asset.path.take(), again.path.as_deref()).await?;
+            self.remove_other(asset.path.take(), again.path.as_deref())?;
             let (attempts, received) = (asset.attempts, asset.received);
             *asset = Asset { attempts, received, ..again };
         }

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     archive::{FileSink, LockedArchive, PartName, RunFile, StoredFile, VIEWS},
     asset::{Asset, AssetStatus},
-    error::{Error, Result},
+    blocking::blocking,
+    error::Result,
     event::{Published, RowCounts},
     journal::{ClosedSegment, Record, Segment},
     run_id::RunId,
@@ -53,19 +54,19 @@ impl PublishStage {
     }
 }
 
-/// Rewrites the DuckDB views if their text has changed.
-pub(crate) async fn write_views(held: &LockedArchive) -> Result<()> {
+/// Rewrites the DuckDB views if their text has changed. Blocks.
+pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
     let archive = &held.archive;
     let mut with_parts = Vec::new();
     for table in tables::TABLES {
-        if !archive.parts(table).await?.is_empty() {
+        if !archive.parts(table)?.is_empty() {
             with_parts.push(table);
         }
     }
     let sql = tables::views_sql(archive.format, |table| with_parts.contains(&table));
-    match archive.store.get(VIEWS).await? {
-        Some(written) if written == sql => Ok(()),
-        _ => held.put(VIEWS, sql).await,
+    match archive.store.get(VIEWS)? {
+        Some(written) if written == sql.as_bytes() => Ok(()),
+        _ => held.put(VIEWS, sql),
     }
 }
 
@@ -80,25 +81,25 @@ pub(super) struct Publication {
 /// Publishes raw bodies first, then lyrics, clips, assets and tasks, then the manifest; the segment is removed
 /// last.
 pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
+    let held = held.clone();
+    blocking(move || publish_segment(&held, closed)).await
+}
+
+fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let segment = Segment::open(&closed.path)?;
     let run_id = segment.run_id.clone();
-    let encoding = {
-        let (held, moved) = (held.clone(), closed.moved.clone());
-        tokio::task::spawn_blocking(move || SegmentEncoder::new(&held, &segment, moved).encode(segment))
-    };
-    let encoded = encoding.await.map_err(|panic| Error::Internal(format!("encoding a part failed: {panic}")))??;
-
+    let encoded = SegmentEncoder::new(held, &segment, closed.moved.clone()).encode(segment)?;
     if let Some(raw) = encoded.raw {
-        held.publish_with_checksum(raw).await?;
+        held.publish_with_checksum(raw)?;
     }
-    replace::remove_rows(held, encoded.replaced, encoded.paths).await?;
+    replace::remove_rows(held, encoded.replaced, &encoded.paths)?;
     let mut files = encoded.media;
     for part in encoded.parts {
-        files.push(part.publish().await?);
+        files.push(part.publish()?);
     }
     if !files.is_empty() {
-        held.add_to_manifest(&RunFile::Manifest.path(&run_id), files).await?;
-        write_views(held).await?;
+        held.add_to_manifest(&RunFile::Manifest.path(&run_id), &files)?;
+        write_views(held)?;
     }
     if encoded.damaged > 0 {
         held.quarantine_segment(&closed.path)?;
@@ -122,7 +123,7 @@ struct Encoded {
     damaged: u64,
 }
 
-/// Writes a segment's records into parts. Blocks, so it runs on a thread for that.
+/// Writes a segment's records into parts. Blocks.
 struct SegmentEncoder {
     run_id: RunId,
     tasks: Part<TaskRow>,
@@ -292,81 +293,14 @@ impl<R> Part<R> {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test reads and writes files")]
 mod tests {
-    use std::{
-        collections::BTreeMap,
-        fs,
-        path::Path,
-        sync::atomic::{AtomicUsize, Ordering},
-    };
-
-    use async_trait::async_trait;
-    use futures_util::stream::BoxStream;
-    use object_store::{
-        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-        PutOptions, PutPayload, PutResult, local::LocalFileSystem, path::Path as Location,
-    };
+    use std::{collections::BTreeMap, fs, path::Path};
 
     use super::*;
-    use crate::asset::AssetKind;
-    use crate::journal::{self, JournalWriter, SegmentLimits};
-
-    /// A store that fails after a number of puts, as if the process had died.
-    #[derive(Debug)]
-    struct FailingStore {
-        disk: LocalFileSystem,
-        puts_left: AtomicUsize,
-    }
-
-    impl std::fmt::Display for FailingStore {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a dying disk")
-        }
-    }
-
-    #[async_trait]
-    impl ObjectStore for FailingStore {
-        async fn put_opts(
-            &self,
-            to: &Location,
-            bytes: PutPayload,
-            options: PutOptions,
-        ) -> object_store::Result<PutResult> {
-            let alive = self.puts_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-            alive.map_err(|_| object_store::Error::Generic { store: "Dying", source: "dead".into() })?;
-            self.disk.put_opts(to, bytes, options).await
-        }
-
-        async fn put_multipart_opts(
-            &self,
-            to: &Location,
-            options: PutMultipartOptions,
-        ) -> object_store::Result<Box<dyn MultipartUpload>> {
-            self.disk.put_multipart_opts(to, options).await
-        }
-
-        async fn get_opts(&self, from: &Location, options: GetOptions) -> object_store::Result<GetResult> {
-            self.disk.get_opts(from, options).await
-        }
-
-        fn delete_stream(
-            &self,
-            locations: BoxStream<'static, object_store::Result<Location>>,
-        ) -> BoxStream<'static, object_store::Result<Location>> {
-            self.disk.delete_stream(locations)
-        }
-
-        fn list(&self, prefix: Option<&Location>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-            self.disk.list(prefix)
-        }
-
-        async fn list_with_delimiter(&self, prefix: Option<&Location>) -> object_store::Result<ListResult> {
-            self.disk.list_with_delimiter(prefix).await
-        }
-
-        async fn copy_opts(&self, from: &Location, to: &Location, options: CopyOptions) -> object_store::Result<()> {
-            self.disk.copy_opts(from, to, options).await
-        }
-    }
+    use crate::{
+        archive::failing::{Failing, Life},
+        asset::AssetKind,
+        journal::{self, JournalWriter, SegmentLimits},
+    };
 
     fn record(task_id: &str, data: &str) -> Record {
         let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
@@ -377,10 +311,10 @@ mod tests {
     }
 
     /// A new archive with one closed segment in its journal.
-    async fn scene() -> (tempfile::TempDir, LockedArchive) {
+    fn scene() -> (tempfile::TempDir, LockedArchive) {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let held = LockedArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
+        let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
         let run_id = RunId::parse("20260102T030405000Z-abcdef").unwrap();
         let mut writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
         let cover = Asset {
@@ -400,9 +334,9 @@ mod tests {
         (folder, held)
     }
 
-    async fn publish_all(held: &Arc<LockedArchive>) -> Result<()> {
+    fn publish_all(held: &Arc<LockedArchive>) -> Result<()> {
         for leftover in journal::leftovers(&held.archive.journal_folder())? {
-            publish(held, leftover.segment).await?;
+            publish_segment(held, leftover.segment)?;
         }
         Ok(())
     }
@@ -418,21 +352,21 @@ mod tests {
         found
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn dead_between_any_two_steps_the_next_publication_leaves_the_same_files() {
-        let (undisturbed, held) = scene().await;
-        publish_all(&Arc::new(held)).await.unwrap();
+    #[test]
+    fn dead_between_any_two_steps_the_next_publication_leaves_the_same_files() {
+        let (undisturbed, held) = scene();
+        publish_all(&Arc::new(held)).unwrap();
         let expected = contents(undisturbed.path());
         assert_eq!(expected.len(), 6, "{:?}", expected.keys());
 
         let mut deaths = 0;
-        for puts in 0.. {
-            let (folder, held) = scene().await;
-            let disk = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
-            let dying = FailingStore { disk, puts_left: AtomicUsize::new(puts) };
-            let held = held.over(Arc::new(dying));
+        for changes in 0.. {
+            let (folder, mut held) = scene();
+            let life = Life::new(changes);
+            let wrap = |backend| Arc::new(Failing { backend, life: life.clone(), can_exchange: true }) as _;
+            held.archive.store = held.archive.store.wrapped(wrap);
             let held = Arc::new(held);
-            let survived = publish_all(&held).await.is_ok();
+            let survived = publish_all(&held).is_ok();
             let left = contents(folder.path());
             // A task's row is there only with all its other rows.
             let has = |table: &str| left.keys().any(|path| path.starts_with(table));
@@ -443,14 +377,15 @@ mod tests {
             );
             drop(held);
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
-            let held = LockedArchive::open_or_create(folder.path(), None, &tables::TABLES, now).await.unwrap();
-            publish_all(&Arc::new(held)).await.unwrap();
-            assert_eq!(contents(folder.path()), expected, "after {puts} puts");
+            let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
+            publish_all(&Arc::new(held)).unwrap();
+            assert_eq!(contents(folder.path()), expected, "after {changes} changes");
             if survived {
                 break;
             }
             deaths += 1;
         }
-        assert_eq!(deaths, 7);
+        // Eight files, each begun and published.
+        assert_eq!(deaths, 16);
     }
 }

@@ -5,12 +5,11 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     sync::Arc,
 };
 
 use serde::Serialize;
-use tokio::runtime::Handle;
 
 use crate::{
     archive::{FileSink, LockedArchive, RunFile},
@@ -41,16 +40,6 @@ impl RawBodies {
     pub(super) fn add(&mut self, task_id: &str, reason: &str, body: &str) -> Result<()> {
         let mut line = serde_json::to_vec(&Line { task_id, reason, body }).expect("texts are JSON");
         line.push(b'\n');
-        let added = self.write(&line);
-        added.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
-    }
-
-    /// The staged file, if there is anything in it.
-    pub(super) fn finish(self) -> Option<FileSink> {
-        self.file.map(|(sink, _)| sink)
-    }
-
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let (sink, known) = match &mut self.file {
             Some(file) => file,
             None => {
@@ -58,23 +47,36 @@ impl RawBodies {
                 self.file.insert(file)
             }
         };
-        if known.insert(self.hasher.hash_one(line)) { sink.write_all(line) } else { Ok(()) }
+        if !known.insert(self.hasher.hash_one(line.as_slice())) {
+            return Ok(());
+        }
+        sink.write_all(&line).map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 
-    /// Copies what earlier segments of the run left.
-    fn begin(&self) -> io::Result<(FileSink, HashSet<u64>)> {
-        let mut sink = self.held.sink(&self.path).map_err(io::Error::other)?;
-        let mut known = HashSet::new();
-        let store = &self.held.archive.store;
-        if Handle::current().block_on(store.exists(&self.path)).map_err(io::Error::other)? {
-            let file = Handle::current().block_on(store.open(&self.path)).map_err(io::Error::other)?;
-            let (mut lines, mut line) = (BufReader::new(file), Vec::new());
-            while lines.read_until(b'\n', &mut line)? > 0 {
-                known.insert(self.hasher.hash_one(line.as_slice()));
-                sink.write_all(&line)?;
-                line.clear();
-            }
+    /// The staged file, if there is anything in it.
+    pub(super) fn finish(self) -> Option<FileSink> {
+        self.file.map(|(sink, _)| sink)
+    }
+
+    /// Begins the file with what earlier segments of the run left.
+    fn begin(&self) -> Result<(FileSink, HashSet<u64>)> {
+        let (store, mut sink, mut known) = (&self.held.archive.store, self.held.sink(&self.path)?, HashSet::new());
+        if store.exists(&self.path)? {
+            let copied = copy_lines(store.open(&self.path)?, &mut sink, |line| {
+                known.insert(self.hasher.hash_one(line));
+            });
+            copied.map_err(|error| store.failed("write", &self.path, &error))?;
         }
         Ok((sink, known))
     }
+}
+
+fn copy_lines(from: impl Read, to: &mut impl Write, mut note: impl FnMut(&[u8])) -> io::Result<()> {
+    let (mut lines, mut line) = (BufReader::new(from), Vec::new());
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        note(&line);
+        to.write_all(&line)?;
+        line.clear();
+    }
+    Ok(())
 }

@@ -19,19 +19,19 @@ use crate::{
 const KILLED: u8 = 128 + 9;
 
 /// Writes the record of a run that did not write one itself, or adds what was published now.
-pub(super) async fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
+pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
     let archive = &held.archive;
     let path = RunFile::Summary.path(run_id);
-    let written = archive.store.get(&path).await?;
+    let written = archive.store.get(&path)?;
     let summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
         Some(Ok(known)) => known.with_recovered(published),
         // A damaged record is evidence; `verify` reports it.
         Some(Err(_)) => return Ok(()),
-        None => killed(run_id).with_recovered(&count_parts(archive, run_id).await?),
+        None => killed(run_id).with_recovered(&count_parts(archive, run_id)?),
     };
     let mut text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
     text.push(b'\n');
-    held.put_with_checksum(&path, text).await
+    held.put_with_checksum(&path, &text)
 }
 
 /// The record of a run that was killed, without its counts. When it ended is unknown.
@@ -46,7 +46,7 @@ fn killed(run_id: &RunId) -> RunSummary {
 }
 
 /// Counts the parts that a run has published.
-async fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
+fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
     let mut counts = Published::default();
     each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {
         let [status, kind, credits] = cells else { return };
@@ -61,10 +61,9 @@ async fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
         if status == Some(FinalStatus::Success) {
             counts.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
         }
-    })
-    .await?;
-    each_row(archive, run_id, CLIPS.name, &[tables::TASK_ID], &mut |_| counts.rows.clips += 1).await?;
-    each_row(archive, run_id, LYRICS.name, &[tables::TASK_ID], &mut |_| counts.rows.lyrics += 1).await?;
+    })?;
+    each_row(archive, run_id, CLIPS.name, &[tables::TASK_ID], &mut |_| counts.rows.clips += 1)?;
+    each_row(archive, run_id, LYRICS.name, &[tables::TASK_ID], &mut |_| counts.rows.lyrics += 1)?;
     each_row(archive, run_id, ASSETS.name, &["status", "bytes"], &mut |cells| {
         let [status, bytes] = cells else { return };
         counts.rows.assets += 1;
@@ -75,12 +74,11 @@ async fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
             Some(AssetStatus::Skipped) => counts.assets.skipped += 1,
             None => {}
         }
-    })
-    .await?;
+    })?;
     Ok(counts)
 }
 
-async fn each_row(
+fn each_row(
     archive: &Archive,
     run_id: &RunId,
     table: &str,
@@ -88,8 +86,8 @@ async fn each_row(
     row: &mut (dyn FnMut(&[Option<&str>]) + Send),
 ) -> Result<()> {
     let own = format!("{table}/{run_id}-");
-    for path in archive.parts(table).await?.into_iter().filter(|path| path.starts_with(&own)) {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(table)?.into_iter().filter(|path| path.starts_with(&own)) {
+        let file = archive.store.open(&path)?;
         tables::scan(file, archive.format, columns, row)
             .map_err(|error| archive.store.failed("read", &path, &error))?;
     }

@@ -62,7 +62,7 @@ pub(crate) async fn recover(
         }
         let Publication { run_id, published, damaged } = publish(held, leftover.segment).await?;
         let (tasks, assets_failed) = (published.rows.tasks, published.assets.failed);
-        recovered_run::record(held, &run_id, &published).await?;
+        recovered_run::record(held, &run_id, &published)?;
         emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
     }
     Ok(left)

@@ -4,11 +4,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 
 use crate::{
     archive::{Archive, LockedArchive, Swap},
-    blocking::blocking,
     error::Result,
     run_id::RunId,
     tables::{self, Outline, PartCopier, TASK_ID, TASKS},
@@ -24,8 +22,8 @@ pub(super) struct Replaced {
 }
 
 /// Removes the rows of these tasks, except those in the `own` parts, which are the new ones. The tasks table
-/// goes first: a task without its row is not archived.
-pub(super) async fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: Vec<String>) -> Result<()> {
+/// goes first: a task without its row is not archived. Blocks.
+pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: &[String]) -> Result<()> {
     let Replaced { everywhere: mut tasks, in_tasks } = replaced;
     for outline in tables::outlines().into_iter().rev() {
         if outline.name == TASKS.name {
@@ -36,10 +34,9 @@ pub(super) async fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, o
         if tasks.is_empty() {
             continue;
         }
-        let mut parts = held.archive.parts(outline.name).await?;
+        let mut parts = held.archive.parts(outline.name)?;
         parts.retain(|path| !own.contains(path));
-        let (held, tasks) = (held.clone(), tasks.clone());
-        blocking(move || remove_from(&held, outline, parts, &tasks)).await?;
+        remove_from(held, outline, parts, &tasks)?;
     }
     Ok(())
 }
@@ -63,7 +60,7 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
     let failed = |error: std::io::Error| archive.store.failed("write", table, &error);
     let mut copier = PartCopier::new(outline, archive.format, part).map_err(failed)?;
     for path in &touched {
-        let file = Handle::current().block_on(archive.store.open(path))?;
+        let file = archive.store.open(path)?;
         let copied = copier.copy(file, &mut |task| !tasks.contains(task));
         copied.map_err(|error| archive.store.failed("read", path, &error))?;
     }
@@ -77,7 +74,7 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
 }
 
 fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result<bool> {
-    let file = Handle::current().block_on(archive.store.open(path))?;
+    let file = archive.store.open(path)?;
     let mut found = false;
     let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
     // Every row is read, whatever a filter says: an old row that stays would duplicate its task.

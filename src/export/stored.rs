@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Plan, Salvage};
 use crate::{
@@ -160,13 +160,12 @@ fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, St
 
 /// Calls `read` with each part of the tasks table, and again with all of them if parts were swapped meanwhile.
 fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<()>) -> Result<()> {
-    let runtime = Handle::current();
-    let parts = || runtime.block_on(archive.parts(TASKS.name));
+    let parts = || archive.parts(TASKS.name);
     let mut last = None;
     for _ in 0..MOST_READS {
         let listed = parts()?;
         let result = listed.iter().try_for_each(|path| {
-            let file = runtime.block_on(archive.store.open(path))?;
+            let file = archive.store.open(path)?;
             read(file).map_err(|error| archive.store.failed("read", path, &error))
         });
         match result {

@@ -87,10 +87,9 @@ fn each_row<'a>(
     if tasks.len() == 0 {
         return Ok(());
     }
-    let runtime = tokio::runtime::Handle::current();
     let own = own.path(table);
-    for path in runtime.block_on(archive.parts(table))?.into_iter().filter(|path| *path != own) {
-        let file = runtime.block_on(archive.store.open(&path))?;
+    for path in archive.parts(table)?.into_iter().filter(|path| *path != own) {
+        let file = archive.store.open(&path)?;
         let sought = (TASK_ID, tasks.clone().map(String::as_str));
         tables::scan_for(file, archive.format, &[TASK_ID, column], sought, &mut |cells| {
             if let [Some(task), Some(cell)] = cells {

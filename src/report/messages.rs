@@ -90,7 +90,7 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
 pub(crate) fn plan_table(plan: &InputCounts, lacking: u64, config: &RunConfig, requests_per_second: f64) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
-    line(&mut text, "archive", &config.archive.display().to_string());
+    line(&mut text, "archive", &config.archive.to_string());
     line(&mut text, "input", &input_words(&run));
     line(&mut text, "requests", &plan_words(plan.selected, config, requests_per_second));
     if lacking > 0 {

@@ -197,7 +197,7 @@ fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Fi
         (Kind::FileMissing, Kind::FileDamaged)
     };
     let finding = |kind, what: String| Some(Finding::new(kind, &job.path, what, job.about.clone()));
-    let failed = |error: &io::Error| Error::io("read", &archive.folder.join(&job.path), error);
+    let failed = |error: &io::Error| archive.store.failed("read", &job.path, error);
     let size = match archive.size(&job.path) {
         Ok(Some(size)) => size,
         Ok(None) => return Ok((0, finding(missing, "is missing".into()))),
@@ -224,7 +224,7 @@ pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) ->
     let mut unknown = BTreeSet::new();
     let mut folders = vec![MEDIA.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in archive.entries(&folder)? {
+        for entry in archive.store.list(&folder)? {
             if entry.is_folder {
                 folders.push(entry.path);
             } else if entry.is_half_finished() {

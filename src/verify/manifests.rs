@@ -8,7 +8,7 @@ use std::{
 use super::finding::{Finding, Findings, Kind};
 use crate::{
     archive::{Archive, Entry, RUNS, RunFile, manifest_line},
-    error::{Error, Result},
+    error::Result,
 };
 
 /// The parts that manifests list, and each digest that one gives.
@@ -20,7 +20,7 @@ pub(super) fn each_line(
     findings: &mut Findings,
     line: &mut dyn FnMut(&mut Findings, &str, &str, &str) -> Result<()>,
 ) -> Result<()> {
-    let entries = archive.entries(RUNS)?;
+    let entries = archive.store.list(RUNS)?;
     for entry in entries.iter().filter(|entry| is_manifest(entry)) {
         let manifest = &entry.path;
         let read = each_line_of(archive, manifest, &mut |digest, path| line(findings, manifest, digest, path))?;
@@ -47,7 +47,7 @@ fn each_line_of(
         Ok(file) => BufReader::new(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(0)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(Error::io("read", &archive.folder.join(manifest), &error));
+            return Err(archive.store.failed("read", manifest, &error));
         }
         Err(error) => return Ok(Err(error)),
     };

@@ -19,7 +19,6 @@ mod task_set;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -36,7 +35,7 @@ use self::{
     tally::Tally,
 };
 use crate::{
-    archive::{Archive, MetadataState, PASSPORT},
+    archive::{Archive, Location, METADATA, MetadataState},
     error::Result,
     event::{Event, RowCounts},
     exit::ExitStatus,
@@ -97,25 +96,31 @@ impl Report {
 /// # Errors
 /// [`Error::Usage`](crate::error::Error::Usage) if there is not an archive,
 /// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
-pub fn check(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, MOST_SHOWN, folder, depth, tell)
+pub fn check(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_by(look_until_settled, MOST_SHOWN, location, depth, tell)
 }
 
 /// The same, for planning a repair.
-pub(crate) fn check_to_plan(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, MOST_MENDED, folder, depth, tell)
+pub(crate) fn check_to_plan(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_by(look_until_settled, MOST_MENDED, location, depth, tell)
 }
 
 /// The same, for a repair that holds the lock, so that no other process changes the archive.
-pub(crate) fn check_held(folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(rows::look, MOST_MENDED, folder, depth, tell)
+pub(crate) fn check_held(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_by(rows::look, MOST_MENDED, location, depth, tell)
 }
 
 type Inspector = fn(&Archive, Depth, usize, bool, &mut Tally<'_>) -> Result<Seen>;
 
-fn check_by(look: Inspector, most: usize, folder: &Path, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
+fn check_by(
+    look: Inspector,
+    most: usize,
+    location: &Location,
+    depth: Depth,
+    tell: &mut dyn FnMut(&Event),
+) -> Result<Report> {
     let clock = Instant::now();
-    let (archive, passport) = Archive::open_to_check(folder)?;
+    let (archive, passport) = Archive::open_to_check(location)?;
     let mut tally = Tally::new(tell);
     let is_newer = matches!(passport, MetadataState::Newer(_));
     let mut seen = look(&archive, depth, most, is_newer, &mut tally)?;
@@ -132,7 +137,7 @@ fn check_by(look: Inspector, most: usize, folder: &Path, depth: Depth, tell: &mu
         bytes: tally.bytes(),
         seconds: clock.elapsed().as_secs_f64(),
     };
-    Ok(report(folder, checked, findings))
+    Ok(report(location, checked, findings))
 }
 
 /// Looks at the tables, and again if another process may have changed them meanwhile and something seems wrong.
@@ -159,18 +164,18 @@ fn metadata_finding(passport: MetadataState) -> Option<Finding> {
         MetadataState::Whole => None,
         MetadataState::Newer(version) => {
             let what = format!("names the archive format {version}, which this version of the program does not know");
-            Some(Finding::file(Kind::NewerFormat, PASSPORT, what))
+            Some(Finding::file(Kind::NewerFormat, METADATA, what))
         }
         MetadataState::Damaged(reason) => {
-            Some(Finding::file(Kind::PassportDamaged, PASSPORT, format!("is damaged: {reason}")))
+            Some(Finding::file(Kind::PassportDamaged, METADATA, format!("is damaged: {reason}")))
         }
     }
 }
 
-fn report(folder: &Path, checked: Checked, findings: Findings) -> Report {
+fn report(location: &Location, checked: Checked, findings: Findings) -> Report {
     let (damage, notes) = (findings.count(Severity::Damage), findings.count(Severity::Note));
     let (findings, kinds) = findings.into_parts();
-    let archive = folder.display().to_string();
+    let archive = location.to_string();
     let mut report = Report { archive, checked, findings, kinds, damage, notes, exit_code: 0 };
     report.exit_code = report.status().code();
     report

@@ -13,7 +13,7 @@ use super::{
     snapshot::half_finished,
 };
 use crate::{
-    archive::{Archive, DocumentChecksums, Entry, PASSPORT, RUNS, RunFile, SEALS, STATE, VIEWS, is_state_name},
+    archive::{Archive, CHECKSUMS, DocumentChecksums, Entry, METADATA, RUNS, RunFile, STATE, VIEWS, is_state_name},
     error::Result,
     journal::{self, Segment},
     run_id::RunId,
@@ -31,14 +31,14 @@ const BROKEN: &str = "has other bytes than it had: its SHA-256 differs";
 /// Looks at all of them.
 pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
     let held = seen.snapshot.held || archive.holder().is_some();
-    let seals = archive.seals()?.unwrap_or_else(|error| {
-        findings.add(Finding::file(Kind::SealsDamaged, SEALS, error.to_string()));
+    let seals = archive.document_checksums()?.unwrap_or_else(|error| {
+        findings.add(Finding::file(Kind::SealsDamaged, CHECKSUMS, error.to_string()));
         DocumentChecksums::default()
     });
     passport(archive, &seals, findings)?;
     let last_version = runs(archive, &seals, findings)?;
-    let top = archive.entries("")?;
-    let own = |entry: &&Entry| [PASSPORT, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
+    let top = archive.store.list("")?;
+    let own = |entry: &&Entry| [METADATA, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
     let half = top.iter().filter(own).filter(|entry| entry.is_half_finished());
     findings.extend(half.filter_map(|entry| half_finished(archive, entry)));
     state_strays(archive, findings)?;
@@ -47,7 +47,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
         journal(archive, findings)?;
     }
     let kept = archive.damaged_folder();
-    let segments = archive.entries(&archive.relative(&kept))?;
+    let segments = archive.store.list(&archive.relative(&kept))?;
     for segment in segments.iter().filter(|entry| entry.name().rsplit('.').next() == Some("journal")) {
         findings.add(Finding::file(Kind::DamagedKept, &segment.path, "has damaged records, and was kept aside"));
     }
@@ -58,23 +58,23 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
 fn passport(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
     let has_been_named = findings.has(Kind::PassportDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named
-        && let Ok(text) = archive.read_small(PASSPORT)
-        && is_broken(archive, seals, PASSPORT, &text)?
+        && let Ok(text) = archive.read_small(METADATA)
+        && is_broken(archive, seals, METADATA, &text)?
     {
-        findings.add(Finding::file(Kind::PassportDamaged, PASSPORT, BROKEN));
+        findings.add(Finding::file(Kind::PassportDamaged, METADATA, BROKEN));
     }
     Ok(())
 }
 
 /// Whether a file is not what was sealed, also if a run has sealed and replaced it since the seals were read.
 fn is_broken(archive: &Archive, seals: &DocumentChecksums, path: &str, text: &[u8]) -> Result<bool> {
-    Ok(seals.are_broken(path, text) && archive.seals()?.is_ok_and(|now| now.are_broken(path, text)))
+    Ok(seals.are_broken(path, text) && archive.document_checksums()?.is_ok_and(|now| now.are_broken(path, text)))
 }
 
 /// The runs' own files: the version of the program that left the last of them.
 fn runs(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -> Result<Option<String>> {
     let mut last_version = None;
-    for entry in archive.entries(RUNS)? {
+    for entry in archive.store.list(RUNS)? {
         if entry.is_half_finished() {
             findings.extend(half_finished(archive, &entry));
             continue;
@@ -116,9 +116,9 @@ fn run_file(entry: &Entry) -> Option<(RunFile, RunId)> {
 /// What stands in the program's own folder and is not the program's.
 fn state_strays(archive: &Archive, findings: &mut Findings) -> Result<()> {
     let stray = |entry: &Entry| Finding::file(Kind::StrayFile, &entry.path, "is not the program's");
-    let state = archive.entries(STATE)?;
+    let state = archive.store.list(STATE)?;
     findings.extend(state.iter().filter(|entry| !is_state_name(entry.name())).map(stray));
-    let journal = archive.entries(&archive.relative(&archive.journal_folder()))?;
+    let journal = archive.store.list(&archive.relative(&archive.journal_folder()))?;
     findings.extend(journal.iter().filter(|entry| !journal::is_segment(Path::new(&entry.path))).map(stray));
     Ok(())
 }

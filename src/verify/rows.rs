@@ -18,7 +18,7 @@ use crate::{
     archive::Archive,
     asset::AssetKind,
     checksum,
-    error::{Error, Result},
+    error::Result,
     event::RowCounts,
     ranged::RangedFile,
     tables::{self, ASSETS, CLIPS, Columns, LYRICS, Outline, TASKS},
@@ -124,7 +124,7 @@ impl Pass<'_, '_> {
     }
 
     fn size(&self, path: &str) -> Result<Option<u64>> {
-        self.archive.size(path).map_err(|error| Error::io("read", &self.archive.folder.join(path), &error))
+        self.archive.size(path).map_err(|error| self.archive.store.failed("read", path, &error))
     }
 
     /// Looks at each part of a table as such, and then at its rows.
@@ -228,7 +228,7 @@ impl Pass<'_, '_> {
                 Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Err(Error::io("read", &self.archive.folder.join(path), &error))
+                Err(self.archive.store.failed("read", path, &error))
             }
             opened => Ok(Some(opened)),
         }

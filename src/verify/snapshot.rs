@@ -40,7 +40,7 @@ impl Snapshot {
         let held = archive.holder().is_some();
         let mut others = Vec::new();
         let mut parts = |table: &str| -> Result<Vec<String>> {
-            let entries = archive.entries(table)?;
+            let entries = archive.store.list(table)?;
             let (parts, rest): (Vec<Entry>, _) =
                 entries.into_iter().partition(|entry| !entry.is_folder && is_part(&entry.path, table, archive.format));
             others.extend(rest);

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The runs whose answers wait, oldest first. A run under way publishes its own.
-pub(super) async fn waiting_runs(archive: &Archive) -> Result<Vec<WaitingRun>> {
+pub(super) fn waiting_runs(archive: &Archive) -> Result<Vec<WaitingRun>> {
     if archive.holder().is_some() {
         return Ok(Vec::new());
     }
@@ -21,7 +21,7 @@ pub(super) async fn waiting_runs(archive: &Archive) -> Result<Vec<WaitingRun>> {
     }
     let mut waiting = Vec::new();
     for (run_id, answers) in answers {
-        let has_ended = archive.store.exists(&RunFile::Summary.path(&run_id)).await?;
+        let has_ended = archive.store.exists(&RunFile::Summary.path(&run_id))?;
         waiting.push(WaitingRun { started_at: run_id.start(), run_id: run_id.to_string(), answers, has_ended });
     }
     Ok(waiting)

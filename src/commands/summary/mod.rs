@@ -4,13 +4,11 @@ mod account;
 mod journal;
 mod standing;
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 
 pub use self::account::Access;
 use crate::{
-    archive::{Archive, RUNS, RunFile},
+    archive::{Archive, Location, RUNS, RunFile},
     error::{Error, Result},
     report::{self, Account, ArchiveSummary, RunNotes},
     run_id::RunId,
@@ -25,7 +23,7 @@ const MOST_LOOKS: u32 = 10;
 #[derive(Clone, Debug)]
 pub struct SummaryOptions {
     /// The archive's folder.
-    pub archive: PathBuf,
+    pub archive: Location,
     /// The run to show instead of the archive as it stands.
     pub run: Option<String>,
     /// The account to set it against.
@@ -51,15 +49,15 @@ pub enum Style {
 pub async fn summary(options: &SummaryOptions) -> Result<String> {
     let archive = Archive::open(&options.archive)?;
     match &options.run {
-        Some(run) => one_run(&archive, run, options.style).await,
+        Some(run) => one_run(&archive, run, options.style),
         None => whole_archive(&archive, options).await,
     }
 }
 
-async fn one_run(archive: &Archive, run: &str, style: Style) -> Result<String> {
-    let summary = read_run(archive, run).await?;
+fn one_run(archive: &Archive, run: &str, style: Style) -> Result<String> {
+    let summary = read_run(archive, run)?;
     let notes = RunNotes {
-        archive: &archive.folder.display().to_string(),
+        archive: &archive.name,
         format: archive.format,
         none_found: false,
         missing_named: true,
@@ -79,17 +77,17 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
         Some(access) => Some(account::usage(access).await?),
         None => None,
     };
-    let mut standing = steady(archive).await?;
-    standing.archive.waiting_runs = journal::waiting_runs(archive).await?;
+    let mut standing = steady(archive)?;
+    standing.archive.waiting_runs = journal::waiting_runs(archive)?;
     standing.account = usage.map(|usage| {
         // What the provider does not know is no copy of anything.
         let archived = standing.last.tasks.archived() - standing.last.tasks.not_found;
         Account::new(usage.tasks_created, usage.credits_used, usage.credits_topped_up, archived)
     });
-    let name = archive.folder.display().to_string();
+    let name = &archive.name;
     Ok(match options.style {
         Style::Words => {
-            let mut words = report::archive_table(&standing, &name, archive.format, Timestamp::now());
+            let mut words = report::archive_table(&standing, name, archive.format, Timestamp::now());
             let under_way = archive.holder().map(|holder| format!("\nA run is under way: {holder}\n"));
             words.extend(under_way);
             words
@@ -99,21 +97,21 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
 }
 
 /// Counts, and again if other parts have taken the place of those that were listed: so does `compact`.
-async fn steady(archive: &Archive) -> Result<ArchiveSummary> {
+fn steady(archive: &Archive) -> Result<ArchiveSummary> {
     for _ in 1..MOST_LOOKS {
-        let before = parts(archive).await?;
-        let standing = standing::standing(archive).await;
-        if standing.is_ok() || parts(archive).await? == before {
+        let before = parts(archive)?;
+        let standing = standing::standing(archive);
+        if standing.is_ok() || parts(archive)? == before {
             return standing;
         }
     }
-    standing::standing(archive).await
+    standing::standing(archive)
 }
 
-async fn parts(archive: &Archive) -> Result<Vec<String>> {
+fn parts(archive: &Archive) -> Result<Vec<String>> {
     let mut parts = Vec::new();
     for table in tables::TABLES {
-        parts.extend(archive.parts(table).await?);
+        parts.extend(archive.parts(table)?);
     }
     Ok(parts)
 }
@@ -122,18 +120,15 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("a summary has string keys only") + "\n"
 }
 
-async fn read_run(archive: &Archive, run: &str) -> Result<RunSummary> {
+fn read_run(archive: &Archive, run: &str) -> Result<RunSummary> {
     let known = RunId::parse(run).map(|id| RunFile::Summary.path(&id));
     let text = match &known {
-        Some(path) => archive.store.get(path).await?,
+        Some(path) => archive.store.get(path)?,
         None => None,
     };
     match (known, text) {
         (Some(path), Some(text)) => parse_run(archive, &path, &text),
-        _ => Err(Error::usage(format!(
-            "{} has no run `{run}`; its runs are the files {RUNS}/*.json",
-            archive.folder.display()
-        ))),
+        _ => Err(Error::usage(format!("{} has no run `{run}`; its runs are the files {RUNS}/*.json", archive.name))),
     }
 }
 

@@ -32,12 +32,12 @@ const MOST_NAMES: usize = 1000;
 const OTHERS: &str = "(others)";
 
 /// The archive as it stands: the last run's words, with counts from the tables and sums over the runs.
-pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
+pub(super) fn standing(archive: &Archive) -> Result<ArchiveSummary> {
     let (mut runs, mut unreadable, mut last_runs) = (0, 0, VecDeque::new());
     let mut before: Option<RunSummary> = None;
     let mut started_at = None;
-    for path in archive.run_files(RunFile::Summary).await? {
-        let Some(text) = archive.store.get(&path).await? else { continue };
+    for path in archive.run_files(RunFile::Summary)? {
+        let Some(text) = archive.store.get(&path)? else { continue };
         // One that is damaged is `verify`'s business; the others count all the same.
         let Ok(mut run) = parse_run(archive, &path, &text) else {
             unreadable += 1;
@@ -58,32 +58,32 @@ pub(super) async fn standing(archive: &Archive) -> Result<ArchiveSummary> {
     }
     let mut last = before.unwrap_or_default();
     last.started_at = started_at;
-    let mut held = count_tables(archive, &mut last).await?;
-    unreadable += count_missing(archive, &mut last.tasks).await?;
+    let mut held = count_tables(archive, &mut last)?;
+    unreadable += count_missing(archive, &mut last.tasks)?;
     (held.last_runs, held.unreadable_run_files) = (last_runs.into(), unreadable);
     Ok(ArchiveSummary { last, runs, archive: held, account: None })
 }
 
-async fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<ArchiveContents> {
+fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<ArchiveContents> {
     let fresh = RunSummary::default();
     (summary.tasks, summary.by_type, summary.rows) = (fresh.tasks, fresh.by_type, fresh.rows);
     (summary.assets, summary.credits_cost) = (fresh.assets, 0.0);
     let mut held = ArchiveContents::default();
-    count_tasks(archive, summary, &mut held).await?;
+    count_tasks(archive, summary, &mut held)?;
     held.usd = summary.credits_cost / CREDITS_PER_USD;
-    count_clips(archive, summary, &mut held).await?;
-    summary.rows.lyrics = count_rows(archive, LYRICS.name).await?;
-    let rows = count_assets(archive, summary).await?;
+    count_clips(archive, summary, &mut held)?;
+    summary.rows.lyrics = count_rows(archive, LYRICS.name)?;
+    let rows = count_assets(archive, summary)?;
     let lacks = |kind: &AssetKind| summary.rows.clips.saturating_sub(rows.get(kind).copied().unwrap_or_default());
     let lacking = AssetKind::ALL.into_iter().map(|kind| (kind, lacks(&kind)));
     held.lacking_assets = lacking.filter(|(_, clips)| *clips > 0).collect();
     Ok(held)
 }
 
-async fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
+fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
     let mut created: Option<(Moment, Moment)> = None;
-    for path in archive.parts(TASKS.name).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(TASKS.name)? {
+        let file = archive.store.open(&path)?;
         let mut count = |cells: &[Option<&str>]| {
             let [status, kind, model, credits, created_at] = cells else { return };
             summary.rows.tasks += 1;
@@ -115,11 +115,11 @@ fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
     *counts.entry(if known { name } else { OTHERS }.to_owned()).or_default() += 1;
 }
 
-async fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
+fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
     // Whole microseconds have the same sum in any order of the rows.
     let mut micros = 0_i128;
-    for path in archive.parts(CLIPS.name).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(CLIPS.name)? {
+        let file = archive.store.open(&path)?;
         let mut count = |cells: &[Option<&str>]| {
             summary.rows.clips += 1;
             let seconds = cells.first().copied().flatten().and_then(|seconds| seconds.parse::<f64>().ok());
@@ -133,13 +133,13 @@ async fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut Arc
 }
 
 /// Counts the assets, and their rows by kind.
-async fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<AssetKind, u64>> {
+fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<AssetKind, u64>> {
     let mut rows = BTreeMap::new();
     // A clip that stands in two tasks has one file. Memory holds a hash a file.
     let (hasher, mut files) = (RandomState::new(), HashSet::new());
     let assets = &mut summary.assets;
-    for path in archive.parts(ASSETS.name).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(ASSETS.name)? {
+        let file = archive.store.open(&path)?;
         let mut count = |cells: &[Option<&str>]| {
             let [Some(status), path, bytes, kind] = cells else { return };
             summary.rows.assets += 1;
@@ -160,10 +160,10 @@ async fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTr
     Ok(rows)
 }
 
-async fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
+fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
     let mut rows = 0;
-    for path in archive.parts(table).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.parts(table)? {
+        let file = archive.store.open(&path)?;
         rows +=
             tables::count_rows(file, archive.format).map_err(|error| archive.store.failed("read", &path, &error))?;
     }
@@ -172,10 +172,10 @@ async fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
 
 /// What runs left unarchived and no later run archived: each task counts by the last reason it got. Says how
 /// many lists could not be read to their end.
-async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
+fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
-    for path in archive.run_files(RunFile::Unfinished).await? {
-        let file = archive.store.open(&path).await?;
+    for path in archive.run_files(RunFile::Unfinished)? {
+        let file = archive.store.open(&path)?;
         let mut note = |cells: &[Option<&str>]| {
             if let [Some(task_id), Some(reason)] = cells {
                 reasons.insert((*task_id).to_owned(), (*reason).to_owned());
@@ -183,11 +183,11 @@ async fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
         };
         unreadable += u64::from(tables::scan(file, TableFormat::Csv, &["task_id", "reason"], &mut note).is_err());
     }
-    for path in archive.parts(TASKS.name).await? {
+    for path in archive.parts(TASKS.name)? {
         if reasons.is_empty() {
             break;
         }
-        let file = archive.store.open(&path).await?;
+        let file = archive.store.open(&path)?;
         let mut forget = |cells: &[Option<&str>]| {
             if let [Some(task_id)] = cells {
                 reasons.remove(*task_id);

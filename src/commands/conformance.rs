@@ -1,0 +1,181 @@
+//! Every command over an in-memory object store does what it does over a folder.
+
+#![expect(clippy::disallowed_methods, reason = "a test writes a list")]
+
+use std::{collections::BTreeSet, fs, future::pending, path::Path, sync::Arc};
+
+use object_store::memory::InMemory;
+use tempfile::TempDir;
+
+use super::{
+    compact, export, rebuild, repair,
+    summary::{self, Style, SummaryOptions},
+    verify,
+};
+use crate::{
+    archive::{Archive, Location, LockedArchive, Store, objects::Objects},
+    cli,
+    config::ExportConfig,
+    exit::ExitStatus,
+    format::TableFormat,
+    report::{self, ProgressStyle, Reporter, Verbosity},
+    simulator::{FaultPlan, SimulatedProvider, Simulator},
+    tables,
+    verify::Depth,
+};
+
+/// Columns that say how and when a run came by the others.
+const OF_RUN: [&str; 5] = ["fetched_at", "downloaded_at", "run_id", "http_status", "attempts"];
+
+/// A simulated provider, and an archive somewhere.
+struct Scene {
+    simulator: Simulator,
+    folder: TempDir,
+    location: Location,
+    format: TableFormat,
+}
+
+impl Scene {
+    async fn new(location: impl FnOnce(&Path) -> Location, format: TableFormat) -> Self {
+        let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };
+        let simulator = Simulator::start(SimulatedProvider { faults, ..SimulatedProvider::default() });
+        let folder = tempfile::tempdir().unwrap();
+        Self { simulator: simulator.await.unwrap(), location: location(folder.path()), folder, format }
+    }
+
+    fn config(&self, tasks: std::ops::Range<u32>) -> ExportConfig {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let ids: Vec<String> = tasks.map(|n| format!("t{n}")).collect();
+        fs::write(path("tasks.csv"), format!("task_id\n{}\n", ids.join("\n"))).unwrap();
+        fs::write(path("key"), "k").unwrap();
+        let (base_url, format) = (self.simulator.base_url().to_string(), self.format.to_string());
+        let (list, out, key) = (path("tasks.csv"), path("no archive"), path("key"));
+        let arguments = [
+            ["sunor-archive", "export"],
+            [&list, "-q"],
+            ["--out", &out],
+            ["--base-url", &base_url],
+            ["--api-key-file", &key],
+            ["--format", &format],
+            ["--rate", "unlimited"],
+        ];
+        let parsed = cli::parse(arguments.as_flattened().iter().map(|text| (*text).into())).unwrap();
+        let cli::Command::Export(args) = parsed.command else { panic!("not an export") };
+        let mut config = args.config().unwrap();
+        config.run.archive = self.location.clone();
+        config
+    }
+
+    async fn export(&self, tasks: std::ops::Range<u32>) -> super::Outcome {
+        export::export(&self.config(tasks), pending(), quiet().as_mut()).await.unwrap()
+    }
+
+    async fn repair(&self) -> super::Outcome {
+        repair::repair(&self.config(0..1).run, pending(), quiet().as_mut()).await.unwrap()
+    }
+
+    fn damage(&self) -> u64 {
+        verify::verify(&self.location, Depth::Full, Style::Words, quiet().as_mut()).unwrap().report.damage
+    }
+
+    /// Every row but the run's own columns, and every media file's SHA-256.
+    fn content(&self) -> BTreeSet<String> {
+        let archive = Archive::open(&self.location).unwrap();
+        let mut content = BTreeSet::new();
+        for outline in tables::outlines() {
+            let columns: Vec<&str> =
+                outline.columns.iter().map(|(name, _)| *name).filter(|name| !OF_RUN.contains(name)).collect();
+            for path in archive.parts(outline.name).unwrap() {
+                let file = archive.store.open(&path).unwrap();
+                let mut note = |cells: &[Option<&str>]| content.extend([format!("{} {cells:?}", outline.name)]);
+                tables::scan(file, archive.format, &columns, &mut note).unwrap();
+            }
+        }
+        content
+    }
+
+    fn parts(&self) -> usize {
+        let archive = Archive::open(&self.location).unwrap();
+        tables::TABLES.iter().map(|table| archive.parts(table).unwrap().len()).sum()
+    }
+
+    /// Changes a byte of some file in a folder.
+    fn flip(&self, folder: &str) {
+        let now = jiff::Timestamp::now();
+        let held = LockedArchive::open(&self.location, &tables::TABLES, now).unwrap();
+        let store = &held.archive.store;
+        let mut folder = folder.to_owned();
+        let path = loop {
+            let first = store.list(&folder).unwrap().remove(0);
+            if !first.is_folder {
+                break first.path;
+            }
+            folder = first.path;
+        };
+        let mut bytes = store.get(&path).unwrap().unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        held.put(&path, bytes).unwrap();
+    }
+}
+
+fn quiet() -> Box<dyn Reporter> {
+    report::reporter(ProgressStyle::Off, Verbosity::Quiet)
+}
+
+fn in_memory(state: &Path) -> Location {
+    Store::over(Arc::new(Objects::new(Arc::new(InMemory::new()))), state).into()
+}
+
+fn in_folder(folder: &Path) -> Location {
+    folder.join("library").into()
+}
+
+/// Everything that the commands promise of an archive.
+async fn use_archive(scene: &Scene) -> BTreeSet<String> {
+    let first = scene.export(0..30).await;
+    assert_eq!((first.status, first.summary.tasks.archived()), (ExitStatus::Complete, 30), "{}", first.words);
+    assert_eq!(scene.damage(), 0);
+    let content = scene.content();
+
+    let second = scene.export(0..30).await;
+    assert_eq!((second.summary.requests.total, second.summary.input.already_archived), (0, 30));
+
+    for folder in ["clips", "media/audio", "tasks"] {
+        scene.flip(folder);
+    }
+    assert!(scene.damage() >= 3);
+    let repaired = scene.repair().await;
+    assert_eq!(scene.damage(), 0, "{}", repaired.words);
+    scene.export(0..30).await;
+    assert_eq!(scene.content().symmetric_difference(&content).next(), None, "{}", repaired.words);
+
+    scene.export(0..40).await;
+    let (content, parts) = (scene.content(), scene.parts());
+    compact::compact(&scene.location, quiet().as_mut()).unwrap();
+    assert!(scene.parts() < parts && scene.content() == content);
+    rebuild::rebuild(&scene.location, quiet().as_mut()).unwrap();
+    assert!(scene.content() == content);
+    assert_eq!(scene.damage(), 0);
+
+    let (archive, style) = (scene.location.clone(), Style::Words);
+    let words = summary::summary(&SummaryOptions { archive, run: None, account: None, style }).await.unwrap();
+    assert!(words.contains("40 tasks"), "{words}");
+    content
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_leaves_the_same_rows_in_memory_as_in_a_folder() {
+    for format in [TableFormat::Parquet, TableFormat::Csv] {
+        let folder = Scene::new(in_folder, format).await;
+        let in_folder = use_archive(&folder).await;
+        let memory = Scene::new(in_memory, format).await;
+        let in_memory = use_archive(&memory).await;
+        let port = |scene: &Scene| scene.simulator.cdn_url().to_string();
+        let (ours, theirs) = (port(&memory), port(&folder));
+        let in_memory: BTreeSet<String> = in_memory.iter().map(|row| row.replace(&ours, &theirs)).collect();
+        let mut odd = in_memory.symmetric_difference(&in_folder);
+        assert_eq!(odd.next(), None, "{format}");
+        assert!(!memory.folder.path().join("tasks").exists() && memory.folder.path().join(".sunor").exists());
+    }
+}
