@@ -98,6 +98,7 @@
 //! | the order of rows in large parts | `tables::sort`; by which column: `tables::schema` |
 //! | which names belong to the archive | `archive::layout`, [`run_id`] |
 //! | how parts replace others | `archive::swap`; what is copied into them: `tables::copy` |
+//! | where an archive can be | `archive::location`, then an `archive::backend` |
 //! | what a file system may lack | [`filesystem`] |
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in [`run_summary`] |
@@ -120,11 +121,16 @@
 //!
 //! # The storage seam
 //!
-//! Only these modules may touch the file system, and clippy's `disallowed_methods` holds it: `archive` (its
-//! local backend), `journal` and `media::partial`, which are always local, [`filesystem`], which knows what a file
-//! system may lack, scratch files of `tables::sort`, and files of the user's own: [`input`], [`config`], [`cli`],
-//! `commands::metrics`, `commands::simulate`. Everything else asks the archive for parts, media and small files
-//! by their paths in it. An object store as a second backend of `archive` is still to come.
+//! Where an archive is, only `archive` knows. Everything else asks `archive::store` for parts, media and small files
+//! by their paths in the archive, and reads them by ranges (`ranged`). The store asks an `archive::backend`: a local
+//! folder (`archive::local`), or an object store (`archive::objects`, so far for tests only). What a place may lack,
+//! such as an exchange of folders, is a method of the backend with a default. `archive::conformance` holds every
+//! backend to its promises, and `commands::conformance` runs every command over an object store in memory.
+//!
+//! Only these modules may touch the file system, and clippy's `disallowed_methods` holds it: `archive`; `journal` and
+//! `media::partial`, which are always local; [`filesystem`], which knows what a file system may lack; scratch files
+//! of `tables::sort`; and files of the user's own: [`input`], [`config`], [`cli`], `commands::metrics`,
+//! `commands::simulate`.
 //!
 //! # Using it as a library
 //!

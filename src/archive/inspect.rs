@@ -46,7 +46,7 @@ impl Archive {
     /// Opens an archive whose `archive.json` may be damaged: then the parts tell the tables' format.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it is none, or its format is too new to be read.
+    /// [`Error::Usage`](crate::error::Error::Usage) if it is none, or its format is too new to be read.
     pub(crate) fn open_to_check(location: &Location) -> Result<(Self, MetadataState)> {
         let (opened, store) = (Self::open(location), location.store());
         let state = match (store.try_read(METADATA), &opened) {

@@ -3,7 +3,7 @@
 //! An [`Archive`] reads. Only a [`LockedArchive`] writes: opening one takes the lock, and the lock lasts
 //! as long as the value lives, so that no writer outlives it. This module does not know what the files hold.
 
-#![expect(clippy::disallowed_methods, reason = "the local backend of the archive")]
+#![expect(clippy::disallowed_methods, reason = "the local backend, and the program's own local files")]
 
 mod attributes;
 mod backend;

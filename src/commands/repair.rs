@@ -11,7 +11,7 @@ use super::{
     start_media,
 };
 use crate::{
-    archive::{Archive, Location, LockedArchive, RunFile, Swap},
+    archive::{Archive, Location, LockedArchive, RunFile, StoredFile, Swap},
     blocking::blocking,
     config::RunConfig,
     error::{Error, Result},
@@ -82,7 +82,8 @@ async fn repair_archive(
         looked = look(config, verify::check_held, log) => looked?,
         () = reached(run.stop_at) => return Ok((RepairOutcome::out_of_time(left), ExitStatus::Incomplete, None)),
     };
-    let plan = prepare(held, plan, &run.id).await?;
+    let (preparing, run_id) = (held.clone(), run.id.clone());
+    let plan = blocking(move || prepare(&preparing, plan, &run_id)).await?;
     let tasks = plan_tasks(held, &plan, log).await?;
     let asked = run.carry_out(&tasks, SimulatedProvider::every(), media, stop, log).await?;
     export::write_views(held)?;
@@ -135,28 +136,35 @@ fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &Ru
     Ok(plan.tasks.iter().filter(is_whole).count() as u64)
 }
 
-/// Notes the plan, so that the next repair can complete it, and quarantines what is damaged.
-async fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
-    let preparing = held.clone();
-    let plan = blocking(move || {
-        // The manifests first: later steps read them.
-        plan.manifests.iter().try_for_each(|manifest| preparing.regenerate_manifest(manifest))?;
-        preparing.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
-        if plan.seals {
-            preparing.regenerate_checksums()?;
+/// Notes the plan, so that the next repair can complete it, quarantines what is damaged, and lists what no manifest
+/// lists. Blocks.
+fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
+    // The manifests first: later steps read them.
+    plan.manifests.iter().try_for_each(|manifest| held.regenerate_manifest(manifest))?;
+    held.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
+    if plan.seals {
+        held.regenerate_checksums()?;
+    }
+    if let Some(parts) = plan.parts.get(TASKS.name) {
+        plan.kept.extend(held.quarantine_copies(parts)?);
+    }
+    if !plan.is_empty() {
+        held.note_repair(&plan)?;
+    }
+    held.quarantine(&plan.media)?;
+    for (table, parts) in &plan.parts {
+        if table != TASKS.name {
+            held.quarantine_copies(parts)?;
         }
-        if let Some(parts) = plan.parts.get(TASKS.name) {
-            plan.kept.extend(preparing.quarantine_copies(parts)?);
-        }
-        if !plan.is_empty() {
-            preparing.note_repair(&plan)?;
-        }
-        Ok(Arc::new(plan))
-    })
-    .await?;
-    quarantine(held, &plan, run_id).await?;
-    relist(held, &plan, run_id).await?;
-    Ok(plan)
+        let parts: Vec<String> = parts.iter().cloned().collect();
+        Swap::begin(held, table, run_id)?.commit(&parts)?;
+    }
+    let listed = plan.unlisted.iter().map(|path| repair::listed(&held.archive, path));
+    let files: Vec<StoredFile> = listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    if !files.is_empty() {
+        held.add_to_manifest(&RunFile::Manifest.path(run_id), &files)?;
+    }
+    Ok(Arc::new(plan))
 }
 
 /// A way to check an archive.
@@ -177,32 +185,4 @@ async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Pla
         log.emit(&event);
     }
     looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check of a repair failed: {panic}"))))
-}
-
-/// Moves damaged files to the quarantine, and removes their lines from the manifests.
-async fn quarantine(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
-    let (held, plan, run_id) = (held.clone(), plan.clone(), run_id.clone());
-    blocking(move || {
-        held.quarantine(&plan.media)?;
-        for (table, parts) in &plan.parts {
-            if table != TASKS.name {
-                held.quarantine_copies(parts)?;
-            }
-            let parts: Vec<String> = parts.iter().cloned().collect();
-            Swap::begin(&held, table, &run_id)?.commit(&parts)?;
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// Adds unlisted files to this run's manifest.
-async fn relist(held: &Arc<LockedArchive>, plan: &Arc<Plan>, run_id: &RunId) -> Result<()> {
-    let (reading, listing) = (held.clone(), plan.clone());
-    let files = blocking(move || {
-        let listed = listing.unlisted.iter().map(|path| repair::listed(&reading.archive, path));
-        Ok(listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
-    })
-    .await?;
-    if files.is_empty() { Ok(()) } else { held.add_to_manifest(&RunFile::Manifest.path(run_id), &files) }
 }
