@@ -57,7 +57,7 @@
 //! | staging file | a file under a temporary name, `<name>#<n>`, on its way to its final name |
 //! | swap | the replacement of parts by others, as one step for readers |
 //! | manifest | `runs/<run_id>.sha256`, the checksums of the files that a run added |
-//! | checksum file | `.sunor/seals`, the checksums of small files that no manifest lists |
+//! | checksum file | `.sunor/checksums`, the checksums of small files that no manifest lists |
 //! | quarantine | `.sunor/damaged`, where repair moves what is damaged; *salvage*: what can still be read there |
 //! | lock, holder | the right to write an archive, and the process that has it |
 //!
@@ -74,7 +74,7 @@
 //!   runs/<run_id>-unfinished.csv   export::ledger   the tasks that are not archived, itself a list to export
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
-//!   .sunor/seals                   archive::document_checksums   checksums of what no manifest lists
+//!   .sunor/checksums                   archive::document_checksums   checksums of what no manifest lists
 //!   .sunor/partial/                media::partial   downloads in progress
 //!   .sunor/repair.json             archive::quarantine   what a repair has still to do
 //!   .sunor/swap.json, swap/        archive::swap    parts that are about to replace others

@@ -89,16 +89,16 @@ fn an_unusable_archive_path_is_refused() {
     scene.export(&["--format", "csv"]).expect(0);
     scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
 
-    let passport = scene.archive().join("archive.json");
-    fs::rename(&passport, scene.path("lost")).unwrap();
+    let metadata = scene.archive().join("archive.json");
+    fs::rename(&metadata, scene.path("lost")).unwrap();
     scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
     scene.export(&[]).expect(0).says("1 already archived");
-    let whole = fs::read_to_string(&passport).unwrap();
-    fs::write(&passport, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
+    let whole = fs::read_to_string(&metadata).unwrap();
+    fs::write(&metadata, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
     scene.export(&[]).expect(2).says("all their parts are csv");
     scene.run(&["rebuild", "library"]).expect(2).says("move it away");
     let newer = whole.replace("\"format_version\": 1", "\"format_version\": 2");
-    fs::write(&passport, newer).unwrap();
+    fs::write(&metadata, newer).unwrap();
     scene.list(["t2"]);
     scene.export(&[]).expect(2).says("use a newer version");
     scene.run(&["summary", "library"]).expect(0).says("library: 1 task, ");

@@ -45,7 +45,7 @@ fn contents(archive: &Path) -> Vec<String> {
     walk(archive)
         .into_iter()
         .map(relative)
-        .filter(|path| !path.starts_with(".sunor") || path == ".sunor/seals")
+        .filter(|path| !path.starts_with(".sunor") || path == ".sunor/checksums")
         .collect()
 }
 
@@ -274,10 +274,10 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "the passport is no JSON",
+        name: "the metadata is not JSON",
         happen: |archive| {
             truncate(&archive.join("archive.json"));
-            vec![("passport_damaged", "archive.json".into())]
+            vec![("metadata_damaged", "archive.json".into())]
         },
         quick: true,
     },

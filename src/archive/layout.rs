@@ -20,11 +20,11 @@ pub(crate) const STATE: &str = ".sunor";
 /// Whether the program gives that name to something in its own folder.
 pub(crate) fn is_state_name(name: &str) -> bool {
     let name = name.split_once('#').map_or(name, |(name, _)| name);
-    ["lock", "journal", "partial", "repair.json", "damaged", "swap", "swap.json", "seals"].contains(&name)
+    ["lock", "journal", "partial", "repair.json", "damaged", "swap", "swap.json", "checksums"].contains(&name)
 }
 
 /// The SHA-256 of small files that no manifest lists.
-pub(crate) const CHECKSUMS: &str = ".sunor/seals";
+pub(crate) const CHECKSUMS: &str = ".sunor/checksums";
 
 pub(super) const LOCK: &str = ".sunor/lock";
 

@@ -142,7 +142,7 @@ fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<
     // The manifests first: later steps read them.
     plan.manifests.iter().try_for_each(|manifest| held.regenerate_manifest(manifest))?;
     held.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
-    if plan.seals {
+    if plan.checksums {
         held.regenerate_checksums()?;
     }
     if let Some(parts) = plan.parts.get(TASKS.name) {

@@ -18,7 +18,7 @@ use crate::{
     checksum,
     error::Result,
     export::{AnswerSource, Item, RowEffect, Salvage, WantedKinds},
-    verify::{Finding, Kind, MOST_MENDED, Report, Severity, Subject},
+    verify::{Finding, Kind, MOST_REPAIRED, Report, Severity, Subject},
 };
 
 pub(crate) use self::failures::Failures;
@@ -42,7 +42,7 @@ pub(crate) struct Plan {
     /// Manifests to regenerate.
     pub(crate) manifests: BTreeSet<String>,
     /// Whether the checksum file of the runs' own files is to be regenerated.
-    pub(crate) seals: bool,
+    pub(crate) checksums: bool,
     /// Tasks to process again.
     pub(crate) tasks: BTreeSet<String>,
     /// Those of them that have lost their row: only the provider has their response.
@@ -158,7 +158,7 @@ impl Plan {
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         let nothing = self.parts.is_empty() && self.strays.is_empty() && self.media.is_empty() && self.tasks.is_empty();
-        nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.seals && self.run_files.is_empty()
+        nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.checksums && self.run_files.is_empty()
     }
 
     /// Whether a table has lost a part.
@@ -202,7 +202,7 @@ impl Plan {
             Kind::ManifestDamaged => {
                 self.manifests.insert(path);
             }
-            Kind::SealsDamaged => self.seals = true,
+            Kind::ChecksumsDamaged => self.checksums = true,
             Kind::RunFileDamaged => {
                 self.run_files.insert(path);
             }
@@ -229,7 +229,7 @@ impl Plan {
 
 /// Whether a finding concerns more tasks than it names.
 fn has_more_tasks(finding: &Finding) -> bool {
-    matches!(&finding.about, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_MENDED && *rows > task_ids.len() as u64)
+    matches!(&finding.about, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_REPAIRED && *rows > task_ids.len() as u64)
 }
 
 /// The manifest line of a file. Blocks.

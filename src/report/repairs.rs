@@ -89,7 +89,7 @@ fn plan_lines(text: &mut String, plan: &Plan) {
     line(text, "damaged", &moved);
     let manifests = plan.manifests.len() as u64;
     line(text, "manifests", &listed(&[(plan.unlisted.len() as u64, "files to list"), (manifests, "to rewrite")]));
-    if plan.seals {
+    if plan.checksums {
         line(text, "checksums", "to rewrite");
     }
     let tasks = plan.tasks.len() as u64;

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Selects the files whose bytes are read. What costs little is always checked: that every file is there and
-/// media files have their size, and the columns that tie rows together.
+/// Selects the files whose bytes are read. Cheap checks always run: every file exists, media files have their size,
+/// and rows of different tables agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
@@ -36,7 +36,7 @@ pub struct Slice {
 }
 
 impl Depth {
-    /// Whether this file's bytes are read. Of a sample each question is another throw of the dice.
+    /// Whether this file's bytes are read. For a sample, every call draws again.
     pub(super) fn reads(self, path: &str) -> bool {
         match self {
             Self::Full => true,
@@ -48,8 +48,8 @@ impl Depth {
 }
 
 impl Slice {
-    /// Whether a file is in it: the first eight bytes of the SHA-256 of its path, as a big-endian number,
-    /// modulo the number of slices. The same for ever, so that every night has its slice.
+    /// Whether a file is in the slice: the first eight bytes of the SHA-256 of its path, as a big-endian number,
+    /// modulo the number of slices. It never changes, so that every night can have its slice.
     fn holds(self, path: &str) -> bool {
         let digest = Sha256::digest(path);
         let number = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_and_a_slice_make_sense_or_are_refused() {
+    fn an_invalid_share_or_slice_is_refused() {
         for (text, percent) in [("10%", 10.0), ("0.5%", 0.5), ("100", 100.0)] {
             assert!((text.parse::<SampleShare>().unwrap().percent() - percent).abs() < 1e-9);
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_stays_what_it_is() {
+    fn the_slice_of_a_file_never_changes() {
         // printf tasks/a.parquet | sha256sum | head -c 16, as a number modulo 7, plus 1
         let of = 7;
         let holding: Vec<u32> = (1..=of).filter(|index| Slice { index: *index, of }.holds("tasks/a.parquet")).collect();

@@ -1,5 +1,5 @@
-//! The files that rows and manifests name, above all the music: whether each is there, has its size, and
-//! has its bytes. They are read on a few threads, since a disk or a network file system may take its time.
+//! The files that rows and manifests name, above all the music: whether each exists, and has its size and its
+//! bytes. A few threads read them, since a disk or a network file system may be slow.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ use crate::{
     journal, tables,
 };
 
-/// Threads that read. Disks like a few at once; the hashing of one takes a core.
+/// Threads that read. A disk is fastest with a few requests at once; hashing takes one core a thread.
 const READERS: usize = 4;
 
 /// Files waiting to be read.
@@ -43,13 +43,13 @@ struct Job {
     about: Subject,
 }
 
-/// What came of one: how many bytes were read, and what is wrong.
+/// A checked file: how many bytes were read, and what is wrong with it.
 struct Done {
     path: String,
     read: Result<(u64, Option<Finding>)>,
 }
 
-/// Looks at every file that a row or a manifest names and that is no part: how many there were.
+/// Checks every file that a row or a manifest names, except parts. Returns how many there were.
 pub(super) fn check(
     archive: &Archive,
     depth: Depth,
@@ -84,7 +84,7 @@ struct Desk<'a, 't> {
 }
 
 impl Desk<'_, '_> {
-    /// What manifests list and no row names.
+    /// Hands out the files that manifests list and no row names.
     fn hand_out_listed(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
         // The manifests' own findings are collected separately, since the desk holds the others.
         let mut bad_lines = Findings::new(self.findings.most());
@@ -111,12 +111,12 @@ impl Desk<'_, '_> {
         Ok(())
     }
 
-    /// What rows name, each file once.
+    /// Hands out the files that rows name, each once.
     fn hand_out_rows(&mut self, archive: &Archive, seen: &mut Seen) -> Result<()> {
         let Seen { snapshot, media, distrusted, .. } = seen;
         for part in snapshot.assets.iter().filter(|part| !distrusted.contains(*part)) {
             let mut handed = Ok(());
-            // A part that cannot be read to its end has been named by now.
+            // A part that cannot be read to its end has its finding already.
             let _ = archive.read(part).and_then(|file| {
                 tables::guarded(|| {
                     tables::scan(file, archive.format, &ASSET_COLUMNS, &mut |cells| {
@@ -124,7 +124,7 @@ impl Desk<'_, '_> {
                             && handed.is_ok()
                             && media.take(row.path)
                         {
-                            self.say_unlisted(&row, media, snapshot.is_pending(part));
+                            self.note_unlisted(&row, media, snapshot.is_pending(part));
                             handed = self.hand_out(Job {
                                 path: row.path.to_owned(),
                                 sha256: row.sha256.to_owned(),
@@ -140,8 +140,8 @@ impl Desk<'_, '_> {
         Ok(())
     }
 
-    /// A run that is about to list the file has its task in the journal.
-    fn say_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
+    /// Adds a finding if no manifest lists the file, unless a run is about to: then its task is in the journal.
+    fn note_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
         if !is_pending && !media.is_listed(row.path) {
             self.findings.add(Finding::new(Kind::MediaUnlisted, row.path, "is in no manifest", row.about()));
         }
@@ -150,13 +150,13 @@ impl Desk<'_, '_> {
     fn hand_out(&mut self, job: Job) -> Result<()> {
         self.files += 1;
         while let Ok(done) = self.told.try_recv() {
-            self.take_in(done)?;
+            self.collect(done)?;
         }
         self.tally.tick();
-        self.jobs.send(job).map_err(|_| Error::Internal("nobody reads the files".into()))
+        self.jobs.send(job).map_err(|_| Error::Internal("no thread reads the files".into()))
     }
 
-    fn take_in(&mut self, done: Done) -> Result<()> {
+    fn collect(&mut self, done: Done) -> Result<()> {
         let (bytes, finding) = done.read?;
         self.tally.read(bytes);
         self.tally.done(&done.path);
@@ -164,13 +164,13 @@ impl Desk<'_, '_> {
         Ok(())
     }
 
-    /// Waits for the readers, and tells meanwhile how far they are.
+    /// Waits for the readers, and reports progress meanwhile.
     fn finish(mut self) -> Result<u64> {
         let (closed, _) = mpsc::sync_channel(0);
         drop(std::mem::replace(&mut self.jobs, closed));
         loop {
             match self.told.recv_timeout(Duration::from_millis(200)) {
-                Ok(done) => self.take_in(done)?,
+                Ok(done) => self.collect(done)?,
                 Err(RecvTimeoutError::Timeout) => self.tally.tick(),
                 Err(RecvTimeoutError::Disconnected) => return Ok(self.files),
             }
@@ -182,7 +182,7 @@ fn read_all(archive: &Archive, depth: Depth, waiting: &Mutex<Receiver<Job>>, tel
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let read = look_at(archive, depth, &job);
+        let read = check_file(archive, depth, &job);
         if tell.send(Done { path: job.path, read }).is_err() {
             return;
         }
@@ -190,7 +190,7 @@ fn read_all(archive: &Archive, depth: Depth, waiting: &Mutex<Receiver<Job>>, tel
 }
 
 /// How many bytes of a file were read, and what is wrong with it.
-fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Finding>)> {
+fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Finding>)> {
     let (missing, damaged) = if is_media(&job.path) {
         (Kind::MediaMissing, Kind::MediaDamaged)
     } else {
@@ -205,7 +205,7 @@ fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Fi
         Err(error) => return Ok((0, finding(damaged, format!("cannot be read: {error}")))),
     };
     if let Some(due) = job.bytes.filter(|due| *due != size) {
-        return Ok((0, finding(damaged, format!("has {size} bytes, and {due} are due"))));
+        return Ok((0, finding(damaged, format!("has {size} bytes instead of {due}"))));
     }
     if !depth.reads(&job.path) {
         return Ok((0, None));
@@ -218,8 +218,8 @@ fn look_at(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Fi
     }
 }
 
-/// Media files that no row and no manifest names. While a run is under way, or one that was cut short left
-/// tasks in the journal, there are files that will have their rows; then nothing is said of any.
+/// Finds media files that no row and no manifest names. While a run is in progress, or the journal holds tasks of one
+/// that was cut short, some files will get their rows later, so none is reported.
 pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
     let mut unknown = BTreeSet::new();
     let mut folders = vec![MEDIA.to_owned()];

@@ -6,12 +6,11 @@ use serde::Serialize;
 
 use crate::asset::AssetKind;
 
-/// So many findings of one kind, and tasks in one finding, are listed in reports; the others are
-/// counted.
+/// The most findings of one kind, and tasks in one finding, that a report lists; the others are counted.
 pub(super) const MOST_SHOWN: usize = 10_000;
 
-/// The limit for repair: a few hundred megabytes at worst.
-pub(crate) const MOST_MENDED: usize = 1_000_000;
+/// The same limit for repair: a few hundred megabytes at worst.
+pub(crate) const MOST_REPAIRED: usize = 1_000_000;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -23,13 +22,13 @@ pub enum Severity {
     Note,
 }
 
-/// What is wrong. The words in JSON stay.
+/// What is wrong. Scripts rely on the names in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// `archive.json` is not what a program wrote.
-    PassportDamaged,
-    /// A part that a manifest lists is not there.
+    /// `archive.json` is not what this program wrote.
+    MetadataDamaged,
+    /// A part that a manifest lists is missing.
     PartMissing,
     /// A part cannot be read, or is not what was written.
     PartDamaged,
@@ -41,45 +40,45 @@ pub enum Kind {
     TaskRepeated,
     /// Rows of clips, lyrics or assets whose task has no row.
     RowsWithoutTask,
-    /// Tasks that have not as many clips as their row says.
+    /// Tasks with more or fewer clips than their row says.
     ClipCount,
-    /// Tasks that have their lyrics twice, or more assets of a kind than clips.
+    /// Tasks with lyrics twice, or with more assets of a kind than clips.
     RowsRepeated,
-    /// The row of an asset that is `ok` does not say where it is.
+    /// The row of an asset that is `ok` does not say where its file is.
     AssetRow,
-    /// Two rows name one file and differ about it.
+    /// Two rows name one file, with different sizes or checksums.
     AssetsDisagree,
-    /// A media file is not there.
+    /// A media file is missing.
     MediaMissing,
     /// A media file has another size, or other bytes.
     MediaDamaged,
     /// A media file that a row names is in no manifest.
     MediaUnlisted,
-    /// A manifest cannot be read, or says of a file what the assets table does not.
+    /// A manifest cannot be read, or contradicts the assets table.
     ManifestDamaged,
-    /// Another file that a manifest lists is not there.
+    /// Another file that a manifest lists is missing.
     FileMissing,
     /// Another file that a manifest lists has other bytes.
     FileDamaged,
-    /// A run's summary or list does not read as what was written.
+    /// A run's summary or list is not what a run writes.
     RunFileDamaged,
-    /// The seals of the runs' own files are not what was written.
-    SealsDamaged,
+    /// The checksum file is not what was written.
+    ChecksumsDamaged,
     /// `views.sql` is not what this version wrote.
     ViewsDamaged,
-    /// A write that was cut short left its beginning.
+    /// A staging file that a crash left.
     HalfFinished,
     /// The archive's format is newer than this program.
     NewerFormat,
     /// A part lacks columns that were added later.
     OlderColumns,
-    /// `views.sql` is as another version writes it.
+    /// `views.sql` is what another version writes.
     OtherViews,
     /// A media file that no row names.
     StrayMedia,
-    /// A file of another kind where only the program's should be.
+    /// A foreign file where only the program's should be.
     StrayFile,
-    /// A run was cut short, and the journal holds what it fetched.
+    /// A run was cut short: the journal holds its responses.
     JournalLeft,
     /// Journal segments with damaged records were quarantined.
     DamagedKept,
@@ -101,49 +100,51 @@ impl Kind {
         }
     }
 
-    /// What to do about it. The one place for these words.
+    /// What to do about it.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
-            Self::PassportDamaged => {
+            Self::MetadataDamaged => {
                 "Restore it from a copy, or move it away: the next export regenerates it from the existing parts."
             }
             Self::PartMissing | Self::PartDamaged | Self::PartColumns => {
-                "Restore it from a copy, or run repair: it sets aside what is damaged, and brings the rows back."
+                "Restore it from a copy, or run repair: it quarantines what is damaged, and restores the rows."
             }
             Self::PartUnlisted => {
-                "Readers read it as a part. If you did not put it there, run repair: it keeps each row once."
+                "Readers take it for a part. If you did not put it there, run repair: it keeps each row once."
             }
             Self::TaskRepeated
             | Self::RowsWithoutTask
             | Self::ClipCount
             | Self::RowsRepeated
             | Self::AssetRow
-            | Self::AssetsDisagree => "Run repair: it puts the rows of these tasks in order.",
+            | Self::AssetsDisagree => "Run repair: it rewrites the rows of these tasks.",
             Self::MediaMissing | Self::MediaDamaged => "Restore it from a copy, or run repair: it downloads it again.",
-            Self::MediaUnlisted => "Run repair: it lists it again.",
+            Self::MediaUnlisted => "Run repair: it adds it to a manifest.",
             Self::ManifestDamaged => "Restore it from a copy, or run repair, which rewrites it.",
             Self::FileMissing => {
-                "Restore it from a copy, or run repair: it takes it off the manifest, and nothing reads it."
+                "Restore it from a copy, or run repair: it removes its line from the manifest. Nothing reads the file."
             }
             Self::FileDamaged => "Restore it from a copy.",
             Self::RunFileDamaged => {
-                "Restore it from a copy, or run repair: it sets it aside, and the tables do not depend on it."
+                "Restore it from a copy, or run repair: it quarantines it. The tables do not depend on it."
             }
-            Self::SealsDamaged => "Restore it from a copy, or run repair: it seals the runs' files as they are now.",
+            Self::ChecksumsDamaged => {
+                "Restore it from a copy, or run repair: it regenerates it from the runs' files as they are now."
+            }
             Self::ViewsDamaged | Self::OtherViews => "The next export rewrites it.",
-            Self::HalfFinished => "Nothing is lost; the next export sweeps it away, or move it out of the archive.",
-            Self::NewerFormat => "Use a newer version of this program; what this one knows was checked.",
-            Self::OlderColumns => "Nothing is lost: what the columns would hold stands in `response`.",
-            Self::StrayMedia => "Nothing reads it: move it away, or leave it.",
-            Self::StrayFile => "The program did not put it there: move it away, or leave it.",
+            Self::HalfFinished => "Nothing is lost; the next export removes it.",
+            Self::NewerFormat => "Use a newer version of this program; this one checked what it knows.",
+            Self::OlderColumns => "Nothing is lost: `response` holds the values of the missing columns.",
+            Self::StrayMedia => "Nothing reads it. Move it away, or leave it.",
+            Self::StrayFile => "The program did not put it there. Move it away, or leave it.",
             Self::JournalLeft => "The next export recovers it without a request.",
-            Self::DamagedKept => "Their tasks were asked again; look at them, or remove them.",
+            Self::DamagedKept => "Their tasks were fetched again. Inspect them, or remove them.",
         }
     }
 }
 
-/// What a finding is about, for repair.
+/// What a finding concerns, for repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -154,7 +155,7 @@ pub enum Subject {
         /// Its table.
         table: &'static str,
     },
-    /// Rows in the part at the finding's path.
+    /// Rows of the part at the finding's path.
     Rows {
         /// Its table.
         table: &'static str,
@@ -183,11 +184,11 @@ pub struct Finding {
     pub kind: Kind,
     /// Where, relative to the archive.
     pub path: String,
-    /// The same in words.
+    /// A description.
     pub what: String,
     /// What to do.
     pub advice: &'static str,
-    /// What it is about.
+    /// What it concerns.
     pub about: Subject,
 }
 
@@ -196,7 +197,7 @@ impl Finding {
         Self { severity: kind.severity(), kind, path: path.to_owned(), what: what.into(), advice: kind.advice(), about }
     }
 
-    /// One about a file as such.
+    /// A finding about a file as a whole.
     pub(super) fn file(kind: Kind, path: &str, what: impl Into<String>) -> Self {
         Self::new(kind, path, what, Subject::File)
     }
@@ -229,7 +230,7 @@ impl Findings {
         }
     }
 
-    /// Adds what was gathered elsewhere.
+    /// Adds the findings of another collection.
     pub(super) fn merge(&mut self, others: Self) {
         for (kind, count) in others.counts {
             *self.counts.entry(kind).or_default() += count;
@@ -248,17 +249,17 @@ impl Findings {
         }
     }
 
-    /// Whether there is any of that kind.
+    /// Whether there is a finding of that kind.
     pub(super) fn has(&self, kind: Kind) -> bool {
         self.counts.contains_key(&kind)
     }
 
-    /// How many there are of that severity.
+    /// How many findings have that severity.
     pub(super) fn count(&self, severity: Severity) -> u64 {
         self.counts.iter().filter(|(kind, _)| kind.severity() == severity).map(|(_, count)| count).sum()
     }
 
-    /// All that were kept, damage first, and how many there were of each kind.
+    /// The listed findings, damage first, and how many there are of each kind.
     pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<Kind, u64>) {
         let mut findings: Vec<Finding> = self.kept.into_values().flatten().collect();
         findings
@@ -267,18 +268,18 @@ impl Findings {
     }
 }
 
-/// Tasks that a finding is about: each is named once, as far as there is room.
+/// The tasks of a finding: each is named once, up to a limit.
 #[derive(Debug)]
 pub(super) struct Named {
     most: usize,
     pub(super) rows: u64,
     pub(super) task_ids: Vec<String>,
-    /// The same, to look them up.
+    /// The same, for lookup.
     known: HashSet<String>,
 }
 
 impl Named {
-    /// None yet, of which so many will be named.
+    /// An empty collection that names at most this many.
     pub(super) fn new(most: usize) -> Self {
         Self { most, rows: 0, task_ids: Vec::new(), known: HashSet::new() }
     }
@@ -292,7 +293,7 @@ impl Named {
         }
     }
 
-    /// The first of them, in words.
+    /// The first of them, for a message.
     pub(super) fn words(&self) -> String {
         let some: Vec<&str> = self.task_ids.iter().map(String::as_str).take(3).collect();
         let more = if self.task_ids.len() > some.len() { ", …" } else { "" };
@@ -305,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_holds_the_first_of_a_kind_and_counts_all() {
+    fn the_first_findings_of_a_kind_are_listed_and_all_are_counted() {
         let most = 3;
         let mut findings = Findings::new(most);
         for n in 0..most + 5 {
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_json_with_words_that_stay() {
+    fn a_finding_in_json_has_stable_names() {
         let about = Subject::Asset { task_id: "t".into(), clip_id: None, kind: AssetKind::Audio };
         let finding = Finding::new(Kind::MediaMissing, "media/audio/ab/x.mp3", "is missing", about);
         let json = serde_json::to_value(&finding).unwrap();

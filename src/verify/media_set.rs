@@ -1,8 +1,8 @@
-//! Which media files the assets table names, and what it says of each: some 30 bytes a file.
+//! The media files that the assets table names, with the size and checksum of each: some 30 bytes a file.
 //!
-//! A file is known by 64 bits of a hash of its path whose key is drawn at random for each check: of ten million
-//! files the chance that any two are taken for one is 10¹⁴ / 2⁶⁵, one in 370,000. Then one of them is not
-//! looked at in that check, or is said to be named twice; the next draws another key.
+//! A file is identified by a 64-bit hash of its path, with a random key for each check. For ten million files, the
+//! chance of any collision is 10¹⁴ / 2⁶⁵, one in 370,000. Then one of the two is not checked, or is reported as
+//! named twice; the next check draws another key.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -27,8 +27,8 @@ pub(super) struct MediaRow<'a> {
 }
 
 impl<'a> MediaRow<'a> {
-    /// Reads the cells of [`super::rows::ASSET_COLUMNS`]; `None` if the asset need not be there, and what is
-    /// wrong if it should be and the row does not say where.
+    /// Reads the cells of [`super::rows::ASSET_COLUMNS`]; `None` if the asset need not have a file, an error if it
+    /// must have one and the row does not say where.
     pub(super) fn of(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
         let [task_id, clip_id, kind, status, path, bytes, sha256] = *cells else { return None };
         if !is_ok(status) {
@@ -55,7 +55,7 @@ impl<'a> MediaRow<'a> {
     }
 }
 
-/// Whether a path leads to where media files are.
+/// Whether a path is in the media folder.
 pub(super) fn is_media(path: &str) -> bool {
     archive::is_inside(path) && path.split('/').next() == Some(MEDIA) && path.contains('/')
 }
@@ -76,26 +76,26 @@ struct Fact {
     looked_at: bool,
 }
 
-/// What a manifest's line is beside the rows.
+/// How a manifest's line compares with the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
     /// A row, or another line, says the same.
     Same,
-    /// It says something else.
+    /// They disagree.
     Different,
-    /// Nothing named the file so far.
+    /// No row or line has named the file so far.
     Unknown,
 }
 
 impl MediaSet {
-    /// Adds a row; `false` if another says something else of the same file.
+    /// Adds a row; `false` if another row disagrees about the same file.
     pub(super) fn add(&mut self, row: &MediaRow<'_>) -> bool {
         let fact = Fact { digest: condensed(row.sha256), bytes: row.bytes, listed: false, looked_at: false };
         let known = self.files.entry(self.hasher.hash_one(row.path)).or_insert(fact);
         (known.digest, known.bytes) == (fact.digest, fact.bytes)
     }
 
-    /// Takes in that a manifest lists a file. All rows are added by then.
+    /// Notes that a manifest lists a file. All rows must have been added.
     pub(super) fn list(&mut self, path: &str, sha256: &str) -> Match {
         let digest = condensed(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
@@ -120,7 +120,7 @@ impl MediaSet {
         self.files.contains_key(&self.hasher.hash_one(path))
     }
 
-    /// Whether this is the first question for the file.
+    /// Marks the file as taken; whether this is the first time.
     pub(super) fn take(&mut self, path: &str) -> bool {
         let known = self.files.get_mut(&self.hasher.hash_one(path));
         known.is_some_and(|known| !std::mem::replace(&mut known.looked_at, true))
@@ -132,13 +132,12 @@ impl MediaSet {
     }
 }
 
-/// Whether a row's status says that the asset is there.
+/// Whether a row's status says that the asset has a file.
 fn is_ok(status: Option<&str>) -> bool {
     status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
 
-/// What is kept of a digest: a number that another digest has with a chance of one in 2^64. All of its digits
-/// count, since any of them may be the damaged one.
+/// A 64-bit summary of a checksum. Every digit counts, since any of them may be the damaged one.
 fn condensed(sha256: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     sha256.hash(&mut hasher);
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_by_rows_that_agree_and_listed_by_manifests() {
+    fn rows_and_manifests_that_disagree_about_a_file_are_detected() {
         let (one, other) = ("1".repeat(64), "2".repeat(64));
         let mut set = MediaSet::default();
         assert!(set.add(&row("media/a", &one)) && set.add(&row("media/a", &one)) && set.add(&row("media/b", &one)));
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_ok_says_where_its_file_is() {
+    fn a_row_with_status_ok_must_say_where_its_file_is() {
         let digest = "a".repeat(64);
         let whole =
             [Some("t"), None, Some("audio"), Some("ok"), Some("media/audio/ab/c.mp3"), Some("7"), Some(&digest)];

@@ -1,10 +1,9 @@
-//! Is every byte still what was archived? Looks at an archive and finds what is wrong, as values that a
-//! person can read and a later verb can repair. It takes no lock and writes nothing, so that it can look at an
-//! archive on a read-only disk, and at one that a run is adding to.
+//! Checks an archive's integrity. Findings are values that a person can read and `repair` can act on. A check takes no
+//! lock and writes nothing, so that the archive may be on a read-only disk, and a run may be adding to it.
 //!
-//! What is there is told from what should be there by what the archive says of itself: manifests list parts
-//! and media with their SHA-256, rows of assets say path, size and SHA-256, rows name their task, tasks count
-//! their clips. While another process holds the archive, damage in the tables counts only if it is found again.
+//! The archive itself says what it should hold: manifests list parts and media with their SHA-256, rows of assets have
+//! a path, a size and a SHA-256, rows name their task, and tasks count their clips. While another process holds the
+//! archive, damage in the tables counts only if it is found again.
 
 mod depth;
 mod files;
@@ -28,7 +27,7 @@ use serde::Serialize;
 pub use depth::{Depth, SampleShare, Slice};
 pub use finding::{Finding, Kind, Severity, Subject};
 
-pub(crate) use self::finding::MOST_MENDED;
+pub(crate) use self::finding::MOST_REPAIRED;
 use self::{
     finding::{Findings, MOST_SHOWN},
     rows::Seen,
@@ -41,16 +40,16 @@ use crate::{
     exit::ExitStatus,
 };
 
-/// How often damage is looked for again while another process holds the archive.
+/// How often the tables are checked again while another process holds the archive.
 const MOST_LOOKS: u32 = 5;
 
-/// How long to wait before: a run lists what it has put in place within that.
+/// The time between two such checks: a run lists the parts that it has published within it.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-/// What was looked at.
+/// What was checked.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checked {
-    /// Of which files the bytes were read.
+    /// Which files' bytes were read.
     pub depth: Depth,
     /// Parts of tables.
     pub parts: u64,
@@ -64,14 +63,14 @@ pub struct Checked {
     pub seconds: f64,
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The archive, as the user named it.
     pub archive: String,
-    /// What was looked at.
+    /// What was checked.
     pub checked: Checked,
-    /// What was found, damage first; of one kind at most the first 10,000.
+    /// The findings, damage first; of one kind at most the first 10,000.
     pub findings: Vec<Finding>,
     /// How many there are of each kind.
     pub kinds: BTreeMap<Kind, u64>,
@@ -79,19 +78,19 @@ pub struct Report {
     pub damage: u64,
     /// How many are notes.
     pub notes: u64,
-    /// What the process ends with: 3 if there is damage.
+    /// The process's exit status: 3 if there is damage.
     pub exit_code: u8,
 }
 
 impl Report {
-    /// What the process should end with.
+    /// The process's exit status.
     #[must_use]
     pub fn status(&self) -> ExitStatus {
         if self.damage > 0 { ExitStatus::Incomplete } else { ExitStatus::Complete }
     }
 }
 
-/// Looks at an archive. Blocks.
+/// Checks an archive. Blocks.
 ///
 /// # Errors
 /// [`Error::Usage`](crate::error::Error::Usage) if there is not an archive,
@@ -102,12 +101,12 @@ pub fn check(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) ->
 
 /// The same, for planning a repair.
 pub(crate) fn check_to_plan(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, MOST_MENDED, location, depth, tell)
+    check_by(look_until_settled, MOST_REPAIRED, location, depth, tell)
 }
 
 /// The same, for a repair that holds the lock, so that no other process changes the archive.
 pub(crate) fn check_held(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(rows::look, MOST_MENDED, location, depth, tell)
+    check_by(rows::look, MOST_REPAIRED, location, depth, tell)
 }
 
 type Inspector = fn(&Archive, Depth, usize, bool, &mut Tally<'_>) -> Result<Seen>;
@@ -120,12 +119,12 @@ fn check_by(
     tell: &mut dyn FnMut(&Event),
 ) -> Result<Report> {
     let clock = Instant::now();
-    let (archive, passport) = Archive::open_to_check(location)?;
+    let (archive, metadata) = Archive::open_to_check(location)?;
     let mut tally = Tally::new(tell);
-    let is_newer = matches!(passport, MetadataState::Newer(_));
+    let is_newer = matches!(metadata, MetadataState::Newer(_));
     let mut seen = look(&archive, depth, most, is_newer, &mut tally)?;
     let mut findings = std::mem::replace(&mut seen.findings, Findings::new(0));
-    findings.extend(metadata_finding(passport));
+    findings.extend(metadata_finding(metadata));
     let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;
     files::strays(&archive, &seen, &mut findings)?;
     own::check(&archive, &seen, &mut findings)?;
@@ -140,7 +139,7 @@ fn check_by(
     Ok(report(location, checked, findings))
 }
 
-/// Looks at the tables, and again if another process may have changed them meanwhile and something seems wrong.
+/// Checks the tables, and again if there is damage and another process may have changed them meanwhile.
 fn look_until_settled(
     archive: &Archive,
     depth: Depth,
@@ -159,15 +158,15 @@ fn look_until_settled(
     rows::look(archive, depth, most, is_newer, tally)
 }
 
-fn metadata_finding(passport: MetadataState) -> Option<Finding> {
-    match passport {
+fn metadata_finding(metadata: MetadataState) -> Option<Finding> {
+    match metadata {
         MetadataState::Whole => None,
         MetadataState::Newer(version) => {
             let what = format!("names the archive format {version}, which this version of the program does not know");
             Some(Finding::file(Kind::NewerFormat, METADATA, what))
         }
         MetadataState::Damaged(reason) => {
-            Some(Finding::file(Kind::PassportDamaged, METADATA, format!("is damaged: {reason}")))
+            Some(Finding::file(Kind::MetadataDamaged, METADATA, format!("is damaged: {reason}")))
         }
     }
 }

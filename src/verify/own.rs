@@ -1,7 +1,7 @@
-//! The files that hold no rows and no music: the runs' own, the views, and what the program keeps for itself.
+//! The small files: the runs' own, the views, and the program's state.
 //!
-//! Those that runs leave are sealed. Beyond that each must read as what a run writes, have its run's name, and
-//! add up, since an archive may have been copied without its seals.
+//! The checksum file has the SHA-256 of those that runs leave. An archive may have been copied without it, so each
+//! must also parse, name its run, and add up.
 
 use std::path::Path;
 
@@ -25,18 +25,18 @@ use crate::{
 /// The reasons in an `-unfinished.csv`.
 const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
 
-/// What is said of a file that is not what was sealed.
+/// The description of a file that differs from its checksum.
 const BROKEN: &str = "has other bytes than it had: its SHA-256 differs";
 
-/// Looks at all of them.
+/// Checks all of them.
 pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
     let held = seen.snapshot.held || archive.holder().is_some();
-    let seals = archive.document_checksums()?.unwrap_or_else(|error| {
-        findings.add(Finding::file(Kind::SealsDamaged, CHECKSUMS, error.to_string()));
+    let checksums = archive.document_checksums()?.unwrap_or_else(|error| {
+        findings.add(Finding::file(Kind::ChecksumsDamaged, CHECKSUMS, error.to_string()));
         DocumentChecksums::default()
     });
-    passport(archive, &seals, findings)?;
-    let last_version = runs(archive, &seals, findings)?;
+    metadata(archive, &checksums, findings)?;
+    let last_version = runs(archive, &checksums, findings)?;
     let top = archive.store.list("")?;
     let own = |entry: &&Entry| [METADATA, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
     let half = top.iter().filter(own).filter(|entry| entry.is_half_finished());
@@ -55,24 +55,25 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
 }
 
 /// An `archive.json` that parses but has changed. One of a newer version was sealed by that.
-fn passport(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
-    let has_been_named = findings.has(Kind::PassportDamaged) || findings.has(Kind::NewerFormat);
+fn metadata(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
+    let has_been_named = findings.has(Kind::MetadataDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named
         && let Ok(text) = archive.read_small(METADATA)
-        && is_broken(archive, seals, METADATA, &text)?
+        && is_broken(archive, checksums, METADATA, &text)?
     {
-        findings.add(Finding::file(Kind::PassportDamaged, METADATA, BROKEN));
+        findings.add(Finding::file(Kind::MetadataDamaged, METADATA, BROKEN));
     }
     Ok(())
 }
 
-/// Whether a file is not what was sealed, also if a run has sealed and replaced it since the seals were read.
-fn is_broken(archive: &Archive, seals: &DocumentChecksums, path: &str, text: &[u8]) -> Result<bool> {
-    Ok(seals.are_broken(path, text) && archive.document_checksums()?.is_ok_and(|now| now.are_broken(path, text)))
+/// Whether a file differs from its checksum. A run may have replaced both since the checksums were read, so they are
+/// read again.
+fn is_broken(archive: &Archive, checksums: &DocumentChecksums, path: &str, text: &[u8]) -> Result<bool> {
+    Ok(checksums.are_broken(path, text) && archive.document_checksums()?.is_ok_and(|now| now.are_broken(path, text)))
 }
 
 /// The runs' own files: the version of the program that left the last of them.
-fn runs(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -> Result<Option<String>> {
+fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<Option<String>> {
     let mut last_version = None;
     for entry in archive.store.list(RUNS)? {
         if entry.is_half_finished() {
@@ -92,7 +93,7 @@ fn runs(archive: &Archive, seals: &DocumentChecksums, findings: &mut Findings) -
                 continue;
             }
         };
-        if is_broken(archive, seals, &entry.path, &text)? {
+        if is_broken(archive, checksums, &entry.path, &text)? {
             findings.add(Finding::file(Kind::RunFileDamaged, &entry.path, BROKEN));
             continue;
         }
@@ -166,7 +167,7 @@ fn raw(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads a list of what a run left out.
+/// Reads a list of the tasks that a run did not archive.
 fn unfinished(text: &[u8]) -> Result<(), String> {
     let mut reader = csv::Reader::from_reader(text);
     let headers = reader.headers().map_err(|error| error.to_string())?;
@@ -185,8 +186,8 @@ fn unfinished(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The views are what this version writes, whichever tables have parts; after another version's run they may
-/// be that one's.
+/// Compares the views with what this version writes for any set of tables with parts. After a run of another version
+/// they may be that version's.
 fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &mut Findings) {
     let written = archive.read_small(VIEWS).ok();
     let of_subset = |subset: u32| {
@@ -208,7 +209,7 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
     findings.add(finding);
 }
 
-/// What a run that was cut short left.
+/// What a run that was cut short left in the journal.
 fn journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     for path in journal::segments(&archive.journal_folder())? {
         let what = match read_segment(&path) {
@@ -237,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_has_its_runs_name_and_adds_up() {
+    fn a_run_summary_names_its_run_and_adds_up() {
         let mut run = RunSummary { run_id: "r".into(), ..RunSummary::default() };
         let text = |run: &RunSummary| serde_json::to_vec_pretty(run).unwrap();
         assert_eq!(summary(&text(&run), "r").as_deref(), Ok(env!("CARGO_PKG_VERSION")));
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_bodies_read_as_what_was_written_or_are_damaged() {
+    fn lists_and_bodies_parse_as_what_a_run_writes_or_are_damaged() {
         for (text, good) in [
             ("task_id,reason,detail\n", true),
             ("task_id,reason,detail\nt,error,\"a\nb\"\n", true),

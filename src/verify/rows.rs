@@ -1,4 +1,4 @@
-//! The tables: that every part is listed, is what was written, and can be read, and that rows hang together.
+//! The tables: every part is listed, is what was written, and can be read; and rows of different tables agree.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -24,23 +24,22 @@ use crate::{
     tables::{self, ASSETS, CLIPS, Columns, LYRICS, Outline, TASKS},
 };
 
-/// The columns that say where an asset is.
+/// The columns that say where an asset's file is.
 pub(super) const ASSET_COLUMNS: [&str; 7] = ["task_id", "clip_id", "kind", "status", "path", "bytes", "sha256"];
 
-/// So many tasks whose rows are repeated or miscounted are looked up by their names.
+/// The most tasks with repeated or miscounted rows whose IDs are looked up.
 const MOST_LOOKED_UP: usize = 100_000;
 
-/// What a pass over the tables came to.
+/// The result of a pass over the tables.
 pub(super) struct Seen {
     pub(super) findings: Findings,
     pub(super) snapshot: Snapshot,
     pub(super) media: MediaSet,
     pub(super) rows: RowCounts,
     pub(super) parts: u64,
-    /// Parts that are damaged: what their rows say of media files is not held against those, for which the
-    /// manifests speak.
+    /// Damaged parts: their rows are not compared with media files. For those, the manifests count.
     pub(super) distrusted: HashSet<String>,
-    /// Whether a part disappeared during the check, as when another process compacts the archive.
+    /// Whether a part disappeared during the check: another process may be compacting the archive.
     pub(super) shifted: bool,
 }
 
@@ -62,7 +61,7 @@ struct Pass<'a, 't> {
     shifted: bool,
 }
 
-/// Looks at all tables of an archive.
+/// Checks all tables of an archive.
 pub(super) fn look(
     archive: &Archive,
     depth: Depth,
@@ -72,9 +71,9 @@ pub(super) fn look(
 ) -> Result<Seen> {
     let mut findings = Findings::new(most);
     let mut snapshot = Snapshot::take(archive, &mut findings)?;
-    // What is in no manifest after this is in the journal, if a run is about to list it.
+    // A part that is in no manifest after this is in the journal if a run is about to list it.
     snapshot.note_pending(archive)?;
-    // Manifests are read again for the media, and say then what is wrong with themselves.
+    // Manifests are read again for the media, and their own damage is reported then.
     let listed = manifests::parts(archive, &mut Findings::new(0))?;
     let mut pass = Pass {
         archive,
@@ -101,16 +100,16 @@ impl Pass<'_, '_> {
         self.tally.expect("parts", tables::TABLES.iter().map(|table| self.snapshot.parts(table).len() as u64).sum());
         self.missing_parts()?;
         self.each_part(&TASKS.outline(), &mut Self::tasks_part)?;
-        let repeated = self.tasks.seal();
+        let repeated = self.tasks.finish();
         self.each_part(&CLIPS.outline(), &mut |pass, path| pass.rows_with_tasks(path, CLIPS.name, Row::Clip))?;
         self.each_part(&LYRICS.outline(), &mut |pass, path| pass.rows_with_tasks(path, LYRICS.name, Row::Lyrics))?;
         self.each_part(&ASSETS.outline(), &mut Self::assets_part)?;
         self.repeated_tasks(&repeated)?;
-        self.say_tasks(&self.tasks.miscounted(), Kind::ClipCount, "other than `clip_count` clips")?;
-        self.say_tasks(&self.tasks.overcounted(), Kind::RowsRepeated, "rows of lyrics or assets twice")
+        self.note_tasks(&self.tasks.miscounted(), Kind::ClipCount, "other than `clip_count` clips")?;
+        self.note_tasks(&self.tasks.overcounted(), Kind::RowsRepeated, "rows of lyrics or assets twice")
     }
 
-    /// Parts that a manifest lists, and that are not there; those that came after the listing are.
+    /// Finds parts that a manifest lists and that do not exist, not even since the folders were listed.
     fn missing_parts(&mut self) -> Result<()> {
         for path in self.listed.keys() {
             let Some(table) = manifests::table_of(path) else { continue };
@@ -127,7 +126,7 @@ impl Pass<'_, '_> {
         self.archive.size(path).map_err(|error| self.archive.store.failed("read", path, &error))
     }
 
-    /// Looks at each part of a table as such, and then at its rows.
+    /// Checks each part of a table as a file, and then its rows.
     fn each_part(
         &mut self,
         outline: &Outline,
@@ -220,7 +219,7 @@ impl Pass<'_, '_> {
         Ok(decoded.err().map(|error| unreadable(&error)))
     }
 
-    /// Opens a part. One that has gone since it was listed is noted, and is none.
+    /// Opens a part; `None` if it has been removed since it was listed, which is noted.
     fn open(&mut self, path: &str) -> Result<Option<io::Result<RangedFile>>> {
         match self.archive.read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -270,13 +269,13 @@ impl Pass<'_, '_> {
         let is_trusted = !self.distrusted.contains(path);
         let scanned = self.scan(path, &["task_id"], &mut |pass, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            // A clip is expected once, wherever it stands; what is there once too often must be what it seems.
+            // A clip counts once per task; a row too many is a finding only if its task is certain.
             let counts = is_trusted || row == Row::Clip;
             if !(if counts { pass.tasks.count(task_id, row) } else { pass.tasks.has(task_id) }) {
                 orphans.add(task_id);
             }
         })?;
-        self.say_orphans(path, table, orphans);
+        self.note_orphans(path, table, orphans);
         Ok(scanned)
     }
 
@@ -293,11 +292,11 @@ impl Pass<'_, '_> {
                 pass.asset(path, cells);
             }
         })?;
-        self.say_orphans(path, ASSETS.name, orphans);
+        self.note_orphans(path, ASSETS.name, orphans);
         Ok(scanned)
     }
 
-    /// Takes in where an asset is, if it should be there.
+    /// Notes where an asset's file should be.
     fn asset(&mut self, part: &str, cells: &[Option<&str>]) {
         match MediaRow::of(cells) {
             Some(Ok(row)) if !self.media.add(&row) => {
@@ -319,20 +318,20 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn say_orphans(&mut self, path: &str, table: &'static str, orphans: Named) {
-        // A run that adds its tasks at this moment has them in the journal.
+    fn note_orphans(&mut self, path: &str, table: &'static str, orphans: Named) {
+        // A run that is adding these tasks has them in the journal.
         if orphans.rows > 0 && !self.snapshot.is_pending(path) {
             let what = format!("has rows without their task ({}): {}", orphans.rows, orphans.words());
-            self.say_rows(Kind::RowsWithoutTask, path, table, what, orphans);
+            self.note_rows(Kind::RowsWithoutTask, path, table, what, orphans);
         }
     }
 
-    fn say_rows(&mut self, kind: Kind, path: &str, table: &'static str, what: String, named: Named) {
+    fn note_rows(&mut self, kind: Kind, path: &str, table: &'static str, what: String, named: Named) {
         let about = Subject::Rows { table, rows: named.rows, task_ids: named.task_ids };
         self.findings.add(Finding::new(kind, path, what, about));
     }
 
-    /// Names the tasks with more than one row, at each part but the first that has one.
+    /// Finds the tasks with more than one row, in each part but the first that has one.
     fn repeated_tasks(&mut self, hashes: &[u64]) -> Result<()> {
         let most = self.findings.most();
         let mut first: HashMap<String, String> = HashMap::new();
@@ -347,13 +346,13 @@ impl Pass<'_, '_> {
         for (path, (named, before)) in repeated {
             let other = if before == path { "itself".to_owned() } else { before };
             let what = format!("repeats tasks of {other} ({}): {}", named.rows, named.words());
-            self.say_rows(Kind::TaskRepeated, &path, TASKS.name, what, named);
+            self.note_rows(Kind::TaskRepeated, &path, TASKS.name, what, named);
         }
         Ok(())
     }
 
-    /// Names tasks by their hashes, at the part that has their row.
-    fn say_tasks(&mut self, hashes: &[u64], kind: Kind, have: &str) -> Result<()> {
+    /// Finds tasks by their hashes, in the part that has their row.
+    fn note_tasks(&mut self, hashes: &[u64], kind: Kind, have: &str) -> Result<()> {
         let most = self.findings.most();
         let mut odd: BTreeMap<String, Named> = BTreeMap::new();
         self.look_up(hashes, &mut |path, task_id| {
@@ -361,19 +360,19 @@ impl Pass<'_, '_> {
         })?;
         for (path, named) in odd {
             let what = format!("has tasks with {have} ({}): {}", named.rows, named.words());
-            self.say_rows(kind, &path, TASKS.name, what, named);
+            self.note_rows(kind, &path, TASKS.name, what, named);
         }
         Ok(())
     }
 
-    /// Calls `found` with the part and the name of every task that has one of these hashes.
+    /// Calls `found` with the part and the ID of every task that has one of these hashes.
     fn look_up(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
         let hashes = hashes.get(..MOST_LOOKED_UP).unwrap_or(hashes).to_owned();
         if hashes.is_empty() {
             return Ok(());
         }
         for path in self.snapshot.tasks.clone() {
-            // What cannot be read has been said by now.
+            // A part that cannot be read has its finding already.
             let _ = self.scan(&path, &["task_id"], &mut |pass, cells| {
                 if let [Some(task_id)] = cells
                     && hashes.binary_search(&pass.tasks.hash(task_id)).is_ok()

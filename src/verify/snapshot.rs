@@ -1,10 +1,10 @@
-//! Which parts there are, seen in an order in which a run that adds some at this moment does no harm.
+//! Which parts exist, listed in an order that is correct even while a run adds parts.
 //!
 //! A run puts the parts of a segment in place as lyrics, clips, assets, tasks, then lists them in its
-//! manifest, and removes the segment from the journal last. So tasks are listed first: what belongs to them
-//! is there by the time that the other tables are listed. Rows of the other tables whose tasks are not there
-//! yet are of a segment that is in the journal when that is listed next. And tasks parts that come in the
-//! meantime count as tasks, but need not have all of their rows.
+//! manifest, and removes the segment from the journal last. So tasks are listed first: their other rows exist by the
+//! time that the other tables are listed. Rows of the other tables whose tasks do not exist yet belong to a segment
+//! that is in the journal when that is listed next. Tasks parts that are added in the meantime count as tasks, but
+//! need not have all of their rows.
 
 use std::{collections::HashSet, path::Path};
 
@@ -19,23 +19,23 @@ use crate::{
 /// What to do about a file that readers take for a part.
 const STRAY_ADVICE: &str = "Move it out of the table's folder, or run repair: it moves it to .sunor/damaged.";
 
-/// What stood in the tables' folders.
+/// What the tables' folders held.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) tasks: Vec<String>,
     pub(super) clips: Vec<String>,
     pub(super) lyrics: Vec<String>,
     pub(super) assets: Vec<String>,
-    /// Tasks parts that came while the other tables were listed.
+    /// Tasks parts that were added while the other tables were listed.
     fresh: HashSet<String>,
-    /// The names, without their endings, of parts that a run is about to add, or was when it was cut short.
+    /// The names, without extensions, of parts that a run is about to add, or was when it was cut short.
     pending: HashSet<String>,
-    /// Whether anybody held the archive.
+    /// Whether a process held the archive.
     pub(super) held: bool,
 }
 
 impl Snapshot {
-    /// Looks at the folders, and finds what is no part.
+    /// Lists the folders, and finds what is not a part.
     pub(super) fn take(archive: &Archive, findings: &mut Findings) -> Result<Self> {
         let held = archive.holder().is_some();
         let mut others = Vec::new();
@@ -55,11 +55,11 @@ impl Snapshot {
         snapshot.held |= archive.holder().is_some();
         others.sort_by(|one, other| one.path.cmp(&other.path));
         others.dedup();
-        findings.extend(others.iter().filter_map(|entry| Self::judge(archive, entry)));
+        findings.extend(others.iter().filter_map(|entry| Self::finding_for(archive, entry)));
         Ok(snapshot)
     }
 
-    /// Looks at the journal: what it holds is a run's business, not damage.
+    /// Lists the journal: parts of its segments are not damage.
     pub(super) fn note_pending(&mut self, archive: &Archive) -> Result<()> {
         let segments = journal::segments(&archive.journal_folder())?;
         self.pending.extend(segments.iter().map(|segment| stem(segment)));
@@ -71,7 +71,7 @@ impl Snapshot {
         self.pending.contains(&stem(Path::new(part)))
     }
 
-    /// Whether all rows of a tasks part's tasks were there when they were looked for.
+    /// Whether the other rows of a tasks part were listed after it, and so must exist.
     pub(super) fn is_settled(&self, tasks_part: &str) -> bool {
         !self.fresh.contains(tasks_part)
     }
@@ -86,8 +86,8 @@ impl Snapshot {
         }
     }
 
-    /// What something in a table's folder is that is no part.
-    fn judge(archive: &Archive, entry: &Entry) -> Option<Finding> {
+    /// The finding about an entry in a table's folder that is not a part.
+    fn finding_for(archive: &Archive, entry: &Entry) -> Option<Finding> {
         if entry.is_half_finished() {
             return half_finished(archive, entry);
         }

@@ -1,23 +1,22 @@
-//! Which tasks have their row, and how many rows each should have in the other tables: 24 bytes a task, so that
-//! ten million tasks take 240 MB.
+//! The tasks with a row, and how many rows each should have in the other tables: 24 bytes a task, 240 MB for ten
+//! million.
 //!
-//! A task is known by 64 bits of a hash whose key is drawn at random for each check. Of ten million tasks and as
-//! many rows without a task, the chance that one of those goes unnoticed is 10⁷ · 10⁷ / 2⁶⁴, one in 180,000,
-//! and the next check draws another key. What is suspected because of its hash is looked up by name before
-//! it is said, so nothing is found that is not there.
+//! A task is identified by a 64-bit hash with a random key for each check. With ten million tasks and as many rows
+//! without a task, the chance that one of those goes unnoticed is 10⁷ · 10⁷ / 2⁶⁴, one in 180,000, and the next check
+//! draws another key. A suspicion from a hash is confirmed by the task's ID before it is reported.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::asset::AssetKind;
 
-/// A task whose number of clips cannot be told yet.
+/// The number of clips is not known yet.
 pub(super) const ANY: i32 = -1;
 
 /// The tasks of an archive.
 #[derive(Debug, Default)]
 pub(super) struct TaskSet {
     hasher: RandomState,
-    /// In the order of their hashes once it is [`TaskSet::seal`]ed.
+    /// Sorted by hash after [`TaskSet::finish`].
     tasks: Vec<Known>,
 }
 
@@ -31,24 +30,24 @@ struct Known {
     assets_seen: [u16; AssetKind::ALL.len()],
 }
 
-/// A row of a table other than the tasks' own.
+/// A row of a table other than `tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
     Clip,
     Lyrics,
-    /// Of what kind, if that makes sense.
+    /// Its kind, if it is valid.
     Asset(Option<AssetKind>),
 }
 
 impl TaskSet {
-    /// Adds the row of a task, and how many clips it says the task has.
+    /// Adds a task's row, with the number of clips that it gives.
     pub(super) fn add(&mut self, task_id: &str, clips_due: i32) {
         let hash = self.hash(task_id);
         self.tasks.push(Known { hash, clips_due, clips_seen: 0, lyrics_seen: 0, assets_seen: [0; _] });
     }
 
-    /// Ends the adding: the hashes, sorted, of tasks that were added more than once.
-    pub(super) fn seal(&mut self) -> Vec<u64> {
+    /// Sorts the tasks. Returns the hashes, sorted, of those that were added more than once.
+    pub(super) fn finish(&mut self) -> Vec<u64> {
         self.tasks.sort_unstable_by_key(|task| task.hash);
         let mut repeated: Vec<u64> = Vec::new();
         self.tasks.dedup_by(|later, kept| {
@@ -64,12 +63,12 @@ impl TaskSet {
         repeated
     }
 
-    /// Whether a task has its row.
+    /// Whether a task has a row.
     pub(super) fn has(&self, task_id: &str) -> bool {
         self.place(task_id).is_some()
     }
 
-    /// Counts a row for its task; `false` if the task has no row of its own.
+    /// Counts a row for its task; `false` if the task has no row in `tasks`.
     pub(super) fn count(&mut self, task_id: &str, row: Row) -> bool {
         let Some(task) = self.place(task_id).and_then(|place| self.tasks.get_mut(place)) else { return false };
         match row {
@@ -100,7 +99,7 @@ impl TaskSet {
         self.tasks.iter().filter(odd).map(|task| task.hash).collect()
     }
 
-    /// What a task is known by.
+    /// The hash that identifies a task.
     pub(super) fn hash(&self, task_id: &str) -> u64 {
         self.hasher.hash_one(task_id)
     }
@@ -121,7 +120,7 @@ mod tests {
         for (id, clips) in [("a", 2), ("b", 0), ("c", 1), ("b", 0), ("d", ANY), ("b", 0)] {
             tasks.add(id, clips);
         }
-        assert_eq!(tasks.seal(), [tasks.hash("b")]);
+        assert_eq!(tasks.finish(), [tasks.hash("b")]);
         assert!(["a", "c", "d"].iter().all(|task| tasks.count(task, Row::Clip)) && !tasks.count("e", Row::Clip));
         assert_eq!(tasks.miscounted(), [tasks.hash("a")]);
 
