@@ -439,7 +439,10 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
         let before = content(&scene);
         let damaged: Vec<PathBuf> = match round % 8 / 2 {
             0 => walk(&scene.archive().join("media")),
-            1 => vec![files(&scene.archive().join("runs"), ".sha256").remove(0), scene.archive().join(".sunor/checksums")],
+            1 => vec![
+                files(&scene.archive().join("runs"), ".sha256").remove(0),
+                scene.archive().join(".sunor/checksums"),
+            ],
             _ => TABLES.map(|table| part(&scene, table)).into(),
         };
         let path = chance.choice(&damaged).unwrap();

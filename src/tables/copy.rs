@@ -1,6 +1,5 @@
-//! Rows of parts that are there already, into a new part of the same table: nothing is interpreted but
-//! the task they belong to. Memory holds a row group of what is written and a batch of what is read; of
-//! CSV one record.
+//! Copies rows of existing parts into a new part of the same table, without interpreting anything but their task.
+//! Memory holds a row group that is written and a batch that is read; of CSV, one record.
 
 use std::io::{self, BufReader, Write};
 
@@ -44,8 +43,8 @@ impl<W: Write + Send> PartCopier<W> {
         Ok(Self { outline, copier, rows: 0 })
     }
 
-    /// Adds those rows of a part whose task is to be kept, in their order, and says how many. A column that
-    /// the part is too old to have is null; one that this program is too old to know is an error.
+    /// Adds the rows of a part whose task is kept, in their order, and returns how many there were. A column that an
+    /// older version did not write is null; a column that this version does not know is an error.
     pub(crate) fn copy(&mut self, part: RangedFile, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let copied = match &mut self.copier {
             Copier::Parquet(writer) => copy_parquet(part, &self.outline, writer, keep),
@@ -65,12 +64,12 @@ impl<W: Write + Send> PartCopier<W> {
         Ok(())
     }
 
-    /// How many rows it has by now.
+    /// The number of rows so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// How many bytes it has by now, about.
+    /// The approximate number of bytes so far.
     pub(crate) fn bytes(&self) -> u64 {
         match &self.copier {
             Copier::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
@@ -78,7 +77,7 @@ impl<W: Write + Send> PartCopier<W> {
         }
     }
 
-    /// Ends the part: the sink, with all of it written, and how many rows it has.
+    /// Ends the part. Returns the sink, to which everything is written, and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.copier {
             Copier::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
@@ -102,7 +101,7 @@ fn copy_parquet(
         let ids = ids.ok_or_else(|| io::Error::other(format!("it has no column `{TASK_ID}` of texts")))?;
         let kept: Vec<bool> =
             (0..ids.len()).map(|place| keep(if ids.is_valid(place) { ids.value(place) } else { "" })).collect();
-        // Neighbours that are kept are copied at once, without a copy of their own.
+        // Adjacent rows that are kept are copied together, as a slice.
         let mut place = 0;
         for run in kept.chunk_by(|one, other| one == other) {
             if run.first() == Some(&true) {
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_copied_cell_by_cell_and_null_stays_apart_from_empty() {
+    fn copied_rows_are_equal_and_null_differs_from_empty() {
         for format in FORMATS {
             let rows = [task("a", None), task("b", Some("")), task("c \"q\", r", Some("x"))];
             let (whole, count) =
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_an_older_version_gains_the_columns_it_has_not() {
+    fn a_part_of_an_older_version_gains_the_missing_columns() {
         let older = || Outline { columns: TASKS.outline().columns.into_iter().take(15).collect(), ..TASKS.outline() };
         for format in FORMATS {
             let mut old = PartCopier::new(older(), format, Vec::new()).unwrap();
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn row_groups_are_large_where_there_are_that_many_rows() {
+    fn a_large_part_has_large_row_groups() {
         let rows: Vec<TaskRow> = (0..50_000).map(|n| task(&n.to_string(), None)).collect();
         let parts = (0..3).map(|_| part(TableFormat::Parquet, &rows)).collect();
         let (whole, _) = copied(TableFormat::Parquet, parts, &mut |_| true);

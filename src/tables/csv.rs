@@ -1,7 +1,6 @@
 //! Rows to CSV: RFC 4180 with a header, times as RFC 3339 with `Z`, JSON as text.
 //!
-//! Null is an empty field and an empty text is `""`, which the `csv` crate cannot tell apart when it
-//! writes; so the fields are written here.
+//! Null is an empty field, and an empty text is `""`. The `csv` crate writes both alike, so fields are written here.
 
 use std::{
     fmt::Write as _,
@@ -40,15 +39,14 @@ impl<W: Write> CsvEncoder<W> {
     }
 }
 
-/// Reads records as they stand, without their line ends: a reader that takes fields apart could no longer
-/// tell null from an empty text.
+/// Reads raw records, without their line ends: parsed fields would no longer tell null from an empty text.
 pub(super) struct RawRecords<R: BufRead> {
     source: R,
     columns: usize,
 }
 
 impl<R: BufRead> RawRecords<R> {
-    /// Begins to read a part of that table. One of an older version has fewer columns, never others.
+    /// Opens a part of that table. A part of an older version may lack the last columns.
     pub(super) fn new(source: R, outline: &Outline) -> io::Result<Self> {
         let mut records = Self { source, columns: outline.columns.len() };
         let mut header = Vec::new();
@@ -105,7 +103,7 @@ pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The text of a field that stands quoted or not.
+/// The text of a field, quoted or not.
 pub(super) fn unquoted(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
@@ -118,7 +116,7 @@ fn field(line: &mut String, value: Value<'_>) {
     match value {
         Value::Null => {}
         Value::Text(text) => quoted(line, text),
-        // Debug keeps the point of a whole number, so that a reader that guesses types sees a double.
+        // `Debug` writes 1.0, not 1, so that a reader that infers types sees a double.
         Value::Double(number) => spell(line, format_args!("{number:?}")),
         Value::Int32(number) => spell(line, format_args!("{number}")),
         Value::Int64(number) => spell(line, format_args!("{number}")),
@@ -131,7 +129,7 @@ fn spell(line: &mut String, words: std::fmt::Arguments<'_>) {
     line.write_fmt(words).expect("memory takes all that is written");
 }
 
-/// Readers stop at NUL, so it becomes U+FFFD.
+/// Quotes a text. Readers stop at NUL, so it becomes U+FFFD.
 fn quoted(line: &mut String, text: &str) {
     if !text.is_empty() && !text.contains(['"', ',', '\r', '\n', '\0']) {
         line.push_str(text);
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_form() {
+    fn each_kind_of_value_is_formatted() {
         let time = Moment::parse("2026-01-02T03:04:05.678Z").unwrap();
         for (value, expected) in [
             (Value::Text("plain"), "plain"),

@@ -1,5 +1,5 @@
-//! What a table holds, whatever the order of its rows and their way into parts: so that a rewritten
-//! table can be held against the old one before it takes its place.
+//! A digest of a table's rows that does not depend on their order or their parts, so that a rewritten table can be
+//! compared with the old one before it replaces it.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -16,7 +16,7 @@ use arrow_schema::DataType;
 use super::{csv::RawRecords, parquet, schema::Outline};
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// How many rows there are, and the sum of a hash of each one's cells.
+/// The number of rows, and the sum of their hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest {
     pub(crate) rows: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Adds the rows of a part. A column that it is too old to have counts as null.
+    /// Adds the rows of a part. A column that an older version did not write counts as null.
     pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<()> {
         match format {
             TableFormat::Parquet => self.add_parquet(part, outline),

@@ -1,5 +1,5 @@
-//! From an answer to rows. Pure, lenient, and never failing: what a column cannot hold is null there
-//! and whole in `response`.
+//! Flattens a response into rows. Pure and lenient; it never fails: a value that a column cannot hold is null there
+//! and complete in `response`.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use crate::{
     timestamp::Moment,
 };
 
-/// What every row of a task carries from its fetching.
+/// The columns that say when and by which run a task was fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {
     pub(crate) task_id: String,
@@ -32,7 +32,7 @@ pub(crate) struct Rows {
 
 /// Flattens a task's `data`, as the API sent it (lone surrogates repaired).
 pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
-    // What was journalled as a task is an object; an empty one stands in should that ever be untrue.
+    // The journal holds objects only; an empty one is the fallback.
     let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("an object");
     let input = task.object("input");
     let output = task.object("output");
@@ -74,7 +74,7 @@ pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
     Rows { task: row, clips, lyrics }
 }
 
-/// The row of a task that the API does not know, and of which so many clips are archived all the same.
+/// The row of a task that the API does not know, and the number of its clips that are archived anyway.
 pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32) -> Rows {
     let row = TaskRow {
         task_id: stamp.task_id.clone(),
@@ -97,19 +97,19 @@ pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32)
     Rows { task: row, clips: Vec::new(), lyrics: None }
 }
 
-/// When a task was created, and when it completed, as far as it says so.
+/// When a task was created and completed, if the response says so.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskTimes {
     pub(crate) created_at: Option<Moment>,
     completed_at: Option<Moment>,
 }
 
-/// How long after its completion a task's clips may still be made. The contract sets it.
+/// How long after a task's completion its clips may still be generated. The contract sets it.
 const SETTLING: SignedDuration = SignedDuration::from_hours(24);
 
 impl TaskTimes {
-    /// Whether, at that time, clips of the task that are still being made are expected to be finished later: until
-    /// a day after it completed, or, of a task that does not say so, after it was created.
+    /// Whether, at that time, clips of the task that are still being generated may still complete: until a day after
+    /// the task completed, or was created if the completion time is unknown.
     pub(crate) fn may_change(&self, at: Timestamp) -> bool {
         let Some(since) = self.completed_at.or(self.created_at) else { return true };
         at.as_microsecond() - since.as_microsecond() < SETTLING.as_micros() as i64
@@ -123,7 +123,7 @@ pub(crate) fn task_times(data: &str) -> TaskTimes {
     TaskTimes { created_at: time("created_at"), completed_at: time("completed_at") }
 }
 
-/// What the rows of clips and lyrics repeat from their task.
+/// The columns of clips and lyrics that repeat their task's.
 struct Common {
     model: Option<String>,
     r#type: Option<String>,
@@ -131,12 +131,12 @@ struct Common {
     completed_at: Option<Moment>,
 }
 
-/// Suno says so outright; udio names how the lyrics come about.
+/// Suno has a flag; udio has the type of the lyrics.
 fn instrumental(input: &Object<'_>) -> Option<bool> {
     input.boolean("make_instrumental").or_else(|| Some(input.text("lyrics_type")? == "instrumental"))
 }
 
-/// The clips in a result, with their places in it.
+/// The clips in a result, with their indexes.
 fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i32, &'a RawValue)> {
     let elements = match (kind, result) {
         (Some("music" | "upload" | "concat"), Some(result)) => json::elements(result),
@@ -145,7 +145,7 @@ fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i3
     (0..).zip(elements).filter(|(_, element)| json::is_object(element)).collect()
 }
 
-/// Where a clip's files are, by its own words.
+/// The URLs of a clip's files, as the clip gives them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClipLinks<'a> {
     pub(crate) clip_id: Option<String>,
@@ -156,7 +156,7 @@ pub(crate) struct ClipLinks<'a> {
 }
 
 impl ClipLinks<'_> {
-    /// The address of the file of that kind, if the clip names one.
+    /// The URL of the file of that kind, if the clip has one.
     pub(crate) fn url(&self, kind: AssetKind) -> Option<&str> {
         self.links.iter().find(|(of, _)| *of == kind).and_then(|(_, url)| url.as_deref())
     }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn results_of_any_shape_become_the_clips_they_hold() {
+    fn clips_are_found_in_results_of_any_shape() {
         for (result, indices) in [
             ("null", vec![]),
             ("[]", vec![]),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_links_for_each_clip_and_no_other() {
+    fn each_clip_has_its_links() {
         let data = r#"{"type":"music","output":{"result":[1,{"id":"a","audio_url":"u","image_url":7},{}]}}"#;
         let links = clip_links(data);
         let rows = rows(data).clips;
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_text_gives_way_where_a_fallback_stands() {
+    fn an_empty_text_is_replaced_by_its_fallback() {
         let rows = rows(
             r#"{"type":"music","error":"","input":{"gpt_description_prompt":"","prompt":"p"},
                 "output":{"fail_reason":"f","result":{"model_name":"","major_model_version":"v4"}}}"#,
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_other_types_are_null_in_their_column_and_whole_in_the_response() {
+    fn a_field_of_another_type_is_null_in_its_column_and_kept_in_the_response() {
         let data = r#"{"model":{},"type":["x"],"status":"success","credits_cost":"10","input":"text","output":[{"progress":50}],"created_at":1}"#;
         let task = rows(data).task;
         assert_eq!((task.model, task.r#type, task.input, task.created_at), (None, None, None, None));

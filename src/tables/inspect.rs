@@ -1,6 +1,5 @@
-//! Inspects a part: whether its columns are its table's, and whether every value in
-//! it can be read. What is damaged may be anything, so a decoder that gives up in its own way is taken as
-//! an error, too.
+//! Inspects a part: whether it has its table's columns, and whether every value can be read. Damaged bytes may hold
+//! anything, so a panic of a decoder counts as an error too.
 
 use std::{
     io,
@@ -19,15 +18,15 @@ use super::{
 };
 use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
 
-/// What the columns of a part are, beside those of its table.
+/// How the columns of a part compare with its table's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Columns {
     Same,
-    /// The last so many are not there: an older version wrote the part.
+    /// This many are missing at the end: an older version wrote the part.
     Older(usize),
-    /// So many more follow.
+    /// This many follow that the table does not have.
     More(usize),
-    /// Something else, in words.
+    /// They differ, as described.
     Other(String),
 }
 
@@ -39,7 +38,7 @@ pub(crate) fn columns(file: RangedFile, format: TableFormat, outline: &Outline) 
     })
 }
 
-/// Reads every value of a part whose columns are its table's: the number of rows.
+/// Reads every value of a part that has its table's columns. Returns the number of rows.
 pub(crate) fn decode(file: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<u64> {
     guarded(|| match format {
         TableFormat::Parquet => decode_parquet(file),
@@ -47,7 +46,7 @@ pub(crate) fn decode(file: RangedFile, format: TableFormat, outline: &Outline) -
     })
 }
 
-/// Does something with bytes that may be anything.
+/// Reads bytes that may be damaged: a panic becomes an error.
 pub(crate) fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let read = panic::catch_unwind(AssertUnwindSafe(read));
     read.unwrap_or_else(|_| Err(io::Error::other("its bytes make no sense")))
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_of_a_part_are_those_of_its_table_and_of_no_other() {
+    fn the_columns_of_a_part_match_its_table_only() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
             let part = part(format);
             assert_eq!(columns(file(&part), format, &ASSETS.outline()).unwrap(), Columns::Same);
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_of_another_type_is_another_column() {
+    fn a_column_of_another_type_is_detected() {
         let part = part(TableFormat::Parquet);
         for (kind, instead) in [(Kind::Text, Kind::Json), (Kind::Int32, Kind::Int64), (Kind::Time, Kind::Int64)] {
             let mut outline = ASSETS.outline();
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_bytes_are_reading_them_ends() {
+    fn reading_truncated_parts_ends_without_a_panic() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
             let whole = part(format);
             for length in 0..whole.len() {

@@ -1,7 +1,7 @@
-//! The tables: what their columns are, how an answer becomes rows, and how rows become files.
+//! The tables: their columns, how a response becomes rows, and how rows become files.
 //!
-//! A table's columns stand in [`schema`] and nowhere else; both encoders, the views and the readers
-//! follow them. Where a file goes, and when, is the archive's business.
+//! A table's columns are defined in [`schema`] only; both encoders, the views and the readers follow it. Where and
+//! when a file is written is up to the archive.
 
 mod copy;
 mod csv;

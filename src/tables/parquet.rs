@@ -29,18 +29,18 @@ use parquet::{
 use super::schema::{Kind, Outline, TASK_ID, Value};
 use crate::ranged::RangedFile;
 
-/// How many rows stand together. A row group is held in memory until it ends.
+/// The size of row groups. A row group is held in memory until it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowGroups {
-    /// 16 MiB: some 40,000 ordinary tasks, less than DuckDB likes best in a large part, and more than a
-    /// night brings.
+    /// 16 MiB: some 40,000 ordinary tasks. That is less than DuckDB prefers in a large part, and more than most nights
+    /// archive.
     OfANight,
     /// 122,880 rows, or 256 MiB if that comes first.
     Large,
 }
 
 impl RowGroups {
-    /// The rows and the encoded bytes at which one ends.
+    /// The rows and the encoded bytes at which a row group ends.
     fn limits(self) -> (usize, usize) {
         match self {
             Self::OfANight => (1 << 20, 16 << 20),
@@ -49,21 +49,21 @@ impl RowGroups {
     }
 }
 
-/// What DuckDB gives a thread at a time.
+/// The rows that DuckDB gives a thread at a time.
 const LARGE_ROWS: usize = 122_880;
 
-/// Rows are read by so many that they hold about this many bytes.
+/// A batch that is read has about this many bytes.
 const READ_BYTES: i64 = 8 << 20;
 
-/// Rows are handed to the writer once they hold this many bytes of text.
+/// Rows are passed to the writer once they have this many bytes of text.
 const BATCH_BYTES: usize = 2 << 20;
 
-/// Rows are handed to the writer at the latest after this many.
+/// Rows are passed to the writer after at most this many.
 const BATCH_ROWS: usize = 4096;
 
-/// How often a row group is read for a task that it has not: some nights ask for hundreds of tasks that no
-/// row group has. It costs two bytes a task, where an ID takes twenty.
-const WRONG_GUESSES: f64 = 0.001;
+/// The false positive rate of the Bloom filters: some nights look up hundreds of tasks that no row group has. A filter
+/// takes two bytes a task, where an ID takes twenty.
+const FALSE_POSITIVES: f64 = 0.001;
 
 /// Writes one part.
 pub(super) struct ParquetEncoder<W: Write + Send> {
@@ -105,7 +105,7 @@ impl<W: Write + Send> ParquetEncoder<W> {
     }
 }
 
-/// The only path by which the rows of a table are stored.
+/// The writer that every Parquet part is written with.
 pub(super) fn writer<W: Write + Send>(
     outline: &Outline,
     row_groups: RowGroups,
@@ -116,12 +116,12 @@ pub(super) fn writer<W: Write + Send>(
     ArrowWriter::try_new_with_options(sink, schema(outline), options)
 }
 
-/// The columns of a table as Arrow knows them.
+/// The Arrow schema of a table.
 pub(super) fn schema(outline: &Outline) -> SchemaRef {
     Arc::new(Schema::new(outline.columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-/// Begins to read a part, in batches that are small where its rows are large.
+/// Opens a part, to be read in batches that are small if its rows are large.
 pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder<RangedFile>, ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let groups = builder.metadata().row_groups().iter();
@@ -130,18 +130,18 @@ pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder
     Ok(builder.with_batch_size(rows))
 }
 
-/// The schema that a part's footer should show.
+/// The schema that a part's footer should have.
 pub(super) fn parquet_schema(outline: &Outline) -> Result<SchemaDescriptor, ParquetError> {
     ArrowSchemaConverter::new().convert(&schema(outline))
 }
 
-/// Reads a part, all of it.
+/// Reads a whole part.
 pub(super) fn batches(file: RangedFile) -> io::Result<impl Iterator<Item = io::Result<RecordBatch>>> {
     let batches = reader(file).and_then(ParquetRecordBatchReaderBuilder::build).map_err(io::Error::other)?;
     Ok(batches.map(|batch| batch.map_err(io::Error::other)))
 }
 
-/// The same rows with the columns of the table.
+/// The same rows, with the columns of the table.
 pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
     if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
     {
@@ -171,8 +171,8 @@ fn field((name, kind): &(&'static str, Kind)) -> Field {
     if *kind == Kind::Json { field.with_extension_type(Json::default()) } else { field }
 }
 
-/// Arrow's schema for the footer, where a JSON column is text and no more: Polars, which does not know
-/// Parquet's JSON type, reads it as text by this and as bytes without it.
+/// The Arrow schema in the footer, in which a JSON column is plain text: Polars does not know Parquet's JSON type, and
+/// would read the column as bytes without it.
 fn plain_schema(outline: &Outline) -> Schema {
     let plain = |column| field(column).with_metadata(HashMap::new());
     Schema::new(outline.columns.iter().map(plain).collect::<Vec<_>>())
@@ -185,11 +185,11 @@ fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperti
         .set_created_by(concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_max_row_group_row_count(Some(rows))
         .set_max_row_group_bytes(Some(bytes))
-        .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), WRONG_GUESSES)
-        // It begins with room for so many, and is cut to size in the end.
+        .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), FALSE_POSITIVES)
+        // A filter starts with room for this many, and is folded to size.
         .set_column_bloom_filter_max_ndv(ColumnPath::from(TASK_ID), LARGE_ROWS as u64);
     for (name, _) in outline.columns.iter().filter(|(_, kind)| *kind == Kind::Json) {
-        // Whole documents hardly repeat, and no query needs their minimum.
+        // Whole documents rarely repeat, and no query needs their minimum.
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(*name), false)
             .set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::None);
@@ -260,7 +260,7 @@ mod tests {
     use super::{super::schema::*, *};
 
     #[test]
-    fn the_footer_says_json_and_utc_microseconds() {
+    fn the_footer_has_json_and_utc_microseconds() {
         let mut sink = Vec::new();
         ParquetEncoder::new(&TASKS.outline(), RowGroups::OfANight, &mut sink).unwrap().finish().unwrap();
         let reader = SerializedFileReader::new(Bytes::from(sink)).unwrap();

@@ -49,12 +49,12 @@ impl<R, W: Write + Send> PartEncoder<R, W> {
         }
     }
 
-    /// How many rows it has by now.
+    /// The number of rows so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Ends the part: the sink, with all of it written, and how many rows it has.
+    /// Ends the part. Returns the sink, to which everything is written, and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.encoder {
             Encoder::Parquet(encoder) => encoder.finish().map_err(io::Error::other)?,

@@ -1,5 +1,5 @@
-//! Which row groups of a part may hold some values, told by their statistics and Bloom filters: whoever looks
-//! for a few tasks, or for assets of one status, need not read the others.
+//! Selects the row groups of a part that may hold some values, by their statistics and Bloom filters: a lookup of a few
+//! tasks, or of assets of one status, need not read the others.
 
 use std::{collections::HashSet, io};
 
@@ -12,8 +12,8 @@ use parquet::{
 use super::parquet::reader;
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// The row groups that may hold a row with one of these values in that column of texts. Where there are more
-/// values than rows it is cheaper to read the rows than to ask, so then it is all of them.
+/// The row groups that may hold a row with one of these values in that column of texts. A row group with fewer rows
+/// than there are values is always selected: to read it is cheaper than to look up the values.
 pub(super) fn row_groups_with<'v>(
     part: &ParquetRecordBatchReaderBuilder<RangedFile>,
     column: &str,
@@ -73,7 +73,7 @@ fn may_hold<'v>(
     Ok(within.any(|value| filter.as_ref().is_none_or(|filter| filter.check(value))))
 }
 
-/// Whether a value lies between a column's bounds. They may be cut, and are then the wider for it.
+/// Whether a value is within a column's bounds. Truncated bounds are wider, never narrower.
 fn is_within(statistics: Option<&Statistics>, value: &[u8]) -> bool {
     let lowest = statistics.and_then(Statistics::min_bytes_opt);
     let highest = statistics.and_then(Statistics::max_bytes_opt);
@@ -129,11 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn a_few_values_are_looked_for_where_they_may_be_and_many_everywhere() {
+    fn row_groups_are_pruned_for_a_few_values_and_not_for_many() {
         let tasks = |group: u32| (0..500).map(|n| format!("{}-{group}", n * 7919 % 500)).collect();
         let part =
             part(&[(tasks(0), AssetStatus::Ok), (tasks(1), AssetStatus::Failed), (tasks(2), AssetStatus::Skipped)]);
-        // Statistics tell status apart, and tasks of one range only their Bloom filters.
+        // Statistics prune by status; for tasks of one range, only Bloom filters do.
         assert_eq!(found(&part, "status", &["failed"]), [1]);
         assert_eq!(found(&part, "task_id", &["123-0", "77-2"]), [0, 2]);
         assert_eq!(found(&part, "task_id", &["zzz", ""]), [0; 0]);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_tells_nothing_is_read() {
+    fn a_part_without_statistics_is_not_pruned() {
         let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
         let rows: Vec<_> = batches(rows(&["a".into(), "b".into()], AssetStatus::Ok)).unwrap().collect();
         let sink = Vec::new();
@@ -158,7 +158,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn no_row_group_that_has_a_value_is_left_out(
+        fn a_row_group_that_has_a_value_is_never_pruned(
             groups in prop::collection::vec(prop::collection::vec("\\PC{0,80}", 1..30), 1..4), at: prop::sample::Index
         ) {
             let groups: Vec<_> = groups.into_iter().map(|tasks| (tasks, AssetStatus::Ok)).collect();

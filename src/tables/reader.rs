@@ -1,4 +1,4 @@
-//! Some columns of a part, read back as text. Memory holds a batch of rows, whatever the part's size.
+//! Reads some columns of a part as text. Memory holds one batch of rows, whatever the part's size.
 
 use std::io;
 
@@ -17,8 +17,7 @@ use parquet::{
 use super::{parquet::reader as parquet_reader, prune::row_groups_with};
 use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
 
-/// Calls `row` with the wanted columns of each row, in the requested order; null is `None`. Text,
-/// numbers and times are read.
+/// Calls `row` with these columns of each row, in this order; null is `None`.
 pub(crate) fn scan(
     file: RangedFile,
     format: TableFormat,
@@ -31,8 +30,8 @@ pub(crate) fn scan(
     }
 }
 
-/// The same for whoever looks for rows with one of these values in a column of texts: where it can be told
-/// that there is none, rows are passed over. Other rows come too.
+/// The same for rows with one of these values in a column of texts: row groups without them are skipped. Other rows are
+/// passed too.
 pub(crate) fn scan_for<'v>(
     file: RangedFile,
     format: TableFormat,
@@ -50,7 +49,7 @@ pub(crate) fn scan_for<'v>(
     }
 }
 
-/// How many rows a part has.
+/// The number of rows of a part.
 pub(crate) fn count_rows(file: RangedFile, format: TableFormat) -> io::Result<u64> {
     match format {
         TableFormat::Parquet => {

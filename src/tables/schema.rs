@@ -1,5 +1,5 @@
-//! The tables and their columns: names, types, order and where each value comes from. The one source
-//! of truth; columns may be added at a table's end, and none is renamed, retyped or moved.
+//! The tables and their columns: names, types, order, and the source of each value. The single source of truth. Columns
+//! may be added at a table's end; none is renamed, retyped or moved.
 
 use crate::{
     asset::{Asset, AssetKind, AssetStatus},
@@ -59,7 +59,7 @@ impl<R> Table<R> {
     }
 }
 
-/// A table as its readers see it: names and kinds.
+/// The names and kinds of a table's columns.
 #[derive(Clone)]
 pub(crate) struct Outline {
     pub(crate) name: &'static str,
@@ -88,7 +88,7 @@ pub(crate) struct TaskRow {
     pub(crate) response: Option<String>,
 }
 
-/// One clip: what `result` holds for music, upload and concat.
+/// One clip, from `result` of music, upload and concat.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClipRow {
     pub(crate) clip_id: Option<String>,
@@ -112,7 +112,7 @@ pub(crate) struct ClipRow {
     pub(crate) clip: String,
 }
 
-/// One lyrics: what `result` holds for lyrics.
+/// One text of lyrics, from `result` of lyrics.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LyricsRow {
     pub(crate) task_id: String,
@@ -126,7 +126,7 @@ pub(crate) struct LyricsRow {
     pub(crate) result: String,
 }
 
-/// One asset: what became of one clip's audio, cover or video.
+/// One asset: the audio, cover or video of a clip.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AssetRow {
     pub(crate) task_id: String,
@@ -182,7 +182,7 @@ const fn name(field: &'static str) -> &'static str {
     }
 }
 
-/// One row a task.
+/// One row per task.
 pub(crate) static TASKS: Table<TaskRow> = Table {
     name: "tasks",
     time: "created_at",
@@ -206,7 +206,7 @@ pub(crate) static TASKS: Table<TaskRow> = Table {
     }),
 };
 
-/// One row a clip.
+/// One row per clip.
 pub(crate) static CLIPS: Table<ClipRow> = Table {
     name: "clips",
     time: "created_at",
@@ -233,7 +233,7 @@ pub(crate) static CLIPS: Table<ClipRow> = Table {
     }),
 };
 
-/// One row a lyrics.
+/// One row per text of lyrics.
 pub(crate) static LYRICS: Table<LyricsRow> = Table {
     name: "lyrics",
     time: "created_at",
@@ -250,7 +250,7 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
     }),
 };
 
-/// One row a clip and wanted kind.
+/// One row per clip and kind of asset.
 pub(crate) static ASSETS: Table<AssetRow> = Table {
     name: "assets",
     time: "downloaded_at",
@@ -272,18 +272,18 @@ pub(crate) static ASSETS: Table<AssetRow> = Table {
     }),
 };
 
-/// The column that every table has, and that ties their rows together.
+/// The column that all tables share.
 pub(crate) const TASK_ID: &str = "task_id";
 
-/// All tables' names, tasks last: a task is archived when its row is there.
+/// All tables' names, tasks last: a task is archived once its row exists.
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
-/// All tables as their readers see them, in the order of [`TABLES`].
+/// The outlines of all tables, in the order of [`TABLES`].
 pub(crate) fn outlines() -> [Outline; 4] {
     [LYRICS.outline(), CLIPS.outline(), ASSETS.outline(), TASKS.outline()]
 }
 
-/// What a row's field may be.
+/// A type that a row's field may have.
 trait Cell {
     fn value(&self) -> Value<'_>;
 }

@@ -1,6 +1,6 @@
-//! The rows of many parts in the order of their time, so that a row group's statistics tell which days it
-//! holds. An external merge sort: as many rows as there is room for are sorted in memory and spilled as a
-//! sorted run; in the end the runs are merged. Memory holds what there is room for, and a batch of each run.
+//! Sorts the rows of many parts by time, so that a row group's statistics say which days it holds. An external merge
+//! sort: rows are sorted in memory up to a limit and spilled as sorted runs, which are merged in the end. Memory holds
+//! rows up to the limit, and a batch of each run.
 
 use std::{cmp::Reverse, collections::BinaryHeap, fs::File, io, vec::IntoIter};
 
@@ -15,31 +15,31 @@ use super::{
 };
 use crate::ranged::RangedFile;
 
-/// So many bytes of rows are sorted in memory.
+/// The bytes of rows that are sorted in memory.
 const ROOM: usize = 256 << 20;
 
-/// Rows come in chunks of at most so many, and of about so many bytes.
+/// A chunk has at most this many rows, and about this many bytes.
 const CHUNK_ROWS: usize = 4096;
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// So many runs are merged at once; if there are more, some become one first.
+/// The most runs that are merged at once; if there are more, some are merged into one first.
 const MOST_RUNS: usize = 64;
 
-/// Rows of a run are read in batches of at most so many, and all runs together in batches of about so many bytes.
+/// A run is read in batches of at most this many rows; the batches of all runs together have about this many bytes.
 const RUN_BATCH_ROWS: usize = 512;
 const RUN_BATCHES_BYTES: usize = 128 << 20;
 
-/// Some rows on their way into a part.
+/// Rows that will be written to a part.
 #[derive(Debug)]
 pub(crate) struct Chunk(pub(super) RecordBatch);
 
 impl Chunk {
-    /// How many rows there are.
+    /// The number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.0.num_rows()
     }
 
-    /// The first of them, at most so many, and the others if there are more.
+    /// The first rows, at most this many, and the others if there are more.
     pub(crate) fn split(self, rows: usize) -> (Self, Option<Self>) {
         match self.rows().checked_sub(rows) {
             None | Some(0) => (self, None),
@@ -48,7 +48,7 @@ impl Chunk {
     }
 }
 
-/// Takes in the rows of Parquet parts.
+/// Sorts the rows of Parquet parts.
 pub(crate) struct TimeSorter<S> {
     outline: Outline,
     /// Makes an empty file to spill rows to.
@@ -56,7 +56,7 @@ pub(crate) struct TimeSorter<S> {
     room: usize,
     batches: Vec<RecordBatch>,
     bytes: usize,
-    /// The bytes of the largest row so far, as far as the means of batches tell.
+    /// The bytes of the largest row so far, estimated by the means of batches.
     row_bytes: usize,
     runs: Vec<File>,
 }
@@ -66,8 +66,8 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         Self { outline, scratch, room: ROOM, batches: Vec::new(), bytes: 0, row_bytes: 1, runs: Vec::new() }
     }
 
-    /// Takes in the rows of a part. A column that the part is too old to have is null; one that this program
-    /// is too old to know is an error.
+    /// Adds the rows of a part. A column that an older version did not write is null; a column that this version does
+    /// not know is an error.
     pub(crate) fn add(&mut self, part: RangedFile) -> io::Result<()> {
         let schema = parquet::schema(&self.outline);
         for batch in parquet::batches(part)? {
@@ -76,20 +76,20 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
             self.row_bytes = self.row_bytes.max(row_bytes(&batch));
             self.batches.push(batch);
             if self.bytes >= self.room {
-                self.put_aside()?;
+                self.spill()?;
             }
         }
         Ok(())
     }
 
-    /// All rows in order. Those of one time stay in the order in which they came.
+    /// All rows in order. The sort is stable.
     pub(crate) fn finish(mut self) -> io::Result<Sorted> {
         if self.runs.is_empty() {
-            return Sorted::here(self.batches, &self.outline);
+            return Sorted::in_memory(self.batches, &self.outline);
         }
-        self.put_aside()?;
+        self.spill()?;
         while self.runs.len() > MOST_RUNS {
-            // Neighbours, so that rows of one time stay in their order.
+            // Adjacent runs, so that the sort stays stable.
             let mut runs = std::mem::take(&mut self.runs).into_iter();
             while !runs.as_slice().is_empty() {
                 let rows = self.merged(runs.by_ref().take(MOST_RUNS).collect())?;
@@ -103,18 +103,18 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
 
     fn merged(&self, runs: Vec<File>) -> io::Result<Sorted> {
         let rows = RUN_BATCHES_BYTES / runs.len().max(1) / self.row_bytes;
-        Sorted::aside(runs, rows.clamp(1, RUN_BATCH_ROWS), &self.outline)
+        Sorted::spilled(runs, rows.clamp(1, RUN_BATCH_ROWS), &self.outline)
     }
 
-    fn put_aside(&mut self) -> io::Result<()> {
-        let rows = Sorted::here(std::mem::take(&mut self.batches), &self.outline)?;
+    fn spill(&mut self) -> io::Result<()> {
+        let rows = Sorted::in_memory(std::mem::take(&mut self.batches), &self.outline)?;
         self.bytes = 0;
         let run = self.run(rows)?;
         self.runs.push(run);
         Ok(())
     }
 
-    /// Writes rows that are in order into a file of their own.
+    /// Writes sorted rows to a scratch file.
     fn run(&mut self, rows: Sorted) -> io::Result<File> {
         let run = parquet::writer(&self.outline, RowGroups::OfANight, (self.scratch)()?);
         let mut run = run.map_err(io::Error::other)?;
@@ -128,15 +128,15 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
 /// Rows in order.
 pub(crate) enum Sorted {
     /// All of them are in memory.
-    Here {
+    InMemory {
         batches: Vec<RecordBatch>,
-        /// Batch and row of those that are still to come.
+        /// Batch and row of the rows that are left.
         order: IntoIter<(usize, usize)>,
-        /// The bytes of each batch's rows, in the mean.
+        /// The mean bytes of each batch's rows.
         row_bytes: Vec<usize>,
     },
     /// They are in sorted runs.
-    Aside {
+    Spilled {
         runs: Vec<Run>,
         /// The time of each run's next row, and the run.
         heads: BinaryHeap<Reverse<(i64, usize)>>,
@@ -144,7 +144,7 @@ pub(crate) enum Sorted {
 }
 
 impl Sorted {
-    fn here(batches: Vec<RecordBatch>, outline: &Outline) -> io::Result<Self> {
+    fn in_memory(batches: Vec<RecordBatch>, outline: &Outline) -> io::Result<Self> {
         let mut rows = Vec::new();
         for (batch, place) in batches.iter().zip(0..) {
             rows.extend(times(batch, outline.time)?.into_iter().zip(0..).map(|(time, row)| (time, place, row)));
@@ -152,19 +152,19 @@ impl Sorted {
         rows.sort_unstable();
         let order: Vec<(usize, usize)> = rows.into_iter().map(|(_, batch, row)| (batch, row)).collect();
         let row_bytes = batches.iter().map(row_bytes).collect();
-        Ok(Self::Here { batches, order: order.into_iter(), row_bytes })
+        Ok(Self::InMemory { batches, order: order.into_iter(), row_bytes })
     }
 
-    fn aside(runs: Vec<File>, batch_rows: usize, outline: &Outline) -> io::Result<Self> {
+    fn spilled(runs: Vec<File>, batch_rows: usize, outline: &Outline) -> io::Result<Self> {
         let runs = runs.into_iter().map(|file| Run::new(file, batch_rows, outline));
         let runs = runs.collect::<io::Result<Vec<_>>>()?;
         let heads = runs.iter().zip(0..).filter_map(|(run, place)| Some(Reverse((run.next()?, place)))).collect();
-        Ok(Self::Aside { runs, heads })
+        Ok(Self::Spilled { runs, heads })
     }
 
     fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
         match self {
-            Self::Here { batches, order, row_bytes } => {
+            Self::InMemory { batches, order, row_bytes } => {
                 let mut chosen = Chosen::default();
                 while !chosen.is_full()
                     && let Some((batch, row)) = order.next()
@@ -173,7 +173,7 @@ impl Sorted {
                 }
                 gather(batches.iter(), &chosen)
             }
-            Self::Aside { runs, heads } => merge(runs, heads),
+            Self::Spilled { runs, heads } => merge(runs, heads),
         }
     }
 }
@@ -222,8 +222,8 @@ impl Run {
     }
 }
 
-/// The next rows of some runs; of one time those of the earlier run come first. A chunk ends with the batch of
-/// a run at the latest, since the next takes its place.
+/// The next rows of some runs; for equal times, the earlier run comes first. A chunk ends at the end of a run's batch,
+/// since the next batch replaces it.
 fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io::Result<Option<Chunk>> {
     let mut chosen = Chosen::default();
     while !chosen.is_full()
@@ -246,7 +246,7 @@ fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io:
     gather(runs.iter().map(|run| &run.batch), &chosen)
 }
 
-/// The rows of a chunk, by batch and row, and about how many bytes they are.
+/// The rows of a chunk, by batch and row, and their approximate bytes.
 #[derive(Default)]
 struct Chosen {
     rows: Vec<(usize, usize)>,
@@ -264,7 +264,7 @@ impl Chosen {
     }
 }
 
-/// The mean of a batch's rows.
+/// The mean bytes of a batch's rows.
 fn row_bytes(batch: &RecordBatch) -> usize {
     batch.get_array_memory_size() / batch.num_rows().max(1)
 }
@@ -277,7 +277,7 @@ fn gather<'b>(batches: impl Iterator<Item = &'b RecordBatch>, chosen: &Chosen) -
     rows.map(|rows| Some(Chunk(rows))).map_err(io::Error::other)
 }
 
-/// When each row was, for sorting: rows that do not tell come last.
+/// The time of each row, for sorting: rows without one come last.
 fn times(batch: &RecordBatch, column: &str) -> io::Result<Vec<i64>> {
     let times = batch.column_by_name(column).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
     let times = times.ok_or_else(|| io::Error::other(format!("it has no column `{column}` of times")))?;
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_put_aside_when_there_is_no_room_for_more() {
+    fn rows_beyond_the_limit_are_spilled() {
         let times: Vec<Vec<Option<i64>>> =
             (0..6).map(|n| (0..3000).map(|row| Some(row * 7 % 3000 + n)).collect()).collect();
         let (in_memory, runs) = sorted(&times, usize::MAX);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_ends_when_it_has_its_bytes() {
+    fn a_chunk_ends_at_its_size_in_bytes() {
         let sink = Vec::new();
         let mut large = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
         for n in 0..8 {
@@ -380,7 +380,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn rows_come_by_their_time_then_as_they_came_wherever_they_were_put(
+        fn rows_are_sorted_by_time_and_stable_whether_spilled_or_not(
             parts in prop::collection::vec(prop::collection::vec(prop::option::of(0..20_i64), 0..40), 0..6),
             room in prop::sample::select(vec![1, 1 << 14, usize::MAX])
         ) {

@@ -11,8 +11,8 @@ pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -
     format!("-- From inside this folder: duckdb -init views.sql\n\n{}\n{SONGS}", views.join("\n"))
 }
 
-/// What a person wants first, over the views above. A clip without an ID shares nothing with its files'
-/// rows but its task and the address; an ID that stands twice in a task is one file, and stays two clips.
+/// The view `songs`, over the views above. A clip without an ID is joined with its assets by task and URL. An ID that
+/// occurs twice in a task is one file and two clips.
 const SONGS: &str = "\
 CREATE OR REPLACE VIEW songs AS
 WITH files AS (
