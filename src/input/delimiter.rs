@@ -1,14 +1,14 @@
-//! What separates a list's fields, where no option says: a `sep=` line does, or the first rows show it.
+//! Detects the delimiter of a list if no option names it: by a `sep=` line, or by the first rows.
 
 use std::cmp::Reverse;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-/// What is tried, in this order.
+/// The candidates, in this order.
 const CANDIDATES: [u8; 4] = [b',', b';', b'\t', b'|'];
 
-/// The delimiter that a first line such as `sep=;` names, as spreadsheets write and read it: quoted or
-/// not, and with delimiters behind it where a spreadsheet has saved it as a row.
+/// The delimiter that a first line such as `sep=;` names, as spreadsheets write it: quoted or not, and with trailing
+/// delimiters if a spreadsheet saved it as a row.
 pub(super) fn named_by(line: &[u8]) -> Option<u8> {
     let line = match line.strip_prefix(b"\"") {
         Some(quoted) => quoted.strip_suffix(b"\"")?,
@@ -21,8 +21,8 @@ pub(super) fn named_by(line: &[u8]) -> Option<u8> {
     (name.eq_ignore_ascii_case(b"sep=") && is_delimiter && is_alone).then_some(delimiter)
 }
 
-/// The delimiter under which the first row of `head` has the column that is looked for by its name; else
-/// the one under which the first rows have the most fields. A comma wins a tie.
+/// The delimiter with which the first row of `head` has the wanted column; else the one with which the first rows have
+/// the most fields. A comma wins a tie.
 pub(super) fn detect(head: &[u8], has_column: impl Fn(&ByteRecord) -> bool) -> u8 {
     let rows = CANDIDATES.map(|delimiter| (delimiter, first_rows(head, delimiter)));
     let named = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_column));
@@ -30,7 +30,7 @@ pub(super) fn detect(head: &[u8], has_column: impl Fn(&ByteRecord) -> bool) -> u
     named.or_else(widest).map_or(b',', |(delimiter, _)| *delimiter)
 }
 
-/// The first two rows that are not blank: a title may hold any character, the row below it rarely as many.
+/// The first two rows that are not blank: a title may contain any character, the row below it rarely as many.
 fn first_rows(head: &[u8], delimiter: u8) -> Vec<ByteRecord> {
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(head);
     let rows = reader.byte_records().map_while(Result::ok);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_name_decides_then_the_number_of_fields_in_the_first_rows() {
+    fn the_wanted_column_decides_then_the_number_of_fields() {
         let has_id = |row: &ByteRecord| row.iter().any(|title| title == b"id");
         for (head, delimiter) in [
             (&b"id,a;b\n"[..], b','),

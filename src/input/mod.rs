@@ -1,4 +1,4 @@
-//! The task IDs out of a CSV: a file or standard input, plain, gzip or zstd.
+//! Reads task IDs from a CSV: a file or standard input, plain, gzip or zstd.
 
 #![expect(clippy::disallowed_methods, reason = "a file of the user's")]
 
@@ -22,7 +22,7 @@ use crate::{
     task::{BadTaskId, TaskId, TaskList, trim_invisible},
 };
 
-/// Where the IDs are, and in what shape.
+/// Where the IDs are, and in which format.
 #[derive(Clone, Debug)]
 pub struct InputOptions {
     /// The file; `-` is standard input.
@@ -31,18 +31,18 @@ pub struct InputOptions {
     pub column: Option<String>,
     /// Whether the first row names the columns.
     pub headers: Headers,
-    /// What separates two fields; `None`: what a `sep=` line names, else what the first rows show.
+    /// The delimiter; `None`: as a `sep=` line names it, else detected.
     pub delimiter: Option<u8>,
-    /// What becomes of rows with an invalid ID.
+    /// How to treat rows with an invalid ID.
     pub bad_rows: BadRows,
 }
 
-/// What becomes of a list's rows with an invalid ID.
+/// How to treat a list's rows with an invalid ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRows {
-    /// Each is named, counted and skipped.
+    /// Each is reported, counted and skipped.
     Skip,
-    /// All are named, and the list is refused.
+    /// All are reported, and the list is refused.
     Refuse,
 }
 
@@ -55,35 +55,35 @@ pub enum Headers {
     Absent,
 }
 
-/// What an input held.
+/// The contents of a list.
 #[derive(Debug, Default)]
 pub struct Input {
-    /// The distinct, valid IDs in the order they came.
+    /// The distinct, valid IDs in their order.
     pub tasks: TaskList,
     /// Data rows without blank lines.
     pub rows: u64,
-    /// Rows whose ID is absent or bad.
+    /// Rows whose ID is missing or invalid.
     pub invalid: u64,
     /// Rows that repeat an ID.
     pub duplicates: u64,
 }
 
-/// The columns that are looked for, in this order, when none is named.
+/// The default names of the ID column, in this order.
 const USUAL_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A record of its own after the last line: if the reader does not find it as one, a quote was left open.
+/// A record that is appended to the list: if the reader does not return it as a record, a quote was not closed.
 const END_MARK: &[u8] = b"\x01end of input\x01";
 
-/// The delimiter is looked for in so many bytes at the start.
+/// The delimiter is detected in this many bytes at the start.
 const HEAD: u64 = 64 * 1024;
 
-/// Reads the whole list. Each bad row, and whatever had to be guessed, is told to `events`.
+/// Reads the whole list. Bad rows, and what was detected, are reported to `events`.
 ///
 /// # Errors
 /// [`Error::Usage`] if the input cannot be read, is empty, is UTF-16, lacks the column, leaves a quote open, or
-/// has bad rows where those are to be refused.
+/// has bad rows that the options refuse.
 pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
     let name = display_name(&options.path);
     let garbage = Cell::new(false);
@@ -98,7 +98,7 @@ pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Inp
     Ok(input)
 }
 
-/// Refuses a list that is not there, without opening it: a pipe can be read only once.
+/// Refuses a missing list, without opening it: a pipe can be read only once.
 pub(crate) fn check_present(path: &Path) -> Result<()> {
     if path == Path::new("-") {
         return Ok(());
@@ -124,7 +124,7 @@ fn open<'a>(path: &Path, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead 
     packed::unpack(BufReader::new(source), garbage)
 }
 
-/// Reads a list out of memory.
+/// Reads a list from memory.
 #[cfg(fuzzing)]
 pub(crate) fn read_bytes(bytes: Vec<u8>, options: &InputOptions) -> Result<Input> {
     let garbage = Cell::new(false);
@@ -149,10 +149,10 @@ fn read_csv<'a>(
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(|error| unreadable(name, &error))? && !is_end(&record) {
         let breaks = line_breaks(&record);
-        // A record ends just after its line feed, and the reader stands on the line behind it.
+        // A record ends just after its line feed, so the reader is on the next line.
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
         if breaks > 0 && record.iter().any(|field| holds(field, END_MARK)) {
-            // Such a record has swallowed the last line feed too.
+            // Such a record includes the last line feed too.
             return Err(Error::usage(format!("{name}, line {}: a quote is opened and never closed", line + 1)));
         }
         if is_blank(&record) {
@@ -183,11 +183,11 @@ fn read_csv<'a>(
     Ok(input)
 }
 
-/// A list's text from its first row on, and how it is to be read.
+/// A list's text from its first row on, and how to read it.
 struct List<'a> {
     text: Box<dyn Read + 'a>,
     delimiter: u8,
-    /// Lines that came before: a `sep=` line is none of the rows.
+    /// Lines before that: a `sep=` line is not a row.
     lines_before: u64,
 }
 
@@ -230,7 +230,7 @@ fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn
     }
 }
 
-/// Tells UTF-16 from text that merely holds odd bytes.
+/// Distinguishes UTF-16 from text with odd bytes.
 fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
     let utf16 = start.starts_with(b"\xff\xfe")
@@ -247,7 +247,7 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a file that is no CSV is, by its first bytes.
+/// The format of a file that is not a CSV, by its first bytes.
 fn foreign_format(start: &[u8]) -> Option<&'static str> {
     const FORMATS: [(&[u8], &str); 12] = [
         (b"\xfd7zXZ\0", "compressed with xz"),
@@ -267,12 +267,12 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
     let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
     let json = matches!(text, [b'{' | b'[', ..]).then_some("JSON");
-    // A NUL further down is one bad ID; in the first line of a CSV there is none.
+    // A NUL further down is one bad ID; the first line of a CSV has none.
     known.or(json).or_else(|| first_line.contains(&0).then_some("binary"))
 }
 
 impl InputOptions {
-    /// The place of the column that is looked for by its name.
+    /// The index of the wanted column, by its name.
     fn named_in(&self, titles: &[String]) -> Option<usize> {
         let named = |wanted: &str| {
             let exact = titles.iter().position(|title| title == wanted);
@@ -325,8 +325,8 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
     }
 }
 
-/// A field without what is left around it: blanks, invisible characters, and quotes that one of these keeps
-/// from being the field's first character.
+/// A field without surrounding blanks, invisible characters, and quotes that these keep from being the field's first
+/// character.
 fn bare(field: &str) -> &str {
     let trimmed = trim_invisible(field);
     trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
@@ -348,8 +348,8 @@ fn holds(field: &[u8], mark: &[u8]) -> bool {
     field.windows(mark.len()).any(|window| window == mark)
 }
 
-/// Turns CRLF and lone CR into LF, so that lines are counted alike whatever wrote the file. Inside a
-/// quoted field it changes nothing that matters: no ID may hold a line break.
+/// Converts CRLF and lone CR to LF, so that lines are counted the same on every system. In a quoted field this does not
+/// matter: no ID may contain a line break.
 struct LineFeeds<R> {
     source: R,
     after_return: bool,
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_is_named_or_numbered() {
+    fn a_column_is_selected_by_name_or_number() {
         assert_eq!(ids(b"2,other\na,b\n", &options(Some("2"), Headers::Present)), ["a"]);
         assert_eq!(ids(b"x,other\na,b\n", &options(Some("2"), Headers::Present)), ["b"]);
         assert_eq!(ids(b"a,b\n", &options(Some("2"), Headers::Absent)), ["b"]);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_counted_and_bad_ones_are_named_by_their_line() {
+    fn every_row_is_counted_and_bad_rows_are_reported_with_their_line() {
         let csv = b"task_id,note\r\n\r\n a ,\"two\r\nlines\"\r\n   \r\na,again\r\n,absent\r\nb/c,bad\r\nb,\xff,longer\r\n\xff,x\r\n";
         let (input, events) = parse(csv, &options(None, Headers::Present));
         let input = input.unwrap();
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_utf_16_are_refused_but_a_header_alone_is_a_list_of_none() {
+    fn empty_and_utf_16_input_is_refused_and_a_header_alone_is_an_empty_list() {
         let defaults = options(None, Headers::Present);
         for nothing in [&b""[..], b"\n \n", b"\xef\xbb\xbf"] {
             assert!(refusal(nothing, &defaults).contains("is empty"));
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_csv_is_named_by_its_format() {
+    fn a_file_that_is_not_a_csv_is_reported_with_its_format() {
         for (start, format) in [
             (&b"\xfd7zXZ\0\0"[..], "compressed with xz"),
             (b"BZh9", "compressed with bzip2"),
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_input_is_read_as_such() {
+    fn compressed_input_is_read() {
         use std::io::Write;
         let csv = b"task_id\na\n";
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_column_of_another_name_is_said_to_be_taken_as_the_header() {
+    fn a_single_column_with_another_name_is_reported_as_the_header() {
         let (_, events) = parse(b"f47ac10b\nb\n", &options(None, Headers::Present));
         assert!(matches!(events.as_slice(), [Event::DoubtfulHeader { title }] if title == "f47ac10b"));
     }

@@ -1,5 +1,4 @@
-//! A list's bytes as they were before gzip or zstd, told by the first of them, so that it works on
-//! standard input too.
+//! Decompresses a list, gzip or zstd. The first bytes decide, so that it works on standard input too.
 
 use std::{
     cell::Cell,
@@ -10,7 +9,7 @@ use flate2::bufread::GzDecoder;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Unpacks a stream. `garbage` is set once bytes behind the last gzip member have been ignored.
+/// Decompresses a stream. `garbage` is set once bytes after the last gzip member have been ignored.
 pub(super) fn unpack<'a>(mut source: impl BufRead + 'a, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
     let start = source.fill_buf()?;
     if start.starts_with(&GZIP) {
@@ -29,7 +28,7 @@ fn is_zstd(start: &[u8]) -> bool {
 }
 
 /// All members of a gzip file. As for `gzip -d`, zeros between and after them are padding, and anything
-/// else behind them is ignored with a warning.
+/// else after them is ignored with a warning.
 struct GzipMembers<'a> {
     member: Option<GzDecoder<Box<dyn BufRead + 'a>>>,
     garbage: &'a Cell<bool>,
@@ -40,7 +39,7 @@ impl<'a> GzipMembers<'a> {
         let Some(mut rest) = skip_zeros(rest)? else { return Ok(None) };
         let mut start = Vec::new();
         rest.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
-        // A first byte alone is a member cut short.
+        // A single byte is a truncated member.
         if !GZIP.starts_with(&start) {
             self.garbage.set(true);
             return Ok(None);
@@ -63,7 +62,7 @@ impl Read for GzipMembers<'_> {
     }
 }
 
-/// What follows the zeros, if anything.
+/// The bytes after the zeros, if any.
 fn skip_zeros<R: BufRead>(mut source: R) -> io::Result<Option<R>> {
     loop {
         let start = source.fill_buf()?;
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_padding_members_and_zstd_skippable_frames_are_read_past() {
+    fn gzip_padding_and_zstd_skippable_frames_are_skipped() {
         let padded = [gzip("task_id\n"), vec![0; 700], gzip("t1\n"), vec![0; 9]].concat();
         let frame = zstd::encode_all(&b"task_id\nt1\n"[..], 1).unwrap();
         let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), frame].concat();
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_last_gzip_member_is_ignored_and_a_member_cut_short_is_not() {
+    fn trailing_garbage_is_ignored_and_a_truncated_member_is_an_error() {
         for garbage in [&b"-----BEGIN"[..], b"\0\0x", b"\x1f-"] {
             let (text, was_ignored) = unpacked(&[&gzip("t1\n"), garbage].concat());
             assert_eq!((text.unwrap().as_str(), was_ignored), ("t1\n", true), "{garbage:?}");

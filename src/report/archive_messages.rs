@@ -1,4 +1,4 @@
-//! What a person reads of an archive as it stands.
+//! The table that `summary` prints for an archive.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -16,7 +16,7 @@ use crate::{
     run_summary::{RunCommand, RunSummary},
 };
 
-/// The archive as it stands.
+/// The table for a whole archive.
 pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
     let (run, held) = (&archive.last, &archive.archive);
     let mut text = waiting_words(&held.waiting_runs);
@@ -57,7 +57,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     text
 }
 
-/// What a person should know first: runs that did not finish.
+/// The lines that come first: runs that did not finish.
 fn waiting_words(runs: &[WaitingRun]) -> String {
     let mut text = String::new();
     for run in runs {
@@ -75,7 +75,7 @@ fn waiting_words(runs: &[WaitingRun]) -> String {
     text
 }
 
-/// Kinds of assets that nobody has wanted so far of some clips.
+/// Kinds of assets that some clips lack.
 fn lacking_words(lacking: &BTreeMap<AssetKind, u64>) -> String {
     let kinds: Vec<String> =
         lacking.iter().map(|(kind, clips)| format!("{kind} of {}", plural(*clips, "clip"))).collect();

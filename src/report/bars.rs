@@ -26,7 +26,7 @@ impl Bars {
 
     fn say(&mut self, event: &Event, line: String) {
         let bars = &self.all;
-        // A terminal that has gone away must not end the run.
+        // A closed terminal must not end the run.
         self.limit.say(event, line, |line| bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))));
     }
 

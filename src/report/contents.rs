@@ -1,4 +1,4 @@
-//! An archive as it stands: what `summary` counts.
+//! What `summary` counts in an archive.
 
 use std::collections::BTreeMap;
 
@@ -10,57 +10,57 @@ use crate::{
     run_summary::{RunCommand, RunSummary},
 };
 
-/// An archive as it stands, in the same words as a run: from the first run's start to the last one's end.
+/// An archive's state, with the keys of a run's summary: from the first run's start to the last one's end.
 #[derive(Clone, Debug, Serialize)]
 pub struct ArchiveSummary {
-    /// The last run's words, and the archive's counts.
+    /// The last run's summary, with the archive's counts.
     #[serde(flatten)]
     pub last: RunSummary,
     /// How many runs there were.
     pub runs: u64,
-    /// What a run has no words for.
+    /// Counts that a run's summary does not have.
     pub archive: ArchiveContents,
-    /// How much of the account it is, if that was asked.
+    /// The share of the account that is archived, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
 }
 
-/// What the tables hold beyond a run's words, and the runs themselves.
+/// Counts of the tables that a run's summary does not have, and the last runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ArchiveContents {
     /// Tasks by model; those without one are left out.
     pub by_model: BTreeMap<String, u64>,
     /// The value of the successes' credits, at the provider's documented rate.
     pub usd: f64,
-    /// How long all clips are together, those of unknown length left out.
+    /// The total duration of all clips whose duration is known.
     pub audio_seconds: f64,
     /// When the oldest task was created.
     pub created_from: Option<String>,
     /// When the newest one was.
     pub created_to: Option<String>,
-    /// Files of runs, summaries and lists, that are damaged, and count for nothing.
+    /// Damaged summaries and lists of runs, which are not counted.
     #[serde(skip_serializing_if = "is_none")]
     pub unreadable_run_files: u64,
-    /// Runs whose answers wait in the journal, oldest first.
+    /// Runs whose responses are in the journal, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting_runs: Vec<WaitingRun>,
-    /// The kinds of assets that clips have no rows of, and how many clips.
+    /// The kinds of assets that clips lack, and how many clips lack them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub lacking_assets: BTreeMap<AssetKind, u64>,
     /// The last runs, the newest first.
     pub last_runs: Vec<RunRow>,
 }
 
-/// A run whose answers wait in the journal: the next export archives them without a request.
+/// A run whose responses are in the journal: the next export archives them without a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WaitingRun {
     /// Its name.
     pub run_id: String,
     /// When it began.
     pub started_at: Option<Timestamp>,
-    /// How many answers wait.
+    /// How many responses are in the journal.
     pub answers: u64,
-    /// Whether it ended in good order, and left them for want of time or of a host; else it was killed.
+    /// Whether it ended normally, and left them because time was up or a host was down; otherwise it was killed.
     pub has_ended: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct RunRow {
     pub requests: u64,
 }
 
-/// What the provider says of the whole account, beside what is archived.
+/// The provider's figures for the whole account, and what is archived.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Account {
     /// Tasks that the account has created, if the provider says.
@@ -121,7 +121,7 @@ impl From<&RunSummary> for RunRow {
 }
 
 impl Account {
-    /// Sets what the account has created against what is archived.
+    /// Compares what the account has created with what is archived.
     pub(crate) fn new(
         tasks_created: Option<f64>,
         credits_used: Option<f64>,

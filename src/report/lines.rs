@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{asset::AssetStatus, event::Event};
 
-/// A log wants to know that a run lives, not each of its seconds.
+/// The interval of progress lines: a log needs to show that a run is alive, not every second of it.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// How much is written.
@@ -54,14 +54,14 @@ impl Reporter for Lines {
         let Some((weight, sentence)) = sentence(event) else { return };
         if self.wants(event, weight) {
             self.limit.say(event, sentence, |line| {
-                // A reader that has gone away must not end the run.
+                // A closed pipe must not end the run.
                 let _ = writeln!(std::io::stderr(), "{line}");
             });
         }
     }
 }
 
-/// Says nothing if all goes well, and every warning if it does not.
+/// Writes nothing on success, and every warning otherwise.
 #[derive(Default)]
 pub(super) struct Quiet {
     warnings: Vec<String>,
@@ -80,7 +80,7 @@ impl Reporter for Quiet {
 }
 
 impl Drop for Quiet {
-    /// Whatever was not cleared by a good end is worth a look: the run may have ended before its start.
+    /// Warnings that no successful end has cleared: the run may have ended before it started.
     fn drop(&mut self) {
         for line in &self.warnings {
             let _ = writeln!(std::io::stderr(), "{line}");
@@ -88,8 +88,8 @@ impl Drop for Quiet {
     }
 }
 
-/// Keeps a flood of bad rows, or of failed downloads, from drowning everything else: the first are
-/// named, then one line says so.
+/// Limits repeated messages about bad rows or failed downloads: the first are listed, then one line says that more
+/// follow.
 #[derive(Default)]
 pub(super) struct RepeatLimit {
     bad_rows: u32,

@@ -1,10 +1,10 @@
-//! Messages after tables were rewritten.
+//! Messages of commands that rewrite tables.
 
 use std::fmt::Write;
 
 use super::messages::{line, plural, size};
 
-/// What became of a table's small parts.
+/// The compaction of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Compacted {
     pub(crate) table: &'static str,
@@ -12,14 +12,14 @@ pub(crate) struct Compacted {
     pub(crate) merged: u64,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
-    /// Parts that took their place, and their bytes; in a dry run about so many, and at most so large.
+    /// The parts that replaced them, and their bytes; in a dry run an estimate, and an upper bound.
     pub(crate) parts_after: u64,
     pub(crate) bytes_after: u64,
     /// Parts that were left alone.
     pub(crate) left: u64,
 }
 
-/// What a compaction did, or would do.
+/// The table of a compaction, done or planned.
 pub(crate) fn compact_table(tables: &[Compacted], archive: &str, is_dry_run: bool) -> String {
     if tables.iter().all(|table| table.merged == 0) {
         return format!("Nothing to compact in {archive}: no table has two small parts\n");
@@ -51,7 +51,7 @@ fn compact_words(table: &Compacted, is_dry_run: bool) -> String {
     words
 }
 
-/// How many rows a table had, and has now that it was regenerated.
+/// The rows of a table before and after it was regenerated.
 #[derive(Clone, Debug)]
 pub(crate) struct Rebuilt {
     pub(crate) table: &'static str,
@@ -59,7 +59,7 @@ pub(crate) struct Rebuilt {
     pub(crate) rows_after: u64,
 }
 
-/// What a rebuild did, or would do.
+/// The table of a rebuild, done or planned.
 pub(crate) fn rebuild_table(tables: &[Rebuilt], archive: &str, tasks: u64, is_dry_run: bool) -> String {
     let mut text = headline("Rebuilt", archive, is_dry_run);
     line(&mut text, "from", &format!("the responses of {}", plural(tasks, "task")));

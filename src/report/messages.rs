@@ -1,4 +1,4 @@
-//! What a person reads at the end: the tables on stdout, and what to do about what is missing.
+//! The closing messages of a run: the table on stdout, and what to do about missing tasks.
 
 use std::{cmp::Reverse, fmt::Write, time::Duration};
 
@@ -13,50 +13,50 @@ use crate::{
     run_summary::RunSummary,
 };
 
-/// So many reasons for failed downloads are named.
+/// The most reasons for failed downloads that are listed.
 const REASONS: usize = 5;
 
-/// A duration as people write it, in whole seconds: `1h 2m 3s`.
+/// A duration in whole seconds: `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs(seconds.max(0.0).round() as u64);
     humantime::format_duration(whole).to_string()
 }
 
-/// What is still to come: `, 3 unfinished, 5m left`, as far as there is anything and it can be told.
+/// The rest of the work, as far as it is known: `, 3 unfinished, 5m left`.
 pub(super) fn rest(progress: &Progress) -> String {
     let unfinished = Some(progress.unfinished).filter(|count| *count > 0).map(|count| format!(", {count} unfinished"));
     let left = progress.seconds_left.map(|left| format!(", {} left", duration(left)));
     unfinished.into_iter().chain(left).collect()
 }
 
-/// How the downloads stand, behind their count: `, 12.3 MB, 1.2 MB/s`.
+/// The state of downloads, after their count: `, 12.3 MB, 1.2 MB/s`.
 pub(super) fn transfer(downloads: &Downloads) -> String {
     format!(", {}, {}/s", size(downloads.bytes), size(downloads.bytes_per_second as u64))
 }
 
-/// A size as people write it: `12.3 MB`.
+/// A size: `12.3 MB`.
 pub(super) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().si().to_string()
 }
 
-/// What the summary of a run cannot say by itself.
+/// Facts for the closing message that a run's summary does not have.
 pub(crate) struct RunNotes<'a> {
     /// The archive, as the user named it.
     pub(crate) archive: &'a str,
     pub(crate) format: TableFormat,
-    /// Whether there were answers, and none of them found a task.
+    /// Whether there were responses, and none of them found a task.
     pub(crate) none_found: bool,
-    /// Whether the list of what is missing could be written.
+    /// Whether the list of missing tasks was written.
     pub(crate) missing_named: bool,
-    /// Tasks of earlier runs whose files there was no time for.
+    /// Tasks of earlier runs whose files are still to be downloaded.
     pub(crate) left: u64,
     /// Failed assets of earlier runs' tasks, which an export does not try again.
     pub(crate) failed_before: u64,
-    /// Tasks archived as not found that were asked for once more: if they are not found still, the key is not to blame.
+    /// Tasks archived as not found that were requested again: if they are still not found, the key is not suspect.
     pub(crate) asked_again: u64,
 }
 
-/// The closing words of a run.
+/// The closing table of a run.
 pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     let mut text = String::new();
     let took = run.took().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
@@ -86,7 +86,7 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     text
 }
 
-/// What a run would do, and how long its requests take at this pace.
+/// The plan of a run, and how long its requests take at this rate.
 pub(crate) fn plan_table(plan: &InputCounts, lacking: u64, config: &RunConfig, requests_per_second: f64) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
@@ -202,7 +202,7 @@ pub(super) fn request_words(run: &RunSummary) -> String {
     if requests.total == 0 { "none".into() } else { format!("{}: {}", requests.total, listed(&kinds)) }
 }
 
-/// Those of the counts that are not zero.
+/// The counts that are not zero.
 pub(super) fn listed(counts: &[(u64, &str)]) -> String {
     let words: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -213,7 +213,7 @@ pub(super) fn plural(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// Whole credits without a point.
+/// Credits, without a decimal point if they are whole.
 pub(super) fn credits(cost: f64) -> String {
     if cost.fract() == 0.0 { format!("{cost:.0}") } else { format!("{cost:.2}") }
 }
@@ -273,7 +273,7 @@ fn unfinished_file(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     format!("{}/runs/{}{}", notes.archive.trim_end_matches('/'), run.run_id, RunFile::Unfinished.ending())
 }
 
-/// A line for the shell that works as it stands, from where the command was run.
+/// A command to copy into the shell, from the folder where the program was run.
 pub(super) fn duckdb_line(archive: &str, format: TableFormat) -> String {
     // Quoted for SQL, for DuckDB's patterns, and for the shell.
     let mut folder = archive.trim_end_matches('/').replace('\'', "''");

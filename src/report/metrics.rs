@@ -1,7 +1,7 @@
-//! A run's figures in Prometheus' text format: a fold over its summary, as its table for a person is.
+//! A run's figures in Prometheus' text format, from its summary.
 //!
-//! Each file tells of one run and replaces the one before, so that every figure is a gauge. The kinds of
-//! requests add up to all of them; an answer of 429 is no kind of its own, for any of them may get it.
+//! Each file describes one run and replaces the previous one, so every figure is a gauge. The kinds of requests add up
+//! to the total. A 429 is not a kind, since any request may get it.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::run_summary::RunSummary;
 
-/// The file's text. `last_success` is when a run of the archive last ended with exit status 0, if one did.
+/// The file's text. `last_success` is the end of the last run of the archive with exit status 0, if there was one.
 pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> String {
     let (tasks, assets, rows, requests) = (&run.tasks, &run.assets, &run.rows, &run.requests);
     let mut text = Text::default();
@@ -83,7 +83,7 @@ impl Text {
         let _ = writeln!(self.0, "sunor_archive_{name} {value}");
     }
 
-    /// The labels' values are words of this program, which need no escape.
+    /// Label values are words of this program, which need no escaping.
     fn labelled(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
         self.family(name, help);
         for (word, count) in samples {
@@ -105,9 +105,9 @@ mod tests {
         report::{RunNotes, run_table},
     };
 
-    /// The wall clock was set during the run; its time on a clock that nobody sets is what counts.
+    /// The wall clock was set during the run: the monotonic clock counts.
     #[test]
-    fn a_clock_that_was_set_changes_no_duration() {
+    fn setting_the_clock_does_not_change_durations() {
         for finished in ["2026-01-02T02:00:00Z", "2026-01-03T03:00:00Z"] {
             let mut run = RunSummary::default();
             let start: Timestamp = "2026-01-02T03:00:00Z".parse().unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kinds_of_requests_add_up_and_what_is_not_known_is_left_out() {
+    fn kinds_of_requests_add_up_and_unknown_values_are_omitted() {
         let mut run = RunSummary::default();
         (run.requests.total, run.requests.polls, run.requests.retries) = (10, 3, 2);
         let text = metrics(&run, None);

@@ -31,23 +31,23 @@ pub enum ProgressStyle {
     /// Bars on a terminal, lines elsewhere.
     #[default]
     Auto,
-    /// A line now and then.
+    /// Lines at intervals.
     Plain,
     /// Each event as a line of JSON.
     Json,
-    /// Nothing but warnings.
+    /// Warnings only.
     Off,
 }
 
-/// How much is said.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verbosity {
     /// Nothing on success.
     Quiet,
-    /// What a person wants to know.
+    /// Milestones and warnings.
     #[default]
     Normal,
-    /// A line for every task.
+    /// One line per task as well.
     Verbose,
 }
 

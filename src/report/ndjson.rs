@@ -10,7 +10,7 @@ pub(super) struct Ndjson;
 impl Reporter for Ndjson {
     fn observe(&mut self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
-            // A reader that has gone away must not end the run.
+            // A closed pipe must not end the run.
             let _ = writeln!(std::io::stderr(), "{line}");
         }
     }

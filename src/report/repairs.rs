@@ -1,4 +1,4 @@
-//! What a person reads after a repair, or before one.
+//! The table of a repair, planned or done.
 
 use std::fmt::Write;
 
@@ -9,10 +9,10 @@ use crate::{
     verify::Finding,
 };
 
-/// So many tasks, or findings, are named.
+/// The most tasks, or findings, that are listed.
 const NAMED: usize = 20;
 
-/// What a repair would do.
+/// The table of a planned repair.
 pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was changed\n\n");
     line(&mut text, "archive", archive);
@@ -23,7 +23,7 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     text
 }
 
-/// What a repair has done.
+/// The table of a repair that has ended.
 pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &str) -> String {
     let RepairOutcome { plan, restored, failed, recovered, downloaded: (files, bytes), left, interruption, list } =
         outcome;
@@ -123,7 +123,7 @@ fn beyond(text: &mut String, findings: &[Finding]) {
     }
 }
 
-/// What there is any of.
+/// The counts that are not zero, joined.
 fn counted(counts: &[(u64, &str)]) -> String {
     let some: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| plural(*n, word)).collect();
     if some.is_empty() { "none".into() } else { some.join(", ") }

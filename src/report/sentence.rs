@@ -7,18 +7,18 @@ use crate::{
     http,
 };
 
-/// Who wants to read it.
+/// The audience of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
-    /// Everybody.
+    /// Every user.
     Warning,
-    /// Whoever follows the run.
+    /// Users who follow the run.
     Milestone,
-    /// The source of the request for each task.
+    /// Users who want each task.
     Detail,
 }
 
-/// `None` for what only machines count.
+/// The sentence for an event; `None` for events that only counters need.
 pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
     use Weight::{Detail, Milestone, Warning};
     Some(match event {

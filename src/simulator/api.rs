@@ -1,4 +1,4 @@
-//! What the API answers.
+//! The API's responses.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io:
 }
 
 impl State {
-    /// The IDs of the tasks that are known by name, as a list to export.
+    /// The IDs of the listed tasks, as a list to export.
     fn task_list(&self) -> String {
         let mut csv = String::from("task_id\n");
         if let Known::Listed(tasks) = &self.world.tasks {
@@ -64,7 +64,7 @@ impl State {
         csv
     }
 
-    /// How many tasks the account has created: those of a list that exist, and else the documentation's number.
+    /// How many tasks the account has created: the existing tasks of a list, or else the number in the documentation.
     fn tasks_created(&self) -> usize {
         match &self.world.tasks {
             Known::Listed(tasks) => tasks.indices().filter(|index| self.exists(tasks.id(*index).as_str())).count(),
@@ -77,7 +77,7 @@ impl State {
         task.document(Timestamp::now()).is_some()
     }
 
-    /// Counts a request against its key, and refuses it if it must be.
+    /// Counts a request for its key, and refuses it if the key or the rate window requires it.
     fn admit(&self, key: Option<&str>) -> (Option<Admission>, Option<Response<Body>>) {
         let faults = &self.world.faults;
         let mut counts = self.counts();
@@ -134,7 +134,7 @@ impl State {
         Ok(response)
     }
 
-    /// Counts a request for a task, and tells what goes wrong with it.
+    /// Counts a request for a task, and returns the fault that it meets.
     fn trouble(&self, id: &str, luck: f64) -> Option<FaultKind> {
         let mut counts = self.counts();
         let again = counts.answered.contains(id);
@@ -144,7 +144,7 @@ impl State {
         self.world.faults.for_task(id, *nth, luck)
     }
 
-    /// The answer in No faults, and whether it is the last word on the task.
+    /// The response without faults, and whether it is final.
     fn document(&self, id: &str, task: &Task) -> (Document, bool) {
         if let Some(text) = self.world.documents.get(id) {
             return (Document { status: StatusCode::OK, text: text.replace("{cdn}", &self.cdn) }, true);
@@ -171,7 +171,7 @@ struct Document {
 }
 
 impl Document {
-    /// With a further field of this many bytes.
+    /// With an additional field of this many bytes.
     fn padded(mut self, bytes: usize) -> Self {
         if self.text.pop() == Some('}') {
             self.text.push_str(",\"padding\":\"");
@@ -188,7 +188,7 @@ impl From<Document> for Response<Body> {
     }
 }
 
-/// The ID out of a path's segment.
+/// The ID in a path segment.
 fn decoded(segment: &str) -> String {
     let bytes: Vec<u8> =
         url::form_urlencoded::parse(format!("x={}", segment.replace('+', "%2B").replace('&', "%26")).as_bytes())
@@ -235,8 +235,8 @@ fn packed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>>
     Ok(response.body(full.boxed()).expect("the parts of a response are valid"))
 }
 
-/// A response that promises its whole length and sends `bytes` of it; the rest comes after a pause, or
-/// the connection breaks.
+/// A response that announces its full length and sends `bytes` of it; the rest follows after a pause, or the connection
+/// breaks.
 fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
     let (start, rest) = text.as_bytes().split_at(bytes.min(text.len().saturating_sub(1)));
     let start = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(start)))]);

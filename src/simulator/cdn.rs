@@ -1,4 +1,4 @@
-//! What the CDN answers: files of its own making, whole or in part, as a storage server does.
+//! The CDN's responses: generated files, whole or in part, as a storage server sends them.
 
 use std::{io, ops::Range, sync::Arc, time::Duration};
 
@@ -24,17 +24,17 @@ use super::{
     tracked_body::TrackedBody,
 };
 
-/// How long a connection lasts that is about to break, so that what was sent has left.
+/// How long a connection stays open before it breaks, so that the bytes before are sent.
 const LAST_GASP: Duration = Duration::from_millis(50);
 
 /// How a file is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
-    /// As fast as it is taken.
+    /// As fast as the client reads.
     Steady,
     /// The connection breaks after so many bytes.
     Broken(u64),
-    /// With a pause of so many seconds after the first bytes.
+    /// With a pause of this many seconds after the first bytes.
     Halting(f64),
     /// So many bytes a second.
     Dripping(u32),
@@ -49,7 +49,7 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io:
     let trouble = state.world.faults.for_file(name, nth, luck);
     let response = match *request.method() {
         Method::GET => state.file(name, request.headers(), trouble, &mut flight).await?,
-        // The server keeps the body to itself. Ranges are for GET alone.
+        // The server does not send the body. Ranges apply to GET only.
         Method::HEAD => state.file(name, &HeaderMap::new(), trouble, &mut flight).await?,
         _ => xml(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
     };
@@ -121,7 +121,7 @@ impl State {
         response.body(manner.body(file, range)).expect("the parts of a response are valid")
     }
 
-    /// The whole file, packed, which takes it into memory at once.
+    /// The whole file, compressed; all of it is in memory.
     fn packed(&self, name: &str, encoding: Encoding, flight: &mut TrackedBody) -> io::Result<Response<Body>> {
         let Some(file) = self.made(name, Make::Fair) else { return Ok(missing()) };
         let whole: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
@@ -132,7 +132,7 @@ impl State {
 }
 
 impl Manner {
-    /// Those bytes of a file, in this manner.
+    /// These bytes of a file, sent in this way.
     fn body(self, file: &File, range: Range<u64>) -> Body {
         let length = range.end - range.start;
         let chunks = |range, most| stream::iter(file.chunks(range, most).map(Ok));
@@ -156,7 +156,7 @@ impl Manner {
     }
 }
 
-/// The chunks, so many bytes a second.
+/// The chunks, at this many bytes a second.
 fn dripping(chunks: impl Iterator<Item = Bytes>, rate: u32) -> impl Stream<Item = io::Result<Bytes>> {
     stream::iter(chunks).then(move |chunk| async move {
         time::sleep(Duration::from_secs_f64(chunk.len() as f64 / f64::from(rate.max(1)))).await;
@@ -168,7 +168,7 @@ fn streamed(chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'stati
     BodyExt::boxed(StreamBody::new(chunks.map_ok(Frame::data)))
 }
 
-/// Something else than the file.
+/// A response instead of the file.
 fn instead(text: String) -> Response<Body> {
     let content_type = if text.starts_with("<html") { "text/html" } else { "application/octet-stream" };
     body(StatusCode::OK, content_type, text)
@@ -178,7 +178,7 @@ fn missing() -> Response<Body> {
     xml(StatusCode::NOT_FOUND, "NoSuchKey")
 }
 
-/// An error as S3 and its likes spell it.
+/// An error in the format of S3.
 fn xml(status: StatusCode, code: &str) -> Response<Body> {
     let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>");
     body(status, "application/xml", text)
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::simulator::{Fault, FaultPlan, Known, SimulatedProvider, Simulator, When};
 
-    /// A world with those faults, and what serves it.
+    /// A provider with those faults, and its server.
     struct Scene {
         simulator: Simulator,
         _runtime: Runtime,
@@ -220,7 +220,7 @@ mod tests {
             Self::new(FaultPlan { media, ..FaultPlan::default() })
         }
 
-        /// The answer's head in small letters, and its body as far as it comes.
+        /// The response's head in lower case, and its body as far as it is received.
         fn ask(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
             let host = self.simulator.cdn_url().authority();
             let mut stream = TcpStream::connect(host).unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_comes_whole_or_in_part_and_head_promises_the_same() {
+    fn get_sends_a_file_or_a_range_and_head_announces_the_same() {
         let scene = Scene::new(FaultPlan::default());
         let (head, whole) = scene.get("/a.mp3");
         let length = whole.len().to_string();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cdn_without_validators_knows_no_ranges() {
+    fn a_cdn_without_validators_ignores_ranges() {
         let scene = Scene::new(FaultPlan { validators: Some(false), ..FaultPlan::default() });
         let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\n");
         assert!(head.starts_with("http/1.1 200") && body.starts_with(b"ID3"));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn each_trouble_answers_as_it_says() {
+    fn each_fault_has_its_status() {
         let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
         for (trouble, status, says) in [
             (FaultKind::Status(403), "403", "AccessDenied"),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn each_trouble_sends_a_file_as_it_says() {
+    fn each_fault_has_its_effect_on_a_file() {
         let fair = Scene::new(FaultPlan::default()).get("/odd.mp3");
         let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
         let cut = odd(FaultKind::Truncated(30_000));
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_is_counted() {
+    fn requests_are_counted() {
         let media = vec![Fault { trouble: FaultKind::Truncated(1000), when: When::first(1) }];
         let scene = Scene::new(FaultPlan { media, ..FaultPlan::default() });
         let cut = scene.ask("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_are_counted_while_they_are_under_way() {
+    fn responses_in_progress_are_counted() {
         let scene = Scene::trouble(FaultKind::StallBody(0.5));
         let both = ["/odd.mp3", "/odd.png"];
         std::thread::scope(|scope| {
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn given_documents_may_name_the_cdn() {
+    fn given_documents_may_refer_to_the_cdn() {
         let documents = HashMap::from([("t".into(), "\"{cdn}/x.mp3\"".into())]);
         let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
         let cdn = scene.simulator.cdn_url();

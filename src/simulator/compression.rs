@@ -1,4 +1,4 @@
-//! Packs documents as a server may.
+//! Compresses documents as a server may.
 
 use std::io::{self, Write};
 
@@ -21,7 +21,7 @@ impl Encoding {
         }
     }
 
-    /// The text, packed.
+    /// The text, compressed.
     pub(super) fn pack(self, text: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Gzip | Self::XGzip => {

@@ -1,4 +1,4 @@
-//! Covers: small colourful patterns, in the formats that the real ones come in.
+//! Covers: small colourful patterns, in the formats of the real ones.
 
 use fastrand::Rng;
 use jpeg_encoder::ColorType;
@@ -6,7 +6,7 @@ use jpeg_encoder::ColorType;
 /// Width and height.
 const SIDE: u16 = 96;
 
-/// A JPEG that chance thinks of.
+/// A random JPEG.
 pub(super) fn jpeg(chance: &mut Rng) -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = jpeg_encoder::Encoder::new(&mut file, 85);
@@ -14,7 +14,7 @@ pub(super) fn jpeg(chance: &mut Rng) -> Vec<u8> {
     file
 }
 
-/// A PNG that chance thinks of.
+/// A random PNG.
 pub(super) fn png(chance: &mut Rng) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, SIDE.into(), SIDE.into());
@@ -24,7 +24,7 @@ pub(super) fn png(chance: &mut Rng) -> Vec<u8> {
     file
 }
 
-/// Red, green and blue, row by row: slopes that wrap around, woven.
+/// Red, green and blue, row by row: gradients that wrap around.
 fn pattern(chance: &mut Rng) -> Vec<u8> {
     let weave = chance.u16(..) & 0x7f;
     let slopes = [(); 3].map(|()| [chance.u16(..256), chance.u16(1..6), chance.u16(1..6)]);

@@ -1,4 +1,4 @@
-//! The documents of simulated tasks: of every type, model and fate, the same for the same seed and ID.
+//! The documents of simulated tasks: every type, model and status, the same for the same seed and ID.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::faults::FaultPlan;
 
-/// The share of tasks that are under way when the simulator starts.
+/// The share of tasks that are in progress when the simulator starts.
 const UNFINISHED: f64 = 0.12;
 
-/// Those take this much longer at most, in seconds, so that a first try of the program is short.
+/// How long those stay in progress at most, in seconds: short, for a first try of the program.
 const UNFINISHED_SECONDS: f64 = 10.0;
 
 const TITLES: [&str; 8] = [
@@ -73,12 +73,12 @@ pub(super) struct Task {
     details: Rng,
     /// The root of the media's addresses, without the slash at its end.
     cdn: String,
-    /// From 0 to 1, the same for every look at the task: decides which faults it meets.
+    /// From 0 to 1, fixed for the task: decides which faults it meets.
     pub(super) luck: f64,
 }
 
 impl Task {
-    /// The task of that ID in the world of that seed, which began at `start` and has its media at `cdn`.
+    /// The task of that ID for that seed. The simulator started at `start` and has its media at `cdn`.
     pub(super) fn new(seed: u64, id: &str, start: Timestamp, faults: &FaultPlan, cdn: &str) -> Self {
         let mut chance = Rng::with_seed(hash(seed, id));
         let luck = chance.f64();
@@ -108,7 +108,7 @@ impl Task {
         Self { id, exists, kind, end, created_at: completed_at - took, completed_at, details: chance, cdn, luck }
     }
 
-    /// What the API says about it at a moment: a document and whether it is final; `None` is a 404.
+    /// The task's document at that moment, and whether it is final; `None` is a 404.
     pub(super) fn document(&self, now: Timestamp) -> Option<(Value, bool)> {
         let done = now >= self.completed_at;
         self.exists.then(|| (json!({ "code": 200, "data": self.data(now, done) }), done))
@@ -244,7 +244,7 @@ impl Task {
     }
 }
 
-/// What stands for that ID, or any other name, in the world of that seed.
+/// A hash of that ID, or of any other name, and the seed.
 pub(super) fn hash(seed: u64, id: &str) -> u64 {
     let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_task_ends_in_time() {
+    fn an_unfinished_task_ends_within_the_limit() {
         let start: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
         let faults = FaultPlan { unfinished: Some(1.0), ..FaultPlan::default() };
         for n in 0..50 {

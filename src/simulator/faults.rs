@@ -1,25 +1,25 @@
-//! What goes wrong in a simulated world, and when: in code, or in a TOML file.
+//! The faults of a simulated provider, and when they occur: in code, or in a TOML file.
 //!
 //! ```toml
-//! unfinished = 0.3            # the share of tasks that are under way at the start
-//! revoke_after = 500          # the key is refused after so many requests
+//! unfinished = 0.3            # the share of tasks that are in progress at the start
+//! revoke_after = 500          # the key is refused after this many requests
 //! media_seconds = 3.0         # how long the songs are
-//! media_bytes = 200_000_000   # each song at least this long
-//! validators = false          # the CDN tells no ETag and no date, and knows no ranges
+//! media_bytes = 200_000_000   # the minimum size of a song
+//! validators = false          # the CDN sends no ETag and no date, and ignores ranges
 //!
 //! [window]                    # the rate window; without it there is no limit
 //! allowance = 120
 //! seconds = 60
 //! kind = "moving"             # or "fixed"
 //!
-//! [[faults]]                  # the first that applies to a request for a task happens
+//! [[faults]]                  # the first that matches a request for a task applies
 //! status = 502                # what: one of status, too_many, busy, body, truncated, reset, stall,
 //! first = 2                   #   stall_body, redirect, encoding, padding, hang_up
-//! share = 0.3                 # to whom: first requests, task, share of the tasks; all of them if absent
+//! share = 0.3                 # to which: first requests, task, share of the tasks; all of them if absent
 //!
 //! [[media]]                   # the same for requests to the CDN
 //! drip = 1000                 # what: any of the above, or identical, changed, drip
-//! task = ".mp3"               # to whom: of files whose names contain this
+//! task = ".mp3"               # to which: files whose names contain this
 //! ```
 
 use std::str::FromStr;
@@ -32,29 +32,29 @@ use super::window::Window;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FaultPlan {
-    /// The rate window; absent: no limit at all.
+    /// The rate window; absent: no limit.
     pub window: Option<Window>,
-    /// The only key that is taken; absent: any.
+    /// The only valid key; absent: any key is valid.
     pub key: Option<String>,
     /// After this many requests the key is refused.
     pub revoke_after: Option<u64>,
-    /// The share of tasks that are still under way at the start, from 0 to 1; absent: 0.12.
+    /// The share of tasks that are in progress at the start, from 0 to 1; absent: 0.12.
     pub unfinished: Option<f64>,
-    /// How long those still take at most, in seconds; absent: 10.
+    /// How long those stay in progress at most, in seconds; absent: 10.
     pub unfinished_seconds: Option<f64>,
-    /// What goes wrong with single requests; the first that applies does.
+    /// Faults of single requests; the first that matches applies.
     pub faults: Vec<Fault>,
     /// The same for requests to the CDN.
     pub media: Vec<Fault>,
     /// How long a song is, in seconds; absent: 12.
     pub media_seconds: Option<f64>,
-    /// Each song is at least so many bytes long: it is repeated until it is.
+    /// The minimum size of a song in bytes: its melody is repeated.
     pub media_bytes: Option<u64>,
-    /// Whether the CDN tells a file's `ETag` and `Last-Modified`, and knows ranges; absent: it does.
+    /// Whether the CDN sends `ETag` and `Last-Modified`, and supports ranges; absent: it does.
     pub validators: Option<bool>,
 }
 
-/// One kind of trouble.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "FaultText")]
 pub struct Fault {
@@ -67,49 +67,49 @@ pub struct Fault {
 /// What happens to a request for a document, or for a file of the CDN.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FaultKind {
-    /// An HTTP status with an HTML body, as a proxy in front would send it; from the CDN, a 403 is XML.
+    /// An HTTP status with an HTML body, as from a proxy; from the CDN, a 403 is XML.
     Status(u16),
     /// A 429 that names this many seconds in `Retry-After`.
     TooMany(u64),
     /// A 503 that names this many seconds in `Retry-After`.
     Busy(u64),
-    /// Status 200 with this text instead of the requested content; from the CDN, HTML is called by its name.
+    /// Status 200 with this text instead of the requested content; from the CDN, with the content type of HTML if it is.
     Body(String),
     /// Status 200, and the connection breaks after this many bytes.
     Truncated(usize),
     /// The connection breaks before any answer.
     Reset,
-    /// Nothing comes for this many seconds.
+    /// The response starts after this many seconds.
     Stall(f64),
-    /// The first bytes come, and the rest after this many seconds.
+    /// The first bytes are sent at once, the rest after this many seconds.
     StallBody(f64),
-    /// A redirect to this address, in which `{cdn}` stands for the CDN's root and `{file}` for a file's name.
+    /// A redirect to this URL, in which `{cdn}` stands for the CDN's root and `{file}` for a file's name.
     Redirect(String),
-    /// The document or the whole file, packed.
+    /// The document or the whole file, compressed.
     Packed(Encoding),
-    /// The document with this many bytes in a further field; the song with as many in further frames.
+    /// The document with this many bytes in an additional field; the song with as many in additional frames.
     Padding(usize),
-    /// The document or file, and then the connection is closed, whatever was agreed.
+    /// The document or file, after which the connection closes without notice.
     HangUp,
     /// The bytes and the `ETag` of a file that is the same for all names of its kind; only of the CDN.
     Identical,
-    /// Other bytes, another `ETag` and another date than in No faults; only of the CDN.
+    /// Different bytes, `ETag` and date than without faults; only of the CDN.
     Changed,
-    /// So many bytes a second; only of the CDN.
+    /// This many bytes a second; only of the CDN.
     Drip(u32),
 }
 
-/// How a document is packed.
+/// How a document is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     /// RFC 1952.
     Gzip,
-    /// The same under its old name, in another letter case.
+    /// The same under its old name, in a different case.
     XGzip,
-    /// RFC 1950, as `deflate` means it.
+    /// RFC 1950, as the standard defines `deflate`.
     Deflate,
-    /// RFC 1951, as many servers mean it.
+    /// RFC 1951, as many servers send `deflate`.
     RawDeflate,
     /// RFC 8878.
     Zstd,
@@ -117,10 +117,10 @@ pub enum Encoding {
     Brotli,
 }
 
-/// Which requests a fault meets.
+/// Which requests a fault applies to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct When {
-    /// The first so many requests for each task, or for each path of the CDN; absent: all of them.
+    /// The first requests for each task, or for each path of the CDN; absent: all of them.
     pub first: Option<u32>,
     /// Only requests for this task, or for files whose names contain this.
     pub task: Option<String>,
@@ -144,8 +144,8 @@ impl When {
         Self { task: Some(id.into()), ..Self::ALWAYS }
     }
 
-    /// Whether it meets the request that is the `nth`, from 1, for something; `luck` is that thing's, from
-    /// 0 to 1, and `named` says whether a name is meant for it.
+    /// Whether it applies to the `nth` request, from 1, for a task or file. `luck`, from 0 to 1, is fixed for the task or
+    /// file, and `named` says whether a name selects it.
     fn meets(&self, nth: u32, luck: f64, named: impl Fn(&str) -> bool) -> bool {
         self.first.is_none_or(|first| nth <= first)
             && self.task.as_deref().is_none_or(named)
@@ -154,12 +154,12 @@ impl When {
 }
 
 impl FaultPlan {
-    /// What goes wrong with the request that is a task's `nth`, from 1.
+    /// The fault of a task's `nth` request, from 1.
     pub(super) fn for_task(&self, id: &str, nth: u32, luck: f64) -> Option<FaultKind> {
         first(&self.faults, |when| when.meets(nth, luck, |task| task == id))
     }
 
-    /// What goes wrong with the request that is the `nth`, from 1, for a file's path.
+    /// The fault of the `nth` request, from 1, for a file's path.
     pub(super) fn for_file(&self, name: &str, nth: u32, luck: f64) -> Option<FaultKind> {
         first(&self.media, |when| when.meets(nth, luck, |part| name.contains(part)))
     }
@@ -178,7 +178,7 @@ impl FromStr for FaultPlan {
     }
 }
 
-/// A fault as it is written: one field says what happens, the others to whom.
+/// A fault in TOML: one field says what happens, the others to which requests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultText {
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_have_weather_of_their_own() {
+    fn media_have_faults_of_their_own() {
         let text = "validators = false\nmedia_bytes = 1_000\n[[media]]\nidentical = true\ntask = \".mp3\"\n\
                     [[media]]\nbusy = 2\nfirst = 1\n[[faults]]\ndrip = 5\n";
         let faults: FaultPlan = text.parse().unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weather_file_is_read_and_a_slip_in_it_is_refused() {
+    fn a_fault_plan_is_parsed_and_a_typo_is_refused() {
         let text = "unfinished = 0.5\n[window]\nallowance = 10\nseconds = 2\nkind = \"moving\"\n\
                     [[faults]]\nstatus = 502\nfirst = 2\nshare = 0.3\n[[faults]]\nreset = true\n";
         let faults: FaultPlan = text.parse().unwrap();

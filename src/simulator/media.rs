@@ -1,4 +1,4 @@
-//! The files of the CDN: real ones, the same for the same seed and name.
+//! The CDN's files: valid media, the same for the same seed and name.
 
 use std::{iter, ops::Range};
 
@@ -10,26 +10,26 @@ use super::{cover, documents::hash, faults::FaultPlan, mp3};
 /// How long a song is unless the fault plan says otherwise, in seconds.
 const SECONDS: f64 = 12.0;
 
-/// The bytes that are handed out at once.
+/// The size of a chunk in bytes.
 pub(super) const CHUNK: u64 = 256 << 10;
 
 /// The date of every file.
 const MODIFIED: &str = "Wed, 15 Jan 2025 12:00:00 GMT";
 
-/// The date of a file that is not what it was.
+/// The date of a changed file.
 const MODIFIED_SINCE: &str = "Thu, 16 Jan 2025 12:00:00 GMT";
 
-/// The name whose file stands for all that are the same.
+/// The name whose file is sent for all identical ones.
 const SAME: &str = "same";
 
-/// The bytes that follow a picture or a video that is to be longer: their readers ignore them.
+/// The padding of a picture or a video, which its readers ignore.
 const ZEROS: &[u8] = &[0; CHUNK as usize];
 
-/// A file: how it begins, and what is repeated after that, so that a long one is never whole in memory.
+/// A file: its beginning, and the bytes that are repeated after it, so that a long file is never all in memory.
 #[derive(Clone, Debug)]
 pub(super) struct File {
     pub(super) content_type: &'static str,
-    /// What tells its bytes from any others.
+    /// Its `ETag`.
     pub(super) etag: String,
     pub(super) modified: &'static str,
     pub(super) len: u64,
@@ -37,21 +37,21 @@ pub(super) struct File {
     block: Bytes,
 }
 
-/// What becomes of a file before it is sent.
+/// How a fault changes a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Make {
-    /// What its name says.
+    /// The file of that name, unchanged.
     Fair,
     /// The same for every name of its kind.
     Identical,
-    /// Other bytes than in No faults.
+    /// Other bytes than without faults.
     Changed,
-    /// So many bytes more; whole frames of a song.
+    /// This many additional bytes; for a song, whole frames.
     Longer(u64),
 }
 
 impl File {
-    /// The file of that name in the world of that seed; `None` if there are none of that kind.
+    /// The file of that name for that seed; `None` if the CDN has no files of that kind.
     pub(super) fn new(seed: u64, name: &str, make: Make, faults: &FaultPlan) -> Option<Self> {
         let (stem, kind) = name.rsplit_once('.')?;
         let stem = if make == Make::Identical { SAME } else { stem };
@@ -69,7 +69,7 @@ impl File {
         Some(Self { etag, modified: if make == Make::Changed { MODIFIED_SINCE } else { MODIFIED }, ..file })
     }
 
-    /// Its bytes in that range, at most so many at once; they are made as they are taken.
+    /// Its bytes in that range, in chunks that are generated as they are read.
     pub(super) fn chunks(&self, mut range: Range<u64>, most: u64) -> impl Iterator<Item = Bytes> + use<> {
         let file = self.clone();
         iter::from_fn(move || {
@@ -79,7 +79,7 @@ impl File {
         })
     }
 
-    /// As many of the range's first bytes as lie side by side.
+    /// The range's first bytes, as many as are contiguous.
     fn chunk(&self, range: &Range<u64>, most: u64) -> Bytes {
         let (source, start) = match range.start.checked_sub(self.head.len() as u64) {
             None => (&self.head, range.start),
@@ -91,7 +91,7 @@ impl File {
     }
 }
 
-/// A tag and a melody, which is repeated until the file is as long as the fault plan requires.
+/// A tag and a melody, which is repeated to the size that the fault plan requires.
 fn song(title: &str, chance: &mut Rng, faults: &FaultPlan, more: u64) -> File {
     let melody = mp3::melody(chance, faults.media_seconds.unwrap_or(SECONDS));
     let head = mp3::tag(title);
@@ -101,7 +101,7 @@ fn song(title: &str, chance: &mut Rng, faults: &FaultPlan, more: u64) -> File {
     File { block: block.into(), ..plain("audio/mpeg", head, frames) }
 }
 
-/// These bytes, and so many more.
+/// These bytes, and this many more.
 fn plain(content_type: &'static str, bytes: Vec<u8>, more: u64) -> File {
     let (len, head, block) = (bytes.len() as u64 + more, bytes.into(), Bytes::from_static(ZEROS));
     File { content_type, etag: String::new(), modified: MODIFIED, len, head, block }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_the_same_for_the_same_name_and_no_other() {
+    fn a_name_always_gives_the_same_file() {
         let fair = FaultPlan::default();
         for kind in ["mp3", "jpeg", "png", "mp4"] {
             let look = |name, make| {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_song_is_the_same_from_any_byte_on() {
+    fn a_long_song_has_the_same_bytes_from_any_offset() {
         let long = FaultPlan { media_bytes: Some(1_000_000), media_seconds: Some(0.5), ..FaultPlan::default() };
         let file = file("a.mp3", Make::Fair, &long);
         assert!((1_000_000..1_000_000 + mp3::FRAME as u64).contains(&file.len));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_songs_are_what_their_names_say() {
+    fn pictures_and_songs_decode_as_their_names_say() {
         let fair = FaultPlan::default();
         for (name, start) in [("a.mp3", b"ID3".as_slice()), ("a.jpg", b"\xff\xd8\xff"), ("a.png", b"\x89PNG\r\n")] {
             assert!(bytes(&file(name, Make::Fair, &fair), 0..10).starts_with(start), "{name}");

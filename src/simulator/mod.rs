@@ -1,11 +1,11 @@
-//! A local stand-in for the provider: its documented API on loopback, with tasks of every type and
-//! fate, real lifecycles, its rate window, and faults on request.
+//! A simulated provider: its documented API on loopback, with tasks of every type and status, realistic lifecycles, its
+//! rate window, and faults on request.
 //!
-//! Beside the API it has a CDN with the clips' songs and covers, at another address, as the real ones
-//! have: real files, made while they are sent, with faults of their own.
+//! Its CDN, at another address, serves the clips' songs and covers: valid files, generated as they are sent, with
+//! faults of their own.
 //!
-//! New users try the program with it, and every test injects its faults through it. It is
-//! a real server on a port of the system's choice, and it counts what it is asked.
+//! New users try the program with it, and every test injects its faults through it. It is a real server on a random
+//! port, and it counts requests.
 
 mod api;
 mod cdn;
@@ -32,29 +32,27 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::task::TaskList;
 
-/// A key that the simulator takes, like any other, unless the fault plan names one.
+/// A key that the simulator accepts, like any other, unless the fault plan names one.
 pub const KEY: &str = "simulator";
 
-/// The port of the CDN of a world that is there for one run: the next run may go on with its files.
+/// The CDN's port for a provider that lives for one run: the next run can resume its downloads.
 const CDN_PORT: u16 = 8643;
 
 /// The default seed.
 pub const DEFAULT_SEED: u64 = 1;
 
-/// What the simulator knows.
+/// The tasks and faults of a simulated provider.
 #[derive(Clone, Debug)]
 pub struct SimulatedProvider {
     /// Which tasks exist.
     pub tasks: Known,
-    /// What their documents are made from: the same seed and ID give the same document.
+    /// The seed of the documents: the same seed and ID give the same document.
     pub seed: u64,
-    /// Documents given as they are, by task ID: the whole body of an answer, in which `{cdn}` stands for
-    /// the CDN's root.
+    /// Verbatim documents, by task ID: the whole body of a response, in which `{cdn}` stands for the CDN's root.
     pub documents: HashMap<String, String>,
-    /// What goes wrong.
+    /// Its faults.
     pub faults: FaultPlan,
-    /// The port of the CDN, if it is free: the addresses of files are those of an earlier start then. 0 is
-    /// one of the system's choice.
+    /// The CDN's port, if it is free: then files have the same URLs as in an earlier run. 0 is a random port.
     pub cdn_port: u16,
 }
 
@@ -70,14 +68,14 @@ pub enum Known {
 }
 
 impl SimulatedProvider {
-    /// A world that knows every task, with the provider's documented rate window, for one run.
+    /// A provider that knows every task, with the documented rate window, for one run.
     #[must_use]
     pub fn every() -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
         Self { faults, cdn_port: CDN_PORT, ..Self::default() }
     }
 
-    /// A world that knows the tasks of a list, with the provider's documented rate window.
+    /// A provider that knows the tasks of a list, with the documented rate window.
     #[must_use]
     pub fn knowing(tasks: Arc<TaskList>) -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };

@@ -1,7 +1,7 @@
 //! An MP3 written by hand: a plucked melody, one note at a time.
 //!
-//! Every frame stands on its own, so that frames can be repeated, and a file that lacks some still
-//! plays. What the bits are is in ISO/IEC 11172-3; its sections are named where they are written.
+//! Every frame can be decoded alone, so that frames can be repeated, and a file that lacks some still plays. The bits
+//! are defined in ISO/IEC 11172-3; the comments name its sections.
 
 use fastrand::Rng;
 
@@ -17,7 +17,7 @@ const HEADER: [u8; 4] = [0xff, 0xfb, 0x14, 0xc0];
 /// The gain of a note's first frame; a step is 1.5 dB, and 210 is full scale (2.4.3.4).
 const LOUD: u32 = 202;
 
-/// Frames of a melody that chance thinks of, at least this long.
+/// The frames of a random melody, at least this long.
 pub(super) fn melody(chance: &mut Rng, seconds: f64) -> Vec<u8> {
     let beat = chance.usize(6..14);
     let notes: Vec<u32> = (0..8).map(|_| chance.u32(5..32)).collect();
@@ -30,7 +30,7 @@ pub(super) fn melody(chance: &mut Rng, seconds: f64) -> Vec<u8> {
         .collect()
 }
 
-/// An ID3v2.4 tag with a title: what a file is called where its name is not shown.
+/// An ID3v2.4 tag with a title.
 pub(super) fn tag(title: &str) -> Vec<u8> {
     // The text begins with its encoding, 3 for UTF-8.
     let text = [&[3], title.as_bytes()].concat();
@@ -38,20 +38,20 @@ pub(super) fn tag(title: &str) -> Vec<u8> {
     [b"ID3\x04\x00\x00".as_slice(), &seven_bits(frame.len()), &frame].concat()
 }
 
-/// A length as the tag writes it: seven bits a byte, so that nothing in it looks like a sync word.
+/// A length in the tag's encoding: seven bits a byte, so that no byte looks like a sync word.
 fn seven_bits(length: usize) -> [u8; 4] {
     [21, 14, 7, 0].map(|shift| (length >> shift & 0x7f) as u8)
 }
 
 /// A frame with a single spectral line in both of its granules: a tone of (line + 1/2) · 41.7 Hz.
 ///
-/// A steady tone's phase moves by a quarter of a turn a granule: two granules up, then two down.
+/// The phase of a steady tone advances by a quarter turn per granule: two granules up, then two down.
 fn frame(line: u32, gain: u32, down: bool) -> Vec<u8> {
     let mut bits = Bits { bytes: HEADER.into(), free: 0 };
     let silent = line / 2;
     // The line's pair is (1, 0) or (0, 1), then its sign; the pairs before it are a bit each.
     let (code, width) = if line.is_multiple_of(2) { (0b01, 2) } else { (0b001, 3) };
-    // Side information (2.4.1.7): the main data begins right after it; private bits; nothing is shared.
+    // Side information (2.4.1.7): main data begins right after it; private bits; no scale factors are shared.
     bits.put(0, 9 + 5 + 4);
     for _granule in 0..2 {
         // Bits of main data, pairs that are not all zero, gain, no bits for scale factors, long blocks.
@@ -59,7 +59,7 @@ fn frame(line: u32, gain: u32, down: bool) -> Vec<u8> {
         bits.put(silent + 1, 9);
         bits.put(gain, 8);
         bits.put(0, 4 + 1);
-        // Huffman table 1 for all three regions, so that it is all one where they end; three flags off.
+        // Huffman table 1 for all three regions, so that their bounds do not matter; three flags off.
         bits.put(0b00001_00001_00001, 15);
         bits.put(0, 4 + 3 + 3);
     }
@@ -102,14 +102,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_melody_is_whole_frames_for_as_long_as_asked() {
+    fn a_melody_has_whole_frames_and_the_requested_length() {
         let melody = melody(&mut Rng::with_seed(1), 12.0);
         assert_eq!(melody.len(), 500 * FRAME);
         assert!(melody.chunks(FRAME).all(|frame| frame.starts_with(&HEADER)));
     }
 
     #[test]
-    fn a_frame_says_what_the_standard_wants() {
+    fn a_frame_has_the_bits_of_the_standard() {
         // Line 4: two pairs of zeros, then (1, 0) with a sign: 1 1 01 1, in both granules.
         let frame = frame(4, 210, true);
         let written: Vec<u8> = frame[4 + 17..].iter().copied().take_while(|byte| *byte != 0).collect();

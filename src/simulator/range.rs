@@ -1,4 +1,4 @@
-//! Which part of a file a request is for (RFC 9110, section 14).
+//! The requested range of a file (RFC 9110, section 14).
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use hyper::{
     header::{HeaderName, IF_RANGE, RANGE},
 };
 
-/// What is sent of a file.
+/// The part of a file that is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// All of it.
@@ -19,7 +19,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// The part of a file of that length and with those validators that a GET with those headers is for.
+    /// The part that a GET with those headers requests of a file with that length and those validators.
     pub(super) fn asked(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let current = text(IF_RANGE).is_none_or(|known| validators.contains(&known));
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_a_part_of_the_file_that_the_client_knows() {
+    fn a_range_applies_only_to_the_file_that_the_client_knows() {
         let asked = |range: &str, known: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(RANGE, range.parse().unwrap());

@@ -1,4 +1,4 @@
-//! Answers that the API and the CDN have in common.
+//! Responses that the API and the CDN share.
 
 use std::{convert::Infallible, io};
 
@@ -12,14 +12,14 @@ use hyper::{
 /// A body whose error breaks the connection.
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
-/// What a proxy in front would say.
+/// A response as from a proxy in front.
 pub(super) fn html(status: StatusCode) -> Response<Body> {
     let page =
         format!("<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>");
     body(status, "text/html", page)
 }
 
-/// The same, with the seconds to come again in.
+/// The same, with `Retry-After` in seconds.
 pub(super) fn later(status: StatusCode, seconds: u64) -> Response<Body> {
     with_header(html(status), RETRY_AFTER, &seconds.to_string())
 }

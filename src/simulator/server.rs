@@ -1,4 +1,4 @@
-//! The simulator's HTTP server: who listens, and who answers.
+//! The simulator's HTTP servers, one for the API and one for the CDN.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use url::Url;
 use super::{SimulatedProvider, api, cdn, response::Body, state::State, stats::Stats};
 use crate::error::{Error, Result};
 
-/// Where the CDN listens: loopback, but not the API's.
+/// The CDN's address: loopback, but not the API's.
 const CDN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A running simulator. It ends when this is dropped.
@@ -31,7 +31,7 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Serves a world on loopback, on a port of the system's choice.
+    /// Serves a provider on loopback, on a random port.
     ///
     /// # Errors
     /// [`Error::Storage`] if no port is available.
@@ -39,13 +39,13 @@ impl Simulator {
         Self::start_on(world, 0).await
     }
 
-    /// Serves a world on loopback, on the given port.
+    /// Serves a provider on loopback, on the given port.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the port are unavailable.
+    /// [`Error::Storage`] if the port is unavailable.
     ///
     /// # Panics
-    /// Never: an address is always a URL's host.
+    /// Never: an IP address is always a valid host of a URL.
     pub async fn start_on(world: SimulatedProvider, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
         // The port may be taken, and not every system takes all of 127.0.0.0/8 for loopback.
@@ -66,19 +66,19 @@ impl Simulator {
         Ok(Self { base_url, cdn_url, state, serving })
     }
 
-    /// Its root, as `--base-url` takes it.
+    /// The API's root, for `--base-url`.
     #[must_use]
     pub fn base_url(&self) -> &Url {
         &self.base_url
     }
 
-    /// The root of its CDN, which has another address than the API where the system lets it.
+    /// The CDN's root. It has another address than the API if the system allows it.
     #[must_use]
     pub fn cdn_url(&self) -> &Url {
         &self.cdn_url
     }
 
-    /// What it was asked so far.
+    /// The requests so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.state.counts().stats.clone()
@@ -106,7 +106,7 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
 {
-    // Owned here, so that the connections end with the server.
+    // This task owns the connections, so that they end with the server.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! What all answers of a simulator share.
+//! The state that all responses of a simulator share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{SimulatedProvider, stats::Counts};
 
-/// A world, since when it is there, and what it was asked.
+/// A provider, its start, and its statistics.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) world: SimulatedProvider,

@@ -1,4 +1,4 @@
-//! The CDN's responses under way, counted from the request to the last byte.
+//! The CDN's responses in progress, counted from the request to the last byte.
 
 use std::{
     io, mem,
@@ -20,18 +20,18 @@ use super::{response::Body, state::State};
 /// State that belongs to the API only.
 const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];
 
-/// A response under way. It lands with its last byte, or when it is dropped.
+/// A response in progress. It ends with its last byte, or when it is dropped.
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     state: Arc<State>,
     path: String,
-    /// Whether the response ends where the file ends.
+    /// Whether the response ends at the end of the file.
     pub(super) whole: bool,
     landed: bool,
 }
 
 impl TrackedBody {
-    /// Counts a request; which one it is for that path, from 1, comes with it.
+    /// Counts a request, and returns its number for that path, from 1.
     pub(super) fn new(state: Arc<State>, path: &str, headers: &HeaderMap) -> (Self, u32) {
         let mut counts = state.counts();
         counts.in_flight += 1;
@@ -83,7 +83,7 @@ impl Drop for TrackedBody {
     }
 }
 
-/// A body that tells what of it was handed out.
+/// A body that counts the bytes that were sent.
 struct Counted {
     body: Body,
     left: u64,
@@ -99,7 +99,7 @@ impl hyper::body::Body for Counted {
         if let Some(Ok(frame)) = &polled {
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.left = self.left.saturating_sub(bytes);
-            // Landed before the client has the last byte, which may ask for the next file at once.
+            // Ended before the client has the last byte: it may request the next file at once.
             let last = self.left == 0;
             self.flight.sent(bytes, last);
         }

@@ -1,11 +1,11 @@
-//! The provider's rate window: so many requests in so long, fixed or moving.
+//! The provider's rate window, fixed or moving.
 
 use std::{collections::VecDeque, time::Duration};
 
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// How many requests are let through.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Window {
@@ -13,28 +13,28 @@ pub struct Window {
     pub allowance: u32,
     /// A window's length in seconds.
     pub seconds: f64,
-    /// Whether it stands or moves.
+    /// Fixed or moving.
     pub kind: WindowKind,
 }
 
-/// Nobody knows which of the two the provider has.
+/// The provider does not document which of the two it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowKind {
-    /// Reset all at once; the first one begins with the first request.
+    /// The count is reset at the end of each window; the first window starts with the first request.
     Fixed,
-    /// The last so many seconds, at any moment.
+    /// The window is the last seconds at any moment.
     Moving,
 }
 
 impl Default for Window {
-    /// What the provider documents: 120 a minute.
+    /// The provider's documented limit: 120 a minute.
     fn default() -> Self {
         Self { allowance: 120, seconds: 60.0, kind: WindowKind::Fixed }
     }
 }
 
-/// What the window says to a request.
+/// The window's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Granted { remaining: u32, reset: Duration },
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_window_is_reset_at_once_and_a_moving_one_bit_by_bit() {
+    fn a_fixed_window_is_reset_at_once_and_a_moving_one_gradually() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         for (kind, expected) in [(WindowKind::Fixed, [true, false]), (WindowKind::Moving, [false, true])] {
