@@ -1,11 +1,11 @@
-//! Audio, covers and videos: what the words of the assets table mean.
+//! Assets: audio, covers and videos, as in the assets table.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What an asset is.
+/// A kind of asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssetKind {
@@ -18,10 +18,10 @@ pub enum AssetKind {
 }
 
 impl AssetKind {
-    /// All there are.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Audio, Self::Image, Self::Video];
 
-    /// The kind that a word in the tables stands for.
+    /// Parses a word of the tables.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
@@ -76,7 +76,7 @@ impl FromIterator<AssetKind> for AssetKinds {
 impl FromStr for AssetKinds {
     type Err = String;
 
-    /// Reads `audio,image`; `all` and `none` stand alone.
+    /// Parses a list such as `audio,image`, or `all`, or `none`.
     fn from_str(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split(',').map(str::trim).collect();
         match words.as_slice() {
@@ -92,11 +92,11 @@ impl FromStr for AssetKinds {
     }
 }
 
-/// What became of an asset: the `status` of its row.
+/// The `status` of an asset's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssetStatus {
-    /// It is there, whole.
+    /// Its file is complete.
     Ok,
     /// It could not be downloaded.
     Failed,
@@ -107,7 +107,7 @@ pub enum AssetStatus {
 impl AssetStatus {
     const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Skipped];
 
-    /// The status that a word in the tables stands for.
+    /// Parses a word of the tables.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
@@ -124,34 +124,34 @@ impl AssetStatus {
     }
 }
 
-/// What became of one asset of a task, as the journal keeps it and the assets table shows it.
+/// An asset of a task and its outcome, as in the journal and the assets table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Asset {
     pub(crate) clip_id: Option<String>,
     pub(crate) kind: AssetKind,
-    /// As the provider sent it.
+    /// The URL, as the provider sent it.
     pub(crate) url: Option<String>,
     pub(crate) status: AssetStatus,
-    /// Where it is in the archive, if it is.
+    /// The file's path in the archive, if there is a file.
     pub(crate) path: Option<String>,
     pub(crate) bytes: Option<u64>,
     /// In hex.
     pub(crate) sha256: Option<String>,
-    /// What the bytes are, or, of an asset that failed, what the server said they were.
+    /// The type of the bytes, or, of a failed asset, the server's `Content-Type`.
     pub(crate) content_type: Option<String>,
     /// The last one.
     pub(crate) http_status: Option<u16>,
-    /// Requests that were sent for it, without those that a redirect brought about.
+    /// Requests for it, not counting redirects.
     pub(crate) attempts: u32,
-    /// Why it is not there, or what is odd about it.
+    /// Why there is no file, or a remark about it.
     pub(crate) error: Option<String>,
     pub(crate) downloaded_at: Option<Timestamp>,
-    /// Bytes that came over the wire for it, those that were of no use included.
+    /// Bytes received for it, discarded ones included.
     pub(crate) received: u64,
 }
 
 impl Asset {
-    /// An asset of which nothing is known but where it should be.
+    /// An asset with a status and nothing else.
     pub(crate) fn new(clip_id: Option<String>, kind: AssetKind, url: Option<String>, status: AssetStatus) -> Self {
         Self {
             clip_id,

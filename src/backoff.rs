@@ -1,15 +1,15 @@
-//! How long to wait before a try is repeated.
+//! Exponential backoff.
 
 use std::time::Duration;
 
 /// The first wait's upper bound.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// No wait is longer.
+/// The longest wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Exponential backoff with full jitter: each wait is drawn evenly from zero to a bound that doubles,
-/// so that tasks that failed together do not come back together.
+/// Exponential backoff with full jitter: each wait is uniform between zero and a bound that doubles, so that tasks that
+/// failed together are not retried together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     retries: u32,
@@ -17,12 +17,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// `retries` further tries after the first. Chance comes in as a value, so that a test can fix it.
+    /// A backoff with this many retries. Randomness is a parameter, so that a test can fix it.
     pub(crate) fn new(retries: u32, chance: fastrand::Rng) -> Self {
         Self { retries, chance }
     }
 
-    /// The wait after the given number of failed tries; `None` if there is no further one.
+    /// The wait after this many failed attempts; `None` if there is no retry left.
     pub(crate) fn wait(&mut self, failures: u32) -> Option<Duration> {
         (failures <= self.retries).then(|| bound(failures).mul_f64(self.chance.f64()))
     }

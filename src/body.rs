@@ -1,5 +1,5 @@
-//! The body of a response as it was before it was packed: gzip, deflate, brotli and zstd in every spelling that
-//! browsers and curl read (RFC 9110, 8.4).
+//! Decompresses the body of a response: gzip, deflate, brotli and zstd, in every spelling that browsers and curl accept
+//! (RFC 9110, 8.4).
 
 use std::{fmt, io, pin::Pin};
 
@@ -12,10 +12,10 @@ use tokio_util::io::StreamReader;
 
 use crate::http;
 
-/// What a client that reads all of them says.
+/// The `Accept-Encoding` of a client that reads all of them.
 pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
 
-/// Bytes that come out of a decoder at once, at most.
+/// The largest chunk of a decoder's output, in bytes.
 const CHUNK: usize = 64 << 10;
 
 /// More layers than this are an attack: each may multiply a body's size.
@@ -23,22 +23,22 @@ const MOST_LAYERS: usize = 3;
 
 /// A body that is read chunk by chunk.
 pub(crate) enum Body {
-    /// As it comes.
+    /// As received.
     Plain(Response),
-    /// Out of its decoders.
+    /// Decompressed.
     Packed(Pin<Box<dyn AsyncRead + Send>>),
 }
 
-/// Why a body did not come to its end.
+/// Why a body is incomplete.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// The connection failed.
     Connection(reqwest::Error),
-    /// What came is not packed as the header says, or is cut short.
+    /// The body is not compressed as the header says, or is truncated.
     Encoding(String),
 }
 
-/// A way to pack a body.
+/// A content encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Gzip,
@@ -62,7 +62,7 @@ impl Body {
         Ok(Self::Packed(Box::pin(reader)))
     }
 
-    /// Whether the body is packed: then its length and its parts are not those of what comes out.
+    /// Whether the body is compressed: then its length and ranges do not refer to the decompressed bytes.
     pub(crate) fn is_packed(&self) -> bool {
         matches!(self, Self::Packed(_))
     }
@@ -129,7 +129,7 @@ impl Encoding {
     }
 }
 
-/// "deflate" is zlib's format by its standard, and the raw one from many servers: the first two bytes tell.
+/// `deflate` is the zlib format by the standard, and raw deflate from many servers: the first two bytes decide.
 fn inflated(mut packed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
     let decoding = async move {
         let mut start = [0; 2];
@@ -153,7 +153,7 @@ fn is_zlib([method, flags]: [u8; 2]) -> bool {
     method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0
 }
 
-/// What was done to the body, in that order.
+/// The encodings of the body, in the order in which they were applied.
 fn encodings(response: &Response) -> Result<Vec<Encoding>, BodyError> {
     let mut encodings = Vec::new();
     for value in response.headers().get_all(CONTENT_ENCODING) {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_are_read_in_every_spelling_that_curl_reads() {
+    async fn every_encoding_that_curl_reads_is_read() {
         for (headers, body) in [
             (vec![], TEXT.to_vec()),
             (vec!["identity"], TEXT.to_vec()),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_packed_as_said_or_cut_short_is_an_error() {
+    async fn a_wrong_encoding_or_a_truncated_body_is_an_error() {
         assert!(read(&["gzip"], TEXT.to_vec()).await.unwrap_err().contains("not packed"));
         let cut = |body: Vec<u8>| body[..body.len() - 9].to_vec();
         assert_eq!(read(&["gzip"], cut(gzip(TEXT))).await, Err("cut short".into()));

@@ -1,4 +1,4 @@
-//! What a file is known by: the SHA-256 of its bytes, in 64 lower-case hex digits, and their number.
+//! Checksums: the SHA-256 of a file, in 64 lower-case hex digits, and its size.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 /// Files are read in pieces of this size.
 const PIECE: usize = 256 << 10;
 
-/// What is known of a file by its bytes.
+/// A file's checksum and size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Digested {
     /// In hex.
@@ -16,7 +16,7 @@ pub(crate) struct Digested {
     pub(crate) bytes: u64,
 }
 
-/// Bytes that went by.
+/// A running checksum.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hasher {
     digest: Sha256,
@@ -29,12 +29,12 @@ impl Hasher {
         self.bytes += bytes.len() as u64;
     }
 
-    /// How many there were.
+    /// The number of bytes so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What they are known by so far.
+    /// The checksum of the bytes so far.
     pub(crate) fn digested(&self) -> Digested {
         let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
         Digested { sha256, bytes: self.bytes }

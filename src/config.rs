@@ -1,5 +1,5 @@
-//! What the command line means, validated: later code sees these types and never a flag. Each default
-//! is a constant with its reason.
+//! The validated configuration: later code sees these types and never a flag. Each default is a constant with its
+//! reason.
 
 #![expect(clippy::disallowed_methods, reason = "paths of the user's")]
 
@@ -30,10 +30,10 @@ pub const DEFAULT_BASE_URL: &str = "https://sunor.cc";
 /// The provider allows 120 requests a minute and key.
 pub const DEFAULT_RATE: &str = "120/m";
 
-/// Sixteen requests in flight keep two a second going at answers of up to eight seconds.
+/// Sixteen requests in flight sustain two a second, with response times of up to eight seconds.
 pub const DEFAULT_CONCURRENCY: u16 = 16;
 
-/// Tasks take 30 seconds to 5 minutes, says the provider: ten minutes see nearly all of them end.
+/// The provider says that tasks take 30 seconds to 5 minutes: nearly all end within ten minutes.
 pub const DEFAULT_WAIT: &str = "10m";
 
 /// The provider advises 5 to 10 seconds.
@@ -42,28 +42,28 @@ pub const DEFAULT_POLL_INTERVAL: &str = "5s";
 /// The provider asks not to poll more often than once a second.
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// With waits that double from half a second, five retries last over a proxy's restart of some 15 seconds.
+/// With waits that double from half a second, five retries outlast a proxy's restart of some 15 seconds.
 pub const DEFAULT_RETRIES: u32 = 5;
 
-/// The provider looks a running task up at its own provider before it answers.
+/// The provider asks its own provider about a running task before it responds.
 pub const DEFAULT_TIMEOUT: &str = "30s";
 
-/// The music and its cover are what was paid for.
+/// The music and its cover: users paid for them.
 pub const DEFAULT_ASSETS: &str = "audio,image";
 
-/// Eight at once fill an ordinary line, and few servers mind six of them.
+/// Eight downloads saturate an ordinary connection, and few servers object to them.
 pub const DEFAULT_ASSET_CONCURRENCY: u16 = 8;
 
-/// A song takes a megabyte a minute: a gibibyte is a guard against a server that never stops sending.
+/// A song takes a megabyte a minute: a gibibyte guards against a server that never stops sending.
 pub const DEFAULT_MAX_ASSET_SIZE: &str = "1GiB";
 
-/// The longest duration that an option takes: more is a slip of the hand.
+/// The longest duration that an option accepts: more is a typo.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Everything an export needs to know.
+/// The configuration of an export.
 #[derive(Clone, Debug)]
 pub struct ExportConfig {
-    /// What every run needs to know.
+    /// The options that every run has.
     pub run: RunConfig,
     /// The list of task IDs.
     pub input: InputOptions,
@@ -73,7 +73,7 @@ pub struct ExportConfig {
     pub retry_not_found: bool,
 }
 
-/// Everything a run needs to know, whatever made its plan.
+/// The configuration of a run, whatever made its plan.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
     /// The archive's folder.
@@ -105,21 +105,21 @@ pub struct RunConfig {
 /// What to download, and how.
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
-    /// What of each clip.
+    /// The kinds of assets.
     pub kinds: AssetKinds,
     /// Downloads under way at once.
     pub concurrency: u16,
-    /// A larger asset is refused.
+    /// The maximum size of an asset in bytes.
     pub max_size: u64,
     /// Whether assets may come from private addresses; `None`: if the API's own host is one.
     pub private_hosts: Option<bool>,
-    /// Further tries after a transient failure.
+    /// Retries after a transient failure.
     pub retries: u32,
     /// How long a server may send nothing, and the limit of one request to the API.
     pub idle: Duration,
 }
 
-/// Whom to ask, and as whom.
+/// The provider, and the key.
 #[derive(Clone, Debug)]
 pub enum Provider {
     /// A server.

@@ -36,28 +36,28 @@ pub enum Error {
     /// A file or folder cannot be read or written: a full disk, a missing permission, damage.
     #[error("cannot {action} {path}: {reason}{}", .advice.words())]
     Storage {
-        /// What was tried: "write", "read", …
+        /// The action: "write", "read", …
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The system's message.
         reason: String,
         /// What to do about it.
         advice: Advice,
     },
 }
 
-/// The result of everything that can stop a run.
+/// The result of an operation that can stop a run.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What to do about a file that cannot be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Nothing beyond what the system said.
+    /// None: the system's message says it all.
     None,
     /// The disk, or a quota of it, is full.
     FreeSpace,
-    /// The process may not write a file of this size.
+    /// The file would exceed the process's size limit.
     RaiseFileSize,
     /// A part of the archive is damaged.
     Repair,
@@ -85,14 +85,14 @@ impl Error {
         Self::storage(action, path.display(), source)
     }
 
-    /// An error that has an [`io::Error`] somewhere below it, or none.
+    /// An error of storage. If it has an [`io::Error`] as a source, that one's message is used.
     pub(crate) fn storage(
         action: &'static str,
         path: impl Display,
         source: &(dyn std::error::Error + 'static),
     ) -> Self {
         let chain = || std::iter::successors(Some(source), |error| error.source());
-        // An encoder may have wrapped what the disk said.
+        // An encoder may have wrapped the system's error.
         let io = chain().filter_map(|error| error.downcast_ref::<io::Error>()).last();
         let advice = match io.map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Advice::FreeSpace,
@@ -103,7 +103,7 @@ impl Error {
         Self::Storage { action, path: path.to_string(), reason, advice }
     }
 
-    /// The same with other advice, unless the system has named the cause.
+    /// The same with this advice, unless the system's error has one already.
     pub(crate) fn advising(self, advice: Advice) -> Self {
         match self {
             Self::Storage { action, path, reason, advice: Advice::None } => {
@@ -113,7 +113,7 @@ impl Error {
         }
     }
 
-    /// An error of standard output, which no run resumes.
+    /// An error of standard output: no advice about the archive applies.
     #[must_use]
     pub fn stdout(source: &io::Error) -> Self {
         let (action, path) = ("write", "standard output".into());

@@ -1,5 +1,5 @@
-//! Everything a run can say. The summary, the bars, the plain lines and the NDJSON stream are folds
-//! over these; nothing is counted in two places.
+//! The events of a run. The summary, the bars, the plain lines and the NDJSON stream are folds over them; nothing is
+//! counted in two places.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,27 +12,27 @@ use crate::{
     status::FinalStatus,
 };
 
-/// One thing that happened. With `--progress json` each is a line: `{"event":"answered",…}`.
+/// An event. With `--progress json`, each is a line: `{"event":"answered",…}`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The list's only column has an unusual name: perhaps it is an ID, and the list has no headers.
     DoubtfulHeader {
-        /// What stands in the first row.
+        /// The first row's text.
         title: String,
     },
-    /// The list's fields are not separated by commas, as a `sep=` line or its first rows show.
+    /// The list's delimiter is not a comma, as a `sep=` line or its first rows show.
     Delimiter {
-        /// What separates them.
+        /// The delimiter.
         delimiter: char,
     },
-    /// The list holds no row but its header.
+    /// The list has no rows but its header.
     EmptyList,
-    /// Bytes behind the end of a gzip stream were ignored.
+    /// Bytes after the end of a gzip stream were ignored.
     TrailingGarbage,
-    /// A row of the list has no ID, or a bad one; it is skipped.
+    /// A row of the list has no valid ID; it is skipped.
     BadRow {
-        /// Its line in the file, from 1.
+        /// Its line number, from 1.
         line: u64,
         /// What is wrong.
         reason: String,
@@ -46,14 +46,14 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
-    /// An earlier run was cut short before the files of some of its tasks were there: they are downloaded.
+    /// An earlier run was cut short before it had downloaded the files of some tasks: this run downloads them.
     Resuming {
         /// The run that was cut short.
         run_id: RunId,
         /// How many tasks.
         tasks: u64,
     },
-    /// Answers that an earlier run had journalled were published.
+    /// Responses in the journal of an earlier run were published.
     Recovered {
         /// The run that was cut short.
         run_id: RunId,
@@ -64,21 +64,21 @@ pub enum Event {
         /// How many of their assets could not be downloaded.
         assets_failed: u64,
     },
-    /// What is to be done.
+    /// The plan of the run.
     Planned(InputCounts),
     /// A request was sent.
     Requested {
-        /// What for.
+        /// Its purpose.
         kind: RequestKind,
     },
-    /// A task has its final answer, and the journal holds it.
+    /// A task has its final response, and it is in the journal.
     Answered {
         /// The task.
         task_id: String,
         /// How it ended.
         status: FinalStatus,
     },
-    /// An asset is there, or known unavailable.
+    /// An asset is settled: downloaded, failed or skipped.
     AssetSettled {
         /// The task.
         task_id: String,
@@ -90,12 +90,12 @@ pub enum Event {
         status: AssetStatus,
         /// How large it is.
         bytes: Option<u64>,
-        /// Requests that were sent for it; none for a file that was there already.
+        /// Requests for it; none for a file that existed already.
         attempts: u32,
-        /// Why it is not there.
+        /// Why there is no file.
         error: Option<String>,
     },
-    /// A download failed in a way that may pass; it is tried again.
+    /// A download failed with a transient error; it will be retried.
     AssetRetrying {
         /// The task.
         task_id: String,
@@ -103,53 +103,53 @@ pub enum Event {
         clip_id: Option<String>,
         /// What it is.
         kind: AssetKind,
-        /// What happened.
+        /// The error.
         reason: String,
-        /// How long until the next try.
+        /// The time until the retry.
         wait_seconds: f64,
     },
-    /// A host of media is down, or asks for a pause for too long: it is not asked any more, and its
-    /// files are left to the next run.
+    /// A media host is down, or requests too long a pause: it gets no further requests, and its files are left to the next
+    /// run.
     HostDown {
-        /// Whose name it has.
+        /// Its name.
         host: String,
-        /// What it did last.
+        /// Its last error.
         reason: String,
     },
-    /// Takes of one task have the same bytes, also when they were fetched again.
+    /// Clips of one task have the same audio, even after it was fetched again.
     IdenticalTakes {
         /// The task.
         task_id: String,
         /// The clips.
         clips: Vec<String>,
     },
-    /// A task is not finished yet; it is requested again.
+    /// A task is not finished; it will be polled.
     Unfinished {
         /// The task.
         task_id: String,
-        /// The status it has, if any.
+        /// Its status, if it has one.
         status: Option<String>,
     },
-    /// A request failed in a way that may pass; it is sent again.
+    /// A request failed with a transient error; it will be retried.
     Retrying {
         /// The task.
         task_id: String,
-        /// What happened.
+        /// The error.
         reason: String,
-        /// How long until the next try.
+        /// The time until the retry.
         wait_seconds: f64,
     },
-    /// The provider said 429: nothing is sent for a while.
+    /// The provider responded 429: no request is sent for a while.
     RateLimited {
         /// How long.
         wait_seconds: f64,
     },
-    /// All answers so far were 404: said after many of them, and at the end.
+    /// All responses so far were 404: reported after many of them, and at the end.
     NoneFound {
         /// How many.
         answers: u64,
     },
-    /// Tasks that were requested again are not found still; their rows stay as they are.
+    /// Tasks that were requested again are still not found; their rows stay.
     StillNotFound {
         /// How many.
         tasks: u64,
@@ -160,16 +160,16 @@ pub enum Event {
         /// How many tasks.
         tasks: u64,
     },
-    /// The provider gave no answer about a task whose row was damaged; what could be read of the row is kept.
+    /// The provider has no response for a task whose row was damaged; what could be read of the row is kept.
     Salvaged {
         /// The task.
         task_id: String,
-        /// Why there is no answer.
+        /// Why there is no response.
         reason: String,
     },
-    /// The run will not ask further, and why.
+    /// The run sends no further requests.
     Stopping {
-        /// What a person should know.
+        /// The reason, as a message.
         reason: String,
     },
     /// A task of the run that is not archived, known at its end.
@@ -178,23 +178,23 @@ pub enum Event {
         task_id: String,
         /// Why.
         reason: MissingReason,
-        /// What a person should know.
+        /// The reason, as a message.
         detail: String,
     },
-    /// How things stand, about once a second.
+    /// The run's progress, about once a second.
     Progress(Progress),
-    /// A part of each table that has rows is in place, and its tasks are archived.
+    /// A segment is published: a part of each table that has rows. Its tasks are archived.
     Published(Published),
-    /// A check of an archive is done with a file.
+    /// A file has been checked.
     Checked {
         /// Its path in the archive.
         path: String,
     },
-    /// How a check of an archive stands, about once a second.
+    /// The progress of a check, about once a second.
     Checking(Checking),
-    /// How it stands with a table that is written anew, about once a second.
+    /// The progress of a table that is rewritten, about once a second.
     Rewriting(Rewriting),
-    /// New parts of a table are in the place of others.
+    /// New parts of a table have replaced others.
     Rewritten {
         /// The table.
         table: &'static str,
@@ -207,7 +207,7 @@ pub enum Event {
     Finished {
         /// When.
         at: Timestamp,
-        /// How long it took, on a clock that nobody sets.
+        /// How long it took, on a monotonic clock.
         run_seconds: f64,
         /// The exit status.
         exit_code: u8,
@@ -216,16 +216,16 @@ pub enum Event {
     },
 }
 
-/// What became of the input's data rows.
+/// The input's data rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputCounts {
     /// All of them, without blank lines; the sum of the five below.
     pub rows: u64,
-    /// The ID is absent or bad.
+    /// The ID is missing or invalid.
     pub invalid: u64,
-    /// The ID came before.
+    /// The ID is a duplicate.
     pub duplicates: u64,
-    /// Another shard takes the task.
+    /// The task belongs to another shard.
     pub other_shards: u64,
     /// The task is archived already.
     pub already_archived: u64,
@@ -248,96 +248,96 @@ impl InputCounts {
 /// Rows by table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCounts {
-    /// One a task.
+    /// One per task.
     pub tasks: u64,
-    /// One a clip.
+    /// One per clip.
     pub clips: u64,
-    /// One a lyrics.
+    /// One per text of lyrics.
     pub lyrics: u64,
-    /// One an asset.
+    /// One per asset.
     pub assets: u64,
 }
 
-/// How things stand.
+/// The progress of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Progress {
     /// Tasks that need no further request in this run.
     pub settled: u64,
-    /// Tasks to ask for in this run.
+    /// Tasks to request in this run.
     pub selected: u64,
-    /// Tasks that were asked and are not finished.
+    /// Tasks that were requested and are not finished.
     pub unfinished: u64,
-    /// Whether every task has been asked once.
+    /// Whether every task has been requested once.
     pub first_pass_over: bool,
-    /// How long until the last request or download, as things stand, if that can be told.
+    /// The estimated time until the last request or download, if it is known.
     pub seconds_left: Option<f64>,
     /// The downloads.
     pub downloads: Downloads,
 }
 
-/// How a check of an archive stands.
+/// The progress of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checking {
     /// What is being checked: parts, then files.
     pub what: &'static str,
-    /// Those that are done.
+    /// The number done.
     pub done: u64,
-    /// All that are known of.
+    /// The known total.
     pub of: u64,
     /// Bytes read since the start.
     pub bytes: u64,
 }
 
-/// How it stands with a table that is written anew.
+/// The progress of a table that is rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rewriting {
     /// The table.
     pub table: &'static str,
-    /// What is done with it, as `parts read`.
+    /// The phase, such as `parts read`.
     pub what: &'static str,
-    /// Those that are done.
+    /// The number done.
     pub done: u64,
-    /// All that are known of.
+    /// The known total.
     pub of: u64,
 }
 
-/// How the downloads stand.
+/// The progress of downloads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Downloads {
-    /// Files that are there, or known unavailable.
+    /// Files that are settled.
     pub settled: u64,
-    /// Files that answers have named so far.
+    /// Files that responses have named so far.
     pub wanted: u64,
-    /// Bytes that came.
+    /// Bytes received.
     pub bytes: u64,
-    /// Bytes a second, of late.
+    /// Recent bytes per second.
     pub bytes_per_second: f64,
 }
 
 impl Downloads {
-    /// Takes in that an asset is settled; those that were never there do not count.
+    /// Counts a settled asset; skipped ones do not count.
     pub(crate) fn note(&mut self, event: &Event) {
         let is_expected = matches!(event, Event::AssetSettled { status, .. } if *status != AssetStatus::Skipped);
         self.settled += u64::from(is_expected);
     }
 
-    /// Takes in how many bytes have come, `since` it was last told: half of the speed is that time's, a
-    /// quarter the one's before, and so on.
+    /// Updates the speed with the bytes received in the time `since` the last update: the last interval has a weight of one
+    /// half, the one before a quarter, and so on.
     pub(crate) fn receive(&mut self, bytes: u64, since: Duration) {
         let lately = bytes.saturating_sub(self.bytes) as f64 / since.as_secs_f64();
         (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, lately));
     }
 }
 
-/// What a request was for.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestKind {
-    /// A task's first question.
+    /// A task's initial request.
     First,
-    /// A further question, after an answer that it was not finished.
+    /// A poll of an unfinished task.
     Poll,
-    /// A question sent again, whatever it was.
+    /// A retry of either.
     Retry,
 }
 
@@ -345,11 +345,11 @@ pub enum RequestKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
-    /// It was not finished when the run ended, or there was no time to ask.
+    /// It was not finished when the run ended, or there was no time to request it.
     Unfinished,
     /// Its requests failed.
     Error,
-    /// What came is no task.
+    /// The response is not a task.
     Unreadable,
     /// A signal ended the run first.
     Interrupted,
@@ -368,7 +368,7 @@ impl MissingReason {
     }
 }
 
-/// What one publication added to the archive.
+/// The rows and files of one publication.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Published {
     /// The part's number in its run.
@@ -381,25 +381,25 @@ pub struct Published {
     pub by_type: BTreeMap<String, u64>,
     /// The credits of the successes.
     pub credits_cost: f64,
-    /// What became of the assets.
+    /// The assets.
     pub assets: AssetCounts,
 }
 
-/// What became of assets.
+/// Counts of assets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetCounts {
-    /// Downloaded, and whole.
+    /// Downloaded.
     pub ok: u64,
-    /// Unavailable.
+    /// Failed.
     pub failed: u64,
-    /// Not there in the first place.
+    /// Without a file.
     pub skipped: u64,
-    /// The size of all that was downloaded.
+    /// The bytes of all downloaded files.
     pub bytes: u64,
-    /// Bytes that came and were of no use: sent again, or not what was wanted.
+    /// Bytes received and discarded.
     #[serde(skip)]
     pub wasted: u64,
-    /// Why those that failed did.
+    /// The failures by reason.
     #[serde(skip)]
     pub reasons: BTreeMap<String, u64>,
 }

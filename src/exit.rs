@@ -1,14 +1,14 @@
-//! The exit statuses, named, and the one that each error has.
+//! The exit statuses, and the one of each error.
 
 use crate::error::Error;
 
-/// What a command's end means to the scheduler that started it.
+/// A command's exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
     /// Everything requested is archived in a final state.
     Complete = 0,
-    /// Stopped by an error: disk full, archive unreadable, network gone.
+    /// Stopped by an error: full disk, unreadable archive, unreachable provider.
     Failed = 1,
     /// Wrong usage: a bad option, an unreadable or empty input, no key, another format.
     Usage = 2,
@@ -33,7 +33,7 @@ impl ExitStatus {
         matches!(self, Self::HungUp | Self::Interrupted | Self::Terminated)
     }
 
-    /// The number the process ends with.
+    /// The process's exit code.
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8

@@ -1,6 +1,5 @@
-//! What a file system may lack: each step that makes something durable or safe, and that not every file system
-//! supports, is here. A step that is not supported is skipped, and named once for the process; an I/O error
-//! never is.
+//! Steps that not every file system supports: syncing a folder, locks, permissions. An unsupported step is skipped, with
+//! one warning for the process. An I/O error is never skipped.
 
 #![expect(clippy::disallowed_methods, reason = "what a file system may lack")]
 
@@ -38,7 +37,7 @@ impl fmt::Display for Limitation {
 
 static FOUND: Mutex<BTreeSet<Limitation>> = Mutex::new(BTreeSet::new());
 
-/// What this process has found unsupported so far.
+/// The limitations that this process has met so far.
 #[must_use]
 pub fn limitations() -> Vec<Limitation> {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
@@ -49,7 +48,7 @@ pub(crate) fn note(limitation: Limitation) {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner).insert(limitation);
 }
 
-/// Whether an error says that the file system has no such operation.
+/// Whether an error says that the file system does not support the operation.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     /// `ENOLCK` of Linux and the BSDs: no locks available, as network file systems without a lock service say.
     const NO_LOCKS: [i32; 2] = [37, 77];
@@ -57,7 +56,7 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| NO_LOCKS.contains(&code))
 }
 
-/// Makes the names in a folder survive a power failure. Only Unix lets a folder be opened for it.
+/// Makes the names in a folder durable. Only Unix can sync a folder.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
@@ -75,7 +74,7 @@ fn skip_if_unsupported(synced: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Copies a file's content, durably. Its permissions are those that a new file gets: not every disk has others.
+/// Copies a file's content, durably. The copy has the permissions of a new file: not every disk supports others.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut target = File::create(to)?;
     io::copy(&mut File::open(from)?, &mut target)?;
@@ -98,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_supported_is_skipped_and_an_io_error_is_not() {
+    fn an_unsupported_step_is_skipped_and_an_io_error_is_not() {
         for kind in [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput] {
             assert!(skip_if_unsupported(Err(kind.into())).is_ok(), "{kind}");
         }

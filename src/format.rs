@@ -1,4 +1,4 @@
-//! How the tables of an archive are stored.
+//! The format of an archive's tables.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub enum TableFormat {
 }
 
 impl TableFormat {
-    /// The ending of its files' names.
+    /// The extension of its files.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl TableFormat {
         }
     }
 
-    /// The one that it is not.
+    /// The other format.
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Parquet => Self::Csv,

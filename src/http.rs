@@ -1,5 +1,4 @@
-//! What both clients, the API's and the media's, read from HTTP: why a request failed, and for how long
-//! a server asks to be left alone.
+//! What the API client and the media client share: errors of requests, and `Retry-After`.
 
 use std::{
     error::Error as StdError,
@@ -17,19 +16,19 @@ use crate::{
     task::is_invisible,
 };
 
-/// The longest excerpt of a server's words that is repeated to the user, in characters.
+/// The maximum length of an excerpt of a server's text in a message, in characters.
 const EXCERPT: usize = 200;
 
-/// Who asks. Both clients say the same.
+/// The `User-Agent` of both clients.
 pub(crate) const USER_AGENT: &str = concat!("sunor-archive/", env!("CARGO_PKG_VERSION"));
 
-/// Makes TLS ready, once for the process.
+/// Installs the TLS provider, once for the process.
 fn prepare_tls() {
-    // Fails only if a provider is installed already, which serves as well.
+    // Fails only if a provider is installed already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Builds a client. On a machine without certificates, one for plain http will do where nothing else is needed.
+/// Builds a client. On a machine without certificates it speaks plain HTTP only.
 pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -> Result<reqwest::Client> {
     prepare_tls();
     let built = match set_up().build() {
@@ -39,8 +38,8 @@ pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -
     built.map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", root_cause(&error))))
 }
 
-/// What a `Retry-After` header asks for: seconds, or the time until a date (RFC 9110, 10.2.3) by the clock of
-/// whoever wrote it.
+/// The wait that a `Retry-After` header requests: seconds, or the time until a date (RFC 9110, 10.2.3) by the server's
+/// own clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let header = text(RETRY_AFTER)?.trim();
@@ -55,11 +54,11 @@ pub(crate) fn seconds(text: &str) -> Option<Duration> {
 
 fn until(date: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(date).ok()?;
-    // A date is whole seconds: the one it names must be over.
+    // A date has whole seconds: wait until the named second is over.
     Some(date.duration_since(now).unwrap_or_default() + Duration::from_secs(1))
 }
 
-/// A foreign text fit for one line of a terminal.
+/// An excerpt of a foreign text that is safe to print in one line.
 pub(crate) fn excerpt(text: &str) -> String {
     let shown =
         |c: char| if c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c };
@@ -67,21 +66,21 @@ pub(crate) fn excerpt(text: &str) -> String {
     if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
 }
 
-/// An error and everything below it.
+/// An error and its sources.
 pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| {
-        // An `io::Error` hides what it wraps from `source()` of its own.
+        // `source()` of an `io::Error` skips the error that it wraps.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
     })
 }
 
-/// What a person can act on stands at the bottom of reqwest's chain, and holds no URL.
+/// The root cause of a reqwest error: it is the useful part, and has no URL.
 pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     chain(error).skip(1).last().map_or_else(|| "the request could not be made".into(), ToString::to_string)
 }
 
-/// Whether it failed because somebody answers whose certificate cannot be trusted.
+/// Whether it failed because the server's certificate is not trusted.
 pub(crate) fn is_untrusted(error: &reqwest::Error) -> bool {
     chain(error).any(|cause| {
         matches!(

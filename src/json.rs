@@ -1,9 +1,8 @@
 //! Lenient parsing of JSON from external sources.
 //!
-//! Nobody here has seen the live API, so nothing in a document is taken for granted: a field that is
-//! absent, null or of another type is simply not there. Values stay [`RawValue`]s, the text as it was
-//! sent, until a column asks for them; that keeps every byte, and it keeps nesting of any depth off
-//! the stack, because `serde_json` skips over a raw value without recursion.
+//! The live API may differ from its documentation, so a field that is absent, null or of another type counts as absent.
+//! Values stay [`RawValue`]s, the text as sent, until a column needs them. That keeps every byte, and deep nesting does
+//! not use the stack, because `serde_json` skips a raw value without recursion.
 
 use std::fmt;
 
@@ -17,12 +16,12 @@ use crate::timestamp::Moment;
 pub(crate) struct Object<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Object<'a> {
-    /// Reads `text` as an object; an array stands for its first object. `None` for anything else.
+    /// Parses `text` as an object; of an array, its first object. `None` for anything else.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         Self::of(serde_json::from_str(text).ok()?)
     }
 
-    /// Reads a raw value as an object; an array stands for its first object. `None` for anything else.
+    /// Parses a raw value as an object; of an array, its first object. `None` for anything else.
     pub(crate) fn of(value: &'a RawValue) -> Option<Self> {
         serde_json::from_str(object_text(value)?).ok()
     }
@@ -32,17 +31,17 @@ impl<'a> Object<'a> {
         self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| *value)
     }
 
-    /// A string; a number is taken as its text.
+    /// A string, or a number as its text.
     pub(crate) fn text(&self, key: &str) -> Option<String> {
         text(self.get(key)?)
     }
 
-    /// A text that says something: `None` also for an empty one, so that a fallback can stand in.
+    /// A non-empty text: `None` also for an empty one, so that a fallback applies.
     pub(crate) fn filled(&self, key: &str) -> Option<String> {
         self.text(key).filter(|text| !text.is_empty())
     }
 
-    /// A finite number; a decimal string is taken as the number it spells.
+    /// A finite number, or a decimal string as its number.
     pub(crate) fn number(&self, key: &str) -> Option<f64> {
         decimal(&text(self.get(key)?)?)
     }
@@ -57,7 +56,7 @@ impl<'a> Object<'a> {
         Moment::parse(&self.text(key)?)
     }
 
-    /// A nested object; an array stands for its first object.
+    /// A nested object; of an array, its first object.
     pub(crate) fn object(&self, key: &str) -> Option<Object<'a>> {
         Self::of(self.get(key)?)
     }
@@ -69,7 +68,7 @@ impl<'a> Object<'a> {
         (members.len() < self.0.len()).then(|| format!("{{{}}}", members.join(",")))
     }
 
-    /// The text of a nested object as sent; an array stands for its first object.
+    /// The text of a nested object as sent; of an array, its first object.
     pub(crate) fn object_text(&self, key: &str) -> Option<&'a str> {
         object_text(self.get(key)?)
     }
@@ -101,7 +100,7 @@ fn member(name: &str, value: &RawValue) -> String {
     format!("{}:{}", serde_json::Value::from(name), value.get())
 }
 
-/// The elements of an array; an object where an array is due is an array of one. Empty for anything else.
+/// The elements of an array; an object counts as an array of one. Empty for anything else.
 pub(crate) fn elements(value: &RawValue) -> Vec<&RawValue> {
     match value.get().as_bytes().first() {
         Some(b'[') => serde_json::from_str(value.get()).unwrap_or_default(),
@@ -115,7 +114,7 @@ pub(crate) fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// The text of an object as sent; an array stands for its first object. `None` for anything else.
+/// The text of an object as sent; of an array, its first object. `None` for anything else.
 pub(crate) fn object_text(value: &RawValue) -> Option<&str> {
     elements(value).into_iter().find(|element| is_object(element)).map(RawValue::get)
 }
@@ -128,8 +127,8 @@ fn text(value: &RawValue) -> Option<String> {
     }
 }
 
-/// The number a decimal spells: digits with sign, point and exponent, blanks around it ignored.
-/// `None` for anything else, and for what no finite double can hold.
+/// Parses a decimal: digits with sign, point and exponent, surrounding blanks ignored. `None` for anything else, and for
+/// values beyond a finite double.
 fn decimal(text: &str) -> Option<f64> {
     let digits = text.trim();
     // `f64::from_str` would also take "inf", "infinity" and "nan".
@@ -137,8 +136,8 @@ fn decimal(text: &str) -> Option<f64> {
     digits.parse().ok().filter(|number: &f64| spelled && number.is_finite())
 }
 
-/// Replaces every lone surrogate escape by `\ufffd`, so that any JSON reader takes the text.
-/// `None` if there is none, which is nearly always.
+/// Replaces every lone surrogate escape by `\ufffd`, so that any JSON reader accepts the text. `None` if there is none,
+/// which is the usual case.
 pub(crate) fn mend_surrogates(text: &str) -> Option<String> {
     let mut mended = String::new();
     let mut kept = 0;
@@ -155,7 +154,7 @@ pub(crate) fn mend_surrogates(text: &str) -> Option<String> {
                 kept
             }
             Some(_) => escape + 6,
-            // Any other escape is two characters: the second may be a backslash, and is no escape of its own.
+            // Any other escape is two characters: the second may be a backslash, which does not start an escape.
             None => escape + 1 + text.get(escape + 1..)?.chars().next().map_or(0, char::len_utf8),
         };
     }
@@ -179,13 +178,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_duplicate_keys_the_last_counts() {
+    fn the_last_of_duplicate_keys_counts() {
         let object = Object::parse(r#"{"a":1,"a":"two"}"#).unwrap();
         assert_eq!(object.text("a").as_deref(), Some("two"));
     }
 
     #[test]
-    fn a_number_stands_for_its_text_and_a_decimal_string_for_its_number() {
+    fn numbers_and_decimal_strings_convert_to_each_other() {
         let object =
             Object::parse(r#"{"n":1.50,"s":" 240 ","e":"1e3","i":"inf","big":1e999,"x":"0x1","t":true}"#).unwrap();
         assert_eq!(object.text("n").as_deref(), Some("1.50"));
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_where_an_object_is_due_is_its_first_object() {
+    fn an_array_instead_of_an_object_is_its_first_object() {
         let object = Object::parse(r#"{"o":[1,[{"no":0}],{"yes":1},{"no":2}],"none":[1]}"#).unwrap();
         assert_eq!(object.object_text("o"), Some(r#"{"yes":1}"#));
         assert!(object.object("none").is_none());
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn only_lone_surrogates_are_mended() {
+    fn only_lone_surrogates_are_replaced() {
         assert_eq!(mend_surrogates(r#"["\ud83d\ude00","\\ud83d","\u0041"]"#), None);
         assert_eq!(
             mend_surrogates(r#"["\ud83d","\ude00x\ud83d\ud83d\ude00"]"#).as_deref(),
@@ -228,7 +227,7 @@ mod tests {
         }
 
         #[test]
-        fn mended_json_is_json_for_a_strict_reader(units in prop::collection::vec(any::<u16>(), 0..40)) {
+        fn json_with_replaced_surrogates_is_valid(units in prop::collection::vec(any::<u16>(), 0..40)) {
             let escaped = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
             let text = format!("\"{escaped}\"");
             let strict = mend_surrogates(&text).unwrap_or(text);

@@ -1,5 +1,5 @@
-//! The proxies that the environment names, as curl reads them. One that cannot be parsed is an error: traffic
-//! that is meant for a proxy must not leave without it.
+//! Reads the proxy settings of the environment, as curl does. A proxy that cannot be parsed is an error: traffic for a
+//! proxy must never bypass it.
 
 use std::{collections::HashSet, env, ffi::OsString};
 
@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
-/// What a proxy may speak. reqwest resolves names itself for socks4 and socks5, and lets the proxy do it for
-/// socks4a and socks5h.
+/// The schemes of proxies. reqwest resolves host names itself for socks4 and socks5, and lets the proxy resolve them
+/// for socks4a and socks5h.
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
 /// The proxies to use.
@@ -22,7 +22,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// None: every server is reached directly.
+    /// No proxies: every connection is direct.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
@@ -31,8 +31,8 @@ impl Proxies {
     /// Those of this process's environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a variable holds something else than a proxy's URL; the message does not repeat it,
-    /// since it may hold a password.
+    /// [`Error::Usage`] if a variable is not a proxy's URL; the message does not repeat it, since it may contain a
+    /// password.
     pub fn from_env() -> Result<Self> {
         Self::of(|name| env::var_os(name))
     }
@@ -57,7 +57,7 @@ impl Proxies {
         Ok(Self { http, https, exceptions })
     }
 
-    /// Sets up a client to use them, and no others.
+    /// Configures a client to use these proxies only.
     pub(crate) fn apply(&self, client: ClientBuilder) -> ClientBuilder {
         let with = |client: ClientBuilder, proxy: Option<reqwest::Result<Proxy>>| match proxy {
             Some(Ok(proxy)) => client.proxy(proxy.no_proxy(NoProxy::from_string(&self.exceptions))),

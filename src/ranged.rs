@@ -11,12 +11,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use parquet::file::reader::{ChunkReader, Length};
 
-/// What can be read by ranges. Every read blocks.
+/// A source of bytes that is read by ranges. Every call blocks.
 pub(crate) trait ReadAt: fmt::Debug + Send + Sync {
-    /// Reads bytes from an offset into the buffer: how many there were, 0 at the end.
+    /// Reads bytes at an offset into the buffer. Returns their number, 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// How many bytes there are.
+    /// The size in bytes.
     fn size(&self) -> io::Result<u64>;
 
     /// When they were last written, if that is known.
@@ -102,7 +102,7 @@ impl Seek for RangedFile {
 }
 
 impl Length for RangedFile {
-    /// 0 if the size cannot be read: then the reads fail, and say why.
+    /// 0 if the size cannot be read: then reads fail with the reason.
     fn len(&self) -> u64 {
         self.source.size().unwrap_or_default()
     }

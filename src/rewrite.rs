@@ -1,5 +1,5 @@
-//! What the commands that rewrite tables have in common: which parts are theirs to touch, whether those are
-//! what was archived, and how large a part is to be.
+//! What the commands that rewrite tables share: which parts they may rewrite, whether those are intact, and the size of
+//! new parts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,42 +20,42 @@ use crate::{
     tables::{self, Digest, Outline},
 };
 
-/// A part that has so many rows, four large row groups, is large enough.
+/// The rows of a large part: four large row groups.
 pub(crate) const PART_ROWS: u64 = 4 * 122_880;
 
-/// A part that has so many bytes is large enough.
+/// The bytes of a large part.
 pub(crate) const PART_BYTES: u64 = 512 << 20;
 
-/// How often progress is told.
+/// How often progress is reported.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Takes what happens.
+/// Receives events.
 pub(crate) type EventSink<'a> = &'a mut dyn FnMut(&Event);
 
-/// A part of a table, as it stands.
+/// An existing part of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     /// Its path in the archive.
     pub(crate) path: String,
     pub(crate) bytes: u64,
-    /// Counted only where the bytes do not say already that it is large.
+    /// Counted only if the part is not large by its bytes.
     rows: Option<u64>,
 }
 
 impl Part {
-    /// Its rows, of a part that is not large by its bytes.
+    /// Its rows; 0 for a part that is large by its bytes.
     pub(crate) fn rows(&self) -> u64 {
         self.rows.unwrap_or_default()
     }
 
-    /// Whether it is large enough as it is. What was written until it was full is so with room to spare.
+    /// Whether it is large enough to be left alone. A part that was filled to the limit always is.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes >= PART_BYTES / 2 || self.rows.is_none_or(|rows| rows >= PART_ROWS / 2)
     }
 }
 
-/// The parts of a table, oldest first, and how many are left out: those of segments that wait in the
-/// journal, which will be put there once more under the same names.
+/// The parts of a table, oldest first, and how many are left out: those of segments in the journal, which will be
+/// published again under the same names.
 pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> {
     let waiting = waiting(archive)?;
     let (mut parts, mut left_out) = (Vec::new(), 0);
@@ -77,13 +77,13 @@ pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> 
     Ok((parts, left_out))
 }
 
-/// The names, without their endings, of parts whose segments are in the journal.
+/// The names, without extensions, of parts whose segments are in the journal.
 pub(crate) fn waiting(archive: &Archive) -> Result<HashSet<String>> {
     let segments = journal::segments(&archive.journal_folder())?;
     Ok(segments.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect())
 }
 
-/// The name of a part without its folder and ending.
+/// The name of a part without its folder and extension.
 pub(crate) fn stem(path: &str) -> &str {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     name.split_once('.').map_or(name, |(stem, _)| stem)
@@ -94,18 +94,18 @@ pub(crate) fn open(archive: &Archive, path: &str) -> Result<RangedFile> {
     archive.read(path).map_err(|error| archive.store.failed("open", path, &error))
 }
 
-/// What the manifests say of parts: rows of a damaged one must not get a new checksum.
+/// The manifests' checksums of parts: rows of a damaged part must not get a new checksum.
 pub(crate) struct Checksums(HashMap<String, String>);
 
 impl Checksums {
-    /// Of these parts.
+    /// Reads the checksums of these parts.
     pub(crate) fn of<'a>(archive: &Archive, paths: impl Iterator<Item = &'a str>) -> Result<Self> {
         let paths: HashSet<&str> = paths.collect();
         let lines = archive.manifest_lines(&|path| paths.contains(path))?;
         Ok(Self(lines.into_iter().map(|line| (line.path, line.sha256)).collect()))
     }
 
-    /// Refuses a part that is not what was archived. One that no manifest names is taken as it is.
+    /// Refuses a part that differs from its checksum. A part that no manifest lists is accepted.
     pub(crate) fn check(&self, archive: &Archive, path: &str) -> Result<()> {
         let Some(expected) = self.0.get(path) else { return Ok(()) };
         let found = checksum::digest(&mut open(archive, path)?);
@@ -130,7 +130,7 @@ pub(crate) fn add_staged(digest: &mut Digest, archive: &Archive, part: &StagedPa
     added.map_err(|error| archive.store.failed("read", outline.name, &error))
 }
 
-/// Tells how far it is with a table, now and then.
+/// Reports the progress of a table at intervals.
 pub(crate) struct ProgressTicker {
     table: &'static str,
     due: Instant,
@@ -141,7 +141,7 @@ impl ProgressTicker {
         Self { table, due: Instant::now() }
     }
 
-    /// Tells it, unless something was told a moment ago.
+    /// Reports progress if the interval has passed.
     pub(crate) fn tell(&mut self, tell: EventSink<'_>, what: &'static str, done: u64, of: u64) {
         if Instant::now() >= self.due {
             self.due = Instant::now() + TELL_EVERY;

@@ -1,11 +1,11 @@
-//! The name of a run: when it started, and a suffix that keeps two starts in one millisecond apart.
+//! A run's ID: its start, and a suffix that distinguishes two starts in one millisecond.
 
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
-/// The contract calls the suffix short; this program's have six characters.
+/// The length of the suffix; the contract only requires it to be short.
 const LONGEST_SUFFIX: usize = 16;
 
 /// `YYYYMMDDTHHMMSSmmmZ-xxxxxx`: the UTC start to the millisecond and a random suffix. Sorts by time.
@@ -14,7 +14,7 @@ const LONGEST_SUFFIX: usize = 16;
 pub struct RunId(String);
 
 impl RunId {
-    /// A name for a run that starts now.
+    /// An ID for a run that starts now.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
         let start = start.to_zoned_datetime(TimeZone::UTC);
@@ -22,7 +22,7 @@ impl RunId {
         Self(format!("{}{:03}Z-{suffix}", start.strftime("%Y%m%dT%H%M%S"), start.millisecond()))
     }
 
-    /// Takes the text back that [`fmt::Display`] printed, and no other: a file is a run's only if its name says so.
+    /// Parses exactly what [`fmt::Display`] prints: a file belongs to a run only if its name says so.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let id = Self(text.to_owned());
@@ -31,7 +31,7 @@ impl RunId {
         (is_suffix && suffix.len() <= LONGEST_SUFFIX && id.start().is_some()).then_some(id)
     }
 
-    /// The run and the number in the name of a part, or of a segment of the journal, without its ending.
+    /// The run and the number in the name, without extension, of a part or a segment.
     pub(crate) fn parse_numbered(stem: &str) -> Option<(Self, u32)> {
         let (run_id, number) = stem.rsplit_once('-')?;
         let is_number = number.len() >= 4 && number.bytes().all(|b| b.is_ascii_digit());
@@ -44,7 +44,7 @@ impl RunId {
         Self("20260101T000000000Z-abcdef".into())
     }
 
-    /// When the run started; `None` for a name that this program did not give.
+    /// When the run started; `None` for an ID that this program did not generate.
     #[must_use]
     pub fn start(&self) -> Option<Timestamp> {
         let (start, millis) = self.0.split_once('-')?.0.strip_suffix('Z')?.split_at_checked("YYYYMMDDTHHMMSS".len())?;
@@ -56,7 +56,7 @@ impl RunId {
         start.checked_add(SignedDuration::from_millis(millis.parse().ok()?)).ok()
     }
 
-    /// The name as text.
+    /// The ID as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_utc_start_to_the_millisecond_and_a_suffix() {
+    fn a_run_id_is_the_utc_start_in_milliseconds_and_a_suffix() {
         let id = RunId::new("2026-11-23T22:17:05.042Z".parse().unwrap()).to_string();
         assert!(id.starts_with("20261123T221705042Z-"), "{id}");
         assert_eq!(RunId::parse(&id).unwrap().as_str(), id);

@@ -1,4 +1,4 @@
-//! How a run went: `runs/<run_id>.json`, a fold over the run's events.
+//! The summary of a run, `runs/<run_id>.json`: a fold over its events.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     status::FinalStatus,
 };
 
-/// The types that every summary names, at zero if there were none.
+/// The types that every summary lists, with zero if there were none.
 const TYPES: [&str; 4] = ["music", "lyrics", "upload", "concat"];
 
 /// One run.
@@ -19,7 +19,7 @@ const TYPES: [&str; 4] = ["music", "lyrics", "upload", "concat"];
 pub struct RunSummary {
     /// Its name; empty before it began.
     pub run_id: String,
-    /// What ran.
+    /// The command.
     #[serde(default)]
     pub command: RunCommand,
     /// The program's version.
@@ -35,17 +35,17 @@ pub struct RunSummary {
     pub exit_code: u8,
     /// Whether a signal ended it.
     pub interrupted: bool,
-    /// Whether it first published what an earlier run had left in the journal.
+    /// Whether it first published leftovers of an earlier run.
     pub recovered: bool,
-    /// What became of the input's rows.
+    /// The input's rows.
     pub input: InputCounts,
-    /// What became of the tasks that were selected; their sum.
+    /// The selected tasks, by outcome.
     pub tasks: Tasks,
-    /// What was archived, by type.
+    /// The archived tasks by type.
     pub by_type: BTreeMap<String, u64>,
     /// The rows that were added.
     pub rows: RowCounts,
-    /// What became of the assets.
+    /// The assets.
     pub assets: AssetCounts,
     /// The credits of the archived successes.
     pub credits_cost: f64,
@@ -69,7 +69,7 @@ pub enum RunCommand {
 }
 
 impl RunCommand {
-    /// Whether it archives tasks; the others rewrite tables, and count for nothing but a line of their own.
+    /// Whether it archives tasks. The others rewrite tables; their counts are not summed.
     #[must_use]
     pub fn is_archiving(self) -> bool {
         matches!(self, Self::Export | Self::Repair)
@@ -87,10 +87,10 @@ impl RunCommand {
     }
 }
 
-/// What became of tasks. The first four are archived.
+/// Tasks by outcome. The first four are archived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tasks {
-    /// It ended well.
+    /// It succeeded.
     pub success: u64,
     /// It failed at the provider.
     pub failure: u64,
@@ -98,9 +98,9 @@ pub struct Tasks {
     pub timeout: u64,
     /// The provider does not know it.
     pub not_found: u64,
-    /// It was not finished, or there was no time to ask.
+    /// It was not finished, or there was no time to request it.
     pub unfinished: u64,
-    /// What came is no task.
+    /// The response is not a task.
     pub unreadable: u64,
     /// Its requests failed.
     pub errors: u64,
@@ -111,9 +111,9 @@ pub struct Tasks {
 pub struct Requests {
     /// All of them.
     pub total: u64,
-    /// Questions sent again.
+    /// Retries.
     pub retries: u64,
-    /// Questions after a task's first answer.
+    /// Polls.
     pub polls: u64,
     /// Answered with 429.
     pub rate_limited: u64,
@@ -143,7 +143,7 @@ impl Default for RunSummary {
 }
 
 impl RunSummary {
-    /// Takes one event in.
+    /// Counts an event.
     pub(crate) fn observe(&mut self, event: &Event) {
         match event {
             Event::Started { run_id, at, .. } => self.start(run_id, *at),
@@ -180,8 +180,8 @@ impl RunSummary {
         self.started_at = Some(at);
     }
 
-    /// The same run with tasks that a later run has published from its journal: they were unfinished, or, of a
-    /// killed run, not counted.
+    /// The same run with the tasks that a later run has published from its journal: they counted as unfinished, or, if the
+    /// run was killed, not at all.
     pub(crate) fn with_recovered(mut self, published: &Published) -> Self {
         self.add(published);
         self.tasks.unfinished = self.tasks.unfinished.saturating_sub(published.rows.tasks);
@@ -206,7 +206,7 @@ impl RunSummary {
         self.credits_cost += published.credits_cost;
     }
 
-    /// How long it took, in seconds. Of another process's run only the wall clock's times are left.
+    /// How long it took, in seconds; by the wall clock if it is another process's run.
     #[must_use]
     pub fn took(&self) -> Option<f64> {
         let by_wall_clock = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
@@ -241,13 +241,13 @@ impl Tasks {
         }
     }
 
-    /// Those that are archived.
+    /// The number of archived tasks.
     #[must_use]
     pub fn archived(&self) -> u64 {
         self.success + self.failure + self.timeout + self.not_found
     }
 
-    /// Those that are not.
+    /// The number of tasks that are not archived.
     #[must_use]
     pub fn missing(&self) -> u64 {
         self.unfinished + self.unreadable + self.errors
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_after_the_first_answer_is_a_poll_and_a_repeated_one_a_retry() {
+    fn requests_are_counted_as_initial_polls_and_retries() {
         let mut summary = RunSummary::default();
         for kind in [RequestKind::First, RequestKind::Retry, RequestKind::Poll, RequestKind::Retry] {
             summary.observe(&Event::Requested { kind });
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_the_keys_that_scripts_rely_on() {
+    fn a_run_summary_has_the_keys_that_scripts_rely_on() {
         let expected = serde_json::json!({
             "run_id": "", "command": "export", "version": env!("CARGO_PKG_VERSION"), "started_at": null, "finished_at": null, "exit_code": 0,
             "interrupted": false, "recovered": false,

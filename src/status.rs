@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalStatus {
-    /// It ended well.
+    /// It succeeded.
     Success,
     /// It failed at the provider.
     Failure,
     /// It timed out at the provider.
     Timeout,
-    /// The provider does not know it. This is the API's word (404), never a task's own.
+    /// The provider does not know it (404). A task itself never has this status.
     NotFound,
 }
 
@@ -32,13 +32,13 @@ impl FinalStatus {
         }
     }
 
-    /// The status that a word in the tables stands for.
+    /// Parses a word of the tables.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
-    /// The status that a task itself may have.
+    /// Parses the status of a task in a response.
     #[must_use]
     pub fn of_task(word: &str) -> Option<Self> {
         Self::parse(word).filter(|status| *status != Self::NotFound)

@@ -1,26 +1,26 @@
-//! Task IDs: one, and the list of them that a run works through.
+//! Task IDs, and the list of them that a run works on.
 
 use std::{fmt, hash::BuildHasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// The ID of one task, fit to be a segment of the API's path.
+/// The ID of one task, valid as a segment of the API's path.
 ///
 /// Not empty, at most [`TaskId::MAX_BYTES`] long, without control characters and without `/`, `\`,
 /// `?`, `#`; `.` and `..` are refused too, because no URL can carry them as a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaskId<'a>(&'a str);
 
-/// Why a text is no task ID.
+/// Why a text is not a task ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTaskId {
-    /// Nothing is there.
+    /// It is empty.
     Empty,
     /// Longer than [`TaskId::MAX_BYTES`].
     TooLong,
     /// Not UTF-8.
     NotUtf8,
-    /// A character that no ID has.
+    /// It has a character that IDs cannot have.
     Character(char),
     /// `.` or `..`.
     Dots,
@@ -30,10 +30,10 @@ impl<'a> TaskId<'a> {
     /// The longest ID accepted.
     pub const MAX_BYTES: usize = 128;
 
-    /// Takes `text` as an ID, without the blanks and invisible characters around it.
+    /// Parses `text` as an ID, without surrounding blanks and invisible characters.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// Why it is not an ID.
     pub fn parse(text: &'a str) -> Result<Self, BadTaskId> {
         let id = trim_invisible(text);
         match id {
@@ -78,13 +78,13 @@ impl fmt::Display for BadTaskId {
     }
 }
 
-/// `text` without the white space and invisible characters at its ends, which spreadsheets, chats and
-/// concatenated files leave there.
+/// `text` without white space and invisible characters at its ends, as spreadsheets, chats and concatenated files leave
+/// them.
 pub(crate) fn trim_invisible(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
 }
 
-/// Whether `c` shows nothing: Unicode's format characters (`Cf`, the byte-order mark among them) and the
+/// Whether `c` is invisible: Unicode's format characters (`Cf`, the byte-order mark among them) and the
 /// other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -96,7 +96,7 @@ pub(crate) fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether both name one task: the same text, or the same UUID in another letter case.
+/// Whether two IDs are the same: equal texts, or equal UUIDs in any case.
 pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
     id == requested || is_uuid(requested) && id.eq_ignore_ascii_case(requested)
 }
@@ -110,20 +110,20 @@ fn is_uuid(id: &str) -> bool {
         })
 }
 
-/// A task of a [`TaskList`], by its place in it.
+/// A task of a [`TaskList`], by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskIndex(u32);
 
 impl TaskIndex {
-    /// The place as a number, for tables kept beside the list.
+    /// The index as a number, for vectors beside the list.
     #[must_use]
     pub fn get(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Distinct task IDs in the order they came, a million of them in three allocations: one text that
-/// holds them all, where each ends, and a hash table of their places.
+/// Distinct task IDs in their order, in three allocations: one text of all IDs, the offsets of their ends, and a hash
+/// table of their indexes.
 #[derive(Debug, Default)]
 pub struct TaskList {
     text: String,
@@ -133,7 +133,7 @@ pub struct TaskList {
 }
 
 impl TaskList {
-    /// Adds an ID; `false` if it is there already.
+    /// Adds an ID; `false` if it is a duplicate.
     ///
     /// # Panics
     /// At 2³² IDs.
@@ -149,20 +149,20 @@ impl TaskList {
         true
     }
 
-    /// The place of an ID, if it is in the list.
+    /// The index of an ID, if it is in the list.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<TaskIndex> {
         let same = |place: &u32| slice(&self.text, &self.ends, *place) == id;
         self.places.find(self.hasher.hash_one(id), same).map(|place| TaskIndex(*place))
     }
 
-    /// The ID at a place of this list.
+    /// The ID at an index.
     #[must_use]
     pub fn id(&self, index: TaskIndex) -> TaskId<'_> {
         TaskId(slice(&self.text, &self.ends, index.0))
     }
 
-    /// All places, in order.
+    /// All indexes, in order.
     ///
     /// # Panics
     /// Never: [`TaskList::insert`] keeps the list short enough.

@@ -1,4 +1,4 @@
-//! A point in time as the tables keep it: UTC, to the microsecond, in the years that four digits can name.
+//! A point in time as in the tables: UTC, in microseconds, in the years 1 to 9999.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use jiff::{Timestamp, ToSpan, civil::DateTime};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 ///
-/// Not [`Timestamp`], whose range ends a day before the year 9999 does, where people put "never".
+/// Not [`Timestamp`], whose range ends a day before the end of the year 9999, which is a common value for "never".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(i64);
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 impl Moment {
-    /// The moment that an RFC 3339 text names, cut to microseconds.
+    /// Parses RFC 3339, truncated to microseconds.
     ///
     /// A blank may stand for the `T`, and `+0530` or `+05` for `+05:30` and `+05:00`; without a zone the time
     /// is UTC. Anything else is `None`: a date alone, other ISO 8601 forms, an impossible date, a time outside
@@ -32,7 +32,7 @@ impl Moment {
         (utc.year() >= 1).then(|| Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
     }
 
-    /// So many microseconds since 1970-01-01T00:00:00Z.
+    /// The moment this many microseconds after 1970-01-01T00:00:00Z.
     pub(crate) fn from_microsecond(microseconds: i64) -> Self {
         Self(microseconds)
     }
@@ -43,7 +43,7 @@ impl Moment {
     }
 }
 
-/// The time to the microsecond, which is what the tables keep.
+/// The current time in microseconds, as in the tables.
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_rfc_3339_in_utc_and_cut_to_microseconds() {
+    fn times_are_rfc_3339_in_utc_and_truncated_to_microseconds() {
         for (text, expected) in [
             ("2025-01-15T10:30:00.000Z", Some("2025-01-15T10:30:00Z")),
             ("2025-01-15 10:30:00", Some("2025-01-15T10:30:00Z")),
@@ -138,7 +138,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_is_read_back(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
+        fn a_printed_time_parses_to_itself(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
             prop_assert_eq!(Moment::parse(&Moment(micros).to_string()), Some(Moment(micros)));
         }
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{filesystem, ranged::RangedFile};
 
-/// Small writes are gathered to so many bytes.
+/// The size of the write buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
 /// The files of a folder.

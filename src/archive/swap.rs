@@ -341,7 +341,7 @@ mod tests {
     };
     use crate::{archive::CHECKSUMS, checksum, format::TableFormat, tables::TABLES};
 
-    /// A process that dies after so many changes.
+    /// A process that dies after this many changes.
     fn dying(folder: &Path, changes: usize, can_exchange: bool) -> Location {
         let life = Life::new(changes);
         let wrap = |backend| Arc::new(Failing { backend, life: life.clone(), can_exchange }) as _;

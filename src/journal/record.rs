@@ -47,7 +47,7 @@ pub(crate) enum Record {
         /// As above.
         #[serde(default)]
         replaces: bool,
-        /// Rows of the other tables stay, since no better source exists: so many are clips.
+        /// Rows of the other tables stay, since no better source exists: this many of them are clips.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clips_left: Option<i32>,
     },

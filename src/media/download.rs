@@ -293,7 +293,7 @@ fn recognise(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Reject
 /// Where the file in a response ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// After so many bytes of the whole file.
+    /// After this many bytes of the whole file.
     At(u64),
     /// Where the encoding of the body marks it.
     Marked,

@@ -32,11 +32,11 @@ const LAST_GASP: Duration = Duration::from_millis(50);
 enum Manner {
     /// As fast as the client reads.
     Steady,
-    /// The connection breaks after so many bytes.
+    /// The connection breaks after this many bytes.
     Broken(u64),
     /// With a pause of this many seconds after the first bytes.
     Halting(f64),
-    /// So many bytes a second.
+    /// This many bytes a second.
     Dripping(u32),
 }
 

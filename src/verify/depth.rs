@@ -26,7 +26,7 @@ pub enum Depth {
 #[serde(transparent)]
 pub struct SampleShare(f64);
 
-/// One of so many slices, into which every file falls by its path.
+/// One of a number of slices: every file is in one, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Slice {
     /// Which, from 1.

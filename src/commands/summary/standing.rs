@@ -22,10 +22,10 @@ use crate::{
 /// What a credit is worth, says the provider: a hundredth of a US dollar.
 const CREDITS_PER_USD: f64 = 100.0;
 
-/// So many runs are shown one by one.
+/// The number of runs that are listed.
 const LAST_RUNS: usize = 10;
 
-/// So many types and models are counted by name: names come from outside, and memory is bounded.
+/// The most types and models that are counted by name: names are foreign input, and memory is bounded.
 const MOST_NAMES: usize = 1000;
 
 /// What those beyond are counted as.
