@@ -138,8 +138,8 @@ fn decimal(text: &str) -> Option<f64> {
 
 /// Replaces every lone surrogate escape by `\ufffd`, so that any JSON reader accepts the text. `None` if there is none,
 /// which is the usual case.
-pub(crate) fn mend_surrogates(text: &str) -> Option<String> {
-    let mut mended = String::new();
+pub(crate) fn replace_surrogates(text: &str) -> Option<String> {
+    let mut replaced = String::new();
     let mut kept = 0;
     let mut at = 0;
     while let Some(found) = text.get(at..)?.find('\\') {
@@ -148,8 +148,8 @@ pub(crate) fn mend_surrogates(text: &str) -> Option<String> {
         at = match pair {
             Some(0xD800..=0xDBFF) if matches!(unicode_escape(text, escape + 6), Some(0xDC00..=0xDFFF)) => escape + 12,
             Some(0xD800..=0xDFFF) => {
-                mended.push_str(text.get(kept..escape)?);
-                mended.push_str("\\ufffd");
+                replaced.push_str(text.get(kept..escape)?);
+                replaced.push_str("\\ufffd");
                 kept = escape + 6;
                 kept
             }
@@ -161,8 +161,8 @@ pub(crate) fn mend_surrogates(text: &str) -> Option<String> {
     if kept == 0 {
         return None;
     }
-    mended.push_str(text.get(kept..)?);
-    Some(mended)
+    replaced.push_str(text.get(kept..)?);
+    Some(replaced)
 }
 
 /// The code unit of a `\uXXXX` escape that begins at byte `at`.
@@ -211,9 +211,9 @@ mod tests {
 
     #[test]
     fn only_lone_surrogates_are_replaced() {
-        assert_eq!(mend_surrogates(r#"["\ud83d\ude00","\\ud83d","\u0041"]"#), None);
+        assert_eq!(replace_surrogates(r#"["\ud83d\ude00","\\ud83d","\u0041"]"#), None);
         assert_eq!(
-            mend_surrogates(r#"["\ud83d","\ude00x\ud83d\ud83d\ude00"]"#).as_deref(),
+            replace_surrogates(r#"["\ud83d","\ude00x\ud83d\ud83d\ude00"]"#).as_deref(),
             Some(r#"["\ufffd","\ufffdx\ufffd\ud83d\ude00"]"#)
         );
     }
@@ -222,7 +222,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_reader_panic(text in "\\PC*") {
             let _ = Object::parse(&text);
-            let _ = mend_surrogates(&text);
+            let _ = replace_surrogates(&text);
             let _ = decimal(&text);
         }
 
@@ -230,7 +230,7 @@ mod tests {
         fn json_with_replaced_surrogates_is_valid(units in prop::collection::vec(any::<u16>(), 0..40)) {
             let escaped = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
             let text = format!("\"{escaped}\"");
-            let strict = mend_surrogates(&text).unwrap_or(text);
+            let strict = replace_surrogates(&text).unwrap_or(text);
             let decoded: String = serde_json::from_str(&strict).unwrap();
             prop_assert_eq!(decoded, String::from_utf16_lossy(&units));
         }

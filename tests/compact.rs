@@ -42,7 +42,7 @@ fn rows(archive: &Path, table: &str) -> Vec<String> {
             let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
             rows.extend(reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()));
         } else {
-            // As it stands: null and an empty text differ by two quotes only.
+            // The raw CSV: only the quotes tell null from an empty text.
             let text = fs::read_to_string(path).unwrap();
             rows.push(text.split_once("\r\n").unwrap().1.to_owned());
         }
@@ -154,7 +154,7 @@ fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
             run.wait().unwrap();
             swapping += usize::from(plan.exists());
             assert_manifests_hold(&archive);
-            assert!(all_rows(&archive) == before, "{format}, kill {kill}: while nobody has recovered it");
+            assert!(all_rows(&archive) == before, "{format}, kill {kill}: before it is recovered");
 
             let next = if kill % 4 < 2 {
                 scene.run(&["compact", &archive.to_string_lossy()])

@@ -179,7 +179,7 @@ fn every_song_and_cover_is_complete_and_requested_once() {
     assert_eq!((&summary["assets"], &summary["rows"]["assets"]), (&counts, &json!(rows.len())));
 
     export(&scene, &[]).expect(0);
-    assert_eq!(of_media(&scene).requests, stats.requests + ok.len() as u64, "asked again");
+    assert_eq!(of_media(&scene).requests, stats.requests + ok.len() as u64, "requested again");
 }
 
 /// What is no song, and what is said of it.
@@ -437,7 +437,7 @@ fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
         let scene = songs(ids("s", 4), media([Fault { trouble, when: When::first(1) }]));
         let begun = Instant::now();
         export(&scene, &["--retries", "0", "--asset-concurrency", "1"]).expect(0);
-        // Whoever asks is refused once, and then everybody waits.
+        // One request is refused, and then all wait.
         assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
         assert_eq!(of_media(&scene).requests, 8);
         assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "2"]));
@@ -638,7 +638,7 @@ fn a_clip_that_is_never_finished_fails_after_a_day_and_repair_asks_for_it_again(
     assert_eq!((scene.stats().requests, later.stats().requests), (1, 1));
 }
 
-/// Nothing is wanted of a clip that is still being made.
+/// No asset of a clip that is still being generated is downloaded.
 #[test]
 fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
     let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
@@ -655,19 +655,19 @@ fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
 fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, questions) = mpsc::channel();
+    let (tell, requests) = mpsc::channel();
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let mut stream = BufReader::new(stream.unwrap());
-            let mut question = String::new();
-            while !question.ends_with("\r\n\r\n") && stream.read_line(&mut question).is_ok_and(|read| read > 0) {}
-            let _ = tell.send(question.to_lowercase());
+            let mut request = String::new();
+            while !request.ends_with("\r\n\r\n") && stream.read_line(&mut request).is_ok_and(|read| read > 0) {}
+            let _ = tell.send(request.to_lowercase());
             let answer = &answers[n.min(answers.len() - 1)];
             let _ = stream.get_mut().write_all(answer);
             while answer.ends_with(ENDLESS) && stream.get_mut().write_all(&[0; 16 << 10]).is_ok() {}
         }
     });
-    (address, questions)
+    (address, requests)
 }
 
 const ENDLESS: &[u8] = b"and so on";
@@ -721,18 +721,18 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     export(&scene, &["--retries", "2"]).expect(0);
     assert_sound(&scene);
     let rows = by_clip(&scene);
-    for ((id, _, expected, attempts), (_, (_, questions))) in table.iter().zip(servers) {
+    for ((id, _, expected, attempts), (_, (_, requests))) in table.iter().zip(servers) {
         assert_eq!((&rows[*id]["sha256"], field(&rows[*id], "attempts")), (&sha256(expected), *attempts), "{id}");
-        let questions: Vec<String> = questions.try_iter().collect();
-        assert!(questions.iter().all(|question| question.contains("accept-encoding: identity\r\n")));
+        let requests: Vec<String> = requests.try_iter().collect();
+        assert!(requests.iter().all(|request| request.contains("accept-encoding: identity\r\n")));
         let known = match *id {
             "weak" => None,
             "rest-by-date" => Some("wed, 15 jan 2025 12:00:00 gmt"),
             _ => Some("\"a\""),
         };
         let ranged = known.map(|known| format!("range: bytes=50000-\r\nif-range: {known}\r\n"));
-        assert!(ranged.is_none_or(|ranged| questions[1].contains(&ranged)), "{}", questions[1]);
-        assert_eq!(questions[1].contains("range: "), known.is_some());
+        assert!(ranged.is_none_or(|ranged| requests[1].contains(&ranged)), "{}", requests[1]);
+        assert_eq!(requests[1].contains("range: "), known.is_some());
     }
 }
 

@@ -145,9 +145,9 @@ fn an_unresolvable_host_name_is_reported() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene
-        .export(&["--base-url", "http://nobody.invalid", "--retries", "0"])
+        .export(&["--base-url", "http://unknown.invalid", "--retries", "0"])
         .expect(1)
-        .says("nobody.invalid cannot be reached");
+        .says("unknown.invalid cannot be reached");
 }
 
 /// A proxy that answers each request itself, and how often it was asked to.

@@ -93,7 +93,7 @@ fn repair_restores_lost_files_and_changes_nothing_else() {
     }
 }
 
-/// No faults; each song has a video, which a repair does not want unless it is told so.
+/// No faults; each song has a video, which a repair does not download unless it is told to.
 #[test]
 fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     let document = |n| {
@@ -135,8 +135,8 @@ fn tasks_with_lost_rows_are_refetched() {
     }
 }
 
-/// An archive without media whose tasks have to be requested again; of those that have no other row nobody
-/// knows, which a repair says with exit status 3.
+/// An archive without media whose tasks have to be requested again; those without another row are no longer
+/// known, which a repair reports with exit status 3.
 fn without_tasks(count: usize) -> Scene {
     let scene = Scene::fair();
     scene.list(ids("t", count));
@@ -145,7 +145,7 @@ fn without_tasks(count: usize) -> Scene {
     scene
 }
 
-/// A repair by the provider of another scene, of assets only if it is told so.
+/// A repair by the provider of another scene, with assets only if it is told to.
 fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
     let mut command = scene.program();
     command.args(["repair", "library", "--rate", "unlimited", "--base-url", provider.base_url()]);
@@ -431,7 +431,7 @@ fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
 fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
     let seed = seed();
     let mut chance = fastrand::Rng::with_seed(seed);
-    let mut mended = 0;
+    let mut repairs = 0;
     for round in 0..24 {
         let scene = Scene::fair();
         scene.list(ids("t", 12));
@@ -459,11 +459,11 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
         let verified = scene.run(&["verify", "library"]);
         assert_eq!(verified.status, Some(0), "{what}:\n{}\n{}", repaired.stdout, verified.stdout);
         if repaired.status == Some(0) {
-            mended += 1;
+            repairs += 1;
             assert!(content(&scene) == before, "{what}");
         }
     }
-    assert!(mended >= 10, "seed {seed}: {mended}");
+    assert!(repairs >= 10, "seed {seed}: {repairs}");
 }
 
 /// No faults; a song's address has expired, and what the provider says of its task has become poorer.

@@ -44,7 +44,7 @@ fn answering(status: &str, body: &str) -> (String, thread::JoinHandle<usize>) {
     (base_url, asked)
 }
 
-/// Ends such a provider, and gives how often it was asked.
+/// Ends such a provider, and returns the number of its requests.
 fn asked(base_url: &str, provider: thread::JoinHandle<usize>) -> usize {
     std::net::TcpStream::connect(base_url.trim_start_matches("http://")).unwrap().write_all(b"bye").unwrap();
     provider.join().unwrap()
@@ -53,7 +53,7 @@ fn asked(base_url: &str, provider: thread::JoinHandle<usize>) -> usize {
 /// No faults; over two runs, in either format.
 #[test]
 fn summary_counts_table_contents_and_keeps_its_json_keys() {
-    let mut holdings = Vec::new();
+    let mut summaries = Vec::new();
     for format in ["csv", "parquet"] {
         let scene = Scene::fair();
         for prefix in ["a", "b"] {
@@ -70,7 +70,7 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
         assert_eq!((&last["run_id"], &last["tasks"], &last["requests"]), (&archive["run_id"], &json!(30), &json!(30)));
         let mut held = archive["archive"].clone();
         held["last_runs"] = Value::Null;
-        holdings.push((held, archive["credits_cost"].clone()));
+        summaries.push((held, archive["credits_cost"].clone()));
         if format == "csv" {
             judged(&scene, &archive);
         }
@@ -84,7 +84,7 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
             .says("ago: everything was archived (exit status 0)")
             .says("archived   requests");
     }
-    assert_eq!(holdings[0], holdings[1]);
+    assert_eq!(summaries[0], summaries[1]);
 }
 
 /// What the rows themselves say, counted here.
@@ -259,7 +259,7 @@ fn every_command_that_writes_leaves_a_record_and_only_those_that_archive_count_a
     scene.run(&["compact", "library"]).expect(0).says("Nothing to compact");
 }
 
-/// A kind of assets was never wanted.
+/// A kind of assets was never downloaded.
 #[test]
 fn the_kinds_that_an_archive_lacks_are_named() {
     let scene = Scene::fair();

@@ -415,7 +415,7 @@ fn every_command_accepts_quiet() {
     scene.run(&["completions", "bash", "-q"]).expect(0).says("sunor-archive");
 }
 
-/// `--progress json` of the commands that write tables anew: every line is an event, and the last one is the end.
+/// `--progress json` of the commands that rewrite tables: every line is an event, and the last one is the end.
 #[test]
 fn compact_and_rebuild_tell_how_far_they_are() {
     let scene = Scene::fair();

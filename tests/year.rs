@@ -74,7 +74,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
     fs::copy(scene.archive().join("views.sql"), scene.path("nights/views.sql")).unwrap();
     print!("{}", judge("faster.py", &[&scene.path("nights"), &scene.archive(), &samples().join("queries.sql")]));
-    assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} asked again in {kills} kills");
+    assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests in {kills} kills");
 }
 
 /// What the tables would be without compaction: each night's parts, kept beside the archive.
@@ -94,7 +94,7 @@ impl Nights {
         }
     }
 
-    /// What is there now was made of parts that are kept.
+    /// The existing parts were written from parts that are kept.
     fn pass_over(&mut self, scene: &Scene) {
         self.others = Self::parts(scene).map(|(_, part)| part).collect();
     }

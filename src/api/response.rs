@@ -25,7 +25,7 @@ const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, PartialEq)]
 pub(crate) enum TaskResponse {
     /// The task has ended. `data` is the whole object as sent; where readers would refuse it, it is
-    /// mended and `sent` is the body as it came.
+    /// repaired and `sent` is the body as sent.
     Final { status: FinalStatus, data: String, sent: Option<String> },
     /// The task is in progress; an unknown or missing status counts as that.
     Unfinished { status: Option<String>, created_at: Option<Moment> },
@@ -59,7 +59,7 @@ pub(crate) struct Usage {
     pub(crate) credits_topped_up: Option<f64>,
 }
 
-/// Tells what a response to the question for `asked` means.
+/// Interprets the response to the request for `asked`.
 pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
     match good(status, retry_after, body) {
         Ok(TaskData { text, sent }) => task(asked, &text, sent),
@@ -67,7 +67,7 @@ pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Durat
     }
 }
 
-/// Tells what a response to the question for the account's usage means: the usage, or why there is none.
+/// Interprets the response to the request for the account's usage.
 pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Usage, TaskResponse> {
     let TaskData { text, .. } = good(status, retry_after, body)?;
     let Some((_, usage)) = data(&text) else {
@@ -83,7 +83,7 @@ pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> 
 /// A body that is JSON and not a refusal.
 struct TaskData<'a> {
     text: Cow<'a, str>,
-    /// As it came, if it had to be mended.
+    /// As sent, if it had to be repaired.
     sent: Option<String>,
 }
 
@@ -98,9 +98,9 @@ fn good(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<TaskD
     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
         return Err(not_json(text, &error));
     }
-    let mended = json::mend_surrogates(text);
-    let sent = mended.is_some().then(|| sent.to_owned());
-    let text = mended.map_or(Cow::Borrowed(text), Cow::Owned);
+    let repaired = json::replace_surrogates(text);
+    let sent = repaired.is_some().then(|| sent.to_owned());
+    let text = repaired.map_or(Cow::Borrowed(text), Cow::Owned);
     match Object::parse(&text).as_ref().and_then(code) {
         Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, &text)),
         _ => Ok(TaskData { text, sent }),
@@ -157,7 +157,7 @@ fn refusal(code: u16, retry_after: Option<Duration>, body: &str) -> TaskResponse
 }
 
 fn message(body: &str) -> Option<String> {
-    Object::parse(&json::mend_surrogates(body).unwrap_or_else(|| body.to_owned()))?.filled("message")
+    Object::parse(&json::replace_surrogates(body).unwrap_or_else(|| body.to_owned()))?.filled("message")
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {

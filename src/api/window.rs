@@ -10,7 +10,7 @@ use std::time::Duration;
 use reqwest::header::{DATE, HeaderMap};
 use tokio::time::Instant;
 
-/// A reset is named in whole seconds, rounded nobody knows which way.
+/// A reset is in whole seconds, and may be rounded up or down.
 const ROUNDING: Duration = Duration::from_secs(1);
 
 /// After a pause that was as long as a window, and was not enough, the next is longer by this factor. A

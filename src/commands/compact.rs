@@ -30,7 +30,7 @@ pub fn compact(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     let run_id = RunId::new(start.0);
     let plans = plans(&held.archive)?;
     if plans.iter().all(|plan| plan.small.is_empty()) {
-        let nothing: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
+        let nothing: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
         emit(&rewrite::finished(start.1));
         return Ok(report::compact_table(&nothing, &archive.to_string(), false));
     }
@@ -50,7 +50,7 @@ fn merge_all(
     let checksums = Checksums::of(&held.archive, merged)?;
     let mut done = Vec::new();
     for plan in plans {
-        done.push(if plan.small.is_empty() { plan.outlook() } else { plan.merge(held, run_id, &checksums, emit)? });
+        done.push(if plan.small.is_empty() { plan.estimate() } else { plan.merge(held, run_id, &checksums, emit)? });
     }
     Ok(done)
 }
@@ -61,8 +61,8 @@ fn merge_all(
 /// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
 pub fn dry_run(archive: &Location) -> Result<String> {
     let plans = plans(&Archive::open(archive)?)?;
-    let outlook: Vec<Compacted> = plans.iter().map(Plan::outlook).collect();
-    Ok(report::compact_table(&outlook, &archive.to_string(), true))
+    let estimate: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
+    Ok(report::compact_table(&estimate, &archive.to_string(), true))
 }
 
 fn plans(archive: &Archive) -> Result<Vec<Plan>> {
@@ -91,7 +91,7 @@ struct Plan {
 
 impl Plan {
     /// The expected result.
-    fn outlook(&self) -> Compacted {
+    fn estimate(&self) -> Compacted {
         let (mut parts_after, mut open_rows, mut open_bytes) = (0, 0, 0);
         for part in &self.small {
             parts_after += u64::from(open_rows + open_bytes == 0);
@@ -121,7 +121,7 @@ impl Plan {
         emit: EventSink<'_>,
     ) -> Result<Compacted> {
         let (archive, table) = (&held.archive, self.outline.name);
-        let mut pulse = ProgressTicker::new(table);
+        let mut progress = ProgressTicker::new(table);
         let mut merge = Merge::new(archive, Swap::begin(held, table, run_id)?, &self.outline);
         let mut sorter = TimeSorter::new(self.outline.clone(), merge.swap.scratch());
         let mut before = Digest::default();
@@ -137,29 +137,29 @@ impl Plan {
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
             emit(&Event::Checked { path: part.path.clone() });
-            pulse.tell(emit, "parts read", count as u64 + 1, self.small.len() as u64);
+            progress.tell(emit, "parts read", count as u64 + 1, self.small.len() as u64);
         }
         let failed = |error: io::Error| archive.store.failed("sort", table, &error);
         for chunk in sorter.finish().map_err(failed)? {
             merge.push(chunk.map_err(failed)?)?;
-            pulse.tell(emit, "rows sorted", merge.rows, before.rows);
+            progress.tell(emit, "rows sorted", merge.rows, before.rows);
         }
         merge.end_part()?;
         let mut after = Digest::default();
         for part in &merge.written {
             rewrite::add_staged(&mut after, archive, part, &self.outline)?;
-            pulse.tell(emit, "rows compared", after.rows, before.rows);
+            progress.tell(emit, "rows compared", after.rows, before.rows);
         }
         if before != after {
             return Err(Error::Internal(format!("the new parts of {table} do not hold the rows of the old ones")));
         }
-        let outlook = self.outlook();
+        let estimate = self.estimate();
         let parts_after = merge.written.len() as u64;
         let bytes_after = merge.written.iter().map(StagedPart::bytes).sum();
         let removed: Vec<String> = self.small.into_iter().map(|part| part.path).collect();
         merge.swap.commit(&removed)?;
         emit(&Event::Rewritten { table, removed: removed.len() as u64, parts: parts_after });
-        Ok(Compacted { parts_after, bytes_after, ..outlook })
+        Ok(Compacted { parts_after, bytes_after, ..estimate })
     }
 }
 

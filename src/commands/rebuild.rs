@@ -65,13 +65,13 @@ pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
         clips += rows.clips.len() as u64;
         Ok(())
     })?;
-    let mut outlook = Vec::new();
+    let mut planned = Vec::new();
     for (table, rows_after) in [(LYRICS.name, lyrics), (CLIPS.name, clips)] {
         let parts = paths(&archive, table)?;
-        outlook.push(Rebuilt { table, rows: count(&archive, &parts)?, rows_after });
+        planned.push(Rebuilt { table, rows: count(&archive, &parts)?, rows_after });
     }
     emit(&rewrite::finished(clock));
-    Ok(report::rebuild_table(&outlook, &archive.name, tasks, true))
+    Ok(report::rebuild_table(&planned, &archive.name, tasks, true))
 }
 
 /// The parts of a table, without those of leftover segments.
@@ -112,7 +112,7 @@ impl Source {
 
     /// Calls `take` with the rows of each task that has a response, and counts the tasks.
     fn read(&self, archive: &Archive, emit: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
-        let (mut pulse, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
+        let (mut progress, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {
             self.checksums.check(archive, path)?;
             let damaged = |task_id: &str| -> Error {
@@ -135,7 +135,7 @@ impl Source {
             scanned.map_err(|error| archive.store.failed("read", path, &error))?;
             taken?;
             emit(&Event::Checked { path: path.clone() });
-            pulse.tell(emit, "parts read", done as u64 + 1, self.parts.len() as u64);
+            progress.tell(emit, "parts read", done as u64 + 1, self.parts.len() as u64);
         }
         Ok(tasks)
     }

@@ -35,7 +35,7 @@ pub struct SimulateOptions {
 /// [`Error::Storage`] if the port are unavailable.
 pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl FnOnce(&str)) -> Result<()> {
     let faults = match &options.faults {
-        Some(path) => read_weather(path)?,
+        Some(path) => read_fault_plan(path)?,
         None => FaultPlan { window: Some(Window::default()), ..FaultPlan::default() },
     };
     let tasks = match options.tasks {
@@ -49,7 +49,7 @@ pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl F
     Ok(())
 }
 
-fn read_weather(path: &Path) -> Result<FaultPlan> {
+fn read_fault_plan(path: &Path) -> Result<FaultPlan> {
     let text =
         fs::read_to_string(path).map_err(|error| Error::usage(format!("cannot read {}: {error}", path.display())))?;
     text.parse().map_err(|error| Error::usage(format!("{}: {error}", path.display())))

@@ -66,7 +66,7 @@ pub(super) fn downloads_left(downloads: &Downloads, elapsed: Duration) -> Option
 mod tests {
     use super::*;
 
-    fn outlook() -> EtaEstimate {
+    fn estimate() -> EtaEstimate {
         EtaEstimate {
             requests: 240,
             unfinished: 0,
@@ -80,14 +80,14 @@ mod tests {
 
     #[test]
     fn it_is_requests_left_over_the_pace_polls_counted() {
-        assert_eq!(outlook().left(), Some(Duration::from_secs(120)));
-        assert_eq!(EtaEstimate { unfinished: 10, ..outlook() }.left(), Some(Duration::from_secs(130)));
-        assert_eq!(EtaEstimate { pace: f64::INFINITY, ..outlook() }.left(), None);
+        assert_eq!(estimate().left(), Some(Duration::from_secs(120)));
+        assert_eq!(EtaEstimate { unfinished: 10, ..estimate() }.left(), Some(Duration::from_secs(130)));
+        assert_eq!(EtaEstimate { pace: f64::INFINITY, ..estimate() }.left(), None);
     }
 
     #[test]
     fn a_slow_provider_counts_for_more_than_the_pace() {
-        let slow = EtaEstimate { answers: 10, elapsed: Duration::from_secs(10), ..outlook() };
+        let slow = EtaEstimate { answers: 10, elapsed: Duration::from_secs(10), ..estimate() };
         assert_eq!(slow.left(), Some(Duration::from_secs(240)));
         assert_eq!(EtaEstimate { answers: 0, ..slow }.left(), None);
     }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn polling_never_takes_longer_than_it_may() {
         let polling =
-            EtaEstimate { requests: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..outlook() };
+            EtaEstimate { requests: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..estimate() };
         assert_eq!(polling.left(), Some(Duration::from_secs(7)));
     }
 

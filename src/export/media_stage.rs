@@ -29,7 +29,8 @@ use crate::{
     error::{Error, Result},
     event::Event,
     media::{
-        self, Access, ClipState, Content, Download, Downloader, Failure, Limits, Outcome, Scheme, Sent, Source, Told,
+        self, Access, ClipState, Content, Download, DownloadUpdate, Downloader, Failure, Limits, Outcome, Scheme, Sent,
+        Source,
     },
     ranged::RangedFile,
     tables, timestamp,
@@ -367,16 +368,16 @@ impl Worker {
         }
     }
 
-    fn pass_on(&self, job: &Job, wanted: &AssetRequest, told: Told) {
+    fn pass_on(&self, job: &Job, wanted: &AssetRequest, told: DownloadUpdate) {
         self.say(DownloadEvent::Happened(match told {
-            Told::Retry { reason, wait } => Event::AssetRetrying {
+            DownloadUpdate::Retry { reason, wait } => Event::AssetRetrying {
                 task_id: job.task_id.clone(),
                 clip_id: wanted.clip_id.clone(),
                 kind: wanted.kind,
                 reason,
                 wait_seconds: wait.as_secs_f64(),
             },
-            Told::HostDown { host, reason } => Event::HostDown { host, reason },
+            DownloadUpdate::HostDown { host, reason } => Event::HostDown { host, reason },
         }));
     }
 

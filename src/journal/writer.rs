@@ -32,7 +32,7 @@ impl Default for SegmentLimits {
 }
 
 impl SegmentLimits {
-    /// A repair publishes more often: whoever waits for lost rows has some of them soon.
+    /// A repair publishes more often, so that some of the lost rows are back soon.
     pub(crate) const REPAIR: Self = Self { records: 5_000, bytes: 64 << 20 };
 }
 

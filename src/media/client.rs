@@ -78,7 +78,7 @@ impl ResponseHead {
 /// How media is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
-    /// How far it may be fetched from.
+    /// Which addresses it may connect to.
     pub(crate) hosts: HostPolicy,
     /// The scheme of the API's URL.
     pub(crate) scheme: Scheme,

@@ -79,7 +79,7 @@ pub(crate) enum Outcome {
 
 /// What a download reports in progress.
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
+pub(crate) enum DownloadUpdate {
     /// An attempt failed, and a retry is due.
     Retry { reason: String, wait: Duration },
     /// A host is down, and gets no further requests.
@@ -111,7 +111,7 @@ impl Downloader {
     ///
     /// # Errors
     /// Only those of the local disk: whatever the server does is an [`Outcome`].
-    pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(Told) + Sync)) -> Result<Outcome> {
+    pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(DownloadUpdate) + Sync)) -> Result<Outcome> {
         let mut tries = RetryState::new(self.limits.retries);
         let mut before = None;
         let name = wanted.url.host_str().unwrap_or_default();
@@ -136,14 +136,14 @@ impl Downloader {
             };
             let wait = tries.wait(&failure, length);
             if judge(&host, &failure, wait) == Verdict::NowDown {
-                tell(Told::HostDown { host: name.into(), reason: failure.reason.clone() });
+                tell(DownloadUpdate::HostDown { host: name.into(), reason: failure.reason.clone() });
             }
             let Some(wait) = wait else {
                 let path = wanted.partial.clone();
                 blocking(move || Partial::discard(&path).map_err(|error| Error::io("remove", &path, &error))).await?;
                 return Ok(Outcome::Failed { failure, sent: tries.sent });
             };
-            tell(Told::Retry { reason: failure.reason, wait });
+            tell(DownloadUpdate::Retry { reason: failure.reason, wait });
             if self.unless_stopped(time::sleep(wait)).await.is_none() {
                 return Ok(Outcome::Stopped);
             }
@@ -173,29 +173,29 @@ impl Downloader {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
-        let brings = RangeResponse::of(&response, rest.as_ref());
-        let (end, mark) = (End::of(&response, brings), Validator::of(&response));
+        let range = RangeResponse::of(&response, rest.as_ref());
+        let (end, mark) = (End::of(&response, range), Validator::of(&response));
         let body = match Body::of(response) {
             Ok(body) => body,
             Err(error) => return Ok(Err(cut_off(&error).of(&head))),
         };
         // A part of a compressed body is not a part of the file, and its length is not the file's.
-        let (brings, end, mark) = match (body.is_packed(), brings) {
-            (false, _) => (brings, end, mark),
+        let (range, end, mark) = match (body.is_packed(), range) {
+            (false, _) => (range, end, mark),
             (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
             (true, _) => (RangeResponse::Other, end, mark),
         };
-        if brings == RangeResponse::All {
+        if range == RangeResponse::All {
             partial.run(|partial| partial.begin(mark)).await?;
         }
-        let came = match brings {
+        let received = match range {
             RangeResponse::All | RangeResponse::Rest(_) => self.body(body, end, partial, sent).await?,
             RangeResponse::Nothing => Ok(()),
             RangeResponse::Other => {
                 Err(Rejected::Wrong(Failure::new(Next::Again, "not the part of the file that was asked for")))
             }
         };
-        let rejected = match came.and_then(|()| recognise(wanted.kind, partial)) {
+        let rejected = match received.and_then(|()| recognise(wanted.kind, partial)) {
             Ok(content) => {
                 let file = partial.run(|partial| partial.finish()).await?;
                 if end != End::Unknown || before.as_ref() == Some(&file) {
@@ -302,8 +302,8 @@ enum End {
 }
 
 impl End {
-    fn of(response: &Response, brings: RangeResponse) -> Self {
-        match (brings, response.content_length()) {
+    fn of(response: &Response, range: RangeResponse) -> Self {
+        match (range, response.content_length()) {
             (RangeResponse::Rest(Some(length)), _) | (RangeResponse::All, Some(length)) => Self::At(length),
             (RangeResponse::Nothing, _) => Self::Marked,
             _ if response.headers().contains_key(TRANSFER_ENCODING) => Self::Marked,

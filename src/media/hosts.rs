@@ -147,7 +147,7 @@ impl Standing {
 }
 
 async fn acquire(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    places.clone().acquire_owned().await.expect("nobody closes it")
+    places.clone().acquire_owned().await.expect("it is never closed")
 }
 
 #[cfg(test)]

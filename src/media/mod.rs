@@ -13,7 +13,7 @@ mod tries;
 
 pub(crate) use client::{Access, Failure};
 pub(crate) use content::{Content, HEAD, endings, recognise};
-pub(crate) use download::{Download, Downloader, Limits, Outcome, Told};
+pub(crate) use download::{Download, DownloadUpdate, Downloader, Limits, Outcome};
 pub(crate) use guard::{HostPolicy, is_private_host};
 pub(crate) use source::{ClipState, Scheme, Source};
 pub(crate) use tries::Sent;

@@ -115,7 +115,7 @@ mod tests {
         response.body("").unwrap().into()
     }
 
-    fn brings(validator: &str, status: u16, headers: &[(&str, &str)]) -> RangeResponse {
+    fn range_response(validator: &str, status: u16, headers: &[(&str, &str)]) -> RangeResponse {
         let rest = Rest { from: 5, mark: Validator { validator: validator.into(), length: Some(20) } };
         RangeResponse::of(&response(status, headers), Some(&rest))
     }
@@ -136,14 +136,14 @@ mod tests {
             (tag, vec![("etag", tag)], RangeResponse::Other),
             (date, vec![("content-range", "bytes 5-19/20"), ("last-modified", "another")], RangeResponse::Other),
         ] {
-            assert_eq!(brings(validator, 206, &headers), expected, "{validator} {headers:?}");
+            assert_eq!(range_response(validator, 206, &headers), expected, "{validator} {headers:?}");
         }
-        assert_eq!(brings(tag, 416, &[("content-range", "bytes */5")]), RangeResponse::Nothing);
-        assert_eq!(brings(tag, 416, &[("content-range", "bytes */20")]), RangeResponse::Other);
-        assert_eq!(brings(tag, 200, &[]), RangeResponse::All);
+        assert_eq!(range_response(tag, 416, &[("content-range", "bytes */5")]), RangeResponse::Nothing);
+        assert_eq!(range_response(tag, 416, &[("content-range", "bytes */20")]), RangeResponse::Other);
+        assert_eq!(range_response(tag, 200, &[]), RangeResponse::All);
         for (range, expected) in [("bytes 0-19/20", RangeResponse::All), ("bytes 0-18/20", RangeResponse::Other)] {
             assert_eq!(RangeResponse::of(&response(206, &[("content-range", range)]), None), expected);
-            assert_eq!(brings(tag, 206, &[("content-range", range)]), expected);
+            assert_eq!(range_response(tag, 206, &[("content-range", range)]), expected);
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     );
     text.labelled(
         "requests",
-        "API requests of the last run: a task's first question, a poll of an unfinished task, a question sent again.",
+        "API requests of the last run: a task's initial request, a poll of an unfinished task, or a retry.",
         "kind",
         &[
             ("first", requests.total - requests.polls - requests.retries),

@@ -247,7 +247,7 @@ impl Finished {
     }
 }
 
-/// Waits for something that another process brings about.
+/// Waits for a condition that another process causes.
 #[track_caller]
 pub fn wait_until(condition: impl Fn() -> bool) {
     for _ in 0..2000 {

@@ -35,7 +35,7 @@ for table in ("tasks", "clips", "lyrics", "assets"):
         told = [group.column(time).statistics for group in groups]
         spans += [(statistics.min, statistics.max) for statistics in told if statistics.has_min_max]
         print(f"{table}: {len(old)} parts are {len(new)}, row groups of {rows}")
-    # A reader that wants a week reads the row groups of that week, told by their statistics.
+    # A reader of one week reads the row groups of that week only, by their statistics.
     for one, other in zip(spans, spans[1:]):
         if one[1] > other[0]:
             sys.exit(f"{table}: row groups of {one} and {other} overlap")

@@ -463,7 +463,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn emit_progress(&mut self) {
-        let outlook = EtaEstimate {
+        let estimate = EtaEstimate {
             requests: self.queue.fresh() + self.queue.retries() + self.asking.len(),
             unfinished: self.queue.polls(),
             idle: match self.queue.next(Instant::now()) {
@@ -477,7 +477,7 @@ impl<'a> Coordinator<'a> {
         };
         let elapsed = self.started.elapsed();
         self.downloads.receive(self.media.received(), TICK);
-        let left = outlook.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
+        let left = estimate.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
         (self.emit)(Event::Progress(Progress {
             settled: self.ledger.settled(),
             selected: self.run.plan.selected.len() as u64,
