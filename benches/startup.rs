@@ -1,8 +1,8 @@
-//! What it costs to find out what is archived already: time and memory before the first request, by the size
-//! of the archive and of the list.
+//! The cost of looking up what is archived: time and memory before the first request, by the size of the archive and
+//! of the list.
 //!
-//! Makes an archive of so many tasks, large as `compact` makes it, and runs the built program on lists of
-//! which all, or none, is archived. Prints figures and judges nothing: `cargo bench --bench startup`, or with
+//! Creates a compacted archive of this many tasks, and runs the built program on lists of which all, or no, tasks are
+//! archived. Prints figures and judges nothing: `cargo bench --bench startup`, or with
 //! sizes of your own, of archives and of the list: `cargo bench --bench startup -- 10000000 1000000`.
 
 use std::{

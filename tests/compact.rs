@@ -24,7 +24,7 @@ use sunor_archive::simulator::{FaultKind, When};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// So many exports of a list that grows by so many tasks each night.
+/// A number of nightly exports of a growing list.
 fn nights(format: &str, count: usize, tasks: usize, assets: &str) -> Scene {
     let scene = Scene::fair();
     for night in 1..=count {
@@ -51,7 +51,7 @@ fn rows(archive: &Path, table: &str) -> Vec<String> {
     if rows.iter().any(|row| row.ends_with('\n')) { vec![rows.concat()] } else { rows }
 }
 
-/// When the tasks of a Parquet part were created, in their order; those that do not tell as if never.
+/// The creation times of a Parquet part's tasks, in their order; without one, the maximum.
 fn created(part: &Path) -> Vec<i64> {
     let reader = SerializedFileReader::new(fs::File::open(part).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
@@ -74,7 +74,7 @@ fn assert_manifests_hold(archive: &Path) {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// A copy of an archive beside it, to do what one likes with.
+/// A copy of an archive beside it.
 fn copy(archive: &Path, name: &str) -> PathBuf {
     let to = archive.with_file_name(name);
     let copied = Command::new("cp").arg("-r").arg(archive).arg(&to).status();
@@ -189,7 +189,7 @@ fn a_summary_counts_all_rows_while_parts_change_places() {
     }
 }
 
-/// No faults; a reader counts rows all the while.
+/// No faults; a reader counts rows meanwhile.
 #[test]
 fn a_reader_sees_all_of_the_old_parts_or_all_of_the_new() {
     for format in ["parquet", "csv"] {
@@ -262,7 +262,7 @@ fn clips_and_lyrics_are_regenerated_unchanged_from_the_responses() {
     }
 }
 
-/// No faults; a run is killed after its parts were put in place and before its journal went.
+/// No faults; a run is killed after its parts are published and before its segment is removed.
 #[test]
 fn parts_that_the_journal_will_republish_are_left_alone() {
     let scene = Scene::fair();

@@ -56,8 +56,7 @@ fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_rep
 
 const SONGS: usize = 400;
 
-/// What a killed run may have to be sent again of each download in flight: the piece that was on its way to
-/// the disk, and what the sockets held.
+/// The bytes of each download in flight that a kill may waste: the chunk on its way to the disk, and the socket buffers.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
 /// No faults; with songs of a quarter of a megabyte; the process is killed repeatedly.
@@ -98,7 +97,7 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
 }
 
-/// A table's rows without what is the run's own, or the simulator's.
+/// A table's rows without the columns of the run and of the simulator.
 fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
     let same = |(column, value): (String, String)| {
         let is_own = column == "fetched_at" || column == "run_id";
@@ -134,7 +133,7 @@ fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarant
     assert_eq!(scene.summary()["recovered"], true);
 }
 
-/// Whatever stands under a final name is whole: every row has all its fields.
+/// Every file under a final name is complete: every row has all its fields.
 fn assert_no_torn_file(scene: &Scene) {
     for table in ["tasks", "clips", "lyrics", "assets"] {
         for path in files(&scene.archive().join(table), ".csv") {
@@ -144,7 +143,7 @@ fn assert_no_torn_file(scene: &Scene) {
     }
 }
 
-/// A run that a signal ended hard while answers waited in its journal.
+/// A run that was killed with responses in its journal.
 fn killed_run(scene: &Scene) {
     let run = scene.export_command(&["--rate", "unlimited", "--concurrency", "4"]).spawn().unwrap();
     wait_until(|| scene.stats().requests >= 20);
@@ -152,7 +151,7 @@ fn killed_run(scene: &Scene) {
     Finished::of(run);
 }
 
-/// A provider that answers one task a moment, so that a run can be killed in the middle.
+/// A provider that responds slowly, so that a run can be killed in the middle.
 fn slow_scene() -> Scene {
     let slow = Fault { trouble: FaultKind::StallBody(0.2), when: When::ALWAYS };
     let scene = Scene::faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });

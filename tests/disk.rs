@@ -1,5 +1,5 @@
-//! Files that cannot be written: the archive stays consistent, the books are right, and the next run
-//! resumes from there. A limit on the size of files stands in for a full disk: it fails the same writes.
+//! Files that cannot be written: the archive stays consistent, the counts are right, and the next run resumes. A limit
+//! on the size of files replaces a full disk: the same writes fail.
 
 #![expect(clippy::indexing_slicing, reason = "a test")]
 
@@ -28,7 +28,7 @@ fn wordy() -> Scene {
     scene
 }
 
-/// The export, unable to write a file of more than so many KiB.
+/// An export that cannot write files larger than this many KiB.
 fn limited(scene: &Scene, kib: u32) -> Finished {
     let export = scene.export_command(&["--format", "csv", "--concurrency", "4"]);
     let mut command = Command::new("bash");

@@ -1,4 +1,4 @@
-//! The main job: what an export archives, asks, and says.
+//! `export`: what it archives, requests and prints.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn a_rate_equal_to_the_allowance_is_never_refused() {
     }
 }
 
-/// Faults: every task is under way at first, for three seconds at most.
+/// Faults: every task is in progress at first, for three seconds at most.
 #[test]
 fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
     let scene =
@@ -51,7 +51,7 @@ fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
     assert_eq!(scene.stats().asked_again, 0);
 }
 
-/// Faults: every task is under way for a quarter of an hour.
+/// Faults: every task is in progress for a quarter of an hour.
 #[test]
 fn wait_zero_requests_each_task_once_and_lists_the_unfinished() {
     let scene =
@@ -259,7 +259,7 @@ fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
     let mut run = scene.export_command(&[]).spawn().unwrap();
     wait_until(|| scene.stats().requests == 1);
     interrupt(run.id());
-    // A second signal before the first is handled would be one and the same.
+    // A second signal before the first is handled would merge with it.
     let said = std::io::BufReader::new(run.stderr.take().unwrap());
     assert!(std::io::BufRead::lines(said).any(|line| line.unwrap().contains("no further requests")));
     interrupt(run.id());
@@ -289,7 +289,7 @@ fn signals(pid: u32, mask: &str) -> bool {
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 2 != 0)
 }
 
-/// Faults: the provider refuses the key, and repeats it in what it says.
+/// Faults: the provider refuses the key, and repeats it in its message.
 #[test]
 fn the_key_shows_nowhere() {
     for code in [400, 401, 404, 500] {
@@ -305,7 +305,7 @@ fn the_key_shows_nowhere() {
     }
 }
 
-/// No faults; a world of documents with one whose body had to be repaired.
+/// No faults; documents, one of them with a body that has to be repaired.
 #[test]
 fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {
     let document = common::documents().remove("doc-lone-surrogate").unwrap();

@@ -1,5 +1,5 @@
-//! What a file system lacks, and what others leave in an archive's folders: the built program, with system calls
-//! that a library put before the system's own refuses.
+//! File systems with missing features, and foreign files in an archive's folders: the built program with a preloaded
+//! library that refuses system calls.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -15,7 +15,7 @@ use std::{
 
 use common::{Finished, Scene, files, ids, walk};
 
-/// Refuses what the variable `LACKS` names.
+/// Refuses the calls that the variable `LACKS` names.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -135,7 +135,7 @@ fn a_second_run_is_refused_where_files_cannot_be_locked_and_a_dead_one_holds_not
     with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(0);
 }
 
-/// Sync programs and file managers were here.
+/// Files that sync programs and file managers leave.
 #[test]
 fn files_with_another_name_than_the_archive_gives_stop_no_command_and_are_reported() {
     for format in ["parquet", "csv"] {

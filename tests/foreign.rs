@@ -122,8 +122,8 @@ fn every_sample_query_runs_in_duckdb_and_finds_something() {
     }
 }
 
-/// Faults: fair. One night stands for each of a year: what a query pays for is the number of its files,
-/// and so many exports would take the whole test's time.
+/// No faults. One night is copied for each of a year: a query's cost is the number of files, and a year of exports would
+/// take too long.
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn duckdb_queries_a_compacted_year_faster() {

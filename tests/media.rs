@@ -1,4 +1,4 @@
-//! Songs, covers and videos, and what a CDN may do with them: the built program under injected faults.
+//! Downloads of songs, covers and videos: the built program under injected faults of the CDN.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -34,7 +34,7 @@ fn song(id: &str, url: impl Into<Value>) -> Value {
     json!({ "id": id, "audio_url": url.into() })
 }
 
-/// A world of these tasks, each with its clips, all of them on the list.
+/// A provider of these tasks, each with its clips, all of them on the list.
 fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<Value>)>) -> Scene {
     let document = |(id, clips): (&str, Vec<Value>)| {
         let data = json!({ "task_id": id, "type": "music", "status": "success", "output": { "result": clips } });
@@ -49,7 +49,7 @@ fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<
     scene
 }
 
-/// A world of one task a clip; the clips' songs are on the CDN, with those faults.
+/// A provider with one task per clip; the clips' songs are on the CDN, with those faults.
 fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -> Scene {
     let clips: Vec<S> = clips.into_iter().collect();
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
@@ -60,7 +60,7 @@ fn with(id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When::task(&format!("{id}.mp3")) }
 }
 
-/// Trouble with one song, the first so many times.
+/// A fault of one song, for its first requests.
 fn at_first(requests: u32, id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When { task: Some(format!("{id}.mp3")), ..When::first(requests) } }
 }
@@ -105,8 +105,8 @@ fn field(row: &Row, column: &str) -> u64 {
     row[column].parse().unwrap()
 }
 
-/// What holds after every run, whatever the faults: each row tells of a whole file, each file under
-/// `media/` has its row unless the journal still waits, no task is there twice, and the manifests are right.
+/// The invariants after every run, whatever the faults: each row has a complete file, each file under `media/` has a row
+/// unless the journal has segments, no task has two rows, and the manifests are correct.
 #[track_caller]
 fn assert_sound(scene: &Scene) {
     let archive = scene.archive();
@@ -182,7 +182,7 @@ fn every_song_and_cover_is_complete_and_requested_once() {
     assert_eq!(of_media(&scene).requests, stats.requests + ok.len() as u64, "requested again");
 }
 
-/// What is no song, and what is said of it.
+/// Bodies that are not songs, and the errors they cause.
 fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     vec![
         ("html", FaultKind::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
@@ -199,7 +199,7 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     ]
 }
 
-/// Faults: songs that come with status 200, and are something else permanently.
+/// Faults: responses with status 200 that are not songs, permanently.
 #[test]
 fn a_response_that_is_not_a_song_is_discarded_and_its_task_still_archived() {
     let wrong = no_songs();
@@ -238,7 +238,7 @@ fn a_response_that_is_not_a_song_is_retried() {
     assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
 
-/// Faults: files that are not what their addresses say.
+/// Faults: files of another type than their URLs say.
 #[test]
 fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
@@ -284,7 +284,7 @@ fn a_file_extension_matches_the_content() {
 
 const SIZE: u64 = 300_000;
 
-/// Songs of [`SIZE`], and as much more as is needed for a whole frame.
+/// Songs of [`SIZE`], rounded up to a whole frame.
 fn large(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media_bytes: Some(SIZE), ..media(faults) }
 }
@@ -343,7 +343,7 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
         assert_sound(&scene);
         assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
         for (id, row) in by_clip(&scene) {
-            // It was requested twice; from now on the later version is sent.
+            // It was requested twice; from now on the new version is sent.
             assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
         }
     }
@@ -444,7 +444,7 @@ fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
     }
 }
 
-/// Faults: songs that are elsewhere, or nowhere.
+/// Faults: redirects, to songs or nowhere.
 #[test]
 fn redirects_are_followed_to_http_only_and_only_so_often() {
     let to = |address: &str| FaultKind::Redirect(address.to_owned());
@@ -476,7 +476,7 @@ fn redirects_are_followed_to_http_only_and_only_so_often() {
     assert_eq!(rows["moved"]["sha256"], sha256(&scene.file_of_cdn("elsewhere/other.mp3")));
 }
 
-/// No faults; the addresses lead into this machine's own network.
+/// No faults; the URLs point to private addresses.
 #[test]
 fn private_addresses_are_refused_unless_allowed() {
     let port = |scene: &Scene| scene.cdn_url().rsplit(':').next().unwrap().to_owned();
@@ -528,7 +528,7 @@ fn private_addresses_are_refused_unless_allowed() {
     assert_eq!(of_media(&allowed).requests, 1);
 }
 
-/// No faults; what stands in the documents is no web address.
+/// No faults; the documents have invalid URLs.
 #[test]
 fn an_unusable_url_is_recorded_as_failed() {
     let table = [
@@ -587,7 +587,7 @@ fn half_made(clip: &Value, completed_at: &str) -> String {
     json!({ "code": 200, "data": data }).to_string()
 }
 
-/// Clips in every state that is not an end, of a task that has just completed: a later run finds them made.
+/// Clips in every state that is not final, of a task that has just completed: a later run finds them complete.
 #[test]
 fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() {
     let now = Timestamp::now().to_string();
@@ -618,7 +618,7 @@ fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() 
     }
 }
 
-/// A clip is still being made a day after its task completed, and in the end it is made all the same.
+/// A clip is still being generated a day after its task completed, and completes later.
 #[test]
 fn a_clip_that_is_never_finished_fails_after_a_day_and_repair_asks_for_it_again() {
     let yesterday = (Timestamp::now() - jiff::SignedDuration::from_hours(25)).to_string();
@@ -650,8 +650,8 @@ fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
     assert_eq!(scene.rows("clips").len(), 2);
 }
 
-/// A web server that gives the nth who asks the nth answer, and later ones the last; what it was
-/// asked comes out. An answer without an end is followed by zeros for as long as the client reads.
+/// A web server that sends the nth response to the nth request, and the last one to later requests; it returns the
+/// requests. A response without an end is followed by zeros for as long as the client reads.
 fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -672,12 +672,12 @@ fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
 
 const ENDLESS: &[u8] = b"and so on";
 
-/// An answer with those headers and that body, after which the connection is closed.
+/// A response with those headers and that body, after which the connection closes.
 fn answer(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
 }
 
-/// Faults: servers that are truncated in the middle, and then do not keep to the rules for the rest.
+/// Faults: servers that truncate a song, and then break the rules for ranges.
 #[test]
 fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let version = |seed| -> Vec<u8> {
@@ -736,8 +736,8 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     }
 }
 
-/// Servers that pack media although they were asked not to, answer with a part that is the whole, redirect to raw
-/// UTF-8, and are named without a scheme.
+/// Servers that compress media against the request, send all of it as a 206, redirect to raw UTF-8, and have URLs
+/// without a scheme.
 #[test]
 fn a_file_that_browsers_and_curl_would_read_is_read() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
@@ -764,7 +764,7 @@ fn a_file_that_browsers_and_curl_would_read_is_read() {
     }
 }
 
-/// Whatever a CDN sends for audio, images and video, with names and headers that say nothing.
+/// All kinds of audio, images and video, with names and headers that say nothing about them.
 #[test]
 fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
     let mp4 = |brand: &str| [b"\0\0\0\x20ftyp", brand.as_bytes(), b"\0\0\x02\0isomiso2"].concat();
@@ -821,7 +821,7 @@ fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
     }
 }
 
-/// Faults: servers that do not speak as they should.
+/// Faults: servers that violate HTTP.
 #[test]
 fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
@@ -859,7 +859,7 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
     assert_eq!(rows["chunked"]["sha256"], sha256(&mp3));
 }
 
-/// Faults: songs longer than what is allowed, which say so before they come, or do not.
+/// Faults: songs over the size limit, with or without a `Content-Length`.
 #[test]
 fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     let (server, _questions) = server(vec![answer("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
@@ -875,7 +875,7 @@ fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     }
     assert_eq!(of_media(&scene).by_path, HashMap::from([("long.mp3".into(), 1), ("long.jpeg".into(), 1)]));
     assert!(of_media(&scene).bytes < 10_000_000, "the body was taken");
-    // Just enough is enough.
+    // The limit itself is allowed.
     let scene = songs(["a"], FaultPlan::default());
     let size = scene.file_of_cdn("a.mp3").len();
     export(&scene, &["--max-asset-size", &size.to_string()]).expect(0);
@@ -904,7 +904,7 @@ fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters()
     }
 }
 
-/// No faults; clips with IDs that are no names.
+/// No faults; clips with IDs that are not valid file names.
 #[test]
 fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     let long = "x".repeat(300);
@@ -963,7 +963,7 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 2);
 }
 
-/// No faults; one clip stands in three tasks, the last of which is fetched by a later run.
+/// No faults; one clip is in three tasks, the last of which a later run fetches.
 #[test]
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
@@ -983,7 +983,7 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     assert_eq!(shared.iter().map(|row| field(row, "attempts")).sum::<u64>(), 1);
 }
 
-/// Faults: two takes come with the same bytes, once or permanently; covers are allowed to.
+/// Faults: two clips of a task have the same bytes, once or permanently; covers may.
 #[test]
 fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
     let twins = |when: When| Fault { trouble: FaultKind::Identical, when };
@@ -1016,7 +1016,7 @@ fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
     assert_eq!(field(&rows["fine-1"], "attempts"), 1);
 }
 
-/// Faults: a CDN that breaks every connection, or says nothing at all.
+/// Faults: a CDN that breaks every connection, or never responds.
 #[test]
 fn a_dead_cdn_does_not_delay_the_api() {
     let dead = |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
@@ -1035,13 +1035,13 @@ fn a_dead_cdn_does_not_delay_the_api() {
     run.wait().unwrap();
 }
 
-/// How long the longest download in progress is.
+/// The size of the longest download in progress.
 fn under_way(scene: &Scene) -> u64 {
     let partial = files(&scene.archive().join(".sunor/partial"), ".part");
     partial.iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).max().unwrap_or(0)
 }
 
-/// Faults: some songs come at once and some take six seconds; the process is killed with SIGKILL.
+/// Faults: some songs are fast and some take six seconds; the process is killed with SIGKILL.
 #[test]
 fn downloads_resume_after_a_kill_where_they_stopped() {
     let drip = |id| at_first(1, id, FaultKind::Drip(1_000_000));
@@ -1075,7 +1075,7 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
     }
 }
 
-/// Faults: fair but slow; the process is killed repeatedly with SIGKILL, at random times.
+/// Faults: slow songs; the process is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
@@ -1094,7 +1094,7 @@ fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     export(&scene, &arguments).expect(0);
     assert_sound(&scene);
     assert_eq!(scene.archived().len(), 100);
-    // Requests in flight at a kill are sent again, and so are answers that were not yet safe.
+    // Requests in flight at a kill are sent again, as are those whose responses were not yet synced.
     assert!(kills > 0 && scene.stats().asked_again <= 4 * kills, "{}", scene.stats().asked_again);
     let kinds = |row: Row| (row["task_id"].clone(), row["clip_id"].clone(), row["kind"].clone());
     let rows: BTreeSet<_> = scene.rows("assets").into_iter().map(kinds).collect();
@@ -1109,8 +1109,8 @@ fn halted() -> Scene {
     )
 }
 
-/// The run was ended while `t2` waited for its song: the others are archived, and the next run brings it
-/// without asking.
+/// The run ended while `t2` waited for its song: the others are archived, and the next run archives it without a
+/// request.
 #[track_caller]
 fn assert_resumes(scene: &Scene) {
     assert_sound(scene);
@@ -1168,7 +1168,7 @@ fn a_signal_interrupts_a_retry_backoff_at_once() {
     assert_eq!(scene.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
 }
 
-/// Faults: a song that stops in the middle, and whose address has expired when the next run comes.
+/// Faults: a song that stops in the middle, and whose URL has expired at the next run.
 #[test]
 fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     let scene =
@@ -1185,7 +1185,7 @@ fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
         ["failed", "HTTP 403", "403", "3"]
     );
     assert_eq!((scene.archived(), scene.stats().requests), (vec!["a".to_owned(), "b".to_owned()], 2));
-    // What failed then is no business of the next run's.
+    // The next run does not retry what failed then.
     export(&scene, &[]).expect(0);
     assert_eq!((of_media(&scene).by_path["b.mp3"], scene.stats().requests), (4, 2));
 }
@@ -1311,8 +1311,8 @@ fn queued_downloads_hold_no_open_file() {
     assert_sound(&scene);
 }
 
-/// Faults: two takes come with the same bytes at first; one of them stands in another task, too, which the
-/// same run or an earlier one archives meanwhile.
+/// Faults: two clips of a task have the same bytes at first; one of them is also in another task, which the same run or
+/// an earlier one archives meanwhile.
 #[test]
 fn a_file_referenced_by_a_row_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
@@ -1327,7 +1327,7 @@ fn a_file_referenced_by_a_row_is_never_replaced() {
     }
 }
 
-/// Faults: a host that asks for a pause for no seconds, permanently.
+/// Faults: a host that requests a pause of zero seconds, permanently.
 #[test]
 fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     let scene = songs(["a"], media([with("a", FaultKind::TooMany(0))]));
@@ -1337,7 +1337,7 @@ fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
 }
 
-/// No faults; a process was killed after the last byte of a song, and before the song had its name.
+/// No faults; a process was killed after the last byte of a song, and before the rename.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_download_complete_at_the_kill_is_not_restarted() {
@@ -1382,7 +1382,7 @@ fn files_left_by_an_earlier_run_survive_a_network_outage() {
     assert_eq!((by_clip(&scene)["a"]["status"].as_str(), scene.stats().requests), ("ok", 1));
 }
 
-/// Fault-free; the first nights want no media, or not all of it.
+/// No faults; the first nights download no media, or only some kinds.
 #[test]
 fn kinds_that_were_not_wanted_at_first_are_downloaded_later_without_a_request() {
     for format in ["parquet", "csv"] {

@@ -1,4 +1,4 @@
-//! `--metrics-file`: figures for Prometheus at the end of every run that began.
+//! `--metrics-file`: figures for Prometheus at the end of every run.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -21,7 +21,7 @@ fn of(figures: &HashMap<String, f64>, name: &str) -> Option<f64> {
     figures.get(&format!("sunor_archive_{name}")).copied()
 }
 
-/// Every figure is what the run's summary says.
+/// Every figure equals the run's summary.
 #[track_caller]
 fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
     for (part, label) in [("tasks", "status"), ("assets", "status"), ("rows", "table")] {
@@ -143,7 +143,7 @@ fn an_invalid_metrics_path_is_refused_and_a_write_failure_is_reported_and_leaves
     assert!(!scene.archive().exists());
     assert_eq!(scene.stats().requests, 0);
 
-    // No file system takes a name of so many characters.
+    // No file system accepts so long a name.
     let long = "x".repeat(300);
     scene.export(&["--metrics-file", &long]).expect(1).says("cannot write").says("Archived 1 of 1 tasks");
     assert_eq!(scene.summary()["exit_code"], 0);

@@ -23,7 +23,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// A provider behind TLS that knows every task, and the certificate of the authority that vouches for it.
+/// A provider with TLS that knows every task, and the certificate of its authority.
 struct Secured {
     base_url: String,
     authority: String,
@@ -75,7 +75,7 @@ fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
     }
 }
 
-/// A proxy that connects through, and how often it was asked to.
+/// A proxy that tunnels connections, and counts them.
 fn proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -114,7 +114,7 @@ fn an_untrusted_certificate_stops_the_run_at_once_with_what_to_do() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);
 }
 
-/// No faults; once the authority is named.
+/// No faults; with the authority in `SSL_CERT_FILE`.
 #[test]
 fn an_authority_named_in_ssl_cert_file_is_trusted() {
     let (scene, server) = (Scene::fair(), secured());
@@ -150,7 +150,7 @@ fn an_unresolvable_host_name_is_reported() {
         .says("unknown.invalid cannot be reached");
 }
 
-/// A proxy that answers each request itself, and how often it was asked to.
+/// A proxy that answers each request itself, and counts them.
 fn answering_proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -1,5 +1,4 @@
-//! The order of write, sync and rename, held against a power loss: the built program under `strace`,
-//! judged by `tests/foreign/power.py` and `tests/foreign/power_swap.py`.
+//! The order of writes, syncs and renames must survive a power failure: the built program under `strace`, judged by `tests/foreign/power.py` and `tests/foreign/power_swap.py`.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! What the provider may answer, and what becomes of it: the built program under injected faults.
+//! Responses of the provider: the built program under injected faults.
 
 mod common;
 
@@ -39,7 +39,7 @@ fn transient_failures_cost_retries_and_lose_nothing() {
     }
 }
 
-/// Faults: answers come packed, long, slowly, or with the connection closed behind them.
+/// Faults: responses are compressed, long, slow, or followed by a closed connection.
 #[test]
 fn a_complete_response_is_accepted_in_any_encoding() {
     for trouble in [
@@ -79,7 +79,7 @@ fn a_redirect_is_not_followed_with_the_key() {
     assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
 }
 
-/// Faults: one task fails for ever.
+/// Faults: one task fails permanently.
 #[test]
 fn permanent_failures_end_after_their_retries_and_are_listed() {
     let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
@@ -99,7 +99,7 @@ fn a_slow_request_times_out_and_is_retried() {
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
-/// Faults: refusals that asking again would not change.
+/// Faults: rejections that a retry would not change.
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
@@ -138,7 +138,7 @@ fn a_429_pauses_all_requests_and_costs_no_retry() {
     assert_eq!(scene.archived().len(), 30);
     let requests = &scene.summary()["requests"];
     assert_eq!((&requests["rate_limited"], &requests["retries"]), (&1.into(), &1.into()));
-    // Nothing but the clock's own ticks between the 429 and the next request, three seconds later.
+    // No request between the 429 and the next one, three seconds later.
     let events: Vec<serde_json::Value> =
         run.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let refused = events.iter().position(|event| event["event"] == "rate_limited").unwrap_or(0);
@@ -185,7 +185,7 @@ fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
     assert_eq!(scene.archived(), ["fine"]);
 }
 
-/// Faults: JSON that no parser takes, for good for two tasks and once for a third; a body cut short for a fourth.
+/// Faults: invalid JSON, permanently for two tasks and once for a third; a truncated body for a fourth.
 #[test]
 fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
     let body = |task: &str, body: &str, first| Fault {
@@ -222,7 +222,7 @@ fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
     scene.run(&["summary", "library", "--run", &run]).expect(0).says("Archived 1 of 5 tasks in ");
 }
 
-/// Faults: tasks that were archived as not found are not found still.
+/// Faults: tasks that are archived as not found are still not found.
 #[test]
 fn tasks_that_are_not_found_still_are_no_reason_to_suspect_the_key() {
     let missing = |task: &str| Fault {
@@ -268,7 +268,7 @@ fn a_provider_outage_trips_the_circuit_breaker() {
         ..SimulatedProvider::default()
     });
     scene.list(ids("t", 2000));
-    // At a set rate, how many tasks are under way when the first are given up does not depend on the machine.
+    // At a fixed rate, the number of tasks in flight when the first fail does not depend on the machine.
     scene
         .export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
         .expect(1)
@@ -278,7 +278,7 @@ fn a_provider_outage_trips_the_circuit_breaker() {
     assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
 }
 
-/// Faults: the provider answers thirty times and is gone.
+/// Faults: the provider responds thirty times, and then is unreachable.
 #[test]
 fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
     let mut scene = Scene::fair();
@@ -340,7 +340,7 @@ fn failing_tasks_do_not_affect_the_others() {
     assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
 }
 
-/// A provider whose clock is an hour behind ours asks in a date to be left alone.
+/// A provider whose clock is an hour behind sends a date in `Retry-After`.
 #[test]
 fn a_date_in_retry_after_is_of_the_providers_clock() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -371,7 +371,7 @@ fn a_date_in_retry_after_is_of_the_providers_clock() {
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
 
-/// A provider that refuses its first request with these headers and body, and answers all others; when each came.
+/// A provider that refuses its first request with these headers and body, and answers the others; records their times.
 #[expect(clippy::unwrap_used, reason = "a test")]
 fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
     use std::io::{BufRead, BufReader, Write};
@@ -396,7 +396,7 @@ fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::syn
     (base_url, requests)
 }
 
-/// The window's own headers say that it opens much later, or the body alone names the seconds.
+/// The headers of the window say that it resets much later, or only the body has the seconds.
 #[test]
 fn retry_after_decides_when_requests_resume_whatever_the_window_says() {
     let window = "X-RateLimit-Limit: 120\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 55\r\n";

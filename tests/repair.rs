@@ -29,7 +29,7 @@ fn repair(scene: &Scene, arguments: &[&str]) -> Finished {
     scene.run(&[&["repair", "library", "--rate", "unlimited", "--retries", "1"], arguments].concat())
 }
 
-/// Rows of all tables without what is a run's own, so that those before and after can be compared.
+/// The rows of all tables without the columns of a run, so that they can be compared before and after.
 fn content(scene: &Scene) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
     let own = ["run_id", "fetched_at", "attempts", "http_status", "downloaded_at"];
     let same = |(column, _): &(String, String)| !own.contains(&column.as_str());
@@ -57,7 +57,7 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// No faults; one thing of the archive is damaged or gone.
+/// No faults; one file of the archive is damaged or missing.
 #[test]
 fn repair_restores_lost_files_and_changes_nothing_else() {
     type Damage = (&'static str, fn(&Scene));
@@ -113,7 +113,7 @@ fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// No faults; the part of the tasks themselves is gone, or damaged.
+/// No faults; the part of the tasks table is missing or damaged.
 #[test]
 fn tasks_with_lost_rows_are_refetched() {
     let damages: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), flip];
@@ -128,7 +128,7 @@ fn tasks_with_lost_rows_are_refetched() {
         scene.run(&["verify", "library"]).expect(0);
         let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
         assert_eq!(clips(&content(&scene)), clips(&before));
-        // Tasks that had no other row were not known any more; an export of the list brings them back.
+        // Tasks without another row are no longer known; an export of the list archives them again.
         scene.export(&["--assets", "audio,image"]).expect(0);
         assert!(content(&scene) == before);
         assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
@@ -208,7 +208,7 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// Faults: the provider has forgotten some of the tasks whose own rows are lost, and of others it tells less.
+/// Faults: of the tasks whose rows are lost, the provider no longer knows some, and has less data of others.
 #[test]
 fn remaining_rows_stay_if_the_provider_has_no_better_response() {
     for format in FORMATS {
@@ -234,7 +234,7 @@ fn remaining_rows_stay_if_the_provider_has_no_better_response() {
         run.says("the provider's answer tells less than the rows that are left");
         let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
         assert_eq!(counts(&left(content(&scene))), counts(&before), "{format}");
-        // Of the one that has become poorer nothing is archived, and that is said.
+        // Of the task with less data nothing is archived, and the report says so.
         let said = scene.run(&["verify", "library"]).expect(3).stdout;
         assert!(said.contains("rows without their task") && said.contains(&lost[0]), "{said}");
         repair(&scene, &["--assets", "audio,image"]).expect(3);
@@ -259,7 +259,7 @@ fn duplicate_rows_are_found_and_removed() {
     }
 }
 
-/// No faults; files that runs left of themselves are damaged.
+/// No faults; files of runs are damaged.
 #[test]
 fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     let scene = Scene::fair();
@@ -347,7 +347,7 @@ fn a_repair_publishes_as_it_goes_and_leaves_the_record_of_a_run() {
     assert!(said.contains("repair") && said.contains(&sent.to_string()), "{said}");
 }
 
-/// No faults; of the tasks' part the IDs can be read, and no answer; one of them the provider does not know.
+/// No faults; in the part of the tasks, IDs can be read and responses cannot; the provider does not know one of them.
 #[test]
 fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     let scene = Scene::fair();
@@ -413,7 +413,7 @@ fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     assert!(content(&scene) == before);
 }
 
-/// Faults: the provider refuses the key, and a part of tasks is gone.
+/// Faults: the provider refuses the key, and a part of tasks is missing.
 #[test]
 fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
     let scene = Scene::fair();
@@ -466,7 +466,7 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
     assert!(repairs >= 10, "seed {seed}: {repairs}");
 }
 
-/// No faults; a song's address has expired, and what the provider says of its task has become poorer.
+/// No faults; a song's URL has expired, and the provider now has less data of its task.
 #[test]
 fn a_less_complete_response_never_replaces_a_more_complete_one() {
     let task = |status, result| {
@@ -492,8 +492,7 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// Faults: the provider refuses the key, or knows none of the tasks any more, and a byte of the tasks' part
-/// is another.
+/// Faults: the provider refuses the key, or no longer knows any task; a byte of the tasks' part has changed.
 #[test]
 fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
@@ -506,7 +505,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
         let scene = Scene::fair();
         archived(&scene, "csv");
         let before = scene.archived();
-        // Another letter in a document, so that all rows can still be read.
+        // A changed letter in a document: all rows can still be read.
         let path = part(&scene, "tasks");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("progress", "qrogress", 2)).unwrap();
@@ -517,7 +516,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     }
 }
 
-/// No faults; a part of tasks is gone.
+/// No faults; a part of tasks is missing.
 #[test]
 fn unrecoverable_values_are_reported_and_rebuild_refuses_until_repaired() {
     let scene = Scene::fair();

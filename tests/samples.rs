@@ -1,4 +1,4 @@
-//! The samples and the documentation are what they say.
+//! The samples work, and the documentation is true.
 
 mod common;
 
@@ -47,7 +47,7 @@ fn an_export_completes_under_every_sample_fault_plan() {
     }
 }
 
-/// Every test that the table of faults names is there.
+/// Every test that the table of faults names exists.
 #[test]
 fn the_table_of_faults_names_tests_that_exist() {
     let root = samples().join("..");

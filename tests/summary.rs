@@ -1,4 +1,4 @@
-//! `summary`: what an archive holds, how its runs went, and how much of the account that is.
+//! `summary`: archive contents, recent runs, and coverage of the account.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -21,7 +21,7 @@ fn summary(scene: &Scene, arguments: &[&str]) -> Value {
     serde_json::from_str(&printed).unwrap()
 }
 
-/// A provider that gives the same answer to whatever it is asked, and tells how often it was asked.
+/// A provider that sends the same response to every request, and counts them.
 fn answering(status: &str, body: &str) -> (String, thread::JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -87,7 +87,7 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
     assert_eq!(summaries[0], summaries[1]);
 }
 
-/// What the rows themselves say, counted here.
+/// The counts of the rows themselves.
 fn judged(scene: &Scene, archive: &Value) {
     let (tasks, clips, held) = (scene.rows("tasks"), scene.rows("clips"), &archive["archive"]);
     for model in ["suno", "udio"] {
@@ -104,7 +104,7 @@ fn judged(scene: &Scene, archive: &Value) {
     assert_eq!(held["usd"].as_f64(), Some(usd));
 }
 
-/// Faults: some tasks go on for an hour; covers are error pages.
+/// Faults: some tasks take an hour; covers are error pages.
 #[test]
 fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     let faults = FaultPlan { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
@@ -125,7 +125,7 @@ fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     words.says(&format!("{missing} tasks, named in runs/*-unfinished.csv")).says("something was missing");
 }
 
-/// No faults; the only task stalls, so that the first run is under way.
+/// No faults; the only task stalls, so that the first run is in progress.
 #[test]
 fn an_archive_is_empty_during_its_first_run() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
@@ -162,7 +162,7 @@ fn account_coverage_takes_one_request() {
     assert_eq!(summary(&scene, &[])["account"], Value::Null);
 }
 
-/// Faults: the key is not the account's, nothing is listening, or the response is invalid.
+/// Faults: the key is refused, nothing is listening, or the response is invalid.
 #[test]
 fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     let mut scene = Scene::faults(FaultPlan { key: Some(KEY.into()), ..FaultPlan::default() });
@@ -206,7 +206,7 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     scene.run(&["summary", "library"]).expect(0);
 }
 
-/// No faults; the provider's fields are of other types, or not there.
+/// No faults; the provider's fields have other types, or are missing.
 #[test]
 fn the_usage_response_is_parsed_leniently() {
     let scene = Scene::fair();

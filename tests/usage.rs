@@ -218,7 +218,7 @@ fn summary_totals_the_runs_and_counts_what_is_still_missing() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// `simulate 2>&1 | head -1`: the reader is gone before the second line.
+/// `simulate 2>&1 | head -1`: the pipe closes before the second line.
 #[test]
 fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
     let scene = Scene::fair();
@@ -238,7 +238,7 @@ fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
-/// What a list must not be: nothing is sent, no archive is made, and the message names the format.
+/// Files that are not lists: nothing is sent, no archive is created, and the message names the format.
 #[test]
 fn a_list_that_is_not_csv_is_refused() {
     let scene = Scene::fair();
@@ -272,7 +272,7 @@ fn invisible_characters_around_ids_are_trimmed_and_inside_are_a_bad_row() {
     assert_eq!(scene.summary()["input"]["rows"], 3);
 }
 
-/// Without `--delimiter`: a `sep=` line, else the delimiter under which a column has the right name.
+/// Without `--delimiter`: a `sep=` line, else the delimiter with which a column has the right name.
 #[test]
 fn the_delimiter_is_detected_and_said_unless_it_is_a_comma() {
     for (list, options, said) in [
@@ -327,7 +327,7 @@ fn a_header_alone_is_an_empty_list() {
     }
 }
 
-/// As `gzip -d` reads it: members one after the other, zeros between them, anything at all behind them.
+/// As `gzip -d` reads it: concatenated members, zeros between them, anything after them.
 #[test]
 fn whatever_gzip_unpacks_is_read() {
     let gzip = |text: &str| {
@@ -347,7 +347,7 @@ fn whatever_gzip_unpacks_is_read() {
     scene.export(&["--format", "csv"]).expect(2).says("cannot read");
 }
 
-/// What `cat a b` leaves in the middle, what a chat leaves behind an ID, and a header between the two.
+/// What `cat a b` leaves in the middle, what a chat leaves after an ID, and a header between the two.
 #[test]
 fn lists_that_were_put_together_from_others_are_read() {
     let scene = Scene::fair();
@@ -362,7 +362,7 @@ fn lists_that_were_put_together_from_others_are_read() {
     assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4", "t5"]);
 }
 
-/// A terminal must not be steered by what a list holds, and a message stays a message.
+/// A list's text cannot send control characters to a terminal, and messages stay short.
 #[test]
 fn what_is_quoted_of_a_list_is_short_and_printable() {
     let scene = Scene::fair();
@@ -372,7 +372,7 @@ fn what_is_quoted_of_a_list_is_short_and_printable() {
     assert!(ended.stderr.len() < 500 && !ended.stderr.contains(['\u{1b}', '\u{202e}']), "{}", ended.stderr);
 }
 
-/// What is wrong with the paths is said before what is wrong with the key.
+/// Errors of paths are reported before errors of the key.
 #[test]
 fn a_wrong_path_is_named_before_a_missing_key() {
     let scene = Scene::fair();

@@ -1,4 +1,4 @@
-//! Whether damage is found, whatever it is and wherever, and nothing else.
+//! `verify` finds any damage anywhere, and nothing else.
 
 #![expect(
     clippy::unwrap_used,
@@ -62,14 +62,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What a check of an archive says for machines.
+/// The JSON report of a check.
 #[track_caller]
 fn checked(scene: &Scene, archive: &str, arguments: &[&str], status: i32) -> Value {
     let run = scene.run(&[&["verify", archive, "--json"], arguments].concat()).expect(status);
     serde_json::from_str(&run.stdout).unwrap()
 }
 
-/// The kinds and paths of what was found.
+/// The kinds and paths of the findings.
 fn found(report: &Value) -> Vec<(String, String)> {
     let word = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let findings = report["findings"].as_array().unwrap().iter();
@@ -119,11 +119,11 @@ fn a_clean_archive_passes_at_every_depth_and_reports_what_was_checked() {
     }
 }
 
-/// One thing that happens to an archive, and what is to be found of it: kinds and paths.
+/// A change of an archive, and the findings that it must cause: kinds and paths.
 struct Mishap {
     name: &'static str,
     happen: fn(&Path) -> Vec<(&'static str, String)>,
-    /// Whether sizes, names and columns show it.
+    /// Whether a quick check finds it.
     quick: bool,
 }
 
@@ -158,7 +158,7 @@ const MISHAPS: &[Mishap] = &[
             truncate(&archive.join(&part));
             vec![("part_damaged", part)]
         },
-        // A list that ends with a whole line looks whole.
+        // A list that ends with a complete line looks complete.
         quick: false,
     },
     Mishap {
@@ -320,7 +320,7 @@ fn every_kind_of_damage_is_located() {
                 let is_there = all.iter().any(|(found, at)| found == kind && at == path);
                 assert!(is_there, "{format}, {}: {kind} {path} is not among {all:#?}", mishap.name);
             }
-            // Damage to one file is not said of others, unless their rows depend on it.
+            // Damage to one file is not reported of others, unless their rows depend on it.
             let files: Vec<&String> = expected.iter().map(|(_, path)| path).collect();
             let depend = ["rows_without_task", "clip_count", "media_unlisted", "stray_media"];
             let beside = all.iter().find(|(kind, path)| !files.contains(&path) && !depend.contains(&kind.as_str()));
@@ -374,7 +374,7 @@ fn a_harmless_oddity_is_a_note_and_not_damage() {
     fs::write(archive.join(".sunor/journal/20260102T030405000Z-abcdef-0001.journal"), "damaged\n").unwrap();
     let report = checked(&scene, "library", &[], 0);
     let kinds: Vec<String> = found(&report).into_iter().map(|(kind, _)| kind).collect();
-    // With a journal that waits, a media file without a row may be about to get one.
+    // With segments in the journal, a media file without a row may be about to get one.
     assert_eq!(kinds, ["stray_file", "stray_file", "journal_left", "damaged_kept"]);
     fs::remove_file(archive.join(".sunor/journal/20260102T030405000Z-abcdef-0001.journal")).unwrap();
     let newer = fs::read_to_string(archive.join("archive.json")).unwrap().replace("version\": 1", "version\": 2");
@@ -386,7 +386,7 @@ fn a_harmless_oddity_is_a_note_and_not_damage() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// No faults; for answers in every shape: some are no tasks, some are not finished, some no JSON for all.
+/// No faults; responses of every shape: some are not tasks, some are unfinished, some are not valid JSON.
 #[test]
 fn a_changed_byte_is_found_anywhere() {
     let seed = seed();
@@ -405,7 +405,7 @@ fn a_changed_byte_is_found_anywhere() {
                 let report = verify::check(&archive.clone().into(), Depth::Full, &mut |_| ()).unwrap();
                 let said = format!("{format}: byte {at} of {path} ^ {bits}, seed {seed}: {:#?}", report.findings);
                 assert!(report.damage > 0, "{said}");
-                // A digest in a manifest that is another is said of the part; everything else of the file itself.
+                // A changed digest in a manifest is reported of the part; any other change of the file itself.
                 assert!(path.ends_with(".sha256") || names(&report, &path), "{said}");
                 fs::write(&file, &whole).unwrap();
             }
@@ -439,7 +439,7 @@ fn the_slices_together_find_what_a_full_check_finds() {
         sliced.extend(found(&report));
     }
     sliced.sort();
-    // What is seen without reading bytes is seen in each slice.
+    // Each slice includes the checks that read no file contents.
     sliced.dedup();
     assert_eq!(sliced, full);
     assert_eq!(checked(&scene, "library", &[], 3)["checked"]["bytes"], bytes);
@@ -472,7 +472,7 @@ fn a_read_only_archive_is_verified_and_left_unchanged() {
     assert_eq!(before, after);
 }
 
-/// Every file and folder, and when it was changed.
+/// Every file and folder with its modification time.
 fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     let mut all = BTreeMap::from([(folder.to_owned(), fs::metadata(folder).unwrap().modified().unwrap())]);
     for path in files(folder, "") {
@@ -485,7 +485,7 @@ fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     all
 }
 
-/// Faults: songs that take a while, and covers that come at once.
+/// Faults: slow songs, and fast covers.
 #[test]
 fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     let slow = Fault { trouble: FaultKind::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
@@ -503,7 +503,7 @@ fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     assert_eq!(checked(&scene, "library", &[], 0)["checked"]["rows"]["tasks"], 120);
 }
 
-/// Faults: one song never comes, and the run is killed.
+/// Faults: one song never arrives, and the run is killed.
 #[test]
 fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
     let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };

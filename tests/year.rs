@@ -1,4 +1,4 @@
-//! A year of nights: what an archive is after living with it.
+//! A year of nightly exports.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -18,7 +18,7 @@ use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 
 const NIGHTS: usize = 365;
 
-/// New tasks a night, on the average.
+/// The average number of new tasks a night.
 const A_NIGHT: usize = 4;
 
 const CONCURRENCY: u64 = 8;
@@ -36,7 +36,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let (mut tasks, mut kills, mut nights) = (0, 0, Nights::default());
     for night in 1..=NIGHTS {
         tasks += chance.usize(0..=2 * A_NIGHT);
-        // The list is always the whole of it: what is archived costs nothing.
+        // The list always has all tasks: archived ones cost no request.
         scene.list(ids("t", tasks));
         let arguments = ["-q", "--assets", "audio,image", "--concurrency", "8"];
         let mut run = scene.export_command(&arguments).spawn().unwrap();
@@ -80,12 +80,12 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
 /// What the tables would be without compaction: each night's parts, kept beside the archive.
 #[derive(Default)]
 struct Nights {
-    /// Parts that no night left.
+    /// Parts that no export wrote.
     others: HashSet<PathBuf>,
 }
 
 impl Nights {
-    /// Keeps the parts that came since the last compaction.
+    /// Keeps the parts that were added since the last compaction.
     fn keep(&self, scene: &Scene) {
         for (table, part) in Self::parts(scene).filter(|(_, part)| !self.others.contains(part)) {
             let folder = scene.path("nights").join(table);

@@ -47,7 +47,7 @@ pub struct Finished {
 }
 
 impl Scene {
-    /// A world with those faults, where every task has ended before the first request.
+    /// A provider with those faults, where every task has ended before the first request.
     pub fn faults(faults: FaultPlan) -> Self {
         Self::world(SimulatedProvider {
             faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
@@ -55,7 +55,7 @@ impl Scene {
         })
     }
 
-    /// The same with one kind of trouble.
+    /// The same with one fault.
     pub fn trouble(trouble: FaultKind, when: When) -> Self {
         Self::faults(FaultPlan { faults: vec![Fault { trouble, when }], ..FaultPlan::default() })
     }
@@ -65,7 +65,7 @@ impl Scene {
         Self::faults(FaultPlan::default())
     }
 
-    /// Whatever the test has thought of.
+    /// Any simulated provider.
     pub fn world(world: SimulatedProvider) -> Self {
         let runtime = Runtime::new().unwrap();
         let simulator = runtime.block_on(Simulator::start(world)).unwrap();
@@ -87,7 +87,7 @@ impl Scene {
         self.simulator.as_ref().unwrap().stats()
     }
 
-    /// What another client with the same key gets.
+    /// A request of another client with the same key.
     pub fn get(&self, path: &str) -> String {
         let host = self.base_url.trim_start_matches("http://").trim_end_matches('/');
         let mut stream = std::net::TcpStream::connect(host).unwrap();
@@ -106,7 +106,7 @@ impl Scene {
         &self.cdn_url
     }
 
-    /// A file as its CDN gives it to anybody.
+    /// A file as the CDN sends it.
     pub fn file_of_cdn(&self, name: &str) -> Vec<u8> {
         let host = self.cdn_url.trim_start_matches("http://");
         let mut stream = std::net::TcpStream::connect(host).unwrap();
@@ -117,7 +117,7 @@ impl Scene {
         answer.split_off(head + 4)
     }
 
-    /// The provider is gone, and so is its address.
+    /// Ends the provider: its address is unreachable.
     pub fn end_simulator(&mut self) {
         self.simulator = None;
     }
@@ -138,7 +138,7 @@ impl Scene {
         path
     }
 
-    /// The program, clean of this machine's environment, with the scene's key and provider.
+    /// The program, without this machine's environment, with the scene's key and provider.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
@@ -149,8 +149,7 @@ impl Scene {
         command
     }
 
-    /// `export tasks.csv --out library --rate unlimited --assets none` with further arguments, which may
-    /// say otherwise.
+    /// `export tasks.csv --out library --rate unlimited --assets none` with further arguments, which override these.
     pub fn export_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.program();
         command.args(["export", "tasks.csv", "--out", "library"]);
@@ -180,7 +179,7 @@ impl Scene {
         Finished::of(child)
     }
 
-    /// The rows of a table by column; what is in a cell is spelled in the format's own way.
+    /// The rows of a table by column; cells are formatted as in the table's format.
     pub fn rows(&self, table: &str) -> Vec<HashMap<String, String>> {
         let mut rows = Vec::new();
         for path in files(&self.archive().join(table), ".csv") {
@@ -273,7 +272,7 @@ pub fn walk(folder: &Path) -> Vec<PathBuf> {
     files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
-/// The seed of a randomised test: another one each time, unless `SUNOR_TEST_SEED` says which.
+/// The seed of a randomised test: random, unless `SUNOR_TEST_SEED` sets it.
 pub fn seed() -> u64 {
     std::env::var("SUNOR_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap())
 }
@@ -302,7 +301,7 @@ pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
 }
 
-/// What a script of `tests/foreign` says; it must have nothing against what it is shown.
+/// Runs a script of `tests/foreign`, which must succeed, and returns its output.
 pub fn judge(script: &str, arguments: &[&Path]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
     let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();
