@@ -98,6 +98,7 @@
 //! | the order of rows in large parts | `tables::sort`; by which column: `tables::schema` |
 //! | which names belong to the archive | `archive::layout`, [`run_id`] |
 //! | how parts replace others | `archive::swap`; what is copied into them: `tables::copy` |
+//! | how rows are read from an archive | `rows`, over `tables::reader` |
 //! | where an archive can be | `archive::location`, then an `archive::backend` |
 //! | what a file system may lack | [`filesystem`] |
 //! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
@@ -178,6 +179,7 @@ mod ranged;
 mod repair;
 pub mod report;
 mod rewrite;
+mod rows;
 pub mod run_id;
 pub mod run_summary;
 pub mod simulator;

@@ -16,7 +16,6 @@ use crate::{
     event::{Event, Rewriting},
     exit::ExitStatus,
     journal,
-    ranged::RangedFile,
     tables::{self, Digest, Outline},
 };
 
@@ -69,8 +68,7 @@ pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> 
         let rows = if bytes >= PART_BYTES / 2 {
             None
         } else {
-            let rows = tables::count_rows(open(archive, &path)?, archive.format);
-            Some(rows.map_err(|error| archive.store.failed("read", &path, &error))?)
+            Some(archive.read_part(&path, |file| tables::count_rows(file, archive.format))?)
         };
         parts.push(Part { path, bytes, rows });
     }
@@ -89,11 +87,6 @@ pub(crate) fn stem(path: &str) -> &str {
     name.split_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// Opens a part.
-pub(crate) fn open(archive: &Archive, path: &str) -> Result<RangedFile> {
-    archive.read(path).map_err(|error| archive.store.failed("open", path, &error))
-}
-
 /// The manifests' checksums of parts: rows of a damaged part must not get a new checksum.
 pub(crate) struct Checksums(HashMap<String, String>);
 
@@ -108,8 +101,7 @@ impl Checksums {
     /// Refuses a part that differs from its checksum. A part that no manifest lists is accepted.
     pub(crate) fn check(&self, archive: &Archive, path: &str) -> Result<()> {
         let Some(expected) = self.0.get(path) else { return Ok(()) };
-        let found = checksum::digest(&mut open(archive, path)?);
-        let found = found.map_err(|error| archive.store.failed("read", path, &error))?;
+        let found = archive.read_part(path, |mut file| checksum::digest(&mut file))?;
         if found.sha256 == *expected {
             return Ok(());
         }
@@ -120,8 +112,7 @@ impl Checksums {
 
 /// Adds the rows of a part to a digest.
 pub(crate) fn add(digest: &mut Digest, archive: &Archive, path: &str, outline: &Outline) -> Result<()> {
-    let added = digest.add(open(archive, path)?, archive.format, outline);
-    added.map_err(|error| archive.store.failed("read", path, &error))
+    archive.read_part(path, |file| digest.add(file, archive.format, outline))
 }
 
 /// Adds the rows of a part that is not yet in its table.

@@ -25,7 +25,7 @@ mod quarantine;
 mod store;
 mod swap;
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,7 @@ use crate::{
     checksum,
     error::{Error, Result},
     format::TableFormat,
+    ranged::RangedFile,
 };
 
 /// The version of the archive's format that this program writes.
@@ -106,6 +107,11 @@ impl Archive {
     /// The parts of a table, oldest first.
     pub(crate) fn parts(&self, table: &str) -> Result<Vec<String>> {
         self.store.parts(table, self.format)
+    }
+
+    /// Reads a part.
+    pub(crate) fn read_part<T>(&self, path: &str, read: impl FnOnce(RangedFile) -> io::Result<T>) -> Result<T> {
+        read(self.store.open(path)?).map_err(|error| self.store.failed("read", path, &error))
     }
 
     /// The files of that kind that runs left, oldest first.

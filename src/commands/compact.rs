@@ -128,7 +128,7 @@ impl Plan {
         for (count, part) in self.small.iter().enumerate() {
             checksums.check(archive, &part.path)?;
             rewrite::add(&mut before, archive, &part.path, &self.outline)?;
-            let file = rewrite::open(archive, &part.path)?;
+            let file = archive.store.open(&part.path)?;
             match archive.format {
                 TableFormat::Parquet => {
                     sorter.add(file).map_err(|error| archive.store.failed("sort", &part.path, &error))?;

@@ -12,6 +12,7 @@ use crate::{
     export,
     report::{self, Rebuilt, Reporter},
     rewrite::{self, Checksums, EventSink, PART_ROWS, ProgressTicker},
+    rows,
     run_id::RunId,
     run_summary::RunCommand,
     status::FinalStatus,
@@ -85,7 +86,7 @@ fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
 /// Counts the rows of parts that will be replaced. Damaged parts count as none: a rebuild restores them.
 fn count(archive: &Archive, parts: &[String]) -> Result<u64> {
     let rows = parts.iter().map(|path| {
-        let part = rewrite::open(archive, path)?;
+        let part = archive.store.open(path)?;
         Ok(tables::guarded(|| tables::count_rows(part, archive.format)).unwrap_or_default())
     });
     rows.sum()
@@ -131,8 +132,7 @@ impl Source {
                     taken = stamp.and_then(|stamp| take(&tables::flatten(&stamp, response)));
                 }
             };
-            let scanned = tables::scan(rewrite::open(archive, path)?, archive.format, &columns, &mut row);
-            scanned.map_err(|error| archive.store.failed("read", path, &error))?;
+            rows::scan_part(archive, path, &columns, &mut row)?;
             taken?;
             emit(&Event::Checked { path: path.clone() });
             progress.tell(emit, "parts read", done as u64 + 1, self.parts.len() as u64);

@@ -10,22 +10,18 @@ use crate::{
     config::ExportConfig,
     error::Result,
     journal::{self, Record, Segment},
-    tables::{self, ASSETS, CLIPS, TASK_ID, TASKS},
+    rows,
+    tables::{ASSETS, CLIPS, TASK_ID, TASKS},
     task::{TaskIndex, TaskList},
 };
 
 /// How many assets of the archive have failed: only `repair` retries them.
 pub(crate) fn failed_assets(archive: &Archive) -> Result<u64> {
     let mut failed = 0;
-    for path in archive.parts(ASSETS.name)? {
-        let file = archive.store.open(&path)?;
-        let mut count = |cells: &[Option<&str>]| {
-            failed += u64::from(cells == [Some(AssetStatus::Failed.as_str())]);
-        };
-        let sought = ("status", [AssetStatus::Failed.as_str()].into_iter());
-        tables::scan_for(file, archive.format, &["status"], sought, &mut count)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
+    let sought = ("status", [AssetStatus::Failed.as_str()].into_iter());
+    rows::search_table(archive, ASSETS.name, &["status"], &sought, &mut |cells| {
+        failed += u64::from(cells == [Some(AssetStatus::Failed.as_str())]);
+    })?;
     Ok(failed)
 }
 
@@ -41,18 +37,13 @@ pub(crate) fn tasks_lacking_assets(
     }
     let mut seen = vec![SeenRows::default(); tasks.len()];
     for (table, column) in [(TASKS.name, "clip_count"), (ASSETS.name, "kind")] {
-        for path in archive.parts(table)? {
-            let file = archive.store.open(&path)?;
-            let mut mark = |cells: &[Option<&str>]| {
-                let [Some(id), Some(cell)] = cells else { return };
-                if let Some(seen) = tasks.find(id).and_then(|task| seen.get_mut(task.get())) {
-                    seen.note(column, cell);
-                }
-            };
-            let sought = (TASK_ID, tasks.indices().map(|task| tasks.id(task).as_str()));
-            tables::scan_for(file, archive.format, &[TASK_ID, column], sought, &mut mark)
-                .map_err(|error| archive.store.failed("read", &path, &error))?;
-        }
+        let sought = (TASK_ID, tasks.indices().map(|task| tasks.id(task).as_str()));
+        rows::search_table(archive, table, &[TASK_ID, column], &sought, &mut |cells| {
+            let [Some(id), Some(cell)] = cells else { return };
+            if let Some(seen) = tasks.find(id).and_then(|task| seen.get_mut(task.get())) {
+                seen.note(column, cell);
+            }
+        })?;
     }
     let lacks = |task: TaskIndex| {
         let seen = seen.get(task.get()).filter(|seen| seen.has_clips)?;
@@ -90,34 +81,18 @@ fn bit(kind: AssetKind) -> u8 {
 /// Whether every clip of the archive has a row of each of these kinds: then no task need be looked up.
 fn has_all(archive: &Archive, kinds: &AssetKinds) -> Result<bool> {
     let counts = asset_rows(archive)?;
-    let clips = clip_rows(archive)?;
+    let clips = rows::count_rows(archive, CLIPS.name)?;
     Ok(kinds.iter().all(|kind| counts.get(&kind).copied().unwrap_or_default() == clips))
-}
-
-/// How many clips the archive has.
-fn clip_rows(archive: &Archive) -> Result<u64> {
-    let mut rows = 0;
-    for path in archive.parts(CLIPS.name)? {
-        let file = archive.store.open(&path)?;
-        rows +=
-            tables::count_rows(file, archive.format).map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
-    Ok(rows)
 }
 
 /// How many rows the assets table has of each kind.
 fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
     let mut counts = BTreeMap::new();
-    for path in archive.parts(ASSETS.name)? {
-        let file = archive.store.open(&path)?;
-        let mut count = |cells: &[Option<&str>]| {
-            if let Some(kind) = cells.first().copied().flatten().and_then(AssetKind::parse) {
-                *counts.entry(kind).or_default() += 1;
-            }
-        };
-        tables::scan(file, archive.format, &["kind"], &mut count)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
+    rows::scan_table(archive, ASSETS.name, &["kind"], &mut |cells| {
+        if let Some(kind) = cells.first().copied().flatten().and_then(AssetKind::parse) {
+            *counts.entry(kind).or_default() += 1;
+        }
+    })?;
     Ok(counts)
 }
 
@@ -157,17 +132,12 @@ impl Known {
             return Ok(known);
         }
         let columns: &[&str] = if not_found == NotFound::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
-        for path in archive.parts(TASKS.name)? {
-            let file = archive.store.open(&path)?;
-            let mut mark = |cells: &[Option<&str>]| match cells {
-                [Some(id), Some("not_found")] => known.mark(tasks, id, Standing::ToBeReplaced),
-                [Some(id), ..] => known.mark(tasks, id, Standing::Known),
-                _ => {}
-            };
-            let sought = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
-            tables::scan_for(file, archive.format, columns, sought, &mut mark)
-                .map_err(|error| archive.store.failed("read", &path, &error))?;
-        }
+        let sought = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
+        rows::search_table(archive, TASKS.name, columns, &sought, &mut |cells| match cells {
+            [Some(id), Some("not_found")] => known.mark(tasks, id, Standing::ToBeReplaced),
+            [Some(id), ..] => known.mark(tasks, id, Standing::Known),
+            _ => {}
+        })?;
         Ok(known)
     }
 

@@ -9,10 +9,11 @@ use crate::{
     asset::AssetStatus,
     error::Result,
     event::Published,
+    rows,
     run_id::RunId,
     run_summary::RunSummary,
     status::FinalStatus,
-    tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
+    tables::{ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
 };
 
 /// What a shell says of a process that SIGKILL ended, which is how most such runs end.
@@ -62,8 +63,8 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
             counts.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
         }
     })?;
-    each_row(archive, run_id, CLIPS.name, &[tables::TASK_ID], &mut |_| counts.rows.clips += 1)?;
-    each_row(archive, run_id, LYRICS.name, &[tables::TASK_ID], &mut |_| counts.rows.lyrics += 1)?;
+    each_row(archive, run_id, CLIPS.name, &[TASK_ID], &mut |_| counts.rows.clips += 1)?;
+    each_row(archive, run_id, LYRICS.name, &[TASK_ID], &mut |_| counts.rows.lyrics += 1)?;
     each_row(archive, run_id, ASSETS.name, &["status", "bytes"], &mut |cells| {
         let [status, bytes] = cells else { return };
         counts.rows.assets += 1;
@@ -78,18 +79,10 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
     Ok(counts)
 }
 
-fn each_row(
-    archive: &Archive,
-    run_id: &RunId,
-    table: &str,
-    columns: &[&str],
-    row: &mut (dyn FnMut(&[Option<&str>]) + Send),
-) -> Result<()> {
+fn each_row(archive: &Archive, run_id: &RunId, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
     let own = format!("{table}/{run_id}-");
     for path in archive.parts(table)?.into_iter().filter(|path| path.starts_with(&own)) {
-        let file = archive.store.open(&path)?;
-        tables::scan(file, archive.format, columns, row)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
+        rows::scan_part(archive, &path, columns, row)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::{
     archive::{Archive, LockedArchive, Swap},
     error::Result,
+    rows,
     run_id::RunId,
     tables::{self, Outline, PartCopier, TASK_ID, TASKS},
 };
@@ -60,9 +61,7 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
     let failed = |error: std::io::Error| archive.store.failed("write", table, &error);
     let mut copier = PartCopier::new(outline, archive.format, part).map_err(failed)?;
     for path in &touched {
-        let file = archive.store.open(path)?;
-        let copied = copier.copy(file, &mut |task| !tasks.contains(task));
-        copied.map_err(|error| archive.store.failed("read", path, &error))?;
+        archive.read_part(path, |file| copier.copy(file, &mut |task| !tasks.contains(task)))?;
     }
     let (part, rows) = copier.finish().map_err(failed)?;
     if rows > 0 {
@@ -74,11 +73,9 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
 }
 
 fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result<bool> {
-    let file = archive.store.open(path)?;
     let mut found = false;
     let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
     // Every row is read, whatever a filter says: an old row that stays would duplicate its task.
-    let scanned = tables::scan(file, archive.format, &[TASK_ID], &mut look);
-    scanned.map_err(|error| archive.store.failed("read", path, &error))?;
+    rows::scan_part(archive, path, &[TASK_ID], &mut look)?;
     Ok(found)
 }

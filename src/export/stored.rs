@@ -164,11 +164,7 @@ fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<(
     let mut last = None;
     for _ in 0..MOST_READS {
         let listed = parts()?;
-        let result = listed.iter().try_for_each(|path| {
-            let file = archive.store.open(path)?;
-            read(file).map_err(|error| archive.store.failed("read", path, &error))
-        });
-        match result {
+        match listed.iter().try_for_each(|path| archive.read_part(path, &mut *read)) {
             Ok(()) => return Ok(()),
             Err(error) if parts()? == listed => return Err(error),
             Err(error) => last = Some(error),

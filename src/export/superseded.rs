@@ -13,7 +13,8 @@ use crate::{
     asset::AssetKinds,
     error::Result,
     journal::{ClosedSegment, Record, Segment},
-    tables::{self, ASSETS, TASK_ID, TASKS},
+    rows,
+    tables::{ASSETS, TASK_ID, TASKS},
 };
 
 /// What a segment would add to the tables.
@@ -89,14 +90,12 @@ fn each_row<'a>(
     }
     let own = own.path(table);
     for path in archive.parts(table)?.into_iter().filter(|path| *path != own) {
-        let file = archive.store.open(&path)?;
         let sought = (TASK_ID, tasks.clone().map(String::as_str));
-        tables::scan_for(file, archive.format, &[TASK_ID, column], sought, &mut |cells| {
+        rows::search_part(archive, &path, &[TASK_ID, column], &sought, &mut |cells| {
             if let [Some(task), Some(cell)] = cells {
                 row(task, cell);
             }
-        })
-        .map_err(|error| archive.store.failed("read", &path, &error))?;
+        })?;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
-    io,
 };
 
 use super::Plan;
@@ -11,10 +10,9 @@ use crate::{
     archive::Archive,
     asset::{AssetKind, AssetKinds, AssetStatus},
     error::Result,
-    export,
-    ranged::RangedFile,
+    export, rows,
     status::FinalStatus,
-    tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
+    tables::{self, ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
     task::{TaskId, is_same_id},
 };
 
@@ -155,28 +153,10 @@ fn ids_of(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
 }
 
 /// Calls `row` with these columns of each row of a table's intact parts.
-fn each(
-    archive: &Archive,
-    plan: &Plan,
-    table: &str,
-    columns: &[&str],
-    row: &mut dyn FnMut(&[Option<&str>]),
-) -> Result<()> {
-    each_part(archive, plan, table, &mut |file| tables::scan(file, archive.format, columns, row))
-}
-
-/// Calls `read` with each intact part of a table.
-fn each_part(
-    archive: &Archive,
-    plan: &Plan,
-    table: &str,
-    read: &mut dyn FnMut(RangedFile) -> io::Result<()>,
-) -> Result<()> {
-    for path in archive.parts(table)?.into_iter().filter(|path| plan.trusts(table, path)) {
-        let file = archive.store.open(&path)?;
-        read(file).map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
-    Ok(())
+fn each(archive: &Archive, plan: &Plan, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
+    let parts = archive.parts(table)?;
+    let mut intact = parts.iter().filter(|path| plan.trusts(table, path));
+    intact.try_for_each(|path| rows::scan_part(archive, path, columns, row))
 }
 
 #[cfg(test)]

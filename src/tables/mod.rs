@@ -23,7 +23,7 @@ pub(crate) use inspect::{Columns, columns, decode, guarded};
 pub(crate) use parquet::RowGroups;
 pub(crate) use part::PartEncoder;
 pub(crate) use prune::ruled_out;
-pub(crate) use reader::{count_rows, scan, scan_for};
+pub(crate) use reader::{Row, count_rows, scan, scan_for};
 pub(crate) use schema::{ASSETS, CLIPS, LYRICS, Outline, TABLES, TASK_ID, TASKS, Table, outlines};
 pub(crate) use schema::{AssetRow, ClipRow, LyricsRow, TaskRow};
 pub(crate) use sort::{Chunk, TimeSorter};

@@ -17,13 +17,11 @@ use parquet::{
 use super::{parquet::reader as parquet_reader, prune::row_groups_with};
 use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
 
-/// Calls `row` with these columns of each row, in this order; null is `None`.
-pub(crate) fn scan(
-    file: RangedFile,
-    format: TableFormat,
-    columns: &[&str],
-    row: &mut dyn FnMut(&[Option<&str>]),
-) -> io::Result<()> {
+/// Receives the cells of a row; null is `None`.
+pub(crate) type Row<'a> = &'a mut dyn FnMut(&[Option<&str>]);
+
+/// Calls `row` with these columns of each row, in this order.
+pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row: Row<'_>) -> io::Result<()> {
     match format {
         TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io)?, columns, row),
         TableFormat::Csv => scan_csv(file, columns, row),
@@ -37,7 +35,7 @@ pub(crate) fn scan_for<'v>(
     format: TableFormat,
     columns: &[&str],
     (column, values): (&str, impl ExactSizeIterator<Item = &'v str> + Clone),
-    row: &mut dyn FnMut(&[Option<&str>]),
+    row: Row<'_>,
 ) -> io::Result<()> {
     match format {
         TableFormat::Parquet => {
@@ -64,11 +62,7 @@ pub(crate) fn count_rows(file: RangedFile, format: TableFormat) -> io::Result<u6
     }
 }
 
-fn scan_parquet(
-    part: ParquetRecordBatchReaderBuilder<RangedFile>,
-    columns: &[&str],
-    row: &mut dyn FnMut(&[Option<&str>]),
-) -> io::Result<()> {
+fn scan_parquet(part: ParquetRecordBatchReaderBuilder<RangedFile>, columns: &[&str], row: Row<'_>) -> io::Result<()> {
     let mask = ProjectionMask::columns(part.parquet_schema(), columns.iter().copied());
     for batch in part.with_projection(mask).build().map_err(to_io)? {
         let batch = batch.map_err(io::Error::other)?;
@@ -102,7 +96,7 @@ fn texts(column: &dyn Array) -> io::Result<StringArray> {
     }
 }
 
-fn scan_csv(file: RangedFile, columns: &[&str], row: &mut dyn FnMut(&[Option<&str>])) -> io::Result<()> {
+fn scan_csv(file: RangedFile, columns: &[&str], row: Row<'_>) -> io::Result<()> {
     let mut reader = csv::Reader::from_reader(file);
     let headers = reader.headers().map_err(io::Error::other)?;
     let places =

@@ -13,9 +13,10 @@ use crate::{
     error::Result,
     format::TableFormat,
     report::{ArchiveContents, ArchiveSummary, RunRow},
+    rows,
     run_summary::{RunSummary, Tasks},
     status::FinalStatus,
-    tables::{self, ASSETS, CLIPS, LYRICS, TASKS},
+    tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
     timestamp::Moment,
 };
 
@@ -72,9 +73,9 @@ fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<ArchiveCo
     count_tasks(archive, summary, &mut held)?;
     held.usd = summary.credits_cost / CREDITS_PER_USD;
     count_clips(archive, summary, &mut held)?;
-    summary.rows.lyrics = count_rows(archive, LYRICS.name)?;
-    let rows = count_assets(archive, summary)?;
-    let lacks = |kind: &AssetKind| summary.rows.clips.saturating_sub(rows.get(kind).copied().unwrap_or_default());
+    summary.rows.lyrics = rows::count_rows(archive, LYRICS.name)?;
+    let kinds = count_assets(archive, summary)?;
+    let lacks = |kind: &AssetKind| summary.rows.clips.saturating_sub(kinds.get(kind).copied().unwrap_or_default());
     let lacking = AssetKind::ALL.into_iter().map(|kind| (kind, lacks(&kind)));
     held.lacking_assets = lacking.filter(|(_, clips)| *clips > 0).collect();
     Ok(held)
@@ -82,28 +83,24 @@ fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<ArchiveCo
 
 fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
     let mut created: Option<(Moment, Moment)> = None;
-    for path in archive.parts(TASKS.name)? {
-        let file = archive.store.open(&path)?;
-        let mut count = |cells: &[Option<&str>]| {
-            let [status, kind, model, credits, created_at] = cells else { return };
-            summary.rows.tasks += 1;
-            count_name(&mut summary.by_type, *kind);
-            count_name(&mut held.by_model, *model);
-            if let Some(at) = created_at.and_then(Moment::parse) {
-                let (from, to) = created.unwrap_or((at, at));
-                created = Some((from.min(at), to.max(at)));
-            }
-            let status = status.and_then(FinalStatus::parse);
-            if let Some(status) = status {
-                summary.tasks.add(status, 1);
-            }
-            if status == Some(FinalStatus::Success) {
-                summary.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
-            }
-        };
-        tables::scan(file, archive.format, &["status", "type", "model", "credits_cost", "created_at"], &mut count)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
+    let columns = ["status", "type", "model", "credits_cost", "created_at"];
+    rows::scan_table(archive, TASKS.name, &columns, &mut |cells| {
+        let [status, kind, model, credits, created_at] = cells else { return };
+        summary.rows.tasks += 1;
+        count_name(&mut summary.by_type, *kind);
+        count_name(&mut held.by_model, *model);
+        if let Some(at) = created_at.and_then(Moment::parse) {
+            let (from, to) = created.unwrap_or((at, at));
+            created = Some((from.min(at), to.max(at)));
+        }
+        let status = status.and_then(FinalStatus::parse);
+        if let Some(status) = status {
+            summary.tasks.add(status, 1);
+        }
+        if status == Some(FinalStatus::Success) {
+            summary.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
+        }
+    })?;
     held.created_from = created.map(|(from, _)| from.to_string());
     held.created_to = created.map(|(_, to)| to.to_string());
     Ok(())
@@ -118,56 +115,36 @@ fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
 fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
     // Whole microseconds have the same sum in any order of the rows.
     let mut micros = 0_i128;
-    for path in archive.parts(CLIPS.name)? {
-        let file = archive.store.open(&path)?;
-        let mut count = |cells: &[Option<&str>]| {
-            summary.rows.clips += 1;
-            let seconds = cells.first().copied().flatten().and_then(|seconds| seconds.parse::<f64>().ok());
-            micros = micros.saturating_add((seconds.unwrap_or(0.0) * 1e6).round() as i128);
-        };
-        tables::scan(file, archive.format, &["duration_seconds"], &mut count)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
+    rows::scan_table(archive, CLIPS.name, &["duration_seconds"], &mut |cells| {
+        summary.rows.clips += 1;
+        let seconds = cells.first().copied().flatten().and_then(|seconds| seconds.parse::<f64>().ok());
+        micros = micros.saturating_add((seconds.unwrap_or(0.0) * 1e6).round() as i128);
+    })?;
     held.audio_seconds = micros as f64 / 1e6;
     Ok(())
 }
 
 /// Counts the assets, and their rows by kind.
 fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<AssetKind, u64>> {
-    let mut rows = BTreeMap::new();
+    let mut kinds = BTreeMap::new();
     // A clip that stands in two tasks has one file. Memory holds a hash a file.
     let (hasher, mut files) = (RandomState::new(), HashSet::new());
     let assets = &mut summary.assets;
-    for path in archive.parts(ASSETS.name)? {
-        let file = archive.store.open(&path)?;
-        let mut count = |cells: &[Option<&str>]| {
-            let [Some(status), path, bytes, kind] = cells else { return };
-            summary.rows.assets += 1;
-            kind.and_then(AssetKind::parse).into_iter().for_each(|kind| *rows.entry(kind).or_default() += 1);
-            match AssetStatus::parse(status) {
-                Some(AssetStatus::Ok) => assets.ok += 1,
-                Some(AssetStatus::Failed) => assets.failed += 1,
-                Some(AssetStatus::Skipped) => assets.skipped += 1,
-                None => {}
-            }
-            if path.is_some_and(|path| files.insert(hasher.hash_one(path))) {
-                assets.bytes += bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
-            }
-        };
-        tables::scan(file, archive.format, &["status", "path", "bytes", "kind"], &mut count)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
-    Ok(rows)
-}
-
-fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
-    let mut rows = 0;
-    for path in archive.parts(table)? {
-        let file = archive.store.open(&path)?;
-        rows +=
-            tables::count_rows(file, archive.format).map_err(|error| archive.store.failed("read", &path, &error))?;
-    }
-    Ok(rows)
+    rows::scan_table(archive, ASSETS.name, &["status", "path", "bytes", "kind"], &mut |cells| {
+        let [Some(status), path, bytes, kind] = cells else { return };
+        summary.rows.assets += 1;
+        kind.and_then(AssetKind::parse).into_iter().for_each(|kind| *kinds.entry(kind).or_default() += 1);
+        match AssetStatus::parse(status) {
+            Some(AssetStatus::Ok) => assets.ok += 1,
+            Some(AssetStatus::Failed) => assets.failed += 1,
+            Some(AssetStatus::Skipped) => assets.skipped += 1,
+            None => {}
+        }
+        if path.is_some_and(|path| files.insert(hasher.hash_one(path))) {
+            assets.bytes += bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        }
+    })?;
+    Ok(kinds)
 }
 
 /// What runs left unarchived and no later run archived: each task counts by the last reason it got. Says how
@@ -187,14 +164,11 @@ fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
         if reasons.is_empty() {
             break;
         }
-        let file = archive.store.open(&path)?;
-        let mut forget = |cells: &[Option<&str>]| {
+        rows::scan_part(archive, &path, &[TASK_ID], &mut |cells| {
             if let [Some(task_id)] = cells {
                 reasons.remove(*task_id);
             }
-        };
-        tables::scan(file, archive.format, &["task_id"], &mut forget)
-            .map_err(|error| archive.store.failed("read", &path, &error))?;
+        })?;
     }
     for reason in reasons.values() {
         match reason.as_str() {
