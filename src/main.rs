@@ -231,7 +231,7 @@ fn is_hang_up_ignored() -> bool {
     mask.is_none_or(|mask| mask & 1 == 1)
 }
 
-/// A reader that has seen enough (`| head`) is no error.
+/// A reader that has seen enough (`| head`) is not an error.
 fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::stdout(&error)),

@@ -55,7 +55,7 @@ fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
 }
 
-/// A fault for every request for one song.
+/// A fault forevery request for one song.
 fn with(id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When::task(&format!("{id}.mp3")) }
 }
@@ -194,8 +194,8 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
             "an XML document instead of media (AccessDenied)",
         ),
         ("json", FaultKind::Body(r#"{"error":"expired"}"#.into()), "a JSON document instead of media"),
-        ("noise", FaultKind::Body("\u{1}\u{2}noise\u{3}".repeat(100)), "bytes that are no audio"),
-        ("cover", FaultKind::Redirect("{cdn}/x.png".into()), "bytes that are no audio"),
+        ("noise", FaultKind::Body("\u{1}\u{2}noise\u{3}".repeat(100)), "bytes that are not audio"),
+        ("cover", FaultKind::Redirect("{cdn}/x.png".into()), "bytes that are not audio"),
     ]
 }
 

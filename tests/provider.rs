@@ -15,7 +15,7 @@ use sunor_archive::simulator::{
 };
 use tokio::net::TcpSocket;
 
-/// Faults: each task's first two requests fail, one way or another.
+/// Faults: each task's first two requests fail, in various ways.
 #[test]
 fn transient_failures_cost_retries_and_lose_nothing() {
     for trouble in [
@@ -224,7 +224,7 @@ fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
 
 /// Faults: tasks that are archived as not found are still not found.
 #[test]
-fn tasks_that_are_not_found_still_are_no_reason_to_suspect_the_key() {
+fn tasks_that_are_still_not_found_do_not_make_the_key_suspect() {
     let missing = |task: &str| Fault {
         trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
         when: When::task(task),

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_may_pass() {
+    fn text_that_is_not_json_may_pass() {
         for (body, expected) in [
             ("", "the body is empty"),
             ("<html>", "HTML in place of JSON"),

@@ -132,7 +132,7 @@ fn a_local_file_is_placed_copied_out_and_taken() {
 }
 
 #[test]
-fn a_file_is_removed_and_a_missing_one_is_no_error() {
+fn a_file_is_removed_and_a_missing_one_is_not_an_error() {
     for (name, backend, _beside) in backends() {
         put(&*backend, "tasks/a", "one");
         backend.remove("tasks/a").unwrap();

@@ -30,7 +30,7 @@ impl Location {
         }
     }
 
-    /// Refuses a path that can be no archive.
+    /// Refuses a path that cannot be an archive.
     pub(super) fn check(&self) -> Result<()> {
         let obstacle = match &self.0 {
             Kind::Folder(folder) => folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()),

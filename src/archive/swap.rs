@@ -285,7 +285,7 @@ impl Plan {
         self.remove(store)
     }
 
-    /// Moves what is no part of the exchange and could not be linked.
+    /// Moves what is not part of the exchange and could not be linked.
     fn place_rest(&self, store: &Store) -> Result<()> {
         let there: HashSet<String> = store.list(&self.table)?.into_iter().map(|entry| entry.path).collect();
         for entry in fs::read_dir(staging(store, &self.table)).into_iter().flatten().flatten() {

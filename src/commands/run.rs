@@ -173,7 +173,7 @@ pub(super) fn record_rewrite<T>(
     recorded.map(|()| done)
 }
 
-/// Waits for that instant; without one, for ever.
+/// Waits for that instant; without one, forever.
 pub(super) async fn reached(instant: Option<Instant>) {
     match instant {
         Some(instant) => time::sleep_until(instant).await,

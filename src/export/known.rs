@@ -186,7 +186,7 @@ impl Known {
 
     fn mark(&mut self, tasks: &TaskList, id: &str, standing: Standing) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
-            // Of a duplicate task, the row that was found counts.
+            // If a task has two rows, the one that is not `not_found` counts.
             if *slot != Standing::Known {
                 *slot = standing;
             }

@@ -115,7 +115,7 @@ pub(super) enum RetryBudget {
     First,
     /// A recent run left them: they may be left again.
     Another,
-    /// They were left for long enough: they fail.
+    /// They have been retried for long enough: they fail.
     Last,
 }
 

@@ -51,7 +51,7 @@ impl Segment {
             reason: reason.to_owned(),
             advice: Advice::None,
         };
-        let (run_id, part) = named(path).ok_or_else(|| refused("its name is no segment's"))?;
+        let (run_id, part) = named(path).ok_or_else(|| refused("its name is not a segment's"))?;
         let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
         let lines = BufReader::new(file);
         let mut segment = Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 };

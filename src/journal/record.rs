@@ -51,7 +51,7 @@ pub(crate) enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clips_left: Option<i32>,
     },
-    /// A body that is no task. It is kept, but the task is not archived.
+    /// A body that is not a task. It is kept, but the task is not archived.
     Unreadable { task_id: String, body: String },
     /// The last record of a segment that was split: these tasks, whose assets are not settled, are now
     /// the business of that part.

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_media_is_named() {
+    fn content_that_is_not_media_is_named() {
         use AssetKind::{Audio, Image, Video};
         for (kind, head, words) in [
             (Audio, b"".as_slice(), "an empty body"),
@@ -158,15 +158,15 @@ mod tests {
                 "an XML document instead of media (AccessDenied)",
             ),
             (Audio, b"{\"error\":1}", "a JSON document instead of media"),
-            (Audio, b"\x89PNG\r\n\x1a\n", "bytes that are no audio"),
-            (Image, b"ID3\x04\0\0\0\0\0\0", "bytes that are no image"),
-            (Audio, b"\xff\xef\0\0", "bytes that are no audio"),
-            (Audio, b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "bytes that are no audio"),
-            (Video, b"\0\0\0\x18ftypheis\0\0\0\0mif1heis", "bytes that are no video"),
-            (Audio, b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "bytes that are no audio"),
-            (Audio, b"PK\x03\x04\x14\0\0\0", "bytes that are no audio"),
-            (Image, b"\x1f\x8b\x08\0\0\0\0\0", "bytes that are no image"),
-            (Audio, b"\0\0\0\0", "bytes that are no audio"),
+            (Audio, b"\x89PNG\r\n\x1a\n", "bytes that are not audio"),
+            (Image, b"ID3\x04\0\0\0\0\0\0", "bytes that are not an image"),
+            (Audio, b"\xff\xef\0\0", "bytes that are not audio"),
+            (Audio, b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "bytes that are not audio"),
+            (Video, b"\0\0\0\x18ftypheis\0\0\0\0mif1heis", "bytes that are not video"),
+            (Audio, b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "bytes that are not audio"),
+            (Audio, b"PK\x03\x04\x14\0\0\0", "bytes that are not audio"),
+            (Image, b"\x1f\x8b\x08\0\0\0\0\0", "bytes that are not an image"),
+            (Audio, b"\0\0\0\0", "bytes that are not audio"),
         ] {
             assert_eq!(recognise(kind, head), Err(words.into()), "{head:?}");
         }

@@ -45,7 +45,7 @@ impl fmt::Display for Refused {
         if self.is_private {
             write!(f, "{} is a private address; --allow-private-hosts lets media come from there", self.host)
         } else {
-            write!(f, "{} is no address that a server can have", self.host)
+            write!(f, "{} is not an address that a server can have", self.host)
         }
     }
 }

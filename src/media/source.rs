@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_file_is_no_asset() {
+    fn a_url_that_names_no_file_is_not_an_asset() {
         for nothing in [
             "",
             "  ",
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_being_made_is_no_file_yet() {
+    fn an_asset_in_progress_is_not_downloaded_yet() {
         for status in ["streaming", "queued", "Submitted", "7"] {
             let clip = ClipState::of(&format!(r#"{{"status":"{status}"}}"#));
             assert!(

@@ -123,7 +123,7 @@ fn decode_csv(file: RangedFile, outline: &Outline) -> io::Result<u64> {
         let odd = outline.columns.iter().zip(&record).find(|((_, kind), cell)| !is_kind(*kind, cell));
         if let Some(((name, _), cell)) = odd {
             let cell: String = cell.chars().take(40).collect();
-            return Err(io::Error::other(format!("row {rows}: `{cell}` is no value of {name}")));
+            return Err(io::Error::other(format!("row {rows}: `{cell}` is not a value of {name}")));
         }
     }
     Ok(rows)

@@ -63,7 +63,7 @@ impl FromStr for SampleShare {
     fn from_str(text: &str) -> Result<Self, String> {
         let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
         let percent = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0);
-        percent.map(|percent: f64| Self(percent / 100.0)).ok_or_else(|| format!("`{text}` is no share: write 10%"))
+        percent.map(|percent: f64| Self(percent / 100.0)).ok_or_else(|| format!("`{text}` is not a share: write 10%"))
     }
 }
 
@@ -82,7 +82,7 @@ impl FromStr for Slice {
         let (index, of) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
         match (index, of) {
             (Some(index), Some(of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
-            _ => Err(format!("`{text}` is no slice: write 3/7 for the third of seven")),
+            _ => Err(format!("`{text}` is not a slice: write 3/7 for the third of seven")),
         }
     }
 }

@@ -116,7 +116,7 @@ impl Desk<'_, '_> {
         let Seen { snapshot, media, distrusted, .. } = seen;
         for part in snapshot.assets.iter().filter(|part| !distrusted.contains(*part)) {
             let mut handed = Ok(());
-            // A part that cannot be read to its end has its finding already.
+            // A part that cannot be read to its end already has a finding.
             let _ = archive.read(part).and_then(|file| {
                 tables::guarded(|| {
                     tables::scan(file, archive.format, &ASSET_COLUMNS, &mut |cells| {

@@ -14,7 +14,7 @@ use crate::{
 /// The parts that manifests list, and each digest that one gives.
 pub(super) type Parts = BTreeMap<String, Vec<String>>;
 
-/// Calls `line` with each manifest, digest and path; finds what is no manifest's line.
+/// Calls `line` with each manifest, digest and path; finds what is not a manifest's line.
 pub(super) fn each_line(
     archive: &Archive,
     findings: &mut Findings,

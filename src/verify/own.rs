@@ -1,6 +1,6 @@
 //! The small files: the runs' own, the views, and the program's state.
 //!
-//! The checksum file has the SHA-256 of those that runs leave. An archive may have been copied without it, so each
+//! The checksum file has the SHA-256 of the files that runs leave. An archive may have been copied without it, so each
 //! must also parse, name its run, and add up.
 
 use std::path::Path;

@@ -372,7 +372,7 @@ impl Pass<'_, '_> {
             return Ok(());
         }
         for path in self.snapshot.tasks.clone() {
-            // A part that cannot be read has its finding already.
+            // A part that cannot be read already has a finding.
             let _ = self.scan(&path, &["task_id"], &mut |pass, cells| {
                 if let [Some(task_id)] = cells
                     && hashes.binary_search(&pass.tasks.hash(task_id)).is_ok()

@@ -80,7 +80,7 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
     let mut standing = steady(archive)?;
     standing.archive.waiting_runs = journal::waiting_runs(archive)?;
     standing.account = usage.map(|usage| {
-        // What the provider does not know is no copy of anything.
+        // What the provider does not know is not a copy of anything.
         let archived = standing.last.tasks.archived() - standing.last.tasks.not_found;
         Account::new(usage.tasks_created, usage.credits_used, usage.credits_topped_up, archived)
     });

@@ -32,7 +32,7 @@ const MOST_NAMES: usize = 1000;
 /// What those beyond are counted as.
 const OTHERS: &str = "(others)";
 
-/// The archive as it stands: the last run's words, with counts from the tables and sums over the runs.
+/// The archive as it stands: the last run's summary, with counts from the tables and sums over the runs.
 pub(super) fn standing(archive: &Archive) -> Result<ArchiveSummary> {
     let (mut runs, mut unreadable, mut last_runs) = (0, 0, VecDeque::new());
     let mut before: Option<RunSummary> = None;

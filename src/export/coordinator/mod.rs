@@ -539,7 +539,7 @@ fn record_published(published: Published, ledger: &mut Ledger, emit: &mut (dyn F
     emit(Event::Published(published));
 }
 
-/// The next stored answer; without a stage it waits for ever.
+/// The next stored answer; without a stage it waits forever.
 async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredAnswer>)> {
     match stage {
         Some(stage) => stage.answers.recv().await,
@@ -551,7 +551,7 @@ async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
     stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run failed: {panic}"))))
 }
 
-/// Waits for a moment; for one that never comes it waits for ever.
+/// Waits for a moment; for one that never comes it waits forever.
 async fn until(timestamp: Option<Instant>) {
     match timestamp {
         Some(timestamp) => time::sleep_until(timestamp).await,
