@@ -153,12 +153,20 @@ fn is_zlib([method, flags]: [u8; 2]) -> bool {
     method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0
 }
 
+/// Names that servers put there for a body that is sent as it is: `none`, a character set, a transfer encoding, and
+/// what an upload to S3 in chunks leaves on the object.
+const IDENTITY: [&str; 9] = ["", "identity", "none", "utf-8", "utf8", "binary", "7bit", "8bit", "aws-chunked"];
+
+fn is_identity(name: &str) -> bool {
+    IDENTITY.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// The encodings of the body, in the order in which they were applied.
 fn encodings(response: &Response) -> Result<Vec<Encoding>, BodyError> {
     let mut encodings = Vec::new();
     for value in response.headers().get_all(CONTENT_ENCODING) {
         let names = value.to_str().unwrap_or("?").split(',').map(str::trim);
-        for name in names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity")) {
+        for name in names.filter(|name| !is_identity(name)) {
             let unknown = || BodyError::Encoding(format!("in an unknown Content-Encoding, {}", http::excerpt(name)));
             encodings.push(Encoding::parse(name).ok_or_else(unknown)?);
         }
@@ -216,6 +224,9 @@ mod tests {
         for (headers, body) in [
             (vec![], TEXT.to_vec()),
             (vec!["identity"], TEXT.to_vec()),
+            (vec!["none"], TEXT.to_vec()),
+            (vec!["UTF-8"], TEXT.to_vec()),
+            (vec!["aws-chunked,gzip"], gzip(TEXT)),
             (vec![""], TEXT.to_vec()),
             (vec!["GZIP"], gzip(TEXT)),
             (vec![" x-gzip "], gzip(TEXT)),

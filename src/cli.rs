@@ -709,6 +709,7 @@ fn archive_folder(text: OsString) -> Result<Location, String> {
         Some((scheme, _)) if is_scheme(scheme) => {
             Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
         }
+        _ if text.is_empty() => Err("the archive's name is empty; is a variable unset?".into()),
         _ => Ok(PathBuf::from(text).into()),
     }
 }

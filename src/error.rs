@@ -61,6 +61,8 @@ pub enum Advice {
     RaiseFileSize,
     /// A part of the archive is damaged.
     Repair,
+    /// `archive.json` is damaged.
+    MoveMetadata,
 }
 
 impl Advice {
@@ -69,6 +71,7 @@ impl Advice {
             Self::None => "",
             Self::FreeSpace => "; free some space and rerun; the run will resume",
             Self::RaiseFileSize => "; raise the file-size limit (ulimit -f) and rerun; the run will resume",
+            Self::MoveMetadata => "; it is damaged: move it away, and the next export regenerates it",
             Self::Repair => "; it is damaged: run `sunor-archive repair` on the archive",
         }
     }

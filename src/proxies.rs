@@ -51,7 +51,10 @@ impl Proxies {
         let https = first(&["https_proxy", "HTTPS_PROXY"])?.or(all);
         let exceptions = variable("no_proxy").filter(|list| !list.is_empty()).or_else(|| variable("NO_PROXY"));
         let exceptions = exceptions.unwrap_or_default().to_string_lossy().into_owned();
-        if exceptions.split(',').any(|host| host.trim() == "*") {
+        // Like curl: hosts are separated by commas, blanks or both.
+        let hosts = exceptions.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|host| !host.is_empty());
+        let exceptions = hosts.collect::<Vec<_>>().join(",");
+        if exceptions.split(',').any(|host| host == "*") {
             return Ok(Self::none());
         }
         Ok(Self { http, https, exceptions })

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Finished, Scene, files, ids, wait_until};
+use common::{Finished, Scene, files, ids, wait_until, walk};
 use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 
 const TASKS: usize = 1500;
@@ -208,5 +208,34 @@ fn a_journal_restored_from_a_copy_adds_no_row_that_the_archive_has() {
         assert_eq!((tasks.len(), distinct.len()), (60, 60));
         assert!(files(&state.join("journal"), "").is_empty());
         scene.run(&["verify", "library"]).expect(0);
+    }
+}
+
+/// Media files disappear, or are cut short, between a killed run and the next one.
+#[test]
+fn files_that_are_lost_before_their_run_is_recovered_are_downloaded_again() {
+    for asks_again in [false, true] {
+        let scene = Scene::fair();
+        scene.list(ids("t", 60));
+        let media = || walk(&scene.archive().join("media"));
+        let run = scene.export_command(&["--rate", "40/s", "--assets", "audio"]).spawn().unwrap();
+        wait_until(|| scene.archive().join("media").exists() && media().len() >= 6);
+        Command::new("kill").args(["-KILL", &run.id().to_string()]).status().unwrap();
+        Finished::of(run);
+        let media = media();
+        let (cut, removed) = media.split_at(1);
+        fs::write(&cut[0], b"ID3").unwrap();
+        for file in removed {
+            fs::remove_file(file).unwrap();
+        }
+        if asks_again {
+            // The recovery is cut short as well.
+            killed_run(&scene);
+        }
+        scene.export(&["--assets", "audio"]).expect(0);
+        scene.run(&["verify", "library"]).expect(0);
+        assert_eq!(scene.archived().len(), 60);
+        let kept = files(&scene.archive().join(".sunor/damaged"), "");
+        assert_eq!(kept.len(), 1, "nothing is deleted: {kept:?}");
     }
 }

@@ -210,6 +210,52 @@ fn a_damaged_part_is_named_with_what_to_do_by_every_command_that_reads_it() {
     }
 }
 
+/// A part that is a link to a disk that is not mounted, and a named pipe with the name of a part.
+#[test]
+fn a_part_that_is_not_a_regular_file_is_damage_and_repair_restores_its_rows() {
+    for table in ["tasks", "assets", "clips"] {
+        let scene = Scene::fair();
+        scene.list(ids("t", 12));
+        scene.export(&["--format", "csv", "--assets", "audio"]).expect(0);
+        let part = files(&scene.archive().join(table), "csv").remove(0);
+        let name = part.file_name().unwrap().to_str().unwrap();
+        let pipe = part.with_file_name("20200101T000000000Z-aaaaaa-0001.csv");
+        fs::rename(&part, scene.path("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/part.csv", &part).unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for options in [vec![], vec!["--quick"]] {
+            let found = scene.run(&[vec!["verify", "library"], options].concat()).expect(3).stdout;
+            assert!(found.contains(name) && found.contains("20200101T000000000Z-aaaaaa"), "{found}");
+        }
+        if table == "tasks" {
+            scene.export(&["--assets", "audio"]).expect(1).says("repair");
+            scene.run(&["summary", "library"]).expect(1).says("repair");
+        }
+        scene.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]);
+        scene.export(&["--assets", "audio"]).expect(0);
+        scene.run(&["verify", "library"]).expect(0);
+        assert_eq!(scene.rows(table).len(), csv_rows(&scene.path("elsewhere")), "{table}");
+    }
+}
+
+fn csv_rows(path: &Path) -> usize {
+    csv::Reader::from_path(path).unwrap().records().count()
+}
+
+#[test]
+fn a_stray_file_whose_name_is_not_utf_8_is_quarantined() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let scene = Scene::fair();
+    scene.list(ids("t", 3));
+    scene.export(&["--format", "csv"]).expect(0);
+    let stray = scene.archive().join("tasks").join(OsStr::from_bytes(b"\xff.csv"));
+    fs::write(&stray, "x").unwrap();
+    scene.run(&["verify", "library"]).expect(3);
+    scene.run(&["repair", "library"]).expect(0).says("1 stray file");
+    assert!(!stray.exists());
+    scene.run(&["verify", "library"]).expect(0);
+}
+
 fn attributes(path: &Path) -> (u32, u32, u32) {
     let metadata = fs::metadata(path).unwrap();
     (metadata.uid(), metadata.gid(), metadata.mode())

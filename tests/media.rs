@@ -194,8 +194,8 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
             "an XML document instead of media (AccessDenied)",
         ),
         ("json", FaultKind::Body(r#"{"error":"expired"}"#.into()), "a JSON document instead of media"),
-        ("noise", FaultKind::Body("\u{1}\u{2}noise\u{3}".repeat(100)), "bytes that are not audio"),
-        ("cover", FaultKind::Redirect("{cdn}/x.png".into()), "bytes that are not audio"),
+        ("noise", FaultKind::Body("\u{1}\u{2}noise\u{3}".repeat(100)), "not a recognized audio format"),
+        ("cover", FaultKind::Redirect("{cdn}/x.png".into()), "not a recognized audio format"),
     ]
 }
 

@@ -195,7 +195,9 @@ fn a_proxy_variable_that_cannot_be_parsed_is_refused_before_anything_is_sent() {
 
 #[test]
 fn a_proxy_is_used_for_plain_http_and_a_star_in_no_proxy_means_none() {
-    for (no_proxy, through) in [("", true), ("*", false), ("127.0.0.1", false), ("127.0.0.0/8", false)] {
+    for (no_proxy, through) in
+        [("", true), ("*", false), ("127.0.0.1", false), ("foo 127.0.0.1 bar", false), ("127.0.0.0/8", false)]
+    {
         let (scene, (address, asked)) = (Scene::fair(), answering_proxy());
         scene.list(["t1"]);
         let mut export = scene.export_command(&[]);

@@ -25,6 +25,22 @@ impl LocalFolder {
         Self(folder.to_owned())
     }
 
+    /// The place of a listed file. A name that is not UTF-8 is listed with replacement characters.
+    fn named(&self, path: &str) -> io::Result<PathBuf> {
+        let place = self.0.join(path);
+        if !path.contains(char::REPLACEMENT_CHARACTER) || place.symlink_metadata().is_ok() {
+            return Ok(place);
+        }
+        let (folder, name) = (place.parent().unwrap_or(&self.0), place.file_name().unwrap_or_default());
+        for entry in unless_missing(fs::read_dir(folder))?.into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy() == name.to_string_lossy() {
+                return Ok(entry.path());
+            }
+        }
+        Ok(place)
+    }
+
     /// The place of a file, whose folder exists.
     fn place_for(&self, path: &str) -> io::Result<PathBuf> {
         let place = self.0.join(path);
@@ -39,7 +55,16 @@ impl Backend for LocalFolder {
     }
 
     fn open(&self, path: &str) -> io::Result<RangedFile> {
-        File::open(self.0.join(path)).map(RangedFile::new)
+        let place = self.0.join(path);
+        match fs::metadata(&place) {
+            // Opening a pipe waits for its writer.
+            Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is not a regular file")),
+            // It is still in its folder: it must not pass for a part that was just replaced.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && place.is_symlink() => {
+                Err(io::Error::other("it is a symbolic link to a missing file"))
+            }
+            _ => File::open(place).map(RangedFile::new),
+        }
     }
 
     fn size(&self, path: &str) -> io::Result<Option<u64>> {
@@ -80,11 +105,11 @@ impl Backend for LocalFolder {
     }
 
     fn take(&self, path: &str, to: &Path) -> io::Result<()> {
-        rename(&self.0.join(path), to)
+        rename(&self.named(path)?, to)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        unless_missing(fs::remove_file(self.0.join(path))).map(drop)
+        unless_missing(fs::remove_file(self.named(path)?)).map(drop)
     }
 
     fn sync(&self, folder: &str) -> io::Result<()> {

@@ -45,7 +45,7 @@ pub(crate) use swap::{NewPart, StagedPart, Swap};
 use self::lock::Lock;
 use crate::{
     checksum,
-    error::{Error, Result},
+    error::{Advice, Error, Result},
     format::TableFormat,
     ranged::RangedFile,
 };
@@ -289,7 +289,7 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
         // A newer version may have changed every other field.
         Err(error) => match serde_json::from_slice::<Version>(&text) {
             Ok(Version { format_version }) if format_version > FORMAT_VERSION => Err(newer(location, format_version)),
-            _ => Err(store.failed("read", METADATA, &error)),
+            _ => Err(store.failed("read", METADATA, &error).advising(Advice::MoveMetadata)),
         },
     }
 }

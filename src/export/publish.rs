@@ -3,7 +3,7 @@
 //! Recovery publishes the segments that remain.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -88,7 +88,7 @@ pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) ->
 fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let segment = Segment::open(&closed.path)?;
     let run_id = segment.run_id.clone();
-    let encoded = SegmentEncoder::new(held, &segment, closed.moved.clone()).encode(segment)?;
+    let encoded = SegmentEncoder::new(held, &segment, &closed).encode(segment)?;
     if let Some(raw) = encoded.raw {
         held.publish_with_checksum(raw)?;
     }
@@ -135,13 +135,15 @@ struct SegmentEncoder {
     published: Published,
     /// Tasks in it that belong to another segment, or that the archive has already.
     moved: HashSet<String>,
+    /// How many outcomes of a task's assets are still to be skipped, since a later one replaces them.
+    outdated: HashMap<String, u32>,
     /// Tasks whose asset records are still to come.
     awaited: HashSet<String>,
     replaced: Replaced,
 }
 
 impl SegmentEncoder {
-    fn new(held: &Arc<LockedArchive>, segment: &Segment, moved: HashSet<String>) -> Self {
+    fn new(held: &Arc<LockedArchive>, segment: &Segment, closed: &ClosedSegment) -> Self {
         let name = PartName { run_id: &segment.run_id, part: segment.part, format: held.archive.format };
         Self {
             run_id: segment.run_id.clone(),
@@ -152,7 +154,8 @@ impl SegmentEncoder {
             raw: RawBodies::new(held, &segment.run_id),
             media: BTreeMap::new(),
             published: Published { part: segment.part, ..Published::default() },
-            moved,
+            moved: closed.moved.clone(),
+            outdated: closed.outdated.clone(),
             awaited: HashSet::new(),
             replaced: Replaced::default(),
         }
@@ -201,12 +204,19 @@ impl SegmentEncoder {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
+            Record::Assets { task_id, .. } if self.is_outdated(&task_id) => Ok(()),
             // A task whose record is damaged has no rows in any table.
             Record::Assets { task_id, assets } if self.awaited.remove(&task_id) => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Assets { .. } | Record::Segment { .. } | Record::Moved { .. } => Ok(()),
         }
+    }
+
+    /// Whether a later outcome of the task's assets replaces the next one.
+    fn is_outdated(&mut self, task_id: &str) -> bool {
+        let left = self.outdated.get_mut(task_id).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
     }
 
     fn note_replaced(&mut self, task_id: &str, replaces: bool) {

@@ -1,7 +1,7 @@
 //! Recovery of what earlier runs left in the journal: missing files are downloaded, and every segment is
 //! published, as in any run.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{self, Instant};
@@ -43,6 +43,7 @@ pub(crate) async fn recover(
     let (mut left, mut time_is_up) = (0, false);
     for leftover in blocking(move || journal::leftovers(&folder)).await? {
         let leftover = without_superseded(held, leftover).await?;
+        let leftover = without_lost_files(held, leftover).await?;
         let mut unsettled = leftover.unsettled.len() as u64;
         if unsettled > 0 && !time_is_up {
             let run_id = Segment::open(&leftover.segment.path)?.run_id;
@@ -75,6 +76,29 @@ async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -
         let superseded = superseded_tasks(&held, &leftover.segment)?;
         leftover.unsettled.retain(|task| !superseded.contains(&task.task_id));
         leftover.segment.moved.extend(superseded);
+        Ok(leftover)
+    })
+    .await
+}
+
+/// The same with tasks to settle again whose files are missing or have another size: someone removed them since, or
+/// the journal was restored from a copy. The remains of such files are quarantined.
+async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
+    let held = held.clone();
+    blocking(move || {
+        let mut lost = HashSet::new();
+        leftover.unsettle(|asset| {
+            let Some(path) = &asset.path else { return Ok(false) };
+            let size = held.archive.size(path).map_err(|error| held.archive.store.failed("read", path, &error))?;
+            let is_lost = size != asset.bytes;
+            if is_lost {
+                lost.insert(path.clone());
+            }
+            Ok(is_lost)
+        })?;
+        if !lost.is_empty() {
+            held.quarantine(&lost)?;
+        }
         Ok(leftover)
     })
     .await

@@ -8,6 +8,7 @@ mod packed;
 use std::{
     cell::Cell,
     fs::File,
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
     str,
@@ -73,8 +74,11 @@ const USUAL_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A record that is appended to the list: if the reader does not return it as a record, a quote was not closed.
-const END_MARK: &[u8] = b"\x01end of input\x01";
+/// A record that is appended to the list: if the reader does not return it as a record, a quote was not closed. It is
+/// random, so that no list contains it.
+fn end_mark() -> Vec<u8> {
+    format!("\x01end of input {:016x}\x01", RandomState::new().build_hasher().finish()).into_bytes()
+}
 
 /// The delimiter is detected in this many bytes at the start.
 const HEAD: u64 = 64 * 1024;
@@ -141,7 +145,9 @@ fn read_csv<'a>(
     check_encoding(&mut source, name)?;
     let List { text, delimiter, lines_before } =
         List::open(source, options, events).map_err(|error| unreadable(name, &error))?;
-    let marked = text.chain(Cursor::new([b"\n", END_MARK, b"\n"].concat()));
+    let end_mark = end_mark();
+    let is_end = |record: &ByteRecord| record.len() == 1 && record.get(0) == Some(&end_mark[..]);
+    let marked = text.chain(Cursor::new([b"\n", &end_mark[..], b"\n"].concat()));
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(marked);
 
     let mut input = Input::default();
@@ -151,7 +157,7 @@ fn read_csv<'a>(
         let breaks = line_breaks(&record);
         // A record ends just after its line feed, so the reader is on the next line.
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
-        if breaks > 0 && record.iter().any(|field| holds(field, END_MARK)) {
+        if breaks > 0 && record.iter().any(|field| holds(field, &end_mark)) {
             // Such a record includes the last line feed too.
             return Err(Error::usage(format!("{name}, line {}: a quote is opened and never closed", line + 1)));
         }
@@ -286,6 +292,12 @@ impl InputOptions {
     }
 }
 
+/// Whether a text has the form of a UUID.
+fn is_uuid(text: &str) -> bool {
+    let groups = text.split('-').map(str::len);
+    groups.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
 fn titles(first: &ByteRecord) -> Vec<String> {
     first.iter().map(|title| bare(&String::from_utf8_lossy(title)).to_owned()).collect()
 }
@@ -312,6 +324,11 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
                 Err(missing("the first row is not UTF-8 text: is it a CSV list?".into()))
             }
+            // Taken as a header, the ID would never be archived, and nobody would notice.
+            (None, [title]) if is_uuid(title) => Err(Error::usage(format!(
+                "{name}: the first row, `{title}`, is a task ID and not a header; use --no-headers, or add the header \
+                 task_id"
+            ))),
             (None, [title]) => {
                 events(Event::DoubtfulHeader { title: excerpt(title) });
                 Ok(0)
@@ -330,10 +347,6 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
 fn bare(field: &str) -> &str {
     let trimmed = trim_invisible(field);
     trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
-}
-
-fn is_end(record: &ByteRecord) -> bool {
-    record.len() == 1 && record.get(0) == Some(END_MARK)
 }
 
 fn is_blank(record: &ByteRecord) -> bool {
@@ -500,6 +513,21 @@ mod tests {
             assert_eq!(ids(&packed, &options(None, Headers::Present)), ["a"]);
             assert!(refusal(&packed[..packed.len() - 6], &options(None, Headers::Present)).contains("cannot read"));
         }
+    }
+
+    #[test]
+    fn a_uuid_in_the_first_row_is_an_id_and_never_lost_as_a_header() {
+        let list = b"0b0a5f1e-1111-4222-8333-444455556666\n0b0a5f1e-1111-4222-8333-444455557777\n";
+        assert!(refusal(list, &options(None, Headers::Present)).contains("--no-headers"));
+        assert_eq!(ids(list, &options(None, Headers::Absent)).len(), 2);
+    }
+
+    #[test]
+    fn no_row_ends_a_list() {
+        let list = b"task_id\na\n\x01end of input\x01\nb\n";
+        let (input, _) = parse(list, &options(None, Headers::Present));
+        let input = input.unwrap();
+        assert_eq!((input.rows, input.invalid), (3, 1));
     }
 
     #[test]

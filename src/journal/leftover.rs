@@ -1,7 +1,7 @@
 //! What interrupted runs left in the journal.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,11 @@ use super::{
     segment::{ClosedSegment, OpenSegment},
     split,
 };
-use crate::{asset::AssetKind, error::Result, run_id::RunId};
+use crate::{
+    asset::{Asset, AssetKind},
+    error::Result,
+    run_id::RunId,
+};
 
 /// A segment that an interrupted run left.
 #[derive(Debug)]
@@ -62,12 +66,14 @@ impl Leftover {
     fn read(path: PathBuf) -> Result<(Self, Option<(RunId, u32)>)> {
         let mut segment = Segment::open(&path)?;
         let (mut unsettled, mut moved, mut into) = (Vec::new(), HashSet::new(), None);
+        let mut outcomes = HashMap::new();
         while let Some(record) = segment.next()? {
             match record {
                 Record::Task { task_id, fetched_at, data, assets, .. } if !assets.is_empty() => {
                     unsettled.push(Unsettled { task_id, fetched_at, data, assets });
                 }
                 Record::Assets { task_id, .. } => {
+                    *outcomes.entry(task_id.clone()).or_insert(0_u32) += 1;
                     let place = unsettled.iter().position(|task| task.task_id == task_id);
                     place.map(|place| unsettled.remove(place));
                 }
@@ -79,7 +85,44 @@ impl Leftover {
             }
         }
         let whole = segment.whole;
-        Ok((Self { segment: ClosedSegment { path, moved }, unsettled, whole }, into))
+        let outdated =
+            outcomes.into_iter().filter(|(_, outcomes)| *outcomes > 1).map(|(id, outcomes)| (id, outcomes - 1));
+        let segment = ClosedSegment { path, moved, outdated: outdated.collect() };
+        Ok((Self { segment, unsettled, whole }, into))
+    }
+
+    /// Makes tasks unsettled again of whose files one is lost. Assets that were added to an archived task are dropped:
+    /// a later run adds them again.
+    pub(crate) fn unsettle(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
+        let mut any_lost = |assets: &[Asset]| assets.iter().try_fold(false, |lost, asset| Ok(is_lost(asset)? || lost));
+        let mut lost = HashMap::new();
+        let mut segment = Segment::open(&self.segment.path)?;
+        while let Some(record) = segment.next()? {
+            match record {
+                // The last outcome counts.
+                Record::Assets { task_id, assets } if !self.segment.moved.contains(&task_id) => {
+                    lost.insert(task_id, any_lost(&assets)?);
+                }
+                Record::AddedAssets { task_id, assets } if any_lost(&assets)? => {
+                    self.segment.moved.insert(task_id);
+                }
+                _ => {}
+            }
+        }
+        lost.retain(|_, is_lost| *is_lost);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut segment = Segment::open(&self.segment.path)?;
+        while let Some(record) = segment.next()? {
+            if let Record::Task { task_id, fetched_at, data, assets, .. } = record
+                && lost.remove(&task_id).is_some()
+            {
+                *self.segment.outdated.entry(task_id.clone()).or_default() += 1;
+                self.unsettled.push(Unsettled { task_id, fetched_at, data, assets });
+            }
+        }
+        Ok(())
     }
 
     /// The run of a segment, and how many responses it holds, without moved ones. Changes nothing.
@@ -169,7 +212,10 @@ mod tests {
             assert_eq!((ids(&left[0]), ids(&left[1])), (vec![], vec!["b"]));
             assert_eq!((left[0].segment.moved.len(), fs::read(&new).unwrap() == whole), (1, true));
         }
-        assert_eq!(read(&ClosedSegment { path: new, moved: HashSet::new() }), (vec![task("b")], 0));
+        assert_eq!(
+            read(&ClosedSegment { path: new, moved: HashSet::new(), outdated: HashMap::new() }),
+            (vec![task("b")], 0)
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A segment as a file: one that records are added to, and one that is closed.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
@@ -20,6 +20,8 @@ pub(crate) struct ClosedSegment {
     pub(crate) path: PathBuf,
     /// Tasks in it that belong to another segment, or that the archive has already.
     pub(crate) moved: HashSet<String>,
+    /// Tasks whose assets were settled more than once, and how many of their outcomes a later one replaces.
+    pub(crate) outdated: HashMap<String, u32>,
 }
 
 /// An open segment.

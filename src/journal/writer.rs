@@ -1,7 +1,7 @@
 //! Appends records, syncs, and only then acknowledges: one owner of the open segments.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -82,7 +82,9 @@ impl JournalWriter {
         };
         let parts: Vec<u32> = self.open.iter().filter_map(complete).collect();
         let segments = parts.iter().filter_map(|part| self.open.remove(part));
-        segments.map(|segment| ClosedSegment { path: segment.path, moved: HashSet::new() }).collect()
+        segments
+            .map(|segment| ClosedSegment { path: segment.path, moved: HashSet::new(), outdated: HashMap::new() })
+            .collect()
     }
 
     /// Closes everything, and gives what can be published. Tasks that are not settled stay in the journal,
@@ -96,7 +98,7 @@ impl JournalWriter {
                 self.next_part += 1;
                 let moved = std::mem::take(&mut segment.unsettled);
                 segment.append([&Record::Moved { part: into, tasks: moved.clone() }])?;
-                let segment = ClosedSegment { path: segment.path, moved };
+                let segment = ClosedSegment { path: segment.path, moved, outdated: HashMap::new() };
                 split::write_moved(&segment, &self.run_id, into)?;
                 closed.push(segment);
             }

@@ -97,7 +97,7 @@ fn instead(kind: AssetKind, head: &[u8]) -> String {
     } else if begins("{") || begins("[") {
         "a JSON document instead of media".into()
     } else {
-        format!("bytes that are no {kind}")
+        format!("not a recognized {kind} format")
     }
 }
 
@@ -158,15 +158,15 @@ mod tests {
                 "an XML document instead of media (AccessDenied)",
             ),
             (Audio, b"{\"error\":1}", "a JSON document instead of media"),
-            (Audio, b"\x89PNG\r\n\x1a\n", "bytes that are not audio"),
-            (Image, b"ID3\x04\0\0\0\0\0\0", "bytes that are not an image"),
-            (Audio, b"\xff\xef\0\0", "bytes that are not audio"),
-            (Audio, b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "bytes that are not audio"),
-            (Video, b"\0\0\0\x18ftypheis\0\0\0\0mif1heis", "bytes that are not video"),
-            (Audio, b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "bytes that are not audio"),
-            (Audio, b"PK\x03\x04\x14\0\0\0", "bytes that are not audio"),
-            (Image, b"\x1f\x8b\x08\0\0\0\0\0", "bytes that are not an image"),
-            (Audio, b"\0\0\0\0", "bytes that are not audio"),
+            (Audio, b"\x89PNG\r\n\x1a\n", "not a recognized audio format"),
+            (Image, b"ID3\x04\0\0\0\0\0\0", "not a recognized image format"),
+            (Audio, b"\xff\xef\0\0", "not a recognized audio format"),
+            (Audio, b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "not a recognized audio format"),
+            (Video, b"\0\0\0\x18ftypheis\0\0\0\0mif1heis", "not a recognized video format"),
+            (Audio, b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "not a recognized audio format"),
+            (Audio, b"PK\x03\x04\x14\0\0\0", "not a recognized audio format"),
+            (Image, b"\x1f\x8b\x08\0\0\0\0\0", "not a recognized image format"),
+            (Audio, b"\0\0\0\0", "not a recognized audio format"),
         ] {
             assert_eq!(recognise(kind, head), Err(words.into()), "{head:?}");
         }
