@@ -163,7 +163,7 @@ struct RunArgs {
 /// The provider.
 #[derive(Args, Debug)]
 struct ProviderArgs {
-    /// File with the API key, instead of the variable SUNOR_API_KEY
+    /// Read the API key from this file instead of $SUNOR_API_KEY
     #[arg(long, value_name = "FILE", help_heading = "Provider")]
     api_key_file: Option<PathBuf>,
 
@@ -171,7 +171,7 @@ struct ProviderArgs {
     #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL, help_heading = "Provider")]
     base_url: String,
 
-    /// Use the embedded simulator, which knows every ID in the list; needs no key
+    /// Use the embedded simulator, which has a task for every ID; needs no key
     #[arg(long, help_heading = "Provider")]
     simulate: bool,
 }
@@ -180,35 +180,35 @@ struct ProviderArgs {
 #[derive(Args, Debug)]
 struct PaceArgs {
     /// Maximum request rate: N/s, N/m, N/h or unlimited
-    #[arg(long, default_value = config::DEFAULT_RATE, help_heading = "Pace")]
+    #[arg(long, default_value = config::DEFAULT_RATE, help_heading = "Requests")]
     rate: Rate,
 
     /// Reserve N requests per rate-limit window for other users of the key
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Pace")]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Requests")]
     reserve: u32,
 
     /// Retries after a transient failure
-    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_RETRIES, help_heading = "Pace")]
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_RETRIES, help_heading = "Requests")]
     retries: u32,
 
     /// Timeout per request
-    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Pace")]
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Requests")]
     timeout: Duration,
 
     /// Maximum requests in flight
-    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Pace")]
+    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Requests")]
     concurrency: u16,
 
     /// How long to poll unfinished tasks after the first pass; 0s requests each once
-    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Pace")]
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Requests")]
     wait: Duration,
 
     /// Interval between two polls of one task, at least 1s
-    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Pace")]
+    #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Requests")]
     poll_interval: Duration,
 
     /// End cleanly after this time, keep everything, and leave the rest for the next run (exit status 3)
-    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Pace")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Requests")]
     stop_after: Option<Duration>,
 }
 
@@ -250,7 +250,7 @@ struct OutputArgs {
 
 const SUMMARY_EXAMPLES: &str = "\
 Examples:
-  In the morning:
+  Show the archive's contents:
     sunor-archive summary ~/library
   How much of the account is archived (one request):
     SUNOR_API_KEY=… sunor-archive summary ~/library --account
@@ -278,7 +278,7 @@ pub struct SummaryArgs {
     #[arg(long, conflicts_with = "run")]
     account: bool,
 
-    /// File with the account's API key, instead of the variable SUNOR_API_KEY
+    /// Read the account's API key from this file instead of $SUNOR_API_KEY
     #[arg(long, value_name = "FILE", requires = "account")]
     api_key_file: Option<PathBuf>,
 
@@ -301,7 +301,7 @@ Examples:
     sunor-archive verify library
   A seventh every night, so that a week covers all of it:
     sunor-archive verify library --slice $(date +%u)/7 -q
-  Is everything there? Takes seconds:
+  A quick check, without reading contents:
     sunor-archive verify library --quick
   What is damaged, for a script:
     sunor-archive verify library --json | jq -r '.findings[] | select(.severity == \"damage\") | .path'
@@ -377,7 +377,7 @@ pub struct RepairArgs {
 /// old parts or the new ones. It is safe to kill, and needs disk space for the new parts beside the old.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  Once a month:\n    sunor-archive compact ~/library -q\n  \
-    What it would do:\n    sunor-archive compact ~/library --dry-run\n\n\
+    Preview:\n    sunor-archive compact ~/library --dry-run\n\n\
     Exit status: 0 done or nothing to do, 1 stopped by an error, 2 wrong usage,\n  5 another run holds the archive.")]
 pub struct CompactArgs {
     /// Archive folder
@@ -398,7 +398,7 @@ pub struct CompactArgs {
 /// adds columns, or when one of the tables is lost. Sends nothing.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  After an update of this program:\n    sunor-archive rebuild ~/library\n  \
-    How many rows there are, and would be:\n    sunor-archive rebuild ~/library --dry-run\n\n\
+    Preview, with the number of rows before and after:\n    sunor-archive rebuild ~/library --dry-run\n\n\
     Exit status: 0 done, 1 stopped by an error, 2 wrong usage, 5 another run holds the archive.")]
 pub struct RebuildArgs {
     /// Archive folder

@@ -77,7 +77,7 @@ fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
     scene
         .export(&[])
         .expect(3)
-        .says("line 33 is skipped: `/` in the ID")
+        .says("skipped line 33: `/` in the ID")
         .says("Skipped 1 row with an invalid ID")
         .says("30 of 30");
 

@@ -100,7 +100,7 @@ fn an_unusable_archive_path_is_refused() {
     let newer = whole.replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&metadata, newer).unwrap();
     scene.list(["t2"]);
-    scene.export(&[]).expect(2).says("use a newer version");
+    scene.export(&[]).expect(2).says("upgrade sunor-archive");
     scene.run(&["summary", "library"]).expect(0).says("library: 1 task, ");
     assert_eq!(scene.stats().requests, 1);
 }
@@ -120,9 +120,9 @@ fn verify_refuses_a_missing_archive_and_an_invalid_slice() {
     let scene = Scene::fair();
     refused(&scene, &["verify", "library"], "is not an archive");
     for (option, value, words) in [
-        ("--slice", "0/7", "is no slice"),
-        ("--slice", "8/7", "is no slice"),
-        ("--slice", "3", "is no slice"),
+        ("--slice", "0/7", "invalid slice"),
+        ("--slice", "8/7", "invalid slice"),
+        ("--slice", "3", "invalid slice"),
         ("--sample", "0%", "is no share"),
         ("--sample", "some", "is no share"),
     ] {
@@ -354,7 +354,7 @@ fn lists_that_were_put_together_from_others_are_read() {
     let first = "\u{feff}\u{200b}task_id\u{a0}\nt1\n".as_bytes();
     let second = "\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
     scene.file("tasks.csv", &[first, second].concat());
-    scene.export(&["--format", "csv"]).expect(3).says("line 6 is skipped: no ID");
+    scene.export(&["--format", "csv"]).expect(3).says("skipped line 6: no ID");
     assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4"]);
 
     scene.file("tasks.csv", "note,\u{feff}Song\u{200b} \nx,t5\u{ad}\n".as_bytes());

@@ -296,6 +296,6 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
 
 fn newer(location: &Location, version: u32) -> Error {
     Error::usage(format!(
-        "{location} has the archive format {version}, and this program knows {FORMAT_VERSION}: use a newer version of it",
+        "{location} has archive format {version}; this version supports {FORMAT_VERSION}: upgrade sunor-archive",
     ))
 }

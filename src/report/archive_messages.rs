@@ -52,7 +52,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     line(&mut text, "runs", &format!("{}{unreadable}", archive.runs));
     text.push_str(&runs_table(&held.last_runs));
     if run.rows.tasks > 0 {
-        let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(folder, format));
+        let _ = write!(text, "\nQuery it:\n  {}\n", duckdb_line(folder, format));
     }
     text
 }

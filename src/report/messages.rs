@@ -81,7 +81,7 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
         let _ = write!(text, "\n{advice}");
     }
     if run.rows.tasks > 0 || run.input.already_archived > 0 {
-        let _ = write!(text, "\nLook inside:\n  {}\n", duckdb_line(notes.archive, notes.format));
+        let _ = write!(text, "\nQuery it:\n  {}\n", duckdb_line(notes.archive, notes.format));
     }
     text
 }

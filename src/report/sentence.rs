@@ -31,7 +31,7 @@ pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
         Event::TrailingGarbage => {
             (Warning, "ignored trailing garbage after the end of the gzip stream, as `gzip -d` does".into())
         }
-        Event::BadRow { line, reason } => (Warning, format!("line {line} is skipped: {reason}")),
+        Event::BadRow { line, reason } => (Warning, format!("skipped line {line}: {reason}")),
         Event::Started { run_id, archive, .. } => (Milestone, format!("run {run_id} into {archive}")),
         Event::Resuming { run_id, tasks } => {
             (Milestone, format!("run {run_id} was cut short: downloading the files of {}", plural(*tasks, "task")))

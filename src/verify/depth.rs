@@ -82,7 +82,7 @@ impl FromStr for Slice {
         let (index, of) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
         match (index, of) {
             (Some(index), Some(of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
-            _ => Err(format!("`{text}` is not a slice: write 3/7 for the third of seven")),
+            _ => Err(format!("invalid slice `{text}`; use e.g. 3/7 for the third of seven")),
         }
     }
 }
