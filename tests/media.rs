@@ -785,18 +785,18 @@ fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
         ("image", b"RIFF\x20\0\0\0WEBPVP8 ".to_vec(), "webp"),
     ];
     let refused = [
-        ("audio", b"not found".to_vec(), "no audio"),
+        ("audio", b"not found".to_vec(), "not a recognized audio format"),
         ("audio", b"<!DOCTYPE html><html>".to_vec(), "HTML page"),
         ("image", b"<?xml version='1.0'?><Error><Code>Expired</Code></Error>".to_vec(), "XML document"),
         ("video", b"{\"detail\":\"gone\"}".to_vec(), "JSON document"),
-        ("audio", b"PK\x03\x04\x14\0\0\0\x08\0song.mp3".to_vec(), "no audio"),
-        ("video", b"PK\x03\x04\x14\0\0\0\x08\0clip.mp4".to_vec(), "no video"),
-        ("audio", jpeg, "no audio"),
-        ("audio", mp4("avif"), "no audio"),
-        ("video", mp4("heic"), "no video"),
-        ("image", b"ID3\x04\0\0\0\0\0\x23TSSE".to_vec(), "no image"),
-        ("image", mp4("isom"), "no image"),
-        ("video", b"fLaC\0\0\0\x22".to_vec(), "no video"),
+        ("audio", b"PK\x03\x04\x14\0\0\0\x08\0song.mp3".to_vec(), "not a recognized audio format"),
+        ("video", b"PK\x03\x04\x14\0\0\0\x08\0clip.mp4".to_vec(), "not a recognized video format"),
+        ("audio", jpeg, "not a recognized audio format"),
+        ("audio", mp4("avif"), "not a recognized audio format"),
+        ("video", mp4("heic"), "not a recognized video format"),
+        ("image", b"ID3\x04\0\0\0\0\0\x23TSSE".to_vec(), "not a recognized image format"),
+        ("image", mp4("isom"), "not a recognized image format"),
+        ("video", b"fLaC\0\0\0\x22".to_vec(), "not a recognized video format"),
     ];
     let kept = accepted.into_iter().map(|(kind, body, ending)| (kind, body, Ok(ending)));
     let table: Vec<_> = kept.chain(refused.into_iter().map(|(kind, body, words)| (kind, body, Err(words)))).collect();

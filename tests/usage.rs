@@ -123,8 +123,8 @@ fn verify_refuses_a_missing_archive_and_an_invalid_slice() {
         ("--slice", "0/7", "invalid slice"),
         ("--slice", "8/7", "invalid slice"),
         ("--slice", "3", "invalid slice"),
-        ("--sample", "0%", "is no share"),
-        ("--sample", "some", "is no share"),
+        ("--sample", "0%", "invalid share"),
+        ("--sample", "some", "invalid share"),
     ] {
         refused(&scene, &["verify", "library", option, value], words);
     }
@@ -138,7 +138,7 @@ fn verify_refuses_a_missing_archive_and_an_invalid_slice() {
 fn strict_refuses_a_list_with_invalid_rows_and_reports_them() {
     let scene = Scene::fair();
     scene.list(["t1", "a/b", "t2"]);
-    refused(&scene, &["export", "tasks.csv", "--out", "library", "--strict"], "line 3 is skipped");
+    refused(&scene, &["export", "tasks.csv", "--out", "library", "--strict"], "skipped line 3");
     scene.list(["t1"]);
     scene.export(&["--strict"]).expect(0);
 }
@@ -305,7 +305,7 @@ fn the_delimiter_is_detected_and_said_unless_it_is_a_comma() {
 fn a_sep_line_counts_as_a_line_and_several_columns_without_a_name_are_refused() {
     let scene = Scene::fair();
     scene.file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
-    scene.export(&["--format", "csv"]).expect(3).says("line 3 is skipped");
+    scene.export(&["--format", "csv"]).expect(3).says("skipped line 3");
     assert_eq!(scene.archived(), ["t1"]);
 
     let scene = Scene::fair();

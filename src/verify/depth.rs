@@ -63,7 +63,7 @@ impl FromStr for SampleShare {
     fn from_str(text: &str) -> Result<Self, String> {
         let percent = text.strip_suffix('%').unwrap_or(text).parse().ok();
         let percent = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0);
-        percent.map(|percent: f64| Self(percent / 100.0)).ok_or_else(|| format!("`{text}` is not a share: write 10%"))
+        percent.map(|percent: f64| Self(percent / 100.0)).ok_or_else(|| format!("invalid share `{text}`; use e.g. 10%"))
     }
 }
 

@@ -81,7 +81,7 @@ def judge(media):
                 judge_image(path)
                 images += 1
             else:
-                check(path.suffix in VIDEO, "is no audio, image or video")
+                check(path.suffix in VIDEO, "is not audio, an image or video")
                 videos += 1
         except (Bad, av.FFmpegError, OSError, SyntaxError, ValueError) as error:
             raise Bad(f"{path}: {error}") from error

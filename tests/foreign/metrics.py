@@ -34,7 +34,7 @@ def check(condition, *words):
 def read(file):
     """The samples of a file, by name and labels."""
     text = file.read_text()
-    check(text.endswith("\n") and "\r" not in text, file, "is no whole text")
+    check(text.endswith("\n") and "\r" not in text, file, "is not complete text")
     for line in text.splitlines():
         check(re.fullmatch(r"# (HELP|TYPE) \w+ \S.*|\w+(\{\w+=\"\w+\"\})? \d+(\.\d+)?", line), file, line)
     found = {}

@@ -79,5 +79,5 @@ for table, documents in JSON.items():
     for reader in (pl.read_parquet(archive / table / "*.parquet"), pd.read_parquet(archive / table)):
         for column in documents:
             texts = [text for text in reader[column].to_list() if isinstance(text, str)]
-            check(texts and all(isinstance(json.loads(text), dict) for text in texts), table, column, "is no JSON text")
+            check(texts and all(isinstance(json.loads(text), dict) for text in texts), table, column, "is not JSON text")
     print(f"{table}: {counts} rows, as expected")
