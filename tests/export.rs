@@ -128,7 +128,7 @@ fn progress_is_plain_json_or_off_as_requested() {
     let quiet = scene.run(&["export", unusual.to_str().unwrap(), "--out", "library", "-q"]).expect(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
     scene.list(["t1", "a/b"]);
-    scene.export(&["-q"]).expect(3).says("line 3 is skipped");
+    scene.export(&["-q"]).expect(3).says("skipped line 3");
 
     scene.list(ids("u", 5));
     let machine = scene.export(&["--progress", "json"]).expect(0);
