@@ -243,7 +243,7 @@ struct OutputArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Print a line forevery task or file
+    /// Print a line for every task or file
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
 }

@@ -16,7 +16,7 @@
 //!                             export::plan, export::item
 //!            ┌──────────────────────┴───────────────────────────┐
 //!    to fetch: export::queue                           stored: export::stored
-//!    api::pace: a permit forevery request             responses in the tables, or in
+//!    api::pace: a permit for every request             responses in the tables, or in
 //!    api::client ── GET ──▶ api::response              quarantined parts
 //!            │                                                  │
 //!            └────────▶ export::coordinator ◀───────────────────┘

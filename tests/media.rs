@@ -55,7 +55,7 @@ fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
 }
 
-/// A fault forevery request for one song.
+/// A fault for every request for one song.
 fn with(id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When::task(&format!("{id}.mp3")) }
 }

@@ -1,5 +1,5 @@
 //! Limits per host: connection slots, pauses after 429, and outages. A slow host leaves slots for the others, and a
-//! host that is down is not tried forevery file.
+//! host that is down is not tried for every file.
 
 use std::{
     collections::HashMap,

@@ -42,7 +42,7 @@ pub(super) struct File {
 pub(super) enum Make {
     /// The file of that name, unchanged.
     Fair,
-    /// The same forevery name of its kind.
+    /// The same for every name of its kind.
     Identical,
     /// Other bytes than without faults.
     Changed,
