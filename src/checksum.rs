@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-/// Files are read in pieces of this size.
-const PIECE: usize = 256 << 10;
+/// Files are read in chunks of this size.
+const CHUNK: usize = 256 << 10;
 
 /// A file's checksum and size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,17 +51,17 @@ pub(crate) fn sha256(text: impl AsRef<[u8]>) -> String {
 /// Reads a file to its end. Blocks.
 pub(crate) fn digest(file: &mut impl Read) -> io::Result<Digested> {
     let mut hasher = Hasher::default();
-    each_piece(file, |piece| hasher.update(piece))?;
+    each_piece(file, |chunk| hasher.update(chunk))?;
     Ok(hasher.digested())
 }
 
-/// Calls `take` with one piece of a file after the other. Blocks.
+/// Calls `take` with one chunk of a file after the other. Blocks.
 pub(crate) fn each_piece(file: &mut impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
+    let mut chunk = vec![0; CHUNK];
     loop {
-        match file.read(&mut piece)? {
+        match file.read(&mut chunk)? {
             0 => return Ok(()),
-            read => take(piece.get(..read).unwrap_or_default()),
+            read => take(chunk.get(..read).unwrap_or_default()),
         }
     }
 }

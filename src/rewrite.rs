@@ -26,7 +26,7 @@ pub(crate) const PART_ROWS: u64 = 4 * 122_880;
 pub(crate) const PART_BYTES: u64 = 512 << 20;
 
 /// How often progress is reported.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Receives events.
 pub(crate) type EventSink<'a> = &'a mut dyn FnMut(&Event);
@@ -135,7 +135,7 @@ impl ProgressTicker {
     /// Reports progress if the interval has passed.
     pub(crate) fn tell(&mut self, tell: EventSink<'_>, what: &'static str, done: u64, of: u64) {
         if Instant::now() >= self.due {
-            self.due = Instant::now() + TELL_EVERY;
+            self.due = Instant::now() + REPORT_INTERVAL;
             tell(&Event::Rewriting(Rewriting { table: self.table, what, done, of }));
         }
     }

@@ -135,20 +135,20 @@ fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
         let started = Instant::now();
         Finished::of(compact_command(&scene, &trial).spawn().unwrap()).expect(0);
         let whole = started.elapsed();
-        let mut chance = fastrand::Rng::with_seed(13);
+        let mut rng = fastrand::Rng::with_seed(13);
         let mut swapping = 0;
         for kill in 0..12 {
             let archive = copy(&scene.archive(), &format!("kill{kill}"));
             let mut run = compact_command(&scene, &archive).spawn().unwrap();
             let plan = archive.join(".sunor/swap.json");
             if kill % 2 == 0 {
-                thread::sleep(whole.mul_f64(chance.f64()));
+                thread::sleep(whole.mul_f64(rng.f64()));
             } else {
                 let started = Instant::now();
                 while !plan.exists() && started.elapsed() < whole * 4 {
                     thread::sleep(Duration::from_micros(200));
                 }
-                thread::sleep(Duration::from_micros(chance.u64(0..4000)));
+                thread::sleep(Duration::from_micros(rng.u64(0..4000)));
             }
             run.kill().unwrap();
             run.wait().unwrap();

@@ -23,12 +23,12 @@ const CONCURRENCY: u64 = 8;
 fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
     let scene = Scene::fair();
     scene.list(ids("t", TASKS));
-    let mut chance = fastrand::Rng::with_seed(11);
+    let mut rng = fastrand::Rng::with_seed(11);
     let mut kills = 0;
     let arguments = ["--format", "csv", "--rate", "600/s", "--concurrency", "8", "-q"];
     for _ in 0..12 {
         let mut run = scene.export_command(&arguments).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(chance.u64(20..400)));
+        std::thread::sleep(Duration::from_millis(rng.u64(20..400)));
         if run.try_wait().unwrap().is_none() {
             kills += 1;
         }
@@ -65,12 +65,12 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
     let scene = Scene::faults(faults);
     scene.list(ids("t", SONGS));
-    let mut chance = fastrand::Rng::with_seed(12);
+    let mut rng = fastrand::Rng::with_seed(12);
     let arguments = ["--format", "csv", "--concurrency", "8", "-q", "--assets", "audio,image"];
     let mut kills = 0;
     for _ in 0..12 {
         let mut run = scene.export_command(&arguments).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(chance.u64(40..400)));
+        std::thread::sleep(Duration::from_millis(rng.u64(40..400)));
         kills += u64::from(run.try_wait().unwrap().is_none());
         run.kill().unwrap();
         run.wait().unwrap();

@@ -681,8 +681,8 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
 #[test]
 fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let version = |seed| -> Vec<u8> {
-        let mut chance = fastrand::Rng::with_seed(seed);
-        b"ID3\x04".iter().copied().chain(std::iter::repeat_with(|| chance.u8(..))).take(100_000).collect()
+        let mut rng = fastrand::Rng::with_seed(seed);
+        b"ID3\x04".iter().copied().chain(std::iter::repeat_with(|| rng.u8(..))).take(100_000).collect()
     };
     let (old, new) = (version(1), version(2));
     let cut = |validator: &str| answer(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), &old[..50_000]);
@@ -1081,12 +1081,12 @@ fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
     let scene = Scene::faults(media([slow]));
     scene.list(ids("t", 100));
-    let mut chance = fastrand::Rng::with_seed(5);
+    let mut rng = fastrand::Rng::with_seed(5);
     let arguments = ["--assets", "audio,image", "--rate", "60/s", "--concurrency", "4", "-q"];
     let mut kills = 0;
     for _ in 0..8 {
         let mut run = begin(&scene, &arguments);
-        thread::sleep(Duration::from_millis(chance.u64(50..500)));
+        thread::sleep(Duration::from_millis(rng.u64(50..500)));
         kills += u64::from(run.try_wait().unwrap().is_none());
         run.kill().unwrap();
         run.wait().unwrap();

@@ -131,7 +131,7 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
 
 /// Faults: the second request is refused with 429 and three seconds to wait.
 #[test]
-fn a_429_pauses_all_requests_and_costs_no_retry() {
+fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
     let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
     scene.list(ids("t", 30));
     let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);

@@ -397,14 +397,14 @@ fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     let scene = Scene::fair();
     archived(&scene, "csv");
     let before = content(&scene);
-    let mut chance = fastrand::Rng::with_seed(3);
+    let mut rng = fastrand::Rng::with_seed(3);
     for _ in 0..6 {
         for song in walk(&scene.archive().join("media/audio")).into_iter().step_by(3) {
             fs::remove_file(song).unwrap();
         }
         let mut command = scene.program();
         let mut run = command.args(["repair", "library", "--rate", "unlimited", "-q"]).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(chance.u64(20..500)));
+        std::thread::sleep(std::time::Duration::from_millis(rng.u64(20..500)));
         run.kill().unwrap();
         run.wait().unwrap();
     }
@@ -430,7 +430,7 @@ fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
 #[test]
 fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
     let seed = seed();
-    let mut chance = fastrand::Rng::with_seed(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
     let mut repairs = 0;
     for round in 0..24 {
         let scene = Scene::fair();
@@ -445,9 +445,9 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
             ],
             _ => TABLES.map(|table| part(&scene, table)).into(),
         };
-        let path = chance.choice(&damaged).unwrap();
+        let path = rng.choice(&damaged).unwrap();
         let mut bytes = fs::read(path).unwrap();
-        let (at, bit) = (chance.usize(..bytes.len()), chance.u8(..8));
+        let (at, bit) = (rng.usize(..bytes.len()), rng.u8(..8));
         let around = String::from_utf8_lossy(&bytes[at.saturating_sub(20)..bytes.len().min(at + 20)]).into_owned();
         bytes[at] ^= 1 << bit;
         fs::write(path, bytes).unwrap();

@@ -390,7 +390,7 @@ fn a_harmless_oddity_is_a_note_and_not_damage() {
 #[test]
 fn a_changed_byte_is_found_anywhere() {
     let seed = seed();
-    let mut chance = fastrand::Rng::with_seed(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
     for format in FORMATS {
         let faults = FaultPlan { media_seconds: Some(1.0), unfinished: Some(0.0), ..FaultPlan::default() };
         let scene = Scene::world(SimulatedProvider { documents: documents(), faults, ..SimulatedProvider::default() });
@@ -400,7 +400,7 @@ fn a_changed_byte_is_found_anywhere() {
         for path in contents(&archive) {
             let (file, whole) = (archive.join(&path), fs::read(archive.join(&path)).unwrap());
             for _ in 0..if path.starts_with("media/") { 1 } else { 12 } {
-                let (at, bits) = (chance.usize(..whole.len()), chance.u8(1..));
+                let (at, bits) = (rng.usize(..whole.len()), rng.u8(1..));
                 flip(&file, at, bits);
                 let report = verify::check(&archive.clone().into(), Depth::Full, &mut |_| ()).unwrap();
                 let said = format!("{format}: byte {at} of {path} ^ {bits}, seed {seed}: {:#?}", report.findings);

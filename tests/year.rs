@@ -32,16 +32,16 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let bad_gateway = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
     let scene = Scene::faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
-    let mut chance = fastrand::Rng::with_seed(365);
-    let (mut tasks, mut kills, mut nights) = (0, 0, Nights::default());
+    let mut rng = fastrand::Rng::with_seed(365);
+    let (mut tasks, mut kills, mut nights) = (0, 0, SmallParts::default());
     for night in 1..=NIGHTS {
-        tasks += chance.usize(0..=2 * A_NIGHT);
+        tasks += rng.usize(0..=2 * A_NIGHT);
         // The list always has all tasks: archived ones cost no request.
         scene.list(ids("t", tasks));
         let arguments = ["-q", "--assets", "audio,image", "--concurrency", "8"];
         let mut run = scene.export_command(&arguments).spawn().unwrap();
-        if chance.u8(0..8) == 0 {
-            std::thread::sleep(Duration::from_millis(chance.u64(10..250)));
+        if rng.u8(0..8) == 0 {
+            std::thread::sleep(Duration::from_millis(rng.u64(10..250)));
             kills += u64::from(run.try_wait().unwrap().is_none());
             run.kill().unwrap();
         }
@@ -52,7 +52,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
             scene.run(&["compact", "library", "-q"]).expect(0);
             scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
             scene.run(&["verify", "library"]).expect(0);
-            nights.pass_over(&scene);
+            nights.mark_as_compacted(&scene);
         }
     }
     scene.export(&["--assets", "audio,image"]);
@@ -79,12 +79,12 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
 
 /// What the tables would be without compaction: each night's parts, kept beside the archive.
 #[derive(Default)]
-struct Nights {
+struct SmallParts {
     /// Parts that no export wrote.
     others: HashSet<PathBuf>,
 }
 
-impl Nights {
+impl SmallParts {
     /// Keeps the parts that were added since the last compaction.
     fn keep(&self, scene: &Scene) {
         for (table, part) in Self::parts(scene).filter(|(_, part)| !self.others.contains(part)) {
@@ -95,7 +95,7 @@ impl Nights {
     }
 
     /// The existing parts were written from parts that are kept.
-    fn pass_over(&mut self, scene: &Scene) {
+    fn mark_as_compacted(&mut self, scene: &Scene) {
         self.others = Self::parts(scene).map(|(_, part)| part).collect();
     }
 

@@ -96,14 +96,14 @@ impl Client {
                 };
                 Reply { answer, allowance }
             }
-            Err(error) => Reply { answer: self.silence(&error), allowance: Allowance::default() },
+            Err(error) => Reply { answer: self.failed_request(&error), allowance: Allowance::default() },
         }
     }
 
     /// Requests the account's usage. Any other response is returned as the [`TaskResponse`] that explains it.
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
         let sent = self.http.get(self.url(&["account", "usage"])).send().await;
-        let response = sent.map_err(|error| self.silence(&error))?;
+        let response = sent.map_err(|error| self.failed_request(&error))?;
         let Received { status, retry_after, body } = self.receive(response).await?;
         response::usage(status, retry_after, &body).map_err(|answer| self.scrub(answer))
     }
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// The meaning of a request without a response.
-    fn silence(&self, error: &reqwest::Error) -> TaskResponse {
+    fn failed_request(&self, error: &reqwest::Error) -> TaskResponse {
         let reason = self.explain(error);
         match () {
             () if http::is_untrusted(error) => TaskResponse::Untrusted { reason },

@@ -36,7 +36,7 @@ const LATENESS: Duration = Duration::from_millis(10);
 const SLACK: f64 = 1.0004;
 
 /// The longest pause: a year.
-const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_PAUSE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Grants permits, one at a time.
 #[derive(Debug)]
@@ -97,11 +97,11 @@ impl Pace {
         }
     }
 
-    /// Pauses all requests for `silence`, as a 429 demands. A longer pause of another 429 stays; a pause that was
+    /// Pauses all requests for `pause`, as a 429 demands. A longer pause of another 429 stays; a pause that was
     /// derived from the rate headers gives way.
-    pub(crate) fn silence(&mut self, silence: Duration) {
+    pub(crate) fn pause(&mut self, pause: Duration) {
         let now = Instant::now();
-        self.opens = self.opens.max(now + silence.min(LONGEST_SILENCE));
+        self.opens = self.opens.max(now + pause.min(MAX_PAUSE));
         self.window_opens = now;
     }
 
@@ -112,7 +112,7 @@ impl Pace {
         if let Some(pause) = self.window.pause(allowance, now)
             && now >= self.opens
         {
-            self.window_opens = self.window_opens.max(now + pause.min(LONGEST_SILENCE));
+            self.window_opens = self.window_opens.max(now + pause.min(MAX_PAUSE));
         }
     }
 
@@ -199,7 +199,7 @@ mod tests {
     async fn the_longest_silence_counts_and_the_pace_goes_on_after_it() {
         let mut pace = Pace::new("2/s".parse().unwrap(), 0);
         for seconds in [5, 30, 1] {
-            pace.silence(Duration::from_secs(seconds));
+            pace.pause(Duration::from_secs(seconds));
         }
         let start = Instant::now();
         pace.permit().await;
@@ -214,7 +214,7 @@ mod tests {
         let none_left = Allowance { remaining: Some(0), ..Allowance::default() };
         let mut pace = Pace::new(Rate::Unlimited, 0);
         pace.observe(&none_left);
-        pace.silence(Duration::from_secs(3));
+        pace.pause(Duration::from_secs(3));
         pace.observe(&none_left);
         let start = Instant::now();
         pace.permit().await;

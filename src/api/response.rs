@@ -19,7 +19,7 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// The shortest pause after a 429: "0 seconds" must not cause a storm of requests.
-const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The outcome of one request to the API.
 #[derive(Debug, PartialEq)]
@@ -34,7 +34,7 @@ pub(crate) enum TaskResponse {
     /// 401, 403.
     KeyRefused { reason: String },
     /// 429.
-    RateLimited { silence: Duration },
+    RateLimited { pause: Duration },
     /// A transient failure.
     Transient { reason: String },
     /// Begins as JSON, and does not parse: it may pass. If it does not, the body is what there is of the task.
@@ -150,7 +150,7 @@ fn refusal(code: u16, retry_after: Option<Duration>, body: &str) -> TaskResponse
     match code {
         401 | 403 => TaskResponse::KeyRefused { reason },
         404 => TaskResponse::NotFound { message },
-        429 => TaskResponse::RateLimited { silence: silence(retry_after, message.as_deref().unwrap_or(body)) },
+        429 => TaskResponse::RateLimited { pause: pause(retry_after, message.as_deref().unwrap_or(body)) },
         408 | 425 | 500.. => TaskResponse::Transient { reason },
         _ => TaskResponse::Rejected { reason },
     }
@@ -174,8 +174,8 @@ fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
 }
 
 /// The pause that a 429 asks for: `Retry-After`, else the seconds named in its message.
-fn silence(retry_after: Option<Duration>, words: &str) -> Duration {
-    retry_after.or_else(|| named_seconds(words)).unwrap_or(SILENCE).max(SHORTEST_SILENCE)
+fn pause(retry_after: Option<Duration>, words: &str) -> Duration {
+    retry_after.or_else(|| named_seconds(words)).unwrap_or(SILENCE).max(MIN_PAUSE)
 }
 
 /// The first count of seconds in a text: `30 seconds`, `30 sec`, `30s`.
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_letter_case_of_a_uuid_does_not_count() {
+    fn uuids_are_compared_case_insensitively() {
         let requested = TaskId::parse("F47AC10B-58CC-4372-A567-0E02B2C3D479").unwrap();
         let body = br#"{"data":{"task_id":"f47ac10b-58cc-4372-a567-0e02b2c3d479","status":"success"}}"#;
         assert!(matches!(classify(requested, 200, None, body), TaskResponse::Final { .. }));
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_429_says_how_long_to_be_silent() {
         let limited = |header, body: &str| match refused(429, header, body) {
-            TaskResponse::RateLimited { silence } => silence.as_secs(),
+            TaskResponse::RateLimited { pause } => pause.as_secs(),
             other => panic!("{other:?}"),
         };
         let body = r#"{"code":429,"message":"Rate limit exceeded. Try again in 30 seconds."}"#;

@@ -109,7 +109,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
     };
     match metadata.format_version {
         0 => MetadataState::Damaged("there is no archive format 0".into()),
-        1..=FORMAT_VERSION if !is_program(&metadata.created_by) => {
+        1..=FORMAT_VERSION if !is_created_by_us(&metadata.created_by) => {
             MetadataState::Damaged(format!("`{}` is not a version of this program", metadata.created_by))
         }
         1..=FORMAT_VERSION => MetadataState::Whole,
@@ -117,7 +117,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
     }
 }
 
-fn is_program(created_by: &str) -> bool {
+fn is_created_by_us(created_by: &str) -> bool {
     let version = created_by.strip_prefix("sunor-archive ");
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }

@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sweep_removes_staging_files_and_nothing_of_the_users() {
+    fn the_sweep_removes_staging_files_and_no_user_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir_all(path("tasks")).unwrap();

@@ -37,7 +37,7 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
         (None, Provider::Remote { base_url, .. }) => media::is_private_host(base_url).await,
     };
     let limits = Limits {
-        places: config.concurrency.into(),
+        slots: config.concurrency.into(),
         max_bytes: config.max_size,
         retries: config.retries,
         idle: config.idle,

@@ -102,22 +102,22 @@ pub(crate) enum NotFound {
     /// Keep them.
     Keep,
     /// Request them again, and replace the row.
-    AskAgain,
+    Refetch,
 }
 
 impl NotFound {
     /// The user's choice.
     pub(crate) fn of(config: &ExportConfig) -> Self {
-        if config.retry_not_found { Self::AskAgain } else { Self::Keep }
+        if config.retry_not_found { Self::Refetch } else { Self::Keep }
     }
 }
 
 /// For each place of a list, whether a response is known.
 #[derive(Debug)]
-pub(crate) struct Known(Vec<Standing>);
+pub(crate) struct Known(Vec<TaskState>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum TaskState {
     Unknown,
     Known,
     /// It is, and is requested again.
@@ -134,8 +134,8 @@ impl Known {
         let columns: &[&str] = if not_found == NotFound::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
         let sought = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
         rows::search_table(archive, TASKS.name, columns, &sought, &mut |cells| match cells {
-            [Some(id), Some("not_found")] => known.mark(tasks, id, Standing::ToBeReplaced),
-            [Some(id), ..] => known.mark(tasks, id, Standing::Known),
+            [Some(id), Some("not_found")] => known.mark(tasks, id, TaskState::ToBeReplaced),
+            [Some(id), ..] => known.mark(tasks, id, TaskState::Known),
             _ => {}
         })?;
         Ok(known)
@@ -143,7 +143,7 @@ impl Known {
 
     /// None of them.
     pub(crate) fn nothing(tasks: &TaskList) -> Self {
-        Self(vec![Standing::Unknown; tasks.len()])
+        Self(vec![TaskState::Unknown; tasks.len()])
     }
 
     /// The tasks that an earlier run left in the journal: they are archived without a request.
@@ -153,7 +153,7 @@ impl Known {
             let mut segment = Segment::open(&closed)?;
             while let Some(record) = segment.next()? {
                 if let Record::Task { task_id, .. } | Record::NotFound { task_id, .. } = record {
-                    known.mark(tasks, &task_id, Standing::Known);
+                    known.mark(tasks, &task_id, TaskState::Known);
                 }
             }
         }
@@ -162,7 +162,7 @@ impl Known {
 
     /// The union of both.
     pub(crate) fn or(mut self, other: &Self) -> Self {
-        for (known, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != Standing::Unknown) {
+        for (known, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != TaskState::Unknown) {
             *known = *other;
         }
         self
@@ -170,25 +170,25 @@ impl Known {
 
     /// Whether a response for that place is known.
     pub(super) fn has(&self, place: usize) -> bool {
-        self.0.get(place) == Some(&Standing::Known)
+        self.0.get(place) == Some(&TaskState::Known)
     }
 
     /// Whether it is known, and requested again.
     pub(super) fn is_to_be_replaced(&self, place: usize) -> bool {
-        self.0.get(place) == Some(&Standing::ToBeReplaced)
+        self.0.get(place) == Some(&TaskState::ToBeReplaced)
     }
 
     #[cfg(test)]
     pub(super) fn with(mut self, tasks: &TaskList, id: &str) -> Self {
-        self.mark(tasks, id, Standing::Known);
+        self.mark(tasks, id, TaskState::Known);
         self
     }
 
-    fn mark(&mut self, tasks: &TaskList, id: &str, standing: Standing) {
+    fn mark(&mut self, tasks: &TaskList, id: &str, state: TaskState) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
             // If a task has two rows, the one that is not `not_found` counts.
-            if *slot != Standing::Known {
-                *slot = standing;
+            if *slot != TaskState::Known {
+                *slot = state;
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::{event::MissingReason, task::TaskIndex};
 /// The state of every task of the list.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    standings: Vec<Standing>,
+    states: Vec<TaskState>,
     notes: HashMap<TaskIndex, TaskProgress>,
     /// Tasks that the provider no longer knows, and that are salvaged from a damaged part.
     forgotten: HashSet<TaskIndex>,
@@ -17,7 +17,7 @@ pub(crate) struct Ledger {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum TaskState {
     NotRequested,
     Requested,
     /// It is archived and unchanged.
@@ -50,7 +50,7 @@ pub(crate) struct Missing {
 impl Ledger {
     pub(super) fn new(tasks: usize) -> Self {
         Self {
-            standings: vec![Standing::NotRequested; tasks],
+            states: vec![TaskState::NotRequested; tasks],
             notes: HashMap::new(),
             forgotten: HashSet::new(),
             published: BTreeSet::new(),
@@ -60,12 +60,12 @@ impl Ledger {
 
     /// A request for the task was sent.
     pub(super) fn requested(&mut self, task: TaskIndex) {
-        self.set(task, Standing::Requested);
+        self.set(task, TaskState::Requested);
     }
 
     /// The journal holds the task's final response.
     pub(super) fn journalled(&mut self, task: TaskIndex) {
-        self.set(task, Standing::Journalled);
+        self.set(task, TaskState::Journalled);
         let is_settled =
             matches!(self.notes.remove(&task), Some(TaskProgress::GaveUp(_) | TaskProgress::Unreadable(_)));
         self.settled += u64::from(!is_settled);
@@ -73,12 +73,12 @@ impl Ledger {
 
     /// The journal holds the response and the outcome of its assets, in the segment of that part.
     pub(super) fn complete(&mut self, task: TaskIndex, part: u32) {
-        self.set(task, Standing::Complete(part));
+        self.set(task, TaskState::Complete(part));
     }
 
     /// The task is archived and unchanged.
     pub(super) fn archived(&mut self, task: TaskIndex) {
-        self.set(task, Standing::Archived);
+        self.set(task, TaskState::Archived);
         self.notes.remove(&task);
         self.settled += 1;
     }
@@ -120,16 +120,16 @@ impl Ledger {
 
     /// Whether the task's rows are in the archive.
     pub(crate) fn is_published(&self, task: TaskIndex) -> bool {
-        match self.standings.get(task.get()) {
-            Some(Standing::Archived) => true,
-            Some(Standing::Complete(part)) => self.published.contains(part),
+        match self.states.get(task.get()) {
+            Some(TaskState::Archived) => true,
+            Some(TaskState::Complete(part)) => self.published.contains(part),
             _ => false,
         }
     }
 
     /// Whether the journal holds the task's response.
     pub(super) fn is_answered(&self, task: TaskIndex) -> bool {
-        !matches!(self.standings.get(task.get()), None | Some(Standing::NotRequested | Standing::Requested))
+        !matches!(self.states.get(task.get()), None | Some(TaskState::NotRequested | TaskState::Requested))
     }
 
     /// Why the task has no response.
@@ -168,14 +168,14 @@ impl Ledger {
         interruption: &(MissingReason, &'static str),
     ) -> Option<(MissingReason, String)> {
         let (reason, because) = interruption;
-        match (self.standings.get(task.get()).copied().unwrap_or(Standing::NotRequested), self.notes.get(&task)) {
-            (Standing::Archived, _) => None,
-            (Standing::Complete(part), _) if self.published.contains(&part) => None,
-            (Standing::Complete(_), _) => {
+        match (self.states.get(task.get()).copied().unwrap_or(TaskState::NotRequested), self.notes.get(&task)) {
+            (TaskState::Archived, _) => None,
+            (TaskState::Complete(part), _) if self.published.contains(&part) => None,
+            (TaskState::Complete(_), _) => {
                 let words = "answered, and kept in the journal: the next run archives it without a request";
                 Some((MissingReason::Interrupted, words.into()))
             }
-            (Standing::Journalled, _) => {
+            (TaskState::Journalled, _) => {
                 let words = "answered, and kept in the journal: the next run resumes its downloads";
                 Some((MissingReason::Interrupted, words.into()))
             }
@@ -183,14 +183,14 @@ impl Ledger {
             (_, Some(TaskProgress::Failing(failure))) => Some((*reason, format!("{failure}; not retried: {because}"))),
             (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
-            (Standing::NotRequested, None) => Some((*reason, format!("not requested: {because}"))),
-            (Standing::Requested, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
+            (TaskState::NotRequested, None) => Some((*reason, format!("not requested: {because}"))),
+            (TaskState::Requested, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
         }
     }
 
-    fn set(&mut self, task: TaskIndex, standing: Standing) {
-        if let Some(slot) = self.standings.get_mut(task.get()) {
-            *slot = standing;
+    fn set(&mut self, task: TaskIndex, state: TaskState) {
+        if let Some(slot) = self.states.get_mut(task.get()) {
+            *slot = state;
         }
     }
 }

@@ -26,7 +26,7 @@ const MOST_AT_ONCE: usize = 256;
 
 /// A file without a connection is left to the next run again, until its task's response is this old; then it
 /// fails.
-const PATIENCE: SignedDuration = SignedDuration::from_hours(72);
+const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(72);
 
 /// The interval of progress events.
 const TICK: Duration = Duration::from_secs(1);
@@ -116,7 +116,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
         for task in waiting.by_ref().take(MOST_AT_ONCE - under_way) {
             let wanted = media.requests(&task.data, &task.assets);
             downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
-            let is_young = Timestamp::now().duration_since(task.fetched_at) < PATIENCE;
+            let is_young = Timestamp::now().duration_since(task.fetched_at) < MAX_RETRY_AGE;
             let retry_budget = if is_young { RetryBudget::Another } else { RetryBudget::Last };
             media.settle(Job { task_id: task.task_id.clone(), part: None, wanted, retry_budget });
             under_way += 1;

@@ -32,10 +32,10 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Received bytes are written to the disk in pieces of about this size.
-const PIECE: usize = 256 << 10;
+/// Received bytes are written to the disk in chunks of about this size.
+const CHUNK: usize = 256 << 10;
 
-/// After this long without data, received bytes are written as they are: a killed run loses at most a piece of each
+/// After this long without data, received bytes are written as they are: a killed run loses at most a chunk of each
 /// download.
 const LULL: Duration = Duration::from_millis(200);
 
@@ -46,7 +46,7 @@ const SLOWEST: u64 = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Downloads in progress at once.
-    pub(crate) places: usize,
+    pub(crate) slots: usize,
     /// A larger file is refused.
     pub(crate) max_bytes: u64,
     /// Retries after a transient failure.
@@ -104,7 +104,7 @@ impl Downloader {
         stop: CancellationToken,
         received: Arc<AtomicU64>,
     ) -> Result<Self> {
-        Ok(Self { client: Client::new(access, limits.idle)?, hosts: Hosts::new(limits.places), limits, stop, received })
+        Ok(Self { client: Client::new(access, limits.idle)?, hosts: Hosts::new(limits.slots), limits, stop, received })
     }
 
     /// Downloads one file. `tell` receives each retry.
@@ -252,7 +252,7 @@ impl Downloader {
                 break Err(Rejected::Incomplete(Failure::new(Next::Again, "slower than 1 KiB a second")));
             }
             chunks.push(chunk);
-            if waiting >= PIECE {
+            if waiting >= CHUNK {
                 partial.write(std::mem::take(&mut chunks)).await?;
                 waiting = 0;
             }
@@ -315,7 +315,7 @@ impl End {
 /// What a failure means for the file's host. `wait` is the time to the file's next attempt, if there is one.
 fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
     match (failure.next, wait) {
-        (Next::After(silence), _) => host.silence(silence),
+        (Next::After(pause), _) => host.pause(pause),
         (Next::Again, None) => host.gave_up(),
         (Next::GiveUp | Next::Twice, _) => {
             host.answered();

@@ -13,46 +13,46 @@ use tokio::{
 };
 
 /// The shortest pause: "0 seconds" must not cause a storm of requests.
-const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// A host that asks for a longer pause counts as down for this run.
-const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
+const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// A host that asks for this many pauses without a file in between is down.
-const SILENCES: u32 = 20;
+const MAX_PAUSES: u32 = 20;
 
 /// After this many failed files in a row, each after all its retries, the host is down. At the default retries and
 /// slots that is about five minutes of failures.
-const FILES: u32 = 100;
+const MAX_FAILURES: u32 = 100;
 
 /// All hosts of the run.
 #[derive(Debug)]
 pub(super) struct Hosts {
-    everywhere: Arc<Semaphore>,
-    places_each: usize,
-    met: Mutex<HashMap<String, Arc<Host>>>,
+    total: Arc<Semaphore>,
+    slots_each: usize,
+    seen: Mutex<HashMap<String, Arc<Host>>>,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Host {
-    places: Arc<Semaphore>,
-    standing: Mutex<Standing>,
+    slots: Arc<Semaphore>,
+    state: Mutex<HostState>,
 }
 
 #[derive(Debug)]
-struct Standing {
-    silent_until: Instant,
+struct HostState {
+    paused_until: Instant,
     /// In a row.
-    silences: u32,
+    pauses: u32,
     /// In a row.
-    given_up: u32,
+    failures: u32,
     is_down: bool,
 }
 
 /// A slot: one request may be in progress as long as it is held.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     _here: OwnedSemaphorePermit,
     _everywhere: OwnedSemaphorePermit,
 }
@@ -66,33 +66,29 @@ pub(super) enum Verdict {
 
 impl Hosts {
     /// This many slots in total, of which one host gets three quarters at most.
-    pub(super) fn new(places: usize) -> Self {
-        Self {
-            everywhere: Arc::new(Semaphore::new(places)),
-            places_each: (places * 3).div_ceil(4),
-            met: Mutex::default(),
-        }
+    pub(super) fn new(slots: usize) -> Self {
+        Self { total: Arc::new(Semaphore::new(slots)), slots_each: (slots * 3).div_ceil(4), seen: Mutex::default() }
     }
 
     /// The host of that name.
     pub(super) fn host(&self, name: &str) -> Arc<Host> {
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        met.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.places_each))).clone()
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.slots_each))).clone()
     }
 
     /// Waits until the host's pause is over, and for a slot; `None` if it is down.
-    pub(super) async fn enter(&self, host: &Host) -> Option<Place> {
+    pub(super) async fn enter(&self, host: &Host) -> Option<Slot> {
         loop {
-            let here = acquire(&host.places).await;
+            let here = acquire(&host.slots).await;
             let until = {
-                let standing = host.standing();
-                if standing.is_down {
+                let state = host.state();
+                if state.is_down {
                     return None;
                 }
-                standing.silent_until
+                state.paused_until
             };
             if until <= Instant::now() {
-                return Some(Place { _here: here, _everywhere: acquire(&self.everywhere).await });
+                return Some(Slot { _here: here, _everywhere: acquire(&self.total).await });
             }
             drop(here);
             time::sleep_until(until).await;
@@ -101,42 +97,42 @@ impl Hosts {
 }
 
 impl Host {
-    fn new(places: usize) -> Self {
-        let standing = Standing { silent_until: Instant::now(), silences: 0, given_up: 0, is_down: false };
-        Self { places: Arc::new(Semaphore::new(places)), standing: Mutex::new(standing) }
+    fn new(slots: usize) -> Self {
+        let state = HostState { paused_until: Instant::now(), pauses: 0, failures: 0, is_down: false };
+        Self { slots: Arc::new(Semaphore::new(slots)), state: Mutex::new(state) }
     }
 
     /// The host asked for a pause.
-    pub(super) fn silence(&self, silence: Duration) -> Verdict {
-        let mut standing = self.standing();
+    pub(super) fn pause(&self, pause: Duration) -> Verdict {
+        let mut state = self.state();
         // Requests in flight when the pause began get the same response; that counts as one pause.
-        standing.silences += u32::from(standing.silent_until <= Instant::now());
-        let silence = silence.max(SHORTEST_SILENCE);
-        standing.silent_until = standing.silent_until.max(Instant::now() + silence.min(LONGEST_SILENCE));
-        let is_too_much = silence > LONGEST_SILENCE || standing.silences > SILENCES;
-        standing.take_down_if(is_too_much)
+        state.pauses += u32::from(state.paused_until <= Instant::now());
+        let pause = pause.max(MIN_PAUSE);
+        state.paused_until = state.paused_until.max(Instant::now() + pause.min(MAX_PAUSE));
+        let is_too_much = pause > MAX_PAUSE || state.pauses > MAX_PAUSES;
+        state.take_down_if(is_too_much)
     }
 
     /// A file failed after all its retries.
     pub(super) fn gave_up(&self) -> Verdict {
-        let mut standing = self.standing();
-        standing.given_up += 1;
-        let is_too_much = standing.given_up >= FILES;
-        standing.take_down_if(is_too_much)
+        let mut state = self.state();
+        state.failures += 1;
+        let is_too_much = state.failures >= MAX_FAILURES;
+        state.take_down_if(is_too_much)
     }
 
     /// The host sent a file, or a final refusal.
     pub(super) fn answered(&self) {
-        let mut standing = self.standing();
-        (standing.silences, standing.given_up) = (0, 0);
+        let mut state = self.state();
+        (state.pauses, state.failures) = (0, 0);
     }
 
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, HostState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Standing {
+impl HostState {
     fn take_down_if(&mut self, is_too_much: bool) -> Verdict {
         if is_too_much && !self.is_down {
             self.is_down = true;
@@ -146,8 +142,8 @@ impl Standing {
     }
 }
 
-async fn acquire(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    places.clone().acquire_owned().await.expect("it is never closed")
+async fn acquire(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    slots.clone().acquire_owned().await.expect("it is never closed")
 }
 
 #[cfg(test)]
@@ -161,8 +157,8 @@ mod tests {
         let hosts = Hosts::new(8);
         let [a, b, c] = ["a", "b", "c"].map(|name| hosts.host(name));
         let mut held = Vec::new();
-        while let Some(place) = hosts.enter(&a).now_or_never() {
-            held.push(place);
+        while let Some(slot) = hosts.enter(&a).now_or_never() {
+            held.push(slot);
         }
         assert_eq!(held.len(), 6);
         held.extend([hosts.enter(&b).await, hosts.enter(&b).await]);
@@ -173,8 +169,8 @@ mod tests {
     async fn a_silent_host_is_left_alone_and_no_other() {
         let hosts = Hosts::new(2);
         let [a, b] = ["a", "b"].map(|name| hosts.host(name));
-        a.silence(Duration::from_secs(30));
-        a.silence(Duration::from_secs(3));
+        a.pause(Duration::from_secs(30));
+        a.pause(Duration::from_secs(3));
         let start = Instant::now();
         drop(hosts.enter(&b).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -186,21 +182,21 @@ mod tests {
     async fn a_host_that_only_fails_or_only_asks_for_silence_is_down_in_the_end() {
         let hosts = Hosts::new(2);
         let [failing, asking, proud] = ["a", "b", "c"].map(|name| hosts.host(name));
-        for _ in 1..FILES {
+        for _ in 1..MAX_FAILURES {
             assert_eq!(failing.gave_up(), Verdict::AsBefore);
         }
         failing.answered();
-        let verdicts = (0..FILES + 5).map(|_| failing.gave_up());
+        let verdicts = (0..MAX_FAILURES + 5).map(|_| failing.gave_up());
         assert_eq!(verdicts.filter(|verdict| *verdict == Verdict::NowDown).count(), 1);
         assert!(hosts.enter(&failing).await.is_none());
 
-        let mut silences = 0;
-        while asking.silence(Duration::ZERO) == Verdict::AsBefore {
-            silences += 1;
-            assert_eq!(asking.silence(Duration::ZERO), Verdict::AsBefore, "told twice in one silence");
-            time::sleep(SHORTEST_SILENCE).await;
+        let mut pauses = 0;
+        while asking.pause(Duration::ZERO) == Verdict::AsBefore {
+            pauses += 1;
+            assert_eq!(asking.pause(Duration::ZERO), Verdict::AsBefore, "told twice in one pause");
+            time::sleep(MIN_PAUSE).await;
         }
-        assert_eq!(silences, SILENCES);
-        assert_eq!(proud.silence(Duration::from_secs(3600)), Verdict::NowDown);
+        assert_eq!(pauses, MAX_PAUSES);
+        assert_eq!(proud.pause(Duration::from_secs(3600)), Verdict::NowDown);
     }
 }

@@ -34,8 +34,8 @@ pub(super) async fn usage(access: &Access) -> Result<Usage> {
 fn error(host: &str, answer: TaskResponse) -> Error {
     let reason = match answer {
         TaskResponse::KeyRefused { reason } => return Error::KeyRefused(reason),
-        TaskResponse::RateLimited { silence } => {
-            format!("its rate limit is reached (429); retry in {}", humantime::format_duration(silence))
+        TaskResponse::RateLimited { pause } => {
+            format!("its rate limit is reached (429); retry in {}", humantime::format_duration(pause))
         }
         TaskResponse::Untrusted { reason } => {
             format!("{reason}; if the certificate is your own, name its authority in SSL_CERT_FILE")

@@ -28,8 +28,8 @@ impl Coordinator<'_> {
         let task = request.task;
         self.unconnected = matches!(answer, TaskResponse::Unconnected { .. });
         match answer {
-            TaskResponse::RateLimited { silence } => {
-                self.rate_limited(request, silence);
+            TaskResponse::RateLimited { pause } => {
+                self.rate_limited(request, pause);
                 return Settled::NotYet;
             }
             TaskResponse::Transient { reason } => {
@@ -153,12 +153,12 @@ impl Coordinator<'_> {
     }
 
     /// 429: all requests wait, and it costs no retry. A provider that sends nothing else counts as down.
-    fn rate_limited(&mut self, request: PendingRequest, silence: Duration) {
+    fn rate_limited(&mut self, request: PendingRequest, pause: Duration) {
         self.answers += 1;
         self.refused_in_a_row += 1;
-        self.pace.silence(silence);
+        self.pace.pause(pause);
         self.ledger.failing(request.task, "refused with 429".into());
-        (self.emit)(Event::RateLimited { wait_seconds: silence.as_secs_f64() });
+        (self.emit)(Event::RateLimited { wait_seconds: pause.as_secs_f64() });
         self.queue.refused(request);
         if self.refused_in_a_row == DOWN {
             let host = self.client.host();
