@@ -106,7 +106,7 @@ impl Error {
         Self::Storage { action, path: path.to_string(), reason, advice }
     }
 
-    /// The same with this advice, unless the system's error has one already.
+    /// Adds this advice, unless the error already has some.
     pub(crate) fn advising(self, advice: Advice) -> Self {
         match self {
             Self::Storage { action, path, reason, advice: Advice::None } => {

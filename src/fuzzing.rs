@@ -1,4 +1,4 @@
-//! Ways in for the fuzzers under `fuzz/`, in builds for them only. Each panics where a promise is broken.
+//! Ways in for the fuzzers under `fuzz/`, in builds for them only. Each panics if an invariant is violated.
 
 use std::io::Cursor;
 

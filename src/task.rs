@@ -122,7 +122,7 @@ impl TaskIndex {
     }
 }
 
-/// Distinct task IDs in their order, in three allocations: one text of all IDs, the offsets of their ends, and a hash
+/// Distinct task IDs in their order, in three allocations: one string with all IDs, the offsets of their ends, and a hash
 /// table of their indexes.
 #[derive(Debug, Default)]
 pub struct TaskList {

@@ -59,7 +59,7 @@ const SONGS: usize = 400;
 /// The bytes of each download in flight that a kill may waste: the chunk on its way to the disk, and the socket buffers.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
-/// No faults; with songs of a quarter of a megabyte; the process is killed repeatedly.
+/// No faults; 256 KiB songs; the process is killed repeatedly.
 #[test]
 fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };

@@ -208,7 +208,7 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// Faults: of the tasks whose rows are lost, the provider no longer knows some, and has less data of others.
+/// Faults: of the tasks whose rows are lost, the provider no longer knows some, and returns less data for others.
 #[test]
 fn remaining_rows_stay_if_the_provider_has_no_better_response() {
     for format in FORMATS {

@@ -58,7 +58,7 @@ pub(crate) struct PartName<'a> {
     pub(crate) format: TableFormat,
 }
 
-/// Whether a path in a table's folder is one that the archive gives to a part of that format.
+/// Whether a path in a table's folder is a valid part name for that format.
 pub(crate) fn is_part(path: &str, table: &str, format: TableFormat) -> bool {
     let name = path.strip_prefix(table).and_then(|rest| rest.strip_prefix('/'));
     let stem = name.and_then(|name| name.strip_suffix(format.extension())?.strip_suffix('.'));

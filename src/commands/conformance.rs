@@ -27,7 +27,7 @@ use crate::{
 /// Columns that say how and when a run came by the others.
 const OF_RUN: [&str; 5] = ["fetched_at", "downloaded_at", "run_id", "http_status", "attempts"];
 
-/// A simulated provider, and an archive somewhere.
+/// A simulated provider, and an archive at a given location.
 struct Scene {
     simulator: Simulator,
     folder: TempDir,

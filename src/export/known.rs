@@ -186,7 +186,7 @@ impl Known {
 
     fn mark(&mut self, tasks: &TaskList, id: &str, state: TaskState) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
-            // If a task has two rows, the one that is not `not_found` counts.
+            // If a task has two rows, a found one wins over `not_found`.
             if *slot != TaskState::Known {
                 *slot = state;
             }

@@ -115,7 +115,7 @@ pub(super) enum RetryBudget {
     First,
     /// A recent run left them: they may be left again.
     Another,
-    /// They have been retried for long enough: they fail.
+    /// They have been retried for long enough: mark them as failed.
     Last,
 }
 
@@ -126,7 +126,7 @@ pub(super) enum DownloadEvent {
     Settled { task_id: String, part: Option<u32>, assets: Vec<Asset> },
     /// Its assets are left to the next run: this one is over, or a host is down.
     Unsettled { task_id: String },
-    /// An event to pass on.
+    /// An event to forward.
     Happened(Event),
 }
 

@@ -267,7 +267,7 @@ impl SegmentEncoder {
     }
 }
 
-/// A part that is created with its first row: a table without rows gets none.
+/// A part that is created with its first row, so that a table without rows gets none.
 struct Part<R: 'static> {
     table: &'static Table<R>,
     path: String,

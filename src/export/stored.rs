@@ -26,7 +26,7 @@ use crate::{
 /// Responses that are read at once: memory holds them.
 const AT_ONCE: usize = 500;
 
-/// Responses that may wait for the coordinator beside those.
+/// The maximum number of responses queued for the coordinator besides those.
 const MOST_WAITING: usize = 16;
 
 /// How often a table is read again because parts were swapped while it was read.

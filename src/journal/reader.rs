@@ -92,7 +92,7 @@ impl<R: BufRead> Segment<R> {
     fn next_line(&mut self) -> Result<Line> {
         self.line.clear();
         self.lines.read_until(b'\n', &mut self.line).map_err(|error| Error::io("read", &self.path, &error))?;
-        // Without its line feed a line was cut short while it was written, and never acknowledged.
+        // A line without a line feed was interrupted while it was written, and never acknowledged.
         let Some(line) = self.line.strip_suffix(b"\n") else { return Ok(Line::End) };
         self.whole += self.line.len() as u64;
         Ok(Record::from_line(line).map_or(Line::Damaged, Line::Record))

@@ -28,7 +28,7 @@ enum AddressScope {
     Public,
     /// Loopback, link-local (where clouds keep their metadata), private and shared ones.
     Private,
-    /// Not a server's: multicast, unspecified, reserved, documentation.
+    /// Cannot belong to a server: multicast, unspecified, reserved, documentation.
     Unusable,
 }
 

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_host_leaves_places_to_others() {
+    async fn one_host_leaves_slots_to_others() {
         let hosts = Hosts::new(8);
         let [a, b, c] = ["a", "b", "c"].map(|name| hosts.host(name));
         let mut held = Vec::new();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_host_is_left_alone_and_no_other() {
+    async fn a_paused_host_is_left_alone_and_no_other() {
         let hosts = Hosts::new(2);
         let [a, b] = ["a", "b"].map(|name| hosts.host(name));
         a.pause(Duration::from_secs(30));

@@ -27,7 +27,7 @@ pub(crate) struct Failures {
 type AssetName = (Option<String>, AssetKind);
 
 impl Failures {
-    /// For a repair of these lost tasks, each with whether it has rows in other tables.
+    /// Maps each lost task to whether it has rows in other tables.
     pub(crate) fn new(lost: HashMap<String, bool>) -> Self {
         Self { lost, ..Self::default() }
     }

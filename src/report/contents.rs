@@ -101,7 +101,7 @@ pub struct Account {
     pub credits_topped_up: Option<f64>,
     /// Tasks that are archived, without those that the provider does not know.
     pub archived: u64,
-    /// The share that is archived, in percent to two places; a hundred only if nothing is missing.
+    /// The percentage that is archived, to two decimals; 100 only if nothing is missing.
     pub coverage: Option<f64>,
 }
 

@@ -99,7 +99,7 @@ impl hyper::body::Body for Counted {
         if let Some(Ok(frame)) = &polled {
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.left = self.left.saturating_sub(bytes);
-            // Ends before the client has the last byte, since the client may request the next file at once.
+            // Marks the response as complete before the last byte is sent, since the client may request the next file at once.
             let last = self.left == 0;
             self.flight.sent(bytes, last);
         }

@@ -28,7 +28,7 @@ use crate::{
     journal, tables,
 };
 
-/// Threads that read. A disk is fastest with a few requests at once; hashing takes one core a thread.
+/// Threads that read. A disk is fastest with a few requests at once; hashing takes one core per thread.
 const READERS: usize = 4;
 
 /// Files waiting to be read.
@@ -116,7 +116,7 @@ impl Desk<'_, '_> {
         let Seen { snapshot, media, distrusted, .. } = seen;
         for part in snapshot.assets.iter().filter(|part| !distrusted.contains(*part)) {
             let mut handed = Ok(());
-            // A part that cannot be read to its end already has a finding.
+            // An unreadable part has already been reported.
             let _ = archive.read(part).and_then(|file| {
                 tables::guarded(|| {
                     tables::scan(file, archive.format, &ASSET_COLUMNS, &mut |cells| {

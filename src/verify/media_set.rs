@@ -137,7 +137,7 @@ fn is_ok(status: Option<&str>) -> bool {
     status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
 
-/// A 64-bit summary of a checksum. Every digit counts, since any of them may be the damaged one.
+/// A 64-bit summary of a checksum. Hashes every digit, since any of them may be damaged.
 fn condensed(sha256: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     sha256.hash(&mut hasher);

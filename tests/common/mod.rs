@@ -296,7 +296,7 @@ pub fn documents() -> HashMap<String, String> {
         .collect()
 }
 
-/// The Python that has the foreign readers, which `./tests/run.sh` installs.
+/// The Python environment with the third-party readers, which `./tests/run.sh` installs.
 pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
 }

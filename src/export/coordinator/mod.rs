@@ -539,7 +539,7 @@ fn record_published(published: Published, ledger: &mut Ledger, emit: &mut (dyn F
     emit(Event::Published(published));
 }
 
-/// The next stored answer; without a stage it waits forever.
+/// The next stored answer; never resolves without a stage.
 async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredAnswer>)> {
     match stage {
         Some(stage) => stage.answers.recv().await,
