@@ -21,7 +21,7 @@ pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
         // Music may be in a container that could also hold a video.
         AssetKind::Audio => &[
             "mp3", "wav", "m4a", "opus", "ogg", "flac", "aac", "aiff", "amr", "ape", "dsf", "midi", "mp4", "webm",
-            "m4v", "mov", "mkv",
+            "m4v", "mov", "mkv", "wma", "caf", "au", "wv",
         ],
         AssetKind::Image => &[
             "jpeg", "png", "webp", "gif", "avif", "heif", "bmp", "tif", "jxl", "jxr", "jp2", "ico", "psd", "cr2",
@@ -36,6 +36,7 @@ pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String>
     let found = infer::get(head)
         .map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() })
         .or_else(|| mp4_of_another_brand(head));
+    let found = if kind == AssetKind::Audio { rare_audio(head).or(found) } else { found };
     match found.filter(|found| endings(kind).contains(&found.extension)) {
         Some(found) => Ok(found),
         None if kind == AssetKind::Audio && is_mpeg_audio(without_padding(head)) => {
@@ -43,6 +44,20 @@ pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String>
         }
         None => Err(instead(kind, head)),
     }
+}
+
+/// Audio that the recogniser does not know, or knows as a video only: by the magic numbers of the formats.
+fn rare_audio(head: &[u8]) -> Option<Content> {
+    const FORMATS: [(&[u8], &str, &str); 6] = [
+        (b"RF64", "wav", "audio/wav"),
+        (b"APETAGEX", "mp3", "audio/mpeg"),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "wma", "audio/x-ms-wma"),
+        (b"caff", "caf", "audio/x-caf"),
+        (b".snd", "au", "audio/basic"),
+        (b"wvpk", "wv", "audio/wavpack"),
+    ];
+    let known = FORMATS.iter().find(|(magic, ..)| head.starts_with(magic));
+    known.map(|(_, extension, mime)| Content { extension, mime })
 }
 
 fn extension(short: &'static str) -> &'static str {
@@ -131,6 +146,13 @@ mod tests {
             (Audio, b"\0\0\0\x20ftypM4B \0\0\0\0", "m4a"),
             (Audio, b"\0\0\0\x20ftypF4A \0\0\0\0", "m4a"),
             (Audio, b"MThd\0\0\0\x06", "midi"),
+            (Audio, b"RF64\xff\xff\xff\xffWAVEds64", "wav"),
+            (Audio, b"APETAGEX\xd0\x07\0\0", "mp3"),
+            (Audio, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9", "wma"),
+            (Video, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9", "wmv"),
+            (Audio, b"caff\0\x01\0\0", "caf"),
+            (Audio, b".snd\0\0\0\x18", "au"),
+            (Audio, b"wvpk\0\0\0\0", "wv"),
             (Audio, b"FORM\0\0\0\0AIFF\0", "aiff"),
             (Audio, b"\xff\xf1\x50\x80\0\0", "aac"),
             (Image, b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "heif"),
