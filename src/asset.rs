@@ -143,7 +143,7 @@ pub(crate) struct Asset {
     pub(crate) http_status: Option<u16>,
     /// Requests for it, not counting redirects.
     pub(crate) attempts: u32,
-    /// Why there is no file, or a remark about it.
+    /// The reason why there is no file, or a remark about it.
     pub(crate) error: Option<String>,
     pub(crate) downloaded_at: Option<Timestamp>,
     /// Bytes received for it, discarded ones included.

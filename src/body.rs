@@ -29,7 +29,7 @@ pub(crate) enum Body {
     Packed(Pin<Box<dyn AsyncRead + Send>>),
 }
 
-/// Why a body is incomplete.
+/// The reason why a body is incomplete.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// The connection failed.

@@ -1,4 +1,4 @@
-//! What was typed. The doc comments are the help.
+//! The command line. The doc comments are the help.
 
 #![expect(clippy::disallowed_methods, reason = "a file of the user's")]
 #![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
@@ -140,7 +140,7 @@ pub struct ExportArgs {
     run: RunArgs,
 }
 
-/// What every run takes, whatever made its plan.
+/// The options of every run, whether an export or a repair.
 #[derive(Args, Debug)]
 struct RunArgs {
     #[command(flatten)]
@@ -749,7 +749,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
 /// Reads arguments, the program's name first.
 ///
 /// # Errors
-/// What clap has to say: what is wrong with them, or the help that they ask for.
+/// A message of clap: an error in the arguments, or the help that they request.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }

@@ -78,7 +78,7 @@ pub struct ExportConfig {
 pub struct RunConfig {
     /// The archive's folder.
     pub archive: Location,
-    /// What to download, and how.
+    /// The options for downloads.
     pub media: MediaConfig,
     /// The provider.
     pub provider: Provider,
@@ -102,7 +102,7 @@ pub struct RunConfig {
     pub metrics_file: Option<PathBuf>,
 }
 
-/// What to download, and how.
+/// The options for downloads.
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
     /// The kinds of assets.

@@ -5,7 +5,7 @@
 
 use std::{fmt::Display, io, path::Path};
 
-/// What stops a command.
+/// An error that stops a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The command was used wrongly; nothing was sent and nothing was written.
@@ -42,7 +42,7 @@ pub enum Error {
         path: String,
         /// The system's message.
         reason: String,
-        /// What to do about it.
+        /// The advice for the user.
         advice: Advice,
     },
 }
@@ -50,7 +50,7 @@ pub enum Error {
 /// The result of an operation that can stop a run.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What to do about a file that cannot be read or written.
+/// Advice about a file that cannot be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// None: the system's message says it all.

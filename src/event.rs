@@ -34,7 +34,7 @@ pub enum Event {
     BadRow {
         /// Its line number, from 1.
         line: u64,
-        /// What is wrong.
+        /// A description of the problem.
         reason: String,
     },
     /// A run began and holds the archive.
@@ -86,13 +86,13 @@ pub enum Event {
         clip_id: Option<String>,
         /// What it is.
         kind: AssetKind,
-        /// What became of it.
+        /// The outcome.
         status: AssetStatus,
         /// How large it is.
         bytes: Option<u64>,
         /// Requests for it; none for a file that existed already.
         attempts: u32,
-        /// Why there is no file.
+        /// The reason why there is no file.
         error: Option<String>,
     },
     /// A download failed with a transient error; it will be retried.
@@ -164,7 +164,7 @@ pub enum Event {
     Salvaged {
         /// The task.
         task_id: String,
-        /// Why there is no response.
+        /// The reason why there is no response.
         reason: String,
     },
     /// The run sends no further requests.
@@ -278,7 +278,7 @@ pub struct Progress {
 /// The progress of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checking {
-    /// What is being checked: parts, then files.
+    /// The files that are being checked: parts, then media.
     pub what: &'static str,
     /// The number done.
     pub done: u64,
@@ -341,7 +341,7 @@ pub enum RequestKind {
     Retry,
 }
 
-/// Why a task of a run is not archived: the `reason` of `-unfinished.csv`.
+/// The reason why a task of a run is not archived: the `reason` of `-unfinished.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {

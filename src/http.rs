@@ -1,4 +1,4 @@
-//! What the API client and the media client share: errors of requests, and `Retry-After`.
+//! Shared by the API client and the media client: errors of requests, and `Retry-After`.
 
 use std::{
     error::Error as StdError,

@@ -1,4 +1,4 @@
-//! What the commands that rewrite tables share: which parts they may rewrite, whether those are intact, and the size of
+//! Shared by the commands that rewrite tables: which parts they may rewrite, whether those are intact, and the size of
 //! new parts.
 
 use std::{

@@ -11,7 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaskId<'a>(&'a str);
 
-/// Why a text is not a task ID.
+/// The reason why a text is not a task ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTaskId {
     /// It is empty.
@@ -33,7 +33,7 @@ impl<'a> TaskId<'a> {
     /// Parses `text` as an ID, without surrounding blanks and invisible characters.
     ///
     /// # Errors
-    /// Why it is not an ID.
+    /// The reason why it is not an ID.
     pub fn parse(text: &'a str) -> Result<Self, BadTaskId> {
         let id = trim_invisible(text);
         match id {

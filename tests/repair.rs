@@ -1,4 +1,4 @@
-//! What `repair` restores: the built program on archives that were damaged on purpose.
+//! Repairs with the built program, of archives that were damaged on purpose.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 

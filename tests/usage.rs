@@ -347,7 +347,7 @@ fn whatever_gzip_unpacks_is_read() {
     scene.export(&["--format", "csv"]).expect(2).says("cannot read");
 }
 
-/// What `cat a b` leaves in the middle, what a chat leaves after an ID, and a header between the two.
+/// A byte-order mark in the middle, as `cat a b` leaves it, an invisible character after an ID, as a chat leaves it, and a header between the two.
 #[test]
 fn lists_that_were_put_together_from_others_are_read() {
     let scene = Scene::fair();

@@ -77,7 +77,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests in {kills} kills");
 }
 
-/// What the tables would be without compaction: each night's parts, kept beside the archive.
+/// The tables as they would be without compaction: each night's parts, kept beside the archive.
 #[derive(Default)]
 struct SmallParts {
     /// Parts that no export wrote.

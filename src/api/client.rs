@@ -36,7 +36,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) answer: TaskResponse,
-    /// What the provider said about its rate window on the way.
+    /// The provider's report on its rate window.
     pub(crate) allowance: Allowance,
 }
 

@@ -122,7 +122,7 @@ impl Pace {
     }
 }
 
-/// What of the provider's allowance is left by the reserve: requests a minute. A rate above what the
+/// The share of the provider's allowance that the reserve leaves, in requests a minute. A rate above what the
 /// provider documents says that this key is allowed more.
 pub(crate) fn spare_per_minute(rate: Rate, reserve: u32) -> f64 {
     (rate.per_second() * 60.0).max(PROVIDER_PER_MINUTE) - f64::from(reserve)

@@ -1,4 +1,4 @@
-//! What the provider says about its rate window, and how long to hold back for it. Pure: time comes in
+//! The provider's report on its rate window, and how long to wait because of it. Pure: time comes in
 //! as a value.
 //!
 //! Every response names what remains of the window; perhaps also when it is reset. This program's own
@@ -23,7 +23,7 @@ const NOTABLE: Duration = Duration::from_secs(1);
 /// A reset that is further away than this is not believed: the provider's window is a minute.
 const LATEST_RESET: Duration = Duration::from_secs(120);
 
-/// What one response says, as far as it says anything.
+/// The rate window according to one response; any part may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allowance {
     /// Requests left in the window.

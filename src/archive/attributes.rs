@@ -1,4 +1,4 @@
-//! What a folder is to the system beside its name: owner, group, mode, access control lists and other extended
+//! The attributes of a folder: owner, group, mode, access control lists and other extended
 //! attributes. A folder that takes the place of another must not lose them.
 
 use std::{fs, io, path::Path};
@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 /// Gives a folder the owner, group, mode and extended attributes of another.
 ///
 /// # Errors
-/// What this process may not set, or the file system does not hold.
+/// Attributes that this process may not set, or that the file system does not support.
 #[cfg(target_os = "linux")]
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, chown};

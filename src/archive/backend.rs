@@ -1,5 +1,5 @@
-//! What an archive asks of the place where its files are, so that the place can be a folder or an object store.
-//! What a place may lack is a method with a default.
+//! The interface between an archive and its storage, which can be a folder or an object store.
+//! An operation that a storage may lack is a method with a default.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// The size of a file in bytes; `None` if there is none.
     fn size(&self, path: &str) -> io::Result<Option<u64>>;
 
-    /// What a folder holds, in any order. A missing folder is empty.
+    /// The entries of a folder, in any order. A missing folder is empty.
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
 
     /// Begins a file, and creates its folder.

@@ -1,4 +1,4 @@
-//! What every backend promises. Each test runs against a local folder, an object store, and a backend that fails.
+//! The contract of every backend. Each test runs against a local folder, an object store, and a backend that fails.
 
 use std::{
     fs,

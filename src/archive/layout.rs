@@ -2,7 +2,7 @@
 
 use crate::{format::TableFormat, run_id::RunId};
 
-/// What makes a folder an archive.
+/// The file that marks a folder as an archive.
 pub(crate) const METADATA: &str = "archive.json";
 
 /// The DuckDB views.
@@ -89,7 +89,7 @@ pub(crate) enum RunFile {
     Manifest,
     /// Bodies as sent that could not be archived as they are.
     Raw,
-    /// What it did not archive.
+    /// The tasks that it did not archive.
     Unfinished,
 }
 
@@ -106,7 +106,7 @@ impl RunFile {
         Some((kind, RunId::parse(run)?))
     }
 
-    /// What its name ends with.
+    /// The end of its name.
     pub(crate) fn ending(self) -> &'static str {
         match self {
             Self::Summary => ".json",

@@ -188,7 +188,7 @@ pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// What was asked for; `None` if it is missing.
+/// The result; `None` if the file or folder is missing.
 pub(super) fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

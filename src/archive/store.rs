@@ -98,7 +98,7 @@ impl Store {
         Ok(size.is_some())
     }
 
-    /// What a folder holds, sorted. A missing folder is empty.
+    /// The entries of a folder, sorted. A missing folder is empty.
     pub(crate) fn list(&self, folder: &str) -> Result<Vec<Entry>> {
         let listed = self.backend(folder).list(folder);
         let mut entries = listed.map_err(|error| self.failed("list", folder, &error))?;

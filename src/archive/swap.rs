@@ -189,7 +189,7 @@ impl StagedPart {
     }
 }
 
-/// What recovery found, and did.
+/// The outcome of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recovered {
     Nothing,
@@ -217,7 +217,7 @@ struct Plan {
     run_id: RunId,
     /// Parts that are there and will not be.
     removed: Vec<String>,
-    /// What manifests say of them, and of others that are not there any more.
+    /// The manifest lines for them, and for others that no longer exist.
     lines: Vec<ManifestLine>,
     added: Vec<StoredFile>,
 }
@@ -494,7 +494,7 @@ mod tests {
         }
     }
 
-    /// What holds at every instant.
+    /// The invariants that hold at every instant.
     fn assert_visible(folder: &Path, can_exchange: bool) {
         assert_manifests_hold(folder);
         let parts = parts(folder);

@@ -55,7 +55,7 @@ fn merge_all(
     Ok(done)
 }
 
-/// What a compaction would do. It writes nothing and needs no lock.
+/// The plan of a compaction. It writes nothing and needs no lock.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.

@@ -10,10 +10,10 @@ use crate::{
     report::{self, Reporter},
 };
 
-/// What an export of this list would fetch, and the estimated time, as the message for the user.
+/// The tasks that an export of this list would fetch, and the estimated time, as the message for the user.
 ///
 /// # Errors
-/// What an export would refuse before its first request.
+/// The errors that an export reports before its first request.
 pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
     let (known, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {

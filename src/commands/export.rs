@@ -29,7 +29,7 @@ use crate::{
 /// `stop` ends the run cleanly when it is ready: what was fetched is kept.
 ///
 /// # Errors
-/// What stops a run before its first request. A later error is part of the [`Outcome`], because such a run still
+/// An error that stops a run before its first request. A later one is part of the [`Outcome`], since such a run still
 /// has something to report.
 pub async fn export(
     config: &ExportConfig,

@@ -51,7 +51,7 @@ fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>
     Ok((done, tasks))
 }
 
-/// What a rebuild would do. It writes nothing and needs no lock.
+/// The plan of a rebuild. It writes nothing and needs no lock.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.

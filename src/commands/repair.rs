@@ -30,7 +30,7 @@ use crate::{
 /// Events of a check that may wait to be shown.
 const MOST_WAITING: usize = 256;
 
-/// What a repair would do. It sends nothing and changes nothing.
+/// The plan of a repair. It sends nothing and changes nothing.
 ///
 /// # Errors
 /// As of [`repair()`].

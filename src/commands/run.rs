@@ -1,4 +1,4 @@
-//! What every run does, whatever made its plan: it holds the archive, carries the plan out, and writes its own
+//! The steps of every run, whether an export or a repair: it locks the archive, executes the plan, and writes its own
 //! files and the metrics.
 
 use std::{future::Future, sync::Arc};
@@ -26,11 +26,11 @@ use crate::{
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What happened, as in `runs/<run_id>.json`.
+    /// The summary, as in `runs/<run_id>.json`.
     pub summary: RunSummary,
     /// The process's exit status.
     pub status: ExitStatus,
-    /// What stopped the run, if it was an error.
+    /// The error that stopped the run, if any.
     pub error: Option<Error>,
     /// The closing message for the user.
     pub words: String,
@@ -219,7 +219,7 @@ pub(super) struct Log<'a> {
     pub(super) recovered: u64,
     /// Files that were downloaded, and their bytes.
     pub(super) downloaded: (u64, u64),
-    /// What a repair could not restore.
+    /// Tasks and files that a repair could not restore.
     pub(super) failures: Option<Failures>,
     reporter: &'a mut dyn Reporter,
 }

@@ -15,16 +15,16 @@ use crate::{
     task::{TaskId, TaskList},
 };
 
-/// What to simulate.
+/// The options of the simulator.
 #[derive(Clone, Debug)]
 pub struct SimulateOptions {
     /// The port on loopback; 0 is one of the system's choice.
     pub port: u16,
     /// How many tasks there are; `None` means any requested ID.
     pub tasks: Option<u32>,
-    /// What the documents are made from.
+    /// The seed of the documents.
     pub seed: u64,
-    /// What goes wrong; `None`: nothing, within the provider's rate window.
+    /// The faults; `None`: no faults, and the provider's rate window.
     pub faults: Option<PathBuf>,
 }
 

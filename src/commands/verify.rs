@@ -17,7 +17,7 @@ use crate::{
 /// How a check ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was found.
+    /// The findings.
     pub report: Report,
     /// The process's exit status.
     pub status: ExitStatus,

@@ -1,4 +1,4 @@
-//! What a run does about one task: where its response comes from, which assets are wanted, and how its rows
+//! The work on one task: where its response comes from, which assets are wanted, and how its rows
 //! relate to the rows that the archive has.
 
 use crate::asset::AssetKinds;
@@ -51,7 +51,7 @@ pub(crate) enum RowEffect {
     AddAssets,
 }
 
-/// What a damaged part still holds of a task.
+/// The values of a task that a damaged part still holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Salvage {
     /// It was not found.

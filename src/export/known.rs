@@ -1,4 +1,4 @@
-//! What an archive already holds: which tasks of a list need no request, since they are archived or in the
+//! The tasks that an archive already holds: which ones of a list need no request, since they are archived or in the
 //! journal, which kinds of assets they lack, and how many assets have failed. Memory grows with the list, not
 //! with the archive.
 
@@ -96,7 +96,7 @@ fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
     Ok(counts)
 }
 
-/// What to do about tasks that are archived as not found.
+/// How to treat tasks that are archived as not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFound {
     /// Keep them.

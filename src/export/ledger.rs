@@ -28,7 +28,7 @@ enum TaskState {
     Complete(u32),
 }
 
-/// What is known of a task that has no final answer.
+/// The last known state of a task without a final response.
 #[derive(Clone, Debug)]
 enum TaskProgress {
     /// It was unfinished at its last request, with the reason.
@@ -132,7 +132,7 @@ impl Ledger {
         !matches!(self.states.get(task.get()), None | Some(TaskState::NotRequested | TaskState::Requested))
     }
 
-    /// Why the task has no response.
+    /// The reason why the task has no response.
     pub(super) fn why(&self, task: TaskIndex) -> String {
         let nothing = (MissingReason::Unfinished, "the run ended before");
         self.why_missing(task, &nothing).map(|(_, detail)| detail).unwrap_or_default()

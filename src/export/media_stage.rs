@@ -74,7 +74,7 @@ impl AssetRequest {
         !matches!(self.source, Source::Nothing(_))
     }
 
-    /// Why the asset counts as still being made, if it does.
+    /// The reason why the asset is still in progress, if it is.
     pub(super) fn in_progress(&self) -> Option<&str> {
         match &self.source {
             Source::InProgress(reason) => Some(reason),
@@ -119,7 +119,7 @@ pub(super) enum RetryBudget {
     Last,
 }
 
-/// What the stage reports.
+/// An event of the stage.
 #[derive(Debug)]
 pub(super) enum DownloadEvent {
     /// All assets of a task are settled.

@@ -1,4 +1,4 @@
-//! What a run works on: a plan of items. An export makes it from a list, a repair from findings; the same
+//! The plan of a run: its items. An export makes it from a list, a repair from findings; the same
 //! engine carries it out. Pure.
 
 use std::{
@@ -88,7 +88,7 @@ impl Plan {
         self
     }
 
-    /// What is to be done about a task.
+    /// The work on a task.
     pub(crate) fn item(&self, task: TaskIndex) -> &Item {
         self.items.get(&task).unwrap_or(&Item::NEW)
     }

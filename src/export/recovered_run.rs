@@ -16,7 +16,7 @@ use crate::{
     tables::{ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
 };
 
-/// What a shell says of a process that SIGKILL ended, which is how most such runs end.
+/// The exit status that a shell reports for a process ended by SIGKILL, which is how most such runs end.
 const KILLED: u8 = 128 + 9;
 
 /// Writes the record of a run that did not write one itself, or adds what was published now.

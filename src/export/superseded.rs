@@ -17,7 +17,7 @@ use crate::{
     tables::{ASSETS, TASK_ID, TASKS},
 };
 
-/// What a segment would add to the tables.
+/// The rows that a segment would add to the tables.
 #[derive(Debug, Default)]
 struct Additions {
     /// Tasks with rows.

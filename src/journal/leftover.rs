@@ -1,4 +1,4 @@
-//! What interrupted runs left in the journal.
+//! Segments that interrupted runs left in the journal.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,7 +40,7 @@ pub(crate) struct Unsettled {
     pub(crate) assets: Vec<AssetKind>,
 }
 
-/// What earlier runs left, oldest first. Completes splits that were cut short, so the archive must be locked.
+/// The segments that earlier runs left, oldest first. Completes splits that were cut short, so the archive must be locked.
 pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     for path in segments(folder)? {
         let (leftover, into) = Leftover::read(path)?;

@@ -26,7 +26,7 @@ const MAX_REDIRECTS: usize = 8;
 /// The pause for a host that sends 429 without a time.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
@@ -37,7 +37,7 @@ pub(crate) struct Failure {
     pub(super) next: Next,
 }
 
-/// What to do after a failure.
+/// The next step after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Give up: another attempt would fail the same way.
@@ -181,7 +181,7 @@ fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     Err(Failure::new(next, format!("HTTP {}", status.as_u16())))
 }
 
-/// Why there is no response, or no complete body.
+/// The reason why there is no response, or no complete body.
 pub(super) fn broken(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
         return Failure::new(Next::GiveUp, format!("untrusted: {}", http::excerpt(&http::root_cause(error))));

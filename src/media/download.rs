@@ -77,7 +77,7 @@ pub(crate) enum Outcome {
     Stopped,
 }
 
-/// What a download reports in progress.
+/// A progress update of a download.
 #[derive(Clone, Debug)]
 pub(crate) enum DownloadUpdate {
     /// An attempt failed, and a retry is due.
@@ -270,7 +270,7 @@ impl Downloader {
     }
 }
 
-/// Why a body did not come to its end.
+/// The reason why a body is incomplete.
 fn cut_off(error: &BodyError) -> Failure {
     match error {
         BodyError::Connection(error) => broken(error),
@@ -278,7 +278,7 @@ fn cut_off(error: &BodyError) -> Failure {
     }
 }
 
-/// Why the received bytes are not the file.
+/// The reason why the received bytes are not the file.
 enum Rejected {
     /// They may be its beginning.
     Incomplete(Failure),
@@ -312,7 +312,7 @@ impl End {
     }
 }
 
-/// What a failure means for the file's host. `wait` is the time to the file's next attempt, if there is one.
+/// Records a failure for the file's host. `wait` is the time to the file's next attempt, if there is one.
 fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
     match (failure.next, wait) {
         (Next::After(pause), _) => host.pause(pause),

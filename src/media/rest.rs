@@ -7,7 +7,7 @@ use reqwest::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What identifies a version of a file.
+/// The validator of a version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Validator {
     /// A strong `ETag`, else the date of its last change (RFC 9110, 13.1.5).
@@ -40,7 +40,7 @@ pub(super) struct Rest {
     pub(super) mark: Validator,
 }
 
-/// What a response adds to the existing bytes.
+/// How the body of a response extends the existing bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RangeResponse {
     /// The file from its beginning.

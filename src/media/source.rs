@@ -53,7 +53,7 @@ impl Scheme {
     }
 }
 
-/// What a URL in a document means.
+/// The interpretation of a URL in a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A file to download.

@@ -1,4 +1,4 @@
-//! What a repair could not restore, and why: a fold over its events.
+//! The tasks and files that a repair could not restore, and the reasons: a fold over its events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,7 +8,7 @@ use crate::{
     status::FinalStatus,
 };
 
-/// What could not be restored.
+/// The tasks and files that could not be restored.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     /// Tasks without a response, and salvaged tasks, with the reason.

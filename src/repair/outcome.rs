@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Failures, Plan};
 use crate::export::Signal;
 
-/// Why a repair ended early.
+/// The reason why a repair ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
     Signal(Signal),

@@ -1,4 +1,4 @@
-//! What `summary` counts in an archive.
+//! The counts that `summary` reports for an archive.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ fn is_none(count: &u64) -> bool {
 pub struct RunRow {
     /// Its name.
     pub run_id: String,
-    /// What ran.
+    /// The command.
     pub command: RunCommand,
     /// When it began.
     pub started_at: Option<Timestamp>,

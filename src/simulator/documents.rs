@@ -51,7 +51,7 @@ enum End {
     Timeout,
 }
 
-/// What a task is.
+/// The properties of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     SunoMusic,

@@ -64,7 +64,7 @@ pub struct Fault {
     pub when: When,
 }
 
-/// What happens to a request for a document, or for a file of the CDN.
+/// A fault of a request for a document, or for a file of the CDN.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FaultKind {
     /// An HTTP status with an HTML body, as from a proxy; from the CDN, a 403 is XML.

@@ -8,7 +8,7 @@ use crate::{
     timestamp::Moment,
 };
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,

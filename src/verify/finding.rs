@@ -1,4 +1,4 @@
-//! What a check finds, as values: for people, for scripts and for repair.
+//! The findings of a check, as values: for people, for scripts and for repair.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,7 +22,7 @@ pub enum Severity {
     Note,
 }
 
-/// What is wrong. Scripts rely on the names in JSON.
+/// The kind of damage. Scripts rely on the names in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -100,7 +100,7 @@ impl Kind {
         }
     }
 
-    /// What to do about it.
+    /// The advice for the user.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -144,7 +144,7 @@ impl Kind {
     }
 }
 
-/// What a finding concerns, for repair.
+/// The subject of a finding, for repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -180,15 +180,15 @@ pub enum Subject {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong.
+    /// A description of the problem.
     pub kind: Kind,
     /// Where, relative to the archive.
     pub path: String,
     /// A description.
     pub what: String,
-    /// What to do.
+    /// The advice for the user.
     pub advice: &'static str,
-    /// What it concerns.
+    /// The subject.
     pub about: Subject,
 }
 
@@ -203,7 +203,7 @@ impl Finding {
     }
 }
 
-/// What was found so far. At most this many of each kind are kept in memory; the rest are counted.
+/// The findings so far. At most this many of each kind are kept in memory; the rest are counted.
 #[derive(Debug)]
 pub(super) struct Findings {
     most: usize,

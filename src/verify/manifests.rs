@@ -1,4 +1,4 @@
-//! What the manifests say, line by line.
+//! Reads the manifests line by line.
 
 use std::{
     collections::BTreeMap,

@@ -46,7 +46,7 @@ const MOST_LOOKS: u32 = 5;
 /// The time between two such checks: a run lists the parts that it has published within it.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-/// What was checked.
+/// The numbers of checked files and rows.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checked {
     /// Which files' bytes were read.
@@ -68,7 +68,7 @@ pub struct Checked {
 pub struct Report {
     /// The archive, as the user named it.
     pub archive: String,
-    /// What was checked.
+    /// The numbers of checked files and rows.
     pub checked: Checked,
     /// The findings, damage first; of one kind at most the first 10,000.
     pub findings: Vec<Finding>,

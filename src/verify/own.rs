@@ -114,7 +114,7 @@ fn run_file(entry: &Entry) -> Option<(RunFile, RunId)> {
     RunFile::parse(entry.name()).filter(|_| !entry.is_folder)
 }
 
-/// What stands in the program's own folder and is not the program's.
+/// Entries in the program's own folder that the program did not create.
 fn state_strays(archive: &Archive, findings: &mut Findings) -> Result<()> {
     let stray = |entry: &Entry| Finding::file(Kind::StrayFile, &entry.path, "is not the program's");
     let state = archive.store.list(STATE)?;
@@ -209,7 +209,7 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
     findings.add(finding);
 }
 
-/// What a run that was cut short left in the journal.
+/// The responses that an interrupted run left in the journal.
 fn journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     for path in journal::segments(&archive.journal_folder())? {
         let what = match read_segment(&path) {

@@ -162,7 +162,7 @@ impl Pass<'_, '_> {
         *count += rows;
     }
 
-    /// What is wrong with a part as a file, if anything.
+    /// The problem of a part as a file, if any.
     fn part(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let listed = self.listed.get(path).cloned().unwrap_or_default();
         if listed.is_empty() && !self.snapshot.is_pending(path) {

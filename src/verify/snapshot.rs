@@ -16,10 +16,10 @@ use crate::{
     tables::{ASSETS, CLIPS, LYRICS, TASKS},
 };
 
-/// What to do about a file that readers take for a part.
+/// Advice about a file that readers mistake for a part.
 const STRAY_ADVICE: &str = "Move it out of the table's folder, or run repair: it moves it to .sunor/damaged.";
 
-/// What the tables' folders held.
+/// The entries of the tables' folders.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) tasks: Vec<String>,

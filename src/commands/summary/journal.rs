@@ -1,4 +1,4 @@
-//! What waits in the journal: answers of runs that were killed, or that had no time for their downloads.
+//! Responses that wait in the journal: those of runs that were killed, or that had no time for their downloads.
 
 use std::collections::BTreeMap;
 

@@ -19,7 +19,7 @@ use crate::{
 /// How often the tables are counted while their parts change places.
 const MOST_LOOKS: u32 = 10;
 
-/// What to summarise, and for whom.
+/// The options of `summary`.
 #[derive(Clone, Debug)]
 pub struct SummaryOptions {
     /// The archive's folder.

@@ -1,4 +1,4 @@
-//! What an archive holds, counted from its tables and its runs' files. Parts are read one after another,
+//! The contents of an archive, counted from its tables and its runs' files. Parts are read one after another,
 //! and of each only the columns that are counted.
 
 use std::{
@@ -20,7 +20,7 @@ use crate::{
     timestamp::Moment,
 };
 
-/// What a credit is worth, says the provider: a hundredth of a US dollar.
+/// The price of a credit according to the provider: a hundredth of a US dollar.
 const CREDITS_PER_USD: f64 = 100.0;
 
 /// The number of runs that are listed.
@@ -29,7 +29,7 @@ const LAST_RUNS: usize = 10;
 /// The most types and models that are counted by name: names are foreign input, and memory is bounded.
 const MOST_NAMES: usize = 1000;
 
-/// What those beyond are counted as.
+/// The name under which the rest is counted.
 const OTHERS: &str = "(others)";
 
 /// The archive as it stands: the last run's summary, with counts from the tables and sums over the runs.
@@ -147,7 +147,7 @@ fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<
     Ok(kinds)
 }
 
-/// What runs left unarchived and no later run archived: each task counts by the last reason it got. Says how
+/// Tasks that no run has archived so far: each counts by the last reason it got. Says how
 /// many lists could not be read to their end.
 fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);

@@ -1,4 +1,4 @@
-//! What the coordinator does about the provider's responses.
+//! Handles the provider's responses.
 
 use std::time::Duration;
 

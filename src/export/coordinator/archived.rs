@@ -1,4 +1,4 @@
-//! What the coordinator does about stored responses: they are journalled only once their assets are settled,
+//! Handles stored responses: they are journalled only once their assets are settled,
 //! since nothing is lost if the run ends before. If assets fail, a stored URL may have expired, and the provider
 //! is asked for a fresh one. Last come the responses in quarantined parts, for tasks that the provider has no
 //! response for.
@@ -31,7 +31,7 @@ use crate::{
 pub(super) struct StoredTask {
     /// The task's rows; `None` if they stay as they are.
     record: Option<Record>,
-    /// What became of its assets.
+    /// The outcome of its assets.
     assets: Vec<Asset>,
 }
 

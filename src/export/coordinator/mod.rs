@@ -50,7 +50,7 @@ const MOST_STORED: usize = 500;
 /// Records that wait for the journal, at most, before the next stored response is taken.
 const MOST_UNACKNOWLEDGED: usize = 256;
 
-/// What a run works with.
+/// The resources of a run.
 pub(crate) struct RunContext<'a> {
     pub(crate) config: &'a RunConfig,
     pub(crate) run_id: &'a RunId,
@@ -95,7 +95,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Why a run sends no further requests.
+/// The reason why a run sends no further requests.
 #[derive(Debug)]
 pub(crate) enum Ending {
     /// Nothing is left to request, or the time for polls is over.
@@ -156,7 +156,7 @@ pub(crate) struct Coordinator<'a> {
     ending: Option<Ending>,
 }
 
-/// What has interrupted the run so far.
+/// The interruptions of the run so far.
 #[derive(Debug, Default)]
 struct Interruptions {
     has_signalled: bool,
@@ -321,7 +321,7 @@ impl<'a> Coordinator<'a> {
         self.ending.is_none()
     }
 
-    /// What to do about sending; [`Next::Never`] also while there is no room. An answer that the journal
+    /// When to send the next request; [`Next::Never`] also while there is no room. An answer that the journal
     /// does not hold yet takes as much room as a request in flight: a crash would cost either.
     fn next(&self) -> Next {
         let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
