@@ -73,7 +73,7 @@ impl fmt::Display for BadTaskId {
                 write!(f, "an invisible character (U+{:04X}) in the ID", u32::from(*c))
             }
             Self::Character(c) => write!(f, "`{c}` in the ID"),
-            Self::Dots => f.write_str("`.` and `..` are no IDs"),
+            Self::Dots => f.write_str("`.` and `..` are not IDs"),
         }
     }
 }
@@ -85,12 +85,13 @@ pub(crate) fn trim_invisible(text: &str) -> &str {
 }
 
 /// Whether `c` is invisible: Unicode's format characters (`Cf`, the byte-order mark among them) and the
-/// other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`.
+/// other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`. Two symbols without ink
+/// are as invisible: the blank Braille pattern and the placeholder of an embedded object.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
         | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{200b}'..='\u{200f}' | '\u{2800}' | '\u{fffc}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
         | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
         | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
         | '\u{e0000}'..='\u{e0fff}')
@@ -102,7 +103,7 @@ pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
 }
 
 /// Whether `id` has the form of a UUID (RFC 9562, section 4).
-fn is_uuid(id: &str) -> bool {
+pub(crate) fn is_uuid(id: &str) -> bool {
     id.len() == 36
         && id.bytes().enumerate().all(|(place, byte)| match place {
             8 | 13 | 18 | 23 => byte == b'-',
@@ -203,7 +204,7 @@ mod tests {
             ("  ", "no ID"),
             ("a/b", "`/` in the ID"),
             ("a\u{7}b", "a control character (U+0007) in the ID"),
-            ("..", "`.` and `..` are no IDs"),
+            ("..", "`.` and `..` are not IDs"),
             ("a\u{200b}b", "an invisible character (U+200B) in the ID"),
             ("\u{200b}\u{feff}", "no ID"),
         ] {

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     http::excerpt,
-    task::{BadTaskId, TaskId, TaskList, trim_invisible},
+    task::{BadTaskId, TaskId, TaskList, is_uuid, trim_invisible},
 };
 
 /// Where the IDs are, and in which format.
@@ -255,7 +255,7 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
 
 /// The format of a file that is not a CSV, by its first bytes.
 fn foreign_format(start: &[u8]) -> Option<&'static str> {
-    const FORMATS: [(&[u8], &str); 12] = [
+    const FORMATS: [(&[u8], &str); 13] = [
         (b"\xfd7zXZ\0", "compressed with xz"),
         (b"BZh", "compressed with bzip2"),
         (b"\x04\x22\x4d\x18", "compressed with lz4"),
@@ -267,14 +267,22 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
         (b"PK\x03\x04", "a zip archive or a spreadsheet"),
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
         (b"PAR1", "a Parquet file"),
+        (b"ORC\n", "an ORC file"),
         (b"SQLite format 3\0", "an SQLite database"),
     ];
     let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
-    let json = matches!(text, [b'{' | b'[', ..]).then_some("JSON");
-    // A NUL further down is one bad ID; the first line of a CSV has none.
-    known.or(json).or_else(|| first_line.contains(&0).then_some("binary"))
+    let of_text = match text {
+        [b'{' | b'[', ..] => Some("JSON"),
+        [b'<', ..] => Some("an HTML or XML document"),
+        _ if text.starts_with(b"-----BEGIN ") => Some("a key or certificate"),
+        _ => None,
+    };
+    // A NUL further down is one bad ID; the first line of a CSV has none. One or two other control characters may be
+    // in a bad ID of a list without a header.
+    let controls = first_line.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26)).count();
+    known.or(of_text).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
 }
 
 impl InputOptions {
@@ -290,12 +298,6 @@ impl InputOptions {
             (None, Headers::Present) => USUAL_COLUMNS.iter().find_map(|usual| named(usual)),
         }
     }
-}
-
-/// Whether a text has the form of a UUID.
-fn is_uuid(text: &str) -> bool {
-    let groups = text.split('-').map(str::len);
-    groups.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 fn titles(first: &ByteRecord) -> Vec<String> {
@@ -495,6 +497,10 @@ mod tests {
             (b"PK\x03\x04", "a zip archive or a spreadsheet"),
             (b"PAR1", "a Parquet file"),
             (b"\x7fELF\x02\x01\x01\0\0\0", "binary"),
+            (b"ORC\x0a\x12\x08\x01", "ORC"),
+            (b"\x08\x01\x12\x08tasks", "binary"),
+            (b"\n<!DOCTYPE html><title>Sign in</title>", "HTML"),
+            (b"-----BEGIN PRIVATE KEY-----\nMIIEvQ\n", "a key"),
             (b"\n [{\"task_id\":\"t1\"}]", "JSON"),
             (b"\xef\xbb\xbf{\"task_id\":\"t1\"}\n", "JSON"),
         ] {
