@@ -81,11 +81,11 @@ Examples:
   Every night, from a list that grows:
     SUNOR_API_KEY=… sunor-archive export tasks.csv --out ~/library
   From a query, through a pipe, into CSV tables:
-    psql -c 'COPY (SELECT task_id FROM jobs) TO STDOUT CSV HEADER' mydb | sunor-archive export - --out library --format csv
+    psql --csv -c 'SELECT task_id FROM jobs' | sunor-archive export - --out library --format csv
   Tables only, without the music:
     sunor-archive export tasks.csv --out library --assets none
   With metrics for Prometheus' node exporter, and alerts on them (samples/alerts.yml):
-    sunor-archive export tasks.csv --out library --metrics-file /var/lib/node_exporter/sunor_archive.prom
+    sunor-archive export tasks.csv --out library --metrics-file export.prom
   Export the tasks that a run could not archive:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
@@ -255,7 +255,7 @@ Examples:
   How much of the account is archived (one request):
     SUNOR_API_KEY=… sunor-archive summary ~/library --account
   Only the coverage, for a script:
-    sunor-archive summary ~/library --account --api-key-file ~/.config/sunor.key --json | jq .account.coverage
+    sunor-archive summary ~/library --account --json | jq .account.coverage
 
 Exit status: 0 shown, 1 the archive or the provider cannot be read, 2 wrong usage,
   4 the key was refused.";
@@ -303,10 +303,11 @@ Examples:
     sunor-archive verify library --slice $(date +%u)/7 -q
   A quick check, without reading contents:
     sunor-archive verify library --quick
-  What is damaged, for a script:
-    sunor-archive verify library --json | jq -r '.findings[] | select(.severity == \"damage\") | .path'
+  The paths of all findings, for a script:
+    sunor-archive verify library --json | jq -r '.findings[].path'
 
-Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 wrong usage, 3 damage.";
+Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 wrong usage,
+  3 damage.";
 
 /// Verify archive integrity.
 ///
@@ -346,8 +347,9 @@ Examples:
   Repair, and leave half of the key's allowance to other users:
     SUNOR_API_KEY=… sunor-archive repair library --reserve 60
 
-Exit status: 0 repair complete, 3 something could not be repaired, 1 stopped by an error, 2 wrong usage,
-  4 the key was refused, 5 a run holds the archive, 129, 130 or 143 stopped by a signal.
+Exit status: 0 repair complete, 1 stopped by an error, 2 wrong usage,
+  3 something could not be repaired, 4 the key was refused, 5 another run holds the archive,
+  129, 130 and 143 stopped by a signal.
 An interrupted repair keeps what it repaired, and the next one resumes.";
 
 /// Repair damage and retry failed downloads.
