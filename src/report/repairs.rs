@@ -60,7 +60,7 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
         if failed.len() > NAMED {
             let _ = writeln!(text, "  and {} more", failed.len() - NAMED);
         }
-        text.push_str("Run repair again later; quarantined files are in .sunor/damaged.\n");
+        text.push_str("Run repair again later.\n");
     }
     if let Some(list) = list {
         let _ = writeln!(text, "\nTasks that are still lost are listed in\n  {archive}/{list}");
