@@ -32,7 +32,7 @@ const BURST: f64 = 0.02;
 /// Timers have a resolution of milliseconds, and fire late. A small burst lets the pace catch up.
 const LATENESS: Duration = Duration::from_millis(10);
 
-/// How much longer than even the spacing is, so that rounding never squeezes one more request in.
+/// Extra spacing between requests, so that rounding never allows one more.
 const SLACK: f64 = 1.0004;
 
 /// The longest pause: a year.
@@ -97,8 +97,8 @@ impl Pace {
         }
     }
 
-    /// Pauses all requests for `pause`, as a 429 demands. A longer pause of another 429 stays; a pause that was
-    /// derived from the rate headers gives way.
+    /// Pauses all requests for `pause`, as a 429 demands. A longer pause of another 429 is kept; a pause that
+    /// was derived from the rate headers is replaced.
     pub(crate) fn pause(&mut self, pause: Duration) {
         let now = Instant::now();
         self.opens = self.opens.max(now + pause.min(MAX_PAUSE));

@@ -29,7 +29,7 @@ use crate::{
     simulator::{self, SimulatedProvider, Simulator},
 };
 
-/// Starts the media stage. Unless told otherwise, it may use private addresses if the API's host is one.
+/// Starts the media stage. By default, it may use private addresses if the API's host is private.
 async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<LockedArchive>) -> Result<MediaStage> {
     let private = match (&config.private_hosts, provider) {
         (Some(allowed), _) => *allowed,

@@ -17,7 +17,7 @@ use crate::{
     run_id::RunId,
 };
 
-/// The file of one run, begun with the first body. Memory holds a hash a line. Blocks.
+/// The file of one run, begun with the first body. Memory holds one hash per line. Blocks.
 pub(super) struct RawBodies {
     held: Arc<LockedArchive>,
     path: String,

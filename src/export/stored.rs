@@ -173,7 +173,7 @@ fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<(
     Err(last.unwrap_or_else(|| Error::Internal("the tasks table was not read".into())))
 }
 
-/// The plausible responses of these tasks in quarantined parts, as far as those can be read. Blocks.
+/// The plausible responses of these tasks in quarantined parts, as far as they can be read. Blocks.
 fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<String>) -> HashMap<String, StoredAnswer> {
     let mut salvaged = HashMap::new();
     each_salvaged(format, parts, &mut |task, answer| {

@@ -43,7 +43,7 @@ pub(crate) struct Segment<R = BufReader<File>> {
 }
 
 impl Segment {
-    /// Opens a segment and reads its header; if that is damaged, the file's name says the same.
+    /// Opens a segment and reads its header; if it is damaged, the file's name gives the same values.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let refused = |reason: &str| Error::Storage {
             action: "read",

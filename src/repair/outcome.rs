@@ -9,7 +9,7 @@ use crate::export::Signal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
     Signal(Signal),
-    /// The time of `--stop-after` was over.
+    /// `--stop-after` elapsed.
     TimeIsUp,
 }
 

@@ -118,7 +118,7 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The tasks of damaged parts, as far as those can be read. A part may have held others if it cannot be read to
+/// The tasks of damaged parts, as far as they can be read. A part may have held others if it cannot be read to
 /// its end, or if damage has changed IDs.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let mut found = HashSet::new();

@@ -45,7 +45,7 @@ impl Bars {
     }
 
     fn check(&mut self, Checking { what, done, of, bytes }: &Checking) {
-        // The parts' bar makes room for the files'.
+        // The bar for files replaces the bar for parts.
         let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *of)));
         bar.set_length(*of);
         bar.set_position(*done);

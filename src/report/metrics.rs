@@ -15,7 +15,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     let mut text = Text::default();
     text.labelled(
         "tasks",
-        "Tasks that the last run selected, by what became of them; the first four are archived.",
+        "Tasks that the last run selected, by outcome; the first four are archived.",
         "status",
         &[
             ("success", tasks.success),
@@ -29,7 +29,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     );
     text.labelled(
         "assets",
-        "Audio, covers and videos of the tasks that the last run archived, by what became of them.",
+        "Audio, covers and videos of the tasks that the last run archived, by outcome.",
         "status",
         &[("ok", assets.ok), ("failed", assets.failed), ("skipped", assets.skipped)],
     );

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// The CDN's address: loopback, but not the API's.
 const CDN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A running simulator. It ends when this is dropped.
+/// A running simulator. The server stops when this is dropped.
 #[derive(Debug)]
 pub struct Simulator {
     base_url: Url,

@@ -54,7 +54,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     Ok(())
 }
 
-/// An `archive.json` that parses but has changed. One of a newer version was sealed by that.
+/// An `archive.json` that parses but has changed. A newer version wrote the checksums of its own.
 fn metadata(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
     let has_been_named = findings.has(Kind::MetadataDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named
@@ -132,11 +132,9 @@ fn summary(text: &[u8], run: &str) -> Result<String, String> {
     let asked = tasks.archived() + tasks.missing();
     match () {
         () if summary.run_id != run => Err(format!("is the summary of `{}`", summary.run_id)),
-        () if rows != input.rows => {
-            Err(format!("counts {} rows of input, and {rows} by what became of them", input.rows))
-        }
+        () if rows != input.rows => Err(format!("counts {} rows of input, but {rows} by their outcome", input.rows)),
         () if asked != input.selected => {
-            Err(format!("counts {} tasks to fetch, and {asked} by what became of them", input.selected))
+            Err(format!("counts {} tasks to fetch, but {asked} by their outcome", input.selected))
         }
         () => Ok(summary.version),
     }

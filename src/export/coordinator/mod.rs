@@ -116,7 +116,7 @@ pub(crate) struct RunResult {
     pub(crate) ledger: Ledger,
 }
 
-/// A run under way.
+/// A run in progress.
 pub(crate) struct Coordinator<'a> {
     run: RunContext<'a>,
     client: Client,
