@@ -73,7 +73,7 @@ pub struct ExportConfig {
     pub retry_not_found: bool,
 }
 
-/// The configuration of a run, whatever made its plan.
+/// The configuration of a run, whether an export or a repair.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
     /// The archive's folder.

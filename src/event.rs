@@ -172,7 +172,7 @@ pub enum Event {
         /// The reason, as a message.
         reason: String,
     },
-    /// A task of the run that is not archived, known at its end.
+    /// A task that was still not archived when the run ended.
     Missing {
         /// The task.
         task_id: String,

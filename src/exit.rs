@@ -10,7 +10,7 @@ pub enum ExitStatus {
     Complete = 0,
     /// Stopped by an error: full disk, unreadable archive, unreachable provider.
     Failed = 1,
-    /// Wrong usage: a bad option, an unreadable or empty input, no key, another format.
+    /// Wrong usage: a bad option, an unreadable or empty input, no key, or an archive in another format.
     Usage = 2,
     /// Finished, but something is missing.
     Incomplete = 3,

@@ -114,7 +114,7 @@ pub(crate) fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// The text of an object as sent; of an array, its first object. `None` for anything else.
+/// The raw text of an object; for an array, that of its first object. `None` for anything else.
 pub(crate) fn object_text(value: &RawValue) -> Option<&str> {
     elements(value).into_iter().find(|element| is_object(element)).map(RawValue::get)
 }

@@ -6,7 +6,7 @@
 //!
 //! # One engine
 //!
-//! A run works on a plan of items, whatever made the plan. An item names a task, where its response comes from
+//! A run works on a plan of items, no matter what made the plan. An item names a task, where its response comes from
 //! (the provider, the tables, a quarantined part), which kinds of assets are wanted, and what its rows do to
 //! the rows that the archive has.
 //!

@@ -97,7 +97,7 @@ impl Pace {
         }
     }
 
-    /// Pauses all requests for `pause`, as a 429 demands. A longer pause of another 429 is kept; a pause that
+    /// Pauses all requests for `pause`, as a 429 demands. A longer pause from another 429 is kept; a pause that
     /// was derived from the rate headers is replaced.
     pub(crate) fn pause(&mut self, pause: Duration) {
         let now = Instant::now();

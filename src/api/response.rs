@@ -175,11 +175,11 @@ fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
 
 /// The pause that a 429 asks for: `Retry-After`, else the seconds named in its message.
 fn pause(retry_after: Option<Duration>, words: &str) -> Duration {
-    retry_after.or_else(|| named_seconds(words)).unwrap_or(SILENCE).max(MIN_PAUSE)
+    retry_after.or_else(|| parse_seconds(words)).unwrap_or(SILENCE).max(MIN_PAUSE)
 }
 
 /// The first count of seconds in a text: `30 seconds`, `30 sec`, `30s`.
-fn named_seconds(text: &str) -> Option<Duration> {
+fn parse_seconds(text: &str) -> Option<Duration> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
     let mut words = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
     let mut number = None;

@@ -12,7 +12,7 @@ use crate::ranged::RangedFile;
 
 /// A place for files, named by paths with `/`. Every call blocks.
 ///
-/// A file is complete under its final name, or it is not there. One that replaces another does so in one step.
+/// A file is complete under its final name, or it is not there. Replacing a file is atomic.
 /// After [`Backend::sync`] the names in a folder survive a power failure; their contents do so before.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// The full name of a file, for messages.

@@ -222,7 +222,7 @@ impl LockedArchive {
         self.archive.store.remove(path)
     }
 
-    /// Begins a file of any size.
+    /// Starts a new file, to be written as a stream.
     pub(crate) fn sink(&self, path: &str) -> Result<FileSink> {
         self.archive.store.create(path)
     }

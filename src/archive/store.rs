@@ -124,7 +124,7 @@ impl Store {
         sink.publish().map(drop)
     }
 
-    /// Begins a file of any size.
+    /// Starts a new file, to be written as a stream.
     pub(super) fn create(&self, path: &str) -> Result<FileSink> {
         let file = self.backend(path).create(path).map_err(|error| self.failed("write", path, &error))?;
         Ok(FileSink { store: self.clone(), path: path.to_owned(), file, hasher: Hasher::default() })

@@ -1,4 +1,4 @@
-//! Every command over an in-memory object store does what it does over a folder.
+//! Every command behaves the same on an in-memory object store as on a folder.
 
 #![expect(clippy::disallowed_methods, reason = "a test writes a list")]
 

@@ -17,7 +17,7 @@ use crate::{
     run_id::RunId,
 };
 
-/// The file of one run, begun with the first body. Memory holds one hash per line. Blocks.
+/// The file of one run, begun with the first body. Keeps one hash per line in memory. Blocks.
 pub(super) struct RawBodies {
     held: Arc<LockedArchive>,
     path: String,

@@ -69,7 +69,7 @@ pub(crate) async fn recover(
     Ok(left)
 }
 
-/// The same without tasks that the archive has already.
+/// Drops tasks from a leftover that the archive already has.
 async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
     let held = held.clone();
     blocking(move || {

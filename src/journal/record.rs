@@ -37,7 +37,7 @@ pub(crate) enum Record {
     },
     /// The outcome of all assets of an earlier task record.
     Assets { task_id: String, assets: Vec<Asset> },
-    /// Assets of further kinds for an archived task, whose other rows stay.
+    /// Assets of additional kinds for an archived task; its other rows are left alone.
     AddedAssets { task_id: String, assets: Vec<Asset> },
     /// The API knows no such task.
     NotFound {

@@ -110,7 +110,7 @@ impl Host {
         let pause = pause.max(MIN_PAUSE);
         state.paused_until = state.paused_until.max(Instant::now() + pause.min(MAX_PAUSE));
         let is_too_much = pause > MAX_PAUSE || state.pauses > MAX_PAUSES;
-        state.take_down_if(is_too_much)
+        state.mark_down_if(is_too_much)
     }
 
     /// A file failed after all its retries.
@@ -118,7 +118,7 @@ impl Host {
         let mut state = self.state();
         state.failures += 1;
         let is_too_much = state.failures >= MAX_FAILURES;
-        state.take_down_if(is_too_much)
+        state.mark_down_if(is_too_much)
     }
 
     /// The host sent a file, or a final refusal.
@@ -133,7 +133,7 @@ impl Host {
 }
 
 impl HostState {
-    fn take_down_if(&mut self, is_too_much: bool) -> Verdict {
+    fn mark_down_if(&mut self, is_too_much: bool) -> Verdict {
         if is_too_much && !self.is_down {
             self.is_down = true;
             return Verdict::NowDown;

@@ -132,7 +132,7 @@ fn ending(command: RunCommand, exit_code: u8) -> String {
         4 => "the provider refused the key",
         137 => "it was killed",
         129.. => "a signal stopped it",
-        _ => "it did not end properly",
+        _ => "it exited abnormally",
     };
     format!("{words} (exit status {exit_code})")
 }

@@ -45,7 +45,7 @@ impl Bars {
     }
 
     fn check(&mut self, Checking { what, done, of, bytes }: &Checking) {
-        // The bar for files replaces the bar for parts.
+        // The bar for parts is replaced by the one for files.
         let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *of)));
         bar.set_length(*of);
         bar.set_position(*done);

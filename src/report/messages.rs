@@ -250,7 +250,7 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
         for (reason, count) in reasons.into_iter().take(REASONS) {
             let _ = writeln!(text, "  {count} × {reason}");
         }
-        text.push_str("Each has its row in the assets table, status = 'failed'. Run `repair` to retry them.\n");
+        text.push_str("Each has a row with status = 'failed' in the assets table. Run `repair` to retry them.\n");
     }
     if notes.left > 0 {
         let _ = writeln!(

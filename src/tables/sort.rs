@@ -280,7 +280,7 @@ fn gather<'b>(batches: impl Iterator<Item = &'b RecordBatch>, chosen: &Chosen) -
 /// The time of each row, for sorting: rows without one come last.
 fn times(batch: &RecordBatch, column: &str) -> io::Result<Vec<i64>> {
     let times = batch.column_by_name(column).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
-    let times = times.ok_or_else(|| io::Error::other(format!("it has no column `{column}` of times")))?;
+    let times = times.ok_or_else(|| io::Error::other(format!("it has no timestamp column `{column}`")))?;
     Ok(times.iter().map(|time| time.unwrap_or(i64::MAX)).collect())
 }
 

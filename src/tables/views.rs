@@ -4,7 +4,7 @@ use super::schema::{ASSETS, CLIPS, Kind, LYRICS, Outline, TASKS};
 use crate::format::TableFormat;
 
 /// The text of `views.sql`, its paths relative to the archive. `has_parts` tells which tables have any:
-/// DuckDB refuses a pattern that nothing matches, so the others are views of no rows.
+/// DuckDB refuses a pattern that nothing matches, so tables without parts become empty views.
 pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -> String {
     let outlines = [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()];
     let views: Vec<String> = outlines.iter().map(|outline| view(outline, format, has_parts(outline.name))).collect();

@@ -67,15 +67,15 @@ pub(super) fn check(
             scope.spawn(move || read_all(archive, depth, waiting, &tell));
         }
         drop(tell);
-        let mut desk = Desk { jobs, told, findings, tally, files: 0 };
-        desk.hand_out_listed(archive, &mut seen.media)?;
-        desk.hand_out_rows(archive, seen)?;
-        desk.finish()
+        let mut dispatcher = Dispatcher { jobs, told, findings, tally, files: 0 };
+        dispatcher.hand_out_listed(archive, &mut seen.media)?;
+        dispatcher.hand_out_rows(archive, seen)?;
+        dispatcher.finish()
     })
 }
 
 /// Hands out the files to read and collects the results.
-struct Desk<'a, 't> {
+struct Dispatcher<'a, 't> {
     jobs: SyncSender<Job>,
     told: Receiver<Done>,
     findings: &'a mut Findings,
@@ -83,10 +83,10 @@ struct Desk<'a, 't> {
     files: u64,
 }
 
-impl Desk<'_, '_> {
+impl Dispatcher<'_, '_> {
     /// Hands out the files that manifests list and no row names.
     fn hand_out_listed(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
-        // The manifests' own findings are collected separately, since the desk holds the others.
+        // The manifests' own findings are collected separately, since the dispatcher holds the others.
         let mut bad_lines = Findings::new(self.findings.most());
         manifests::each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
             if manifests::table_of(path).is_some() {

@@ -54,7 +54,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     Ok(())
 }
 
-/// An `archive.json` that parses but has changed. A newer version wrote the checksums of its own.
+/// An `archive.json` that parses but has changed. If a newer version wrote the file, that version also wrote its checksum.
 fn metadata(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
     let has_been_named = findings.has(Kind::MetadataDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named

@@ -351,7 +351,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// Finds tasks by their hashes, in the part that has their row.
+    /// Looks up tasks by their hashes, and adds a finding to each part that has their rows.
     fn note_tasks(&mut self, hashes: &[u64], kind: Kind, have: &str) -> Result<()> {
         let most = self.findings.most();
         let mut odd: BTreeMap<String, Named> = BTreeMap::new();

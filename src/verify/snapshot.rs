@@ -71,7 +71,7 @@ impl Snapshot {
         self.pending.contains(&stem(Path::new(part)))
     }
 
-    /// Whether the other rows of a tasks part were listed after it, and so must exist.
+    /// Whether the other tables were listed after this tasks part, so that the rows of its tasks must exist.
     pub(super) fn is_settled(&self, tasks_part: &str) -> bool {
         !self.fresh.contains(tasks_part)
     }

@@ -113,7 +113,7 @@ fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
 }
 
 fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
-    // Whole microseconds have the same sum in any order of the rows.
+    // Sums integers (microseconds), so that the total does not depend on the order of the rows.
     let mut micros = 0_i128;
     rows::scan_table(archive, CLIPS.name, &["duration_seconds"], &mut |cells| {
         summary.rows.clips += 1;

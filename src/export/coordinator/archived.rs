@@ -1,5 +1,5 @@
 //! Handles stored responses: they are journalled only once their assets are settled,
-//! since nothing is lost if the run ends before. If assets fail, a stored URL may have expired, and the provider
+//! since nothing is lost if the run ends before that. If assets fail, a stored URL may have expired, and the provider
 //! is asked for a fresh one. Last come the responses in quarantined parts, for tasks that the provider has no
 //! response for.
 

@@ -520,7 +520,7 @@ fn record_acknowledged(
             }
             (!wanted.is_empty()).then_some(Job { task_id, part: Some(part), wanted, retry_budget: RetryBudget::First })
         }
-        // The task stands as it did.
+        // The task's state is unchanged.
         Acknowledged::Settled { task, .. } if plan.item(task).rows == RowEffect::AddAssets => None,
         Acknowledged::Settled { task, part } => {
             ledger.journalled(task);
