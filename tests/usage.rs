@@ -81,6 +81,8 @@ fn an_unusable_archive_path_is_refused() {
     scene.file("file", b"");
     scene.run(&["export", "tasks.csv", "--out", "file"]).expect(2).says("is a file");
     scene.run(&["export", "tasks.csv", "--out", "file/library"]).expect(2).says("is a file");
+    scene.run(&["export", "tasks.csv", "--out", ""]).expect(2).says("the archive's name is empty");
+    assert!(!scene.path(".sunor").exists());
     scene.run(&["export", "tasks.csv", "--out", "s3://bucket/x"]).expect(2).says("does not support `s3://`");
     for command in ["summary", "verify", "repair", "compact", "rebuild"] {
         scene.run(&[command, "gs://bucket/x"]).expect(2).says("does not support `gs://`");
@@ -97,6 +99,10 @@ fn an_unusable_archive_path_is_refused() {
     fs::write(&metadata, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
     scene.export(&[]).expect(2).says("all their parts are csv");
     scene.run(&["rebuild", "library"]).expect(2).says("move it away");
+    fs::write(&metadata, "").unwrap();
+    for command in ["summary", "repair", "compact"] {
+        scene.run(&[command, "library"]).expect(1).says("move it away, and the next export regenerates it");
+    }
     let newer = whole.replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&metadata, newer).unwrap();
     scene.list(["t2"]);
