@@ -17,10 +17,7 @@ use crate::{
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The list's only column has an unusual name: perhaps it is an ID, and the list has no headers.
-    DoubtfulHeader {
-        /// The first row's text.
-        title: String,
-    },
+    DoubtfulHeader,
     /// The list's delimiter is not a comma, as a `sep=` line or its first rows show.
     Delimiter {
         /// The delimiter.

@@ -305,6 +305,15 @@ fn the_key_shows_nowhere() {
     }
 }
 
+#[test]
+fn a_key_file_given_as_the_list_is_not_quoted() {
+    let scene = Scene::fair();
+    scene.file("key", common::KEY.as_bytes());
+    let run = scene.run(&["export", "key", "--out", "library", "-v"]).expect(0).says("add --no-headers");
+    assert!(!run.stdout.contains(common::KEY) && !run.stderr.contains(common::KEY), "{}", run.stderr);
+    assert_eq!(scene.stats().requests, 0);
+}
+
 /// No faults; documents, one of them with a body that has to be repaired.
 #[test]
 fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {

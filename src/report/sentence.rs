@@ -22,8 +22,8 @@ pub(super) enum Weight {
 pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
     use Weight::{Detail, Milestone, Warning};
     Some(match event {
-        Event::DoubtfulHeader { title } => {
-            (Warning, format!("the first row, `{title}`, is taken as the header; if it is a task ID, add --no-headers"))
+        Event::DoubtfulHeader => {
+            (Warning, "the first row is taken as the header; if it is a task ID, add --no-headers".into())
         }
         Event::Delimiter { delimiter: '\t' } => (Warning, "the list's fields are delimited by tabs".into()),
         Event::Delimiter { delimiter } => (Warning, format!("the list's fields are delimited by `{delimiter}`")),
