@@ -61,8 +61,8 @@ pub enum Advice {
     RaiseFileSize,
     /// A part of the archive is damaged.
     Repair,
-    /// `archive.json` is damaged.
-    MoveMetadata,
+    /// A file that an export regenerates is damaged.
+    MoveAway,
 }
 
 impl Advice {
@@ -71,7 +71,7 @@ impl Advice {
             Self::None => "",
             Self::FreeSpace => "; free some space and rerun; the run will resume",
             Self::RaiseFileSize => "; raise the file-size limit (ulimit -f) and rerun; the run will resume",
-            Self::MoveMetadata => "; it is damaged: move it away, and the next export regenerates it",
+            Self::MoveAway => "; it is damaged: move it away, and the next export regenerates it",
             Self::Repair => "; it is damaged: run `sunor-archive repair` on the archive",
         }
     }

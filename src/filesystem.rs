@@ -15,6 +15,8 @@ use std::{
 /// Something that a file system does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limitation {
+    /// Files cannot be synced.
+    FileSync,
     /// Folders cannot be synced.
     FolderSync,
     /// Files cannot be locked.
@@ -26,6 +28,9 @@ pub enum Limitation {
 impl fmt::Display for Limitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::FileSync => {
+                "the file system does not support syncing a file: the last files may be lost in a power failure"
+            }
             Self::FolderSync => {
                 "the file system does not support syncing a folder: the last files may be lost in a power failure"
             }
@@ -56,18 +61,33 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| NO_LOCKS.contains(&code))
 }
 
+/// Opens a regular file for reading. Anything else is an error: opening a pipe would wait for its writer.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
 /// Makes the names in a folder durable. Only Unix can sync a folder.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
-    skip_if_unsupported(File::open(folder)?.sync_all())
+    skip_if_unsupported(Limitation::FolderSync, File::open(folder)?.sync_all())
 }
 
-fn skip_if_unsupported(synced: io::Result<()>) -> io::Result<()> {
+/// Makes a file durable, its size included.
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    skip_if_unsupported(Limitation::FileSync, file.sync_all())
+}
+
+/// Makes the content of a file durable.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    skip_if_unsupported(Limitation::FileSync, file.sync_data())
+}
+
+fn skip_if_unsupported(limitation: Limitation, synced: io::Result<()>) -> io::Result<()> {
     match synced {
         Err(error) if is_unsupported(&error) => {
-            note(Limitation::FolderSync);
+            note(limitation);
             Ok(())
         }
         synced => synced,
@@ -78,7 +98,7 @@ fn skip_if_unsupported(synced: io::Result<()>) -> io::Result<()> {
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut target = File::create(to)?;
     io::copy(&mut File::open(from)?, &mut target)?;
-    target.sync_all()
+    sync_file(&target)
 }
 
 /// Gives a file the permissions of another, if the file system has any.
@@ -99,10 +119,10 @@ mod tests {
     #[test]
     fn an_unsupported_step_is_skipped_and_an_io_error_is_not() {
         for kind in [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput] {
-            assert!(skip_if_unsupported(Err(kind.into())).is_ok(), "{kind}");
+            assert!(skip_if_unsupported(Limitation::FolderSync, Err(kind.into())).is_ok(), "{kind}");
         }
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied, io::ErrorKind::Other] {
-            assert!(skip_if_unsupported(Err(kind.into())).is_err(), "{kind}");
+            assert!(skip_if_unsupported(Limitation::FolderSync, Err(kind.into())).is_err(), "{kind}");
         }
         assert!(limitations().contains(&Limitation::FolderSync));
     }

@@ -93,12 +93,23 @@ fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
         return refuse("holds white space, quotes or control characters");
     }
     let url = if value.contains("://") { Url::parse(value) } else { Url::parse(&format!("http://{value}")) };
-    match url {
+    match url.map(|url| with_default_port(url, value)) {
         Ok(url) if !SCHEMES.contains(&url.scheme()) => refuse("does not begin with http://, https:// or socks5h://"),
         Ok(url) if url.host_str().is_none_or(str::is_empty) => refuse("names no host"),
         Ok(url) => Ok(Some(url)),
         Err(error) => refuse(&format!("is not a URL ({error})")),
     }
+}
+
+/// The default port of a proxy is 1080, as in curl, unless the proxy itself uses TLS.
+fn with_default_port(mut url: Url, text: &str) -> Url {
+    // A URL without a port and one with the port of its scheme parse alike.
+    let has_port = url.port().is_some() || text.trim_end_matches('/').ends_with(":80");
+    if !has_port && url.scheme() != "https" {
+        // Fails only for a URL without a host, which is refused.
+        let _ = url.set_port(Some(1080));
+    }
+    url
 }
 
 #[cfg(test)]
@@ -122,6 +133,14 @@ mod tests {
         assert_eq!(
             urls(&[("ALL_PROXY", "socks5h://u:w@p:1"), ("http_proxy", "")]),
             (url("socks5h://u:w@p:1"), url("socks5h://u:w@p:1"))
+        );
+        assert_eq!(
+            urls(&[("http_proxy", "p"), ("https_proxy", "https://q")]),
+            (url("http://p:1080/"), url("https://q/"))
+        );
+        assert_eq!(
+            urls(&[("http_proxy", "http://p:80"), ("https_proxy", "http://u:w@q/")]),
+            (url("http://p/"), url("http://u:w@q:1080/"))
         );
         assert_eq!(urls(&[("http_proxy", "http://[::1]:3128/")]), (url("http://[::1]:3128/"), None));
     }

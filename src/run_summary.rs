@@ -1,6 +1,6 @@
 //! The summary of a run, `runs/<run_id>.json`: a fold over its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct RunSummary {
     pub interrupted: bool,
     /// Whether it first published leftovers of an earlier run.
     pub recovered: bool,
+    /// The parts that a later run recovered from its journal and counted here, so that none is counted twice.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub recovered_parts: BTreeSet<u32>,
     /// The input's rows.
     pub input: InputCounts,
     /// The selected tasks, by outcome.
@@ -131,6 +134,7 @@ impl Default for RunSummary {
             exit_code: 0,
             interrupted: false,
             recovered: false,
+            recovered_parts: BTreeSet::new(),
             input: InputCounts::default(),
             tasks: Tasks::default(),
             by_type: TYPES.iter().map(|kind| ((*kind).into(), 0)).collect(),

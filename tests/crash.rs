@@ -188,8 +188,8 @@ fn a_killed_run_is_named_first_in_the_summary_and_gets_its_record_when_it_is_rec
 
 /// The state folder is restored from a copy that is older than the tables.
 #[test]
-fn a_journal_restored_from_a_copy_adds_no_row_that_the_archive_has() {
-    for assets in ["none", "image"] {
+fn a_journal_restored_from_a_copy_adds_no_row_and_no_count_that_the_archive_has() {
+    for (assets, is_compacted) in [("none", true), ("image", true), ("none", false), ("image", false)] {
         let scene = slow_scene();
         killed_run(&scene);
         let state = scene.archive().join(".sunor");
@@ -198,14 +198,20 @@ fn a_journal_restored_from_a_copy_adds_no_row_that_the_archive_has() {
         };
         copy(&state, &scene.path("copy"));
         scene.export(&["--assets", assets]).expect(0);
-        scene.run(&["compact", "library"]).expect(0);
+        let killed_record = files(&scene.archive().join("runs"), ".json").remove(0);
+        let recorded = fs::read_to_string(&killed_record).unwrap();
+        if is_compacted {
+            scene.run(&["compact", "library"]).expect(0);
+        }
         fs::remove_dir_all(&state).unwrap();
         copy(&scene.path("copy"), &state);
-        scene.export(&["--assets", assets]).expect(0);
+        let again = scene.export(&["--assets", assets]).expect(0);
+        assert!(!again.stderr.contains("had fetched"), "{}", again.stderr);
         let tasks: Vec<String> =
             scene.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
         let distinct: BTreeSet<&String> = tasks.iter().collect();
         assert_eq!((tasks.len(), distinct.len()), (60, 60));
+        assert_eq!(fs::read_to_string(&killed_record).unwrap(), recorded);
         assert!(files(&state.join("journal"), "").is_empty());
         scene.run(&["verify", "library"]).expect(0);
     }

@@ -30,7 +30,12 @@ int fsync(int fd) {
     if (fstat(fd, &is) == 0 && S_ISDIR(is.st_mode) && lacks("foldersync=EINVAL")) return refuse(EINVAL);
     if (fstat(fd, &is) == 0 && S_ISDIR(is.st_mode) && lacks("foldersync=ENOTSUP")) return refuse(ENOTSUP);
     if (fstat(fd, &is) == 0 && S_ISDIR(is.st_mode) && lacks("foldersync=EIO")) return refuse(EIO);
+    if (fstat(fd, &is) == 0 && S_ISREG(is.st_mode) && lacks("filesync")) return refuse(ENOSYS);
     return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+}
+int fdatasync(int fd) {
+    if (lacks("filesync")) return refuse(ENOSYS);
+    return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
 }
 int flock(int fd, int how) {
     if (lacks("locks=ENOLCK")) return refuse(ENOLCK);
@@ -78,6 +83,7 @@ fn a_step_that_the_file_system_does_not_support_is_skipped_with_one_warning() {
     for (lacks, words) in [
         ("foldersync=EINVAL", "does not support syncing a folder"),
         ("foldersync=ENOTSUP", "does not support syncing a folder"),
+        ("filesync", "does not support syncing a file"),
         ("locks=ENOLCK", "does not support locks"),
         ("locks=ENOTSUP", "does not support locks"),
         ("permissions,links", ""),
@@ -236,6 +242,49 @@ fn a_part_that_is_not_a_regular_file_is_damage_and_repair_restores_its_rows() {
         scene.run(&["verify", "library"]).expect(0);
         assert_eq!(scene.rows(table).len(), csv_rows(&scene.path("elsewhere")), "{table}");
     }
+}
+
+/// Links that lead to each other, as a sync program may leave them.
+#[test]
+fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 12));
+    scene.export(&["--format", "csv"]).expect(0);
+    let part = files(&scene.archive().join("clips"), "csv").remove(0);
+    let rows = csv_rows(&part);
+    fs::remove_file(&part).unwrap();
+    std::os::unix::fs::symlink(part.file_name().unwrap(), &part).unwrap();
+    for options in [vec![], vec!["--quick"]] {
+        scene.run(&[vec!["verify", "library"], options].concat()).expect(3).says("run repair");
+    }
+    scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
+    scene.run(&["verify", "library"]).expect(0);
+    assert_eq!(scene.rows("clips").len(), rows);
+}
+
+/// Files that the program regenerates or creates, replaced by something else.
+#[test]
+fn a_state_file_that_is_not_a_regular_file_is_an_error_with_what_to_do() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 3));
+    scene.export(&[]).expect(0);
+    let lock = scene.archive().join(".sunor/lock");
+    fs::remove_file(&lock).unwrap();
+    assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    scene.run(&["verify", "library"]).expect(0);
+    scene.run(&["summary", "library"]).expect(0);
+    scene.run(&["repair", "library", "--dry-run"]).expect(0);
+    scene.export(&[]).expect(1).says("lock").says("not a regular file; remove it");
+    fs::remove_file(&lock).unwrap();
+
+    let views = scene.archive().join("views.sql");
+    fs::remove_file(&views).unwrap();
+    fs::create_dir(&views).unwrap();
+    scene.run(&["verify", "library"]).expect(3).says("views.sql").says("move it away");
+    scene.export(&[]).expect(1).says("views.sql").says("move it away");
+    fs::remove_dir(&views).unwrap();
+    scene.export(&[]).expect(0);
+    scene.run(&["verify", "library"]).expect(0);
 }
 
 fn csv_rows(path: &Path) -> usize {

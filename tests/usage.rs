@@ -255,6 +255,9 @@ fn a_list_that_is_not_csv_is_refused() {
         (b"PAR1\x15\x04PAR1", "a Parquet file"),
         (b"[{\"task_id\":\"t1\"},{\"task_id\":\"t2\"}]", "is JSON"),
         (b"{\"task_id\":\"t1\"}\n{\"task_id\":\"t2\"}\n", "is JSON"),
+        ("\u{200b}[\"t1\",\"t2\"]\n".as_bytes(), "is JSON"),
+        ("\u{a0}{\"task_id\":\"t1\"}\n\u{a0}{\"task_id\":\"t2\"}\n".as_bytes(), "is JSON"),
+        (b"\x1e{\"task_id\":\"t1\"}\n\x1e{\"task_id\":\"t2\"}\n", "is JSON"),
         (b"\x7fELF\x02\x01\x01\0\0\0\0\0", "is binary"),
         (b"\x1f\x9d\x90\xe2\x90\n\xff\xfe", "compressed with compress"),
         (b"\x04\x22\x4d\x18\x64@\xa7\n", "compressed with lz4"),
@@ -358,10 +361,11 @@ fn whatever_gzip_unpacks_is_read() {
 fn lists_that_were_put_together_from_others_are_read() {
     let scene = Scene::fair();
     let first = "\u{feff}\u{200b}task_id\u{a0}\nt1\n".as_bytes();
-    let second = "\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
+    let second = "\u{feff}TASK_ID\n\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
     scene.file("tasks.csv", &[first, second].concat());
-    scene.export(&["--format", "csv"]).expect(3).says("skipped line 6: no ID");
+    scene.export(&["--format", "csv"]).expect(3).says("skipped line 7: no ID");
     assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4"]);
+    assert_eq!(scene.summary()["input"]["rows"], 5);
 
     scene.file("tasks.csv", "note,\u{feff}Song\u{200b} \nx,t5\u{ad}\n".as_bytes());
     scene.export(&["--format", "csv", "--column", "song"]).expect(0);

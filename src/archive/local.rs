@@ -49,6 +49,11 @@ impl LocalFolder {
     }
 }
 
+/// Whether a path is a symbolic link whose target is missing, or that leads back to itself.
+fn is_broken_link(path: &Path) -> bool {
+    path.is_symlink() && fs::metadata(path).is_err()
+}
+
 impl Backend for LocalFolder {
     fn display(&self, path: &str) -> String {
         self.0.join(path).display().to_string()
@@ -56,20 +61,19 @@ impl Backend for LocalFolder {
 
     fn open(&self, path: &str) -> io::Result<RangedFile> {
         let place = self.0.join(path);
-        match fs::metadata(&place) {
-            // Opening a pipe waits for its writer.
-            Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is not a regular file")),
-            // It is still in its folder: it must not pass for a part that was just replaced.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && place.is_symlink() => {
-                Err(io::Error::other("it is a symbolic link to a missing file"))
-            }
-            _ => File::open(place).map(RangedFile::new),
+        match filesystem::open_regular(&place) {
+            // The link is still in its folder: it must not pass for a part that was just replaced.
+            Err(_) if is_broken_link(&place) => Err(io::Error::other("it is a broken symbolic link")),
+            opened => opened.map(RangedFile::new),
         }
     }
 
     fn size(&self, path: &str) -> io::Result<Option<u64>> {
-        let metadata = unless_missing(fs::metadata(self.0.join(path)))?;
-        Ok(metadata.filter(fs::Metadata::is_file).map(|metadata| metadata.len()))
+        let place = self.0.join(path);
+        match unless_missing(fs::metadata(&place)) {
+            Err(_) if is_broken_link(&place) => Ok(None),
+            metadata => Ok(metadata?.filter(fs::Metadata::is_file).map(|metadata| metadata.len())),
+        }
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
@@ -93,7 +97,7 @@ impl Backend for LocalFolder {
     fn place(&self, from: &Path, path: &str) -> io::Result<()> {
         let place = self.place_for(path)?;
         if !from.is_dir() {
-            File::options().write(true).open(from)?.sync_all()?;
+            filesystem::sync_file(&File::options().write(true).open(from)?)?;
         }
         rename(from, &place)
     }
@@ -156,7 +160,7 @@ impl Write for LocalFile {
 impl StagingFile for LocalFile {
     fn publish(mut self: Box<Self>) -> io::Result<()> {
         self.file.flush()?;
-        self.file.get_ref().sync_all()?;
+        filesystem::sync_file(self.file.get_ref())?;
         fs::rename(&self.staging, &self.place)?;
         self.is_published = true;
         Ok(())

@@ -48,7 +48,7 @@ pub(super) enum Lock {
 
 impl Lock {
     pub(super) fn take(path: &Path, archive: &Location, now: Timestamp) -> Result<Self> {
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let opened = open_or_create(path);
         let mut file = opened.map_err(|error| Error::io("open", path, &error))?;
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let holder = Holder { pid: std::process::id(), host, since: Some(now) };
@@ -74,6 +74,14 @@ impl Drop for Lock {
             // If it stays, the next run finds that its process is dead.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+/// Opens the lock file. Opening a pipe would wait for another process, so anything but a regular file is refused.
+fn open_or_create(path: &Path) -> io::Result<File> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is not a regular file; remove it")),
+        _ => OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path),
     }
 }
 
@@ -128,7 +136,7 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
 
 /// Who holds the lock now, if anybody does.
 pub(super) fn holder(path: &Path) -> Option<Holder> {
-    let file = File::open(path).ok()?;
+    let file = filesystem::open_regular(path).ok()?;
     match file.try_lock_shared() {
         Ok(()) => None,
         Err(TryLockError::WouldBlock) => Some(named_in(path)),

@@ -289,7 +289,7 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
         // A newer version may have changed every other field.
         Err(error) => match serde_json::from_slice::<Version>(&text) {
             Ok(Version { format_version }) if format_version > FORMAT_VERSION => Err(newer(location, format_version)),
-            _ => Err(store.failed("read", METADATA, &error).advising(Advice::MoveMetadata)),
+            _ => Err(store.failed("read", METADATA, &error).advising(Advice::MoveAway)),
         },
     }
 }

@@ -216,8 +216,13 @@ impl Store {
         let failed = Error::storage(action, self.display(path), error);
         let is_of_system = std::iter::successors(Some(error), |error| error.source())
             .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some()));
-        // A part that the system can read and this program cannot decode is damaged.
-        if layout::is_any_part(path) && !is_of_system { failed.advising(Advice::Repair) } else { failed }
+        // A file that the system can read and this program cannot decode is damaged.
+        match path {
+            _ if is_of_system => failed,
+            _ if layout::is_any_part(path) => failed.advising(Advice::Repair),
+            METADATA | VIEWS => failed.advising(Advice::MoveAway),
+            _ => failed,
+        }
     }
 }
 

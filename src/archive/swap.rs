@@ -109,7 +109,8 @@ impl Swap {
     /// Takes a written part, durably. Until the swap it can be read as a [`StagedPart`].
     pub(crate) fn add(&mut self, part: NewPart) -> Result<StagedPart> {
         let NewPart { path, place, file, hasher } = part;
-        let synced = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
+        let synced =
+            file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| filesystem::sync_file(&file));
         synced.map_err(|error| Error::io("write", &place, &error))?;
         let digested = hasher.digested();
         self.added.push(StoredFile { path, sha256: digested.sha256 });

@@ -58,7 +58,7 @@ fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
             filesystem::copy_permissions(file, staging)?;
         }
         out.write_all(bytes)?;
-        out.sync_all()?;
+        filesystem::sync_file(&out)?;
         fs::rename(staging, file)
     };
     let written = write();

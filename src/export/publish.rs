@@ -46,7 +46,9 @@ impl PublishStage {
         let (emit, published) = mpsc::unbounded_channel();
         let ended = tokio::spawn(async move {
             while let Some(segment) = incoming.recv().await {
-                let _ = emit.send(publish(&held, segment).await?.published);
+                let publication = publish(&held, segment).await?;
+                let _ = emit.send(publication.published.clone());
+                publication.release(&held)?;
             }
             Ok(())
         });
@@ -70,16 +72,23 @@ pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
     }
 }
 
-/// The result of publishing a segment.
+/// A published segment, which is still in the journal.
 pub(super) struct Publication {
     pub(super) run_id: RunId,
     pub(super) published: Published,
-    /// How many of its records could not be read.
+    /// The number of its records that could not be read.
     pub(super) damaged: u64,
+    segment: ClosedSegment,
 }
 
-/// Publishes raw bodies first, then lyrics, clips, assets and tasks, then the manifest; the segment is removed
-/// last.
+impl Publication {
+    /// Removes the segment from the journal, or quarantines it if some of its records could not be read.
+    pub(super) fn release(self, held: &LockedArchive) -> Result<()> {
+        if self.damaged > 0 { held.quarantine_segment(&self.segment.path) } else { self.segment.remove() }
+    }
+}
+
+/// Publishes raw bodies first, then lyrics, clips, assets and tasks, then the manifest.
 pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let held = held.clone();
     blocking(move || publish_segment(&held, closed)).await
@@ -101,12 +110,7 @@ fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<P
         held.add_to_manifest(&RunFile::Manifest.path(&run_id), &files)?;
         write_views(held)?;
     }
-    if encoded.damaged > 0 {
-        held.quarantine_segment(&closed.path)?;
-    } else {
-        closed.remove()?;
-    }
-    Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged })
+    Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged, segment: closed })
 }
 
 /// The files of a segment, written and not yet published, in the order of publication.
@@ -346,7 +350,7 @@ mod tests {
 
     fn publish_all(held: &Arc<LockedArchive>) -> Result<()> {
         for leftover in journal::leftovers(&held.archive.journal_folder())? {
-            publish_segment(held, leftover.segment)?;
+            publish_segment(held, leftover.segment)?.release(held)?;
         }
         Ok(())
     }

@@ -19,20 +19,28 @@ use crate::{
 /// The exit status that a shell reports for a process ended by SIGKILL, which is how most such runs end.
 const KILLED: u8 = 128 + 9;
 
-/// Writes the record of a run that did not write one itself, or adds what was published now.
-pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
+/// Writes the record of a run that did not write one itself, or adds what was published now. Returns false if the
+/// record counts the part already.
+pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<bool> {
     let archive = &held.archive;
     let path = RunFile::Summary.path(run_id);
     let written = archive.store.get(&path)?;
-    let summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
+    let mut summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
+        Some(Ok(known)) if known.recovered_parts.contains(&published.part) => return Ok(false),
         Some(Ok(known)) => known.with_recovered(published),
         // A damaged record is evidence; `verify` reports it.
-        Some(Err(_)) => return Ok(()),
-        None => killed(run_id).with_recovered(&count_parts(archive, run_id)?),
+        Some(Err(_)) => return Ok(true),
+        None => {
+            let mut summary = killed(run_id).with_recovered(&count_parts(archive, run_id)?);
+            summary.recovered_parts = own_parts(archive, run_id, TASKS.name)?.iter().filter_map(part_number).collect();
+            summary
+        }
     };
+    summary.recovered_parts.insert(published.part);
     let mut text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
     text.push(b'\n');
-    held.put_with_checksum(&path, &text)
+    held.put_with_checksum(&path, &text)?;
+    Ok(true)
 }
 
 /// The record of a run that was killed, without its counts. When it ended is unknown.
@@ -80,9 +88,19 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
 }
 
 fn each_row(archive: &Archive, run_id: &RunId, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
-    let own = format!("{table}/{run_id}-");
-    for path in archive.parts(table)?.into_iter().filter(|path| path.starts_with(&own)) {
+    for path in own_parts(archive, run_id, table)? {
         rows::scan_part(archive, &path, columns, row)?;
     }
     Ok(())
+}
+
+/// The parts of a table with the name of a run.
+fn own_parts(archive: &Archive, run_id: &RunId, table: &str) -> Result<Vec<String>> {
+    let prefix = format!("{table}/{run_id}-");
+    Ok(archive.parts(table)?.into_iter().filter(|path| path.starts_with(&prefix)).collect())
+}
+
+/// The number in the name of a part, `tasks/<run_id>-<number>.parquet`.
+fn part_number(path: &String) -> Option<u32> {
+    path.rsplit_once('-')?.1.split_once('.')?.0.parse().ok()
 }

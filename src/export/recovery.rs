@@ -9,7 +9,7 @@ use tokio::time::{self, Instant};
 use super::{
     EventSink,
     media_stage::{DownloadEvent, Job, MediaStage, RetryBudget},
-    publish::{Publication, publish},
+    publish::publish,
     recovered_run,
     superseded::superseded_tasks,
 };
@@ -61,10 +61,14 @@ pub(crate) async fn recover(
             left += unsettled;
             continue;
         }
-        let Publication { run_id, published, damaged } = publish(held, leftover.segment).await?;
-        let (tasks, assets_failed) = (published.rows.tasks, published.assets.failed);
-        recovered_run::record(held, &run_id, &published)?;
-        emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
+        let publication = publish(held, leftover.segment).await?;
+        let (run_id, damaged) = (publication.run_id.clone(), publication.damaged);
+        // A part that was recovered before, from a journal that was since restored, adds nothing.
+        if recovered_run::record(held, &run_id, &publication.published)? || damaged > 0 {
+            let (tasks, assets_failed) = (publication.published.rows.tasks, publication.published.assets.failed);
+            emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
+        }
+        publication.release(held)?;
     }
     Ok(left)
 }

@@ -151,7 +151,7 @@ fn read_csv<'a>(
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(marked);
 
     let mut input = Input::default();
-    let mut column = None;
+    let (mut column, mut header) = (None, None);
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(|error| unreadable(name, &error))? && !is_end(&record) {
         let breaks = line_breaks(&record);
@@ -170,11 +170,16 @@ fn read_csv<'a>(
                 let index = find_column(&record, name, options, events)?;
                 column = Some(index);
                 if options.headers == Headers::Present {
+                    header = options.named_in(&titles(&record)).and_then(|_| title(&record, index));
                     continue;
                 }
                 index
             }
         };
+        if header.is_some() && title(&record, index) == header {
+            // Lists that were joined, each with its header.
+            continue;
+        }
         take_row(record.get(index), line, &mut input, events);
     }
     if options.bad_rows == BadRows::Refuse && input.invalid > 0 {
@@ -272,7 +277,9 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
     ];
     let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
-    let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
+    // A JSON text sequence begins each document with a control character (RFC 7464).
+    let lossy = String::from_utf8_lossy(start);
+    let text = trim_invisible(lossy.trim_start_matches('\u{1e}')).as_bytes();
     let of_text = match text {
         [b'{' | b'[', ..] => Some("JSON"),
         [b'<', ..] => Some("an HTML or XML document"),
@@ -298,6 +305,11 @@ impl InputOptions {
             (None, Headers::Present) => USUAL_COLUMNS.iter().find_map(|usual| named(usual)),
         }
     }
+}
+
+/// A field of a header row, in lower case.
+fn title(row: &ByteRecord, index: usize) -> Option<String> {
+    row.get(index).map(|field| bare(&String::from_utf8_lossy(field)).to_ascii_lowercase())
 }
 
 fn titles(first: &ByteRecord) -> Vec<String> {

@@ -9,6 +9,7 @@ use std::{
 use super::record::{Record, VERSION};
 use crate::{
     error::{Advice, Error, Result},
+    filesystem,
     run_id::RunId,
 };
 
@@ -52,7 +53,7 @@ impl Segment {
             advice: Advice::None,
         };
         let (run_id, part) = named(path).ok_or_else(|| refused("its name is not a segment's"))?;
-        let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
+        let file = filesystem::open_regular(path).map_err(|error| Error::io("open", path, &error))?;
         let lines = BufReader::new(file);
         let mut segment = Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 };
         match segment.next_line()? {

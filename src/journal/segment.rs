@@ -67,7 +67,7 @@ impl OpenSegment {
             lines.extend(record.to_line());
             self.note(record);
         }
-        let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
+        let written = self.file.write_all(&lines).and_then(|()| filesystem::sync_data(&self.file));
         written.map_err(|error| Error::io("write", &self.path, &error))?;
         self.bytes += lines.len() as u64;
         Ok(())

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    filesystem,
     run_id::RunId,
 };
 
@@ -31,6 +32,6 @@ pub(super) fn write_moved(from: &ClosedSegment, run_id: &RunId, part: u32) -> Re
             file.write_all(&record.to_line()).map_err(failed)?;
         }
     }
-    file.sync_all().map_err(failed)?;
+    filesystem::sync_file(&file).map_err(failed)?;
     sync_folder(folder)
 }

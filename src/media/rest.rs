@@ -87,7 +87,9 @@ struct Range {
 
 impl Range {
     fn parse(text: &str) -> Option<Self> {
-        let (range, length) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+        // Range units are case-insensitive (RFC 9110, 14.1).
+        let (unit, range) = text.trim().split_at_checked("bytes".len())?;
+        let (range, length) = Some(range).filter(|_| unit.eq_ignore_ascii_case("bytes"))?.trim().split_once('/')?;
         let bytes = match range.split_once('-') {
             Some((first, last)) => Some((first.trim().parse().ok()?, last.trim().parse().ok()?)),
             None => None,
@@ -126,6 +128,7 @@ mod tests {
         for (validator, headers, expected) in [
             (tag, vec![("content-range", "bytes 5-19/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),
             (tag, vec![("content-range", "bytes 5-9/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),
+            (tag, vec![("content-range", "Bytes 5-19/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),
             (tag, vec![("content-range", "bytes 5-19/*"), ("etag", tag)], RangeResponse::Rest(Some(20))),
             (date, vec![("content-range", "bytes 5-19/20")], RangeResponse::Rest(Some(20))),
             (tag, vec![("content-range", "bytes 5-19/20")], RangeResponse::Rest(Some(20))),

@@ -7,6 +7,9 @@ use crate::{http::excerpt, json::Object};
 /// Where the upstream provider plays a song that is still being made: not yet the finished file.
 const STREAMING_HOST: &str = "audiopipe.suno.ai";
 
+/// The extensions of playlists of live streams: HLS and DASH.
+const PLAYLISTS: [&str; 3] = [".m3u8", ".m3u", ".mpd"];
+
 /// The final states of a clip. The provider's facts name `complete` and `error`; the others are the words that the
 /// rest of its API uses for them.
 const ENDED: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
@@ -88,12 +91,15 @@ impl Source {
                 Self::Unusable(format!("the address is not http or https but {}", url.scheme()))
             }
             Ok(url) if names_nothing(url.path()) => Self::Nothing("the address names no file: None".into()),
-            Ok(url) if url.host_str() == Some(STREAMING_HOST) => {
-                Self::InProgress("the address is a stream, not the finished file".into())
-            }
+            Ok(url) if is_stream(&url) => Self::InProgress("the address is a stream, not the finished file".into()),
             Ok(url) => Self::File(url),
         }
     }
+}
+
+fn is_stream(url: &Url) -> bool {
+    let path = url.path().to_ascii_lowercase();
+    url.host_str() == Some(STREAMING_HOST) || PLAYLISTS.iter().any(|playlist| path.ends_with(playlist))
 }
 
 /// A failed generation has `None` where the file's name should be: `…/None.mp3`, `…/image_None.jpeg`.

@@ -3,7 +3,7 @@
 //! The checksum file has the SHA-256 of the files that runs leave. An archive may have been copied without it, so each
 //! must also parse, name its run, and add up.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use serde::Deserialize;
 
@@ -187,7 +187,14 @@ fn unfinished(text: &[u8]) -> Result<(), String> {
 /// Compares the views with what this version writes for any set of tables with parts. After a run of another version
 /// they may be that version's.
 fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &mut Findings) {
-    let written = archive.read_small(VIEWS).ok();
+    let written = match archive.read_small(VIEWS) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let what = format!("cannot be read: {error}; move it away");
+            return findings.add(Finding::file(Kind::ViewsDamaged, VIEWS, what));
+        }
+    };
     let of_subset = |subset: u32| {
         let has_parts =
             |table: &str| (0..).zip(tables::TABLES).any(|(bit, name)| name == table && subset >> bit & 1 == 1);

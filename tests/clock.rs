@@ -1,0 +1,55 @@
+//! Clocks that are set while a run is in progress: the built program with a preloaded library that moves the wall clock.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::process::Command;
+
+use common::{Finished, Scene, ids};
+
+/// Moves the wall clock by the number of seconds in `STEP`, half a second after the process started.
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static struct timespec start;
+    int (*real)(clockid_t, struct timespec *) = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    struct timespec since;
+    real(CLOCK_MONOTONIC, &since);
+    if (start.tv_sec == 0) start = since;
+    long elapsed = (since.tv_sec - start.tv_sec) * 1000 + (since.tv_nsec - start.tv_nsec) / 1000000;
+    int result = real(clock, now);
+    if (clock == CLOCK_REALTIME && elapsed >= 500) now->tv_sec += atol(getenv("STEP"));
+    return result;
+}
+"#;
+
+#[test]
+fn durations_do_not_follow_a_wall_clock_that_is_set_during_the_run() {
+    for step in ["-3600", "86400"] {
+        let scene = Scene::fair();
+        let (source, library) = (scene.file("clock.c", SHIM.as_bytes()), scene.path("clock.so"));
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
+        assert!(built.unwrap().success());
+        scene.list(ids("t", 30));
+        let metrics = scene.path("metrics.prom");
+        let mut command = scene.export_command(&["--rate", "15/s", "--assets", "none", "--metrics-file"]);
+        command.arg(&metrics).env("LD_PRELOAD", &library).env("STEP", step);
+        let run = Finished::of(command.spawn().unwrap()).expect(0);
+
+        let summary = scene.summary();
+        let time = |key: &str| summary[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let wall_clock = time("finished_at").duration_since(time("started_at")).as_secs();
+        assert!(wall_clock.abs() > 3000, "the clock was not set: {wall_clock} s");
+        let closing = run.stdout.lines().next().unwrap();
+        let seconds = closing.rsplit(" in ").next().unwrap().trim_end_matches('s').parse::<u64>();
+        assert!((1..60).contains(&seconds.unwrap()), "{closing}");
+        let metrics = std::fs::read_to_string(&metrics).unwrap();
+        let seconds = metrics.lines().find_map(|line| line.strip_prefix("sunor_archive_run_seconds "));
+        assert!((1.0..60.0).contains(&seconds.unwrap().parse::<f64>().unwrap()), "{seconds:?}");
+    }
+}
