@@ -707,8 +707,9 @@ fn archive_folder(text: OsString) -> Result<Location, String> {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     };
-    match text.to_str().and_then(|text| text.split_once("://")) {
-        Some((scheme, _)) if is_scheme(scheme) => {
+    // Some programs collapse the two slashes. A drive of Windows has one letter.
+    match text.to_str().and_then(|text| text.trim_start().split_once(":/")) {
+        Some((scheme, _)) if scheme.len() > 1 && is_scheme(scheme) => {
             Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
         }
         _ if text.is_empty() => Err("the archive's name is empty; is a variable unset?".into()),

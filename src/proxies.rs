@@ -53,6 +53,8 @@ impl Proxies {
         let exceptions = exceptions.unwrap_or_default().to_string_lossy().into_owned();
         // Like curl: hosts are separated by commas, blanks or both.
         let hosts = exceptions.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|host| !host.is_empty());
+        // A dot at the end of a host name changes nothing.
+        let hosts = hosts.map(|host| host.trim_end_matches('.')).flat_map(|host| [host.to_owned(), format!("{host}.")]);
         let exceptions = hosts.collect::<Vec<_>>().join(",");
         if exceptions.split(',').any(|host| host == "*") {
             return Ok(Self::none());

@@ -87,12 +87,16 @@ fn an_unusable_archive_path_is_refused() {
     for command in ["summary", "verify", "repair", "compact", "rebuild"] {
         scene.run(&[command, "gs://bucket/x"]).expect(2).says("does not support `gs://`");
     }
-    assert!(!scene.path("s3:").exists() && !scene.path("gs:").exists());
+    for path in [" s3://bucket/x", "s3:/bucket/x"] {
+        scene.run(&["export", "tasks.csv", "--out", path]).expect(2).says("does not support `s3://`");
+    }
+    assert!(!scene.path(" s3:").exists() && !scene.path("s3:").exists() && !scene.path("gs:").exists());
     scene.export(&["--format", "csv"]).expect(0);
     scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
 
     let metadata = scene.archive().join("archive.json");
     fs::rename(&metadata, scene.path("lost")).unwrap();
+    scene.run(&["verify", "library"]).expect(2).says("has no archive.json, but it has tables");
     scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
     scene.export(&[]).expect(0).says("1 already archived");
     let whole = fs::read_to_string(&metadata).unwrap();

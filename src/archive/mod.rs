@@ -90,9 +90,13 @@ pub(crate) struct LockedArchive {
 impl Archive {
     /// Opens an archive for reading, also one of a newer format.
     pub(crate) fn open(location: &Location) -> Result<Self> {
-        let metadata = read_metadata(location)?
-            .ok_or_else(|| Error::usage(format!("{location} is not an archive: it has no {METADATA}")))?;
-        Ok(Self::with(location, metadata.table_format))
+        match read_metadata(location)? {
+            Some(metadata) => Ok(Self::with(location, metadata.table_format)),
+            None if has_tasks(&location.store())? => Err(Error::usage(format!(
+                "{location} has no {METADATA}, but it has tables: restore the file, or the next export regenerates it"
+            ))),
+            None => Err(Error::usage(format!("{location} is not an archive: it has no {METADATA}"))),
+        }
     }
 
     /// Opens the archive that a run would add to, without touching anything; `None` if it would be a new one.
@@ -279,6 +283,11 @@ fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now
     document_checksums::add(&store, METADATA, &checksum::sha256(&text))?;
     store.put(METADATA, &text)?;
     Ok(table_format)
+}
+
+/// Whether a folder without metadata has the tasks table of an archive.
+fn has_tasks(store: &Store) -> Result<bool> {
+    Ok(store.list("tasks")?.iter().any(|entry| layout::is_any_part(&entry.path)))
 }
 
 fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {

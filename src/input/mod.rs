@@ -340,7 +340,7 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
             }
             // If it were treated as a header, this ID would be skipped silently. Neither message quotes the row: a file
             // with the API key may have been given as the list.
-            (None, [title]) if is_uuid(title) => Err(Error::usage(format!(
+            (None, [title]) if looks_like_id(title) => Err(Error::usage(format!(
                 "{name}: the first row is a task ID and not a header; use --no-headers, or add the header task_id"
             ))),
             (None, [_]) => {
@@ -354,6 +354,12 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
             ))),
         },
     }
+}
+
+/// Whether a title is a UUID in any of its usual notations.
+fn looks_like_id(title: &str) -> bool {
+    let digits = title.trim_start_matches("urn:uuid:").trim_matches(['{', '}', '\'', '"']);
+    is_uuid(digits) || (digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// A field without surrounding blanks, invisible characters, and quotes that these keep from being the field's first
@@ -538,6 +544,10 @@ mod tests {
         let list = b"0b0a5f1e-1111-4222-8333-444455556666\n0b0a5f1e-1111-4222-8333-444455557777\n";
         assert!(refusal(list, &options(None, Headers::Present)).contains("--no-headers"));
         assert_eq!(ids(list, &options(None, Headers::Absent)).len(), 2);
+        for first in ["0b0a5f1e111142228333444455556666", "urn:uuid:0b0a5f1e-1111-4222-8333-444455556666"] {
+            let list = format!("{first}\nb\n");
+            assert!(refusal(list.as_bytes(), &options(None, Headers::Present)).contains("--no-headers"), "{first}");
+        }
     }
 
     #[test]
