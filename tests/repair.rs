@@ -413,6 +413,27 @@ fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     assert!(content(&scene) == before);
 }
 
+/// A repair that is killed while it fetches tasks whose rows are lost.
+#[test]
+fn a_killed_repair_is_recorded_as_a_repair_when_it_is_recovered() {
+    let scene = Scene::fair();
+    scene.list(ids("t", 40));
+    scene.export(&["--assets", "none"]).expect(0);
+    fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
+    let mut command = scene.program();
+    command.args(["repair", "library", "--rate", "20/s", "-q"]);
+    let mut run = command.spawn().unwrap();
+    common::wait_until(|| scene.stats().requests >= 50);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    scene.export(&["--assets", "none"]);
+    let summaries = files(&scene.archive().join("runs"), ".json");
+    let summaries = summaries.iter().map(|path| serde_json::from_slice(&fs::read(path).unwrap()).unwrap());
+    let killed: Vec<serde_json::Value> = summaries.filter(|run: &serde_json::Value| run["exit_code"] == 137).collect();
+    assert_eq!((killed.len(), &killed[0]["command"]), (1, &"repair".into()));
+    assert_eq!(scene.archived().len(), 40);
+}
+
 /// Faults: the provider refuses the key, and a part of tasks is missing.
 #[test]
 fn a_rejected_key_is_reported_and_a_missing_archive_refused() {

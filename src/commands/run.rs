@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
         let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, world).await?;
         let Self { config, id: run_id, held, stop_at, command, .. } = self;
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
-        let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, segments };
+        let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, command: *command, segments };
         let mut emit = |event| log.emit(&event);
         let asked = Coordinator::new(context, client, media, &mut emit).run(stop).await;
         drop(simulator);

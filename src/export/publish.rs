@@ -21,6 +21,7 @@ use crate::{
     event::{Published, RowCounts},
     journal::{ClosedSegment, Record, Segment},
     run_id::RunId,
+    run_summary::RunCommand,
     status::FinalStatus,
     tables::{
         self, ASSETS, AssetRow, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table,
@@ -78,6 +79,7 @@ pub(super) struct Publication {
     pub(super) published: Published,
     /// The number of its records that could not be read.
     pub(super) damaged: u64,
+    pub(super) command: RunCommand,
     segment: ClosedSegment,
 }
 
@@ -96,7 +98,7 @@ pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) ->
 
 fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let segment = Segment::open(&closed.path)?;
-    let run_id = segment.run_id.clone();
+    let (run_id, command) = (segment.run_id.clone(), segment.command);
     let encoded = SegmentEncoder::new(held, &segment, &closed).encode(segment)?;
     if let Some(raw) = encoded.raw {
         held.publish_with_checksum(raw)?;
@@ -110,7 +112,7 @@ fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<P
         held.add_to_manifest(&RunFile::Manifest.path(&run_id), &files)?;
         write_views(held)?;
     }
-    Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged, segment: closed })
+    Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged, command, segment: closed })
 }
 
 /// The files of a segment, written and not yet published, in the order of publication.
@@ -330,7 +332,8 @@ mod tests {
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
         let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
         let run_id = RunId::parse("20260102T030405000Z-abcdef").unwrap();
-        let mut writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
+        let mut writer =
+            JournalWriter::new(&held.archive.journal_folder(), run_id, RunCommand::Export, SegmentLimits::default());
         let cover = Asset {
             path: Some("media/image/ca/a.png".into()),
             sha256: Some("00".into()),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::publish::Publication;
 use crate::{
     archive::{Archive, LockedArchive, RunFile},
     asset::AssetStatus,
@@ -11,7 +12,7 @@ use crate::{
     event::Published,
     rows,
     run_id::RunId,
-    run_summary::RunSummary,
+    run_summary::{RunCommand, RunSummary},
     status::FinalStatus,
     tables::{ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
 };
@@ -21,7 +22,8 @@ const KILLED: u8 = 128 + 9;
 
 /// Writes the record of a run that did not write one itself, or adds what was published now. Returns false if the
 /// record counts the part already.
-pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<bool> {
+pub(super) fn record(held: &Arc<LockedArchive>, publication: &Publication) -> Result<bool> {
+    let Publication { run_id, published, command, .. } = publication;
     let archive = &held.archive;
     let path = RunFile::Summary.path(run_id);
     let written = archive.store.get(&path)?;
@@ -31,7 +33,7 @@ pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Publ
         // A damaged record is evidence; `verify` reports it.
         Some(Err(_)) => return Ok(true),
         None => {
-            let mut summary = killed(run_id).with_recovered(&count_parts(archive, run_id)?);
+            let mut summary = killed(run_id, *command).with_recovered(&count_parts(archive, run_id)?);
             summary.recovered_parts = own_parts(archive, run_id, TASKS.name)?.iter().filter_map(part_number).collect();
             summary
         }
@@ -44,9 +46,10 @@ pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Publ
 }
 
 /// The record of a run that was killed, without its counts. When it ended is unknown.
-fn killed(run_id: &RunId) -> RunSummary {
+fn killed(run_id: &RunId, command: RunCommand) -> RunSummary {
     RunSummary {
         run_id: run_id.to_string(),
+        command,
         started_at: run_id.start(),
         exit_code: KILLED,
         interrupted: true,

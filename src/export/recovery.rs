@@ -64,7 +64,7 @@ pub(crate) async fn recover(
         let publication = publish(held, leftover.segment).await?;
         let (run_id, damaged) = (publication.run_id.clone(), publication.damaged);
         // A part that was recovered before, from a journal that was since restored, adds nothing.
-        if recovered_run::record(held, &run_id, &publication.published)? || damaged > 0 {
+        if recovered_run::record(held, &publication)? || damaged > 0 {
             let (tasks, assets_failed) = (publication.published.rows.tasks, publication.published.assets.failed);
             emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
         }

@@ -150,7 +150,7 @@ mod tests {
     use std::fs;
 
     use super::{super::writer::*, *};
-    use crate::status::FinalStatus;
+    use crate::{run_summary::RunCommand, status::FinalStatus};
 
     fn unreadable() -> Record {
         Record::Unreadable { task_id: "t".into(), body: "x\n".into() }
@@ -184,7 +184,7 @@ mod tests {
     fn a_full_segment_waits_for_its_assets_while_the_next_is_filled() {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
-        let mut writer = JournalWriter::new(folder.path(), RunId::example(), limits);
+        let mut writer = JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, limits);
         assert_eq!(writer.append(&[task("a"), task("b")]).unwrap(), 1);
         assert_eq!(writer.append(&[task("c")]).unwrap(), 2);
         writer.append_to(1, &[settled("b")]).unwrap();
@@ -196,7 +196,8 @@ mod tests {
     #[test]
     fn what_is_not_settled_moves_to_a_segment_of_its_own_whenever_a_crash_comes() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
+        let mut writer =
+            JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, SegmentLimits::default());
         writer.append(&[task("a"), task("b"), unreadable()]).unwrap();
         writer.append_to(1, &[settled("a")]).unwrap();
         let closed = writer.close().unwrap();
@@ -221,7 +222,8 @@ mod tests {
     #[test]
     fn a_segment_with_nothing_to_publish_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
+        let mut writer =
+            JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, SegmentLimits::default());
         writer.append(&[task("a")]).unwrap();
         assert_eq!(writer.close().unwrap(), []);
         assert_eq!(ids(&leftovers(folder.path()).unwrap()[0]), ["a"]);
@@ -230,7 +232,8 @@ mod tests {
     #[test]
     fn a_segment_that_was_torn_is_gone_on_with_after_its_last_whole_record() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
+        let mut writer =
+            JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, SegmentLimits::default());
         writer.append(&[task("a"), task("b")]).unwrap();
         let path = segments(folder.path()).unwrap().remove(0);
         let torn = fs::read(&path).unwrap();

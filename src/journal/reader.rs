@@ -11,6 +11,7 @@ use crate::{
     error::{Advice, Error, Result},
     filesystem,
     run_id::RunId,
+    run_summary::RunCommand,
 };
 
 /// The segments in a folder, oldest first.
@@ -37,6 +38,8 @@ pub(crate) struct Segment<R = BufReader<File>> {
     pub(crate) run_id: RunId,
     /// Its number in the run, from 1.
     pub(crate) part: u32,
+    /// The command of the run.
+    pub(crate) command: RunCommand,
     /// Records so far that are not what was written.
     pub(crate) damaged: u64,
     /// Bytes so far that are whole lines.
@@ -55,12 +58,24 @@ impl Segment {
         let (run_id, part) = named(path).ok_or_else(|| refused("its name is not a segment's"))?;
         let file = filesystem::open_regular(path).map_err(|error| Error::io("open", path, &error))?;
         let lines = BufReader::new(file);
-        let mut segment = Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 };
+        let mut segment = Self {
+            path: path.to_owned(),
+            lines,
+            line: Vec::new(),
+            run_id,
+            part,
+            command: RunCommand::Export,
+            damaged: 0,
+            whole: 0,
+        };
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
                 Err(refused("a newer version of this program wrote it; use that one"))
             }
-            Line::Record(Record::Segment { run_id, part, .. }) if run_id == segment.run_id && part == segment.part => {
+            Line::Record(Record::Segment { run_id, part, command, .. })
+                if run_id == segment.run_id && part == segment.part =>
+            {
+                segment.command = command;
                 Ok(segment)
             }
             Line::Damaged | Line::Record(_) => {
@@ -76,7 +91,16 @@ impl<R: BufRead> Segment<R> {
     /// A segment that is in no file.
     #[cfg(fuzzing)]
     pub(crate) fn of_bytes(lines: R, run_id: RunId, part: u32) -> Self {
-        Self { path: PathBuf::new(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 }
+        Self {
+            path: PathBuf::new(),
+            lines,
+            line: Vec::new(),
+            run_id,
+            part,
+            command: RunCommand::Export,
+            damaged: 0,
+            whole: 0,
+        }
     }
 
     /// The next record that is whole; `None` at the end.
@@ -131,7 +155,7 @@ mod tests {
     fn written(count: usize) -> (tempfile::TempDir, ClosedSegment) {
         let folder = tempfile::tempdir().unwrap();
         let run_id = RunId::parse("20260101T000000000Z-abcdef").unwrap();
-        let mut writer = JournalWriter::new(folder.path(), run_id, SegmentLimits::default());
+        let mut writer = JournalWriter::new(folder.path(), run_id, RunCommand::Export, SegmentLimits::default());
         for n in 0..count {
             assert_eq!(writer.append([&record(n)]).unwrap(), 1);
         }
@@ -189,7 +213,7 @@ mod tests {
     fn a_full_segment_is_closed_and_the_next_part_begins() {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
-        let mut writer = JournalWriter::new(folder.path(), RunId::example(), limits);
+        let mut writer = JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, limits);
         let closed = (0..5).map(|n| {
             writer.append([&record(n)]).unwrap();
             writer.take_complete().len()
@@ -204,7 +228,8 @@ mod tests {
     fn a_segment_of_a_newer_version_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("20260101T000000000Z-abcdef-0001.journal");
-        let header = Record::Segment { version: VERSION + 1, run_id: RunId::example(), part: 1 };
+        let header =
+            Record::Segment { version: VERSION + 1, run_id: RunId::example(), part: 1, command: RunCommand::Export };
         fs::write(&path, header.to_line()).unwrap();
         assert!(Segment::open(&path).unwrap_err().to_string().contains("newer version"));
     }

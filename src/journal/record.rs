@@ -8,19 +8,26 @@ use serde::{Deserialize, Serialize};
 use crate::{
     asset::{Asset, AssetKind},
     run_id::RunId,
+    run_summary::RunCommand,
     status::FinalStatus,
 };
 
 /// The version of the format. A segment of a newer one is refused, not guessed at; version 2 added
 /// [`Record::AddedAssets`].
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// A journal record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub(crate) enum Record {
     /// The first record of every segment.
-    Segment { version: u32, run_id: RunId, part: u32 },
+    Segment {
+        version: u32,
+        run_id: RunId,
+        part: u32,
+        #[serde(default)]
+        command: RunCommand,
+    },
     /// A task in a final state: its `data` object, and the body as sent where the two must differ. With
     /// `assets` it is settled only by an [`Record::Assets`] that follows: these kinds are wanted of it.
     Task {

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     filesystem,
     run_id::RunId,
+    run_summary::RunCommand,
 };
 
 /// A closed segment.
@@ -41,9 +42,9 @@ pub(super) fn path_of(folder: &Path, run_id: &RunId, part: u32) -> PathBuf {
 }
 
 impl OpenSegment {
-    pub(super) fn create(folder: &Path, run_id: &RunId, part: u32) -> Result<Self> {
+    pub(super) fn create(folder: &Path, run_id: &RunId, part: u32, command: RunCommand) -> Result<Self> {
         let path = path_of(folder, run_id, part);
-        let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part };
+        let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part, command };
         let file = File::create_new(&path).map_err(|error| Error::io("create", &path, &error))?;
         let mut segment = Self { path, file, bytes: 0, answers: 0, unsettled: HashSet::new() };
         segment.append([&header])?;

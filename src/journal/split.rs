@@ -24,9 +24,9 @@ pub(super) fn write_moved(from: &ClosedSegment, run_id: &RunId, part: u32) -> Re
     let path = path_of(folder, run_id, part);
     let failed = |error| Error::io("write", &path, &error);
     let mut file = File::create(&path).map_err(failed)?;
-    let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part };
-    file.write_all(&header.to_line()).map_err(failed)?;
     let mut segment = Segment::open(&from.path)?;
+    let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part, command: segment.command };
+    file.write_all(&header.to_line()).map_err(failed)?;
     while let Some(record) = segment.next()? {
         if matches!(&record, Record::Task { task_id, .. } if from.moved.contains(task_id)) {
             file.write_all(&record.to_line()).map_err(failed)?;

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     run_id::RunId,
+    run_summary::RunCommand,
 };
 
 /// When a segment is full.
@@ -42,6 +43,7 @@ impl SegmentLimits {
 pub(crate) struct JournalWriter {
     folder: PathBuf,
     run_id: RunId,
+    command: RunCommand,
     limits: SegmentLimits,
     next_part: u32,
     filling: Option<u32>,
@@ -50,8 +52,8 @@ pub(crate) struct JournalWriter {
 
 impl JournalWriter {
     /// Writes into `folder`, which is there. No file is made before the first record.
-    pub(crate) fn new(folder: &Path, run_id: RunId, limits: SegmentLimits) -> Self {
-        Self { folder: folder.to_owned(), run_id, limits, next_part: 1, filling: None, open: BTreeMap::new() }
+    pub(crate) fn new(folder: &Path, run_id: RunId, command: RunCommand, limits: SegmentLimits) -> Self {
+        Self { folder: folder.to_owned(), run_id, command, limits, next_part: 1, filling: None, open: BTreeMap::new() }
     }
 
     /// Appends answers, and tells the part that they will be in. When this returns they are on stable
@@ -108,7 +110,7 @@ impl JournalWriter {
 
     fn begin(&mut self) -> Result<u32> {
         let part = self.next_part;
-        let segment = OpenSegment::create(&self.folder, &self.run_id, part)?;
+        let segment = OpenSegment::create(&self.folder, &self.run_id, part, self.command)?;
         self.next_part += 1;
         self.open.insert(part, segment);
         Ok(part)

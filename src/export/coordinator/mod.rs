@@ -34,6 +34,7 @@ use crate::{
     exit::ExitStatus,
     journal::{JournalWriter, Record, SegmentLimits},
     run_id::RunId,
+    run_summary::RunCommand,
     task::TaskIndex,
 };
 
@@ -58,6 +59,8 @@ pub(crate) struct RunContext<'a> {
     pub(crate) held: &'a Arc<LockedArchive>,
     /// When the run is to end, whatever is left.
     pub(crate) stop_at: Option<Instant>,
+    /// The command of the run.
+    pub(crate) command: RunCommand,
     /// When a segment is full.
     pub(crate) segments: SegmentLimits,
 }
@@ -183,9 +186,9 @@ enum Settled {
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
     pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, emit: EventSink<'a>) -> Self {
-        let RunContext { config, run_id, plan, held, segments, .. } = run;
+        let RunContext { config, run_id, plan, held, command, segments, .. } = run;
         let folder = held.archive.journal_folder();
-        let writer = JournalWriter::new(&folder, run_id.clone(), segments);
+        let writer = JournalWriter::new(&folder, run_id.clone(), command, segments);
         let (closed, publish) = PublishStage::start(held.clone());
         let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
         plan.kept.iter().for_each(|task| ledger.journalled(*task));
