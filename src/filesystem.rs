@@ -61,6 +61,20 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| NO_LOCKS.contains(&code))
 }
 
+/// Whether an error in reading a file is about the file itself, so that the file counts as damaged. Any other error of
+/// the system, such as too many open files or an unreachable file server, says nothing about the file.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    /// `EIO`, `ELOOP` of Linux and the BSDs, and the checksum errors of file systems, `EBADMSG` and `EUCLEAN`.
+    const DAMAGE: [i32; 5] = [5, 40, 62, 74, 117];
+    let chain = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    let code = chain.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error()).last();
+    code.is_none_or(|code| {
+        let kind = io::Error::from_raw_os_error(code).kind();
+        DAMAGE.contains(&code)
+            || matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
+    })
+}
+
 /// Opens a regular file for reading. Anything else is an error: opening a pipe would wait for its writer.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("it is not a regular file")) }
@@ -125,5 +139,15 @@ mod tests {
             assert!(skip_if_unsupported(Limitation::FolderSync, Err(kind.into())).is_err(), "{kind}");
         }
         assert!(limitations().contains(&Limitation::FolderSync));
+    }
+
+    #[test]
+    fn only_an_error_about_the_file_itself_is_damage() {
+        let (io_error, too_many_files, no_permission) = (5, 24, 13);
+        assert!(is_damage(&io::Error::from_raw_os_error(io_error)));
+        assert!(is_damage(&io::Error::other("the footer is corrupt")));
+        for code in [too_many_files, no_permission] {
+            assert!(!is_damage(&io::Error::from_raw_os_error(code)), "{code}");
+        }
     }
 }

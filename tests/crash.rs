@@ -245,3 +245,23 @@ fn files_that_are_lost_before_their_run_is_recovered_are_downloaded_again() {
         assert_eq!(kept.len(), 1, "nothing is deleted: {kept:?}");
     }
 }
+
+/// A run that is killed before any task has its final response.
+#[test]
+fn a_killed_run_without_a_final_response_leaves_a_trace_too() {
+    let busy = Fault { trouble: FaultKind::Status(502), when: When::ALWAYS };
+    let scene = Scene::faults(FaultPlan { faults: vec![busy], ..FaultPlan::default() });
+    scene.list(ids("t", 60));
+    let run = scene.export_command(&["--rate", "unlimited"]).spawn().unwrap();
+    wait_until(|| scene.stats().requests >= 20);
+    Command::new("kill").args(["-KILL", &run.id().to_string()]).status().unwrap();
+    Finished::of(run);
+    assert!(scene.run(&["summary", "library"]).expect(0).stdout.lines().next().unwrap().contains("did not finish"));
+
+    scene.list(["t1"]);
+    scene.export(&["--rate", "unlimited", "--retries", "0"]).expect(3);
+    let summary = scene.run(&["summary", "library", "--json"]).expect(0).stdout;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&summary).unwrap()["runs"], 2);
+    assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
+    scene.run(&["verify", "library"]).expect(0);
+}

@@ -262,6 +262,38 @@ fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
     assert_eq!(scene.rows("clips").len(), rows);
 }
 
+/// A folder of the archive on a disk that is not mounted, and a file in place of the quarantine.
+#[test]
+fn a_missing_disk_and_a_missing_quarantine_stop_every_command_and_change_nothing() {
+    for folder in ["tasks", "media", "runs"] {
+        let scene = Scene::fair();
+        scene.list(ids("t", 6));
+        scene.export(&["--assets", "audio"]).expect(0);
+        let requests = scene.stats().requests;
+        let (folder, elsewhere) = (scene.archive().join(folder), scene.path("elsewhere"));
+        fs::rename(&folder, &elsewhere).unwrap();
+        std::os::unix::fs::symlink("/nowhere/library", &folder).unwrap();
+        for verb in ["summary", "verify", "repair", "compact", "rebuild"] {
+            scene.run(&[verb, "library"]).expect(1).says("broken symbolic link");
+        }
+        scene.export(&["--assets", "audio"]).expect(1).says("broken symbolic link");
+        assert_eq!(scene.stats().requests, requests);
+        fs::remove_file(&folder).unwrap();
+        fs::rename(&elsewhere, &folder).unwrap();
+        scene.run(&["verify", "library"]).expect(0);
+    }
+    let scene = Scene::fair();
+    scene.list(ids("t", 3));
+    scene.export(&["--assets", "audio"]).expect(0);
+    fs::write(scene.archive().join(".sunor/damaged"), "").unwrap();
+    let song = walk(&scene.archive().join("media")).pop().unwrap();
+    let mut bytes = fs::read(&song).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&song, bytes).unwrap();
+    scene.run(&["repair", "library", "--rate", "unlimited"]).expect(1).says(".sunor/damaged");
+    scene.run(&["verify", "library"]).expect(3);
+}
+
 /// Files that the program regenerates or creates, replaced by something else.
 #[test]
 fn a_state_file_that_is_not_a_regular_file_is_an_error_with_what_to_do() {

@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::SystemTime,
 };
 
@@ -518,4 +519,20 @@ fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
     assert_eq!(found(&report).iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["journal_left"]);
     scene.export(&["--assets", "audio,image"]).expect(0);
     assert_eq!(found(&checked(&scene, "library", &[], 0)), []);
+}
+
+/// The process may open too few files. That says nothing about the archive.
+#[cfg(unix)]
+#[test]
+fn an_error_of_the_system_is_not_damage() {
+    let scene = archived("parquet");
+    for arguments in ["verify library", "repair library --dry-run"] {
+        let script = format!("ulimit -n 11; exec {} {arguments}", env!("CARGO_BIN_EXE_sunor-archive"));
+        let mut limited = Command::new("bash");
+        limited.args(["-c", &script]).env("SUNOR_API_KEY", "key").current_dir(scene.path(""));
+        let run = Finished::of(limited.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        assert!(!run.stdout.contains("amage") && run.status == Some(1), "{run:?}");
+        assert!(run.stderr.contains("Too many open files"), "{run:?}");
+    }
+    scene.run(&["verify", "library"]).expect(0);
 }

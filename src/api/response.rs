@@ -3,9 +3,7 @@
 //! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. A proxy in front of it may send
 //! anything, so whatever is not clearly a task or a refusal counts as a transient failure.
 
-use std::{borrow::Cow, str, time::Duration};
-
-use serde_json::value::RawValue;
+use std::{str, time::Duration};
 
 use crate::{
     http::{self, excerpt},
@@ -61,16 +59,18 @@ pub(crate) struct Usage {
 
 /// Interprets the response to the request for `asked`.
 pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
-    match good(status, retry_after, body) {
-        Ok(TaskData { text, sent }) => task(asked, &text, sent),
+    let mut repaired = None;
+    match good(status, retry_after, body, &mut repaired) {
+        Ok(TaskData { text, envelope, sent }) => task(asked, text, envelope, sent),
         Err(answer) => answer,
     }
 }
 
 /// Interprets the response to the request for the account's usage.
 pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Usage, TaskResponse> {
-    let TaskData { text, .. } = good(status, retry_after, body)?;
-    let Some((_, usage)) = data(&text) else {
+    let mut repaired = None;
+    let TaskData { text, envelope, .. } = good(status, retry_after, body, &mut repaired)?;
+    let Some((_, usage)) = data(text, envelope) else {
         return Err(TaskResponse::Rejected { reason: "the answer holds no usage".into() });
     };
     Ok(Usage {
@@ -82,12 +82,20 @@ pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> 
 
 /// A body that is JSON and not a refusal.
 struct TaskData<'a> {
-    text: Cow<'a, str>,
+    text: &'a str,
+    /// Its members; `None` if it is not an object.
+    envelope: Option<Object<'a>>,
     /// As sent, if it had to be repaired.
     sent: Option<String>,
 }
 
-fn good(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<TaskData<'_>, TaskResponse> {
+/// `repaired` receives the text with lone surrogates replaced, if it has any.
+fn good<'a>(
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &'a [u8],
+    repaired: &'a mut Option<String>,
+) -> Result<TaskData<'a>, TaskResponse> {
     if !(200..300).contains(&status) {
         return Err(refusal(status, retry_after, &String::from_utf8_lossy(body)));
     }
@@ -95,22 +103,20 @@ fn good(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<TaskD
         return Err(TaskResponse::Transient { reason: "the body is not UTF-8".into() });
     };
     let text = sent.trim_start_matches('\u{feff}');
-    if let Err(error) = serde_json::from_str::<&RawValue>(text) {
-        return Err(not_json(text, &error));
-    }
-    let repaired = json::replace_surrogates(text);
+    *repaired = json::replace_surrogates(text);
     let sent = repaired.is_some().then(|| sent.to_owned());
-    let text = repaired.map_or(Cow::Borrowed(text), Cow::Owned);
-    match Object::parse(&text).as_ref().and_then(code) {
-        Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, &text)),
-        _ => Ok(TaskData { text, sent }),
+    let text = repaired.as_deref().unwrap_or(text);
+    let envelope = Object::read(text).map_err(|error| not_json(text, &error))?;
+    match envelope.as_ref().and_then(code) {
+        Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, text)),
+        _ => Ok(TaskData { text, envelope, sent }),
     }
 }
 
-fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
+fn task(asked: TaskId<'_>, text: &str, envelope: Option<Object<'_>>, sent: Option<String>) -> TaskResponse {
     let unreadable =
         |reason: String| TaskResponse::Unreadable { reason, body: sent.clone().unwrap_or_else(|| text.to_owned()) };
-    let Some((data, task)) = data(text) else {
+    let Some((data, task)) = data(text, envelope) else {
         return unreadable("the answer holds no task".into());
     };
     match task.text("task_id") {
@@ -126,8 +132,8 @@ fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
 }
 
 /// The task's object and its text: `data`, or the body itself if it has no such member.
-fn data(text: &str) -> Option<(&str, Object<'_>)> {
-    let envelope = Object::parse(text)?;
+fn data<'a>(text: &'a str, envelope: Option<Object<'a>>) -> Option<(&'a str, Object<'a>)> {
+    let envelope = envelope?;
     match envelope.get("data") {
         Some(data) => Some((data.get(), Object::of(data)?)),
         None => Some((text.trim(), envelope)),

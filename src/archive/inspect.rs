@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Archive, ArchiveMetadata, FORMAT_VERSION, Location, Version, layout::METADATA, store::Store};
-use crate::{error::Result, format::TableFormat, ranged::RangedFile};
+use crate::{error::Result, filesystem, format::TableFormat, ranged::RangedFile};
 
 /// The state of `archive.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +73,19 @@ impl Archive {
     }
 
     /// Reads a small file that may be damaged.
-    pub(crate) fn read_small(&self, path: &str) -> io::Result<Vec<u8>> {
-        self.store.try_read(path)
+    ///
+    /// # Errors
+    /// Those of the system that say nothing about the file.
+    pub(crate) fn read_small(&self, path: &str) -> Result<io::Result<Vec<u8>>> {
+        self.damage(path, self.store.try_read(path))
+    }
+
+    /// Distinguishes a damaged file from an error of the system that says nothing about the file.
+    pub(crate) fn damage<T>(&self, path: &str, read: io::Result<T>) -> Result<io::Result<T>> {
+        match read {
+            Err(error) if !filesystem::is_damage(&error) => Err(self.store.failed("read", path, &error)),
+            read => Ok(read),
+        }
     }
 
     /// The path in the archive of one of the program's own files.

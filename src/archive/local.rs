@@ -78,7 +78,12 @@ impl Backend for LocalFolder {
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
         let place = self.0.join(folder);
-        let Some(listed) = unless_missing(fs::read_dir(&place))? else { return Ok(Vec::new()) };
+        let listed = match unless_missing(fs::read_dir(&place))? {
+            Some(listed) => listed,
+            // The folder is on a disk that is not mounted: it must not pass for an empty one.
+            None if is_broken_link(&place) => return Err(io::Error::other("it is a broken symbolic link")),
+            None => return Ok(Vec::new()),
+        };
         let entry = |entry: io::Result<fs::DirEntry>| {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let is_folder = place.join(&name).is_dir();
@@ -187,7 +192,8 @@ pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     };
     create_folder(above)?;
     match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // Another process may have created the folder. A file of that name is an error.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => Err(error),
         _ => filesystem::sync_folder(above),
     }
 }

@@ -285,6 +285,9 @@ fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now
     Ok(table_format)
 }
 
+/// The folders of an archive.
+const FOLDERS: [&str; 6] = ["tasks", "clips", "lyrics", "assets", MEDIA, RUNS];
+
 /// Whether a folder without metadata has the tasks table of an archive.
 fn has_tasks(store: &Store) -> Result<bool> {
     Ok(store.list("tasks")?.iter().any(|entry| layout::is_any_part(&entry.path)))
@@ -293,6 +296,10 @@ fn has_tasks(store: &Store) -> Result<bool> {
 fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
     let store = location.store();
     let Some(text) = store.get(METADATA)? else { return Ok(None) };
+    // The files in a folder that is a link to a disk that is not mounted would seem missing.
+    for folder in FOLDERS {
+        store.list(folder)?;
+    }
     match serde_json::from_slice(&text) {
         Ok(metadata) => Ok(Some(metadata)),
         // A newer version may have changed every other field.

@@ -90,7 +90,7 @@ async fn repair_archive(
     let (restored, interruption) = (note_rest(held, &plan, &tasks, &asked, log)?, interruption(&asked.ending));
     let is_incomplete = |log: &Log<'_>| RepairOutcome::is_incomplete(&plan, log.failures.as_ref(), left);
     let (status, error) = run.finish(&tasks, asked, log, is_incomplete);
-    let list = (log.missing_named && log.summary.missing() > 0).then(|| RunFile::Unfinished.path(&run.id));
+    let list = (log.missing_named && log.missing_listed > 0).then(|| RunFile::Unfinished.path(&run.id));
     let failed = log.failures.take().map(|failures| failures.into_reasons(interruption.is_some())).unwrap_or_default();
     let (recovered, downloaded) = (log.recovered, log.downloaded);
     Ok((RepairOutcome { plan, restored, failed, recovered, downloaded, left, interruption, list }, status, error))

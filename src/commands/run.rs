@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
         let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, command: *command, segments };
         let mut emit = |event| log.emit(&event);
-        let asked = Coordinator::new(context, client, media, &mut emit).run(stop).await;
+        let asked = Coordinator::new(context, client, media, &mut emit)?.run(stop).await;
         drop(simulator);
         Ok(asked)
     }
@@ -193,12 +193,14 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>)
         Ending::Done => (MissingReason::Unfinished, "the run was over"),
     };
     let mut csv = csv::Writer::from_writer(Vec::new());
+    log.missing_listed = 0;
     // Writing to memory cannot fail.
     let _ = csv.write_record(["task_id", "reason", "detail"]);
     for Missing { task, reason, detail } in ledger.missing(&plan.selected, &interruption) {
         let task_id = plan.tasks.id(task).to_string();
         // A task with a stored response is archived, however this run ended.
         if plan.item(task).source == AnswerSource::Ask {
+            log.missing_listed += 1;
             let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
         }
         log.emit(&Event::Missing { task_id, reason, detail });
@@ -213,6 +215,8 @@ pub(super) struct Log<'a> {
     pub(super) none_found: bool,
     /// Whether the tasks that are not archived could be listed.
     pub(super) missing_named: bool,
+    /// The number of tasks in that list.
+    pub(super) missing_listed: u64,
     /// Failed assets of tasks that earlier runs had fetched, and this one archived.
     pub(super) recovered_failed: u64,
     /// Tasks that earlier runs had fetched, and this one archived.
@@ -231,6 +235,7 @@ impl<'a> Log<'a> {
             summary,
             none_found: false,
             missing_named: true,
+            missing_listed: 0,
             recovered_failed: 0,
             recovered: 0,
             downloaded: (0, 0),

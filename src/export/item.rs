@@ -82,7 +82,7 @@ impl Item {
     }
 
     /// Whether the remaining rows hold more clips than a response with this many.
-    pub(super) fn is_poorer(&self, clips: usize) -> bool {
-        self.clips_left.is_some_and(|left| usize::try_from(left).is_ok_and(|left| clips < left))
+    pub(super) fn is_poorer(&self, clips: impl FnOnce() -> usize) -> bool {
+        self.clips_left.is_some_and(|left| usize::try_from(left).is_ok_and(|left| clips() < left))
     }
 }

@@ -65,7 +65,7 @@ impl AssetRequest {
                 source: Source::of(url, &ClipState::of(clip.clip), scheme),
             }
         };
-        let clips = tables::clip_links(data);
+        let clips = if kinds.is_empty() { Vec::new() } else { tables::clip_links(data) };
         clips.iter().flat_map(|clip| kinds.iter().map(move |kind| wanted(clip, *kind))).collect()
     }
 

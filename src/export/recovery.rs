@@ -64,8 +64,9 @@ pub(crate) async fn recover(
         let publication = publish(held, leftover.segment).await?;
         let (run_id, damaged) = (publication.run_id.clone(), publication.damaged);
         // A part that was recovered before, from a journal that was since restored, adds nothing.
-        if recovered_run::record(held, &publication)? || damaged > 0 {
-            let (tasks, assets_failed) = (publication.published.rows.tasks, publication.published.assets.failed);
+        let is_new = recovered_run::record(held, &publication)?;
+        let (tasks, assets_failed) = (publication.published.rows.tasks, publication.published.assets.failed);
+        if (is_new && tasks > 0) || damaged > 0 {
             emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
         }
         publication.release(held)?;

@@ -65,18 +65,30 @@ pub(crate) enum Record {
     Moved { part: u32, tasks: HashSet<String> },
 }
 
+/// The length of a line's checksum, the blank after it included.
+const CHECKSUM: usize = 9;
+
 impl Record {
+    /// Appends the record as a line: its checksum, a blank, and its JSON.
+    pub(crate) fn append_line(&self, lines: &mut Vec<u8>) {
+        let start = lines.len();
+        lines.extend_from_slice(&[b' '; CHECKSUM]);
+        serde_json::to_writer(&mut *lines, self).expect("a record has string keys only");
+        let (checksum, json) = lines.split_at_mut(start).1.split_at_mut(CHECKSUM);
+        checksum.copy_from_slice(format!("{:08x} ", crc32fast::hash(json)).as_bytes());
+        lines.push(b'\n');
+    }
+
+    /// The record as a line of its own.
     pub(crate) fn to_line(&self) -> Vec<u8> {
-        let json = serde_json::to_vec(self).expect("a record has string keys only");
-        let mut line = format!("{:08x} ", crc32fast::hash(&json)).into_bytes();
-        line.extend(json);
-        line.push(b'\n');
+        let mut line = Vec::new();
+        self.append_line(&mut line);
         line
     }
 
     /// Reads a line without its line feed. `None` if it is not what was written.
     pub(crate) fn from_line(line: &[u8]) -> Option<Self> {
-        let (checksum, json) = line.split_at_checked(9)?;
+        let (checksum, json) = line.split_at_checked(CHECKSUM)?;
         let written = format!("{:08x} ", crc32fast::hash(json));
         (checksum == written.as_bytes()).then(|| serde_json::from_slice(json).ok())?
     }

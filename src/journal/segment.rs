@@ -65,7 +65,7 @@ impl OpenSegment {
     pub(crate) fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let mut lines = Vec::new();
         for record in records {
-            lines.extend(record.to_line());
+            record.append_line(&mut lines);
             self.note(record);
         }
         let written = self.file.write_all(&lines).and_then(|()| filesystem::sync_data(&self.file));

@@ -108,6 +108,12 @@ impl JournalWriter {
         Ok(closed)
     }
 
+    /// Creates the first segment before the first response arrives: a run that is killed until then leaves a trace.
+    pub(crate) fn begin_run(&mut self) -> Result<()> {
+        self.filling = Some(self.begin()?);
+        Ok(())
+    }
+
     fn begin(&mut self) -> Result<u32> {
         let part = self.next_part;
         let segment = OpenSegment::create(&self.folder, &self.run_id, part, self.command)?;

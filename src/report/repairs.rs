@@ -50,6 +50,10 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
         line(&mut text, "repaired", &plural(*restored, "task"));
         line(&mut text, "rows", &row_words(run));
         line(&mut text, "downloads", &format!("{}, {}", plural(*files, "file"), size(*bytes)));
+        let rest = (plan.tasks.len() as u64).saturating_sub(restored + failed.len() as u64);
+        if rest > 0 {
+            line(&mut text, "left", &plural(rest, "task"));
+        }
     }
     line(&mut text, "requests", &request_words(run));
     if !failed.is_empty() {

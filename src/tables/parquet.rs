@@ -43,7 +43,7 @@ impl RowGroups {
     /// The rows and the encoded bytes at which a row group ends.
     fn limits(self) -> (usize, usize) {
         match self {
-            Self::OfANight => (1 << 20, 16 << 20),
+            Self::OfANight => (1 << 20, 4 << 20),
             Self::Large => (LARGE_ROWS, 256 << 20),
         }
     }

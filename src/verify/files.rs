@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     sync::{
         Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
@@ -116,8 +115,7 @@ impl Dispatcher<'_, '_> {
         let Seen { snapshot, media, distrusted, .. } = seen;
         for part in snapshot.assets.iter().filter(|part| !distrusted.contains(*part)) {
             let mut handed = Ok(());
-            // An unreadable part has already been reported.
-            let _ = archive.read(part).and_then(|file| {
+            let scanned = archive.read(part).and_then(|file| {
                 tables::guarded(|| {
                     tables::scan(file, archive.format, &ASSET_COLUMNS, &mut |cells| {
                         if let Some(Ok(row)) = MediaRow::of(cells)
@@ -135,6 +133,8 @@ impl Dispatcher<'_, '_> {
                     })
                 })
             });
+            // A damaged part has already been reported.
+            let _ = archive.damage(part, scanned)?;
             handed?;
         }
         Ok(())
@@ -197,11 +197,9 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
         (Kind::FileMissing, Kind::FileDamaged)
     };
     let finding = |kind, what: String| Some(Finding::new(kind, &job.path, what, job.about.clone()));
-    let failed = |error: &io::Error| archive.store.failed("read", &job.path, error);
-    let size = match archive.size(&job.path) {
+    let size = match archive.damage(&job.path, archive.size(&job.path))? {
         Ok(Some(size)) => size,
         Ok(None) => return Ok((0, finding(missing, "is missing".into()))),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(failed(&error)),
         Err(error) => return Ok((0, finding(damaged, format!("cannot be read: {error}")))),
     };
     if let Some(due) = job.bytes.filter(|due| *due != size) {
@@ -210,10 +208,10 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
     if !depth.reads(&job.path) {
         return Ok((0, None));
     }
-    match archive.read(&job.path).and_then(|mut file| checksum::digest(&mut file)) {
+    let read = archive.read(&job.path).and_then(|mut file| checksum::digest(&mut file));
+    match archive.damage(&job.path, read)? {
         Ok(read) if read.sha256 == job.sha256 => Ok((read.bytes, None)),
         Ok(read) => Ok((read.bytes, finding(damaged, "has other bytes than it had: its SHA-256 differs".into()))),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(&error)),
         Err(error) => Ok((0, finding(damaged, format!("cannot be read: {error}")))),
     }
 }

@@ -43,18 +43,15 @@ fn each_line_of(
     manifest: &str,
     line: &mut dyn FnMut(&str, &str) -> Result<()>,
 ) -> Result<io::Result<u64>> {
-    let mut lines = match archive.read(manifest) {
+    let mut lines = match archive.damage(manifest, archive.read(manifest))? {
         Ok(file) => BufReader::new(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(0)),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(archive.store.failed("read", manifest, &error));
-        }
         Err(error) => return Ok(Err(error)),
     };
     let (mut text, mut bad, mut good) = (Vec::new(), 0, 0_u64);
     loop {
         text.clear();
-        match lines.read_until(b'\n', &mut text) {
+        match archive.damage(manifest, lines.read_until(b'\n', &mut text))? {
             Ok(0) => return Ok(Ok(if bad + good == 0 { 1 } else { bad })),
             Ok(_) => {}
             Err(error) => return Ok(Err(error)),

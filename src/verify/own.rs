@@ -43,7 +43,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     findings.extend(half.filter_map(|entry| half_finished(archive, entry)));
     state_strays(archive, findings)?;
     if !held {
-        views(archive, last_version.as_deref(), seen, findings);
+        views(archive, last_version.as_deref(), seen, findings)?;
         journal(archive, findings)?;
     }
     let kept = archive.damaged_folder();
@@ -58,7 +58,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
 fn metadata(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
     let has_been_named = findings.has(Kind::MetadataDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named
-        && let Ok(text) = archive.read_small(METADATA)
+        && let Ok(text) = archive.read_small(METADATA)?
         && is_broken(archive, checksums, METADATA, &text)?
     {
         findings.add(Finding::file(Kind::MetadataDamaged, METADATA, BROKEN));
@@ -84,7 +84,7 @@ fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Finding
             findings.add(Finding::file(Kind::StrayFile, &entry.path, "is no run's file"));
             continue;
         };
-        let text = match (file, archive.read_small(&entry.path)) {
+        let text = match (file, archive.read_small(&entry.path)?) {
             // Manifests are read where what they list is.
             (RunFile::Manifest, _) => continue,
             (_, Ok(text)) => text,
@@ -186,13 +186,14 @@ fn unfinished(text: &[u8]) -> Result<(), String> {
 
 /// Compares the views with what this version writes for any set of tables with parts. After a run of another version
 /// they may be that version's.
-fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &mut Findings) {
-    let written = match archive.read_small(VIEWS) {
+fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &mut Findings) -> Result<()> {
+    let written = match archive.read_small(VIEWS)? {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             let what = format!("cannot be read: {error}; move it away");
-            return findings.add(Finding::file(Kind::ViewsDamaged, VIEWS, what));
+            findings.add(Finding::file(Kind::ViewsDamaged, VIEWS, what));
+            return Ok(());
         }
     };
     let of_subset = |subset: u32| {
@@ -201,10 +202,10 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
         tables::views_sql(archive.format, has_parts).into_bytes()
     };
     if (0..1 << tables::TABLES.len()).any(|subset| written.as_deref() == Some(of_subset(subset).as_slice())) {
-        return;
+        return Ok(());
     }
     let finding = match (written, last_version) {
-        (None, _) if seen.parts == 0 => return,
+        (None, _) if seen.parts == 0 => return Ok(()),
         (None, _) => Finding::file(Kind::ViewsDamaged, VIEWS, "is missing"),
         (Some(_), Some(env!("CARGO_PKG_VERSION"))) => {
             Finding::file(Kind::ViewsDamaged, VIEWS, "is not what this version of the program writes")
@@ -212,6 +213,7 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
         (Some(_), _) => Finding::file(Kind::OtherViews, VIEWS, "is not as this version of the program writes it"),
     };
     findings.add(finding);
+    Ok(())
 }
 
 /// The responses that an interrupted run left in the journal.

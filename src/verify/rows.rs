@@ -182,7 +182,7 @@ impl Pass<'_, '_> {
     /// Compares a part's bytes with what manifests say of them.
     fn bytes(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
-        Ok(match file.and_then(|mut file| checksum::digest(&mut file)) {
+        Ok(match self.archive.damage(path, file.and_then(|mut file| checksum::digest(&mut file)))? {
             Ok(read) => {
                 self.tally.read(read.bytes);
                 let differs = listed.iter().any(|digest| *digest != read.sha256);
@@ -195,7 +195,8 @@ impl Pass<'_, '_> {
     /// Compares a part's columns with its table's.
     fn columns(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
-        let (kind, what) = match file.and_then(|file| tables::columns(file, self.archive.format, outline)) {
+        let columns = file.and_then(|file| tables::columns(file, self.archive.format, outline));
+        let (kind, what) = match self.archive.damage(path, columns)? {
             Ok(Columns::Same) => return Ok(None),
             Ok(Columns::More(_)) if self.is_newer => return Ok(None),
             Ok(Columns::More(more)) => (Kind::PartColumns, format!("has {more} columns more than its table")),
@@ -216,7 +217,7 @@ impl Pass<'_, '_> {
     fn values(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let decoded = file.and_then(|file| tables::decode(file, self.archive.format, outline));
-        Ok(decoded.err().map(|error| unreadable(&error)))
+        Ok(self.archive.damage(path, decoded)?.err().map(|error| unreadable(&error)))
     }
 
     /// Opens a part; `None` if it has been removed since it was listed, which is noted.
@@ -226,10 +227,7 @@ impl Pass<'_, '_> {
                 self.shifted = true;
                 Ok(None)
             }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Err(self.archive.store.failed("read", path, &error))
-            }
-            opened => Ok(Some(opened)),
+            opened => self.archive.damage(path, opened).map(Some),
         }
     }
 
@@ -251,7 +249,7 @@ impl Pass<'_, '_> {
                 })
             })
         });
-        Ok(scanned.map(|()| rows))
+        Ok(self.archive.damage(path, scanned)?.map(|()| rows))
     }
 
     fn tasks_part(&mut self, path: &str) -> Result<io::Result<u64>> {

@@ -122,7 +122,7 @@ impl Coordinator<'_> {
 
     /// Journals a final response, unless the archive's rows hold more, or a wanted asset is still being made.
     async fn keep_final(&mut self, task: TaskIndex, status: FinalStatus, data: String, sent: Option<String>) {
-        if self.run.plan.item(task).is_poorer(tables::clip_links(&data).len()) {
+        if self.run.plan.item(task).is_poorer(|| tables::clip_links(&data).len()) {
             let reason = "the provider's answer tells less than the rows that are left";
             return self.ledger.gave_up(task, reason.into());
         }

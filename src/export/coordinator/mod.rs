@@ -185,15 +185,21 @@ enum Settled {
 
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
-    pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, emit: EventSink<'a>) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the journal cannot be written. Nothing was sent then.
+    pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, emit: EventSink<'a>) -> Result<Self> {
         let RunContext { config, run_id, plan, held, command, segments, .. } = run;
         let folder = held.archive.journal_folder();
-        let writer = JournalWriter::new(&folder, run_id.clone(), command, segments);
+        let mut writer = JournalWriter::new(&folder, run_id.clone(), command, segments);
         let (closed, publish) = PublishStage::start(held.clone());
         let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
         plan.kept.iter().for_each(|task| ledger.journalled(*task));
         let stored = plan.stored.clone();
-        Self {
+        if !to_ask.is_empty() {
+            writer.begin_run()?;
+        }
+        Ok(Self {
             client,
             pace: Pace::new(config.rate, config.reserve),
             backoff: Backoff::new(config.retries, fastrand::Rng::new()),
@@ -222,7 +228,7 @@ impl<'a> Coordinator<'a> {
             interruptions: Interruptions::default(),
             ending: None,
             run,
-        }
+        })
     }
 
     /// Works until nothing is left or `stop` says so, and puts every answer in place.
