@@ -115,8 +115,15 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     sync_file(&target)
 }
 
-/// Gives a file the permissions of another, if the file system has any.
+/// Gives a file the permissions of another, if the file system has any, and its owner and group, if the process may
+/// set them.
 pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let owner = fs::metadata(from)?;
+        let _ = chown(to, Some(owner.uid()), Some(owner.gid()));
+    }
     match fs::set_permissions(to, fs::metadata(from)?.permissions()) {
         Err(error) if is_unsupported(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
             note(Limitation::Permissions);

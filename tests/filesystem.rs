@@ -396,13 +396,16 @@ fn the_file_size_limit_is_an_error_with_what_to_do_and_the_run_is_resumed() {
 }
 
 #[test]
-fn an_existing_metrics_file_keeps_its_mode() {
+fn an_existing_metrics_file_keeps_its_owner_group_and_mode() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     let metrics = scene.file("run.prom", b"old");
+    // Only root may give files away.
+    let _ = std::os::unix::fs::chown(&metrics, Some(12345), Some(54321));
     fs::set_permissions(&metrics, fs::Permissions::from_mode(0o640)).unwrap();
+    let before = attributes(&metrics);
     scene.export(&["--metrics-file", "run.prom"]).expect(0);
-    assert_eq!(fs::metadata(&metrics).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(attributes(&metrics), before);
     assert!(fs::read_to_string(metrics).unwrap().contains("sunor_archive_exit_code 0"));
 }
 
