@@ -185,6 +185,8 @@ impl Downloader {
             (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
             (true, _) => (RangeResponse::Other, end, mark),
         };
+        // A file that fits into a chunk is downloaded again rather than resumed.
+        let mark = mark.filter(|_| !matches!(end, End::At(length) if length <= CHUNK as u64));
         if range == RangeResponse::All {
             partial.run(|partial| partial.begin(mark)).await?;
         }
