@@ -596,7 +596,7 @@ fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() 
         (json!({ "id": "c", "status": "queued", "audio_url": "" }), "its status is queued"),
         (json!({ "id": "c", "status": "rendering", "audio_url": null }), "its status is rendering"),
         (song("c", "https://audiopipe.suno.ai/?item_id=7"), "a stream"),
-        (song("c", "{cdn}/c.m3u8?token=1"), "a stream"),
+        (song("c", "https://cdn1.suno.ai/c.m3u8?token=1"), "a stream"),
     ];
     for (clip, words) in clips {
         let first = Fault { trouble: FaultKind::Body(half_made(&clip, &now)), when: When::first(2) };

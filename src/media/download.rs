@@ -185,21 +185,22 @@ impl Downloader {
             (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
             (true, _) => (RangeResponse::Other, end, mark),
         };
-        // A file that fits into a chunk is downloaded again rather than resumed.
-        let mark = mark.filter(|_| !matches!(end, End::At(length) if length <= CHUNK as u64));
         if range == RangeResponse::All {
             partial.run(|partial| partial.begin(mark)).await?;
         }
         let received = match range {
             RangeResponse::All | RangeResponse::Rest(_) => self.body(body, end, partial, sent).await?,
-            RangeResponse::Nothing => Ok(()),
+            RangeResponse::Nothing => Ok(Vec::new()),
             RangeResponse::Other => {
                 Err(Rejected::Wrong(Failure::new(Next::Again, "not the part of the file that was asked for")))
             }
         };
-        let rejected = match received.and_then(|()| recognise(wanted.kind, partial)) {
-            Ok(content) => {
-                let file = partial.run(|partial| partial.finish()).await?;
+        let completed = match received {
+            Ok(last) => partial.complete(wanted.kind, last).await?,
+            Err(rejected) => Err(rejected),
+        };
+        let rejected = match completed {
+            Ok((file, content)) => {
                 if end != End::Unknown || before.as_ref() == Some(&file) {
                     return Ok(Ok(Outcome::Whole { file, content, http_status: head.status, sent: *sent }));
                 }
@@ -219,14 +220,15 @@ impl Downloader {
         }))
     }
 
-    /// Writes the body to the partial file, as far as it arrives.
+    /// Writes the body to the partial file, as far as it arrives. Returns the last chunks, which are not written yet: a
+    /// small file takes one step from the network to its complete partial file.
     async fn body(
         &self,
         mut body: Body,
         end: End,
         partial: &SharedPartial,
         sent: &mut Sent,
-    ) -> Result<Result<(), Rejected>> {
+    ) -> Result<Result<Vec<Bytes>, Rejected>> {
         if matches!(end, End::At(length) if length > self.limits.max_bytes) {
             return Ok(Err(Rejected::Wrong(self.too_large())));
         }
@@ -259,11 +261,13 @@ impl Downloader {
                 waiting = 0;
             }
         };
+        let rejected = match (ended, end) {
+            (Ok(()), End::At(whole)) if length != whole => Rejected::Incomplete(Failure::new(Next::Again, "cut short")),
+            (Ok(()), _) => return Ok(Ok(chunks)),
+            (Err(rejected), _) => rejected,
+        };
         partial.write(chunks).await?;
-        Ok(ended.and_then(|()| match end {
-            End::At(whole) if length != whole => Err(Rejected::Incomplete(Failure::new(Next::Again, "cut short"))),
-            _ => Ok(()),
-        }))
+        Ok(Err(rejected))
     }
 
     fn too_large(&self) -> Failure {
@@ -286,10 +290,6 @@ enum Rejected {
     Incomplete(Failure),
     /// They are something else.
     Wrong(Failure),
-}
-
-fn recognise(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Rejected> {
-    content::recognise(kind, partial.lock().head()).map_err(|reason| Rejected::Wrong(Failure::new(Next::Again, reason)))
 }
 
 /// Where the file in a response ends.
@@ -378,6 +378,19 @@ impl SharedPartial {
             return Ok(());
         }
         self.run(move |partial| partial.write(&chunks)).await
+    }
+
+    /// Writes the last chunks, and checks that the file is media of that kind.
+    async fn complete(&self, kind: AssetKind, last: Vec<Bytes>) -> Result<Result<(Digested, Content), Rejected>> {
+        let wrong = |reason| Rejected::Wrong(Failure::new(Next::Again, reason));
+        self.run(move |partial| {
+            partial.append(&last)?;
+            match content::recognise(kind, partial.head()) {
+                Ok(content) => Ok(Ok((partial.finish()?, content))),
+                Err(reason) => Ok(Err(wrong(reason))),
+            }
+        })
+        .await
     }
 
     async fn run<T: Send + 'static>(

@@ -37,6 +37,8 @@ pub(super) struct Partial {
     file: File,
     hashed: Hashed,
     mark: Option<Validator>,
+    /// Whether the notes are beside the file.
+    is_noted: bool,
 }
 
 /// The notes beside the file.
@@ -51,10 +53,13 @@ impl Partial {
     /// Opens the partial file of a URL, with the bytes that it has already.
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let notes = fs::read(notes_of(path)).ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
+        let noted = fs::read(notes_of(path));
+        let is_noted = !noted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let notes = noted.ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
         let notes = notes.filter(|notes| notes.url == *url && notes.boot == *BOOT);
         let mark = notes.map(|notes| notes.mark);
-        let mut partial = Self { path: path.to_owned(), url: url.clone(), file, hashed: Hashed::default(), mark };
+        let (path, url, hashed) = (path.to_owned(), url.clone(), Hashed::default());
+        let mut partial = Self { path, url, file, hashed, mark, is_noted };
         match partial.mark {
             Some(_) => checksum::each_piece(&mut partial.file, |piece| partial.hashed.update(piece))?,
             None => partial.begin(None)?,
@@ -65,25 +70,40 @@ impl Partial {
     /// Starts over. With a validator the file can be resumed later.
     pub(super) fn begin(&mut self, mark: Option<Validator>) -> io::Result<()> {
         // The notes are removed first and written last: they never describe bytes of another file.
-        remove(&notes_of(&self.path))?;
+        self.remove_notes()?;
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.hashed = Hashed::default();
         self.mark = mark;
-        if let Some(mark) = self.mark.clone() {
-            let notes = Notes { url: self.url.clone(), mark, boot: BOOT.clone() };
-            fs::write(notes_of(&self.path), serde_json::to_vec(&notes).expect("notes have string keys only"))?;
-        }
         Ok(())
     }
 
-    /// Adds received bytes.
+    /// Adds received bytes, from which the download can be resumed.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
+        self.write_notes()?;
+        self.append(chunks)
+    }
+
+    /// Adds received bytes. A small file needs no notes: it is complete at once, or its bytes are written again.
+    pub(super) fn append(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         for chunk in chunks {
             self.file.write_all(chunk)?;
             self.hashed.update(chunk);
         }
         Ok(())
+    }
+
+    fn write_notes(&mut self) -> io::Result<()> {
+        if let Some(mark) = self.mark.clone().filter(|_| !self.is_noted) {
+            let notes = Notes { url: self.url.clone(), mark, boot: BOOT.clone() };
+            fs::write(notes_of(&self.path), serde_json::to_vec(&notes).expect("notes have string keys only"))?;
+            self.is_noted = true;
+        }
+        Ok(())
+    }
+
+    fn remove_notes(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.is_noted) { remove(&notes_of(&self.path)) } else { Ok(()) }
     }
 
     /// The number of bytes so far.
@@ -102,8 +122,8 @@ impl Partial {
     }
 
     /// The checksum of the complete file. Removes the notes.
-    pub(super) fn finish(&self) -> io::Result<Digested> {
-        remove(&notes_of(&self.path))?;
+    pub(super) fn finish(&mut self) -> io::Result<Digested> {
+        self.remove_notes()?;
         Ok(self.hashed.hasher.digested())
     }
 
