@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// The first wait's upper bound.
+/// The upper bound of the first wait.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// The longest wait.
+/// The maximum wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Exponential backoff with full jitter: each wait is uniform between zero and a bound that doubles, so that tasks that
-/// failed together are not retried together.
+/// Exponential backoff with full jitter. Each wait is uniformly distributed between zero and a bound that doubles
+/// with each failure. Tasks that failed together are therefore not retried together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     retries: u32,
@@ -17,12 +17,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A backoff with this many retries. Randomness is a parameter, so that a test can fix it.
+    /// Creates a backoff with this many retries. The random generator is a parameter so that tests can fix its seed.
     pub(crate) fn new(retries: u32, chance: fastrand::Rng) -> Self {
         Self { retries, chance }
     }
 
-    /// The wait after this many failed attempts; `None` if there is no retry left.
+    /// Returns the wait after this many failed attempts, or `None` if no retries are left.
     pub(crate) fn wait(&mut self, failures: u32) -> Option<Duration> {
         (failures <= self.retries).then(|| bound(failures).mul_f64(self.chance.f64()))
     }

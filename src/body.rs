@@ -1,5 +1,5 @@
-//! Decompresses the body of a response: gzip, deflate, brotli and zstd, in every spelling that browsers and curl accept
-//! (RFC 9110, 8.4).
+//! Decompresses response bodies: gzip, deflate, brotli and zstd. All spellings of these encodings that browsers and
+//! curl accept are supported (RFC 9110, section 8.4).
 
 use std::{fmt, io, pin::Pin};
 
@@ -12,29 +12,30 @@ use tokio_util::io::StreamReader;
 
 use crate::http;
 
-/// The `Accept-Encoding` of a client that reads all of them.
+/// The value of `Accept-Encoding` for a client that supports all of these encodings.
 pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
 
-/// The largest chunk of a decoder's output, in bytes.
+/// The maximum size of a chunk of decoder output in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// More layers than this are an attack: each may multiply a body's size.
+/// The maximum number of compression layers. Each layer can multiply the size of a body, so more layers are treated
+/// as an attack.
 const MOST_LAYERS: usize = 3;
 
-/// A body that is read chunk by chunk.
+/// A response body that is read in chunks.
 pub(crate) enum Body {
-    /// As received.
+    /// An uncompressed body that is read as received.
     Plain(Response),
-    /// Decompressed.
+    /// A body that is decompressed while it is read.
     Packed(Pin<Box<dyn AsyncRead + Send>>),
 }
 
-/// The reason why a body is incomplete.
+/// The reason why a body could not be read completely.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// The connection failed.
     Connection(reqwest::Error),
-    /// The body is not compressed as the header says, or is truncated.
+    /// The `Content-Encoding` is unsupported, the body does not match it, or the body is truncated.
     Encoding(String),
 }
 
@@ -48,7 +49,7 @@ enum Encoding {
 }
 
 impl Body {
-    /// The body of a response. An unknown encoding is an error.
+    /// Returns the body of a response. An unknown encoding is an error.
     pub(crate) fn of(response: Response) -> Result<Self, BodyError> {
         let encodings = encodings(&response)?;
         if encodings.is_empty() {
@@ -62,12 +63,13 @@ impl Body {
         Ok(Self::Packed(Box::pin(reader)))
     }
 
-    /// Whether the body is compressed: then its length and ranges do not refer to the decompressed bytes.
+    /// Whether the body is compressed. The length and ranges of a compressed body do not refer to the decompressed
+    /// bytes.
     pub(crate) fn is_packed(&self) -> bool {
         matches!(self, Self::Packed(_))
     }
 
-    /// The next bytes; `None` at the end. A call that is cancelled loses nothing.
+    /// Returns the next bytes, or `None` at the end. This method is cancel safe: a cancelled call loses no bytes.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self {
             Self::Plain(response) => response.chunk().await.map_err(BodyError::Connection),
@@ -129,7 +131,8 @@ impl Encoding {
     }
 }
 
-/// `deflate` is the zlib format by the standard, and raw deflate from many servers: the first two bytes decide.
+/// Decodes `deflate` as zlib or as raw deflate, depending on the first two bytes. The standard requires zlib, but
+/// many servers send raw deflate.
 fn inflated(mut packed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
     let decoding = async move {
         let mut start = [0; 2];
@@ -148,20 +151,20 @@ fn inflated(mut packed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + S
     StreamReader::new(Box::pin(futures_util::stream::once(decoding).try_flatten()))
 }
 
-/// Whether bytes are a header of zlib (RFC 1950, 2.2).
+/// Whether two bytes are a valid zlib header (RFC 1950, section 2.2).
 fn is_zlib([method, flags]: [u8; 2]) -> bool {
     method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0
 }
 
-/// Names that servers put there for a body that is sent as it is: `none`, a character set, a transfer encoding, and
-/// what an upload to S3 in chunks leaves on the object.
+/// Values of `Content-Encoding` that servers send with an uncompressed body: `none`, a character set or a transfer
+/// encoding. A chunked upload to S3 leaves `aws-chunked` on the object.
 const IDENTITY: [&str; 9] = ["", "identity", "none", "utf-8", "utf8", "binary", "7bit", "8bit", "aws-chunked"];
 
 fn is_identity(name: &str) -> bool {
     IDENTITY.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// The encodings of the body, in the order in which they were applied.
+/// Returns the encodings of the body in the order in which they were applied.
 fn encodings(response: &Response) -> Result<Vec<Encoding>, BodyError> {
     let mut encodings = Vec::new();
     for value in response.headers().get_all(CONTENT_ENCODING) {

@@ -1,4 +1,4 @@
-//! The command line. The doc comments are the help.
+//! The command line. The doc comments on the arguments are the help text.
 
 #![expect(clippy::disallowed_methods, reason = "a file of the user's")]
 #![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
@@ -446,12 +446,12 @@ pub struct SimulateArgs {
 }
 
 impl ExportArgs {
-    /// The validated options. Reads the key's file and the environment's key.
+    /// Returns the validated options. Reads the API key from its file or the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that are invalid or contradict each other.
+    /// Returns [`Error::Usage`] if options are invalid or contradict each other.
     pub fn config(&self) -> Result<ExportConfig> {
-        // A wrong path is named before a missing key is.
+        // Report an invalid path before a missing key.
         input::check_present(&self.tasks)?;
         Archive::open_if_present(&self.out, self.format)?;
         Ok(ExportConfig {
@@ -468,19 +468,19 @@ impl ExportArgs {
         })
     }
 
-    /// Whether to show the plan instead of carrying it out.
+    /// Whether to show the plan without executing it.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
     }
 
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.run.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.run.output.verbosity()
@@ -494,7 +494,7 @@ impl RunArgs {
         Ok(RunConfig {
             archive: archive.clone(),
             media: assets.config(pace),
-            // A dry run sends nothing, and so needs no key.
+            // A dry run sends nothing, so it needs no key.
             provider: if is_dry_run { Provider::Simulated } else { provider.provider()? },
             rate: pace.rate,
             reserve,
@@ -520,7 +520,7 @@ impl OutputArgs {
 }
 
 impl VerifyArgs {
-    /// Of which files the bytes are read.
+    /// Returns the depth of verification, which determines the files to read.
     #[must_use]
     pub fn depth(&self) -> Depth {
         match (self.sample, self.slice) {
@@ -531,19 +531,19 @@ impl VerifyArgs {
         }
     }
 
-    /// For whom the outcome is.
+    /// Returns the format of the result: JSON or text.
     #[must_use]
     pub fn style(&self) -> Style {
         if self.json { Style::Json } else { Style::Words }
     }
 
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.output.verbosity()
@@ -551,13 +551,13 @@ impl VerifyArgs {
 }
 
 impl CompactArgs {
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.output.verbosity()
@@ -565,13 +565,13 @@ impl CompactArgs {
 }
 
 impl RebuildArgs {
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.output.verbosity()
@@ -618,29 +618,29 @@ impl AssetArgs {
 }
 
 impl RepairArgs {
-    /// The validated options. Reads the key's file and the environment's key.
+    /// Returns the validated options. Reads the API key from its file or the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that are invalid or contradict each other.
+    /// Returns [`Error::Usage`] if options are invalid or contradict each other.
     pub fn config(&self) -> Result<RunConfig> {
-        // A wrong path is named before a missing key is.
+        // Report an invalid path before a missing key.
         Archive::open(&self.archive)?;
         self.run.config(&self.archive, self.dry_run)
     }
 
-    /// Whether to show the plan instead of carrying it out.
+    /// Whether to show the plan without executing it.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
     }
 
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.run.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.run.output.verbosity()
@@ -648,18 +648,18 @@ impl RepairArgs {
 }
 
 impl SummaryArgs {
-    /// Whether only the exit status counts.
+    /// Whether to print nothing on success.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.quiet && !self.json
     }
 
-    /// The validated options. With `--account` reads the key's file or the environment's key.
+    /// Returns the validated options. With `--account`, reads the API key from its file or the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that are invalid or contradict each other.
+    /// Returns [`Error::Usage`] if options are invalid or contradict each other.
     pub fn options(&self) -> Result<SummaryOptions> {
-        // A wrong path is named before a missing key is.
+        // Report an invalid path before a missing key.
         Archive::open(&self.archive)?;
         let account = if self.account {
             let (base_url, proxies) = (config::base_url(&self.base_url)?, Proxies::from_env()?);
@@ -673,19 +673,19 @@ impl SummaryArgs {
 }
 
 impl SimulateArgs {
-    /// What to simulate.
+    /// Returns the options of the simulator.
     #[must_use]
     pub fn options(&self) -> SimulateOptions {
         SimulateOptions { port: self.port, tasks: self.tasks, seed: self.seed, faults: self.faults.clone() }
     }
 }
 
-/// Writes a shell's completion script.
+/// Writes the completion script for a shell.
 pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
     clap_complete::generate(shell, &mut Cli::command(), "sunor-archive", &mut { out });
 }
 
-/// The key out of a file or the environment; never an argument, so that no process list shows it.
+/// Reads the API key from a file or the environment. A command-line argument would show the key in process lists.
 fn api_key(file: Option<&Path>, otherwise: &str) -> Result<ApiKey> {
     if let Some(path) = file {
         return ApiKey::new(&read_key(path)?);
@@ -701,7 +701,8 @@ fn read_key(path: &Path) -> Result<String> {
         .map_err(|error| Error::usage(format!("cannot read the key from {}: {error}", path.display())))
 }
 
-/// A folder on this machine. The URL of an object store never becomes a folder of that name.
+/// Parses the location of an archive, which must be a local folder. A URL of an object store is rejected, so that no
+/// folder with that name is created.
 fn archive_folder(text: OsString) -> Result<Location, String> {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -748,10 +749,10 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Reads arguments, the program's name first.
+/// Parses the command-line arguments, which start with the name of the program.
 ///
 /// # Errors
-/// A message of clap: an error in the arguments, or the help that they request.
+/// Returns a clap error if the arguments are invalid, or if help is requested.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }

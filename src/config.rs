@@ -1,5 +1,5 @@
-//! The validated configuration: later code sees these types and never a flag. Each default is a constant with its
-//! reason.
+//! The validated configuration. Later code uses these types instead of command-line flags. Each default is a constant
+//! with a comment that explains its value.
 
 #![expect(clippy::disallowed_methods, reason = "paths of the user's")]
 
@@ -24,126 +24,128 @@ use crate::{
     proxies::Proxies,
 };
 
-/// The provider's root.
+/// The root URL of the provider.
 pub const DEFAULT_BASE_URL: &str = "https://sunor.cc";
 
-/// The provider allows 120 requests a minute and key.
+/// The provider allows 120 requests per minute for each key.
 pub const DEFAULT_RATE: &str = "120/m";
 
-/// Sixteen requests in flight sustain two a second, with response times of up to eight seconds.
+/// Sixteen requests in flight sustain two requests per second at response times of up to eight seconds.
 pub const DEFAULT_CONCURRENCY: u16 = 16;
 
-/// The provider says that tasks take 30 seconds to 5 minutes: nearly all end within ten minutes.
+/// The provider states that a task takes 30 seconds to 5 minutes, so nearly all tasks finish within ten minutes.
 pub const DEFAULT_WAIT: &str = "10m";
 
-/// The provider advises 5 to 10 seconds.
+/// The provider recommends an interval of 5 to 10 seconds between polls.
 pub const DEFAULT_POLL_INTERVAL: &str = "5s";
 
-/// The provider asks not to poll more often than once a second.
+/// The provider requests that clients poll at most once per second.
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// With waits that double from half a second, five retries outlast a proxy's restart of some 15 seconds.
+/// The wait between retries doubles from half a second, so five retries outlast a proxy restart of about 15 seconds.
 pub const DEFAULT_RETRIES: u32 = 5;
 
-/// The provider asks its own provider about a running task before it responds.
+/// Responses can be slow, because the provider queries an upstream provider about a running task.
 pub const DEFAULT_TIMEOUT: &str = "30s";
 
-/// The music and its cover: users paid for them.
+/// The music and its cover are downloaded by default, because users paid for them.
 pub const DEFAULT_ASSETS: &str = "audio,image";
 
-/// Eight downloads saturate an ordinary connection, and few servers object to them.
+/// Eight concurrent downloads saturate an ordinary connection, and few servers reject that many.
 pub const DEFAULT_ASSET_CONCURRENCY: u16 = 8;
 
-/// A song takes a megabyte a minute: a gibibyte guards against a server that never stops sending.
+/// A song takes about 1 MB per minute. A limit of 1 GiB protects against a server that never stops sending.
 pub const DEFAULT_MAX_ASSET_SIZE: &str = "1GiB";
 
-/// The longest duration that an option accepts: more is a typo.
+/// The maximum duration that an option accepts. A longer duration is treated as a typo.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The configuration of an export.
 #[derive(Clone, Debug)]
 pub struct ExportConfig {
-    /// The options that every run has.
+    /// The options that exports and repairs share.
     pub run: RunConfig,
-    /// The list of task IDs.
+    /// The options for reading the list of task IDs.
     pub input: InputOptions,
-    /// The tables' format; `None`: what the archive has, Parquet for a new one.
+    /// The table format. `None` selects the format of an existing archive, or Parquet for a new archive.
     pub format: Option<TableFormat>,
     /// Whether to fetch tasks again that are archived as not found.
     pub retry_not_found: bool,
 }
 
-/// The configuration of a run, whether an export or a repair.
+/// The configuration of a run, either an export or a repair.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
-    /// The archive's folder.
+    /// The location of the archive.
     pub archive: Location,
-    /// The options for downloads.
+    /// The options for media downloads.
     pub media: MediaConfig,
-    /// The provider.
+    /// The provider to fetch tasks from.
     pub provider: Provider,
-    /// The most requests in a span of time.
+    /// The maximum request rate.
     pub rate: Rate,
-    /// Requests of each of the provider's windows that are left to other users of the key.
+    /// The number of requests per rate-limit window that are reserved for other users of the key.
     pub reserve: u32,
-    /// The most requests in flight.
+    /// The maximum number of requests in flight.
     pub concurrency: u16,
-    /// How long to poll unfinished tasks after the first pass.
+    /// The maximum time to poll unfinished tasks after the first pass.
     pub wait: Duration,
-    /// The time between two polls of one task, at least.
+    /// The minimum interval between two polls of one task.
     pub poll_interval: Duration,
-    /// Retries after a transient failure.
+    /// The maximum number of retries after a transient failure.
     pub retries: u32,
-    /// The limit of one request.
+    /// The timeout of one API request.
     pub timeout: Duration,
-    /// When the run is to end, counted from its start.
+    /// The time after which the run stops, measured from its start.
     pub stop_after: Option<Duration>,
-    /// Where to write the run's metrics for Prometheus.
+    /// The file to which the run's metrics are written for Prometheus.
     pub metrics_file: Option<PathBuf>,
 }
 
-/// The options for downloads.
+/// The options for media downloads.
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
-    /// The kinds of assets.
+    /// The kinds of assets to download.
     pub kinds: AssetKinds,
-    /// Downloads under way at once.
+    /// The maximum number of concurrent downloads.
     pub concurrency: u16,
     /// The maximum size of an asset in bytes.
     pub max_size: u64,
-    /// Whether assets may come from private addresses; `None`: if the API's own host is one.
+    /// Whether assets may be downloaded from private addresses. `None` allows this only if the API's host has a
+    /// private address.
     pub private_hosts: Option<bool>,
-    /// Retries after a transient failure.
+    /// The maximum number of retries after a transient failure.
     pub retries: u32,
-    /// How long a server may send nothing, and the limit of one request to the API.
+    /// The maximum time without data from a server before a download fails. It equals the timeout of one API request.
     pub idle: Duration,
 }
 
-/// The provider, and the key.
+/// The provider that serves the tasks.
 #[derive(Clone, Debug)]
 pub enum Provider {
-    /// A server.
+    /// A remote server.
     Remote {
-        /// Its root.
+        /// The root URL of the API.
         base_url: Url,
-        /// The key.
+        /// The API key.
         key: ApiKey,
-        /// The proxies on the way, to it and to media.
+        /// The proxies for API requests and media downloads.
         proxies: Box<Proxies>,
     },
-    /// The simulator in this process, which knows every ID of the list.
+    /// The embedded simulator, which recognizes every task ID in the list.
     Simulated,
 }
 
-/// The API's key. It shows in no output, not even in `Debug`.
+/// An API key, which never appears in output, not even in `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// Takes a key; white space around it is trimmed.
+    /// Validates a key after trimming surrounding white space.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it is empty or no header could carry it; the message does not repeat it.
+    /// Returns [`Error::Usage`] if the key is empty or cannot be sent in an HTTP header. The message does not contain
+    /// the key.
     pub fn new(text: &str) -> Result<Self> {
         let key = text.trim_start_matches('\u{feff}').trim();
         if key.is_empty() {
@@ -155,14 +157,14 @@ impl ApiKey {
         Ok(Self(key.to_owned()))
     }
 
-    /// The key as a header's value, marked sensitive so that no log shows it.
+    /// Returns the key as a header value, which is marked as sensitive so that no log shows it.
     pub(crate) fn header(&self) -> HeaderValue {
         let mut value = HeaderValue::from_str(&self.0).expect("printable ASCII is a header value");
         value.set_sensitive(true);
         value
     }
 
-    /// `text` without the key, in case a server echoed it.
+    /// Returns `text` with the key replaced by a placeholder, in case a server echoes the key.
     pub(crate) fn scrub(&self, text: &str) -> String {
         text.replace(&self.0, "[key]")
     }
@@ -174,10 +176,10 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// Takes the API's root.
+/// Parses the root URL of the API.
 ///
 /// # Errors
-/// [`Error::Usage`] unless it is an http or https URL without credentials.
+/// Returns [`Error::Usage`] unless the text is an http or https URL without credentials.
 pub fn base_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
     let Some(url) = url else {
@@ -195,7 +197,7 @@ pub fn base_url(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// The URL that a text without a scheme probably means. The text is repeated only if it holds no password.
+/// Suggests the URL that a text without a scheme probably means. A text that may contain a password is not repeated.
 fn meant(text: &str) -> String {
     if text.contains("://") || text.contains('@') {
         return String::new();
@@ -210,11 +212,11 @@ fn meant(text: &str) -> String {
     }
 }
 
-/// Takes the file for the metrics, which is replaced at the end of each run.
+/// Validates the path of the metrics file, which is replaced at the end of each run.
 ///
 /// # Errors
-/// [`Error::Usage`] if its folder is not there, or it is anything but a plain file: a device or a link
-/// must not be replaced.
+/// Returns [`Error::Usage`] if the folder does not exist, or if the path exists and is not a regular file. A device
+/// or a link must not be replaced.
 pub fn metrics_file(path: &Path) -> Result<PathBuf> {
     let refuse = |why: String| Err(Error::usage(format!("--metrics-file {}: {why}", path.display())));
     let folder = match path.parent() {
@@ -231,22 +233,22 @@ pub fn metrics_file(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The most requests sent in any span of a length.
+/// The maximum request rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// As many as the concurrency allows.
+    /// No limit other than the maximum number of requests in flight.
     Unlimited,
-    /// At most `count` in any `span`.
+    /// At most `count` requests in any period of length `span`.
     Limited {
-        /// How many.
+        /// The maximum number of requests in a period.
         count: NonZeroU32,
-        /// In how long.
+        /// The length of the period.
         span: Duration,
     },
 }
 
 impl Rate {
-    /// Requests a second; infinite without a limit.
+    /// Returns the number of requests per second, which is infinite without a limit.
     #[must_use]
     pub fn per_second(self) -> f64 {
         match self {

@@ -1,5 +1,5 @@
-//! Steps that not every file system supports: syncing a folder, locks, permissions. An unsupported step is skipped, with
-//! one warning for the process. An I/O error is never skipped.
+//! Operations that not every file system supports: syncing a folder, locking a file and setting permissions. An
+//! unsupported operation is skipped, with one warning per process. An I/O error is never ignored.
 
 #![expect(clippy::disallowed_methods, reason = "what a file system may lack")]
 
@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Something that a file system does not support.
+/// An operation that a file system does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limitation {
     /// Folders cannot be synced.
@@ -37,26 +37,26 @@ impl fmt::Display for Limitation {
 
 static FOUND: Mutex<BTreeSet<Limitation>> = Mutex::new(BTreeSet::new());
 
-/// The limitations that this process has met so far.
+/// Returns the limitations that this process has encountered so far.
 #[must_use]
 pub fn limitations() -> Vec<Limitation> {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
 }
 
-/// Notes that a step was skipped.
+/// Records a limitation that caused an operation to be skipped.
 pub(crate) fn note(limitation: Limitation) {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner).insert(limitation);
 }
 
-/// Whether an error says that the file system does not support the operation.
+/// Whether an error means that the file system does not support the operation.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
-    /// `ENOLCK` of Linux and the BSDs: no locks available, as network file systems without a lock service say.
+    /// The values of `ENOLCK` on Linux and the BSDs. Network file systems without a lock service return this error.
     const NO_LOCKS: [i32; 2] = [37, 77];
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
         || error.raw_os_error().is_some_and(|code| NO_LOCKS.contains(&code))
 }
 
-/// Makes the names in a folder durable. Only Unix can sync a folder.
+/// Makes the directory entries in a folder durable. Only Unix can sync a folder.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
@@ -74,14 +74,15 @@ fn skip_if_unsupported(synced: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Copies a file's content, durably. The copy has the permissions of a new file: not every disk supports others.
+/// Copies the contents of a file and syncs the copy. The copy has the permissions of a new file, because not every
+/// file system supports other permissions.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut target = File::create(to)?;
     io::copy(&mut File::open(from)?, &mut target)?;
     target.sync_all()
 }
 
-/// Gives a file the permissions of another, if the file system has any.
+/// Copies the permissions of one file to another, if the file system supports permissions.
 pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
     match fs::set_permissions(to, fs::metadata(from)?.permissions()) {
         Err(error) if is_unsupported(&error) || error.kind() == io::ErrorKind::PermissionDenied => {

@@ -1,4 +1,5 @@
-//! Ways in for the fuzzers under `fuzz/`, in builds for them only. Each panics if an invariant is violated.
+//! Entry points for the fuzz targets in `fuzz/`, compiled only for fuzzing. Each function panics if an invariant is
+//! violated.
 
 use std::io::Cursor;
 
@@ -11,8 +12,8 @@ use crate::{
     task::TaskId,
 };
 
-/// Takes any body as an answer about the task `t`: it is classified and flattened without a panic, and
-/// nothing of it is lost from `response`.
+/// Treats arbitrary bytes as the response for the task `t`. Classifying and flattening the response must not panic,
+/// and the `response` column must contain the complete response.
 pub fn document(body: &[u8]) {
     let Ok(id) = TaskId::parse("t") else { return };
     let TaskResponse::Final { status, data, sent } = classify(id, 200, None, body) else { return };
@@ -31,7 +32,7 @@ pub fn document(body: &[u8]) {
     }
 }
 
-/// Reads any bytes as a list: it is refused, or every row is accounted for and every ID is valid.
+/// Reads arbitrary bytes as a list. Either the list is refused, or every row is counted and every ID is valid.
 pub fn list(bytes: &[u8]) {
     let options = InputOptions {
         path: "-".into(),
@@ -48,8 +49,8 @@ pub fn list(bytes: &[u8]) {
     }
 }
 
-/// Reads any bytes as a journal segment: every record that comes out is one that was written whole, and
-/// a line that is none is counted.
+/// Reads arbitrary bytes as a journal segment. Every record must survive a round trip, and every line that is not a
+/// record must be counted as damaged.
 pub fn journal(bytes: &[u8]) {
     let Some(run_id) = RunId::parse("20260101T000000000Z-abcdef") else { return };
     let mut segment = Segment::of_bytes(Cursor::new(bytes.to_vec()), run_id, 1);

@@ -1,4 +1,4 @@
-//! Shared by the API client and the media client: errors of requests, and `Retry-After`.
+//! Code shared by the API client and the media client: client setup, error handling and `Retry-After`.
 
 use std::{
     error::Error as StdError,
@@ -16,19 +16,19 @@ use crate::{
     task::is_invisible,
 };
 
-/// The maximum length of an excerpt of a server's text in a message, in characters.
+/// The maximum length of an excerpt of server text in a message, in characters.
 const EXCERPT: usize = 200;
 
 /// The `User-Agent` of both clients.
 pub(crate) const USER_AGENT: &str = concat!("sunor-archive/", env!("CARGO_PKG_VERSION"));
 
-/// Installs the TLS provider, once for the process.
+/// Installs the TLS provider once per process.
 fn prepare_tls() {
-    // Fails only if a provider is installed already, which is fine.
+    // An error means that a provider is already installed, which is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Builds a client. On a machine without certificates it speaks plain HTTP only.
+/// Builds an HTTP client. On a machine without root certificates, the client supports plain HTTP only.
 pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -> Result<reqwest::Client> {
     prepare_tls();
     let built = match set_up().build() {
@@ -38,8 +38,8 @@ pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -
     built.map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", root_cause(&error))))
 }
 
-/// The wait that a `Retry-After` header requests: seconds, or the time until a date (RFC 9110, 10.2.3) by the server's
-/// own clock.
+/// The wait time that a `Retry-After` header requests. The value is a number of seconds, or a date (RFC 9110, 10.2.3)
+/// by the server's clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let header = text(RETRY_AFTER)?.trim();
@@ -47,18 +47,18 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     seconds(header).or_else(|| until(header, now()))
 }
 
-/// A count of seconds as text.
+/// Parses a number of seconds.
 pub(crate) fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
 fn until(date: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(date).ok()?;
-    // A date has whole seconds: wait until the named second is over.
+    // A date has a resolution of one second, so wait until that second has passed.
     Some(date.duration_since(now).unwrap_or_default() + Duration::from_secs(1))
 }
 
-/// An excerpt of a foreign text that is safe to print in one line.
+/// An excerpt of third-party text that is safe to print on one line.
 pub(crate) fn excerpt(text: &str) -> String {
     let shown =
         |c: char| if c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c };
@@ -66,21 +66,21 @@ pub(crate) fn excerpt(text: &str) -> String {
     if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
 }
 
-/// An error and its sources.
+/// Iterates over an error and its sources.
 pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| {
-        // `source()` of an `io::Error` skips the error that it wraps.
+        // The `source()` method of an `io::Error` skips the wrapped error.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
     })
 }
 
-/// The root cause of a reqwest error: it is the useful part, and has no URL.
+/// The root cause of a reqwest error. The root cause is the most informative part of the error, and contains no URL.
 pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     chain(error).skip(1).last().map_or_else(|| "the request could not be made".into(), ToString::to_string)
 }
 
-/// Whether it failed because the server's certificate is not trusted.
+/// Whether a request failed because the server's certificate is not trusted.
 pub(crate) fn is_untrusted(error: &reqwest::Error) -> bool {
     chain(error).any(|cause| {
         matches!(

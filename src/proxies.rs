@@ -1,5 +1,5 @@
-//! Reads the proxy settings of the environment, as curl does. A proxy that cannot be parsed is an error: traffic for a
-//! proxy must never bypass it.
+//! Reads the proxy settings from the environment, as curl does. An invalid proxy setting is an error, because traffic
+//! must never bypass a configured proxy.
 
 use std::{collections::HashSet, env, ffi::OsString};
 
@@ -8,31 +8,31 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
-/// The schemes of proxies. reqwest resolves host names itself for socks4 and socks5, and lets the proxy resolve them
-/// for socks4a and socks5h.
+/// The supported proxy schemes. For socks4 and socks5, reqwest resolves host names. For socks4a and socks5h, the
+/// proxy resolves them.
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
-/// The proxies to use.
+/// The proxies for HTTP and HTTPS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
-    /// Hosts that are reached without a proxy, as the environment lists them.
+    /// A comma-separated list of hosts that are reached without a proxy.
     exceptions: String,
 }
 
 impl Proxies {
-    /// No proxies: every connection is direct.
+    /// Uses no proxies. Every connection is direct.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Those of this process's environment.
+    /// Reads the proxies from the environment of this process.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a variable is not a proxy's URL; the message does not repeat it, since it may contain a
-    /// password.
+    /// Returns [`Error::Usage`] if a variable is not a valid proxy URL. The message does not contain the URL, which
+    /// may contain a password.
     pub fn from_env() -> Result<Self> {
         Self::of(|name| env::var_os(name))
     }
@@ -51,7 +51,7 @@ impl Proxies {
         let https = first(&["https_proxy", "HTTPS_PROXY"])?.or(all);
         let exceptions = variable("no_proxy").filter(|list| !list.is_empty()).or_else(|| variable("NO_PROXY"));
         let exceptions = exceptions.unwrap_or_default().to_string_lossy().into_owned();
-        // Like curl: hosts are separated by commas, blanks or both.
+        // As in curl, hosts are separated by commas, blanks or both.
         let hosts = exceptions.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|host| !host.is_empty());
         let exceptions = hosts.collect::<Vec<_>>().join(",");
         if exceptions.split(',').any(|host| host == "*") {
@@ -60,11 +60,11 @@ impl Proxies {
         Ok(Self { http, https, exceptions })
     }
 
-    /// Configures a client to use these proxies only.
+    /// Configures a client to use only these proxies.
     pub(crate) fn apply(&self, client: ClientBuilder) -> ClientBuilder {
         let with = |client: ClientBuilder, proxy: Option<reqwest::Result<Proxy>>| match proxy {
             Some(Ok(proxy)) => client.proxy(proxy.no_proxy(NoProxy::from_string(&self.exceptions))),
-            // Its URL was parsed when the environment was read.
+            // The URL was validated when the environment was read, so an error cannot occur.
             Some(Err(_)) | None => client,
         };
         let client = with(client.no_proxy(), self.http.clone().map(Proxy::http));
@@ -78,7 +78,7 @@ impl Proxies {
     }
 }
 
-/// Reads one variable; an empty one names no proxy.
+/// Parses the value of one variable. An empty value means that no proxy is set.
 fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
     let refuse = |why: &str| {
         Err(Error::usage(format!(

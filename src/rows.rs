@@ -1,4 +1,4 @@
-//! Reads rows of an archive's tables, one part after another. Memory holds a batch of rows. All of it blocks.
+//! Reads rows from the tables of an archive, one part at a time. Memory holds one batch of rows. All functions block.
 
 use crate::{
     archive::Archive,
@@ -6,18 +6,18 @@ use crate::{
     tables::{self, Row},
 };
 
-/// Calls `row` with these columns of each row of a table.
+/// Calls `row` with the given columns of each row in a table.
 pub(crate) fn scan_table(archive: &Archive, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
     archive.parts(table)?.iter().try_for_each(|path| scan_part(archive, path, columns, row))
 }
 
-/// Calls `row` with these columns of each row of a part.
+/// Calls `row` with the given columns of each row in a part.
 pub(crate) fn scan_part(archive: &Archive, path: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
     archive.read_part(path, |file| tables::scan(file, archive.format, columns, row))
 }
 
-/// The same for the rows of a table with one of these values in a column of texts: row groups without them are skipped.
-/// Other rows are passed too.
+/// Calls `row` with the given columns of each row in a table that may have one of the sought values in a text column.
+/// Row groups without the sought values are skipped. `row` may also receive rows that do not match.
 pub(crate) fn search_table<'v>(
     archive: &Archive,
     table: &str,
@@ -28,7 +28,7 @@ pub(crate) fn search_table<'v>(
     archive.parts(table)?.iter().try_for_each(|path| search_part(archive, path, columns, sought, row))
 }
 
-/// The same for the rows of a part.
+/// Searches one part in the same way as [`search_table`] searches a table.
 pub(crate) fn search_part<'v>(
     archive: &Archive,
     path: &str,
@@ -39,7 +39,7 @@ pub(crate) fn search_part<'v>(
     archive.read_part(path, |file| tables::scan_for(file, archive.format, columns, sought.clone(), row))
 }
 
-/// The number of rows of a table.
+/// The number of rows in a table.
 pub(crate) fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
     let count = |path: &String| archive.read_part(path, |file| tables::count_rows(file, archive.format));
     archive.parts(table)?.iter().map(count).sum()

@@ -1,39 +1,39 @@
-//! Task IDs, and the list of them that a run works on.
+//! Task IDs, and the list of task IDs for a run.
 
 use std::{fmt, hash::BuildHasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// The ID of one task, valid as a segment of the API's path.
+/// The ID of a task, which is valid as a path segment of an API URL.
 ///
-/// Not empty, at most [`TaskId::MAX_BYTES`] long, without control characters and without `/`, `\`,
-/// `?`, `#`; `.` and `..` are refused too, because no URL can carry them as a segment.
+/// An ID is not empty and has at most [`TaskId::MAX_BYTES`] bytes. An ID contains no control characters, and none of
+/// `/`, `\`, `?` and `#`. The strings `.` and `..` are not IDs, because a URL cannot contain them as a path segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaskId<'a>(&'a str);
 
-/// The reason why a text is not a task ID.
+/// The reason why a string is not a task ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTaskId {
-    /// It is empty.
+    /// The string is empty.
     Empty,
-    /// Longer than [`TaskId::MAX_BYTES`].
+    /// The string is longer than [`TaskId::MAX_BYTES`].
     TooLong,
-    /// Not UTF-8.
+    /// The string is not UTF-8.
     NotUtf8,
-    /// It has a character that IDs cannot have.
+    /// The string contains a character that is not allowed in an ID.
     Character(char),
-    /// `.` or `..`.
+    /// The string is `.` or `..`.
     Dots,
 }
 
 impl<'a> TaskId<'a> {
-    /// The longest ID accepted.
+    /// The maximum length of an ID, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Parses `text` as an ID, without surrounding blanks and invisible characters.
+    /// Parses `text` as an ID. Surrounding white space and invisible characters are ignored.
     ///
     /// # Errors
-    /// The reason why it is not an ID.
+    /// Returns the reason why `text` is not an ID.
     pub fn parse(text: &'a str) -> Result<Self, BadTaskId> {
         let id = trim_invisible(text);
         match id {
@@ -78,15 +78,15 @@ impl fmt::Display for BadTaskId {
     }
 }
 
-/// `text` without white space and invisible characters at its ends, as spreadsheets, chats and concatenated files leave
-/// them.
+/// Removes white space and invisible characters from both ends of `text`. Spreadsheets, chats and concatenated files
+/// often contain such characters.
 pub(crate) fn trim_invisible(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
 }
 
-/// Whether `c` is invisible: Unicode's format characters (`Cf`, the byte-order mark among them) and the
-/// other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`. Two symbols without ink
-/// are as invisible: the blank Braille pattern and the placeholder of an embedded object.
+/// Whether `c` is invisible. Unicode's format characters (`Cf`, including the byte-order mark) are invisible, and so
+/// are the other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`. Two symbols
+/// without a visible glyph also count: the blank Braille pattern and the object replacement character.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
@@ -97,7 +97,7 @@ pub(crate) fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether two IDs are the same: equal texts, or equal UUIDs in any case.
+/// Whether two IDs are the same: equal texts, or UUIDs that differ only in case.
 pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
     id == requested || is_uuid(requested) && id.eq_ignore_ascii_case(requested)
 }
@@ -111,20 +111,20 @@ pub(crate) fn is_uuid(id: &str) -> bool {
         })
 }
 
-/// A task of a [`TaskList`], by its index.
+/// The index of a task in a [`TaskList`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskIndex(u32);
 
 impl TaskIndex {
-    /// The index as a number, for vectors beside the list.
+    /// The index as a number, for vectors that are parallel to the list.
     #[must_use]
     pub fn get(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Distinct task IDs in their order, in three allocations: one string with all IDs, the offsets of their ends, and a hash
-/// table of their indexes.
+/// A list of distinct task IDs in insertion order. The list uses three allocations: one string with all IDs, the end
+/// offsets of the IDs, and a hash table of their indexes.
 #[derive(Debug, Default)]
 pub struct TaskList {
     text: String,
@@ -134,10 +134,10 @@ pub struct TaskList {
 }
 
 impl TaskList {
-    /// Adds an ID; `false` if it is a duplicate.
+    /// Adds an ID. Returns `false` for a duplicate.
     ///
     /// # Panics
-    /// At 2³² IDs.
+    /// Panics if the list already contains 2³² IDs.
     pub fn insert(&mut self, id: TaskId<'_>) -> bool {
         if self.find(id.as_str()).is_some() {
             return false;
@@ -166,18 +166,18 @@ impl TaskList {
     /// All indexes, in order.
     ///
     /// # Panics
-    /// Never: [`TaskList::insert`] keeps the list short enough.
+    /// Never panics, because [`TaskList::insert`] limits the length of the list.
     pub fn indices(&self) -> impl ExactSizeIterator<Item = TaskIndex> + Clone + use<> {
         (0..u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs")).map(TaskIndex)
     }
 
-    /// How many IDs there are.
+    /// The number of IDs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()

@@ -1,7 +1,7 @@
-//! One request to the API.
+//! The HTTP client of the API.
 //!
-//! The client sends the key, so it follows no redirect and retries nothing on its own: every request has a permit
-//! from the pace.
+//! The client sends the API key, so the client follows no redirects. The client retries nothing on its own, because
+//! every request needs a permit from `Pace`.
 
 use std::time::Duration;
 
@@ -25,18 +25,18 @@ use crate::{
     task::TaskId,
 };
 
-/// The largest body read. A task of two clips takes some 5 kB; this is a guard against a server
-/// that never stops sending.
+/// The maximum size of a response body, in bytes. The response for a task with two clips takes about 5 kB. The limit
+/// guards against a server that never stops sending.
 const MAX_BODY: usize = 64 << 20;
 
-/// The longest wait for a connection, within the limit of the whole request.
+/// The maximum time to establish a connection, which counts toward the timeout of the request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The result of one request.
+/// The result of one API request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) answer: TaskResponse,
-    /// The provider's report on its rate window.
+    /// The state of the rate window, as reported by the provider.
     pub(crate) allowance: Allowance,
 }
 
@@ -47,18 +47,18 @@ struct Received {
     body: Vec<u8>,
 }
 
-/// The API client, with one key.
+/// An API client with one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    /// The API's root, version included.
+    /// The root URL of the API, including the version.
     root: Url,
     key: ApiKey,
     timeout: Duration,
 }
 
 impl Client {
-    /// A client for the API below `base_url`; `timeout` is the limit of one request, its body included.
+    /// Creates a client for the API below `base_url`. `timeout` limits each request, including its body.
     pub(crate) fn new(base_url: &Url, key: ApiKey, proxies: &Proxies, timeout: Duration) -> Result<Self> {
         let set_up = || {
             let client = reqwest::Client::builder()
@@ -83,7 +83,7 @@ impl Client {
         Ok(Self { http: client, root, key, timeout })
     }
 
-    /// Requests one task. Every outcome is a [`Reply`].
+    /// Requests one task. Every outcome, including a failed request, is a [`Reply`].
     pub(crate) async fn ask(&self, id: TaskId<'_>) -> Reply {
         match self.http.get(self.url(&["task", id.as_str()])).send().await {
             Ok(response) => {
@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    /// Requests the account's usage. Any other response is returned as the [`TaskResponse`] that explains it.
+    /// Requests the account's usage. If the response contains no usage, the returned [`TaskResponse`] explains why.
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
         let sent = self.http.get(self.url(&["account", "usage"])).send().await;
         let response = sent.map_err(|error| self.failed_request(&error))?;
@@ -108,23 +108,23 @@ impl Client {
         response::usage(status, retry_after, &body).map_err(|answer| self.scrub(answer))
     }
 
-    /// Reads a response to its end, if its body matters.
+    /// Reads a response. The body is read only if it is needed.
     async fn receive(&self, response: Response) -> Result<Received, TaskResponse> {
         let status = response.status().as_u16();
         let retry_after = http::retry_after(response.headers());
-        // With `Retry-After`, the body does not matter.
+        // The body of a 429 is not needed if the response has a `Retry-After` header.
         if status == 429 && retry_after.is_some() {
             return Ok(Received { status, retry_after, body: Vec::new() });
         }
         let body = match self.body(response).await {
             Err(reason) if (200..300).contains(&status) => return Err(TaskResponse::Transient { reason }),
-            // A refusal stands even if its body was cut short.
+            // An error status is valid even if the body is truncated.
             body => body.unwrap_or_default(),
         };
         Ok(Received { status, retry_after, body })
     }
 
-    /// The meaning of a request without a response.
+    /// Classifies a request that received no response.
     fn failed_request(&self, error: &reqwest::Error) -> TaskResponse {
         let reason = self.explain(error);
         match () {
@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    /// The host, for messages.
+    /// The host and port of the API, for messages.
     pub(crate) fn host(&self) -> String {
         let port = self.root.port().map_or(String::new(), |port| format!(":{port}"));
         format!("{}{port}", self.root.host_str().unwrap_or_default())
@@ -173,7 +173,7 @@ impl Client {
         self.key.scrub(&http::excerpt(&http::root_cause(error)))
     }
 
-    /// Redacts the key, which a provider may echo in its message.
+    /// Redacts the API key, because a provider may include it in a message.
     fn scrub(&self, answer: TaskResponse) -> TaskResponse {
         let scrub = |text: String| self.key.scrub(&text);
         match answer {

@@ -1,5 +1,5 @@
-//! The provider's API: one request and the meaning of its response, and when the next may be sent. Which task to
-//! request is the export's concern.
+//! The client of the provider's API, which sends requests, interprets responses and enforces the rate limit. The
+//! `export` module decides which tasks are requested.
 
 mod client;
 mod pace;

@@ -1,11 +1,11 @@
-//! When the next request may be sent.
+//! The rate limiter for API requests.
 //!
-//! There are two mechanisms. The limiter (`governor`) spaces requests evenly, so that no span of the window's length
-//! ever has more requests than the rate limit, wherever the provider's window begins, fixed or sliding. The gate
-//! pauses all requests: after a 429, and when other users of the key have used up the window.
+//! Two mechanisms control the request rate. The limiter (`governor`) spaces requests evenly. No span of the window's
+//! length ever contains more requests than the rate limit, whether the provider's window is fixed or sliding. The
+//! gate pauses all requests after a 429, and when other users of the key have used up the window.
 //!
-//! `governor`'s own waiting ignores tokio's paused time; here time is tokio's, so that tests run in
-//! virtual time.
+//! `governor` waits in real time even if tokio's clock is paused. This module waits with tokio's timers instead, so
+//! that tests run in virtual time.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -20,31 +20,32 @@ use tokio::time::{self, Instant};
 use super::window::{Allowance, WindowTracker};
 use crate::config::Rate;
 
-/// The provider counts requests in windows of this length.
+/// The length of the window in which the provider counts requests.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The provider's documented allowance for a key.
+/// The provider's documented rate limit for a key, in requests per minute.
 const PROVIDER_PER_MINUTE: f64 = 120.0;
 
-/// The largest part of a minute's requests that may leave at once.
+/// The maximum burst, as a fraction of the requests per minute.
 const BURST: f64 = 0.02;
 
-/// Timers have a resolution of milliseconds, and fire late. A small burst lets the pace catch up.
+/// The assumed delay of a timer. Timers have a resolution of milliseconds and fire late. A small burst compensates
+/// for the delay.
 const LATENESS: Duration = Duration::from_millis(10);
 
-/// Extra spacing between requests, so that rounding never allows one more.
+/// A factor that widens the spacing between requests, so that rounding never allows an extra request.
 const SLACK: f64 = 1.0004;
 
-/// The longest pause: a year.
+/// The maximum pause: one year.
 const MAX_PAUSE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Grants permits, one at a time.
+/// A rate limiter that grants one permit per request.
 #[derive(Debug)]
 pub(crate) struct Pace {
     limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>>,
-    /// No request leaves before it: a 429 said so.
+    /// The end of the pause that a 429 requires.
     opens: Instant,
-    /// Nor before this one: the provider's window has no room. The next 429 overrides it.
+    /// The end of the pause that an exhausted rate window requires. The next 429 overrides this pause.
     window_opens: Instant,
     window: WindowTracker,
 }
@@ -61,12 +62,12 @@ impl Clock for TokioClock {
 }
 
 impl Pace {
-    /// The pace of `rate`, less `reserve` requests of each of the provider's windows, which are left to
-    /// others who share the key.
+    /// Creates a rate limiter for `rate`. In each of the provider's windows, `reserve` requests are left to other
+    /// users of the key.
     pub(crate) fn new(rate: Rate, reserve: u32) -> Self {
         let limiter = quota(rate, reserve).map(|quota| {
             let limiter = RateLimiter::direct_with_clock(quota, TokioClock);
-            // A burst is for catching up; at the start there is nothing to catch up with.
+            // Start without burst capacity, because a burst only compensates for late timers.
             for _ in 1..quota.burst_size().get() {
                 let _ = limiter.check();
             }
@@ -80,13 +81,13 @@ impl Pace {
         }
     }
 
-    /// How many requests leave in a second; infinite without a limit.
+    /// The maximum number of requests per second, or infinity without a limit.
     pub(crate) fn requests_per_second(rate: Rate, reserve: u32) -> f64 {
         quota(rate, reserve).map_or(f64::INFINITY, |quota| quota.replenish_interval().as_secs_f64().recip())
     }
 
-    /// Waits until one request may be sent, and counts it as sent. Dropped before it is ready, it has
-    /// counted nothing.
+    /// Waits until one request may be sent, and counts the request as sent. A future that is dropped before
+    /// completion counts nothing.
     pub(crate) async fn permit(&self) {
         loop {
             time::sleep_until(self.opens.max(self.window_opens)).await;
@@ -97,16 +98,16 @@ impl Pace {
         }
     }
 
-    /// Pauses all requests for `pause`, as a 429 demands. A longer pause from another 429 is kept; a pause that
-    /// was derived from the rate headers is replaced.
+    /// Pauses all requests for `pause`, as a 429 requires. A longer pause from an earlier 429 remains in effect. A
+    /// pause that was derived from rate-limit headers is replaced.
     pub(crate) fn pause(&mut self, pause: Duration) {
         let now = Instant::now();
         self.opens = self.opens.max(now + pause.min(MAX_PAUSE));
         self.window_opens = now;
     }
 
-    /// Reads what is left of the window from a response, and pauses if that is too little. During the pause of a 429,
-    /// only that counts.
+    /// Reads the remaining requests of the window from a response, and pauses if too few remain. During the pause
+    /// after a 429, rate-limit headers add no pause.
     pub(crate) fn observe(&mut self, allowance: &Allowance) {
         let now = Instant::now();
         if let Some(pause) = self.window.pause(allowance, now)
@@ -116,23 +117,23 @@ impl Pace {
         }
     }
 
-    /// The rest of the current pause.
+    /// The remaining time of the current pause.
     pub(crate) fn silent_for(&self) -> Duration {
         self.opens.max(self.window_opens).saturating_duration_since(Instant::now())
     }
 }
 
-/// The share of the provider's allowance that the reserve leaves, in requests a minute. A rate above what the
-/// provider documents says that this key is allowed more.
+/// The part of the provider's rate limit that is not reserved, in requests per minute. A configured rate above the
+/// documented limit means that the key has a higher limit.
 pub(crate) fn spare_per_minute(rate: Rate, reserve: u32) -> f64 {
     (rate.per_second() * 60.0).max(PROVIDER_PER_MINUTE) - f64::from(reserve)
 }
 
-/// The spacing and burst that keep every span of the rate's length at or below its count.
+/// The spacing and burst that limit the number of requests in every `span` to `count`.
 ///
-/// A burst of `b` and a spacing of just over `span / (count - b + 1)` let at most `b + (count - b)`
-/// requests into any span. At 120 a minute that is a burst of 2 and 119 a minute: 99.1 % of the
-/// allowance, with one request of room for those that arrive closer together than they left.
+/// A burst of `b` and a spacing of just over `span / (count - b + 1)` allow at most `b + (count - b)` requests in any
+/// span. At 120 requests per minute, the burst is 2 and the sustained rate is 119 per minute, or 99.1 % of the limit.
+/// The remaining request per minute allows for requests that arrive closer together than they were sent.
 fn quota(rate: Rate, reserve: u32) -> Option<Quota> {
     let Rate::Limited { count, span } = rate else { return None };
     let minutes = span.as_secs_f64() / WINDOW.as_secs_f64();
@@ -151,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    /// The moments at which requests leave within `length`, if nothing else holds them up.
+    /// The times at which requests are sent within `length` if only the rate limiter delays them.
     async fn departures(pace: &Pace, length: Duration) -> Vec<Duration> {
         let start = Instant::now();
         let mut moments = Vec::new();

@@ -1,7 +1,9 @@
-//! The meaning of an API response. Pure: status, header and body in, one [`TaskResponse`] out.
+//! Classifies API responses. This module performs no I/O: it converts a status, a header and a body into a
+//! [`TaskResponse`].
 //!
-//! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. A proxy in front of it may send
-//! anything, so whatever is not clearly a task or a refusal counts as a transient failure.
+//! The provider documents the format `{"code":200,"data":{…}}` and a few errors. A proxy in front of the API may send
+//! any other response. A response that is neither clearly a task nor clearly an error therefore counts as a transient
+//! failure.
 
 use std::{borrow::Cow, str, time::Duration};
 
@@ -15,43 +17,44 @@ use crate::{
     timestamp::Moment,
 };
 
-/// The pause after a 429 without a time: the provider's window.
+/// The pause after a 429 without a wait time, equal to the length of the provider's rate window.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The shortest pause after a 429: "0 seconds" must not cause a storm of requests.
+/// The minimum pause after a 429. A wait time of 0 seconds must not cause a request storm.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The outcome of one request to the API.
+/// The outcome of one API request.
 #[derive(Debug, PartialEq)]
 pub(crate) enum TaskResponse {
-    /// The task has ended. `data` is the whole object as sent; where readers would refuse it, it is
-    /// repaired and `sent` is the body as sent.
+    /// The task has ended. `data` is the complete JSON object exactly as received. If JSON parsers would reject the
+    /// object, `data` is repaired and `sent` is the original body.
     Final { status: FinalStatus, data: String, sent: Option<String> },
-    /// The task is in progress; an unknown or missing status counts as that.
+    /// The task is in progress. A task with an unknown or missing status also counts as unfinished.
     Unfinished { status: Option<String>, created_at: Option<Moment> },
-    /// 404.
+    /// The provider responded with 404.
     NotFound { message: Option<String> },
-    /// 401, 403.
+    /// The provider responded with 401 or 403.
     KeyRefused { reason: String },
-    /// 429.
+    /// The provider responded with 429.
     RateLimited { pause: Duration },
-    /// A transient failure.
+    /// The request failed with a transient error.
     Transient { reason: String },
-    /// Begins as JSON, and does not parse: it may pass. If it does not, the body is what there is of the task.
+    /// The body begins like JSON but does not parse. The error may be transient. If every retry fails, `body` is the
+    /// only data available for the task.
     Malformed { reason: String, body: String },
-    /// Another refusal: a retry would change nothing.
+    /// The provider responded with another error that a retry would not resolve.
     Rejected { reason: String },
-    /// JSON, but not the requested task.
+    /// The body is JSON, but it does not contain the requested task.
     Unreadable { reason: String, body: String },
-    /// A connection without a response.
+    /// The connection was established, but no response arrived.
     Silent { reason: String },
-    /// No connection.
+    /// No connection could be established.
     Unconnected { reason: String },
     /// The server's certificate is not trusted.
     Untrusted { reason: String },
 }
 
-/// The account's usage; absent fields, and those of another type, are `None`.
+/// The account's usage. A field that is absent or has another type is `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) tasks_created: Option<f64>,
@@ -59,7 +62,7 @@ pub(crate) struct Usage {
     pub(crate) credits_topped_up: Option<f64>,
 }
 
-/// Interprets the response to the request for `asked`.
+/// Interprets the response to the request for the task `asked`.
 pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
     match good(status, retry_after, body) {
         Ok(TaskData { text, sent }) => task(asked, &text, sent),
@@ -67,7 +70,7 @@ pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Durat
     }
 }
 
-/// Interprets the response to the request for the account's usage.
+/// Interprets the response to a request for the account's usage.
 pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Usage, TaskResponse> {
     let TaskData { text, .. } = good(status, retry_after, body)?;
     let Some((_, usage)) = data(&text) else {
@@ -80,10 +83,10 @@ pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> 
     })
 }
 
-/// A body that is JSON and not a refusal.
+/// A JSON body without an error code.
 struct TaskData<'a> {
     text: Cow<'a, str>,
-    /// As sent, if it had to be repaired.
+    /// The original body, if `text` is a repaired copy.
     sent: Option<String>,
 }
 
@@ -125,7 +128,8 @@ fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
     }
 }
 
-/// The task's object and its text: `data`, or the body itself if it has no such member.
+/// The text of the payload, and the payload as an object. The payload is the `data` member, or the whole body if that
+/// member is absent.
 fn data(text: &str) -> Option<(&str, Object<'_>)> {
     let envelope = Object::parse(text)?;
     match envelope.get("data") {
@@ -134,7 +138,7 @@ fn data(text: &str) -> Option<(&str, Object<'_>)> {
     }
 }
 
-/// The envelope's code, if it could be an HTTP status; 0 or "ok" say nothing.
+/// The code in the envelope, if it is a possible HTTP status. Other codes, such as 0 or "ok", are ignored.
 fn code(envelope: &Object<'_>) -> Option<u16> {
     let code: f64 = envelope.get("code")?.get().parse().ok()?;
     let whole = code.fract() == 0.0 && (200.0..600.0).contains(&code);
@@ -173,12 +177,12 @@ fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
     }
 }
 
-/// The pause that a 429 asks for: `Retry-After`, else the seconds named in its message.
+/// The pause that a 429 requests: the value of `Retry-After`, or else the number of seconds in the message.
 fn pause(retry_after: Option<Duration>, words: &str) -> Duration {
     retry_after.or_else(|| parse_seconds(words)).unwrap_or(SILENCE).max(MIN_PAUSE)
 }
 
-/// The first count of seconds in a text: `30 seconds`, `30 sec`, `30s`.
+/// The first duration in seconds in a text, such as `30 seconds`, `30 sec` or `30s`.
 fn parse_seconds(text: &str) -> Option<Duration> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
     let mut words = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());

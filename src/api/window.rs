@@ -1,40 +1,41 @@
-//! The provider's report on its rate window, and how long to wait because of it. Pure: time comes in
-//! as a value.
+//! Tracks the provider's rate window and computes the required pauses. This module performs no I/O, and the caller
+//! passes the current time.
 //!
-//! Every response names what remains of the window; perhaps also when it is reset. This program's own
-//! pace leaves some of it. So when little remains, others who share the key have used it, and the next
-//! request would be refused, or be one of those that are left to them.
+//! Every response reports the remaining requests of the window, and may also report the time of the reset. The
+//! program's own rate limit leaves part of each window unused. A low number of remaining requests therefore means
+//! that other users of the key have used the rest. The provider would refuse the next request, or the next request
+//! would consume a request that is reserved for other users.
 
 use std::time::Duration;
 
 use reqwest::header::{DATE, HeaderMap};
 use tokio::time::Instant;
 
-/// A reset is in whole seconds, and may be rounded up or down.
+/// The maximum rounding error of a reset time. Reset times are in whole seconds, and may be rounded up or down.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// After a pause that was as long as a window, and was not enough, the next is longer by this factor. A
-/// window's length again would meet each window at the same moment, after others have used it up.
+/// The factor by which a pause exceeds the window's length, after a pause of one window was too short. Successive
+/// pauses of exactly one window would end at the same point in each window, after other users have exhausted it.
 const OUT_OF_STEP: f64 = 1.618;
 
-/// A shorter pause is no more than this program's own spacing at the provider's rate.
+/// Shorter pauses are ignored, because they do not exceed the program's own request spacing at the provider's rate.
 const NOTABLE: Duration = Duration::from_secs(1);
 
-/// A reset that is further away than this is not believed: the provider's window is a minute.
+/// The maximum time until a reset. A later reset time is ignored, because the provider's window is one minute.
 const LATEST_RESET: Duration = Duration::from_secs(120);
 
-/// The rate window according to one response; any part may be absent.
+/// The state of the rate window, as reported by one response. Each field may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allowance {
-    /// Requests left in the window.
+    /// The number of requests left in the window.
     pub(crate) remaining: Option<u32>,
-    /// How long until the window is reset.
+    /// The time until the window is reset.
     pub(crate) reset: Option<Duration>,
 }
 
 impl Allowance {
-    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`, the latter as Unix seconds by the server's
-    /// own clock, or as seconds from now.
+    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`. The reset is either a Unix time by the server's clock
+    /// or a number of seconds from now.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
@@ -44,18 +45,18 @@ impl Allowance {
             number("x-ratelimit-reset").map(|reset| if reset < 1_000_000 { reset } else { reset.saturating_sub(now) });
         Self {
             remaining: number("x-ratelimit-remaining").and_then(|number| u32::try_from(number).ok()),
-            // One that is over already says that the clocks differ, and nothing else.
+            // A reset in the past only shows that the clocks differ.
             reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= LATEST_RESET),
         }
     }
 }
 
-/// Follows the provider's window from response to response.
+/// Tracks the provider's rate window across responses.
 #[derive(Debug)]
 pub(super) struct WindowTracker {
     reserve: u32,
     length: Duration,
-    /// No window can have begun later than this and still be the current one.
+    /// The latest possible start of the current window.
     begun: Option<Instant>,
     last: u32,
     most: u32,
@@ -67,18 +68,18 @@ impl WindowTracker {
         Self { reserve, length, begun: None, last: 0, most: 0, paused_until: None }
     }
 
-    /// How long to send nothing after a response that said this.
+    /// The time to pause after a response that reports `allowance`.
     pub(super) fn pause(&mut self, allowance: &Allowance, now: Instant) -> Option<Duration> {
         let remaining = allowance.remaining?;
         let begun = self.follow(remaining, now);
         let pause = match (remaining.checked_sub(self.reserve).filter(|left| *left > 0), allowance.reset) {
-            // With a reserve, too early is a request that was left to others.
+            // With a reserve, a request before the reset would consume a request that is reserved for other users.
             (None, Some(reset)) if self.reserve > 0 => Some(reset + ROUNDING),
             (None, Some(reset)) => Some(reset),
             (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(OUT_OF_STEP)),
-            // Without a word on the reset, the wait is until the window must be over.
+            // Without a reset time, wait until the window must have ended.
             (None, None) => Some((begun + self.length).saturating_duration_since(now)),
-            // Slow down before the wall: what is left, spread over what is left of the window.
+            // Slow down before the window is exhausted: spread the remaining requests over the remaining time.
             (Some(left), Some(reset)) => Some(reset.saturating_sub(ROUNDING) / left).filter(|pause| *pause > NOTABLE),
             (Some(_), None) => None,
         };
@@ -86,8 +87,9 @@ impl WindowTracker {
         pause
     }
 
-    /// The latest moment at which the current window can have begun: when it was first seen, or when
-    /// what remains jumped up. Answers overtake each other, so a small step up says nothing.
+    /// The latest possible start of the current window: the time at which the window was first seen, or at which the
+    /// number of remaining requests rose sharply. A small increase is ignored, because responses can arrive out of
+    /// order.
     fn follow(&mut self, remaining: u32, now: Instant) -> Instant {
         self.most = self.most.max(remaining);
         let renewed = remaining > self.last.saturating_add(self.most / 2);

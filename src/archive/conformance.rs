@@ -1,4 +1,5 @@
-//! The contract of every backend. Each test runs against a local folder, an object store, and a backend that fails.
+//! Conformance tests for backends. Each test runs against a local folder, an object store, and a fault-injecting
+//! backend.
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ use super::{
     objects::Objects,
 };
 
-/// Each backend with its name, empty, and a local folder beside it.
+/// Creates one empty backend of each kind, each with a name and a local scratch folder.
 fn backends() -> Vec<(&'static str, Arc<dyn Backend>, TempDir)> {
     let local = || {
         let folder = tempfile::tempdir().unwrap();

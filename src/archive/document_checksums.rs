@@ -1,22 +1,23 @@
-//! The checksum file: the SHA-256 of each small file that no manifest lists, so that no byte of it changes
-//! unnoticed. It is in the program's own folder, with lines like a manifest's; the last line is the checksum of
-//! those before it.
+//! The checksum file `.sunor/checksums` contains the SHA-256 of each small file that no manifest lists, so that
+//! `verify` can detect any change to these files. The checksum file has the same line format as a manifest. The last
+//! line of the checksum file is the checksum of all preceding lines.
 //!
-//! A checksum is recorded before its file is put in place, and a file is intact if it matches any of its
-//! checksums: a crash between the two leaves nothing that looks damaged. A file without a checksum, as in an
-//! archive that was copied without the program's folder, counts as intact.
+//! The checksum of a file is recorded before the file is put in place. A file is intact if it matches any checksum
+//! that is recorded for its path. If a crash occurs after a checksum is recorded but before the new file is put in
+//! place, the existing file therefore still counts as intact. A file without a recorded checksum counts as intact,
+//! for example in an archive that was copied without `.sunor`.
 
 use std::{collections::HashMap, io};
 
 use super::{Archive, CHECKSUMS, inspect::manifest_line, layout::STATE, store::Store};
 use crate::{checksum, error::Result};
 
-/// The checksums of an archive's small files, by path.
+/// The recorded checksums of small files, by path.
 #[derive(Debug, Default)]
 pub(crate) struct DocumentChecksums(HashMap<String, Vec<String>>);
 
 impl DocumentChecksums {
-    /// Whether a file has checksums, and its content matches none of them.
+    /// Returns whether checksums are recorded for `path` and none of them matches `content`.
     pub(crate) fn are_broken(&self, path: &str, content: &[u8]) -> bool {
         let known = self.0.get(path);
         known.is_some_and(|known| !known.contains(&checksum::sha256(content)))
@@ -24,7 +25,8 @@ impl DocumentChecksums {
 }
 
 impl Archive {
-    /// Reads the checksum file: no checksums if there is none yet, an error if it is damaged itself.
+    /// Reads the checksum file. Returns an empty set of checksums if the file does not exist, and an inner error if
+    /// the file is damaged.
     pub(crate) fn document_checksums(&self) -> Result<io::Result<DocumentChecksums>> {
         Ok(match self.store.get(CHECKSUMS)? {
             Some(text) => read(&text).ok_or_else(|| io::Error::other("is not what was written")),
@@ -33,8 +35,8 @@ impl Archive {
     }
 }
 
-/// Records the checksum of a file that is about to be put in place. A damaged checksum file stays as it is
-/// until it is repaired, so that `verify` finds it. Blocks.
+/// Records the checksum of a file that is about to be put in place. Leaves a damaged checksum file unchanged, so that
+/// `verify` reports the damage. This function blocks.
 pub(super) fn add(store: &Store, path: &str, sha256: &str) -> Result<()> {
     store.rewrite(CHECKSUMS, |known, out| {
         let mut text = Vec::new();
@@ -63,7 +65,7 @@ fn read(text: &[u8]) -> Option<DocumentChecksums> {
     Some(checksums)
 }
 
-/// The lines before the last, if the last one is their checksum.
+/// Returns all lines before the last line, or `None` if the last line is not their checksum.
 fn intact_lines(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
     let last = text.strip_suffix('\n')?.rfind('\n')? + 1;

@@ -1,4 +1,4 @@
-//! A backend that fails after a number of changes, as if the process had died, for tests.
+//! A test backend that fails after a given number of changes, which simulates a crash of the process.
 
 use std::{
     io::{self, Write},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::ranged::RangedFile;
 
-/// How many changes are left until every one fails.
+/// The number of changes that still succeed before every change fails.
 #[derive(Clone, Debug)]
 pub(crate) struct Life(Arc<AtomicUsize>);
 
@@ -30,7 +30,8 @@ impl Life {
     }
 }
 
-/// A backend with a life. Its folders can be exchanged if those of the other can.
+/// A backend that fails every change once its [`Life`] is used up. This backend can exchange folders only if
+/// `can_exchange` is set and the inner backend supports the exchange.
 #[derive(Debug)]
 pub(crate) struct Failing {
     pub(crate) backend: Arc<dyn Backend>,

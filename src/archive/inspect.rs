@@ -1,5 +1,4 @@
-//! An archive as `verify` reads it: the entries of its folders, and files that may be damaged.
-//! Nothing here writes.
+//! Read-only access for `verify` to an archive that may be damaged.
 
 use std::{
     io,
@@ -12,29 +11,29 @@ use crate::{error::Result, format::TableFormat, ranged::RangedFile};
 /// The state of `archive.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataState {
-    /// Intact.
+    /// `archive.json` is intact.
     Whole,
-    /// A newer program wrote it.
+    /// `archive.json` has a format version that is newer than `FORMAT_VERSION`.
     Newer(u32),
-    /// It is damaged.
+    /// `archive.json` is damaged. The string describes the damage.
     Damaged(String),
 }
 
-/// An entry of one of the archive's folders.
+/// A file or subfolder in a folder of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Its path in the archive.
+    /// The path of the entry in the archive.
     pub(crate) path: String,
     pub(crate) is_folder: bool,
 }
 
 impl Entry {
-    /// Its name, without the folder.
+    /// Returns the name of the entry, without the folder.
     pub(crate) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it is a staging file: of a write in progress, or left by a crash.
+    /// Returns whether the entry is a staging file, either from a write in progress or from a crashed process.
     pub(crate) fn is_half_finished(&self) -> bool {
         let number = self.name().rsplit_once('#').map(|(_, number)| number);
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -43,10 +42,12 @@ impl Entry {
 }
 
 impl Archive {
-    /// Opens an archive whose `archive.json` may be damaged: then the parts tell the tables' format.
+    /// Opens an archive whose `archive.json` may be damaged. If `archive.json` is damaged, the table format is
+    /// determined from the file extensions of the parts.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::error::Error::Usage) if it is none, or its format is too new to be read.
+    /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location is not an archive, or if the archive
+    /// format is too new.
     pub(crate) fn open_to_check(location: &Location) -> Result<(Self, MetadataState)> {
         let (opened, store) = (Self::open(location), location.store());
         let state = match (store.try_read(METADATA), &opened) {
@@ -62,7 +63,7 @@ impl Archive {
         }
     }
 
-    /// The size of a file; `None` if there is none.
+    /// Returns the size of a file in bytes, or `None` if the file does not exist.
     pub(crate) fn size(&self, path: &str) -> io::Result<Option<u64>> {
         self.store.try_size(path)
     }
@@ -77,19 +78,19 @@ impl Archive {
         self.store.try_read(path)
     }
 
-    /// The path in the archive of one of the program's own files.
+    /// Converts the local path of a file in `.sunor` to its path in the archive.
     pub(crate) fn relative(&self, path: &Path) -> String {
         self.store.relative(path)
     }
 }
 
-/// Whether a path from a file of the archive stays inside the archive.
+/// Returns whether a path that was read from an archive file stays inside the archive.
 pub(crate) fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|piece| matches!(piece, Component::Normal(_)))
 }
 
-/// The digest and the path in a line of a manifest, without its line feed; `None` if no manifest has
-/// such a line.
+/// Parses a manifest line, without its line feed, into the digest and the path. Returns `None` if the line is
+/// invalid.
 pub(crate) fn manifest_line(line: &str) -> Option<(&str, &str)> {
     let (digest, path) = line.split_once("  ")?;
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

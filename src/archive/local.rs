@@ -1,5 +1,6 @@
-//! A folder of the local file system. A file is written to a staging file, `<name>#0`, synced, and renamed. A crash
-//! leaves the staging file, which no reader's pattern matches, and which the next run removes.
+//! A backend for a folder in the local file system. A file is written as a staging file, `<name>#0`, then synced and
+//! renamed. A crash can leave a staging file behind. The file patterns of readers do not match staging files, and the
+//! next run removes them.
 
 use std::{
     fs::{self, File},
@@ -16,7 +17,7 @@ use crate::{filesystem, ranged::RangedFile};
 /// The size of the write buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// The files of a folder.
+/// A backend that stores files in a local folder.
 #[derive(Debug)]
 pub(super) struct LocalFolder(PathBuf);
 
@@ -25,7 +26,8 @@ impl LocalFolder {
         Self(folder.to_owned())
     }
 
-    /// The place of a listed file. A name that is not UTF-8 is listed with replacement characters.
+    /// Returns the local path of a listed file. A name that is not valid UTF-8 is listed with replacement characters,
+    /// so the folder is searched for the original name.
     fn named(&self, path: &str) -> io::Result<PathBuf> {
         let place = self.0.join(path);
         if !path.contains(char::REPLACEMENT_CHARACTER) || place.symlink_metadata().is_ok() {
@@ -41,7 +43,7 @@ impl LocalFolder {
         Ok(place)
     }
 
-    /// The place of a file, whose folder exists.
+    /// Returns the local path of a file. Creates the parent folder if it does not exist.
     fn place_for(&self, path: &str) -> io::Result<PathBuf> {
         let place = self.0.join(path);
         create_folder(place.parent().unwrap_or(&self.0))?;
@@ -57,9 +59,9 @@ impl Backend for LocalFolder {
     fn open(&self, path: &str) -> io::Result<RangedFile> {
         let place = self.0.join(path);
         match fs::metadata(&place) {
-            // Opening a pipe waits for its writer.
+            // Opening a named pipe would block until another process opens it for writing.
             Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is not a regular file")),
-            // It is still in its folder: it must not pass for a part that was just replaced.
+            // `NotFound` would indicate that the part was just replaced, but the link still exists in the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound && place.is_symlink() => {
                 Err(io::Error::other("it is a symbolic link to a missing file"))
             }
@@ -100,7 +102,7 @@ impl Backend for LocalFolder {
 
     fn copy_out(&self, path: &str, to: &Path) -> io::Result<()> {
         let from = self.0.join(path);
-        // Not every disk has links.
+        // Not every file system supports hard links.
         fs::hard_link(&from, to).or_else(|_| filesystem::copy(&from, to))
     }
 
@@ -117,7 +119,7 @@ impl Backend for LocalFolder {
     }
 
     fn inherit(&self, folder: &str, to: &Path) {
-        // If the attributes cannot be copied, the folders are not exchanged.
+        // The error is ignored because `exchange` copies the attributes again and returns `false` if that fails.
         let _ = attributes::copy(&self.0.join(folder), to);
     }
 
@@ -135,7 +137,7 @@ impl Backend for LocalFolder {
     }
 }
 
-/// A file that is being written beside its place.
+/// A file that is being written next to its final path.
 struct LocalFile {
     file: BufWriter<File>,
     staging: PathBuf,
@@ -166,13 +168,13 @@ impl StagingFile for LocalFile {
 impl Drop for LocalFile {
     fn drop(&mut self) {
         if !self.is_published {
-            // The next run sweeps what cannot be removed now.
+            // If the staging file cannot be removed now, the next run removes it.
             let _ = fs::remove_file(&self.staging);
         }
     }
 }
 
-/// Creates a folder and its missing parents, each durably.
+/// Creates a folder and its missing parents, and makes each new folder durable.
 pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -188,7 +190,7 @@ pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The result; `None` if the file or folder is missing.
+/// Returns `Ok(None)` if the operation failed because the file or folder does not exist.
 pub(super) fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -196,14 +198,15 @@ pub(super) fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> 
     }
 }
 
-/// The name of a file while it is written.
+/// Returns the path of the staging file for a final path.
 fn staging_path(place: &Path) -> PathBuf {
     let mut name = place.as_os_str().to_owned();
     name.push("#0");
     name.into()
 }
 
-/// Moves a file, also to another disk: there it is copied under a staging name, and then renamed.
+/// Moves a file. If the target is on another file system, the file is copied to a staging file, which is then
+/// renamed.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -218,14 +221,14 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Links the files that stay into another folder, which gets the attributes of the first.
+/// Hard-links the files that `stays` selects from `folder` into `other`, and copies the folder attributes.
 fn link_rest(folder: &Path, other: &Path, stays: &dyn Fn(&str) -> bool) -> io::Result<()> {
     if !fs::symlink_metadata(folder)?.is_dir() {
         return Err(io::ErrorKind::Unsupported.into());
     }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Anything else, such as a folder, is moved afterwards.
+        // Other entries, such as subfolders, are moved after the exchange.
         if entry.file_type()?.is_file() && stays(&entry.file_name().to_string_lossy()) {
             fs::hard_link(entry.path(), other.join(entry.file_name()))?;
         }
@@ -233,14 +236,14 @@ fn link_rest(folder: &Path, other: &Path, stays: &dyn Fn(&str) -> bool) -> io::R
     attributes::copy(folder, other)
 }
 
-/// Exchanges two folders, in one step or not at all.
+/// Atomically exchanges two folders.
 #[cfg(target_os = "linux")]
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
-/// Only Linux is known to do it.
+/// Fails, because the atomic exchange of folders is implemented only on Linux.
 #[cfg(not(target_os = "linux"))]
 fn exchange(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

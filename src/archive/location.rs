@@ -1,4 +1,4 @@
-//! Where an archive is.
+//! The location of an archive.
 
 use std::{
     fmt,
@@ -8,20 +8,20 @@ use std::{
 use super::store::Store;
 use crate::error::{Error, Result};
 
-/// Where an archive is, or will be.
+/// The location of an existing or new archive.
 #[derive(Clone, Debug)]
 pub struct Location(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
     Folder(PathBuf),
-    /// Any store, for tests.
+    /// An arbitrary store, for tests.
     #[cfg(test)]
     Store(Store),
 }
 
 impl Location {
-    /// Its files.
+    /// Returns the store for this location.
     pub(super) fn store(&self) -> Store {
         match &self.0 {
             Kind::Folder(folder) => Store::local(folder),
@@ -30,7 +30,7 @@ impl Location {
         }
     }
 
-    /// Refuses a path that cannot be an archive.
+    /// Returns an error if the path or one of its parents is a file.
     pub(super) fn check(&self) -> Result<()> {
         let obstacle = match &self.0 {
             Kind::Folder(folder) => folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()),
@@ -62,7 +62,7 @@ impl From<Store> for Location {
 }
 
 impl fmt::Display for Location {
-    /// As the user named it.
+    /// Formats the location as the user specified it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Folder(folder) => folder.display().fmt(f),

@@ -1,5 +1,5 @@
-//! The archive's lock: a file that the operating system locks for the process, so that a dead process holds
-//! nothing. The file names the holder.
+//! The archive lock, which is an operating system lock on a file. The operating system releases the lock when the
+//! process ends. The lock file contains the process ID and the host name of the holder.
 
 use std::{
     fmt,
@@ -19,14 +19,14 @@ use crate::{
     filesystem::{self, Limitation},
 };
 
-/// The process that holds an archive.
+/// The process that holds the archive lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holder {
-    /// Its process ID.
+    /// The ID of the process.
     pid: u32,
-    /// The machine it runs on.
+    /// The name of the machine that the process runs on.
     host: String,
-    /// Since when.
+    /// The time at which the process took the lock.
     since: Option<Timestamp>,
 }
 
@@ -37,12 +37,12 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The lock, held while this lives.
+/// The archive lock. Dropping this value releases the lock.
 #[derive(Debug)]
 pub(super) enum Lock {
-    /// The operating system holds it.
+    /// An operating system lock on an open file.
     OfSystem { _file: File },
-    /// Where it cannot, a file that only one process can create.
+    /// A lock file that only one process can create, for file systems that do not support locks.
     OfFile { path: PathBuf },
 }
 
@@ -71,18 +71,18 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Self::OfFile { path } = self {
-            // If it stays, the next run finds that its process is dead.
+            // If the file cannot be removed, the next run detects that its process has ended.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// The file that replaces the lock where the system has none.
+/// Returns the path of the lock file that is used on file systems that do not support locks.
 fn exclusive(path: &Path) -> PathBuf {
     path.with_file_name("lock#exclusive")
 }
 
-/// Creates the file that replaces the lock, or returns its holder. The file of a dead process is taken over.
+/// Creates the lock file, or returns the process that holds it. Replaces the lock file of a process that has ended.
 fn create_exclusive(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
     for _ in 0..2 {
         match File::create_new(path) {
@@ -108,14 +108,15 @@ impl Holder {
         serde_json::to_vec(self).expect("a holder has string keys only")
     }
 
-    /// Whether the process may still run, if it is one of this machine. Without `/proc` that is unknown, so it may.
+    /// Returns whether a process on this machine may still be running. On systems without `/proc`, every process
+    /// except this one counts as running.
     fn may_run(&self) -> bool {
         let processes = Path::new("/proc");
         self.pid != std::process::id() && (!processes.is_dir() || processes.join(self.pid.to_string()).exists())
     }
 }
 
-/// Tries for a moment: [`holder`] takes the lock for an instant to see whether anybody has it.
+/// Retries for up to 200 ms to lock the file, because [`holder`] briefly holds the lock when it checks for a holder.
 fn try_lock(file: &File) -> Result<(), TryLockError> {
     for _ in 0..10 {
         match file.try_lock() {
@@ -126,7 +127,7 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
 }
 
-/// Who holds the lock now, if anybody does.
+/// Returns the current holder of the lock, if any.
 pub(super) fn holder(path: &Path) -> Option<Holder> {
     let file = File::open(path).ok()?;
     match file.try_lock_shared() {
@@ -139,7 +140,8 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     }
 }
 
-/// The holder that the file names; that process may be writing it at this moment.
+/// Reads the holder from a lock file. Returns a placeholder if the file is incomplete, because the holder may still
+/// be writing the file.
 fn named_in(path: &Path) -> Holder {
     let text = fs::read(path).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or(Holder { pid: 0, host: "an unknown host".into(), since: None })
@@ -170,12 +172,12 @@ mod tests {
         let path = folder.path().join("lock#exclusive");
         let of = |pid, host: &str| Holder { pid, host: host.into(), since: None };
         let lock = create_exclusive(&path, &of(1, "here")).unwrap().unwrap();
-        assert_eq!(create_exclusive(&path, &of(2, "here")).unwrap().unwrap_err(), of(1, "here"), "process 1 runs");
+        assert_eq!(create_exclusive(&path, &of(2, "here")).unwrap().unwrap_err(), of(1, "here"), "process 1 is alive");
         assert_eq!(create_exclusive(&path, &of(2, "there")).unwrap().unwrap_err(), of(1, "here"));
         drop(lock);
         assert!(!path.exists());
         fs::write(&path, of(u32::MAX, "here").to_json()).unwrap();
-        assert!(create_exclusive(&path, &of(2, "there")).unwrap().is_err(), "a process of another machine");
+        assert!(create_exclusive(&path, &of(2, "there")).unwrap().is_err(), "the holder is on another machine");
         create_exclusive(&path, &of(2, "here")).unwrap().unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! A run's manifest: the SHA-256 of every file it added, as `sha256sum -c` reads it from inside the archive.
+//! The manifest of a run contains the SHA-256 of every file that the run added. A manifest has the format of
+//! `sha256sum`, so `sha256sum -c` can be run in the archive folder to verify the files.
 
 use std::{
     collections::BTreeMap,
@@ -13,17 +14,18 @@ use super::{
 };
 use crate::{error::Result, ranged::RangedFile};
 
-/// A line of a manifest, and the manifest it is in.
+/// A line of a manifest, with the path of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManifestLine {
-    /// The manifest's path in the archive.
+    /// The path of the manifest in the archive.
     pub(crate) manifest: String,
-    /// The file that it lists.
+    /// The path of the listed file in the archive.
     pub(crate) path: String,
     pub(crate) sha256: String,
 }
 
-/// The lines, in any manifest, of files that are wanted. Memory holds those alone. Blocks.
+/// Finds the lines for the wanted files in all manifests. Only matching lines are held in memory. This function
+/// blocks.
 pub(super) fn find(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
     let is_manifest = |name: &str| RunFile::parse(name).is_some_and(|(kind, _)| kind == RunFile::Manifest);
     let mut found = Vec::new();
@@ -40,7 +42,7 @@ fn find_in(
     found: &mut Vec<ManifestLine>,
 ) -> io::Result<()> {
     for line in BufReader::new(file).split(b'\n') {
-        // A damaged line matches no file.
+        // A line that is not UTF-8 is damaged and cannot match a file.
         let Ok(line) = String::from_utf8(line?) else { continue };
         if let Some((sha256, path)) = line.split_once("  ").filter(|(_, path)| wanted(path)) {
             found.push(ManifestLine { manifest: manifest.into(), path: path.into(), sha256: sha256.into() });
@@ -49,7 +51,8 @@ fn find_in(
     Ok(())
 }
 
-/// Rewrites a manifest without the lines of some files, and returns how many lines are left.
+/// Copies a manifest to `out` without the lines for the files that `gone` selects. Returns the number of lines
+/// written.
 pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, mut out: impl Write) -> io::Result<u64> {
     let mut left = 0;
     for line in known.split(b'\n') {
@@ -62,9 +65,9 @@ pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, mut out:
     Ok(left)
 }
 
-/// Rewrites a manifest with these files added; a file that is there already is replaced. Memory holds
-/// what is added, and a line of what is known: its lines are in the order of their paths, as written here. Returns
-/// how many lines there are.
+/// Merges `files` into a manifest and writes the result to `out`. A new line replaces an existing line for the same
+/// path. Existing lines must be sorted by path, which is the order in which this function writes lines. Only the new
+/// lines and one existing line are held in memory. Returns the number of lines written.
 pub(super) fn merge(known: impl BufRead, files: &[StoredFile], mut out: impl Write) -> io::Result<u64> {
     let mut lines = 0;
     let added: BTreeMap<&str, &str> = files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();

@@ -1,7 +1,8 @@
-//! The archive: its layout, its lock, and the one step that publishes a file.
+//! The archive layout, the archive lock, and the publication of files.
 //!
-//! An [`Archive`] reads. Only a [`LockedArchive`] writes: opening one takes the lock, and the lock lasts
-//! as long as the value lives, so that no writer outlives it. This module does not know what the files hold.
+//! An [`Archive`] provides read access, and a [`LockedArchive`] also provides write access. A [`LockedArchive`] holds
+//! the archive lock until it is dropped, so only one process can write at a time. This module does not interpret
+//! table rows or media.
 
 #![expect(clippy::disallowed_methods, reason = "the local backend, and the program's own local files")]
 
@@ -50,10 +51,10 @@ use crate::{
     ranged::RangedFile,
 };
 
-/// The version of the archive's format that this program writes.
+/// The version of the archive format that this program writes.
 const FORMAT_VERSION: u32 = 1;
 
-/// `archive.json`.
+/// The content of `archive.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct ArchiveMetadata {
     format_version: u32,
@@ -62,40 +63,41 @@ struct ArchiveMetadata {
     created_by: String,
 }
 
-/// The one field of `archive.json` that every version has.
+/// The only field of `archive.json` that every format version has.
 #[derive(Deserialize)]
 struct Version {
     format_version: u32,
 }
 
-/// An existing archive, for reading. Its calls block.
+/// An existing archive, opened for reading. All methods block.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    /// The archive, as the user named it.
+    /// The location of the archive, as the user specified it.
     pub(crate) name: String,
-    /// Its tables' format.
+    /// The format of the tables.
     pub(crate) format: TableFormat,
-    /// Its files.
+    /// The files of the archive.
     pub(crate) store: Store,
 }
 
-/// An archive that no other process writes as long as this value lives.
+/// An archive that no other process can write to until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct LockedArchive {
-    /// The archive, for reading.
+    /// Read access to the archive.
     pub(crate) archive: Archive,
     _lock: Lock,
 }
 
 impl Archive {
-    /// Opens an archive for reading, also one of a newer format.
+    /// Opens an archive for reading. Accepts a newer format version if `archive.json` has the known fields.
     pub(crate) fn open(location: &Location) -> Result<Self> {
         let metadata = read_metadata(location)?
             .ok_or_else(|| Error::usage(format!("{location} is not an archive: it has no {METADATA}")))?;
         Ok(Self::with(location, metadata.table_format))
     }
 
-    /// Opens the archive that a run would add to, without touching anything; `None` if it would be a new one.
+    /// Opens the archive that a run would write to, without changing any file. Returns `None` if the run would create
+    /// a new archive.
     pub(crate) fn open_if_present(location: &Location, format: Option<TableFormat>) -> Result<Option<Self>> {
         Ok(metadata_for(location, format)?.map(|metadata| Self::with(location, metadata.table_format)))
     }
@@ -104,22 +106,22 @@ impl Archive {
         Self { name: location.to_string(), format, store: location.store() }
     }
 
-    /// The parts of a table, oldest first.
+    /// Lists the parts of a table, oldest first.
     pub(crate) fn parts(&self, table: &str) -> Result<Vec<String>> {
         self.store.parts(table, self.format)
     }
 
-    /// Reads a part.
+    /// Opens a part and passes it to `read`.
     pub(crate) fn read_part<T>(&self, path: &str, read: impl FnOnce(RangedFile) -> io::Result<T>) -> Result<T> {
         read(self.store.open(path)?).map_err(|error| self.store.failed("read", path, &error))
     }
 
-    /// The files of that kind that runs left, oldest first.
+    /// Lists the run files of the given kind, oldest first.
     pub(crate) fn run_files(&self, kind: RunFile) -> Result<Vec<String>> {
         self.store.files(RUNS, |entry| RunFile::parse(entry.name()).is_some_and(|(named, _)| named == kind))
     }
 
-    /// Refuses an `archive.json` that names one format while all parts have the other.
+    /// Returns an error if `archive.json` specifies one table format and all parts have the other format.
     fn check_format(&self, tables: &[&str]) -> Result<()> {
         let mut others = false;
         for table in tables {
@@ -139,51 +141,52 @@ impl Archive {
         )))
     }
 
-    /// Where the journal is.
+    /// Returns the local folder of the journal.
     pub(crate) fn journal_folder(&self) -> PathBuf {
         self.store.state_path(layout::JOURNAL)
     }
 
-    /// Where journal segments with damaged records are quarantined.
+    /// Returns the local quarantine folder, which also contains journal segments with damaged records.
     pub(crate) fn damaged_folder(&self) -> PathBuf {
         self.store.state_path(layout::DAMAGED)
     }
 
-    /// The lines, in any run's manifest, of the files that are wanted.
+    /// Finds the lines for the wanted files in the manifests of all runs.
     pub(crate) fn manifest_lines(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
         manifest::find(&self.store, wanted)
     }
 
-    /// Who holds the archive at the moment, if anybody does.
+    /// Returns the process that currently holds the archive lock, if any.
     pub(crate) fn holder(&self) -> Option<Holder> {
         lock::holder(&self.store.state_path(layout::LOCK))
     }
 }
 
 impl LockedArchive {
-    /// Opens an archive for writing that is there already.
+    /// Opens an existing archive for writing.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is none, or one of a newer version; [`Error::Held`] if another process has it.
+    /// Returns [`Error::Usage`] if the archive does not exist or has a newer format version. Returns [`Error::Held`]
+    /// if another process holds the lock.
     pub(crate) fn open(location: &Location, tables: &[&str], now: Timestamp) -> Result<Self> {
         Archive::open(location)?;
         Self::open_or_create(location, None, tables, now)
     }
 
-    /// Opens an archive for writing, and creates it if there is none. `format` is what the user asked
-    /// for, `tables` are the names of the tables' folders. What a crash left of an exchange of parts is
-    /// finished or undone.
+    /// Opens an archive for writing, or creates it if it does not exist. `format` is the table format that the user
+    /// requested. `tables` contains the names of the table folders. A swap that was interrupted by a crash is
+    /// completed or undone.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the path is a file, or the archive has another format or one of a newer version;
-    /// [`Error::Held`] if another process has it.
+    /// Returns [`Error::Usage`] if the path is a file, or if the archive has a different table format or a newer
+    /// format version. Returns [`Error::Held`] if another process holds the lock.
     pub(crate) fn open_or_create(
         location: &Location,
         format: Option<TableFormat>,
         tables: &[&str],
         now: Timestamp,
     ) -> Result<Self> {
-        // An archive that is refused is not touched.
+        // The metadata is checked before the first write, so that a rejected archive is not changed.
         metadata_for(location, format)?;
         let store = location.store();
         let journal = store.state_path(layout::JOURNAL);
@@ -200,34 +203,34 @@ impl LockedArchive {
         Ok(Self { archive, _lock: lock })
     }
 
-    /// Writes a small file, durably and in one step.
+    /// Writes a small file durably and atomically.
     pub(crate) fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.archive.store.put(path, bytes.as_ref())
     }
 
-    /// The same for a file that no manifest lists: its checksum is recorded first.
+    /// Writes a small file that no manifest lists. Records the checksum before writing the file.
     pub(crate) fn put_with_checksum(&self, path: &str, bytes: &[u8]) -> Result<()> {
         document_checksums::add(&self.archive.store, path, &checksum::sha256(bytes))?;
         self.put(path, bytes)
     }
 
-    /// Publishes a file that no manifest lists: its checksum is recorded first.
+    /// Publishes a file that no manifest lists. Records the checksum before publishing the file.
     pub(crate) fn publish_with_checksum(&self, file: FileSink) -> Result<()> {
         document_checksums::add(&self.archive.store, file.path(), &file.sha256())?;
         file.publish().map(drop)
     }
 
-    /// Removes a file.
+    /// Removes a file if it exists.
     pub(crate) fn remove(&self, path: &str) -> Result<()> {
         self.archive.store.remove(path)
     }
 
-    /// Starts a new file, to be written as a stream.
+    /// Creates a staging file that is written as a stream.
     pub(crate) fn sink(&self, path: &str) -> Result<FileSink> {
         self.archive.store.create(path)
     }
 
-    /// Adds files to a run's manifest. Adding them again changes nothing.
+    /// Adds files to the manifest of a run. Adding the same files again has no effect.
     pub(crate) fn add_to_manifest(&self, path: &str, files: &[StoredFile]) -> Result<()> {
         let store = &self.archive.store;
         store.rewrite(path, |known, out| manifest::merge(known, files, out))?;
@@ -235,7 +238,8 @@ impl LockedArchive {
     }
 }
 
-/// The metadata of an archive that a run may write, if it exists.
+/// Reads and checks the metadata of an archive that a run will write to. Returns `None` if the archive does not
+/// exist.
 fn metadata_for(location: &Location, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
     location.check()?;
     let metadata = read_metadata(location)?;
@@ -256,7 +260,8 @@ fn check(metadata: &ArchiveMetadata, location: &Location, format: Option<TableFo
     }
 }
 
-/// Writes the metadata of a new archive, or of one that has lost it: then the parts tell the format.
+/// Writes the metadata of a new archive, or of an archive whose `archive.json` is missing. If the archive already has
+/// parts, the table format is the format of these parts.
 fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now: Timestamp) -> Result<TableFormat> {
     let store = location.store();
     let mut table_format = format.unwrap_or_default();
@@ -286,7 +291,7 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
     let Some(text) = store.get(METADATA)? else { return Ok(None) };
     match serde_json::from_slice(&text) {
         Ok(metadata) => Ok(Some(metadata)),
-        // A newer version may have changed every other field.
+        // A newer format version may have changed every field except `format_version`.
         Err(error) => match serde_json::from_slice::<Version>(&text) {
             Ok(Version { format_version }) if format_version > FORMAT_VERSION => Err(newer(location, format_version)),
             _ => Err(store.failed("read", METADATA, &error).advising(Advice::MoveMetadata)),

@@ -1,5 +1,5 @@
-//! An object store as the place of an archive's files. Objects have no folders, no links and no exchange, and a name
-//! is durable once it is there.
+//! A backend for an object store. An object store has no folders and no links, and cannot exchange folders. An object
+//! is durable as soon as it is visible.
 
 use std::{
     io::{self, Write},
@@ -18,20 +18,21 @@ use super::{
 };
 use crate::ranged::{RangedFile, ReadAt};
 
-/// The objects of a store.
+/// A backend that stores files as objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects {
     objects: Arc<dyn ObjectStore>,
     requests: Arc<Requests>,
 }
 
-/// Calls block, and may come from a thread of the program's runtime, so requests run on one of their own.
+/// The runtime for requests. [`Backend`] methods block and may be called from a thread of the main runtime, so
+/// requests run on a separate runtime.
 #[derive(Debug)]
 struct Requests(Option<Runtime>);
 
 impl Drop for Requests {
     fn drop(&mut self) {
-        // A runtime that waits for its threads may not end on a thread of another.
+        // Dropping a runtime blocks, which is not allowed on a thread of another runtime.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
@@ -44,13 +45,13 @@ impl Objects {
         Self { objects, requests: Arc::new(Requests(Some(runtime))) }
     }
 
-    /// Waits for a request.
+    /// Runs a request and blocks until it has finished.
     fn wait<T: Send + 'static>(
         &self,
         request: impl FnOnce(Arc<dyn ObjectStore>) -> futures_util::future::BoxFuture<'static, object_store::Result<T>>,
     ) -> io::Result<T> {
         let (send, receive) = mpsc::sync_channel(1);
-        let runtime = self.requests.0.as_ref().expect("it ends with this value");
+        let runtime = self.requests.0.as_ref().expect("the runtime exists until the value is dropped");
         runtime.spawn(request(self.objects.clone()).map(move |result| send.send(result)));
         receive.recv().map_err(io::Error::other)?.map_err(io::Error::from)
     }
@@ -116,7 +117,7 @@ fn location(path: &str) -> io::Result<ObjectPath> {
     ObjectPath::parse(path).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
-/// An object that is read by ranges.
+/// An object that is read in ranges.
 #[derive(Debug)]
 struct Object {
     meta: ObjectMeta,
@@ -145,7 +146,7 @@ impl ReadAt for Object {
     }
 }
 
-/// An object that is being written.
+/// An object that is being written. The content is buffered in memory until it is published.
 struct NewObject {
     path: String,
     bytes: Vec<u8>,

@@ -1,4 +1,5 @@
-//! The quarantine: damaged files are moved to `.sunor/damaged`, where no reader looks; nothing is deleted.
+//! The quarantine folder `.sunor/damaged`. Damaged files are moved to the quarantine folder instead of being deleted,
+//! and readers ignore this folder.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 impl Archive {
-    /// The plan of a repair that was cut short.
+    /// Reads the plan of an interrupted repair, if there is one.
     pub(crate) fn begun_repair<P: DeserializeOwned>(&self) -> Result<Option<P>> {
         let plan = self.store.get(REPAIR_PLAN)?;
         let parsed = plan.map(|plan| serde_json::from_slice(&plan)).transpose();
@@ -31,18 +32,18 @@ impl Archive {
 }
 
 impl LockedArchive {
-    /// Stores the plan of a repair, so that the next one can complete it.
+    /// Stores the plan of a repair, so that a later repair can complete it.
     pub(crate) fn note_repair(&self, plan: &impl Serialize) -> Result<()> {
         self.put(REPAIR_PLAN, serde_json::to_vec(plan).expect("a plan has string keys only"))
     }
 
-    /// Removes the plan: the repair is complete.
+    /// Removes the repair plan after the repair is complete.
     pub(crate) fn end_repair(&self) -> Result<()> {
         self.archive.store.remove(REPAIR_PLAN)
     }
 
-    /// Moves files to the quarantine, and removes their lines from every manifest; of a missing file, only the lines
-    /// are removed. Blocks.
+    /// Moves files to the quarantine folder and removes their lines from all manifests. For a missing file, only the
+    /// manifest lines are removed. This function blocks.
     pub(crate) fn quarantine(&self, paths: &HashSet<String>) -> Result<()> {
         let store = &self.archive.store;
         let lines = manifest::find(store, &|path| paths.contains(path))?;
@@ -60,7 +61,8 @@ impl LockedArchive {
         sync(&damaged)
     }
 
-    /// Copies existing parts that are about to be removed, and returns the copies' paths. Blocks.
+    /// Copies files to the quarantine folder before they are changed or removed, and returns the paths of the copies.
+    /// Files that do not exist are skipped. This function blocks.
     pub(crate) fn quarantine_copies(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
         let store = &self.archive.store;
         let damaged = self.quarantine_folder()?;
@@ -76,7 +78,7 @@ impl LockedArchive {
         Ok(kept)
     }
 
-    /// Moves a segment with damaged records to the quarantine, where it is not published again.
+    /// Moves a segment with damaged records to the quarantine folder, so that it is not published again.
     pub(crate) fn quarantine_segment(&self, segment: &Path) -> Result<()> {
         let to = self.quarantine_folder()?.join(segment.file_name().unwrap_or_default());
         fs::rename(segment, to).map_err(|error| Error::io("move", segment, &error))
@@ -88,8 +90,8 @@ impl LockedArchive {
         Ok(folder)
     }
 
-    /// Regenerates a manifest: each file that it lists and that exists, with its present SHA-256. A copy of the
-    /// old one goes to the quarantine. Blocks.
+    /// Regenerates a manifest with the current SHA-256 of each listed file that exists. The old manifest is copied to
+    /// the quarantine folder. This function blocks.
     pub(crate) fn regenerate_manifest(&self, manifest: &str) -> Result<()> {
         let store = &self.archive.store;
         self.quarantine_copies(&BTreeSet::from([manifest.to_owned()]))?;
@@ -109,8 +111,8 @@ impl LockedArchive {
         store.sync(RUNS)
     }
 
-    /// Regenerates the checksum file from the small files that no manifest lists. The old one goes to the
-    /// quarantine. Blocks.
+    /// Regenerates the checksum file from the small files that no manifest lists. The old checksum file is moved to
+    /// the quarantine folder. This function blocks.
     pub(crate) fn regenerate_checksums(&self) -> Result<()> {
         let store = &self.archive.store;
         self.quarantine(&HashSet::from([CHECKSUMS.to_owned()]))?;
@@ -123,7 +125,7 @@ impl LockedArchive {
     }
 }
 
-/// Opens a quarantined copy, to read what it still holds.
+/// Opens a quarantined copy of a part, so that its readable rows can be salvaged.
 pub(crate) fn open_quarantined(path: &Path) -> Option<RangedFile> {
     fs::File::open(path).ok().map(RangedFile::new)
 }
@@ -132,7 +134,7 @@ fn sync(folder: &Path) -> Result<()> {
     filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }
 
-/// A free name that shows where a file was.
+/// Returns an unused path in `folder`, with a name that contains the original path of the file.
 fn free_name(folder: &Path, path: &str) -> PathBuf {
     let flat = path.replace('/', "_");
     let mut place = folder.join(&flat);

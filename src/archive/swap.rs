@@ -1,14 +1,16 @@
-//! Swaps parts of a table for others, in one step for readers.
+//! Replaces parts of a table with new parts, as one atomic step for readers.
 //!
-//! The new parts are written to a local staging folder, which then takes the place of the table's folder, together
-//! with the parts that stay ([`Backend::exchange`](super::backend::Backend::exchange)). A reader that lists the table
-//! sees either all old parts or all new ones; if a listed file is gone, it lists again. Where folders cannot be
-//! exchanged, the new parts are placed one by one and the old ones removed after that: a reader may then see rows
-//! twice, never too few.
+//! New parts are written to a local staging folder, and the parts to keep are linked into this folder. The staging
+//! folder is then exchanged with the table folder ([`Backend::exchange`](super::backend::Backend::exchange)). A
+//! reader that lists the table sees either all old parts or all new parts. If a listed part no longer exists, the
+//! reader lists the table again. Where folders cannot be exchanged, the new parts are moved to the table folder one
+//! at a time, and the old parts are removed afterwards. During a swap without an exchange of folders, a reader can
+//! see duplicate rows but never misses a row.
 //!
-//! A swap in progress is described by a plan, written before the first visible step. The next process that opens
-//! the archive for writing undoes a swap that is not visible yet, and completes one that is. Manifests name a
-//! file only while it exists: the old parts' lines are removed before the exchange, the new ones' added after it.
+//! The plan of a swap is written before the first change that readers can see. After a crash, the next process that
+//! opens the archive for writing recovers the swap. The swap is completed if any of its changes is visible to
+//! readers, and undone otherwise. A manifest lists a file only while the file exists. The lines for the old parts are
+//! therefore removed before the exchange, and the lines for the new parts are added after the exchange.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -35,15 +37,15 @@ use crate::{
     run_id::RunId,
 };
 
-/// New parts of one table that will replace others. Dropped before [`Swap::commit`], they are discarded. There may
-/// be one swap per table at a time. All of it blocks.
+/// A set of new parts that will replace existing parts of a table. Dropping the swap before [`Swap::commit`] discards
+/// the new parts. Only one swap per table can be in progress. All methods block.
 pub(crate) struct Swap {
     held: Arc<LockedArchive>,
     table: String,
     run_id: RunId,
     added: Vec<StoredFile>,
     part: u32,
-    /// Whether the plan is written: from then on, recovery decides.
+    /// Whether the plan has been written. A swap with a plan is completed or undone by [`recover`].
     is_planned: bool,
 }
 
@@ -55,18 +57,18 @@ pub(crate) struct NewPart {
     hasher: Hasher,
 }
 
-/// A new part that is written, and not yet in its table.
+/// A new part that is complete but not yet in the table folder.
 pub(crate) struct StagedPart {
     place: PathBuf,
     bytes: u64,
 }
 
 impl Swap {
-    /// Begins a swap without new parts. The new ones will be named after that run.
+    /// Begins a swap. The names of the new parts will contain the given run ID.
     pub(crate) fn begin(held: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
         let store = &held.archive.store;
         if store.exists(SWAP_PLAN)? {
-            // A swap that this process could not complete.
+            // An earlier swap of this process failed and was not recovered.
             recover(store)?;
         }
         let staging = staging(store, table);
@@ -77,9 +79,9 @@ impl Swap {
         Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, is_planned: false })
     }
 
-    /// Makes empty scratch files, on the disk where the new parts will be. They go by themselves
-    /// once they are closed, or else, where an open file cannot be removed, when the archive is next opened for
-    /// writing.
+    /// Returns a function that creates empty scratch files on the same disk as the new parts. A scratch file is
+    /// unlinked immediately, so that the operating system deletes it when it is closed. If an open file cannot be
+    /// unlinked, the scratch file is removed when the archive is next opened for writing.
     pub(crate) fn scratch(&self) -> impl FnMut() -> io::Result<File> + use<> {
         let (folder, table, mut files) = (self.store().state_path(SWAP), self.table.clone(), 0);
         move || {
@@ -91,7 +93,7 @@ impl Swap {
         }
     }
 
-    /// Begins a new part, under the next name that no part of the table has.
+    /// Begins a new part with the next part number that is not in use in the table.
     pub(crate) fn part(&mut self) -> Result<NewPart> {
         let path = loop {
             self.part += 1;
@@ -106,7 +108,8 @@ impl Swap {
         Ok(NewPart { path, place, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
     }
 
-    /// Takes a written part, durably. Until the swap it can be read as a [`StagedPart`].
+    /// Adds a new part to the swap and makes its contents durable. Before the commit, the part can be read through
+    /// the returned [`StagedPart`].
     pub(crate) fn add(&mut self, part: NewPart) -> Result<StagedPart> {
         let NewPart { path, place, file, hasher } = part;
         let synced = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
@@ -116,9 +119,9 @@ impl Swap {
         Ok(StagedPart { place, bytes: digested.bytes })
     }
 
-    /// Puts the new parts in the place of `removed`, which are paths in the archive; of one that is not there
-    /// only its line in a manifest goes. After an error the table is as it was, at the latest when the
-    /// archive is next opened for writing.
+    /// Replaces the parts at the paths in `removed` with the new parts. If a part in `removed` does not exist, only
+    /// its manifest lines are removed. After an error, the swap is undone immediately if possible. Otherwise, the
+    /// swap is completed or undone when the archive is next opened for writing.
     pub(crate) fn commit(mut self, removed: &[String]) -> Result<()> {
         let store = self.store().clone();
         let gone: HashSet<&str> = removed.iter().map(String::as_str).collect();
@@ -132,7 +135,7 @@ impl Swap {
         filesystem::sync_folder(&staging).map_err(|error| Error::io("sync", &staging, &error))?;
         self.is_planned = true;
         match plan.write(&store).and_then(|()| plan.carry_out(&store)) {
-            // A process that lives sets it right at once, if the disk lets it.
+            // After a failure without a crash, this process tries to recover the swap immediately.
             Err(error) => match recover(&store) {
                 Ok(Recovered::Finished) => Ok(()),
                 _ => Err(error),
@@ -149,16 +152,16 @@ impl Swap {
 impl Drop for Swap {
     fn drop(&mut self) {
         if !self.is_planned {
-            // The next writer sweeps what cannot be removed now.
+            // If the staging folder cannot be removed now, it is removed when the archive is next opened for writing.
             let _ = remove_folder(&staging(self.store(), &self.table));
         }
-        // Unless another table is in it.
+        // The removal fails, as intended, if the folder still contains the new parts of another table.
         let _ = fs::remove_dir(self.store().state_path(SWAP));
     }
 }
 
 impl NewPart {
-    /// Takes it back, since it has turned out to be empty.
+    /// Removes a new part that turned out to be empty.
     pub(crate) fn discard(self) -> Result<()> {
         drop(self.file);
         fs::remove_file(&self.place).map_err(|error| Error::io("remove", &self.place, &error))
@@ -178,12 +181,12 @@ impl Write for NewPart {
 }
 
 impl StagedPart {
-    /// How large it is.
+    /// Returns the size of the part in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Opens it for reading.
+    /// Opens the part for reading.
     pub(crate) fn open(&self) -> Result<RangedFile> {
         File::open(&self.place).map(RangedFile::new).map_err(|error| Error::io("read", &self.place, &error))
     }
@@ -197,8 +200,8 @@ pub(super) enum Recovered {
     Finished,
 }
 
-/// Ends what a crash interrupted: what had become visible is finished, anything else undone. The lock
-/// must be held.
+/// Recovers an interrupted swap. Completes the swap if any of its changes is visible to readers, and undoes it
+/// otherwise. The caller must hold the archive lock.
 pub(super) fn recover(store: &Store) -> Result<Recovered> {
     let plan = store.get(SWAP_PLAN)?.map(|text| serde_json::from_slice::<Plan>(&text)).transpose();
     let recovered = match plan.map_err(|error| store.failed("read", SWAP_PLAN, &error))? {
@@ -210,14 +213,14 @@ pub(super) fn recover(store: &Store) -> Result<Recovered> {
     Ok(recovered)
 }
 
-/// All that is needed to finish an exchange, or to undo it.
+/// The information that is required to complete or undo a swap.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
     table: String,
     run_id: RunId,
-    /// Parts that are there and will not be.
+    /// The existing parts that the swap removes.
     removed: Vec<String>,
-    /// The manifest lines for them, and for others that no longer exist.
+    /// The manifest lines that the swap removes, including lines for parts that no longer exist.
     lines: Vec<ManifestLine>,
     added: Vec<StoredFile>,
 }
@@ -234,7 +237,7 @@ impl Plan {
             store.rewrite(manifest, |known, out| manifest::without(known, &|path| gone.contains(path), out))?;
         }
         self.sync_manifests(store)?;
-        // A folder that cannot be exchanged is changed part by part.
+        // If the folders cannot be exchanged, `finish` moves the new parts one at a time.
         store.exchange(&self.table, &staging(store, &self.table), &|name| !self.removes(name))?;
         self.finish(store)
     }
@@ -245,26 +248,27 @@ impl Plan {
             .any(|path| path.strip_prefix(&self.table).and_then(|rest| rest.strip_prefix('/')) == Some(name))
     }
 
-    /// The manifests that lose lines.
+    /// Returns the manifests from which the swap removes lines.
     fn manifests(&self) -> Vec<&String> {
         let mut manifests: Vec<&String> = self.lines.iter().map(|line| &line.manifest).collect();
         manifests.dedup();
         manifests
     }
 
-    /// Makes their names durable, all at once: there may be one for each night of a year.
+    /// Makes the names of all rewritten manifests durable with a single sync. An archive with nightly runs can have
+    /// hundreds of manifests.
     fn sync_manifests(&self, store: &Store) -> Result<()> {
         if self.lines.is_empty() { Ok(()) } else { store.sync(RUNS) }
     }
 
-    /// Whether a reader may have seen any of it.
+    /// Returns whether any change made by the swap is visible to readers.
     fn is_visible(&self, store: &Store) -> Result<bool> {
         let there: BTreeSet<String> = store.files(&self.table, |_| true)?.into_iter().collect();
         Ok(self.added.iter().any(|file| there.contains(&file.path))
             || self.removed.iter().any(|path| !there.contains(path)))
     }
 
-    /// Completes the swap from wherever it stands once the exchange is done, or its first part placed.
+    /// Completes the swap from any state after the removal of the old manifest lines.
     fn finish(&self, store: &Store) -> Result<()> {
         for file in &self.added {
             if !store.exists(&file.path)? {
@@ -285,7 +289,7 @@ impl Plan {
         self.remove(store)
     }
 
-    /// Moves what is not part of the exchange and could not be linked.
+    /// Moves the other entries of the old table folder that could not be hard-linked, such as subfolders.
     fn place_rest(&self, store: &Store) -> Result<()> {
         let there: HashSet<String> = store.list(&self.table)?.into_iter().map(|entry| entry.path).collect();
         for entry in fs::read_dir(staging(store, &self.table)).into_iter().flatten().flatten() {
@@ -298,7 +302,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Nothing of it was visible yet but the lines that manifests miss.
+    /// Undoes a swap without visible changes. Only the removed manifest lines must be restored.
     fn undo(&self, store: &Store) -> Result<()> {
         for manifest in self.manifests() {
             let of_it = self.lines.iter().filter(|line| line.manifest == *manifest);
@@ -310,7 +314,7 @@ impl Plan {
         self.remove(store)
     }
 
-    /// Removes the plan, and then the staging folder.
+    /// Removes the plan, then the staging folder.
     fn remove(&self, store: &Store) -> Result<()> {
         store.remove(SWAP_PLAN)?;
         store.sync(STATE)?;
@@ -318,7 +322,7 @@ impl Plan {
     }
 }
 
-/// Where a table's new parts wait, or one of them.
+/// Returns the staging path for a table folder or for a new part.
 fn staging(store: &Store, path: &str) -> PathBuf {
     store.state_path(SWAP).join(path)
 }
@@ -341,7 +345,7 @@ mod tests {
     };
     use crate::{archive::CHECKSUMS, checksum, format::TableFormat, tables::TABLES};
 
-    /// A process that dies after this many changes.
+    /// Returns a location whose backends fail after the given number of changes, which simulates a crash.
     fn dying(folder: &Path, changes: usize, can_exchange: bool) -> Location {
         let life = Life::new(changes);
         let wrap = |backend| Arc::new(Failing { backend, life: life.clone(), can_exchange }) as _;
@@ -357,8 +361,9 @@ mod tests {
         LockedArchive::open_or_create(location, Some(TableFormat::Csv), &TABLES, now).map(Arc::new)
     }
 
-    /// Three parts of tasks, of which the first is alone in its manifest, the second stands beside a song,
-    /// and the third stays; a file of the user's beside them; and a line of a part that is lost.
+    /// Creates an archive with three parts of the tasks table and a user file in a subfolder of the table folder. The
+    /// first manifest lists only part `a`, and the second manifest lists part `b` and a song. No test replaces part
+    /// `c`.
     fn scene() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         open(&folder.path().into()).unwrap();
@@ -399,7 +404,7 @@ mod tests {
         swap.commit(&["tasks/20260101T000000000Z-a-0001.csv".into(), "tasks/20260101T000000000Z-b-0001.csv".into()])
     }
 
-    /// Every file but the lock, `archive.json` and its checksum.
+    /// Reads all files except the lock file, `archive.json` and the checksum file.
     fn contents(folder: &Path) -> BTreeMap<String, String> {
         fn walk(folder: &Path, name: &str, found: &mut BTreeMap<String, String>) {
             for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
@@ -416,7 +421,7 @@ mod tests {
         found
     }
 
-    /// The parts that a reader's pattern matches.
+    /// Returns the names of the parts that a reader would find.
     fn parts(folder: &Path) -> Vec<String> {
         let names = contents(folder).into_keys();
         names.filter_map(|name| Some(name.strip_prefix("tasks/")?.strip_suffix(".csv")?.to_owned())).collect()
@@ -494,7 +499,7 @@ mod tests {
         }
     }
 
-    /// The invariants that hold at every instant.
+    /// Checks the invariants that must always hold.
     fn assert_visible(folder: &Path, can_exchange: bool) {
         assert_manifests_hold(folder);
         let parts = parts(folder);
@@ -511,7 +516,7 @@ mod tests {
         let folder = scene();
         let before = contents(folder.path());
         let held = open(&folder.path().into()).unwrap();
-        // A manifest that cannot be written, as on a full disk.
+        // A folder at the staging path prevents the manifest from being written, as a full disk would.
         fs::create_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
         replace(&held).unwrap_err();
         fs::remove_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();

@@ -1,4 +1,4 @@
-//! `compact`: many small parts become few large ones, row for row the same.
+//! The `compact` command: merges the small parts of each table into fewer large parts, without changing any row.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -18,11 +18,12 @@ use crate::{
     tables::{self, Chunk, Digest, Outline, PartCopier, TimeSorter},
 };
 
-/// Merges the small parts of each table, and returns the message for the user.
+/// Merges the small parts of each table, and returns the closing message.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
-/// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
+/// Returns [`Error::Usage`] if the location does not contain an archive, [`Error::Held`] if another process holds the
+/// lock, and [`Error::Storage`] if a part is damaged or the disk is full. After an error, each table is either
+/// unchanged or fully merged.
 pub fn compact(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
@@ -55,10 +56,11 @@ fn merge_all(
     Ok(done)
 }
 
-/// The plan of a compaction. It writes nothing and needs no lock.
+/// Returns the dry-run report of a compaction. A dry run writes nothing and needs no lock.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
+/// Returns [`Error::Usage`] if the location does not contain an archive, and [`Error::Storage`] if the archive cannot
+/// be read.
 pub fn dry_run(archive: &Location) -> Result<String> {
     let plans = plans(&Archive::open(archive)?)?;
     let estimate: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
@@ -80,17 +82,17 @@ fn plans(archive: &Archive) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
-/// The plan for one table.
+/// The compaction plan for one table.
 struct Plan {
     outline: Outline,
-    /// The parts to merge, oldest first; none, or two and more.
+    /// The parts to merge, oldest first. The list is empty or contains at least two parts.
     small: Vec<Part>,
-    /// How many parts are left alone.
+    /// The number of parts that stay unchanged.
     left: u64,
 }
 
 impl Plan {
-    /// The expected result.
+    /// Estimates the result of the compaction.
     fn estimate(&self) -> Compacted {
         let (mut parts_after, mut open_rows, mut open_bytes) = (0, 0, 0);
         for part in &self.small {
@@ -112,7 +114,8 @@ impl Plan {
         }
     }
 
-    /// Writes the new parts, compares their rows with the old ones, and only then swaps them.
+    /// Writes the new parts and compares their rows with the rows of the old parts. The new parts replace the old
+    /// parts only if the rows are equal.
     fn merge(
         self,
         held: &Arc<LockedArchive>,
@@ -133,7 +136,7 @@ impl Plan {
                 TableFormat::Parquet => {
                     sorter.add(file).map_err(|error| archive.store.failed("sort", &part.path, &error))?;
                 }
-                // CSV has no statistics that sorting would help, so its rows keep their order.
+                // A CSV has no statistics that would benefit from sorting, so the rows keep their order.
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
             emit(&Event::Checked { path: part.path.clone() });
@@ -167,7 +170,7 @@ fn is_full(rows: u64, bytes: u64) -> bool {
     rows >= PART_ROWS || bytes >= PART_BYTES
 }
 
-/// The new parts of one table while they are written.
+/// Writes the new parts of one table.
 struct Merge<'a> {
     archive: &'a Archive,
     swap: Swap,
@@ -182,14 +185,14 @@ impl<'a> Merge<'a> {
         Self { archive, swap, outline, copier: None, written: Vec::new(), rows: 0 }
     }
 
-    /// Adds the rows of a part in their order.
+    /// Copies the rows of an old part in their original order.
     fn copy(&mut self, file: RangedFile, path: &str) -> Result<()> {
         let archive = self.archive;
         let copied = self.copier()?.copy(file, &mut |_| true);
         self.added(copied.map_err(|error| archive.store.failed("copy", path, &error))?)
     }
 
-    /// Adds rows; a full part ends in the middle of them.
+    /// Adds the rows of a chunk. If the current part becomes full, the remaining rows are added to a new part.
     fn push(&mut self, chunk: Chunk) -> Result<()> {
         let mut rest = Some(chunk);
         while let Some(chunk) = rest.take() {
@@ -202,7 +205,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// The encoder of the open part.
+    /// Returns the copier that writes the current part. Starts a new part if none is open.
     fn copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
         let failed = |error| self.archive.store.failed("write", self.outline.name, &error);
         let copier = match self.copier.take() {

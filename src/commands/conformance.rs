@@ -1,4 +1,4 @@
-//! Every command behaves the same on an in-memory object store as on a folder.
+//! Tests that every command behaves the same on an in-memory object store as on a local folder.
 
 #![expect(clippy::disallowed_methods, reason = "a test writes a list")]
 
@@ -24,7 +24,7 @@ use crate::{
     verify::Depth,
 };
 
-/// Columns that say how and when a run came by the others.
+/// Columns whose values depend on the run that wrote the row, not only on the task.
 const OF_RUN: [&str; 5] = ["fetched_at", "downloaded_at", "run_id", "http_status", "attempts"];
 
 /// A simulated provider, and an archive at a given location.
@@ -78,7 +78,8 @@ impl Scene {
         verify::verify(&self.location, Depth::Full, Style::Words, quiet().as_mut()).unwrap().report.damage
     }
 
-    /// Every row but the run's own columns, and every media file's SHA-256.
+    /// The rows of all tables, without the columns in `OF_RUN`. Rows of the assets table contain the SHA-256 of each
+    /// media file.
     fn content(&self) -> BTreeSet<String> {
         let archive = Archive::open(&self.location).unwrap();
         let mut content = BTreeSet::new();
@@ -99,7 +100,7 @@ impl Scene {
         tables::TABLES.iter().map(|table| archive.parts(table).unwrap().len()).sum()
     }
 
-    /// Changes a byte of some file in a folder.
+    /// Flips one bit in the middle of the first file in a folder or in its first subfolder.
     fn flip(&self, folder: &str) {
         let now = jiff::Timestamp::now();
         let held = LockedArchive::open(&self.location, &tables::TABLES, now).unwrap();
@@ -131,7 +132,8 @@ fn in_folder(folder: &Path) -> Location {
     folder.join("library").into()
 }
 
-/// Everything that the commands promise of an archive.
+/// Runs `export`, `verify`, `repair`, `compact`, `rebuild` and `summary` on an archive, and checks their results.
+/// Returns the rows of the final archive.
 async fn use_archive(scene: &Scene) -> BTreeSet<String> {
     let first = scene.export(0..30).await;
     assert_eq!((first.status, first.summary.tasks.archived()), (ExitStatus::Complete, 30), "{}", first.words);

@@ -1,4 +1,4 @@
-//! `export --dry-run`: what an export would do. It sends nothing and writes nothing.
+//! `export --dry-run`: reports what an export would do, without sending a request or writing a file.
 
 use crate::{
     api::Pace,
@@ -10,10 +10,10 @@ use crate::{
     report::{self, Reporter},
 };
 
-/// The tasks that an export of this list would fetch, and the estimated time, as the message for the user.
+/// Returns a message with the number of tasks that an export of the list would fetch, and the estimated time.
 ///
 /// # Errors
-/// The errors that an export reports before its first request.
+/// Returns the same errors as an export before its first request.
 pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
     let (known, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {

@@ -1,4 +1,4 @@
-//! `export`: from a list of task IDs to an archive.
+//! The `export` command: fetches the tasks in a list and archives them.
 
 use std::future::Future;
 
@@ -26,11 +26,11 @@ use crate::{
 
 /// Exports a list: fetches every task that the archive lacks, and archives the responses.
 ///
-/// `stop` ends the run cleanly when it is ready: what was fetched is kept.
+/// When `stop` resolves, the run ends cleanly and keeps everything that it has fetched.
 ///
 /// # Errors
-/// An error that stops a run before its first request. A later one is part of the [`Outcome`], since such a run still
-/// has something to report.
+/// Returns an error that stops the run before its first request. A later error is part of the [`Outcome`], because the
+/// run then has results to report as well.
 pub async fn export(
     config: &ExportConfig,
     stop: impl Future<Output = Signal>,
@@ -61,19 +61,19 @@ pub async fn export(
     Ok(Outcome { summary: log.summary, status, error, words })
 }
 
-/// How it ended.
+/// The result of an export.
 struct Exported {
     status: ExitStatus,
     error: Option<Error>,
-    /// Tasks of earlier runs that remain in the journal.
+    /// The number of tasks from earlier runs that remain in the journal.
     left: u64,
-    /// Failed assets in the archive before the first request of this run.
+    /// The number of failed assets in the archive before the first request of this run.
     failed_before: u64,
-    /// Tasks archived as not found that this run requested again.
+    /// The number of tasks archived as not found that this run requested again.
     requested_again: u64,
 }
 
-/// The run from the moment that it holds the archive.
+/// Exports a list to a locked archive.
 async fn export_list(
     config: &ExportConfig,
     run: &Run<'_>,
@@ -88,7 +88,7 @@ async fn export_list(
     let archive = &held.archive;
     let failed_before = export::failed_assets(archive)?;
     let known = Known::archived(archive, &input.tasks, NotFound::of(config))?;
-    // Tasks that recovery could not complete have a response already.
+    // Tasks that recovery could not complete already have a response in the journal.
     let kept = Known::journalled(archive, &input.tasks)?;
     let lacking = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
     let plan = Plan::of_list(input, &known, &kept, lacking);

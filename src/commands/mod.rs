@@ -1,5 +1,5 @@
-//! One file per command. Each takes its options as values and returns an outcome, so that a program that links
-//! the library calls exactly what the command line calls.
+//! The commands, one file each. A command receives its options as values and returns its outcome, so that the command
+//! line and programs that use the library call the same functions.
 
 pub mod compact;
 #[cfg(test)]
@@ -29,7 +29,7 @@ use crate::{
     simulator::{self, SimulatedProvider, Simulator},
 };
 
-/// Starts the media stage. By default, it may use private addresses if the API's host is private.
+/// Starts the media stage. By default, downloads from private addresses are allowed only if the API host is private.
 async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<LockedArchive>) -> Result<MediaStage> {
     let private = match (&config.private_hosts, provider) {
         (Some(allowed), _) => *allowed,
@@ -50,7 +50,7 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
     MediaStage::start(held.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 
-/// The client, and the simulator behind it if one was requested; the simulator ends when it is dropped.
+/// Creates the API client. If the provider is simulated, also starts the simulator, which stops when it is dropped.
 async fn connect_to(
     provider: &Provider,
     timeout: Duration,

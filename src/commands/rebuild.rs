@@ -1,4 +1,4 @@
-//! `rebuild`: the clips and lyrics tables regenerated from `tasks.response`, without the network.
+//! The `rebuild` command: regenerates the clips and lyrics tables from the `tasks.response` column, offline.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -20,12 +20,12 @@ use crate::{
     timestamp::Moment,
 };
 
-/// Regenerates both tables, and returns the message for the user.
+/// Regenerates the clips and lyrics tables, and returns the closing message.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
-/// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
-/// or regenerated.
+/// Returns [`Error::Usage`] if the location does not contain an archive, [`Error::Held`] if another process holds the
+/// lock, and [`Error::Storage`] if a part of the tasks table is damaged or the disk is full. After an error, each
+/// table is either unchanged or fully regenerated.
 pub fn rebuild(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
@@ -51,10 +51,11 @@ fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>
     Ok((done, tasks))
 }
 
-/// The plan of a rebuild. It writes nothing and needs no lock.
+/// Returns the dry-run report of a rebuild. A dry run writes nothing and needs no lock.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
+/// Returns [`Error::Usage`] if the location does not contain an archive, and [`Error::Storage`] if the archive cannot
+/// be read.
 pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let clock = Instant::now();
     let emit = &mut |event: &Event| reporter.observe(event);
@@ -75,7 +76,7 @@ pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     Ok(report::rebuild_table(&planned, &archive.name, tasks, true))
 }
 
-/// The parts of a table, without those of leftover segments.
+/// The parts of a table, except parts whose segments are still in the journal. Recovery publishes such parts again.
 fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
     let waiting = rewrite::waiting(archive)?;
     let mut paths = archive.parts(table)?;
@@ -83,7 +84,8 @@ fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Counts the rows of parts that will be replaced. Damaged parts count as none: a rebuild restores them.
+/// Counts the rows of the parts that a rebuild replaces. A damaged part counts as zero rows, because the rebuild
+/// regenerates its rows.
 fn count(archive: &Archive, parts: &[String]) -> Result<u64> {
     let rows = parts.iter().map(|path| {
         let part = archive.store.open(path)?;
@@ -92,7 +94,7 @@ fn count(archive: &Archive, parts: &[String]) -> Result<u64> {
     rows.sum()
 }
 
-/// The tasks table, whose responses hold everything.
+/// The source of a rebuild: the tasks table, whose responses contain the data of the clips and lyrics tables.
 struct Source {
     parts: Vec<String>,
     checksums: Checksums,
@@ -101,7 +103,8 @@ struct Source {
 impl Source {
     fn of(archive: &Archive) -> Result<Self> {
         let parts = paths(archive, TASKS.name)?;
-        // The rows of a missing part would be dropped, and nothing would show any more what is missing.
+        // If a part of the tasks table is missing, a rebuild would drop the clips and lyrics of its tasks. The archive
+        // would then no longer show which tasks are missing.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
             let reason = io::Error::other("a manifest lists it, and it is missing; run repair first");
@@ -111,7 +114,8 @@ impl Source {
         Ok(Self { parts, checksums })
     }
 
-    /// Calls `take` with the rows of each task that has a response, and counts the tasks.
+    /// Calls `take` with the rows of each task that has a response. Returns the number of tasks, with or without a
+    /// response.
     fn read(&self, archive: &Archive, emit: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
         let (mut progress, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {
@@ -141,11 +145,12 @@ impl Source {
     }
 }
 
-/// The columns that a task's rows share, from its row.
+/// Builds the columns that all rows of a task share, from the task's row in the tasks table. Returns `None` if
+/// `fetched_at` or `run_id` is invalid.
 fn stamp(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Option<Stamp> {
     Some(Stamp {
         task_id: task_id.into(),
-        // The status is only in the task's own row.
+        // The clips and lyrics tables do not contain the status, so the fallback does not affect their rows.
         status: FinalStatus::parse(status).unwrap_or(FinalStatus::Success),
         fetched_at: Moment::parse(fetched_at)?,
         run_id: RunId::parse(run_id)?,
@@ -158,7 +163,7 @@ struct Remake<R: 'static> {
     held: Arc<LockedArchive>,
     swap: Swap,
     encoder: Option<PartEncoder<R, NewPart>>,
-    /// Every part of the table that manifests or the folder name.
+    /// Every part of the table that a manifest lists or the table's folder contains.
     removed: Vec<String>,
     rows_before: u64,
     rows: u64,

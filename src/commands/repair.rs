@@ -1,4 +1,4 @@
-//! `repair`: repairs what `verify` finds, and retries failed downloads.
+//! The `repair` command: repairs the damage that `verify` finds, and retries failed downloads.
 
 use std::{future::Future, sync::Arc};
 
@@ -27,13 +27,14 @@ use crate::{
     verify::{self, Depth, Report},
 };
 
-/// Events of a check that may wait to be shown.
+/// The capacity of the channel that carries events from the check to the reporter.
 const MOST_WAITING: usize = 256;
 
-/// The plan of a repair. It sends nothing and changes nothing.
+/// Plans a repair, and returns the plan as a message for the user. Planning sends no request and changes no file.
 ///
 /// # Errors
-/// As of [`repair()`].
+/// Returns [`Error::Usage`] if the location does not contain an archive, and [`Error::Storage`] if the archive cannot
+/// be read.
 pub async fn plan(config: &RunConfig, reporter: &mut dyn Reporter) -> Result<Outcome> {
     let mut log = Log::new(reporter);
     let plan = look(config, verify::check_to_plan, &mut log).await?;
@@ -41,15 +42,15 @@ pub async fn plan(config: &RunConfig, reporter: &mut dyn Reporter) -> Result<Out
     Ok(Outcome { summary: RunSummary::default(), status: ExitStatus::Complete, error: None, words })
 }
 
-/// Repairs an archive: quarantines what is damaged, and restores the affected tasks from stored responses or new
-/// ones.
+/// Repairs an archive. A repair quarantines damaged files, and restores the affected tasks from stored responses or
+/// with new requests.
 ///
-/// `stop` ends it cleanly once the check is over: what is repaired is kept, and the next repair resumes.
+/// When `stop` resolves, the repair ends cleanly, but not before the check has finished. Completed repairs are kept,
+/// and the next repair resumes the pending work.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such archive,
-/// [`Error::Held`] if a run has it,
-/// [`Error::Storage`] if it cannot be read or written.
+/// Returns [`Error::Usage`] if the location does not contain an archive, [`Error::Held`] if another process holds the
+/// lock, and [`Error::Storage`] if the archive cannot be read or written.
 pub async fn repair(
     config: &RunConfig,
     stop: impl Future<Output = Signal>,
@@ -69,7 +70,7 @@ pub async fn repair(
     Ok(Outcome { summary: log.summary, status, error, words })
 }
 
-/// The repair from the moment that it holds the archive.
+/// Repairs a locked archive.
 async fn repair_archive(
     run: &Run<'_>,
     stop: impl Future<Output = Signal>,
@@ -114,14 +115,14 @@ async fn plan_tasks(held: &Arc<LockedArchive>, plan: &Arc<Plan>, log: &mut Log<'
         failures.add_invalid(task);
     }
     log.failures = Some(failures);
-    // A task whose response is in the journal is not requested again.
+    // A task whose response is already in the journal is not requested again.
     let journalled = Known::journalled(&held.archive, &tasks.tasks)?;
     let tasks = tasks.resuming(&journalled, plan.kept.clone());
     log.summary.observe(&Event::Planned(tasks.counts.clone()));
     Ok(tasks)
 }
 
-/// Notes the plan that is left to the next repair, and counts the restored tasks.
+/// Saves the pending work for the next repair, and returns the number of restored tasks.
 fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &RunResult, log: &Log<'_>) -> Result<u64> {
     let ledger = &asked.ledger;
     let is_salvaged = |task: &str| log.failures.as_ref().is_some_and(|failures| failures.is_salvaged(task));
@@ -136,10 +137,10 @@ fn note_rest(held: &LockedArchive, plan: &Plan, tasks: &export::Plan, asked: &Ru
     Ok(plan.tasks.iter().filter(is_whole).count() as u64)
 }
 
-/// Notes the plan, so that the next repair can complete it, quarantines what is damaged, and lists what no manifest
-/// lists. Blocks.
+/// Saves the plan, so that the next repair can complete it. Also quarantines damaged files, and adds unlisted files to
+/// this run's manifest. Performs blocking I/O.
 fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
-    // The manifests first: later steps read them.
+    // The manifests are regenerated first, because later steps read them.
     plan.manifests.iter().try_for_each(|manifest| held.regenerate_manifest(manifest))?;
     held.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
     if plan.checksums {
@@ -167,7 +168,7 @@ fn prepare(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<
     Ok(Arc::new(plan))
 }
 
-/// A way to check an archive.
+/// A function that checks an archive.
 type Check = fn(&Location, Depth, &mut dyn FnMut(&Event)) -> Result<Report>;
 
 /// Checks the archive, and plans the repair.
@@ -175,7 +176,7 @@ async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Pla
     let location = config.archive.clone();
     let (send, mut told) = mpsc::channel(MOST_WAITING);
     let looking = tokio::spawn(blocking(move || {
-        // A closed channel means that the repair has ended.
+        // If the repair has ended, the channel is closed and the event is dropped.
         let report = check(&location, Depth::Full, &mut |event| drop(send.blocking_send(event.clone())))?;
         let archive = Archive::open(&location)?;
         let begun = archive.begun_repair()?;

@@ -1,5 +1,5 @@
-//! The steps of every run, whether an export or a repair: it locks the archive, executes the plan, and writes its own
-//! files and the metrics.
+//! The steps that exports and repairs share. A run holds the lock on its archive, executes its plan, and writes its
+//! summary, its list of missing tasks and its metrics.
 
 use std::{future::Future, sync::Arc};
 
@@ -23,12 +23,12 @@ use crate::{
     simulator::SimulatedProvider,
 };
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The summary, as in `runs/<run_id>.json`.
+    /// The run's summary, as stored in `runs/<run_id>.json`.
     pub summary: RunSummary,
-    /// The process's exit status.
+    /// The exit status of the process.
     pub status: ExitStatus,
     /// The error that stopped the run, if any.
     pub error: Option<Error>,
@@ -36,20 +36,20 @@ pub struct Outcome {
     pub words: String,
 }
 
-/// A run that holds its archive.
+/// A run that holds the lock on its archive.
 pub(super) struct Run<'a> {
     pub(super) config: &'a RunConfig,
     pub(super) id: RunId,
     pub(super) held: Arc<LockedArchive>,
-    /// When it is to end, whatever is left.
+    /// The deadline from `--stop-after`, at which the run ends even if work is pending.
     pub(super) stop_at: Option<Instant>,
     command: RunCommand,
-    /// When it started, on the monotonic clock.
+    /// The start time of the run on the monotonic clock.
     clock: Instant,
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run that started at that time, `clock` on the monotonic clock.
+    /// Begins a run. `started` and `clock` are the start time of the run on the wall clock and on the monotonic clock.
     pub(super) fn begin(
         command: RunCommand,
         config: &'a RunConfig,
@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
         Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command, clock }
     }
 
-    /// Works on the plan until nothing is left or `stop` is ready.
+    /// Executes the plan until it is complete or `stop` resolves.
     pub(super) async fn carry_out(
         &self,
         plan: &Plan,
@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
         Ok(asked)
     }
 
-    /// Writes the run's own files, however it ended.
+    /// Writes the run's summary and its list of missing tasks, regardless of how the run ended.
     pub(super) fn finish(
         &self,
         plan: &Plan,
@@ -122,7 +122,7 @@ impl<'a> Run<'a> {
         (status, error)
     }
 
-    /// Writes the metrics, if requested, also of a run that an error stopped before its first request.
+    /// Writes the metrics if they are requested, even if an error stopped the run before its first request.
     pub(super) fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
         let Some(file) = &self.config.metrics_file else { return Ok(()) };
         if let Err(error) = ended {
@@ -140,14 +140,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// With the journal empty and everything tried, no partial download will be resumed.
+    /// Removes partial downloads if the journal is empty, because no later run would resume these downloads.
     fn sweep(&self) -> Result<()> {
         let waiting = journal::segments(&self.held.archive.journal_folder())?;
         if waiting.is_empty() { self.held.sweep_partials() } else { Ok(()) }
     }
 }
 
-/// Writes the record of a command that rewrote tables, and returns the command's result.
+/// Writes the run summary of a command that rewrites tables, and returns the result of the command.
 pub(super) fn record_rewrite<T>(
     command: RunCommand,
     held: &LockedArchive,
@@ -168,12 +168,12 @@ pub(super) fn record_rewrite<T>(
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
     let recorded = held.put_with_checksum(&RunFile::Summary.path(run_id), &text);
-    // The command's error is more important than its record's.
+    // An error of the command takes precedence over an error in writing the run summary.
     let done = done?;
     recorded.map(|()| done)
 }
 
-/// Waits for that instant; without one, forever.
+/// Waits until the given instant. Never returns if the instant is `None`.
 pub(super) async fn reached(instant: Option<Instant>) {
     match instant {
         Some(instant) => time::sleep_until(instant).await,
@@ -181,7 +181,8 @@ pub(super) async fn reached(instant: Option<Instant>) {
     }
 }
 
-/// Names each task that is not archived, with the reason, in a list that is itself an input.
+/// Lists each task that is not archived, with the reason, as a CSV that `export` accepts as input. Also emits
+/// [`Event::Missing`] for each task that the run did not archive.
 fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
     let interruption = match ending {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
@@ -197,7 +198,7 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>)
     let _ = csv.write_record(["task_id", "reason", "detail"]);
     for Missing { task, reason, detail } in ledger.missing(&plan.selected, &interruption) {
         let task_id = plan.tasks.id(task).to_string();
-        // A task with a stored response is archived, however this run ended.
+        // A task with a stored response is already archived, even if this run did not finish it.
         if plan.item(task).source == AnswerSource::Ask {
             let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
         }
@@ -206,20 +207,20 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>)
     csv.into_inner().expect("memory takes all that is written")
 }
 
-/// The run's events on their way to the summary and the reporter.
+/// Passes the events of a run to its summary and its reporter, and collects data for the closing message.
 pub(super) struct Log<'a> {
     pub(super) summary: RunSummary,
-    /// Whether all answers so far were 404.
+    /// Whether the provider has found none of the requested tasks so far.
     pub(super) none_found: bool,
-    /// Whether the tasks that are not archived could be listed.
+    /// Whether the list of tasks that are not archived could be written.
     pub(super) missing_named: bool,
-    /// Failed assets of tasks that earlier runs had fetched, and this one archived.
+    /// The number of failed assets of tasks that earlier runs had fetched and this run archived.
     pub(super) recovered_failed: u64,
-    /// Tasks that earlier runs had fetched, and this one archived.
+    /// The number of tasks that earlier runs had fetched and this run archived.
     pub(super) recovered: u64,
-    /// Files that were downloaded, and their bytes.
+    /// The number of downloaded files, and their total size in bytes.
     pub(super) downloaded: (u64, u64),
-    /// Tasks and files that a repair could not restore.
+    /// The tasks and files that a repair could not restore. `None` in an export.
     pub(super) failures: Option<Failures>,
     reporter: &'a mut dyn Reporter,
 }

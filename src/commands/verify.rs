@@ -1,4 +1,4 @@
-//! `verify`: checks the archive's integrity.
+//! The `verify` command: checks the integrity of an archive.
 
 use std::time::Instant;
 
@@ -14,22 +14,23 @@ use crate::{
     verify::{self, Depth, Report},
 };
 
-/// How a check ended.
+/// The outcome of a check.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The findings.
+    /// The findings, and the numbers of checked files and rows.
     pub report: Report,
-    /// The process's exit status.
+    /// The exit status of the process.
     pub status: ExitStatus,
     /// The text to print.
     pub words: String,
 }
 
-/// Checks an archive, which may be on a read-only disk or have a run adding to it. Blocks.
+/// Checks an archive. The archive may be on a read-only disk, and a run may add to it during the check. Performs
+/// blocking I/O.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::error::Error::Usage) if there is no such archive,
-/// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
+/// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and
+/// [`Error::Storage`](crate::error::Error::Storage) if the archive cannot be read.
 pub fn verify(archive: &Location, depth: Depth, style: Style, reporter: &mut dyn Reporter) -> Result<Outcome> {
     let clock = Instant::now();
     let report = verify::check(archive, depth, &mut |event| reporter.observe(event))?;

@@ -1,37 +1,37 @@
-//! Estimates the remaining time of a run. Pure.
+//! Estimates the remaining time of a run. This module performs no I/O.
 
 use std::time::Duration;
 
 use crate::event::Downloads;
 
-/// Expected polls per unfinished task: most are finished by the second.
+/// The expected number of polls per unfinished task. Most tasks have finished by the second poll.
 const POLLS_A_TASK: f64 = 2.0;
 
-/// The observed speed counts only after this time.
+/// The elapsed time after which the observed request rate is used.
 const OBSERVED_AFTER: Duration = Duration::from_secs(3);
 
-/// The inputs of an estimate.
+/// The inputs for an estimate of the remaining time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EtaEstimate {
-    /// Requests to send, without polls.
+    /// The number of requests to send, excluding polls.
     pub(super) requests: usize,
-    /// Tasks that wait for a poll.
+    /// The number of tasks that wait for a poll.
     pub(super) unfinished: usize,
-    /// Time until the next request is due, or until a 429 is over.
+    /// The time until the next request can be sent, including a pause after a 429.
     pub(super) idle: Duration,
     /// The maximum number of requests per second.
     pub(super) pace: f64,
-    /// Responses so far.
+    /// The number of responses received so far.
     pub(super) answers: u64,
-    /// The time that they took.
+    /// The time since the run started.
     pub(super) elapsed: Duration,
-    /// Time until polling ends, if that is known.
+    /// The time until polling ends, or `None` if the end is not known yet.
     pub(super) polling_left: Option<Duration>,
 }
 
 impl EtaEstimate {
-    /// The time until the last request: requests left over the pace, or over what was observed if the
-    /// provider is slower than that. `None` as long as neither is known.
+    /// Estimates the time until the last request. The number of remaining requests is divided by the pace, or by the
+    /// observed rate if the provider is slower. Returns `None` while no rate is known.
     pub(super) fn left(&self) -> Option<Duration> {
         let requests = self.requests as f64 + self.unfinished as f64 * POLLS_A_TASK;
         let speed = self.speed().filter(|speed| speed.is_finite() || requests == 0.0)?;
@@ -52,7 +52,7 @@ impl EtaEstimate {
     }
 }
 
-/// The time until the last download, at the observed speed. `None` before the first file.
+/// Estimates the time until the last download at the observed speed. Returns `None` until the first file is settled.
 pub(super) fn downloads_left(downloads: &Downloads, elapsed: Duration) -> Option<Duration> {
     let left = downloads.wanted.saturating_sub(downloads.settled);
     match (left, downloads.settled) {

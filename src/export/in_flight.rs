@@ -1,5 +1,5 @@
-//! One download at a time per name: a clip that is in two tasks is downloaded once, and the second task finds
-//! the file.
+//! Limits downloads to one at a time per media file name. A clip that belongs to two tasks is downloaded once, and
+//! the second task uses the existing file.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,11 @@ use crate::archive::MediaName;
 
 type KeyedLocks = HashMap<MediaName, Arc<AsyncMutex<()>>>;
 
-/// The names that are being worked on.
+/// The media file names in use, with a lock for each name.
 #[derive(Debug, Default)]
 pub(super) struct InFlight(Arc<Mutex<KeyedLocks>>);
 
-/// The lock on one name, released on drop.
+/// The lock on one name, which is released on drop.
 #[derive(Debug)]
 pub(super) struct KeyedLock {
     names: Arc<Mutex<KeyedLocks>>,
@@ -25,7 +25,7 @@ pub(super) struct KeyedLock {
 }
 
 impl InFlight {
-    /// Waits until no other task works on the name.
+    /// Locks the name. Waits while another task holds the lock.
     pub(super) async fn turn(&self, name: &MediaName) -> KeyedLock {
         let turn = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ impl InFlight {
 impl Drop for KeyedLock {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // One reference is the map's and one is this lock's; any other belongs to a task that waits.
+        // The map and this lock each hold one reference. Any additional reference belongs to a waiting task.
         if names.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
             names.remove(&self.name);
         }

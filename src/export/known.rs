@@ -1,5 +1,5 @@
-//! The tasks that an archive already holds: which ones of a list need no request, since they are archived or in the
-//! journal, which kinds of assets they lack, and how many assets have failed. Memory grows with the list, not
+//! Finds the tasks of a list that need no request, because their responses are in the archive or in the journal. Also
+//! finds the kinds of assets that archived tasks lack, and counts failed assets. Memory use grows with the list, not
 //! with the archive.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::{
     task::{TaskIndex, TaskList},
 };
 
-/// How many assets of the archive have failed: only `repair` retries them.
+/// Counts the failed assets in the archive. Only `repair` retries failed assets.
 pub(crate) fn failed_assets(archive: &Archive) -> Result<u64> {
     let mut failed = 0;
     let sought = ("status", [AssetStatus::Failed.as_str()].into_iter());
@@ -25,8 +25,8 @@ pub(crate) fn failed_assets(archive: &Archive) -> Result<u64> {
     Ok(failed)
 }
 
-/// The archived tasks of the list that have clips, and no row of some of these kinds of assets: an earlier run
-/// did not want them.
+/// Finds archived tasks of the list that have clips but no asset rows of some of these kinds. The run that archived
+/// such a task was not configured to download these kinds.
 pub(crate) fn tasks_lacking_assets(
     archive: &Archive,
     tasks: &TaskList,
@@ -53,11 +53,11 @@ pub(crate) fn tasks_lacking_assets(
     Ok(tasks.indices().filter_map(lacks).collect())
 }
 
-/// The rows of a task that were found in the tables.
+/// The values that a lookup found in a task's rows.
 #[derive(Clone, Copy, Debug, Default)]
 struct SeenRows {
     has_clips: bool,
-    /// The kinds of its assets, one bit each.
+    /// The kinds of the task's assets, one bit per kind.
     kinds: u8,
 }
 
@@ -78,14 +78,15 @@ fn bit(kind: AssetKind) -> u8 {
     }
 }
 
-/// Whether every clip of the archive has a row of each of these kinds: then no task need be looked up.
+/// Whether the assets table has a row of each of these kinds for every clip. No task needs a lookup if all clips have
+/// these rows.
 fn has_all(archive: &Archive, kinds: &AssetKinds) -> Result<bool> {
     let counts = asset_rows(archive)?;
     let clips = rows::count_rows(archive, CLIPS.name)?;
     Ok(kinds.iter().all(|kind| counts.get(&kind).copied().unwrap_or_default() == clips))
 }
 
-/// How many rows the assets table has of each kind.
+/// Counts the rows of the assets table by kind.
 fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
     let mut counts = BTreeMap::new();
     rows::scan_table(archive, ASSETS.name, &["kind"], &mut |cells| {
@@ -96,23 +97,23 @@ fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
     Ok(counts)
 }
 
-/// How to treat tasks that are archived as not found.
+/// The treatment of tasks that are archived with the status `not_found`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFound {
-    /// Keep them.
+    /// Keep the `not_found` rows.
     Keep,
-    /// Request them again, and replace the row.
+    /// Request the tasks again and replace their rows.
     Refetch,
 }
 
 impl NotFound {
-    /// The user's choice.
+    /// Returns the configured treatment.
     pub(crate) fn of(config: &ExportConfig) -> Self {
         if config.retry_not_found { Self::Refetch } else { Self::Keep }
     }
 }
 
-/// For each place of a list, whether a response is known.
+/// For each task of a list, whether its response is in the archive or in the journal.
 #[derive(Debug)]
 pub(crate) struct Known(Vec<TaskState>);
 
@@ -120,12 +121,12 @@ pub(crate) struct Known(Vec<TaskState>);
 enum TaskState {
     Unknown,
     Known,
-    /// It is, and is requested again.
+    /// The task is archived as `not_found` and is requested again.
     ToBeReplaced,
 }
 
 impl Known {
-    /// The tasks of the list that have a row in the archive.
+    /// Finds the tasks of the list that have a row in the archive.
     pub(crate) fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
         let mut known = Self::nothing(tasks);
         if tasks.is_empty() {
@@ -141,12 +142,13 @@ impl Known {
         Ok(known)
     }
 
-    /// None of them.
+    /// Marks every task of the list as unknown.
     pub(crate) fn nothing(tasks: &TaskList) -> Self {
         Self(vec![TaskState::Unknown; tasks.len()])
     }
 
-    /// The tasks that an earlier run left in the journal: they are archived without a request.
+    /// Finds the tasks that an earlier run left in the journal. Tasks in the journal are archived without another
+    /// request.
     pub(crate) fn journalled(archive: &Archive, tasks: &TaskList) -> Result<Self> {
         let mut known = Self::nothing(tasks);
         for closed in journal::segments(&archive.journal_folder())? {
@@ -160,7 +162,7 @@ impl Known {
         Ok(known)
     }
 
-    /// The union of both.
+    /// Merges two sets of states. A state in `other` takes precedence unless it is `Unknown`.
     pub(crate) fn or(mut self, other: &Self) -> Self {
         for (known, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != TaskState::Unknown) {
             *known = *other;
@@ -168,12 +170,12 @@ impl Known {
         self
     }
 
-    /// Whether a response for that place is known.
+    /// Whether the response for the task at `place` is in the archive or in the journal.
     pub(super) fn has(&self, place: usize) -> bool {
         self.0.get(place) == Some(&TaskState::Known)
     }
 
-    /// Whether it is known, and requested again.
+    /// Whether the task at `place` is archived as `not_found` and is requested again.
     pub(super) fn is_to_be_replaced(&self, place: usize) -> bool {
         self.0.get(place) == Some(&TaskState::ToBeReplaced)
     }
@@ -186,7 +188,7 @@ impl Known {
 
     fn mark(&mut self, tasks: &TaskList, id: &str, state: TaskState) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
-            // If a task has two rows, a found one wins over `not_found`.
+            // If a task has two rows, a row with a response takes precedence over a `not_found` row.
             if *slot != TaskState::Known {
                 *slot = state;
             }

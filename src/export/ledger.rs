@@ -1,17 +1,17 @@
-//! The state of each task of a run: a few bytes per task, and text only for those that failed.
+//! The state of each task of a run. Memory holds a few bytes per task, and text only for unfinished and failed tasks.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{event::MissingReason, task::TaskIndex};
 
-/// The state of every task of the list.
+/// The state of every task in the list.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     states: Vec<TaskState>,
     notes: HashMap<TaskIndex, TaskProgress>,
-    /// Tasks that the provider no longer knows, and that are salvaged from a damaged part.
+    /// Tasks that the provider no longer has, and whose responses can be salvaged from a damaged part.
     forgotten: HashSet<TaskIndex>,
-    /// The parts that are in the archive.
+    /// The numbers of the published parts.
     published: BTreeSet<u32>,
     settled: u64,
 }
@@ -20,26 +20,26 @@ pub(crate) struct Ledger {
 enum TaskState {
     NotRequested,
     Requested,
-    /// It is archived and unchanged.
+    /// The task was already archived, and its rows are unchanged.
     Archived,
-    /// The journal holds the final response; the assets are not settled.
+    /// The journal contains the final response, but the assets are not settled.
     Journalled,
-    /// The journal's segment of that part holds its complete records.
+    /// The segment with this part number contains all records of the task.
     Complete(u32),
 }
 
 /// The last known state of a task without a final response.
 #[derive(Clone, Debug)]
 enum TaskProgress {
-    /// It was unfinished at its last request, with the reason.
+    /// The last response reported the task as unfinished, with this detail.
     Unfinished(String),
-    /// A request failed, and a retry was due.
+    /// The last request failed for this reason, and a retry is pending.
     Failing(String),
     GaveUp(String),
     Unreadable(String),
 }
 
-/// A task that is not archived: the `reason` and `detail` of `-unfinished.csv`.
+/// A task that is not archived, with its `reason` and `detail` in `-unfinished.csv`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) task: TaskIndex,
@@ -58,12 +58,12 @@ impl Ledger {
         }
     }
 
-    /// A request for the task was sent.
+    /// Records that a request for the task was sent.
     pub(super) fn requested(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Requested);
     }
 
-    /// The journal holds the task's final response.
+    /// Records that the journal contains the task's final response.
     pub(super) fn journalled(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Journalled);
         let is_settled =
@@ -71,49 +71,49 @@ impl Ledger {
         self.settled += u64::from(!is_settled);
     }
 
-    /// The journal holds the response and the outcome of its assets, in the segment of that part.
+    /// Records that the segment of `part` contains the response and the outcome of its assets.
     pub(super) fn complete(&mut self, task: TaskIndex, part: u32) {
         self.set(task, TaskState::Complete(part));
     }
 
-    /// The task is archived and unchanged.
+    /// Records that the task is archived and unchanged.
     pub(super) fn archived(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Archived);
         self.notes.remove(&task);
         self.settled += 1;
     }
 
-    /// That part is published.
+    /// Records that the part is published.
     pub(super) fn published(&mut self, part: u32) {
         self.published.insert(part);
     }
 
-    /// The task was unfinished at its last request.
+    /// Records that the last response reported the task as unfinished.
     pub(super) fn unfinished(&mut self, task: TaskIndex, detail: String) {
         self.notes.insert(task, TaskProgress::Unfinished(detail));
     }
 
-    /// A request for the task failed, and is retried.
+    /// Records that a request for the task failed and will be retried.
     pub(super) fn failing(&mut self, task: TaskIndex, reason: String) {
-        // The task's own last status says more.
+        // The task's last status is more informative than a failed request.
         if !matches!(self.notes.get(&task), Some(TaskProgress::Unfinished(_))) {
             self.notes.insert(task, TaskProgress::Failing(reason));
         }
     }
 
-    /// The task's requests failed, and none is retried.
+    /// Records that the requests for the task failed and no retries are left.
     pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
         self.notes.insert(task, TaskProgress::GaveUp(reason));
         self.settled += 1;
     }
 
-    /// The provider no longer knows the task, and a damaged part still holds its response.
+    /// Records that the provider no longer has the task, but a damaged part still contains its response.
     pub(super) fn forgotten(&mut self, task: TaskIndex) {
         self.gave_up(task, "the provider does not know it any more".into());
         self.forgotten.insert(task);
     }
 
-    /// Whether the provider no longer knows the task, and a damaged part still holds its response.
+    /// Whether the provider no longer has the task, but a damaged part still contains its response.
     pub(crate) fn is_forgotten(&self, task: TaskIndex) -> bool {
         self.forgotten.contains(&task)
     }
@@ -127,30 +127,30 @@ impl Ledger {
         }
     }
 
-    /// Whether the journal holds the task's response.
+    /// Whether the task's response is in the journal or in the archive.
     pub(super) fn is_answered(&self, task: TaskIndex) -> bool {
         !matches!(self.states.get(task.get()), None | Some(TaskState::NotRequested | TaskState::Requested))
     }
 
-    /// The reason why the task has no response.
+    /// Returns the reason why the task has no response.
     pub(super) fn why(&self, task: TaskIndex) -> String {
         let nothing = (MissingReason::Unfinished, "the run ended before");
         self.why_missing(task, &nothing).map(|(_, detail)| detail).unwrap_or_default()
     }
 
-    /// The response is not a task.
+    /// Records that the response is not a task.
     pub(super) fn unreadable(&mut self, task: TaskIndex, reason: String) {
         self.notes.insert(task, TaskProgress::Unreadable(reason));
         self.settled += 1;
     }
 
-    /// Tasks that need no further request.
+    /// Returns the number of tasks that need no more requests.
     pub(super) fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Those of `selected` that are not archived; `cut_short` is the reason of those that were not finished when
-    /// the run ended.
+    /// Returns the tasks in `selected` that are not archived. `interruption` is the reason for tasks that were
+    /// pending when the run ended.
     pub(crate) fn missing<'a>(
         &'a self,
         selected: &'a [TaskIndex],

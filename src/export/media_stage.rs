@@ -1,5 +1,5 @@
-//! The stage that downloads assets: tasks in, the outcome of all their assets out. A slow host delays only its
-//! own downloads.
+//! The media stage downloads assets. The stage receives tasks and reports the outcome of all assets of each task. A
+//! slow host delays only its own downloads.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -36,13 +36,13 @@ use crate::{
     tables, timestamp,
 };
 
-/// Existing files that are read at once.
+/// The maximum number of existing files that are read at once.
 const LOOKING: usize = 4;
 
-/// How long to wait before two takes with the same bytes are fetched again: the CDN may not be consistent yet.
+/// The wait before clips with identical audio are downloaded again. The CDN may need this time to become consistent.
 const TWINS_WAIT: Duration = Duration::from_secs(10);
 
-/// One asset of a task's response.
+/// A wanted asset of a task.
 #[derive(Clone, Debug)]
 pub(super) struct AssetRequest {
     clip_id: Option<String>,
@@ -53,7 +53,7 @@ pub(super) struct AssetRequest {
 }
 
 impl AssetRequest {
-    /// The assets of these kinds in a response.
+    /// Returns the requests for the assets of these kinds in a response.
     fn of(data: &str, kinds: &[AssetKind], scheme: Scheme) -> Vec<Self> {
         let wanted = |clip: &tables::ClipLinks<'_>, kind| {
             let url = clip.url(kind);
@@ -69,12 +69,12 @@ impl AssetRequest {
         clips.iter().flat_map(|clip| kinds.iter().map(move |kind| wanted(clip, *kind))).collect()
     }
 
-    /// Whether a file is expected.
+    /// Whether the asset is expected to have a file.
     pub(super) fn is_expected(&self) -> bool {
         !matches!(self.source, Source::Nothing(_))
     }
 
-    /// The reason why the asset is still in progress, if it is.
+    /// Returns the reason if the asset is still in progress.
     pub(super) fn in_progress(&self) -> Option<&str> {
         match &self.source {
             Source::InProgress(reason) => Some(reason),
@@ -82,7 +82,6 @@ impl AssetRequest {
         }
     }
 
-    /// Its kind.
     pub(super) fn kind(&self) -> AssetKind {
         self.kind
     }
@@ -91,46 +90,46 @@ impl AssetRequest {
         Asset::new(self.clip_id.clone(), self.kind, self.url.clone(), status)
     }
 
-    /// The name of its file.
+    /// Returns the name of the asset's media file.
     pub(super) fn name(&self, task_id: &str) -> MediaName {
         MediaName::new(self.kind, self.clip_id.as_deref(), task_id, self.clip_index)
     }
 }
 
-/// A task whose assets are to be settled.
+/// A task whose assets need to be settled.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) task_id: String,
-    /// The part whose segment holds its response; `None` for a stored response.
+    /// The number of the part whose segment contains the response, or `None` for a stored or recovered response.
     pub(super) part: Option<u32>,
     pub(super) wanted: Vec<AssetRequest>,
     pub(super) retry_budget: RetryBudget,
 }
 
-/// Whether a later run may retry files that are unavailable now because their host is down or unreachable.
+/// Whether a later run may retry files on a host that is down or unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryBudget {
-    /// The run that fetched the task: unreachable files fail, and those whose host went down before their first
-    /// attempt are left to the next run.
+    /// The current run fetched the task. Files on an unreachable host fail. Files are left to the next run if their
+    /// host went down before the first attempt.
     First,
-    /// A recent run left them: they may be left again.
+    /// A recent run left the files to the next run. The current run may do so again.
     Another,
-    /// They have been retried for long enough: mark them as failed.
+    /// Files on a host that is down or unreachable are marked as failed, because no later run retries them.
     Last,
 }
 
-/// An event of the stage.
+/// An event of the media stage.
 #[derive(Debug)]
 pub(super) enum DownloadEvent {
     /// All assets of a task are settled.
     Settled { task_id: String, part: Option<u32>, assets: Vec<Asset> },
-    /// Its assets are left to the next run: this one is over, or a host is down.
+    /// The task's assets are left to the next run, because the current run has ended or a host is down.
     Unsettled { task_id: String },
-    /// An event to forward.
+    /// An event for the coordinator to emit.
     Happened(Event),
 }
 
-/// The handle of the stage.
+/// The coordinator's handle for the media stage.
 pub(crate) struct MediaStage {
     jobs: mpsc::UnboundedSender<Job>,
     pub(super) events: mpsc::UnboundedReceiver<DownloadEvent>,
@@ -164,38 +163,38 @@ impl MediaStage {
         Ok(Self { jobs, events, stop, received, offline, working, scheme: access.scheme })
     }
 
-    /// The assets of these kinds in a response.
+    /// Returns the requests for the assets of these kinds in a response.
     pub(super) fn requests(&self, data: &str, kinds: &[AssetKind]) -> Vec<AssetRequest> {
         AssetRequest::of(data, kinds, self.scheme)
     }
 
-    /// Gives it a task.
+    /// Sends a task to the stage.
     pub(super) fn settle(&self, job: Job) {
-        // Sending fails only after the stage has ended, which then reports its own error.
+        // Sending fails only after the media stage has ended. The stage then reports its own error.
         let _ = self.jobs.send(job);
     }
 
-    /// Begins no further downloads; those in progress continue.
+    /// Starts no new downloads. Downloads in progress continue.
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Aborts downloads in progress, too. Their partial files are kept for the next run.
+    /// Aborts downloads in progress. Partial files are kept for the next run.
     pub(super) fn abort(&self) {
         self.working.iter().for_each(JoinHandle::abort);
     }
 
-    /// The network may be down: files without a connection are left to the next run.
+    /// Records that the network may be down. Files on an unreachable host are then left to the next run.
     pub(super) fn go_offline(&self) {
         self.offline.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes received so far.
+    /// Returns the number of bytes received so far.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Waits for the stage's end, and returns its error, if any.
+    /// Waits until the stage ends, and returns its error, if any.
     pub(super) async fn ended(&mut self) -> Result<()> {
         let Some(working) = self.working.take() else { return Ok(()) };
         match working.await {
@@ -234,7 +233,7 @@ struct Worker {
     downloader: Downloader,
     in_flight: InFlight,
     looking: Semaphore,
-    /// Existing files that rows of this run refer to: they are not replaced.
+    /// Existing files that rows of this run refer to. These files are not replaced.
     adopted: Mutex<HashSet<MediaName>>,
     stop: CancellationToken,
     offline: Arc<AtomicBool>,
@@ -242,7 +241,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Settles all assets of a task. The only errors are those of the local disk.
+    /// Settles all assets of a task. Only local disk errors are returned as errors.
     async fn settle(self: Arc<Self>, job: Job) -> Result<()> {
         let assets = try_join_all(job.wanted.iter().map(|wanted| self.asset(&job, wanted))).await?;
         let assets = match assets.into_iter().collect::<Option<Vec<Asset>>>() {
@@ -262,7 +261,7 @@ impl Worker {
         let _ = self.emit.send(events);
     }
 
-    /// Settles one asset; `None` if the run ends before.
+    /// Settles one asset. Returns `None` if the asset is left to the next run.
     async fn asset(&self, job: &Job, wanted: &AssetRequest) -> Result<Option<Asset>> {
         let settled = match &wanted.source {
             Source::Nothing(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Skipped) },
@@ -292,14 +291,14 @@ impl Worker {
         Ok(Some(settled))
     }
 
-    /// The asset, if its file exists already: from another task with the same clip, or from a run that was cut
-    /// short.
+    /// Returns the asset if its file already exists. The file belongs to another task with the same clip, or was
+    /// downloaded by an interrupted run.
     async fn found(&self, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let (held, found_name, name, kind) = (self.held.clone(), name.clone(), name.clone(), wanted.kind);
         let _looking = self.looking.acquire().await;
         let found = blocking(move || {
             let Some((path, file)) = held.media(&name, media::endings(kind)) else { return Ok(None) };
-            // A file that cannot be read, or is something else, is replaced.
+            // An unreadable file, or a file of the wrong type, is replaced.
             Ok(read_media(kind, file).ok().flatten().map(|there| (path, there)))
         });
         let Some((path, (content, modified, file))) = found.await? else { return Ok(None) };
@@ -309,7 +308,7 @@ impl Worker {
         Ok(Some(with_file(asset, path, file)))
     }
 
-    /// Downloads the asset and puts it in its place.
+    /// Downloads the asset and moves the file to its final path.
     async fn fetch(&self, job: &Job, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         match self.download(job, wanted, name).await? {
             Some(asset) => self.place(asset, name).await.map(Some),
@@ -317,7 +316,7 @@ impl Worker {
         }
     }
 
-    /// Downloads the asset to its partial file; `None` if it is left to the next run.
+    /// Downloads the asset to a partial file. Returns `None` if the asset is left to the next run.
     async fn download(&self, job: &Job, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let Source::File(url) = &wanted.source else { return Ok(None) };
         let download = Download { url: url.clone(), kind: wanted.kind, partial: self.held.partial(name) };
@@ -346,12 +345,12 @@ impl Worker {
         })
     }
 
-    /// Whether a file for which there is no connection is left to the next run.
+    /// Whether a file on an unreachable host is left to the next run.
     fn may_be_left(&self, job: &Job) -> bool {
         job.retry_budget == RetryBudget::Another || self.offline.load(Ordering::Relaxed)
     }
 
-    /// Moves a downloaded file to its final name.
+    /// Moves a downloaded file to its final path.
     async fn place(&self, asset: Asset, name: &MediaName) -> Result<Asset> {
         if let Some(path) = asset.path.clone() {
             let (held, partial) = (self.held.clone(), self.held.partial(name));
@@ -360,7 +359,7 @@ impl Worker {
         Ok(asset)
     }
 
-    /// Removes the old file if the new one has another extension.
+    /// Removes the old file if the new file has a different extension.
     fn remove_other(&self, before: Option<String>, now: Option<&str>) -> Result<()> {
         match before.filter(|before| Some(before.as_str()) != now) {
             Some(before) => self.held.remove(&before),
@@ -381,8 +380,9 @@ impl Worker {
         }));
     }
 
-    /// A CDN sometimes serves the same bytes for all takes of a task for a while. Those that this run downloaded
-    /// are fetched again once, a little later; identical takes that remain are reported.
+    /// Downloads clips with identical audio again, since a CDN may temporarily serve the same bytes for all clips of
+    /// a task. Files that this run downloaded are downloaded again once, after a short wait. Clips that remain
+    /// identical are reported. Returns `None` if the run ends before the assets are settled.
     async fn told_apart(&self, job: &Job, mut assets: Vec<Asset>) -> Result<Option<Vec<Asset>>> {
         let suspects = twins(&assets);
         let fresh = |asset: &Asset| asset.attempts > 0;
@@ -411,8 +411,8 @@ impl Worker {
         Ok(Some(assets))
     }
 
-    /// Fetches an existing asset again, and keeps the new file if it differs. Returns false if the run ended
-    /// before.
+    /// Downloads an asset again, and keeps the new file if it differs. Returns false if the run ends before the
+    /// download is complete.
     async fn fetch_again(&self, job: &Job, wanted: &AssetRequest, asset: &mut Asset) -> Result<bool> {
         let name = wanted.name(&job.task_id);
         let _turn = self.in_flight.turn(&name).await;
@@ -432,7 +432,8 @@ impl Worker {
     }
 }
 
-/// The audio files of a task with the same bytes as another, by place, with the other's clip.
+/// Finds audio files of a task with identical bytes. Maps the index of each such asset to the clip ID of an asset
+/// with the same bytes.
 fn twins(assets: &[Asset]) -> BTreeMap<usize, String> {
     let audio = |asset: &Asset| asset.kind == AssetKind::Audio && asset.status == AssetStatus::Ok;
     let mut by_bytes: HashMap<&str, BTreeMap<&str, usize>> = HashMap::new();
@@ -452,7 +453,8 @@ fn twins(assets: &[Asset]) -> BTreeMap<usize, String> {
     twins
 }
 
-/// A media file's type, time and checksum; `None` if it is not media of that kind. Blocks.
+/// Returns a media file's content type, modification time and checksum, or `None` if the file is not media of this
+/// kind. Performs blocking I/O.
 fn read_media(kind: AssetKind, mut file: RangedFile) -> io::Result<Option<(Content, Option<Timestamp>, Digested)>> {
     let mut head = Vec::new();
     Read::by_ref(&mut file).take(media::HEAD).read_to_end(&mut head)?;

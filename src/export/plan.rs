@@ -1,5 +1,5 @@
-//! The plan of a run: its items. An export makes it from a list, a repair from findings; the same
-//! engine carries it out. Pure.
+//! The plan of a run, which consists of items. `export` derives a plan from a list, and `repair` derives a plan from
+//! findings. The same engine executes both kinds of plans. This module performs no I/O.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -15,27 +15,27 @@ use crate::{
     task::{TaskId, TaskIndex, TaskList},
 };
 
-/// The tasks of one run.
+/// The tasks of one run and the work for each task.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Every ID of the input.
+    /// Every task ID in the input.
     pub(crate) tasks: Arc<TaskList>,
-    /// Those that the run is to archive, in the input's order.
+    /// The tasks that the run archives, in input order.
     pub(crate) selected: Vec<TaskIndex>,
-    /// Those of them that the journal holds: their responses are there, and their assets are not settled.
+    /// The selected tasks whose responses are already in the journal. The assets of these tasks are not settled.
     pub(crate) kept: Vec<TaskIndex>,
-    /// Tasks with a stored response. They need not be selected.
+    /// Tasks with a stored response, whether or not they are in `selected`.
     pub(crate) stored: Vec<TaskIndex>,
-    /// The items of tasks that are not simply fetched.
+    /// The items of tasks that need more than a plain fetch.
     items: HashMap<TaskIndex, Item>,
-    /// Quarantined parts of the tasks table, to fall back on.
+    /// Quarantined parts of the tasks table, which are a fallback source of responses.
     pub(crate) quarantined: BTreeSet<PathBuf>,
-    /// The counts of the input's rows.
+    /// The row counts of the input.
     pub(crate) counts: InputCounts,
 }
 
 impl Plan {
-    /// The tasks of a list that the archive lacks, and those that lack rows of some kinds of assets.
+    /// Plans the tasks of a list that the archive lacks, and the archived tasks that lack asset rows of some kinds.
     pub(crate) fn of_list(
         input: Input,
         archived: &Known,
@@ -60,7 +60,7 @@ impl Plan {
         Self { tasks: Arc::new(input.tasks), selected, kept, stored, items, counts, ..Self::default() }
     }
 
-    /// A plan of these items, and the IDs that are invalid.
+    /// Plans these items. Also returns the invalid task IDs.
     pub(crate) fn of_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
         let (mut tasks, mut planned, mut invalid) = (TaskList::default(), Vec::new(), Vec::new());
         for (id, item) in items {
@@ -79,7 +79,7 @@ impl Plan {
         (Self { tasks: Arc::new(tasks), selected, stored, items, counts, ..Self::default() }, invalid)
     }
 
-    /// The same plan without what the journal holds, and with these quarantined parts to fall back on.
+    /// Excludes tasks whose responses are in the journal, and sets the quarantined parts as a fallback.
     pub(crate) fn resuming(mut self, journalled: &Known, quarantined: BTreeSet<PathBuf>) -> Self {
         self.quarantined = quarantined;
         self.kept = self.selected.iter().copied().filter(|task| journalled.has(task.get())).collect();
@@ -88,29 +88,29 @@ impl Plan {
         self
     }
 
-    /// The work on a task.
+    /// Returns the item of a task.
     pub(crate) fn item(&self, task: TaskIndex) -> &Item {
         self.items.get(&task).unwrap_or(&Item::NEW)
     }
 
-    /// Whether the task is archived as not found, and requested again.
+    /// Whether the task is archived as `not_found` and is requested again.
     pub(super) fn is_asked_again(&self, task: TaskIndex) -> bool {
         self.item(task).rows == RowEffect::ReplaceNotFound
     }
 
-    /// How many tasks are archived as not found, and requested again.
+    /// Counts the tasks that are archived as `not_found` and are requested again.
     pub(crate) fn requested_again(&self) -> u64 {
         self.selected.iter().filter(|task| self.is_asked_again(**task)).count() as u64
     }
 
-    /// The tasks to request from the provider.
+    /// Returns the tasks to request from the provider.
     pub(super) fn to_ask(&self) -> Vec<TaskIndex> {
         let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
         let is_asked = |task: &TaskIndex| !kept.contains(task) && self.item(*task).source == AnswerSource::Ask;
         self.selected.iter().copied().filter(is_asked).collect()
     }
 
-    /// Tasks that a damaged part still holds something of.
+    /// Returns the selected tasks for which a damaged part still contains data.
     pub(super) fn salvageable(&self) -> impl Iterator<Item = TaskIndex> + '_ {
         self.selected.iter().copied().filter(|task| self.item(*task).salvage.is_some())
     }

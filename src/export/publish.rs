@@ -1,6 +1,6 @@
-//! From a closed journal segment to the archive: a function of the segment alone. The same segment
-//! gives the same files under the same names, so that publishing it again after a crash is harmless.
-//! Recovery publishes the segments that remain.
+//! Publishes closed journal segments to the archive. The output depends only on the segment: the same segment always
+//! produces the same files with the same names. Publishing a segment again after a crash is therefore harmless.
+//! Recovery publishes leftover segments in the same way.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -28,19 +28,19 @@ use crate::{
     },
 };
 
-/// Full segments that may wait for their publication before the journal, and with it the run, waits too.
+/// The maximum number of closed segments that wait for publication. Beyond this number, the journal and the run wait.
 const MOST_WAITING: usize = 2;
 
-/// The coordinator's end of the stage.
+/// The coordinator's handle for the publish stage.
 pub(super) struct PublishStage {
-    /// Reports each publication; ends when the stage does.
+    /// Receives the result of each publication until the stage ends.
     pub(super) published: mpsc::UnboundedReceiver<Published>,
-    /// Its result.
+    /// The result of the stage.
     pub(super) ended: JoinHandle<Result<()>>,
 }
 
 impl PublishStage {
-    /// Starts the stage, and returns the sender of closed segments; dropping it ends the stage.
+    /// Starts the stage and returns the sender for closed segments. Dropping the sender ends the stage.
     pub(super) fn start(held: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MOST_WAITING);
         let (emit, published) = mpsc::unbounded_channel();
@@ -54,7 +54,7 @@ impl PublishStage {
     }
 }
 
-/// Rewrites the DuckDB views if their text has changed. Blocks.
+/// Rewrites the DuckDB views if their SQL has changed. Performs blocking I/O.
 pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
     let archive = &held.archive;
     let mut with_parts = Vec::new();
@@ -74,12 +74,12 @@ pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
 pub(super) struct Publication {
     pub(super) run_id: RunId,
     pub(super) published: Published,
-    /// How many of its records could not be read.
+    /// The number of records in the segment that could not be read.
     pub(super) damaged: u64,
 }
 
-/// Publishes raw bodies first, then lyrics, clips, assets and tasks, then the manifest; the segment is removed
-/// last.
+/// Publishes raw bodies first, then lyrics, clips, assets and tasks, and then the manifest. Finally removes the
+/// segment.
 pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let held = held.clone();
     blocking(move || publish_segment(&held, closed)).await
@@ -109,21 +109,21 @@ fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<P
     Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged })
 }
 
-/// The files of a segment, written and not yet published, in the order of publication.
+/// The files of a segment in the order of publication. The files are written but not published yet.
 struct Encoded {
     raw: Option<FileSink>,
     parts: Vec<FileSink>,
     /// The final paths of the parts.
     paths: Vec<String>,
-    /// Tasks whose rows replace existing ones.
+    /// Tasks whose new rows replace existing rows.
     replaced: Replaced,
-    /// The media files that its rows name.
+    /// The media files that the segment's rows refer to.
     media: Vec<StoredFile>,
     published: Published,
     damaged: u64,
 }
 
-/// Writes a segment's records into parts. Blocks.
+/// Encodes a segment's records into parts. Performs blocking I/O.
 struct SegmentEncoder {
     run_id: RunId,
     tasks: Part<TaskRow>,
@@ -133,11 +133,11 @@ struct SegmentEncoder {
     raw: RawBodies,
     media: BTreeMap<String, String>,
     published: Published,
-    /// Tasks in it that belong to another segment, or that the archive has already.
+    /// Tasks in the segment that belong to another segment or are already archived.
     moved: HashSet<String>,
-    /// How many outcomes of a task's assets are still to be skipped, since a later one replaces them.
+    /// The number of asset outcomes to skip per task, because a later outcome replaces them.
     outdated: HashMap<String, u32>,
-    /// Tasks whose asset records are still to come.
+    /// Tasks whose asset records have not been read yet.
     awaited: HashSet<String>,
     replaced: Replaced,
 }
@@ -205,7 +205,7 @@ impl SegmentEncoder {
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
             Record::Assets { task_id, .. } if self.is_outdated(&task_id) => Ok(()),
-            // A task whose record is damaged has no rows in any table.
+            // A task with a damaged task record has no rows in any table.
             Record::Assets { task_id, assets } if self.awaited.remove(&task_id) => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
@@ -213,7 +213,7 @@ impl SegmentEncoder {
         }
     }
 
-    /// Whether a later outcome of the task's assets replaces the next one.
+    /// Whether a later outcome of the task's assets replaces the current one.
     fn is_outdated(&mut self, task_id: &str) -> bool {
         let left = self.outdated.get_mut(task_id).filter(|left| **left > 0);
         left.map(|left| *left -= 1).is_some()
@@ -267,7 +267,7 @@ impl SegmentEncoder {
     }
 }
 
-/// A part that is created with its first row, so that a table without rows gets none.
+/// A part that is created when its first row is added, so that a table without rows has no part.
 struct Part<R: 'static> {
     table: &'static Table<R>,
     path: String,
@@ -293,7 +293,7 @@ impl<R> Part<R> {
         pushed.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 
-    /// The sink and the number of rows, if anything was written.
+    /// Returns the sink and the number of rows, or `None` if no row was added.
     fn finish(self) -> Result<Option<(FileSink, u64)>> {
         let finished = self.encoder.map(PartEncoder::finish).transpose();
         finished.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
@@ -320,7 +320,7 @@ mod tests {
         Record::Task { task_id: task_id.into(), status, fetched_at, data: data.into(), sent, assets, replaces: false }
     }
 
-    /// A new archive with one closed segment in its journal.
+    /// Creates an archive with one unpublished segment in its journal.
     fn scene() -> (tempfile::TempDir, LockedArchive) {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
@@ -351,7 +351,7 @@ mod tests {
         Ok(())
     }
 
-    /// Every file of an archive but the program's own and `archive.json`.
+    /// Reads every file of an archive except `archive.json` and internal files.
     fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         for name in ["tasks", "clips", "lyrics", "assets", "runs"] {
@@ -378,7 +378,7 @@ mod tests {
             let held = Arc::new(held);
             let survived = publish_all(&held).is_ok();
             let left = contents(folder.path());
-            // A task's row is there only with all its other rows.
+            // A task's row exists only if all other rows of the task exist.
             let has = |table: &str| left.keys().any(|path| path.starts_with(table));
             assert!(
                 !has("tasks/") || (has("clips/") && has("lyrics/") && has("assets/") && has("runs/")),
@@ -389,13 +389,13 @@ mod tests {
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
             let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
             publish_all(&Arc::new(held)).unwrap();
-            assert_eq!(contents(folder.path()), expected, "after {changes} changes");
+            assert_eq!(contents(folder.path()), expected, "the process died after {changes} changes");
             if survived {
                 break;
             }
             deaths += 1;
         }
-        // Eight files, each begun and published.
+        // The test publishes eight files, and each file takes two changes: creation and publication.
         assert_eq!(deaths, 16);
     }
 }

@@ -1,8 +1,8 @@
-//! The order of requests. Pure: time comes in as a value.
+//! Determines the order of requests. Callers pass the current time, so the order is deterministic.
 //!
-//! Retries that are due come first, since their tasks are the oldest; then the first pass over all IDs; polls
-//! only after it, because by then most unfinished tasks are finished. Of the polls that are due, the oldest
-//! task goes first.
+//! Retries that are due come first, since their tasks are the oldest. The first pass over all IDs comes next. Polls
+//! follow the first pass, because most unfinished tasks have finished by then. Among the polls that are due, the poll
+//! of the oldest task comes first.
 
 use std::{
     cmp::Reverse,
@@ -14,15 +14,15 @@ use tokio::time::Instant;
 
 use crate::{event::RequestKind, task::TaskIndex, timestamp::Moment};
 
-/// One request to send.
+/// A request that has not been sent yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PendingRequest {
     pub(super) task: TaskIndex,
-    /// Whether the task had a response before, and was unfinished.
+    /// Whether an earlier response reported the task as unfinished.
     pub(super) poll: bool,
-    /// Whether this request was sent before.
+    /// Whether the request is a retry.
     pub(super) repeated: bool,
-    /// How many failures count against its retries.
+    /// The number of failures that count against the retry limit.
     pub(super) failures: u32,
 }
 
@@ -36,31 +36,31 @@ impl PendingRequest {
     }
 }
 
-/// All requests that are yet to be sent.
+/// The requests that have not been sent yet.
 #[derive(Debug)]
 pub(super) struct Queue {
     fresh: IntoIter<TaskIndex>,
-    /// Tasks that joined the first pass while the run was under way.
+    /// Tasks that were added to the first pass during the run.
     added: VecDeque<TaskIndex>,
     retries: BinaryHeap<Reverse<(Instant, PendingRequest)>>,
     refused: VecDeque<PendingRequest>,
     polls: BinaryHeap<Reverse<(Instant, Age, PendingRequest)>>,
     due_polls: BinaryHeap<Reverse<(Age, PendingRequest)>>,
-    /// No poll is sent from then on.
+    /// The time at which polling ends.
     polls_end: Option<Instant>,
 }
 
-/// When a task was created; tasks without a time come last.
+/// The sort key for the age of a task. Tasks without a creation time come last.
 type Age = (bool, Option<Moment>);
 
-/// Whether there is something to send.
+/// When the next request is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Yes.
+    /// A request is due now.
     Now,
-    /// Not before this moment.
+    /// The next request is due at this time.
     At(Instant),
-    /// No.
+    /// No request is left to send.
     Never,
 }
 
@@ -78,7 +78,7 @@ impl Queue {
         }
     }
 
-    /// Sends no poll from then on.
+    /// Sends no polls from `end` on.
     pub(super) fn end_polls_at(&mut self, end: Instant) {
         self.polls_end = Some(end);
     }
@@ -92,22 +92,22 @@ impl Queue {
         self.added.push_back(task);
     }
 
-    /// Retries the request at `due`.
+    /// Schedules a retry of the request for `due`.
     pub(super) fn retry(&mut self, request: PendingRequest, due: Instant) {
         if !request.poll || self.may_poll(due) {
             self.retries.push(Reverse((due, PendingRequest { repeated: true, ..request })));
         }
     }
 
-    /// Retries a request that was refused with 429, after the first pass, so that a task that is always refused
-    /// does not delay the others.
+    /// Schedules a retry of a request that received a 429. The retry follows the first pass, so that a task that
+    /// always receives a 429 does not delay other tasks.
     pub(super) fn refused(&mut self, request: PendingRequest) {
         if !request.poll || self.polls_end.is_none() {
             self.refused.push_back(PendingRequest { repeated: true, ..request });
         }
     }
 
-    /// Polls the task at `due`.
+    /// Schedules a poll of the task for `due`.
     pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, due: Instant) {
         let request = PendingRequest { task, poll: true, repeated: false, failures: 0 };
         self.polls.push(Reverse((due, (created_at.is_none(), created_at), request)));
@@ -127,7 +127,7 @@ impl Queue {
         }
     }
 
-    /// Takes the request to send now, if there is one.
+    /// Removes and returns the request to send now, if a request is due.
     pub(super) fn pop(&mut self, now: Instant) -> Option<PendingRequest> {
         if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             return self.retries.pop().map(|Reverse((_, request))| request);
@@ -147,17 +147,17 @@ impl Queue {
         self.due_polls.pop().map(|Reverse((_, request))| request)
     }
 
-    /// Initial requests that were not sent yet.
+    /// The number of initial requests that have not been sent yet.
     pub(super) fn fresh(&self) -> usize {
         self.fresh.len() + self.added.len()
     }
 
-    /// Retries that wait.
+    /// The number of pending retries.
     pub(super) fn retries(&self) -> usize {
         self.retries.len() + self.refused.len()
     }
 
-    /// Tasks that wait for their next poll.
+    /// The number of tasks that wait for their next poll.
     pub(super) fn polls(&self) -> usize {
         self.polls.len() + self.due_polls.len()
     }

@@ -1,5 +1,5 @@
-//! `-raw.jsonl`: bodies as sent that could not be archived as they are. The file grows from segment to
-//! segment and is replaced as a whole each time; an existing line is not added again, so that a segment can be
+//! The `-raw.jsonl` file, which contains response bodies that could not be archived unchanged. Publishing a segment
+//! rewrites the whole file with additional lines. Existing lines are not added again, so that a segment can be
 //! published twice.
 
 use std::{
@@ -17,7 +17,8 @@ use crate::{
     run_id::RunId,
 };
 
-/// The file of one run, begun with the first body. Keeps one hash per line in memory. Blocks.
+/// The `-raw.jsonl` file of one run, created when the first body is added. Memory holds one hash per line. All
+/// methods perform blocking I/O.
 pub(super) struct RawBodies {
     held: Arc<LockedArchive>,
     path: String,
@@ -53,12 +54,12 @@ impl RawBodies {
         sink.write_all(&line).map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
     }
 
-    /// The staged file, if there is anything in it.
+    /// Returns the staging file, or `None` if no body was added.
     pub(super) fn finish(self) -> Option<FileSink> {
         self.file.map(|(sink, _)| sink)
     }
 
-    /// Begins the file with what earlier segments of the run left.
+    /// Creates the staging file and copies the lines that earlier segments of the run have written.
     fn begin(&self) -> Result<(FileSink, HashSet<u64>)> {
         let (store, mut sink, mut known) = (&self.held.archive.store, self.held.sink(&self.path)?, HashSet::new());
         if store.exists(&self.path)? {

@@ -1,6 +1,6 @@
-//! The record of a run whose journal a later run recovers. A killed run could not leave one: it is made from
-//! the parts under its name. One that ended in good order, and left tasks whose assets were not settled, gets
-//! them added.
+//! Writes the summary of a run whose journal a later run recovers. A killed run leaves no summary, so a summary is
+//! created from the run's parts. If a run ended cleanly but left unsettled assets, the recovered counts are added to
+//! its summary.
 
 use std::sync::Arc;
 
@@ -16,17 +16,17 @@ use crate::{
     tables::{ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
 };
 
-/// The exit status that a shell reports for a process ended by SIGKILL, which is how most such runs end.
+/// The exit status that a shell reports for a process killed by SIGKILL. Most runs without a summary end this way.
 const KILLED: u8 = 128 + 9;
 
-/// Writes the record of a run that did not write one itself, or adds what was published now.
+/// Creates the summary of a run that has none, or adds the recovered counts to an existing summary.
 pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
     let archive = &held.archive;
     let path = RunFile::Summary.path(run_id);
     let written = archive.store.get(&path)?;
     let summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
         Some(Ok(known)) => known.with_recovered(published),
-        // A damaged record is evidence; `verify` reports it.
+        // A damaged summary is kept as evidence, and `verify` reports it.
         Some(Err(_)) => return Ok(()),
         None => killed(run_id).with_recovered(&count_parts(archive, run_id)?),
     };
@@ -35,7 +35,7 @@ pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Publ
     held.put_with_checksum(&path, &text)
 }
 
-/// The record of a run that was killed, without its counts. When it ended is unknown.
+/// Returns the summary of a killed run, without counts. The end time of a killed run is unknown.
 fn killed(run_id: &RunId) -> RunSummary {
     RunSummary {
         run_id: run_id.to_string(),
@@ -46,7 +46,7 @@ fn killed(run_id: &RunId) -> RunSummary {
     }
 }
 
-/// Counts the parts that a run has published.
+/// Counts the rows in the parts that a run has published.
 fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
     let mut counts = Published::default();
     each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {

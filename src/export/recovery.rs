@@ -1,5 +1,5 @@
-//! Recovery of what earlier runs left in the journal: missing files are downloaded, and every segment is
-//! published, as in any run.
+//! Recovers segments that earlier runs left in the journal. Recovery downloads missing files and publishes every
+//! segment, in the same way as a normal run.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -21,18 +21,18 @@ use crate::{
     journal::{self, Leftover, Record, Segment},
 };
 
-/// Tasks whose files are downloaded at once.
+/// The maximum number of tasks whose files are downloaded at once.
 const MOST_AT_ONCE: usize = 256;
 
-/// A file without a connection is left to the next run again, until its task's response is this old; then it
-/// fails.
+/// The age of a response up to which files on an unreachable host are left to the next run. Files of a task with an
+/// older response fail.
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(72);
 
-/// The interval of progress events.
+/// The interval between progress events.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Publishes everything that earlier runs left, as far as time allows; the rest stays in the journal. Returns
-/// how many tasks stay.
+/// Publishes the segments that earlier runs left, and downloads their missing files until `stop_at`. Segments with
+/// unsettled tasks stay in the journal. Returns the number of unsettled tasks.
 pub(crate) async fn recover(
     held: &Arc<LockedArchive>,
     media: &mut MediaStage,
@@ -69,7 +69,7 @@ pub(crate) async fn recover(
     Ok(left)
 }
 
-/// Drops tasks from a leftover that the archive already has.
+/// Removes tasks from a leftover segment if the archive already contains their rows.
 async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
     let held = held.clone();
     blocking(move || {
@@ -81,8 +81,9 @@ async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -
     .await
 }
 
-/// The same with tasks to settle again whose files are missing or have another size: someone removed them since, or
-/// the journal was restored from a copy. The remains of such files are quarantined.
+/// Marks tasks of a leftover segment as unsettled if their files are missing or have a different size. Files can be
+/// missing because a user removed them or because the journal was restored from a copy. Files with a wrong size are
+/// quarantined.
 async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
     let held = held.clone();
     blocking(move || {
@@ -104,8 +105,8 @@ async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -
     .await
 }
 
-/// Downloads the missing files of a segment's tasks, and adds their outcome to the segment. Returns how many
-/// tasks remain unsettled.
+/// Downloads the missing files of a segment's tasks, and appends the outcomes to the segment. Returns the number of
+/// tasks that remain unsettled.
 async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
     let mut waiting = leftover.unsettled.iter();
@@ -139,7 +140,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
                     under_way -= 1;
                     left += 1;
                 }
-                // The stage was not told to stop, so an error ended it, which it reports itself.
+                // The media stage was not told to stop, so it ended because of an error. `ended` returns the error.
                 None => {
                     media.ended().await?;
                     return Err(Error::Internal("the downloads of an earlier run ended too soon".into()));

@@ -1,5 +1,5 @@
-//! Replacement of rows: a task's old rows are removed just before its new ones are published. The journal holds
-//! the new ones meanwhile.
+//! Replaces rows of archived tasks. A task's old rows are removed just before its new rows are published. The journal
+//! holds the new rows until they are published.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,17 +13,17 @@ use crate::{
     tables::{self, Outline, PartCopier, TASK_ID, TASKS},
 };
 
-/// Tasks whose new rows replace old ones.
+/// Tasks whose new rows replace existing rows.
 #[derive(Debug, Default)]
 pub(super) struct Replaced {
-    /// In all tables.
+    /// Tasks whose rows are replaced in all tables.
     pub(super) everywhere: HashSet<String>,
-    /// In the tasks table: their other rows stay.
+    /// Tasks whose rows are replaced in the tasks table only. Rows in other tables stay.
     pub(super) in_tasks: HashSet<String>,
 }
 
-/// Removes the rows of these tasks, except those in the `own` parts, which are the new ones. The tasks table
-/// goes first: a task without its row is not archived. Blocks.
+/// Removes the rows of these tasks from all parts except the `own` parts, which contain the new rows. The tasks table
+/// is rewritten first, because a task without a row in that table is not archived. Performs blocking I/O.
 pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: &[String]) -> Result<()> {
     let Replaced { everywhere: mut tasks, in_tasks } = replaced;
     for outline in tables::outlines().into_iter().rev() {
@@ -42,7 +42,7 @@ pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: &[
     Ok(())
 }
 
-/// Replaces the parts that have any of these rows by one with their other rows.
+/// Replaces the parts that contain rows of these tasks with one part that contains the remaining rows.
 fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, tasks: &HashSet<String>) -> Result<()> {
     let archive = &held.archive;
     let mut touched = Vec::new();
@@ -55,7 +55,7 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
         return Ok(());
     }
     let table = outline.name;
-    // A run ID of its own, so that the name cannot clash with this run's next parts.
+    // A new run ID ensures that the part's name does not clash with later parts of this run.
     let mut swap = Swap::begin(held, table, &RunId::new(Timestamp::now()))?;
     let part = swap.part()?;
     let failed = |error: std::io::Error| archive.store.failed("write", table, &error);
@@ -75,7 +75,7 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
 fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result<bool> {
     let mut found = false;
     let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
-    // Every row is read, whatever a filter says: an old row that stays would duplicate its task.
+    // The scan reads every row and applies no filter. An old row that the scan missed would duplicate its task.
     rows::scan_part(archive, path, &[TASK_ID], &mut look)?;
     Ok(found)
 }

@@ -1,5 +1,5 @@
-//! Stored responses: those in the tables, and those that quarantined parts still hold. They are read some
-//! hundreds at a time, so that memory does not grow with the plan.
+//! Reads stored responses from the tables and from quarantined parts. Responses are read in batches of a few hundred,
+//! so that memory use does not grow with the plan.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -23,24 +23,25 @@ use crate::{
     task::{TaskIndex, is_same_id},
 };
 
-/// Responses that are read at once: memory holds them.
+/// The number of responses in a batch. Memory holds one batch.
 const AT_ONCE: usize = 500;
 
-/// The maximum number of responses queued for the coordinator besides those.
+/// The maximum number of responses that are queued for the coordinator, in addition to a batch.
 const MOST_WAITING: usize = 16;
 
-/// How often a table is read again because parts were swapped while it was read.
+/// The maximum number of attempts to read the tasks table. An attempt can fail because parts are swapped during the
+/// read.
 const MOST_READS: u32 = 10;
 
 /// The columns of a stored response.
 const COLUMNS: [&str; 5] = [TASK_ID, "status", "fetched_at", "response", "error"];
 
-/// A stored response.
+/// A response from the tables or from a quarantined part.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredAnswer {
     pub(super) status: FinalStatus,
     pub(super) fetched_at: Timestamp,
-    /// Absent for a task that the provider does not know.
+    /// The response, or `None` for a task with the status `not_found`.
     pub(super) response: Option<String>,
     pub(super) error: Option<String>,
 }
@@ -53,14 +54,15 @@ impl StoredAnswer {
         Some(((*task).to_owned(), Self { status, fetched_at, response, error }))
     }
 
-    /// Whether it is preferred to another row of the task: one that was found, one that succeeded, the newer one.
+    /// Whether this row is preferred over another row of the same task. Rows with a response come first, then rows of
+    /// successful tasks, then newer rows.
     fn is_better_than(&self, other: &Self) -> bool {
         let rank =
             |stored: &Self| (stored.response.is_some(), stored.status == FinalStatus::Success, stored.fetched_at);
         rank(self) > rank(other)
     }
 
-    /// Whether it belongs to that task, and damage has not changed the ID.
+    /// Whether the row belongs to the task with this ID. In a damaged part, the ID of a row may be wrong.
     fn is_of(&self, task_id: &str) -> bool {
         match &self.response {
             None => self.status == FinalStatus::NotFound,
@@ -68,17 +70,17 @@ impl StoredAnswer {
         }
     }
 
-    /// The task that the response names.
+    /// Returns the task ID in the response.
     fn task_id(&self) -> Option<String> {
         Object::parse(self.response.as_deref()?)?.text("task_id")
     }
 }
 
-/// The handle of the stage that reads stored responses.
+/// The coordinator's handle for the stage that reads stored responses.
 pub(super) struct StoredStage {
-    /// A task of the plan and its response, if it could be read.
+    /// Receives each task of the plan with its response, or with `None` if the response could not be read.
     pub(super) answers: mpsc::Receiver<(TaskIndex, Option<StoredAnswer>)>,
-    /// Its result.
+    /// The result of the stage.
     pub(super) ended: JoinHandle<Result<()>>,
 }
 
@@ -100,7 +102,7 @@ impl StoredStage {
         })
     }
 
-    /// Reads what quarantined parts still hold of these tasks.
+    /// Reads the responses of these tasks from quarantined parts.
     pub(super) fn of_quarantine(format: TableFormat, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
         let (list, parts) = (plan.tasks.clone(), plan.quarantined.clone());
         Self::start(move |send| {
@@ -121,7 +123,7 @@ impl StoredStage {
         let (send, answers) = mpsc::channel(MOST_WAITING);
         let ended = tokio::task::spawn_blocking(move || {
             read(&mut |task, answer| {
-                // Sending fails only after the run has ended, which needs no further responses.
+                // Sending fails only after the run has ended. The run then needs no more responses.
                 let _ = send.blocking_send((task, answer));
             })
         });
@@ -129,7 +131,8 @@ impl StoredStage {
     }
 }
 
-/// The tasks in the order of their rows, so that each batch reads neighbouring rows; then tasks without a row.
+/// Returns the tasks in the order of their rows, so that each batch reads neighbouring rows. Tasks without a row come
+/// last.
 fn in_order(archive: &Archive, mut left: BTreeSet<String>) -> Result<Vec<String>> {
     let mut ordered = Vec::new();
     each_part(archive, &mut |file| {
@@ -141,14 +144,14 @@ fn in_order(archive: &Archive, mut left: BTreeSet<String>) -> Result<Vec<String>
     Ok(ordered)
 }
 
-/// The stored responses of these tasks.
+/// Reads the stored responses of these tasks.
 fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, StoredAnswer>> {
     let mut stored: HashMap<String, StoredAnswer> = HashMap::new();
     each_part(archive, &mut |file| {
         let sought = (TASK_ID, tasks.iter().map(String::as_str));
         tables::scan_for(file, archive.format, &COLUMNS, sought, &mut |cells| {
             let Some((task, answer)) = StoredAnswer::from_cells(cells) else { return };
-            // Of a duplicate task, the preferred row.
+            // If a task has several rows, the preferred row is used.
             let is_better = stored.get(&task).is_none_or(|other| answer.is_better_than(other));
             if tasks.contains(&task) && is_better {
                 stored.insert(task, answer);
@@ -158,7 +161,8 @@ fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, St
     Ok(stored)
 }
 
-/// Calls `read` with each part of the tasks table, and again with all of them if parts were swapped meanwhile.
+/// Calls `read` with each part of the tasks table. If a read fails because parts were swapped, all parts are read
+/// again.
 fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<()>) -> Result<()> {
     let parts = || archive.parts(TASKS.name);
     let mut last = None;
@@ -173,7 +177,8 @@ fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<(
     Err(last.unwrap_or_else(|| Error::Internal("the tasks table was not read".into())))
 }
 
-/// The plausible responses of these tasks in quarantined parts, as far as they can be read. Blocks.
+/// Reads the plausible responses of these tasks from quarantined parts, up to the damage in each part. Performs
+/// blocking I/O.
 fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<String>) -> HashMap<String, StoredAnswer> {
     let mut salvaged = HashMap::new();
     each_salvaged(format, parts, &mut |task, answer| {
@@ -184,7 +189,7 @@ fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<Strin
     salvaged
 }
 
-/// The tasks that damaged parts hold a plausible row of. Blocks.
+/// Finds the tasks that have a plausible row in damaged parts. Performs blocking I/O.
 pub(crate) fn salvageable(format: TableFormat, parts: &BTreeSet<PathBuf>) -> HashMap<String, Salvage> {
     let mut found = HashMap::new();
     each_salvaged(format, parts, &mut |task, answer| {
@@ -204,7 +209,7 @@ fn each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, take: &mut dyn 
     }
 }
 
-/// The IDs of a damaged part's rows, each with the task that the row's response names. Blocks.
+/// Maps the task ID of each row in a damaged part to the task ID in the row's response. Performs blocking I/O.
 pub(crate) fn ids_in_responses(archive: &Archive, part: &str) -> HashMap<String, String> {
     let mut ids = HashMap::new();
     each_readable(archive.format, archive.read(part).ok(), &mut |task, answer| {
@@ -215,7 +220,7 @@ pub(crate) fn ids_in_responses(archive: &Archive, part: &str) -> HashMap<String,
     ids
 }
 
-/// Calls `take` with each row of a damaged part, up to its damage.
+/// Calls `take` with each row of a damaged part, up to the damage.
 fn each_readable(format: TableFormat, part: Option<RangedFile>, take: &mut dyn FnMut(String, StoredAnswer)) {
     let Some(file) = part else { return };
     let mut note = |cells: &[Option<&str>]| {

@@ -1,5 +1,6 @@
-//! Records of a leftover segment that the archive has already, because an old state folder was restored beside
-//! newer tables. Such a record adds no row, so that each task keeps exactly one.
+//! Finds records of a leftover segment whose rows the archive already contains. A segment contains such records if an
+//! old state folder was restored next to newer tables. These records add no rows, so that each task has exactly one
+//! row in the tasks table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,9 +21,9 @@ use crate::{
 /// The rows that a segment would add to the tables.
 #[derive(Debug, Default)]
 struct Additions {
-    /// Tasks with rows.
+    /// Tasks for which the segment adds a row to the tasks table.
     tasks: HashMap<String, TaskRecord>,
-    /// Tasks with rows of further assets, and their kinds.
+    /// Tasks for which the segment adds asset rows, with the kinds of the added assets.
     assets: HashMap<String, AssetKinds>,
 }
 
@@ -32,7 +33,7 @@ struct TaskRecord {
     replaces: bool,
 }
 
-/// The tasks of a segment whose rows the archive has already. Blocks.
+/// Finds the tasks of a segment whose rows the archive already contains. Performs blocking I/O.
 pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
     let archive = &held.archive;
     let reader = Segment::open(&segment.path)?;
@@ -77,7 +78,7 @@ impl Additions {
     }
 }
 
-/// Calls `row` with the task and one column of each row, in all parts but the segment's own.
+/// Calls `row` with the task ID and one other column of each row, in all parts except the segment's own part.
 fn each_row<'a>(
     archive: &Archive,
     (table, column): (&str, &str),

@@ -1,4 +1,4 @@
-//! Reads task IDs from a CSV: a file or standard input, plain, gzip or zstd.
+//! Reads task IDs from a CSV file or from standard input. The CSV may be compressed with gzip or zstd.
 
 #![expect(clippy::disallowed_methods, reason = "a file of the user's")]
 
@@ -23,71 +23,72 @@ use crate::{
     task::{BadTaskId, TaskId, TaskList, is_uuid, trim_invisible},
 };
 
-/// Where the IDs are, and in which format.
+/// The options for reading a list of task IDs.
 #[derive(Clone, Debug)]
 pub struct InputOptions {
-    /// The file; `-` is standard input.
+    /// The path of the file; `-` means standard input.
     pub path: PathBuf,
-    /// The column with the IDs, by name or 1-based number; `None`: the usual names, else the only column.
+    /// The name or 1-based number of the column with the IDs. `None` selects the column with a usual name, or
+    /// otherwise the only column.
     pub column: Option<String>,
-    /// Whether the first row names the columns.
+    /// Whether the first row is a header.
     pub headers: Headers,
-    /// The delimiter; `None`: as a `sep=` line names it, else detected.
+    /// The delimiter. `None` selects the delimiter from a `sep=` line, or otherwise detects the delimiter.
     pub delimiter: Option<u8>,
     /// How to treat rows with an invalid ID.
     pub bad_rows: BadRows,
 }
 
-/// How to treat a list's rows with an invalid ID.
+/// How to treat the rows of a list that have an invalid ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRows {
-    /// Each is reported, counted and skipped.
+    /// Report, count and skip each row with an invalid ID.
     Skip,
-    /// All are reported, and the list is refused.
+    /// Report all rows with an invalid ID, and refuse the list.
     Refuse,
 }
 
-/// Whether a CSV's first row names its columns.
+/// Whether the first row of a CSV is a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Headers {
-    /// It does.
+    /// The first row contains the column names.
     Present,
-    /// It is data.
+    /// The first row contains data.
     Absent,
 }
 
 /// The contents of a list.
 #[derive(Debug, Default)]
 pub struct Input {
-    /// The distinct, valid IDs in their order.
+    /// The distinct valid IDs, in the order of the list.
     pub tasks: TaskList,
-    /// Data rows without blank lines.
+    /// The number of data rows, excluding blank lines.
     pub rows: u64,
-    /// Rows whose ID is missing or invalid.
+    /// The number of rows with a missing or invalid ID.
     pub invalid: u64,
-    /// Rows that repeat an ID.
+    /// The number of rows that repeat an earlier ID.
     pub duplicates: u64,
 }
 
-/// The default names of the ID column, in this order.
+/// The default names of the ID column, in order of preference.
 const USUAL_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A record that is appended to the list: if the reader does not return it as a record, a quote was not closed. It is
-/// random, so that no list contains it.
+/// Generates a record to append to the list. If the CSV reader does not return this as a separate record, the list
+/// contains an unclosed quote. The record is random, so that no list contains it.
 fn end_mark() -> Vec<u8> {
     format!("\x01end of input {:016x}\x01", RandomState::new().build_hasher().finish()).into_bytes()
 }
 
-/// The delimiter is detected in this many bytes at the start.
+/// The number of bytes at the start of a list that are read to detect the delimiter.
 const HEAD: u64 = 64 * 1024;
 
-/// Reads the whole list. Bad rows, and what was detected, are reported to `events`.
+/// Reads the whole list. Reports bad rows, a detected delimiter and other warnings to `events`.
 ///
 /// # Errors
-/// [`Error::Usage`] if the input cannot be read, is empty, is UTF-16, lacks the column, leaves a quote open, or
-/// has bad rows that the options refuse.
+/// Returns [`Error::Usage`] if the input cannot be read, is empty, is encoded in UTF-16, lacks the requested column,
+/// contains an unclosed quote, or has bad rows that the options refuse.
 pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
     let name = display_name(&options.path);
     let garbage = Cell::new(false);
@@ -102,7 +103,8 @@ pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Inp
     Ok(input)
 }
 
-/// Refuses a missing list, without opening it: a pipe can be read only once.
+/// Returns an error if the list is missing or is a folder. Does not open the list, because a pipe can be read only
+/// once.
 pub(crate) fn check_present(path: &Path) -> Result<()> {
     if path == Path::new("-") {
         return Ok(());
@@ -155,10 +157,10 @@ fn read_csv<'a>(
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(|error| unreadable(name, &error))? && !is_end(&record) {
         let breaks = line_breaks(&record);
-        // A record ends just after its line feed, so the reader is on the next line.
+        // The reader has already consumed the record's line feed, so its position is on the next line.
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
         if breaks > 0 && record.iter().any(|field| holds(field, &end_mark)) {
-            // Such a record includes the last line feed too.
+            // A record with an unclosed quote includes the last line feed, so `line` is one too low.
             return Err(Error::usage(format!("{name}, line {}: a quote is opened and never closed", line + 1)));
         }
         if is_blank(&record) {
@@ -189,11 +191,11 @@ fn read_csv<'a>(
     Ok(input)
 }
 
-/// A list's text from its first row on, and how to read it.
+/// The text of a list, starting at its first row, and how to parse the text.
 struct List<'a> {
     text: Box<dyn Read + 'a>,
     delimiter: u8,
-    /// Lines before that: a `sep=` line is not a row.
+    /// The number of lines before the first row: 1 for a `sep=` line, which is not a row, or 0.
     lines_before: u64,
 }
 
@@ -236,7 +238,7 @@ fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn
     }
 }
 
-/// Distinguishes UTF-16 from text with odd bytes.
+/// Returns an error if the list is encoded in UTF-16 or is not a CSV.
 fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
     let utf16 = start.starts_with(b"\xff\xfe")
@@ -253,7 +255,7 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The format of a file that is not a CSV, by its first bytes.
+/// Detects the format of a file that is not a CSV, from its first bytes.
 fn foreign_format(start: &[u8]) -> Option<&'static str> {
     const FORMATS: [(&[u8], &str); 13] = [
         (b"\xfd7zXZ\0", "compressed with xz"),
@@ -279,14 +281,14 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
         _ if text.starts_with(b"-----BEGIN ") => Some("a key or certificate"),
         _ => None,
     };
-    // A NUL further down is one bad ID; the first line of a CSV has none. One or two other control characters may be
-    // in a bad ID of a list without a header.
+    // The first line of a CSV contains no NUL. A NUL in a later line is part of a single bad ID. One or two other
+    // control characters in the first line may be part of a bad ID, if the list has no header.
     let controls = first_line.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26)).count();
     known.or(of_text).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
 }
 
 impl InputOptions {
-    /// The index of the wanted column, by its name.
+    /// Finds the index of the requested column by its name.
     fn named_in(&self, titles: &[String]) -> Option<usize> {
         let named = |wanted: &str| {
             let exact = titles.iter().position(|title| title == wanted);
@@ -326,8 +328,8 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
                 Err(missing("the first row is not UTF-8 text: is it a CSV list?".into()))
             }
-            // If it were treated as a header, this ID would be skipped silently. Neither message quotes the row: a file
-            // with the API key may have been given as the list.
+            // If the first row were treated as a header, the ID in it would be skipped silently. The error messages do
+            // not quote the row, because the user may have passed the file with the API key as the list.
             (None, [title]) if is_uuid(title) => Err(Error::usage(format!(
                 "{name}: the first row is a task ID and not a header; use --no-headers, or add the header task_id"
             ))),
@@ -344,8 +346,8 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
     }
 }
 
-/// A field without surrounding blanks, invisible characters, and quotes that these keep from being the field's first
-/// character.
+/// Removes blanks and invisible characters around a field. If such a character precedes an opening quote, the CSV
+/// reader does not remove the quotes, so this function removes them too.
 fn bare(field: &str) -> &str {
     let trimmed = trim_invisible(field);
     trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
@@ -363,8 +365,8 @@ fn holds(field: &[u8], mark: &[u8]) -> bool {
     field.windows(mark.len()).any(|window| window == mark)
 }
 
-/// Converts CRLF and lone CR to LF, so that lines are counted the same on every system. In a quoted field this does not
-/// matter: no ID may contain a line break.
+/// Converts CRLF and lone CR to LF, so that line numbers are the same on every system. Quoted fields may be converted
+/// too, because no valid ID contains a line break.
 struct LineFeeds<R> {
     source: R,
     after_return: bool,

@@ -1,4 +1,5 @@
-//! Decompresses a list, gzip or zstd. The first bytes decide, so that it works on standard input too.
+//! Decompresses a list that is compressed with gzip or zstd. The format is detected from the first bytes, so that
+//! standard input can be compressed too.
 
 use std::{
     cell::Cell,
@@ -9,7 +10,7 @@ use flate2::bufread::GzDecoder;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Decompresses a stream. `garbage` is set once bytes after the last gzip member have been ignored.
+/// Decompresses a stream. Sets `garbage` if bytes after the last gzip member are ignored.
 pub(super) fn unpack<'a>(mut source: impl BufRead + 'a, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
     let start = source.fill_buf()?;
     if start.starts_with(&GZIP) {
@@ -22,13 +23,14 @@ pub(super) fn unpack<'a>(mut source: impl BufRead + 'a, garbage: &'a Cell<bool>)
     }
 }
 
-/// A zstd frame, or a skippable one in front of it, as `pzstd` writes (RFC 8878, sections 3.1.1 and 3.1.2).
+/// Whether the input starts with a zstd frame, or with a skippable frame as written by `pzstd` (RFC 8878, sections
+/// 3.1.1 and 3.1.2).
 fn is_zstd(start: &[u8]) -> bool {
     matches!(start, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// All members of a gzip file. As for `gzip -d`, zeros between and after them are padding, and anything
-/// else after them is ignored with a warning.
+/// Reads all members of a gzip file. As in `gzip -d`, zeros between and after members are padding, and any other data
+/// after the last member is ignored with a warning.
 struct GzipMembers<'a> {
     member: Option<GzDecoder<Box<dyn BufRead + 'a>>>,
     garbage: &'a Cell<bool>,
@@ -39,7 +41,7 @@ impl<'a> GzipMembers<'a> {
         let Some(mut rest) = skip_zeros(rest)? else { return Ok(None) };
         let mut start = Vec::new();
         rest.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
-        // A single byte is a truncated member.
+        // If only the first byte of the gzip magic number is left, the last member is truncated.
         if !GZIP.starts_with(&start) {
             self.garbage.set(true);
             return Ok(None);
@@ -62,7 +64,7 @@ impl Read for GzipMembers<'_> {
     }
 }
 
-/// The bytes after the zeros, if any.
+/// Skips zeros. Returns the rest of the source, or `None` if the source contains only zeros.
 fn skip_zeros<R: BufRead>(mut source: R) -> io::Result<Option<R>> {
     loop {
         let start = source.fill_buf()?;

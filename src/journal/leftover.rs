@@ -1,4 +1,4 @@
-//! Segments that interrupted runs left in the journal.
+//! Journal segments that were left by interrupted runs.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,28 +19,29 @@ use crate::{
     run_id::RunId,
 };
 
-/// A segment that an interrupted run left.
+/// A segment that was left by an interrupted run.
 #[derive(Debug)]
 pub(crate) struct Leftover {
     pub(crate) segment: ClosedSegment,
-    /// Tasks whose assets are yet to be settled before it can be published.
+    /// The tasks whose assets must be settled before the segment can be published.
     pub(crate) unsettled: Vec<Unsettled>,
-    /// The length of the complete records, in bytes.
+    /// The total length of the complete records, in bytes.
     whole: u64,
 }
 
-/// A task with a response, whose assets are not settled.
+/// A task that has a response but whose assets are not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unsettled {
     pub(crate) task_id: String,
-    /// When the response was received.
+    /// The time at which the response was received.
     pub(crate) fetched_at: Timestamp,
     pub(crate) data: String,
-    /// The wanted kinds.
+    /// The requested kinds of assets.
     pub(crate) assets: Vec<AssetKind>,
 }
 
-/// The segments that earlier runs left, oldest first. Completes splits that were cut short, so the archive must be locked.
+/// Returns the segments that were left by earlier runs, oldest first. Completes interrupted splits, so the archive
+/// must be locked.
 pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     for path in segments(folder)? {
         let (leftover, into) = Leftover::read(path)?;
@@ -50,7 +51,8 @@ pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     }
     let read = segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover));
     let mut leftovers = read.collect::<Result<Vec<_>>>()?;
-    // If the record of a split is damaged, its tasks are in two segments: the later one counts.
+    // If the `Moved` record of a split segment is damaged, its unsettled tasks are in two segments, and the later
+    // segment is used.
     let mut later = HashSet::new();
     for leftover in leftovers.iter_mut().rev() {
         let (twice, once) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
@@ -62,7 +64,7 @@ pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
 }
 
 impl Leftover {
-    /// Reads a segment, and where its unsettled tasks have gone if it was split.
+    /// Reads a segment. If the segment was split, also returns the run ID and the part number of the new segment.
     fn read(path: PathBuf) -> Result<(Self, Option<(RunId, u32)>)> {
         let mut segment = Segment::open(&path)?;
         let (mut unsettled, mut moved, mut into) = (Vec::new(), HashSet::new(), None);
@@ -91,15 +93,15 @@ impl Leftover {
         Ok((Self { segment, unsettled, whole }, into))
     }
 
-    /// Makes tasks unsettled again of whose files one is lost. Assets that were added to an archived task are dropped:
-    /// a later run adds them again.
+    /// Marks a task as unsettled again if any of its files is lost. If any file of a [`Record::AddedAssets`] record
+    /// is lost, the record is ignored, and a later run adds its assets again.
     pub(crate) fn unsettle(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
         let mut any_lost = |assets: &[Asset]| assets.iter().try_fold(false, |lost, asset| Ok(is_lost(asset)? || lost));
         let mut lost = HashMap::new();
         let mut segment = Segment::open(&self.segment.path)?;
         while let Some(record) = segment.next()? {
             match record {
-                // The last outcome counts.
+                // If a task has several outcomes, the last outcome is used.
                 Record::Assets { task_id, assets } if !self.segment.moved.contains(&task_id) => {
                     lost.insert(task_id, any_lost(&assets)?);
                 }
@@ -125,7 +127,8 @@ impl Leftover {
         Ok(())
     }
 
-    /// The run of a segment, and how many responses it holds, without moved ones. Changes nothing.
+    /// Returns the run ID of a segment and the number of its responses. Responses that were moved to another segment
+    /// are not counted. The segment is not modified.
     pub(crate) fn count_answers(path: &Path) -> Result<(RunId, u64)> {
         let mut segment = Segment::open(path)?;
         let (mut answers, mut elsewhere) = (0_u64, 0);
@@ -139,7 +142,7 @@ impl Leftover {
         Ok((segment.run_id, answers.saturating_sub(elsewhere)))
     }
 
-    /// Reopens the segment, to add the outcome of the unsettled tasks' assets.
+    /// Reopens the segment, so that the asset outcomes of the unsettled tasks can be appended.
     pub(crate) fn reopen(&self) -> Result<OpenSegment> {
         OpenSegment::reopen(&self.segment.path, self.whole)
     }

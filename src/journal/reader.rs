@@ -1,4 +1,4 @@
-//! Reads segments back, and tells a write cut short from damage.
+//! Reads segments, and distinguishes incomplete writes from damaged records.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use crate::{
     run_id::RunId,
 };
 
-/// The segments in a folder, oldest first.
+/// Lists the segments in a folder, oldest first.
 pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -26,24 +26,25 @@ pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// A segment being read, record by record: memory holds one at a time.
+/// A reader for a segment. Only one record at a time is held in memory.
 #[derive(Debug)]
 pub(crate) struct Segment<R = BufReader<File>> {
     path: PathBuf,
     lines: R,
     line: Vec<u8>,
-    /// The run that wrote it.
+    /// The ID of the run that wrote the segment.
     pub(crate) run_id: RunId,
-    /// Its number in the run, from 1.
+    /// The number of the segment within the run, starting at 1.
     pub(crate) part: u32,
-    /// Records so far that are not what was written.
+    /// The number of damaged records found so far.
     pub(crate) damaged: u64,
-    /// Bytes so far that are whole lines.
+    /// The number of bytes in the complete lines read so far.
     pub(super) whole: u64,
 }
 
 impl Segment {
-    /// Opens a segment and reads its header; if it is damaged, the file's name gives the same values.
+    /// Opens a segment and reads its header. If the header is damaged, the run ID and the part number from the file
+    /// name are used.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let refused = |reason: &str| Error::Storage {
             action: "read",
@@ -72,13 +73,13 @@ impl Segment {
 }
 
 impl<R: BufRead> Segment<R> {
-    /// A segment that is in no file.
+    /// Creates a reader for a segment that is not in a file.
     #[cfg(fuzzing)]
     pub(crate) fn of_bytes(lines: R, run_id: RunId, part: u32) -> Self {
         Self { path: PathBuf::new(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 }
     }
 
-    /// The next record that is whole; `None` at the end.
+    /// Returns the next intact record, or `None` at the end of the segment.
     pub(crate) fn next(&mut self) -> Result<Option<Record>> {
         loop {
             match self.next_line()? {
@@ -92,7 +93,7 @@ impl<R: BufRead> Segment<R> {
     fn next_line(&mut self) -> Result<Line> {
         self.line.clear();
         self.lines.read_until(b'\n', &mut self.line).map_err(|error| Error::io("read", &self.path, &error))?;
-        // A line without a line feed was interrupted while it was written, and never acknowledged.
+        // A line without a line feed is an incomplete write that was never acknowledged.
         let Some(line) = self.line.strip_suffix(b"\n") else { return Ok(Line::End) };
         self.whole += self.line.len() as u64;
         Ok(Record::from_line(line).map_or(Line::Damaged, Line::Record))
@@ -105,12 +106,12 @@ enum Line {
     End,
 }
 
-/// Whether a file is a segment, by its name.
+/// Returns whether a file has a valid segment name.
 pub(crate) fn is_segment(path: &Path) -> bool {
     named(path).is_some()
 }
 
-/// The run and the number in a segment's name; `None` for any other file.
+/// Parses the run ID and the part number from the file name of a segment. Returns `None` for any other file.
 fn named(path: &Path) -> Option<(RunId, u32)> {
     RunId::parse_numbered(path.file_name()?.to_str()?.strip_suffix(".journal")?)
 }
@@ -126,7 +127,7 @@ mod tests {
         Record::Unreadable { task_id: format!("t{n}"), body: "x\n".repeat(n) }
     }
 
-    /// A closed segment of `count` records in a folder of its own.
+    /// Writes a closed segment with `count` records to a new temporary folder.
     fn written(count: usize) -> (tempfile::TempDir, ClosedSegment) {
         let folder = tempfile::tempdir().unwrap();
         let run_id = RunId::parse("20260101T000000000Z-abcdef").unwrap();
@@ -164,7 +165,7 @@ mod tests {
             fs::write(&segment.path, &whole[..cut]).unwrap();
             let lines = whole[..cut].iter().map(|byte| usize::from(*byte == b'\n')).sum::<usize>();
             let expected: Vec<Record> = (0..lines.saturating_sub(1)).map(record).collect();
-            assert_eq!(read(&segment), (expected, 0), "cut at {cut}");
+            assert_eq!(read(&segment), (expected, 0), "truncated to {cut} bytes");
         }
     }
 
@@ -177,9 +178,10 @@ mod tests {
             bytes[at] ^= 0x04;
             fs::write(&segment.path, &bytes).unwrap();
             let (records, damaged) = read(&segment);
-            // A flipped line feed joins two records, a new one splits one: both spoil at most two.
-            assert!((1..=2).contains(&damaged), "flipped at {at}: {damaged}");
-            assert!(records.len() >= 2, "flipped at {at}: {}", records.len());
+            // A changed line feed joins two lines, and a new line feed splits a line. Each change damages at most two
+            // lines.
+            assert!((1..=2).contains(&damaged), "bit flipped in byte {at}: {damaged} damaged records");
+            assert!(records.len() >= 2, "bit flipped in byte {at}: {} intact records", records.len());
             assert!(records.iter().all(|found| (0..4).any(|n| record(n) == *found)));
         }
     }

@@ -1,4 +1,4 @@
-//! One record of the journal, and its line.
+//! A journal record and its line format.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::{
     status::FinalStatus,
 };
 
-/// The version of the format. A segment of a newer one is refused, not guessed at; version 2 added
+/// The version of the journal format. A segment with a newer version is rejected. Version 2 added
 /// [`Record::AddedAssets`].
 pub(crate) const VERSION: u32 = 2;
 
@@ -19,10 +19,11 @@ pub(crate) const VERSION: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub(crate) enum Record {
-    /// The first record of every segment.
+    /// The header, which is the first record of every segment.
     Segment { version: u32, run_id: RunId, part: u32 },
-    /// A task in a final state: its `data` object, and the body as sent where the two must differ. With
-    /// `assets` it is settled only by an [`Record::Assets`] that follows: these kinds are wanted of it.
+    /// A task in a final state. `data` is the task object. `sent` is the original response body, and is present only
+    /// if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not empty, the
+    /// task is settled by a later [`Record::Assets`].
     Task {
         task_id: String,
         status: FinalStatus,
@@ -31,30 +32,31 @@ pub(crate) enum Record {
         sent: Option<String>,
         #[serde(default)]
         assets: Vec<AssetKind>,
-        /// Whether its rows replace existing ones.
+        /// Whether the rows of the task replace existing rows.
         #[serde(default)]
         replaces: bool,
     },
-    /// The outcome of all assets of an earlier task record.
+    /// The outcomes of all assets of an earlier [`Record::Task`].
     Assets { task_id: String, assets: Vec<Asset> },
-    /// Assets of additional kinds for an archived task; its other rows are left alone.
+    /// Assets of additional kinds for an archived task. The existing rows of the task are not changed.
     AddedAssets { task_id: String, assets: Vec<Asset> },
-    /// The API knows no such task.
+    /// The API reported that the task does not exist.
     NotFound {
         task_id: String,
         fetched_at: Timestamp,
         message: Option<String>,
-        /// As above.
+        /// Whether the row of the task replaces existing rows.
         #[serde(default)]
         replaces: bool,
-        /// Rows of the other tables stay, since no better source exists: this many of them are clips.
+        /// The number of existing clip rows of the task. The field is set if the task's existing rows in the clips,
+        /// lyrics and assets tables are kept because no better source exists.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clips_left: Option<i32>,
     },
-    /// A body that is not a task. It is kept, but the task is not archived.
+    /// A response body that is not a task. The body is stored, but the task is not archived.
     Unreadable { task_id: String, body: String },
-    /// The last record of a segment that was split: these tasks, whose assets are not settled, are now
-    /// the business of that part.
+    /// The last record of a segment that was split. `tasks` lists the unsettled tasks, which moved to the segment
+    /// with the number `part`.
     Moved { part: u32, tasks: HashSet<String> },
 }
 
@@ -67,7 +69,7 @@ impl Record {
         line
     }
 
-    /// Reads a line without its line feed. `None` if it is not what was written.
+    /// Parses a line without its line feed. Returns `None` if the line is damaged.
     pub(crate) fn from_line(line: &[u8]) -> Option<Self> {
         let (checksum, json) = line.split_at_checked(9)?;
         let written = format!("{:08x} ", crc32fast::hash(json));

@@ -1,4 +1,4 @@
-//! A segment as a file: one that records are added to, and one that is closed.
+//! Segment files, which are either open for appending or closed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,24 +18,25 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClosedSegment {
     pub(crate) path: PathBuf,
-    /// Tasks in it that belong to another segment, or that the archive has already.
+    /// The tasks that are not published from this segment, because they moved to another segment or are already
+    /// archived.
     pub(crate) moved: HashSet<String>,
-    /// Tasks whose assets were settled more than once, and how many of their outcomes a later one replaces.
+    /// For each task whose assets were settled more than once, the number of outcomes that a later outcome replaces.
     pub(crate) outdated: HashMap<String, u32>,
 }
 
-/// An open segment.
+/// A segment that is open for appending.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
     pub(super) path: PathBuf,
     file: File,
     pub(super) bytes: u64,
     pub(super) answers: u32,
-    /// Tasks in it whose assets are not settled.
+    /// The tasks in the segment whose assets are not settled.
     pub(super) unsettled: HashSet<String>,
 }
 
-/// The name of a segment.
+/// Returns the path of a segment.
 pub(super) fn path_of(folder: &Path, run_id: &RunId, part: u32) -> PathBuf {
     folder.join(format!("{run_id}-{part:04}.journal"))
 }
@@ -51,16 +52,16 @@ impl OpenSegment {
         Ok(segment)
     }
 
-    /// Reopens a segment with that many bytes of complete records.
+    /// Reopens a segment for appending. `whole` is the total length of its complete records, in bytes.
     pub(super) fn reopen(path: &Path, whole: u64) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path);
-        // A torn record at the end must not run into the next one.
+        // An incomplete record at the end is removed, so that it is not joined with the next record.
         let file = file.and_then(|file| file.set_len(whole).map(|()| file));
         let file = file.map_err(|error| Error::io("open", path, &error))?;
         Ok(Self { path: path.to_owned(), file, bytes: whole, answers: 0, unsettled: HashSet::new() })
     }
 
-    /// Appends the records. When this returns they are on stable storage.
+    /// Appends records. When this function returns, the records are on stable storage.
     pub(crate) fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let mut lines = Vec::new();
         for record in records {
@@ -90,13 +91,13 @@ impl OpenSegment {
     }
 }
 
-/// Makes a new file's name survive a power loss.
+/// Makes the name of a new file in the folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }
 
 impl ClosedSegment {
-    /// Removes it, once its rows are published.
+    /// Removes the segment file after its rows have been published.
     pub(crate) fn remove(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|error| Error::io("remove", &self.path, &error))
     }

@@ -1,9 +1,9 @@
-//! A segment some of whose tasks are settled, and some not, when a run ends: the settled ones are
-//! published, the others move to a segment of their own and wait for the next run.
+//! Splits a segment that contains both settled and unsettled tasks when a run ends. The settled tasks are published.
+//! The unsettled tasks move to a new segment, which the next run recovers.
 //!
-//! The last record of the old segment says what moves, and is what counts: the new segment is written
-//! from the old one after it, and again if a crash comes first. The old one goes before anything is added
-//! to the new one.
+//! The last record of the old segment lists the tasks that move. After this record is durable, the new segment is
+//! written from the old segment. If a crash interrupts the write, the next run writes the new segment again. The old
+//! segment is removed before any record is appended to the new segment.
 
 use std::{fs::File, io::Write, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{
     run_id::RunId,
 };
 
-/// Writes the segment of the tasks that moved out of another one, whether it is there already or not.
+/// Writes a new segment with the tasks that moved out of `from`. Overwrites the new segment if it already exists.
 pub(super) fn write_moved(from: &ClosedSegment, run_id: &RunId, part: u32) -> Result<()> {
     let folder = from.path.parent().unwrap_or(Path::new("."));
     let path = path_of(folder, run_id, part);

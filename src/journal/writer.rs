@@ -1,4 +1,4 @@
-//! Appends records, syncs, and only then acknowledges: one owner of the open segments.
+//! The journal writer, which owns the open segments and syncs appended records before it acknowledges them.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,29 +15,32 @@ use crate::{
     run_id::RunId,
 };
 
-/// When a segment is full.
+/// The limits at which a segment is full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentLimits {
-    /// Answers, which is about rows of the tasks table.
+    /// The number of responses at which a segment is full. This limit is approximately the number of rows that a
+    /// segment adds to the tasks table.
     pub(crate) records: u32,
-    /// Bytes, which bounds what a publication reads and what a crash leaves to do.
+    /// The size, in bytes, at which a segment is full. This limit bounds the amount of data that publication reads
+    /// and that recovery processes after a crash.
     pub(crate) bytes: u64,
 }
 
 impl Default for SegmentLimits {
-    /// 100,000 tasks make a row group of the size that DuckDB reads best; 256 MiB hold nearly as many.
+    /// With 100,000 tasks, a row group has the size that DuckDB reads most efficiently. A segment of 256 MiB holds
+    /// almost as many tasks.
     fn default() -> Self {
         Self { records: 100_000, bytes: 256 << 20 }
     }
 }
 
 impl SegmentLimits {
-    /// A repair publishes more often, so that some of the lost rows are back soon.
+    /// The limits for a repair. Smaller segments are published more often, so that lost rows are restored sooner.
     pub(crate) const REPAIR: Self = Self { records: 5_000, bytes: 64 << 20 };
 }
 
-/// Writes the segments of one run: answers into the one that is being filled, and what became of a
-/// task's assets into the one that holds the task.
+/// Writes the segments of one run. Responses are appended to the current segment. The outcomes of a task's assets are
+/// appended to the segment that contains the task.
 #[derive(Debug)]
 pub(crate) struct JournalWriter {
     folder: PathBuf,
@@ -49,13 +52,13 @@ pub(crate) struct JournalWriter {
 }
 
 impl JournalWriter {
-    /// Writes into `folder`, which is there. No file is made before the first record.
+    /// Creates a writer for an existing folder. No file is created before the first record is appended.
     pub(crate) fn new(folder: &Path, run_id: RunId, limits: SegmentLimits) -> Self {
         Self { folder: folder.to_owned(), run_id, limits, next_part: 1, filling: None, open: BTreeMap::new() }
     }
 
-    /// Appends answers, and tells the part that they will be in. When this returns they are on stable
-    /// storage; if it fails, none of them may be taken as kept.
+    /// Appends responses and returns the part number of their segment. When this function returns, the responses are
+    /// on stable storage. After an error, the caller must treat all these responses as lost.
     pub(crate) fn append<'a>(&mut self, answers: impl IntoIterator<Item = &'a Record>) -> Result<u32> {
         let part = match self.filling {
             Some(part) => part,
@@ -68,13 +71,14 @@ impl JournalWriter {
         Ok(part)
     }
 
-    /// Appends records to the segment of that part, as durably.
+    /// Appends records to the segment with the given part number. When this function returns, the records are on
+    /// stable storage.
     pub(crate) fn append_to<'a>(&mut self, part: u32, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let segment = self.open.get_mut(&part);
         segment.ok_or_else(|| Error::Internal(format!("the journal has no segment {part}")))?.append(records)
     }
 
-    /// Takes the segments that are full, and whose tasks are all settled.
+    /// Removes and returns the full segments whose tasks are all settled.
     pub(crate) fn take_complete(&mut self) -> Vec<ClosedSegment> {
         let filling = self.filling;
         let complete = |(part, segment): (&u32, &OpenSegment)| {
@@ -87,8 +91,8 @@ impl JournalWriter {
             .collect()
     }
 
-    /// Closes everything, and gives what can be published. Tasks that are not settled stay in the journal,
-    /// in segments without any others.
+    /// Closes all segments and returns the segments that can be published. Unsettled tasks stay in the journal, in
+    /// segments that contain no settled tasks.
     pub(crate) fn close(&mut self) -> Result<Vec<ClosedSegment>> {
         self.filling = None;
         let mut closed = self.take_complete();

@@ -1,5 +1,5 @@
-//! One request for a media file. The client sends no key, no cookies and no referrer, follows a few redirects
-//! after checking each, and retries nothing on its own.
+//! The HTTP client for media files. The client sends no key, no cookies and no referrer. The client follows a limited
+//! number of redirects, checks each redirect, and retries nothing on its own.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -17,36 +17,36 @@ use super::{
 };
 use crate::{error::Result, http, proxies::Proxies};
 
-/// The longest wait for a connection.
+/// The maximum time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum number of redirects: a CDN takes one or two.
+/// The maximum number of redirects. A CDN typically uses one or two.
 const MAX_REDIRECTS: usize = 8;
 
-/// The pause for a host that sends 429 without a time.
+/// The pause for a host that responds with 429 but states no wait time.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// The reason why an attempt failed.
+/// The reason why a download attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) http_status: Option<u16>,
     pub(crate) content_type: Option<String>,
-    /// Whether there was a connection at all.
+    /// Whether a connection was established.
     pub(crate) connected: bool,
     pub(super) next: Next,
 }
 
-/// The next step after a failure.
+/// The next step after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Give up: another attempt would fail the same way.
+    /// Give up, because another attempt would fail in the same way.
     GiveUp,
     /// Retry after a backoff.
     Again,
-    /// Retry once or twice: some CDNs refuse the first request for a file.
+    /// Retry at most twice. Some CDNs refuse the first request for a file.
     Twice,
-    /// Pause the host for this long, then retry.
+    /// Pause all requests to the host for this duration, then retry.
     After(Duration),
 }
 
@@ -55,13 +55,13 @@ impl Failure {
         Self { reason: reason.into(), http_status: None, content_type: None, connected: true, next }
     }
 
-    /// The same failure, with the status and type of the response.
+    /// Adds the status and content type of the response to the failure.
     pub(super) fn of(self, response: &ResponseHead) -> Self {
         Self { http_status: Some(response.status), content_type: response.content_type.clone(), ..self }
     }
 }
 
-/// The head of a response.
+/// The status and content type of a response.
 #[derive(Clone, Debug)]
 pub(super) struct ResponseHead {
     pub(super) status: u16,
@@ -75,17 +75,17 @@ impl ResponseHead {
     }
 }
 
-/// How media is reached.
+/// The network settings for media downloads.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
-    /// Which addresses it may connect to.
+    /// The addresses to which downloads may connect.
     pub(crate) hosts: HostPolicy,
     /// The scheme of the API's URL.
     pub(crate) scheme: Scheme,
     pub(crate) proxies: Proxies,
 }
 
-/// The client for media files.
+/// The HTTP client for media files.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -93,13 +93,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client with that access; `idle` is how long a server may send nothing.
+    /// Creates a client with these network settings. `idle` is the maximum time without data from a server.
     pub(super) fn new(access: &Access, idle: Duration) -> Result<Self> {
         let guard = Guard::new(access.hosts, access.proxies.hosts());
         let set_up = || {
             let client = reqwest::Client::builder()
                 .user_agent(http::USER_AGENT)
-                // A file's length and checksum are those of the bytes as stored.
+                // Request no compression, because the length and checksum of a file refer to the bytes as stored on
+                // the server.
                 .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
                 .redirect(redirect::Policy::none())
                 .retry(reqwest::retry::never())
@@ -113,7 +114,8 @@ impl Client {
         Ok(Self { http: client, guard })
     }
 
-    /// Requests a file, or the rest of it if it has not changed. The body of the returned response may be the file.
+    /// Requests a file, or only the missing part if the file has not changed. A response is returned only if its
+    /// status allows the body to contain the file.
     pub(super) async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<(ResponseHead, Response), Failure> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -145,8 +147,8 @@ impl Client {
     }
 }
 
-/// The target of a redirect, if the response is one. A URL should be ASCII; raw UTF-8 is accepted, and any other
-/// byte is escaped.
+/// The target of a redirect, or `None` if the response is not a redirect. A URL should be ASCII. Raw UTF-8 is
+/// accepted, and other non-ASCII bytes are percent-encoded.
 fn location(response: &Response) -> Option<Cow<'_, str>> {
     let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| moved)?.as_bytes();
@@ -164,7 +166,7 @@ fn target(from: &Url, location: &str) -> Result<Url, Failure> {
     }
 }
 
-/// Whether the response may contain the file.
+/// Checks whether the status of a response allows its body to contain the file.
 fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     let status = response.status();
     let retry_after = http::retry_after(response.headers());
@@ -181,7 +183,7 @@ fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
     Err(Failure::new(next, format!("HTTP {}", status.as_u16())))
 }
 
-/// The reason why there is no response, or no complete body.
+/// The reason why there is no response, or why its body is incomplete.
 pub(super) fn broken(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
         return Failure::new(Next::GiveUp, format!("untrusted: {}", http::excerpt(&http::root_cause(error))));

@@ -1,24 +1,24 @@
-//! Detects file types by content. Headers do not count: an error page may have status 200, and a file any name.
-//! Pure.
+//! Detects file types by content. Headers and file names are ignored: an error page may have status 200, and a file
+//! may have any name. This module performs no I/O.
 
 use crate::asset::AssetKind;
 
-/// How many bytes from the start are needed to detect the type.
+/// The number of bytes from the start of a file that are needed to detect its type.
 pub(crate) const HEAD: u64 = 4096;
 
-/// A detected type.
+/// A detected file type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
     /// The file extension.
     pub(crate) extension: &'static str,
-    /// Its media type.
+    /// The MIME type.
     pub(crate) mime: &'static str,
 }
 
-/// The extensions of files of that kind.
+/// The possible file extensions of an asset kind.
 pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
     match kind {
-        // Music may be in a container that could also hold a video.
+        // An audio file may use a container that can also hold video.
         AssetKind::Audio => &[
             "mp3", "wav", "m4a", "opus", "ogg", "flac", "aac", "aiff", "amr", "ape", "dsf", "midi", "mp4", "webm",
             "m4v", "mov", "mkv", "wma", "caf", "au", "wv",
@@ -31,7 +31,8 @@ pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
     }
 }
 
-/// Detects the type of a file of that kind by its first bytes, or returns what it is instead.
+/// Detects the type of a file from its first bytes. The error describes the actual content if it is not of the
+/// expected kind.
 pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
     let found = infer::get(head)
         .map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() })
@@ -46,7 +47,8 @@ pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String>
     }
 }
 
-/// Audio that the recogniser does not know, or knows as a video only: by the magic numbers of the formats.
+/// Detects audio formats that the `infer` crate does not detect, or detects only as video. The formats are identified
+/// by their magic numbers.
 fn rare_audio(head: &[u8]) -> Option<Content> {
     const FORMATS: [(&[u8], &str, &str); 6] = [
         (b"RF64", "wav", "audio/wav"),
@@ -68,20 +70,20 @@ fn extension(short: &'static str) -> &'static str {
     }
 }
 
-/// A frame of MPEG audio, layer III, of any version, also without an ID3 tag before it (ISO/IEC 11172-3,
-/// 2.4.1.3): eleven set bits, a version that is not reserved, layer 01.
+/// Whether the bytes begin with a frame of MPEG audio, layer III, of any version (ISO/IEC 11172-3, 2.4.1.3). A frame
+/// begins with eleven set bits, a version that is not reserved, and layer 01. An ID3 tag is not required.
 fn is_mpeg_audio(head: &[u8]) -> bool {
     matches!(head, [0xff, second, ..] if second & 0xe6 == 0xe2 && second & 0x18 != 0x08)
 }
 
-/// Zeros may pad an MP3 before its first frame.
+/// Skips the zeros that may pad an MP3 file before its first frame.
 fn without_padding(head: &[u8]) -> &[u8] {
     let zeros = head.iter().take_while(|byte| **byte == 0).count();
     head.get(zeros..).unwrap_or_default()
 }
 
-/// A file of the MP4 family (ISO/IEC 14496-12, 4.3) whose brand the recogniser does not list, such as `dash`.
-/// Pictures use the same container: theirs are the brands of ISO/IEC 23008-12, of AVIF, and of Canon's CR3.
+/// Detects a file of the MP4 family (ISO/IEC 14496-12, 4.3) with a brand that the `infer` crate does not list, such
+/// as `dash`. Images use the same container, with brands from ISO/IEC 23008-12, AVIF and Canon's CR3.
 fn mp4_of_another_brand(head: &[u8]) -> Option<Content> {
     let brand = head.get(4..12)?.strip_prefix(b"ftyp")?;
     match brand {
@@ -116,7 +118,7 @@ fn instead(kind: AssetKind, head: &[u8]) -> String {
     }
 }
 
-/// The code in an object store's error document: `<Error><Code>AccessDenied</Code>…`.
+/// The error code from an object store's error document: `<Error><Code>AccessDenied</Code>…`.
 fn error_code(text: &str) -> String {
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
     match code {

@@ -1,5 +1,5 @@
-//! Downloads of single files, with retries, resumption and content checks, until the file is complete or has
-//! failed. Memory holds only the bytes on their way to the disk.
+//! Downloads single files, with retries, resumption and content checks. A download ends when the file is complete or
+//! has failed. Memory holds only the bytes that are about to be written to the disk.
 
 use std::{
     path::{Path, PathBuf},
@@ -32,26 +32,26 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Received bytes are written to the disk in chunks of about this size.
+/// The approximate size of the chunks in which received bytes are written to the disk, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// After this long without data, received bytes are written as they are: a killed run loses at most a chunk of each
-/// download.
+/// The time without data after which received bytes are written to the disk immediately. A killed run loses at most
+/// one chunk of each download.
 const LULL: Duration = Duration::from_millis(200);
 
-/// A server that sends fewer bytes per second counts as stalled.
+/// The minimum transfer rate, in bytes per second. A slower transfer counts as stalled.
 const SLOWEST: u64 = 1024;
 
-/// The limits of downloads.
+/// The limits for downloads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Downloads in progress at once.
+    /// The maximum number of concurrent downloads.
     pub(crate) slots: usize,
-    /// A larger file is refused.
+    /// The maximum file size, in bytes.
     pub(crate) max_bytes: u64,
-    /// Retries after a transient failure.
+    /// The maximum number of retries after transient failures.
     pub(crate) retries: u32,
-    /// How long a server may send nothing.
+    /// The maximum time without data from a server.
     pub(crate) idle: Duration,
 }
 
@@ -60,33 +60,33 @@ pub(crate) struct Limits {
 pub(crate) struct Download {
     pub(crate) url: Url,
     pub(crate) kind: AssetKind,
-    /// Its partial file.
+    /// The path of the partial file.
     pub(crate) partial: PathBuf,
 }
 
 /// The outcome of a download.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// The file is complete and of the right kind.
+    /// The file is complete and has the expected kind of content.
     Whole { file: Digested, content: Content, http_status: u16, sent: Sent },
-    /// It failed.
+    /// The download failed.
     Failed { failure: Failure, sent: Sent },
-    /// Its host is down, as other files showed.
+    /// The host is down, as downloads of other files have shown.
     HostDown,
-    /// The run is over; the partial file is kept for the next one.
+    /// The run has ended. The partial file is kept for the next run.
     Stopped,
 }
 
 /// A progress update of a download.
 #[derive(Clone, Debug)]
 pub(crate) enum DownloadUpdate {
-    /// An attempt failed, and a retry is due.
+    /// An attempt failed and will be retried.
     Retry { reason: String, wait: Duration },
-    /// A host is down, and gets no further requests.
+    /// A host is down and receives no more requests.
     HostDown { host: String, reason: String },
 }
 
-/// Downloads files, within the limits.
+/// Downloads files within the configured limits.
 #[derive(Debug)]
 pub(crate) struct Downloader {
     client: Client,
@@ -97,7 +97,8 @@ pub(crate) struct Downloader {
 }
 
 impl Downloader {
-    /// `stop` ends all waiting; transfers in progress continue. `received` counts received bytes.
+    /// Creates a downloader. `stop` cancels all waits, but transfers in progress continue. `received` counts the
+    /// received bytes.
     pub(crate) fn new(
         access: &Access,
         limits: Limits,
@@ -107,10 +108,10 @@ impl Downloader {
         Ok(Self { client: Client::new(access, limits.idle)?, hosts: Hosts::new(limits.slots), limits, stop, received })
     }
 
-    /// Downloads one file. `tell` receives each retry.
+    /// Downloads one file. `tell` receives each progress update.
     ///
     /// # Errors
-    /// Only those of the local disk: whatever the server does is an [`Outcome`].
+    /// Returns only errors of the local disk. Server failures are part of the [`Outcome`].
     pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(DownloadUpdate) + Sync)) -> Result<Outcome> {
         let mut tries = RetryState::new(self.limits.retries);
         let mut before = None;
@@ -122,7 +123,8 @@ impl Downloader {
                 Some(None) => return Ok(Outcome::HostDown),
                 None => return Ok(Outcome::Stopped),
             };
-            // Opened only now: many downloads wait for a slot, and open files are limited.
+            // Open the partial file only after acquiring a slot: many downloads wait for a slot, and open files are
+            // limited.
             let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
             let tried = self.attempt(wanted, &partial, &mut before, &mut tries.sent).await?;
             let length = partial.lock().len();
@@ -158,8 +160,8 @@ impl Downloader {
         }
     }
 
-    /// One request, and as much of its body as arrives. `before` is the result of the last attempt whose end was not
-    /// marked.
+    /// Sends one request and receives as much of the body as arrives. `before` is the result of the last attempt in
+    /// which the response did not mark the end of the file.
     async fn attempt(
         &self,
         wanted: &Download,
@@ -179,7 +181,7 @@ impl Downloader {
             Ok(body) => body,
             Err(error) => return Ok(Err(cut_off(&error).of(&head))),
         };
-        // A part of a compressed body is not a part of the file, and its length is not the file's.
+        // A part of a compressed body is not a part of the file, and the body's length is not the file's length.
         let (range, end, mark) = match (body.is_packed(), range) {
             (false, _) => (range, end, mark),
             (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
@@ -201,7 +203,8 @@ impl Downloader {
                 if end != End::Unknown || before.as_ref() == Some(&file) {
                     return Ok(Ok(Outcome::Whole { file, content, http_status: head.status, sent: *sent }));
                 }
-                // The connection was closed, perhaps in the middle of the file. Twice the same bytes are accepted.
+                // The connection was closed, possibly in the middle of the file. The file is accepted once two
+                // attempts return the same bytes.
                 *before = Some(file);
                 Rejected::Wrong(Failure::new(Next::Again, "the server does not say where the file ends"))
             }
@@ -209,7 +212,7 @@ impl Downloader {
         };
         Ok(Err(match rejected {
             Rejected::Incomplete(failure) => failure.of(&head),
-            // These bytes are not the beginning of the file.
+            // Discard the received bytes, because they are not the beginning of the file.
             Rejected::Wrong(failure) => {
                 partial.run(|partial| partial.begin(None)).await?;
                 failure.of(&head)
@@ -217,7 +220,7 @@ impl Downloader {
         }))
     }
 
-    /// Writes the body to the partial file, as far as it arrives.
+    /// Writes the body to the partial file as it arrives.
     async fn body(
         &self,
         mut body: Body,
@@ -278,11 +281,11 @@ fn cut_off(error: &BodyError) -> Failure {
     }
 }
 
-/// The reason why the received bytes are not the file.
+/// The reason why the received bytes are not the complete file.
 enum Rejected {
-    /// They may be its beginning.
+    /// The bytes may be the beginning of the file.
     Incomplete(Failure),
-    /// They are something else.
+    /// The bytes do not belong to the file.
     Wrong(Failure),
 }
 
@@ -290,14 +293,14 @@ fn recognise(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Reject
     content::recognise(kind, partial.lock().head()).map_err(|reason| Rejected::Wrong(Failure::new(Next::Again, reason)))
 }
 
-/// Where the file in a response ends.
+/// The way in which a response marks the end of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// After this many bytes of the whole file.
+    /// The file has this length, in bytes.
     At(u64),
-    /// Where the encoding of the body marks it.
+    /// The encoding of the body marks the end of the file.
     Marked,
-    /// Where the connection is closed, for any reason.
+    /// The file ends when the connection closes, which may also happen after an error.
     Unknown,
 }
 
@@ -312,7 +315,8 @@ impl End {
     }
 }
 
-/// Records a failure for the file's host. `wait` is the time to the file's next attempt, if there is one.
+/// Records a failure for the host of a file. `wait` is the time until the next attempt, or `None` after the last
+/// attempt.
 fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
     match (failure.next, wait) {
         (Next::After(pause), _) => host.pause(pause),
@@ -325,7 +329,7 @@ fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
     }
 }
 
-/// Detects a stalled transfer: too few bytes in a span of time.
+/// Detects a stalled transfer, which receives too few bytes in a span of time.
 struct Floor {
     span: Duration,
     since: Instant,
@@ -349,7 +353,7 @@ impl Floor {
     }
 }
 
-/// A partial file, whose work is done on threads that may block.
+/// A shared partial file, whose blocking operations run on tokio's blocking threads.
 #[derive(Clone)]
 struct SharedPartial {
     path: Arc<PathBuf>,

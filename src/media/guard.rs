@@ -1,6 +1,6 @@
-//! Guards where media URLs may lead. They come from documents that others wrote, so they must not open a way into
-//! this machine's network: every address is checked after its name was resolved, and the connection is made to
-//! the checked address, so that the name cannot resolve differently a moment later. Each redirect is checked too.
+//! Restricts the hosts from which media may be downloaded. Media URLs come from third-party documents, and must not
+//! give access to the local network. Each address is checked after name resolution. The client connects to the
+//! checked address, so the name cannot resolve to another address in the meantime. Each redirect is also checked.
 
 use std::{
     collections::HashSet,
@@ -13,12 +13,12 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net;
 use url::{Host, Url};
 
-/// How far media may be fetched from.
+/// The addresses from which media may be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostPolicy {
-    /// From public addresses only.
+    /// Only public addresses are allowed.
     Public,
-    /// From private, link-local and loopback ones too.
+    /// Private, link-local and loopback addresses are also allowed.
     Private,
 }
 
@@ -26,17 +26,17 @@ pub(crate) enum HostPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AddressScope {
     Public,
-    /// Loopback, link-local (where clouds keep their metadata), private and shared ones.
+    /// Loopback, private, shared and link-local addresses. Clouds serve instance metadata from link-local addresses.
     Private,
-    /// Cannot belong to a server: multicast, unspecified, reserved, documentation.
+    /// Addresses that a server cannot have: multicast, unspecified, reserved and documentation addresses.
     Unusable,
 }
 
-/// A host that was refused before a connection was made.
+/// A host that was refused before any connection was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     host: String,
-    /// Whether the user might allow it.
+    /// Whether the host has a private address, which the user can allow.
     is_private: bool,
 }
 
@@ -52,22 +52,23 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Checks hosts.
+/// Checks hosts against a policy.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     reach: HostPolicy,
-    /// The hosts of proxies, which the user has chosen and which may be private.
+    /// The hosts of proxies. The user configures proxies, so these hosts may be private.
     proxies: Arc<HashSet<String>>,
 }
 
 impl Guard {
-    /// A guard with that policy. `proxies` are the hosts of proxies.
+    /// Creates a guard with this policy. `proxies` contains the hosts of proxies.
     pub(super) fn new(reach: HostPolicy, proxies: HashSet<String>) -> Self {
         Self { reach, proxies: Arc::new(proxies) }
     }
 
-    /// Checks a URL's host before a request. A name is checked when it is resolved, unless a proxy resolves it: then
-    /// it is checked here, if it can be resolved here.
+    /// Checks the host of a URL before a request. The client checks a host name when it resolves the name. Proxies
+    /// resolve names themselves, so if proxies are configured, this method also resolves and checks the name. A name
+    /// that cannot be resolved locally is accepted.
     pub(super) async fn judge(&self, url: &Url) -> Result<(), Refused> {
         let host = url.host_str().unwrap_or_default();
         let address = |ip: IpAddr| std::iter::once(SocketAddr::new(ip, 0));
@@ -83,7 +84,7 @@ impl Guard {
         }
     }
 
-    /// The addresses of a host that are allowed.
+    /// The allowed addresses of a host.
     fn usable(&self, host: &str, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
         let (mut usable, mut is_private) = (Vec::new(), false);
         for address in addresses {
@@ -98,7 +99,7 @@ impl Guard {
 }
 
 impl Resolve for Guard {
-    /// Returns only allowed addresses, and the client connects to nothing else.
+    /// Returns only the allowed addresses of a host. The client connects to no other address.
     fn resolve(&self, name: Name) -> Resolving {
         let guard = self.clone();
         Box::pin(async move {
@@ -110,7 +111,7 @@ impl Resolve for Guard {
     }
 }
 
-/// Whether the host is this machine or in a private network: then its media may be, too.
+/// Whether a host is the local machine or in a private network. If the API is on such a host, its media may be too.
 pub(crate) async fn is_private_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => scope(ip.into()) == AddressScope::Private,
@@ -123,7 +124,7 @@ pub(crate) async fn is_private_host(url: &Url) -> bool {
     }
 }
 
-/// The scope of an address, by the IANA registries of special-purpose addresses (RFC 6890).
+/// The scope of an address, according to the IANA special-purpose address registries (RFC 6890).
 fn scope(ip: IpAddr) -> AddressScope {
     match ip {
         IpAddr::V4(ip) => scope_v4(ip),
@@ -133,15 +134,16 @@ fn scope(ip: IpAddr) -> AddressScope {
 
 fn scope_v4(ip: Ipv4Addr) -> AddressScope {
     match ip.octets() {
-        // This host, private use, shared (RFC 6598), loopback, link-local.
-        // And benchmarking (RFC 2544): networks whose names are resolved by a local proxy stand in with it.
+        // Loopback, private, shared (RFC 6598), link-local and benchmarking (RFC 2544) addresses. Where a local proxy
+        // resolves names, benchmarking addresses may stand for remote hosts.
         [10 | 127, ..]
         | [100, 64..=127, ..]
         | [169, 254, ..]
         | [172, 16..=31, ..]
         | [192, 168, ..]
         | [198, 18 | 19, ..] => AddressScope::Private,
-        // Protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast.
+        // "This network", protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast
+        // addresses.
         [0 | 224.., ..] | [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
             AddressScope::Unusable
         }
@@ -151,16 +153,17 @@ fn scope_v4(ip: Ipv4Addr) -> AddressScope {
 
 fn scope_v6(ip: Ipv6Addr) -> AddressScope {
     match ip.segments() {
-        // Loopback, unique local, link-local, and the site-local ones of old.
+        // Loopback, unique local, link-local, and deprecated site-local addresses.
         [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff | 0xfe80..=0xfeff, ..] => AddressScope::Private,
-        // Only 2000::/3 is given out; Teredo and documentation are in it.
+        // Public addresses are allocated only from 2000::/3, which also contains the Teredo and documentation
+        // prefixes.
         [0x2001, 0 | 0xdb8, ..] => AddressScope::Unusable,
         [0x2000..=0x3fff, ..] => AddressScope::Public,
         _ => AddressScope::Unusable,
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped, translated (RFC 6052) or tunnelled (6to4).
+/// The IPv4 address that an IPv6 address contains: mapped, translated (RFC 6052) or tunnelled (6to4).
 fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| {
         let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];

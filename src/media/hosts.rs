@@ -1,5 +1,5 @@
-//! Limits per host: connection slots, pauses after 429, and outages. A slow host leaves slots for the others, and a
-//! host that is down is not tried for every file.
+//! Limits per host: connection slots, pauses after a 429, and outages. A slow host cannot occupy all slots, and a
+//! host that is down is not contacted for every file.
 
 use std::{
     collections::HashMap,
@@ -12,20 +12,20 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// The shortest pause: "0 seconds" must not cause a storm of requests.
+/// The minimum pause. A wait time of 0 seconds must not cause a request storm.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// A host that asks for a longer pause counts as down for this run.
+/// The maximum pause. A host that requests a longer pause counts as down for this run.
 const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// A host that asks for this many pauses without a file in between is down.
+/// The maximum number of consecutive pauses without a complete file. A host that requests more pauses counts as down.
 const MAX_PAUSES: u32 = 20;
 
-/// After this many failed files in a row, each after all its retries, the host is down. At the default retries and
-/// slots that is about five minutes of failures.
+/// The number of consecutive failed files after which a host counts as down. A file counts as failed after all its
+/// retries. With the default retries and slots, a host is marked as down after about five minutes of failures.
 const MAX_FAILURES: u32 = 100;
 
-/// All hosts of the run.
+/// The hosts that a run contacts.
 #[derive(Debug)]
 pub(super) struct Hosts {
     total: Arc<Semaphore>,
@@ -33,7 +33,7 @@ pub(super) struct Hosts {
     seen: Mutex<HashMap<String, Arc<Host>>>,
 }
 
-/// One of them.
+/// The slots and state of one host.
 #[derive(Debug)]
 pub(super) struct Host {
     slots: Arc<Semaphore>,
@@ -43,21 +43,21 @@ pub(super) struct Host {
 #[derive(Debug)]
 struct HostState {
     paused_until: Instant,
-    /// In a row.
+    /// The number of consecutive pauses.
     pauses: u32,
-    /// In a row.
+    /// The number of consecutive failures.
     failures: u32,
     is_down: bool,
 }
 
-/// A slot: one request may be in progress as long as it is held.
+/// A connection slot. One request may be in progress while the slot is held.
 #[derive(Debug)]
 pub(super) struct Slot {
     _here: OwnedSemaphorePermit,
     _everywhere: OwnedSemaphorePermit,
 }
 
-/// Whether a host has just been found to be down.
+/// Whether a host has just been marked as down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     AsBefore,
@@ -65,18 +65,18 @@ pub(super) enum Verdict {
 }
 
 impl Hosts {
-    /// This many slots in total, of which one host gets three quarters at most.
+    /// Creates `slots` slots in total. A single host receives at most three quarters of the slots.
     pub(super) fn new(slots: usize) -> Self {
         Self { total: Arc::new(Semaphore::new(slots)), slots_each: (slots * 3).div_ceil(4), seen: Mutex::default() }
     }
 
-    /// The host of that name.
+    /// The host with this name.
     pub(super) fn host(&self, name: &str) -> Arc<Host> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.slots_each))).clone()
     }
 
-    /// Waits until the host's pause is over, and for a slot; `None` if it is down.
+    /// Waits for the end of the host's pause and for a free slot. Returns `None` if the host is down.
     pub(super) async fn enter(&self, host: &Host) -> Option<Slot> {
         loop {
             let here = acquire(&host.slots).await;
@@ -102,10 +102,11 @@ impl Host {
         Self { slots: Arc::new(Semaphore::new(slots)), state: Mutex::new(state) }
     }
 
-    /// The host asked for a pause.
+    /// Records that the host requested a pause.
     pub(super) fn pause(&self, pause: Duration) -> Verdict {
         let mut state = self.state();
-        // Requests in flight when the pause began get the same response; that counts as one pause.
+        // Requests that were in flight when a pause began receive the same response. All responses during a pause
+        // count as one pause.
         state.pauses += u32::from(state.paused_until <= Instant::now());
         let pause = pause.max(MIN_PAUSE);
         state.paused_until = state.paused_until.max(Instant::now() + pause.min(MAX_PAUSE));
@@ -113,7 +114,7 @@ impl Host {
         state.mark_down_if(is_too_much)
     }
 
-    /// A file failed after all its retries.
+    /// Records that a file failed after all its retries.
     pub(super) fn gave_up(&self) -> Verdict {
         let mut state = self.state();
         state.failures += 1;
@@ -121,7 +122,7 @@ impl Host {
         state.mark_down_if(is_too_much)
     }
 
-    /// The host sent a file, or a final refusal.
+    /// Records that the host sent a file or a final refusal.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         (state.pauses, state.failures) = (0, 0);
@@ -193,7 +194,7 @@ mod tests {
         let mut pauses = 0;
         while asking.pause(Duration::ZERO) == Verdict::AsBefore {
             pauses += 1;
-            assert_eq!(asking.pause(Duration::ZERO), Verdict::AsBefore, "told twice in one pause");
+            assert_eq!(asking.pause(Duration::ZERO), Verdict::AsBefore, "a second 429 during a pause does not count");
             time::sleep(MIN_PAUSE).await;
         }
         assert_eq!(pauses, MAX_PAUSES);

@@ -1,5 +1,5 @@
-//! Media files from unknown hosts: which URLs are assets, where they may lead, and how a file is downloaded
-//! completely. Where the file is placed, and its row, are the export's concern.
+//! Downloads media files from unknown hosts. The submodules determine which URLs are assets, which hosts are allowed,
+//! and how a file is downloaded completely. The `export` module decides where a file is stored, and creates its row.
 
 mod client;
 mod content;

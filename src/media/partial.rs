@@ -1,9 +1,9 @@
-//! A partial file: received bytes are hashed on their way to the disk, and another attempt, or another run, resumes
-//! from there if the server can tell that the file has not changed.
+//! Partial files. Received bytes are hashed while they are written to the disk. The next attempt or run resumes the
+//! download if the server confirms that the file has not changed.
 //!
-//! Everything that a killed process wrote is there; after a power loss, some of it may not be. So the notes beside
-//! the file name the boot that it was written in, and after another boot the download starts over. Where the
-//! system does not name its boots, only attempts of the same process resume.
+//! All bytes that a killed process has written remain in the file, but a power loss may lose some of them. The notes
+//! beside the file therefore record the ID of the current boot, and after a reboot the download starts over. If the
+//! system has no boot IDs, a download can be resumed only by the same process.
 
 #![expect(clippy::disallowed_methods, reason = "partial downloads are always local")]
 
@@ -29,7 +29,7 @@ static BOOT: LazyLock<String> = LazyLock::new(|| {
     named.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
 });
 
-/// A partial file. All of its methods but the shortest block.
+/// A partial file. All methods that access the disk block.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
@@ -39,7 +39,7 @@ pub(super) struct Partial {
     mark: Option<Validator>,
 }
 
-/// The notes beside the file.
+/// The notes that are stored beside a partial file.
 #[derive(Serialize, Deserialize)]
 struct Notes {
     url: Url,
@@ -48,7 +48,7 @@ struct Notes {
 }
 
 impl Partial {
-    /// Opens the partial file of a URL, with the bytes that it has already.
+    /// Opens the partial file for a URL. Existing bytes are retained only if they can be resumed.
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let notes = fs::read(notes_of(path)).ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
@@ -62,9 +62,9 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Starts over. With a validator the file can be resumed later.
+    /// Discards all bytes. With a validator, the new download can be resumed later.
     pub(super) fn begin(&mut self, mark: Option<Validator>) -> io::Result<()> {
-        // The notes are removed first and written last: they never describe bytes of another file.
+        // The notes are removed first and written last, so they never describe the bytes of another file.
         remove(&notes_of(&self.path))?;
         self.file.set_len(0)?;
         self.file.rewind()?;
@@ -77,7 +77,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Adds received bytes.
+    /// Appends received bytes to the file.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         for chunk in chunks {
             self.file.write_all(chunk)?;
@@ -86,35 +86,35 @@ impl Partial {
         Ok(())
     }
 
-    /// The number of bytes so far.
+    /// The number of bytes received so far.
     pub(super) fn len(&self) -> u64 {
         self.hashed.hasher.bytes()
     }
 
-    /// Where to resume, and which version of the file.
+    /// The missing part of the file, if the download can be resumed.
     pub(super) fn rest(&self) -> Option<Rest> {
         self.mark.clone().filter(|_| self.len() > 0).map(|mark| Rest { from: self.len(), mark })
     }
 
-    /// Its first bytes.
+    /// The first bytes of the file.
     pub(super) fn head(&self) -> &[u8] {
         &self.hashed.head
     }
 
-    /// The checksum of the complete file. Removes the notes.
+    /// Removes the notes and returns the checksum of the complete file.
     pub(super) fn finish(&self) -> io::Result<Digested> {
         remove(&notes_of(&self.path))?;
         Ok(self.hashed.hasher.digested())
     }
 
-    /// Removes the file and its notes.
+    /// Removes the partial file and its notes.
     pub(super) fn discard(path: &Path) -> io::Result<()> {
         remove(&notes_of(path))?;
         remove(path)
     }
 }
 
-/// Removes a file that may not exist.
+/// Removes a file if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -126,7 +126,7 @@ fn notes_of(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
-/// The checksum so far, and the first bytes.
+/// The running checksum and the first bytes of a file.
 #[derive(Clone, Debug, Default)]
 struct Hashed {
     hasher: Hasher,

@@ -1,5 +1,5 @@
-//! Resumption: how a file is known to be unchanged, and what a server returns for the rest of it. Two versions of a
-//! file must never be mixed.
+//! Resumes partial downloads. A validator detects whether a file has changed since the last attempt, and the response
+//! determines how its body extends the existing bytes. Bytes of two versions of a file must never be mixed.
 
 use reqwest::{
     Response,
@@ -10,32 +10,32 @@ use serde::{Deserialize, Serialize};
 /// The validator of a version of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Validator {
-    /// A strong `ETag`, else the date of its last change (RFC 9110, 13.1.5).
+    /// A strong `ETag`, or else the date of the last modification (RFC 9110, 13.1.5).
     pub(super) validator: String,
-    /// How long it is, if the server said so.
+    /// The file size in bytes, if the server reported it.
     pub(super) length: Option<u64>,
 }
 
 impl Validator {
-    /// The validator of the file in a response, if it has one.
+    /// The validator of the file in a response, if the response has one.
     pub(super) fn of(response: &Response) -> Option<Self> {
         let strong = header(response, &ETAG).filter(|etag| etag.starts_with('"'));
         let validator = strong.or_else(|| header(response, &LAST_MODIFIED))?.to_owned();
         Some(Self { validator, length: response.content_length() })
     }
 
-    /// Whether a partial response is of this version. It should repeat the `ETag` (RFC 9110, 15.3.7); if it does not,
-    /// the length must match.
+    /// Whether a partial response belongs to this version of the file. The response should repeat the `ETag` (RFC
+    /// 9110, 15.3.7). If the `ETag` is missing, only the file size is compared.
     fn is_of(&self, response: &Response) -> bool {
         let name = if self.validator.starts_with('"') { ETAG } else { LAST_MODIFIED };
         header(response, &name).is_none_or(|repeated| repeated == self.validator)
     }
 }
 
-/// The missing rest of a file.
+/// The missing part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rest {
-    /// The number of bytes so far.
+    /// The number of bytes received so far.
     pub(super) from: u64,
     pub(super) mark: Validator,
 }
@@ -43,18 +43,18 @@ pub(super) struct Rest {
 /// How the body of a response extends the existing bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RangeResponse {
-    /// The file from its beginning.
+    /// The body contains the file from the beginning.
     All,
-    /// The missing rest; the whole length, if that is known.
+    /// The body contains the missing part. The value is the size of the whole file, if known.
     Rest(Option<u64>),
-    /// Nothing, since the file is complete (RFC 9110, 15.5.17).
+    /// The body contains no part of the file, because the file is already complete (RFC 9110, 15.5.17).
     Nothing,
-    /// Something that was not requested.
+    /// The body contains something that was not requested.
     Other,
 }
 
 impl RangeResponse {
-    /// Interprets the response to a request for a file, or for its rest.
+    /// Interprets the response to a request for a file or for its missing part.
     pub(super) fn of(response: &Response, asked: Option<&Rest>) -> Self {
         let range = header(response, &CONTENT_RANGE).and_then(Range::parse);
         match (response.status().as_u16(), asked, range) {
@@ -76,12 +76,12 @@ impl Rest {
     }
 }
 
-/// A `Content-Range`: `bytes 5-9/20`, `bytes 5-9/*` or `bytes */20`.
+/// A `Content-Range` header: `bytes 5-9/20`, `bytes 5-9/*` or `bytes */20`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
-    /// The first and the last byte.
+    /// The offsets of the first and the last byte.
     bytes: Option<(u64, u64)>,
-    /// Of the whole file.
+    /// The size of the whole file.
     length: Option<u64>,
 }
 
@@ -95,7 +95,7 @@ impl Range {
         Some(Self { bytes, length: length.trim().parse().ok() })
     }
 
-    /// Whether it is all of the file.
+    /// Whether the range covers the whole file.
     fn is_whole(self) -> bool {
         matches!((self.bytes, self.length), (Some((0, last)), Some(length)) if last.checked_add(1) == Some(length))
     }

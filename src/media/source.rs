@@ -1,27 +1,28 @@
-//! Whether a URL in a document is an asset. Pure.
+//! Determines whether a URL in a response refers to an asset. This module performs no I/O.
 
 use url::Url;
 
 use crate::{http::excerpt, json::Object};
 
-/// Where the upstream provider plays a song that is still being made: not yet the finished file.
+/// The host from which the upstream provider streams unfinished songs. A stream is not the finished file.
 const STREAMING_HOST: &str = "audiopipe.suno.ai";
 
-/// The final states of a clip. The provider's facts name `complete` and `error`; the others are the words that the
-/// rest of its API uses for them.
+/// The final states of a clip. The provider documents `complete` and `error` for clips. The provider uses the other
+/// words for final states elsewhere in its API.
 const ENDED: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
 
 /// The state of a clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClipState {
-    /// It has ended, or has no status.
+    /// The clip has ended, or has no status.
     Ended,
-    /// It is still being made, with its status.
+    /// The clip is still in progress, with this status.
     InProgress(String),
 }
 
 impl ClipState {
-    /// Reads the state from a clip's object. A clip without a status has ended with its task.
+    /// Reads the state from a clip's JSON object. A clip without a status counts as ended, because its task has
+    /// ended.
     pub(crate) fn of(clip: &str) -> Self {
         let status = Object::parse(clip).and_then(|clip| clip.text("status"));
         let has_ended = |status: &str| ENDED.iter().any(|ended| ended.eq_ignore_ascii_case(status));
@@ -40,7 +41,7 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
-    /// That of a URL.
+    /// The scheme of a URL.
     pub(crate) fn of(url: &Url) -> Self {
         if url.scheme() == "http" { Self::Http } else { Self::Https }
     }
@@ -53,21 +54,22 @@ impl Scheme {
     }
 }
 
-/// The interpretation of a URL in a document.
+/// The interpretation of a URL in a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A file to download.
+    /// The asset is a file to download.
     File(Url),
-    /// No asset, and why.
+    /// The clip has no such asset. The text gives the reason.
     Nothing(String),
-    /// An asset that cannot be requested, and why.
+    /// The asset cannot be requested. The text gives the reason.
     Unusable(String),
-    /// An asset that is still being made, and the reason.
+    /// The asset is still in progress. The text gives the reason.
     InProgress(String),
 }
 
 impl Source {
-    /// Interprets the URL of a clip in that state. A URL without a scheme, `//host/path`, gets the API's.
+    /// Interprets the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`,
+    /// receives the scheme of the API's URL.
     pub(crate) fn of(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
@@ -81,7 +83,7 @@ impl Source {
             Url::parse(address)
         };
         match parsed {
-            // Also without a host.
+            // An address such as `None.mp3` is not a valid URL, but also means that there is no asset.
             Err(_) if names_nothing(address) => Self::Nothing("the address names no file: None".into()),
             Err(error) => Self::Unusable(format!("the address is no URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -96,7 +98,8 @@ impl Source {
     }
 }
 
-/// A failed generation has `None` where the file's name should be: `…/None.mp3`, `…/image_None.jpeg`.
+/// Whether a path contains `None` in place of a file name, as in `…/None.mp3` or `…/image_None.jpeg`. Failed
+/// generations have such URLs.
 fn names_nothing(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or_default();
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);

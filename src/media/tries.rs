@@ -1,46 +1,46 @@
-//! When to retry one file after a failed attempt. Pure.
+//! Determines when to retry a file after a failed attempt. This module performs no I/O.
 
 use std::time::Duration;
 
 use super::client::{Failure, Next};
 use crate::backoff::Backoff;
 
-/// An attempt that adds this many bytes costs no retry: an unreliable connection must not make a long file
-/// impossible.
+/// The number of additional bytes that resets the count of failures. An unreliable connection must not make the
+/// download of a large file impossible.
 const PROGRESS: u64 = 1 << 20;
 
-/// How often a refusal is retried before it is final.
+/// The maximum number of retries after a refusal.
 const DENIALS: u32 = 2;
 
-/// The cost of a download.
+/// The number of attempts and received bytes for a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// Attempts.
+    /// The number of attempts.
     pub(crate) attempts: u32,
-    /// Bytes received, discarded ones included.
+    /// The number of bytes received, including discarded bytes.
     pub(crate) received: u64,
 }
 
-/// Counts the failures of one file.
+/// The retry state of one file.
 #[derive(Debug)]
 pub(super) struct RetryState {
     backoff: Backoff,
     failures: u32,
     denials: u32,
-    /// The most bytes so far.
+    /// The largest number of bytes reached so far.
     reached: u64,
     pub(super) sent: Sent,
 }
 
 impl RetryState {
-    /// The number of retries.
+    /// Creates the state for a file with this maximum number of retries.
     pub(super) fn new(retries: u32) -> Self {
         let backoff = Backoff::new(retries, fastrand::Rng::new());
         Self { backoff, failures: 0, denials: 0, reached: 0, sent: Sent::default() }
     }
 
-    /// How long to wait before the next attempt; `None` if there is none. `length` is the number of bytes so far. A
-    /// pause of the host is not this file's concern.
+    /// The time to wait before the next attempt, or `None` after the last attempt. `length` is the number of bytes
+    /// received so far. A pause of the host does not count as a failure of the file.
     pub(super) fn wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
         if length >= self.reached + PROGRESS {
             self.failures = 0;

@@ -1,5 +1,5 @@
-//! Plans the repair of what a check has found. Reads the tables and changes nothing: `--dry-run` prints the
-//! plan.
+//! Plans a repair from the findings of a check. Planning reads the tables and changes nothing, so that `--dry-run` can
+//! print the plan.
 
 mod failures;
 mod outcome;
@@ -35,42 +35,44 @@ pub(crate) struct Plan {
     pub(crate) media: HashSet<String>,
     /// Intact files that no manifest lists.
     pub(crate) unlisted: BTreeSet<String>,
-    /// Files that readers take for parts, and that no run wrote.
+    /// Foreign files that readers of a table would treat as parts, although no run has written them.
     pub(crate) strays: BTreeSet<String>,
-    /// Runs' summaries and lists that are damaged. They cannot be regenerated; the archive is complete without them.
+    /// Damaged run summaries and lists of missing tasks. These files cannot be regenerated, but the archive is
+    /// complete without them.
     pub(crate) run_files: BTreeSet<String>,
     /// Manifests to regenerate.
     pub(crate) manifests: BTreeSet<String>,
-    /// Whether the checksum file of the runs' own files is to be regenerated.
+    /// Whether the checksum file, which covers small files that no manifest lists, must be regenerated.
     pub(crate) checksums: bool,
-    /// Tasks to process again.
+    /// Tasks to repair.
     pub(crate) tasks: BTreeSet<String>,
-    /// Those of them that have lost their row: only the provider has their response.
+    /// Tasks to repair that have lost their row in the tasks table. The responses for these tasks must be requested
+    /// from the provider.
     pub(crate) lost: HashSet<String>,
-    /// The kinds of assets that a task has rows of.
+    /// For each task, the kinds of assets for which the assets table has rows.
     pub(crate) kinds: HashMap<String, AssetKinds>,
-    /// Tasks with rows in other tables, and how many of those rows are clips.
+    /// For each task with rows in the clips, lyrics or assets table, the number of its clip rows.
     pub(crate) clips_left: HashMap<String, i32>,
     /// Tasks that may have lost their asset rows.
     pub(crate) without_assets: HashSet<String>,
-    /// Tasks with a salvaged row: the provider may have a better response.
+    /// Tasks whose row was salvaged from a damaged part. The provider may have a better response.
     pub(crate) unsure: HashSet<String>,
-    /// Assets that failed in earlier runs.
+    /// The number of assets that failed in earlier runs.
     pub(crate) failed_assets: u64,
-    /// The quarantined parts of the tasks table.
+    /// The paths of quarantined copies of damaged parts of the tasks table.
     pub(crate) kept: BTreeSet<PathBuf>,
-    /// Parts of the tasks table that could not be read to their end.
+    /// Parts of the tasks table that could not be read completely.
     pub(crate) unknown: BTreeSet<String>,
-    /// Whether there are more findings than one repair handles.
+    /// Whether there are more findings than one repair can handle.
     pub(crate) has_more: bool,
-    /// Findings that cannot be repaired here.
+    /// Findings that cannot be repaired.
     #[serde(skip)]
     pub(crate) beyond: Vec<Finding>,
 }
 
 impl Plan {
-    /// Makes the plan from the findings and the tables. `begun` is the plan of an interrupted repair, parts of which
-    /// can no longer be derived from the archive. Blocks.
+    /// Creates the plan from the findings and the tables. `begun` is the plan of an interrupted repair, which contains
+    /// data that can no longer be derived from the archive. Performs blocking I/O.
     pub(crate) fn new(archive: &Archive, report: &Report, begun: Option<Self>) -> Result<Self> {
         let mut plan = Self::default();
         for finding in &report.findings {
@@ -96,7 +98,7 @@ impl Plan {
             self.clips_left.entry(task).or_insert(clips);
         }
         self.without_assets.extend(begun.without_assets);
-        // They have rows, and the provider may have a better response.
+        // Salvaged tasks have rows, but are requested again because the provider may have a better response.
         self.lost.extend(begun.unsure.iter().cloned());
         self.unsure.extend(begun.unsure);
         self.unknown.extend(begun.unknown);
@@ -104,12 +106,12 @@ impl Plan {
         self.has_more |= begun.has_more;
     }
 
-    /// Whether everything that was found can be repaired.
+    /// Whether every finding can be repaired.
     pub(crate) fn is_repairable(&self) -> bool {
         self.beyond.is_empty() && self.unknown.is_empty() && self.run_files.is_empty()
     }
 
-    /// The item of each task. `salvage` names the tasks that quarantined parts still hold.
+    /// Returns the item of each task to repair. `salvage` contains the tasks that are readable in quarantined parts.
     pub(crate) fn items<'a>(
         &'a self,
         salvage: &'a HashMap<String, Salvage>,
@@ -132,14 +134,15 @@ impl Plan {
         })
     }
 
-    /// The failures of this repair: none yet.
+    /// Creates the record of the repair's failures, which is initially empty.
     pub(crate) fn failures(&self, salvage: &HashMap<String, Salvage>) -> Failures {
         let is_not_found = |task: &&String| salvage.get(*task) == Some(&Salvage::NotFound);
         let lost = self.lost.iter().filter(|task| !is_not_found(task));
         Failures::new(lost.map(|task| (task.clone(), self.clips_left.contains_key(task))).collect())
     }
 
-    /// The plan that is left to the next repair: the tasks that are not done, and among them the salvaged ones.
+    /// Returns the plan for the next repair, which contains the tasks that are not done. Lost tasks that were salvaged
+    /// are marked as `unsure`.
     pub(crate) fn rest(&self, is_done: impl Fn(&str) -> bool, is_salvaged: impl Fn(&str) -> bool) -> Self {
         let mut rest = Self { kept: self.kept.clone(), unknown: self.unknown.clone(), ..Self::default() };
         let is_left = |task: &&String| !is_done(task);
@@ -155,18 +158,18 @@ impl Plan {
         rest
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to repair.
     pub(crate) fn is_empty(&self) -> bool {
         let nothing = self.parts.is_empty() && self.strays.is_empty() && self.media.is_empty() && self.tasks.is_empty();
         nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.checksums && self.run_files.is_empty()
     }
 
-    /// Whether a table has lost a part.
+    /// Whether a part of the table is damaged or missing.
     fn has_lost(&self, table: &str) -> bool {
         self.parts.contains_key(table)
     }
 
-    /// Whether a part is to be read.
+    /// Whether the plan treats a part as intact, so that the part may be read.
     fn trusts(&self, table: &str, part: &str) -> bool {
         !self.parts.get(table).is_some_and(|parts| parts.contains(part))
     }
@@ -180,7 +183,7 @@ impl Plan {
                 }
                 _ => self.beyond.push(finding.clone()),
             },
-            // Of a file without a row, only its line in a manifest is left.
+            // For a missing file without a row, the repair only removes the file's line from its manifest.
             Kind::MediaMissing | Kind::MediaDamaged | Kind::FileMissing => {
                 self.media.insert(path);
                 self.take_task(&finding.about);
@@ -209,7 +212,7 @@ impl Plan {
             Kind::HalfFinished if path.starts_with(MEDIA) => {
                 self.media.insert(path);
             }
-            // This run rewrites or sweeps them anyway.
+            // The repair run always rewrites the views and removes staging files.
             Kind::ViewsDamaged | Kind::OtherViews | Kind::HalfFinished => {}
             kind if kind.severity() == Severity::Damage => self.beyond.push(finding.clone()),
             _ => {}
@@ -227,12 +230,12 @@ impl Plan {
     }
 }
 
-/// Whether a finding concerns more tasks than it names.
+/// Whether a finding concerns more tasks than it lists.
 fn has_more_tasks(finding: &Finding) -> bool {
     matches!(&finding.about, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_REPAIRED && *rows > task_ids.len() as u64)
 }
 
-/// The manifest line of a file. Blocks.
+/// Computes the manifest line of a file. Returns `None` if the file cannot be opened. Performs blocking I/O.
 pub(crate) fn listed(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
     let Ok(mut file) = archive.read(path) else { return Ok(None) };
     let digested = checksum::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;

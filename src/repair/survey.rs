@@ -1,4 +1,4 @@
-//! Finds the tasks that have lost rows, from the tables. Memory holds a hash per task.
+//! Finds the tasks that have lost rows, by scanning the tables. Memory holds one hash per task for each table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,8 +16,8 @@ use crate::{
     task::{TaskId, is_same_id},
 };
 
-/// Which tasks have rows in which table. For ten million tasks, the chance that two share a hash is one in a
-/// quarter of a million.
+/// The tasks that have rows in each table, stored as hashes. For ten million tasks, the probability that any two tasks
+/// have the same hash is less than one in a quarter of a million.
 pub(super) struct Survey {
     hasher: RandomState,
     rows: HashMap<&'static str, HashSet<u64>>,
@@ -40,16 +40,16 @@ impl Survey {
         self.rows.get(table).is_some_and(|tasks| tasks.contains(&self.hasher.hash_one(task)))
     }
 
-    /// Drops tasks that only damaged parts name while the tasks table is intact: their IDs are results of the
-    /// damage.
+    /// If the tasks table is intact, drops tasks whose IDs occur only in damaged parts of other tables. Damage has
+    /// corrupted such IDs.
     pub(super) fn drop_invented(&self, plan: &mut Plan) {
         if !plan.has_lost(TASKS.name) {
             plan.tasks.retain(|task| tables::TABLES.into_iter().any(|table| self.has(table, task)));
         }
     }
 
-    /// Adds the tasks that have lost rows, those with failed assets or missing files, and the kinds of assets that
-    /// they should have.
+    /// Adds the tasks that have lost rows, failed assets, or damaged or missing media files. Also adds the kinds of
+    /// assets that these tasks should have.
     pub(super) fn complete(&self, archive: &Archive, plan: &mut Plan) -> Result<()> {
         let mut found = salvaged_ids(archive, plan);
         found.retain(|task| !self.has(TASKS.name, task));
@@ -86,7 +86,8 @@ impl Survey {
     }
 }
 
-/// Counts the rows that the tasks to repair have in other tables.
+/// Counts the remaining clip rows of each task to repair. The count is zero for a task that has rows only in the
+/// lyrics or assets table.
 fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut left: HashMap<String, i32> = HashMap::new();
     for (table, clips) in [(CLIPS.name, 1), (LYRICS.name, 0), (ASSETS.name, 0)] {
@@ -100,7 +101,7 @@ fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The kinds of assets of the tasks to repair, and which tasks may have lost their asset rows.
+/// Finds the kinds of assets of the tasks to repair, and the tasks that may have lost their asset rows.
 fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut kinds: HashMap<String, AssetKinds> = HashMap::new();
     each(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
@@ -118,8 +119,8 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// The tasks of damaged parts, as far as they can be read. A part may have held others if it cannot be read to
-/// its end, or if damage has changed IDs.
+/// Returns the task IDs that can be read from damaged parts of the tasks table. Adds a part to `plan.unknown` if the
+/// part cannot be read to its end or if damage has changed IDs, because the part may have contained more tasks.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let mut found = HashSet::new();
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {
@@ -132,8 +133,8 @@ fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     found
 }
 
-/// The IDs of a damaged part, and whether they are all that it held. An ID that damage has changed is not among
-/// them: the row's response names another task, or the part's Bloom filter does not hold the ID.
+/// Returns the task IDs in a damaged part, and whether the IDs are complete. An ID that damage has changed is
+/// excluded: the response in its row contains another task ID, or the part's Bloom filter does not contain the ID.
 fn ids_of(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
     let Ok(file) = archive.read(path) else { return (HashSet::new(), false) };
     let (mut ids, mut rows) = (HashSet::new(), 0);
@@ -152,7 +153,7 @@ fn ids_of(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
     (ids, is_complete)
 }
 
-/// Calls `row` with these columns of each row of a table's intact parts.
+/// Calls `row` with the given columns of each row in the intact parts of a table.
 fn each(archive: &Archive, plan: &Plan, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
     let parts = archive.parts(table)?;
     let mut intact = parts.iter().filter(|path| plan.trusts(table, path));
@@ -170,7 +171,7 @@ mod tests {
         tables::{PartEncoder, RowGroups, Stamp},
     };
 
-    /// A part whose rows have no response that would confirm their IDs.
+    /// Encodes a part whose rows have no response, so that no response can confirm their IDs.
     fn part(ids: &[String]) -> Vec<u8> {
         let mut part = PartEncoder::new(&TASKS, TableFormat::Parquet, RowGroups::OfANight, Vec::new()).unwrap();
         for task_id in ids.iter().cloned() {

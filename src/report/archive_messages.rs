@@ -16,7 +16,7 @@ use crate::{
     run_summary::{RunCommand, RunSummary},
 };
 
-/// The table for a whole archive.
+/// Formats the summary of a whole archive as a table.
 pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
     let (run, held) = (&archive.last, &archive.archive);
     let mut text = waiting_words(&held.waiting_runs);
@@ -57,7 +57,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     text
 }
 
-/// The lines that come first: runs that did not finish.
+/// The first lines of the summary, which report runs with unpublished responses in the journal.
 fn waiting_words(runs: &[WaitingRun]) -> String {
     let mut text = String::new();
     for run in runs {
@@ -75,7 +75,7 @@ fn waiting_words(runs: &[WaitingRun]) -> String {
     text
 }
 
-/// Kinds of assets that some clips lack.
+/// Lists the kinds of assets that some clips lack, with the number of these clips.
 fn lacking_words(lacking: &BTreeMap<AssetKind, u64>) -> String {
     let kinds: Vec<String> =
         lacking.iter().map(|(kind, clips)| format!("{kind} of {}", plural(*clips, "clip"))).collect();
@@ -90,7 +90,7 @@ fn day(time: Option<&str>) -> Option<&str> {
     time?.get(.."2025-01-15".len())
 }
 
-/// The backup's coverage.
+/// Describes the share of the account that is archived, and the credits of the account.
 fn account_words(account: &Account) -> String {
     let archived = account.archived;
     let mut words = match (account.tasks_created, account.coverage) {

@@ -1,4 +1,4 @@
-//! Bars on a terminal, with warnings above them.
+//! Shows progress bars on a terminal, with warnings above the bars.
 
 use std::io::Write;
 
@@ -45,7 +45,7 @@ impl Bars {
     }
 
     fn check(&mut self, Checking { what, done, of, bytes }: &Checking) {
-        // The bar for parts is replaced by the one for files.
+        // A single bar shows first the progress of parts and then the progress of files.
         let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *of)));
         bar.set_length(*of);
         bar.set_position(*done);

@@ -1,14 +1,14 @@
-//! The report of a check: what was checked, what was found, and what to do.
+//! Formats the report of a check: the numbers of checked files and rows, the findings, and advice.
 
 use std::fmt::Write;
 
 use super::messages::{duration, line, listed, plural, size};
 use crate::verify::{Checked, Depth, Finding, Kind, Report, Severity};
 
-/// The maximum number listed per kind.
+/// The maximum number of findings of one kind to list.
 const NAMED: usize = 20;
 
-/// The text of a check report.
+/// Formats the report of a check as text.
 pub(crate) fn verify_table(report: &Report) -> String {
     let checked = &report.checked;
     let mut text = format!("Checked {} in {}\n\n", report.archive, duration(checked.seconds));

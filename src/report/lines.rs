@@ -1,4 +1,4 @@
-//! Plain lines on stderr, for logs and pipes.
+//! Writes events as plain lines to stderr, for logs and pipes.
 
 use std::{
     io::Write,
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{asset::AssetStatus, event::Event};
 
-/// The interval of progress lines: a log needs to show that a run is alive, not every second of it.
+/// The interval between progress lines, which only need to show in a log that a run is alive.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
-/// How much is written.
+/// The kinds of events that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Detail {
     Warnings,
@@ -61,7 +61,7 @@ impl Reporter for Lines {
     }
 }
 
-/// Writes nothing on success, and every warning otherwise.
+/// Writes nothing if the run succeeds, and every warning otherwise.
 #[derive(Default)]
 pub(super) struct Quiet {
     warnings: Vec<String>,
@@ -80,7 +80,8 @@ impl Reporter for Quiet {
 }
 
 impl Drop for Quiet {
-    /// Warnings that no successful end has cleared: the run may have ended before it started.
+    /// Writes the warnings of an unsuccessful run. The warnings are written on drop, because a run that fails early
+    /// emits no [`Event::Finished`].
     fn drop(&mut self) {
         for line in &self.warnings {
             let _ = writeln!(std::io::stderr(), "{line}");
@@ -88,8 +89,8 @@ impl Drop for Quiet {
     }
 }
 
-/// Limits repeated messages about bad rows or failed downloads: the first are listed, then one line says that more
-/// follow.
+/// Limits repeated messages about bad rows and failed downloads. After the first messages of each kind, a single line
+/// reports that additional occurrences are only counted.
 #[derive(Default)]
 pub(super) struct RepeatLimit {
     bad_rows: u32,

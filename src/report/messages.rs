@@ -1,4 +1,4 @@
-//! The closing messages of a run: the table on stdout, and what to do about missing tasks.
+//! The closing message of a run: a table on stdout, and advice about missing tasks.
 
 use std::{cmp::Reverse, fmt::Write, time::Duration};
 
@@ -13,46 +13,47 @@ use crate::{
     run_summary::RunSummary,
 };
 
-/// The most reasons for failed downloads that are listed.
+/// The maximum number of reasons listed for failed downloads.
 const REASONS: usize = 5;
 
-/// A duration in whole seconds: `1h 2m 3s`.
+/// Formats a duration, rounded to whole seconds: `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs(seconds.max(0.0).round() as u64);
     humantime::format_duration(whole).to_string()
 }
 
-/// The rest of the work, as far as it is known: `, 3 unfinished, 5m left`.
+/// Formats the pending work, if it is known: `, 3 unfinished, 5m left`.
 pub(super) fn rest(progress: &Progress) -> String {
     let unfinished = Some(progress.unfinished).filter(|count| *count > 0).map(|count| format!(", {count} unfinished"));
     let left = progress.seconds_left.map(|left| format!(", {} left", duration(left)));
     unfinished.into_iter().chain(left).collect()
 }
 
-/// The state of downloads, after their count: `, 12.3 MB, 1.2 MB/s`.
+/// Formats the size and speed of the downloads: `, 12.3 MB, 1.2 MB/s`.
 pub(super) fn transfer(downloads: &Downloads) -> String {
     format!(", {}, {}/s", size(downloads.bytes), size(downloads.bytes_per_second as u64))
 }
 
-/// A size: `12.3 MB`.
+/// Formats a size in bytes with SI units: `12.3 MB`.
 pub(super) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().si().to_string()
 }
 
-/// Facts for the closing message that a run's summary does not have.
+/// Data for the closing message that the run's summary does not contain.
 pub(crate) struct RunNotes<'a> {
-    /// The archive, as the user named it.
+    /// The location of the archive, as specified by the user.
     pub(crate) archive: &'a str,
     pub(crate) format: TableFormat,
-    /// Whether there were responses, and none of them found a task.
+    /// Whether the provider responded but found none of the requested tasks.
     pub(crate) none_found: bool,
-    /// Whether the list of missing tasks was written.
+    /// Whether the list of tasks that are not archived was written.
     pub(crate) missing_named: bool,
-    /// Tasks of earlier runs whose files are still to be downloaded.
+    /// The number of tasks from earlier runs with pending downloads.
     pub(crate) left: u64,
-    /// Failed assets of earlier runs' tasks, which an export does not try again.
+    /// The number of assets that failed in earlier runs. An export does not retry these assets.
     pub(crate) failed_before: u64,
-    /// Tasks archived as not found that were requested again: if they are still not found, the key is not suspect.
+    /// The number of tasks archived as not found that were requested again. If these tasks are still not found, this
+    /// is no sign of a wrong key.
     pub(crate) asked_again: u64,
 }
 
@@ -86,7 +87,7 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     text
 }
 
-/// The plan of a run, and how long its requests take at this rate.
+/// The table of a dry run: the plan, and the estimated time for its requests at the given rate.
 pub(crate) fn plan_table(plan: &InputCounts, lacking: u64, config: &RunConfig, requests_per_second: f64) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
@@ -125,7 +126,7 @@ pub(super) fn line(text: &mut String, name: &str, words: &str) {
     let _ = writeln!(text, "  {name:<10}{words}");
 }
 
-/// The exit status of a run whose key was refused.
+/// The exit status of a run whose API key the provider refused.
 const KEY_REFUSED: u8 = ExitStatus::KeyRefused as u8;
 
 fn headline(run: &RunSummary) -> String {
@@ -202,7 +203,7 @@ pub(super) fn request_words(run: &RunSummary) -> String {
     if requests.total == 0 { "none".into() } else { format!("{}: {}", requests.total, listed(&kinds)) }
 }
 
-/// The counts that are not zero.
+/// Lists the counts that are not zero: `3 success, 1 failure`. Returns `none` if all are zero.
 pub(super) fn listed(counts: &[(u64, &str)]) -> String {
     let words: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -213,7 +214,7 @@ pub(super) fn plural(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// Credits, without a decimal point if they are whole.
+/// Formats a number of credits, with two decimals unless the number is an integer.
 pub(super) fn credits(cost: f64) -> String {
     if cost.fract() == 0.0 { format!("{cost:.0}") } else { format!("{cost:.2}") }
 }
@@ -273,9 +274,9 @@ fn unfinished_file(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     format!("{}/runs/{}{}", notes.archive.trim_end_matches('/'), run.run_id, RunFile::Unfinished.ending())
 }
 
-/// A command to copy into the shell, from the folder where the program was run.
+/// A DuckDB command that the user can paste into a shell, in the folder where the program was run.
 pub(super) fn duckdb_line(archive: &str, format: TableFormat) -> String {
-    // Quoted for SQL, for DuckDB's patterns, and for the shell.
+    // The path is escaped for SQL, for the glob patterns of DuckDB, and for the shell.
     let mut folder = archive.trim_end_matches('/').replace('\'', "''");
     for special in ['[', '*', '?'] {
         folder = folder.replace(special, &format!("[{special}]"));

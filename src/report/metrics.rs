@@ -1,7 +1,7 @@
-//! A run's figures in Prometheus' text format, from its summary.
+//! Formats the summary of a run as metrics in the Prometheus text format.
 //!
-//! Each file describes one run and replaces the previous one, so every figure is a gauge. The kinds of requests add up
-//! to the total. A 429 is not a kind, since any request may get it.
+//! A metrics file describes one run and replaces the file of the previous run, so every metric is a gauge. The kinds
+//! of requests add up to the total. Status 429 is not a kind, because any request may receive it.
 
 use std::fmt::Write;
 
@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use crate::run_summary::RunSummary;
 
-/// The file's text. `last_success` is the end of the last run of the archive with exit status 0, if there was one.
+/// Returns the text of the metrics file. `last_success` is the time at which the last run with exit status 0 ended, if
+/// there is such a run.
 pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> String {
     let (tasks, assets, rows, requests) = (&run.tasks, &run.assets, &run.rows, &run.requests);
     let mut text = Text::default();
@@ -69,7 +70,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     text.0
 }
 
-/// Since 1970, to the millisecond.
+/// Converts a timestamp to seconds since the Unix epoch, with millisecond precision.
 fn seconds(time: Timestamp) -> f64 {
     time.as_millisecond() as f64 / 1000.0
 }
@@ -83,7 +84,7 @@ impl Text {
         let _ = writeln!(self.0, "sunor_archive_{name} {value}");
     }
 
-    /// Label values are words of this program, which need no escaping.
+    /// Adds a metric with one sample per label value. Label values are constants of this program and need no escaping.
     fn labelled(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
         self.family(name, help);
         for (word, count) in samples {
@@ -105,7 +106,7 @@ mod tests {
         report::{RunNotes, run_table},
     };
 
-    /// The wall clock was set during the run: the monotonic clock counts.
+    /// The wall clock is changed during the run, but the duration is measured with the monotonic clock.
     #[test]
     fn setting_the_clock_does_not_change_durations() {
         for finished in ["2026-01-02T02:00:00Z", "2026-01-03T03:00:00Z"] {

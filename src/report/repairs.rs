@@ -1,4 +1,4 @@
-//! The table of a repair, planned or done.
+//! Formats the closing message of a repair or of its dry run.
 
 use std::fmt::Write;
 
@@ -9,10 +9,10 @@ use crate::{
     verify::Finding,
 };
 
-/// The most tasks, or findings, that are listed.
+/// The maximum number of tasks or findings to list.
 const NAMED: usize = 20;
 
-/// The table of a planned repair.
+/// Formats the plan of a repair, for a dry run.
 pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was changed\n\n");
     line(&mut text, "archive", archive);
@@ -23,7 +23,7 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     text
 }
 
-/// The table of a repair that has ended.
+/// Formats the outcome of a repair.
 pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &str) -> String {
     let RepairOutcome { plan, restored, failed, recovered, downloaded: (files, bytes), left, interruption, list } =
         outcome;
@@ -123,7 +123,7 @@ fn beyond(text: &mut String, findings: &[Finding]) {
     }
 }
 
-/// The counts that are not zero, joined.
+/// Lists the counts that are not zero, with singular or plural nouns.
 fn counted(counts: &[(u64, &str)]) -> String {
     let some: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| plural(*n, word)).collect();
     if some.is_empty() { "none".into() } else { some.join(", ") }

@@ -7,18 +7,18 @@ use crate::{
     http,
 };
 
-/// The audience of a sentence.
+/// The importance of a sentence, which determines the users who see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
-    /// Every user.
+    /// Shown to every user.
     Warning,
-    /// Users who follow the run.
+    /// Shown to users who follow the run.
     Milestone,
-    /// Users who want each task.
+    /// Shown to users who want a line per task.
     Detail,
 }
 
-/// The sentence for an event; `None` for events that only counters need.
+/// Returns the sentence for an event, or `None` if the event is only counted.
 pub(super) fn sentence(event: &Event) -> Option<(Weight, String)> {
     use Weight::{Detail, Milestone, Warning};
     Some(match event {

@@ -1,4 +1,4 @@
-//! The API's responses.
+//! The responses of the simulated API.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use super::{
     window::Admission,
 };
 
-/// An error breaks the connection.
+/// Responds to an API request. An error closes the connection without a response.
 pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let path = request.uri().path().to_owned();
     let key = request.headers().get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
@@ -52,7 +52,7 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io:
 }
 
 impl State {
-    /// The IDs of the listed tasks, as a list to export.
+    /// Returns the IDs in the task list as CSV, in the format that `export` reads.
     fn task_list(&self) -> String {
         let mut csv = String::from("task_id\n");
         if let Known::Listed(tasks) = &self.world.tasks {
@@ -64,7 +64,8 @@ impl State {
         csv
     }
 
-    /// How many tasks the account has created: the existing tasks of a list, or else the number in the documentation.
+    /// Returns how many tasks the account has created. With a task list, this is the number of listed tasks that
+    /// exist. Without a list, it is the example value in the API documentation.
     fn tasks_created(&self) -> usize {
         match &self.world.tasks {
             Known::Listed(tasks) => tasks.indices().filter(|index| self.exists(tasks.id(*index).as_str())).count(),
@@ -77,7 +78,8 @@ impl State {
         task.document(Timestamp::now()).is_some()
     }
 
-    /// Counts a request for its key, and refuses it if the key or the rate window requires it.
+    /// Counts a request against the rate limit of its key. Refuses the request if the key is invalid or the limit is
+    /// reached.
     fn admit(&self, key: Option<&str>) -> (Option<Admission>, Option<Response<Body>>) {
         let faults = &self.world.faults;
         let mut counts = self.counts();
@@ -134,7 +136,7 @@ impl State {
         Ok(response)
     }
 
-    /// Counts a request for a task, and returns the fault that it meets.
+    /// Counts a request for a task and returns the fault to inject, if any.
     fn trouble(&self, id: &str, luck: f64) -> Option<FaultKind> {
         let mut counts = self.counts();
         let again = counts.answered.contains(id);
@@ -144,7 +146,7 @@ impl State {
         self.world.faults.for_task(id, *nth, luck)
     }
 
-    /// The response without faults, and whether it is final.
+    /// Returns the response before any fault is applied, and whether this response is final.
     fn document(&self, id: &str, task: &Task) -> (Document, bool) {
         if let Some(text) = self.world.documents.get(id) {
             return (Document { status: StatusCode::OK, text: text.replace("{cdn}", &self.cdn) }, true);
@@ -164,14 +166,14 @@ impl State {
     }
 }
 
-/// A response for a task before any fault is applied.
+/// The response for a task before any fault is applied.
 struct Document {
     status: StatusCode,
     text: String,
 }
 
 impl Document {
-    /// With an additional field of this many bytes.
+    /// Adds a field of this many bytes to the JSON document.
     fn padded(mut self, bytes: usize) -> Self {
         if self.text.pop() == Some('}') {
             self.text.push_str(",\"padding\":\"");
@@ -188,7 +190,7 @@ impl From<Document> for Response<Body> {
     }
 }
 
-/// The ID in a path segment.
+/// Decodes the percent-encoded task ID in a path segment.
 fn decoded(segment: &str) -> String {
     let bytes: Vec<u8> =
         url::form_urlencoded::parse(format!("x={}", segment.replace('+', "%2B").replace('&', "%26")).as_bytes())
@@ -235,8 +237,8 @@ fn packed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>>
     Ok(response.body(full.boxed()).expect("the parts of a response are valid"))
 }
 
-/// A response that announces its full length and sends `bytes` of it; the rest follows after a pause, or the connection
-/// breaks.
+/// Returns a response that announces its full length but sends only `bytes` bytes at first. The rest follows after
+/// the pause. Without a pause, the connection breaks.
 fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
     let (start, rest) = text.as_bytes().split_at(bytes.min(text.len().saturating_sub(1)));
     let start = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(start)))]);

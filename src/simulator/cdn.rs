@@ -1,4 +1,4 @@
-//! The CDN's responses: generated files, whole or in part, as a storage server sends them.
+//! The responses of the simulated CDN: generated files, sent in full or by range, as an object store sends them.
 
 use std::{io, ops::Range, sync::Arc, time::Duration};
 
@@ -24,23 +24,23 @@ use super::{
     tracked_body::TrackedBody,
 };
 
-/// How long a connection stays open before it breaks, so that the bytes before are sent.
+/// The delay before a connection breaks, so that all bytes written before the break reach the client.
 const LAST_GASP: Duration = Duration::from_millis(50);
 
-/// How a file is sent.
+/// The way in which a file is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
-    /// As fast as the client reads.
+    /// Sends the file as fast as the client reads it.
     Steady,
-    /// The connection breaks after this many bytes.
+    /// Breaks the connection after this many bytes.
     Broken(u64),
-    /// With a pause of this many seconds after the first bytes.
+    /// Pauses for this many seconds after the first bytes.
     Halting(f64),
-    /// This many bytes a second.
+    /// Sends this many bytes per second.
     Dripping(u32),
 }
 
-/// An error breaks the connection.
+/// Responds to a CDN request. An error closes the connection without a response.
 pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let path = request.uri().path().trim_start_matches('/');
     let (mut flight, nth) = TrackedBody::new(state.clone(), path, request.headers());
@@ -49,7 +49,7 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io:
     let trouble = state.world.faults.for_file(name, nth, luck);
     let response = match *request.method() {
         Method::GET => state.file(name, request.headers(), trouble, &mut flight).await?,
-        // The server does not send the body. Ranges apply to GET only.
+        // The HTTP server omits the body of a HEAD response. Ranges apply only to GET.
         Method::HEAD => state.file(name, &HeaderMap::new(), trouble, &mut flight).await?,
         _ => xml(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
     };
@@ -95,7 +95,7 @@ impl State {
         File::new(self.world.seed, name, make, &self.world.faults)
     }
 
-    /// The file, or the requested range of it.
+    /// Returns the whole file or the range that the client requested.
     fn part(&self, file: &File, headers: &HeaderMap, manner: Manner, flight: &mut TrackedBody) -> Response<Body> {
         let validators = self.world.faults.validators.unwrap_or(true);
         let part = if validators { Part::asked(headers, file.len, [&file.etag, file.modified]) } else { Part::Whole };
@@ -121,7 +121,7 @@ impl State {
         response.body(manner.body(file, range)).expect("the parts of a response are valid")
     }
 
-    /// The whole file, compressed; all of it is in memory.
+    /// Returns the whole file, compressed in memory.
     fn packed(&self, name: &str, encoding: Encoding, flight: &mut TrackedBody) -> io::Result<Response<Body>> {
         let Some(file) = self.made(name, Make::Fair) else { return Ok(missing()) };
         let whole: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
@@ -132,7 +132,7 @@ impl State {
 }
 
 impl Manner {
-    /// These bytes of a file, sent in this way.
+    /// Returns a body that sends the bytes of `range` in this manner.
     fn body(self, file: &File, range: Range<u64>) -> Body {
         let length = range.end - range.start;
         let chunks = |range, most| stream::iter(file.chunks(range, most).map(Ok));
@@ -156,7 +156,7 @@ impl Manner {
     }
 }
 
-/// The chunks, at this many bytes a second.
+/// Streams the chunks at `rate` bytes per second.
 fn dripping(chunks: impl Iterator<Item = Bytes>, rate: u32) -> impl Stream<Item = io::Result<Bytes>> {
     stream::iter(chunks).then(move |chunk| async move {
         time::sleep(Duration::from_secs_f64(chunk.len() as f64 / f64::from(rate.max(1)))).await;
@@ -168,7 +168,7 @@ fn streamed(chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'stati
     BodyExt::boxed(StreamBody::new(chunks.map_ok(Frame::data)))
 }
 
-/// A response instead of the file.
+/// Returns a response with this text in place of the file.
 fn instead(text: String) -> Response<Body> {
     let content_type = if text.starts_with("<html") { "text/html" } else { "application/octet-stream" };
     body(StatusCode::OK, content_type, text)
@@ -178,7 +178,7 @@ fn missing() -> Response<Body> {
     xml(StatusCode::NOT_FOUND, "NoSuchKey")
 }
 
-/// An error in the format of S3.
+/// Returns an error response in the XML format of S3.
 fn xml(status: StatusCode, code: &str) -> Response<Body> {
     let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>");
     body(status, "application/xml", text)
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::simulator::{Fault, FaultPlan, Known, SimulatedProvider, Simulator, When};
 
-    /// A provider with those faults, and its server.
+    /// A running simulator and the runtime that drives it.
     struct Scene {
         simulator: Simulator,
         _runtime: Runtime,
@@ -220,7 +220,8 @@ mod tests {
             Self::new(FaultPlan { media, ..FaultPlan::default() })
         }
 
-        /// The response's head in lower case, and its body as far as it is received.
+        /// Sends a request. Returns the response head in lower case, and all body bytes received before the
+        /// connection closes.
         fn ask(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
             let host = self.simulator.cdn_url().authority();
             let mut stream = TcpStream::connect(host).unwrap();
@@ -237,7 +238,7 @@ mod tests {
         }
     }
 
-    /// A header's value.
+    /// Returns the value of the header `name`.
     fn value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }

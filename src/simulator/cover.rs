@@ -1,12 +1,12 @@
-//! Covers: small colourful patterns, in the formats of the real ones.
+//! Generates covers: small colourful patterns in the image formats that the provider uses.
 
 use fastrand::Rng;
 use jpeg_encoder::ColorType;
 
-/// Width and height.
+/// The width and height of a cover in pixels.
 const SIDE: u16 = 96;
 
-/// A random JPEG.
+/// Generates a random JPEG image.
 pub(super) fn jpeg(chance: &mut Rng) -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = jpeg_encoder::Encoder::new(&mut file, 85);
@@ -14,7 +14,7 @@ pub(super) fn jpeg(chance: &mut Rng) -> Vec<u8> {
     file
 }
 
-/// A random PNG.
+/// Generates a random PNG image.
 pub(super) fn png(chance: &mut Rng) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, SIDE.into(), SIDE.into());
@@ -24,7 +24,7 @@ pub(super) fn png(chance: &mut Rng) -> Vec<u8> {
     file
 }
 
-/// Red, green and blue, row by row: gradients that wrap around.
+/// Generates the RGB pixels of colour gradients that wrap around, row by row.
 fn pattern(chance: &mut Rng) -> Vec<u8> {
     let weave = chance.u16(..) & 0x7f;
     let slopes = [(); 3].map(|()| [chance.u16(..256), chance.u16(1..6), chance.u16(1..6)]);

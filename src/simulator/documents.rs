@@ -1,4 +1,5 @@
-//! The documents of simulated tasks: every type, model and status, the same for the same seed and ID.
+//! The documents of simulated tasks, with every type, model and status. The same seed and task ID give the same
+//! document.
 
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::faults::FaultPlan;
 
-/// The share of tasks that are in progress when the simulator starts.
+/// The default fraction of tasks that are in progress when the simulator starts.
 const UNFINISHED: f64 = 0.12;
 
-/// How long those stay in progress at most, in seconds: short, for a first try of the program.
+/// The default maximum time until a task in progress finishes, in seconds. It is short so that a first trial of the
+/// program does not take long.
 const UNFINISHED_SECONDS: f64 = 10.0;
 
 const TITLES: [&str; 8] = [
@@ -43,7 +45,7 @@ const PROMPTS: [&str; 5] = [
 const VERSIONS: [(&str, &str); 4] =
     [("chirp-v3-5", "v3.5"), ("chirp-v4", "v4"), ("chirp-crow", "v5"), ("chirp-fenix", "v5")];
 
-/// How a task ends.
+/// The final outcome of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Success,
@@ -51,7 +53,7 @@ enum End {
     Timeout,
 }
 
-/// The properties of a task.
+/// The type of a task, and the model of a music task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     SunoMusic,
@@ -61,7 +63,7 @@ enum Kind {
     Concat,
 }
 
-/// Everything about one simulated task.
+/// A simulated task.
 #[derive(Debug)]
 pub(super) struct Task {
     id: String,
@@ -71,14 +73,15 @@ pub(super) struct Task {
     created_at: Timestamp,
     completed_at: Timestamp,
     details: Rng,
-    /// The root of the media's addresses, without the slash at its end.
+    /// The root URL of the CDN, without the trailing slash.
     cdn: String,
-    /// From 0 to 1, fixed for the task: decides which faults it meets.
+    /// A value from 0 to 1 that is fixed for the task. It determines which faults apply to the task.
     pub(super) luck: f64,
 }
 
 impl Task {
-    /// The task of that ID for that seed. The simulator started at `start` and has its media at `cdn`.
+    /// Generates the task with this ID from the seed. `start` is the time when the simulator started, and `cdn` is
+    /// the root URL of the CDN.
     pub(super) fn new(seed: u64, id: &str, start: Timestamp, faults: &FaultPlan, cdn: &str) -> Self {
         let mut chance = Rng::with_seed(hash(seed, id));
         let luck = chance.f64();
@@ -101,14 +104,15 @@ impl Task {
             let longest = faults.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
             start + Duration::from_secs_f64(longest * (0.3 + 0.7 * chance.f64()))
         } else {
-            // In the year 2025, long before the first request.
+            // A time in 2025, long before the first request.
             Timestamp::from_millisecond(1_735_689_600_000 + chance.i64(0..25_000_000_000)).unwrap_or(start)
         };
         let (id, cdn) = (id.into(), cdn.into());
         Self { id, exists, kind, end, created_at: completed_at - took, completed_at, details: chance, cdn, luck }
     }
 
-    /// The task's document at that moment, and whether it is final; `None` is a 404.
+    /// Returns the task's document at the time `now`, and whether the document is final. Returns `None` if the task
+    /// does not exist (404).
     pub(super) fn document(&self, now: Timestamp) -> Option<(Value, bool)> {
         let done = now >= self.completed_at;
         self.exists.then(|| (json!({ "code": 200, "data": self.data(now, done) }), done))
@@ -231,7 +235,7 @@ impl Task {
         })
     }
 
-    /// Udio's relay sends the duration as a text.
+    /// Generates a Udio clip. The provider sends the duration of a Udio clip as a string.
     fn udio_clip(&self, title: &str, chance: &mut Rng) -> Value {
         let id = uuid(chance);
         json!({
@@ -244,7 +248,7 @@ impl Task {
     }
 }
 
-/// A hash of that ID, or of any other name, and the seed.
+/// Returns a hash of the seed and of a task ID or another name.
 pub(super) fn hash(seed: u64, id: &str) -> u64 {
     let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))

@@ -1,4 +1,4 @@
-//! The CDN's files: valid media, the same for the same seed and name.
+//! The files on the simulated CDN. They are valid media, and the seed and the file name determine their contents.
 
 use std::{iter, ops::Range};
 
@@ -7,29 +7,30 @@ use fastrand::Rng;
 
 use super::{cover, documents::hash, faults::FaultPlan, mp3};
 
-/// How long a song is unless the fault plan says otherwise, in seconds.
+/// The default duration of a song in seconds.
 const SECONDS: f64 = 12.0;
 
-/// The size of a chunk in bytes.
+/// The maximum size of a generated chunk in bytes.
 pub(super) const CHUNK: u64 = 256 << 10;
 
-/// The date of every file.
+/// The `Last-Modified` date of every file that no fault has changed.
 const MODIFIED: &str = "Wed, 15 Jan 2025 12:00:00 GMT";
 
-/// The date of a changed file.
+/// The `Last-Modified` date of a file that a fault has changed.
 const MODIFIED_SINCE: &str = "Thu, 16 Jan 2025 12:00:00 GMT";
 
-/// The name whose file is sent for all identical ones.
+/// The file stem that replaces every requested stem for [`Make::Identical`].
 const SAME: &str = "same";
 
-/// The padding of a picture or a video, which its readers ignore.
+/// The padding at the end of an image or a video, which decoders ignore.
 const ZEROS: &[u8] = &[0; CHUNK as usize];
 
-/// A file: its beginning, and the bytes that are repeated after it, so that a long file is never all in memory.
+/// A generated file: a head, followed by a block that repeats until the end of the file. A large file therefore never
+/// has to fit in memory.
 #[derive(Clone, Debug)]
 pub(super) struct File {
     pub(super) content_type: &'static str,
-    /// Its `ETag`.
+    /// The value of the `ETag` header.
     pub(super) etag: String,
     pub(super) modified: &'static str,
     pub(super) len: u64,
@@ -37,21 +38,21 @@ pub(super) struct File {
     block: Bytes,
 }
 
-/// How a fault changes a file.
+/// The way in which a fault changes a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Make {
-    /// The file of that name, unchanged.
+    /// The file is unchanged.
     Fair,
-    /// The same for every name of its kind.
+    /// All file names with the same extension refer to the same file.
     Identical,
-    /// Other bytes than without faults.
+    /// The bytes of the file differ from those of the original file.
     Changed,
-    /// This many additional bytes; for a song, whole frames.
+    /// The file is this many bytes longer. A song is extended by whole frames.
     Longer(u64),
 }
 
 impl File {
-    /// The file of that name for that seed; `None` if the CDN has no files of that kind.
+    /// Generates the file `name` from the seed. Returns `None` if the CDN has no files with this extension.
     pub(super) fn new(seed: u64, name: &str, make: Make, faults: &FaultPlan) -> Option<Self> {
         let (stem, kind) = name.rsplit_once('.')?;
         let stem = if make == Make::Identical { SAME } else { stem };
@@ -69,7 +70,7 @@ impl File {
         Some(Self { etag, modified: if make == Make::Changed { MODIFIED_SINCE } else { MODIFIED }, ..file })
     }
 
-    /// Its bytes in that range, in chunks that are generated as they are read.
+    /// Returns the bytes in `range` as chunks of at most `most` bytes, which are generated lazily.
     pub(super) fn chunks(&self, mut range: Range<u64>, most: u64) -> impl Iterator<Item = Bytes> + use<> {
         let file = self.clone();
         iter::from_fn(move || {
@@ -79,7 +80,7 @@ impl File {
         })
     }
 
-    /// The range's first bytes, as many as are contiguous.
+    /// Returns the first bytes of `range` that are contiguous in memory, at most `most` bytes.
     fn chunk(&self, range: &Range<u64>, most: u64) -> Bytes {
         let (source, start) = match range.start.checked_sub(self.head.len() as u64) {
             None => (&self.head, range.start),
@@ -91,7 +92,8 @@ impl File {
     }
 }
 
-/// A tag and a melody, which is repeated to the size that the fault plan requires.
+/// Generates a song: an ID3 tag and a melody. The melody repeats until the song has the minimum size in the fault
+/// plan.
 fn song(title: &str, chance: &mut Rng, faults: &FaultPlan, more: u64) -> File {
     let melody = mp3::melody(chance, faults.media_seconds.unwrap_or(SECONDS));
     let head = mp3::tag(title);
@@ -101,13 +103,13 @@ fn song(title: &str, chance: &mut Rng, faults: &FaultPlan, more: u64) -> File {
     File { block: block.into(), ..plain("audio/mpeg", head, frames) }
 }
 
-/// These bytes, and this many more.
+/// Returns a file with these bytes, followed by `more` bytes of padding.
 fn plain(content_type: &'static str, bytes: Vec<u8>, more: u64) -> File {
     let (len, head, block) = (bytes.len() as u64 + more, bytes.into(), Bytes::from_static(ZEROS));
     File { content_type, etag: String::new(), modified: MODIFIED, len, head, block }
 }
 
-/// The boxes of an MP4 (ISO/IEC 14496-12), though nothing in it can be played.
+/// Generates a video with the boxes of an MP4 file (ISO/IEC 14496-12) but without a playable track.
 fn video(title: &str, chance: &mut Rng) -> Vec<u8> {
     let part =
         |kind: &[u8; 4], content: &[u8]| [&(content.len() as u32 + 8).to_be_bytes(), kind.as_slice(), content].concat();

@@ -1,4 +1,4 @@
-//! The requested range of a file (RFC 9110, section 14).
+//! Range requests for files (RFC 9110, section 14).
 
 use std::ops::Range;
 
@@ -7,19 +7,20 @@ use hyper::{
     header::{HeaderName, IF_RANGE, RANGE},
 };
 
-/// The part of a file that is sent.
+/// The part of a file that a response contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// These bytes.
+    /// This range of bytes.
     Bytes(Range<u64>),
-    /// Nothing: the file ends before the requested range.
+    /// No bytes, because the file ends before the requested range.
     Beyond,
 }
 
 impl Part {
-    /// The part that a GET with those headers requests of a file with that length and those validators.
+    /// Returns the part that a GET with these headers requests from a file of `len` bytes. `validators` are the
+    /// `ETag` and `Last-Modified` of the file.
     pub(super) fn asked(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let current = text(IF_RANGE).is_none_or(|known| validators.contains(&known));
@@ -31,7 +32,8 @@ impl Part {
     }
 }
 
-/// The bounds in `bytes=a-` or `bytes=a-b`. A server may ignore any other range, and this one does.
+/// Parses the bounds of `bytes=a-` or `bytes=a-b`. Returns `None` for any other form of range, which a server may
+/// ignore.
 fn bounds(range: &str) -> Option<(u64, Option<u64>)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let first = first.parse().ok()?;

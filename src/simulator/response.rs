@@ -1,4 +1,4 @@
-//! Responses that the API and the CDN share.
+//! Response builders for the API and the CDN.
 
 use std::{convert::Infallible, io};
 
@@ -9,22 +9,22 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER},
 };
 
-/// A body whose error breaks the connection.
+/// A response body. An error in the body breaks the connection.
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
-/// A response as from a proxy in front.
+/// Returns an HTML page with a status, like an error page from a proxy.
 pub(super) fn html(status: StatusCode) -> Response<Body> {
     let page =
         format!("<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>");
     body(status, "text/html", page)
 }
 
-/// The same, with `Retry-After` in seconds.
+/// Returns an HTML page with a status and a `Retry-After` header in seconds.
 pub(super) fn later(status: StatusCode, seconds: u64) -> Response<Body> {
     with_header(html(status), RETRY_AFTER, &seconds.to_string())
 }
 
-/// A status from the fault plan, which may be invalid.
+/// Converts a status code in the fault plan. An invalid code becomes 500.
 pub(super) fn status_of(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

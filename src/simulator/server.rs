@@ -18,10 +18,10 @@ use url::Url;
 use super::{SimulatedProvider, api, cdn, response::Body, state::State, stats::Stats};
 use crate::error::{Error, Result};
 
-/// The CDN's address: loopback, but not the API's.
+/// The address of the CDN: a loopback address that differs from the address of the API.
 const CDN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A running simulator. The server stops when this is dropped.
+/// A running simulator. Its servers stop when this value is dropped.
 #[derive(Debug)]
 pub struct Simulator {
     base_url: Url,
@@ -31,24 +31,24 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Serves a provider on loopback, on a random port.
+    /// Starts a simulator on a random loopback port.
     ///
     /// # Errors
-    /// [`Error::Storage`] if no port is available.
+    /// Returns [`Error::Storage`] if no port is available.
     pub async fn start(world: SimulatedProvider) -> Result<Self> {
         Self::start_on(world, 0).await
     }
 
-    /// Serves a provider on loopback, on the given port.
+    /// Starts a simulator on the given loopback port.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the port is unavailable.
+    /// Returns [`Error::Storage`] if the port is unavailable.
     ///
     /// # Panics
-    /// Never: an IP address is always a valid host of a URL.
+    /// Never panics, because an IP address is always a valid URL host.
     pub async fn start_on(world: SimulatedProvider, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
-        // The port may be taken, and not every system takes all of 127.0.0.0/8 for loopback.
+        // The port may be in use, and some systems do not assign all of 127.0.0.0/8 to the loopback interface.
         let cdn = match listen(CDN, world.cdn_port).await {
             Ok(listener) => listener,
             Err(_) => match listen(CDN, 0).await {
@@ -66,19 +66,19 @@ impl Simulator {
         Ok(Self { base_url, cdn_url, state, serving })
     }
 
-    /// The API's root, for `--base-url`.
+    /// The root URL of the API, for `--base-url`.
     #[must_use]
     pub fn base_url(&self) -> &Url {
         &self.base_url
     }
 
-    /// The CDN's root. It has another address than the API if the system allows it.
+    /// The root URL of the CDN. Its address differs from the address of the API if the system supports this.
     #[must_use]
     pub fn cdn_url(&self) -> &Url {
         &self.cdn_url
     }
 
-    /// The requests so far.
+    /// Returns the statistics of all requests so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.state.counts().stats.clone()
@@ -106,7 +106,7 @@ where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
 {
-    // This task owns the connections, so that they end with the server.
+    // This task owns the connections, so that they close when the server stops.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

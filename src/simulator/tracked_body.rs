@@ -1,4 +1,4 @@
-//! The CDN's responses in progress, counted from the request to the last byte.
+//! Counts the CDN responses in progress, each from its request to its last byte.
 
 use std::{
     io, mem,
@@ -17,21 +17,21 @@ use hyper::{
 
 use super::{response::Body, state::State};
 
-/// State that belongs to the API only.
+/// Request headers that must be sent only to the API.
 const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];
 
-/// A response in progress. It ends with its last byte, or when it is dropped.
+/// A response in progress. The response ends when its last byte is sent or when this value is dropped.
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     state: Arc<State>,
     path: String,
-    /// Whether the response ends at the end of the file.
+    /// Whether the response includes the end of the file.
     pub(super) whole: bool,
     landed: bool,
 }
 
 impl TrackedBody {
-    /// Counts a request, and returns its number for that path, from 1.
+    /// Counts a request and returns its number among the requests for the path, starting from 1.
     pub(super) fn new(state: Arc<State>, path: &str, headers: &HeaderMap) -> (Self, u32) {
         let mut counts = state.counts();
         counts.in_flight += 1;
@@ -52,7 +52,7 @@ impl TrackedBody {
         (Self { state, path: path.to_owned(), whole: false, landed: false }, nth)
     }
 
-    /// The response, which is counted as it is sent.
+    /// Wraps a response so that its bytes are counted while they are sent.
     pub(super) fn carry(self, response: Response<Body>) -> Response<Body> {
         let promised = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let left = promised.or(response.body().size_hint().exact()).unwrap_or(u64::MAX);
@@ -83,7 +83,7 @@ impl Drop for TrackedBody {
     }
 }
 
-/// A body that counts the bytes that were sent.
+/// A body that counts the bytes sent.
 struct Counted {
     body: Body,
     left: u64,
@@ -99,7 +99,8 @@ impl hyper::body::Body for Counted {
         if let Some(Ok(frame)) = &polled {
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.left = self.left.saturating_sub(bytes);
-            // Marks the response as complete before the last byte is sent, since the client may request the next file at once.
+            // Mark the response as complete before its last byte is sent, because the client may request the next
+            // file immediately.
             let last = self.left == 0;
             self.flight.sent(bytes, last);
         }

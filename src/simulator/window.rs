@@ -1,47 +1,47 @@
-//! The provider's rate window, fixed or moving.
+//! The rate-limit window of the provider, fixed or moving.
 
 use std::{collections::VecDeque, time::Duration};
 
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// A rate limit.
+/// A rate limit: the maximum number of requests in a time window.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Window {
-    /// Requests in a window.
+    /// The maximum number of requests in a window.
     pub allowance: u32,
-    /// A window's length in seconds.
+    /// The length of a window in seconds.
     pub seconds: f64,
-    /// Fixed or moving.
+    /// The kind of window, fixed or moving.
     pub kind: WindowKind,
 }
 
-/// The provider does not document which of the two it uses.
+/// The kind of rate-limit window. The provider does not document which kind it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowKind {
-    /// The count is reset at the end of each window; the first window starts with the first request.
+    /// The count is reset at the end of each window. The first window starts with the first request.
     Fixed,
-    /// The window is the last seconds at any moment.
+    /// A sliding window that always ends at the current time.
     Moving,
 }
 
 impl Default for Window {
-    /// The provider's documented limit: 120 a minute.
+    /// Returns the documented limit of the provider: 120 requests per minute.
     fn default() -> Self {
         Self { allowance: 120, seconds: 60.0, kind: WindowKind::Fixed }
     }
 }
 
-/// The window's decision about a request.
+/// The decision whether to grant or refuse a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Granted { remaining: u32, reset: Duration },
     Refused { retry_after: Duration },
 }
 
-/// The requests that count against a window.
+/// The granted requests that count towards a rate limit.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     admitted: VecDeque<Instant>,

@@ -1,5 +1,6 @@
-//! Copies rows of existing parts into a new part of the same table, without interpreting anything but their task.
-//! Memory holds a row group that is written and a batch that is read; of CSV, one record.
+//! Copies rows of existing parts into a new part of the same table. Only the task ID of a row is interpreted.
+//!
+//! For Parquet, memory holds the row group being written and one batch being read. For CSV, memory holds one record.
 
 use std::io::{self, BufReader, Write};
 
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// Writes one part from the rows of others.
+/// Writes one part from rows of existing parts.
 pub(crate) struct PartCopier<W: Write + Send> {
     outline: Outline,
     copier: Copier<W>,
@@ -32,7 +33,7 @@ struct CsvCopier<W> {
 }
 
 impl<W: Write + Send> PartCopier<W> {
-    /// Begins a part, with large row groups.
+    /// Starts a part with large row groups.
     pub(crate) fn new(outline: Outline, format: TableFormat, sink: W) -> io::Result<Self> {
         let copier = match format {
             TableFormat::Parquet => {
@@ -43,8 +44,8 @@ impl<W: Write + Send> PartCopier<W> {
         Ok(Self { outline, copier, rows: 0 })
     }
 
-    /// Adds the rows of a part whose task is kept, in their order, and returns how many there were. A column that an
-    /// older version did not write is null; a column that this version does not know is an error.
+    /// Copies the rows of `part` whose task ID `keep` accepts, in their order, and returns the number of copied rows.
+    /// A column that an older version did not write is null. An unknown column is an error.
     pub(crate) fn copy(&mut self, part: RangedFile, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let copied = match &mut self.copier {
             Copier::Parquet(writer) => copy_parquet(part, &self.outline, writer, keep),
@@ -54,7 +55,7 @@ impl<W: Write + Send> PartCopier<W> {
         copied
     }
 
-    /// Adds rows with the columns of the table.
+    /// Adds rows that have all columns of the table. Returns an error if the format is CSV.
     pub(crate) fn push(&mut self, chunk: &Chunk) -> io::Result<()> {
         match &mut self.copier {
             Copier::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
@@ -64,12 +65,12 @@ impl<W: Write + Send> PartCopier<W> {
         Ok(())
     }
 
-    /// The number of rows so far.
+    /// The number of rows added so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The approximate number of bytes so far.
+    /// The approximate number of bytes written so far.
     pub(crate) fn bytes(&self) -> u64 {
         match &self.copier {
             Copier::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
@@ -77,7 +78,7 @@ impl<W: Write + Send> PartCopier<W> {
         }
     }
 
-    /// Ends the part. Returns the sink, to which everything is written, and the number of rows.
+    /// Completes the part. Returns the sink, to which all bytes have been written, and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.copier {
             Copier::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
@@ -101,7 +102,7 @@ fn copy_parquet(
         let ids = ids.ok_or_else(|| io::Error::other(format!("it has no column `{TASK_ID}` of texts")))?;
         let kept: Vec<bool> =
             (0..ids.len()).map(|place| keep(if ids.is_valid(place) { ids.value(place) } else { "" })).collect();
-        // Adjacent rows that are kept are copied together, as a slice.
+        // Adjacent rows that are kept are copied together, as one slice.
         let mut place = 0;
         for run in kept.chunk_by(|one, other| one == other) {
             if run.first() == Some(&true) {

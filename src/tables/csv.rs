@@ -1,6 +1,7 @@
-//! Rows to CSV: RFC 4180 with a header, times as RFC 3339 with `Z`, JSON as text.
+//! Encodes rows as CSV: RFC 4180 with a header, times in RFC 3339 with `Z`, and JSON as text.
 //!
-//! Null is an empty field, and an empty text is `""`. The `csv` crate writes both alike, so fields are written here.
+//! Null is an empty field, and an empty string is `""`. The `csv` crate writes both the same way, so this module
+//! formats the fields itself.
 
 use std::{
     fmt::Write as _,
@@ -9,7 +10,7 @@ use std::{
 
 use super::schema::{Outline, Value};
 
-/// Writes one part.
+/// Encodes one part.
 pub(super) struct CsvEncoder<W: Write> {
     sink: W,
     line: String,
@@ -39,14 +40,15 @@ impl<W: Write> CsvEncoder<W> {
     }
 }
 
-/// Reads raw records, without their line ends: parsed fields would no longer tell null from an empty text.
+/// Reads raw records without their line endings. The fields are not parsed, because parsing would lose the difference
+/// between null and an empty string.
 pub(super) struct RawRecords<R: BufRead> {
     source: R,
     columns: usize,
 }
 
 impl<R: BufRead> RawRecords<R> {
-    /// Opens a part of that table. A part of an older version may lack the last columns.
+    /// Opens a part of a table. A part that an older version wrote may lack the last columns.
     pub(super) fn new(source: R, outline: &Outline) -> io::Result<Self> {
         let mut records = Self { source, columns: outline.columns.len() };
         let mut header = Vec::new();
@@ -61,12 +63,12 @@ impl<R: BufRead> RawRecords<R> {
         Ok(records)
     }
 
-    /// How many fields each record has.
+    /// The number of fields in each record.
     pub(super) fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The next record; `false` at the end.
+    /// Reads the next record. Returns `false` at the end of the part.
     pub(super) fn next(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
         let read = self.read(record)?;
         match raw_fields(record).count() {
@@ -94,7 +96,7 @@ impl<R: BufRead> RawRecords<R> {
     }
 }
 
-/// The raw fields of a record, quotes included.
+/// Splits a record into its raw fields, including their quotes.
 pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
     record.split(move |byte| {
@@ -103,7 +105,7 @@ pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The text of a field, quoted or not.
+/// Returns the text of a raw field, with any quoting removed.
 pub(super) fn unquoted(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
@@ -116,7 +118,7 @@ fn field(line: &mut String, value: Value<'_>) {
     match value {
         Value::Null => {}
         Value::Text(text) => quoted(line, text),
-        // `Debug` writes 1.0, not 1, so that a reader that infers types sees a double.
+        // `Debug` formats the number 1 as `1.0`, so that a reader that infers types detects a double.
         Value::Double(number) => spell(line, format_args!("{number:?}")),
         Value::Int32(number) => spell(line, format_args!("{number}")),
         Value::Int64(number) => spell(line, format_args!("{number}")),
@@ -129,7 +131,7 @@ fn spell(line: &mut String, words: std::fmt::Arguments<'_>) {
     line.write_fmt(words).expect("memory takes all that is written");
 }
 
-/// Quotes a text. Readers stop at NUL, so it becomes U+FFFD.
+/// Appends a text, quoted if necessary. Some CSV readers stop at a NUL byte, so NUL is replaced with U+FFFD.
 fn quoted(line: &mut String, text: &str) {
     if !text.is_empty() && !text.contains(['"', ',', '\r', '\n', '\0']) {
         line.push_str(text);

@@ -1,5 +1,5 @@
-//! A digest of a table's rows that does not depend on their order or their parts, so that a rewritten table can be
-//! compared with the old one before it replaces it.
+//! Computes a digest of a table's rows that depends neither on the row order nor on the division into parts. Before a
+//! rewritten table replaces the old table, the digests of both tables are compared.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -16,7 +16,7 @@ use arrow_schema::DataType;
 use super::{csv::RawRecords, parquet, schema::Outline};
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// The number of rows, and the sum of their hashes.
+/// The number of rows and the sum of their hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest {
     pub(crate) rows: u64,
@@ -66,7 +66,7 @@ impl Digest {
     }
 }
 
-/// Adds a column's cells to the hashes of its rows.
+/// Adds the cells of a column to the hash of each row.
 fn hash_cells(column: &ArrayRef, rows: &mut [DefaultHasher]) -> io::Result<()> {
     fn all<T: Hash>(cells: impl Iterator<Item = Option<T>>, rows: &mut [DefaultHasher]) {
         rows.iter_mut().zip(cells).for_each(|(row, cell)| cell.hash(row));

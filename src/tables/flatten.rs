@@ -1,5 +1,5 @@
-//! Flattens a response into rows. Pure and lenient; it never fails: a value that a column cannot hold is null there
-//! and complete in `response`.
+//! Flattens a response into rows. Flattening is pure and never fails. A value that does not fit its column is null in
+//! that column and unchanged in `response`.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use crate::{
     timestamp::Moment,
 };
 
-/// The columns that say when and by which run a task was fetched.
+/// The task ID and status of a response, the time at which it was received, and the run that fetched it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {
     pub(crate) task_id: String,
@@ -22,7 +22,7 @@ pub(crate) struct Stamp {
     pub(crate) run_id: RunId,
 }
 
-/// All rows of one task.
+/// The rows of one task in the tables `tasks`, `clips` and `lyrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rows {
     pub(crate) task: TaskRow,
@@ -30,9 +30,9 @@ pub(crate) struct Rows {
     pub(crate) lyrics: Option<LyricsRow>,
 }
 
-/// Flattens a task's `data`, as the API sent it (lone surrogates repaired).
+/// Flattens a task's `data` as sent by the API, except that lone surrogates have been replaced.
 pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
-    // The journal holds objects only; an empty one is the fallback.
+    // The journal contains only JSON objects. An empty object is the fallback if parsing fails.
     let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("an object");
     let input = task.object("input");
     let output = task.object("output");
@@ -74,7 +74,8 @@ pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
     Rows { task: row, clips, lyrics }
 }
 
-/// The row of a task that the API does not know, and the number of its clips that are archived anyway.
+/// Returns the row of a task that the API did not find. `clip_count` is the number of the task's clips that are in
+/// the archive.
 pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32) -> Rows {
     let row = TaskRow {
         task_id: stamp.task_id.clone(),
@@ -97,33 +98,34 @@ pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32)
     Rows { task: row, clips: Vec::new(), lyrics: None }
 }
 
-/// When a task was created and completed, if the response says so.
+/// The times at which a task was created and completed, if the response contains them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskTimes {
     pub(crate) created_at: Option<Moment>,
     completed_at: Option<Moment>,
 }
 
-/// How long after a task's completion its clips may still be generated. The contract sets it.
+/// The time after a task's completion during which its clips may still change. The value is a product requirement.
 const SETTLING: SignedDuration = SignedDuration::from_hours(24);
 
 impl TaskTimes {
-    /// Whether, at that time, clips of the task that are still being generated may still complete: until a day after
-    /// the task completed, or was created if the completion time is unknown.
+    /// Returns whether unfinished clips of the task may still complete at the given time. The limit is 24 hours after
+    /// the task completed, or after its creation if the completion time is unknown. Returns `true` if both are
+    /// unknown.
     pub(crate) fn may_change(&self, at: Timestamp) -> bool {
         let Some(since) = self.completed_at.or(self.created_at) else { return true };
         at.as_microsecond() - since.as_microsecond() < SETTLING.as_micros() as i64
     }
 }
 
-/// Reads a task's times.
+/// Reads the creation and completion times of a task from its `data`.
 pub(crate) fn task_times(data: &str) -> TaskTimes {
     let task = Object::parse(data);
     let time = |key| task.as_ref()?.text(key).as_deref().and_then(Moment::parse);
     TaskTimes { created_at: time("created_at"), completed_at: time("completed_at") }
 }
 
-/// The columns of clips and lyrics that repeat their task's.
+/// The values of a task that are repeated in the rows of its clips and lyrics.
 struct Common {
     model: Option<String>,
     r#type: Option<String>,
@@ -131,12 +133,12 @@ struct Common {
     completed_at: Option<Moment>,
 }
 
-/// Suno has a flag; udio has the type of the lyrics.
+/// Returns whether a task is instrumental. Suno sends a flag, and udio sends the type of the lyrics.
 fn instrumental(input: &Object<'_>) -> Option<bool> {
     input.boolean("make_instrumental").or_else(|| Some(input.text("lyrics_type")? == "instrumental"))
 }
 
-/// The clips in a result, with their indexes.
+/// Returns the clips in a result with their indexes.
 fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i32, &'a RawValue)> {
     let elements = match (kind, result) {
         (Some("music" | "upload" | "concat"), Some(result)) => json::elements(result),
@@ -145,24 +147,24 @@ fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i3
     (0..).zip(elements).filter(|(_, element)| json::is_object(element)).collect()
 }
 
-/// The URLs of a clip's files, as the clip gives them.
+/// The URLs of a clip's assets, as sent by the provider.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClipLinks<'a> {
     pub(crate) clip_id: Option<String>,
     pub(crate) clip_index: i32,
-    /// The whole object, as sent.
+    /// The JSON object of the clip, as sent by the provider.
     pub(crate) clip: &'a str,
     links: [(AssetKind, Option<String>); 3],
 }
 
 impl ClipLinks<'_> {
-    /// The URL of the file of that kind, if the clip has one.
+    /// Returns the URL of the asset of the given kind, if the clip has one.
     pub(crate) fn url(&self, kind: AssetKind) -> Option<&str> {
         self.links.iter().find(|(of, _)| *of == kind).and_then(|(_, url)| url.as_deref())
     }
 }
 
-/// The links of a task's clips: one for each row that the clips table gets from the same `data`.
+/// Returns the asset URLs of a task's clips, one item for each row that [`flatten`] adds to the clips table.
 pub(crate) fn clip_links(data: &str) -> Vec<ClipLinks<'_>> {
     let Some(task) = Object::parse(data) else { return Vec::new() };
     let result = task.object("output").and_then(|output| output.get("result"));
@@ -332,7 +334,7 @@ mod tests {
         assert_eq!(task.response.as_deref(), Some(data));
     }
 
-    /// Arbitrary JSON, with the names that the reader looks for among its keys.
+    /// Generates arbitrary JSON documents. Their keys include the names that [`flatten`] reads.
     fn any_json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),

@@ -1,5 +1,5 @@
-//! Inspects a part: whether it has its table's columns, and whether every value can be read. Damaged bytes may hold
-//! anything, so a panic of a decoder counts as an error too.
+//! Checks whether a part has the columns of its table and whether every value can be decoded. A decoder may panic on
+//! damaged bytes, so a panic is converted to an error.
 
 use std::{
     io,
@@ -18,19 +18,19 @@ use super::{
 };
 use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
 
-/// How the columns of a part compare with its table's.
+/// The result of comparing the columns of a part with those of its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Columns {
     Same,
-    /// This many are missing at the end: an older version wrote the part.
+    /// The part lacks this number of columns at the end, because an older version wrote it.
     Older(usize),
-    /// This many follow that the table does not have.
+    /// The part has this number of additional columns at the end.
     More(usize),
-    /// They differ, as described.
+    /// The columns differ. The text describes the difference.
     Other(String),
 }
 
-/// Compares a part's columns with its table's: names, order, and in Parquet physical and logical types.
+/// Compares the columns of a part with those of its table: names, order and, for Parquet, physical and logical types.
 pub(crate) fn columns(file: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<Columns> {
     guarded(|| match format {
         TableFormat::Parquet => parquet_columns(file, outline),
@@ -38,7 +38,7 @@ pub(crate) fn columns(file: RangedFile, format: TableFormat, outline: &Outline) 
     })
 }
 
-/// Reads every value of a part that has its table's columns. Returns the number of rows.
+/// Decodes every value of a part whose columns match its table. Returns the number of rows.
 pub(crate) fn decode(file: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<u64> {
     guarded(|| match format {
         TableFormat::Parquet => decode_parquet(file),
@@ -46,7 +46,7 @@ pub(crate) fn decode(file: RangedFile, format: TableFormat, outline: &Outline) -
     })
 }
 
-/// Reads bytes that may be damaged: a panic becomes an error.
+/// Calls `read` on data that may be damaged, and converts a panic to an error.
 pub(crate) fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let read = panic::catch_unwind(AssertUnwindSafe(read));
     read.unwrap_or_else(|_| Err(io::Error::other("its bytes make no sense")))
@@ -156,7 +156,7 @@ mod tests {
         AssetRow::new("t".into(), crate::run_id::RunId::example(), asset)
     }
 
-    /// A part of the assets table with one row.
+    /// Creates a part of the assets table with one row.
     fn part(format: TableFormat) -> Vec<u8> {
         let mut part = PartEncoder::new(&ASSETS, format, RowGroups::OfANight, Vec::new()).unwrap();
         part.push(&asset()).unwrap();

@@ -1,7 +1,7 @@
-//! The tables: their columns, how a response becomes rows, and how rows become files.
+//! Defines the tables: their columns, the conversion of responses to rows, and the encoding of rows as files.
 //!
-//! A table's columns are defined in [`schema`] only; both encoders, the views and the readers follow it. Where and
-//! when a file is written is up to the archive.
+//! The columns of each table are defined only in [`schema`]. Both encoders, the views and the readers use these
+//! definitions. The `archive` module decides where and when a file is written.
 
 mod copy;
 mod csv;

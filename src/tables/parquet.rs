@@ -1,4 +1,5 @@
-//! Rows to Parquet: zstd, UTF-8, `TIMESTAMP(MICROS, UTC)`, JSON columns with the JSON logical type.
+//! Encodes rows as Parquet with zstd compression and UTF-8 text. Times have the type `TIMESTAMP(MICROS, UTC)`, and
+//! JSON columns have the JSON logical type.
 
 use std::{
     collections::HashMap,
@@ -32,15 +33,15 @@ use crate::ranged::RangedFile;
 /// The size of row groups. A row group is held in memory until it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowGroups {
-    /// 16 MiB: some 40,000 ordinary tasks. That is less than DuckDB prefers in a large part, and more than most nights
-    /// archive.
+    /// 16 MiB, or about 40,000 ordinary tasks. DuckDB prefers larger row groups in a large part, but most nightly
+    /// runs archive less than 16 MiB.
     OfANight,
-    /// 122,880 rows, or 256 MiB if that comes first.
+    /// 122,880 rows or 256 MiB, whichever limit is reached first.
     Large,
 }
 
 impl RowGroups {
-    /// The rows and the encoded bytes at which a row group ends.
+    /// The maximum number of rows and of encoded bytes in a row group.
     fn limits(self) -> (usize, usize) {
         match self {
             Self::OfANight => (1 << 20, 16 << 20),
@@ -49,23 +50,23 @@ impl RowGroups {
     }
 }
 
-/// The rows that DuckDB gives a thread at a time.
+/// The number of rows that DuckDB assigns to a thread at a time.
 const LARGE_ROWS: usize = 122_880;
 
-/// A batch that is read has about this many bytes.
+/// The approximate size in bytes of a batch that is read.
 const READ_BYTES: i64 = 8 << 20;
 
-/// Rows are passed to the writer once they have this many bytes of text.
+/// The amount of text, in bytes, at which buffered rows are passed to the Parquet writer.
 const BATCH_BYTES: usize = 2 << 20;
 
-/// Rows are passed to the writer after at most this many.
+/// The maximum number of rows in a batch that is read or written.
 const BATCH_ROWS: usize = 4096;
 
-/// The false positive rate of the Bloom filters: some nights look up hundreds of tasks that no row group has. A filter
-/// takes two bytes a task, where an ID takes twenty.
+/// The false positive rate of the Bloom filters. Some nightly runs look up hundreds of tasks that no row group
+/// contains. A filter takes two bytes per task, compared with twenty for a task ID.
 const FALSE_POSITIVES: f64 = 0.001;
 
-/// Writes one part.
+/// Encodes one part.
 pub(super) struct ParquetEncoder<W: Write + Send> {
     writer: ArrowWriter<W>,
     schema: SchemaRef,
@@ -105,7 +106,7 @@ impl<W: Write + Send> ParquetEncoder<W> {
     }
 }
 
-/// The writer that every Parquet part is written with.
+/// Creates a writer with the properties that all Parquet parts share.
 pub(super) fn writer<W: Write + Send>(
     outline: &Outline,
     row_groups: RowGroups,
@@ -116,12 +117,12 @@ pub(super) fn writer<W: Write + Send>(
     ArrowWriter::try_new_with_options(sink, schema(outline), options)
 }
 
-/// The Arrow schema of a table.
+/// Returns the Arrow schema of a table.
 pub(super) fn schema(outline: &Outline) -> SchemaRef {
     Arc::new(Schema::new(outline.columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-/// Opens a part, to be read in batches that are small if its rows are large.
+/// Opens a part for reading. Parts with large rows are read in batches of fewer rows.
 pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder<RangedFile>, ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let groups = builder.metadata().row_groups().iter();
@@ -130,18 +131,19 @@ pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder
     Ok(builder.with_batch_size(rows))
 }
 
-/// The schema that a part's footer should have.
+/// Returns the Parquet schema that the footer of a part should contain.
 pub(super) fn parquet_schema(outline: &Outline) -> Result<SchemaDescriptor, ParquetError> {
     ArrowSchemaConverter::new().convert(&schema(outline))
 }
 
-/// Reads a whole part.
+/// Returns all rows of a part in batches.
 pub(super) fn batches(file: RangedFile) -> io::Result<impl Iterator<Item = io::Result<RecordBatch>>> {
     let batches = reader(file).and_then(ParquetRecordBatchReaderBuilder::build).map_err(io::Error::other)?;
     Ok(batches.map(|batch| batch.map_err(io::Error::other)))
 }
 
-/// The same rows, with the columns of the table.
+/// Converts a batch to the columns of its table. A missing column becomes null. A column that is unknown or has
+/// another type is an error.
 pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
     if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
     {
@@ -171,8 +173,8 @@ fn field((name, kind): &(&'static str, Kind)) -> Field {
     if *kind == Kind::Json { field.with_extension_type(Json::default()) } else { field }
 }
 
-/// The Arrow schema in the footer, in which a JSON column is plain text: Polars does not know Parquet's JSON type, and
-/// would read the column as bytes without it.
+/// Returns the Arrow schema for the footer, in which a JSON column is declared as text. Polars does not support
+/// Parquet's JSON type and would otherwise read the column as bytes.
 fn plain_schema(outline: &Outline) -> Schema {
     let plain = |column| field(column).with_metadata(HashMap::new());
     Schema::new(outline.columns.iter().map(plain).collect::<Vec<_>>())
@@ -186,10 +188,10 @@ fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperti
         .set_max_row_group_row_count(Some(rows))
         .set_max_row_group_bytes(Some(bytes))
         .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), FALSE_POSITIVES)
-        // A filter starts with room for this many, and is folded to size.
+        // A filter is allocated for this number of distinct values, and folded to the required size.
         .set_column_bloom_filter_max_ndv(ColumnPath::from(TASK_ID), LARGE_ROWS as u64);
     for (name, _) in outline.columns.iter().filter(|(_, kind)| *kind == Kind::Json) {
-        // Whole documents rarely repeat, and no query needs their minimum.
+        // JSON documents rarely repeat, and no query needs their minimum or maximum.
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(*name), false)
             .set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::None);

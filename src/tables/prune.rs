@@ -1,5 +1,5 @@
-//! Selects the row groups of a part that may hold some values, by their statistics and Bloom filters: a lookup of a few
-//! tasks, or of assets of one status, need not read the others.
+//! Selects the row groups of a part that may contain given values, by their statistics and Bloom filters. A lookup of
+//! a few tasks, or of the assets with one status, skips all other row groups.
 
 use std::{collections::HashSet, io};
 
@@ -12,8 +12,9 @@ use parquet::{
 use super::parquet::reader;
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// The row groups that may hold a row with one of these values in that column of texts. A row group with fewer rows
-/// than there are values is always selected: to read it is cheaper than to look up the values.
+/// Returns the row groups that may contain a row with one of `values` in the text column `column`. A row group that
+/// has no more rows than there are values is always selected, because reading the row group is cheaper than looking
+/// up the values.
 pub(super) fn row_groups_with<'v>(
     part: &ParquetRecordBatchReaderBuilder<RangedFile>,
     column: &str,
@@ -30,10 +31,11 @@ pub(super) fn row_groups_with<'v>(
     Ok(groups)
 }
 
-/// The values that a part's Bloom filters rule out. A part without filters rules out nothing.
+/// Returns the values that, according to its Bloom filters, a part does not contain. If the part has no Bloom
+/// filters, the result is empty.
 ///
 /// # Errors
-/// A part that cannot be read.
+/// Returns an error if the part cannot be read.
 pub(crate) fn ruled_out(
     file: RangedFile,
     format: TableFormat,
@@ -73,7 +75,8 @@ fn may_hold<'v>(
     Ok(within.any(|value| filter.as_ref().is_none_or(|filter| filter.check(value))))
 }
 
-/// Whether a value is within a column's bounds. Truncated bounds are wider, never narrower.
+/// Whether a value is within the bounds in a column's statistics. Truncated bounds are always wider than the exact
+/// bounds.
 fn is_within(statistics: Option<&Statistics>, value: &[u8]) -> bool {
     let lowest = statistics.and_then(Statistics::min_bytes_opt);
     let highest = statistics.and_then(Statistics::max_bytes_opt);
@@ -112,7 +115,7 @@ mod tests {
         RangedFile::new(part.finish().unwrap().0)
     }
 
-    /// A part with a row group for each of these.
+    /// Creates a part with one row group for each element of `groups`.
     fn part(groups: &[(Vec<String>, AssetStatus)]) -> ParquetRecordBatchReaderBuilder<RangedFile> {
         let mut whole = writer(&ASSETS.outline(), RowGroups::Large, Vec::new()).unwrap();
         for (tasks, status) in groups {
@@ -133,7 +136,8 @@ mod tests {
         let tasks = |group: u32| (0..500).map(|n| format!("{}-{group}", n * 7919 % 500)).collect();
         let part =
             part(&[(tasks(0), AssetStatus::Ok), (tasks(1), AssetStatus::Failed), (tasks(2), AssetStatus::Skipped)]);
-        // Statistics prune by status; for tasks of one range, only Bloom filters do.
+        // Statistics prune by status. All row groups have the same range of task IDs, so only Bloom filters prune by
+        // task.
         assert_eq!(found(&part, "status", &["failed"]), [1]);
         assert_eq!(found(&part, "task_id", &["123-0", "77-2"]), [0, 2]);
         assert_eq!(found(&part, "task_id", &["zzz", ""]), [0; 0]);
@@ -150,7 +154,7 @@ mod tests {
         plain.write(rows[0].as_ref().unwrap()).unwrap();
         let part = reader(RangedFile::new(plain.into_inner().unwrap())).unwrap();
         assert_eq!(found(&part, "task_id", &["x"]), [0]);
-        // All of `url` is null, so that there are no bounds.
+        // Every `url` is null, so the statistics contain no bounds.
         assert_eq!(found(&part, "url", &["x"]), [0]);
     }
 

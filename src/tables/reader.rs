@@ -1,4 +1,4 @@
-//! Reads some columns of a part as text. Memory holds one batch of rows, whatever the part's size.
+//! Reads selected columns of a part as text. Memory holds one batch of rows, regardless of the part's size.
 
 use std::io;
 
@@ -17,10 +17,10 @@ use parquet::{
 use super::{parquet::reader as parquet_reader, prune::row_groups_with};
 use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
 
-/// Receives the cells of a row; null is `None`.
+/// A callback that receives the cells of a row. A null cell is `None`.
 pub(crate) type Row<'a> = &'a mut dyn FnMut(&[Option<&str>]);
 
-/// Calls `row` with these columns of each row, in this order.
+/// Calls `row` for each row of a part with the cells of the given columns, in the given order.
 pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row: Row<'_>) -> io::Result<()> {
     match format {
         TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io)?, columns, row),
@@ -28,8 +28,8 @@ pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row:
     }
 }
 
-/// The same for rows with one of these values in a column of texts: row groups without them are skipped. Other rows are
-/// passed too.
+/// Calls `row` for each row that has one of the given values in a text column. Row groups without these values are
+/// skipped, but `row` may also receive rows with other values.
 pub(crate) fn scan_for<'v>(
     file: RangedFile,
     format: TableFormat,
@@ -47,7 +47,7 @@ pub(crate) fn scan_for<'v>(
     }
 }
 
-/// The number of rows of a part.
+/// Returns the number of rows in a part.
 pub(crate) fn count_rows(file: RangedFile, format: TableFormat) -> io::Result<u64> {
     match format {
         TableFormat::Parquet => {

@@ -1,5 +1,6 @@
-//! The tables and their columns: names, types, order, and the source of each value. The single source of truth. Columns
-//! may be added at a table's end; none is renamed, retyped or moved.
+//! The single source of truth for the tables and their columns: names, types, order, and the source of each value.
+//! New columns may be added at the end of a table. Existing columns are never renamed, moved or changed to another
+//! type.
 
 use crate::{
     asset::{Asset, AssetKind, AssetStatus},
@@ -12,21 +13,21 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,
-    /// JSON text, as it was sent.
+    /// JSON text, as sent by the provider.
     Json,
     Double,
     Int32,
     Int64,
     Boolean,
-    /// UTC, to the microsecond.
+    /// A time in UTC with microsecond precision.
     Time,
 }
 
-/// One cell.
+/// The value of one cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Value<'a> {
     Null,
-    /// Text or JSON.
+    /// A value of a text or JSON column.
     Text(&'a str),
     Double(f64),
     Int32(i32),
@@ -35,16 +36,17 @@ pub(crate) enum Value<'a> {
     Time(Moment),
 }
 
-/// A column of rows `R`.
+/// A column of a table whose rows have the type `R`.
 pub(crate) struct Column<R: 'static> {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) value: fn(&R) -> Value<'_>,
 }
 
-/// A table of rows `R`.
+/// A table whose rows have the type `R`.
 pub(crate) struct Table<R: 'static> {
-    /// The name of its folder, of its view, and of its count in a summary.
+    /// The name of the table, which is also the name of its folder, of its view, and of its row count in a run
+    /// summary.
     pub(crate) name: &'static str,
     /// The column by which the rows of large parts are sorted.
     pub(crate) time: &'static str,
@@ -52,14 +54,14 @@ pub(crate) struct Table<R: 'static> {
 }
 
 impl<R> Table<R> {
-    /// The names and kinds of its columns, whatever its rows are.
+    /// Returns the names and types of the columns, without the row type `R`.
     pub(crate) fn outline(&self) -> Outline {
         let columns = self.columns.iter().map(|column| (column.name, column.kind)).collect();
         Outline { name: self.name, time: self.time, columns }
     }
 }
 
-/// The names and kinds of a table's columns.
+/// The names and types of a table's columns, independent of the row type.
 #[derive(Clone)]
 pub(crate) struct Outline {
     pub(crate) name: &'static str,
@@ -67,7 +69,7 @@ pub(crate) struct Outline {
     pub(crate) columns: Vec<(&'static str, Kind)>,
 }
 
-/// One task.
+/// A row of the tasks table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TaskRow {
     pub(crate) task_id: String,
@@ -88,7 +90,7 @@ pub(crate) struct TaskRow {
     pub(crate) response: Option<String>,
 }
 
-/// One clip, from `result` of music, upload and concat.
+/// A row of the clips table, created from the `result` of a music, upload or concat task.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClipRow {
     pub(crate) clip_id: Option<String>,
@@ -112,7 +114,7 @@ pub(crate) struct ClipRow {
     pub(crate) clip: String,
 }
 
-/// One text of lyrics, from `result` of lyrics.
+/// A row of the lyrics table, created from the `result` of a lyrics task.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LyricsRow {
     pub(crate) task_id: String,
@@ -126,7 +128,7 @@ pub(crate) struct LyricsRow {
     pub(crate) result: String,
 }
 
-/// One asset: the audio, cover or video of a clip.
+/// A row of the assets table: the audio, cover or video of a clip.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AssetRow {
     pub(crate) task_id: String,
@@ -146,7 +148,7 @@ pub(crate) struct AssetRow {
 }
 
 impl AssetRow {
-    /// The row of an asset of that task.
+    /// Creates the row for an asset of a task.
     pub(crate) fn new(task_id: String, run_id: RunId, asset: Asset) -> Self {
         Self {
             task_id,
@@ -167,14 +169,14 @@ impl AssetRow {
     }
 }
 
-/// A column whose name is its row's field.
+/// Defines columns with the same names as the fields of the row type.
 macro_rules! columns {
     ($row:ty { $($field:ident: $kind:ident,)* }) => {
         &[$(Column::<$row> { name: name(stringify!($field)), kind: Kind::$kind, value: |row| row.$field.value() },)*]
     };
 }
 
-/// `r#type` names the column `type`.
+/// Converts a field name to a column name. The field `r#type` becomes the column `type`.
 const fn name(field: &'static str) -> &'static str {
     match field.as_bytes() {
         [b'r', b'#', ..] => field.split_at(2).1,
@@ -182,7 +184,7 @@ const fn name(field: &'static str) -> &'static str {
     }
 }
 
-/// One row per task.
+/// The tasks table, with one row per task.
 pub(crate) static TASKS: Table<TaskRow> = Table {
     name: "tasks",
     time: "created_at",
@@ -206,7 +208,7 @@ pub(crate) static TASKS: Table<TaskRow> = Table {
     }),
 };
 
-/// One row per clip.
+/// The clips table, with one row per clip.
 pub(crate) static CLIPS: Table<ClipRow> = Table {
     name: "clips",
     time: "created_at",
@@ -233,7 +235,7 @@ pub(crate) static CLIPS: Table<ClipRow> = Table {
     }),
 };
 
-/// One row per text of lyrics.
+/// The lyrics table, with one row per lyrics task that has a result.
 pub(crate) static LYRICS: Table<LyricsRow> = Table {
     name: "lyrics",
     time: "created_at",
@@ -250,7 +252,7 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
     }),
 };
 
-/// One row per clip and kind of asset.
+/// The assets table, with one row per clip and kind of asset.
 pub(crate) static ASSETS: Table<AssetRow> = Table {
     name: "assets",
     time: "downloaded_at",
@@ -272,18 +274,18 @@ pub(crate) static ASSETS: Table<AssetRow> = Table {
     }),
 };
 
-/// The column that all tables share.
+/// The name of the task ID column, which every table has.
 pub(crate) const TASK_ID: &str = "task_id";
 
-/// All tables' names, tasks last: a task is archived once its row exists.
+/// The names of all tables. `tasks` is last, because a task counts as archived only once its row in `tasks` exists.
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
-/// The outlines of all tables, in the order of [`TABLES`].
+/// Returns the outlines of all tables, in the order of [`TABLES`].
 pub(crate) fn outlines() -> [Outline; 4] {
     [LYRICS.outline(), CLIPS.outline(), ASSETS.outline(), TASKS.outline()]
 }
 
-/// A type that a row's field may have.
+/// The type of a row field, which can be converted to a cell value.
 trait Cell {
     fn value(&self) -> Value<'_>;
 }
@@ -358,7 +360,7 @@ impl<T: Cell> Cell for Option<T> {
 mod tests {
     use super::*;
 
-    /// The rows of the documentation's table under a heading: column, Parquet, CSV.
+    /// Returns the columns of a table from the documentation: name, Parquet type and CSV type.
     fn documented(table: &str) -> Vec<[String; 3]> {
         let text = include_str!("../../docs/archive-format.md");
         let (_, section) = text.split_once(&format!("\n### {table}\n")).unwrap();

@@ -1,6 +1,7 @@
-//! Sorts the rows of many parts by time, so that a row group's statistics say which days it holds. An external merge
-//! sort: rows are sorted in memory up to a limit and spilled as sorted runs, which are merged in the end. Memory holds
-//! rows up to the limit, and a batch of each run.
+//! Sorts the rows of many parts by time, so that the statistics of a row group cover a narrow time range.
+//!
+//! The algorithm is an external merge sort. Rows are sorted in memory up to a limit and spilled to disk as sorted
+//! runs, which are then merged. During the merge, memory holds one batch of each run.
 
 use std::{cmp::Reverse, collections::BinaryHeap, fs::File, io, vec::IntoIter};
 
@@ -15,21 +16,23 @@ use super::{
 };
 use crate::ranged::RangedFile;
 
-/// The bytes of rows that are sorted in memory.
+/// The size in bytes at which the rows in memory are sorted and spilled to disk.
 const ROOM: usize = 256 << 20;
 
-/// A chunk has at most this many rows, and about this many bytes.
+/// The maximum number of rows in a chunk.
 const CHUNK_ROWS: usize = 4096;
+/// The approximate maximum size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// The most runs that are merged at once; if there are more, some are merged into one first.
+/// The maximum number of runs that are merged at once. If there are more runs, groups of them are merged first.
 const MOST_RUNS: usize = 64;
 
-/// A run is read in batches of at most this many rows; the batches of all runs together have about this many bytes.
+/// The maximum number of rows in a batch that is read from a run.
 const RUN_BATCH_ROWS: usize = 512;
+/// The approximate total size of the current batches of all runs, in bytes.
 const RUN_BATCHES_BYTES: usize = 128 << 20;
 
-/// Rows that will be written to a part.
+/// A batch of sorted rows that will be written to a part.
 #[derive(Debug)]
 pub(crate) struct Chunk(pub(super) RecordBatch);
 
@@ -39,7 +42,7 @@ impl Chunk {
         self.0.num_rows()
     }
 
-    /// The first rows, at most this many, and the others if there are more.
+    /// Splits off the first rows, up to the given number, and returns them with the remaining rows, if any.
     pub(crate) fn split(self, rows: usize) -> (Self, Option<Self>) {
         match self.rows().checked_sub(rows) {
             None | Some(0) => (self, None),
@@ -48,15 +51,15 @@ impl Chunk {
     }
 }
 
-/// Sorts the rows of Parquet parts.
+/// Sorts the rows of Parquet parts by time.
 pub(crate) struct TimeSorter<S> {
     outline: Outline,
-    /// Makes an empty file to spill rows to.
+    /// Creates an empty temporary file for spilled rows.
     scratch: S,
     room: usize,
     batches: Vec<RecordBatch>,
     bytes: usize,
-    /// The bytes of the largest row so far, estimated by the means of batches.
+    /// The largest mean row size of any batch so far, in bytes.
     row_bytes: usize,
     runs: Vec<File>,
 }
@@ -66,8 +69,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         Self { outline, scratch, room: ROOM, batches: Vec::new(), bytes: 0, row_bytes: 1, runs: Vec::new() }
     }
 
-    /// Adds the rows of a part. A column that an older version did not write is null; a column that this version does
-    /// not know is an error.
+    /// Adds the rows of a part. A column that an older version did not write is null. An unknown column is an error.
     pub(crate) fn add(&mut self, part: RangedFile) -> io::Result<()> {
         let schema = parquet::schema(&self.outline);
         for batch in parquet::batches(part)? {
@@ -82,14 +84,14 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         Ok(())
     }
 
-    /// All rows in order. The sort is stable.
+    /// Returns all rows in order of time. The sort is stable.
     pub(crate) fn finish(mut self) -> io::Result<Sorted> {
         if self.runs.is_empty() {
             return Sorted::in_memory(self.batches, &self.outline);
         }
         self.spill()?;
         while self.runs.len() > MOST_RUNS {
-            // Adjacent runs, so that the sort stays stable.
+            // Only adjacent runs are merged, so that the sort stays stable.
             let mut runs = std::mem::take(&mut self.runs).into_iter();
             while !runs.as_slice().is_empty() {
                 let rows = self.merged(runs.by_ref().take(MOST_RUNS).collect())?;
@@ -114,7 +116,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         Ok(())
     }
 
-    /// Writes sorted rows to a scratch file.
+    /// Writes sorted rows to a temporary file.
     fn run(&mut self, rows: Sorted) -> io::Result<File> {
         let run = parquet::writer(&self.outline, RowGroups::OfANight, (self.scratch)()?);
         let mut run = run.map_err(io::Error::other)?;
@@ -125,20 +127,20 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
     }
 }
 
-/// Rows in order.
+/// An iterator over chunks of rows in order of time.
 pub(crate) enum Sorted {
-    /// All of them are in memory.
+    /// All rows are in memory.
     InMemory {
         batches: Vec<RecordBatch>,
-        /// Batch and row of the rows that are left.
+        /// The batch index and row index of each remaining row, sorted by time.
         order: IntoIter<(usize, usize)>,
-        /// The mean bytes of each batch's rows.
+        /// The mean row size of each batch, in bytes.
         row_bytes: Vec<usize>,
     },
-    /// They are in sorted runs.
+    /// The rows are on disk in sorted runs.
     Spilled {
         runs: Vec<Run>,
-        /// The time of each run's next row, and the run.
+        /// The time of the next row of each run, with the index of the run.
         heads: BinaryHeap<Reverse<(i64, usize)>>,
     },
 }
@@ -186,7 +188,7 @@ impl Iterator for Sorted {
     }
 }
 
-/// A sorted run while it is read.
+/// A sorted run that is being read.
 pub(crate) struct Run {
     batches: ParquetRecordBatchReader,
     schema: SchemaRef,
@@ -208,7 +210,7 @@ impl Run {
         Ok(run)
     }
 
-    /// The time of its next row; `None` at the end of its batch.
+    /// Returns the time of the next row, or `None` at the end of the current batch.
     fn next(&self) -> Option<i64> {
         self.times.get(self.row).copied()
     }
@@ -222,8 +224,8 @@ impl Run {
     }
 }
 
-/// The next rows of some runs; for equal times, the earlier run comes first. A chunk ends at the end of a run's batch,
-/// since the next batch replaces it.
+/// Returns the next chunk of rows from several runs. If times are equal, the row of the earlier run comes first. A
+/// chunk ends at the end of a run's batch, because the next batch replaces it.
 fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io::Result<Option<Chunk>> {
     let mut chosen = Chosen::default();
     while !chosen.is_full()
@@ -246,7 +248,8 @@ fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io:
     gather(runs.iter().map(|run| &run.batch), &chosen)
 }
 
-/// The rows of a chunk, by batch and row, and their approximate bytes.
+/// The rows that are selected for a chunk, as pairs of batch index and row index, with their approximate size in
+/// bytes.
 #[derive(Default)]
 struct Chosen {
     rows: Vec<(usize, usize)>,
@@ -264,7 +267,7 @@ impl Chosen {
     }
 }
 
-/// The mean bytes of a batch's rows.
+/// Returns the mean row size of a batch, in bytes.
 fn row_bytes(batch: &RecordBatch) -> usize {
     batch.get_array_memory_size() / batch.num_rows().max(1)
 }
@@ -277,7 +280,7 @@ fn gather<'b>(batches: impl Iterator<Item = &'b RecordBatch>, chosen: &Chosen) -
     rows.map(|rows| Some(Chunk(rows))).map_err(io::Error::other)
 }
 
-/// The time of each row, for sorting: rows without one come last.
+/// Returns the time of each row as a sort key. Rows without a time are sorted last.
 fn times(batch: &RecordBatch, column: &str) -> io::Result<Vec<i64>> {
     let times = batch.column_by_name(column).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
     let times = times.ok_or_else(|| io::Error::other(format!("it has no timestamp column `{column}`")))?;
@@ -302,7 +305,7 @@ mod tests {
         timestamp::Moment,
     };
 
-    /// A part with a row for each of these times, which are its rows' names too.
+    /// Creates a part with one row per time. The task IDs of the rows are consecutive numbers starting at `first`.
     fn part(first: usize, times: &[Option<i64>]) -> RangedFile {
         let sink = Vec::new();
         let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
@@ -314,7 +317,7 @@ mod tests {
         RangedFile::new(part.finish().unwrap().0)
     }
 
-    /// The rows' names in order, and how many runs were spilled.
+    /// Returns the row numbers in sorted order, and the number of spilled runs.
     fn sorted(parts: &[Vec<Option<i64>>], room: usize) -> (Vec<usize>, usize) {
         let mut runs = 0;
         let scratch = || {
@@ -344,7 +347,7 @@ mod tests {
         let (in_runs, runs) = sorted(&times, 1 << 20);
         assert!(runs > 2, "{runs}");
         assert!(in_memory == in_runs && in_memory.len() == 18_000);
-        // More runs than are merged at once: each part is one.
+        // Each part becomes one run, so that there are more runs than can be merged at once.
         let times: Vec<Vec<Option<i64>>> = (0..100).map(|n| vec![Some(n % 7); 3]).collect();
         let (in_runs, runs) = sorted(&times, 1);
         assert!(runs > times.len() && times.len() > MOST_RUNS, "{runs}");

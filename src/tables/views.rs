@@ -1,18 +1,18 @@
-//! `views.sql`: DuckDB views over the tables, of the same types in either format.
+//! Generates `views.sql`: DuckDB views over the tables, with the same column types for Parquet and CSV.
 
 use super::schema::{ASSETS, CLIPS, Kind, LYRICS, Outline, TASKS};
 use crate::format::TableFormat;
 
-/// The text of `views.sql`, its paths relative to the archive. `has_parts` tells which tables have any:
-/// DuckDB refuses a pattern that nothing matches, so tables without parts become empty views.
+/// Returns the text of `views.sql`, with paths relative to the archive. `has_parts` reports whether a table has
+/// parts. DuckDB rejects a glob pattern that matches no file, so a table without parts becomes an empty view.
 pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -> String {
     let outlines = [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()];
     let views: Vec<String> = outlines.iter().map(|outline| view(outline, format, has_parts(outline.name))).collect();
     format!("-- From inside this folder: duckdb -init views.sql\n\n{}\n{SONGS}", views.join("\n"))
 }
 
-/// The view `songs`, over the views above. A clip without an ID is joined with its assets by task and URL. An ID that
-/// occurs twice in a task is one file and two clips.
+/// The view `songs`, which is based on the other views. A clip without an ID is joined with its assets by task and
+/// URL. Two clips of a task with the same ID share one file.
 const SONGS: &str = "\
 CREATE OR REPLACE VIEW songs AS
 WITH files AS (

@@ -1,23 +1,23 @@
-//! How much of an archive a check reads.
+//! The depth of a check, which determines the files whose contents are verified.
 
 use std::str::FromStr;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Selects the files whose bytes are read. Cheap checks always run: every file exists, media files have their size,
-/// and rows of different tables agree.
+/// Selects the files whose contents are verified by SHA-256. The cheap checks always run. They confirm that every
+/// listed file exists, that media files have the recorded size, and that the rows of different tables are consistent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
-    /// All of them.
+    /// Verifies the contents of all files.
     #[default]
     Full,
-    /// None.
+    /// Verifies no file contents.
     Quick,
-    /// A share, drawn at random each time.
+    /// Verifies the contents of a share of the files, selected at random for each check.
     Sample(SampleShare),
-    /// Those of one slice.
+    /// Verifies the contents of the files in one slice.
     Slice(Slice),
 }
 
@@ -26,17 +26,17 @@ pub enum Depth {
 #[serde(transparent)]
 pub struct SampleShare(f64);
 
-/// One of a number of slices: every file is in one, by its path.
+/// One slice of the files. Every file is in exactly one slice, which is determined by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Slice {
-    /// Which, from 1.
+    /// The number of the slice, starting at 1.
     pub index: u32,
-    /// Of how many.
+    /// The total number of slices.
     pub of: u32,
 }
 
 impl Depth {
-    /// Whether this file's bytes are read. For a sample, every call draws again.
+    /// Whether the contents of a file are verified. For a sample, the result of each call is random.
     pub(super) fn reads(self, path: &str) -> bool {
         match self {
             Self::Full => true,
@@ -48,8 +48,9 @@ impl Depth {
 }
 
 impl Slice {
-    /// Whether a file is in the slice: the first eight bytes of the SHA-256 of its path, as a big-endian number,
-    /// modulo the number of slices. It never changes, so that every night can have its slice.
+    /// Whether a file is in the slice. The slice is determined by the first eight bytes of the SHA-256 of the path,
+    /// as a big-endian number modulo the number of slices. The slice of a file never changes, so that a different
+    /// slice can be checked every night.
     fn holds(self, path: &str) -> bool {
         let digest = Sha256::digest(path);
         let number = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
@@ -68,7 +69,7 @@ impl FromStr for SampleShare {
 }
 
 impl SampleShare {
-    /// In percent.
+    /// Returns the share in percent.
     #[must_use]
     pub fn percent(self) -> f64 {
         self.0 * 100.0
@@ -109,7 +110,8 @@ mod tests {
 
     #[test]
     fn the_slice_of_a_file_never_changes() {
-        // printf tasks/a.parquet | sha256sum | head -c 16, as a number modulo 7, plus 1
+        // The expected slice is the output of `printf tasks/a.parquet | sha256sum | head -c 16`, as a hexadecimal
+        // number modulo 7, plus 1.
         let of = 7;
         let holding: Vec<u32> = (1..=of).filter(|index| Slice { index: *index, of }.holds("tasks/a.parquet")).collect();
         assert_eq!(holding, [5]);

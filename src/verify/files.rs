@@ -1,5 +1,5 @@
-//! The files that rows and manifests name, above all the music: whether each exists, and has its size and its
-//! bytes. A few threads read them, since a disk or a network file system may be slow.
+//! Checks the files that rows and manifests list, mainly media files: whether each file exists and has the recorded
+//! size and SHA-256. Several threads read the files, because a disk or a network file system may be slow.
 
 use std::{
     collections::BTreeSet,
@@ -28,28 +28,29 @@ use crate::{
     journal, tables,
 };
 
-/// Threads that read. A disk is fastest with a few requests at once; hashing takes one core per thread.
+/// The number of reader threads. A disk is fastest with a few concurrent requests, and hashing takes one core per
+/// thread.
 const READERS: usize = 4;
 
-/// Files waiting to be read.
+/// The maximum number of files in the queue.
 const WAITING: usize = 256;
 
 /// A file to check.
 struct Job {
     path: String,
     sha256: String,
-    /// Its size, if a row records it.
+    /// The expected size, if a row records the size.
     bytes: Option<u64>,
     about: Subject,
 }
 
-/// A checked file: how many bytes were read, and what is wrong with it.
+/// The result for a checked file: the number of bytes read, and the finding, if any.
 struct Done {
     path: String,
     read: Result<(u64, Option<Finding>)>,
 }
 
-/// Checks every file that a row or a manifest names, except parts. Returns how many there were.
+/// Checks every file that a row or a manifest lists, except parts. Returns the number of checked files.
 pub(super) fn check(
     archive: &Archive,
     depth: Depth,
@@ -74,7 +75,7 @@ pub(super) fn check(
     })
 }
 
-/// Hands out the files to read and collects the results.
+/// Queues files for the reader threads and collects the results.
 struct Dispatcher<'a, 't> {
     jobs: SyncSender<Job>,
     told: Receiver<Done>,
@@ -84,9 +85,10 @@ struct Dispatcher<'a, 't> {
 }
 
 impl Dispatcher<'_, '_> {
-    /// Hands out the files that manifests list and no row names.
+    /// Queues the files that a manifest lists but no row does.
     fn hand_out_listed(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
-        // The manifests' own findings are collected separately, since the dispatcher holds the others.
+        // Findings about manifests are collected separately, because the callback mutably borrows the dispatcher and
+        // its findings.
         let mut bad_lines = Findings::new(self.findings.most());
         manifests::each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
             if manifests::table_of(path).is_some() {
@@ -111,7 +113,7 @@ impl Dispatcher<'_, '_> {
         Ok(())
     }
 
-    /// Hands out the files that rows name, each once.
+    /// Queues every file that a row lists. Each file is queued only once.
     fn hand_out_rows(&mut self, archive: &Archive, seen: &mut Seen) -> Result<()> {
         let Seen { snapshot, media, distrusted, .. } = seen;
         for part in snapshot.assets.iter().filter(|part| !distrusted.contains(*part)) {
@@ -140,7 +142,8 @@ impl Dispatcher<'_, '_> {
         Ok(())
     }
 
-    /// Adds a finding if no manifest lists the file, unless a run is about to: then its task is in the journal.
+    /// Adds a finding if no manifest lists the file, unless the file belongs to a pending part. The task of such a
+    /// file is still in the journal, and a run is about to list the file.
     fn note_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
         if !is_pending && !media.is_listed(row.path) {
             self.findings.add(Finding::new(Kind::MediaUnlisted, row.path, "is in no manifest", row.about()));
@@ -164,7 +167,7 @@ impl Dispatcher<'_, '_> {
         Ok(())
     }
 
-    /// Waits for the readers, and reports progress meanwhile.
+    /// Waits for the reader threads, and reports progress while waiting.
     fn finish(mut self) -> Result<u64> {
         let (closed, _) = mpsc::sync_channel(0);
         drop(std::mem::replace(&mut self.jobs, closed));
@@ -189,7 +192,7 @@ fn read_all(archive: &Archive, depth: Depth, waiting: &Mutex<Receiver<Job>>, tel
     }
 }
 
-/// How many bytes of a file were read, and what is wrong with it.
+/// Checks a file. Returns the number of bytes read, and the finding, if any.
 fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Finding>)> {
     let (missing, damaged) = if is_media(&job.path) {
         (Kind::MediaMissing, Kind::MediaDamaged)
@@ -218,8 +221,8 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
     }
 }
 
-/// Finds media files that no row and no manifest names. While a run is in progress, or the journal holds tasks of one
-/// that was cut short, some files will get their rows later, so none is reported.
+/// Finds media files that no row and no manifest lists. Reports no such files while a run is in progress or the
+/// journal contains tasks of an interrupted run, because rows for these files may be added later.
 pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
     let mut unknown = BTreeSet::new();
     let mut folders = vec![MEDIA.to_owned()];
@@ -238,7 +241,8 @@ pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) ->
         return Ok(());
     }
     if !unknown.is_empty() {
-        // A run may have come and gone since the tables were read; what it added is in its manifest.
+        // A run may have started and finished after the tables were read. The files that it added are in its
+        // manifest.
         manifests::each_line(archive, &mut Findings::new(0), &mut |_, _, _, path| {
             unknown.remove(path);
             Ok(())

@@ -1,4 +1,4 @@
-//! The findings of a check, as values: for people, for scripts and for repair.
+//! The findings of a check, as values for users, scripts and `repair`.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,86 +6,88 @@ use serde::Serialize;
 
 use crate::asset::AssetKind;
 
-/// The most findings of one kind, and tasks in one finding, that a report lists; the others are counted.
+/// The maximum number of findings of one kind, and of tasks in one finding, that a report lists. Additional findings
+/// and tasks are only counted.
 pub(super) const MOST_SHOWN: usize = 10_000;
 
-/// The same limit for repair: a few hundred megabytes at worst.
+/// The maximum number of findings of one kind, and of tasks in one finding, in a check that plans a repair. At this
+/// limit, the findings take a few hundred megabytes of memory.
 pub(crate) const MOST_REPAIRED: usize = 1_000_000;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Something that was archived is missing or is not what it was, or readers are misled.
+    /// Archived data is missing or has changed, or readers see wrong data.
     Damage,
-    /// Worth knowing; nothing is lost.
+    /// Information for the user. No data is lost.
     Note,
 }
 
-/// The kind of damage. Scripts rely on the names in JSON.
+/// The kind of a finding. Scripts depend on the JSON names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// `archive.json` is not what this program wrote.
+    /// `archive.json` is invalid or differs from its checksum.
     MetadataDamaged,
     /// A part that a manifest lists is missing.
     PartMissing,
-    /// A part cannot be read, or is not what was written.
+    /// A part cannot be read, or its contents have changed.
     PartDamaged,
-    /// A part has other columns than its table.
+    /// The columns of a part differ from those of its table.
     PartColumns,
-    /// A file that readers of the table take for a part, and no manifest lists.
+    /// A table's folder contains a file that readers treat as a part, but no manifest lists the file.
     PartUnlisted,
     /// A task has more than one row.
     TaskRepeated,
-    /// Rows of clips, lyrics or assets whose task has no row.
+    /// Rows of clips, lyrics or assets belong to a task that has no row in `tasks`.
     RowsWithoutTask,
-    /// Tasks with more or fewer clips than their row says.
+    /// The number of clips of a task differs from `clip_count` in its row.
     ClipCount,
-    /// Tasks with lyrics twice, or with more assets of a kind than clips.
+    /// A task has more than one lyrics row, or more assets of one kind than clips.
     RowsRepeated,
-    /// The row of an asset that is `ok` does not say where its file is.
+    /// The row of an asset with the status `ok` lacks a valid path, size, SHA-256 or other required value.
     AssetRow,
-    /// Two rows name one file, with different sizes or checksums.
+    /// Two rows list the same file with different sizes or checksums.
     AssetsDisagree,
     /// A media file is missing.
     MediaMissing,
-    /// A media file has another size, or other bytes.
+    /// A media file cannot be read, or its size or SHA-256 differs from the recorded value.
     MediaDamaged,
-    /// A media file that a row names is in no manifest.
+    /// A media file that a row lists is in no manifest.
     MediaUnlisted,
     /// A manifest cannot be read, or contradicts the assets table.
     ManifestDamaged,
-    /// Another file that a manifest lists is missing.
+    /// A file that is neither a part nor a media file is missing, although a manifest lists it.
     FileMissing,
-    /// Another file that a manifest lists has other bytes.
+    /// A file that is neither a part nor a media file cannot be read, or differs from its checksum.
     FileDamaged,
-    /// A run's summary or list is not what a run writes.
+    /// A run summary, `-raw.jsonl` or `-unfinished.csv` is invalid or differs from its checksum.
     RunFileDamaged,
-    /// The checksum file is not what was written.
+    /// The checksum file is invalid.
     ChecksumsDamaged,
-    /// `views.sql` is not what this version wrote.
+    /// `views.sql` is missing, or differs from the views that this version of the program writes.
     ViewsDamaged,
-    /// A staging file that a crash left.
+    /// A crash left a staging file.
     HalfFinished,
-    /// The archive's format is newer than this program.
+    /// The archive format is newer than the formats that this version of the program supports.
     NewerFormat,
-    /// A part lacks columns that were added later.
+    /// A part lacks columns that were added in a later version.
     OlderColumns,
-    /// `views.sql` is what another version writes.
+    /// `views.sql` was written by another version of the program.
     OtherViews,
-    /// A media file that no row names.
+    /// A media file is not listed in any row or manifest.
     StrayMedia,
-    /// A foreign file where only the program's should be.
+    /// The archive contains a file that the program did not create.
     StrayFile,
-    /// A run was cut short: the journal holds its responses.
+    /// The journal contains responses of an interrupted run.
     JournalLeft,
     /// Journal segments with damaged records were quarantined.
     DamagedKept,
 }
 
 impl Kind {
-    /// How bad it is.
+    /// Returns the severity of findings of this kind.
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
@@ -100,7 +102,7 @@ impl Kind {
         }
     }
 
-    /// The advice for the user.
+    /// Returns the advice for the user.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -144,7 +146,7 @@ impl Kind {
     }
 }
 
-/// The subject of a finding, for repair.
+/// The subject of a finding, which `repair` acts on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -152,43 +154,44 @@ pub enum Subject {
     File,
     /// The part at the finding's path.
     Part {
-        /// Its table.
+        /// The table of the part.
         table: &'static str,
     },
     /// Rows of the part at the finding's path.
     Rows {
-        /// Its table.
+        /// The table of the part.
         table: &'static str,
-        /// How many rows.
+        /// The number of affected rows.
         rows: u64,
-        /// Their tasks, each once; the first 10,000 of them.
+        /// The task IDs of the affected rows without duplicates, up to the first 10,000.
         task_ids: Vec<String>,
     },
-    /// An asset, whose file is at the finding's path if that is under `media/`, and whose row is there if not.
+    /// An asset or its row. If the finding's path is under `media/`, it is the path of the asset's file. Any other
+    /// path is that of the part that contains the asset's row.
     Asset {
-        /// Its task.
+        /// The task of the asset.
         task_id: String,
-        /// Its clip, if that has an ID.
+        /// The ID of the asset's clip, if the clip has an ID.
         clip_id: Option<String>,
-        /// What it is.
+        /// The kind of the asset.
         kind: AssetKind,
     },
 }
 
-/// One thing that was found.
+/// One finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity of the finding.
     pub severity: Severity,
-    /// A description of the problem.
+    /// The kind of the finding.
     pub kind: Kind,
-    /// Where, relative to the archive.
+    /// The path of the affected file, relative to the archive.
     pub path: String,
-    /// A description.
+    /// The description, which reports show after the path.
     pub what: String,
     /// The advice for the user.
     pub advice: &'static str,
-    /// The subject.
+    /// The subject of the finding.
     pub about: Subject,
 }
 
@@ -197,13 +200,13 @@ impl Finding {
         Self { severity: kind.severity(), kind, path: path.to_owned(), what: what.into(), advice: kind.advice(), about }
     }
 
-    /// A finding about a file as a whole.
+    /// Creates a finding about a file as a whole.
     pub(super) fn file(kind: Kind, path: &str, what: impl Into<String>) -> Self {
         Self::new(kind, path, what, Subject::File)
     }
 }
 
-/// The findings so far. At most this many of each kind are kept in memory; the rest are counted.
+/// Collects findings. A limited number of findings of each kind is stored, and all findings are counted.
 #[derive(Debug)]
 pub(super) struct Findings {
     most: usize,
@@ -212,7 +215,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// An empty collection that keeps at most this many of each kind.
+    /// Creates an empty collection that stores at most `most` findings of each kind.
     pub(super) fn new(most: usize) -> Self {
         Self { most, kept: BTreeMap::new(), counts: BTreeMap::new() }
     }
@@ -242,24 +245,24 @@ impl Findings {
         }
     }
 
-    /// Adds all of them.
+    /// Adds all of the given findings.
     pub(super) fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             self.add(finding);
         }
     }
 
-    /// Whether there is a finding of that kind.
+    /// Whether there is a finding of the given kind.
     pub(super) fn has(&self, kind: Kind) -> bool {
         self.counts.contains_key(&kind)
     }
 
-    /// How many findings have that severity.
+    /// The number of findings with the given severity.
     pub(super) fn count(&self, severity: Severity) -> u64 {
         self.counts.iter().filter(|(kind, _)| kind.severity() == severity).map(|(_, count)| count).sum()
     }
 
-    /// The listed findings, damage first, and how many there are of each kind.
+    /// Returns the stored findings, damage first, and the number of all findings of each kind.
     pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<Kind, u64>) {
         let mut findings: Vec<Finding> = self.kept.into_values().flatten().collect();
         findings
@@ -268,23 +271,23 @@ impl Findings {
     }
 }
 
-/// The tasks of a finding: each is named once, up to a limit.
+/// The tasks of a finding, each listed once, up to a limit.
 #[derive(Debug)]
 pub(super) struct Named {
     most: usize,
     pub(super) rows: u64,
     pub(super) task_ids: Vec<String>,
-    /// The same, for lookup.
+    /// The same IDs as in `task_ids`, for fast lookup.
     known: HashSet<String>,
 }
 
 impl Named {
-    /// An empty collection that names at most this many.
+    /// Creates an empty collection that lists at most `most` tasks.
     pub(super) fn new(most: usize) -> Self {
         Self { most, rows: 0, task_ids: Vec::new(), known: HashSet::new() }
     }
 
-    /// Adds a row's task.
+    /// Counts a row and adds its task.
     pub(super) fn add(&mut self, task_id: &str) {
         self.rows += 1;
         if self.task_ids.len() < self.most && !self.known.contains(task_id) {
@@ -293,7 +296,7 @@ impl Named {
         }
     }
 
-    /// The first of them, for a message.
+    /// Returns the first task IDs as text for a message.
     pub(super) fn words(&self) -> String {
         let some: Vec<&str> = self.task_ids.iter().map(String::as_str).take(3).collect();
         let more = if self.task_ids.len() > some.len() { ", …" } else { "" };
@@ -314,7 +317,7 @@ mod tests {
         }
         findings.add(Finding::file(Kind::MediaMissing, "media/x", "is missing"));
         let words = [Severity::Damage, Severity::Note].map(|severity| serde_json::to_value(severity).unwrap());
-        assert_eq!(words, ["damage", "note"], "scripts rely on them");
+        assert_eq!(words, ["damage", "note"], "scripts depend on these names");
         assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, most as u64 + 5));
         let (kept, counts) = findings.into_parts();
         assert_eq!((kept.len(), counts[&Kind::StrayMedia]), (most + 1, most as u64 + 5));

@@ -1,4 +1,4 @@
-//! Reads the manifests line by line.
+//! Reads manifests line by line.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,11 @@ use crate::{
     error::Result,
 };
 
-/// The parts that manifests list, and each digest that one gives.
+/// The parts that manifests list, with the SHA-256 from every line that lists the part.
 pub(super) type Parts = BTreeMap<String, Vec<String>>;
 
-/// Calls `line` with each manifest, digest and path; finds what is not a manifest's line.
+/// Calls `line` with the manifest, SHA-256 and path of each line. Adds a finding for each manifest that has invalid
+/// lines or cannot be read.
 pub(super) fn each_line(
     archive: &Archive,
     findings: &mut Findings,
@@ -37,7 +38,8 @@ fn is_manifest(entry: &Entry) -> bool {
     !entry.is_folder && RunFile::parse(entry.name()).is_some_and(|(kind, _)| kind == RunFile::Manifest)
 }
 
-/// How many lines make no sense. An empty manifest is one such line: no run writes it.
+/// Returns the number of invalid lines. An empty manifest counts as one invalid line, because no run writes an empty
+/// manifest.
 fn each_line_of(
     archive: &Archive,
     manifest: &str,
@@ -74,13 +76,13 @@ pub(super) fn damaged(manifest: &str, what: impl Into<String>) -> Finding {
     Finding::file(Kind::ManifestDamaged, manifest, what)
 }
 
-/// The table whose folder a path is in.
+/// Returns the table whose folder contains the path.
 pub(super) fn table_of(path: &str) -> Option<&'static str> {
     let (folder, _) = path.split_once('/')?;
     crate::tables::TABLES.into_iter().find(|table| *table == folder)
 }
 
-/// Reads what the manifests say of parts.
+/// Reads the checksums of all parts from the manifests.
 pub(super) fn parts(archive: &Archive, findings: &mut Findings) -> Result<Parts> {
     let mut parts = Parts::new();
     each_line(archive, findings, &mut |_, _, digest, path| {

@@ -1,8 +1,9 @@
-//! The media files that the assets table names, with the size and checksum of each: some 30 bytes a file.
+//! The media files that the assets table lists, with the size and checksum of each. A file takes about 30 bytes of
+//! memory.
 //!
-//! A file is identified by a 64-bit hash of its path, with a random key for each check. For ten million files, the
-//! chance of any collision is 10¹⁴ / 2⁶⁵, one in 370,000. Then one of the two is not checked, or is reported as
-//! named twice; the next check draws another key.
+//! A file is identified by a 64-bit hash of its path, with a random key for each check. With ten million files, the
+//! probability of any collision is 10¹⁴ / 2⁶⁵, or one in 370,000. If there is a collision, one of the two files is
+//! not checked, or the two files are reported as one file with contradictory rows. The next check uses another key.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,7 +16,7 @@ use crate::{
     asset::{AssetKind, AssetStatus},
 };
 
-/// The row of an existing asset.
+/// A row of an asset that has a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MediaRow<'a> {
     pub(super) task_id: &'a str,
@@ -27,8 +28,8 @@ pub(super) struct MediaRow<'a> {
 }
 
 impl<'a> MediaRow<'a> {
-    /// Reads the cells of [`super::rows::ASSET_COLUMNS`]; `None` if the asset need not have a file, an error if it
-    /// must have one and the row does not say where.
+    /// Parses the cells of [`super::rows::ASSET_COLUMNS`]. Returns `None` if the asset need not have a file. Returns
+    /// an error if the asset must have a file but the row lacks a valid path or another required value.
     pub(super) fn of(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
         let [task_id, clip_id, kind, status, path, bytes, sha256] = *cells else { return None };
         if !is_ok(status) {
@@ -60,7 +61,7 @@ pub(super) fn is_media(path: &str) -> bool {
     archive::is_inside(path) && path.split('/').next() == Some(MEDIA) && path.contains('/')
 }
 
-/// The media files of an archive.
+/// The media files that rows or manifests of an archive list.
 #[derive(Debug, Default)]
 pub(super) struct MediaSet {
     hasher: RandomState,
@@ -69,33 +70,33 @@ pub(super) struct MediaSet {
 
 #[derive(Clone, Copy, Debug)]
 struct Fact {
-    /// The beginning of its SHA-256.
+    /// A 64-bit hash of the file's SHA-256, computed by [`condensed`].
     digest: u64,
     bytes: u64,
     listed: bool,
     looked_at: bool,
 }
 
-/// How a manifest's line compares with the rows.
+/// The result of comparing a manifest line with the rows and with earlier manifest lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// A row, or another line, says the same.
+    /// The checksum is the same as in a row or an earlier manifest line.
     Same,
-    /// They disagree.
+    /// The checksum differs from that in a row or an earlier manifest line.
     Different,
-    /// No row or line has named the file so far.
+    /// No row and no earlier manifest line lists the file.
     Unknown,
 }
 
 impl MediaSet {
-    /// Adds a row; `false` if another row disagrees about the same file.
+    /// Adds a row. Returns `false` if another row has a different size or checksum for the same file.
     pub(super) fn add(&mut self, row: &MediaRow<'_>) -> bool {
         let fact = Fact { digest: condensed(row.sha256), bytes: row.bytes, listed: false, looked_at: false };
         let known = self.files.entry(self.hasher.hash_one(row.path)).or_insert(fact);
         (known.digest, known.bytes) == (fact.digest, fact.bytes)
     }
 
-    /// Notes that a manifest lists a file. All rows must have been added.
+    /// Records that a manifest lists a file. All rows must have been added before.
     pub(super) fn list(&mut self, path: &str, sha256: &str) -> Match {
         let digest = condensed(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
@@ -115,29 +116,29 @@ impl MediaSet {
         self.files.get(&self.hasher.hash_one(path)).is_some_and(|known| known.listed)
     }
 
-    /// Whether a row or a manifest names the file.
+    /// Whether a row or a manifest lists the file.
     pub(super) fn has(&self, path: &str) -> bool {
         self.files.contains_key(&self.hasher.hash_one(path))
     }
 
-    /// Marks the file as taken; whether this is the first time.
+    /// Marks a file as selected for checking. Returns `false` if the file was marked before or is unknown.
     pub(super) fn take(&mut self, path: &str) -> bool {
         let known = self.files.get_mut(&self.hasher.hash_one(path));
         known.is_some_and(|known| !std::mem::replace(&mut known.looked_at, true))
     }
 
-    /// How many files there are.
+    /// The number of files.
     pub(super) fn len(&self) -> u64 {
         self.files.len() as u64
     }
 }
 
-/// Whether a row's status says that the asset has a file.
+/// Whether the status of a row is `ok`, which means that the asset has a file.
 fn is_ok(status: Option<&str>) -> bool {
     status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
 
-/// A 64-bit summary of a checksum. Hashes every digit, since any of them may be damaged.
+/// Returns a 64-bit hash of a checksum. All digits are hashed, because any of them may be damaged.
 fn condensed(sha256: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     sha256.hash(&mut hasher);

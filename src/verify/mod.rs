@@ -1,9 +1,10 @@
-//! Checks an archive's integrity. Findings are values that a person can read and `repair` can act on. A check takes no
-//! lock and writes nothing, so that the archive may be on a read-only disk, and a run may be adding to it.
+//! Checks the integrity of an archive. Findings are values that a user can read and `repair` can act on. A check
+//! needs no lock and writes nothing, so it also works on a read-only disk and during a run.
 //!
-//! The archive itself says what it should hold: manifests list parts and media with their SHA-256, rows of assets have
-//! a path, a size and a SHA-256, rows name their task, and tasks count their clips. While another process holds the
-//! archive, damage in the tables counts only if it is found again.
+//! The archive records its expected contents. Manifests list parts and media files with their SHA-256. A row in
+//! `assets` contains the path, size and SHA-256 of a file. Every row contains its task ID, and a row in `tasks`
+//! contains the number of clips. If another process holds the lock, damage in the tables is reported only if a
+//! repeated check finds it again.
 
 mod depth;
 mod files;
@@ -40,50 +41,50 @@ use crate::{
     exit::ExitStatus,
 };
 
-/// How often the tables are checked again while another process holds the archive.
+/// The maximum number of checks of the tables while another process holds the lock.
 const MOST_LOOKS: u32 = 5;
 
-/// The time between two such checks: a run lists the parts that it has published within it.
+/// The time between two checks of the tables. Within this time, a run lists its published parts in its manifest.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// The numbers of checked files and rows.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checked {
-    /// Which files' bytes were read.
+    /// The depth of the check, which determines the files whose contents were verified.
     pub depth: Depth,
-    /// Parts of tables.
+    /// The number of parts.
     pub parts: u64,
-    /// Their rows.
+    /// The number of rows in each table.
     pub rows: RowCounts,
-    /// Media files, and others that manifests list.
+    /// The number of checked media files and other files, not counting parts.
     pub files: u64,
-    /// Bytes that were read and compared by SHA-256.
+    /// The number of bytes that were read and compared by SHA-256.
     pub bytes: u64,
-    /// How long it took.
+    /// The duration of the check in seconds.
     pub seconds: f64,
 }
 
 /// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The archive, as the user named it.
+    /// The archive, as specified by the user.
     pub archive: String,
     /// The numbers of checked files and rows.
     pub checked: Checked,
-    /// The findings, damage first; of one kind at most the first 10,000.
+    /// The findings, with damage first. At most 10,000 findings of each kind are listed.
     pub findings: Vec<Finding>,
-    /// How many there are of each kind.
+    /// The number of findings of each kind.
     pub kinds: BTreeMap<Kind, u64>,
-    /// How many of them are damage.
+    /// The number of findings that are damage.
     pub damage: u64,
-    /// How many are notes.
+    /// The number of findings that are notes.
     pub notes: u64,
-    /// The process's exit status: 3 if there is damage.
+    /// The exit status of the process, which is 3 if there is damage.
     pub exit_code: u8,
 }
 
 impl Report {
-    /// The process's exit status.
+    /// Returns the exit status of the process.
     #[must_use]
     pub fn status(&self) -> ExitStatus {
         if self.damage > 0 { ExitStatus::Incomplete } else { ExitStatus::Complete }
@@ -93,18 +94,19 @@ impl Report {
 /// Checks an archive. Blocks.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::error::Error::Usage) if there is not an archive,
-/// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
+/// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and
+/// [`Error::Storage`](crate::error::Error::Storage) if the archive cannot be accessed.
 pub fn check(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(look_until_settled, MOST_SHOWN, location, depth, tell)
 }
 
-/// The same, for planning a repair.
+/// Checks an archive like [`check`], but lists more findings of each kind, to plan a repair.
 pub(crate) fn check_to_plan(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(look_until_settled, MOST_REPAIRED, location, depth, tell)
 }
 
-/// The same, for a repair that holds the lock, so that no other process changes the archive.
+/// Checks an archive like [`check_to_plan`], for a caller that holds the lock. The tables are checked only once,
+/// because no other process can change them.
 pub(crate) fn check_held(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_by(rows::look, MOST_REPAIRED, location, depth, tell)
 }
@@ -139,7 +141,8 @@ fn check_by(
     Ok(report(location, checked, findings))
 }
 
-/// Checks the tables, and again if there is damage and another process may have changed them meanwhile.
+/// Checks the tables. Repeats the check if another process may have changed the tables and the check found damage or
+/// a part that was removed.
 fn look_until_settled(
     archive: &Archive,
     depth: Depth,

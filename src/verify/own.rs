@@ -1,7 +1,8 @@
-//! The small files: the runs' own, the views, and the program's state.
+//! Checks the small files: the files in `runs/`, the views, and the files in `.sunor/`.
 //!
-//! The checksum file has the SHA-256 of the files that runs leave. An archive may have been copied without it, so each
-//! must also parse, name its run, and add up.
+//! The checksum file contains the SHA-256 of the files that runs write. An archive may have been copied without the
+//! checksum file, so the contents are validated too. Each file must parse, and a run summary must contain its run ID
+//! and consistent counts.
 
 use std::path::Path;
 
@@ -22,13 +23,13 @@ use crate::{
     task::TaskId,
 };
 
-/// The reasons in an `-unfinished.csv`.
+/// The valid reasons in an `-unfinished.csv`.
 const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
 
 /// The description of a file that differs from its checksum.
 const BROKEN: &str = "has other bytes than it had: its SHA-256 differs";
 
-/// Checks all of them.
+/// Checks all small files.
 pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
     let held = seen.snapshot.held || archive.holder().is_some();
     let checksums = archive.document_checksums()?.unwrap_or_else(|error| {
@@ -54,7 +55,8 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     Ok(())
 }
 
-/// An `archive.json` that parses but has changed. If a newer version wrote the file, that version also wrote its checksum.
+/// Compares a valid `archive.json` with its checksum. A newer version of the program that writes the file also writes
+/// its checksum.
 fn metadata(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
     let has_been_named = findings.has(Kind::MetadataDamaged) || findings.has(Kind::NewerFormat);
     if !has_been_named
@@ -66,13 +68,13 @@ fn metadata(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Fin
     Ok(())
 }
 
-/// Whether a file differs from its checksum. A run may have replaced both since the checksums were read, so they are
-/// read again.
+/// Whether a file differs from its checksum. A run may have replaced both the file and its checksum after the
+/// checksums were read, so a mismatch is confirmed by reading the checksums again.
 fn is_broken(archive: &Archive, checksums: &DocumentChecksums, path: &str, text: &[u8]) -> Result<bool> {
     Ok(checksums.are_broken(path, text) && archive.document_checksums()?.is_ok_and(|now| now.are_broken(path, text)))
 }
 
-/// The runs' own files: the version of the program that left the last of them.
+/// Checks the files in `runs/`. Returns the program version from the last run summary.
 fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<Option<String>> {
     let mut last_version = None;
     for entry in archive.store.list(RUNS)? {
@@ -85,7 +87,7 @@ fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Finding
             continue;
         };
         let text = match (file, archive.read_small(&entry.path)) {
-            // Manifests are read where what they list is.
+            // Manifests are checked together with the files that they list.
             (RunFile::Manifest, _) => continue,
             (_, Ok(text)) => text,
             (_, Err(error)) => {
@@ -109,12 +111,12 @@ fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Finding
     Ok(last_version)
 }
 
-/// Which of a run's files it is, and the run.
+/// Returns the kind of a run file and the ID of its run.
 fn run_file(entry: &Entry) -> Option<(RunFile, RunId)> {
     RunFile::parse(entry.name()).filter(|_| !entry.is_folder)
 }
 
-/// Entries in the program's own folder that the program did not create.
+/// Finds entries in the `.sunor` folder that the program did not create.
 fn state_strays(archive: &Archive, findings: &mut Findings) -> Result<()> {
     let stray = |entry: &Entry| Finding::file(Kind::StrayFile, &entry.path, "is not the program's");
     let state = archive.store.list(STATE)?;
@@ -124,7 +126,7 @@ fn state_strays(archive: &Archive, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Reads a run's summary: its program's version, or what is wrong.
+/// Checks a run summary. Returns the program version that it contains, or a description of the problem.
 fn summary(text: &[u8], run: &str) -> Result<String, String> {
     let summary: RunSummary = serde_json::from_slice(text).map_err(|error| format!("cannot be read: {error}"))?;
     let (input, tasks) = (&summary.input, &summary.tasks);
@@ -140,7 +142,7 @@ fn summary(text: &[u8], run: &str) -> Result<String, String> {
     }
 }
 
-/// Reads bodies that were kept as they came.
+/// Checks a `-raw.jsonl`, which contains response bodies as they were received.
 fn raw(text: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -165,7 +167,7 @@ fn raw(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads a list of the tasks that a run did not archive.
+/// Checks an `-unfinished.csv`, which lists the tasks that a run did not archive.
 fn unfinished(text: &[u8]) -> Result<(), String> {
     let mut reader = csv::Reader::from_reader(text);
     let headers = reader.headers().map_err(|error| error.to_string())?;
@@ -184,8 +186,8 @@ fn unfinished(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Compares the views with what this version writes for any set of tables with parts. After a run of another version
-/// they may be that version's.
+/// Compares `views.sql` with the views that this version writes for any set of tables with parts. After a run of
+/// another version, a difference is only a note.
 fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &mut Findings) {
     let written = archive.read_small(VIEWS).ok();
     let of_subset = |subset: u32| {
@@ -207,7 +209,7 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
     findings.add(finding);
 }
 
-/// The responses that an interrupted run left in the journal.
+/// Reports the journal segments that an interrupted run left.
 fn journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     for path in journal::segments(&archive.journal_folder())? {
         let what = match read_segment(&path) {

@@ -1,4 +1,5 @@
-//! The tables: every part is listed, is what was written, and can be read; and rows of different tables agree.
+//! Checks the tables. Every part must be in a manifest, have the recorded SHA-256 and be readable. The rows of
+//! different tables must be consistent.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -24,10 +25,10 @@ use crate::{
     tables::{self, ASSETS, CLIPS, Columns, LYRICS, Outline, TASKS},
 };
 
-/// The columns that say where an asset's file is.
+/// The columns that identify an asset and describe its file.
 pub(super) const ASSET_COLUMNS: [&str; 7] = ["task_id", "clip_id", "kind", "status", "path", "bytes", "sha256"];
 
-/// The most tasks with repeated or miscounted rows whose IDs are looked up.
+/// The maximum number of tasks with repeated or miscounted rows whose IDs are looked up.
 const MOST_LOOKED_UP: usize = 100_000;
 
 /// The result of a pass over the tables.
@@ -37,9 +38,10 @@ pub(super) struct Seen {
     pub(super) media: MediaSet,
     pub(super) rows: RowCounts,
     pub(super) parts: u64,
-    /// Damaged parts: their rows are not compared with media files. For those, the manifests count.
+    /// The paths of damaged parts. Media files are not compared with the rows of these parts, only with the
+    /// manifests.
     pub(super) distrusted: HashSet<String>,
-    /// Whether a part disappeared during the check: another process may be compacting the archive.
+    /// Whether a part disappeared during the check, for example because another process is compacting the archive.
     pub(super) shifted: bool,
 }
 
@@ -47,7 +49,7 @@ pub(super) struct Seen {
 struct Pass<'a, 't> {
     archive: &'a Archive,
     depth: Depth,
-    /// Whether a newer program may have added columns.
+    /// Whether a newer version of the program may have added columns.
     is_newer: bool,
     tally: &'a mut Tally<'t>,
     listed: Parts,
@@ -71,9 +73,10 @@ pub(super) fn look(
 ) -> Result<Seen> {
     let mut findings = Findings::new(most);
     let mut snapshot = Snapshot::take(archive, &mut findings)?;
-    // A part that is in no manifest after this is in the journal if a run is about to list it.
+    // A run lists a part in its manifest before it removes the segment from the journal. The journal is therefore
+    // read before the manifests.
     snapshot.note_pending(archive)?;
-    // Manifests are read again for the media, and their own damage is reported then.
+    // Damaged manifests are reported later, when the manifests are read again for the media files.
     let listed = manifests::parts(archive, &mut Findings::new(0))?;
     let mut pass = Pass {
         archive,
@@ -109,7 +112,8 @@ impl Pass<'_, '_> {
         self.note_tasks(&self.tasks.overcounted(), Kind::RowsRepeated, "rows of lyrics or assets twice")
     }
 
-    /// Finds parts that a manifest lists and that do not exist, not even since the folders were listed.
+    /// Finds parts that a manifest lists but that do not exist. A part that is not in the snapshot is looked up
+    /// again, because it may have been added later.
     fn missing_parts(&mut self) -> Result<()> {
         for path in self.listed.keys() {
             let Some(table) = manifests::table_of(path) else { continue };
@@ -126,7 +130,7 @@ impl Pass<'_, '_> {
         self.archive.size(path).map_err(|error| self.archive.store.failed("read", path, &error))
     }
 
-    /// Checks each part of a table as a file, and then its rows.
+    /// Checks the file of each part of a table, and then its rows.
     fn each_part(
         &mut self,
         outline: &Outline,
@@ -162,7 +166,7 @@ impl Pass<'_, '_> {
         *count += rows;
     }
 
-    /// The problem of a part as a file, if any.
+    /// Checks the file of a part. Returns a description of the damage, if any.
     fn part(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let listed = self.listed.get(path).cloned().unwrap_or_default();
         if listed.is_empty() && !self.snapshot.is_pending(path) {
@@ -179,7 +183,7 @@ impl Pass<'_, '_> {
         if reads { self.values(outline, path) } else { Ok(None) }
     }
 
-    /// Compares a part's bytes with what manifests say of them.
+    /// Compares the SHA-256 of a part with the manifests.
     fn bytes(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         Ok(match file.and_then(|mut file| checksum::digest(&mut file)) {
@@ -192,7 +196,7 @@ impl Pass<'_, '_> {
         })
     }
 
-    /// Compares a part's columns with its table's.
+    /// Compares the columns of a part with those of its table.
     fn columns(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let (kind, what) = match file.and_then(|file| tables::columns(file, self.archive.format, outline)) {
@@ -212,14 +216,14 @@ impl Pass<'_, '_> {
         Ok(None)
     }
 
-    /// Reads every value of a part.
+    /// Decodes every value of a part.
     fn values(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let decoded = file.and_then(|file| tables::decode(file, self.archive.format, outline));
         Ok(decoded.err().map(|error| unreadable(&error)))
     }
 
-    /// Opens a part; `None` if it has been removed since it was listed, which is noted.
+    /// Opens a part. If the part was removed after it was listed, sets `shifted` and returns `None`.
     fn open(&mut self, path: &str) -> Result<Option<io::Result<RangedFile>>> {
         match self.archive.read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -233,7 +237,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads columns of a part, as far as they can be read.
+    /// Calls `row` for each row of a part, up to the first row that cannot be read.
     fn scan(
         &mut self,
         path: &str,
@@ -263,13 +267,15 @@ impl Pass<'_, '_> {
         })
     }
 
-    /// Counts each row of a part for its task.
+    /// Counts each row of a part for its task, and reports rows whose task does not exist.
     fn rows_with_tasks(&mut self, path: &str, table: &'static str, row: Row) -> Result<io::Result<u64>> {
         let mut orphans = Named::new(self.findings.most());
         let is_trusted = !self.distrusted.contains(path);
         let scanned = self.scan(path, &["task_id"], &mut |pass, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            // A clip counts once per task; a row too many is a finding only if its task is certain.
+            // Clips of a damaged part are counted, because their tasks would otherwise appear to lack clips. Lyrics
+            // of a damaged part are not counted, because a damaged task ID could make another task appear to have two
+            // rows.
             let counts = is_trusted || row == Row::Clip;
             if !(if counts { pass.tasks.count(task_id, row) } else { pass.tasks.has(task_id) }) {
                 orphans.add(task_id);
@@ -296,7 +302,7 @@ impl Pass<'_, '_> {
         Ok(scanned)
     }
 
-    /// Notes where an asset's file should be.
+    /// Records the size and checksum of an asset's file. Reports an incomplete or contradictory row.
     fn asset(&mut self, part: &str, cells: &[Option<&str>]) {
         match MediaRow::of(cells) {
             Some(Ok(row)) if !self.media.add(&row) => {
@@ -319,7 +325,7 @@ impl Pass<'_, '_> {
     }
 
     fn note_orphans(&mut self, path: &str, table: &'static str, orphans: Named) {
-        // A run that is adding these tasks has them in the journal.
+        // The tasks of a pending part are still in the journal, so its rows are not orphans.
         if orphans.rows > 0 && !self.snapshot.is_pending(path) {
             let what = format!("has rows without their task ({}): {}", orphans.rows, orphans.words());
             self.note_rows(Kind::RowsWithoutTask, path, table, what, orphans);
@@ -331,7 +337,8 @@ impl Pass<'_, '_> {
         self.findings.add(Finding::new(kind, path, what, about));
     }
 
-    /// Finds the tasks with more than one row, in each part but the first that has one.
+    /// Reports tasks with more than one row. A finding is added for every part that contains a second or later row of
+    /// a task.
     fn repeated_tasks(&mut self, hashes: &[u64]) -> Result<()> {
         let most = self.findings.most();
         let mut first: HashMap<String, String> = HashMap::new();
@@ -351,7 +358,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// Looks up tasks by their hashes, and adds a finding to each part that has their rows.
+    /// Looks up tasks by their hashes, and adds a finding for each part that contains rows of these tasks.
     fn note_tasks(&mut self, hashes: &[u64], kind: Kind, have: &str) -> Result<()> {
         let most = self.findings.most();
         let mut odd: BTreeMap<String, Named> = BTreeMap::new();
@@ -365,7 +372,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// Calls `found` with the part and the ID of every task that has one of these hashes.
+    /// Calls `found` with the part and the task ID of every row in `tasks` whose task has one of the given hashes.
     fn look_up(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
         let hashes = hashes.get(..MOST_LOOKED_UP).unwrap_or(hashes).to_owned();
         if hashes.is_empty() {

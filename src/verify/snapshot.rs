@@ -1,10 +1,12 @@
-//! Which parts exist, listed in an order that is correct even while a run adds parts.
+//! A snapshot of the existing parts. The folders are listed in an order that gives a consistent result even while a
+//! run adds parts.
 //!
-//! A run puts the parts of a segment in place as lyrics, clips, assets, tasks, then lists them in its
-//! manifest, and removes the segment from the journal last. So tasks are listed first: their other rows exist by the
-//! time that the other tables are listed. Rows of the other tables whose tasks do not exist yet belong to a segment
-//! that is in the journal when that is listed next. Tasks parts that are added in the meantime count as tasks, but
-//! need not have all of their rows.
+//! A run publishes the parts of a segment in the order `lyrics`, `clips`, `assets`, `tasks`. The run then lists the
+//! parts in its manifest, and finally removes the segment from the journal. The snapshot therefore lists `tasks`
+//! first, so that the other rows of these tasks exist before the other tables are listed. The journal is listed after
+//! the other tables. The journal then contains the segment of every row whose task is not yet in `tasks`. Finally,
+//! `tasks` is listed a second time. If a part of `tasks` is only in the second listing, the snapshot may lack some
+//! rows of its tasks in the other tables.
 
 use std::{collections::HashSet, path::Path};
 
@@ -16,26 +18,27 @@ use crate::{
     tables::{ASSETS, CLIPS, LYRICS, TASKS},
 };
 
-/// Advice about a file that readers mistake for a part.
+/// The advice for a file that readers treat as a part.
 const STRAY_ADVICE: &str = "Move it out of the table's folder, or run repair: it moves it to .sunor/damaged.";
 
-/// The entries of the tables' folders.
+/// The parts that exist in the tables' folders.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) tasks: Vec<String>,
     pub(super) clips: Vec<String>,
     pub(super) lyrics: Vec<String>,
     pub(super) assets: Vec<String>,
-    /// Tasks parts that were added while the other tables were listed.
+    /// The parts of `tasks` that were added while the other tables were listed.
     fresh: HashSet<String>,
-    /// The names, without extensions, of parts that a run is about to add, or was when it was cut short.
+    /// The names, without extensions, of parts whose segments are in the journal. A run is adding these parts, or was
+    /// interrupted before it added them.
     pending: HashSet<String>,
-    /// Whether a process held the archive.
+    /// Whether a process held the lock while the folders were listed.
     pub(super) held: bool,
 }
 
 impl Snapshot {
-    /// Lists the folders, and finds what is not a part.
+    /// Lists the folders, and adds findings for entries that are not parts.
     pub(super) fn take(archive: &Archive, findings: &mut Findings) -> Result<Self> {
         let held = archive.holder().is_some();
         let mut others = Vec::new();
@@ -59,24 +62,25 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Lists the journal: parts of its segments are not damage.
+    /// Lists the journal and records the parts of its segments as pending. Pending parts are not damage.
     pub(super) fn note_pending(&mut self, archive: &Archive) -> Result<()> {
         let segments = journal::segments(&archive.journal_folder())?;
         self.pending.extend(segments.iter().map(|segment| stem(segment)));
         Ok(())
     }
 
-    /// Whether a part is one of those that a run is about to add.
+    /// Whether a run is about to add this part.
     pub(super) fn is_pending(&self, part: &str) -> bool {
         self.pending.contains(&stem(Path::new(part)))
     }
 
-    /// Whether the other tables were listed after this tasks part, so that the rows of its tasks must exist.
+    /// Whether the other tables were listed after this part of `tasks`, so that the other rows of its tasks must
+    /// exist.
     pub(super) fn is_settled(&self, tasks_part: &str) -> bool {
         !self.fresh.contains(tasks_part)
     }
 
-    /// The parts of a table.
+    /// Returns the parts of a table.
     pub(super) fn parts(&self, table: &str) -> &[String] {
         match table {
             "tasks" => &self.tasks,
@@ -86,7 +90,7 @@ impl Snapshot {
         }
     }
 
-    /// The finding about an entry in a table's folder that is not a part.
+    /// Returns the finding for an entry in a table's folder that is not a part.
     fn finding_for(archive: &Archive, entry: &Entry) -> Option<Finding> {
         if entry.is_half_finished() {
             return half_finished(archive, entry);
@@ -101,15 +105,15 @@ impl Snapshot {
     }
 }
 
-/// A file that another process is writing is ignored. It is left over if it still exists
-/// when no process holds the archive.
+/// Returns a finding for a staging file that a crash left. A staging file is ignored while a process holds the lock,
+/// because that process may be writing the file.
 pub(super) fn half_finished(archive: &Archive, entry: &Entry) -> Option<Finding> {
     let is_left = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));
     let finding = || Finding::file(Kind::HalfFinished, &entry.path, "is the beginning of a file, left by a crash");
     is_left.then(finding)
 }
 
-/// Whether a reader's pattern, `*.parquet` or `*.csv`, matches the file.
+/// Whether a file name has the given extension, so that a reader's pattern such as `*.parquet` matches the file.
 fn has_ending(entry: &Entry, ending: &str) -> bool {
     entry.name().strip_suffix(ending).is_some_and(|stem| stem.ends_with('.'))
 }

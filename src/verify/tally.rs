@@ -1,13 +1,13 @@
-//! The progress of a check, reported once a second.
+//! Reports the progress of a check once per second.
 
 use std::time::{Duration, Instant};
 
 use crate::event::{Checking, Event};
 
-/// How often progress is reported.
+/// The interval between progress reports.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Counts files and bytes, and reports them.
+/// Counts checked files and bytes, and reports progress.
 pub(super) struct Tally<'t> {
     tell: &'t mut dyn FnMut(&Event),
     now: Checking,
@@ -19,7 +19,7 @@ impl<'t> Tally<'t> {
         Self { tell, now: Checking { what: "parts", done: 0, of: 0, bytes: 0 }, due: Instant::now() + TICK }
     }
 
-    /// Begins a phase with this many steps.
+    /// Starts a phase in which `of` files are checked.
     pub(super) fn expect(&mut self, what: &'static str, of: u64) {
         self.now = Checking { what, done: 0, of, bytes: self.now.bytes };
         self.report_now();
@@ -37,12 +37,12 @@ impl<'t> Tally<'t> {
         self.now.bytes += bytes;
     }
 
-    /// The bytes so far.
+    /// The number of bytes read so far.
     pub(super) fn bytes(&self) -> u64 {
         self.now.bytes
     }
 
-    /// Reports progress if the interval has passed.
+    /// Reports progress if the interval has elapsed.
     pub(super) fn tick(&mut self) {
         if Instant::now() >= self.due {
             self.report_now();

@@ -1,22 +1,23 @@
-//! The tasks with a row, and how many rows each should have in the other tables: 24 bytes a task, 240 MB for ten
-//! million.
+//! The tasks in the tasks table, with the expected and actual numbers of their rows in the other tables. A task takes
+//! 24 bytes, so ten million tasks take 240 MB.
 //!
-//! A task is identified by a 64-bit hash with a random key for each check. With ten million tasks and as many rows
-//! without a task, the chance that one of those goes unnoticed is 10⁷ · 10⁷ / 2⁶⁴, one in 180,000, and the next check
-//! draws another key. A suspicion from a hash is confirmed by the task's ID before it is reported.
+//! A task is identified by a 64-bit hash with a random key for each check. With ten million tasks and ten million
+//! rows without a task, the probability that one of these rows is not detected is 10⁷ · 10⁷ / 2⁶⁴, or one in 180,000.
+//! The next check uses another key. A problem that is detected by hash is confirmed by comparing task IDs before it
+//! is reported.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::asset::AssetKind;
 
-/// The number of clips is not known yet.
+/// The value of `clips_due` if the number of clips is unknown.
 pub(super) const ANY: i32 = -1;
 
 /// The tasks of an archive.
 #[derive(Debug, Default)]
 pub(super) struct TaskSet {
     hasher: RandomState,
-    /// Sorted by hash after [`TaskSet::finish`].
+    /// The tasks, sorted by hash after [`TaskSet::finish`].
     tasks: Vec<Known>,
 }
 
@@ -26,7 +27,7 @@ struct Known {
     clips_due: i32,
     clips_seen: i32,
     lyrics_seen: u8,
-    /// By kind.
+    /// The number of assets of each kind, in the order of [`AssetKind::ALL`].
     assets_seen: [u16; AssetKind::ALL.len()],
 }
 
@@ -35,18 +36,18 @@ struct Known {
 pub(super) enum Row {
     Clip,
     Lyrics,
-    /// Its kind, if it is valid.
+    /// A row of `assets`, with the kind of the asset if the kind is valid.
     Asset(Option<AssetKind>),
 }
 
 impl TaskSet {
-    /// Adds a task's row, with the number of clips that it gives.
+    /// Adds a task with the number of clips from its row.
     pub(super) fn add(&mut self, task_id: &str, clips_due: i32) {
         let hash = self.hash(task_id);
         self.tasks.push(Known { hash, clips_due, clips_seen: 0, lyrics_seen: 0, assets_seen: [0; _] });
     }
 
-    /// Sorts the tasks. Returns the hashes, sorted, of those that were added more than once.
+    /// Sorts the tasks and removes duplicates. Returns the sorted hashes of tasks that were added more than once.
     pub(super) fn finish(&mut self) -> Vec<u64> {
         self.tasks.sort_unstable_by_key(|task| task.hash);
         let mut repeated: Vec<u64> = Vec::new();
@@ -63,12 +64,12 @@ impl TaskSet {
         repeated
     }
 
-    /// Whether a task has a row.
+    /// Whether a task has a row in `tasks`.
     pub(super) fn has(&self, task_id: &str) -> bool {
         self.place(task_id).is_some()
     }
 
-    /// Counts a row for its task; `false` if the task has no row in `tasks`.
+    /// Counts a row for its task. Returns `false` if the task has no row in `tasks`.
     pub(super) fn count(&mut self, task_id: &str, row: Row) -> bool {
         let Some(task) = self.place(task_id).and_then(|place| self.tasks.get_mut(place)) else { return false };
         match row {
@@ -84,7 +85,7 @@ impl TaskSet {
         true
     }
 
-    /// The hashes, sorted, of tasks that have lyrics twice, or more assets of a kind than clips.
+    /// Returns the sorted hashes of tasks that have more than one lyrics row, or more assets of one kind than clips.
     pub(super) fn overcounted(&self) -> Vec<u64> {
         let has_more = |task: &Known| {
             let most = task.assets_seen.into_iter().map(i32::from).max().unwrap_or_default();
@@ -93,13 +94,13 @@ impl TaskSet {
         self.tasks.iter().filter(|task| has_more(task)).map(|task| task.hash).collect()
     }
 
-    /// The hashes, sorted, of tasks that have more or fewer clips than they should.
+    /// Returns the sorted hashes of tasks that have more or fewer clips than expected.
     pub(super) fn miscounted(&self) -> Vec<u64> {
         let odd = |task: &&Known| task.clips_due != ANY && task.clips_due != task.clips_seen;
         self.tasks.iter().filter(odd).map(|task| task.hash).collect()
     }
 
-    /// The hash that identifies a task.
+    /// Returns the hash that identifies a task.
     pub(super) fn hash(&self, task_id: &str) -> u64 {
         self.hasher.hash_one(task_id)
     }

@@ -1,4 +1,4 @@
-//! `summary --account`: one request, and what it says about the whole account.
+//! `summary --account`: requests the usage of the whole account, with a single request.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::{
     proxies::Proxies,
 };
 
-/// A person waits for it, and it is sent once.
+/// The timeout of the usage request, which is short because a user waits for the response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The account to ask about.
+/// The account to query, and how to reach the API.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// The API's root.
+    /// The base URL of the API.
     pub base_url: Url,
-    /// The account's key.
+    /// The API key of the account.
     pub key: ApiKey,
-    /// The proxies on the way.
+    /// The proxies to use for the request.
     pub proxies: Proxies,
 }
 
-/// Asks once.
+/// Requests the usage of the account, without retries.
 pub(super) async fn usage(access: &Access) -> Result<Usage> {
     let client = Client::new(&access.base_url, access.key.clone(), &access.proxies, TIMEOUT)?;
     client.usage().await.map_err(|answer| error(&client.host(), answer))

@@ -1,4 +1,5 @@
-//! Responses that wait in the journal: those of runs that were killed, or that had no time for their downloads.
+//! Counts the unpublished responses in the journal. Such responses belong to runs that were killed, or that ended
+//! before their downloads were complete.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use crate::{
     report::WaitingRun,
 };
 
-/// The runs whose answers wait, oldest first. A run under way publishes its own.
+/// The runs with unpublished responses in the journal, oldest first. The list is empty while a run is in progress,
+/// because that run publishes its own responses.
 pub(super) fn waiting_runs(archive: &Archive) -> Result<Vec<WaitingRun>> {
     if archive.holder().is_some() {
         return Ok(Vec::new());

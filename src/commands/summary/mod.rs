@@ -1,4 +1,5 @@
-//! `summary`: what an archive holds, how its runs went, and how much of the account that is.
+//! The `summary` command: reports the contents of an archive, its recent runs, and the share of the account that is
+//! archived.
 
 mod account;
 mod journal;
@@ -16,36 +17,36 @@ use crate::{
     tables,
 };
 
-/// How often the tables are counted while their parts change places.
+/// The maximum number of attempts to count the tables while another process replaces their parts.
 const MOST_LOOKS: u32 = 10;
 
 /// The options of `summary`.
 #[derive(Clone, Debug)]
 pub struct SummaryOptions {
-    /// The archive's folder.
+    /// The location of the archive.
     pub archive: Location,
-    /// The run to show instead of the archive as it stands.
+    /// The ID of the run to show. `None` shows the whole archive.
     pub run: Option<String>,
-    /// The account to set it against.
+    /// The account to compare the archive with.
     pub account: Option<Access>,
-    /// For whom.
+    /// The output format.
     pub style: Style,
 }
 
-/// For whom a summary is.
+/// The output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// A table to read.
+    /// Human-readable text.
     Words,
     /// A JSON document.
     Json,
 }
 
-/// One run, or with `run` absent the archive as it stands, as the text to print.
+/// Returns the summary of one run as text, or the summary of the whole archive if the options select no run.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such archive or run, [`Error::Storage`] if it cannot be read;
-/// [`Error::KeyRefused`] or [`Error::Unreachable`] if the provider does not tell about the account.
+/// Returns [`Error::Usage`] if the archive or the run does not exist, and [`Error::Storage`] if the archive cannot be
+/// read. Returns [`Error::KeyRefused`] or [`Error::Unreachable`] if the usage of the account cannot be requested.
 pub async fn summary(options: &SummaryOptions) -> Result<String> {
     let archive = Archive::open(&options.archive)?;
     match &options.run {
@@ -72,7 +73,7 @@ fn one_run(archive: &Archive, run: &str, style: Style) -> Result<String> {
 }
 
 async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<String> {
-    // Requested first, so that a rejected key is reported before the slow counting.
+    // The usage is requested first, so that a refused key is reported before the slow count of the tables.
     let usage = match &options.account {
         Some(access) => Some(account::usage(access).await?),
         None => None,
@@ -80,7 +81,7 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
     let mut standing = steady(archive)?;
     standing.archive.waiting_runs = journal::waiting_runs(archive)?;
     standing.account = usage.map(|usage| {
-        // What the provider does not know is not a copy of anything.
+        // Tasks archived as not found are excluded, because the archive has no data for them.
         let archived = standing.last.tasks.archived() - standing.last.tasks.not_found;
         Account::new(usage.tasks_created, usage.credits_used, usage.credits_topped_up, archived)
     });
@@ -96,7 +97,8 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
     })
 }
 
-/// Counts, and again if other parts have taken the place of those that were listed: so does `compact`.
+/// Counts the tables. Repeats a failed count if the list of parts has changed meanwhile, for example because `compact`
+/// has replaced parts.
 fn steady(archive: &Archive) -> Result<ArchiveSummary> {
     for _ in 1..MOST_LOOKS {
         let before = parts(archive)?;

@@ -1,5 +1,5 @@
-//! The contents of an archive, counted from its tables and its runs' files. Parts are read one after another,
-//! and of each only the columns that are counted.
+//! Counts the contents of an archive from its tables and run files. Only one part is read at a time, and only the
+//! columns that are needed.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -20,26 +20,28 @@ use crate::{
     timestamp::Moment,
 };
 
-/// The price of a credit according to the provider: a hundredth of a US dollar.
+/// The number of credits per US dollar. The provider states a price of 0.01 USD per credit.
 const CREDITS_PER_USD: f64 = 100.0;
 
-/// The number of runs that are listed.
+/// The maximum number of recent runs to list.
 const LAST_RUNS: usize = 10;
 
-/// The most types and models that are counted by name: names are foreign input, and memory is bounded.
+/// The maximum number of types or models to count separately. The limit bounds memory, because the names are untrusted
+/// input.
 const MOST_NAMES: usize = 1000;
 
-/// The name under which the rest is counted.
+/// The name under which all types or models beyond [`MOST_NAMES`] are counted.
 const OTHERS: &str = "(others)";
 
-/// The archive as it stands: the last run's summary, with counts from the tables and sums over the runs.
+/// Summarizes the archive. The result is the last run's summary, with counts from the tables and totals over all
+/// exports and repairs.
 pub(super) fn standing(archive: &Archive) -> Result<ArchiveSummary> {
     let (mut runs, mut unreadable, mut last_runs) = (0, 0, VecDeque::new());
     let mut before: Option<RunSummary> = None;
     let mut started_at = None;
     for path in archive.run_files(RunFile::Summary)? {
         let Some(text) = archive.store.get(&path)? else { continue };
-        // One that is damaged is `verify`'s business; the others count all the same.
+        // A damaged summary is only counted as unreadable, because `verify` reports it in detail.
         let Ok(mut run) = parse_run(archive, &path, &text) else {
             unreadable += 1;
             continue;
@@ -124,10 +126,10 @@ fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveCo
     Ok(())
 }
 
-/// Counts the assets, and their rows by kind.
+/// Counts the assets by status. Returns the number of asset rows of each kind.
 fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<AssetKind, u64>> {
     let mut kinds = BTreeMap::new();
-    // A clip that stands in two tasks has one file. Memory holds a hash a file.
+    // A clip that belongs to two tasks has only one file. Memory holds one hash per file.
     let (hasher, mut files) = (RandomState::new(), HashSet::new());
     let assets = &mut summary.assets;
     rows::scan_table(archive, ASSETS.name, &["status", "path", "bytes", "kind"], &mut |cells| {
@@ -147,8 +149,8 @@ fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<
     Ok(kinds)
 }
 
-/// Tasks that no run has archived so far: each counts by the last reason it got. Says how
-/// many lists could not be read to their end.
+/// Counts the tasks that no run has archived so far, each by its most recent reason. Returns the number of lists that
+/// could not be read completely.
 fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
     for path in archive.run_files(RunFile::Unfinished)? {

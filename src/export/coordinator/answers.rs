@@ -20,7 +20,7 @@ use crate::{
     timestamp::{self, Moment},
 };
 
-/// After this many responses that are all 404, the run warns, long before its end.
+/// If the first responses of a run are all 404, the run emits an early warning after this many responses.
 const SUSPICIOUS: usize = 20;
 
 impl Coordinator<'_> {
@@ -47,7 +47,8 @@ impl Coordinator<'_> {
             }
             TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
                 let settled = self.retry_or_give_up(request, reason.clone()).await;
-                // Without any response so far, the address may be wrong; otherwise the fault is transient.
+                // If the run has received no response so far, the address may be wrong. Otherwise, the failure is
+                // transient.
                 if settled == Settled::Yes && self.answers == 0 {
                     self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
                 }
@@ -83,7 +84,7 @@ impl Coordinator<'_> {
         Settled::Yes
     }
 
-    /// Handles a response about the task itself.
+    /// Handles a response that describes a task.
     async fn keep(&mut self, task: TaskIndex, answer: TaskResponse) {
         let task_id = self.run.plan.tasks.id(task).to_string();
         match answer {
@@ -120,7 +121,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals a final response, unless the archive's rows hold more, or a wanted asset is still being made.
+    /// Journals a final response, unless the archive has rows for more clips or a wanted asset is still in progress.
     async fn keep_final(&mut self, task: TaskIndex, status: FinalStatus, data: String, sent: Option<String>) {
         if self.run.plan.item(task).is_poorer(tables::clip_links(&data).len()) {
             let reason = "the provider's answer tells less than the rows that are left";
@@ -145,14 +146,15 @@ impl Coordinator<'_> {
         self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
     }
 
-    /// The provider has responded.
+    /// Counts a response and resets the counters of consecutive failures.
     fn answered(&mut self) {
         self.answers += 1;
         self.given_up_in_a_row = 0;
         self.refused_in_a_row = 0;
     }
 
-    /// 429: all requests wait, and it costs no retry. A provider that sends nothing else counts as down.
+    /// Pauses all requests after a 429, which does not count against the retry limit. A provider that sends only 429
+    /// responses counts as down.
     fn rate_limited(&mut self, request: PendingRequest, pause: Duration) {
         self.answers += 1;
         self.refused_in_a_row += 1;
@@ -185,7 +187,7 @@ impl Coordinator<'_> {
         Settled::NotYet
     }
 
-    /// The provider has no usable response for the task.
+    /// Records that the provider has no usable response for the task.
     async fn give_up(&mut self, task: TaskIndex, reason: String) {
         match self.refreshing.remove(&task) {
             Some(held) => self.journal_stored(task, held).await,
@@ -211,7 +213,7 @@ impl Coordinator<'_> {
         self.journal(Entry::TaskResponse { task, status, record, wanted: Vec::new() }).await;
     }
 
-    /// A task was found: the key belongs to the right account, and the 404s so far are final.
+    /// Records that a task was found. The key belongs to the right account, so the earlier 404 responses are final.
     async fn found(&mut self) {
         let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
         for (task, fetched_at, message) in waiting {
@@ -219,17 +221,17 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Settles the 404s of a run in which no task was found.
+    /// Settles the 404 responses of a run that found no task.
     pub(super) fn settle_not_found(&mut self) {
         let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
         let (archived, unknown): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(task, ..)| self.run.plan.is_asked_again(*task));
-        // Tasks that are archived as not found do not speak against the key.
+        // A 404 for a task that is archived as `not_found` does not suggest a wrong key.
         if !unknown.is_empty() {
             (self.emit)(Event::NoneFound { answers: unknown.len() as u64 });
         }
         if !archived.is_empty() {
-            // Their rows stay as they are.
+            // The `not_found` rows of these tasks stay unchanged.
             (self.emit)(Event::StillNotFound { tasks: archived.len() as u64 });
         }
         for (task, ..) in archived {

@@ -1,7 +1,7 @@
-//! Handles stored responses: they are journalled only once their assets are settled,
-//! since nothing is lost if the run ends before that. If assets fail, a stored URL may have expired, and the provider
-//! is asked for a fresh one. Last come the responses in quarantined parts, for tasks that the provider has no
-//! response for.
+//! Handles stored responses. A stored response is journalled only after its assets are settled, because a run that
+//! ends earlier loses nothing. If an asset fails, the stored URL may have expired, so the run requests a fresh URL
+//! from the provider. Responses in quarantined parts are read last, and only for tasks without a response from the
+//! provider.
 
 use jiff::Timestamp;
 
@@ -27,23 +27,23 @@ use crate::{
     timestamp,
 };
 
-/// A stored response that is not journalled yet.
+/// A stored response that is not in the journal yet.
 pub(super) struct StoredTask {
-    /// The task's rows; `None` if they stay as they are.
+    /// The record of the task, or `None` if the task's rows stay unchanged.
     record: Option<Record>,
-    /// The outcome of its assets.
+    /// The settled assets of the task.
     assets: Vec<Asset>,
 }
 
 impl Coordinator<'_> {
-    /// Whether there is room for another stored response.
+    /// Whether the limits allow another stored response.
     pub(super) fn has_room_for_stored(&self) -> bool {
         self.stored.is_some()
             && self.stored_unsettled.len() + self.refreshing.len() < MOST_STORED
             && self.unacknowledged < MOST_UNACKNOWLEDGED
     }
 
-    /// Takes no further stored responses.
+    /// Stops accepting stored responses.
     pub(super) fn stop_reading(&mut self) {
         if let Some(stage) = &mut self.stored {
             stage.answers.close();
@@ -81,7 +81,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Salvages the response of a damaged part, for a task that the provider has none for.
+    /// Salvages the response in a damaged part for a task without a response from the provider.
     async fn take_salvaged(&mut self, task: TaskIndex, answer: StoredAnswer) {
         let reason = self.ledger.why(task);
         let task_id = self.run.plan.tasks.id(task).to_string();
@@ -111,12 +111,12 @@ impl Coordinator<'_> {
         self.download(Job { task_id, part: None, wanted, retry_budget: RetryBudget::Last });
     }
 
-    /// The assets of a task with a stored response are settled.
+    /// Handles a task with a stored response after its assets are settled.
     pub(super) async fn stored_settled(&mut self, task: TaskIndex, assets: Vec<Asset>) {
         let Some(held) = self.stored_unsettled.remove(&task) else { return };
         let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
         let held = StoredTask { assets, ..held };
-        // Items that only add assets are an export's, which never requests an archived task.
+        // Items that only add assets belong to an export, which does not request archived tasks again.
         if has_failed && held.record.is_some() && self.is_running() && !self.is_salvaging {
             self.refreshing.insert(task, held);
             self.queue.add(task);
@@ -126,7 +126,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Handles the response for a task, some of whose assets failed.
+    /// Handles the fresh response for a task with failed assets.
     pub(super) async fn refreshed(&mut self, task: TaskIndex, held: StoredTask, answer: TaskResponse) {
         match answer {
             TaskResponse::Final { status, data, sent } if !is_poorer(status, &data, &held) => {
@@ -137,7 +137,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals the tasks that there was no time to request fresh URLs for.
+    /// Journals the tasks for which the run had no time to request fresh URLs.
     pub(super) async fn journal_unrefreshed(&mut self) {
         for (task, held) in std::mem::take(&mut self.refreshing) {
             self.journal_stored(task, held).await;
@@ -156,8 +156,8 @@ impl Coordinator<'_> {
         self.journal(Entry::Settled { task, records }).await;
     }
 
-    /// Begins to read quarantined parts, for tasks that the provider has no response for, unless the run has no
-    /// time for it.
+    /// Starts reading quarantined parts for tasks without a response from the provider. Returns false if there are no
+    /// such tasks or the run has no time left.
     pub(super) fn begin_salvage(&mut self) -> bool {
         let has_time = matches!(
             self.ending,
@@ -173,7 +173,7 @@ impl Coordinator<'_> {
         true
     }
 
-    /// The record of a final response, and its wanted assets.
+    /// Returns the record of a final response and the requests for its wanted assets.
     pub(super) fn task_record(
         &self,
         task: TaskIndex,
@@ -199,7 +199,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// The kinds of assets that the archive has files of.
+    /// Returns the kinds of assets that the archive has files for.
     fn kinds_of_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
         let is_there =
             |wanted: &AssetRequest| self.run.held.media(&wanted.name(task_id), media::endings(wanted.kind())).is_some();
@@ -208,7 +208,7 @@ impl Coordinator<'_> {
     }
 }
 
-/// Whether a response has another status than the stored one, or lacks clips that the stored one has.
+/// Whether a new response differs in status from the stored response or lacks some of its clips.
 fn is_poorer(status: FinalStatus, data: &str, held: &StoredTask) -> bool {
     let Some(Record::Task { status: status_before, data: before, .. }) = &held.record else { return true };
     let clips: Vec<Option<String>> = tables::clip_links(data).into_iter().map(|clip| clip.clip_id).collect();

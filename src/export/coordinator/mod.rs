@@ -1,6 +1,6 @@
-//! The owner of a run's state: it decides what is requested when, sees every response, and is the only one that
-//! emits events. Everything reaches it through a single `select!`. What it does about the provider's responses
-//! is in [`answers`], about stored ones in [`archived`].
+//! The coordinator owns a run's state, schedules requests, processes every response, and emits events. All input
+//! reaches the coordinator through a single `select!`. [`answers`] handles the provider's responses, and [`archived`]
+//! handles stored responses.
 
 mod answers;
 mod archived;
@@ -37,44 +37,45 @@ use crate::{
     task::TaskIndex,
 };
 
-/// The interval of progress events.
+/// The interval between progress events.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Tasks with unsettled assets, at most, before the first pass pauses. Memory holds some URLs of each, the
-/// journal its response.
+/// The number of tasks with unsettled assets at which the first pass pauses. For each such task, memory holds a few
+/// URLs and the journal holds the response.
 const MOST_UNSETTLED: usize = 2000;
 
-/// Tasks with a stored response and unsettled assets, at most: memory holds their responses.
+/// The maximum number of tasks with a stored response and unsettled assets. Memory holds the responses of these
+/// tasks.
 const MOST_STORED: usize = 500;
 
-/// Records that wait for the journal, at most, before the next stored response is taken.
+/// The number of unacknowledged journal records at which the coordinator stops accepting stored responses.
 const MOST_UNACKNOWLEDGED: usize = 256;
 
-/// The resources of a run.
+/// The configuration and resources of a run.
 pub(crate) struct RunContext<'a> {
     pub(crate) config: &'a RunConfig,
     pub(crate) run_id: &'a RunId,
     pub(crate) plan: &'a Plan,
     pub(crate) held: &'a Arc<LockedArchive>,
-    /// When the run is to end, whatever is left.
+    /// The time at which the run ends, even if work is left.
     pub(crate) stop_at: Option<Instant>,
-    /// When a segment is full.
+    /// The size limits of a journal segment.
     pub(crate) segments: SegmentLimits,
 }
 
 /// A signal that ends a run cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGHUP: the terminal or the session is gone.
+    /// SIGHUP: the terminal or the session was closed.
     HangUp,
-    /// SIGINT, Ctrl-C.
+    /// SIGINT, for example from Ctrl-C.
     Interrupt,
     /// SIGTERM.
     Terminate,
 }
 
 impl Signal {
-    /// The process's exit status.
+    /// Returns the exit status for a run that this signal ends.
     #[must_use]
     pub fn exit_status(self) -> ExitStatus {
         match self {
@@ -95,28 +96,28 @@ impl fmt::Display for Signal {
     }
 }
 
-/// The reason why a run sends no further requests.
+/// The reason why a run stops sending requests.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// Nothing is left to request, or the time for polls is over.
+    /// No requests are left, or the time for polls has expired.
     Done,
-    /// The provider refused the key.
+    /// The provider rejected the API key.
     KeyRefused,
-    /// The time of `--stop-after` is over.
+    /// The time given with `--stop-after` has expired.
     TimeIsUp,
-    /// A signal came.
+    /// The process received a signal.
     Signal(Signal),
-    /// An error that further requests would not resolve.
+    /// An error that additional requests cannot resolve.
     Failed(Error),
 }
 
-/// The result of carrying out a plan.
+/// The result of executing a plan.
 pub(crate) struct RunResult {
     pub(crate) ending: Ending,
     pub(crate) ledger: Ledger,
 }
 
-/// A run in progress.
+/// The state of a run in progress.
 pub(crate) struct Coordinator<'a> {
     run: RunContext<'a>,
     client: Client,
@@ -125,48 +126,48 @@ pub(crate) struct Coordinator<'a> {
     queue: Queue,
     ledger: Ledger,
     asking: JoinSet<(PendingRequest, Reply)>,
-    /// Reads stored responses, as long as some are left.
+    /// The stage that reads stored responses, or `None` once all stored responses are read.
     stored: Option<StoredStage>,
-    /// Tasks with a stored response whose assets are being settled.
+    /// Tasks with a stored response whose assets are not settled yet.
     stored_unsettled: HashMap<TaskIndex, StoredTask>,
-    /// Tasks with a stored response, some of whose assets failed: a request for fresh URLs is due.
+    /// Tasks with a stored response and failed assets. A request for fresh URLs is pending for each of these tasks.
     refreshing: HashMap<TaskIndex, StoredTask>,
-    /// Whether quarantined parts are being read: requests are over by then.
+    /// Whether the run is reading quarantined parts. The run reads these parts after its last request.
     is_salvaging: bool,
     journal: JournalStage,
     publish: PublishStage,
     media: MediaStage,
     discovery: Discovery,
     emit: EventSink<'a>,
-    /// Records that the journal has not acknowledged yet.
+    /// The number of records that the journal has not acknowledged yet.
     unacknowledged: usize,
-    /// Tasks whose assets are being settled, those with a stored response included.
+    /// The number of tasks with unsettled assets, including tasks with a stored response.
     unsettled: usize,
     downloads: Downloads,
-    /// Tasks whose initial request has neither a response nor failed for good.
+    /// The number of tasks whose initial request has neither received a response nor permanently failed.
     first_pass_left: usize,
     polling_ends: Option<Instant>,
     started: Instant,
     answers: u64,
     given_up_in_a_row: u32,
     refused_in_a_row: u32,
-    /// Whether the last request found no connection.
+    /// Whether the last request failed to connect.
     unconnected: bool,
     interruptions: Interruptions,
     ending: Option<Ending>,
 }
 
-/// The interruptions of the run so far.
+/// The interruptions that the run has received so far.
 #[derive(Debug, Default)]
 struct Interruptions {
     has_signalled: bool,
     is_time_up: bool,
-    /// When requests in flight are abandoned.
+    /// The time at which in-flight requests and downloads are aborted.
     grace: Option<Instant>,
 }
 
-/// Whether any task of the run was found. Until then a 404 proves nothing, since the key may belong to another
-/// account, and the 404s wait here.
+/// Whether the run has found any task. Before the first task is found, a 404 is inconclusive, because the key may
+/// belong to a different account. `NoneYet` holds the 404 responses received so far.
 enum Discovery {
     NoneYet(Vec<(TaskIndex, Timestamp, Option<String>)>),
     Found,
@@ -176,7 +177,7 @@ enum Discovery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Settled {
     Yes,
-    /// It is retried.
+    /// The request is retried.
     NotYet,
 }
 
@@ -222,7 +223,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Works until nothing is left or `stop` says so, and puts every answer in place.
+    /// Executes the plan until no work is left or `stop` resolves, and publishes the responses.
     pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> RunResult {
         let mut stop = std::pin::pin!(stop);
         self.work(stop.as_mut()).await;
@@ -237,7 +238,7 @@ impl<'a> Coordinator<'a> {
         self.shut_down().await
     }
 
-    /// Ends the stages, and takes in what they have to say last.
+    /// Shuts down the stages and processes their remaining events.
     async fn shut_down(self) -> RunResult {
         let Self { run, stored, journal, mut publish, mut media, mut ledger, emit, mut ending, .. } = self;
         media.abort();
@@ -252,7 +253,7 @@ impl<'a> Coordinator<'a> {
         while let Some(published) = publish.published.recv().await {
             record_published(published, &mut ledger, emit);
         }
-        // Closing its channel ends the stage.
+        // The stage that reads stored responses ends when its channel closes.
         let reading = stored.map(|stage| stage.ended);
         for stage in [Some(ended), Some(publish.ended), reading].into_iter().flatten() {
             if let Err(error) = outcome(stage).await {
@@ -293,7 +294,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Whether nothing is under way.
+    /// Whether no work is in progress.
     fn is_idle(&self) -> bool {
         self.asking.is_empty() && self.unacknowledged + self.unsettled == 0 && self.stored.is_none()
     }
@@ -309,7 +310,7 @@ impl<'a> Coordinator<'a> {
         self.interrupt(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
     }
 
-    /// Begins nothing further, and gives what is in flight a moment.
+    /// Starts no new work, and gives in-flight requests and downloads a grace period.
     fn interrupt(&mut self, ending: Ending, reason: String) {
         self.interruptions.grace = self.interruptions.grace.or(Some(Instant::now() + GRACE));
         self.media.stop();
@@ -321,11 +322,12 @@ impl<'a> Coordinator<'a> {
         self.ending.is_none()
     }
 
-    /// When to send the next request; [`Next::Never`] also while there is no room. An answer that the journal
-    /// does not hold yet takes as much room as a request in flight: a crash would cost either.
+    /// Returns when the next request may be sent, or [`Next::Never`] while a limit is reached. A response that the
+    /// journal has not acknowledged counts towards the concurrency limit like an in-flight request, because a crash
+    /// would lose either one.
     fn next(&self) -> Next {
         let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
-        // Polls go on: the time for them is limited, and they are few.
+        // Polls continue, because they are few and the time for polls is limited.
         let too_much_unsettled = self.unsettled >= MOST_UNSETTLED && self.first_pass_left > 0;
         if !self.is_running() || no_room || too_much_unsettled {
             return Next::Never;
@@ -349,15 +351,15 @@ impl<'a> Coordinator<'a> {
                     self.end_of_request(request);
                 }
             }
-            // After the grace period; the ledger knows that it was asked.
+            // The grace period has ended. The ledger has already recorded the request.
             Err(aborted) if aborted.is_cancelled() => {}
             Err(panic) => self.fail(Error::Internal(format!("a request failed: {panic}"))),
         }
     }
 
-    /// Hands a record to the journal; what it holds counts once that has acknowledged it.
+    /// Sends an entry to the journal. The entry takes effect when the journal acknowledges it.
     async fn journal(&mut self, entry: Entry) {
-        // Sending fails only after the stage has ended, which then reports its own error.
+        // Sending fails only after the journal stage has ended. The stage then reports its own error.
         if self.journal.records.send(entry).await.is_ok() {
             self.unacknowledged += 1;
         }
@@ -410,14 +412,15 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Gives the media stage a task.
+    /// Sends a task to the media stage.
     fn download(&mut self, job: Job) {
         self.unsettled += 1;
         self.downloads.wanted += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
         self.media.settle(job);
     }
 
-    /// A stage ends before the run only by an error, which it says itself at the end.
+    /// Ends the run after a stage has ended early. A stage ends early only because of an error, which `shut_down`
+    /// collects.
     fn a_stage_ended(&mut self) {
         self.ending.get_or_insert(Ending::Done);
         self.stop_reading();
@@ -430,8 +433,9 @@ impl<'a> Coordinator<'a> {
         self.stored_unsettled.clear();
     }
 
-    /// The wait between two polls of a task. With many unfinished tasks it stretches, so that polls
-    /// never take more than half of the pace: the key is shared, and most of those tasks need minutes.
+    /// Returns the interval between two polls of a task. The interval grows with the number of unfinished tasks, so
+    /// that polls use at most half of the request rate. The key is shared with other users, and most unfinished tasks
+    /// take minutes to finish.
     fn poll_interval(&self) -> Duration {
         let unfinished = self.queue.polls() + 1;
         let stretched = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
@@ -442,7 +446,8 @@ impl<'a> Coordinator<'a> {
         Pace::requests_per_second(self.run.config.rate, self.run.config.reserve)
     }
 
-    /// The first answer about a task, or the last failure to get one, is in.
+    /// Records that the initial request for a task has received a response or has permanently failed. Polls are
+    /// ignored.
     fn end_of_request(&mut self, request: PendingRequest) {
         if request.poll {
             return;
@@ -455,7 +460,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Says that there is no provider to ask, and what to do.
+    /// Ends the run with an error that the provider is unreachable, including advice for the user.
     fn unreachable(&mut self, reason: &str, advice: &str) {
         let host = self.client.host();
         self.media.go_offline();
@@ -502,7 +507,7 @@ impl<'a> Coordinator<'a> {
     }
 }
 
-/// Takes in what the journal holds now, and gives the task's assets, if there are any to be settled.
+/// Updates the ledger with an acknowledged entry. Returns a job if the task has assets to settle.
 fn record_acknowledged(
     entry: Acknowledged,
     plan: &Plan,
@@ -520,7 +525,7 @@ fn record_acknowledged(
             }
             (!wanted.is_empty()).then_some(Job { task_id, part: Some(part), wanted, retry_budget: RetryBudget::First })
         }
-        // The task's state is unchanged.
+        // Added assets do not change the task's state.
         Acknowledged::Settled { task, .. } if plan.item(task).rows == RowEffect::AddAssets => None,
         Acknowledged::Settled { task, part } => {
             ledger.journalled(task);
@@ -539,7 +544,7 @@ fn record_published(published: Published, ledger: &mut Ledger, emit: &mut (dyn F
     emit(Event::Published(published));
 }
 
-/// The next stored answer; never resolves without a stage.
+/// Receives the next stored response. The future never resolves if `stage` is `None`.
 async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredAnswer>)> {
     match stage {
         Some(stage) => stage.answers.recv().await,
@@ -551,7 +556,7 @@ async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
     stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run failed: {panic}"))))
 }
 
-/// Waits for a moment; for one that never comes it waits forever.
+/// Waits until `timestamp`, or forever if `timestamp` is `None`.
 async fn until(timestamp: Option<Instant>) {
     match timestamp {
         Some(timestamp) => time::sleep_until(timestamp).await,
