@@ -1,18 +1,18 @@
-//! What downloads cost: bytes a second, processor time for a gigabyte, and peak memory, beside curl.
+//! Measures the time, CPU time per gigabyte and peak memory of downloads, and compares them with curl.
 //!
-//! Runs the built program against a simulator in this process, on loopback, and then `curl -Z` for the
-//! same files from the same server. The program hashes, syncs and journals what it downloads; curl does
-//! not. Prints figures and ratios and judges nothing: `cargo bench --bench media`.
+//! The benchmark runs the built program against a simulator in this process, over loopback, and then runs `curl -Z` for
+//! the same files from the same server. The program hashes, syncs and journals its downloads, and curl does not. The
+//! benchmark prints figures and ratios, and checks no thresholds. Run it with `cargo bench --bench media`.
 
 use std::{collections::HashMap, error::Error, fmt::Write, fs, path::Path, process::Command, time::Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider, Simulator};
 
-/// How many files of how many MiB.
+/// The number of files in each load, and the size of each file in MiB.
 const LOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
 
-/// Downloads at once: one host gets three quarters of the program's places.
+/// The number of concurrent downloads. The program uses at most three quarters of [`PLACES`] for one host, rounded up.
 const AT_ONCE: &str = "8";
 const PLACES: &str = "10";
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let simulator = runtime.block_on(Simulator::start(world))?;
         let folder = tempfile::tempdir()?;
         let program = export(&simulator, files, folder.path())?;
-        // Of the largest child so far: sizes should grow, and curl is small.
+        // This is the peak of the largest child process so far, so file sizes should increase. curl uses less memory.
         let peak_mib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0;
         let curl = curl(&simulator, files, folder.path())?;
         let gigabytes = (files * (mib << 20)) as f64 / 1e9;
@@ -54,7 +54,7 @@ struct Figures {
     cpu_seconds: f64,
 }
 
-/// A task a file.
+/// Returns the documents of `files` tasks, each with one song.
 fn documents(files: u64) -> HashMap<String, String> {
     let document = |n| {
         let clip = format!(r#"{{"id":"f{n}","audio_url":"{{cdn}}/f{n}.mp3"}}"#);

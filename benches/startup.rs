@@ -1,9 +1,9 @@
-//! The cost of looking up what is archived: time and memory before the first request, by the size of the archive and
-//! of the list.
+//! Measures the time and peak memory that an export needs before its first request, for archives and lists of various
+//! sizes. Before the first request, an export looks up which tasks are archived.
 //!
-//! Creates a compacted archive of this many tasks, and runs the built program on lists of which all, or no, tasks are
-//! archived. Prints figures and judges nothing: `cargo bench --bench startup`, or with
-//! sizes of your own, of archives and of the list: `cargo bench --bench startup -- 10000000 1000000`.
+//! The benchmark creates a compacted archive of each size, and runs the built program on lists whose tasks are all
+//! archived or all new. It prints figures, and checks no thresholds. Run it with `cargo bench --bench startup`, or with
+//! custom archive sizes followed by the list length: `cargo bench --bench startup -- 10000000 1000000`.
 
 use std::{
     error::Error,
@@ -24,10 +24,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sunor-archive");
 
-/// The word by which this program runs itself, to measure one child alone.
+/// The argument with which this program runs itself, to measure a single child process.
 const MEASURE: &str = "measure";
 
-/// Tasks in a part before it is merged.
+/// The number of tasks in each part before the parts are merged.
 const PART_TASKS: u64 = 100_000;
 
 fn main() -> Result<()> {
@@ -62,14 +62,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A list to start with.
+/// The list of one measurement.
 struct List {
     length: u64,
-    /// How much of it is archived.
+    /// The archived share of the list, in words.
     archived: &'static str,
-    /// Its IDs' numbers.
+    /// The numbers from which the task IDs in the list are derived.
     ids: Box<dyn Iterator<Item = u64>>,
-    /// An export of tasks that are all archived sends nothing; of others a dry run finds out as much.
+    /// `--dry-run` if the list contains new tasks, because a dry run performs the same lookup and sends no requests.
     option: Option<&'static str>,
 }
 
@@ -85,7 +85,7 @@ fn lists(archived: u64, length: u64) -> [List; 3] {
     [List { length, archived: "all of it", ids, option: None }, nothing(length), nothing(100)]
 }
 
-/// Seconds and peak memory of an export.
+/// Returns the duration in seconds and the peak memory in MiB of an export.
 fn start(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
     let measured = Command::new(std::env::current_exe()?)
         .current_dir(folder)
@@ -100,7 +100,7 @@ fn start(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
     }
 }
 
-/// Runs the program, the only child of this process, and prints seconds and MiB.
+/// Runs the program as the only child process, and prints its duration in seconds and its peak memory in MiB.
 fn measure(arguments: &[String]) -> Result<()> {
     let start = Instant::now();
     let ended = Command::new(PROGRAM).env("SUNOR_API_KEY", "any").args(arguments).output()?;
@@ -111,8 +111,8 @@ fn measure(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// An archive of some tasks, and then of so many whose rows tell nothing but their ID and status: a start reads
-/// no more of them.
+/// Creates an archive with a few exported tasks and `tasks` synthetic tasks. Synthetic rows contain only IDs and
+/// statuses, because the startup of an export reads no other columns.
 fn make_archive(folder: &Path, tasks: u64) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };
@@ -163,7 +163,7 @@ fn write_list(path: &Path, ids: impl IntoIterator<Item = u64>) -> std::io::Resul
     list.flush()
 }
 
-/// An ID like the provider's, of which no two are alike.
+/// Returns a unique ID in the provider's format.
 #[expect(clippy::unnecessary_wraps, reason = "a column's cells may be null")]
 fn id(n: u64) -> Option<String> {
     let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);

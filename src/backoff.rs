@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_spread_from_zero_to_their_bound_and_then_end() {
+    fn waits_are_distributed_from_zero_to_their_bound_and_limited_in_number() {
         let mut backoff = Backoff::new(5, fastrand::Rng::with_seed(1));
         let waits: Vec<Duration> = (0..1000).filter_map(|_| backoff.wait(3)).collect();
         assert!(waits.iter().all(|wait| *wait <= bound(3)));

@@ -86,8 +86,8 @@ impl From<io::Error> for BodyError {
     fn from(error: io::Error) -> Self {
         match error.downcast::<reqwest::Error>() {
             Ok(connection) => Self::Connection(connection),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Encoding("cut short".into()),
-            Err(error) => Self::Encoding(format!("not packed as Content-Encoding says: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Encoding("the response is truncated".into()),
+            Err(error) => Self::Encoding(format!("the response does not match its Content-Encoding: {error}")),
         }
     }
 }
@@ -170,12 +170,12 @@ fn encodings(response: &Response) -> Result<Vec<Encoding>, BodyError> {
     for value in response.headers().get_all(CONTENT_ENCODING) {
         let names = value.to_str().unwrap_or("?").split(',').map(str::trim);
         for name in names.filter(|name| !is_identity(name)) {
-            let unknown = || BodyError::Encoding(format!("in an unknown Content-Encoding, {}", http::excerpt(name)));
+            let unknown = || BodyError::Encoding(format!("unsupported Content-Encoding: {}", http::excerpt(name)));
             encodings.push(Encoding::parse(name).ok_or_else(unknown)?);
         }
     }
     if encodings.len() > MOST_LAYERS {
-        return Err(BodyError::Encoding(format!("packed {} times", encodings.len())));
+        return Err(BodyError::Encoding(format!("too many layers of Content-Encoding: {}", encodings.len())));
     }
     Ok(encodings)
 }
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_encoding_that_curl_reads_is_read() {
+    async fn every_encoding_that_curl_supports_is_decoded() {
         for (headers, body) in [
             (vec![], TEXT.to_vec()),
             (vec!["identity"], TEXT.to_vec()),
@@ -246,11 +246,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_encoding_or_a_truncated_body_is_an_error() {
-        assert!(read(&["gzip"], TEXT.to_vec()).await.unwrap_err().contains("not packed"));
+        assert!(read(&["gzip"], TEXT.to_vec()).await.unwrap_err().contains("does not match its Content-Encoding"));
         let cut = |body: Vec<u8>| body[..body.len() - 9].to_vec();
-        assert_eq!(read(&["gzip"], cut(gzip(TEXT))).await, Err("cut short".into()));
+        assert_eq!(read(&["gzip"], cut(gzip(TEXT))).await, Err("the response is truncated".into()));
         assert!(read(&["deflate"], cut(zlib())).await.is_err());
-        assert!(read(&["rot13"], TEXT.to_vec()).await.unwrap_err().contains("an unknown Content-Encoding, rot13"));
-        assert!(read(&["gzip, gzip, gzip, gzip"], Vec::new()).await.unwrap_err().contains("packed 4 times"));
+        assert!(read(&["rot13"], TEXT.to_vec()).await.unwrap_err().contains("unsupported Content-Encoding: rot13"));
+        assert!(read(&["gzip, gzip, gzip, gzip"], Vec::new()).await.unwrap_err().contains("layers of Content-Encoding: 4"));
     }
 }

@@ -1,6 +1,6 @@
 //! The command line. The doc comments on the arguments are the help text.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 #![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
 
 use std::{
@@ -34,11 +34,11 @@ use crate::{
     verify::{Depth, SampleShare, Slice},
 };
 
-/// Archives sunor.cc tasks (suno and udio music): the music itself, and Parquet or CSV tables.
+/// Archive sunor.cc tasks (Suno and Udio music) as media files and Parquet or CSV tables.
 ///
 /// Reads task IDs from a CSV, fetches each task within the API's rate limit, downloads audio and covers,
-/// and stores every response: rows to query in DuckDB, and the responses as they were sent. Run it again
-/// and it fetches only what is missing.
+/// and stores the tasks as rows to query in DuckDB, together with the original responses. A rerun fetches
+/// only what is missing.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -95,11 +95,11 @@ Exit status: 0 all archived, 1 stopped by an error, 2 wrong usage, 3 something i
 /// Fetch every task in a list and archive its metadata and media.
 ///
 /// Each task is fetched once; unfinished tasks are polled after the first pass. Audio and covers are
-/// downloaded meanwhile. Every response is journalled at once, so a run can be stopped or killed at any
-/// moment: the next run resumes and fetches no task twice.
+/// downloaded at the same time. Every response is journalled immediately, so a run can be stopped or killed
+/// at any time: the next run resumes and fetches no task twice.
 #[derive(Args, Debug)]
 #[command(after_help = EXPORT_EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "flags as they are typed; later code sees what they mean")]
+#[expect(clippy::struct_excessive_bools, reason = "one field per flag; later code uses the validated options")]
 pub struct ExportArgs {
     /// CSV file with the task IDs, plain or compressed with gzip or zstd; - reads standard input
     tasks: PathBuf,
@@ -116,7 +116,7 @@ pub struct ExportArgs {
     #[arg(long, help_heading = "Input")]
     no_headers: bool,
 
-    /// Field delimiter: a single character, or "tab" [default: as a sep= line says, else detected: , ; tab or |]
+    /// Field delimiter: a single character, or "tab" [default: from a sep= line, else detected: , ; tab or |]
     #[arg(long, value_name = "C", value_parser = delimiter, help_heading = "Input")]
     delimiter: Option<u8>,
 
@@ -199,7 +199,7 @@ struct PaceArgs {
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Requests")]
     concurrency: u16,
 
-    /// How long to poll unfinished tasks after the first pass; 0s requests each once
+    /// How long to poll unfinished tasks after the first pass; 0s requests each task once
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Requests")]
     wait: Duration,
 
@@ -219,7 +219,7 @@ struct AssetArgs {
     #[arg(long, value_name = "KINDS", default_value = config::DEFAULT_ASSETS, help_heading = "Assets")]
     assets: AssetKinds,
 
-    /// Maximum concurrent downloads, of which one host gets three quarters
+    /// Maximum concurrent downloads; one host gets at most three quarters
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_ASSET_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Assets")]
     asset_concurrency: u16,
 
@@ -227,7 +227,7 @@ struct AssetArgs {
     #[arg(long, value_name = "SIZE", default_value = config::DEFAULT_MAX_ASSET_SIZE, value_parser = size, help_heading = "Assets")]
     max_asset_size: u64,
 
-    /// Allow assets from loopback, link-local and private addresses [default: only if the API's own host is one]
+    /// Allow assets from loopback, link-local and private addresses [default: only if the API host is private]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Assets")]
     allow_private_hosts: Option<bool>,
 }
@@ -235,7 +235,7 @@ struct AssetArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// Progress on stderr: auto is bars on a terminal and lines elsewhere, json is one line per event
+    /// Progress on stderr: auto shows bars on a terminal and lines elsewhere, json one line per event
     #[arg(long, value_enum, default_value_t)]
     progress: ProgressStyle,
 
@@ -274,7 +274,7 @@ pub struct SummaryArgs {
     #[arg(long, value_name = "RUN_ID")]
     run: Option<String>,
 
-    /// Compare with the number of tasks the account has created; takes one request
+    /// Compare with the number of tasks the account has created; sends one request
     #[arg(long, conflicts_with = "run")]
     account: bool,
 
@@ -290,7 +290,7 @@ pub struct SummaryArgs {
     #[arg(long)]
     json: bool,
 
-    /// Print nothing on success, except the document of --json
+    /// Print nothing on success, except with --json
     #[arg(short, long)]
     quiet: bool,
 }
@@ -312,7 +312,7 @@ Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 w
 /// Verify archive integrity.
 ///
 /// Finds missing, damaged, incomplete and stray parts, manifests and media files, and rows without their
-/// task. Takes no lock and writes nothing: the archive may be read-only, and a run may be adding to it.
+/// task. Takes no lock and writes nothing: the archive may be read-only, and a run may be writing to it.
 #[derive(Args, Debug)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
@@ -350,13 +350,12 @@ Examples:
 Exit status: 0 repair complete, 1 stopped by an error, 2 wrong usage,
   3 something could not be repaired, 4 the key was refused, 5 another run holds the archive,
   129, 130 and 143 stopped by a signal.
-An interrupted repair keeps what it repaired, and the next one resumes.";
+An interrupted repair keeps its results, and the next one resumes.";
 
 /// Repair damage and retry failed downloads.
 ///
 /// Quarantines damaged files in .sunor/damaged and deletes nothing. Restores lost rows and files, and
-/// retries failed downloads: from the stored response, or from a new one where that is lost or its URLs
-/// have expired.
+/// retries failed downloads. Uses the stored response, or a new one if it is lost or its URLs have expired.
 #[derive(Args, Debug)]
 #[command(after_help = REPAIR_EXAMPLES)]
 pub struct RepairArgs {
@@ -374,9 +373,9 @@ pub struct RepairArgs {
 
 /// Merge many small parts into a few large ones.
 ///
-/// Each run adds a small part to each table; after a year a query opens hundreds of files. This command
-/// merges them into parts that DuckDB reads fast, with the same rows, oldest first. Readers see either the
-/// old parts or the new ones. It is safe to kill, and needs disk space for the new parts beside the old.
+/// Each run adds a small part to each table; after a year, a query has to open hundreds of files. This
+/// command merges them into parts that DuckDB reads fast, with the same rows, oldest first. Readers see
+/// either the old parts or the new ones. It is safe to kill, and needs disk space for both.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  Once a month:\n    sunor-archive compact ~/library -q\n  \
     Preview:\n    sunor-archive compact ~/library --dry-run\n\n\
@@ -436,7 +435,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = simulator::DEFAULT_SEED)]
     seed: u64,
 
-    /// TOML file with faults and the rate window [default: no faults, the provider's window]
+    /// TOML file with faults and a rate limit [default: no faults, the provider's rate limit]
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
 
@@ -596,7 +595,7 @@ impl PaceArgs {
     fn reserve(&self) -> Result<u32> {
         if api::spare_per_minute(self.rate, self.reserve) <= 0.0 {
             return Err(Error::usage(format!(
-                "--reserve {} leaves no requests of the provider's rate limit",
+                "--reserve {} leaves no requests within the provider's rate limit",
                 self.reserve
             )));
         }
@@ -692,7 +691,7 @@ fn api_key(file: Option<&Path>, otherwise: &str) -> Result<ApiKey> {
     }
     match std::env::var_os("SUNOR_API_KEY") {
         Some(key) => ApiKey::new(&key.to_string_lossy()),
-        None => Err(Error::usage(format!("no API key: set SUNOR_API_KEY or give --api-key-file{otherwise}"))),
+        None => Err(Error::usage(format!("no API key; set SUNOR_API_KEY or use --api-key-file{otherwise}"))),
     }
 }
 
@@ -712,7 +711,7 @@ fn archive_folder(text: OsString) -> Result<Location, String> {
         Some((scheme, _)) if is_scheme(scheme) => {
             Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
         }
-        _ if text.is_empty() => Err("the archive's name is empty; is a variable unset?".into()),
+        _ if text.is_empty() => Err("the archive path is empty; is a variable unset?".into()),
         _ => Ok(PathBuf::from(text).into()),
     }
 }
@@ -732,7 +731,7 @@ fn size(text: &str) -> Result<u64, String> {
 fn poll_interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < config::MIN_POLL_INTERVAL {
-        return Err("the minimum is 1s, as the provider asks".into());
+        return Err("the minimum is 1s, as the provider requests".into());
     }
     Ok(interval)
 }

@@ -1,7 +1,7 @@
 //! The validated configuration. Later code uses these types instead of command-line flags. Each default is a constant
 //! with a comment that explains its value.
 
-#![expect(clippy::disallowed_methods, reason = "paths of the user's")]
+#![expect(clippy::disallowed_methods, reason = "checks paths that the user gives")]
 
 use std::{
     fmt,
@@ -149,17 +149,17 @@ impl ApiKey {
     pub fn new(text: &str) -> Result<Self> {
         let key = text.trim_start_matches('\u{feff}').trim();
         if key.is_empty() {
-            return Err(Error::usage("the API key is empty: set SUNOR_API_KEY or give --api-key-file"));
+            return Err(Error::usage("the API key is empty; set SUNOR_API_KEY or use --api-key-file"));
         }
         if key.bytes().any(|byte| !byte.is_ascii_graphic()) {
-            return Err(Error::usage("the API key contains blanks or non-ASCII characters; check the file"));
+            return Err(Error::usage("the API key contains white space, control or non-ASCII characters; check SUNOR_API_KEY or --api-key-file"));
         }
         Ok(Self(key.to_owned()))
     }
 
     /// Returns the key as a header value, which is marked as sensitive so that no log shows it.
     pub(crate) fn header(&self) -> HeaderValue {
-        let mut value = HeaderValue::from_str(&self.0).expect("printable ASCII is a header value");
+        let mut value = HeaderValue::from_str(&self.0).expect("printable ASCII is a valid header value");
         value.set_sensitive(true);
         value
     }
@@ -184,7 +184,7 @@ pub fn base_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
     let Some(url) = url else {
         return Err(Error::usage(format!(
-            "--base-url is not a URL that begins with https:// or http://{}",
+            "--base-url must start with https:// or http://{}",
             meant(text)
         )));
     };
@@ -192,7 +192,7 @@ pub fn base_url(text: &str) -> Result<Url> {
         return Err(Error::usage("--base-url must not contain `?` or `#`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::usage("--base-url must not contain a user name or password; the API takes only a key"));
+        return Err(Error::usage("--base-url must not contain a user name or password; the API accepts only a key"));
     }
     Ok(url)
 }
@@ -227,8 +227,8 @@ pub fn metrics_file(path: &Path) -> Result<PathBuf> {
         return refuse(format!("the folder {} does not exist", folder.display()));
     }
     match path.symlink_metadata() {
-        Ok(known) if !known.is_file() => refuse("exists and is not a regular file".into()),
-        _ if path.file_name().is_none() => refuse("is not a file name".into()),
+        Ok(known) if !known.is_file() => refuse("not a regular file".into()),
+        _ if path.file_name().is_none() => refuse("not a file name".into()),
         _ => Ok(path.to_owned()),
     }
 }
@@ -275,7 +275,7 @@ impl FromStr for Rate {
         };
         let count = count.parse().map_err(|_| shape())?;
         if count > NonZeroU32::MIN.saturating_add(999_999) {
-            return Err(format!("the rate `{text}` is too high to pace; use unlimited"));
+            return Err(format!("the rate `{text}` is too high; use unlimited"));
         }
         Ok(Self::Limited { count, span: Duration::from_secs(span) })
     }

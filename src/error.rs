@@ -13,7 +13,7 @@ pub enum Error {
     Usage(String),
 
     /// Another run holds the lock on the archive.
-    #[error("another run holds {archive}: {holder}; wait for it to end, or stop it")]
+    #[error("another run holds {archive}: {holder}; wait for it to finish, or stop it")]
     Held {
         /// The location of the archive as given by the user.
         archive: String,
@@ -72,8 +72,8 @@ impl Advice {
             Self::None => "",
             Self::FreeSpace => "; free some space and rerun; the run will resume",
             Self::RaiseFileSize => "; raise the file-size limit (ulimit -f) and rerun; the run will resume",
-            Self::MoveMetadata => "; it is damaged: move it away, and the next export regenerates it",
-            Self::Repair => "; it is damaged: run `sunor-archive repair` on the archive",
+            Self::MoveMetadata => "; the file is damaged: move it away, and the next export regenerates it",
+            Self::Repair => "; the file is damaged: run `sunor-archive repair` on the archive",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Operations that not every file system supports: syncing a folder, locking a file and setting permissions. An
 //! unsupported operation is skipped, with one warning per process. An I/O error is never ignored.
 
-#![expect(clippy::disallowed_methods, reason = "what a file system may lack")]
+#![expect(clippy::disallowed_methods, reason = "wraps operations that a file system may not support")]
 
 use std::{
     collections::BTreeSet,
@@ -27,10 +27,10 @@ impl fmt::Display for Limitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FolderSync => {
-                "the file system does not support syncing a folder: the last files may be lost in a power failure"
+                "the file system does not support syncing folders; recently written files may be lost in a power failure"
             }
-            Self::Locks => "the file system does not support locks: a lock file is used instead",
-            Self::Permissions => "the file system does not support permissions: new files have its default ones",
+            Self::Locks => "the file system does not support locks; a lock file is used instead",
+            Self::Permissions => "the file system does not support permissions; new files have default permissions",
         })
     }
 }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unsupported_step_is_skipped_and_an_io_error_is_not() {
+    fn an_unsupported_operation_is_skipped_and_an_io_error_is_not() {
         for kind in [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput] {
             assert!(skip_if_unsupported(Err(kind.into())).is_ok(), "{kind}");
         }

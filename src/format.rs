@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TableFormat {
-    /// Typed, compressed, read by DuckDB, pyarrow, Polars, Spark.
+    /// Typed and compressed; read by DuckDB, pyarrow, Polars and Spark.
     #[default]
     Parquet,
-    /// RFC 4180 text, read by everything.
+    /// RFC 4180 text; read by almost any tool.
     Csv,
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<It
 
 /// The root cause of a reqwest error. The root cause is the most informative part of the error, and contains no URL.
 pub(crate) fn root_cause(error: &reqwest::Error) -> String {
-    chain(error).skip(1).last().map_or_else(|| "the request could not be made".into(), ToString::to_string)
+    chain(error).skip(1).last().map_or_else(|| "the request failed".into(), ToString::to_string)
 }
 
 /// Whether a request failed because the server's certificate is not trusted.
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_excerpt_cannot_steer_a_terminal() {
+    fn an_excerpt_contains_no_control_characters() {
         assert_eq!(excerpt("a\u{1b}[31mb\nc"), "a [31mb c");
         assert_eq!(excerpt(&"x".repeat(300)).chars().count(), 201);
     }

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_duplicate_keys_counts() {
+    fn the_last_duplicate_key_wins() {
         let object = Object::parse(r#"{"a":1,"a":"two"}"#).unwrap();
         assert_eq!(object.text("a").as_deref(), Some("two"));
     }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_instead_of_an_object_is_its_first_object() {
+    fn an_array_is_read_as_its_first_object() {
         let object = Object::parse(r#"{"o":[1,[{"no":0}],{"yes":1},{"no":2}],"none":[1]}"#).unwrap();
         assert_eq!(object.object_text("o"), Some(r#"{"yes":1}"#));
         assert!(object.object("none").is_none());
@@ -222,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "\\PC*") {
+        fn no_input_causes_a_panic(text in "\\PC*") {
             let _ = Object::parse(&text);
             let _ = replace_surrogates(&text);
             let _ = decimal(&text);

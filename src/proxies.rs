@@ -82,7 +82,7 @@ impl Proxies {
 fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
     let refuse = |why: &str| {
         Err(Error::usage(format!(
-            "{name} {why}: set it to e.g. http://proxy:3128 or socks5h://proxy:1080, or unset it"
+            "{name} {why}; set it to e.g. http://proxy:3128 or socks5h://proxy:1080, or unset it"
         )))
     };
     let Some(value) = value.to_str() else { return refuse("is not UTF-8") };
@@ -90,14 +90,16 @@ fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
         return Ok(None);
     }
     if value.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'')) {
-        return refuse("holds white space, quotes or control characters");
+        return refuse("contains white space, quotes or control characters");
     }
     let url = if value.contains("://") { Url::parse(value) } else { Url::parse(&format!("http://{value}")) };
     match url {
-        Ok(url) if !SCHEMES.contains(&url.scheme()) => refuse("does not begin with http://, https:// or socks5h://"),
-        Ok(url) if url.host_str().is_none_or(str::is_empty) => refuse("names no host"),
+        Ok(url) if !SCHEMES.contains(&url.scheme()) => {
+            refuse(&format!("does not start with any of {}", SCHEMES.map(|scheme| format!("{scheme}://")).join(", ")))
+        }
+        Ok(url) if url.host_str().is_none_or(str::is_empty) => refuse("has no host"),
         Ok(url) => Ok(Some(url)),
-        Err(error) => refuse(&format!("is not a URL ({error})")),
+        Err(error) => refuse(&format!("is not a valid URL ({error})")),
     }
 }
 
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_cannot_be_parsed_is_refused_without_its_password() {
+    fn an_invalid_proxy_variable_is_rejected_without_showing_its_password() {
         for bad in [
             "http://p:1 ",
             " http://p:1",
@@ -142,11 +144,13 @@ mod tests {
                 assert!(of(&[(name, bad)]).unwrap_err().starts_with(name), "{bad:?}");
             }
         }
-        assert!(!of(&[("http_proxy", "htp://u:hush@p")]).unwrap_err().contains("hush"));
+        let refusal = of(&[("http_proxy", "htp://u:hush@p")]).unwrap_err();
+        assert!(!refusal.contains("hush"));
+        assert!(SCHEMES.iter().all(|scheme| refusal.contains(&format!("{scheme}://"))), "{refusal}");
     }
 
     #[test]
-    fn a_star_means_no_proxy_at_all() {
+    fn no_proxy_with_a_star_disables_all_proxies() {
         assert_eq!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a, *")]), Ok(Proxies::none()));
         assert_ne!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a,b")]), Ok(Proxies::none()));
     }

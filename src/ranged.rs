@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_clone_has_a_position_of_its_own() {
+    fn each_clone_has_an_independent_position() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let mut one = RangedFile::new(file);

@@ -106,7 +106,7 @@ impl Checksums {
         if found.sha256 == *expected {
             return Ok(());
         }
-        let damaged = io::Error::other("its SHA-256 is not its manifest's, so it is damaged; nothing was changed");
+        let damaged = io::Error::other("it is damaged: its SHA-256 does not match the manifest; nothing was changed");
         Err(archive.store.failed("use", path, &damaged))
     }
 }

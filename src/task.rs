@@ -64,16 +64,16 @@ impl fmt::Display for BadTaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("no ID"),
-            Self::TooLong => write!(f, "an ID of more than {} bytes", TaskId::MAX_BYTES),
+            Self::TooLong => write!(f, "the ID is longer than {} bytes", TaskId::MAX_BYTES),
             Self::NotUtf8 => f.write_str("the ID is not UTF-8"),
             Self::Character(c) if c.is_control() => {
-                write!(f, "a control character (U+{:04X}) in the ID", u32::from(*c))
+                write!(f, "the ID contains a control character (U+{:04X})", u32::from(*c))
             }
             Self::Character(c) if is_invisible(*c) => {
-                write!(f, "an invisible character (U+{:04X}) in the ID", u32::from(*c))
+                write!(f, "the ID contains an invisible character (U+{:04X})", u32::from(*c))
             }
-            Self::Character(c) => write!(f, "`{c}` in the ID"),
-            Self::Dots => f.write_str("`.` and `..` are not IDs"),
+            Self::Character(c) => write!(f, "the ID contains `{c}`"),
+            Self::Dots => f.write_str("the ID is `.` or `..`"),
         }
     }
 }
@@ -199,13 +199,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_id_is_refused_with_its_reason() {
+    fn an_invalid_id_is_rejected_with_a_reason() {
         for (text, expected) in [
             ("  ", "no ID"),
-            ("a/b", "`/` in the ID"),
-            ("a\u{7}b", "a control character (U+0007) in the ID"),
-            ("..", "`.` and `..` are not IDs"),
-            ("a\u{200b}b", "an invisible character (U+200B) in the ID"),
+            ("a/b", "the ID contains `/`"),
+            ("a\u{7}b", "the ID contains a control character (U+0007)"),
+            ("..", "the ID is `.` or `..`"),
+            ("a\u{200b}b", "the ID contains an invisible character (U+200B)"),
             ("\u{200b}\u{feff}", "no ID"),
         ] {
             assert_eq!(TaskId::parse(text).unwrap_err().to_string(), expected);
@@ -218,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_list_holds_each_id_once_and_in_order(ids in prop::collection::vec("[a-c]{1,3}", 0..60)) {
+        fn a_list_contains_each_id_once_and_in_order(ids in prop::collection::vec("[a-c]{1,3}", 0..60)) {
             let mut list = TaskList::default();
             let mut seen = HashSet::new();
             let mut expected = Vec::new();

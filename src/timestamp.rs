@@ -134,12 +134,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC*") {
+        fn no_timestamp_text_causes_a_panic(text in "\\PC*") {
             let _ = Moment::parse(&text);
         }
 
         #[test]
-        fn a_printed_time_parses_to_itself(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
+        fn a_formatted_time_round_trips(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
             prop_assert_eq!(Moment::parse(&Moment(micros).to_string()), Some(Moment(micros)));
         }
     }

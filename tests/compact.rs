@@ -1,5 +1,5 @@
-//! Small parts become large ones, and clips and lyrics are regenerated; whatever interrupts it, the rows
-//! are the same.
+//! Tests of `compact` and `rebuild`. Small parts are merged into large ones, and the clips and lyrics tables are
+//! regenerated. The rows stay the same, even if the command is interrupted.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -24,7 +24,7 @@ use sunor_archive::simulator::{FaultKind, When};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// A number of nightly exports of a growing list.
+/// Runs `count` nightly exports of a list that grows by `tasks` tasks per night.
 fn nights(format: &str, count: usize, tasks: usize, assets: &str) -> Scene {
     let scene = Scene::fair();
     for night in 1..=count {
@@ -34,7 +34,7 @@ fn nights(format: &str, count: usize, tasks: usize, assets: &str) -> Scene {
     scene
 }
 
-/// Every row of a table, cell by cell, whatever their order; of CSV in the order of the parts.
+/// Returns the rows of a table. Parquet rows are sorted, and CSV rows are one string in the order of the parts.
 fn rows(archive: &Path, table: &str) -> Vec<String> {
     let mut rows = Vec::new();
     for path in files(&archive.join(table), "") {
@@ -42,7 +42,7 @@ fn rows(archive: &Path, table: &str) -> Vec<String> {
             let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
             rows.extend(reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()));
         } else {
-            // The raw CSV: only the quotes tell null from an empty text.
+            // Reads the raw CSV, because only the quotes distinguish an empty string from null.
             let text = fs::read_to_string(path).unwrap();
             rows.push(text.split_once("\r\n").unwrap().1.to_owned());
         }
@@ -51,7 +51,7 @@ fn rows(archive: &Path, table: &str) -> Vec<String> {
     if rows.iter().any(|row| row.ends_with('\n')) { vec![rows.concat()] } else { rows }
 }
 
-/// The creation times of a Parquet part's tasks, in their order; without one, the maximum.
+/// Returns the creation times of the tasks in a Parquet part, in order. A null is represented by `i64::MAX`.
 fn created(part: &Path) -> Vec<i64> {
     let reader = SerializedFileReader::new(fs::File::open(part).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
@@ -74,7 +74,7 @@ fn assert_manifests_hold(archive: &Path) {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// A copy of an archive beside it.
+/// Copies an archive to a folder with the given name in the same parent folder.
 fn copy(archive: &Path, name: &str) -> PathBuf {
     let to = archive.with_file_name(name);
     let copied = Command::new("cp").arg("-r").arg(archive).arg(&to).status();
@@ -88,9 +88,9 @@ fn compact_command(scene: &Scene, archive: &Path) -> Command {
     command
 }
 
-/// No faults; for thirty nights.
+/// The archive has 30 nightly exports.
 #[test]
-fn thirty_nights_become_one_part_of_each_table_with_the_same_rows() {
+fn thirty_parts_become_one_part_per_table_with_the_same_rows() {
     for format in ["parquet", "csv"] {
         let scene = nights(format, 30, 4, "audio,image");
         let before = all_rows(&scene.archive());
@@ -124,10 +124,9 @@ fn thirty_nights_become_one_part_of_each_table_with_the_same_rows() {
     }
 }
 
-/// No faults; the compaction is killed repeatedly, at random times and while parts change
-/// places.
+/// The compaction is killed repeatedly, at random times and during the swap of parts.
 #[test]
-fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
+fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
     for format in ["parquet", "csv"] {
         let scene = nights(format, 15, 60, "none");
         let before = all_rows(&scene.archive());
@@ -154,7 +153,7 @@ fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
             run.wait().unwrap();
             swapping += usize::from(plan.exists());
             assert_manifests_hold(&archive);
-            assert!(all_rows(&archive) == before, "{format}, kill {kill}: before it is recovered");
+            assert!(all_rows(&archive) == before, "{format}, kill {kill}: the rows differ before recovery");
 
             let next = if kill % 4 < 2 {
                 scene.run(&["compact", &archive.to_string_lossy()])
@@ -164,7 +163,7 @@ fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
             };
             next.expect(0);
             assert_manifests_hold(&archive);
-            assert!(all_rows(&archive) == before, "{format}, kill {kill}");
+            assert!(all_rows(&archive) == before, "{format}, kill {kill}: the rows differ after recovery");
             assert!(!archive.join(".sunor/swap").exists() && !plan.exists());
             fs::remove_dir_all(archive).unwrap();
         }
@@ -173,9 +172,9 @@ fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
     }
 }
 
-/// No faults; a summary is made repeatedly while parts change places.
+/// `summary` runs repeatedly during the swap of parts.
 #[test]
-fn a_summary_counts_all_rows_while_parts_change_places() {
+fn a_summary_counts_all_rows_during_a_swap() {
     let scene = nights("csv", 20, 10, "none");
     for round in 0..6 {
         let archive = copy(&scene.archive(), &format!("round{round}"));
@@ -189,9 +188,9 @@ fn a_summary_counts_all_rows_while_parts_change_places() {
     }
 }
 
-/// No faults; a reader counts rows meanwhile.
+/// A reader counts rows during the compaction.
 #[test]
-fn a_reader_sees_all_of_the_old_parts_or_all_of_the_new() {
+fn a_reader_sees_all_old_parts_or_all_new_parts() {
     for format in ["parquet", "csv"] {
         let scene = nights(format, 20, 10, "none");
         let before: Vec<usize> = TABLES.iter().map(|table| count(&scene.archive().join(table)).unwrap()).collect();
@@ -220,7 +219,8 @@ fn a_reader_sees_all_of_the_old_parts_or_all_of_the_new() {
     }
 }
 
-/// The rows of a table as a reader with a pattern counts them; `None` if a file vanished meanwhile.
+/// Counts the rows of a table like a reader that expands a glob pattern. Returns `None` if a listed file was removed
+/// before the reader opened it.
 fn count(folder: &Path) -> Option<usize> {
     let mut open = Vec::new();
     for path in files(folder, "") {
@@ -262,9 +262,9 @@ fn clips_and_lyrics_are_regenerated_unchanged_from_the_responses() {
     }
 }
 
-/// No faults; a run is killed after its parts are published and before its segment is removed.
+/// A run is killed after its parts are published and before its segment is removed.
 #[test]
-fn parts_that_the_journal_will_republish_are_left_alone() {
+fn parts_that_the_journal_will_republish_are_not_compacted() {
     let scene = Scene::fair();
     scene.list(ids("t", 300));
     let journal = scene.archive().join(".sunor/journal");
@@ -298,7 +298,7 @@ fn parts_that_the_journal_will_republish_are_left_alone() {
     assert_eq!(scene.stats().asked_again, scene.stats().requests - 600);
 }
 
-/// No faults; one letter of a document in a part is changed, so that the part can still be read.
+/// One letter of a document in a part is changed, so that the part is still readable.
 #[test]
 fn a_damaged_part_gets_no_new_checksum() {
     let scene = nights("csv", 3, 10, "none");
@@ -315,7 +315,7 @@ fn a_damaged_part_gets_no_new_checksum() {
     }
 }
 
-/// No faults; no file may grow as large as the merged part would, as on a full disk.
+/// A file-size limit that is smaller than the merged part simulates a full disk.
 #[test]
 fn a_full_disk_leaves_everything_unchanged() {
     let scene = nights("csv", 6, 10, "none");
@@ -328,16 +328,16 @@ fn a_full_disk_leaves_everything_unchanged() {
         command.arg(scene.program().get_program()).args([verb, "library"]).current_dir(scene.path(""));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Finished::of(command.spawn().unwrap()).expect(1).says("cannot ");
-        assert!(scene.archive().join(".sunor/swap").read_dir().is_err(), "it left what it had begun");
+        assert!(scene.archive().join(".sunor/swap").read_dir().is_err(), "the command left temporary files");
         assert_manifests_hold(&scene.archive());
         assert!(all_rows(&scene.archive()) == before);
         scene.run(&[verb, "library"]).expect(0);
     }
 }
 
-/// Faults: one task stalls for a while.
+/// The only task stalls, so that the export keeps the lock.
 #[test]
-fn a_locked_or_missing_archive_is_refused() {
+fn a_locked_or_missing_archive_is_rejected() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     for verb in ["compact", "rebuild"] {
         scene.run(&[verb, "library"]).expect(2).says("is not an archive");

@@ -1,4 +1,4 @@
-//! The program is killed, and nothing is lost or fetched twice.
+//! Tests of killed runs: nothing is lost, and only requests in flight are repeated.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -18,7 +18,7 @@ use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
 
-/// No faults; the process is killed repeatedly with SIGKILL, at random times.
+/// The process is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
     let scene = Scene::fair();
@@ -41,7 +41,7 @@ fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_rep
     expected.sort();
     assert_eq!(scene.archived(), expected);
     let stats = scene.stats();
-    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeated in {kills} kills", stats.asked_again);
+    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.asked_again);
     assert_eq!(stats.requests, TASKS as u64 + stats.asked_again);
     assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
     println!("{kills} kills survived, {} of {} requests repeated", stats.asked_again, stats.requests);
@@ -50,16 +50,17 @@ fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_rep
     undisturbed.list(ids("t", TASKS));
     undisturbed.export(&["--format", "csv"]).expect(0);
     for table in ["tasks", "clips", "lyrics"] {
-        assert!(content(&scene, table) == content(&undisturbed, table), "{table} differ");
+        assert!(content(&scene, table) == content(&undisturbed, table), "the rows of {table} differ");
     }
 }
 
 const SONGS: usize = 400;
 
-/// The bytes of each download in flight that a kill may waste: the chunk on its way to the disk, and the socket buffers.
+/// The maximum number of bytes per download in flight that a kill may waste: the chunk that is not yet written to disk,
+/// and the socket buffers.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
-/// No faults; 256 KiB songs; the process is killed repeatedly.
+/// Songs are 256 KiB long, and the process is killed repeatedly.
 #[test]
 fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
@@ -92,12 +93,12 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let stats = scene.stats();
     let wanted: u64 = assets.iter().map(|row| row["bytes"].parse::<u64>().unwrap_or(0)).sum();
     let again = stats.media.bytes - wanted;
-    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeated in {kills} kills", stats.asked_again);
-    assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes again in {kills} kills");
+    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.asked_again);
+    assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes sent again after {kills} kills");
     println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
 }
 
-/// A table's rows without the columns of the run and of the simulator.
+/// Returns the rows of a table without run-specific columns, and with a placeholder for the simulator's URL.
 fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
     let same = |(column, value): (String, String)| {
         let is_own = column == "fetched_at" || column == "run_id";
@@ -109,7 +110,7 @@ fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
     rows
 }
 
-/// No faults; the journal of a killed run loses its last bytes, and one byte in its middle is flipped.
+/// The journal of a killed run loses its last bytes, and one bit in its middle is flipped.
 #[test]
 fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarantined() {
     let scene = Scene::fair();
@@ -133,7 +134,7 @@ fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarant
     assert_eq!(scene.summary()["recovered"], true);
 }
 
-/// Every file under a final name is complete: every row has all its fields.
+/// Asserts that every CSV part under a final name has rows, and that every row has all fields.
 fn assert_no_torn_file(scene: &Scene) {
     for table in ["tasks", "clips", "lyrics", "assets"] {
         for path in files(&scene.archive().join(table), ".csv") {
@@ -143,7 +144,7 @@ fn assert_no_torn_file(scene: &Scene) {
     }
 }
 
-/// A run that was killed with responses in its journal.
+/// Starts an export, and kills it after 20 requests, so that its journal contains responses.
 fn killed_run(scene: &Scene) {
     let run = scene.export_command(&["--rate", "unlimited", "--concurrency", "4"]).spawn().unwrap();
     wait_until(|| scene.stats().requests >= 20);
@@ -151,7 +152,7 @@ fn killed_run(scene: &Scene) {
     Finished::of(run);
 }
 
-/// A provider that responds slowly, so that a run can be killed in the middle.
+/// Creates a provider that responds slowly, so that a test can kill a run in the middle.
 fn slow_scene() -> Scene {
     let slow = Fault { trouble: FaultKind::StallBody(0.2), when: When::ALWAYS };
     let scene = Scene::faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
@@ -160,7 +161,7 @@ fn slow_scene() -> Scene {
 }
 
 #[test]
-fn a_killed_run_is_named_first_in_the_summary_and_gets_its_record_when_it_is_recovered() {
+fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
     let scene = slow_scene();
     killed_run(&scene);
     let said = scene.run(&["summary", "library"]).expect(0).stdout;
@@ -181,14 +182,14 @@ fn a_killed_run_is_named_first_in_the_summary_and_gets_its_record_when_it_is_rec
     let whole = json(&[]);
     assert_eq!((&whole["runs"], &whole["rows"]["tasks"]), (&2.into(), &60.into()));
     let second = json(&["--run", whole["run_id"].as_str().unwrap()]);
-    assert_eq!(second["rows"]["tasks"].as_u64().unwrap() + answers, 60, "the runs add up to the archive");
+    assert_eq!(second["rows"]["tasks"].as_u64().unwrap() + answers, 60, "the runs must add up to the archive");
     assert!(!scene.run(&["summary", "library"]).stdout.contains("did not finish"));
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// The state folder is restored from a copy that is older than the tables.
+/// The `.sunor` folder is restored from a copy that is older than the tables.
 #[test]
-fn a_journal_restored_from_a_copy_adds_no_row_that_the_archive_has() {
+fn a_journal_restored_from_a_backup_adds_no_duplicate_rows() {
     for assets in ["none", "image"] {
         let scene = slow_scene();
         killed_run(&scene);
@@ -211,9 +212,9 @@ fn a_journal_restored_from_a_copy_adds_no_row_that_the_archive_has() {
     }
 }
 
-/// Media files disappear, or are cut short, between a killed run and the next one.
+/// Media files are deleted or truncated between a killed run and the next run.
 #[test]
-fn files_that_are_lost_before_their_run_is_recovered_are_downloaded_again() {
+fn files_lost_before_recovery_are_downloaded_again() {
     for asks_again in [false, true] {
         let scene = Scene::fair();
         scene.list(ids("t", 60));
@@ -229,13 +230,13 @@ fn files_that_are_lost_before_their_run_is_recovered_are_downloaded_again() {
             fs::remove_file(file).unwrap();
         }
         if asks_again {
-            // The recovery is cut short as well.
+            // The run that recovers the journal is killed as well.
             killed_run(&scene);
         }
         scene.export(&["--assets", "audio"]).expect(0);
         scene.run(&["verify", "library"]).expect(0);
         assert_eq!(scene.archived().len(), 60);
         let kept = files(&scene.archive().join(".sunor/damaged"), "");
-        assert_eq!(kept.len(), 1, "nothing is deleted: {kept:?}");
+        assert_eq!(kept.len(), 1, "the truncated file must be quarantined: {kept:?}");
     }
 }

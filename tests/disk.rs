@@ -1,5 +1,5 @@
-//! Files that cannot be written: the archive stays consistent, the counts are right, and the next run resumes. A limit
-//! on the size of files replaces a full disk: the same writes fail.
+//! Tests of failed writes. The archive must stay consistent, the counts must be correct, and the next run must resume.
+//! A file-size limit simulates a full disk, because it makes the same writes fail.
 
 #![expect(clippy::indexing_slicing, reason = "a test")]
 
@@ -12,8 +12,7 @@ use sunor_archive::simulator::{Known, SimulatedProvider};
 
 const TASKS: usize = 60;
 
-/// No faults; each document repeats a long prompt in three columns, so that parts are larger than
-/// the journal.
+/// Creates a provider whose documents repeat a long prompt in three columns, so that parts are larger than the journal.
 fn wordy() -> Scene {
     let document = |id: &String| {
         let prompt = "la ".repeat(3000);
@@ -28,7 +27,7 @@ fn wordy() -> Scene {
     scene
 }
 
-/// An export that cannot write files larger than this many KiB.
+/// Runs an export that cannot write files larger than `kib` KiB.
 fn limited(scene: &Scene, kib: u32) -> Finished {
     let export = scene.export_command(&["--format", "csv", "--concurrency", "4"]);
     let mut command = Command::new("bash");
@@ -36,7 +35,7 @@ fn limited(scene: &Scene, kib: u32) -> Finished {
     command.arg(export.get_program()).args(export.get_args());
     command.current_dir(scene.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    command.spawn().map(Finished::of).expect("bash is there")
+    command.spawn().map(Finished::of).expect("bash should start")
 }
 
 fn assert_books(scene: &Scene) {
@@ -47,24 +46,24 @@ fn assert_books(scene: &Scene) {
 }
 
 #[test]
-fn a_journal_that_cannot_grow_stops_the_run_and_the_next_run_resumes_from_it() {
+fn a_full_disk_for_the_journal_stops_the_run_and_the_next_run_resumes() {
     let scene = wordy();
     limited(&scene, 200).expect(1).says("cannot write").says(".journal");
     assert_books(&scene);
     let asked = scene.stats().requests;
     let kept = scene.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
-    assert!(asked < TASKS as u64 && kept > 10, "{kept} kept of {asked}");
+    assert!(asked < TASKS as u64 && kept > 10, "{kept} of {asked} responses kept");
     scene.export(&[]).expect(0).says("had fetched before it was cut short");
     assert_eq!(scene.archived().len(), TASKS);
-    // At most what was in flight when the write failed is requested again: of a batch that was cut short,
-    // the records before the cut are whole but were never acknowledged.
+    // The next run repeats at most the requests that were in flight when the write failed. Complete records of a
+    // truncated batch are recovered, although they were never acknowledged.
     let repeated = scene.stats().requests - TASKS as u64;
-    assert!(repeated <= asked - kept as u64, "{repeated} repeated, {asked} asked, {kept} kept");
-    assert!(asked - kept as u64 <= 8, "{asked} asked, {kept} kept");
+    assert!(repeated <= asked - kept as u64, "{repeated} requests repeated, {asked} sent, {kept} responses kept");
+    assert!(asked - kept as u64 <= 8, "{asked} requests sent, {kept} responses kept");
 }
 
 #[test]
-fn a_part_that_cannot_be_written_is_published_by_the_next_run_without_a_request() {
+fn an_unwritable_part_is_published_by_the_next_run_without_a_request() {
     let scene = wordy();
     limited(&scene, 900).expect(1).says("cannot write").says("tasks/");
     assert_books(&scene);
@@ -76,13 +75,13 @@ fn a_part_that_cannot_be_written_is_published_by_the_next_run_without_a_request(
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_stops_the_run_with_its_name_and_loses_nothing() {
+fn an_unusable_folder_stops_the_run_with_its_name_and_loses_nothing() {
     let scene = wordy();
     let blocked = scene.archive().join("clips");
     let run = scene.export_command(&["--format", "csv"]).spawn();
     wait_until(|| scene.archive().join(".sunor").exists());
     let placed = fs::write(&blocked, "not a folder");
-    run.map(Finished::of).expect("the program is there").expect(1).says("library/clips");
+    run.map(Finished::of).expect("the program should start").expect(1).says("library/clips");
     assert!(placed.is_ok() && fs::remove_file(&blocked).is_ok());
     scene.export(&[]).expect(0);
     assert_eq!((scene.archived().len(), scene.stats().asked_again), (TASKS, 0));

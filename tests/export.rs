@@ -1,4 +1,4 @@
-//! `export`: what it archives, requests and prints.
+//! Tests of `export`: what it archives, requests and prints.
 
 mod common;
 
@@ -23,9 +23,9 @@ fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
     assert_eq!(files(&scene.archive().join("tasks"), ".csv").len(), 1);
 }
 
-/// No faults; with a window of 200 requests in 4 seconds, fixed or moving.
+/// The rate limit is 200 requests per 4 seconds, in a fixed or moving window.
 #[test]
-fn a_rate_equal_to_the_allowance_is_never_refused() {
+fn a_rate_equal_to_the_provider_limit_is_never_rate_limited() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
         let window = Window { allowance: 200, seconds: 4.0, kind };
         let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
@@ -36,7 +36,7 @@ fn a_rate_equal_to_the_allowance_is_never_refused() {
     }
 }
 
-/// Faults: every task is in progress at first, for three seconds at most.
+/// Every task is unfinished at first, for at most three seconds.
 #[test]
 fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
     let scene =
@@ -51,7 +51,7 @@ fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
     assert_eq!(scene.stats().asked_again, 0);
 }
 
-/// Faults: every task is in progress for a quarter of an hour.
+/// Every task is unfinished for at least 15 minutes.
 #[test]
 fn wait_zero_requests_each_task_once_and_lists_the_unfinished() {
     let scene =
@@ -105,7 +105,7 @@ fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
     assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
 }
 
-/// No request is sent.
+/// The list contains no IDs.
 #[test]
 fn an_empty_run_writes_no_parts_and_no_manifest() {
     let scene = Scene::fair();
@@ -151,9 +151,9 @@ fn the_embedded_simulator_needs_no_key_and_accepts_any_list() {
     assert_eq!(scene.stats().requests, 0);
 }
 
-/// No request is sent.
+/// The first dry run has neither an archive nor an API key.
 #[test]
-fn a_dry_run_sends_and_writes_nothing_and_says_how_long_it_takes() {
+fn a_dry_run_sends_and_writes_nothing_and_shows_an_estimate() {
     let scene = Scene::fair();
     scene.list(ids("t", 1190));
     let mut command = scene.export_command(&["--dry-run", "--rate", "120/m"]);
@@ -167,7 +167,7 @@ fn a_dry_run_sends_and_writes_nothing_and_says_how_long_it_takes() {
     assert_eq!(scene.stats().requests, 10);
 }
 
-/// No faults; there is time for some of the tasks only.
+/// `--stop-after` leaves time for only some of the tasks.
 #[test]
 fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
     let scene = Scene::fair();
@@ -181,9 +181,9 @@ fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
     assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
 }
 
-/// Faults: one task stalls for a while.
+/// The only task stalls, so that the first export holds the lock.
 #[test]
-fn a_second_export_at_once_is_refused_and_names_the_holder() {
+fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     scene.list(["slow"]);
     let mut first = scene.export_command(&["--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
@@ -192,12 +192,12 @@ fn a_second_export_at_once_is_refused_and_names_the_holder() {
     second.says(&format!("process {}", first.id())).says("since 20");
     first.kill().unwrap();
     first.wait().unwrap();
-    // A dead process holds no lock.
+    // A lock is released when the process that holds it ends.
     scene.list(["other"]);
     scene.export(&[]).expect(0);
 }
 
-/// Faults: the first answers stall, so that a signal finds requests in flight.
+/// Requests for half of the tasks stall for a second, so that some are in flight when the signal arrives.
 #[cfg(unix)]
 #[test]
 fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
@@ -206,7 +206,7 @@ fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
         let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         scene.list(ids("t", 400));
         let export = scene.export_command(&["--format", "csv", "--rate", "50/s"]);
-        // The tests may run where SIGHUP is ignored, as under nohup.
+        // The test may run with SIGHUP ignored, as under `nohup`, and child processes inherit ignored signals.
         let mut command = std::process::Command::new("env");
         command.arg("--default-signal=HUP").arg(export.get_program()).args(export.get_args());
         command.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(scene.path(""));
@@ -247,7 +247,7 @@ fn an_ignored_sighup_stays_ignored_as_under_nohup() {
     assert_eq!(scene.archived().len(), 60);
 }
 
-/// No request is sent.
+/// The only task stalls, so that the first signal does not end the process at once.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
@@ -259,12 +259,12 @@ fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
     let mut run = scene.export_command(&[]).spawn().unwrap();
     wait_until(|| scene.stats().requests == 1);
     interrupt(run.id());
-    // A second signal before the first is handled would merge with it.
+    // Signals of the same kind merge while one is pending, so the test waits until the first signal is handled.
     let said = std::io::BufReader::new(run.stderr.take().unwrap());
     assert!(std::io::BufRead::lines(said).any(|line| line.unwrap().contains("no further requests")));
     interrupt(run.id());
     Finished::of(run).expect(130);
-    assert!(files(&scene.archive().join("runs"), "").is_empty(), "it did not end at once");
+    assert!(files(&scene.archive().join("runs"), "").is_empty(), "the process did not end at once");
 
     let mut reading = scene.program();
     reading.args(["export", "-", "--out", "other"]).stdin(Stdio::piped());
@@ -276,7 +276,7 @@ fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
     drop(list);
 }
 
-/// Whether the process handles SIGINT by now.
+/// Whether the process has installed its SIGINT handler.
 #[cfg(target_os = "linux")]
 fn caught(pid: u32) -> bool {
     signals(pid, "SigCgt:")
@@ -289,9 +289,9 @@ fn signals(pid: u32, mask: &str) -> bool {
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 2 != 0)
 }
 
-/// Faults: the provider refuses the key, and repeats it in its message.
+/// The provider repeats the key in an error message.
 #[test]
-fn the_key_shows_nowhere() {
+fn the_key_appears_in_no_output() {
     for code in [400, 401, 404, 500] {
         let echo = format!(r#"{{"code":{code},"message":"bad key {}"}}"#, common::KEY);
         let scene = Scene::trouble(FaultKind::Body(echo), When::task("t2"));
@@ -306,7 +306,7 @@ fn the_key_shows_nowhere() {
 }
 
 #[test]
-fn a_key_file_given_as_the_list_is_not_quoted() {
+fn a_key_file_passed_as_the_list_is_not_quoted() {
     let scene = Scene::fair();
     scene.file("key", common::KEY.as_bytes());
     let run = scene.run(&["export", "key", "--out", "library", "-v"]).expect(0).says("add --no-headers");
@@ -314,9 +314,9 @@ fn a_key_file_given_as_the_list_is_not_quoted() {
     assert_eq!(scene.stats().requests, 0);
 }
 
-/// No faults; documents, one of them with a body that has to be repaired.
+/// The response contains a lone surrogate.
 #[test]
-fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {
+fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
     let document = common::documents().remove("doc-lone-surrogate").unwrap();
     let given = [("doc-lone-surrogate".to_owned(), document.clone())];
     let scene = Scene::world(SimulatedProvider { documents: given.into(), ..SimulatedProvider::default() });
@@ -331,7 +331,7 @@ fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {
     );
 }
 
-/// Faults: two tasks are not found at first; one of them never is.
+/// Two tasks are not found at first, and one of them is never found.
 #[test]
 fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
@@ -356,9 +356,10 @@ fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// Times as other programs write them, in both formats; what is outside the years that readers know is null.
+/// Covers the time formats of other programs, in both table formats. A time outside the years that readers support is
+/// null.
 #[test]
-fn times_with_short_offsets_are_read_and_years_that_no_reader_knows_are_null() {
+fn times_with_short_offsets_are_parsed_and_unsupported_years_are_null() {
     let table = [
         ("colon", "2025-01-15T10:30:00+05:30", "2025-01-15T05:00:00Z", "2025-01-15 05:00:00.000000 +00:00"),
         ("basic", "2025-01-15T10:30:00-0530", "2025-01-15T16:00:00Z", "2025-01-15 16:00:00.000000 +00:00"),

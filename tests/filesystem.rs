@@ -1,5 +1,5 @@
-//! File systems with missing features, and foreign files in an archive's folders: the built program with a preloaded
-//! library that refuses system calls.
+//! Tests of file systems with missing features, and of foreign files in an archive's folders. To simulate a missing
+//! feature, a preloaded library makes system calls of the built program fail.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -15,7 +15,7 @@ use std::{
 
 use common::{Finished, Scene, files, ids, walk};
 
-/// Refuses the calls that the variable `LACKS` names.
+/// The source of a library that makes the system calls in the variable `LACKS` fail.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -55,7 +55,7 @@ int rename(const char *from, const char *to) {
 }
 "#;
 
-/// The library, built with the compiler that links Rust programs.
+/// Builds the library and returns its path. `cc` is available, because it links Rust programs.
 fn shim(scene: &Scene) -> PathBuf {
     let (source, library) = (scene.file("shim.c", SHIM.as_bytes()), scene.path("shim.so"));
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
@@ -74,7 +74,7 @@ fn run(scene: &Scene, lacks: &str, arguments: &[&str]) -> Finished {
 }
 
 #[test]
-fn a_step_that_the_file_system_does_not_support_is_skipped_with_one_warning() {
+fn an_unsupported_file_system_operation_is_skipped_with_one_warning() {
     for (lacks, words) in [
         ("foldersync=EINVAL", "does not support syncing a folder"),
         ("foldersync=ENOTSUP", "does not support syncing a folder"),
@@ -110,7 +110,7 @@ fn an_io_error_is_never_skipped() {
 }
 
 #[test]
-fn media_on_another_disk_without_permissions_are_placed_and_leave_nothing_behind() {
+fn media_are_moved_to_a_disk_without_permissions_and_no_staging_files_remain() {
     let scene = Scene::fair();
     scene.list(ids("t", 6));
     with_lack(&scene, "permissions,disks", scene.export_command(&["--assets", "audio,image"])).expect(0);
@@ -120,7 +120,7 @@ fn media_on_another_disk_without_permissions_are_placed_and_leave_nothing_behind
 }
 
 #[test]
-fn a_second_run_is_refused_where_files_cannot_be_locked_and_a_dead_one_holds_nothing() {
+fn without_file_locks_a_second_run_is_refused_and_a_stale_lock_is_ignored() {
     let scene = Scene::fair();
     scene.list(ids("t", 3));
     with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(0);
@@ -135,9 +135,9 @@ fn a_second_run_is_refused_where_files_cannot_be_locked_and_a_dead_one_holds_not
     with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(0);
 }
 
-/// Files that sync programs and file managers leave.
+/// The archive's folders contain files that sync programs and file managers create.
 #[test]
-fn files_with_another_name_than_the_archive_gives_stop_no_command_and_are_reported() {
+fn files_with_foreign_names_stop_no_command_and_are_reported() {
     for format in ["parquet", "csv"] {
         let scene = Scene::fair();
         scene.list(ids("t", 12));
@@ -184,12 +184,12 @@ fn files_with_another_name_than_the_archive_gives_stop_no_command_and_are_report
         assert!(strays.iter().all(|path| found.contains(path.as_str())) && found.contains("run repair"), "{found}");
         scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0).says("3 stray files");
         scene.run(&["verify", "library"]).expect(0);
-        assert_eq!(files(&archive.join(".sunor/damaged"), "").len(), 3, "nothing is deleted");
+        assert_eq!(files(&archive.join(".sunor/damaged"), "").len(), 3, "all stray files must be quarantined");
     }
 }
 
 #[test]
-fn a_damaged_part_is_named_with_what_to_do_by_every_command_that_reads_it() {
+fn every_command_that_reads_a_damaged_part_reports_it_with_advice() {
     for format in ["parquet", "csv"] {
         let scene = Scene::fair();
         scene.list(ids("t", 12));
@@ -210,7 +210,7 @@ fn a_damaged_part_is_named_with_what_to_do_by_every_command_that_reads_it() {
     }
 }
 
-/// A part that is a link to a disk that is not mounted, and a named pipe with the name of a part.
+/// One part is a link to an unmounted disk, and a named pipe has the name of another part.
 #[test]
 fn a_part_that_is_not_a_regular_file_is_damage_and_repair_restores_its_rows() {
     for table in ["tasks", "assets", "clips"] {
@@ -298,9 +298,9 @@ fn table_folders_keep_owner_group_mode_and_attributes_through_every_command() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// The file-size limit sends a signal that ends a process without a word unless it is handled.
+/// Exceeding the file-size limit raises a signal that ends a process silently unless the process handles it.
 #[test]
-fn the_file_size_limit_is_an_error_with_what_to_do_and_the_run_is_resumed() {
+fn the_file_size_limit_is_an_error_with_advice_and_the_run_can_be_resumed() {
     let scene = Scene::fair();
     scene.list(ids("t", 60));
     let export = scene.export_command(&["--format", "csv"]);
@@ -326,7 +326,7 @@ fn an_existing_metrics_file_keeps_its_mode() {
 }
 
 #[test]
-fn a_full_standard_output_is_said_without_advice_about_runs() {
+fn a_standard_output_error_is_reported_without_advice_about_runs() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene.export(&[]).expect(0);

@@ -1,5 +1,5 @@
-//! Foreign readers judge the archive: DuckDB, pyarrow, Polars and pandas, by the scripts in
-//! `tests/foreign`. They come from PyPI, so these tests run from `./tests/run.sh`, which installs them.
+//! Tests of archives with third-party readers (DuckDB, pyarrow, Polars and pandas), through the scripts in
+//! `tests/foreign`. `./tests/run.sh` installs the readers from PyPI and runs these tests.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -15,8 +15,8 @@ use std::{
 use common::{Scene, documents, ids, judge, python, samples};
 use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider};
 
-/// No faults; with the sample documents as the only tasks, whose media are the simulator's; the one
-/// under way never ends.
+/// Exports the sample documents in a table format, and checks the archive with the scripts. The simulator serves the
+/// media, and the document in progress never finishes.
 fn judged_in(format: &str) {
     let here = |document: &String| {
         let hosts = ["https://cdn1.suno.ai", "https://cdn2.suno.ai", "https://storage.udio.example"];
@@ -46,17 +46,17 @@ fn judged_in(format: &str) {
 
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
-fn parquet_parts_hold_every_document_value_by_value() {
+fn parquet_parts_contain_every_document_value_by_value() {
     judged_in("parquet");
 }
 
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
-fn csv_parts_hold_every_document_value_by_value() {
+fn csv_parts_contain_every_document_value_by_value() {
     judged_in("csv");
 }
 
-/// No faults; over two runs, so that each table has more than one part.
+/// The archive has two runs, so that each table has more than one part.
 #[test]
 #[ignore = "needs Polars and pandas: ./tests/run.sh"]
 fn polars_and_pandas_read_all_parts_of_a_table_together() {
@@ -68,7 +68,7 @@ fn polars_and_pandas_read_all_parts_of_a_table_together() {
     judge("readers.py", &[&scene.archive()]);
 }
 
-/// Faults: the key is refused before there is anything to archive; then fair, with an old `views.sql`.
+/// The provider rejects the key, so that no table has a part. The second run finds an outdated `views.sql`.
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
 fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
@@ -97,7 +97,7 @@ fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
 
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
-fn every_sample_query_runs_in_duckdb_and_finds_something() {
+fn every_sample_query_runs_in_duckdb_and_returns_rows() {
     let scene = Scene::world(SimulatedProvider::default());
     let list = samples().join("tasks.csv");
     for format in ["parquet", "csv"] {
@@ -122,8 +122,8 @@ fn every_sample_query_runs_in_duckdb_and_finds_something() {
     }
 }
 
-/// No faults. One night is copied for each of a year: a query's cost is the number of files, and a year of exports would
-/// take too long.
+/// Copies one night to all nights of a year, because a year of exports would take too long. The number of files
+/// determines the cost of a query.
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn duckdb_queries_a_compacted_year_faster() {
@@ -138,10 +138,10 @@ fn duckdb_queries_a_compacted_year_faster() {
     print!("{}", judge("faster.py", &[&before, &scene.archive(), &samples().join("queries.sql")]));
 }
 
-/// No faults; all is archived; a task that takes an hour; a key that is refused.
+/// The first run archives everything, the second has tasks that take an hour, and the third has a rejected key.
 #[test]
 #[ignore = "needs Prometheus' parser: ./tests/run.sh"]
-fn prometheus_reads_the_metrics_and_the_samples_name_nothing_else() {
+fn prometheus_reads_the_metrics_and_the_samples_use_only_existing_metrics() {
     let mut scenes = Vec::new();
     for (faults, status) in [
         (FaultPlan::default(), 0),

@@ -1,4 +1,4 @@
-//! Downloads of songs, covers and videos: the built program under injected faults of the CDN.
+//! Tests of the downloads of songs, covers and videos, with the built program under injected CDN faults.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -24,17 +24,17 @@ use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, Known, MediaStats, S
 
 type Row = HashMap<String, String>;
 
-/// A clip with a song and a cover on the CDN.
+/// Returns a clip with a song and a cover on the CDN.
 fn clip(id: &str) -> Value {
     json!({ "id": id, "audio_url": format!("{{cdn}}/{id}.mp3"), "image_url": format!("{{cdn}}/{id}.jpeg") })
 }
 
-/// A clip with a song at that address.
+/// Returns a clip with a song at the given URL, and without a cover.
 fn song(id: &str, url: impl Into<Value>) -> Value {
     json!({ "id": id, "audio_url": url.into() })
 }
 
-/// A provider of these tasks, each with its clips, all of them on the list.
+/// Creates a provider with the given faults, tasks and clips, and a list of all tasks.
 fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<Value>)>) -> Scene {
     let document = |(id, clips): (&str, Vec<Value>)| {
         let data = json!({ "task_id": id, "type": "music", "status": "success", "output": { "result": clips } });
@@ -49,18 +49,18 @@ fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<
     scene
 }
 
-/// A provider with one task per clip; the clips' songs are on the CDN, with those faults.
+/// Creates a provider with the given faults and one task per clip. The songs and covers of the clips are on the CDN.
 fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -> Scene {
     let clips: Vec<S> = clips.into_iter().collect();
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
 }
 
-/// A fault for every request for one song.
+/// Returns a fault that affects every request for one song.
 fn with(id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When::task(&format!("{id}.mp3")) }
 }
 
-/// A fault of one song, for its first requests.
+/// Returns a fault that affects the first requests for one song.
 fn at_first(requests: u32, id: &str, trouble: FaultKind) -> Fault {
     Fault { trouble, when: When { task: Some(format!("{id}.mp3")), ..When::first(requests) } }
 }
@@ -69,7 +69,7 @@ fn media(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media: faults.into_iter().collect(), ..FaultPlan::default() }
 }
 
-/// The export into CSV tables, of the songs alone unless the arguments say otherwise.
+/// Returns an export command with CSV tables. By default, it downloads only songs.
 fn command(scene: &Scene, arguments: &[&str]) -> Command {
     let mut all = vec!["--format", "csv"];
     if !arguments.contains(&"--assets") {
@@ -87,7 +87,7 @@ fn export(scene: &Scene, arguments: &[&str]) -> Finished {
     Finished::of(begin(scene, arguments))
 }
 
-/// The rows of the songs, by clip.
+/// Returns the asset rows of songs, keyed by clip ID.
 fn by_clip(scene: &Scene) -> BTreeMap<String, Row> {
     let rows = scene.rows("assets").into_iter().filter(|row| row["kind"] == "audio");
     rows.map(|row| (row["clip_id"].clone(), row)).collect()
@@ -105,8 +105,8 @@ fn field(row: &Row, column: &str) -> u64 {
     row[column].parse().unwrap()
 }
 
-/// The invariants after every run, whatever the faults: each row has a complete file, each file under `media/` has a row
-/// unless the journal has segments, no task has two rows, and the manifests are correct.
+/// Asserts the invariants that hold after every run. Each row with status `ok` has a complete file, no task has two
+/// rows, and the manifests are correct. If the journal is empty, each file under `media/` has a row.
 #[track_caller]
 fn assert_sound(scene: &Scene) {
     let archive = scene.archive();
@@ -171,7 +171,7 @@ fn every_song_and_cover_is_complete_and_requested_once() {
         assert_eq!(row["path"], format!("media/{kind}/{}/{id}.{ending}", &sha256(id.as_bytes())[..2]));
         assert_eq!(row["content_type"], content_type);
     }
-    // Uploads and joined songs come without a cover.
+    // Uploads and concatenated songs have no cover.
     let skipped: Vec<&Row> = rows.iter().filter(|row| row["status"] == "skipped").collect();
     assert!(!skipped.is_empty() && skipped.iter().all(|row| row["kind"] == "image" && row["url"].is_empty()));
     let bytes: u64 = ok.iter().map(|row| field(row, "bytes")).sum();
@@ -179,10 +179,10 @@ fn every_song_and_cover_is_complete_and_requested_once() {
     assert_eq!((&summary["assets"], &summary["rows"]["assets"]), (&counts, &json!(rows.len())));
 
     export(&scene, &[]).expect(0);
-    assert_eq!(of_media(&scene).requests, stats.requests + ok.len() as u64, "requested again");
+    assert_eq!(of_media(&scene).requests, stats.requests + ok.len() as u64, "files were requested again");
 }
 
-/// Bodies that are not songs, and the errors they cause.
+/// Returns responses that are not songs, with the error for each response.
 fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     vec![
         ("html", FaultKind::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
@@ -199,9 +199,9 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     ]
 }
 
-/// Faults: responses with status 200 that are not songs, permanently.
+/// Every request for some songs gets a response with status 200 that is not a song.
 #[test]
-fn a_response_that_is_not_a_song_is_discarded_and_its_task_still_archived() {
+fn a_response_that_is_not_audio_is_discarded_and_its_task_still_archived() {
     let wrong = no_songs();
     let scene = songs(
         wrong.iter().map(|(id, ..)| *id).chain(["fine"]),
@@ -225,9 +225,9 @@ fn a_response_that_is_not_a_song_is_discarded_and_its_task_still_archived() {
     assert!(scene.rows("assets").iter().all(|row| row["kind"] == "audio" || row["status"] == "ok"));
 }
 
-/// Faults: the same, the first two times.
+/// The first two requests for each song get a response with status 200 that is not a song.
 #[test]
-fn a_response_that_is_not_a_song_is_retried() {
+fn a_response_that_is_not_audio_is_retried() {
     let wrong = no_songs();
     let scene = songs(
         wrong.iter().map(|(id, ..)| *id),
@@ -238,7 +238,7 @@ fn a_response_that_is_not_a_song_is_retried() {
     assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
 
-/// Faults: files of another type than their URLs say.
+/// The type of some files differs from the extension in their URLs.
 #[test]
 fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
@@ -278,18 +278,18 @@ fn a_file_extension_matches_the_content() {
     assert_eq!(
         row("image").unwrap()["url"],
         format!("{}/a.jpeg", scene.cdn_url()),
-        "the address is not as it was sent"
+        "the stored URL differs from the URL that the provider sent"
     );
 }
 
 const SIZE: u64 = 300_000;
 
-/// Songs of [`SIZE`], rounded up to a whole frame.
+/// Returns a fault plan with the given faults and with songs of [`SIZE`] bytes, rounded up to a whole MP3 frame.
 fn large(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media_bytes: Some(SIZE), ..media(faults) }
 }
 
-/// Faults: songs that are truncated twice, each time after 100 kB.
+/// The CDN truncates each song twice, each time after 100 kB.
 #[test]
 fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
     let cut = || ids("s", 5).into_iter().map(|id| at_first(2, &id, FaultKind::Truncated(100_000)));
@@ -312,7 +312,7 @@ fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
     }
 }
 
-/// Faults: songs that are truncated on every request.
+/// The CDN truncates the songs on every request.
 #[test]
 fn a_permanently_truncated_file_is_not_kept() {
     let scene = songs(
@@ -330,7 +330,7 @@ fn a_permanently_truncated_file_is_not_kept() {
     assert!(walk(&scene.archive().join("media")).is_empty());
 }
 
-/// Faults: songs that are truncated, and have changed when the rest is requested.
+/// The CDN truncates each song, and serves a new version when the rest is requested.
 #[test]
 fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     let faults = || {
@@ -343,13 +343,13 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
         assert_sound(&scene);
         assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
         for (id, row) in by_clip(&scene) {
-            // It was requested twice; from now on the new version is sent.
+            // The song was requested before, so the CDN now sends the new version.
             assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
         }
     }
 }
 
-/// Faults: songs that halt, before the first byte, in the middle or between any two, once or permanently.
+/// Some songs stall before the first byte or in the middle, and some arrive too slowly, once or permanently.
 #[test]
 fn a_stalled_server_times_out() {
     let halts =
@@ -374,9 +374,9 @@ fn a_stalled_server_times_out() {
     }
 }
 
-/// Faults: every status that a CDN may answer with, for a while or permanently.
+/// The CDN responds with various error statuses, for the first requests or permanently.
 #[test]
-fn each_status_is_retried_as_often_as_its_policy_says() {
+fn each_status_is_retried_according_to_its_policy() {
     use FaultKind::Status;
     let ever = u32::MAX;
     let table = [
@@ -416,9 +416,9 @@ fn each_status_is_retried_as_often_as_its_policy_says() {
     assert_eq!(scene.archived().len(), rows.len());
 }
 
-/// Faults: the CDN asks for a pause until tomorrow.
+/// The CDN responds with a `Retry-After` of one day.
 #[test]
-fn a_host_that_asks_for_a_day_is_skipped_and_its_files_left_to_the_next_run() {
+fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
     for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
         let scene = songs(ids("s", 20), media([Fault { trouble, when: When::first(1) }]));
         export(&scene, &["--asset-concurrency", "1"]).expect(3).says("its files are left to the next run");
@@ -430,23 +430,23 @@ fn a_host_that_asks_for_a_day_is_skipped_and_its_files_left_to_the_next_run() {
     }
 }
 
-/// Faults: every song is refused once, with a second to wait; one connection at a time.
+/// The first request for each song gets a `Retry-After` of one second. The export uses one connection at a time.
 #[test]
 fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
     for trouble in [FaultKind::TooMany(1), FaultKind::Busy(1)] {
         let scene = songs(ids("s", 4), media([Fault { trouble, when: When::first(1) }]));
         let begun = Instant::now();
         export(&scene, &["--retries", "0", "--asset-concurrency", "1"]).expect(0);
-        // One request is refused, and then all wait.
+        // After each refused request, all downloads wait for one second.
         assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
         assert_eq!(of_media(&scene).requests, 8);
         assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "2"]));
     }
 }
 
-/// Faults: redirects, to songs or nowhere.
+/// The CDN redirects to songs, to invalid targets, or in a loop.
 #[test]
-fn redirects_are_followed_to_http_only_and_only_so_often() {
+fn redirects_are_followed_only_to_http_and_up_to_a_limit() {
     let to = |address: &str| FaultKind::Redirect(address.to_owned());
     let table = [
         ("moved", to("{cdn}/elsewhere/other.mp3"), 1, ""),
@@ -476,7 +476,7 @@ fn redirects_are_followed_to_http_only_and_only_so_often() {
     assert_eq!(rows["moved"]["sha256"], sha256(&scene.file_of_cdn("elsewhere/other.mp3")));
 }
 
-/// No faults; the URLs point to private addresses.
+/// The URLs point to private addresses.
 #[test]
 fn private_addresses_are_refused_unless_allowed() {
     let port = |scene: &Scene| scene.cdn_url().rsplit(':').next().unwrap().to_owned();
@@ -528,7 +528,7 @@ fn private_addresses_are_refused_unless_allowed() {
     assert_eq!(of_media(&allowed).requests, 1);
 }
 
-/// No faults; the documents have invalid URLs.
+/// The documents contain unusable URLs.
 #[test]
 fn an_unusable_url_is_recorded_as_failed() {
     let table = [
@@ -555,7 +555,7 @@ fn an_unusable_url_is_recorded_as_failed() {
     assert_eq!((of_media(&scene).requests, scene.archived().len()), (0, 1));
 }
 
-/// No faults; the clips have nothing to download.
+/// The clips have no URL, or a URL without a file.
 #[test]
 fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() {
     let clips = vec![
@@ -579,7 +579,7 @@ fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() 
     assert_eq!(scene.summary()["assets"], json!({ "ok": 0, "failed": 0, "skipped": words.len(), "bytes": 0 }));
 }
 
-/// A task of two clips, one of them finished, that completed at that time.
+/// Returns the response for a task that completed at `completed_at`, with two clips: a complete clip and `clip`.
 fn half_made(clip: &Value, completed_at: &str) -> String {
     let result = json!([song("made", "{cdn}/made.mp3"), clip]);
     let data = json!({ "task_id": "t1", "type": "music", "status": "success", "completed_at": completed_at,
@@ -587,9 +587,9 @@ fn half_made(clip: &Value, completed_at: &str) -> String {
     json!({ "code": 200, "data": data }).to_string()
 }
 
-/// Clips in every state that is not final, of a task that has just completed: a later run finds them complete.
+/// A task has just completed, but one of its clips is still being generated. A later run finds the clip complete.
 #[test]
-fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() {
+fn a_task_with_an_unfinished_clip_is_unfinished_until_the_clip_is_complete() {
     let now = Timestamp::now().to_string();
     let clips = [
         (json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" }), "its status is streaming"),
@@ -613,14 +613,14 @@ fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() 
         assert!(fs::read_to_string(list).unwrap().contains(words));
         assert!(scene.rows("tasks").is_empty() && of_media(&scene).requests == 0);
         export(&scene, &["--assets", "audio", "--poll-interval", "1s"]).expect(0);
-        assert_eq!(scene.stats().requests, 3, "the second run polls");
+        assert_eq!(scene.stats().requests, 3, "the second run must poll the task");
         assert!(scene.rows("assets").iter().all(|row| row["status"] == "ok"), "{words}");
     }
 }
 
 /// A clip is still being generated a day after its task completed, and completes later.
 #[test]
-fn a_clip_that_is_never_finished_fails_after_a_day_and_repair_asks_for_it_again() {
+fn a_clip_that_never_finishes_fails_after_a_day_and_repair_requests_it_again() {
     let yesterday = (Timestamp::now() - jiff::SignedDuration::from_hours(25)).to_string();
     let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
     let provider = |clip: &Value| {
@@ -638,9 +638,9 @@ fn a_clip_that_is_never_finished_fails_after_a_day_and_repair_asks_for_it_again(
     assert_eq!((scene.stats().requests, later.stats().requests), (1, 1));
 }
 
-/// No asset of a clip that is still being generated is downloaded.
+/// One clip is still being generated, and the run downloads no assets.
 #[test]
-fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
+fn an_unfinished_clip_does_not_affect_a_run_without_assets() {
     let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
     let document = half_made(&clip, &Timestamp::now().to_string());
     let documents = [("t1".into(), document)].into();
@@ -650,8 +650,9 @@ fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
     assert_eq!(scene.rows("clips").len(), 2);
 }
 
-/// A web server that sends the nth response to the nth request, and the last one to later requests; it returns the
-/// requests. A response without an end is followed by zeros for as long as the client reads.
+/// Starts a web server that sends the nth response to the nth request, and the last response to later requests. Returns
+/// the address and a channel of the requests. After a response that ends with [`ENDLESS`], the server sends zeros until
+/// the client closes the connection.
 fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -672,12 +673,12 @@ fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
 
 const ENDLESS: &[u8] = b"and so on";
 
-/// A response with those headers and that body, after which the connection closes.
+/// Returns a response with the given status, headers and body, which announces that the connection will be closed.
 fn answer(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
 }
 
-/// Faults: servers that truncate a song, and then break the rules for ranges.
+/// Servers truncate a song, and then send correct or incorrect responses to range requests.
 #[test]
 fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let version = |seed| -> Vec<u8> {
@@ -736,10 +737,10 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     }
 }
 
-/// Servers that compress media against the request, send all of it as a 206, redirect to raw UTF-8, and have URLs
-/// without a scheme.
+/// Servers compress media although the request excludes compression, send the whole file as a 206, or redirect to a URL
+/// with raw UTF-8. One clip has a URL without a scheme.
 #[test]
-fn a_file_that_browsers_and_curl_would_read_is_read() {
+fn a_file_that_browsers_and_curl_accept_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
     let gzip = || {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -764,9 +765,9 @@ fn a_file_that_browsers_and_curl_would_read_is_read() {
     }
 }
 
-/// All kinds of audio, images and video, with names and headers that say nothing about them.
+/// Neither the URLs nor the headers reveal the type of the files.
 #[test]
-fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
+fn only_common_media_types_are_accepted() {
     let mp4 = |brand: &str| [b"\0\0\0\x20ftyp", brand.as_bytes(), b"\0\0\x02\0isomiso2"].concat();
     let opus = b"OggS\0\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01\x02".to_vec();
     let padded = [vec![0; 1500], b"\xff\xfb\x90\x64".to_vec()].concat();
@@ -821,7 +822,7 @@ fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
     }
 }
 
-/// Faults: servers that violate HTTP.
+/// Some servers violate HTTP.
 #[test]
 fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
@@ -859,9 +860,9 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
     assert_eq!(rows["chunked"]["sha256"], sha256(&mp3));
 }
 
-/// Faults: songs over the size limit, with or without a `Content-Length`.
+/// Two songs exceed the size limit, one with and one without a `Content-Length`.
 #[test]
-fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
+fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
     let (server, _questions) = server(vec![answer("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
     let scene = library(
         FaultPlan { media_bytes: Some(20_000_000), ..FaultPlan::default() },
@@ -874,8 +875,8 @@ fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
         assert_eq!([&row["status"], &row["attempts"], &row["http_status"]], ["failed", "1", "200"]);
     }
     assert_eq!(of_media(&scene).by_path, HashMap::from([("long.mp3".into(), 1), ("long.jpeg".into(), 1)]));
-    assert!(of_media(&scene).bytes < 10_000_000, "the body was taken");
-    // The limit itself is allowed.
+    assert!(of_media(&scene).bytes < 10_000_000, "the body was downloaded");
+    // A file of exactly the maximum size is accepted.
     let scene = songs(["a"], FaultPlan::default());
     let size = scene.file_of_cdn("a.mp3").len();
     export(&scene, &["--max-asset-size", &size.to_string()]).expect(0);
@@ -883,7 +884,7 @@ fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
     export(&scene, &["--max-asset-size", &(size - 1).to_string()]).expect(3);
 }
 
-/// Faults: each song takes a quarter of a second.
+/// Each song takes a quarter of a second to download.
 #[test]
 fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters() {
     let slow = || media([Fault { trouble: FaultKind::Drip(200_000), when: When::ALWAYS }]);
@@ -892,7 +893,7 @@ fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters()
         export(&scene, &["--asset-concurrency", allowed]).expect(0);
         assert_eq!(of_media(&scene).most_at_once, most, "of {allowed}");
     }
-    // The same server by two names, the second of which needs IPv6.
+    // The same server with two names counts as two hosts. The second name needs IPv6.
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
         let cdn = songs(["x"], slow());
         let other = cdn.cdn_url().replace("127.0.0.2", "[::ffff:127.0.0.2]");
@@ -904,7 +905,7 @@ fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters()
     }
 }
 
-/// No faults; clips with IDs that are not valid file names.
+/// Most clip IDs are not valid or safe file names.
 #[test]
 fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     let long = "x".repeat(300);
@@ -955,15 +956,15 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
             "{name}"
         );
         assert!(!name.starts_with(['-', '.']) && !["con.mp3", "nul.mp3"].contains(&name), "{name}");
-        assert!(names.insert(row["path"].to_lowercase()), "{name} twice");
+        assert!(names.insert(row["path"].to_lowercase()), "{name} occurs twice");
         assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("file{n}.mp3"))), "{name}");
     }
     assert!(rows.iter().any(|row| row["path"].ends_with("/plain-1_2.mp3")));
-    // Nothing anywhere else.
+    // The folder contains only the list and the archive.
     assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 2);
 }
 
-/// No faults; one clip is in three tasks, the last of which a later run fetches.
+/// One clip occurs in three tasks, and a later run fetches the third task.
 #[test]
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
@@ -983,9 +984,9 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     assert_eq!(shared.iter().map(|row| field(row, "attempts")).sum::<u64>(), 1);
 }
 
-/// Faults: two clips of a task have the same bytes, once or permanently; covers may.
+/// The CDN serves the same bytes for both songs of a task, once or permanently. Identical covers are allowed.
 #[test]
-fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
+fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
     let twins = |when: When| Fault { trouble: FaultKind::Identical, when };
     let once = |file: &str| twins(When { task: Some(file.into()), ..When::first(1) });
     let scene = library(
@@ -1016,7 +1017,7 @@ fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
     assert_eq!(field(&rows["fine-1"], "attempts"), 1);
 }
 
-/// Faults: a CDN that breaks every connection, or never responds.
+/// The CDN resets every connection, or never responds.
 #[test]
 fn a_dead_cdn_does_not_delay_the_api() {
     let dead = |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
@@ -1035,13 +1036,13 @@ fn a_dead_cdn_does_not_delay_the_api() {
     run.wait().unwrap();
 }
 
-/// The size of the longest download in progress.
+/// Returns the size in bytes of the largest download in progress.
 fn under_way(scene: &Scene) -> u64 {
     let partial = files(&scene.archive().join(".sunor/partial"), ".part");
     partial.iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).max().unwrap_or(0)
 }
 
-/// Faults: some songs are fast and some take six seconds; the process is killed with SIGKILL.
+/// Two songs download fast and two take six seconds, and the process is killed with SIGKILL.
 #[test]
 fn downloads_resume_after_a_kill_where_they_stopped() {
     let drip = |id| at_first(1, id, FaultKind::Drip(1_000_000));
@@ -1064,18 +1065,18 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
     assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
     let stats = of_media(&scene);
     for name in ["a.mp3", "b.mp3"] {
-        assert_eq!((stats.by_path[name], stats.whole[name]), (1, 1), "{name} again");
+        assert_eq!((stats.by_path[name], stats.whole[name]), (1, 1), "{name} was downloaded again");
     }
     assert_eq!(stats.ranges, 2);
     let rows = by_clip(&scene);
     let size: u64 = ["slow", "slower"].map(|id| field(&rows[id], "bytes")).iter().sum();
-    assert!(stats.bytes - killed.bytes <= size - (1 << 20), "what was there was sent again");
+    assert!(stats.bytes - killed.bytes <= size - (1 << 20), "the bytes of partial files were sent again");
     for (id, row) in rows {
         assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
     }
 }
 
-/// Faults: slow songs; the process is killed repeatedly with SIGKILL, at random times.
+/// Half of the files download slowly, and the process is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
@@ -1094,14 +1095,14 @@ fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     export(&scene, &arguments).expect(0);
     assert_sound(&scene);
     assert_eq!(scene.archived().len(), 100);
-    // Requests in flight at a kill are sent again, as are those whose responses were not yet synced.
+    // Requests in flight at a kill are repeated, as are requests whose responses were not yet synced.
     assert!(kills > 0 && scene.stats().asked_again <= 4 * kills, "{}", scene.stats().asked_again);
     let kinds = |row: Row| (row["task_id"].clone(), row["clip_id"].clone(), row["kind"].clone());
     let rows: BTreeSet<_> = scene.rows("assets").into_iter().map(kinds).collect();
     assert_eq!((rows.len(), scene.rows("assets").len()), (2 * scene.rows("clips").len(), rows.len()));
 }
 
-/// Faults: one of three songs stops in the middle at first.
+/// Creates a provider with three tasks. The first download of one of the songs stalls in the middle.
 fn halted() -> Scene {
     library(
         media([at_first(1, "slow", FaultKind::StallBody(120.0))]),
@@ -1109,8 +1110,8 @@ fn halted() -> Scene {
     )
 }
 
-/// The run ended while `t2` waited for its song: the others are archived, and the next run archives it without a
-/// request.
+/// Asserts the state after a run that ended while `t2` waited for a song. `t1` and `t3` are archived, and the next run
+/// archives `t2` without an API request.
 #[track_caller]
 fn assert_resumes(scene: &Scene) {
     assert_sound(scene);
@@ -1128,7 +1129,7 @@ fn assert_resumes(scene: &Scene) {
     assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| asked[name]), [1, 1, 1, 2]);
 }
 
-/// Faults: one of three songs stops in the middle.
+/// The download of one song stalls in the middle.
 #[test]
 fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let begun = [("-INT", 130), ("-TERM", 143)].map(|(name, status)| {
@@ -1145,7 +1146,7 @@ fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     }
 }
 
-/// Faults: one of three songs stops in the middle.
+/// The download of one song stalls in the middle.
 #[test]
 fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let scene = halted();
@@ -1155,7 +1156,7 @@ fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     assert_resumes(&scene);
 }
 
-/// Faults: a song that is refused repeatedly, so that most of the time is spent waiting.
+/// Requests for one song are refused repeatedly, so that the run spends most of its time waiting.
 #[test]
 fn a_signal_interrupts_a_retry_backoff_at_once() {
     let scene = songs(["a", "b"], media([with("b", FaultKind::TooMany(60))]));
@@ -1168,7 +1169,7 @@ fn a_signal_interrupts_a_retry_backoff_at_once() {
     assert_eq!(scene.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
 }
 
-/// Faults: a song that stops in the middle, and whose URL has expired at the next run.
+/// The download of a song stalls in the middle, and its URL has expired by the next run.
 #[test]
 fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     let scene =
@@ -1185,7 +1186,7 @@ fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
         ["failed", "HTTP 403", "403", "3"]
     );
     assert_eq!((scene.archived(), scene.stats().requests), (vec!["a".to_owned(), "b".to_owned()], 2));
-    // The next run does not retry what failed then.
+    // Later exports do not retry the failed download.
     export(&scene, &[]).expect(0);
     assert_eq!((of_media(&scene).by_path["b.mp3"], scene.stats().requests), (4, 2));
 }
@@ -1225,9 +1226,9 @@ fn only_the_selected_assets_are_downloaded() {
     }
 }
 
-/// No faults; no file may be larger than 100 KiB, so that the songs do not fit, and the journal does.
+/// A file-size limit of 100 KiB is too small for the songs, but large enough for the journal.
 #[test]
-fn a_disk_too_full_for_a_song_stops_the_run_and_the_next_run_resumes() {
+fn a_full_disk_during_a_download_stops_the_run_and_the_next_run_resumes() {
     let scene = songs(ids("s", 8), large([]));
     let limited = command(&scene, &["--assets", "audio,image", "--concurrency", "2"]);
     let mut run = Command::new("bash");
@@ -1250,7 +1251,7 @@ fn a_disk_too_full_for_a_song_stops_the_run_and_the_next_run_resumes() {
     assert!(by_clip(&scene).iter().all(|(id, row)| row["sha256"] == sha256(&scene.file_of_cdn(&format!("{id}.mp3")))));
 }
 
-/// Faults: a song that never gets a response.
+/// The first two requests for one song stall.
 #[test]
 fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_journal() {
     let scene = library(
@@ -1268,7 +1269,7 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_j
     assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
 }
 
-/// Faults: songs that never get a response; two killed runs have left a segment each.
+/// The first requests for the songs stall, and two killed runs have each left a segment.
 #[test]
 fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     let scene =
@@ -1279,7 +1280,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
         wait_until(|| of_media(&scene).requests == n);
         run.kill().unwrap();
         run.wait().unwrap();
-        // The other run's segment comes back afterwards: only a long run leaves several by itself.
+        // Moves the segment away until both runs are killed, so that the second run does not recover it.
         let journal = scene.archive().join(".sunor/journal");
         for segment in files(&journal, ".journal") {
             fs::rename(&segment, scene.path(&format!("{name}-{}", segment.file_name().unwrap().display()))).unwrap();
@@ -1297,7 +1298,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     assert_eq!((scene.archived(), scene.rows("assets").len(), scene.stats().requests), (ids("s", 2), 2, 2));
 }
 
-/// Faults: each song takes a while; no process may have more than 256 files open.
+/// The songs download slowly, and the process may have at most 256 open files.
 #[test]
 fn queued_downloads_hold_no_open_file() {
     let slow = Fault { trouble: FaultKind::Drip(400_000), when: When::ALWAYS };
@@ -1311,8 +1312,8 @@ fn queued_downloads_hold_no_open_file() {
     assert_sound(&scene);
 }
 
-/// Faults: two clips of a task have the same bytes at first; one of them is also in another task, which the same run or
-/// an earlier one archives meanwhile.
+/// At first, two clips of a task have the same bytes. One of the clips also occurs in a second task, which is archived
+/// before the first task, after it, or in the same run.
 #[test]
 fn a_file_referenced_by_a_row_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
@@ -1327,7 +1328,7 @@ fn a_file_referenced_by_a_row_is_never_replaced() {
     }
 }
 
-/// Faults: a host that requests a pause of zero seconds, permanently.
+/// The host responds to every request with a `Retry-After` of zero seconds.
 #[test]
 fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     let scene = songs(["a"], media([with("a", FaultKind::TooMany(0))]));
@@ -1337,7 +1338,7 @@ fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
 }
 
-/// No faults; a process was killed after the last byte of a song, and before the rename.
+/// A process is killed after it writes the last byte of a song and before it renames the file.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_download_complete_at_the_kill_is_not_restarted() {
@@ -1356,10 +1357,10 @@ fn a_download_complete_at_the_kill_is_not_restarted() {
     let sent = of_media(&scene).bytes;
     export(&scene, &["--retries", "0"]).expect(0);
     assert_sound(&scene);
-    assert!(of_media(&scene).bytes - sent < 100_000, "all of it was sent again");
+    assert!(of_media(&scene).bytes - sent < 100_000, "the whole song was sent again");
 }
 
-/// Faults: there is no connection to the CDN until long after the run was killed.
+/// The CDN is unreachable during a killed run and the next run.
 #[test]
 fn files_left_by_an_earlier_run_survive_a_network_outage() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -1382,9 +1383,9 @@ fn files_left_by_an_earlier_run_survive_a_network_outage() {
     assert_eq!((by_clip(&scene)["a"]["status"].as_str(), scene.stats().requests), ("ok", 1));
 }
 
-/// No faults; the first nights download no media, or only some kinds.
+/// The first export downloads no media, the second only covers, and the third all kinds.
 #[test]
-fn kinds_that_were_not_wanted_at_first_are_downloaded_later_without_a_request() {
+fn kinds_selected_later_are_downloaded_without_a_request() {
     for format in ["parquet", "csv"] {
         let scene = Scene::fair();
         scene.list(ids("t", 30));
@@ -1394,8 +1395,8 @@ fn kinds_that_were_not_wanted_at_first_are_downloaded_later_without_a_request() 
         scene.export(&["--assets", "image", "--dry-run"]).expect(0).says("from stored responses");
         scene.export(&["--assets", "image"]).expect(0).says("archived tasks lack assets");
         scene.export(&["--assets", "all"]).expect(0);
-        assert_eq!(scene.stats().requests, asked, "the archive has the responses");
-        assert!(scene.rows("tasks") == tasks, "{format}: the other rows stay as they are");
+        assert_eq!(scene.stats().requests, asked, "stored responses must not be requested again");
+        assert!(scene.rows("tasks") == tasks, "{format}: the tasks table must not change");
 
         let clips = scene.rows("clips").len();
         for kind in ["audio", "image", "video"] {
@@ -1407,14 +1408,14 @@ fn kinds_that_were_not_wanted_at_first_are_downloaded_later_without_a_request() 
         assert!(count("failed") == 0 && count("ok") > clips, "{format}");
         let media = scene.stats().media.requests;
         scene.export(&["--assets", "all"]).expect(0).says("30 already archived");
-        assert_eq!(scene.stats().media.requests, media, "nothing is lacking any more");
+        assert_eq!(scene.stats().media.requests, media, "no asset is missing, so none must be requested");
         scene.run(&["verify", "library"]).expect(0).says("No damage");
     }
 }
 
-/// The stored URLs have expired: the provider has fresh ones.
+/// The stored URLs have expired, and the provider has fresh URLs.
 #[test]
-fn an_expired_url_of_a_kind_wanted_later_fails_and_repair_fetches_a_fresh_one() {
+fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one() {
     let expired = Fault { trouble: FaultKind::Status(403), when: When::first(1) };
     let scene = Scene::faults(FaultPlan { media: vec![expired], ..FaultPlan::default() });
     scene.list(ids("t", 10));
@@ -1428,9 +1429,9 @@ fn an_expired_url_of_a_kind_wanted_later_fails_and_repair_fetches_a_fresh_one() 
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// The run that downloads further kinds is killed, and stopped.
+/// A run that downloads an additional kind of asset is killed, and the next run is stopped by SIGTERM.
 #[test]
-fn a_killed_download_of_further_kinds_is_resumed_and_no_row_is_there_twice() {
+fn a_killed_download_of_additional_kinds_is_resumed_without_duplicate_rows() {
     let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
     let scene = Scene::faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
     scene.list(ids("t", 20));

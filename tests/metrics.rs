@@ -1,4 +1,4 @@
-//! `--metrics-file`: figures for Prometheus at the end of every run.
+//! Tests of `--metrics-file`: every run writes metrics for Prometheus when it ends.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -9,7 +9,7 @@ use std::{collections::HashMap, fs, path::Path};
 use common::{Finished, Scene, files, ids, wait_until};
 use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 
-/// The file's samples, by name and label as they are written.
+/// Returns the samples in a metrics file, keyed by metric name and label as written.
 fn samples(file: &Path) -> HashMap<String, f64> {
     let text = fs::read_to_string(file).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -21,7 +21,7 @@ fn of(figures: &HashMap<String, f64>, name: &str) -> Option<f64> {
     figures.get(&format!("sunor_archive_{name}")).copied()
 }
 
-/// Every figure equals the run's summary.
+/// Asserts that every metric equals the value in the run's summary.
 #[track_caller]
 fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
     for (part, label) in [("tasks", "status"), ("assets", "status"), ("rows", "table")] {
@@ -41,8 +41,7 @@ fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
     assert!((known - finished.as_second() as f64).abs() <= 2.0, "{known}");
 }
 
-/// Faults: some tasks are not finished, some answers fail once, some are refused with 429; then the same
-/// with nothing left to wait for.
+/// The first run succeeds. In the second run, some tasks are unfinished, some requests fail once, and some get a 429.
 #[test]
 fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     let faults = vec![
@@ -70,7 +69,7 @@ fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     );
 }
 
-/// Faults: the key is revoked; then answers stall until the run is stopped; then nothing is listening.
+/// The first run ends because the key is revoked. Later runs are stopped by a signal or cannot reach the provider.
 #[test]
 fn a_run_writes_metrics_however_it_ends() {
     let revoked = Scene::faults(FaultPlan { revoke_after: Some(5), ..FaultPlan::default() });
@@ -94,7 +93,7 @@ fn a_run_writes_metrics_however_it_ends() {
     }
 }
 
-/// No faults; a folder is where a file is due, so that the run fails before its first request.
+/// A folder with the name of `views.sql` makes the run fail before its first request.
 #[test]
 fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     let scene = Scene::fair();
@@ -110,9 +109,9 @@ fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     assert!(of(&figures, "last_success_timestamp_seconds") < of(&figures, "finished_timestamp_seconds"));
 }
 
-/// No faults; the answer to one task stalls, so that a second run finds the archive held.
+/// The only task stalls, so that a second run finds the archive locked.
 #[test]
-fn a_run_that_never_started_leaves_the_metrics_file_alone() {
+fn a_run_that_never_started_does_not_change_the_metrics_file() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
     scene.file("run.prom", b"# of another run\n");
     scene.list(["slow"]);
@@ -126,7 +125,7 @@ fn a_run_that_never_started_leaves_the_metrics_file_alone() {
 }
 
 #[test]
-fn an_invalid_metrics_path_is_refused_and_a_write_failure_is_reported_and_leaves_the_archive_alone() {
+fn an_invalid_metrics_path_is_rejected_and_a_write_failure_does_not_affect_the_archive() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     fs::create_dir(scene.path("folder")).unwrap();
@@ -143,7 +142,7 @@ fn an_invalid_metrics_path_is_refused_and_a_write_failure_is_reported_and_leaves
     assert!(!scene.archive().exists());
     assert_eq!(scene.stats().requests, 0);
 
-    // No file system accepts so long a name.
+    // The file name is too long for every file system.
     let long = "x".repeat(300);
     scene.export(&["--metrics-file", &long]).expect(1).says("cannot write").says("Archived 1 of 1 tasks");
     assert_eq!(scene.summary()["exit_code"], 0);

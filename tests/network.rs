@@ -1,5 +1,5 @@
-//! TLS and proxies: the system's roots, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`, against an
-//! authority and a proxy of the test's own.
+//! Tests of TLS and proxies: system root certificates, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`, with a
+//! certificate authority and a proxy that the tests create.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -23,7 +23,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// A provider with TLS that knows every task, and the certificate of its authority.
+/// A TLS provider that has every task, and the certificate of its certificate authority.
 struct Secured {
     base_url: String,
     authority: String,
@@ -55,7 +55,7 @@ fn secured() -> Secured {
     Secured { base_url, authority: authority.pem(), requests }
 }
 
-/// Answers each request of a connection about the task it asks for.
+/// Responds to each request on a connection with a successful task that has the requested ID.
 fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -75,7 +75,7 @@ fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
     }
 }
 
-/// A proxy that tunnels connections, and counts them.
+/// Starts a proxy that tunnels and counts connections.
 fn proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -104,9 +104,9 @@ fn tunnel(client: &TcpStream) -> io::Result<()> {
     io::copy(&mut reader, &mut &server).map(drop)
 }
 
-/// Faults: a certificate from an unknown authority.
+/// The provider's certificate was issued by an unknown authority.
 #[test]
-fn an_untrusted_certificate_stops_the_run_at_once_with_what_to_do() {
+fn an_untrusted_certificate_stops_the_run_at_once_with_advice() {
     let (scene, server) = (Scene::fair(), secured());
     scene.list(["t1", "t2"]);
     let run = scene.export(&["--base-url", &server.base_url]).expect(1);
@@ -114,9 +114,9 @@ fn an_untrusted_certificate_stops_the_run_at_once_with_what_to_do() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);
 }
 
-/// No faults; with the authority in `SSL_CERT_FILE`.
+/// `SSL_CERT_FILE` contains the certificate of the provider's authority.
 #[test]
-fn an_authority_named_in_ssl_cert_file_is_trusted() {
+fn an_authority_in_ssl_cert_file_is_trusted() {
     let (scene, server) = (Scene::fair(), secured());
     let authority = scene.file("authority.pem", server.authority.as_bytes());
     scene.list(["t1", "t2"]);
@@ -125,9 +125,9 @@ fn an_authority_named_in_ssl_cert_file_is_trusted() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 2);
 }
 
-/// No faults; through a proxy or past it.
+/// Connections use the proxy, or bypass it because of `NO_PROXY`.
 #[test]
-fn https_proxy_is_used_unless_no_proxy_names_the_host() {
+fn https_proxy_is_used_unless_no_proxy_lists_the_host() {
     for (no_proxy, through) in [("", true), ("localhost", false)] {
         let (scene, server, (address, tunnels)) = (Scene::fair(), secured(), proxy());
         let authority = scene.file("authority.pem", server.authority.as_bytes());
@@ -139,7 +139,7 @@ fn https_proxy_is_used_unless_no_proxy_names_the_host() {
     }
 }
 
-/// Faults: a host that no name server knows.
+/// The provider's host name cannot be resolved.
 #[test]
 fn an_unresolvable_host_name_is_reported() {
     let scene = Scene::fair();
@@ -150,7 +150,7 @@ fn an_unresolvable_host_name_is_reported() {
         .says("unknown.invalid cannot be reached");
 }
 
-/// A proxy that answers each request itself, and counts them.
+/// Starts a proxy that responds to each request itself and counts the requests.
 fn answering_proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -179,7 +179,7 @@ fn the_simulator_and_plain_http_need_no_certificates_and_the_simulator_no_proxy(
 }
 
 #[test]
-fn a_proxy_variable_that_cannot_be_parsed_is_refused_before_anything_is_sent() {
+fn an_invalid_proxy_variable_is_rejected_before_any_request() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     for value in ["http://p:1 ", "http://p:1\r", "'http://p:1'", "htp://p:1", "http://u:hush@p:port"] {
@@ -207,7 +207,7 @@ fn a_proxy_is_used_for_plain_http_and_a_star_in_no_proxy_means_none() {
 }
 
 #[test]
-fn a_socks_proxy_is_spoken_to() {
+fn a_socks_proxy_is_supported() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -219,6 +219,6 @@ fn a_socks_proxy_is_spoken_to() {
     });
     let mut export = scene.export_command(&["--retries", "0", "--timeout", "2s"]);
     Finished::of(export.env("ALL_PROXY", format!("socks5h://{address}")).spawn().unwrap()).expect(1);
-    assert_eq!(greeting.join().unwrap(), [5], "SOCKS, version 5");
+    assert_eq!(greeting.join().unwrap(), [5], "the greeting must be SOCKS version 5");
     assert_eq!(scene.stats().requests, 0);
 }

@@ -1,4 +1,5 @@
-//! The order of writes, syncs and renames must survive a power failure: the built program under `strace`, judged by `tests/foreign/power.py` and `tests/foreign/power_swap.py`.
+//! Tests that the order of writes, syncs and renames protects an archive from power failures. The built program runs
+//! under `strace`, and `tests/foreign/power.py` and `tests/foreign/power_swap.py` check the trace.
 
 mod common;
 
@@ -27,7 +28,7 @@ fn parts_are_swapped_only_after_their_dependencies_are_synced() {
     judged(&scene, &compact, "power_swap.py");
 }
 
-/// Runs a command of the scene under `strace`, and has the trace judged.
+/// Runs a command under `strace`, and checks the trace with a script from `tests/foreign`.
 fn judged(scene: &Scene, command: &Command, judge: &str) {
     let trace = scene.path("trace");
     let mut strace = Command::new("strace");
@@ -39,9 +40,9 @@ fn judged(scene: &Scene, command: &Command, judge: &str) {
     strace.arg(command.get_program()).args(command.get_args()).current_dir(scene.path(""));
     strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     strace.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    Finished::of(strace.spawn().expect("strace is there")).expect(0);
+    Finished::of(strace.spawn().expect("strace should start")).expect(0);
 
     let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(judge);
-    let verdict = Command::new("python3").arg(judge).arg(trace).output().expect("python is there");
+    let verdict = Command::new("python3").arg(judge).arg(trace).output().expect("python3 should start");
     assert!(verdict.status.success(), "{}", String::from_utf8_lossy(&verdict.stderr));
 }

@@ -1,4 +1,4 @@
-//! Responses of the provider: the built program under injected faults.
+//! Tests of `export` with the built program under injected API faults.
 
 mod common;
 
@@ -15,9 +15,9 @@ use sunor_archive::simulator::{
 };
 use tokio::net::TcpSocket;
 
-/// Faults: each task's first two requests fail, in various ways.
+/// The first two requests for each task fail with a transient failure.
 #[test]
-fn transient_failures_cost_retries_and_lose_nothing() {
+fn transient_failures_are_retried_and_nothing_is_lost() {
     for trouble in [
         FaultKind::Status(500),
         FaultKind::Status(502),
@@ -39,7 +39,7 @@ fn transient_failures_cost_retries_and_lose_nothing() {
     }
 }
 
-/// Faults: responses are compressed, long, slow, or followed by a closed connection.
+/// The provider compresses, pads or delays its responses, or closes the connection after each response.
 #[test]
 fn a_complete_response_is_accepted_in_any_encoding() {
     for trouble in [
@@ -60,7 +60,7 @@ fn a_complete_response_is_accepted_in_any_encoding() {
     }
 }
 
-/// Faults: one task's answer stops in the middle, longer than the limit.
+/// The first response stalls in the middle for longer than the timeout.
 #[test]
 fn a_stalled_response_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::StallBody(60.0), When::first(1));
@@ -69,7 +69,7 @@ fn a_stalled_response_times_out_and_is_retried() {
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
-/// Faults: one task's answer is a redirect to another server.
+/// The response for one task is a redirect to another server.
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
     let elsewhere = Scene::fair();
@@ -79,7 +79,7 @@ fn a_redirect_is_not_followed_with_the_key() {
     assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
 }
 
-/// Faults: one task fails permanently.
+/// Every request for one task fails with 503.
 #[test]
 fn permanent_failures_end_after_their_retries_and_are_listed() {
     let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
@@ -90,7 +90,7 @@ fn permanent_failures_end_after_their_retries_and_are_listed() {
     assert_eq!(scene.archived(), ["fine", "good"]);
 }
 
-/// Faults: the first request for each task stalls for longer than the limit.
+/// The first request for each task stalls for longer than the timeout.
 #[test]
 fn a_slow_request_times_out_and_is_retried() {
     let scene = Scene::trouble(FaultKind::Stall(30.0), When::first(1));
@@ -99,7 +99,7 @@ fn a_slow_request_times_out_and_is_retried() {
     assert_eq!(scene.stats().by_task["t1"], 2);
 }
 
-/// Faults: rejections that a retry would not change.
+/// Requests for one task fail with a status that a retry would not change.
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
@@ -111,7 +111,7 @@ fn other_client_errors_are_not_retried() {
     }
 }
 
-/// Faults: the key is refused, from the start or after fifty requests.
+/// The provider rejects the key, from the start or after 50 requests.
 #[test]
 fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     let scene = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
@@ -129,7 +129,7 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
     assert!(scene.stats().requests <= 54);
 }
 
-/// Faults: the second request is refused with 429 and three seconds to wait.
+/// The first request for the second task gets a 429 with a `Retry-After` of three seconds.
 #[test]
 fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
     let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
@@ -138,7 +138,7 @@ fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
     assert_eq!(scene.archived().len(), 30);
     let requests = &scene.summary()["requests"];
     assert_eq!((&requests["rate_limited"], &requests["retries"]), (&1.into(), &1.into()));
-    // No request between the 429 and the next one, three seconds later.
+    // No request is sent during the three seconds after the 429.
     let events: Vec<serde_json::Value> =
         run.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let refused = events.iter().position(|event| event["event"] == "rate_limited").unwrap_or(0);
@@ -146,7 +146,7 @@ fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
     assert!(silence.filter(|event| event["event"] == "progress").count() >= 2);
 }
 
-/// No faults; only one task exists.
+/// The provider has only one of the four tasks.
 #[test]
 fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
@@ -163,7 +163,7 @@ fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     assert_eq!(scene.stats().requests, 4);
 }
 
-/// Faults: another account's key, for which no task exists.
+/// The key belongs to another account, which has none of the tasks.
 #[test]
 fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
     let scene = Scene::world(SimulatedProvider { tasks: Known::Given, ..SimulatedProvider::default() });
@@ -173,7 +173,7 @@ fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
     assert_eq!(scene.unfinished().len(), 30);
 }
 
-/// Faults: an answer about another task.
+/// The response for one task contains a different task.
 #[test]
 fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
     let scene = Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
@@ -185,9 +185,10 @@ fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
     assert_eq!(scene.archived(), ["fine"]);
 }
 
-/// Faults: invalid JSON, permanently for two tasks and once for a third; a truncated body for a fourth.
+/// The provider returns invalid JSON for three tasks, once or permanently, a truncated body for a fourth task, and HTML
+/// for a fifth task.
 #[test]
-fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
+fn malformed_json_is_kept_and_reported_after_its_retries() {
     let body = |task: &str, body: &str, first| Fault {
         trouble: FaultKind::Body(body.into()),
         when: When { task: Some(task.into()), first, ..When::ALWAYS },
@@ -222,9 +223,9 @@ fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
     scene.run(&["summary", "library", "--run", &run]).expect(0).says("Archived 1 of 5 tasks in ");
 }
 
-/// Faults: tasks that are archived as not found are still not found.
+/// Tasks that are archived as `not_found` are still not found when they are requested again.
 #[test]
-fn tasks_that_are_still_not_found_do_not_make_the_key_suspect() {
+fn repeated_not_found_responses_do_not_blame_the_key() {
     let missing = |task: &str| Fault {
         trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
         when: When::task(task),
@@ -241,7 +242,7 @@ fn tasks_that_are_still_not_found_do_not_make_the_key_suspect() {
     assert!(before >= 25 && not_found() == before, "{before}");
 }
 
-/// Faults: nothing listens on the address, which the test holds.
+/// No server listens on the provider's address, which the test reserves by binding a socket.
 #[test]
 fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     let scene = Scene::fair();
@@ -255,7 +256,7 @@ fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     assert_eq!(scene.stats().requests, 0);
 }
 
-/// Faults: after some good answers everything is a proxy's error page, permanently.
+/// Every request fails with 502, except requests for the first task.
 #[test]
 fn a_provider_outage_trips_the_circuit_breaker() {
     let good = "t1".to_owned();
@@ -268,7 +269,7 @@ fn a_provider_outage_trips_the_circuit_breaker() {
         ..SimulatedProvider::default()
     });
     scene.list(ids("t", 2000));
-    // At a fixed rate, the number of tasks in flight when the first fail does not depend on the machine.
+    // At a fixed rate, the number of tasks in flight at the first failure does not depend on the machine's speed.
     scene
         .export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
         .expect(1)
@@ -278,9 +279,9 @@ fn a_provider_outage_trips_the_circuit_breaker() {
     assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
 }
 
-/// Faults: the provider responds thirty times, and then is unreachable.
+/// The provider becomes unreachable after 30 requests.
 #[test]
-fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
+fn a_lost_network_is_an_error() {
     let mut scene = Scene::fair();
     scene.list(ids("t", 60));
     let run = scene.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
@@ -291,7 +292,7 @@ fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
     assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
 }
 
-/// Faults: everything is refused with 429, permanently.
+/// The provider responds to every request with 429.
 #[test]
 fn endless_429s_end_the_run_and_every_task_is_listed() {
     let scene = Scene::trouble(FaultKind::TooMany(1), When::ALWAYS);
@@ -300,7 +301,7 @@ fn endless_429s_end_the_run_and_every_task_is_listed() {
     assert_eq!(scene.unfinished().len(), 40);
 }
 
-/// Faults: the last hundred of the list fail permanently.
+/// Every request for the last 100 tasks in the list fails.
 #[test]
 fn a_finished_list_does_not_trip_the_circuit_breaker() {
     let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
@@ -309,8 +310,8 @@ fn a_finished_list_does_not_trip_the_circuit_breaker() {
     scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
 }
 
-/// Faults: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
-/// second for as long as the export runs.
+/// The rate limit is 60 requests per 3 seconds. While the export runs, another client with the same key sends ten
+/// requests per second.
 #[test]
 fn reserved_requests_are_left_to_other_users_of_the_key() {
     let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
@@ -328,7 +329,7 @@ fn reserved_requests_are_left_to_other_users_of_the_key() {
     assert_eq!((scene.archived().len(), scene.stats().rate_limited), (60, 0));
 }
 
-/// Faults: every third task meets a proxy's error first.
+/// The first request fails with 502 for about 30 % of the tasks.
 #[test]
 fn failing_tasks_do_not_affect_the_others() {
     let fault = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
@@ -342,7 +343,7 @@ fn failing_tasks_do_not_affect_the_others() {
 
 /// A provider whose clock is an hour behind sends a date in `Retry-After`.
 #[test]
-fn a_date_in_retry_after_is_of_the_providers_clock() {
+fn a_date_in_retry_after_uses_the_provider_clock() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     let asked = std::thread::spawn(move || {
@@ -371,7 +372,8 @@ fn a_date_in_retry_after_is_of_the_providers_clock() {
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
 
-/// A provider that refuses its first request with these headers and body, and answers the others; records their times.
+/// Starts a provider that rejects the first request with a 429 and the given headers and body, and responds to later
+/// requests with the task. Returns the base URL and a channel of the request times.
 #[expect(clippy::unwrap_used, reason = "a test")]
 fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
     use std::io::{BufRead, BufReader, Write};
@@ -396,9 +398,9 @@ fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::syn
     (base_url, requests)
 }
 
-/// The headers of the window say that it resets much later, or only the body has the seconds.
+/// The reset time in the rate-limit headers is much later than `Retry-After`, or only the body states the delay.
 #[test]
-fn retry_after_decides_when_requests_resume_whatever_the_window_says() {
+fn retry_after_overrides_the_rate_limit_window() {
     let window = "X-RateLimit-Limit: 120\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 55\r\n";
     let named: &'static str = Box::leak(format!("Retry-After: 2\r\n{window}").into_boxed_str());
     let in_body = r#"{"code":429,"message":"rate limit exceeded, retry in 2 seconds"}"#;
@@ -410,7 +412,7 @@ fn retry_after_decides_when_requests_resume_whatever_the_window_says() {
         let times: Vec<std::time::Instant> = requests.try_iter().collect();
         let waited = times[1] - times[0];
         assert!(waited >= std::time::Duration::from_secs(2), "{waited:?}");
-        assert!(waited < std::time::Duration::from_secs(30), "{waited:?}: the window's minute was waited for");
+        assert!(waited < std::time::Duration::from_secs(30), "{waited:?}: the run waited for the full window");
         assert_eq!(times.len(), 3);
     }
 }

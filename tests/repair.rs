@@ -1,4 +1,4 @@
-//! Repairs with the built program, of archives that were damaged on purpose.
+//! Tests of `repair` with the built program, on deliberately damaged archives.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -19,7 +19,7 @@ const FORMATS: [&str; 2] = ["parquet", "csv"];
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// An archive of some tasks with their media.
+/// Creates an archive of 30 tasks with their audio and covers.
 fn archived(scene: &Scene, format: &str) {
     scene.list(ids("t", 30));
     scene.export(&["--format", format, "--assets", "audio,image"]).expect(0);
@@ -29,7 +29,7 @@ fn repair(scene: &Scene, arguments: &[&str]) -> Finished {
     scene.run(&[&["repair", "library", "--rate", "unlimited", "--retries", "1"], arguments].concat())
 }
 
-/// The rows of all tables without the columns of a run, so that they can be compared before and after.
+/// Returns the rows of all tables without run-specific columns, for comparisons before and after a repair.
 fn content(scene: &Scene) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
     let own = ["run_id", "fetched_at", "attempts", "http_status", "downloaded_at"];
     let same = |(column, _): &(String, String)| !own.contains(&column.as_str());
@@ -57,7 +57,7 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// No faults; one file of the archive is damaged or missing.
+/// One file in the archive is damaged, missing or duplicated.
 #[test]
 fn repair_restores_lost_files_and_changes_nothing_else() {
     type Damage = (&'static str, fn(&Scene));
@@ -89,11 +89,11 @@ fn repair_restores_lost_files_and_changes_nothing_else() {
         repair(&scene, &[]).expect(0);
         scene.run(&["verify", "library"]).expect(0);
         assert!(content(&scene) == before, "{format}: {what}");
-        assert_eq!(scene.stats().requests, asked, "{format}: {what}: what the archive has is not asked for");
+        assert_eq!(scene.stats().requests, asked, "{format}: {what}: a repair must send no request");
     }
 }
 
-/// No faults; each song has a video, which a repair does not download unless it is told to.
+/// Each song has a video, but the repair selects only audio.
 #[test]
 fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     let document = |n| {
@@ -113,7 +113,7 @@ fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// No faults; the part of the tasks table is missing or damaged.
+/// The only part of the tasks table is missing or damaged.
 #[test]
 fn tasks_with_lost_rows_are_refetched() {
     let damages: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), flip];
@@ -122,21 +122,21 @@ fn tasks_with_lost_rows_are_refetched() {
         archived(&scene, format);
         let before = content(&scene);
         damage(&part(&scene, "tasks"));
-        // Whether all of the part's tasks are known depends on what can still be read of it.
+        // The exit status depends on whether repair can still find the IDs of all lost tasks.
         let repaired = repair(&scene, &[]).says("to fetch");
         assert!(matches!(repaired.status, Some(0 | 3)), "{}", repaired.stderr);
         scene.run(&["verify", "library"]).expect(0);
         let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
         assert_eq!(clips(&content(&scene)), clips(&before));
-        // Tasks without another row are no longer known; an export of the list archives them again.
+        // Repair cannot find a lost task without rows in other tables. An export of the list archives the task again.
         scene.export(&["--assets", "audio,image"]).expect(0);
         assert!(content(&scene) == before);
         assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
     }
 }
 
-/// An archive without media whose tasks have to be requested again; those without another row are no longer
-/// known, which a repair reports with exit status 3.
+/// Creates an archive without media whose tasks part is lost. A repair reports with exit status 3 that it cannot find
+/// the tasks without rows in other tables.
 fn without_tasks(count: usize) -> Scene {
     let scene = Scene::fair();
     scene.list(ids("t", count));
@@ -145,7 +145,8 @@ fn without_tasks(count: usize) -> Scene {
     scene
 }
 
-/// A repair by the provider of another scene, with assets only if it is told to.
+/// Returns a command that repairs a scene's archive from the provider of another scene. By default, it downloads no
+/// assets.
 fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
     let mut command = scene.program();
     command.args(["repair", "library", "--rate", "unlimited", "--base-url", provider.base_url()]);
@@ -156,7 +157,7 @@ fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
     command
 }
 
-/// Faults: half of the tasks are never answered; the repair is stopped by a signal or by its time.
+/// Requests for half of the tasks stall, and a signal or `--stop-after` stops the repair.
 #[test]
 fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
     for (signal, status, said) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
@@ -177,14 +178,14 @@ fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
         let asked = scene.stats().by_task;
         Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("cannot be named");
         let now = scene.stats().by_task;
-        assert!(kept.iter().all(|task| now[task] == asked[task]), "what was kept is not asked for again");
+        assert!(kept.iter().all(|task| now[task] == asked[task]), "kept tasks must not be requested again");
         scene.export(&[]).expect(0);
         assert_eq!(scene.archived().len(), 80);
         scene.run(&["verify", "library"]).expect(0).says("No damage");
     }
 }
 
-/// Faults: half of the covers stall at the first request; the repair is stopped meanwhile.
+/// The first request for half of the covers stalls, and a signal stops the repair during the downloads.
 #[test]
 fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     let scene = Scene::fair();
@@ -208,7 +209,7 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
-/// Faults: of the tasks whose rows are lost, the provider no longer knows some, and returns less data for others.
+/// The provider no longer has some of the lost tasks, and returns a less complete response for another.
 #[test]
 fn remaining_rows_stay_if_the_provider_has_no_better_response() {
     for format in FORMATS {
@@ -234,7 +235,7 @@ fn remaining_rows_stay_if_the_provider_has_no_better_response() {
         run.says("the provider's answer tells less than the rows that are left");
         let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
         assert_eq!(counts(&left(content(&scene))), counts(&before), "{format}");
-        // Of the task with less data nothing is archived, and the report says so.
+        // The task with the less complete response is not archived, and `verify` reports its rows.
         let said = scene.run(&["verify", "library"]).expect(3).stdout;
         assert!(said.contains("rows without their task") && said.contains(&lost[0]), "{said}");
         repair(&scene, &["--assets", "audio,image"]).expect(3);
@@ -243,7 +244,7 @@ fn remaining_rows_stay_if_the_provider_has_no_better_response() {
     }
 }
 
-/// No faults; a part was copied within its table.
+/// A part is copied within the folder of its table.
 #[test]
 fn duplicate_rows_are_found_and_removed() {
     for (format, table) in FORMATS.iter().flat_map(|format| TABLES.map(|table| (format, table))) {
@@ -259,7 +260,7 @@ fn duplicate_rows_are_found_and_removed() {
     }
 }
 
-/// No faults; files of runs are damaged.
+/// First a run summary and then a list of unfinished tasks is damaged.
 #[test]
 fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     let scene = Scene::fair();
@@ -276,7 +277,7 @@ fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     }
 }
 
-/// Faults: three tasks are unavailable at first.
+/// The provider fails three tasks during the first repair.
 #[test]
 fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     let scene = without_tasks(80);
@@ -293,7 +294,7 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     assert_eq!(named, bad.iter().cloned().collect());
     scene.run(&["summary", "library"]).expect(0).says("3 with errors");
 
-    // The next one resumes with only those.
+    // The next repair requests only the three unavailable tasks.
     let before = scene.stats().requests;
     Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("repaired  3 tasks");
     assert_eq!(scene.stats().requests, before + 3);
@@ -301,7 +302,8 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     repair(&scene, &[]).expect(0).says("Nothing to repair");
 }
 
-/// Faults: each task is refused once for the rate, and once by a proxy; then it takes a while.
+/// The first request for each task gets a 429, and the second a 502. After that, the task is unfinished for up to ten
+/// seconds.
 #[test]
 fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     let faults = [FaultKind::TooMany(1), FaultKind::Status(502)];
@@ -328,9 +330,9 @@ fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     Finished::of(run).expect(3).says("its status is pending");
 }
 
-/// Many tasks are lost, more than one segment holds.
+/// More tasks are lost than fit into one journal segment.
 #[test]
-fn a_repair_publishes_as_it_goes_and_leaves_the_record_of_a_run() {
+fn a_repair_publishes_incrementally_and_writes_a_run_record() {
     let scene = without_tasks(9_000);
     let asked = scene.stats().requests;
     Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3);
@@ -347,7 +349,8 @@ fn a_repair_publishes_as_it_goes_and_leaves_the_record_of_a_run() {
     assert!(said.contains("repair") && said.contains(&sent.to_string()), "{said}");
 }
 
-/// No faults; in the part of the tasks, IDs can be read and responses cannot; the provider does not know one of them.
+/// In the damaged tasks part, the IDs are readable and the responses are not. The provider does not have one of the
+/// tasks.
 #[test]
 fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     let scene = Scene::fair();
@@ -369,7 +372,7 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     scene.export(&["--assets", "audio,image"]).expect(0).says("30 already archived");
 }
 
-/// Faults: some files are unavailable at first.
+/// Some media files are unavailable, once or permanently.
 #[test]
 fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     let gone =
@@ -391,7 +394,7 @@ fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// No faults; the process is killed at random times during the repair.
+/// The process is killed repeatedly during a repair, at random times.
 #[test]
 fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     let scene = Scene::fair();
@@ -413,9 +416,9 @@ fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     assert!(content(&scene) == before);
 }
 
-/// Faults: the provider refuses the key, and a part of tasks is missing.
+/// The tasks part is missing, and the provider rejects the key.
 #[test]
-fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
+fn a_rejected_key_and_a_missing_archive_are_reported() {
     let scene = Scene::fair();
     archived(&scene, "parquet");
     fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
@@ -426,7 +429,7 @@ fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
     assert!(!scene.path("nowhere").exists());
 }
 
-/// No faults; one byte of one file in the archive is changed.
+/// One bit of one file in the archive is flipped.
 #[test]
 fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
     let seed = seed();
@@ -463,10 +466,10 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
             assert!(content(&scene) == before, "{what}");
         }
     }
-    assert!(repairs >= 10, "seed {seed}: {repairs}");
+    assert!(repairs >= 10, "seed {seed}: only {repairs} complete repairs");
 }
 
-/// No faults; a song's URL has expired, and the provider now has less data of its task.
+/// A song is lost, its stored URL is rejected, and the provider now returns a less complete response for its task.
 #[test]
 fn a_less_complete_response_never_replaces_a_more_complete_one() {
     let task = |status, result| {
@@ -492,7 +495,7 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
     scene.run(&["verify", "library"]).expect(0);
 }
 
-/// Faults: the provider refuses the key, or no longer knows any task; a byte of the tasks' part has changed.
+/// Two bytes in the tasks part have changed, and the provider rejects the key or no longer has any task.
 #[test]
 fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
@@ -505,7 +508,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
         let scene = Scene::fair();
         archived(&scene, "csv");
         let before = scene.archived();
-        // A changed letter in a document: all rows can still be read.
+        // Two letters change, and all rows stay readable.
         let path = part(&scene, "tasks");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("progress", "qrogress", 2)).unwrap();
@@ -516,7 +519,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     }
 }
 
-/// No faults; a part of tasks is missing.
+/// The tasks part is missing.
 #[test]
 fn unrecoverable_values_are_reported_and_rebuild_refuses_until_repaired() {
     let scene = Scene::fair();

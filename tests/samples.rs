@@ -1,4 +1,4 @@
-//! The samples work, and the documentation is true.
+//! Tests of the sample files, and of the test names in the documentation.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs};
 use common::{Scene, ids, samples};
 use sunor_archive::simulator::{FaultPlan, SimulatedProvider};
 
-/// No faults; some tasks take a few seconds.
+/// Some tasks are still in progress when the export starts.
 #[test]
 fn the_sample_list_has_every_type_model_and_status() {
     let scene = Scene::world(SimulatedProvider::default());
@@ -30,10 +30,9 @@ fn the_sample_list_has_every_type_model_and_status() {
     assert_eq!(distinct("status"), BTreeSet::from(["failure", "not_found", "success", "timeout"]));
     assert_eq!(distinct("type"), BTreeSet::from(["", "concat", "lyrics", "music", "upload"]));
     assert_eq!(distinct("model"), BTreeSet::from(["", "suno", "udio"]));
-    assert!(scene.summary()["requests"]["polls"].as_u64().unwrap() > 0, "no task takes a while");
+    assert!(scene.summary()["requests"]["polls"].as_u64().unwrap() > 0, "no task was polled");
 }
 
-/// Each sample fault plan.
 #[test]
 fn an_export_completes_under_every_sample_fault_plan() {
     let plans = common::files(&samples().join("faults"), ".toml");
@@ -47,9 +46,9 @@ fn an_export_completes_under_every_sample_fault_plan() {
     }
 }
 
-/// Every test that the table of faults names exists.
+/// Checks the test names in the tables of `docs/reliability.md`.
 #[test]
-fn the_table_of_faults_names_tests_that_exist() {
+fn the_table_of_faults_lists_tests_that_exist() {
     let root = samples().join("..");
     let table = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
     let named: Vec<(&str, &str)> =
@@ -61,7 +60,7 @@ fn the_table_of_faults_names_tests_that_exist() {
     }
 }
 
-/// No request is sent. Every option that a sample gives to a command is one that the command has.
+/// Compares the options in the crontab and the systemd unit with the `--help` output of each command.
 #[test]
 fn scheduler_samples_use_options_that_exist() {
     let scene = Scene::world(SimulatedProvider::default());

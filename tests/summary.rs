@@ -1,4 +1,4 @@
-//! `summary`: archive contents, recent runs, and coverage of the account.
+//! Tests of `summary`: archive contents, recent runs and account coverage.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -21,7 +21,7 @@ fn summary(scene: &Scene, arguments: &[&str]) -> Value {
     serde_json::from_str(&printed).unwrap()
 }
 
-/// A provider that sends the same response to every request, and counts them.
+/// Starts a provider that sends the same response to every request and counts the requests.
 fn answering(status: &str, body: &str) -> (String, thread::JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -44,13 +44,13 @@ fn answering(status: &str, body: &str) -> (String, thread::JoinHandle<usize>) {
     (base_url, asked)
 }
 
-/// Ends such a provider, and returns the number of its requests.
+/// Stops a provider that [`answering`] started, and returns the number of its requests.
 fn asked(base_url: &str, provider: thread::JoinHandle<usize>) -> usize {
     std::net::TcpStream::connect(base_url.trim_start_matches("http://")).unwrap().write_all(b"bye").unwrap();
     provider.join().unwrap()
 }
 
-/// No faults; over two runs, in either format.
+/// The archive has two runs, in either table format.
 #[test]
 fn summary_counts_table_contents_and_keeps_its_json_keys() {
     let mut summaries = Vec::new();
@@ -87,7 +87,7 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
     assert_eq!(summaries[0], summaries[1]);
 }
 
-/// The counts of the rows themselves.
+/// Compares the totals in a summary with totals computed from the rows.
 fn judged(scene: &Scene, archive: &Value) {
     let (tasks, clips, held) = (scene.rows("tasks"), scene.rows("clips"), &archive["archive"]);
     for model in ["suno", "udio"] {
@@ -104,7 +104,7 @@ fn judged(scene: &Scene, archive: &Value) {
     assert_eq!(held["usd"].as_f64(), Some(usd));
 }
 
-/// Faults: some tasks take an hour; covers are error pages.
+/// Some tasks stay unfinished during all runs.
 #[test]
 fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     let faults = FaultPlan { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
@@ -125,7 +125,7 @@ fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     words.says(&format!("{missing} tasks, named in runs/*-unfinished.csv")).says("something was missing");
 }
 
-/// No faults; the only task stalls, so that the first run is in progress.
+/// The only task stalls, so that the first run is still in progress.
 #[test]
 fn an_archive_is_empty_during_its_first_run() {
     let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
@@ -141,9 +141,9 @@ fn an_archive_is_empty_during_its_first_run() {
     run.wait().unwrap();
 }
 
-/// No faults; the provider says 42 tasks.
+/// The provider reports that the account has created 42 tasks.
 #[test]
-fn account_coverage_takes_one_request() {
+fn account_coverage_requires_one_request() {
     let scene = Scene::fair();
     scene.list(ids("t", 40));
     scene.export(&["--format", "csv"]).expect(0);
@@ -162,7 +162,7 @@ fn account_coverage_takes_one_request() {
     assert_eq!(summary(&scene, &[])["account"], Value::Null);
 }
 
-/// Faults: the key is refused, nothing is listening, or the response is invalid.
+/// The provider rejects the key, is unreachable, or sends an invalid response.
 #[test]
 fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     let mut scene = Scene::faults(FaultPlan { key: Some(KEY.into()), ..FaultPlan::default() });
@@ -206,7 +206,7 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     scene.run(&["summary", "library"]).expect(0);
 }
 
-/// No faults; the provider's fields have other types, or are missing.
+/// Fields in the usage response have unexpected types or are missing.
 #[test]
 fn the_usage_response_is_parsed_leniently() {
     let scene = Scene::fair();
@@ -227,9 +227,9 @@ fn the_usage_response_is_parsed_leniently() {
     assert!(!fs::read_to_string(scene.archive().join("archive.json")).unwrap().contains(KEY));
 }
 
-/// Every command that changes the archive, one after another.
+/// Runs every command that changes the archive, one after another.
 #[test]
-fn every_command_that_writes_leaves_a_record_and_only_those_that_archive_count_as_runs() {
+fn every_writing_command_leaves_a_record_and_only_archiving_commands_count_as_runs() {
     let scene = Scene::fair();
     for night in [6, 12] {
         scene.list(ids("t", night));
@@ -254,14 +254,14 @@ fn every_command_that_writes_leaves_a_record_and_only_those_that_archive_count_a
     assert_eq!((&archive["runs"], &archive["command"]), (&json!(3), &json!("repair")));
     scene.run(&["summary", "library"]).expect(0).says("the repair is complete").says("compact").says("rebuild");
     scene.run(&["verify", "library"]).expect(0);
-    // With nothing to merge there is nothing to record.
+    // A compaction that merges no parts leaves no record.
     scene.run(&["compact", "library"]).expect(0);
     scene.run(&["compact", "library"]).expect(0).says("Nothing to compact");
 }
 
-/// A kind of assets was never downloaded.
+/// The archive was exported without covers and videos.
 #[test]
-fn the_kinds_that_an_archive_lacks_are_named() {
+fn missing_kinds_are_reported() {
     let scene = Scene::fair();
     scene.list(ids("t", 12));
     scene.export(&["--assets", "audio"]).expect(0);

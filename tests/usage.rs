@@ -1,4 +1,5 @@
-//! Wrong usage: exit status 2, a sentence that says what to do, and nothing sent or written.
+//! Tests of command-line usage. Invalid usage causes exit status 2 and a message with the remedy, and sends and writes
+//! nothing.
 
 mod common;
 
@@ -12,16 +13,16 @@ use std::{
 use common::{Finished, Scene, ids};
 use sunor_archive::simulator::FaultPlan;
 
-/// No request is sent.
+/// Asserts that the program rejects the arguments with a message that contains `words`, and sends and writes nothing.
 #[track_caller]
 fn refused(scene: &Scene, arguments: &[&str], words: &str) {
     scene.run(arguments).expect(2).says(words);
     assert_eq!(scene.stats().requests, 0);
-    assert!(!scene.archive().exists(), "an archive was made");
+    assert!(!scene.archive().exists(), "an archive was created");
 }
 
 #[test]
-fn a_list_that_cannot_be_used_is_refused() {
+fn an_unusable_list_is_rejected() {
     let scene = Scene::fair();
     for (name, bytes, words) in [
         ("empty.csv", &b""[..], "empty.csv is empty"),
@@ -39,7 +40,7 @@ fn a_list_that_cannot_be_used_is_refused() {
 }
 
 #[test]
-fn an_invalid_option_is_refused() {
+fn an_invalid_option_is_rejected() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     for (option, value, words) in [
@@ -75,7 +76,7 @@ fn a_key_comes_from_the_environment_or_a_file_and_never_from_an_argument() {
 }
 
 #[test]
-fn an_unusable_archive_path_is_refused() {
+fn an_unusable_archive_path_is_rejected() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene.file("file", b"");
@@ -112,7 +113,7 @@ fn an_unusable_archive_path_is_refused() {
 }
 
 #[test]
-fn a_summary_of_nothing_is_refused() {
+fn a_summary_without_an_archive_is_an_error() {
     let scene = Scene::fair();
     refused(&scene, &["summary", "library"], "is not an archive");
     scene.list(["t1"]);
@@ -122,7 +123,7 @@ fn a_summary_of_nothing_is_refused() {
 }
 
 #[test]
-fn verify_refuses_a_missing_archive_and_an_invalid_slice() {
+fn verify_rejects_a_missing_archive_and_an_invalid_slice() {
     let scene = Scene::fair();
     refused(&scene, &["verify", "library"], "is not an archive");
     for (option, value, words) in [
@@ -141,7 +142,7 @@ fn verify_refuses_a_missing_archive_and_an_invalid_slice() {
 }
 
 #[test]
-fn strict_refuses_a_list_with_invalid_rows_and_reports_them() {
+fn strict_rejects_a_list_with_invalid_rows_and_reports_them() {
     let scene = Scene::fair();
     scene.list(["t1", "a/b", "t2"]);
     refused(&scene, &["export", "tasks.csv", "--out", "library", "--strict"], "skipped line 3");
@@ -198,7 +199,7 @@ fn help_lists_existing_options_and_nothing_else() {
     scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
 }
 
-/// No faults; over two runs.
+/// The archive has two runs, and some tasks are unfinished in both.
 #[test]
 fn summary_totals_the_runs_and_counts_what_is_still_missing() {
     let scene =
@@ -224,9 +225,9 @@ fn summary_totals_the_runs_and_counts_what_is_still_missing() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// `simulate 2>&1 | head -1`: the pipe closes before the second line.
+/// Runs the equivalent of `simulate 2>&1 | head -1`, which closes the pipe before the second line.
 #[test]
-fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
+fn the_simulator_keeps_running_after_its_output_is_closed() {
     let scene = Scene::fair();
     let mut command = scene.program();
     command.arg("simulate").stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -244,9 +245,9 @@ fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
-/// Files that are not lists: nothing is sent, no archive is created, and the message names the format.
+/// The file given as the list has another format, and the error message states the format.
 #[test]
-fn a_list_that_is_not_csv_is_refused() {
+fn a_list_that_is_not_csv_is_rejected() {
     let scene = Scene::fair();
     for (bytes, words) in [
         (&b"\xfd7zXZ\0\0\x04"[..], "compressed with xz"),
@@ -267,9 +268,10 @@ fn a_list_that_is_not_csv_is_refused() {
     }
 }
 
-/// Byte-order marks and invisible characters around IDs, a row of delimiters, an invisible character inside.
+/// The list has byte-order marks and invisible characters around IDs, a row with only a delimiter, and an ID that
+/// contains an invisible character.
 #[test]
-fn invisible_characters_around_ids_are_trimmed_and_inside_are_a_bad_row() {
+fn invisible_characters_are_trimmed_around_ids_and_rejected_within_ids() {
     let scene = Scene::fair();
     let list = "\u{feff}\u{feff}task_id,note\n\u{feff}t1,a\nt2\u{200b},b\n,\nt\u{200b}3,c\n";
     scene.file("tasks.csv", list.as_bytes());
@@ -278,9 +280,10 @@ fn invisible_characters_around_ids_are_trimmed_and_inside_are_a_bad_row() {
     assert_eq!(scene.summary()["input"]["rows"], 3);
 }
 
-/// Without `--delimiter`: a `sep=` line, else the delimiter with which a column has the right name.
+/// Without `--delimiter`, a `sep=` line determines the delimiter. Without a `sep=` line, the delimiter is the character
+/// that yields a column with a recognized name.
 #[test]
-fn the_delimiter_is_detected_and_said_unless_it_is_a_comma() {
+fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
     for (list, options, said) in [
         ("task_id,note\nt1,a;b|c\n", &[][..], None),
         ("note;task_id\nx,y;t1\n", &[], Some("`;`")),
@@ -308,7 +311,7 @@ fn the_delimiter_is_detected_and_said_unless_it_is_a_comma() {
 }
 
 #[test]
-fn a_sep_line_counts_as_a_line_and_several_columns_without_a_name_are_refused() {
+fn a_sep_line_counts_as_a_line_and_ambiguous_columns_are_rejected() {
     let scene = Scene::fair();
     scene.file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
     scene.export(&["--format", "csv"]).expect(3).says("skipped line 3");
@@ -333,9 +336,9 @@ fn a_header_alone_is_an_empty_list() {
     }
 }
 
-/// As `gzip -d` reads it: concatenated members, zeros between them, anything after them.
+/// Like `gzip -d`, the program accepts concatenated members, zero padding and trailing garbage.
 #[test]
-fn whatever_gzip_unpacks_is_read() {
+fn every_list_that_gzip_decompresses_is_read() {
     let gzip = |text: &str| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(text.as_bytes()).unwrap();
@@ -353,9 +356,10 @@ fn whatever_gzip_unpacks_is_read() {
     scene.export(&["--format", "csv"]).expect(2).says("cannot read");
 }
 
-/// A byte-order mark in the middle, as `cat a b` leaves it, an invisible character after an ID, as a chat leaves it, and a header between the two.
+/// The list has a byte-order mark in the middle, as in the output of `cat a b`, and invisible characters around names
+/// and IDs, as in text pasted from a chat.
 #[test]
-fn lists_that_were_put_together_from_others_are_read() {
+fn concatenated_lists_are_read() {
     let scene = Scene::fair();
     let first = "\u{feff}\u{200b}task_id\u{a0}\nt1\n".as_bytes();
     let second = "\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
@@ -368,9 +372,9 @@ fn lists_that_were_put_together_from_others_are_read() {
     assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4", "t5"]);
 }
 
-/// A list's text cannot send control characters to a terminal, and messages stay short.
+/// Text from a list cannot send control characters to a terminal or make a message long.
 #[test]
-fn what_is_quoted_of_a_list_is_short_and_printable() {
+fn quotes_from_a_list_are_short_and_printable() {
     let scene = Scene::fair();
     let title = format!("a\u{1b}[31m\u{202e}b{},c\nx,y\n", "-".repeat(5000));
     scene.file("tasks.csv", title.as_bytes());
@@ -378,9 +382,9 @@ fn what_is_quoted_of_a_list_is_short_and_printable() {
     assert!(ended.stderr.len() < 500 && !ended.stderr.contains(['\u{1b}', '\u{202e}']), "{}", ended.stderr);
 }
 
-/// Errors of paths are reported before errors of the key.
+/// Errors in paths and options are reported before a missing key.
 #[test]
-fn a_wrong_path_is_named_before_a_missing_key() {
+fn an_invalid_path_is_reported_before_a_missing_key() {
     let scene = Scene::fair();
     scene.list(["t1"]);
     scene.file("file", b"");
@@ -421,9 +425,9 @@ fn every_command_accepts_quiet() {
     scene.run(&["completions", "bash", "-q"]).expect(0).says("sunor-archive");
 }
 
-/// `--progress json` of the commands that rewrite tables: every line is an event, and the last one is the end.
+/// With `--progress json`, every line on stderr is an event, and the last event is `finished`.
 #[test]
-fn compact_and_rebuild_tell_how_far_they_are() {
+fn compact_and_rebuild_report_progress() {
     let scene = Scene::fair();
     for task in ["t1", "t2", "t3"] {
         scene.list([task]);

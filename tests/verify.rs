@@ -1,4 +1,4 @@
-//! `verify` finds any damage anywhere, and nothing else.
+//! Tests of `verify`: it reports every kind of damage, and no damage in an intact archive.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use sunor_archive::{
 
 const FORMATS: [&str; 2] = ["parquet", "csv"];
 
-/// An archive of two runs, with music and covers.
+/// Creates an archive with two runs, with audio and covers.
 fn archived(format: &str) -> Scene {
     let scene = Scene::faults(FaultPlan { media_seconds: Some(1.0), ..FaultPlan::default() });
     for first in [1, 21] {
@@ -39,7 +39,7 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
     files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
-/// The files of an archive that are not the program's own, relative to it.
+/// Lists the files in an archive by relative path. Of the `.sunor` folder, the list includes only `checksums`.
 fn contents(archive: &Path) -> Vec<String> {
     let relative = |path: PathBuf| path.strip_prefix(archive).unwrap().to_str().unwrap().to_owned();
     walk(archive)
@@ -49,7 +49,7 @@ fn contents(archive: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The files of a folder of an archive with that ending.
+/// Lists the files in a folder of an archive whose names end with `ending`.
 fn of(archive: &Path, folder: &str, ending: &str) -> Vec<String> {
     contents(archive).into_iter().filter(|path| path.starts_with(folder) && path.ends_with(ending)).collect()
 }
@@ -62,14 +62,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The JSON report of a check.
+/// Runs `verify --json`, checks its exit status, and returns the report.
 #[track_caller]
 fn checked(scene: &Scene, archive: &str, arguments: &[&str], status: i32) -> Value {
     let run = scene.run(&[&["verify", archive, "--json"], arguments].concat()).expect(status);
     serde_json::from_str(&run.stdout).unwrap()
 }
 
-/// The kinds and paths of the findings.
+/// Returns the kind and the path of each finding.
 fn found(report: &Value) -> Vec<(String, String)> {
     let word = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let findings = report["findings"].as_array().unwrap().iter();
@@ -119,11 +119,11 @@ fn a_clean_archive_passes_at_every_depth_and_reports_what_was_checked() {
     }
 }
 
-/// A change of an archive, and the findings that it must cause: kinds and paths.
+/// Damage to an archive, and the kinds and paths of the findings that `verify` must report.
 struct Mishap {
     name: &'static str,
     happen: fn(&Path) -> Vec<(&'static str, String)>,
-    /// Whether a quick check finds it.
+    /// Whether `verify --quick` finds the damage.
     quick: bool,
 }
 
@@ -158,7 +158,7 @@ const MISHAPS: &[Mishap] = &[
             truncate(&archive.join(&part));
             vec![("part_damaged", part)]
         },
-        // A list that ends with a complete line looks complete.
+        // A CSV part that is truncated at the end of a line looks complete without its checksum.
         quick: false,
     },
     Mishap {
@@ -320,7 +320,7 @@ fn every_kind_of_damage_is_located() {
                 let is_there = all.iter().any(|(found, at)| found == kind && at == path);
                 assert!(is_there, "{format}, {}: {kind} {path} is not among {all:#?}", mishap.name);
             }
-            // Damage to one file is not reported of others, unless their rows depend on it.
+            // Damage to one file is reported only for that file, and for files whose rows depend on it.
             let files: Vec<&String> = expected.iter().map(|(_, path)| path).collect();
             let depend = ["rows_without_task", "clip_count", "media_unlisted", "stray_media"];
             let beside = all.iter().find(|(kind, path)| !files.contains(&path) && !depend.contains(&kind.as_str()));
@@ -363,7 +363,7 @@ fn a_finding_identifies_what_to_repair() {
 }
 
 #[test]
-fn a_harmless_oddity_is_a_note_and_not_damage() {
+fn a_harmless_anomaly_is_a_note_and_not_damage() {
     let scene = archived("parquet");
     let archive = scene.archive();
     for stray in ["media/audio/notes.txt", "tasks/README", "runs/mine.txt", "own-notes.md"] {
@@ -374,7 +374,7 @@ fn a_harmless_oddity_is_a_note_and_not_damage() {
     fs::write(archive.join(".sunor/journal/20260102T030405000Z-abcdef-0001.journal"), "damaged\n").unwrap();
     let report = checked(&scene, "library", &[], 0);
     let kinds: Vec<String> = found(&report).into_iter().map(|(kind, _)| kind).collect();
-    // With segments in the journal, a media file without a row may be about to get one.
+    // While the journal has segments, a media file without a row is not reported. Its row may be published later.
     assert_eq!(kinds, ["stray_file", "stray_file", "journal_left", "damaged_kept"]);
     fs::remove_file(archive.join(".sunor/journal/20260102T030405000Z-abcdef-0001.journal")).unwrap();
     let newer = fs::read_to_string(archive.join("archive.json")).unwrap().replace("version\": 1", "version\": 2");
@@ -386,7 +386,8 @@ fn a_harmless_oddity_is_a_note_and_not_damage() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// No faults; responses of every shape: some are not tasks, some are unfinished, some are not valid JSON.
+/// The export receives responses of every shape, including unfinished tasks, bodies that are not tasks, and invalid
+/// JSON.
 #[test]
 fn a_changed_byte_is_found_anywhere() {
     let seed = seed();
@@ -405,7 +406,8 @@ fn a_changed_byte_is_found_anywhere() {
                 let report = verify::check(&archive.clone().into(), Depth::Full, &mut |_| ()).unwrap();
                 let said = format!("{format}: byte {at} of {path} ^ {bits}, seed {seed}: {:#?}", report.findings);
                 assert!(report.damage > 0, "{said}");
-                // A changed digest in a manifest is reported of the part; any other change of the file itself.
+                // A changed digest in a manifest is reported for the part. Any other change is reported for the changed
+                // file.
                 assert!(path.ends_with(".sha256") || names(&report, &path), "{said}");
                 fs::write(&file, &whole).unwrap();
             }
@@ -439,7 +441,7 @@ fn the_slices_together_find_what_a_full_check_finds() {
         sliced.extend(found(&report));
     }
     sliced.sort();
-    // Each slice includes the checks that read no file contents.
+    // Every slice repeats the checks that read no file contents, so their findings occur several times.
     sliced.dedup();
     assert_eq!(sliced, full);
     assert_eq!(checked(&scene, "library", &[], 3)["checked"]["bytes"], bytes);
@@ -472,7 +474,7 @@ fn a_read_only_archive_is_verified_and_left_unchanged() {
     assert_eq!(before, after);
 }
 
-/// Every file and folder with its modification time.
+/// Returns the modification time of every file and folder.
 fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     let mut all = BTreeMap::from([(folder.to_owned(), fs::metadata(folder).unwrap().modified().unwrap())]);
     for path in files(folder, "") {
@@ -485,7 +487,7 @@ fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     all
 }
 
-/// Faults: slow songs, and fast covers.
+/// Songs download slowly, and covers download fast.
 #[test]
 fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     let slow = Fault { trouble: FaultKind::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
@@ -503,7 +505,7 @@ fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     assert_eq!(checked(&scene, "library", &[], 0)["checked"]["rows"]["tasks"], 120);
 }
 
-/// Faults: one song never arrives, and the run is killed.
+/// The first request for each song stalls until the run is killed.
 #[test]
 fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
     let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };

@@ -1,4 +1,4 @@
-//! A year of nightly exports.
+//! A test of a simulated year of nightly exports.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -18,13 +18,13 @@ use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
 
 const NIGHTS: usize = 365;
 
-/// The average number of new tasks a night.
+/// The average number of new tasks per night.
 const A_NIGHT: usize = 4;
 
 const CONCURRENCY: u64 = 8;
 
-/// Faults: some files have expired at the first request, some answers come with a 502; every
-/// eighth night the process is killed. Each month the archive is compacted, repaired and verified.
+/// Some media URLs have expired, and some API requests fail once with 502. In about one night in eight, the process is
+/// killed. Every 30 nights, the archive is compacted, repaired and verified.
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]
 fn after_a_year_every_task_is_archived_once_and_fetched_once() {
@@ -36,7 +36,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let (mut tasks, mut kills, mut nights) = (0, 0, SmallParts::default());
     for night in 1..=NIGHTS {
         tasks += rng.usize(0..=2 * A_NIGHT);
-        // The list always has all tasks: archived ones cost no request.
+        // The list always contains all tasks, because archived tasks cost no request.
         scene.list(ids("t", tasks));
         let arguments = ["-q", "--assets", "audio,image", "--concurrency", "8"];
         let mut run = scene.export_command(&arguments).spawn().unwrap();
@@ -69,23 +69,23 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let stats = scene.stats();
     let asked: &HashMap<String, u32> = &stats.by_task;
     assert_eq!(asked.len(), tasks);
-    // A fresh address is requested if the old one has expired; a killed run had so many in flight.
+    // `repair` requests a fresh URL if a URL has expired. After a kill, the requests that were in flight are repeated.
     let again = stats.asked_again;
     println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
     fs::copy(scene.archive().join("views.sql"), scene.path("nights/views.sql")).unwrap();
     print!("{}", judge("faster.py", &[&scene.path("nights"), &scene.archive(), &samples().join("queries.sql")]));
-    assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests in {kills} kills");
+    assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests after {kills} kills");
 }
 
-/// The tables as they would be without compaction: each night's parts, kept beside the archive.
+/// The tables as they would be without compaction: hard links to the parts of all nights, outside the archive.
 #[derive(Default)]
 struct SmallParts {
-    /// Parts that no export wrote.
+    /// Parts that `compact` or `repair` wrote, and which are therefore not linked.
     others: HashSet<PathBuf>,
 }
 
 impl SmallParts {
-    /// Keeps the parts that were added since the last compaction.
+    /// Links the parts that were added since the last compaction.
     fn keep(&self, scene: &Scene) {
         for (table, part) in Self::parts(scene).filter(|(_, part)| !self.others.contains(part)) {
             let folder = scene.path("nights").join(table);
@@ -94,7 +94,7 @@ impl SmallParts {
         }
     }
 
-    /// The existing parts were written from parts that are kept.
+    /// Excludes all existing parts from linking, because `compact` wrote them from parts that are already linked.
     fn mark_as_compacted(&mut self, scene: &Scene) {
         self.others = Self::parts(scene).map(|(_, part)| part).collect();
     }

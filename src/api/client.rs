@@ -77,7 +77,7 @@ impl Client {
         let client = http::build_client(set_up, base_url.scheme() == "http")?;
         let mut root = base_url.clone();
         root.path_segments_mut()
-            .map_err(|()| Error::usage("--base-url cannot have paths below it"))?
+            .map_err(|()| Error::usage("--base-url must start with https:// or http://"))?
             .pop_if_empty()
             .extend(["api", "v1"]);
         Ok(Self { http: client, root, key, timeout })
@@ -151,12 +151,12 @@ impl Client {
     async fn body(&self, response: Response) -> Result<Vec<u8>, String> {
         let explain = |error: BodyError| match error {
             BodyError::Connection(error) => self.explain(&error),
-            BodyError::Encoding(reason) => format!("the body is {reason}"),
+            BodyError::Encoding(reason) => reason,
         };
         let (mut body, mut whole) = (Body::of(response).map_err(explain)?, Vec::new());
         while let Some(chunk) = body.chunk().await.map_err(explain)? {
             if whole.len() + chunk.len() > MAX_BODY {
-                return Err(format!("the body is larger than {} MiB", MAX_BODY >> 20));
+                return Err(format!("the response is larger than {} MiB", MAX_BODY >> 20));
             }
             whole.extend_from_slice(&chunk);
         }
@@ -165,10 +165,10 @@ impl Client {
 
     fn explain(&self, error: &reqwest::Error) -> String {
         if error.is_timeout() && error.is_connect() {
-            return "no connection in time".into();
+            return "connection timed out".into();
         }
         if error.is_timeout() {
-            return format!("no whole answer within {}", humantime::format_duration(self.timeout));
+            return format!("no complete response within {}", humantime::format_duration(self.timeout));
         }
         self.key.scrub(&http::excerpt(&http::root_cause(error)))
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
+    fn an_id_is_escaped_into_a_single_path_segment() {
         let task = ["task", TaskId::parse("a %2e&é").unwrap().as_str()];
         for base in ["http://127.0.0.1:1", "http://127.0.0.1:1/"] {
             assert_eq!(client(base).url(&task).as_str(), "http://127.0.0.1:1/api/v1/task/a%20%252e&%C3%A9");
@@ -216,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn the_key_does_not_show() {
+    fn debug_output_does_not_contain_the_key() {
         assert!(!format!("{:?}", client("http://127.0.0.1:1")).contains("secret-1"));
     }
 
     #[tokio::test]
-    async fn a_closed_port_is_silence() {
+    async fn a_closed_port_is_a_connection_failure() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await.answer;
         assert!(matches!(&answer, TaskResponse::Unconnected { reason } if reason.contains("refused")), "{answer:?}");

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_minute_sees_more_than_the_allowance_and_99_percent_of_it_is_used() {
+    async fn the_rate_limit_is_never_exceeded_and_99_percent_is_used() {
         let pace = Pace::new("120/m".parse().unwrap(), 0);
         let moments = departures(&pace, Duration::from_secs(600)).await;
         assert!(most_in_any(Duration::from_secs(60), &moments) <= 120);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_reserved_is_left_to_others() {
+    async fn the_reserve_is_left_to_other_users() {
         for (rate, reserve, most) in [("120/m", 30, 90), ("60/m", 30, 60), ("600/m", 30, 570)] {
             let pace = Pace::new(rate.parse().unwrap(), reserve);
             let moments = departures(&pace, Duration::from_secs(600)).await;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_silence_counts_and_the_pace_goes_on_after_it() {
+    async fn the_longest_pause_applies_and_requests_then_resume() {
         let mut pace = Pace::new("2/s".parse().unwrap(), 0);
         for seconds in [5, 30, 1] {
             pace.pause(Duration::from_secs(seconds));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retry_after_decides_whatever_the_rate_headers_say() {
+    async fn retry_after_overrides_rate_limit_headers() {
         let none_left = Allowance { remaining: Some(0), ..Allowance::default() };
         let mut pace = Pace::new(Rate::Unlimited, 0);
         pace.observe(&none_left);

@@ -74,7 +74,7 @@ pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Durat
 pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Usage, TaskResponse> {
     let TaskData { text, .. } = good(status, retry_after, body)?;
     let Some((_, usage)) = data(&text) else {
-        return Err(TaskResponse::Rejected { reason: "the answer holds no usage".into() });
+        return Err(TaskResponse::Rejected { reason: "the response contains no usage data".into() });
     };
     Ok(Usage {
         tasks_created: usage.number("tasks_created"),
@@ -95,7 +95,7 @@ fn good(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<TaskD
         return Err(refusal(status, retry_after, &String::from_utf8_lossy(body)));
     }
     let Ok(sent) = str::from_utf8(body) else {
-        return Err(TaskResponse::Transient { reason: "the body is not UTF-8".into() });
+        return Err(TaskResponse::Transient { reason: "the response is not UTF-8".into() });
     };
     let text = sent.trim_start_matches('\u{feff}');
     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
@@ -114,12 +114,12 @@ fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
     let unreadable =
         |reason: String| TaskResponse::Unreadable { reason, body: sent.clone().unwrap_or_else(|| text.to_owned()) };
     let Some((data, task)) = data(text) else {
-        return unreadable("the answer holds no task".into());
+        return unreadable("the response contains no task".into());
     };
     match task.text("task_id") {
         Some(id) if task::is_same_id(&id, asked.as_str()) => {}
-        Some(other) => return unreadable(format!("the answer is about another task, {}", excerpt(&other))),
-        None => return unreadable("the answer holds no task_id".into()),
+        Some(other) => return unreadable(format!("the response is for a different task, {}", excerpt(&other))),
+        None => return unreadable("the response contains no task_id".into()),
     }
     let status = task.text("status");
     match status.as_deref().and_then(FinalStatus::of_task) {
@@ -167,13 +167,13 @@ fn message(body: &str) -> Option<String> {
 fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
     let transient = |reason: &str| TaskResponse::Transient { reason: reason.into() };
     match text.trim_start().as_bytes().first() {
-        None => transient("the body is empty"),
-        Some(b'<') => transient("HTML in place of JSON"),
-        Some(_) if error.is_eof() => transient("the body is cut short"),
+        None => transient("the response is empty"),
+        Some(b'<') => transient("the response is HTML instead of JSON"),
+        Some(_) if error.is_eof() => transient("the response is truncated"),
         Some(b'{' | b'[' | b'"') => {
-            TaskResponse::Malformed { reason: format!("the body is not valid JSON: {error}"), body: text.to_owned() }
+            TaskResponse::Malformed { reason: format!("the response is not valid JSON: {error}"), body: text.to_owned() }
         }
-        Some(_) => transient("the body is not JSON"),
+        Some(_) => transient("the response is not JSON"),
     }
 }
 
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_task_is_final_and_its_data_is_kept_byte_for_byte() {
+    fn a_finished_task_is_final_and_its_data_is_kept_byte_for_byte() {
         let data = r#"{ "task_id":"t1" , "status":"success", "x":[1.0,  1e5] }"#;
         for body in [
             format!(r#"{{"code":200,"data":{data}}}"#),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_not_the_task_is_unreadable_and_kept() {
+    fn a_response_for_another_task_is_unreadable_and_kept() {
         for body in
             ["[]", "7", r#"{"code":200}"#, r#"{"data":null}"#, r#"{"data":{"task_id":"t2","status":"success"}}"#]
         {
@@ -252,28 +252,28 @@ mod tests {
     }
 
     #[test]
-    fn a_task_id_sent_as_a_number_is_its_text() {
+    fn a_numeric_task_id_is_converted_to_text() {
         let id = TaskId::parse("42").unwrap();
         let answer = classify(id, 200, None, br#"{"data":[{"task_id":42,"status":"timeout"}]}"#);
         assert!(matches!(answer, TaskResponse::Final { status: FinalStatus::Timeout, .. }));
     }
 
     #[test]
-    fn text_that_is_not_json_may_pass() {
+    fn text_that_is_not_json_is_a_transient_failure() {
         for (body, expected) in [
-            ("", "the body is empty"),
-            ("<html>", "HTML in place of JSON"),
-            (r#"{"data":{"task_id":"#, "the body is cut short"),
-            ("upstream down", "the body is not JSON"),
+            ("", "the response is empty"),
+            ("<html>", "the response is HTML instead of JSON"),
+            (r#"{"data":{"task_id":"#, "the response is truncated"),
+            ("upstream down", "the response is not JSON"),
         ] {
             assert_eq!(asked(body), TaskResponse::Transient { reason: expected.into() });
         }
         let binary = classify(TaskId::parse("t1").unwrap(), 200, None, b"\"\xff\"");
-        assert_eq!(binary, TaskResponse::Transient { reason: "the body is not UTF-8".into() });
+        assert_eq!(binary, TaskResponse::Transient { reason: "the response is not UTF-8".into() });
     }
 
     #[test]
-    fn json_that_does_not_parse_is_kept_should_it_not_pass() {
+    fn the_body_of_malformed_json_is_kept() {
         for body in [r#"{"data":{"task_id":"t1","x":NaN}}"#, "{\"x\":\"a\tb\"}", "[1,]", "\"a\tb\"", "{'data':1}"] {
             assert!(matches!(asked(body), TaskResponse::Malformed { body: kept, .. } if kept == body), "{body}");
         }
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_sorted_by_what_asking_again_would_do() {
+    fn statuses_are_classified_by_whether_a_retry_can_help() {
         for status in [408, 425, 500, 502, 503, 504, 520, 524, 599] {
             assert!(matches!(refused(status, None, "<html>"), TaskResponse::Transient { .. }), "{status}");
         }
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_says_how_long_to_be_silent() {
+    fn the_pause_after_a_429_comes_from_the_header_or_the_message() {
         let limited = |header, body: &str| match refused(429, header, body) {
             TaskResponse::RateLimited { pause } => pause.as_secs(),
             other => panic!("{other:?}"),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_are_mended_and_the_body_is_kept_as_sent() {
+    fn lone_surrogates_are_replaced_and_the_original_body_is_kept() {
         let body = r#"{"data":{"task_id":"t1","status":"success","t":"\ud800"}}"#;
         let TaskResponse::Final { data, sent, .. } = asked(body) else { panic!() };
         assert_eq!(data, r#"{"task_id":"t1","status":"success","t":"\ufffd"}"#);
@@ -351,7 +351,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), status in 200u16..600) {
+        fn no_response_body_causes_a_panic(body in prop::collection::vec(any::<u8>(), 0..200), status in 200u16..600) {
             let _ = classify(TaskId::parse("t1").unwrap(), status, None, &body);
             let _ = usage(status, None, &body);
         }

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_by_the_servers_own_clock() {
+    fn rate_limit_headers_are_interpreted_by_the_server_clock() {
         let headers = |pairs: &[(&'static str, &'static str)]| {
             pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
         };
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_while_no_more_than_the_reserve_remains() {
+    fn nothing_is_sent_while_only_the_reserve_remains() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = WindowTracker::new(10, Duration::from_secs(60));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_was_not_enough_is_followed_by_one_out_of_step() {
+    fn a_pause_that_was_too_short_is_followed_by_a_longer_one() {
         let start = Instant::now();
         let mut watch = WindowTracker::new(50, Duration::from_secs(60));
         assert_eq!(seconds(watch.pause(&says(44), start)), Some(60));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn it_slows_down_before_the_wall() {
+    fn requests_slow_down_before_the_window_is_exhausted() {
         let mut watch = WindowTracker::new(0, Duration::from_secs(60));
         let now = Instant::now();
         let told = |remaining| Allowance { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_overtake_each_other_begin_no_new_window() {
+    fn out_of_order_responses_do_not_start_a_new_window() {
         let start = Instant::now();
         let mut watch = WindowTracker::new(0, Duration::from_secs(60));
         for remaining in [100, 98, 99, 50, 51, 49] {

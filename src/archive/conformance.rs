@@ -30,7 +30,7 @@ fn backends() -> Vec<(&'static str, Arc<dyn Backend>, TempDir)> {
     vec![
         ("folder", folder, beside),
         ("objects", objects, tempfile::tempdir().unwrap()),
-        ("failing, while it lives", failing, below),
+        ("failing, before the first fault", failing, below),
     ]
 }
 
@@ -51,7 +51,7 @@ fn names(backend: &dyn Backend, folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_file_is_there_once_it_is_published_and_not_before() {
+fn a_file_is_visible_only_after_it_is_published() {
     for (name, backend, _beside) in backends() {
         let mut file = backend.create("tasks/a").unwrap();
         file.write_all(b"one").unwrap();
@@ -63,7 +63,7 @@ fn a_file_is_there_once_it_is_published_and_not_before() {
 }
 
 #[test]
-fn a_file_that_is_dropped_leaves_nothing() {
+fn a_dropped_staging_file_leaves_nothing() {
     for (name, backend, _beside) in backends() {
         put(&*backend, "tasks/a", "one");
         let mut file = backend.create("tasks/a").unwrap();
@@ -78,7 +78,7 @@ fn a_file_that_is_dropped_leaves_nothing() {
 }
 
 #[test]
-fn a_reader_keeps_the_file_that_it_opened_and_reads_any_range() {
+fn an_open_reader_keeps_its_file_and_reads_any_range() {
     for (name, backend, _beside) in backends() {
         put(&*backend, "a", "0123456789");
         let mut file = backend.open("a").unwrap();
@@ -111,7 +111,7 @@ fn a_folder_lists_its_own_entries_and_a_missing_one_is_empty() {
 }
 
 #[test]
-fn a_local_file_is_placed_copied_out_and_taken() {
+fn a_local_file_is_moved_in_copied_out_and_moved_out() {
     for (name, backend, beside) in backends() {
         let local = |name: &str| beside.path().join(name);
         fs::write(local("new"), "song").unwrap();
@@ -143,7 +143,7 @@ fn a_file_is_removed_and_a_missing_one_is_not_an_error() {
 }
 
 #[test]
-fn an_exchange_keeps_what_stays_or_changes_nothing() {
+fn an_exchange_preserves_kept_files_or_changes_nothing() {
     for (name, backend, beside) in backends() {
         put(&*backend, "tasks/old", "old");
         put(&*backend, "tasks/stays", "stays");

@@ -29,7 +29,7 @@ impl Archive {
     /// the file is damaged.
     pub(crate) fn document_checksums(&self) -> Result<io::Result<DocumentChecksums>> {
         Ok(match self.store.get(CHECKSUMS)? {
-            Some(text) => read(&text).ok_or_else(|| io::Error::other("is not what was written")),
+            Some(text) => read(&text).ok_or_else(|| io::Error::other("does not match its own checksum")),
             None => Ok(DocumentChecksums::default()),
         })
     }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_checksum_file_stays_so_that_it_is_found() {
+    fn a_damaged_checksum_file_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(".sunor")).unwrap();
         let mut text = recorded(&[("a", "1")]);

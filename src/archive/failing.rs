@@ -26,7 +26,7 @@ impl Life {
 
     fn spend(&self) -> io::Result<()> {
         let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| io::Error::other("dead"))
+        left.map(drop).map_err(|_| io::Error::other("injected fault"))
     }
 }
 

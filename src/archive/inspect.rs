@@ -109,9 +109,9 @@ fn metadata_state(text: &[u8]) -> MetadataState {
         }
     };
     match metadata.format_version {
-        0 => MetadataState::Damaged("there is no archive format 0".into()),
+        0 => MetadataState::Damaged("invalid format version 0".into()),
         1..=FORMAT_VERSION if !is_created_by_us(&metadata.created_by) => {
-            MetadataState::Damaged(format!("`{}` is not a version of this program", metadata.created_by))
+            MetadataState::Damaged(format!("invalid `created_by` value `{}`", metadata.created_by))
         }
         1..=FORMAT_VERSION => MetadataState::Whole,
         newer => MetadataState::Newer(newer),
@@ -142,7 +142,7 @@ mod tests {
     const INTACT: &str = r#"{"format_version":1,"table_format":"csv","created_at":"2026-01-02T03:04:05Z","created_by":"sunor-archive 0.1.0"}"#;
 
     #[test]
-    fn metadata_is_intact_newer_or_damaged() {
+    fn metadata_is_intact_unsupported_or_damaged() {
         let state = |from: &str, to: &str| metadata_state(INTACT.replace(from, to).as_bytes());
         assert_eq!(state("", ""), MetadataState::Whole);
         assert_eq!(state(":1,", ":2,"), MetadataState::Newer(2));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_manifest_is_a_digest_and_a_path_that_stays_inside() {
+    fn a_manifest_line_is_a_digest_and_a_path_inside_the_archive() {
         let digest = "0123456789abcdef".repeat(4);
         assert_eq!(manifest_line(&format!("{digest}  tasks/a b")), Some((digest.as_str(), "tasks/a b")));
         for path in ["", "/etc/passwd", "../x", "a/../../x", "a\r"] {

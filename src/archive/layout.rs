@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_the_archives_only_if_its_whole_name_is() {
+    fn a_file_belongs_to_the_archive_only_if_its_full_name_is_valid() {
         let run = "20260101T000000000Z-abcdef";
         let is_part = |name: &str| is_part(name, "tasks", TableFormat::Parquet);
         assert!(is_part(&format!("tasks/{run}-0001.parquet")) && is_part(&format!("tasks/{run}-12345.parquet")));

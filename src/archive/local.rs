@@ -60,10 +60,10 @@ impl Backend for LocalFolder {
         let place = self.0.join(path);
         match fs::metadata(&place) {
             // Opening a named pipe would block until another process opens it for writing.
-            Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is not a regular file")),
+            Ok(metadata) if !metadata.is_file() => Err(io::Error::other("not a regular file")),
             // `NotFound` would indicate that the part was just replaced, but the link still exists in the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound && place.is_symlink() => {
-                Err(io::Error::other("it is a symbolic link to a missing file"))
+                Err(io::Error::other("broken symbolic link"))
             }
             _ => File::open(place).map(RangedFile::new),
         }

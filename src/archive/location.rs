@@ -37,7 +37,7 @@ impl Location {
             #[cfg(test)]
             Kind::Store(_) => None,
         };
-        let is_file = |file: &Path| format!("--out {self}: {} is a file; an archive is a folder", file.display());
+        let is_file = |file: &Path| format!("--out {self}: {} is a file, not a folder", file.display());
         obstacle.map_or(Ok(()), |file| Err(Error::usage(is_file(file))))
     }
 }

@@ -32,6 +32,9 @@ pub(crate) struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return f.write_str("an unknown process");
+        }
         write!(f, "process {} on {}", self.pid, self.host)?;
         self.since.map_or(Ok(()), |since| write!(f, ", since {since:.0}"))
     }
@@ -152,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_held_archive_names_its_holder_and_a_released_one_is_free() {
+    fn a_locked_archive_reports_its_holder_and_can_be_locked_after_release() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn where_files_cannot_be_locked_a_file_is_the_lock_and_a_dead_process_holds_nothing() {
+    fn without_file_locks_a_lock_file_is_used_and_a_dead_process_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock#exclusive");
         let of = |pid, host: &str| Holder { pid, host: host.into(), since: None };

@@ -134,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_id_is_the_name() {
+    fn an_ordinary_id_is_used_as_the_file_name() {
         assert_eq!(path("0a1b2c3d-e4f5"), format!("media/audio/{}/0a1b2c3d-e4f5.mp3", hex("0a1b2c3d-e4f5", 2)));
         // The SHA-256 of an empty input starts with e3.
         assert_eq!(hex("", 2), "e3");
     }
 
     #[test]
-    fn an_odd_id_becomes_a_harmless_name() {
+    fn an_unsafe_id_becomes_a_safe_name() {
         let long = "x".repeat(300);
         for id in ["../../x", "CON", "con", "nul", "a/b", "a\\b", "🎸", ".", "-rf", "A", "a b", "a\n", "%41", &long] {
             let path = path(id);
@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_ids_never_share_a_file_even_where_case_does_not_count(a in "\\PC{0,8}", b in "\\PC{0,8}") {
+        fn two_ids_never_share_a_file_on_case_insensitive_file_systems(a in "\\PC{0,8}", b in "\\PC{0,8}") {
             prop_assume!(a != b && !a.is_empty() && !b.is_empty());
             prop_assert_ne!(path(&a).to_lowercase(), path(&b).to_lowercase());
             prop_assert_ne!(path(&a).to_lowercase(), path(&a.to_uppercase()).to_lowercase() + if a == a.to_uppercase() { "!" } else { "" });

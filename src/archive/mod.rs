@@ -134,7 +134,7 @@ impl Archive {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} says that the tables are {}, and all their parts are {}: restore it from a copy, or move it away, and the next export writes it by the parts",
+            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away and the next export regenerates it from the parts",
             self.store.display(METADATA),
             self.format,
             self.format.other()
@@ -253,7 +253,7 @@ fn check(metadata: &ArchiveMetadata, location: &Location, format: Option<TableFo
     }
     match format {
         Some(wanted) if wanted != metadata.table_format => Err(Error::usage(format!(
-            "{} has {} tables, and --format asks for {wanted}: leave the option out, or begin another archive",
+            "{} has {} tables, but --format is {wanted}; omit --format or create a new archive",
             location, metadata.table_format
         ))),
         _ => Ok(()),
@@ -301,6 +301,6 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
 
 fn newer(location: &Location, version: u32) -> Error {
     Error::usage(format!(
-        "{location} has archive format {version}; this version supports {FORMAT_VERSION}: upgrade sunor-archive",
+        "{location} has archive format {version}, but this version supports only {FORMAT_VERSION}; upgrade sunor-archive",
     ))
 }

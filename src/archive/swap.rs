@@ -438,7 +438,7 @@ mod tests {
     const NEW: [&str; 3] = ["20260101T000000000Z-c-0001", "20260101T000000000Z-n-0001", "20260101T000000000Z-n-0002"];
 
     #[test]
-    fn new_parts_take_the_place_of_old_ones_and_manifests_follow() {
+    fn new_parts_replace_old_parts_and_manifests_are_updated() {
         let folder = scene();
         replace(&open(&folder.path().into()).unwrap()).unwrap();
         let left = contents(folder.path());
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_before_any_step_and_before_any_step_of_recovery_it_is_all_done_or_all_undone() {
+    fn a_crash_at_any_step_of_a_swap_or_its_recovery_leaves_it_completed_or_undone() {
         for can_exchange in [true, false] {
             let before = contents(scene().path());
             let folder = scene();
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_in_a_living_process_is_set_right_at_once() {
+    fn a_failed_swap_is_recovered_immediately() {
         let folder = scene();
         let before = contents(folder.path());
         let held = open(&folder.path().into()).unwrap();
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_may_come_where_there_were_none_and_go_without_successors() {
+    fn parts_can_be_added_to_an_empty_table_and_removed_without_replacement() {
         let folder = scene();
         let held = open(&folder.path().into()).unwrap();
         let mut swap = Swap::begin(&held, "clips", &run("20260101T000000000Z-n")).unwrap();

@@ -154,7 +154,7 @@ impl Plan {
             progress.tell(emit, "rows compared", after.rows, before.rows);
         }
         if before != after {
-            return Err(Error::Internal(format!("the new parts of {table} do not hold the rows of the old ones")));
+            return Err(Error::Internal(format!("the merged parts of {table} differ from the original parts")));
         }
         let estimate = self.estimate();
         let parts_after = merge.written.len() as u64;

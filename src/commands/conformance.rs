@@ -167,7 +167,7 @@ async fn use_archive(scene: &Scene) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_leaves_the_same_rows_in_memory_as_in_a_folder() {
+async fn every_command_writes_the_same_rows_to_an_object_store_as_to_a_folder() {
     for format in [TableFormat::Parquet, TableFormat::Csv] {
         let folder = Scene::new(in_folder, format).await;
         let in_folder = use_archive(&folder).await;

@@ -1,6 +1,6 @@
 //! `--metrics-file`: writes the metrics of a run for Prometheus, regardless of how the run ended.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "writes a file that the user names")]
 
 use std::{
     fs::{self, File},

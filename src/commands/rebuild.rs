@@ -107,7 +107,7 @@ impl Source {
         // would then no longer show which tasks are missing.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
-            let reason = io::Error::other("a manifest lists it, and it is missing; run repair first");
+            let reason = io::Error::other("listed in a manifest but missing; run `repair` first");
             return Err(archive.store.failed("read", &lost.path, &reason));
         }
         let checksums = Checksums::of(archive, parts.iter().map(String::as_str))?;

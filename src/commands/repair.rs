@@ -185,5 +185,5 @@ async fn look(config: &RunConfig, check: Check, log: &mut Log<'_>) -> Result<Pla
     while let Some(event) = told.recv().await {
         log.emit(&event);
     }
-    looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check of a repair failed: {panic}"))))
+    looking.await.unwrap_or_else(|panic| Err(Error::Internal(format!("the check before the repair failed: {panic}"))))
 }

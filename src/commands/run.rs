@@ -190,8 +190,8 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>)
         Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
         Ending::KeyRefused => (MissingReason::Unfinished, "the provider refused the key"),
         Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
-        Ending::TimeIsUp => (MissingReason::Unfinished, "the time given with --stop-after was over"),
-        Ending::Done => (MissingReason::Unfinished, "the run was over"),
+        Ending::TimeIsUp => (MissingReason::Unfinished, "the --stop-after limit was reached"),
+        Ending::Done => (MissingReason::Unfinished, "the run ended"),
     };
     let mut csv = csv::Writer::from_writer(Vec::new());
     // Writing to memory cannot fail.
@@ -204,7 +204,7 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>)
         }
         log.emit(&Event::Missing { task_id, reason, detail });
     }
-    csv.into_inner().expect("memory takes all that is written")
+    csv.into_inner().expect("writing to memory cannot fail")
 }
 
 /// Passes the events of a run to its summary and its reporter, and collects data for the closing message.

@@ -1,6 +1,6 @@
 //! The `simulate` command: runs a simulated provider on loopback until it is stopped.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 
 use std::{
     fs,

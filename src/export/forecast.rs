@@ -79,28 +79,28 @@ mod tests {
     }
 
     #[test]
-    fn it_is_requests_left_over_the_pace_polls_counted() {
+    fn the_estimate_divides_requests_and_polls_by_the_pace() {
         assert_eq!(estimate().left(), Some(Duration::from_secs(120)));
         assert_eq!(EtaEstimate { unfinished: 10, ..estimate() }.left(), Some(Duration::from_secs(130)));
         assert_eq!(EtaEstimate { pace: f64::INFINITY, ..estimate() }.left(), None);
     }
 
     #[test]
-    fn a_slow_provider_counts_for_more_than_the_pace() {
+    fn a_slow_provider_lowers_the_rate() {
         let slow = EtaEstimate { answers: 10, elapsed: Duration::from_secs(10), ..estimate() };
         assert_eq!(slow.left(), Some(Duration::from_secs(240)));
         assert_eq!(EtaEstimate { answers: 0, ..slow }.left(), None);
     }
 
     #[test]
-    fn polling_never_takes_longer_than_it_may() {
+    fn the_estimate_is_capped_by_the_polling_deadline() {
         let polling =
             EtaEstimate { requests: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..estimate() };
         assert_eq!(polling.left(), Some(Duration::from_secs(7)));
     }
 
     #[test]
-    fn downloads_go_on_as_they_went() {
+    fn the_download_estimate_uses_the_observed_speed() {
         let downloads = |settled, wanted| Downloads { settled, wanted, ..Downloads::default() };
         let elapsed = Duration::from_secs(10);
         assert_eq!(downloads_left(&downloads(0, 0), elapsed), Some(Duration::ZERO));

@@ -53,7 +53,7 @@ mod tests {
     use crate::asset::AssetKind;
 
     #[tokio::test]
-    async fn one_waits_for_the_other_and_nothing_is_left_behind() {
+    async fn a_lock_is_exclusive_and_removed_after_use() {
         let names = InFlight::default();
         let [a, b] = ["a", "b"].map(|id| MediaName::new(AssetKind::Audio, Some(id), "t", 0));
         let first = names.turn(&a).await;

@@ -109,7 +109,7 @@ impl Ledger {
 
     /// Records that the provider no longer has the task, but a damaged part still contains its response.
     pub(super) fn forgotten(&mut self, task: TaskIndex) {
-        self.gave_up(task, "the provider does not know it any more".into());
+        self.gave_up(task, "the provider no longer has this task".into());
         self.forgotten.insert(task);
     }
 
@@ -134,7 +134,7 @@ impl Ledger {
 
     /// Returns the reason why the task has no response.
     pub(super) fn why(&self, task: TaskIndex) -> String {
-        let nothing = (MissingReason::Unfinished, "the run ended before");
+        let nothing = (MissingReason::Unfinished, "the run ended");
         self.why_missing(task, &nothing).map(|(_, detail)| detail).unwrap_or_default()
     }
 
@@ -172,11 +172,11 @@ impl Ledger {
             (TaskState::Archived, _) => None,
             (TaskState::Complete(part), _) if self.published.contains(&part) => None,
             (TaskState::Complete(_), _) => {
-                let words = "answered, and kept in the journal: the next run archives it without a request";
+                let words = "response in the journal; the next run archives it without a request";
                 Some((MissingReason::Interrupted, words.into()))
             }
             (TaskState::Journalled, _) => {
-                let words = "answered, and kept in the journal: the next run resumes its downloads";
+                let words = "response in the journal; the next run resumes its downloads";
                 Some((MissingReason::Interrupted, words.into()))
             }
             (_, Some(TaskProgress::Unfinished(detail))) => Some((MissingReason::Unfinished, detail.clone())),
@@ -184,7 +184,7 @@ impl Ledger {
             (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
             (TaskState::NotRequested, None) => Some((*reason, format!("not requested: {because}"))),
-            (TaskState::Requested, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
+            (TaskState::Requested, None) => Some((*reason, format!("requested, but no response: {because}"))),
         }
     }
 
@@ -204,7 +204,7 @@ mod tests {
     };
 
     #[test]
-    fn only_what_is_published_is_archived() {
+    fn only_published_tasks_are_archived() {
         let mut list = TaskList::default();
         for id in ["published", "complete", "unfinished", "failed", "asked", "not asked", "journalled"] {
             list.insert(TaskId::parse(id).unwrap());

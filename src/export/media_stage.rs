@@ -325,7 +325,7 @@ impl Worker {
             Outcome::Stopped => None,
             Outcome::HostDown if job.retry_budget != RetryBudget::Last => None,
             Outcome::HostDown => {
-                Some(Asset { error: Some("its host is down".into()), ..wanted.asset(AssetStatus::Failed) })
+                Some(Asset { error: Some("the host is down".into()), ..wanted.asset(AssetStatus::Failed) })
             }
             Outcome::Failed { failure, .. } if !failure.connected && self.may_be_left(job) => None,
             Outcome::Failed { failure, sent } => {
@@ -405,7 +405,7 @@ impl Worker {
         }
         for (place, twin) in twins {
             if let Some(asset) = assets.get_mut(place) {
-                asset.error = Some(format!("the same bytes as clip {twin}, also when it was fetched again"));
+                asset.error = Some(format!("identical to clip {twin}, even after another download"));
             }
         }
         Ok(Some(assets))

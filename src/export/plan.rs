@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rows_are_the_sum_of_what_became_of_them() {
+    fn row_counts_add_up() {
         let tasks = list(&["a", "b", "c"]);
         let [archived, journalled] = ["b", "c"].map(|id| Known::nothing(&tasks).with(&tasks, id));
         let plan = Plan::of_list(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled, vec![]);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_lacks_assets_is_archived_and_not_asked_for() {
+    fn an_archived_task_with_missing_assets_is_not_requested() {
         let tasks = list(&["a", "b"]);
         let archived = Known::nothing(&tasks).with(&tasks, "b");
         let b = tasks.find("b").unwrap();

@@ -336,7 +336,7 @@ mod tests {
         let records = [
             record("song", r#"{"type":"music","output":{"result":[{"id":"a"},{"id":"b"}]}}"#),
             Record::Assets { task_id: "song".into(), assets: vec![cover] },
-            Record::Assets { task_id: "lost to damage".into(), assets: Vec::new() },
+            Record::Assets { task_id: "damaged".into(), assets: Vec::new() },
             record("words", r#"{"type":"lyrics","output":{"result":{"title":"repaired"}}}"#),
             Record::Unreadable { task_id: "odd".into(), body: "[]".into() },
         ];
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_between_any_two_steps_the_next_publication_leaves_the_same_files() {
+    fn publishing_after_a_crash_at_any_step_yields_the_same_files() {
         let (undisturbed, held) = scene();
         publish_all(&Arc::new(held)).unwrap();
         let expected = contents(undisturbed.path());

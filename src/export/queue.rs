@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_then_the_first_pass_then_polls_the_oldest_first() {
+    fn the_order_is_retries_first_pass_polls_by_age() {
         let now = Instant::now();
         let tasks = indices(6);
         let mut queue = Queue::new(tasks[..2].to_vec());
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_end_and_everything_else_is_still_sent() {
+    fn only_polls_stop_at_the_polling_deadline() {
         let now = Instant::now();
         let (later, tasks) = (now + Duration::from_secs(5), indices(2));
         let mut queue = Queue::new(Vec::new());

@@ -143,7 +143,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
                 // The media stage was not told to stop, so it ended because of an error. `ended` returns the error.
                 None => {
                     media.ended().await?;
-                    return Err(Error::Internal("the downloads of an earlier run ended too soon".into()));
+                    return Err(Error::Internal("the media stage ended while recovering an earlier run".into()));
                 }
             },
             _ = tick.tick() => {

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sep_line_names_one_delimiter() {
+    fn a_sep_line_specifies_one_delimiter() {
         for (line, delimiter) in [
             (&b"sep=;"[..], b';'),
             (b"\"sep=;\"", b';'),
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wanted_column_decides_then_the_number_of_fields() {
+    fn the_delimiter_is_detected_by_column_name_then_by_field_count() {
         let has_id = |row: &ByteRecord| row.iter().any(|title| title == b"id");
         for (head, delimiter) in [
             (&b"id,a;b\n"[..], b','),

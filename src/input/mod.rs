@@ -1,6 +1,6 @@
 //! Reads task IDs from a CSV file or from standard input. The CSV may be compressed with gzip or zstd.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 
 mod delimiter;
 mod packed;
@@ -161,7 +161,7 @@ fn read_csv<'a>(
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
         if breaks > 0 && record.iter().any(|field| holds(field, &end_mark)) {
             // A record with an unclosed quote includes the last line feed, so `line` is one too low.
-            return Err(Error::usage(format!("{name}, line {}: a quote is opened and never closed", line + 1)));
+            return Err(Error::usage(format!("{name}, line {}: unclosed quote", line + 1)));
         }
         if is_blank(&record) {
             continue;
@@ -180,13 +180,11 @@ fn read_csv<'a>(
         take_row(record.get(index), line, &mut input, events);
     }
     if options.bad_rows == BadRows::Refuse && input.invalid > 0 {
-        return Err(Error::usage(format!(
-            "{name} has {} rows with an invalid ID, and --strict refuses that",
-            input.invalid
-        )));
+        let rows = if input.invalid == 1 { "1 row".into() } else { format!("{} rows", input.invalid) };
+        return Err(Error::usage(format!("{name} has {rows} with an invalid ID, which --strict does not allow")));
     }
     if column.is_none() {
-        return Err(Error::usage(format!("{name} is empty: it should have one task ID a row")));
+        return Err(Error::usage(format!("{name} is empty; expected one task ID per row")));
     }
     Ok(input)
 }
@@ -245,11 +243,11 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
         || start.starts_with(b"\xfe\xff")
         || matches!(start, [0, first, ..] | [first, 0, ..] if *first != 0);
     if utf16 {
-        return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and try again")));
+        return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and rerun")));
     }
     if let Some(format) = foreign_format(start) {
         return Err(Error::usage(format!(
-            "{name} is {format}, not a CSV list; export its task IDs as CSV and try again"
+            "{name} is {format}, not a CSV list; export its task IDs as CSV and rerun"
         )));
     }
     Ok(())
@@ -309,14 +307,14 @@ fn titles(first: &ByteRecord) -> Vec<String> {
 fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<usize> {
     let titles = titles(first);
     let numbered = |wanted: &str| wanted.parse::<usize>().ok()?.checked_sub(1).filter(|index| *index < titles.len());
-    let missing = |what: String| Error::usage(format!("{name}: {what}; name one with --column"));
+    let missing = |what: String| Error::usage(format!("{name}: {what}; select a column with --column"));
     match (&options.column, options.headers) {
         (Some(wanted), Headers::Present) => options.named_in(&titles).or_else(|| numbered(wanted)).ok_or_else(|| {
             missing(format!("there is no column `{}`, only {}", excerpt(wanted), excerpt(&titles.join(", "))))
         }),
         (Some(wanted), Headers::Absent) => numbered(wanted).ok_or_else(|| {
             missing(format!(
-                "without headers --column is a number from 1 to {}, not `{}`",
+                "without headers, --column must be a number from 1 to {}, not `{}`",
                 titles.len(),
                 excerpt(wanted)
             ))
@@ -326,19 +324,19 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
         (None, Headers::Present) => match (options.named_in(&titles), titles.as_slice()) {
             (Some(index), _) => Ok(index),
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
-                Err(missing("the first row is not UTF-8 text: is it a CSV list?".into()))
+                Err(missing("the first row is not UTF-8 text; is it a CSV list?".into()))
             }
             // If the first row were treated as a header, the ID in it would be skipped silently. The error messages do
             // not quote the row, because the user may have passed the file with the API key as the list.
             (None, [title]) if is_uuid(title) => Err(Error::usage(format!(
-                "{name}: the first row is a task ID and not a header; use --no-headers, or add the header task_id"
+                "{name}: the first row is a task ID, not a header; use --no-headers, or add the header task_id"
             ))),
             (None, [_]) => {
                 events(Event::DoubtfulHeader);
                 Ok(0)
             }
             (None, _) => Err(missing(format!(
-                "none of the columns {} is called {}",
+                "none of the columns {} is named {}",
                 excerpt(&titles.join(", ")),
                 USUAL_COLUMNS.join(", ")
             ))),
@@ -437,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_columns_are_found_in_any_case_and_in_order() {
+    fn default_columns_are_found_in_any_case_and_in_order() {
         let defaults = options(None, Headers::Present);
         assert_eq!(ids(b"ID,Task_Id\n1,a\n2,b\n", &defaults), ["a", "b"]);
         assert_eq!(ids(b"x,TASKID\r\n1,a\r\n", &defaults), ["a"]);
@@ -470,18 +468,18 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quote_is_refused_with_its_line() {
+    fn an_unclosed_quote_is_rejected_with_its_line() {
         for csv in [&b"task_id\na\n\"b\nc\n"[..], b"task_id\na\n\"", b"task_id\na\n\"b,"] {
             assert_eq!(
                 refusal(csv, &options(None, Headers::Present)),
-                "tasks.csv, line 3: a quote is opened and never closed"
+                "tasks.csv, line 3: unclosed quote"
             );
         }
         assert_eq!(ids(b"task_id\n\"a\"", &options(None, Headers::Present)), ["a"]);
     }
 
     #[test]
-    fn empty_and_utf_16_input_is_refused_and_a_header_alone_is_an_empty_list() {
+    fn empty_and_utf_16_input_is_rejected_and_a_header_alone_is_an_empty_list() {
         let defaults = options(None, Headers::Present);
         for nothing in [&b""[..], b"\n \n", b"\xef\xbb\xbf"] {
             assert!(refusal(nothing, &defaults).contains("is empty"));
@@ -512,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_input_is_read() {
+    fn compressed_input_is_read_and_truncation_is_an_error() {
         use std::io::Write;
         let csv = b"task_id\na\n";
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -524,14 +522,14 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_in_the_first_row_is_an_id_and_never_lost_as_a_header() {
+    fn a_uuid_in_the_first_row_is_an_id_and_not_a_header() {
         let list = b"0b0a5f1e-1111-4222-8333-444455556666\n0b0a5f1e-1111-4222-8333-444455557777\n";
         assert!(refusal(list, &options(None, Headers::Present)).contains("--no-headers"));
         assert_eq!(ids(list, &options(None, Headers::Absent)).len(), 2);
     }
 
     #[test]
-    fn no_row_ends_a_list() {
+    fn a_row_that_resembles_the_end_mark_does_not_end_the_list() {
         let list = b"task_id\na\n\x01end of input\x01\nb\n";
         let (input, _) = parse(list, &options(None, Headers::Present));
         let input = input.unwrap();

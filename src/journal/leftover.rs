@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_segment_waits_for_its_assets_while_the_next_is_filled() {
+    fn a_full_segment_waits_for_its_assets_while_the_next_segment_fills() {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
         let mut writer = JournalWriter::new(folder.path(), RunId::example(), limits);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_settled_moves_to_a_segment_of_its_own_whenever_a_crash_comes() {
+    fn unsettled_tasks_move_to_a_new_segment_even_after_a_crash() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
         writer.append(&[task("a"), task("b"), unreadable()]).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_with_nothing_to_publish_is_left_as_it_is() {
+    fn a_segment_with_nothing_to_publish_is_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
         writer.append(&[task("a")]).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_was_torn_is_gone_on_with_after_its_last_whole_record() {
+    fn a_torn_segment_is_resumed_after_its_last_complete_record() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = JournalWriter::new(folder.path(), RunId::example(), SegmentLimits::default());
         writer.append(&[task("a"), task("b")]).unwrap();

@@ -52,13 +52,13 @@ impl Segment {
             reason: reason.to_owned(),
             advice: Advice::None,
         };
-        let (run_id, part) = named(path).ok_or_else(|| refused("its name is not a segment's"))?;
+        let (run_id, part) = named(path).ok_or_else(|| refused("invalid segment name"))?;
         let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
         let lines = BufReader::new(file);
         let mut segment = Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 };
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
-                Err(refused("a newer version of this program wrote it; use that one"))
+                Err(refused("written by a newer version; upgrade sunor-archive"))
             }
             Line::Record(Record::Segment { run_id, part, .. }) if run_id == segment.run_id && part == segment.part => {
                 Ok(segment)
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_read_in_order() {
+    fn records_are_read_in_append_order() {
         let (folder, segment) = written(5);
         assert_eq!(read(&segment), ((0..5).map(record).collect(), 0));
         assert_eq!(segments(folder.path()).unwrap(), std::slice::from_ref(&segment.path));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_at_any_byte_all_whole_records_are_read_and_nothing_counts_as_damage() {
+    fn a_truncated_segment_yields_all_complete_records_without_damage() {
         let (_folder, segment) = written(4);
         let whole = fs::read(&segment.path).unwrap();
         for cut in 0..=whole.len() {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_flipped_anywhere_loses_only_its_own_record_and_is_counted() {
+    fn a_flipped_byte_damages_only_one_record_and_is_counted() {
         let (_folder, segment) = written(4);
         let whole = fs::read(&segment.path).unwrap();
         for at in 0..whole.len() - 1 {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_of_a_newer_version_is_refused() {
+    fn a_segment_of_a_newer_version_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("20260101T000000000Z-abcdef-0001.journal");
         let header = Record::Segment { version: VERSION + 1, run_id: RunId::example(), part: 1 };

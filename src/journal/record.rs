@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_comes_back_as_it_went_and_a_flipped_bit_is_noticed(
+        fn a_record_round_trips_and_a_flipped_bit_is_detected(
             data in any::<String>(),
             message in any::<Option<String>>(),
             flip in any::<prop::sample::Index>(),

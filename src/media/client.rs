@@ -160,9 +160,9 @@ fn target(from: &Url, location: &str) -> Result<Url, Failure> {
     match from.join(location) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
         Ok(url) => {
-            Err(Failure::new(Next::GiveUp, format!("redirected to {}, which is not http or https", url.scheme())))
+            Err(Failure::new(Next::GiveUp, format!("redirected to an unsupported URL scheme: {}", url.scheme())))
         }
-        Err(_) => Err(Failure::new(Next::GiveUp, "redirected to what is no URL")),
+        Err(_) => Err(Failure::new(Next::GiveUp, "redirected to an invalid URL")),
     }
 }
 
@@ -186,14 +186,14 @@ fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
 /// The reason why there is no response, or why its body is incomplete.
 pub(super) fn broken(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
-        return Failure::new(Next::GiveUp, format!("untrusted: {}", http::excerpt(&http::root_cause(error))));
+        return Failure::new(Next::GiveUp, format!("untrusted certificate: {}", http::excerpt(&http::root_cause(error))));
     }
     let cause = || http::excerpt(&http::root_cause(error));
     let reason = match () {
-        () if error.is_timeout() && error.is_connect() => "no connection in time".into(),
-        () if error.is_timeout() => "nothing came for too long".into(),
-        () if error.is_connect() => format!("no connection: {}", cause()),
-        () if error.is_body() || error.is_decode() => "cut short".into(),
+        () if error.is_timeout() && error.is_connect() => "connection timed out".into(),
+        () if error.is_timeout() => "no data within the timeout".into(),
+        () if error.is_connect() => format!("connection failed: {}", cause()),
+        () if error.is_body() || error.is_decode() => "the response is truncated".into(),
         () => cause(),
     };
     Failure { connected: !error.is_connect(), ..Failure::new(Next::Again, reason) }

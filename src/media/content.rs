@@ -106,7 +106,7 @@ fn instead(kind: AssetKind, head: &[u8]) -> String {
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     if head.is_empty() {
-        "an empty body".into()
+        "the response is empty".into()
     } else if begins("<!doctype html") || begins("<html") || begins("<head") || begins("<body") {
         "an HTML page instead of media".into()
     } else if begins("<") {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_are_known_by_their_bytes() {
+    fn media_types_are_detected_by_content() {
         use AssetKind::{Audio, Image, Video};
         for (kind, head, extension) in [
             (Audio, b"ID3\x04\0\0\0\0\0\0\0\0".as_slice(), "mp3"),
@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn content_that_is_not_media_is_named() {
+    fn content_that_is_not_media_is_described() {
         use AssetKind::{Audio, Image, Video};
         for (kind, head, words) in [
-            (Audio, b"".as_slice(), "an empty body"),
+            (Audio, b"".as_slice(), "the response is empty"),
             (Audio, b"\n <!DOCTYPE html><html>", "an HTML page instead of media"),
             (Image, b"<html>busy</html>", "an HTML page instead of media"),
             (

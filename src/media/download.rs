@@ -194,7 +194,7 @@ impl Downloader {
             RangeResponse::All | RangeResponse::Rest(_) => self.body(body, end, partial, sent).await?,
             RangeResponse::Nothing => Ok(()),
             RangeResponse::Other => {
-                Err(Rejected::Wrong(Failure::new(Next::Again, "not the part of the file that was asked for")))
+                Err(Rejected::Wrong(Failure::new(Next::Again, "the server sent a different range than requested")))
             }
         };
         let rejected = match received.and_then(|()| recognise(wanted.kind, partial)) {
@@ -206,7 +206,7 @@ impl Downloader {
                 // The connection was closed, possibly in the middle of the file. The file is accepted once two
                 // attempts return the same bytes.
                 *before = Some(file);
-                Rejected::Wrong(Failure::new(Next::Again, "the server does not say where the file ends"))
+                Rejected::Wrong(Failure::new(Next::Again, "the server does not report the file size"))
             }
             Err(rejected) => rejected,
         };
@@ -252,7 +252,7 @@ impl Downloader {
                 return Ok(Err(Rejected::Wrong(self.too_large())));
             }
             if floor.is_missed(chunk.len() as u64) {
-                break Err(Rejected::Incomplete(Failure::new(Next::Again, "slower than 1 KiB a second")));
+                break Err(Rejected::Incomplete(Failure::new(Next::Again, "slower than 1 KiB/s")));
             }
             chunks.push(chunk);
             if waiting >= CHUNK {
@@ -262,14 +262,14 @@ impl Downloader {
         };
         partial.write(chunks).await?;
         Ok(ended.and_then(|()| match end {
-            End::At(whole) if length != whole => Err(Rejected::Incomplete(Failure::new(Next::Again, "cut short"))),
+            End::At(whole) if length != whole => Err(Rejected::Incomplete(Failure::new(Next::Again, "the response is truncated"))),
             _ => Ok(()),
         }))
     }
 
     fn too_large(&self) -> Failure {
         let limit = bytesize::ByteSize::b(self.limits.max_bytes).display().iec();
-        Failure::new(Next::GiveUp, format!("larger than --max-asset-size, {limit}"))
+        Failure::new(Next::GiveUp, format!("larger than --max-asset-size ({limit})"))
     }
 }
 

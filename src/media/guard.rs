@@ -43,9 +43,11 @@ pub(super) struct Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_private {
-            write!(f, "{} is a private address; --allow-private-hosts lets media come from there", self.host)
+            write!(f, "{} is a private address; use --allow-private-hosts to allow it", self.host)
+        } else if self.host.is_empty() {
+            f.write_str("the URL has no host")
         } else {
-            write!(f, "{} is not an address that a server can have", self.host)
+            write!(f, "{} is not a usable address (reserved or multicast)", self.host)
         }
     }
 }
@@ -80,7 +82,7 @@ impl Guard {
                 Err(_) => Ok(()),
             },
             Some(Host::Domain(_)) => Ok(()),
-            None => Err(Refused { host: "nothing".into(), is_private: false }),
+            None => Err(Refused { host: String::new(), is_private: false }),
         }
     }
 
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn private_loopback_link_local_and_metadata_addresses_are_told_in_every_spelling() {
+    fn private_loopback_link_local_and_metadata_addresses_are_recognized_in_every_notation() {
         for ip in [
             "127.0.0.1",
             "127.8.8.8",
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_literal_address_is_judged_however_it_is_written() {
+    async fn a_literal_address_is_checked_in_every_notation() {
         let guard = Guard { reach: HostPolicy::Public, proxies: Arc::default() };
         for url in [
             "http://127.1/",
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_means_a_private_address_is_refused_when_it_is_resolved() {
+    async fn a_host_name_with_a_private_address_is_refused_on_resolution() {
         let resolve = |reach| Guard { reach, proxies: Arc::default() }.resolve("localhost".parse().unwrap());
         let refused = resolve(HostPolicy::Public).await.err().unwrap();
         assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_apis_own_host_tells_whether_private_hosts_are_normal() {
+    async fn a_private_api_host_is_detected() {
         for (url, private) in [
             ("http://127.0.0.1:8600", true),
             ("http://localhost:8600", true),

@@ -144,7 +144,7 @@ impl HostState {
 }
 
 async fn acquire(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    slots.clone().acquire_owned().await.expect("it is never closed")
+    slots.clone().acquire_owned().await.expect("the semaphore is never closed")
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_paused_host_is_left_alone_and_no_other() {
+    async fn a_pause_affects_only_its_host() {
         let hosts = Hosts::new(2);
         let [a, b] = ["a", "b"].map(|name| hosts.host(name));
         a.pause(Duration::from_secs(30));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_only_fails_or_only_asks_for_silence_is_down_in_the_end() {
+    async fn a_host_that_keeps_failing_or_requesting_pauses_is_marked_down() {
         let hosts = Hosts::new(2);
         let [failing, asking, proud] = ["a", "b", "c"].map(|name| hosts.host(name));
         for _ in 1..MAX_FAILURES {

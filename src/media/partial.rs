@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_gone_on_with_only_for_the_same_address_and_by_a_mark() {
+    fn a_download_resumes_only_for_the_same_url_and_with_a_validator() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_boot_left_is_begun_anew() {
+    fn a_partial_file_from_another_boot_is_discarded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_only_that_of_the_same_file() {
+    fn a_range_is_accepted_only_for_the_same_version() {
         let (tag, date) = ("\"v1\"", "Wed, 01 Jan 2025 00:00:00 GMT");
         for (validator, headers, expected) in [
             (tag, vec![("content-range", "bytes 5-19/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),

@@ -75,7 +75,7 @@ impl Source {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
         }
         let Some(address) = address.map(str::trim).filter(|address| !address.is_empty()) else {
-            return Self::Nothing("the clip has no address for it".into());
+            return Self::Nothing("the clip has no URL for this asset".into());
         };
         let parsed = if address.starts_with("//") {
             Url::parse(&format!("{}:{address}", scheme.as_str()))
@@ -84,14 +84,14 @@ impl Source {
         };
         match parsed {
             // An address such as `None.mp3` is not a valid URL, but also means that there is no asset.
-            Err(_) if names_nothing(address) => Self::Nothing("the address names no file: None".into()),
-            Err(error) => Self::Unusable(format!("the address is no URL: {error}")),
+            Err(_) if names_nothing(address) => Self::Nothing("the URL is a placeholder (None)".into()),
+            Err(error) => Self::Unusable(format!("invalid URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                Self::Unusable(format!("the address is not http or https but {}", url.scheme()))
+                Self::Unusable(format!("unsupported URL scheme: {}", url.scheme()))
             }
-            Ok(url) if names_nothing(url.path()) => Self::Nothing("the address names no file: None".into()),
+            Ok(url) if names_nothing(url.path()) => Self::Nothing("the URL is a placeholder (None)".into()),
             Ok(url) if url.host_str() == Some(STREAMING_HOST) => {
-                Self::InProgress("the address is a stream, not the finished file".into())
+                Self::InProgress("the URL is a stream, not the finished file".into())
             }
             Ok(url) => Self::File(url),
         }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_names_no_file_is_not_an_asset() {
+    fn a_placeholder_url_is_not_an_asset() {
         for nothing in [
             "",
             "  ",
@@ -144,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_for_is_said_not_dropped() {
+    fn an_unusable_url_is_reported() {
         for unusable in ["file:///etc/passwd", "ftp://h/a.mp3", "data:audio/mpeg,x", "/a.mp3", "cdn1.suno.ai/a.mp3"] {
             assert!(matches!(of(unusable), Source::Unusable(_)), "{unusable}");
         }
     }
 
     #[test]
-    fn any_other_address_is_a_file() {
+    fn any_other_url_is_a_file() {
         for file in ["https://cdn1.suno.ai/a.mp3", " http://h/Nonesuch.mp3 ", "https://h/?file=None.mp3"] {
             assert!(matches!(of(file), Source::File(_)), "{file}");
         }

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_given_up_after_its_retries_or_at_once_or_never() {
+    fn the_number_of_retries_depends_on_the_failure() {
         assert_eq!(tries_until_the_end(Next::Again, |_| 0), 6);
         assert_eq!(tries_until_the_end(Next::Twice, |_| 0), 3);
         assert_eq!(tries_until_the_end(Next::GiveUp, |_| 0), 1);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn only_progress_beyond_what_was_reached_before_costs_nothing() {
+    fn new_progress_resets_the_retry_count() {
         assert_eq!(tries_until_the_end(Next::Again, |n| n * PROGRESS), 50);
         assert_eq!(tries_until_the_end(Next::Again, |_| 3 * PROGRESS), 6);
         assert_eq!(tries_until_the_end(Next::Again, |n| n), 6);

@@ -35,7 +35,7 @@ impl Failures {
 
     /// Records a task whose ID is invalid.
     pub(crate) fn add_invalid(&mut self, task_id: String) {
-        self.tasks.insert(task_id, "its ID is invalid".into());
+        self.tasks.insert(task_id, "invalid ID".into());
     }
 
     /// Updates the record with an event.
@@ -43,7 +43,7 @@ impl Failures {
         match event {
             Event::Answered { task_id, status: FinalStatus::NotFound } => self.not_found(task_id),
             Event::Salvaged { task_id, reason } => {
-                self.tasks.insert(task_id.clone(), format!("{reason}; it is salvaged from a damaged part"));
+                self.tasks.insert(task_id.clone(), format!("{reason}; salvaged from a damaged part"));
                 self.salvaged.insert(task_id.clone());
             }
             Event::AssetSettled { task_id, clip_id, kind, status, error, .. } => {
@@ -73,8 +73,8 @@ impl Failures {
     /// not request it again. The loss of the original data is reported as a failure.
     fn not_found(&mut self, task_id: &str) {
         let Some(has_rows) = self.lost.get(task_id) else { return };
-        let rest = if *has_rows { ", with the rows that are left of it" } else { "" };
-        let reason = format!("the provider does not know it any more; it is archived as not found{rest}");
+        let rest = if *has_rows { ", with its remaining rows" } else { "" };
+        let reason = format!("the provider no longer has this task; archived as not found{rest}");
         self.tasks.insert(task_id.to_owned(), reason);
     }
 

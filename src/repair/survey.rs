@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_damage_has_changed_is_not_salvaged() {
+    fn a_corrupted_id_is_not_salvaged() {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
         let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn coverage_is_a_hundred_only_if_nothing_is_missing() {
+    fn coverage_is_100_percent_only_if_nothing_is_missing() {
         let coverage = |created, archived| Account::new(created, None, None, archived).coverage;
         assert_eq!(coverage(Some(42.0), 24), Some(57.14));
         assert_eq!(coverage(Some(100_000.0), 99_999), Some(99.99));

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_requests_add_up_and_unknown_values_are_omitted() {
+    fn request_counts_add_up_and_unknown_values_are_omitted() {
         let mut run = RunSummary::default();
         (run.requests.total, run.requests.polls, run.requests.retries) = (10, 3, 2);
         let text = metrics(&run, None);

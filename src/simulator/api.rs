@@ -234,7 +234,7 @@ fn packed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>>
     let bytes = encoding.pack(document.text.as_bytes())?;
     let full = Full::new(Bytes::from(bytes)).map_err(|never: Infallible| match never {});
     let response = Response::builder().status(document.status).header(CONTENT_ENCODING, encoding.name());
-    Ok(response.body(full.boxed()).expect("the parts of a response are valid"))
+    Ok(response.body(full.boxed()).expect("the status and headers are valid"))
 }
 
 /// Returns a response that announces its full length but sends only `bytes` bytes at first. The rest follows after
@@ -253,5 +253,5 @@ fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
         }
     });
     let response = Response::builder().header(CONTENT_LENGTH, text.len());
-    response.body(BodyExt::boxed(StreamBody::new(start.chain(end)))).expect("the parts of a response are valid")
+    response.body(BodyExt::boxed(StreamBody::new(start.chain(end)))).expect("the status and headers are valid")
 }

@@ -118,7 +118,7 @@ impl State {
         };
         flight.whole = range.end == file.len;
         let response = response.header(CONTENT_LENGTH, range.end - range.start);
-        response.body(manner.body(file, range)).expect("the parts of a response are valid")
+        response.body(manner.body(file, range)).expect("the status and headers are valid")
     }
 
     /// Returns the whole file, compressed in memory.
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn get_sends_a_file_or_a_range_and_head_announces_the_same() {
+    fn get_sends_a_file_or_range_and_head_sends_the_same_headers() {
         let scene = Scene::new(FaultPlan::default());
         let (head, whole) = scene.get("/a.mp3");
         let length = whole.len().to_string();
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn given_documents_may_refer_to_the_cdn() {
+    fn documents_may_refer_to_the_cdn() {
         let documents = HashMap::from([("t".into(), "\"{cdn}/x.mp3\"".into())]);
         let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
         let cdn = scene.simulator.cdn_url();

@@ -10,7 +10,7 @@ const SIDE: u16 = 96;
 pub(super) fn jpeg(chance: &mut Rng) -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = jpeg_encoder::Encoder::new(&mut file, 85);
-    encoder.encode(&pattern(chance), SIDE, SIDE, ColorType::Rgb).expect("memory takes what is written to it");
+    encoder.encode(&pattern(chance), SIDE, SIDE, ColorType::Rgb).expect("writing to memory cannot fail");
     file
 }
 
@@ -20,7 +20,7 @@ pub(super) fn png(chance: &mut Rng) -> Vec<u8> {
     let mut encoder = png::Encoder::new(&mut file, SIDE.into(), SIDE.into());
     encoder.set_color(png::ColorType::Rgb);
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&pattern(chance)));
-    written.expect("memory takes what is written to it");
+    written.expect("writing to memory cannot fail");
     file
 }
 

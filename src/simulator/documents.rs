@@ -255,7 +255,7 @@ pub(super) fn hash(seed: u64, id: &str) -> u64 {
 }
 
 fn one_of<T: Copy>(choices: &[T], chance: &mut Rng) -> T {
-    *chance.choice(choices).expect("there is a choice")
+    *chance.choice(choices).expect("the list of choices is not empty")
 }
 
 fn uuid(chance: &mut Rng) -> String {

@@ -241,9 +241,9 @@ impl TryFrom<FaultText> for Fault {
                 Ok(Self { trouble, when: When { first: text.first, task: text.task, share: text.share } })
             }
             (None, _) => {
-                Err("a fault does not say what happens: status, too_many, body, truncated, reset, stall, …".into())
+                Err("a fault has no kind; add one of status, too_many, body, truncated, reset, stall, …".into())
             }
-            (Some(_), Some(_)) => Err("a fault says two things that happen; write two faults".into()),
+            (Some(_), Some(_)) => Err("a fault has more than one kind; write a separate entry for each".into()),
         }
     }
 }
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_have_faults_of_their_own() {
+    fn cdn_requests_have_separate_faults() {
         let text = "validators = false\nmedia_bytes = 1_000\n[[media]]\nidentical = true\ntask = \".mp3\"\n\
                     [[media]]\nbusy = 2\nfirst = 1\n[[faults]]\ndrip = 5\n";
         let faults: FaultPlan = text.parse().unwrap();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_plan_is_parsed_and_a_typo_is_refused() {
+    fn a_fault_plan_is_parsed_and_a_typo_is_rejected() {
         let text = "unfinished = 0.5\n[window]\nallowance = 10\nseconds = 2\nkind = \"moving\"\n\
                     [[faults]]\nstatus = 502\nfirst = 2\nshare = 0.3\n[[faults]]\nreset = true\n";
         let faults: FaultPlan = text.parse().unwrap();

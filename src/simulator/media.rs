@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs PyAV and Pillow: ./tests/run.sh"]
-    fn foreign_readers_play_every_song_and_open_every_cover() {
+    fn other_programs_decode_every_song_and_cover() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("media")).unwrap();
         let long = FaultPlan { media_bytes: Some(300_000), media_seconds: Some(1.0), ..FaultPlan::default() };
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_songs_decode_as_their_names_say() {
+    fn files_start_with_the_magic_bytes_of_their_type() {
         let fair = FaultPlan::default();
         for (name, start) in [("a.mp3", b"ID3".as_slice()), ("a.jpg", b"\xff\xd8\xff"), ("a.png", b"\x89PNG\r\n")] {
             assert!(bytes(&file(name, Make::Fair, &fair), 0..10).starts_with(start), "{name}");

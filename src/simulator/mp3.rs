@@ -106,14 +106,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_melody_has_whole_frames_and_the_requested_length() {
+    fn a_song_has_complete_frames_and_the_requested_length() {
         let melody = melody(&mut Rng::with_seed(1), 12.0);
         assert_eq!(melody.len(), 500 * FRAME);
         assert!(melody.chunks(FRAME).all(|frame| frame.starts_with(&HEADER)));
     }
 
     #[test]
-    fn a_frame_has_the_bits_of_the_standard() {
+    fn a_frame_is_encoded_as_the_standard_requires() {
         // Line 4 has two pairs of zeros, then (1, 0) with a sign bit. Both granules contain the bits 1 1 01 1.
         let frame = frame(4, 210, true);
         let written: Vec<u8> = frame[4 + 17..].iter().copied().take_while(|byte| *byte != 0).collect();

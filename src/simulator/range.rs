@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_applies_only_to_the_file_that_the_client_knows() {
+    fn a_range_applies_only_if_if_range_matches() {
         let asked = |range: &str, known: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(RANGE, range.parse().unwrap());

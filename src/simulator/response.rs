@@ -32,7 +32,7 @@ pub(super) fn status_of(number: u16) -> StatusCode {
 pub(super) fn body(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
     let full = Full::new(content.into()).map_err(|never: Infallible| match never {});
     let response = Response::builder().status(status).header(CONTENT_TYPE, content_type);
-    response.body(full.boxed()).expect("the parts of a response are valid")
+    response.body(full.boxed()).expect("the status and headers are valid")
 }
 
 pub(super) fn redirect(address: &str) -> Response<Body> {

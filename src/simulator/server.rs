@@ -98,7 +98,7 @@ async fn listen(host: Ipv4Addr, port: u16) -> Result<TcpListener> {
 
 fn root(listener: &TcpListener) -> Result<Url> {
     let address = listener.local_addr().map_err(|error| Error::io("listen on", Path::new("a port"), &error))?;
-    Ok(Url::parse(&format!("http://{address}")).expect("an address is a URL's host"))
+    Ok(Url::parse(&format!("http://{address}")).expect("a socket address is a valid host and port"))
 }
 
 async fn serve<A, F>(listener: TcpListener, answer: A)

@@ -59,7 +59,7 @@ impl<W: Write + Send> PartCopier<W> {
     pub(crate) fn push(&mut self, chunk: &Chunk) -> io::Result<()> {
         match &mut self.copier {
             Copier::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
-            Copier::Csv(_) => return Err(io::Error::other("rows of Parquet for a part of CSV")),
+            Copier::Csv(_) => return Err(io::Error::other("cannot write Parquet rows to a CSV part")),
         }
         self.rows += chunk.rows() as u64;
         Ok(())
@@ -99,7 +99,7 @@ fn copy_parquet(
     for batch in parquet::batches(part)? {
         let batch = parquet::conform(&batch?, &schema)?;
         let ids = batch.column_by_name(TASK_ID).and_then(|ids| ids.as_string_opt::<i32>());
-        let ids = ids.ok_or_else(|| io::Error::other(format!("it has no column `{TASK_ID}` of texts")))?;
+        let ids = ids.ok_or_else(|| io::Error::other(format!("it has no text column `{TASK_ID}`")))?;
         let kept: Vec<bool> =
             (0..ids.len()).map(|place| keep(if ids.is_valid(place) { ids.value(place) } else { "" })).collect();
         // Adjacent rows that are kept are copied together, as one slice.
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_csv_part_is_an_error() {
+    fn a_truncated_csv_part_is_an_error() {
         let whole = io::read_to_string(part(TableFormat::Csv, &[task("a", None), task("b", None)])).unwrap();
         for cut in [whole.len() - 1, whole.len() - 30, 20] {
             let file = RangedFile::new(whole.as_bytes()[..cut].to_vec());

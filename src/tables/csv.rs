@@ -57,7 +57,7 @@ impl<R: BufRead> RawRecords<R> {
         let names: Vec<&str> = header.split(',').collect();
         let known: Vec<&str> = outline.columns.iter().map(|(name, _)| *name).take(names.len()).collect();
         if !read || names != known {
-            return Err(io::Error::other(format!("its columns are not those of {}: {header}", outline.name)));
+            return Err(io::Error::other(format!("its columns do not match the table {}: {header}", outline.name)));
         }
         records.columns = names.len();
         Ok(records)
@@ -73,7 +73,7 @@ impl<R: BufRead> RawRecords<R> {
         let read = self.read(record)?;
         match raw_fields(record).count() {
             found if read && found != self.columns => {
-                Err(io::Error::other(format!("a record has {found} fields, and its part {} columns", self.columns)))
+                Err(io::Error::other(format!("a record has {found} fields instead of {}", self.columns)))
             }
             _ => Ok(read),
         }
@@ -85,7 +85,7 @@ impl<R: BufRead> RawRecords<R> {
         loop {
             let known = record.len();
             if self.source.read_until(b'\n', record)? == 0 {
-                return if record.is_empty() { Ok(false) } else { Err(io::Error::other("it ends within a record")) };
+                return if record.is_empty() { Ok(false) } else { Err(io::Error::other("it is truncated within a record")) };
             }
             is_quoted = record.iter().skip(known).fold(is_quoted, |is_quoted, byte| is_quoted ^ (*byte == b'"'));
             if !is_quoted && record.pop_if(|byte| *byte == b'\n').is_some() {
@@ -128,7 +128,7 @@ fn field(line: &mut String, value: Value<'_>) {
 }
 
 fn spell(line: &mut String, words: std::fmt::Arguments<'_>) {
-    line.write_fmt(words).expect("memory takes all that is written");
+    line.write_fmt(words).expect("writing to memory cannot fail");
 }
 
 /// Appends a text, quoted if necessary. Some CSV readers stop at a NUL byte, so NUL is replaced with U+FFFD.
@@ -185,7 +185,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_gets_back_what_was_written(first in any::<String>(), second in any::<String>()) {
+        fn values_round_trip_through_csv(first in any::<String>(), second in any::<String>()) {
             let text = encoded(&[Value::Text(&first), Value::Text(&second)]);
             let mut reader = ::csv::Reader::from_reader(text.as_bytes());
             let record = reader.records().next().unwrap().unwrap();

@@ -80,7 +80,7 @@ fn hash_cells(column: &ArrayRef, rows: &mut [DefaultHasher]) -> io::Result<()> {
         DataType::Int64 => all(column.as_primitive::<Int64Type>().iter(), rows),
         DataType::Boolean => all(column.as_boolean().iter(), rows),
         DataType::Timestamp(..) => all(column.as_primitive::<TimestampMicrosecondType>().iter(), rows),
-        other => return Err(io::Error::other(format!("a column of type {other}"))),
+        other => return Err(io::Error::other(format!("unsupported column type {other}"))),
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ pub(crate) struct Rows {
 /// Flattens a task's `data` as sent by the API, except that lone surrogates have been replaced.
 pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
     // The journal contains only JSON objects. An empty object is the fallback if parsing fails.
-    let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("an object");
+    let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("`{}` is an object");
     let input = task.object("input");
     let output = task.object("output");
     let result = output.as_ref().and_then(|output| output.get("result"));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn each_clip_has_its_links() {
+    fn each_clip_has_its_urls() {
         let data = r#"{"type":"music","output":{"result":[1,{"id":"a","audio_url":"u","image_url":7},{}]}}"#;
         let links = clip_links(data);
         let rows = rows(data).clips;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clip_is_stored_without_its_metadata_which_has_a_column_of_its_own() {
+    fn clip_metadata_is_stored_in_its_own_column() {
         for (result, clip, metadata) in [
             (r#"{"id":"a"}"#, r#"{"id":"a"}"#, None),
             (r#"{ "id" : "a" }"#, r#"{ "id" : "a" }"#, None),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn instrumental_is_sunos_flag_or_udios_lyrics_type() {
+    fn instrumental_is_read_from_the_flag_or_the_lyrics_type() {
         for (input, expected) in [
             (r#"{"make_instrumental":true,"lyrics_type":"user"}"#, Some(true)),
             (r#"{"make_instrumental":"yes","lyrics_type":"instrumental"}"#, Some(true)),

@@ -49,7 +49,7 @@ pub(crate) fn decode(file: RangedFile, format: TableFormat, outline: &Outline) -
 /// Calls `read` on data that may be damaged, and converts a panic to an error.
 pub(crate) fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let read = panic::catch_unwind(AssertUnwindSafe(read));
-    read.unwrap_or_else(|_| Err(io::Error::other("its bytes make no sense")))
+    read.unwrap_or_else(|_| Err(io::Error::other("its contents are invalid")))
 }
 
 fn parquet_columns(file: RangedFile, outline: &Outline) -> io::Result<Columns> {
@@ -59,7 +59,7 @@ fn parquet_columns(file: RangedFile, outline: &Outline) -> io::Result<Columns> {
     let odd = expected.columns().iter().zip(there.columns()).find(|(expected, there)| !are_alike(expected, there));
     Ok(match odd {
         Some((expected, there)) => Columns::Other(format!(
-            "where `{}` ({}) is due there is `{}` ({})",
+            "expected `{}` ({}), found `{}` ({})",
             expected.name(),
             kind_of(expected),
             there.name(),
@@ -86,14 +86,14 @@ fn csv_columns(file: RangedFile, outline: &Outline) -> io::Result<Columns> {
     let there = reader.headers().map_err(io::Error::other)?;
     let odd = outline.columns.iter().zip(there).find(|((expected, _), there)| expected != there);
     Ok(match odd {
-        Some(((expected, _), there)) => Columns::Other(format!("where `{expected}` is due there is `{there}`")),
+        Some(((expected, _), there)) => Columns::Other(format!("expected `{expected}`, found `{there}`")),
         None => by_number(outline.columns.len(), there.len()),
     })
 }
 
 fn by_number(expected: usize, there: usize) -> Columns {
     match there {
-        0 => Columns::Other("there is none".into()),
+        0 => Columns::Other("it has none".into()),
         there if there < expected => Columns::Older(expected - there),
         there if there > expected => Columns::More(there - expected),
         _ => Columns::Same,
@@ -110,7 +110,7 @@ fn decode_parquet(file: RangedFile) -> io::Result<u64> {
     if rows == told {
         Ok(rows)
     } else {
-        Err(io::Error::other(format!("its footer tells {told} rows, and it has {rows}")))
+        Err(io::Error::other(format!("its footer states {told} rows, but it has {rows}")))
     }
 }
 
@@ -123,7 +123,7 @@ fn decode_csv(file: RangedFile, outline: &Outline) -> io::Result<u64> {
         let odd = outline.columns.iter().zip(&record).find(|((_, kind), cell)| !is_kind(*kind, cell));
         if let Some(((name, _), cell)) = odd {
             let cell: String = cell.chars().take(40).collect();
-            return Err(io::Error::other(format!("row {rows}: `{cell}` is not a value of {name}")));
+            return Err(io::Error::other(format!("row {rows}: invalid value `{cell}` in column `{name}`")));
         }
     }
     Ok(rows)
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_of_a_part_match_its_table_only() {
+    fn a_part_matches_only_the_columns_of_its_table() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
             let part = part(format);
             assert_eq!(columns(file(&part), format, &ASSETS.outline()).unwrap(), Columns::Same);

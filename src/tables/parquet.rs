@@ -147,12 +147,12 @@ pub(super) fn batches(file: RangedFile) -> io::Result<impl Iterator<Item = io::R
 pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
     if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
     {
-        return Err(io::Error::other(format!("it has a column `{}` that this version does not know", unknown.name())));
+        return Err(io::Error::other(format!("it has an unknown column `{}`; a newer version may have written it", unknown.name())));
     }
     let column = |field: &FieldRef| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
         Some(column) => {
-            Err(io::Error::other(format!("its column `{}` is of type {}", field.name(), column.data_type())))
+            Err(io::Error::other(format!("its column `{}` has the unexpected type {}", field.name(), column.data_type())))
         }
         None => Ok(new_null_array(field.data_type(), batch.num_rows())),
     };

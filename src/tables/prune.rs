@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn row_groups_are_pruned_for_a_few_values_and_not_for_many() {
+    fn row_groups_are_pruned_only_for_few_values() {
         let tasks = |group: u32| (0..500).map(|n| format!("{}-{group}", n * 7919 % 500)).collect();
         let part =
             part(&[(tasks(0), AssetStatus::Ok), (tasks(1), AssetStatus::Failed), (tasks(2), AssetStatus::Skipped)]);
@@ -162,7 +162,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn a_row_group_that_has_a_value_is_never_pruned(
+        fn a_row_group_that_contains_a_value_is_never_pruned(
             groups in prop::collection::vec(prop::collection::vec("\\PC{0,80}", 1..30), 1..4), at: prop::sample::Index
         ) {
             let groups: Vec<_> = groups.into_iter().map(|tasks| (tasks, AssetStatus::Ok)).collect();

@@ -92,7 +92,7 @@ fn texts(column: &dyn Array) -> io::Result<StringArray> {
         DataType::Boolean => Ok(spell(column.as_boolean().iter())),
         DataType::Int32 => Ok(spell(column.as_primitive::<Int32Type>().iter())),
         DataType::Int64 => Ok(spell(column.as_primitive::<Int64Type>().iter())),
-        other => Err(io::Error::other(format!("a column of type {other} where text, a number or a time is due"))),
+        other => Err(io::Error::other(format!("unsupported column type {other}"))),
     }
 }
 

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_every_column_with_its_types() {
+    fn the_documentation_lists_every_column_with_its_types() {
         for outline in [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()] {
             let spelled = |(name, kind): &(&str, Kind)| {
                 let (parquet, csv) = match kind {

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_split_where_a_part_ends() {
+    fn a_chunk_is_split_at_a_row_count() {
         let mut sorter = TimeSorter::new(ASSETS.outline(), tempfile::tempfile);
         sorter.add(part(0, &[Some(1); 5])).unwrap();
         let chunk = sorter.finish().unwrap().next().unwrap().unwrap();

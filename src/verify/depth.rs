@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invalid_share_or_slice_is_refused() {
+    fn an_invalid_share_or_slice_is_rejected() {
         for (text, percent) in [("10%", 10.0), ("0.5%", 0.5), ("100", 100.0)] {
             assert!((text.parse::<SampleShare>().unwrap().percent() - percent).abs() < 1e-9);
         }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slice_of_a_file_never_changes() {
+    fn the_slice_of_a_file_is_stable() {
         // The expected slice is the output of `printf tasks/a.parquet | sha256sum | head -c 16`, as a hexadecimal
         // number modulo 7, plus 1.
         let of = 7;

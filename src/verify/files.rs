@@ -97,7 +97,7 @@ impl Dispatcher<'_, '_> {
             match media.list(path, digest) {
                 Match::Same => Ok(()),
                 Match::Different => {
-                    let what = format!("gives {path} another SHA-256 than the assets table or another manifest does");
+                    let what = format!("lists {path} with a different SHA-256 than the assets table or another manifest");
                     bad_lines.add(manifests::damaged(manifest, what));
                     Ok(())
                 }
@@ -146,7 +146,7 @@ impl Dispatcher<'_, '_> {
     /// file is still in the journal, and a run is about to list the file.
     fn note_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
         if !is_pending && !media.is_listed(row.path) {
-            self.findings.add(Finding::new(Kind::MediaUnlisted, row.path, "is in no manifest", row.about()));
+            self.findings.add(Finding::new(Kind::MediaUnlisted, row.path, "is not listed in any manifest", row.about()));
         }
     }
 
@@ -156,7 +156,7 @@ impl Dispatcher<'_, '_> {
             self.collect(done)?;
         }
         self.tally.tick();
-        self.jobs.send(job).map_err(|_| Error::Internal("no thread reads the files".into()))
+        self.jobs.send(job).map_err(|_| Error::Internal("all reader threads have stopped".into()))
     }
 
     fn collect(&mut self, done: Done) -> Result<()> {
@@ -215,7 +215,7 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
     }
     match archive.read(&job.path).and_then(|mut file| checksum::digest(&mut file)) {
         Ok(read) if read.sha256 == job.sha256 => Ok((read.bytes, None)),
-        Ok(read) => Ok((read.bytes, finding(damaged, "has other bytes than it had: its SHA-256 differs".into()))),
+        Ok(read) => Ok((read.bytes, finding(damaged, "is damaged: its SHA-256 does not match".into()))),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(&error)),
         Err(error) => Ok((0, finding(damaged, format!("cannot be read: {error}")))),
     }
@@ -248,6 +248,6 @@ pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) ->
             Ok(())
         })?;
     }
-    findings.extend(unknown.iter().map(|path| Finding::file(Kind::StrayMedia, path, "is named by no row")));
+    findings.extend(unknown.iter().map(|path| Finding::file(Kind::StrayMedia, path, "is not listed in any row or manifest")));
     Ok(())
 }

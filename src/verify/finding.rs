@@ -107,41 +107,41 @@ impl Kind {
     pub fn advice(self) -> &'static str {
         match self {
             Self::MetadataDamaged => {
-                "Restore it from a copy, or move it away: the next export regenerates it from the existing parts."
+                "Restore it from a backup, or move it away: the next export regenerates it from the existing parts."
             }
             Self::PartMissing | Self::PartDamaged | Self::PartColumns => {
-                "Restore it from a copy, or run repair: it quarantines what is damaged, and restores the rows."
+                "Restore it from a backup, or run `repair`, which quarantines damaged parts and restores their rows."
             }
             Self::PartUnlisted => {
-                "Readers take it for a part. If you did not put it there, run repair: it keeps each row once."
+                "Readers treat it as a part. If you did not put it there, run `repair`, which keeps each row once."
             }
             Self::TaskRepeated
             | Self::RowsWithoutTask
             | Self::ClipCount
             | Self::RowsRepeated
             | Self::AssetRow
-            | Self::AssetsDisagree => "Run repair: it rewrites the rows of these tasks.",
-            Self::MediaMissing | Self::MediaDamaged => "Restore it from a copy, or run repair: it downloads it again.",
-            Self::MediaUnlisted => "Run repair: it adds it to a manifest.",
-            Self::ManifestDamaged => "Restore it from a copy, or run repair, which rewrites it.",
+            | Self::AssetsDisagree => "Run `repair`, which rewrites the rows of these tasks.",
+            Self::MediaMissing | Self::MediaDamaged => "Restore it from a backup, or run `repair`, which downloads it again.",
+            Self::MediaUnlisted => "Run `repair`, which adds it to a manifest.",
+            Self::ManifestDamaged => "Restore it from a backup, or run `repair`, which rewrites it.",
             Self::FileMissing => {
-                "Restore it from a copy, or run repair: it removes its line from the manifest. Nothing reads the file."
+                "Restore it from a backup, or run `repair`, which removes it from the manifest. No reader needs the file."
             }
-            Self::FileDamaged => "Restore it from a copy.",
+            Self::FileDamaged => "Restore it from a backup.",
             Self::RunFileDamaged => {
-                "Restore it from a copy, or run repair: it quarantines it. The tables do not depend on it."
+                "Restore it from a backup, or run `repair`, which quarantines it. The tables do not depend on it."
             }
             Self::ChecksumsDamaged => {
-                "Restore it from a copy, or run repair: it regenerates it from the runs' files as they are now."
+                "Restore it from a backup, or run `repair`, which regenerates it from the current run files."
             }
             Self::ViewsDamaged | Self::OtherViews => "The next export rewrites it.",
             Self::HalfFinished => "Nothing is lost; the next export removes it.",
-            Self::NewerFormat => "Use a newer version of this program; this one checked what it knows.",
-            Self::OlderColumns => "Nothing is lost: `response` holds the values of the missing columns.",
-            Self::StrayMedia => "Nothing reads it. Move it away, or leave it.",
-            Self::StrayFile => "The program did not put it there. Move it away, or leave it.",
-            Self::JournalLeft => "The next export recovers it without a request.",
-            Self::DamagedKept => "Their tasks were fetched again. Inspect them, or remove them.",
+            Self::NewerFormat => "Upgrade sunor-archive; this version checked only what it supports.",
+            Self::OlderColumns => "Nothing is lost; `response` holds the values of the missing columns.",
+            Self::StrayMedia => "Nothing uses it. Move it away, or leave it.",
+            Self::StrayFile => "The program did not create it. Move it away, or leave it.",
+            Self::JournalLeft => "The next export recovers it without requesting the tasks again.",
+            Self::DamagedKept => "The affected tasks were fetched again. Inspect the files, or delete them.",
         }
     }
 }

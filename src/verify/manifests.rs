@@ -27,7 +27,7 @@ pub(super) fn each_line(
         let read = each_line_of(archive, manifest, &mut |digest, path| line(findings, manifest, digest, path))?;
         match read {
             Ok(0) => {}
-            Ok(bad) => findings.add(damaged(manifest, format!("has lines that no run wrote ({bad})"))),
+            Ok(bad) => findings.add(damaged(manifest, format!("has invalid lines ({bad})"))),
             Err(error) => findings.add(damaged(manifest, format!("cannot be read: {error}"))),
         }
     }

@@ -35,13 +35,13 @@ impl<'a> MediaRow<'a> {
         if !is_ok(status) {
             return None;
         }
-        let clip = format!("of clip {}", clip_id.unwrap_or("without an ID"));
+        let clip = format!("clip {}", clip_id.unwrap_or("without an ID"));
         let lacks = |what: &str| format!("has a row without {what} ({clip})");
         let row = || {
             Ok(Self {
-                task_id: task_id.ok_or_else(|| lacks("its task"))?,
+                task_id: task_id.ok_or_else(|| lacks("a task ID"))?,
                 clip_id,
-                kind: kind.and_then(AssetKind::parse).ok_or_else(|| lacks("its kind"))?,
+                kind: kind.and_then(AssetKind::parse).ok_or_else(|| lacks("a valid kind"))?,
                 path: path.filter(|path| is_media(path)).ok_or_else(|| lacks("a path under media/"))?,
                 bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| lacks("a size"))?,
                 sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| lacks("a SHA-256"))?,
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_with_status_ok_must_say_where_its_file_is() {
+    fn a_row_with_status_ok_requires_a_path_size_and_checksum() {
         let digest = "a".repeat(64);
         let whole =
             [Some("t"), None, Some("audio"), Some("ok"), Some("media/audio/ab/c.mp3"), Some("7"), Some(&digest)];

@@ -165,7 +165,7 @@ fn metadata_finding(metadata: MetadataState) -> Option<Finding> {
     match metadata {
         MetadataState::Whole => None,
         MetadataState::Newer(version) => {
-            let what = format!("names the archive format {version}, which this version of the program does not know");
+            let what = format!("has format version {version}, which this version of the program does not support");
             Some(Finding::file(Kind::NewerFormat, METADATA, what))
         }
         MetadataState::Damaged(reason) => {

@@ -27,7 +27,7 @@ use crate::{
 const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
 
 /// The description of a file that differs from its checksum.
-const BROKEN: &str = "has other bytes than it had: its SHA-256 differs";
+const BROKEN: &str = "is damaged: its SHA-256 does not match";
 
 /// Checks all small files.
 pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
@@ -50,7 +50,7 @@ pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> 
     let kept = archive.damaged_folder();
     let segments = archive.store.list(&archive.relative(&kept))?;
     for segment in segments.iter().filter(|entry| entry.name().rsplit('.').next() == Some("journal")) {
-        findings.add(Finding::file(Kind::DamagedKept, &segment.path, "has damaged records, and was kept aside"));
+        findings.add(Finding::file(Kind::DamagedKept, &segment.path, "has damaged records and was quarantined"));
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Finding
             continue;
         }
         let Some((file, run)) = run_file(&entry) else {
-            findings.add(Finding::file(Kind::StrayFile, &entry.path, "is no run's file"));
+            findings.add(Finding::file(Kind::StrayFile, &entry.path, "does not belong to any run"));
             continue;
         };
         let text = match (file, archive.read_small(&entry.path)) {
@@ -118,7 +118,7 @@ fn run_file(entry: &Entry) -> Option<(RunFile, RunId)> {
 
 /// Finds entries in the `.sunor` folder that the program did not create.
 fn state_strays(archive: &Archive, findings: &mut Findings) -> Result<()> {
-    let stray = |entry: &Entry| Finding::file(Kind::StrayFile, &entry.path, "is not the program's");
+    let stray = |entry: &Entry| Finding::file(Kind::StrayFile, &entry.path, "was not created by the program");
     let state = archive.store.list(STATE)?;
     findings.extend(state.iter().filter(|entry| !is_state_name(entry.name())).map(stray));
     let journal = archive.store.list(&archive.relative(&archive.journal_folder()))?;
@@ -133,10 +133,10 @@ fn summary(text: &[u8], run: &str) -> Result<String, String> {
     let rows = input.invalid + input.duplicates + input.other_shards + input.already_archived + input.selected;
     let asked = tasks.archived() + tasks.missing();
     match () {
-        () if summary.run_id != run => Err(format!("is the summary of `{}`", summary.run_id)),
-        () if rows != input.rows => Err(format!("counts {} rows of input, but {rows} by their outcome", input.rows)),
+        () if summary.run_id != run => Err(format!("is the summary of another run, `{}`", summary.run_id)),
+        () if rows != input.rows => Err(format!("states {} input rows, but its counts add up to {rows}", input.rows)),
         () if asked != input.selected => {
-            Err(format!("counts {} tasks to fetch, but {asked} by their outcome", input.selected))
+            Err(format!("states {} tasks to fetch, but its counts add up to {asked}", input.selected))
         }
         () => Ok(summary.version),
     }
@@ -153,7 +153,7 @@ fn raw(text: &[u8]) -> Result<(), String> {
         _body: String,
     }
     if !text.ends_with(b"\n") {
-        return Err("does not end with a whole line".into());
+        return Err("does not end with a complete line".into());
     }
     for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
         let read = serde_json::from_slice::<Line>(line).ok();
@@ -161,7 +161,7 @@ fn raw(text: &[u8]) -> Result<(), String> {
             TaskId::parse(&line.task_id).is_ok() && matches!(line.reason.as_str(), "unreadable" | "lone surrogates")
         };
         if !read.as_ref().is_some_and(known) {
-            return Err(format!("has a line that no run wrote ({number})"));
+            return Err(format!("is invalid in line {number}"));
         }
     }
     Ok(())
@@ -172,7 +172,7 @@ fn unfinished(text: &[u8]) -> Result<(), String> {
     let mut reader = csv::Reader::from_reader(text);
     let headers = reader.headers().map_err(|error| error.to_string())?;
     if headers != ["task_id", "reason", "detail"].as_slice() {
-        return Err("has other columns than such a list has".into());
+        return Err("has unexpected columns".into());
     }
     for row in reader.records() {
         let row = row.map_err(|error| format!("cannot be read: {error}"))?;
@@ -180,7 +180,7 @@ fn unfinished(text: &[u8]) -> Result<(), String> {
             && row.get(1).is_some_and(|reason| REASONS.contains(&reason));
         if !is_known {
             let line = row.position().map_or(0, csv::Position::line);
-            return Err(format!("has a row that no run wrote (line {line})"));
+            return Err(format!("is invalid in line {line}"));
         }
     }
     Ok(())
@@ -202,9 +202,9 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
         (None, _) if seen.parts == 0 => return,
         (None, _) => Finding::file(Kind::ViewsDamaged, VIEWS, "is missing"),
         (Some(_), Some(env!("CARGO_PKG_VERSION"))) => {
-            Finding::file(Kind::ViewsDamaged, VIEWS, "is not what this version of the program writes")
+            Finding::file(Kind::ViewsDamaged, VIEWS, "is damaged: it differs from the views that this version writes")
         }
-        (Some(_), _) => Finding::file(Kind::OtherViews, VIEWS, "is not as this version of the program writes it"),
+        (Some(_), _) => Finding::file(Kind::OtherViews, VIEWS, "differs from the views that this version writes"),
     };
     findings.add(finding);
 }
@@ -213,9 +213,9 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
 fn journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     for path in journal::segments(&archive.journal_folder())? {
         let what = match read_segment(&path) {
-            Ok((records, 0)) => format!("a run was cut short: the journal holds {records} of its records"),
+            Ok((records, 0)) => format!("contains records of an interrupted run ({records})"),
             Ok((records, damaged)) => format!(
-                "a run was cut short: the journal holds {records} of its records, and {damaged} that are damaged"
+                "contains records of an interrupted run ({records}, and {damaged} damaged)"
             ),
             Err(error) => error.to_string(),
         };
@@ -238,23 +238,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_summary_names_its_run_and_adds_up() {
+    fn a_run_summary_contains_its_run_id_and_consistent_counts() {
         let mut run = RunSummary { run_id: "r".into(), ..RunSummary::default() };
         let text = |run: &RunSummary| serde_json::to_vec_pretty(run).unwrap();
         assert_eq!(summary(&text(&run), "r").as_deref(), Ok(env!("CARGO_PKG_VERSION")));
-        assert!(summary(&text(&run), "s").unwrap_err().contains("summary of `r`"));
+        assert!(summary(&text(&run), "s").unwrap_err().contains("summary of another run, `r`"));
         run.input.rows = 3;
         run.input.selected = 3;
         assert!(summary(&text(&run), "r").unwrap_err().contains("tasks to fetch"));
         run.tasks.errors = 3;
         assert!(summary(&text(&run), "r").is_ok());
         run.input.rows = 7;
-        assert!(summary(&text(&run), "r").unwrap_err().contains("rows of input"));
+        assert!(summary(&text(&run), "r").unwrap_err().contains("input rows"));
         assert!(summary(b"{}", "r").is_err());
     }
 
     #[test]
-    fn lists_and_bodies_parse_as_what_a_run_writes_or_are_damaged() {
+    fn invalid_unfinished_lists_and_raw_bodies_are_detected() {
         for (text, good) in [
             ("task_id,reason,detail\n", true),
             ("task_id,reason,detail\nt,error,\"a\nb\"\n", true),

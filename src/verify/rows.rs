@@ -108,8 +108,8 @@ impl Pass<'_, '_> {
         self.each_part(&LYRICS.outline(), &mut |pass, path| pass.rows_with_tasks(path, LYRICS.name, Row::Lyrics))?;
         self.each_part(&ASSETS.outline(), &mut Self::assets_part)?;
         self.repeated_tasks(&repeated)?;
-        self.note_tasks(&self.tasks.miscounted(), Kind::ClipCount, "other than `clip_count` clips")?;
-        self.note_tasks(&self.tasks.overcounted(), Kind::RowsRepeated, "rows of lyrics or assets twice")
+        self.note_tasks(&self.tasks.miscounted(), Kind::ClipCount, "a number of clips other than `clip_count`")?;
+        self.note_tasks(&self.tasks.overcounted(), Kind::RowsRepeated, "duplicate rows of lyrics or assets")
     }
 
     /// Finds parts that a manifest lists but that do not exist. A part that is not in the snapshot is looked up
@@ -171,7 +171,7 @@ impl Pass<'_, '_> {
         let listed = self.listed.get(path).cloned().unwrap_or_default();
         if listed.is_empty() && !self.snapshot.is_pending(path) {
             let about = Subject::Part { table: outline.name };
-            self.findings.add(Finding::new(Kind::PartUnlisted, path, "is in no manifest", about));
+            self.findings.add(Finding::new(Kind::PartUnlisted, path, "is not listed in any manifest", about));
         }
         let reads = self.depth.reads(path);
         if reads && let Some(reason) = self.bytes(path, &listed)? {
@@ -190,7 +190,7 @@ impl Pass<'_, '_> {
             Ok(read) => {
                 self.tally.read(read.bytes);
                 let differs = listed.iter().any(|digest| *digest != read.sha256);
-                differs.then(|| "does not have the SHA-256 that its manifest says".into())
+                differs.then(|| "is damaged: its SHA-256 does not match the manifest".into())
             }
             Err(error) => Some(unreadable(&error)),
         })
@@ -202,10 +202,10 @@ impl Pass<'_, '_> {
         let (kind, what) = match file.and_then(|file| tables::columns(file, self.archive.format, outline)) {
             Ok(Columns::Same) => return Ok(None),
             Ok(Columns::More(_)) if self.is_newer => return Ok(None),
-            Ok(Columns::More(more)) => (Kind::PartColumns, format!("has {more} columns more than its table")),
-            Ok(Columns::Other(words)) => (Kind::PartColumns, format!("has other columns than its table: {words}")),
+            Ok(Columns::More(more)) => (Kind::PartColumns, format!("has columns that its table lacks ({more})")),
+            Ok(Columns::Other(words)) => (Kind::PartColumns, format!("does not have the columns of its table: {words}")),
             Ok(Columns::Older(lacking)) => {
-                (Kind::OlderColumns, format!("lacks {lacking} columns of its table: an older version wrote it"))
+                (Kind::OlderColumns, format!("lacks columns of its table ({lacking}); an older version wrote it"))
             }
             Err(error) => return Ok(Some(unreadable(&error))),
         };
@@ -306,7 +306,7 @@ impl Pass<'_, '_> {
     fn asset(&mut self, part: &str, cells: &[Option<&str>]) {
         match MediaRow::of(cells) {
             Some(Ok(row)) if !self.media.add(&row) => {
-                let what = "has another size or SHA-256 in this row than in another";
+                let what = "has different sizes or checksums in two rows";
                 self.findings.add(Finding::new(Kind::AssetsDisagree, row.path, what, row.about()));
             }
             None | Some(Ok(_)) => {}
@@ -351,8 +351,9 @@ impl Pass<'_, '_> {
             None => drop(first.insert(task_id.to_owned(), path.to_owned())),
         })?;
         for (path, (named, before)) in repeated {
-            let other = if before == path { "itself".to_owned() } else { before };
-            let what = format!("repeats tasks of {other} ({}): {}", named.rows, named.words());
+            let duplicates =
+                if before == path { "more than one row".into() } else { format!("a row in {before} too") };
+            let what = format!("has tasks with {duplicates} ({}): {}", named.rows, named.words());
             self.note_rows(Kind::TaskRepeated, &path, TASKS.name, what, named);
         }
         Ok(())

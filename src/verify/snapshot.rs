@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The advice for a file that readers treat as a part.
-const STRAY_ADVICE: &str = "Move it out of the table's folder, or run repair: it moves it to .sunor/damaged.";
+const STRAY_ADVICE: &str = "Move it out of the table's folder, or run `repair`, which moves it to .sunor/damaged.";
 
 /// The parts that exist in the tables' folders.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ impl Snapshot {
         }
         let is_taken_for_one = !entry.is_folder && ["parquet", "csv"].iter().any(|ending| has_ending(entry, ending));
         Some(if is_taken_for_one {
-            let what = "is not a part of this archive, and readers take it for one";
+            let what = "is not a part of this archive, but readers treat it as one";
             Finding { advice: STRAY_ADVICE, ..Finding::file(Kind::PartUnlisted, &entry.path, what) }
         } else {
             Finding::file(Kind::StrayFile, &entry.path, "is not a part")
@@ -109,7 +109,7 @@ impl Snapshot {
 /// because that process may be writing the file.
 pub(super) fn half_finished(archive: &Archive, entry: &Entry) -> Option<Finding> {
     let is_left = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));
-    let finding = || Finding::file(Kind::HalfFinished, &entry.path, "is the beginning of a file, left by a crash");
+    let finding = || Finding::file(Kind::HalfFinished, &entry.path, "is an incomplete file left by a crash");
     is_left.then(finding)
 }
 

@@ -1,4 +1,4 @@
-//! A scene for a test: a simulator, a folder, and the built program between them.
+//! Shared test fixtures: a simulated provider, a temporary folder, and commands that run the built program.
 
 #![allow(
     dead_code,
@@ -26,10 +26,10 @@ use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, S
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// The key that the scenes use; no output may hold it.
+/// The API key that all tests use. No output may contain this key.
 pub const KEY: &str = "sk-hush-0123456789";
 
-/// Everything a test needs; all of it ends with the value.
+/// A simulated provider and a temporary folder. Dropping the scene stops the provider and deletes the folder.
 pub struct Scene {
     runtime: Runtime,
     simulator: Option<Simulator>,
@@ -38,7 +38,7 @@ pub struct Scene {
     folder: TempDir,
 }
 
-/// How a run of the program ended.
+/// The exit status and the output of the program.
 #[derive(Debug)]
 pub struct Finished {
     pub status: Option<i32>,
@@ -47,7 +47,7 @@ pub struct Finished {
 }
 
 impl Scene {
-    /// A provider with those faults, where every task has ended before the first request.
+    /// Creates a provider with the given faults. By default, every task is finished before the first request.
     pub fn faults(faults: FaultPlan) -> Self {
         Self::world(SimulatedProvider {
             faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
@@ -55,17 +55,17 @@ impl Scene {
         })
     }
 
-    /// The same with one fault.
+    /// Creates a provider with a single fault.
     pub fn trouble(trouble: FaultKind, when: When) -> Self {
         Self::faults(FaultPlan { faults: vec![Fault { trouble, when }], ..FaultPlan::default() })
     }
 
-    /// No faults.
+    /// Creates a provider without faults.
     pub fn fair() -> Self {
         Self::faults(FaultPlan::default())
     }
 
-    /// Any simulated provider.
+    /// Starts a simulated provider and creates an empty folder.
     pub fn world(world: SimulatedProvider) -> Self {
         let runtime = Runtime::new().unwrap();
         let simulator = runtime.block_on(Simulator::start(world)).unwrap();
@@ -74,7 +74,7 @@ impl Scene {
         Self { runtime, simulator: Some(simulator), base_url, cdn_url, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A file in the scene's folder.
+    /// Returns the path of a file in the scene's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -87,7 +87,7 @@ impl Scene {
         self.simulator.as_ref().unwrap().stats()
     }
 
-    /// A request of another client with the same key.
+    /// Sends a request as another client with the same key, and returns the response.
     pub fn get(&self, path: &str) -> String {
         let host = self.base_url.trim_start_matches("http://").trim_end_matches('/');
         let mut stream = std::net::TcpStream::connect(host).unwrap();
@@ -101,12 +101,12 @@ impl Scene {
         &self.base_url
     }
 
-    /// The root of the media's addresses, without a slash at its end.
+    /// The base URL of the CDN, without a trailing slash.
     pub fn cdn_url(&self) -> &str {
         &self.cdn_url
     }
 
-    /// A file as the CDN sends it.
+    /// Downloads a file from the CDN.
     pub fn file_of_cdn(&self, name: &str) -> Vec<u8> {
         let host = self.cdn_url.trim_start_matches("http://");
         let mut stream = std::net::TcpStream::connect(host).unwrap();
@@ -117,12 +117,12 @@ impl Scene {
         answer.split_off(head + 4)
     }
 
-    /// Ends the provider: its address is unreachable.
+    /// Stops the provider, so that its address is unreachable.
     pub fn end_simulator(&mut self) {
         self.simulator = None;
     }
 
-    /// Writes `tasks.csv` with these IDs.
+    /// Writes `tasks.csv` with the given IDs.
     pub fn list<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> PathBuf {
         let mut text = String::from("task_id\n");
         for id in ids {
@@ -138,7 +138,7 @@ impl Scene {
         path
     }
 
-    /// The program, without this machine's environment, with the scene's key and provider.
+    /// Returns a command for the program with the scene's key and provider, and without proxy variables of the machine.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
@@ -149,7 +149,8 @@ impl Scene {
         command
     }
 
-    /// `export tasks.csv --out library --rate unlimited --assets none` with further arguments, which override these.
+    /// Returns the command `export tasks.csv --out library --rate unlimited --assets none`. Additional arguments
+    /// override the options.
     pub fn export_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.program();
         command.args(["export", "tasks.csv", "--out", "library"]);
@@ -167,19 +168,19 @@ impl Scene {
         Finished::of(self.export_command(arguments).spawn().unwrap())
     }
 
-    /// Runs the program with these arguments alone.
+    /// Runs the program with only the given arguments.
     pub fn run(&self, arguments: &[&str]) -> Finished {
         Finished::of(self.program().args(arguments).spawn().unwrap())
     }
 
-    /// The same, with something on standard input.
+    /// Runs the program with the given arguments, and with `input` on standard input.
     pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> Finished {
         let mut child = self.program().args(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         Finished::of(child)
     }
 
-    /// The rows of a table by column; cells are formatted as in the table's format.
+    /// Returns the rows of a table as maps from column to cell. The text of a cell depends on the table format.
     pub fn rows(&self, table: &str) -> Vec<HashMap<String, String>> {
         let mut rows = Vec::new();
         for path in files(&self.archive().join(table), ".csv") {
@@ -194,7 +195,7 @@ impl Scene {
         rows
     }
 
-    /// One column of the tasks table, sorted.
+    /// Returns the IDs in the tasks table, sorted.
     pub fn archived(&self) -> Vec<String> {
         let mut ids: Vec<String> =
             self.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
@@ -202,13 +203,13 @@ impl Scene {
         ids
     }
 
-    /// The summary of the archive's last run.
+    /// Returns the summary of the latest run.
     pub fn summary(&self) -> serde_json::Value {
         let last = files(&self.archive().join("runs"), ".json").pop().unwrap();
         serde_json::from_slice(&fs::read(last).unwrap()).unwrap()
     }
 
-    /// The last run's list of what is missing: ID and reason.
+    /// Returns the ID and the reason of each task in the latest list of unfinished tasks.
     pub fn unfinished(&self) -> Vec<(String, String)> {
         let last = files(&self.archive().join("runs"), "-unfinished.csv").pop().unwrap();
         let mut reader = csv::Reader::from_path(last).unwrap();
@@ -230,23 +231,23 @@ impl Finished {
         }
     }
 
-    /// Fails the test with everything that was printed unless the exit status is this.
+    /// Fails the test and shows the output unless the exit status is `status`.
     #[track_caller]
     pub fn expect(self, status: i32) -> Self {
         assert_eq!(self.status, Some(status), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// Fails the test unless something that was printed holds this.
+    /// Fails the test and shows the output unless it contains `words`.
     #[track_caller]
     pub fn says(self, words: &str) -> Self {
         let said = self.stdout.contains(words) || self.stderr.contains(words);
-        assert!(said, "`{words}` is not said.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert!(said, "`{words}` is not in the output.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 }
 
-/// Waits for a condition that another process causes.
+/// Waits for at most 10 seconds until a condition is true.
 #[track_caller]
 pub fn wait_until(condition: impl Fn() -> bool) {
     for _ in 0..2000 {
@@ -255,10 +256,10 @@ pub fn wait_until(condition: impl Fn() -> bool) {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("it did not come about within 10 seconds");
+    panic!("the condition did not become true within 10 seconds");
 }
 
-/// The files of a folder with that ending, sorted.
+/// Lists the entries of a folder whose names end with `ending`, sorted.
 pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -267,27 +268,27 @@ pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// All files below a folder, sorted.
+/// Lists all files in a folder and its subfolders.
 pub fn walk(folder: &Path) -> Vec<PathBuf> {
     files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
-/// The seed of a randomised test: random, unless `SUNOR_TEST_SEED` sets it.
+/// Returns the seed for a randomized test: `SUNOR_TEST_SEED` if it is set, otherwise a random number.
 pub fn seed() -> u64 {
     std::env::var("SUNOR_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap())
 }
 
-/// `prefix1` to `prefix<count>`, in order.
+/// Returns the IDs `<prefix>1` to `<prefix><count>`, in order.
 pub fn ids(prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("{prefix}{n}")).collect()
 }
 
-/// The folder of the samples.
+/// The path of the `samples` folder.
 pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")
 }
 
-/// Every sample document, by the ID it is requested with.
+/// Returns every sample document, keyed by its task ID.
 pub fn documents() -> HashMap<String, String> {
     let name = |path: &PathBuf| format!("doc-{}", path.file_stem().unwrap().to_string_lossy());
     files(&samples().join("documents"), ".json")
@@ -296,12 +297,13 @@ pub fn documents() -> HashMap<String, String> {
         .collect()
 }
 
-/// The Python environment with the third-party readers, which `./tests/run.sh` installs.
+/// The path of the Python interpreter in the virtual environment with the third-party readers. `./tests/run.sh` creates
+/// this environment.
 pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
 }
 
-/// Runs a script of `tests/foreign`, which must succeed, and returns its output.
+/// Runs a script from `tests/foreign`, fails the test if the script fails, and returns its output.
 pub fn judge(script: &str, arguments: &[&Path]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
     let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();

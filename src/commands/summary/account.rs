@@ -35,10 +35,10 @@ fn error(host: &str, answer: TaskResponse) -> Error {
     let reason = match answer {
         TaskResponse::KeyRefused { reason } => return Error::KeyRefused(reason),
         TaskResponse::RateLimited { pause } => {
-            format!("its rate limit is reached (429); retry in {}", humantime::format_duration(pause))
+            format!("rate limited (HTTP 429); retry in {}", humantime::format_duration(pause))
         }
         TaskResponse::Untrusted { reason } => {
-            format!("{reason}; if the certificate is your own, name its authority in SSL_CERT_FILE")
+            format!("{reason}; for a private CA, set SSL_CERT_FILE to its certificate")
         }
         TaskResponse::Unconnected { reason } | TaskResponse::Silent { reason } => {
             format!("{reason}; check the network, the proxy settings and --base-url")
@@ -48,7 +48,7 @@ fn error(host: &str, answer: TaskResponse) -> Error {
         | TaskResponse::Malformed { reason, .. }
         | TaskResponse::Rejected { reason }
         | TaskResponse::Unreadable { reason, .. } => reason,
-        TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the response is not about usage".into(),
+        TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the response contains no usage data".into(),
     };
     Error::Unreachable(format!("cannot read the account's usage from {host}: {reason}"))
 }

@@ -89,7 +89,7 @@ async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<St
     Ok(match options.style {
         Style::Words => {
             let mut words = report::archive_table(&standing, name, archive.format, Timestamp::now());
-            let under_way = archive.holder().map(|holder| format!("\nA run is under way: {holder}\n"));
+            let under_way = archive.holder().map(|holder| format!("\nA run is in progress: {holder}\n"));
             words.extend(under_way);
             words
         }
@@ -130,7 +130,7 @@ fn read_run(archive: &Archive, run: &str) -> Result<RunSummary> {
     };
     match (known, text) {
         (Some(path), Some(text)) => parse_run(archive, &path, &text),
-        _ => Err(Error::usage(format!("{} has no run `{run}`; its runs are the files {RUNS}/*.json", archive.name))),
+        _ => Err(Error::usage(format!("{} has no run `{run}`; see {RUNS}/*.json for its runs", archive.name))),
     }
 }
 

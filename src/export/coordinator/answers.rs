@@ -50,20 +50,20 @@ impl Coordinator<'_> {
                 // If the run has received no response so far, the address may be wrong. Otherwise, the failure is
                 // transient.
                 if settled == Settled::Yes && self.answers == 0 {
-                    self.unreachable(&reason, "check the network, the proxy settings and --base-url, and run again");
+                    self.unreachable(&reason, "check the network, the proxy settings and --base-url, and rerun");
                 }
                 return settled;
             }
             TaskResponse::Untrusted { reason } => {
                 self.give_up(task, reason.clone()).await;
-                self.unreachable(&reason, "if the certificate is your own, name its authority in SSL_CERT_FILE");
+                self.unreachable(&reason, "for a private CA, set SSL_CERT_FILE to its certificate");
             }
             TaskResponse::KeyRefused { reason } => {
                 self.answered();
                 self.give_up(task, reason.clone()).await;
                 self.end(
                     Ending::KeyRefused,
-                    format!("the provider refused the key ({reason}); nothing further is sent"),
+                    format!("the provider refused the key ({reason}); no more requests will be sent"),
                 );
             }
             TaskResponse::Rejected { reason } => {
@@ -124,7 +124,7 @@ impl Coordinator<'_> {
     /// Journals a final response, unless the archive has rows for more clips or a wanted asset is still in progress.
     async fn keep_final(&mut self, task: TaskIndex, status: FinalStatus, data: String, sent: Option<String>) {
         if self.run.plan.item(task).is_poorer(tables::clip_links(&data).len()) {
-            let reason = "the provider's answer tells less than the rows that are left";
+            let reason = "the provider's response has fewer clips than the remaining rows";
             return self.ledger.gave_up(task, reason.into());
         }
         let (record, wanted) = self.task_record(task, status, timestamp::now(), data, sent);
@@ -159,13 +159,13 @@ impl Coordinator<'_> {
         self.answers += 1;
         self.refused_in_a_row += 1;
         self.pace.pause(pause);
-        self.ledger.failing(request.task, "refused with 429".into());
+        self.ledger.failing(request.task, "rate limited (HTTP 429)".into());
         (self.emit)(Event::RateLimited { wait_seconds: pause.as_secs_f64() });
         self.queue.refused(request);
         if self.refused_in_a_row == DOWN {
             let host = self.client.host();
             self.fail(Error::Unreachable(format!(
-                "{host} has refused {DOWN} requests in a row with 429; what was fetched is kept, run again later"
+                "{host} rate limited {DOWN} requests in a row (HTTP 429); fetched data is kept, rerun later"
             )));
         }
     }
@@ -173,7 +173,7 @@ impl Coordinator<'_> {
     async fn retry_or_give_up(&mut self, request: PendingRequest, reason: String) -> Settled {
         let failures = request.failures + 1;
         let Some(wait) = self.backoff.wait(failures) else {
-            self.give_up(request.task, format!("{reason}; requests sent: {failures}")).await;
+            self.give_up(request.task, format!("{reason} (attempts: {failures})")).await;
             self.given_up_in_a_row += 1;
             if self.given_up_in_a_row == DOWN && self.first_pass_left > 1 {
                 self.provider_is_down(&reason);
@@ -198,7 +198,7 @@ impl Coordinator<'_> {
     fn provider_is_down(&mut self, reason: &str) {
         let host = self.client.host();
         self.fail(Error::Unreachable(format!(
-            "{host} has failed {DOWN} tasks in a row, the last with: {reason}; what was fetched is kept, run again when it is back"
+            "{DOWN} tasks in a row failed at {host}, the last with: {reason}; fetched data is kept, rerun when the host is back"
         )));
     }
 

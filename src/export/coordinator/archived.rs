@@ -55,7 +55,7 @@ impl Coordinator<'_> {
             Some((task, Some(answer))) if self.is_salvaging => self.take_salvaged(task, answer).await,
             Some((task, Some(answer))) => self.take_archived(task, answer).await,
             Some((task, None)) if self.run.plan.item(task).rows == RowEffect::Replace && !self.is_salvaging => {
-                self.ledger.gave_up(task, "its row cannot be read any more".into());
+                self.ledger.gave_up(task, "its row is no longer readable".into());
             }
             Some((_, None)) => {}
             None => self.stored_stage_ended().await,

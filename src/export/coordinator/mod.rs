@@ -228,7 +228,7 @@ impl<'a> Coordinator<'a> {
         let mut stop = std::pin::pin!(stop);
         self.work(stop.as_mut()).await;
         if self.unconnected && self.is_running() {
-            self.unreachable("no connection any more", "what was fetched is kept, run again when it is back");
+            self.unreachable("the connection was lost", "fetched data is kept, rerun when the network is back");
         }
         self.settle_not_found();
         if self.begin_salvage() {
@@ -302,12 +302,12 @@ impl<'a> Coordinator<'a> {
     fn signalled(&mut self, signal: Signal) {
         self.interruptions.has_signalled = true;
         self.ending.take_if(|ending| matches!(ending, Ending::TimeIsUp));
-        self.interrupt(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
+        self.interrupt(Ending::Signal(signal), format!("{signal}: no more requests will be sent; fetched data is kept"));
     }
 
     fn time_is_up(&mut self) {
         self.interruptions.is_time_up = true;
-        self.interrupt(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
+        self.interrupt(Ending::TimeIsUp, "the --stop-after limit was reached; no more requests will be sent".into());
     }
 
     /// Starts no new work, and gives in-flight requests and downloads a grace period.
