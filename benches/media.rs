@@ -7,7 +7,7 @@
 use std::{collections::HashMap, error::Error, fmt::Write, fs, path::Path, process::Command, time::Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider, Simulator};
+use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulator};
 
 /// The number of files in each load, and the size of each file in MiB.
 const LOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (files, mib) in LOADS {
         let faults = FaultPlan { media_bytes: Some(mib << 20), ..FaultPlan::default() };
         let world = SimulatedProvider {
-            tasks: Known::Given,
+            tasks: KnownTasks::Documents,
             documents: documents(files),
             faults,
             ..SimulatedProvider::default()

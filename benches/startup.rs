@@ -77,12 +77,12 @@ fn lists(archived: u64, length: u64) -> [List; 3] {
     let step = (archived / length).max(1);
     let nothing = |length: u64| List {
         length,
-        archived: "nothing",
+        archived: "none",
         ids: Box::new(2 * archived..2 * archived + length),
         option: Some("--dry-run"),
     };
     let ids = Box::new((0..length).map(move |n| n * step % archived));
-    [List { length, archived: "all of it", ids, option: None }, nothing(length), nothing(100)]
+    [List { length, archived: "all", ids, option: None }, nothing(length), nothing(100)]
 }
 
 /// Returns the duration in seconds and the peak memory in MiB of an export.

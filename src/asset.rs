@@ -23,8 +23,8 @@ impl AssetKind {
 
     /// Parses a kind as written in the tables.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
     /// Returns the name of the kind in the tables, in folder names and in `--assets`.
@@ -109,8 +109,8 @@ impl AssetStatus {
 
     /// Parses a status as written in the tables.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
     /// Returns the name of the status in the tables.

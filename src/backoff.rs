@@ -3,34 +3,34 @@
 use std::time::Duration;
 
 /// The upper bound of the first wait.
-const FIRST: Duration = Duration::from_millis(500);
+const INITIAL_BOUND: Duration = Duration::from_millis(500);
 
 /// The maximum wait.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Exponential backoff with full jitter. Each wait is uniformly distributed between zero and a bound that doubles
 /// with each failure. Tasks that failed together are therefore not retried together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     retries: u32,
-    chance: fastrand::Rng,
+    rng: fastrand::Rng,
 }
 
 impl Backoff {
     /// Creates a backoff with this many retries. The random generator is a parameter so that tests can fix its seed.
-    pub(crate) fn new(retries: u32, chance: fastrand::Rng) -> Self {
-        Self { retries, chance }
+    pub(crate) fn new(retries: u32, rng: fastrand::Rng) -> Self {
+        Self { retries, rng }
     }
 
     /// Returns the wait after this many failed attempts, or `None` if no retries are left.
     pub(crate) fn wait(&mut self, failures: u32) -> Option<Duration> {
-        (failures <= self.retries).then(|| bound(failures).mul_f64(self.chance.f64()))
+        (failures <= self.retries).then(|| bound(failures).mul_f64(self.rng.f64()))
     }
 }
 
 fn bound(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+    INITIAL_BOUND.saturating_mul(1 << doublings).min(MAX_WAIT)
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
     fn bounds_double_from_half_a_second_to_thirty() {
         let bounds: Vec<f64> = (1..=8).map(|failures| bound(failures).as_secs_f64()).collect();
         assert_eq!(bounds, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
-        assert_eq!(bound(u32::MAX), LONGEST);
+        assert_eq!(bound(u32::MAX), MAX_WAIT);
     }
 
     #[test]

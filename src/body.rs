@@ -13,21 +13,21 @@ use tokio_util::io::StreamReader;
 use crate::http;
 
 /// The value of `Accept-Encoding` for a client that supports all of these encodings.
-pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
+pub(crate) const ACCEPT_ENCODING: &str = "gzip, deflate, br, zstd";
 
 /// The maximum size of a chunk of decoder output in bytes.
-const CHUNK: usize = 64 << 10;
+const CHUNK_SIZE: usize = 64 << 10;
 
 /// The maximum number of compression layers. Each layer can multiply the size of a body, so more layers are treated
 /// as an attack.
-const MOST_LAYERS: usize = 3;
+const MAX_LAYERS: usize = 3;
 
 /// A response body that is read in chunks.
 pub(crate) enum Body {
     /// An uncompressed body that is read as received.
     Plain(Response),
     /// A body that is decompressed while it is read.
-    Packed(Pin<Box<dyn AsyncRead + Send>>),
+    Compressed(Pin<Box<dyn AsyncRead + Send>>),
 }
 
 /// The reason why a body could not be read completely.
@@ -50,31 +50,31 @@ enum Encoding {
 
 impl Body {
     /// Returns the body of a response. An unknown encoding is an error.
-    pub(crate) fn of(response: Response) -> Result<Self, BodyError> {
+    pub(crate) fn from_response(response: Response) -> Result<Self, BodyError> {
         let encodings = encodings(&response)?;
         if encodings.is_empty() {
             return Ok(Self::Plain(response));
         }
-        let packed = StreamReader::new(response.bytes_stream().map_err(io::Error::other));
-        let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(packed);
+        let compressed = StreamReader::new(response.bytes_stream().map_err(io::Error::other));
+        let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(compressed);
         for encoding in encodings.into_iter().rev() {
             reader = Box::pin(BufReader::new(encoding.decode(reader)));
         }
-        Ok(Self::Packed(Box::pin(reader)))
+        Ok(Self::Compressed(Box::pin(reader)))
     }
 
     /// Whether the body is compressed. The length and ranges of a compressed body do not refer to the decompressed
     /// bytes.
-    pub(crate) fn is_packed(&self) -> bool {
-        matches!(self, Self::Packed(_))
+    pub(crate) fn is_compressed(&self) -> bool {
+        matches!(self, Self::Compressed(_))
     }
 
     /// Returns the next bytes, or `None` at the end. This method is cancel safe: a cancelled call loses no bytes.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self {
             Self::Plain(response) => response.chunk().await.map_err(BodyError::Connection),
-            Self::Packed(reader) => {
-                let mut chunk = BytesMut::with_capacity(CHUNK);
+            Self::Compressed(reader) => {
+                let mut chunk = BytesMut::with_capacity(CHUNK_SIZE);
                 let read = reader.read_buf(&mut chunk).await.map_err(BodyError::from)?;
                 Ok((read > 0).then(|| chunk.freeze()))
             }
@@ -86,7 +86,9 @@ impl From<io::Error> for BodyError {
     fn from(error: io::Error) -> Self {
         match error.downcast::<reqwest::Error>() {
             Ok(connection) => Self::Connection(connection),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Encoding("the response is truncated".into()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Encoding("the response is truncated".into())
+            }
             Err(error) => Self::Encoding(format!("the response does not match its Content-Encoding: {error}")),
         }
     }
@@ -113,17 +115,17 @@ impl Encoding {
         })
     }
 
-    fn decode(self, packed: Pin<Box<dyn AsyncBufRead + Send>>) -> Pin<Box<dyn AsyncRead + Send>> {
+    fn decode(self, compressed: Pin<Box<dyn AsyncBufRead + Send>>) -> Pin<Box<dyn AsyncRead + Send>> {
         match self {
             Self::Gzip => {
-                let mut decoder = GzipDecoder::new(packed);
+                let mut decoder = GzipDecoder::new(compressed);
                 decoder.multiple_members(true);
                 Box::pin(decoder)
             }
-            Self::Deflate => Box::pin(inflated(packed)),
-            Self::Brotli => Box::pin(BrotliDecoder::new(packed)),
+            Self::Deflate => Box::pin(inflate(compressed)),
+            Self::Brotli => Box::pin(BrotliDecoder::new(compressed)),
             Self::Zstd => {
-                let mut decoder = ZstdDecoder::new(packed);
+                let mut decoder = ZstdDecoder::new(compressed);
                 decoder.multiple_members(true);
                 Box::pin(decoder)
             }
@@ -133,20 +135,20 @@ impl Encoding {
 
 /// Decodes `deflate` as zlib or as raw deflate, depending on the first two bytes. The standard requires zlib, but
 /// many servers send raw deflate.
-fn inflated(mut packed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
+fn inflate(mut compressed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
     let decoding = async move {
         let mut start = [0; 2];
         let mut read = 0;
         while read < start.len() {
-            match packed.read(start.get_mut(read..).unwrap_or_default()).await? {
+            match compressed.read(start.get_mut(read..).unwrap_or_default()).await? {
                 0 => break,
                 count => read += count,
             }
         }
-        let whole = io::Cursor::new(start.into_iter().take(read).collect::<Vec<u8>>()).chain(packed);
+        let decoded = io::Cursor::new(start.into_iter().take(read).collect::<Vec<u8>>()).chain(compressed);
         let decoder: Pin<Box<dyn AsyncRead + Send>> =
-            if is_zlib(start) { Box::pin(ZlibDecoder::new(whole)) } else { Box::pin(DeflateDecoder::new(whole)) };
-        Ok::<_, io::Error>(tokio_util::io::ReaderStream::with_capacity(decoder, CHUNK))
+            if is_zlib(start) { Box::pin(ZlibDecoder::new(decoded)) } else { Box::pin(DeflateDecoder::new(decoded)) };
+        Ok::<_, io::Error>(tokio_util::io::ReaderStream::with_capacity(decoder, CHUNK_SIZE))
     };
     StreamReader::new(Box::pin(futures_util::stream::once(decoding).try_flatten()))
 }
@@ -174,7 +176,7 @@ fn encodings(response: &Response) -> Result<Vec<Encoding>, BodyError> {
             encodings.push(Encoding::parse(name).ok_or_else(unknown)?);
         }
     }
-    if encodings.len() > MOST_LAYERS {
+    if encodings.len() > MAX_LAYERS {
         return Err(BodyError::Encoding(format!("too many layers of Content-Encoding: {}", encodings.len())));
     }
     Ok(encodings)
@@ -214,12 +216,12 @@ mod tests {
     async fn read(headers: &[&str], body: Vec<u8>) -> Result<Vec<u8>, String> {
         let response = hyper::Response::builder();
         let response = headers.iter().fold(response, |response, value| response.header(CONTENT_ENCODING, *value));
-        let mut body = Body::of(response.body(body).unwrap().into()).map_err(|error| error.to_string())?;
-        let mut whole = Vec::new();
+        let mut body = Body::from_response(response.body(body).unwrap().into()).map_err(|error| error.to_string())?;
+        let mut decoded = Vec::new();
         while let Some(chunk) = body.chunk().await.map_err(|error| error.to_string())? {
-            whole.extend(chunk);
+            decoded.extend(chunk);
         }
-        Ok(whole)
+        Ok(decoded)
     }
 
     #[tokio::test]
@@ -251,6 +253,8 @@ mod tests {
         assert_eq!(read(&["gzip"], cut(gzip(TEXT))).await, Err("the response is truncated".into()));
         assert!(read(&["deflate"], cut(zlib())).await.is_err());
         assert!(read(&["rot13"], TEXT.to_vec()).await.unwrap_err().contains("unsupported Content-Encoding: rot13"));
-        assert!(read(&["gzip, gzip, gzip, gzip"], Vec::new()).await.unwrap_err().contains("layers of Content-Encoding: 4"));
+        assert!(
+            read(&["gzip, gzip, gzip, gzip"], Vec::new()).await.unwrap_err().contains("layers of Content-Encoding: 4")
+        );
     }
 }

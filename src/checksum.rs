@@ -6,11 +6,11 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 /// The size of the chunks in which files are read, in bytes.
-const CHUNK: usize = 256 << 10;
+const CHUNK_SIZE: usize = 256 << 10;
 
 /// The checksum and size of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Digested {
+pub(crate) struct FileDigest {
     /// The SHA-256 in hex.
     pub(crate) sha256: String,
     pub(crate) bytes: u64,
@@ -35,9 +35,9 @@ impl Hasher {
     }
 
     /// Returns the checksum of the bytes hashed so far.
-    pub(crate) fn digested(&self) -> Digested {
+    pub(crate) fn digest(&self) -> FileDigest {
         let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
-        Digested { sha256, bytes: self.bytes }
+        FileDigest { sha256, bytes: self.bytes }
     }
 }
 
@@ -45,23 +45,23 @@ impl Hasher {
 pub(crate) fn sha256(text: impl AsRef<[u8]>) -> String {
     let mut hasher = Hasher::default();
     hasher.update(text.as_ref());
-    hasher.digested().sha256
+    hasher.digest().sha256
 }
 
 /// Computes the checksum of a file. Blocks the current thread.
-pub(crate) fn digest(file: &mut impl Read) -> io::Result<Digested> {
+pub(crate) fn digest(file: &mut impl Read) -> io::Result<FileDigest> {
     let mut hasher = Hasher::default();
-    each_piece(file, |chunk| hasher.update(chunk))?;
-    Ok(hasher.digested())
+    for_each_chunk(file, |chunk| hasher.update(chunk))?;
+    Ok(hasher.digest())
 }
 
-/// Reads a file in chunks and calls `take` with each chunk. Blocks the current thread.
-pub(crate) fn each_piece(file: &mut impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
+/// Reads a file in chunks and calls `visit` with each chunk. Blocks the current thread.
+pub(crate) fn for_each_chunk(file: &mut impl Read, mut visit: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_SIZE];
     loop {
         match file.read(&mut chunk)? {
             0 => return Ok(()),
-            read => take(chunk.get(..read).unwrap_or_default()),
+            read => visit(chunk.get(..read).unwrap_or_default()),
         }
     }
 }

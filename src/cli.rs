@@ -22,7 +22,7 @@ use crate::{
     asset::AssetKinds,
     commands::{
         simulate::SimulateOptions,
-        summary::{Access, Style, SummaryOptions},
+        summary::{AccountAccess, OutputFormat, SummaryOptions},
     },
     config::{self, ApiKey, ExportConfig, MediaConfig, Provider, Rate, RunConfig},
     error::{Error, Result},
@@ -489,7 +489,8 @@ impl ExportArgs {
 impl RunArgs {
     fn config(&self, archive: &Location, is_dry_run: bool) -> Result<RunConfig> {
         let Self { provider, pace, assets, metrics_file, .. } = self;
-        let (reserve, metrics_file) = (pace.reserve()?, metrics_file.as_deref().map(config::metrics_file).transpose()?);
+        let (reserve, metrics_file) =
+            (pace.reserve()?, metrics_file.as_deref().map(config::validate_metrics_file).transpose()?);
         Ok(RunConfig {
             archive: archive.clone(),
             media: assets.config(pace),
@@ -498,7 +499,7 @@ impl RunArgs {
             rate: pace.rate,
             reserve,
             concurrency: pace.concurrency,
-            wait: pace.wait,
+            poll_limit: pace.wait,
             poll_interval: pace.poll_interval,
             retries: pace.retries,
             timeout: pace.timeout,
@@ -532,8 +533,8 @@ impl VerifyArgs {
 
     /// Returns the format of the result: JSON or text.
     #[must_use]
-    pub fn style(&self) -> Style {
-        if self.json { Style::Json } else { Style::Words }
+    pub fn output_format(&self) -> OutputFormat {
+        if self.json { OutputFormat::Json } else { OutputFormat::Text }
     }
 
     /// Returns the style in which progress is shown.
@@ -582,7 +583,7 @@ impl ProviderArgs {
         if self.simulate {
             return Ok(Provider::Simulated);
         }
-        let (base_url, proxies) = (config::base_url(&self.base_url)?, Box::new(Proxies::from_env()?));
+        let (base_url, proxies) = (config::parse_base_url(&self.base_url)?, Box::new(Proxies::from_env()?));
         Ok(Provider::Remote { base_url, key: self.key()?, proxies })
     }
 
@@ -593,7 +594,7 @@ impl ProviderArgs {
 
 impl PaceArgs {
     fn reserve(&self) -> Result<u32> {
-        if api::spare_per_minute(self.rate, self.reserve) <= 0.0 {
+        if api::available_per_minute(self.rate, self.reserve) <= 0.0 {
             return Err(Error::usage(format!(
                 "--reserve {} leaves no requests within the provider's rate limit",
                 self.reserve
@@ -609,9 +610,9 @@ impl AssetArgs {
             kinds: self.assets.clone(),
             concurrency: self.asset_concurrency,
             max_size: self.max_asset_size,
-            private_hosts: self.allow_private_hosts,
+            allow_private_hosts: self.allow_private_hosts,
             retries: pace.retries,
-            idle: pace.timeout,
+            idle_timeout: pace.timeout,
         }
     }
 }
@@ -661,13 +662,13 @@ impl SummaryArgs {
         // Report an invalid path before a missing key.
         Archive::open(&self.archive)?;
         let account = if self.account {
-            let (base_url, proxies) = (config::base_url(&self.base_url)?, Proxies::from_env()?);
-            Some(Access { base_url, key: api_key(self.api_key_file.as_deref(), "")?, proxies })
+            let (base_url, proxies) = (config::parse_base_url(&self.base_url)?, Proxies::from_env()?);
+            Some(AccountAccess { base_url, key: api_key(self.api_key_file.as_deref(), "")?, proxies })
         } else {
             None
         };
-        let style = if self.json { Style::Json } else { Style::Words };
-        Ok(SummaryOptions { archive: self.archive.clone(), run: self.run.clone(), account, style })
+        let output_format = if self.json { OutputFormat::Json } else { OutputFormat::Text };
+        Ok(SummaryOptions { archive: self.archive.clone(), run: self.run.clone(), account, output_format })
     }
 }
 
@@ -685,13 +686,13 @@ pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
 }
 
 /// Reads the API key from a file or the environment. A command-line argument would show the key in process lists.
-fn api_key(file: Option<&Path>, otherwise: &str) -> Result<ApiKey> {
+fn api_key(file: Option<&Path>, hint: &str) -> Result<ApiKey> {
     if let Some(path) = file {
         return ApiKey::new(&read_key(path)?);
     }
     match std::env::var_os("SUNOR_API_KEY") {
         Some(key) => ApiKey::new(&key.to_string_lossy()),
-        None => Err(Error::usage(format!("no API key; set SUNOR_API_KEY or use --api-key-file{otherwise}"))),
+        None => Err(Error::usage(format!("no API key; set SUNOR_API_KEY or use --api-key-file{hint}"))),
     }
 }
 
@@ -719,7 +720,7 @@ fn archive_folder(text: OsString) -> Result<Location, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|_| format!("invalid duration `{text}`; use e.g. 90s, 10m or 1h 30m"))?;
-    if duration > config::LONGEST { Err("the maximum is one year".into()) } else { Ok(duration) }
+    if duration > config::MAX_DURATION { Err("the maximum is one year".into()) } else { Ok(duration) }
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -58,7 +58,7 @@ pub const DEFAULT_ASSET_CONCURRENCY: u16 = 8;
 pub const DEFAULT_MAX_ASSET_SIZE: &str = "1GiB";
 
 /// The maximum duration that an option accepts. A longer duration is treated as a typo.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The configuration of an export.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ pub struct RunConfig {
     /// The maximum number of requests in flight.
     pub concurrency: u16,
     /// The maximum time to poll unfinished tasks after the first pass.
-    pub wait: Duration,
+    pub poll_limit: Duration,
     /// The minimum interval between two polls of one task.
     pub poll_interval: Duration,
     /// The maximum number of retries after a transient failure.
@@ -113,11 +113,11 @@ pub struct MediaConfig {
     pub max_size: u64,
     /// Whether assets may be downloaded from private addresses. `None` allows this only if the API's host has a
     /// private address.
-    pub private_hosts: Option<bool>,
+    pub allow_private_hosts: Option<bool>,
     /// The maximum number of retries after a transient failure.
     pub retries: u32,
     /// The maximum time without data from a server before a download fails. It equals the timeout of one API request.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
 }
 
 /// The provider that serves the tasks.
@@ -152,7 +152,9 @@ impl ApiKey {
             return Err(Error::usage("the API key is empty; set SUNOR_API_KEY or use --api-key-file"));
         }
         if key.bytes().any(|byte| !byte.is_ascii_graphic()) {
-            return Err(Error::usage("the API key contains white space, control or non-ASCII characters; check SUNOR_API_KEY or --api-key-file"));
+            return Err(Error::usage(
+                "the API key contains white space, control or non-ASCII characters; check SUNOR_API_KEY or --api-key-file",
+            ));
         }
         Ok(Self(key.to_owned()))
     }
@@ -165,7 +167,7 @@ impl ApiKey {
     }
 
     /// Returns `text` with the key replaced by a placeholder, in case a server echoes the key.
-    pub(crate) fn scrub(&self, text: &str) -> String {
+    pub(crate) fn redact(&self, text: &str) -> String {
         text.replace(&self.0, "[key]")
     }
 }
@@ -180,13 +182,10 @@ impl fmt::Debug for ApiKey {
 ///
 /// # Errors
 /// Returns [`Error::Usage`] unless the text is an http or https URL without credentials.
-pub fn base_url(text: &str) -> Result<Url> {
+pub fn parse_base_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
     let Some(url) = url else {
-        return Err(Error::usage(format!(
-            "--base-url must start with https:// or http://{}",
-            meant(text)
-        )));
+        return Err(Error::usage(format!("--base-url must be an https:// or http:// URL{}", suggest_url(text))));
     };
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Error::usage("--base-url must not contain `?` or `#`"));
@@ -198,7 +197,7 @@ pub fn base_url(text: &str) -> Result<Url> {
 }
 
 /// Suggests the URL that a text without a scheme probably means. A text that may contain a password is not repeated.
-fn meant(text: &str) -> String {
+fn suggest_url(text: &str) -> String {
     if text.contains("://") || text.contains('@') {
         return String::new();
     }
@@ -217,18 +216,18 @@ fn meant(text: &str) -> String {
 /// # Errors
 /// Returns [`Error::Usage`] if the folder does not exist, or if the path exists and is not a regular file. A device
 /// or a link must not be replaced.
-pub fn metrics_file(path: &Path) -> Result<PathBuf> {
-    let refuse = |why: String| Err(Error::usage(format!("--metrics-file {}: {why}", path.display())));
+pub fn validate_metrics_file(path: &Path) -> Result<PathBuf> {
+    let invalid = |reason: String| Err(Error::usage(format!("--metrics-file {}: {reason}", path.display())));
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        return refuse(format!("the folder {} does not exist", folder.display()));
+        return invalid(format!("the folder {} does not exist", folder.display()));
     }
     match path.symlink_metadata() {
-        Ok(known) if !known.is_file() => refuse("not a regular file".into()),
-        _ if path.file_name().is_none() => refuse("not a file name".into()),
+        Ok(metadata) if !metadata.is_file() => invalid("not a regular file".into()),
+        _ if path.file_name().is_none() => invalid("not a file name".into()),
         _ => Ok(path.to_owned()),
     }
 }
@@ -238,12 +237,12 @@ pub fn metrics_file(path: &Path) -> Result<PathBuf> {
 pub enum Rate {
     /// No limit other than the maximum number of requests in flight.
     Unlimited,
-    /// At most `count` requests in any period of length `span`.
+    /// At most `count` requests in any period of length `period`.
     Limited {
         /// The maximum number of requests in a period.
         count: NonZeroU32,
         /// The length of the period.
-        span: Duration,
+        period: Duration,
     },
 }
 
@@ -253,7 +252,7 @@ impl Rate {
     pub fn per_second(self) -> f64 {
         match self {
             Self::Unlimited => f64::INFINITY,
-            Self::Limited { count, span } => f64::from(count.get()) / span.as_secs_f64(),
+            Self::Limited { count, period } => f64::from(count.get()) / period.as_secs_f64(),
         }
     }
 }
@@ -265,19 +264,19 @@ impl FromStr for Rate {
         if text == "unlimited" {
             return Ok(Self::Unlimited);
         }
-        let shape = || format!("invalid rate `{text}`; use e.g. 120/m, 2/s, 7200/h or unlimited");
-        let (count, unit) = text.split_once('/').ok_or_else(shape)?;
-        let span = match unit {
+        let invalid = || format!("invalid rate `{text}`; use e.g. 120/m, 2/s, 7200/h or unlimited");
+        let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
+        let period = match unit {
             "s" => 1,
             "m" => 60,
             "h" => 3600,
-            _ => return Err(shape()),
+            _ => return Err(invalid()),
         };
-        let count = count.parse().map_err(|_| shape())?;
+        let count = count.parse().map_err(|_| invalid())?;
         if count > NonZeroU32::MIN.saturating_add(999_999) {
             return Err(format!("the rate `{text}` is too high; use unlimited"));
         }
-        Ok(Self::Limited { count, span: Duration::from_secs(span) })
+        Ok(Self::Limited { count, period: Duration::from_secs(period) })
     }
 }
 
@@ -285,7 +284,7 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unlimited => f.write_str("unlimited"),
-            Self::Limited { count, span } => match span.as_secs() {
+            Self::Limited { count, period } => match period.as_secs() {
                 1 => write!(f, "{count}/s"),
                 60 => write!(f, "{count}/m"),
                 _ => write!(f, "{count}/h"),
@@ -313,23 +312,23 @@ mod tests {
         let key = ApiKey::new(" secret-1\n").unwrap();
         assert_eq!(key.header().to_str().unwrap(), "secret-1");
         assert!(!format!("{key:?} {:?}", key.header()).contains("secret"));
-        assert_eq!(key.scrub("bad key secret-1!"), "bad key [key]!");
-        let refusal = ApiKey::new("sec ret").unwrap_err().to_string();
-        assert!(!refusal.contains("sec ret"));
+        assert_eq!(key.redact("bad key secret-1!"), "bad key [key]!");
+        let error_message = ApiKey::new("sec ret").unwrap_err().to_string();
+        assert!(!error_message.contains("sec ret"));
         assert!(ApiKey::new(" \n").is_err());
     }
 
     #[test]
     fn a_base_url_is_http_and_without_credentials() {
-        assert!(base_url("https://sunor.cc").is_ok());
+        assert!(parse_base_url("https://sunor.cc").is_ok());
         for bad in ["sunor.cc", "ftp://x", "http://", "https://u:p@sunor.cc", "https://x?y", "https://x#y"] {
-            assert!(base_url(bad).is_err(), "{bad}");
+            assert!(parse_base_url(bad).is_err(), "{bad}");
         }
-        let refusal = |text: &str| base_url(text).unwrap_err().to_string();
-        assert!(refusal("localhost:8611").ends_with("did you mean http://localhost:8611?"));
-        assert!(refusal("127.0.0.1:8611/x").ends_with("did you mean http://127.0.0.1:8611/x?"));
-        assert!(refusal("sunor.cc").ends_with("did you mean https://sunor.cc?"));
-        assert!(!refusal("u:hush@sunor.cc").contains("hush"));
-        assert!(!base_url("https://u:hush@sunor.cc").unwrap_err().to_string().contains("hush"));
+        let error_message = |text: &str| parse_base_url(text).unwrap_err().to_string();
+        assert!(error_message("localhost:8611").ends_with("did you mean http://localhost:8611?"));
+        assert!(error_message("127.0.0.1:8611/x").ends_with("did you mean http://127.0.0.1:8611/x?"));
+        assert!(error_message("sunor.cc").ends_with("did you mean https://sunor.cc?"));
+        assert!(!error_message("u:hush@sunor.cc").contains("hush"));
+        assert!(!parse_base_url("https://u:hush@sunor.cc").unwrap_err().to_string().contains("hush"));
     }
 }

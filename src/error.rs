@@ -14,7 +14,7 @@ pub enum Error {
 
     /// Another run holds the lock on the archive.
     #[error("another run holds {archive}: {holder}; wait for it to finish, or stop it")]
-    Held {
+    Locked {
         /// The location of the archive as given by the user.
         archive: String,
         /// The process that holds the lock, its host, and the time when it took the lock.
@@ -27,7 +27,7 @@ pub enum Error {
 
     /// The provider refused the API key.
     #[error("the provider refused the key ({0})")]
-    KeyRefused(String),
+    KeyRejected(String),
 
     /// The provider cannot be reached, or has been down for too long.
     #[error("{0}")]
@@ -35,7 +35,7 @@ pub enum Error {
 
     /// A file or folder cannot be read or written, for example because the disk is full, a permission is missing or
     /// the file is damaged.
-    #[error("cannot {action} {path}: {reason}{}", .advice.words())]
+    #[error("cannot {action} {path}: {reason}{}", .advice.message())]
     Storage {
         /// The failed action, such as "write" or "read".
         action: &'static str,
@@ -63,16 +63,16 @@ pub enum Advice {
     /// A part of the archive is damaged.
     Repair,
     /// `archive.json` is damaged.
-    MoveMetadata,
+    MoveArchiveJson,
 }
 
 impl Advice {
-    fn words(self) -> &'static str {
+    fn message(self) -> &'static str {
         match self {
             Self::None => "",
             Self::FreeSpace => "; free some space and rerun; the run will resume",
             Self::RaiseFileSize => "; raise the file-size limit (ulimit -f) and rerun; the run will resume",
-            Self::MoveMetadata => "; the file is damaged: move it away, and the next export regenerates it",
+            Self::MoveArchiveJson => "; the file is damaged: move it away, and the next export regenerates it",
             Self::Repair => "; the file is damaged: run `sunor-archive repair` on the archive",
         }
     }
@@ -109,7 +109,7 @@ impl Error {
     }
 
     /// Adds advice, unless the error already has advice.
-    pub(crate) fn advising(self, advice: Advice) -> Self {
+    pub(crate) fn with_advice(self, advice: Advice) -> Self {
         match self {
             Self::Storage { action, path, reason, advice: Advice::None } => {
                 Self::Storage { action, path, reason, advice }

@@ -71,7 +71,8 @@ pub enum Event {
         kind: RequestKind,
     },
     /// The final response for a task was received and is in the journal.
-    Answered {
+    #[serde(rename = "answered")]
+    ResponseReceived {
         /// The ID of the task.
         task_id: String,
         /// The final status of the task.
@@ -116,7 +117,8 @@ pub enum Event {
         reason: String,
     },
     /// Several clips of one task have the same audio, even after a second download.
-    IdenticalTakes {
+    #[serde(rename = "identical_takes")]
+    IdenticalAudio {
         /// The ID of the task.
         task_id: String,
         /// The IDs of the clips.
@@ -146,7 +148,8 @@ pub enum Event {
     /// All responses so far were 404. This event is emitted after many such responses, and at the end of the run.
     NoneFound {
         /// The number of responses so far.
-        answers: u64,
+        #[serde(rename = "answers")]
+        responses: u64,
     },
     /// Tasks that were requested again are still not found. Their rows remain in the archive.
     StillNotFound {
@@ -155,7 +158,8 @@ pub enum Event {
     },
     /// Archived tasks have no rows for some of the asset kinds that the run downloads. The missing assets are
     /// downloaded from the URLs in the stored responses.
-    AssetsLacking {
+    #[serde(rename = "assets_lacking")]
+    MissingAssets {
         /// The number of tasks that lack assets.
         tasks: u64,
     },
@@ -267,7 +271,8 @@ pub struct Progress {
     /// The number of tasks that were requested but are not finished.
     pub unfinished: u64,
     /// Whether every task has been requested once.
-    pub first_pass_over: bool,
+    #[serde(rename = "first_pass_over")]
+    pub first_pass_done: bool,
     /// The estimated time until the last request or download in seconds, if known.
     pub seconds_left: Option<f64>,
     /// The progress of the downloads.
@@ -278,11 +283,13 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checking {
     /// The type of files that are being checked: first parts, then media files.
-    pub what: &'static str,
+    #[serde(rename = "what")]
+    pub phase: &'static str,
     /// The number of files checked so far.
     pub done: u64,
     /// The known total number of files to check.
-    pub of: u64,
+    #[serde(rename = "of")]
+    pub total: u64,
     /// The number of bytes read since the start of the check.
     pub bytes: u64,
 }
@@ -293,11 +300,13 @@ pub struct Rewriting {
     /// The name of the table.
     pub table: &'static str,
     /// The current phase, such as `parts read`.
-    pub what: &'static str,
+    #[serde(rename = "what")]
+    pub phase: &'static str,
     /// The number of parts or rows processed so far in this phase.
     pub done: u64,
     /// The known total number of parts or rows in this phase.
-    pub of: u64,
+    #[serde(rename = "of")]
+    pub total: u64,
 }
 
 /// The progress of downloads.
@@ -306,7 +315,8 @@ pub struct Downloads {
     /// The number of files that are settled.
     pub settled: u64,
     /// The number of files to download that responses have listed so far.
-    pub wanted: u64,
+    #[serde(rename = "wanted")]
+    pub expected: u64,
     /// The number of bytes received.
     pub bytes: u64,
     /// The recent download speed in bytes per second.
@@ -315,16 +325,16 @@ pub struct Downloads {
 
 impl Downloads {
     /// Counts a settled asset. Skipped assets are not counted.
-    pub(crate) fn note(&mut self, event: &Event) {
+    pub(crate) fn record(&mut self, event: &Event) {
         let is_expected = matches!(event, Event::AssetSettled { status, .. } if *status != AssetStatus::Skipped);
         self.settled += u64::from(is_expected);
     }
 
     /// Updates the speed from the total of bytes received and the time `since` the last update. The speed is an
     /// exponential moving average in which the latest interval has a weight of one half.
-    pub(crate) fn receive(&mut self, bytes: u64, since: Duration) {
-        let lately = bytes.saturating_sub(self.bytes) as f64 / since.as_secs_f64();
-        (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, lately));
+    pub(crate) fn update_speed(&mut self, bytes: u64, elapsed: Duration) {
+        let recent = bytes.saturating_sub(self.bytes) as f64 / elapsed.as_secs_f64();
+        (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, recent));
     }
 }
 
@@ -333,7 +343,8 @@ impl Downloads {
 #[serde(rename_all = "snake_case")]
 pub enum RequestKind {
     /// The initial request for a task.
-    First,
+    #[serde(rename = "first")]
+    Initial,
     /// A poll of an unfinished task.
     Poll,
     /// A retry of an initial request or a poll.
@@ -397,7 +408,7 @@ pub struct AssetCounts {
     pub bytes: u64,
     /// The number of bytes that were received but discarded.
     #[serde(skip)]
-    pub wasted: u64,
+    pub discarded_bytes: u64,
     /// The number of failed assets by reason.
     #[serde(skip)]
     pub reasons: BTreeMap<String, u64>,
@@ -410,7 +421,7 @@ impl AssetCounts {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.bytes += other.bytes;
-        self.wasted += other.wasted;
+        self.discarded_bytes += other.discarded_bytes;
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;
         }

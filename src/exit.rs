@@ -16,9 +16,9 @@ pub enum ExitStatus {
     /// The command finished, but something is missing.
     Incomplete = 3,
     /// The provider refused the API key.
-    KeyRefused = 4,
+    KeyRejected = 4,
     /// Another run holds the lock on the archive.
-    Held = 5,
+    Locked = 5,
     /// SIGHUP stopped the run. Everything fetched so far is kept.
     HungUp = 129,
     /// SIGINT stopped the run. Everything fetched so far is kept.
@@ -45,8 +45,8 @@ impl From<&Error> for ExitStatus {
     fn from(error: &Error) -> Self {
         match error {
             Error::Usage(_) => Self::Usage,
-            Error::Held { .. } => Self::Held,
-            Error::KeyRefused(_) => Self::KeyRefused,
+            Error::Locked { .. } => Self::Locked,
+            Error::KeyRejected(_) => Self::KeyRejected,
             Error::Unreachable(_) | Error::Storage { .. } | Error::Internal(_) => Self::Failed,
         }
     }

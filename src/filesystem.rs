@@ -35,25 +35,25 @@ impl fmt::Display for Limitation {
     }
 }
 
-static FOUND: Mutex<BTreeSet<Limitation>> = Mutex::new(BTreeSet::new());
+static LIMITATIONS: Mutex<BTreeSet<Limitation>> = Mutex::new(BTreeSet::new());
 
 /// Returns the limitations that this process has encountered so far.
 #[must_use]
 pub fn limitations() -> Vec<Limitation> {
-    FOUND.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    LIMITATIONS.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
 }
 
 /// Records a limitation that caused an operation to be skipped.
-pub(crate) fn note(limitation: Limitation) {
-    FOUND.lock().unwrap_or_else(PoisonError::into_inner).insert(limitation);
+pub(crate) fn record(limitation: Limitation) {
+    LIMITATIONS.lock().unwrap_or_else(PoisonError::into_inner).insert(limitation);
 }
 
 /// Whether an error means that the file system does not support the operation.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     /// The values of `ENOLCK` on Linux and the BSDs. Network file systems without a lock service return this error.
-    const NO_LOCKS: [i32; 2] = [37, 77];
+    const ENOLCK: [i32; 2] = [37, 77];
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
-        || error.raw_os_error().is_some_and(|code| NO_LOCKS.contains(&code))
+        || error.raw_os_error().is_some_and(|code| ENOLCK.contains(&code))
 }
 
 /// Makes the directory entries in a folder durable. Only Unix can sync a folder.
@@ -61,13 +61,13 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
-    skip_if_unsupported(File::open(folder)?.sync_all())
+    skip_unsupported_sync(File::open(folder)?.sync_all())
 }
 
-fn skip_if_unsupported(synced: io::Result<()>) -> io::Result<()> {
+fn skip_unsupported_sync(synced: io::Result<()>) -> io::Result<()> {
     match synced {
         Err(error) if is_unsupported(&error) => {
-            note(Limitation::FolderSync);
+            record(Limitation::FolderSync);
             Ok(())
         }
         synced => synced,
@@ -86,7 +86,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
     match fs::set_permissions(to, fs::metadata(from)?.permissions()) {
         Err(error) if is_unsupported(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
-            note(Limitation::Permissions);
+            record(Limitation::Permissions);
             Ok(())
         }
         set => set,
@@ -100,10 +100,10 @@ mod tests {
     #[test]
     fn an_unsupported_operation_is_skipped_and_an_io_error_is_not() {
         for kind in [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput] {
-            assert!(skip_if_unsupported(Err(kind.into())).is_ok(), "{kind}");
+            assert!(skip_unsupported_sync(Err(kind.into())).is_ok(), "{kind}");
         }
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied, io::ErrorKind::Other] {
-            assert!(skip_if_unsupported(Err(kind.into())).is_err(), "{kind}");
+            assert!(skip_unsupported_sync(Err(kind.into())).is_err(), "{kind}");
         }
         assert!(limitations().contains(&Limitation::FolderSync));
     }

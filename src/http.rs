@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The maximum length of an excerpt of server text in a message, in characters.
-const EXCERPT: usize = 200;
+const MAX_EXCERPT_CHARS: usize = 200;
 
 /// The `User-Agent` of both clients.
 pub(crate) const USER_AGENT: &str = concat!("sunor-archive/", env!("CARGO_PKG_VERSION"));
@@ -44,7 +44,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let header = text(RETRY_AFTER)?.trim();
     let now = || text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-    seconds(header).or_else(|| until(header, now()))
+    seconds(header).or_else(|| time_until(header, now()))
 }
 
 /// Parses a number of seconds.
@@ -52,7 +52,7 @@ pub(crate) fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
-fn until(date: &str, now: SystemTime) -> Option<Duration> {
+fn time_until(date: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(date).ok()?;
     // A date has a resolution of one second, so wait until that second has passed.
     Some(date.duration_since(now).unwrap_or_default() + Duration::from_secs(1))
@@ -60,10 +60,10 @@ fn until(date: &str, now: SystemTime) -> Option<Duration> {
 
 /// An excerpt of third-party text that is safe to print on one line.
 pub(crate) fn excerpt(text: &str) -> String {
-    let shown =
+    let sanitize =
         |c: char| if c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c };
-    let line: String = text.chars().take(EXCERPT).map(shown).collect();
-    if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
+    let line: String = text.chars().take(MAX_EXCERPT_CHARS).map(sanitize).collect();
+    if text.chars().nth(MAX_EXCERPT_CHARS).is_some() { format!("{line}…") } else { line }
 }
 
 /// Iterates over an error and its sources.
@@ -104,18 +104,18 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let asked = |headers: &[(HeaderName, String)]| {
+        let parse = |headers: &[(HeaderName, String)]| {
             let value = |(name, value): &(HeaderName, String)| (name.clone(), value.parse().unwrap());
             retry_after(&headers.iter().map(value).collect()).map(|wait| wait.as_secs())
         };
         let date = |offset: u64| {
             httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(3600) + Duration::from_secs(offset))
         };
-        assert_eq!(asked(&[(RETRY_AFTER, " 7 ".into())]), Some(7));
-        assert_eq!(asked(&[(RETRY_AFTER, "soon".into())]), None);
-        assert!((99..=101).contains(&asked(&[(RETRY_AFTER, date(3700))]).unwrap()));
+        assert_eq!(parse(&[(RETRY_AFTER, " 7 ".into())]), Some(7));
+        assert_eq!(parse(&[(RETRY_AFTER, "soon".into())]), None);
+        assert!((99..=101).contains(&parse(&[(RETRY_AFTER, date(3700))]).unwrap()));
         // The server's clock is an hour behind.
-        assert!((100..=102).contains(&asked(&[(RETRY_AFTER, date(100)), (DATE, date(0))]).unwrap()));
-        assert_eq!(asked(&[(RETRY_AFTER, date(0)), (DATE, date(100))]), Some(1));
+        assert!((100..=102).contains(&parse(&[(RETRY_AFTER, date(100)), (DATE, date(0))]).unwrap()));
+        assert_eq!(parse(&[(RETRY_AFTER, date(0)), (DATE, date(100))]), Some(1));
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::timestamp::Moment;
+use crate::timestamp::MicrosTimestamp;
 
 /// The members of a JSON object, in the original order and with the original text.
 #[derive(Debug)]
@@ -18,11 +18,11 @@ pub(crate) struct Object<'a>(Vec<(String, &'a RawValue)>);
 impl<'a> Object<'a> {
     /// Parses `text` as an object. For an array, returns its first object. Returns `None` for any other text.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
-        Self::of(serde_json::from_str(text).ok()?)
+        Self::from_raw(serde_json::from_str(text).ok()?)
     }
 
     /// Parses a raw value as an object. For an array, returns its first object. Returns `None` for any other value.
-    pub(crate) fn of(value: &'a RawValue) -> Option<Self> {
+    pub(crate) fn from_raw(value: &'a RawValue) -> Option<Self> {
         serde_json::from_str(object_text(value)?).ok()
     }
 
@@ -37,7 +37,7 @@ impl<'a> Object<'a> {
     }
 
     /// The value of a non-empty string member. An empty string is also `None`, so that a fallback applies.
-    pub(crate) fn filled(&self, key: &str) -> Option<String> {
+    pub(crate) fn non_empty_text(&self, key: &str) -> Option<String> {
         self.text(key).filter(|text| !text.is_empty())
     }
 
@@ -52,20 +52,20 @@ impl<'a> Object<'a> {
     }
 
     /// The value of a member that is a point in time.
-    pub(crate) fn time(&self, key: &str) -> Option<Moment> {
-        Moment::parse(&self.text(key)?)
+    pub(crate) fn time(&self, key: &str) -> Option<MicrosTimestamp> {
+        MicrosTimestamp::parse(&self.text(key)?)
     }
 
     /// A nested object. For an array, returns its first object.
     pub(crate) fn object(&self, key: &str) -> Option<Object<'a>> {
-        Self::of(self.get(key)?)
+        Self::from_raw(self.get(key)?)
     }
 
     /// The JSON text of the object without the members named `key`, or `None` if there are no such members. The
     /// values are unchanged.
     pub(crate) fn without(&self, key: &str) -> Option<String> {
-        let is_left = |(name, _): &&(String, &RawValue)| name != key;
-        let members: Vec<String> = self.0.iter().filter(is_left).map(|(name, value)| member(name, value)).collect();
+        let is_kept = |(name, _): &&(String, &RawValue)| name != key;
+        let members: Vec<String> = self.0.iter().filter(is_kept).map(|(name, value)| member(name, value)).collect();
         (members.len() < self.0.len()).then(|| format!("{{{}}}", members.join(",")))
     }
 
@@ -133,26 +133,26 @@ fn text(value: &RawValue) -> Option<String> {
 fn decimal(text: &str) -> Option<f64> {
     let digits = text.trim();
     // `f64::from_str` also accepts "inf", "infinity" and "nan".
-    let spelled = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
-    digits.parse().ok().filter(|number: &f64| spelled && number.is_finite())
+    let is_decimal = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    digits.parse().ok().filter(|number: &f64| is_decimal && number.is_finite())
 }
 
 /// Replaces every lone surrogate escape with `\ufffd`, so that any JSON parser accepts the text. Returns `None` if
 /// there is no lone surrogate, which is the usual case.
 pub(crate) fn replace_surrogates(text: &str) -> Option<String> {
     let mut replaced = String::new();
-    let mut kept = 0;
-    let mut at = 0;
-    while let Some(found) = text.get(at..)?.find('\\') {
-        let escape = at + found;
+    let mut copied = 0;
+    let mut position = 0;
+    while let Some(found) = text.get(position..)?.find('\\') {
+        let escape = position + found;
         let pair = unicode_escape(text, escape);
-        at = match pair {
+        position = match pair {
             Some(0xD800..=0xDBFF) if matches!(unicode_escape(text, escape + 6), Some(0xDC00..=0xDFFF)) => escape + 12,
             Some(0xD800..=0xDFFF) => {
-                replaced.push_str(text.get(kept..escape)?);
+                replaced.push_str(text.get(copied..escape)?);
                 replaced.push_str("\\ufffd");
-                kept = escape + 6;
-                kept
+                copied = escape + 6;
+                copied
             }
             Some(_) => escape + 6,
             // Any other escape has two characters. The second may be a backslash, which does not start another
@@ -160,16 +160,16 @@ pub(crate) fn replace_surrogates(text: &str) -> Option<String> {
             None => escape + 1 + text.get(escape + 1..)?.chars().next().map_or(0, char::len_utf8),
         };
     }
-    if kept == 0 {
+    if copied == 0 {
         return None;
     }
-    replaced.push_str(text.get(kept..)?);
+    replaced.push_str(text.get(copied..)?);
     Some(replaced)
 }
 
-/// The code unit of a `\uXXXX` escape that begins at byte `at`.
-fn unicode_escape(text: &str, at: usize) -> Option<u16> {
-    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+/// The code unit of a `\uXXXX` escape that begins at byte `position`.
+fn unicode_escape(text: &str, position: usize) -> Option<u16> {
+    let digits = text.get(position..position + 6)?.strip_prefix("\\u")?;
     digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
@@ -192,8 +192,8 @@ mod tests {
         assert_eq!(object.text("n").as_deref(), Some("1.50"));
         assert_eq!(object.number("s"), Some(240.0));
         assert_eq!(object.number("e"), Some(1000.0));
-        for nothing in ["i", "big", "x", "t", "absent"] {
-            assert_eq!(object.number(nothing), None, "{nothing}");
+        for empty in ["i", "big", "x", "t", "absent"] {
+            assert_eq!(object.number(empty), None, "{empty}");
         }
         assert_eq!(object.text("t"), None);
     }

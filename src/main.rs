@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(status) => status.into(),
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             ExitStatus::from(&error).into()
         }
     }
@@ -48,7 +48,7 @@ fn run(command: Command) -> Result<ExitStatus> {
     let runtime = Runtime::new().map_err(|error| Error::Internal(format!("cannot start the runtime: {error}")))?;
     // The signal handlers of `compact` and `rebuild` need the runtime, although both commands block.
     let entered = runtime.enter();
-    survive_file_size_limit()?;
+    ignore_file_size_signal()?;
     let status = match command {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
@@ -84,25 +84,25 @@ async fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let outcome = commands::export::export(&config, stop, reporter.as_mut()).await?;
     drop(reporter);
     if let Some(error) = &outcome.error {
-        complain(error);
+        print_error(error);
     }
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
-        print(&outcome.words)?;
+        print(&outcome.message)?;
     }
     Ok(outcome.status)
 }
 
 async fn summary(args: &SummaryArgs) -> Result<ExitStatus> {
-    let words = commands::summary::summary(&args.options()?).await?;
-    if args.is_quiet() { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+    let message = commands::summary::summary(&args.options()?).await?;
+    if args.is_quiet() { Ok(()) } else { print(&message) }.map(|()| ExitStatus::Complete)
 }
 
 fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let outcome = commands::verify::verify(&args.archive, args.depth(), args.style(), reporter.as_mut())?;
+    let outcome = commands::verify::verify(&args.archive, args.depth(), args.output_format(), reporter.as_mut())?;
     drop(reporter);
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
-        print(&outcome.words)?;
+        print(&outcome.message)?;
     }
     Ok(outcome.status)
 }
@@ -118,38 +118,38 @@ async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
     };
     drop(reporter);
     if let Some(error) = &outcome.error {
-        complain(error);
+        print_error(error);
     }
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
-        print(&outcome.words)?;
+        print(&outcome.message)?;
     }
     Ok(outcome.status)
 }
 
 fn compact(args: &CompactArgs) -> Result<ExitStatus> {
     // A signal ends the process immediately and leaves no partial changes.
-    let _at_once = signals()?;
+    let _signals = signals()?;
     if args.dry_run {
         print(&commands::compact::dry_run(&args.archive)?)?;
         return Ok(ExitStatus::Complete);
     }
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let words = commands::compact::compact(&args.archive, reporter.as_mut())?;
+    let message = commands::compact::compact(&args.archive, reporter.as_mut())?;
     drop(reporter);
-    if args.verbosity() == Verbosity::Quiet { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+    if args.verbosity() == Verbosity::Quiet { Ok(()) } else { print(&message) }.map(|()| ExitStatus::Complete)
 }
 
 fn rebuild(args: &RebuildArgs) -> Result<ExitStatus> {
-    let _at_once = signals()?;
+    let _signals = signals()?;
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let words = if args.dry_run {
+    let message = if args.dry_run {
         commands::rebuild::dry_run(&args.archive, reporter.as_mut())?
     } else {
         commands::rebuild::rebuild(&args.archive, reporter.as_mut())?
     };
     drop(reporter);
     let is_quiet = args.verbosity() == Verbosity::Quiet && !args.dry_run;
-    if is_quiet { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+    if is_quiet { Ok(()) } else { print(&message) }.map(|()| ExitStatus::Complete)
 }
 
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
@@ -179,20 +179,20 @@ fn signals() -> Result<impl Future<Output = Signal>> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut hang_up = if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
-    let (tell, mut told) = mpsc::channel(1);
-    let waiting = Arc::new(AtomicBool::new(false));
-    let listening = waiting.clone();
+    let (sender, mut receiver) = mpsc::channel(1);
+    let is_waiting = Arc::new(AtomicBool::new(false));
+    let listening = is_waiting.clone();
     tokio::spawn(async move {
         loop {
             let signal = next(&mut interrupt, &mut terminate, hang_up.as_mut()).await;
-            if !listening.swap(false, Ordering::SeqCst) || tell.send(signal).await.is_err() {
+            if !listening.swap(false, Ordering::SeqCst) || sender.send(signal).await.is_err() {
                 std::process::exit(signal.exit_status().code().into());
             }
         }
     });
     Ok(async move {
-        waiting.store(true, Ordering::SeqCst);
-        match told.recv().await {
+        is_waiting.store(true, Ordering::SeqCst);
+        match receiver.recv().await {
             Some(signal) => signal,
             None => std::future::pending().await,
         }
@@ -219,7 +219,7 @@ const FILE_SIZE_EXCEEDED: i32 = 25;
 
 /// Makes a write beyond the file-size limit return an error. Without a handler, SIGXFSZ would end the process without
 /// a message.
-fn survive_file_size_limit() -> Result<()> {
+fn ignore_file_size_signal() -> Result<()> {
     let listening = signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED));
     // The handler remains installed after the listener is dropped.
     listening.map(drop).map_err(|error| Error::Internal(format!("cannot listen for signals: {error}")))
@@ -242,6 +242,6 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-fn complain(error: &Error) {
+fn print_error(error: &Error) {
     let _ = writeln!(io::stderr(), "sunor-archive: {error}");
 }

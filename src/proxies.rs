@@ -34,10 +34,10 @@ impl Proxies {
     /// Returns [`Error::Usage`] if a variable is not a valid proxy URL. The message does not contain the URL, which
     /// may contain a password.
     pub fn from_env() -> Result<Self> {
-        Self::of(|name| env::var_os(name))
+        Self::from_variables(|name| env::var_os(name))
     }
 
-    fn of(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let first = |names: &[&str]| -> Result<Option<Url>> {
             let mut found = None;
             for name in names {
@@ -80,26 +80,26 @@ impl Proxies {
 
 /// Parses the value of one variable. An empty value means that no proxy is set.
 fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
-    let refuse = |why: &str| {
+    let invalid = |reason: &str| {
         Err(Error::usage(format!(
-            "{name} {why}; set it to e.g. http://proxy:3128 or socks5h://proxy:1080, or unset it"
+            "{name} {reason}; set it to e.g. http://proxy:3128 or socks5h://proxy:1080, or unset it"
         )))
     };
-    let Some(value) = value.to_str() else { return refuse("is not UTF-8") };
+    let Some(value) = value.to_str() else { return invalid("is not UTF-8") };
     if value.is_empty() {
         return Ok(None);
     }
     if value.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'')) {
-        return refuse("contains white space, quotes or control characters");
+        return invalid("contains white space, quotes or control characters");
     }
     let url = if value.contains("://") { Url::parse(value) } else { Url::parse(&format!("http://{value}")) };
     match url {
         Ok(url) if !SCHEMES.contains(&url.scheme()) => {
-            refuse(&format!("does not start with any of {}", SCHEMES.map(|scheme| format!("{scheme}://")).join(", ")))
+            invalid(&format!("does not start with any of {}", SCHEMES.map(|scheme| format!("{scheme}://")).join(", ")))
         }
-        Ok(url) if url.host_str().is_none_or(str::is_empty) => refuse("has no host"),
+        Ok(url) if url.host_str().is_none_or(str::is_empty) => invalid("has no host"),
         Ok(url) => Ok(Some(url)),
-        Err(error) => refuse(&format!("is not a valid URL ({error})")),
+        Err(error) => invalid(&format!("is not a valid URL ({error})")),
     }
 }
 
@@ -107,13 +107,13 @@ fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
 mod tests {
     use super::*;
 
-    fn of(variables: &[(&str, &str)]) -> Result<Proxies, String> {
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        Proxies::of(variable).map_err(|error| error.to_string())
+    fn proxies_from(variables: &[(&str, &str)]) -> Result<Proxies, String> {
+        let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        Proxies::from_variables(variable).map_err(|error| error.to_string())
     }
 
     fn urls(variables: &[(&str, &str)]) -> (Option<String>, Option<String>) {
-        let proxies = of(variables).unwrap();
+        let proxies = proxies_from(variables).unwrap();
         (proxies.http.map(|url| url.to_string()), proxies.https.map(|url| url.to_string()))
     }
 
@@ -141,17 +141,17 @@ mod tests {
             "p q",
         ] {
             for name in ["http_proxy", "HTTPS_PROXY", "all_proxy"] {
-                assert!(of(&[(name, bad)]).unwrap_err().starts_with(name), "{bad:?}");
+                assert!(proxies_from(&[(name, bad)]).unwrap_err().starts_with(name), "{bad:?}");
             }
         }
-        let refusal = of(&[("http_proxy", "htp://u:hush@p")]).unwrap_err();
-        assert!(!refusal.contains("hush"));
-        assert!(SCHEMES.iter().all(|scheme| refusal.contains(&format!("{scheme}://"))), "{refusal}");
+        let error_message = proxies_from(&[("http_proxy", "htp://u:hush@p")]).unwrap_err();
+        assert!(!error_message.contains("hush"));
+        assert!(SCHEMES.iter().all(|scheme| error_message.contains(&format!("{scheme}://"))), "{error_message}");
     }
 
     #[test]
     fn no_proxy_with_a_star_disables_all_proxies() {
-        assert_eq!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a, *")]), Ok(Proxies::none()));
-        assert_ne!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a,b")]), Ok(Proxies::none()));
+        assert_eq!(proxies_from(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a, *")]), Ok(Proxies::none()));
+        assert_ne!(proxies_from(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a,b")]), Ok(Proxies::none()));
     }
 }

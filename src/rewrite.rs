@@ -16,7 +16,7 @@ use crate::{
     event::{Event, Rewriting},
     exit::ExitStatus,
     journal,
-    tables::{self, Digest, Outline},
+    tables::{self, Digest, TableSchema},
 };
 
 /// The maximum number of rows in a new part, equal to four large row groups.
@@ -57,14 +57,14 @@ impl Part {
 /// The parts of a table, oldest first, and the number of excluded parts. Parts whose segments are still in the
 /// journal are excluded, because they will be published again under the same names.
 pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> {
-    let waiting = waiting(archive)?;
-    let (mut parts, mut left_out) = (Vec::new(), 0);
+    let unpublished = unpublished_stems(archive)?;
+    let (mut parts, mut excluded) = (Vec::new(), 0);
     for path in archive.parts(table)? {
-        if waiting.contains(stem(&path)) {
-            left_out += 1;
+        if unpublished.contains(stem(&path)) {
+            excluded += 1;
             continue;
         }
-        let bytes = archive.size(&path).map_err(|error| archive.store.failed("read", &path, &error))?;
+        let bytes = archive.size(&path).map_err(|error| archive.store.storage_error("read", &path, &error))?;
         let bytes = bytes.unwrap_or_default();
         let rows = if bytes >= PART_BYTES / 2 {
             None
@@ -73,11 +73,11 @@ pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> 
         };
         parts.push(Part { path, bytes, rows });
     }
-    Ok((parts, left_out))
+    Ok((parts, excluded))
 }
 
 /// The names, without extensions, of parts whose segments are in the journal.
-pub(crate) fn waiting(archive: &Archive) -> Result<HashSet<String>> {
+pub(crate) fn unpublished_stems(archive: &Archive) -> Result<HashSet<String>> {
     let segments = journal::segments(&archive.journal_folder())?;
     Ok(segments.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect())
 }
@@ -93,7 +93,7 @@ pub(crate) struct Checksums(HashMap<String, String>);
 
 impl Checksums {
     /// Reads the checksums of the given parts from the manifests.
-    pub(crate) fn of<'a>(archive: &Archive, paths: impl Iterator<Item = &'a str>) -> Result<Self> {
+    pub(crate) fn read<'a>(archive: &Archive, paths: impl Iterator<Item = &'a str>) -> Result<Self> {
         let paths: HashSet<&str> = paths.collect();
         let lines = archive.manifest_lines(&|path| paths.contains(path))?;
         Ok(Self(lines.into_iter().map(|line| (line.path, line.sha256)).collect()))
@@ -107,19 +107,24 @@ impl Checksums {
             return Ok(());
         }
         let damaged = io::Error::other("it is damaged: its SHA-256 does not match the manifest; nothing was changed");
-        Err(archive.store.failed("use", path, &damaged))
+        Err(archive.store.storage_error("use", path, &damaged))
     }
 }
 
 /// Adds the rows of a part to a digest.
-pub(crate) fn add(digest: &mut Digest, archive: &Archive, path: &str, outline: &Outline) -> Result<()> {
-    archive.read_part(path, |file| digest.add(file, archive.format, outline))
+pub(crate) fn add(digest: &mut Digest, archive: &Archive, path: &str, schema: &TableSchema) -> Result<()> {
+    archive.read_part(path, |file| digest.add(file, archive.format, schema))
 }
 
 /// Adds the rows of a staged part, which is not yet in its table, to a digest.
-pub(crate) fn add_staged(digest: &mut Digest, archive: &Archive, part: &StagedPart, outline: &Outline) -> Result<()> {
-    let added = digest.add(part.open()?, archive.format, outline);
-    added.map_err(|error| archive.store.failed("read", outline.name, &error))
+pub(crate) fn add_staged(
+    digest: &mut Digest,
+    archive: &Archive,
+    part: &StagedPart,
+    schema: &TableSchema,
+) -> Result<()> {
+    let added = digest.add(part.open()?, archive.format, schema);
+    added.map_err(|error| archive.store.storage_error("read", schema.name, &error))
 }
 
 /// Reports the progress of a table rewrite at intervals.
@@ -134,10 +139,10 @@ impl ProgressTicker {
     }
 
     /// Reports progress if the interval has passed.
-    pub(crate) fn tell(&mut self, tell: EventSink<'_>, what: &'static str, done: u64, of: u64) {
+    pub(crate) fn report(&mut self, emit: EventSink<'_>, phase: &'static str, done: u64, total: u64) {
         if Instant::now() >= self.due {
             self.due = Instant::now() + REPORT_INTERVAL;
-            tell(&Event::Rewriting(Rewriting { table: self.table, what, done, of }));
+            emit(&Event::Rewriting(Rewriting { table: self.table, phase, done, total }));
         }
     }
 }

@@ -3,16 +3,16 @@
 use crate::{
     archive::Archive,
     error::Result,
-    tables::{self, Row},
+    tables::{self, RowCallback},
 };
 
 /// Calls `row` with the given columns of each row in a table.
-pub(crate) fn scan_table(archive: &Archive, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
+pub(crate) fn scan_table(archive: &Archive, table: &str, columns: &[&str], row: RowCallback<'_>) -> Result<()> {
     archive.parts(table)?.iter().try_for_each(|path| scan_part(archive, path, columns, row))
 }
 
 /// Calls `row` with the given columns of each row in a part.
-pub(crate) fn scan_part(archive: &Archive, path: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
+pub(crate) fn scan_part(archive: &Archive, path: &str, columns: &[&str], row: RowCallback<'_>) -> Result<()> {
     archive.read_part(path, |file| tables::scan(file, archive.format, columns, row))
 }
 
@@ -22,10 +22,10 @@ pub(crate) fn search_table<'v>(
     archive: &Archive,
     table: &str,
     columns: &[&str],
-    sought: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
-    row: Row<'_>,
+    filter: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
+    row: RowCallback<'_>,
 ) -> Result<()> {
-    archive.parts(table)?.iter().try_for_each(|path| search_part(archive, path, columns, sought, row))
+    archive.parts(table)?.iter().try_for_each(|path| search_part(archive, path, columns, filter, row))
 }
 
 /// Searches one part in the same way as [`search_table`] searches a table.
@@ -33,10 +33,10 @@ pub(crate) fn search_part<'v>(
     archive: &Archive,
     path: &str,
     columns: &[&str],
-    sought: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
-    row: Row<'_>,
+    filter: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
+    row: RowCallback<'_>,
 ) -> Result<()> {
-    archive.read_part(path, |file| tables::scan_for(file, archive.format, columns, sought.clone(), row))
+    archive.read_part(path, |file| tables::scan_matching(file, archive.format, columns, filter.clone(), row))
 }
 
 /// The number of rows in a table.

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// The maximum length of the suffix. The archive format requires only a short suffix.
-const LONGEST_SUFFIX: usize = 16;
+const MAX_SUFFIX_LENGTH: usize = 16;
 
 /// A run ID in the format `YYYYMMDDTHHMMSSmmmZ-xxxxxx`: the start time in UTC with milliseconds, and a random suffix.
 /// Run IDs sort by time.
@@ -31,7 +31,7 @@ impl RunId {
         let id = Self(text.to_owned());
         let suffix = text.split_once('-')?.1;
         let is_suffix = !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
-        (is_suffix && suffix.len() <= LONGEST_SUFFIX && id.start().is_some()).then_some(id)
+        (is_suffix && suffix.len() <= MAX_SUFFIX_LENGTH && id.start().is_some()).then_some(id)
     }
 
     /// Parses the run ID and the number from the name of a part or segment, without the extension.

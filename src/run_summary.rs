@@ -153,7 +153,7 @@ impl RunSummary {
             Event::Requested { kind } => {
                 self.requests.total += 1;
                 match kind {
-                    RequestKind::First => {}
+                    RequestKind::Initial => {}
                     RequestKind::Poll => self.requests.polls += 1,
                     RequestKind::Retry => self.requests.retries += 1,
                 }
@@ -209,7 +209,7 @@ impl RunSummary {
 
     /// The duration of the run in seconds. Without a monotonic measurement, the wall-clock times are used.
     #[must_use]
-    pub fn took(&self) -> Option<f64> {
+    pub fn duration_seconds(&self) -> Option<f64> {
         let by_wall_clock = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
         self.run_seconds.or_else(by_wall_clock).filter(|seconds| *seconds >= 0.0)
     }
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn requests_are_counted_as_initial_polls_and_retries() {
         let mut summary = RunSummary::default();
-        for kind in [RequestKind::First, RequestKind::Retry, RequestKind::Poll, RequestKind::Retry] {
+        for kind in [RequestKind::Initial, RequestKind::Retry, RequestKind::Poll, RequestKind::Retry] {
             summary.observe(&Event::Requested { kind });
         }
         assert_eq!(summary.requests, Requests { total: 4, retries: 2, polls: 1, rate_limited: 0 });

@@ -34,14 +34,14 @@ impl FinalStatus {
 
     /// Parses a status value from the tables.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
     /// Parses the status of a task in a response.
     #[must_use]
-    pub fn of_task(word: &str) -> Option<Self> {
-        Self::parse(word).filter(|status| *status != Self::NotFound)
+    pub fn parse_response(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|status| *status != Self::NotFound)
     }
 }
 

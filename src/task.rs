@@ -13,7 +13,7 @@ pub struct TaskId<'a>(&'a str);
 
 /// The reason why a string is not a task ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadTaskId {
+pub enum InvalidTaskId {
     /// The string is empty.
     Empty,
     /// The string is longer than [`TaskId::MAX_BYTES`].
@@ -21,9 +21,9 @@ pub enum BadTaskId {
     /// The string is not UTF-8.
     NotUtf8,
     /// The string contains a character that is not allowed in an ID.
-    Character(char),
+    InvalidCharacter(char),
     /// The string is `.` or `..`.
-    Dots,
+    DotSegment,
 }
 
 impl<'a> TaskId<'a> {
@@ -34,14 +34,14 @@ impl<'a> TaskId<'a> {
     ///
     /// # Errors
     /// Returns the reason why `text` is not an ID.
-    pub fn parse(text: &'a str) -> Result<Self, BadTaskId> {
+    pub fn parse(text: &'a str) -> Result<Self, InvalidTaskId> {
         let id = trim_invisible(text);
         match id {
-            "" => Err(BadTaskId::Empty),
-            "." | ".." => Err(BadTaskId::Dots),
-            _ if id.len() > Self::MAX_BYTES => Err(BadTaskId::TooLong),
+            "" => Err(InvalidTaskId::Empty),
+            "." | ".." => Err(InvalidTaskId::DotSegment),
+            _ if id.len() > Self::MAX_BYTES => Err(InvalidTaskId::TooLong),
             _ => match id.chars().find(|c| c.is_control() || is_invisible(*c) || matches!(c, '/' | '\\' | '?' | '#')) {
-                Some(character) => Err(BadTaskId::Character(character)),
+                Some(character) => Err(InvalidTaskId::InvalidCharacter(character)),
                 None => Ok(Self(id)),
             },
         }
@@ -60,20 +60,20 @@ impl fmt::Display for TaskId<'_> {
     }
 }
 
-impl fmt::Display for BadTaskId {
+impl fmt::Display for InvalidTaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("no ID"),
             Self::TooLong => write!(f, "the ID is longer than {} bytes", TaskId::MAX_BYTES),
             Self::NotUtf8 => f.write_str("the ID is not UTF-8"),
-            Self::Character(c) if c.is_control() => {
+            Self::InvalidCharacter(c) if c.is_control() => {
                 write!(f, "the ID contains a control character (U+{:04X})", u32::from(*c))
             }
-            Self::Character(c) if is_invisible(*c) => {
+            Self::InvalidCharacter(c) if is_invisible(*c) => {
                 write!(f, "the ID contains an invisible character (U+{:04X})", u32::from(*c))
             }
-            Self::Character(c) => write!(f, "the ID contains `{c}`"),
-            Self::Dots => f.write_str("the ID is `.` or `..`"),
+            Self::InvalidCharacter(c) => write!(f, "the ID contains `{c}`"),
+            Self::DotSegment => f.write_str("the ID is `.` or `..`"),
         }
     }
 }
@@ -105,7 +105,7 @@ pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
 /// Whether `id` has the form of a UUID (RFC 9562, section 4).
 pub(crate) fn is_uuid(id: &str) -> bool {
     id.len() == 36
-        && id.bytes().enumerate().all(|(place, byte)| match place {
+        && id.bytes().enumerate().all(|(index, byte)| match index {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
@@ -127,9 +127,9 @@ impl TaskIndex {
 /// offsets of the IDs, and a hash table of their indexes.
 #[derive(Debug, Default)]
 pub struct TaskList {
-    text: String,
-    ends: Vec<usize>,
-    places: HashTable<u32>,
+    ids: String,
+    end_offsets: Vec<usize>,
+    index_table: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
 
@@ -142,25 +142,27 @@ impl TaskList {
         if self.find(id.as_str()).is_some() {
             return false;
         }
-        let place = u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs");
-        self.text.push_str(id.as_str());
-        self.ends.push(self.text.len());
-        let Self { text, ends, places, hasher } = self;
-        places.insert_unique(hasher.hash_one(id.as_str()), place, |place| hasher.hash_one(slice(text, ends, *place)));
+        let index = u32::try_from(self.end_offsets.len()).expect("fewer than 2^32 IDs");
+        self.ids.push_str(id.as_str());
+        self.end_offsets.push(self.ids.len());
+        let Self { ids, end_offsets, index_table, hasher } = self;
+        index_table.insert_unique(hasher.hash_one(id.as_str()), index, |index| {
+            hasher.hash_one(slice(ids, end_offsets, *index))
+        });
         true
     }
 
     /// The index of an ID, if it is in the list.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<TaskIndex> {
-        let same = |place: &u32| slice(&self.text, &self.ends, *place) == id;
-        self.places.find(self.hasher.hash_one(id), same).map(|place| TaskIndex(*place))
+        let same = |index: &u32| slice(&self.ids, &self.end_offsets, *index) == id;
+        self.index_table.find(self.hasher.hash_one(id), same).map(|index| TaskIndex(*index))
     }
 
     /// The ID at an index.
     #[must_use]
     pub fn id(&self, index: TaskIndex) -> TaskId<'_> {
-        TaskId(slice(&self.text, &self.ends, index.0))
+        TaskId(slice(&self.ids, &self.end_offsets, index.0))
     }
 
     /// All indexes, in order.
@@ -168,26 +170,26 @@ impl TaskList {
     /// # Panics
     /// Never panics, because [`TaskList::insert`] limits the length of the list.
     pub fn indices(&self) -> impl ExactSizeIterator<Item = TaskIndex> + Clone + use<> {
-        (0..u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs")).map(TaskIndex)
+        (0..u32::try_from(self.end_offsets.len()).expect("fewer than 2^32 IDs")).map(TaskIndex)
     }
 
     /// The number of IDs.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.end_offsets.len()
     }
 
     /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.end_offsets.is_empty()
     }
 }
 
-fn slice<'a>(text: &'a str, ends: &[usize], place: u32) -> &'a str {
-    let place = place as usize;
-    let start = place.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-    ends.get(place).and_then(|end| text.get(start..*end)).unwrap_or_default()
+fn slice<'a>(text: &'a str, end_offsets: &[usize], index: u32) -> &'a str {
+    let index = index as usize;
+    let start = index.checked_sub(1).and_then(|previous| end_offsets.get(previous)).copied().unwrap_or(0);
+    end_offsets.get(index).and_then(|end| text.get(start..*end)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -211,7 +213,7 @@ mod tests {
             assert_eq!(TaskId::parse(text).unwrap_err().to_string(), expected);
         }
         assert!(TaskId::parse(&"x".repeat(128)).is_ok());
-        assert_eq!(TaskId::parse(&"x".repeat(129)), Err(BadTaskId::TooLong));
+        assert_eq!(TaskId::parse(&"x".repeat(129)), Err(InvalidTaskId::TooLong));
         assert_eq!(TaskId::parse(" äb c ").unwrap().as_str(), "äb c");
         assert_eq!(TaskId::parse("\u{feff} t3\u{200b}\u{ad} ").unwrap().as_str(), "t3");
     }
@@ -231,8 +233,8 @@ mod tests {
             }
             let listed: Vec<String> = list.indices().map(|index| list.id(index).to_string()).collect();
             prop_assert_eq!(&listed, &expected);
-            for (place, id) in expected.iter().enumerate() {
-                prop_assert_eq!(list.find(id).map(TaskIndex::get), Some(place));
+            for (index, id) in expected.iter().enumerate() {
+                prop_assert_eq!(list.find(id).map(TaskIndex::get), Some(index));
             }
             prop_assert_eq!(list.find("d"), None);
         }

@@ -9,11 +9,11 @@ use jiff::{Timestamp, ToSpan, civil::DateTime};
 /// [`Timestamp`] is not used, because its range ends one day before the end of the year 9999. The end of the year
 /// 9999 is a common value for "never".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(i64);
+pub(crate) struct MicrosTimestamp(i64);
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-impl Moment {
+impl MicrosTimestamp {
     /// Parses an RFC 3339 time and truncates it to microseconds.
     ///
     /// A blank may replace the `T`, and `+0530` or `+05` may replace `+05:30` or `+05:00`. A time without a zone is
@@ -21,14 +21,14 @@ impl Moment {
     /// invalid date. Also returns `None` for a time outside the years 1 to 9999 in UTC.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (civil, rest) = text.split_at_checked("2025-01-15T10:30:00".len())?;
-        let shaped = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
+        let is_well_formed = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
             b'd' => byte.is_ascii_digit(),
             b'T' => matches!(byte, b'T' | b't' | b' '),
             _ => byte == *shape,
         });
         let (micros, zone) = fraction(rest)?;
         let offset = offset_seconds(zone)?;
-        let civil: DateTime = shaped.then(|| civil.replace(['t', ' '], "T"))?.parse().ok()?;
+        let civil: DateTime = is_well_formed.then(|| civil.replace(['t', ' '], "T"))?.parse().ok()?;
         let utc = civil.checked_sub(offset.seconds()).ok()?;
         (utc.year() >= 1).then(|| Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
     }
@@ -50,13 +50,13 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
-impl From<Timestamp> for Moment {
+impl From<Timestamp> for MicrosTimestamp {
     fn from(time: Timestamp) -> Self {
         Self(time.as_microsecond())
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for MicrosTimestamp {
     /// Formats the time as RFC 3339 with `Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let civil = EPOCH.checked_add(self.0.microseconds()).map_err(|_| fmt::Error)?;
@@ -128,19 +128,23 @@ mod tests {
             ("1736937000", None),
             ("", None),
         ] {
-            assert_eq!(Moment::parse(text).map(|timestamp| timestamp.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                MicrosTimestamp::parse(text).map(|timestamp| timestamp.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn no_timestamp_text_causes_a_panic(text in "\\PC*") {
-            let _ = Moment::parse(&text);
+            let _ = MicrosTimestamp::parse(&text);
         }
 
         #[test]
         fn a_formatted_time_round_trips(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
-            prop_assert_eq!(Moment::parse(&Moment(micros).to_string()), Some(Moment(micros)));
+            prop_assert_eq!(MicrosTimestamp::parse(&MicrosTimestamp(micros).to_string()), Some(MicrosTimestamp(micros)));
         }
     }
 }

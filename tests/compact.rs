@@ -20,7 +20,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::{Field, Row},
 };
-use sunor_archive::simulator::{FaultKind, When};
+use sunor_archive::simulator::{FaultFilter, FaultKind};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
@@ -103,7 +103,7 @@ fn thirty_parts_become_one_part_per_table_with_the_same_rows() {
         assert_eq!(files(&scene.archive().join("tasks"), format).len(), 30);
 
         let run = scene.run(&["compact", "library"]).expect(0).says("30 parts of 120 rows");
-        assert!(run.stderr.contains("tasks: 30 parts are 1 now"), "{}", run.stderr);
+        assert!(run.stderr.contains("tasks: merged 30 parts into 1 part"), "{}", run.stderr);
         for table in TABLES {
             assert_eq!(files(&scene.archive().join(table), "").len(), 1, "{table}");
         }
@@ -168,7 +168,7 @@ fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
             fs::remove_dir_all(archive).unwrap();
         }
         println!("12 kills, {swapping} of them while parts changed places");
-        assert_eq!(scene.stats().asked_again, 0);
+        assert_eq!(scene.stats().repeated, 0);
     }
 }
 
@@ -282,7 +282,7 @@ fn parts_that_the_journal_will_republish_are_not_compacted() {
     fs::write(&segment, &kept).unwrap();
     let stem = segment.file_stem().unwrap().to_string_lossy().into_owned();
 
-    scene.run(&["compact", "library"]).expect(0).says("1 part as before");
+    scene.run(&["compact", "library"]).expect(0).says("1 part unchanged");
     scene.run(&["rebuild", "library"]).expect(0);
     assert_eq!(fs::read(&segment).unwrap(), kept);
     assert!(scene.archive().join(format!("tasks/{stem}.csv")).exists());
@@ -295,7 +295,7 @@ fn parts_that_the_journal_will_republish_are_not_compacted() {
     let told: usize = scene.rows("tasks").iter().map(|task| task["clip_count"].parse::<usize>().unwrap()).sum();
     assert_eq!(clips.len(), told);
     assert_manifests_hold(&scene.archive());
-    assert_eq!(scene.stats().asked_again, scene.stats().requests - 600);
+    assert_eq!(scene.stats().repeated, scene.stats().requests - 600);
 }
 
 /// One letter of a document in a part is changed, so that the part is still readable.
@@ -338,7 +338,7 @@ fn a_full_disk_leaves_everything_unchanged() {
 /// The only task stalls, so that the export keeps the lock.
 #[test]
 fn a_locked_or_missing_archive_is_rejected() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
+    let scene = Scene::trouble(FaultKind::Stall(60.0), FaultFilter::task("slow"));
     for verb in ["compact", "rebuild"] {
         scene.run(&[verb, "library"]).expect(2).says("is not an archive");
         assert!(!scene.archive().exists());

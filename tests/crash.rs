@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{Finished, Scene, files, ids, wait_until, walk};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
@@ -41,10 +41,10 @@ fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_rep
     expected.sort();
     assert_eq!(scene.archived(), expected);
     let stats = scene.stats();
-    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.asked_again);
-    assert_eq!(stats.requests, TASKS as u64 + stats.asked_again);
+    assert!(kills > 0 && stats.repeated <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.repeated);
+    assert_eq!(stats.requests, TASKS as u64 + stats.repeated);
     assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
-    println!("{kills} kills survived, {} of {} requests repeated", stats.asked_again, stats.requests);
+    println!("{kills} kills survived, {} of {} requests repeated", stats.repeated, stats.requests);
 
     let undisturbed = Scene::fair();
     undisturbed.list(ids("t", TASKS));
@@ -93,7 +93,7 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let stats = scene.stats();
     let wanted: u64 = assets.iter().map(|row| row["bytes"].parse::<u64>().unwrap_or(0)).sum();
     let again = stats.media.bytes - wanted;
-    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.asked_again);
+    assert!(kills > 0 && stats.repeated <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.repeated);
     assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes sent again after {kills} kills");
     println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
 }
@@ -128,7 +128,7 @@ fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarant
     bytes[50_000] ^= 1;
     fs::write(&segment, bytes).unwrap();
 
-    scene.export(&["--format", "csv"]).expect(0).says("records of its journal are damaged (1)");
+    scene.export(&["--format", "csv"]).expect(0).says("its journal has 1 damaged record");
     assert_eq!(scene.archived().len(), TASKS);
     assert_eq!(files(&scene.archive().join(".sunor/damaged"), ".journal").len(), 1);
     assert_eq!(scene.summary()["recovered"], true);
@@ -154,7 +154,7 @@ fn killed_run(scene: &Scene) {
 
 /// Creates a provider that responds slowly, so that a test can kill a run in the middle.
 fn slow_scene() -> Scene {
-    let slow = Fault { trouble: FaultKind::StallBody(0.2), when: When::ALWAYS };
+    let slow = Fault { kind: FaultKind::StallBody(0.2), when: FaultFilter::ALWAYS };
     let scene = Scene::faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
     scene.list(ids("t", 60));
     scene
@@ -166,7 +166,7 @@ fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
     killed_run(&scene);
     let said = scene.run(&["summary", "library"]).expect(0).stdout;
     let first = said.lines().next().unwrap_or_default();
-    assert!(first.contains("did not finish") && first.contains("the next export recovers them"), "{said}");
+    assert!(first.contains("did not finish") && first.contains("The next export recovers"), "{said}");
     let json = |arguments: &[&str]| -> serde_json::Value {
         serde_json::from_str(&scene.run(&[&["summary", "library", "--json"], arguments].concat()).expect(0).stdout)
             .unwrap()

@@ -8,7 +8,7 @@ mod common;
 use std::{collections::HashMap, fs, process::Command};
 
 use common::{Finished, Scene, files, ids, wait_until};
-use sunor_archive::simulator::{Known, SimulatedProvider};
+use sunor_archive::simulator::{KnownTasks, SimulatedProvider};
 
 const TASKS: usize = 60;
 
@@ -22,7 +22,8 @@ fn wordy() -> Scene {
         (id.clone(), text)
     };
     let documents: HashMap<String, String> = ids("t", TASKS).iter().map(document).collect();
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
+    let scene =
+        Scene::world(SimulatedProvider { tasks: KnownTasks::Documents, documents, ..SimulatedProvider::default() });
     scene.list(ids("t", TASKS));
     scene
 }
@@ -53,7 +54,7 @@ fn a_full_disk_for_the_journal_stops_the_run_and_the_next_run_resumes() {
     let asked = scene.stats().requests;
     let kept = scene.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
     assert!(asked < TASKS as u64 && kept > 10, "{kept} of {asked} responses kept");
-    scene.export(&[]).expect(0).says("had fetched before it was cut short");
+    scene.export(&[]).expect(0).says("from interrupted run");
     assert_eq!(scene.archived().len(), TASKS);
     // The next run repeats at most the requests that were in flight when the write failed. Complete records of a
     // truncated batch are recovered, although they were never acknowledged.
@@ -84,5 +85,5 @@ fn an_unusable_folder_stops_the_run_with_its_name_and_loses_nothing() {
     run.map(Finished::of).expect("the program should start").expect(1).says("library/clips");
     assert!(placed.is_ok() && fs::remove_file(&blocked).is_ok());
     scene.export(&[]).expect(0);
-    assert_eq!((scene.archived().len(), scene.stats().asked_again), (TASKS, 0));
+    assert_eq!((scene.archived().len(), scene.stats().repeated), (TASKS, 0));
 }

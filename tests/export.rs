@@ -5,7 +5,7 @@ mod common;
 use std::{fs, process::Stdio};
 
 use common::{Finished, Scene, files, ids, wait_until, walk};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, When, Window, WindowKind};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, SimulatedProvider, Window, WindowKind};
 
 #[test]
 fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
@@ -16,7 +16,7 @@ fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
     let mut expected = wanted;
     expected.sort();
     assert_eq!(scene.archived(), expected);
-    assert_eq!((scene.stats().requests, scene.stats().asked_again), (60, 0));
+    assert_eq!((scene.stats().requests, scene.stats().repeated), (60, 0));
 
     scene.export(&[]).expect(0).says("no request was sent").says("60 already archived");
     assert_eq!(scene.stats().requests, 60);
@@ -48,7 +48,7 @@ fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
     let requests = &summary["requests"];
     assert!(requests["polls"].as_u64().unwrap() > 0, "{requests}");
     assert_eq!(requests["total"], requests["polls"].as_u64().unwrap() + 20);
-    assert_eq!(scene.stats().asked_again, 0);
+    assert_eq!(scene.stats().repeated, 0);
 }
 
 /// Every task is unfinished for at least 15 minutes.
@@ -77,7 +77,7 @@ fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
     scene
         .export(&[])
         .expect(3)
-        .says("skipped line 33: `/` in the ID")
+        .says("skipped line 33: the ID contains `/`")
         .says("Skipped 1 row with an invalid ID")
         .says("30 of 30");
 
@@ -158,7 +158,7 @@ fn a_dry_run_sends_and_writes_nothing_and_shows_an_estimate() {
     scene.list(ids("t", 1190));
     let mut command = scene.export_command(&["--dry-run", "--rate", "120/m"]);
     let plan = Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(0);
-    plan.says("1190 rows: 1190 to fetch").says("in 10m at 120/m");
+    plan.says("1190 rows: 1190 to fetch").says("at least 1190, about 10m at 120/m");
     assert!(!scene.archive().exists());
     scene.list(ids("t", 10));
     scene.export(&[]).expect(0);
@@ -172,19 +172,22 @@ fn a_dry_run_sends_and_writes_nothing_and_shows_an_estimate() {
 fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
     let scene = Scene::fair();
     scene.list(ids("t", 200));
-    scene.export(&["--format", "csv", "--rate", "50/s", "--stop-after", "1s"]).expect(3).says("--stop-after is over");
+    scene
+        .export(&["--format", "csv", "--rate", "50/s", "--stop-after", "1s"])
+        .expect(3)
+        .says("the --stop-after limit was reached");
     let first = scene.archived().len();
     assert!((1..200).contains(&first), "{first}");
     assert_eq!(first + scene.unfinished().len(), 200);
     assert_eq!(scene.summary()["tasks"]["unfinished"], 200 - first);
     scene.export(&["--stop-after", "10m"]).expect(0);
-    assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
+    assert_eq!((scene.archived().len(), scene.stats().repeated), (200, 0));
 }
 
 /// The only task stalls, so that the first export holds the lock.
 #[test]
 fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
+    let scene = Scene::trouble(FaultKind::Stall(60.0), FaultFilter::task("slow"));
     scene.list(["slow"]);
     let mut first = scene.export_command(&["--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
     wait_until(|| scene.stats().requests == 1);
@@ -202,7 +205,8 @@ fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
 #[test]
 fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
     for (signal, status) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
-        let stall = Fault { trouble: FaultKind::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
+        let stall =
+            Fault { kind: FaultKind::Stall(1.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
         let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         scene.list(ids("t", 400));
         let export = scene.export_command(&["--format", "csv", "--rate", "50/s"]);
@@ -213,8 +217,8 @@ fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
         let run = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until(|| scene.stats().requests >= 20);
         assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
-        Finished::of(run).expect(status).says("keeping what was fetched").says("Interrupted: archived");
-        scene.run(&["summary", "library"]).expect(0).says("a signal stopped it");
+        Finished::of(run).expect(status).says("fetched data is kept").says("Interrupted: archived");
+        scene.run(&["summary", "library"]).expect(0).says("stopped by a signal");
 
         let summary = scene.summary();
         assert_eq!(
@@ -226,7 +230,7 @@ fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
         assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
 
         scene.export(&["--concurrency", "200"]).expect(0);
-        assert_eq!((scene.archived().len(), scene.stats().asked_again), (400, 0));
+        assert_eq!((scene.archived().len(), scene.stats().repeated), (400, 0));
     }
 }
 
@@ -251,7 +255,7 @@ fn an_ignored_sighup_stays_ignored_as_under_nohup() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
+    let scene = Scene::trouble(FaultKind::Stall(60.0), FaultFilter::ALWAYS);
     scene.list(["t1"]);
     let interrupt = |pid: u32| {
         assert!(std::process::Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
@@ -261,7 +265,7 @@ fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
     interrupt(run.id());
     // Signals of the same kind merge while one is pending, so the test waits until the first signal is handled.
     let said = std::io::BufReader::new(run.stderr.take().unwrap());
-    assert!(std::io::BufRead::lines(said).any(|line| line.unwrap().contains("no further requests")));
+    assert!(std::io::BufRead::lines(said).any(|line| line.unwrap().contains("no more requests will be sent")));
     interrupt(run.id());
     Finished::of(run).expect(130);
     assert!(files(&scene.archive().join("runs"), "").is_empty(), "the process did not end at once");
@@ -294,7 +298,7 @@ fn signals(pid: u32, mask: &str) -> bool {
 fn the_key_appears_in_no_output() {
     for code in [400, 401, 404, 500] {
         let echo = format!(r#"{{"code":{code},"message":"bad key {}"}}"#, common::KEY);
-        let scene = Scene::trouble(FaultKind::Body(echo), When::task("t2"));
+        let scene = Scene::trouble(FaultKind::Body(echo), FaultFilter::task("t2"));
         scene.list(["t1", "t2"]);
         let run = scene.export(&["-v", "--concurrency", "1", "--retries", "1"]);
         assert!(run.stderr.contains("t1: "), "{}", run.stderr);
@@ -309,7 +313,7 @@ fn the_key_appears_in_no_output() {
 fn a_key_file_passed_as_the_list_is_not_quoted() {
     let scene = Scene::fair();
     scene.file("key", common::KEY.as_bytes());
-    let run = scene.run(&["export", "key", "--out", "library", "-v"]).expect(0).says("add --no-headers");
+    let run = scene.run(&["export", "key", "--out", "library", "-v"]).expect(0).says("use --no-headers");
     assert!(!run.stdout.contains(common::KEY) && !run.stderr.contains(common::KEY), "{}", run.stderr);
     assert_eq!(scene.stats().requests, 0);
 }
@@ -335,8 +339,8 @@ fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
 #[test]
 fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
-        trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
-        when: When { task: Some(task), first, ..When::ALWAYS },
+        kind: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
+        when: FaultFilter { task: Some(task), first, ..FaultFilter::ALWAYS },
     };
     let faults = vec![missing("late".into(), Some(1)), missing("never".into(), None)];
     let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });

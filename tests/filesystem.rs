@@ -76,8 +76,8 @@ fn run(scene: &Scene, lacks: &str, arguments: &[&str]) -> Finished {
 #[test]
 fn an_unsupported_file_system_operation_is_skipped_with_one_warning() {
     for (lacks, words) in [
-        ("foldersync=EINVAL", "does not support syncing a folder"),
-        ("foldersync=ENOTSUP", "does not support syncing a folder"),
+        ("foldersync=EINVAL", "does not support syncing folders"),
+        ("foldersync=ENOTSUP", "does not support syncing folders"),
         ("locks=ENOLCK", "does not support locks"),
         ("locks=ENOTSUP", "does not support locks"),
         ("permissions,links", ""),
@@ -181,7 +181,7 @@ fn files_with_foreign_names_stop_no_command_and_are_reported() {
             scene.run(&[verb, "library"]).expect(0);
         }
         let found = scene.run(&["verify", "library"]).expect(3).stdout;
-        assert!(strays.iter().all(|path| found.contains(path.as_str())) && found.contains("run repair"), "{found}");
+        assert!(strays.iter().all(|path| found.contains(path.as_str())) && found.contains("run `repair`"), "{found}");
         scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0).says("3 stray files");
         scene.run(&["verify", "library"]).expect(0);
         assert_eq!(files(&archive.join(".sunor/damaged"), "").len(), 3, "all stray files must be quarantined");

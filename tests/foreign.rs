@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{Scene, documents, ids, judge, python, samples};
-use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider};
+use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider};
 
 /// Exports the sample documents in a table format, and checks the archive with the scripts. The simulator serves the
 /// media, and the document in progress never finishes.
@@ -24,7 +24,7 @@ fn judged_in(format: &str) {
     };
     let documents: HashMap<String, String> = documents().iter().map(|(id, text)| (id.clone(), here(text))).collect();
     let scene = Scene::world(SimulatedProvider {
-        tasks: Known::Given,
+        tasks: KnownTasks::Documents,
         documents: documents.clone(),
         ..SimulatedProvider::default()
     });

@@ -20,7 +20,7 @@ use common::{Finished, Scene, files, ids, wait_until, walk};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, Known, MediaStats, SimulatedProvider, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, KnownTasks, MediaStats, SimulatedProvider};
 
 type Row = HashMap<String, String>;
 
@@ -43,8 +43,12 @@ fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<
     let documents: BTreeMap<String, String> = tasks.into_iter().map(document).collect();
     let list: Vec<String> = documents.keys().cloned().collect();
     let documents = documents.into_iter().collect();
-    let scene =
-        Scene::world(SimulatedProvider { tasks: Known::Given, documents, faults, ..SimulatedProvider::default() });
+    let scene = Scene::world(SimulatedProvider {
+        tasks: KnownTasks::Documents,
+        documents,
+        faults,
+        ..SimulatedProvider::default()
+    });
     scene.list(list);
     scene
 }
@@ -57,12 +61,12 @@ fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -
 
 /// Returns a fault that affects every request for one song.
 fn with(id: &str, trouble: FaultKind) -> Fault {
-    Fault { trouble, when: When::task(&format!("{id}.mp3")) }
+    Fault { kind: trouble, when: FaultFilter::task(&format!("{id}.mp3")) }
 }
 
 /// Returns a fault that affects the first requests for one song.
 fn at_first(requests: u32, id: &str, trouble: FaultKind) -> Fault {
-    Fault { trouble, when: When { task: Some(format!("{id}.mp3")), ..When::first(requests) } }
+    Fault { kind: trouble, when: FaultFilter { task: Some(format!("{id}.mp3")), ..FaultFilter::first(requests) } }
 }
 
 fn media(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
@@ -187,7 +191,7 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     vec![
         ("html", FaultKind::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
         ("doctype", FaultKind::Body("\u{feff}\n<!DOCTYPE html>\n<p>".into()), "an HTML page instead of media"),
-        ("empty", FaultKind::Body(String::new()), "an empty body"),
+        ("empty", FaultKind::Body(String::new()), "the response is empty"),
         (
             "denied",
             FaultKind::Body("<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>".into()),
@@ -244,10 +248,10 @@ fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
     let scene = library(
         media([
-            Fault { trouble: to("x.png"), when: When::task("a.jpeg") },
-            Fault { trouble: to("x.mp3"), when: When::task("a.wav") },
-            Fault { trouble: to("y.jpg"), when: When::task("b") },
-            Fault { trouble: to("y.mp4"), when: When::task("c") },
+            Fault { kind: to("x.png"), when: FaultFilter::task("a.jpeg") },
+            Fault { kind: to("x.mp3"), when: FaultFilter::task("a.wav") },
+            Fault { kind: to("y.jpg"), when: FaultFilter::task("b") },
+            Fault { kind: to("y.mp4"), when: FaultFilter::task("c") },
         ]),
         [(
             "t1",
@@ -306,7 +310,7 @@ fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
             assert_eq!(row["http_status"], if validators { "206" } else { "200" });
         }
         let (ranges, sent) = if validators { (10, 0) } else { (0, 5 * 200_000) };
-        assert_eq!(stats.ranges, ranges);
+        assert_eq!(stats.range_requests, ranges);
         let sent = 5 * SIZE + sent..5 * SIZE + sent + 100_000;
         assert!(sent.contains(&stats.bytes), "{} of {sent:?}", stats.bytes);
     }
@@ -322,10 +326,10 @@ fn a_permanently_truncated_file_is_not_kept() {
             ..large([with("at-once", FaultKind::Truncated(0)), with("halfway", FaultKind::Truncated(100_000))])
         },
     );
-    export(&scene, &["--retries", "1"]).expect(3).says("cut short");
+    export(&scene, &["--retries", "1"]).expect(3).says("the response is truncated");
     assert_sound(&scene);
     for row in by_clip(&scene).values() {
-        assert_eq!([&row["status"], &row["error"], &row["attempts"]], ["failed", "cut short", "2"]);
+        assert_eq!([&row["status"], &row["error"], &row["attempts"]], ["failed", "the response is truncated", "2"]);
     }
     assert!(walk(&scene.archive().join("media")).is_empty());
 }
@@ -341,7 +345,7 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
         let scene = songs(ids("s", 3), FaultPlan { validators: Some(validators), ..large(faults()) });
         export(&scene, &[]).expect(0);
         assert_sound(&scene);
-        assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
+        assert_eq!(of_media(&scene).range_requests, if validators { 3 } else { 0 });
         for (id, row) in by_clip(&scene) {
             // The song was requested before, so the CDN now sends the new version.
             assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
@@ -353,7 +357,7 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
 #[test]
 fn a_stalled_server_times_out() {
     let halts =
-        [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Drip(300))];
+        [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Throttle(300))];
     let passing = halts.iter().map(|(id, trouble)| at_first(1, id, trouble.clone()));
     let lasting = halts.iter().map(|(id, trouble)| with(&format!("{id}-ever"), trouble.clone()));
     let ids = halts.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
@@ -364,9 +368,9 @@ fn a_stalled_server_times_out() {
     assert_sound(&scene);
     let rows = by_clip(&scene);
     for (id, error) in [
-        ("late", "nothing came for too long"),
-        ("halting", "nothing came for too long"),
-        ("drip", "slower than 1 KiB a second"),
+        ("late", "no data within the timeout"),
+        ("halting", "no data within the timeout"),
+        ("drip", "slower than 1 KiB/s"),
     ] {
         assert_eq!([&rows[id]["status"], &rows[id]["attempts"]], ["ok", "2"], "{id}");
         let ever = &rows[&format!("{id}-ever")];
@@ -420,8 +424,8 @@ fn each_status_is_retried_according_to_its_policy() {
 #[test]
 fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
     for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
-        let scene = songs(ids("s", 20), media([Fault { trouble, when: When::first(1) }]));
-        export(&scene, &["--asset-concurrency", "1"]).expect(3).says("its files are left to the next run");
+        let scene = songs(ids("s", 20), media([Fault { kind: trouble, when: FaultFilter::first(1) }]));
+        export(&scene, &["--asset-concurrency", "1"]).expect(3).says("the next run will download its files");
         assert_eq!((of_media(&scene).requests, scene.archived().len(), scene.unfinished().len()), (1, 0, 20));
         assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
         let faults = export(&scene, &["--asset-concurrency", "1"]);
@@ -434,7 +438,7 @@ fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
 #[test]
 fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
     for trouble in [FaultKind::TooMany(1), FaultKind::Busy(1)] {
-        let scene = songs(ids("s", 4), media([Fault { trouble, when: When::first(1) }]));
+        let scene = songs(ids("s", 4), media([Fault { kind: trouble, when: FaultFilter::first(1) }]));
         let begun = Instant::now();
         export(&scene, &["--retries", "0", "--asset-concurrency", "1"]).expect(0);
         // After each refused request, all downloads wait for one second.
@@ -452,10 +456,10 @@ fn redirects_are_followed_only_to_http_and_up_to_a_limit() {
         ("moved", to("{cdn}/elsewhere/other.mp3"), 1, ""),
         ("beside", to("other/x.mp3?x"), 1, ""),
         ("round", to("{cdn}/{file}"), 9, "more than 8 redirects"),
-        ("ftp", to("ftp://127.0.0.2/x.mp3"), 1, "redirected to ftp, which is not http or https"),
-        ("disk", to("file:///etc/passwd"), 1, "redirected to file, which is not http or https"),
-        ("data", to("data:audio/mpeg,ID3"), 1, "redirected to data, which is not http or https"),
-        ("broken", to("http://[::1"), 1, "redirected to what is no URL"),
+        ("ftp", to("ftp://127.0.0.2/x.mp3"), 1, "redirected to an unsupported URL scheme: ftp"),
+        ("disk", to("file:///etc/passwd"), 1, "redirected to an unsupported URL scheme: file"),
+        ("data", to("data:audio/mpeg,ID3"), 1, "redirected to an unsupported URL scheme: data"),
+        ("broken", to("http://[::1"), 1, "redirected to an invalid URL"),
         ("no-host", to("http://0.0.0.0/x.mp3"), 1, "0.0.0.0"),
         ("everybody", to("http://224.0.0.1/x.mp3"), 1, "224.0.0.1"),
     ];
@@ -517,7 +521,8 @@ fn private_addresses_are_refused_unless_allowed() {
     let (failed, skipped): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["status"] == "failed");
     assert_eq!((failed.len(), skipped.len()), (hosts.len() + 2, hosts.len()));
     let is_refused = |row: &&Row| {
-        row["error"].contains("--allow-private-hosts") || row["error"].contains("not an address that a server can have")
+        row["error"].contains("--allow-private-hosts")
+            || row["error"].contains("not a usable address (reserved or multicast)")
     };
     assert!(failed.iter().all(is_refused), "{failed:?}");
     assert_eq!((of_media(&scene).requests, of_media(&cdn).requests), (0, 0));
@@ -532,16 +537,16 @@ fn private_addresses_are_refused_unless_allowed() {
 #[test]
 fn an_unusable_url_is_recorded_as_failed() {
     let table = [
-        ("/x.mp3", "the address is no URL"),
-        ("x.mp3", "the address is no URL"),
-        ("http://", "the address is no URL"),
-        ("http://a b/", "the address is no URL"),
-        ("not an address", "the address is no URL"),
-        ("ftp://127.0.0.2/x.mp3", "not http or https but ftp"),
-        ("file:///etc/passwd", "not http or https but file"),
-        ("data:audio/mpeg;base64,SUQz", "not http or https but data"),
-        ("javascript:alert(1)", "not http or https but javascript"),
-        ("C:\\music\\x.mp3", "not http or https but c"),
+        ("/x.mp3", "invalid URL"),
+        ("x.mp3", "invalid URL"),
+        ("http://", "invalid URL"),
+        ("http://a b/", "invalid URL"),
+        ("not an address", "invalid URL"),
+        ("ftp://127.0.0.2/x.mp3", "unsupported URL scheme: ftp"),
+        ("file:///etc/passwd", "unsupported URL scheme: file"),
+        ("data:audio/mpeg;base64,SUQz", "unsupported URL scheme: data"),
+        ("javascript:alert(1)", "unsupported URL scheme: javascript"),
+        ("C:\\music\\x.mp3", "unsupported URL scheme: c"),
     ];
     let scene = library(FaultPlan::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
     export(&scene, &[]).expect(3);
@@ -559,13 +564,13 @@ fn an_unusable_url_is_recorded_as_failed() {
 #[test]
 fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() {
     let clips = vec![
-        (song("empty", ""), "no address"),
-        (song("blank", "  "), "no address"),
-        (song("null", Value::Null), "no address"),
-        (json!({ "id": "missing" }), "no address"),
-        (song("none", "{cdn}/None.mp3"), "names no file"),
-        (song("none-too", "https://cdn1.suno.ai/None.mp3?x=1"), "names no file"),
-        (song("bare", "None.mp3"), "names no file"),
+        (song("empty", ""), "no URL for this asset"),
+        (song("blank", "  "), "no URL for this asset"),
+        (song("null", Value::Null), "no URL for this asset"),
+        (json!({ "id": "missing" }), "no URL for this asset"),
+        (song("none", "{cdn}/None.mp3"), "the URL is a placeholder"),
+        (song("none-too", "https://cdn1.suno.ai/None.mp3?x=1"), "the URL is a placeholder"),
+        (song("bare", "None.mp3"), "the URL is a placeholder"),
     ];
     let words: Vec<&str> = clips.iter().map(|(_, words)| *words).collect();
     let scene = library(FaultPlan::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
@@ -598,11 +603,11 @@ fn a_task_with_an_unfinished_clip_is_unfinished_until_the_clip_is_complete() {
         (song("c", "https://audiopipe.suno.ai/?item_id=7"), "a stream"),
     ];
     for (clip, words) in clips {
-        let first = Fault { trouble: FaultKind::Body(half_made(&clip, &now)), when: When::first(2) };
-        let made = half_made(&song("c", "{cdn}/c.mp3"), &now);
+        let first = Fault { kind: FaultKind::Body(half_made(&clip, &now)), when: FaultFilter::first(2) };
+        let generate_file = half_made(&song("c", "{cdn}/c.mp3"), &now);
         let scene = Scene::world(SimulatedProvider {
-            tasks: Known::Given,
-            documents: [("t1".into(), made)].into(),
+            tasks: KnownTasks::Documents,
+            documents: [("t1".into(), generate_file)].into(),
             faults: FaultPlan { faults: vec![first], unfinished: Some(0.0), ..FaultPlan::default() },
             ..SimulatedProvider::default()
         });
@@ -625,7 +630,7 @@ fn a_clip_that_never_finishes_fails_after_a_day_and_repair_requests_it_again() {
     let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
     let provider = |clip: &Value| {
         let documents = [("t1".into(), half_made(clip, &yesterday))].into();
-        Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() })
+        Scene::world(SimulatedProvider { tasks: KnownTasks::Documents, documents, ..SimulatedProvider::default() })
     };
     let scene = provider(&clip);
     scene.list(["t1"]);
@@ -644,7 +649,8 @@ fn an_unfinished_clip_does_not_affect_a_run_without_assets() {
     let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
     let document = half_made(&clip, &Timestamp::now().to_string());
     let documents = [("t1".into(), document)].into();
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
+    let scene =
+        Scene::world(SimulatedProvider { tasks: KnownTasks::Documents, documents, ..SimulatedProvider::default() });
     scene.list(["t1"]);
     scene.export(&["--assets", "none"]).expect(0);
     assert_eq!(scene.rows("clips").len(), 2);
@@ -834,12 +840,16 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
             "",
         ),
         ("mislabelled", answer("200 OK\r\nContent-Type: text/html\r\nContent-Length: 5004", &mp3), ""),
-        ("chunked-cut", answer("200 OK\r\nTransfer-Encoding: chunked", &[b"138d\r\n", &mp3[..]].concat()), "cut short"),
-        ("cut", answer("200 OK\r\nContent-Length: 6000", &mp3), "cut short"),
+        (
+            "chunked-cut",
+            answer("200 OK\r\nTransfer-Encoding: chunked", &[b"138d\r\n", &mp3[..]].concat()),
+            "the response is truncated",
+        ),
+        ("cut", answer("200 OK\r\nContent-Length: 6000", &mp3), "the response is truncated"),
         (
             "unasked-part",
             answer("206 Partial\r\nContent-Range: bytes 0-5003/9000\r\nContent-Length: 5004", &mp3),
-            "not the part of the file",
+            "a different range than requested",
         ),
         ("no-http", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(), " "),
         ("silence", Vec::new(), " "),
@@ -887,11 +897,11 @@ fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
 /// Each song takes a quarter of a second to download.
 #[test]
 fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters() {
-    let slow = || media([Fault { trouble: FaultKind::Drip(200_000), when: When::ALWAYS }]);
+    let slow = || media([Fault { kind: FaultKind::Throttle(200_000), when: FaultFilter::ALWAYS }]);
     for (allowed, most) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
         let scene = songs(ids("s", 8), slow());
         export(&scene, &["--asset-concurrency", allowed]).expect(0);
-        assert_eq!(of_media(&scene).most_at_once, most, "of {allowed}");
+        assert_eq!(of_media(&scene).max_concurrent, most, "of {allowed}");
     }
     // The same server with two names counts as two hosts. The second name needs IPv6.
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
@@ -901,7 +911,7 @@ fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters()
         let clips = of(cdn.cdn_url().to_owned(), "s").chain(of(other, "o")).collect();
         let scene = library(FaultPlan::default(), [("t1", clips)]);
         export(&scene, &["--asset-concurrency", "8"]).expect(0);
-        assert_eq!(of_media(&cdn).most_at_once, 8);
+        assert_eq!(of_media(&cdn).max_concurrent, 8);
     }
 }
 
@@ -987,10 +997,10 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
 /// The CDN serves the same bytes for both songs of a task, once or permanently. Identical covers are allowed.
 #[test]
 fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
-    let twins = |when: When| Fault { trouble: FaultKind::Identical, when };
-    let once = |file: &str| twins(When { task: Some(file.into()), ..When::first(1) });
+    let twins = |when: FaultFilter| Fault { kind: FaultKind::Identical, when };
+    let once = |file: &str| twins(FaultFilter { task: Some(file.into()), ..FaultFilter::first(1) });
     let scene = library(
-        media([once("once"), twins(When::task("ever")), twins(When::task("jpeg"))]),
+        media([once("once"), twins(FaultFilter::task("ever")), twins(FaultFilter::task("jpeg"))]),
         [
             ("t1", vec![clip("once-1"), clip("once-2")]),
             ("t2", vec![clip("ever-1"), clip("ever-2")]),
@@ -998,7 +1008,7 @@ fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
         ],
     );
     let run = export(&scene, &["--assets", "audio,image"]).expect(0);
-    let run = run.says("t2: the CDN serves the same bytes for different takes: ");
+    let run = run.says("t2: the CDN serves identical audio for different clips: ");
     assert!(!run.stderr.contains("t1: ") && !run.stderr.contains("t3: "), "{}", run.stderr);
     assert_sound(&scene);
     let rows = by_clip(&scene);
@@ -1011,7 +1021,7 @@ fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
     assert_eq!(rows["ever-1"]["sha256"], rows["ever-2"]["sha256"]);
     for (id, other) in [("ever-1", "ever-2"), ("ever-2", "ever-1")] {
         let row = &rows[id];
-        assert!(row["error"].contains(&format!("the same bytes as clip {other}")), "{row:?}");
+        assert!(row["error"].contains(&format!("identical to clip {other}")), "{row:?}");
         assert_eq!(field(row, "attempts"), 2);
     }
     assert_eq!(field(&rows["fine-1"], "attempts"), 1);
@@ -1020,7 +1030,8 @@ fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
 /// The CDN resets every connection, or never responds.
 #[test]
 fn a_dead_cdn_does_not_delay_the_api() {
-    let dead = |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
+    let dead =
+        |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { kind: trouble, when: FaultFilter::ALWAYS }]) };
     let scene = Scene::faults(dead(FaultKind::Reset));
     scene.list(ids("t", 60));
     export(&scene, &["--retries", "1"]).expect(3).says("Archived 60 of 60 tasks");
@@ -1045,13 +1056,13 @@ fn under_way(scene: &Scene) -> u64 {
 /// Two songs download fast and two take six seconds, and the process is killed with SIGKILL.
 #[test]
 fn downloads_resume_after_a_kill_where_they_stopped() {
-    let drip = |id| at_first(1, id, FaultKind::Drip(1_000_000));
+    let drip = |id| at_first(1, id, FaultKind::Throttle(1_000_000));
     let scene = library(
         FaultPlan { media_bytes: Some(6_000_000), ..media([drip("slow"), drip("slower")]) },
         [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("slower")])],
     );
     let mut run = begin(&scene, &[]);
-    let whole = |name: &str| of_media(&scene).whole.contains_key(name);
+    let whole = |name: &str| of_media(&scene).completed.contains_key(name);
     let placed = || walk(&scene.archive().join("media")).len();
     wait_until(|| whole("a.mp3") && whole("b.mp3") && placed() == 2 && under_way(&scene) >= 1 << 20);
     run.kill().unwrap();
@@ -1060,14 +1071,14 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
     assert_eq!(placed(), 2);
     let killed = of_media(&scene);
 
-    export(&scene, &[]).expect(0).says("downloading the files of").says("no request was sent");
+    export(&scene, &[]).expect(0).says("resuming the downloads of").says("no request was sent");
     assert_sound(&scene);
     assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
     let stats = of_media(&scene);
     for name in ["a.mp3", "b.mp3"] {
-        assert_eq!((stats.by_path[name], stats.whole[name]), (1, 1), "{name} was downloaded again");
+        assert_eq!((stats.by_path[name], stats.completed[name]), (1, 1), "{name} was downloaded again");
     }
-    assert_eq!(stats.ranges, 2);
+    assert_eq!(stats.range_requests, 2);
     let rows = by_clip(&scene);
     let size: u64 = ["slow", "slower"].map(|id| field(&rows[id], "bytes")).iter().sum();
     assert!(stats.bytes - killed.bytes <= size - (1 << 20), "the bytes of partial files were sent again");
@@ -1079,7 +1090,8 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
 /// Half of the files download slowly, and the process is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
-    let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
+    let slow =
+        Fault { kind: FaultKind::Throttle(400_000), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
     let scene = Scene::faults(media([slow]));
     scene.list(ids("t", 100));
     let mut rng = fastrand::Rng::with_seed(5);
@@ -1096,7 +1108,7 @@ fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
     assert_sound(&scene);
     assert_eq!(scene.archived().len(), 100);
     // Requests in flight at a kill are repeated, as are requests whose responses were not yet synced.
-    assert!(kills > 0 && scene.stats().asked_again <= 4 * kills, "{}", scene.stats().asked_again);
+    assert!(kills > 0 && scene.stats().repeated <= 4 * kills, "{}", scene.stats().repeated);
     let kinds = |row: Row| (row["task_id"].clone(), row["clip_id"].clone(), row["kind"].clone());
     let rows: BTreeSet<_> = scene.rows("assets").into_iter().map(kinds).collect();
     assert_eq!((rows.len(), scene.rows("assets").len()), (2 * scene.rows("clips").len(), rows.len()));
@@ -1135,12 +1147,12 @@ fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let begun = [("-INT", 130), ("-TERM", 143)].map(|(name, status)| {
         let scene = halted();
         let run = begin(&scene, &[]);
-        wait_until(|| of_media(&scene).by_path.len() == 4 && of_media(&scene).whole.len() == 3);
+        wait_until(|| of_media(&scene).by_path.len() == 4 && of_media(&scene).completed.len() == 3);
         signal(&run, name);
         (Instant::now(), status, run, scene)
     });
     for (signalled, status, run, scene) in begun {
-        Finished::of(run).expect(status).says("keeping what was fetched");
+        Finished::of(run).expect(status).says("fetched data is kept");
         assert!(signalled.elapsed() < Duration::from_secs(9), "{:?}", signalled.elapsed());
         assert_resumes(&scene);
     }
@@ -1161,7 +1173,7 @@ fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
 fn a_signal_interrupts_a_retry_backoff_at_once() {
     let scene = songs(["a", "b"], media([with("b", FaultKind::TooMany(60))]));
     let run = begin(&scene, &[]);
-    wait_until(|| of_media(&scene).requests == 2 && of_media(&scene).whole.contains_key("a.mp3"));
+    wait_until(|| of_media(&scene).requests == 2 && of_media(&scene).completed.contains_key("a.mp3"));
     let begun = Instant::now();
     signal(&run, "-INT");
     Finished::of(run).expect(130);
@@ -1237,7 +1249,7 @@ fn a_full_disk_during_a_download_stops_the_run_and_the_next_run_resumes() {
     run.current_dir(scene.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
     run.stdout(Stdio::piped()).stderr(Stdio::piped());
     let run = Finished::of(run.spawn().unwrap()).expect(1);
-    run.says("cannot write").says(".sunor/partial/audio-s").says("Run the same command again");
+    run.says("cannot write").says(".sunor/partial/audio-s").says("Rerun the command");
     assert_sound(&scene);
     assert!(walk(&scene.archive().join("media")).iter().all(|path| !path.to_string_lossy().ends_with(".mp3")));
     let asked = scene.stats().requests;
@@ -1247,7 +1259,7 @@ fn a_full_disk_during_a_download_stops_the_run_and_the_next_run_resumes() {
 
     export(&scene, &["--assets", "audio,image"]).expect(0);
     assert_sound(&scene);
-    assert_eq!((scene.archived(), scene.stats().requests, scene.stats().asked_again), (ids("s", 8), 8, 0));
+    assert_eq!((scene.archived(), scene.stats().requests, scene.stats().repeated), (ids("s", 8), 8, 0));
     assert!(by_clip(&scene).iter().all(|(id, row)| row["sha256"] == sha256(&scene.file_of_cdn(&format!("{id}.mp3")))));
 }
 
@@ -1259,7 +1271,7 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_j
         [("t1", vec![clip("a")]), ("t2", vec![clip("slow")]), ("t3", vec![clip("c")])],
     );
     let mut run = begin(&scene, &[]);
-    wait_until(|| of_media(&scene).by_path.len() == 3 && of_media(&scene).whole.len() == 2);
+    wait_until(|| of_media(&scene).by_path.len() == 3 && of_media(&scene).completed.len() == 2);
     run.kill().unwrap();
     run.wait().unwrap();
     export(&scene, &["--stop-after", "1s"]).expect(3).says("-unfinished.csv");
@@ -1301,7 +1313,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
 /// The songs download slowly, and the process may have at most 256 open files.
 #[test]
 fn queued_downloads_hold_no_open_file() {
-    let slow = Fault { trouble: FaultKind::Drip(400_000), when: When::ALWAYS };
+    let slow = Fault { kind: FaultKind::Throttle(400_000), when: FaultFilter::ALWAYS };
     let scene = songs(ids("s", 400), media([slow]));
     let limited = command(&scene, &["--asset-concurrency", "16"]);
     let mut run = Command::new("bash");
@@ -1317,7 +1329,10 @@ fn queued_downloads_hold_no_open_file() {
 #[test]
 fn a_file_referenced_by_a_row_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
-        let once = Fault { trouble: FaultKind::Identical, when: When { task: Some("take".into()), ..When::first(1) } };
+        let once = Fault {
+            kind: FaultKind::Identical,
+            when: FaultFilter { task: Some("take".into()), ..FaultFilter::first(1) },
+        };
         let tasks = [("t1", vec![clip("take-1"), clip("take-2")]), ("t2", vec![clip("take-1")])];
         let scene = library(media([once]), tasks);
         for list in lists {
@@ -1344,7 +1359,7 @@ fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
 fn a_download_complete_at_the_kill_is_not_restarted() {
     let scene = songs(
         ["a"],
-        FaultPlan { media_bytes: Some(3_000_000), ..media([at_first(1, "a", FaultKind::Drip(1_000_000))]) },
+        FaultPlan { media_bytes: Some(3_000_000), ..media([at_first(1, "a", FaultKind::Throttle(1_000_000))]) },
     );
     let mut run = begin(&scene, &[]);
     wait_until(|| under_way(&scene) >= 1 << 19);
@@ -1416,7 +1431,7 @@ fn kinds_selected_later_are_downloaded_without_a_request() {
 /// The stored URLs have expired, and the provider has fresh URLs.
 #[test]
 fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one() {
-    let expired = Fault { trouble: FaultKind::Status(403), when: When::first(1) };
+    let expired = Fault { kind: FaultKind::Status(403), when: FaultFilter::first(1) };
     let scene = Scene::faults(FaultPlan { media: vec![expired], ..FaultPlan::default() });
     scene.list(ids("t", 10));
     scene.export(&["--assets", "none"]).expect(0);
@@ -1432,7 +1447,7 @@ fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one(
 /// A run that downloads an additional kind of asset is killed, and the next run is stopped by SIGTERM.
 #[test]
 fn a_killed_download_of_additional_kinds_is_resumed_without_duplicate_rows() {
-    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
+    let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
     let scene = Scene::faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
     scene.list(ids("t", 20));
     scene.export(&["--assets", "none"]).expect(0);

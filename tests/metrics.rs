@@ -7,7 +7,7 @@ mod common;
 use std::{collections::HashMap, fs, path::Path};
 
 use common::{Finished, Scene, files, ids, wait_until};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 
 /// Returns the samples in a metrics file, keyed by metric name and label as written.
 fn samples(file: &Path) -> HashMap<String, f64> {
@@ -45,8 +45,11 @@ fn agrees(figures: &HashMap<String, f64>, summary: &serde_json::Value) {
 #[test]
 fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     let faults = vec![
-        Fault { trouble: FaultKind::Status(502), when: When { first: Some(1), share: Some(0.2), ..When::ALWAYS } },
-        Fault { trouble: FaultKind::TooMany(1), when: When { first: Some(1), ..When::task("t3") } },
+        Fault {
+            kind: FaultKind::Status(502),
+            when: FaultFilter { first: Some(1), share: Some(0.2), ..FaultFilter::ALWAYS },
+        },
+        Fault { kind: FaultKind::TooMany(1), when: FaultFilter { first: Some(1), ..FaultFilter::task("t3") } },
     ];
     let faults = FaultPlan { faults, unfinished: Some(0.3), unfinished_seconds: Some(3000.0), ..FaultPlan::default() };
     let scene = Scene::faults(faults);
@@ -79,7 +82,7 @@ fn a_run_writes_metrics_however_it_ends() {
     assert_eq!(of(&samples(&revoked.path("run.prom")), "last_success_timestamp_seconds"), None);
 
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
-        let mut scene = Scene::trouble(FaultKind::Stall(1.0), When::ALWAYS);
+        let mut scene = Scene::trouble(FaultKind::Stall(1.0), FaultFilter::ALWAYS);
         scene.list(ids("t", 100));
         let run = scene.export_command(&["--metrics-file", "run.prom"]).spawn().unwrap();
         wait_until(|| scene.stats().requests > 0);
@@ -112,7 +115,7 @@ fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
 /// The only task stalls, so that a second run finds the archive locked.
 #[test]
 fn a_run_that_never_started_does_not_change_the_metrics_file() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
+    let scene = Scene::trouble(FaultKind::Stall(60.0), FaultFilter::task("slow"));
     scene.file("run.prom", b"# of another run\n");
     scene.list(["slow"]);
     let mut first = scene.export_command(&[]).spawn().unwrap();
@@ -144,7 +147,7 @@ fn an_invalid_metrics_path_is_rejected_and_a_write_failure_does_not_affect_the_a
 
     // The file name is too long for every file system.
     let long = "x".repeat(300);
-    scene.export(&["--metrics-file", &long]).expect(1).says("cannot write").says("Archived 1 of 1 tasks");
+    scene.export(&["--metrics-file", &long]).expect(1).says("cannot write").says("Archived 1 of 1 task in");
     assert_eq!(scene.summary()["exit_code"], 0);
     scene.export(&["--metrics-file", "run.prom"]).expect(0).says("1 already archived");
 }

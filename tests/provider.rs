@@ -11,7 +11,7 @@ use std::{
 
 use common::{Finished, Scene, ids, wait_until};
 use sunor_archive::simulator::{
-    Encoding, Fault, FaultKind, FaultPlan, Known, SimulatedProvider, When, Window, WindowKind,
+    Encoding, Fault, FaultFilter, FaultKind, FaultPlan, KnownTasks, SimulatedProvider, Window, WindowKind,
 };
 use tokio::net::TcpSocket;
 
@@ -31,7 +31,7 @@ fn transient_failures_are_retried_and_nothing_is_lost() {
         FaultKind::Truncated(40),
         FaultKind::Reset,
     ] {
-        let scene = Scene::trouble(trouble.clone(), When::first(2));
+        let scene = Scene::trouble(trouble.clone(), FaultFilter::first(2));
         scene.list(ids("t", 4));
         scene.export(&["--format", "csv"]).expect(0);
         let summary = scene.summary();
@@ -43,17 +43,17 @@ fn transient_failures_are_retried_and_nothing_is_lost() {
 #[test]
 fn a_complete_response_is_accepted_in_any_encoding() {
     for trouble in [
-        FaultKind::Packed(Encoding::Gzip),
-        FaultKind::Packed(Encoding::XGzip),
-        FaultKind::Packed(Encoding::Deflate),
-        FaultKind::Packed(Encoding::RawDeflate),
-        FaultKind::Packed(Encoding::Zstd),
-        FaultKind::Packed(Encoding::Brotli),
+        FaultKind::Compressed(Encoding::Gzip),
+        FaultKind::Compressed(Encoding::XGzip),
+        FaultKind::Compressed(Encoding::Deflate),
+        FaultKind::Compressed(Encoding::RawDeflate),
+        FaultKind::Compressed(Encoding::Zstd),
+        FaultKind::Compressed(Encoding::Brotli),
         FaultKind::Padding(20 << 20),
         FaultKind::StallBody(0.5),
         FaultKind::HangUp,
     ] {
-        let scene = Scene::trouble(trouble.clone(), When::ALWAYS);
+        let scene = Scene::trouble(trouble.clone(), FaultFilter::ALWAYS);
         scene.list(["t1", "t2"]);
         scene.export(&["--format", "csv"]).expect(0);
         assert_eq!((scene.archived().len(), scene.stats().requests), (2, 2), "{trouble:?}");
@@ -63,7 +63,7 @@ fn a_complete_response_is_accepted_in_any_encoding() {
 /// The first response stalls in the middle for longer than the timeout.
 #[test]
 fn a_stalled_response_times_out_and_is_retried() {
-    let scene = Scene::trouble(FaultKind::StallBody(60.0), When::first(1));
+    let scene = Scene::trouble(FaultKind::StallBody(60.0), FaultFilter::first(1));
     scene.list(["t1"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
     assert_eq!(scene.stats().by_task["t1"], 2);
@@ -73,7 +73,7 @@ fn a_stalled_response_times_out_and_is_retried() {
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
     let elsewhere = Scene::fair();
-    let scene = Scene::trouble(FaultKind::Redirect(elsewhere.base_url().to_owned()), When::task("t1"));
+    let scene = Scene::trouble(FaultKind::Redirect(elsewhere.base_url().to_owned()), FaultFilter::task("t1"));
     scene.list(["t1", "t2"]);
     scene.export(&[]).expect(3);
     assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
@@ -82,7 +82,7 @@ fn a_redirect_is_not_followed_with_the_key() {
 /// Every request for one task fails with 503.
 #[test]
 fn permanent_failures_end_after_their_retries_and_are_listed() {
-    let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
+    let scene = Scene::trouble(FaultKind::Status(503), FaultFilter::task("bad"));
     scene.list(["good", "bad", "fine"]);
     scene.export(&["--format", "csv", "--retries", "2"]).expect(3).says("1 with errors");
     assert_eq!(scene.stats().by_task["bad"], 3);
@@ -93,7 +93,7 @@ fn permanent_failures_end_after_their_retries_and_are_listed() {
 /// The first request for each task stalls for longer than the timeout.
 #[test]
 fn a_slow_request_times_out_and_is_retried() {
-    let scene = Scene::trouble(FaultKind::Stall(30.0), When::first(1));
+    let scene = Scene::trouble(FaultKind::Stall(30.0), FaultFilter::first(1));
     scene.list(["t1", "t2"]);
     scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
     assert_eq!(scene.stats().by_task["t1"], 2);
@@ -103,7 +103,7 @@ fn a_slow_request_times_out_and_is_retried() {
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
-        let scene = Scene::trouble(FaultKind::Status(status), When::task("bad"));
+        let scene = Scene::trouble(FaultKind::Status(status), FaultFilter::task("bad"));
         scene.list(["good", "bad"]);
         scene.export(&[]).expect(3);
         assert_eq!(scene.stats().by_task["bad"], 1, "{status}");
@@ -132,7 +132,7 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
 /// The first request for the second task gets a 429 with a `Retry-After` of three seconds.
 #[test]
 fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
-    let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
+    let scene = Scene::trouble(FaultKind::TooMany(3), FaultFilter { task: Some("t2".into()), ..FaultFilter::first(1) });
     scene.list(ids("t", 30));
     let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
     assert_eq!(scene.archived().len(), 30);
@@ -151,8 +151,11 @@ fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
 fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
     let given = HashMap::from([("known".to_owned(), known.to_owned())]);
-    let scene =
-        Scene::world(SimulatedProvider { tasks: Known::Given, documents: given, ..SimulatedProvider::default() });
+    let scene = Scene::world(SimulatedProvider {
+        tasks: KnownTasks::Documents,
+        documents: given,
+        ..SimulatedProvider::default()
+    });
     scene.list(["lost1", "lost2", "known", "lost3"]);
     scene.export(&["--format", "csv"]).expect(0).says("3 not found").says("More than half of the tasks were not found");
     let rows = scene.rows("tasks");
@@ -166,7 +169,7 @@ fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
 /// The key belongs to another account, which has none of the tasks.
 #[test]
 fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, ..SimulatedProvider::default() });
+    let scene = Scene::world(SimulatedProvider { tasks: KnownTasks::Documents, ..SimulatedProvider::default() });
     scene.list(ids("t", 30));
     scene.export(&[]).expect(3).says("different account?").says("30 with errors");
     assert!(!scene.archive().join("tasks").exists());
@@ -176,7 +179,8 @@ fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
 /// The response for one task contains a different task.
 #[test]
 fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
-    let scene = Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
+    let scene =
+        Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), FaultFilter::task("odd"));
     scene.list(["odd", "fine"]);
     scene.export(&["--format", "csv"]).expect(3).says("1 unreadable");
     assert_eq!(scene.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
@@ -190,8 +194,8 @@ fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
 #[test]
 fn malformed_json_is_kept_and_reported_after_its_retries() {
     let body = |task: &str, body: &str, first| Fault {
-        trouble: FaultKind::Body(body.into()),
-        when: When { task: Some(task.into()), first, ..When::ALWAYS },
+        kind: FaultKind::Body(body.into()),
+        when: FaultFilter { task: Some(task.into()), first, ..FaultFilter::ALWAYS },
     };
     let nan = r#"{"code":200,"data":{"task_id":"nan","status":"success","x":NaN}}"#;
     let raw_tab = "{\"data\":{\"task_id\":\"tab\",\"status\":\"success\",\"x\":\"a\tb\"}}";
@@ -227,8 +231,8 @@ fn malformed_json_is_kept_and_reported_after_its_retries() {
 #[test]
 fn repeated_not_found_responses_do_not_blame_the_key() {
     let missing = |task: &str| Fault {
-        trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
-        when: When::task(task),
+        kind: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
+        when: FaultFilter::task(task),
     };
     let gone = ids("gone", 25);
     let faults = gone.iter().map(|task| missing(task)).collect();
@@ -261,7 +265,7 @@ fn an_unreachable_provider_stops_the_run_with_an_explanation() {
 fn a_provider_outage_trips_the_circuit_breaker() {
     let good = "t1".to_owned();
     let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
-    let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
+    let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
     let faults = FaultPlan { faults: (2..=2000).map(fault).collect(), ..FaultPlan::default() };
     let scene = Scene::world(SimulatedProvider {
         documents: HashMap::from([(good, document)]),
@@ -273,7 +277,7 @@ fn a_provider_outage_trips_the_circuit_breaker() {
     scene
         .export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
         .expect(1)
-        .says("has failed 100 tasks in a row")
+        .says("100 tasks in a row failed")
         .says("HTTP 502");
     assert_eq!((scene.archived(), scene.unfinished().len()), (vec!["t1".to_owned()], 1999));
     assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
@@ -295,16 +299,16 @@ fn a_lost_network_is_an_error() {
 /// The provider responds to every request with 429.
 #[test]
 fn endless_429s_end_the_run_and_every_task_is_listed() {
-    let scene = Scene::trouble(FaultKind::TooMany(1), When::ALWAYS);
+    let scene = Scene::trouble(FaultKind::TooMany(1), FaultFilter::ALWAYS);
     scene.list(ids("t", 40));
-    scene.export(&[]).expect(1).says("refused 100 requests in a row with 429");
+    scene.export(&[]).expect(1).says("rate limited 100 requests in a row (HTTP 429)");
     assert_eq!(scene.unfinished().len(), 40);
 }
 
 /// Every request for the last 100 tasks in the list fails.
 #[test]
 fn a_finished_list_does_not_trip_the_circuit_breaker() {
-    let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
+    let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
     let scene = Scene::faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
     scene.list(ids("t", 110));
     scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
@@ -332,13 +336,13 @@ fn reserved_requests_are_left_to_other_users_of_the_key() {
 /// The first request fails with 502 for about 30 % of the tasks.
 #[test]
 fn failing_tasks_do_not_affect_the_others() {
-    let fault = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
+    let fault = Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(1) } };
     let scene = Scene::faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
     scene.list(ids("t", 200));
     scene.export(&["--format", "csv"]).expect(0);
     let retries = scene.summary()["requests"]["retries"].as_u64();
     assert!(retries.is_some_and(|retries| (30..=90).contains(&retries)), "{retries:?}");
-    assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
+    assert_eq!((scene.archived().len(), scene.stats().repeated), (200, 0));
 }
 
 /// A provider whose clock is an hour behind sends a date in `Retry-After`.
@@ -367,7 +371,7 @@ fn a_date_in_retry_after_uses_the_provider_clock() {
     });
     let scene = Scene::fair();
     scene.list(["t1"]);
-    scene.export(&["--base-url", &base_url]).expect(0).says("1 refused with 429");
+    scene.export(&["--base-url", &base_url]).expect(0).says("1 rate limited (HTTP 429)");
     let [first, second] = asked.join().unwrap();
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
@@ -408,7 +412,7 @@ fn retry_after_overrides_the_rate_limit_window() {
         let (base_url, requests) = refusing_once(headers, body);
         let scene = Scene::fair();
         scene.list(["t1", "t2"]);
-        scene.export(&["--base-url", &base_url, "--concurrency", "1"]).expect(0).says("1 refused with 429");
+        scene.export(&["--base-url", &base_url, "--concurrency", "1"]).expect(0).says("1 rate limited (HTTP 429)");
         let times: Vec<std::time::Instant> = requests.try_iter().collect();
         let waited = times[1] - times[0];
         assert!(waited >= std::time::Duration::from_secs(2), "{waited:?}");

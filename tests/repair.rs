@@ -13,7 +13,7 @@ use std::{
 
 use common::{Finished, Scene, files, ids, seed, wait_until, walk};
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, Known, SimulatedProvider, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, KnownTasks, SimulatedProvider};
 
 const FORMATS: [&str; 2] = ["parquet", "csv"];
 
@@ -62,19 +62,19 @@ fn flip(path: &Path) {
 fn repair_restores_lost_files_and_changes_nothing_else() {
     type Damage = (&'static str, fn(&Scene));
     let damages: [Damage; 9] = [
-        ("a part of clips is gone", |scene| fs::remove_file(part(scene, "clips")).unwrap()),
-        ("a part of lyrics is damaged", |scene| flip(&part(scene, "lyrics"))),
-        ("a part of assets is gone", |scene| fs::remove_file(part(scene, "assets")).unwrap()),
-        ("a part of assets is damaged", |scene| flip(&part(scene, "assets"))),
-        ("a song is gone", |scene| fs::remove_file(media(scene)).unwrap()),
+        ("a clips part is missing", |scene| fs::remove_file(part(scene, "clips")).unwrap()),
+        ("a lyrics part is damaged", |scene| flip(&part(scene, "lyrics"))),
+        ("an assets part is missing", |scene| fs::remove_file(part(scene, "assets")).unwrap()),
+        ("an assets part is damaged", |scene| flip(&part(scene, "assets"))),
+        ("a song is missing", |scene| fs::remove_file(media(scene)).unwrap()),
         ("a song is damaged", |scene| flip(&media(scene))),
-        ("a song is cut short", |scene| fs::write(media(scene), b"ID3").unwrap()),
-        ("a part of tasks is there twice", |scene| {
+        ("a song is truncated", |scene| fs::write(media(scene), b"ID3").unwrap()),
+        ("a tasks part is duplicated", |scene| {
             let path = part(scene, "tasks");
             let name = Path::new("20260101T000000000Z-aaaaaa-0001").with_extension(path.extension().unwrap());
             fs::copy(&path, path.with_file_name(name)).unwrap();
         }),
-        ("a manifest is gone", |scene| {
+        ("a manifest is missing", |scene| {
             fs::remove_file(files(&scene.archive().join("runs"), ".sha256").pop().unwrap()).unwrap();
         }),
     ];
@@ -102,14 +102,15 @@ fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
         (format!("t{n}"), format!(r#"{{"code":200,"data":{task}}}"#))
     };
     let documents = (0..8).map(document).collect();
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
+    let scene =
+        Scene::world(SimulatedProvider { tasks: KnownTasks::Documents, documents, ..SimulatedProvider::default() });
     scene.list((0..8).map(|n| format!("t{n}")));
     scene.export(&["--format", "csv", "--assets", "audio,video"]).expect(0);
     let before = content(&scene);
     fs::remove_file(part(&scene, "assets")).unwrap();
     repair(&scene, &["--assets", "audio"]).expect(0);
     assert!(content(&scene) == before);
-    assert!(scene.stats().media.whole.values().all(|sent| *sent == 1));
+    assert!(scene.stats().media.completed.values().all(|sent| *sent == 1));
     scene.run(&["verify", "library"]).expect(0).says("No damage");
 }
 
@@ -162,7 +163,8 @@ fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
 fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
     for (signal, status, said) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
         let scene = without_tasks(80);
-        let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::ALWAYS } };
+        let stall =
+            Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
         let slow = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         let time = if signal.is_empty() { vec!["--stop-after", "4s"] } else { vec![] };
         let run = repair_by(&slow, &scene, &time).spawn().unwrap();
@@ -170,13 +172,14 @@ fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
             wait_until(|| slow.stats().requests >= 20);
             assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
         }
-        let stopped = Finished::of(run).expect(status).says(&format!("Stopped by {said}")).says("run repair again");
+        let stopped =
+            Finished::of(run).expect(status).says(&format!("Stopped by {said}")).says("rerun `repair` for the rest");
         let kept = scene.archived();
         assert!(kept.len() < 80 && (signal.is_empty() || !kept.is_empty()), "{}", kept.len());
         stopped.says(&format!("repaired  {} task", kept.len()));
 
         let asked = scene.stats().by_task;
-        Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("cannot be named");
+        Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("cannot be identified");
         let now = scene.stats().by_task;
         assert!(kept.iter().all(|task| now[task] == asked[task]), "kept tasks must not be requested again");
         scene.export(&[]).expect(0);
@@ -193,7 +196,7 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     scene.export(&["--assets", "image"]).expect(0);
     fs::remove_file(part(&scene, "tasks")).unwrap();
     fs::remove_dir_all(scene.archive().join("media")).unwrap();
-    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
+    let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
     let slow = Scene::faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
     let run = repair_by(&slow, &scene, &["--assets", "image"]).spawn().unwrap();
     wait_until(|| slow.stats().media.requests >= 6);
@@ -201,8 +204,8 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     Finished::of(run).expect(143).says("Stopped by SIGTERM");
 
     let next = repair_by(&slow, &scene, &["--assets", "image", "--timeout", "1s"]).spawn().unwrap();
-    Finished::of(next).expect(3).says("cannot be named");
-    assert_eq!(slow.stats().asked_again, 0);
+    Finished::of(next).expect(3).says("cannot be identified");
+    assert_eq!(slow.stats().repeated, 0);
     scene.export(&["--assets", "image"]).expect(0);
     let status = |row: &HashMap<String, String>| row["status"].trim_matches('"').to_owned();
     assert!(scene.rows("assets").iter().all(|row| ["ok", "skipped"].contains(&status(row).as_str())));
@@ -227,12 +230,13 @@ fn remaining_rows_stay_if_the_provider_has_no_better_response() {
             r#"{{"code":200,"data":{{"task_id":"{}","type":"music","status":"success","output":null}}}}"#,
             lost[0]
         );
-        let poorer = Fault { trouble: FaultKind::Body(poorer), when: When::task(&lost[0]) };
-        let forget = Fault { trouble: FaultKind::Status(404), when: When { share: Some(0.4), ..When::ALWAYS } };
+        let poorer = Fault { kind: FaultKind::Body(poorer), when: FaultFilter::task(&lost[0]) };
+        let forget =
+            Fault { kind: FaultKind::Status(404), when: FaultFilter { share: Some(0.4), ..FaultFilter::ALWAYS } };
         let provider = Scene::faults(FaultPlan { faults: vec![poorer, forget], ..FaultPlan::default() });
         let run = repair_by(&provider, &scene, &["--assets", "audio,image"]).spawn().unwrap();
-        let run = Finished::of(run).expect(3).says("archived as not found, with the rows that are left of it");
-        run.says("the provider's answer tells less than the rows that are left");
+        let run = Finished::of(run).expect(3).says("archived as not found, with its remaining rows");
+        run.says("the provider's response has fewer clips than the remaining rows");
         let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
         assert_eq!(counts(&left(content(&scene))), counts(&before), "{format}");
         // The task with the less complete response is not archived, and `verify` reports its rows.
@@ -268,7 +272,7 @@ fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     for ending in [".json", "-unfinished.csv"] {
         let file = files(&scene.archive().join("runs"), ending).pop().unwrap();
         fs::write(&file, "{\"").unwrap();
-        scene.run(&["summary", "library"]).expect(0).says("30 tasks").says("1 file of runs cannot be read");
+        scene.run(&["summary", "library"]).expect(0).says("30 tasks").says("1 run file cannot be read");
         let name = file.file_name().unwrap().to_str().unwrap();
         repair(&scene, &[]).expect(3).says(name).says("1 run file");
         assert!(scene.archive().join(format!(".sunor/damaged/runs_{name}")).exists());
@@ -284,7 +288,7 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     let mut lost: Vec<String> = scene.rows("clips").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
     lost.dedup();
     let bad = &lost[5..8];
-    let faults = bad.iter().map(|task| Fault { trouble: FaultKind::Status(500), when: When::task(task) }).collect();
+    let faults = bad.iter().map(|task| Fault { kind: FaultKind::Status(500), when: FaultFilter::task(task) }).collect();
     let provider = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
     let run = repair_by(&provider, &scene, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
     Finished::of(run).expect(3).says("Not repaired: 3 tasks").says(&format!("{}: HTTP 500", bad[0]));
@@ -307,7 +311,8 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
 #[test]
 fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     let faults = [FaultKind::TooMany(1), FaultKind::Status(502)];
-    let faults = (1..).zip(faults).map(|(first, trouble)| Fault { trouble, when: When::first(first) }).collect();
+    let faults =
+        (1..).zip(faults).map(|(first, trouble)| Fault { kind: trouble, when: FaultFilter::first(first) }).collect();
     let slow = FaultPlan { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..FaultPlan::default() };
     let scene = without_tasks(30);
     let slow = Scene::faults(slow);
@@ -365,7 +370,7 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     bytes[start as usize..(start + length) as usize].fill(0);
     fs::write(&path, bytes).unwrap();
 
-    let said = "the provider does not know it any more; it is archived as not found";
+    let said = "the provider no longer has this task; archived as not found";
     repair(&scene, &[]).expect(3).says("Not repaired: 1 task").says(said);
     assert!(content(&scene) == before);
     scene.run(&["verify", "library"]).expect(0);
@@ -375,8 +380,10 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
 /// Some media files are unavailable, once or permanently.
 #[test]
 fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
-    let gone =
-        |first| Fault { trouble: FaultKind::Status(404), when: When { first, share: Some(0.3), ..When::ALWAYS } };
+    let gone = |first| Fault {
+        kind: FaultKind::Status(404),
+        when: FaultFilter { first, share: Some(0.3), ..FaultFilter::ALWAYS },
+    };
     let scene = Scene::faults(FaultPlan { media: vec![gone(Some(1))], ..FaultPlan::default() });
     scene.list(ids("t", 30));
     scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
@@ -424,7 +431,7 @@ fn a_rejected_key_and_a_missing_archive_are_reported() {
     fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
     let refusing = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
     repair(&scene, &["--base-url", refusing.base_url()]).expect(4).says("refused the key");
-    repair(&scene, &[]).expect(3).says("cannot be named");
+    repair(&scene, &[]).expect(3).says("cannot be identified");
     scene.run(&["repair", "nowhere"]).expect(2);
     assert!(!scene.path("nowhere").exists());
 }
@@ -478,7 +485,7 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
         )
     };
     let clips = r#"[{"id":"a","audio_url":"{cdn}/a.mp3"},{"id":"b","audio_url":"{cdn}/b.mp3"}]"#;
-    let poorer = Fault { trouble: FaultKind::Body(task("failure", "null")), when: When::ALWAYS };
+    let poorer = Fault { kind: FaultKind::Body(task("failure", "null")), when: FaultFilter::ALWAYS };
     let rich =
         SimulatedProvider { documents: [("t1".into(), task("success", clips))].into(), ..SimulatedProvider::default() };
     let scene = Scene::world(rich);
@@ -501,7 +508,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
         FaultPlan { key: Some("another".into()), ..FaultPlan::default() },
         FaultPlan {
-            faults: vec![Fault { trouble: FaultKind::Body(r#"{"code":404}"#.into()), when: When::ALWAYS }],
+            faults: vec![Fault { kind: FaultKind::Body(r#"{"code":404}"#.into()), when: FaultFilter::ALWAYS }],
             ..FaultPlan::default()
         },
     ] {
@@ -526,7 +533,7 @@ fn unrecoverable_values_are_reported_and_rebuild_refuses_until_repaired() {
     archived(&scene, "csv");
     fs::remove_file(part(&scene, "tasks")).unwrap();
     let clips = scene.rows("clips").len();
-    scene.run(&["rebuild", "library"]).expect(1).says("run repair first");
+    scene.run(&["rebuild", "library"]).expect(1).says("run `repair` first");
     assert_eq!(scene.rows("clips").len(), clips);
-    repair(&scene, &[]).expect(3).says("cannot be named").says("Export your lists again");
+    repair(&scene, &[]).expect(3).says("cannot be identified").says("Export your lists again");
 }

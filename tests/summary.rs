@@ -14,7 +14,7 @@ use std::{
 
 use common::{Finished, KEY, Scene, ids, wait_until};
 use serde_json::{Value, json};
-use sunor_archive::simulator::{FaultKind, FaultPlan, When};
+use sunor_archive::simulator::{FaultFilter, FaultKind, FaultPlan};
 
 fn summary(scene: &Scene, arguments: &[&str]) -> Value {
     let printed = scene.run(&[&["summary", "library", "--json"], arguments].concat()).expect(0).stdout;
@@ -79,9 +79,9 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
             .says("60 tasks")
             .says("suno")
             .says("hours")
-            .says("worth")
+            .says("USD)")
             .says("none")
-            .says("ago: everything was archived (exit status 0)")
+            .says("ago: complete (exit status 0)")
             .says("archived   requests");
     }
     assert_eq!(summaries[0], summaries[1]);
@@ -122,13 +122,13 @@ fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     let words = scene.run(&["summary", "library"]).expect(0);
     let lines = words.stdout.lines().filter(|line| line.starts_with("  20")).count();
     assert_eq!(lines, 10, "{}", words.stdout);
-    words.says(&format!("{missing} tasks, named in runs/*-unfinished.csv")).says("something was missing");
+    words.says(&format!("{missing} tasks, listed in runs/*-unfinished.csv")).says("incomplete (exit status 3)");
 }
 
 /// The only task stalls, so that the first run is still in progress.
 #[test]
 fn an_archive_is_empty_during_its_first_run() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
+    let scene = Scene::trouble(FaultKind::Stall(60.0), FaultFilter::ALWAYS);
     scene.list(["t1"]);
     let mut run = scene.export_command(&[]).spawn().unwrap();
     wait_until(|| scene.stats().requests == 1);
@@ -136,7 +136,7 @@ fn an_archive_is_empty_during_its_first_run() {
     assert_eq!((&archive["runs"], &archive["run_id"], &archive["rows"]["tasks"]), (&json!(0), &json!(""), &json!(0)));
     let nothing = json!({"by_model": {}, "usd": 0.0, "audio_seconds": 0.0, "created_from": null, "created_to": null, "last_runs": []});
     assert_eq!(archive["archive"], nothing);
-    scene.run(&["summary", "library"]).expect(0).says("A run is under way");
+    scene.run(&["summary", "library"]).expect(0).says("A run is in progress");
     run.kill().unwrap();
     run.wait().unwrap();
 }
@@ -158,7 +158,7 @@ fn account_coverage_requires_one_request() {
     });
     assert_eq!(archive["account"], account);
     let words = scene.run(&["summary", "library", "--account"]).expect(0);
-    words.says(&format!("{found} of 42 tasks that it has created archived: {coverage} %")).says("350 credits used");
+    words.says(&format!("{found} of 42 created tasks archived ({coverage} %)")).says("350 credits used");
     assert_eq!(summary(&scene, &[])["account"], Value::Null);
 }
 
@@ -189,8 +189,8 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
         ("502 Bad Gateway", "<html>", "HTTP 502"),
         ("404 Not Found", "", "not found; check --base-url"),
         ("301 Moved\r\nLocation: http://127.0.0.1:1/", "", "HTTP 301"),
-        ("200 OK", "<html>", "HTML in place of JSON"),
-        ("200 OK", "[]", "holds no usage"),
+        ("200 OK", "<html>", "HTML instead of JSON"),
+        ("200 OK", "[]", "contains no usage data"),
     ] {
         let (base_url, provider) = answering(status, body);
         hushed(spawned(scene.program().env("SUNOR_BASE_URL", &base_url)).expect(1).says(words));
@@ -213,10 +213,15 @@ fn the_usage_response_is_parsed_leniently() {
     scene.list(["t1"]);
     scene.export(&[]).expect(0);
     for (body, created, coverage, words) in [
-        (r#"{"data":{"tasks_created":"4","credits_used":null}}"#, json!(4), json!(25.0), "1 of 4 tasks"),
-        (r#"{"tasks_created":1}"#, json!(1), json!(100.0), "1 of 1 task that it has created archived: 100 %"),
-        (r#"{"data":{"tasks_created":0}}"#, json!(0), Value::Null, "has created no task"),
-        (r#"{"data":{"tasks_created":{}}}"#, Value::Null, Value::Null, "does not say how many"),
+        (
+            r#"{"data":{"tasks_created":"4","credits_used":null}}"#,
+            json!(4),
+            json!(25.0),
+            "1 of 4 created tasks archived (25 %)",
+        ),
+        (r#"{"tasks_created":1}"#, json!(1), json!(100.0), "1 of 1 created task archived (100 %)"),
+        (r#"{"data":{"tasks_created":0}}"#, json!(0), Value::Null, "no tasks created; 1 task archived"),
+        (r#"{"data":{"tasks_created":{}}}"#, Value::Null, Value::Null, "does not report the number of created tasks"),
     ] {
         let (base_url, provider) = answering("200 OK", body);
         let account = summary(&scene, &["--account", "--base-url", &base_url])["account"].clone();
@@ -252,7 +257,7 @@ fn every_writing_command_leaves_a_record_and_only_archiving_commands_count_as_ru
     repaired.says("1 media file").says(".sunor/damaged").says("repaired  1 task").says("downloads 1 file");
     let archive = summary(&scene, &[]);
     assert_eq!((&archive["runs"], &archive["command"]), (&json!(3), &json!("repair")));
-    scene.run(&["summary", "library"]).expect(0).says("the repair is complete").says("compact").says("rebuild");
+    scene.run(&["summary", "library"]).expect(0).says("repair complete").says("compact").says("rebuild");
     scene.run(&["verify", "library"]).expect(0);
     // A compaction that merges no parts leaves no record.
     scene.run(&["compact", "library"]).expect(0);

@@ -27,7 +27,7 @@ fn an_unusable_list_is_rejected() {
     for (name, bytes, words) in [
         ("empty.csv", &b""[..], "empty.csv is empty"),
         ("two.csv", b"a,b\n1,2\n", "none of the columns a, b"),
-        ("quote.csv", b"task_id\n\"abc\n", "line 2: a quote is opened"),
+        ("quote.csv", b"task_id\n\"abc\n", "line 2: unclosed quote"),
         ("utf16.csv", b"\xff\xfet\0a\0", "is UTF-16"),
         ("cut.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "cannot read cut.gz"),
     ] {
@@ -82,7 +82,7 @@ fn an_unusable_archive_path_is_rejected() {
     scene.file("file", b"");
     scene.run(&["export", "tasks.csv", "--out", "file"]).expect(2).says("is a file");
     scene.run(&["export", "tasks.csv", "--out", "file/library"]).expect(2).says("is a file");
-    scene.run(&["export", "tasks.csv", "--out", ""]).expect(2).says("the archive's name is empty");
+    scene.run(&["export", "tasks.csv", "--out", ""]).expect(2).says("the archive path is empty");
     assert!(!scene.path(".sunor").exists());
     scene.run(&["export", "tasks.csv", "--out", "s3://bucket/x"]).expect(2).says("does not support `s3://`");
     for command in ["summary", "verify", "repair", "compact", "rebuild"] {
@@ -98,7 +98,7 @@ fn an_unusable_archive_path_is_rejected() {
     scene.export(&[]).expect(0).says("1 already archived");
     let whole = fs::read_to_string(&metadata).unwrap();
     fs::write(&metadata, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
-    scene.export(&[]).expect(2).says("all their parts are csv");
+    scene.export(&[]).expect(2).says("but all parts are csv");
     scene.run(&["rebuild", "library"]).expect(2).says("move it away");
     fs::write(&metadata, "").unwrap();
     for command in ["summary", "repair", "compact"] {
@@ -287,7 +287,7 @@ fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
     for (list, options, said) in [
         ("task_id,note\nt1,a;b|c\n", &[][..], None),
         ("note;task_id\nx,y;t1\n", &[], Some("`;`")),
-        ("note\ttaskId\r\nx;y\tt1\r\n", &[], Some("tabs")),
+        ("note\ttaskId\r\nx;y\tt1\r\n", &[], Some(": tab")),
         ("note|ID\nx,y|t1\n", &[], Some("`|`")),
         ("a,b;song\n1,2;t1\n", &["--column", "song"], Some("`;`")),
         ("a;b\n1;t1\n", &["--column", "2"], Some("`;`")),
@@ -298,13 +298,13 @@ fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
         ("sep=^\nx^t1\n", &["--no-headers", "--column", "2"], Some("`^`")),
         ("sep=,\ntask_id\nt1\n", &[], None),
         ("sep=;\ntask_id,x;y\nt1,z\n", &["--delimiter", ","], None),
-        ("\"sep=\t\"\ntask_id\tnote\nt1\tx\n", &[], Some("tabs")),
+        ("\"sep=\t\"\ntask_id\tnote\nt1\tx\n", &[], Some(": tab")),
     ] {
         let scene = Scene::fair();
         scene.file("tasks.csv", list.as_bytes());
         let ended = scene.export(&[&["--format", "csv"], options].concat()).expect(0);
         assert_eq!(scene.archived(), ["t1"], "{list:?}");
-        let line = ended.stderr.lines().find(|line| line.contains("delimited by"));
+        let line = ended.stderr.lines().find(|line| line.contains("field delimiter"));
         assert_eq!(line.is_some(), said.is_some(), "{list:?}: {line:?}");
         assert!(line.unwrap_or_default().contains(said.unwrap_or_default()), "{list:?}: {line:?}");
     }

@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::case_sensitive_file_extension_comparisons,
-    reason = "a test, of names that the program gave"
+    reason = "a test; the program chose the file names"
 )]
 
 mod common;
@@ -19,7 +19,7 @@ use std::{
 use common::{Finished, Scene, documents, files, ids, seed, wait_until};
 use serde_json::Value;
 use sunor_archive::{
-    simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, When},
+    simulator::{Fault, FaultFilter, FaultKind, FaultPlan, SimulatedProvider},
     verify::{self, Depth, Report},
 };
 
@@ -152,7 +152,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "a part is cut",
+        name: "a part is truncated",
         happen: |archive| {
             let part = first(archive, "lyrics/", "");
             truncate(&archive.join(&part));
@@ -162,7 +162,7 @@ const MISHAPS: &[Mishap] = &[
         quick: false,
     },
     Mishap {
-        name: "a byte of a part is another",
+        name: "a byte in a part is changed",
         happen: |archive| {
             let part = first(archive, "assets/", "");
             let middle = fs::metadata(archive.join(&part)).unwrap().len() / 2;
@@ -181,7 +181,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "a song is cut",
+        name: "a song is truncated",
         happen: |archive| {
             let song = first(archive, "media/audio/", "");
             truncate(&archive.join(&song));
@@ -190,7 +190,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "a byte of a cover is another",
+        name: "a byte in a cover is changed",
         happen: |archive| {
             let cover = first(archive, "media/image/", "");
             flip(&archive.join(&cover), 100, 0x80);
@@ -199,7 +199,7 @@ const MISHAPS: &[Mishap] = &[
         quick: false,
     },
     Mishap {
-        name: "a manifest gives a part another digest",
+        name: "a manifest has a different digest for a part",
         happen: |archive| {
             let manifest = first(archive, "runs/", ".sha256");
             let text = fs::read_to_string(archive.join(&manifest)).unwrap();
@@ -211,7 +211,7 @@ const MISHAPS: &[Mishap] = &[
         quick: false,
     },
     Mishap {
-        name: "a manifest gives a song another digest",
+        name: "a manifest has a different digest for a song",
         happen: |archive| {
             let manifest = first(archive, "runs/", ".sha256");
             let text = fs::read_to_string(archive.join(&manifest)).unwrap();
@@ -223,7 +223,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "a manifest has a line that is none",
+        name: "a manifest has an invalid line",
         happen: |archive| {
             let manifest = first(archive, "runs/", ".sha256");
             let text = fs::read_to_string(archive.join(&manifest)).unwrap() + "and so on\n";
@@ -233,7 +233,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "a part is there twice",
+        name: "a part is duplicated",
         happen: |archive| {
             let part = first(archive, "tasks/", "");
             let twin = part.replace("-0001.", "-0002.");
@@ -243,7 +243,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "a part of another table",
+        name: "a part in the wrong table",
         happen: |archive| {
             let part = first(archive, "clips/", "");
             let odd = part.replace("clips/", "lyrics/").replace("-0001.", "-0007.");
@@ -263,7 +263,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "half-finished files",
+        name: "leftover staging files",
         happen: |archive| {
             let half = ["assets/a.parquet#1", "runs/r.json#2", "views.sql#3", "media/audio/x.mp3#0"];
             for path in half {
@@ -282,7 +282,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "a run's summary does not add up, and a list has another reason",
+        name: "a run's summary does not add up, and a list has an unknown reason",
         happen: |archive| {
             let summary = first(archive, "runs/", ".json");
             let text = fs::read_to_string(archive.join(&summary)).unwrap();
@@ -294,7 +294,7 @@ const MISHAPS: &[Mishap] = &[
         quick: true,
     },
     Mishap {
-        name: "the views are others",
+        name: "the views are changed",
         happen: |archive| {
             flip(&archive.join("views.sql"), 200, 1);
             vec![("views_damaged", "views.sql".into())]
@@ -490,7 +490,10 @@ fn standing(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
 /// Songs download slowly, and covers download fast.
 #[test]
 fn files_not_yet_listed_by_a_running_export_are_not_damage() {
-    let slow = Fault { trouble: FaultKind::StallBody(0.3), when: When { task: Some(".mp3".into()), ..When::ALWAYS } };
+    let slow = Fault {
+        kind: FaultKind::StallBody(0.3),
+        when: FaultFilter { task: Some(".mp3".into()), ..FaultFilter::ALWAYS },
+    };
     let scene = Scene::faults(FaultPlan { media: vec![slow], media_seconds: Some(1.0), ..FaultPlan::default() });
     for round in 0..4 {
         scene.list(ids(&format!("r{round}x"), 30));
@@ -508,7 +511,8 @@ fn files_not_yet_listed_by_a_running_export_are_not_damage() {
 /// The first request for each song stalls until the run is killed.
 #[test]
 fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
-    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { first: Some(1), ..When::task(".mp3") } };
+    let stall =
+        Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { first: Some(1), ..FaultFilter::task(".mp3") } };
     let scene = Scene::faults(FaultPlan { media: vec![stall], media_seconds: Some(1.0), ..FaultPlan::default() });
     scene.list(ids("t", 12));
     let many = ["--assets", "audio,image", "--timeout", "50s", "--asset-concurrency", "100"];

@@ -14,7 +14,7 @@ use std::{
 
 use common::{Scene, files, ids, judge, samples};
 use serde_json::Value;
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 
 const NIGHTS: usize = 365;
 
@@ -28,8 +28,10 @@ const CONCURRENCY: u64 = 8;
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]
 fn after_a_year_every_task_is_archived_once_and_fetched_once() {
-    let expired = Fault { trouble: FaultKind::Status(403), when: When { share: Some(0.05), ..When::first(3) } };
-    let bad_gateway = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
+    let expired =
+        Fault { kind: FaultKind::Status(403), when: FaultFilter { share: Some(0.05), ..FaultFilter::first(3) } };
+    let bad_gateway =
+        Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.02), ..FaultFilter::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
     let scene = Scene::faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
     let mut rng = fastrand::Rng::with_seed(365);
@@ -70,7 +72,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let asked: &HashMap<String, u32> = &stats.by_task;
     assert_eq!(asked.len(), tasks);
     // `repair` requests a fresh URL if a URL has expired. After a kill, the requests that were in flight are repeated.
-    let again = stats.asked_again;
+    let again = stats.repeated;
     println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
     fs::copy(scene.archive().join("views.sql"), scene.path("nights/views.sql")).unwrap();
     print!("{}", judge("faster.py", &[&scene.path("nights"), &scene.archive(), &samples().join("queries.sql")]));

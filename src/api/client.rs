@@ -1,7 +1,7 @@
 //! The HTTP client of the API.
 //!
 //! The client sends the API key, so the client follows no redirects. The client retries nothing on its own, because
-//! every request needs a permit from `Pace`.
+//! every request needs a permit from `RequestLimiter`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use url::Url;
 
 use super::{
     response::{self, TaskResponse, Usage},
-    window::Allowance,
+    window::RateLimitStatus,
 };
 use crate::{
     body::{self, Body, BodyError},
@@ -35,9 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The result of one API request.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) answer: TaskResponse,
+    pub(crate) response: TaskResponse,
     /// The state of the rate window, as reported by the provider.
-    pub(crate) allowance: Allowance,
+    pub(crate) rate_limit: RateLimitStatus,
 }
 
 /// A complete response.
@@ -64,7 +64,7 @@ impl Client {
             let client = reqwest::Client::builder()
                 .default_headers(HeaderMap::from_iter([
                     (HeaderName::from_static("x-api-key"), key.header()),
-                    (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED)),
+                    (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPT_ENCODING)),
                 ]))
                 .user_agent(http::USER_AGENT)
                 .redirect(redirect::Policy::none())
@@ -77,35 +77,35 @@ impl Client {
         let client = http::build_client(set_up, base_url.scheme() == "http")?;
         let mut root = base_url.clone();
         root.path_segments_mut()
-            .map_err(|()| Error::usage("--base-url must start with https:// or http://"))?
+            .map_err(|()| Error::usage("--base-url must be an https:// or http:// URL"))?
             .pop_if_empty()
             .extend(["api", "v1"]);
         Ok(Self { http: client, root, key, timeout })
     }
 
     /// Requests one task. Every outcome, including a failed request, is a [`Reply`].
-    pub(crate) async fn ask(&self, id: TaskId<'_>) -> Reply {
+    pub(crate) async fn fetch_task(&self, id: TaskId<'_>) -> Reply {
         match self.http.get(self.url(&["task", id.as_str()])).send().await {
             Ok(response) => {
-                let allowance = Allowance::of(response.headers());
-                let answer = match self.receive(response).await {
+                let rate_limit = RateLimitStatus::from_headers(response.headers());
+                let response = match self.receive(response).await {
                     Ok(Received { status, retry_after, body }) => {
-                        self.scrub(response::classify(id, status, retry_after, &body))
+                        self.redact(response::classify(id, status, retry_after, &body))
                     }
-                    Err(answer) => answer,
+                    Err(response) => response,
                 };
-                Reply { answer, allowance }
+                Reply { response, rate_limit }
             }
-            Err(error) => Reply { answer: self.failed_request(&error), allowance: Allowance::default() },
+            Err(error) => Reply { response: self.failed_request(&error), rate_limit: RateLimitStatus::default() },
         }
     }
 
     /// Requests the account's usage. If the response contains no usage, the returned [`TaskResponse`] explains why.
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
-        let sent = self.http.get(self.url(&["account", "usage"])).send().await;
-        let response = sent.map_err(|error| self.failed_request(&error))?;
+        let result = self.http.get(self.url(&["account", "usage"])).send().await;
+        let response = result.map_err(|error| self.failed_request(&error))?;
         let Received { status, retry_after, body } = self.receive(response).await?;
-        response::usage(status, retry_after, &body).map_err(|answer| self.scrub(answer))
+        response::usage(status, retry_after, &body).map_err(|response| self.redact(response))
     }
 
     /// Reads a response. The body is read only if it is needed.
@@ -128,9 +128,9 @@ impl Client {
     fn failed_request(&self, error: &reqwest::Error) -> TaskResponse {
         let reason = self.explain(error);
         match () {
-            () if http::is_untrusted(error) => TaskResponse::Untrusted { reason },
-            () if error.is_connect() => TaskResponse::Unconnected { reason },
-            () => TaskResponse::Silent { reason },
+            () if http::is_untrusted(error) => TaskResponse::UntrustedCertificate { reason },
+            () if error.is_connect() => TaskResponse::ConnectionFailed { reason },
+            () => TaskResponse::NoResponse { reason },
         }
     }
 
@@ -153,14 +153,14 @@ impl Client {
             BodyError::Connection(error) => self.explain(&error),
             BodyError::Encoding(reason) => reason,
         };
-        let (mut body, mut whole) = (Body::of(response).map_err(explain)?, Vec::new());
+        let (mut body, mut content) = (Body::from_response(response).map_err(explain)?, Vec::new());
         while let Some(chunk) = body.chunk().await.map_err(explain)? {
-            if whole.len() + chunk.len() > MAX_BODY {
+            if content.len() + chunk.len() > MAX_BODY {
                 return Err(format!("the response is larger than {} MiB", MAX_BODY >> 20));
             }
-            whole.extend_from_slice(&chunk);
+            content.extend_from_slice(&chunk);
         }
-        Ok(whole)
+        Ok(content)
     }
 
     fn explain(&self, error: &reqwest::Error) -> String {
@@ -170,23 +170,23 @@ impl Client {
         if error.is_timeout() {
             return format!("no complete response within {}", humantime::format_duration(self.timeout));
         }
-        self.key.scrub(&http::excerpt(&http::root_cause(error)))
+        self.key.redact(&http::excerpt(&http::root_cause(error)))
     }
 
     /// Redacts the API key, because a provider may include it in a message.
-    fn scrub(&self, answer: TaskResponse) -> TaskResponse {
-        let scrub = |text: String| self.key.scrub(&text);
-        match answer {
-            TaskResponse::NotFound { message } => TaskResponse::NotFound { message: message.map(scrub) },
+    fn redact(&self, response: TaskResponse) -> TaskResponse {
+        let redact = |text: String| self.key.redact(&text);
+        match response {
+            TaskResponse::NotFound { message } => TaskResponse::NotFound { message: message.map(redact) },
             TaskResponse::Unfinished { status, created_at } => {
-                TaskResponse::Unfinished { status: status.map(scrub), created_at }
+                TaskResponse::Unfinished { status: status.map(redact), created_at }
             }
-            TaskResponse::KeyRefused { reason } => TaskResponse::KeyRefused { reason: scrub(reason) },
-            TaskResponse::Transient { reason } => TaskResponse::Transient { reason: scrub(reason) },
-            TaskResponse::Rejected { reason } => TaskResponse::Rejected { reason: scrub(reason) },
-            TaskResponse::Malformed { reason, body } => TaskResponse::Malformed { reason: scrub(reason), body },
-            TaskResponse::Unreadable { reason, body } => TaskResponse::Unreadable { reason: scrub(reason), body },
-            answer => answer,
+            TaskResponse::KeyRejected { reason } => TaskResponse::KeyRejected { reason: redact(reason) },
+            TaskResponse::Transient { reason } => TaskResponse::Transient { reason: redact(reason) },
+            TaskResponse::Rejected { reason } => TaskResponse::Rejected { reason: redact(reason) },
+            TaskResponse::Malformed { reason, body } => TaskResponse::Malformed { reason: redact(reason), body },
+            TaskResponse::Unreadable { reason, body } => TaskResponse::Unreadable { reason: redact(reason), body },
+            response => response,
         }
     }
 }
@@ -198,7 +198,7 @@ mod tests {
 
     fn client(base_url: &str) -> Client {
         Client::new(
-            &config::base_url(base_url).unwrap(),
+            &config::parse_base_url(base_url).unwrap(),
             ApiKey::new("secret-1").unwrap(),
             &Proxies::none(),
             Duration::from_secs(1),
@@ -223,7 +223,11 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_is_a_connection_failure() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await.answer;
-        assert!(matches!(&answer, TaskResponse::Unconnected { reason } if reason.contains("refused")), "{answer:?}");
+        let response =
+            client(&format!("http://127.0.0.1:{port}")).fetch_task(TaskId::parse("t").unwrap()).await.response;
+        assert!(
+            matches!(&response, TaskResponse::ConnectionFailed { reason } if reason.contains("refused")),
+            "{response:?}"
+        );
     }
 }

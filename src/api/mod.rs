@@ -2,12 +2,12 @@
 //! `export` module decides which tasks are requested.
 
 mod client;
-mod pace;
+mod request_limiter;
 mod response;
 mod window;
 
 pub(crate) use client::{Client, Reply};
-pub(crate) use pace::{Pace, spare_per_minute};
+pub(crate) use request_limiter::{RequestLimiter, available_per_minute};
 #[cfg(fuzzing)]
 pub(crate) use response::classify;
 pub(crate) use response::{TaskResponse, Usage};

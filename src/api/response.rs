@@ -14,11 +14,11 @@ use crate::{
     json::{self, Object},
     status::FinalStatus,
     task::{self, TaskId},
-    timestamp::Moment,
+    timestamp::MicrosTimestamp,
 };
 
 /// The pause after a 429 without a wait time, equal to the length of the provider's rate window.
-const SILENCE: Duration = Duration::from_secs(60);
+const DEFAULT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The minimum pause after a 429. A wait time of 0 seconds must not cause a request storm.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
@@ -27,14 +27,14 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, PartialEq)]
 pub(crate) enum TaskResponse {
     /// The task has ended. `data` is the complete JSON object exactly as received. If JSON parsers would reject the
-    /// object, `data` is repaired and `sent` is the original body.
-    Final { status: FinalStatus, data: String, sent: Option<String> },
+    /// object, `data` is repaired and `original_body` is the original body.
+    Final { status: FinalStatus, data: String, original_body: Option<String> },
     /// The task is in progress. A task with an unknown or missing status also counts as unfinished.
-    Unfinished { status: Option<String>, created_at: Option<Moment> },
+    Unfinished { status: Option<String>, created_at: Option<MicrosTimestamp> },
     /// The provider responded with 404.
     NotFound { message: Option<String> },
     /// The provider responded with 401 or 403.
-    KeyRefused { reason: String },
+    KeyRejected { reason: String },
     /// The provider responded with 429.
     RateLimited { pause: Duration },
     /// The request failed with a transient error.
@@ -47,11 +47,11 @@ pub(crate) enum TaskResponse {
     /// The body is JSON, but it does not contain the requested task.
     Unreadable { reason: String, body: String },
     /// The connection was established, but no response arrived.
-    Silent { reason: String },
+    NoResponse { reason: String },
     /// No connection could be established.
-    Unconnected { reason: String },
+    ConnectionFailed { reason: String },
     /// The server's certificate is not trusted.
-    Untrusted { reason: String },
+    UntrustedCertificate { reason: String },
 }
 
 /// The account's usage. A field that is absent or has another type is `None`.
@@ -62,17 +62,17 @@ pub(crate) struct Usage {
     pub(crate) credits_topped_up: Option<f64>,
 }
 
-/// Interprets the response to the request for the task `asked`.
-pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
-    match good(status, retry_after, body) {
-        Ok(TaskData { text, sent }) => task(asked, &text, sent),
-        Err(answer) => answer,
+/// Interprets the response to the request for the task `requested`.
+pub(crate) fn classify(requested: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
+    match parse_body(status, retry_after, body) {
+        Ok(TaskData { text, original_body }) => task(requested, &text, original_body),
+        Err(response) => response,
     }
 }
 
 /// Interprets the response to a request for the account's usage.
 pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Usage, TaskResponse> {
-    let TaskData { text, .. } = good(status, retry_after, body)?;
+    let TaskData { text, .. } = parse_body(status, retry_after, body)?;
     let Some((_, usage)) = data(&text) else {
         return Err(TaskResponse::Rejected { reason: "the response contains no usage data".into() });
     };
@@ -87,43 +87,45 @@ pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> 
 struct TaskData<'a> {
     text: Cow<'a, str>,
     /// The original body, if `text` is a repaired copy.
-    sent: Option<String>,
+    original_body: Option<String>,
 }
 
-fn good(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<TaskData<'_>, TaskResponse> {
+fn parse_body(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<TaskData<'_>, TaskResponse> {
     if !(200..300).contains(&status) {
-        return Err(refusal(status, retry_after, &String::from_utf8_lossy(body)));
+        return Err(error_response(status, retry_after, &String::from_utf8_lossy(body)));
     }
-    let Ok(sent) = str::from_utf8(body) else {
+    let Ok(original_body) = str::from_utf8(body) else {
         return Err(TaskResponse::Transient { reason: "the response is not UTF-8".into() });
     };
-    let text = sent.trim_start_matches('\u{feff}');
+    let text = original_body.trim_start_matches('\u{feff}');
     if let Err(error) = serde_json::from_str::<&RawValue>(text) {
         return Err(not_json(text, &error));
     }
     let repaired = json::replace_surrogates(text);
-    let sent = repaired.is_some().then(|| sent.to_owned());
+    let original_body = repaired.is_some().then(|| original_body.to_owned());
     let text = repaired.map_or(Cow::Borrowed(text), Cow::Owned);
     match Object::parse(&text).as_ref().and_then(code) {
-        Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, &text)),
-        _ => Ok(TaskData { text, sent }),
+        Some(code) if !(200..300).contains(&code) => Err(error_response(code, retry_after, &text)),
+        _ => Ok(TaskData { text, original_body }),
     }
 }
 
-fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
-    let unreadable =
-        |reason: String| TaskResponse::Unreadable { reason, body: sent.clone().unwrap_or_else(|| text.to_owned()) };
+fn task(requested: TaskId<'_>, text: &str, original_body: Option<String>) -> TaskResponse {
+    let unreadable = |reason: String| TaskResponse::Unreadable {
+        reason,
+        body: original_body.clone().unwrap_or_else(|| text.to_owned()),
+    };
     let Some((data, task)) = data(text) else {
         return unreadable("the response contains no task".into());
     };
     match task.text("task_id") {
-        Some(id) if task::is_same_id(&id, asked.as_str()) => {}
+        Some(id) if task::is_same_id(&id, requested.as_str()) => {}
         Some(other) => return unreadable(format!("the response is for a different task, {}", excerpt(&other))),
         None => return unreadable("the response contains no task_id".into()),
     }
     let status = task.text("status");
-    match status.as_deref().and_then(FinalStatus::of_task) {
-        Some(status) => TaskResponse::Final { status, data: data.to_owned(), sent },
+    match status.as_deref().and_then(FinalStatus::parse_response) {
+        Some(status) => TaskResponse::Final { status, data: data.to_owned(), original_body },
         None => TaskResponse::Unfinished { status, created_at: task.time("created_at") },
     }
 }
@@ -133,7 +135,7 @@ fn task(asked: TaskId<'_>, text: &str, sent: Option<String>) -> TaskResponse {
 fn data(text: &str) -> Option<(&str, Object<'_>)> {
     let envelope = Object::parse(text)?;
     match envelope.get("data") {
-        Some(data) => Some((data.get(), Object::of(data)?)),
+        Some(data) => Some((data.get(), Object::from_raw(data)?)),
         None => Some((text.trim(), envelope)),
     }
 }
@@ -141,27 +143,27 @@ fn data(text: &str) -> Option<(&str, Object<'_>)> {
 /// The code in the envelope, if it is a possible HTTP status. Other codes, such as 0 or "ok", are ignored.
 fn code(envelope: &Object<'_>) -> Option<u16> {
     let code: f64 = envelope.get("code")?.get().parse().ok()?;
-    let whole = code.fract() == 0.0 && (200.0..600.0).contains(&code);
-    whole.then_some(code as u16)
+    let is_valid = code.fract() == 0.0 && (200.0..600.0).contains(&code);
+    is_valid.then_some(code as u16)
 }
 
-fn refusal(code: u16, retry_after: Option<Duration>, body: &str) -> TaskResponse {
+fn error_response(code: u16, retry_after: Option<Duration>, body: &str) -> TaskResponse {
     let message = message(body);
     let reason = match &message {
         Some(message) => format!("HTTP {code}: {}", excerpt(message)),
         None => format!("HTTP {code}"),
     };
     match code {
-        401 | 403 => TaskResponse::KeyRefused { reason },
+        401 | 403 => TaskResponse::KeyRejected { reason },
         404 => TaskResponse::NotFound { message },
-        429 => TaskResponse::RateLimited { pause: pause(retry_after, message.as_deref().unwrap_or(body)) },
+        429 => TaskResponse::RateLimited { pause: pause_after_429(retry_after, message.as_deref().unwrap_or(body)) },
         408 | 425 | 500.. => TaskResponse::Transient { reason },
         _ => TaskResponse::Rejected { reason },
     }
 }
 
 fn message(body: &str) -> Option<String> {
-    Object::parse(&json::replace_surrogates(body).unwrap_or_else(|| body.to_owned()))?.filled("message")
+    Object::parse(&json::replace_surrogates(body).unwrap_or_else(|| body.to_owned()))?.non_empty_text("message")
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
@@ -170,16 +172,17 @@ fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
         None => transient("the response is empty"),
         Some(b'<') => transient("the response is HTML instead of JSON"),
         Some(_) if error.is_eof() => transient("the response is truncated"),
-        Some(b'{' | b'[' | b'"') => {
-            TaskResponse::Malformed { reason: format!("the response is not valid JSON: {error}"), body: text.to_owned() }
-        }
+        Some(b'{' | b'[' | b'"') => TaskResponse::Malformed {
+            reason: format!("the response is not valid JSON: {error}"),
+            body: text.to_owned(),
+        },
         Some(_) => transient("the response is not JSON"),
     }
 }
 
 /// The pause that a 429 requests: the value of `Retry-After`, or else the number of seconds in the message.
-fn pause(retry_after: Option<Duration>, words: &str) -> Duration {
-    retry_after.or_else(|| parse_seconds(words)).unwrap_or(SILENCE).max(MIN_PAUSE)
+fn pause_after_429(retry_after: Option<Duration>, text: &str) -> Duration {
+    retry_after.or_else(|| parse_seconds(text)).unwrap_or(DEFAULT_PAUSE).max(MIN_PAUSE)
 }
 
 /// The first duration in seconds in a text, such as `30 seconds`, `30 sec` or `30s`.
@@ -202,11 +205,11 @@ mod tests {
 
     use super::*;
 
-    fn asked(body: &str) -> TaskResponse {
+    fn classify_ok(body: &str) -> TaskResponse {
         classify(TaskId::parse("t1").unwrap(), 200, None, body.as_bytes())
     }
 
-    fn refused(status: u16, retry_after: Option<&str>, body: &str) -> TaskResponse {
+    fn classify_status(status: u16, retry_after: Option<&str>, body: &str) -> TaskResponse {
         let header = |text: &str| ("retry-after".parse().unwrap(), text.parse().unwrap());
         let retry_after = retry_after.and_then(|text| http::retry_after(&HeaderMap::from_iter([header(text)])));
         classify(TaskId::parse("t1").unwrap(), status, retry_after, body.as_bytes())
@@ -221,8 +224,8 @@ mod tests {
             format!(r#"{{"code":"ok","data":{data}}}"#),
             format!(" {data} "),
         ] {
-            let expected = TaskResponse::Final { status: FinalStatus::Success, data: data.into(), sent: None };
-            assert_eq!(asked(&body), expected, "{body}");
+            let expected = TaskResponse::Final { status: FinalStatus::Success, data: data.into(), original_body: None };
+            assert_eq!(classify_ok(&body), expected, "{body}");
         }
     }
 
@@ -230,7 +233,7 @@ mod tests {
     fn every_other_status_is_unfinished() {
         for status in [r#""pending""#, r#""running""#, r#""SUCCESS""#, r#""not_found""#, "null", "7", "{}"] {
             let body = format!(r#"{{"data":{{"task_id":"t1","status":{status}}}}}"#);
-            assert!(matches!(asked(&body), TaskResponse::Unfinished { .. }), "{status}");
+            assert!(matches!(classify_ok(&body), TaskResponse::Unfinished { .. }), "{status}");
         }
     }
 
@@ -239,7 +242,7 @@ mod tests {
         for body in
             ["[]", "7", r#"{"code":200}"#, r#"{"data":null}"#, r#"{"data":{"task_id":"t2","status":"success"}}"#]
         {
-            assert!(matches!(asked(body), TaskResponse::Unreadable { body: kept, .. } if kept == body), "{body}");
+            assert!(matches!(classify_ok(body), TaskResponse::Unreadable { body: kept, .. } if kept == body), "{body}");
         }
     }
 
@@ -248,14 +251,17 @@ mod tests {
         let requested = TaskId::parse("F47AC10B-58CC-4372-A567-0E02B2C3D479").unwrap();
         let body = br#"{"data":{"task_id":"f47ac10b-58cc-4372-a567-0e02b2c3d479","status":"success"}}"#;
         assert!(matches!(classify(requested, 200, None, body), TaskResponse::Final { .. }));
-        assert!(matches!(asked(r#"{"data":{"task_id":"T1","status":"success"}}"#), TaskResponse::Unreadable { .. }));
+        assert!(matches!(
+            classify_ok(r#"{"data":{"task_id":"T1","status":"success"}}"#),
+            TaskResponse::Unreadable { .. }
+        ));
     }
 
     #[test]
     fn a_numeric_task_id_is_converted_to_text() {
         let id = TaskId::parse("42").unwrap();
-        let answer = classify(id, 200, None, br#"{"data":[{"task_id":42,"status":"timeout"}]}"#);
-        assert!(matches!(answer, TaskResponse::Final { status: FinalStatus::Timeout, .. }));
+        let response = classify(id, 200, None, br#"{"data":[{"task_id":42,"status":"timeout"}]}"#);
+        assert!(matches!(response, TaskResponse::Final { status: FinalStatus::Timeout, .. }));
     }
 
     #[test]
@@ -266,7 +272,7 @@ mod tests {
             (r#"{"data":{"task_id":"#, "the response is truncated"),
             ("upstream down", "the response is not JSON"),
         ] {
-            assert_eq!(asked(body), TaskResponse::Transient { reason: expected.into() });
+            assert_eq!(classify_ok(body), TaskResponse::Transient { reason: expected.into() });
         }
         let binary = classify(TaskId::parse("t1").unwrap(), 200, None, b"\"\xff\"");
         assert_eq!(binary, TaskResponse::Transient { reason: "the response is not UTF-8".into() });
@@ -275,34 +281,37 @@ mod tests {
     #[test]
     fn the_body_of_malformed_json_is_kept() {
         for body in [r#"{"data":{"task_id":"t1","x":NaN}}"#, "{\"x\":\"a\tb\"}", "[1,]", "\"a\tb\"", "{'data':1}"] {
-            assert!(matches!(asked(body), TaskResponse::Malformed { body: kept, .. } if kept == body), "{body}");
+            assert!(matches!(classify_ok(body), TaskResponse::Malformed { body: kept, .. } if kept == body), "{body}");
         }
     }
 
     #[test]
     fn a_code_in_the_body_counts_like_the_status() {
-        assert!(matches!(asked(r#"{"code":500,"message":"x"}"#), TaskResponse::Transient { .. }));
-        assert!(matches!(asked(r#"{"code":401.0}"#), TaskResponse::KeyRefused { .. }));
-        assert_eq!(asked(r#"{"code":404,"message":"no"}"#), TaskResponse::NotFound { message: Some("no".into()) });
-        assert!(matches!(asked(r#"{"code":302}"#), TaskResponse::Rejected { .. }));
+        assert!(matches!(classify_ok(r#"{"code":500,"message":"x"}"#), TaskResponse::Transient { .. }));
+        assert!(matches!(classify_ok(r#"{"code":401.0}"#), TaskResponse::KeyRejected { .. }));
+        assert_eq!(
+            classify_ok(r#"{"code":404,"message":"no"}"#),
+            TaskResponse::NotFound { message: Some("no".into()) }
+        );
+        assert!(matches!(classify_ok(r#"{"code":302}"#), TaskResponse::Rejected { .. }));
     }
 
     #[test]
     fn statuses_are_classified_by_whether_a_retry_can_help() {
         for status in [408, 425, 500, 502, 503, 504, 520, 524, 599] {
-            assert!(matches!(refused(status, None, "<html>"), TaskResponse::Transient { .. }), "{status}");
+            assert!(matches!(classify_status(status, None, "<html>"), TaskResponse::Transient { .. }), "{status}");
         }
         for status in [301, 302, 307, 400, 402, 410, 418, 422] {
-            assert!(matches!(refused(status, None, ""), TaskResponse::Rejected { .. }), "{status}");
+            assert!(matches!(classify_status(status, None, ""), TaskResponse::Rejected { .. }), "{status}");
         }
         for status in [401, 403] {
-            assert!(matches!(refused(status, None, ""), TaskResponse::KeyRefused { .. }), "{status}");
+            assert!(matches!(classify_status(status, None, ""), TaskResponse::KeyRejected { .. }), "{status}");
         }
     }
 
     #[test]
     fn the_pause_after_a_429_comes_from_the_header_or_the_message() {
-        let limited = |header, body: &str| match refused(429, header, body) {
+        let limited = |header, body: &str| match classify_status(429, header, body) {
             TaskResponse::RateLimited { pause } => pause.as_secs(),
             other => panic!("{other:?}"),
         };
@@ -328,9 +337,9 @@ mod tests {
     #[test]
     fn lone_surrogates_are_replaced_and_the_original_body_is_kept() {
         let body = r#"{"data":{"task_id":"t1","status":"success","t":"\ud800"}}"#;
-        let TaskResponse::Final { data, sent, .. } = asked(body) else { panic!() };
+        let TaskResponse::Final { data, original_body, .. } = classify_ok(body) else { panic!() };
         assert_eq!(data, r#"{"task_id":"t1","status":"success","t":"\ufffd"}"#);
-        assert_eq!(sent.as_deref(), Some(body));
+        assert_eq!(original_body.as_deref(), Some(body));
     }
 
     #[test]
@@ -345,7 +354,7 @@ mod tests {
             assert_eq!(read(body), Ok(expected), "{body}");
         }
         assert!(matches!(read("[]"), Err(TaskResponse::Rejected { .. })));
-        assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(TaskResponse::KeyRefused { .. })));
+        assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(TaskResponse::KeyRejected { .. })));
         assert!(matches!(usage(429, Some(Duration::from_secs(7)), b""), Err(TaskResponse::RateLimited { .. })));
     }
 

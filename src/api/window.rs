@@ -16,27 +16,27 @@ const ROUNDING: Duration = Duration::from_secs(1);
 
 /// The factor by which a pause exceeds the window's length, after a pause of one window was too short. Successive
 /// pauses of exactly one window would end at the same point in each window, after other users have exhausted it.
-const OUT_OF_STEP: f64 = 1.618;
+const PAUSE_STRETCH: f64 = 1.618;
 
 /// Shorter pauses are ignored, because they do not exceed the program's own request spacing at the provider's rate.
-const NOTABLE: Duration = Duration::from_secs(1);
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The maximum time until a reset. A later reset time is ignored, because the provider's window is one minute.
-const LATEST_RESET: Duration = Duration::from_secs(120);
+const MAX_RESET: Duration = Duration::from_secs(120);
 
 /// The state of the rate window, as reported by one response. Each field may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Allowance {
+pub(crate) struct RateLimitStatus {
     /// The number of requests left in the window.
     pub(crate) remaining: Option<u32>,
     /// The time until the window is reset.
     pub(crate) reset: Option<Duration>,
 }
 
-impl Allowance {
+impl RateLimitStatus {
     /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`. The reset is either a Unix time by the server's clock
     /// or a number of seconds from now.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         let now = date.unwrap_or_else(std::time::SystemTime::now);
@@ -46,7 +46,7 @@ impl Allowance {
         Self {
             remaining: number("x-ratelimit-remaining").and_then(|number| u32::try_from(number).ok()),
             // A reset in the past only shows that the clocks differ.
-            reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= LATEST_RESET),
+            reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= MAX_RESET),
         }
     }
 }
@@ -57,30 +57,32 @@ pub(super) struct WindowTracker {
     reserve: u32,
     length: Duration,
     /// The latest possible start of the current window.
-    begun: Option<Instant>,
-    last: u32,
-    most: u32,
+    started_at: Option<Instant>,
+    last_remaining: u32,
+    max_remaining: u32,
     paused_until: Option<Instant>,
 }
 
 impl WindowTracker {
     pub(super) fn new(reserve: u32, length: Duration) -> Self {
-        Self { reserve, length, begun: None, last: 0, most: 0, paused_until: None }
+        Self { reserve, length, started_at: None, last_remaining: 0, max_remaining: 0, paused_until: None }
     }
 
-    /// The time to pause after a response that reports `allowance`.
-    pub(super) fn pause(&mut self, allowance: &Allowance, now: Instant) -> Option<Duration> {
-        let remaining = allowance.remaining?;
-        let begun = self.follow(remaining, now);
-        let pause = match (remaining.checked_sub(self.reserve).filter(|left| *left > 0), allowance.reset) {
+    /// The time to pause after a response that reports `rate_limit`.
+    pub(super) fn pause(&mut self, rate_limit: &RateLimitStatus, now: Instant) -> Option<Duration> {
+        let remaining = rate_limit.remaining?;
+        let started_at = self.window_start(remaining, now);
+        let pause = match (remaining.checked_sub(self.reserve).filter(|remaining| *remaining > 0), rate_limit.reset) {
             // With a reserve, a request before the reset would consume a request that is reserved for other users.
             (None, Some(reset)) if self.reserve > 0 => Some(reset + ROUNDING),
             (None, Some(reset)) => Some(reset),
-            (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(OUT_OF_STEP)),
+            (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(PAUSE_STRETCH)),
             // Without a reset time, wait until the window must have ended.
-            (None, None) => Some((begun + self.length).saturating_duration_since(now)),
+            (None, None) => Some((started_at + self.length).saturating_duration_since(now)),
             // Slow down before the window is exhausted: spread the remaining requests over the remaining time.
-            (Some(left), Some(reset)) => Some(reset.saturating_sub(ROUNDING) / left).filter(|pause| *pause > NOTABLE),
+            (Some(remaining), Some(reset)) => {
+                Some(reset.saturating_sub(ROUNDING) / remaining).filter(|pause| *pause > MIN_PAUSE)
+            }
             (Some(_), None) => None,
         };
         self.paused_until = pause.map(|pause| now + pause);
@@ -90,15 +92,15 @@ impl WindowTracker {
     /// The latest possible start of the current window: the time at which the window was first seen, or at which the
     /// number of remaining requests rose sharply. A small increase is ignored, because responses can arrive out of
     /// order.
-    fn follow(&mut self, remaining: u32, now: Instant) -> Instant {
-        self.most = self.most.max(remaining);
-        let renewed = remaining > self.last.saturating_add(self.most / 2);
-        self.last = remaining;
-        let begun = match self.begun {
-            Some(begun) if !renewed && now.duration_since(begun) < self.length => begun,
+    fn window_start(&mut self, remaining: u32, now: Instant) -> Instant {
+        self.max_remaining = self.max_remaining.max(remaining);
+        let renewed = remaining > self.last_remaining.saturating_add(self.max_remaining / 2);
+        self.last_remaining = remaining;
+        let started_at = match self.started_at {
+            Some(started_at) if !renewed && now.duration_since(started_at) < self.length => started_at,
             _ => now,
         };
-        *self.begun.insert(begun)
+        *self.started_at.insert(started_at)
     }
 }
 
@@ -106,8 +108,8 @@ impl WindowTracker {
 mod tests {
     use super::*;
 
-    fn says(remaining: u32) -> Allowance {
-        Allowance { remaining: Some(remaining), reset: None }
+    fn remaining_only(remaining: u32) -> RateLimitStatus {
+        RateLimitStatus { remaining: Some(remaining), reset: None }
     }
 
     fn seconds(pause: Option<Duration>) -> Option<u64> {
@@ -119,17 +121,20 @@ mod tests {
         let headers = |pairs: &[(&'static str, &'static str)]| {
             pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
         };
-        let told = Allowance::of(&headers(&[
+        let reported = RateLimitStatus::from_headers(&headers(&[
             ("x-ratelimit-remaining", "7"),
             ("x-ratelimit-reset", "784111817"),
             ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ]));
-        assert_eq!(told, Allowance { remaining: Some(7), reset: Some(Duration::from_secs(40)) });
-        assert_eq!(Allowance::of(&headers(&[("x-ratelimit-reset", "30")])).reset, Some(Duration::from_secs(30)));
+        assert_eq!(reported, RateLimitStatus { remaining: Some(7), reset: Some(Duration::from_secs(40)) });
+        assert_eq!(
+            RateLimitStatus::from_headers(&headers(&[("x-ratelimit-reset", "30")])).reset,
+            Some(Duration::from_secs(30))
+        );
         for nothing in
             [("x-ratelimit-remaining", "many"), ("x-ratelimit-reset", "0"), ("x-ratelimit-reset", "784111817")]
         {
-            assert_eq!(Allowance::of(&headers(&[nothing])), Allowance::default());
+            assert_eq!(RateLimitStatus::from_headers(&headers(&[nothing])), RateLimitStatus::default());
         }
     }
 
@@ -137,41 +142,41 @@ mod tests {
     fn nothing_is_sent_while_only_the_reserve_remains() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = WindowTracker::new(10, Duration::from_secs(60));
-        assert_eq!(watch.pause(&says(119), at(0)), None);
-        assert_eq!(watch.pause(&says(11), at(20)), None);
-        assert_eq!(seconds(watch.pause(&says(10), at(20))), Some(40));
-        assert_eq!(watch.pause(&says(119), at(60)), None);
-        assert_eq!(seconds(watch.pause(&says(3), at(70))), Some(50));
-        let told = Allowance { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
-        assert_eq!(seconds(watch.pause(&told, at(71))), Some(6));
+        let mut tracker = WindowTracker::new(10, Duration::from_secs(60));
+        assert_eq!(tracker.pause(&remaining_only(119), at(0)), None);
+        assert_eq!(tracker.pause(&remaining_only(11), at(20)), None);
+        assert_eq!(seconds(tracker.pause(&remaining_only(10), at(20))), Some(40));
+        assert_eq!(tracker.pause(&remaining_only(119), at(60)), None);
+        assert_eq!(seconds(tracker.pause(&remaining_only(3), at(70))), Some(50));
+        let reported = RateLimitStatus { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
+        assert_eq!(seconds(tracker.pause(&reported, at(71))), Some(6));
     }
 
     #[test]
     fn a_pause_that_was_too_short_is_followed_by_a_longer_one() {
         let start = Instant::now();
-        let mut watch = WindowTracker::new(50, Duration::from_secs(60));
-        assert_eq!(seconds(watch.pause(&says(44), start)), Some(60));
-        assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(1))), Some(59));
-        assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(60))), Some(97));
+        let mut tracker = WindowTracker::new(50, Duration::from_secs(60));
+        assert_eq!(seconds(tracker.pause(&remaining_only(44), start)), Some(60));
+        assert_eq!(seconds(tracker.pause(&remaining_only(44), start + Duration::from_secs(1))), Some(59));
+        assert_eq!(seconds(tracker.pause(&remaining_only(44), start + Duration::from_secs(60))), Some(97));
     }
 
     #[test]
     fn requests_slow_down_before_the_window_is_exhausted() {
-        let mut watch = WindowTracker::new(0, Duration::from_secs(60));
+        let mut tracker = WindowTracker::new(0, Duration::from_secs(60));
         let now = Instant::now();
-        let told = |remaining| Allowance { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
-        assert_eq!(watch.pause(&told(60), now), None);
-        assert_eq!(seconds(watch.pause(&told(10), now)), Some(3));
+        let reported = |remaining| RateLimitStatus { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
+        assert_eq!(tracker.pause(&reported(60), now), None);
+        assert_eq!(seconds(tracker.pause(&reported(10), now)), Some(3));
     }
 
     #[test]
     fn out_of_order_responses_do_not_start_a_new_window() {
         let start = Instant::now();
-        let mut watch = WindowTracker::new(0, Duration::from_secs(60));
+        let mut tracker = WindowTracker::new(0, Duration::from_secs(60));
         for remaining in [100, 98, 99, 50, 51, 49] {
-            watch.pause(&says(remaining), start);
+            tracker.pause(&remaining_only(remaining), start);
         }
-        assert_eq!(seconds(watch.pause(&says(0), start + Duration::from_secs(30))), Some(30));
+        assert_eq!(seconds(tracker.pause(&remaining_only(0), start + Duration::from_secs(30))), Some(30));
     }
 }

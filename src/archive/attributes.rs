@@ -11,13 +11,13 @@ use std::{fs, io, path::Path};
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, chown};
 
-    let (wanted, present) = (fs::metadata(from)?, fs::metadata(to)?);
-    if (wanted.uid(), wanted.gid()) != (present.uid(), present.gid()) {
-        chown(to, Some(wanted.uid()), Some(wanted.gid()))?;
+    let (source, target) = (fs::metadata(from)?, fs::metadata(to)?);
+    if (source.uid(), source.gid()) != (target.uid(), target.gid()) {
+        chown(to, Some(source.uid()), Some(source.gid()))?;
     }
     extended::copy(from, to)?;
     // The mode is set last, because a change of owner can clear mode bits.
-    fs::set_permissions(to, wanted.permissions())
+    fs::set_permissions(to, source.permissions())
 }
 
 /// Copies only the permissions, because folders are exchanged only on Linux.
@@ -39,11 +39,11 @@ mod extended {
     type Attributes = BTreeMap<CString, Vec<u8>>;
 
     pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
-        let (wanted, present) = (read(from)?, read(to)?);
-        for name in present.keys().filter(|name| !wanted.contains_key(*name)) {
+        let (source, target) = (read(from)?, read(to)?);
+        for name in target.keys().filter(|name| !source.contains_key(*name)) {
             removexattr(to, name.as_c_str())?;
         }
-        for (name, value) in wanted.iter().filter(|(name, value)| present.get(*name) != Some(value)) {
+        for (name, value) in source.iter().filter(|(name, value)| target.get(*name) != Some(value)) {
             setxattr(to, name.as_c_str(), value, XattrFlags::empty())?;
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::ranged::RangedFile;
 /// Storage for the files of an archive. Paths use `/` as the separator. All methods block.
 ///
 /// A file appears at its final path only when it is complete. Replacing a file is atomic. File contents are durable
-/// when [`StagingFile::publish`] or [`Backend::place`] returns. File names are durable after [`Backend::sync`].
+/// when [`StagingFile::publish`] or [`Backend::move_in`] returns. File names are durable after [`Backend::sync`].
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Returns the full path of a file, for messages.
     fn display(&self, path: &str) -> String;
@@ -31,13 +31,13 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>>;
 
     /// Moves a complete local file to its final path. Also moves folders that the user created in the archive.
-    fn place(&self, from: &Path, path: &str) -> io::Result<()>;
+    fn move_in(&self, from: &Path, path: &str) -> io::Result<()>;
 
     /// Copies a file to a local path.
     fn copy_out(&self, path: &str, to: &Path) -> io::Result<()>;
 
     /// Moves a file to a local path.
-    fn take(&self, path: &str, to: &Path) -> io::Result<()> {
+    fn move_out(&self, path: &str, to: &Path) -> io::Result<()> {
         self.copy_out(path, to)?;
         self.remove(path)
     }
@@ -51,13 +51,13 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     }
 
     /// Copies the attributes of an archive folder, which new files inherit, to a local folder. Errors are ignored.
-    fn inherit(&self, _folder: &str, _to: &Path) {}
+    fn copy_folder_attributes(&self, _folder: &str, _to: &Path) {}
 
-    /// Atomically exchanges an archive folder and a local folder. The files that `_stays` selects are first linked
+    /// Atomically exchanges an archive folder and a local folder. The files that `keep` selects are first linked
     /// from the archive folder into the local folder. Readers see either all old files or all new files. After the
     /// exchange, the old folder is at the path of the local folder. Returns `false`, with the archive folder
     /// unchanged, if the exchange is not possible.
-    fn exchange(&self, _folder: &str, _other: &Path, _stays: &dyn Fn(&str) -> bool) -> io::Result<bool> {
+    fn exchange(&self, _folder: &str, _staging: &Path, _keep: &dyn Fn(&str) -> bool) -> io::Result<bool> {
         Ok(false)
     }
 }

@@ -12,9 +12,9 @@ use crate::{error::Result, format::TableFormat, ranged::RangedFile};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataState {
     /// `archive.json` is intact.
-    Whole,
+    Intact,
     /// `archive.json` has a format version that is newer than `FORMAT_VERSION`.
-    Newer(u32),
+    Unsupported(u32),
     /// `archive.json` is damaged. The string describes the damage.
     Damaged(String),
 }
@@ -34,7 +34,7 @@ impl Entry {
     }
 
     /// Returns whether the entry is a staging file, either from a write in progress or from a crashed process.
-    pub(crate) fn is_half_finished(&self) -> bool {
+    pub(crate) fn is_staging_file(&self) -> bool {
         let number = self.name().rsplit_once('#').map(|(_, number)| number);
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         !self.is_folder && number.is_some_and(is_number)
@@ -48,16 +48,16 @@ impl Archive {
     /// # Errors
     /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location is not an archive, or if the archive
     /// format is too new.
-    pub(crate) fn open_to_check(location: &Location) -> Result<(Self, MetadataState)> {
+    pub(crate) fn open_for_verify(location: &Location) -> Result<(Self, MetadataState)> {
         let (opened, store) = (Self::open(location), location.store());
         let state = match (store.try_read(METADATA), &opened) {
             (Ok(text), _) => metadata_state(&text),
-            (Err(_), Err(_)) => return opened.map(|archive| (archive, MetadataState::Whole)),
-            (Err(error), Ok(_)) => return Err(store.failed("read", METADATA, &error)),
+            (Err(_), Err(_)) => return opened.map(|archive| (archive, MetadataState::Intact)),
+            (Err(error), Ok(_)) => return Err(store.storage_error("read", METADATA, &error)),
         };
         match (opened, state) {
             (Err(_), MetadataState::Damaged(reason)) => {
-                Ok((Self::with(location, guess_format(&store)?), MetadataState::Damaged(reason)))
+                Ok((Self::with(location, infer_format(&store)?), MetadataState::Damaged(reason)))
             }
             (opened, state) => Ok((opened?, state)),
         }
@@ -79,8 +79,8 @@ impl Archive {
     }
 
     /// Converts the local path of a file in `.sunor` to its path in the archive.
-    pub(crate) fn relative(&self, path: &Path) -> String {
-        self.store.relative(path)
+    pub(crate) fn archive_path(&self, path: &Path) -> String {
+        self.store.archive_path(path)
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn is_inside(path: &str) -> bool {
 
 /// Parses a manifest line, without its line feed, into the digest and the path. Returns `None` if the line is
 /// invalid.
-pub(crate) fn manifest_line(line: &str) -> Option<(&str, &str)> {
+pub(crate) fn parse_manifest_line(line: &str) -> Option<(&str, &str)> {
     let (digest, path) = line.split_once("  ")?;
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (is_digest && is_inside(path) && !path.contains('\r')).then_some((digest, path))
@@ -101,10 +101,11 @@ fn metadata_state(text: &[u8]) -> MetadataState {
     let metadata: ArchiveMetadata = match serde_json::from_slice(text) {
         Ok(metadata) => metadata,
         Err(error) => {
-            let newer = serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
-            return newer.map_or_else(
+            let unsupported =
+                serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
+            return unsupported.map_or_else(
                 || MetadataState::Damaged(error.to_string()),
-                |version| MetadataState::Newer(version.format_version),
+                |version| MetadataState::Unsupported(version.format_version),
             );
         }
     };
@@ -113,8 +114,8 @@ fn metadata_state(text: &[u8]) -> MetadataState {
         1..=FORMAT_VERSION if !is_created_by_us(&metadata.created_by) => {
             MetadataState::Damaged(format!("invalid `created_by` value `{}`", metadata.created_by))
         }
-        1..=FORMAT_VERSION => MetadataState::Whole,
-        newer => MetadataState::Newer(newer),
+        1..=FORMAT_VERSION => MetadataState::Intact,
+        unsupported => MetadataState::Unsupported(unsupported),
     }
 }
 
@@ -123,7 +124,7 @@ fn is_created_by_us(created_by: &str) -> bool {
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn guess_format(store: &Store) -> Result<TableFormat> {
+fn infer_format(store: &Store) -> Result<TableFormat> {
     for table in ["tasks", "clips", "lyrics", "assets"] {
         if store.list(table)?.iter().any(|entry| Path::new(entry.name()).extension().is_some_and(|it| it == "csv")) {
             return Ok(TableFormat::Csv);
@@ -144,24 +145,24 @@ mod tests {
     #[test]
     fn metadata_is_intact_unsupported_or_damaged() {
         let state = |from: &str, to: &str| metadata_state(INTACT.replace(from, to).as_bytes());
-        assert_eq!(state("", ""), MetadataState::Whole);
-        assert_eq!(state(":1,", ":2,"), MetadataState::Newer(2));
+        assert_eq!(state("", ""), MetadataState::Intact);
+        assert_eq!(state(":1,", ":2,"), MetadataState::Unsupported(2));
         for (from, to) in [(":1,", ":0,"), ("csv", "css"), ("created_at", "cre4ted_at"), ("sunor", "tunor"), ("}", "")]
         {
             assert!(matches!(state(from, to), MetadataState::Damaged(_)), "{from} to {to}");
         }
-        assert_eq!(metadata_state(br#"{"format_version":7}"#), MetadataState::Newer(7));
+        assert_eq!(metadata_state(br#"{"format_version":7}"#), MetadataState::Unsupported(7));
     }
 
     #[test]
     fn an_archive_with_damaged_metadata_can_be_checked() {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::from(folder.path());
-        assert!(matches!(Archive::open_to_check(&location), Err(Error::Usage(_))));
+        assert!(matches!(Archive::open_for_verify(&location), Err(Error::Usage(_))));
         fs::write(folder.path().join("archive.json"), "{").unwrap();
         fs::create_dir(folder.path().join("tasks")).unwrap();
         fs::write(folder.path().join("tasks/a.csv"), "").unwrap();
-        let (archive, state) = Archive::open_to_check(&location).unwrap();
+        let (archive, state) = Archive::open_for_verify(&location).unwrap();
         assert_eq!(archive.format, TableFormat::Csv);
         assert!(matches!(state, MetadataState::Damaged(_)));
     }
@@ -169,12 +170,12 @@ mod tests {
     #[test]
     fn a_manifest_line_is_a_digest_and_a_path_inside_the_archive() {
         let digest = "0123456789abcdef".repeat(4);
-        assert_eq!(manifest_line(&format!("{digest}  tasks/a b")), Some((digest.as_str(), "tasks/a b")));
+        assert_eq!(parse_manifest_line(&format!("{digest}  tasks/a b")), Some((digest.as_str(), "tasks/a b")));
         for path in ["", "/etc/passwd", "../x", "a/../../x", "a\r"] {
-            assert_eq!(manifest_line(&format!("{digest}  {path}")), None, "{path}");
+            assert_eq!(parse_manifest_line(&format!("{digest}  {path}")), None, "{path}");
         }
         for line in [format!("{digest} *a"), format!("{}  a", digest.to_uppercase()), format!("{}  a", &digest[1..])] {
-            assert_eq!(manifest_line(&line), None, "{line}");
+            assert_eq!(parse_manifest_line(&line), None, "{line}");
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) const PARTIAL: &str = ".sunor/partial";
 pub(super) const REPAIR_PLAN: &str = ".sunor/repair.json";
 
 /// The quarantine folder.
-pub(super) const DAMAGED: &str = ".sunor/damaged";
+pub(super) const QUARANTINE: &str = ".sunor/damaged";
 
 /// The staging folder for the new parts of a swap, with one subfolder per table.
 pub(super) const SWAP: &str = ".sunor/swap";
@@ -46,7 +46,7 @@ pub(super) const SWAP: &str = ".sunor/swap";
 pub(super) const SWAP_PLAN: &str = ".sunor/swap.json";
 
 /// Returns the parent folder of a path.
-pub(super) fn folder_of(path: &str) -> &str {
+pub(super) fn parent_folder(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
@@ -96,19 +96,19 @@ pub(crate) enum RunFile {
 impl RunFile {
     /// Returns the path of this kind of file for the given run.
     pub(crate) fn path(self, run_id: &RunId) -> String {
-        format!("{RUNS}/{run_id}{}", self.ending())
+        format!("{RUNS}/{run_id}{}", self.suffix())
     }
 
     /// Parses a file name into the kind of run file and the run ID. Returns `None` if `name` is not the name of a run
     /// file.
     pub(crate) fn parse(name: &str) -> Option<(Self, RunId)> {
         let kinds = [Self::Unfinished, Self::Raw, Self::Manifest, Self::Summary];
-        let (kind, run) = kinds.into_iter().find_map(|kind| Some((kind, name.strip_suffix(kind.ending())?)))?;
+        let (kind, run) = kinds.into_iter().find_map(|kind| Some((kind, name.strip_suffix(kind.suffix())?)))?;
         Some((kind, RunId::parse(run)?))
     }
 
     /// Returns the file name suffix that follows the run ID.
-    pub(crate) fn ending(self) -> &'static str {
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Summary => ".json",
             Self::Manifest => ".sha256",

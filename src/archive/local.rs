@@ -19,85 +19,85 @@ const BUFFER: usize = 256 << 10;
 
 /// A backend that stores files in a local folder.
 #[derive(Debug)]
-pub(super) struct LocalFolder(PathBuf);
+pub(super) struct LocalBackend(PathBuf);
 
-impl LocalFolder {
+impl LocalBackend {
     pub(super) fn new(folder: &Path) -> Self {
         Self(folder.to_owned())
     }
 
     /// Returns the local path of a listed file. A name that is not valid UTF-8 is listed with replacement characters,
     /// so the folder is searched for the original name.
-    fn named(&self, path: &str) -> io::Result<PathBuf> {
-        let place = self.0.join(path);
-        if !path.contains(char::REPLACEMENT_CHARACTER) || place.symlink_metadata().is_ok() {
-            return Ok(place);
+    fn resolve_listed_path(&self, path: &str) -> io::Result<PathBuf> {
+        let local_path = self.0.join(path);
+        if !path.contains(char::REPLACEMENT_CHARACTER) || local_path.symlink_metadata().is_ok() {
+            return Ok(local_path);
         }
-        let (folder, name) = (place.parent().unwrap_or(&self.0), place.file_name().unwrap_or_default());
-        for entry in unless_missing(fs::read_dir(folder))?.into_iter().flatten() {
+        let (folder, name) = (local_path.parent().unwrap_or(&self.0), local_path.file_name().unwrap_or_default());
+        for entry in none_if_missing(fs::read_dir(folder))?.into_iter().flatten() {
             let entry = entry?;
             if entry.file_name().to_string_lossy() == name.to_string_lossy() {
                 return Ok(entry.path());
             }
         }
-        Ok(place)
+        Ok(local_path)
     }
 
     /// Returns the local path of a file. Creates the parent folder if it does not exist.
-    fn place_for(&self, path: &str) -> io::Result<PathBuf> {
-        let place = self.0.join(path);
-        create_folder(place.parent().unwrap_or(&self.0))?;
-        Ok(place)
+    fn create_parent_of(&self, path: &str) -> io::Result<PathBuf> {
+        let local_path = self.0.join(path);
+        create_folder(local_path.parent().unwrap_or(&self.0))?;
+        Ok(local_path)
     }
 }
 
-impl Backend for LocalFolder {
+impl Backend for LocalBackend {
     fn display(&self, path: &str) -> String {
         self.0.join(path).display().to_string()
     }
 
     fn open(&self, path: &str) -> io::Result<RangedFile> {
-        let place = self.0.join(path);
-        match fs::metadata(&place) {
+        let local_path = self.0.join(path);
+        match fs::metadata(&local_path) {
             // Opening a named pipe would block until another process opens it for writing.
             Ok(metadata) if !metadata.is_file() => Err(io::Error::other("not a regular file")),
             // `NotFound` would indicate that the part was just replaced, but the link still exists in the folder.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && place.is_symlink() => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && local_path.is_symlink() => {
                 Err(io::Error::other("broken symbolic link"))
             }
-            _ => File::open(place).map(RangedFile::new),
+            _ => File::open(local_path).map(RangedFile::new),
         }
     }
 
     fn size(&self, path: &str) -> io::Result<Option<u64>> {
-        let metadata = unless_missing(fs::metadata(self.0.join(path)))?;
+        let metadata = none_if_missing(fs::metadata(self.0.join(path)))?;
         Ok(metadata.filter(fs::Metadata::is_file).map(|metadata| metadata.len()))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
-        let place = self.0.join(folder);
-        let Some(listed) = unless_missing(fs::read_dir(&place))? else { return Ok(Vec::new()) };
+        let local_path = self.0.join(folder);
+        let Some(listed) = none_if_missing(fs::read_dir(&local_path))? else { return Ok(Vec::new()) };
         let entry = |entry: io::Result<fs::DirEntry>| {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let is_folder = place.join(&name).is_dir();
+            let is_folder = local_path.join(&name).is_dir();
             Ok(Entry { path: if folder.is_empty() { name } else { format!("{folder}/{name}") }, is_folder })
         };
         listed.map(entry).collect()
     }
 
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>> {
-        let place = self.place_for(path)?;
-        let staging = staging_path(&place);
+        let local_path = self.create_parent_of(path)?;
+        let staging = staging_path(&local_path);
         let file = BufWriter::with_capacity(BUFFER, File::create(&staging)?);
-        Ok(Box::new(LocalFile { file, staging, place, is_published: false }))
+        Ok(Box::new(LocalFile { file, staging, target: local_path, is_published: false }))
     }
 
-    fn place(&self, from: &Path, path: &str) -> io::Result<()> {
-        let place = self.place_for(path)?;
+    fn move_in(&self, from: &Path, path: &str) -> io::Result<()> {
+        let local_path = self.create_parent_of(path)?;
         if !from.is_dir() {
             File::options().write(true).open(from)?.sync_all()?;
         }
-        rename(from, &place)
+        rename(from, &local_path)
     }
 
     fn copy_out(&self, path: &str, to: &Path) -> io::Result<()> {
@@ -106,33 +106,33 @@ impl Backend for LocalFolder {
         fs::hard_link(&from, to).or_else(|_| filesystem::copy(&from, to))
     }
 
-    fn take(&self, path: &str, to: &Path) -> io::Result<()> {
-        rename(&self.named(path)?, to)
+    fn move_out(&self, path: &str, to: &Path) -> io::Result<()> {
+        rename(&self.resolve_listed_path(path)?, to)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        unless_missing(fs::remove_file(self.named(path)?)).map(drop)
+        none_if_missing(fs::remove_file(self.resolve_listed_path(path)?)).map(drop)
     }
 
     fn sync(&self, folder: &str) -> io::Result<()> {
-        unless_missing(filesystem::sync_folder(&self.0.join(folder))).map(drop)
+        none_if_missing(filesystem::sync_folder(&self.0.join(folder))).map(drop)
     }
 
-    fn inherit(&self, folder: &str, to: &Path) {
+    fn copy_folder_attributes(&self, folder: &str, to: &Path) {
         // The error is ignored because `exchange` copies the attributes again and returns `false` if that fails.
         let _ = attributes::copy(&self.0.join(folder), to);
     }
 
-    fn exchange(&self, folder: &str, other: &Path, stays: &dyn Fn(&str) -> bool) -> io::Result<bool> {
-        let place = self.0.join(folder);
-        let is_exchanged = link_rest(&place, other, stays)
-            .and_then(|()| filesystem::sync_folder(other))
-            .and_then(|()| exchange(&place, other));
+    fn exchange(&self, folder: &str, staging: &Path, keep: &dyn Fn(&str) -> bool) -> io::Result<bool> {
+        let local_path = self.0.join(folder);
+        let is_exchanged = link_kept_files(&local_path, staging, keep)
+            .and_then(|()| filesystem::sync_folder(staging))
+            .and_then(|()| exchange(&local_path, staging));
         if is_exchanged.is_err() {
             return Ok(false);
         }
         filesystem::sync_folder(&self.0)?;
-        filesystem::sync_folder(other.parent().unwrap_or(other))?;
+        filesystem::sync_folder(staging.parent().unwrap_or(staging))?;
         Ok(true)
     }
 }
@@ -141,7 +141,7 @@ impl Backend for LocalFolder {
 struct LocalFile {
     file: BufWriter<File>,
     staging: PathBuf,
-    place: PathBuf,
+    target: PathBuf,
     is_published: bool,
 }
 
@@ -159,7 +159,7 @@ impl StagingFile for LocalFile {
     fn publish(mut self: Box<Self>) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;
-        fs::rename(&self.staging, &self.place)?;
+        fs::rename(&self.staging, &self.target)?;
         self.is_published = true;
         Ok(())
     }
@@ -179,19 +179,19 @@ pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    let above = match folder.parent() {
-        Some(above) if !above.as_os_str().is_empty() => above,
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    create_folder(above)?;
+    create_folder(parent)?;
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => filesystem::sync_folder(above),
+        _ => filesystem::sync_folder(parent),
     }
 }
 
 /// Returns `Ok(None)` if the operation failed because the file or folder does not exist.
-pub(super) fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         result => result.map(Some),
@@ -199,8 +199,8 @@ pub(super) fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> 
 }
 
 /// Returns the path of the staging file for a final path.
-fn staging_path(place: &Path) -> PathBuf {
-    let mut name = place.as_os_str().to_owned();
+fn staging_path(local_path: &Path) -> PathBuf {
+    let mut name = local_path.as_os_str().to_owned();
     name.push("#0");
     name.into()
 }
@@ -221,19 +221,19 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Hard-links the files that `stays` selects from `folder` into `other`, and copies the folder attributes.
-fn link_rest(folder: &Path, other: &Path, stays: &dyn Fn(&str) -> bool) -> io::Result<()> {
+/// Hard-links the files that `keep` selects from `folder` into `staging`, and copies the folder attributes.
+fn link_kept_files(folder: &Path, staging: &Path, keep: &dyn Fn(&str) -> bool) -> io::Result<()> {
     if !fs::symlink_metadata(folder)?.is_dir() {
         return Err(io::ErrorKind::Unsupported.into());
     }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         // Other entries, such as subfolders, are moved after the exchange.
-        if entry.file_type()?.is_file() && stays(&entry.file_name().to_string_lossy()) {
-            fs::hard_link(entry.path(), other.join(entry.file_name()))?;
+        if entry.file_type()?.is_file() && keep(&entry.file_name().to_string_lossy()) {
+            fs::hard_link(entry.path(), staging.join(entry.file_name()))?;
         }
     }
-    attributes::copy(folder, other)
+    attributes::copy(folder, staging)
 }
 
 /// Atomically exchanges two folders.

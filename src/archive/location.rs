@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 
 /// The location of an existing or new archive.
 #[derive(Clone, Debug)]
-pub struct Location(Kind);
+pub struct Location(LocationKind);
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum LocationKind {
     Folder(PathBuf),
     /// An arbitrary store, for tests.
     #[cfg(test)]
@@ -24,18 +24,18 @@ impl Location {
     /// Returns the store for this location.
     pub(super) fn store(&self) -> Store {
         match &self.0 {
-            Kind::Folder(folder) => Store::local(folder),
+            LocationKind::Folder(folder) => Store::local(folder),
             #[cfg(test)]
-            Kind::Store(store) => store.clone(),
+            LocationKind::Store(store) => store.clone(),
         }
     }
 
     /// Returns an error if the path or one of its parents is a file.
     pub(super) fn check(&self) -> Result<()> {
         let obstacle = match &self.0 {
-            Kind::Folder(folder) => folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()),
+            LocationKind::Folder(folder) => folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()),
             #[cfg(test)]
-            Kind::Store(_) => None,
+            LocationKind::Store(_) => None,
         };
         let is_file = |file: &Path| format!("--out {self}: {} is a file, not a folder", file.display());
         obstacle.map_or(Ok(()), |file| Err(Error::usage(is_file(file))))
@@ -44,7 +44,7 @@ impl Location {
 
 impl From<PathBuf> for Location {
     fn from(folder: PathBuf) -> Self {
-        Self(Kind::Folder(folder))
+        Self(LocationKind::Folder(folder))
     }
 }
 
@@ -57,7 +57,7 @@ impl From<&Path> for Location {
 #[cfg(test)]
 impl From<Store> for Location {
     fn from(store: Store) -> Self {
-        Self(Kind::Store(store))
+        Self(LocationKind::Store(store))
     }
 }
 
@@ -65,9 +65,9 @@ impl fmt::Display for Location {
     /// Formats the location as the user specified it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Folder(folder) => folder.display().fmt(f),
+            LocationKind::Folder(folder) => folder.display().fmt(f),
             #[cfg(test)]
-            Kind::Store(store) => f.write_str(&store.display("")),
+            LocationKind::Store(store) => f.write_str(&store.display("")),
         }
     }
 }

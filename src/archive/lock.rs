@@ -44,36 +44,36 @@ impl fmt::Display for Holder {
 #[derive(Debug)]
 pub(super) enum Lock {
     /// An operating system lock on an open file.
-    OfSystem { _file: File },
+    Os { _file: File },
     /// A lock file that only one process can create, for file systems that do not support locks.
-    OfFile { path: PathBuf },
+    LockFile { path: PathBuf },
 }
 
 impl Lock {
-    pub(super) fn take(path: &Path, archive: &Location, now: Timestamp) -> Result<Self> {
+    pub(super) fn acquire(path: &Path, archive: &Location, now: Timestamp) -> Result<Self> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = opened.map_err(|error| Error::io("open", path, &error))?;
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let holder = Holder { pid: std::process::id(), host, since: Some(now) };
-        let held = |holder: &Holder| Error::Held { archive: archive.to_string(), holder: holder.to_string() };
+        let locked_error = |holder: &Holder| Error::Locked { archive: archive.to_string(), holder: holder.to_string() };
         match try_lock(&file) {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(&named_in(path))),
+            Err(TryLockError::WouldBlock) => return Err(locked_error(&read_holder(path))),
             Err(TryLockError::Error(error)) if filesystem::is_unsupported(&error) => {
-                filesystem::note(Limitation::Locks);
-                return create_exclusive(&exclusive(path), &holder)?.map_err(|other| held(&other));
+                filesystem::record(Limitation::Locks);
+                return create_lock_file(&fallback_lock_path(path), &holder)?.map_err(|other| locked_error(&other));
             }
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
         }
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&holder.to_json()));
         written.map_err(|error| Error::io("write", path, &error))?;
-        Ok(Self::OfSystem { _file: file })
+        Ok(Self::Os { _file: file })
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if let Self::OfFile { path } = self {
+        if let Self::LockFile { path } = self {
             // If the file cannot be removed, the next run detects that its process has ended.
             let _ = fs::remove_file(path);
         }
@@ -81,21 +81,21 @@ impl Drop for Lock {
 }
 
 /// Returns the path of the lock file that is used on file systems that do not support locks.
-fn exclusive(path: &Path) -> PathBuf {
+fn fallback_lock_path(path: &Path) -> PathBuf {
     path.with_file_name("lock#exclusive")
 }
 
 /// Creates the lock file, or returns the process that holds it. Replaces the lock file of a process that has ended.
-fn create_exclusive(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
+fn create_lock_file(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
     for _ in 0..2 {
         match File::create_new(path) {
             Ok(mut file) => {
                 file.write_all(&holder.to_json()).map_err(|error| Error::io("write", path, &error))?;
-                return Ok(Ok(Lock::OfFile { path: path.to_owned() }));
+                return Ok(Ok(Lock::LockFile { path: path.to_owned() }));
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let other = named_in(path);
-                if other.host != holder.host || other.may_run() {
+                let other = read_holder(path);
+                if other.host != holder.host || other.may_be_running() {
                     return Ok(Err(other));
                 }
                 fs::remove_file(path).map_err(|error| Error::io("remove", path, &error))?;
@@ -103,7 +103,7 @@ fn create_exclusive(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>
             Err(error) => return Err(Error::io("create", path, &error)),
         }
     }
-    Ok(Err(named_in(path)))
+    Ok(Err(read_holder(path)))
 }
 
 impl Holder {
@@ -113,7 +113,7 @@ impl Holder {
 
     /// Returns whether a process on this machine may still be running. On systems without `/proc`, every process
     /// except this one counts as running.
-    fn may_run(&self) -> bool {
+    fn may_be_running(&self) -> bool {
         let processes = Path::new("/proc");
         self.pid != std::process::id() && (!processes.is_dir() || processes.join(self.pid.to_string()).exists())
     }
@@ -124,7 +124,7 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
     for _ in 0..10 {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
-            taken => return taken,
+            result => return result,
         }
     }
     file.try_lock()
@@ -135,17 +135,17 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     let file = File::open(path).ok()?;
     match file.try_lock_shared() {
         Ok(()) => None,
-        Err(TryLockError::WouldBlock) => Some(named_in(path)),
+        Err(TryLockError::WouldBlock) => Some(read_holder(path)),
         Err(TryLockError::Error(_)) => {
-            let exclusive = exclusive(path);
-            exclusive.exists().then(|| named_in(&exclusive)).filter(Holder::may_run)
+            let lock_file = fallback_lock_path(path);
+            lock_file.exists().then(|| read_holder(&lock_file)).filter(Holder::may_be_running)
         }
     }
 }
 
 /// Reads the holder from a lock file. Returns a placeholder if the file is incomplete, because the holder may still
 /// be writing the file.
-fn named_in(path: &Path) -> Holder {
+fn read_holder(path: &Path) -> Holder {
     let text = fs::read(path).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or(Holder { pid: 0, host: "an unknown host".into(), since: None })
 }
@@ -159,28 +159,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let lock = Lock::take(&path, &folder.path().into(), now).unwrap();
-        let refused = Lock::take(&path, &folder.path().into(), now).unwrap_err().to_string();
+        let lock = Lock::acquire(&path, &folder.path().into(), now).unwrap();
+        let refused = Lock::acquire(&path, &folder.path().into(), now).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         assert!(refused.contains("since 2026-01-02T03:04:05Z"), "{refused}");
         assert_eq!(holder(&path).unwrap().pid, std::process::id());
         drop(lock);
         assert_eq!(holder(&path), None);
-        Lock::take(&path, &folder.path().into(), now).unwrap();
+        Lock::acquire(&path, &folder.path().into(), now).unwrap();
     }
 
     #[test]
     fn without_file_locks_a_lock_file_is_used_and_a_dead_process_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock#exclusive");
-        let of = |pid, host: &str| Holder { pid, host: host.into(), since: None };
-        let lock = create_exclusive(&path, &of(1, "here")).unwrap().unwrap();
-        assert_eq!(create_exclusive(&path, &of(2, "here")).unwrap().unwrap_err(), of(1, "here"), "process 1 is alive");
-        assert_eq!(create_exclusive(&path, &of(2, "there")).unwrap().unwrap_err(), of(1, "here"));
+        let holder_of = |pid, host: &str| Holder { pid, host: host.into(), since: None };
+        let lock = create_lock_file(&path, &holder_of(1, "here")).unwrap().unwrap();
+        assert_eq!(
+            create_lock_file(&path, &holder_of(2, "here")).unwrap().unwrap_err(),
+            holder_of(1, "here"),
+            "process 1 is alive"
+        );
+        assert_eq!(create_lock_file(&path, &holder_of(2, "there")).unwrap().unwrap_err(), holder_of(1, "here"));
         drop(lock);
         assert!(!path.exists());
-        fs::write(&path, of(u32::MAX, "here").to_json()).unwrap();
-        assert!(create_exclusive(&path, &of(2, "there")).unwrap().is_err(), "the holder is on another machine");
-        create_exclusive(&path, &of(2, "here")).unwrap().unwrap();
+        fs::write(&path, holder_of(u32::MAX, "here").to_json()).unwrap();
+        assert!(create_lock_file(&path, &holder_of(2, "there")).unwrap().is_err(), "the holder is on another machine");
+        create_lock_file(&path, &holder_of(2, "here")).unwrap().unwrap();
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// The maximum length, in bytes, of an ID that is used unchanged as a file name. With an extension, the file name
 /// stays below the limit of 255 bytes that file systems impose.
-const LONGEST_PLAIN: usize = 100;
+const MAX_PLAIN_LENGTH: usize = 100;
 
 /// The number of hex digits in the hash of an ID that is not a safe file name.
 const HASH_DIGITS: usize = 32;
@@ -48,7 +48,7 @@ impl MediaName {
         let name = match id {
             "" => format!("clip~{}", hex(&format!("{task_id}/{clip_index}"), HASH_DIGITS)),
             id if is_plain(id) => id.to_owned(),
-            id => format!("{}~{}", harmless(id), hex(id, HASH_DIGITS)),
+            id => format!("{}~{}", safe_prefix(id), hex(id, HASH_DIGITS)),
         };
         Self { folder, name, kind }
     }
@@ -65,14 +65,14 @@ impl MediaName {
 }
 
 fn is_plain(id: &str) -> bool {
-    id.len() <= LONGEST_PLAIN
+    id.len() <= MAX_PLAIN_LENGTH
         && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
         && !id.starts_with('-')
         && !RESERVED.contains(&id)
 }
 
 /// Returns up to 20 safe characters of an ID, so that a user can recognize the file.
-fn harmless(id: &str) -> String {
+fn safe_prefix(id: &str) -> String {
     let lower = id.chars().map(|character| character.to_ascii_lowercase());
     let plain: String = lower.filter(char::is_ascii_alphanumeric).take(20).collect();
     if plain.is_empty() { "clip".into() } else { plain }
@@ -89,10 +89,10 @@ impl LockedArchive {
     /// Opens the file for a media name with one of the given extensions. Returns the path and the open file, or
     /// `None` if no such file can be opened. A file at its final path is complete, unless the user put it there. This
     /// function blocks.
-    pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, RangedFile)> {
+    pub(crate) fn open_media(&self, name: &MediaName, extensions: &[&str]) -> Option<(String, RangedFile)> {
         let store = &self.archive.store;
-        endings.iter().find_map(|ending| {
-            let path = name.path(ending);
+        extensions.iter().find_map(|extension| {
+            let path = name.path(extension);
             let is_file = store.try_size(&path).is_ok_and(|size| size.is_some());
             // A file that cannot be opened counts as missing and is replaced.
             is_file.then(|| store.try_open(&path).ok()).flatten().map(|file| (path, file))
@@ -105,20 +105,20 @@ impl LockedArchive {
     }
 
     /// Moves a complete file to its final path. The contents become durable before the name. This function blocks.
-    pub(crate) fn place_media(&self, partial: &Path, path: &str) -> Result<()> {
-        self.archive.store.place(partial, path)
+    pub(crate) fn store_media(&self, partial: &Path, path: &str) -> Result<()> {
+        self.archive.store.move_in(partial, path)
     }
 
     /// Creates the folder for downloads in progress.
-    pub(crate) fn prepare_partials(&self) -> Result<()> {
+    pub(crate) fn create_partial_folder(&self) -> Result<()> {
         let folder = self.archive.store.state_path(layout::PARTIAL);
         local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))
     }
 
     /// Removes all partial files. The caller must ensure that no download will be resumed.
-    pub(crate) fn sweep_partials(&self) -> Result<()> {
+    pub(crate) fn remove_partials(&self) -> Result<()> {
         let folder = self.archive.store.state_path(layout::PARTIAL);
-        let removed = local::unless_missing(fs::remove_dir_all(&folder));
+        let removed = local::none_if_missing(fs::remove_dir_all(&folder));
         removed.map(drop).map_err(|error| Error::io("remove", &folder, &error))
     }
 }

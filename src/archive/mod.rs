@@ -8,9 +8,9 @@
 
 mod attributes;
 mod backend;
+mod checksum_file;
 #[cfg(test)]
 mod conformance;
-mod document_checksums;
 #[cfg(test)]
 pub(crate) mod failing;
 mod inspect;
@@ -33,8 +33,8 @@ use serde::{Deserialize, Serialize};
 
 pub use location::Location;
 
-pub(crate) use document_checksums::DocumentChecksums;
-pub(crate) use inspect::{Entry, MetadataState, is_inside, manifest_line};
+pub(crate) use checksum_file::ChecksumFile;
+pub(crate) use inspect::{Entry, MetadataState, is_inside, parse_manifest_line};
 pub(crate) use layout::{CHECKSUMS, MEDIA, METADATA, PartName, RUNS, RunFile, STATE, VIEWS, is_part, is_state_name};
 pub(crate) use lock::Holder;
 pub(crate) use manifest::ManifestLine;
@@ -99,7 +99,7 @@ impl Archive {
     /// Opens the archive that a run would write to, without changing any file. Returns `None` if the run would create
     /// a new archive.
     pub(crate) fn open_if_present(location: &Location, format: Option<TableFormat>) -> Result<Option<Self>> {
-        Ok(metadata_for(location, format)?.map(|metadata| Self::with(location, metadata.table_format)))
+        Ok(load_metadata(location, format)?.map(|metadata| Self::with(location, metadata.table_format)))
     }
 
     fn with(location: &Location, format: TableFormat) -> Self {
@@ -113,7 +113,7 @@ impl Archive {
 
     /// Opens a part and passes it to `read`.
     pub(crate) fn read_part<T>(&self, path: &str, read: impl FnOnce(RangedFile) -> io::Result<T>) -> Result<T> {
-        read(self.store.open(path)?).map_err(|error| self.store.failed("read", path, &error))
+        read(self.store.open(path)?).map_err(|error| self.store.storage_error("read", path, &error))
     }
 
     /// Lists the run files of the given kind, oldest first.
@@ -123,18 +123,18 @@ impl Archive {
 
     /// Returns an error if `archive.json` specifies one table format and all parts have the other format.
     fn check_format(&self, tables: &[&str]) -> Result<()> {
-        let mut others = false;
+        let mut has_other_format = false;
         for table in tables {
             if !self.store.parts(table, self.format)?.is_empty() {
                 return Ok(());
             }
-            others |= !self.store.parts(table, self.format.other())?.is_empty();
+            has_other_format |= !self.store.parts(table, self.format.other())?.is_empty();
         }
-        if !others {
+        if !has_other_format {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away and the next export regenerates it from the parts",
+            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away, and the next export regenerates it from the parts",
             self.store.display(METADATA),
             self.format,
             self.format.other()
@@ -147,13 +147,13 @@ impl Archive {
     }
 
     /// Returns the local quarantine folder, which also contains journal segments with damaged records.
-    pub(crate) fn damaged_folder(&self) -> PathBuf {
-        self.store.state_path(layout::DAMAGED)
+    pub(crate) fn quarantine_folder(&self) -> PathBuf {
+        self.store.state_path(layout::QUARANTINE)
     }
 
     /// Finds the lines for the wanted files in the manifests of all runs.
     pub(crate) fn manifest_lines(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
-        manifest::find(&self.store, wanted)
+        manifest::find_lines(&self.store, wanted)
     }
 
     /// Returns the process that currently holds the archive lock, if any.
@@ -166,7 +166,7 @@ impl LockedArchive {
     /// Opens an existing archive for writing.
     ///
     /// # Errors
-    /// Returns [`Error::Usage`] if the archive does not exist or has a newer format version. Returns [`Error::Held`]
+    /// Returns [`Error::Usage`] if the archive does not exist or has a newer format version. Returns [`Error::Locked`]
     /// if another process holds the lock.
     pub(crate) fn open(location: &Location, tables: &[&str], now: Timestamp) -> Result<Self> {
         Archive::open(location)?;
@@ -179,7 +179,7 @@ impl LockedArchive {
     ///
     /// # Errors
     /// Returns [`Error::Usage`] if the path is a file, or if the archive has a different table format or a newer
-    /// format version. Returns [`Error::Held`] if another process holds the lock.
+    /// format version. Returns [`Error::Locked`] if another process holds the lock.
     pub(crate) fn open_or_create(
         location: &Location,
         format: Option<TableFormat>,
@@ -187,12 +187,12 @@ impl LockedArchive {
         now: Timestamp,
     ) -> Result<Self> {
         // The metadata is checked before the first write, so that a rejected archive is not changed.
-        metadata_for(location, format)?;
+        load_metadata(location, format)?;
         let store = location.store();
         let journal = store.state_path(layout::JOURNAL);
         local::create_folder(&journal).map_err(|error| Error::io("create", &journal, &error))?;
-        let lock = Lock::take(&store.state_path(layout::LOCK), location, now)?;
-        let table_format = match metadata_for(location, format)? {
+        let lock = Lock::acquire(&store.state_path(layout::LOCK), location, now)?;
+        let table_format = match load_metadata(location, format)? {
             Some(metadata) => metadata.table_format,
             None => create(location, format, tables, now)?,
         };
@@ -210,13 +210,13 @@ impl LockedArchive {
 
     /// Writes a small file that no manifest lists. Records the checksum before writing the file.
     pub(crate) fn put_with_checksum(&self, path: &str, bytes: &[u8]) -> Result<()> {
-        document_checksums::add(&self.archive.store, path, &checksum::sha256(bytes))?;
+        checksum_file::add(&self.archive.store, path, &checksum::sha256(bytes))?;
         self.put(path, bytes)
     }
 
     /// Publishes a file that no manifest lists. Records the checksum before publishing the file.
     pub(crate) fn publish_with_checksum(&self, file: FileSink) -> Result<()> {
-        document_checksums::add(&self.archive.store, file.path(), &file.sha256())?;
+        checksum_file::add(&self.archive.store, file.path(), &file.sha256())?;
         file.publish().map(drop)
     }
 
@@ -233,23 +233,23 @@ impl LockedArchive {
     /// Adds files to the manifest of a run. Adding the same files again has no effect.
     pub(crate) fn add_to_manifest(&self, path: &str, files: &[StoredFile]) -> Result<()> {
         let store = &self.archive.store;
-        store.rewrite(path, |known, out| manifest::merge(known, files, out))?;
+        store.rewrite(path, |existing, out| manifest::merge(existing, files, out))?;
         store.sync(RUNS)
     }
 }
 
 /// Reads and checks the metadata of an archive that a run will write to. Returns `None` if the archive does not
 /// exist.
-fn metadata_for(location: &Location, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
+fn load_metadata(location: &Location, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
     location.check()?;
     let metadata = read_metadata(location)?;
-    metadata.iter().try_for_each(|metadata| check(metadata, location, format))?;
+    metadata.iter().try_for_each(|metadata| check_compatible(metadata, location, format))?;
     Ok(metadata)
 }
 
-fn check(metadata: &ArchiveMetadata, location: &Location, format: Option<TableFormat>) -> Result<()> {
+fn check_compatible(metadata: &ArchiveMetadata, location: &Location, format: Option<TableFormat>) -> Result<()> {
     if metadata.format_version > FORMAT_VERSION {
-        return Err(newer(location, metadata.format_version));
+        return Err(unsupported_version(location, metadata.format_version));
     }
     match format {
         Some(wanted) if wanted != metadata.table_format => Err(Error::usage(format!(
@@ -265,10 +265,10 @@ fn check(metadata: &ArchiveMetadata, location: &Location, format: Option<TableFo
 fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now: Timestamp) -> Result<TableFormat> {
     let store = location.store();
     let mut table_format = format.unwrap_or_default();
-    for known in [TableFormat::Parquet, TableFormat::Csv] {
+    for candidate in [TableFormat::Parquet, TableFormat::Csv] {
         for table in tables {
-            if !store.parts(table, known)?.is_empty() {
-                table_format = known;
+            if !store.parts(table, candidate)?.is_empty() {
+                table_format = candidate;
             }
         }
     }
@@ -278,10 +278,10 @@ fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now
         created_at: now,
         created_by: concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).into(),
     };
-    check(&metadata, location, format)?;
+    check_compatible(&metadata, location, format)?;
     let mut text = serde_json::to_vec_pretty(&metadata).expect("metadata has string keys only");
     text.push(b'\n');
-    document_checksums::add(&store, METADATA, &checksum::sha256(&text))?;
+    checksum_file::add(&store, METADATA, &checksum::sha256(&text))?;
     store.put(METADATA, &text)?;
     Ok(table_format)
 }
@@ -293,13 +293,15 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
         Ok(metadata) => Ok(Some(metadata)),
         // A newer format version may have changed every field except `format_version`.
         Err(error) => match serde_json::from_slice::<Version>(&text) {
-            Ok(Version { format_version }) if format_version > FORMAT_VERSION => Err(newer(location, format_version)),
-            _ => Err(store.failed("read", METADATA, &error).advising(Advice::MoveMetadata)),
+            Ok(Version { format_version }) if format_version > FORMAT_VERSION => {
+                Err(unsupported_version(location, format_version))
+            }
+            _ => Err(store.storage_error("read", METADATA, &error).with_advice(Advice::MoveArchiveJson)),
         },
     }
 }
 
-fn newer(location: &Location, version: u32) -> Error {
+fn unsupported_version(location: &Location, version: u32) -> Error {
     Error::usage(format!(
         "{location} has archive format {version}, but this version supports only {FORMAT_VERSION}; upgrade sunor-archive",
     ))

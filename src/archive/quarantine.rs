@@ -10,9 +10,9 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Archive, CHECKSUMS, LockedArchive, RunFile, document_checksums,
+    Archive, CHECKSUMS, LockedArchive, RunFile, checksum_file,
     inspect::is_inside,
-    layout::{DAMAGED, METADATA, REPAIR_PLAN, RUNS},
+    layout::{METADATA, QUARANTINE, REPAIR_PLAN, RUNS},
     local, manifest,
 };
 use crate::{
@@ -24,21 +24,21 @@ use crate::{
 
 impl Archive {
     /// Reads the plan of an interrupted repair, if there is one.
-    pub(crate) fn begun_repair<P: DeserializeOwned>(&self) -> Result<Option<P>> {
+    pub(crate) fn load_repair_plan<P: DeserializeOwned>(&self) -> Result<Option<P>> {
         let plan = self.store.get(REPAIR_PLAN)?;
         let parsed = plan.map(|plan| serde_json::from_slice(&plan)).transpose();
-        parsed.map_err(|error| self.store.failed("read", REPAIR_PLAN, &error))
+        parsed.map_err(|error| self.store.storage_error("read", REPAIR_PLAN, &error))
     }
 }
 
 impl LockedArchive {
     /// Stores the plan of a repair, so that a later repair can complete it.
-    pub(crate) fn note_repair(&self, plan: &impl Serialize) -> Result<()> {
+    pub(crate) fn save_repair_plan(&self, plan: &impl Serialize) -> Result<()> {
         self.put(REPAIR_PLAN, serde_json::to_vec(plan).expect("a plan has string keys only"))
     }
 
     /// Removes the repair plan after the repair is complete.
-    pub(crate) fn end_repair(&self) -> Result<()> {
+    pub(crate) fn remove_repair_plan(&self) -> Result<()> {
         self.archive.store.remove(REPAIR_PLAN)
     }
 
@@ -46,46 +46,48 @@ impl LockedArchive {
     /// manifest lines are removed. This function blocks.
     pub(crate) fn quarantine(&self, paths: &HashSet<String>) -> Result<()> {
         let store = &self.archive.store;
-        let lines = manifest::find(store, &|path| paths.contains(path))?;
+        let lines = manifest::find_lines(store, &|path| paths.contains(path))?;
         let manifests: BTreeSet<&str> = lines.iter().map(|line| line.manifest.as_str()).collect();
         for manifest in manifests {
-            store.rewrite(manifest, |known, out| manifest::without(known, &|path| paths.contains(path), out))?;
+            store.rewrite(manifest, |existing, out| {
+                manifest::remove_lines(existing, &|path| paths.contains(path), out)
+            })?;
         }
         if !lines.is_empty() {
             store.sync(RUNS)?;
         }
-        let damaged = self.quarantine_folder()?;
+        let folder = self.create_quarantine_folder()?;
         for path in paths {
-            store.take(path, &free_name(&damaged, path))?;
+            store.move_out(path, &unused_path(&folder, path))?;
         }
-        sync(&damaged)
+        sync(&folder)
     }
 
     /// Copies files to the quarantine folder before they are changed or removed, and returns the paths of the copies.
     /// Files that do not exist are skipped. This function blocks.
-    pub(crate) fn quarantine_copies(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
+    pub(crate) fn copy_to_quarantine(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
         let store = &self.archive.store;
-        let damaged = self.quarantine_folder()?;
-        let mut kept = Vec::new();
+        let folder = self.create_quarantine_folder()?;
+        let mut copies = Vec::new();
         for path in parts {
             if store.exists(path)? {
-                let to = free_name(&damaged, path);
+                let to = unused_path(&folder, path);
                 store.copy_out(path, &to)?;
-                kept.push(to);
+                copies.push(to);
             }
         }
-        sync(&damaged)?;
-        Ok(kept)
+        sync(&folder)?;
+        Ok(copies)
     }
 
     /// Moves a segment with damaged records to the quarantine folder, so that it is not published again.
     pub(crate) fn quarantine_segment(&self, segment: &Path) -> Result<()> {
-        let to = self.quarantine_folder()?.join(segment.file_name().unwrap_or_default());
+        let to = self.create_quarantine_folder()?.join(segment.file_name().unwrap_or_default());
         fs::rename(segment, to).map_err(|error| Error::io("move", segment, &error))
     }
 
-    fn quarantine_folder(&self) -> Result<PathBuf> {
-        let folder = self.archive.store.state_path(DAMAGED);
+    fn create_quarantine_folder(&self) -> Result<PathBuf> {
+        let folder = self.archive.store.state_path(QUARANTINE);
         local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))?;
         Ok(folder)
     }
@@ -94,8 +96,8 @@ impl LockedArchive {
     /// the quarantine folder. This function blocks.
     pub(crate) fn regenerate_manifest(&self, manifest: &str) -> Result<()> {
         let store = &self.archive.store;
-        self.quarantine_copies(&BTreeSet::from([manifest.to_owned()]))?;
-        let text = store.try_read(manifest).map_err(|error| store.failed("read", manifest, &error))?;
+        self.copy_to_quarantine(&BTreeSet::from([manifest.to_owned()]))?;
+        let text = store.try_read(manifest).map_err(|error| store.storage_error("read", manifest, &error))?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let listed = text.lines().filter_map(|line| line.split_once("  ").map(|(_, path)| path));
         let files: BTreeSet<&str> = listed.filter(|path| is_inside(path)).collect();
@@ -116,10 +118,10 @@ impl LockedArchive {
     pub(crate) fn regenerate_checksums(&self) -> Result<()> {
         let store = &self.archive.store;
         self.quarantine(&HashSet::from([CHECKSUMS.to_owned()]))?;
-        let is_listed = |name: &str| name.ends_with(RunFile::Manifest.ending());
+        let is_listed = |name: &str| name.ends_with(RunFile::Manifest.suffix());
         for path in store.files(RUNS, |entry| !is_listed(entry.name()))?.into_iter().chain([METADATA.to_owned()]) {
-            let text = store.try_read(&path).map_err(|error| store.failed("read", &path, &error))?;
-            document_checksums::add(store, &path, &checksum::sha256(text))?;
+            let text = store.try_read(&path).map_err(|error| store.storage_error("read", &path, &error))?;
+            checksum_file::add(store, &path, &checksum::sha256(text))?;
         }
         Ok(())
     }
@@ -135,13 +137,13 @@ fn sync(folder: &Path) -> Result<()> {
 }
 
 /// Returns an unused path in `folder`, with a name that contains the original path of the file.
-fn free_name(folder: &Path, path: &str) -> PathBuf {
+fn unused_path(folder: &Path, path: &str) -> PathBuf {
     let flat = path.replace('/', "_");
-    let mut place = folder.join(&flat);
+    let mut path = folder.join(&flat);
     let mut n = 1;
-    while fs::symlink_metadata(&place).is_ok() {
+    while fs::symlink_metadata(&path).is_ok() {
         n += 1;
-        place = folder.join(format!("{n}_{flat}"));
+        path = folder.join(format!("{n}_{flat}"));
     }
-    place
+    path
 }

@@ -13,7 +13,7 @@ use super::{
     Entry,
     backend::{Backend, StagingFile},
     layout::{self, METADATA, RUNS, STATE, VIEWS},
-    local::{LocalFolder, unless_missing},
+    local::{LocalBackend, none_if_missing},
 };
 use crate::{
     checksum::Hasher,
@@ -34,19 +34,19 @@ pub(crate) struct Store {
 impl Store {
     /// Creates a store for an archive in a local folder.
     pub(super) fn local(folder: &Path) -> Self {
-        let files: Arc<dyn Backend> = Arc::new(LocalFolder::new(folder));
+        let files: Arc<dyn Backend> = Arc::new(LocalBackend::new(folder));
         Self { state: files.clone(), files, state_root: folder.to_owned() }
     }
 
     /// Creates a store for an archive in another backend, with `.sunor` in a local folder.
     #[cfg(test)]
-    pub(crate) fn over(files: Arc<dyn Backend>, state_root: &Path) -> Self {
+    pub(crate) fn with_files(files: Arc<dyn Backend>, state_root: &Path) -> Self {
         Self { files, ..Self::local(state_root) }
     }
 
     /// Returns the store with each of its backends wrapped by `wrap`.
     #[cfg(test)]
-    pub(crate) fn wrapped(self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) -> Self {
+    pub(crate) fn wrap_backends(self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) -> Self {
         Self { files: wrap(self.files), state: wrap(self.state), ..self }
     }
 
@@ -61,13 +61,13 @@ impl Store {
     }
 
     /// Converts the local path of a file in `.sunor` to its path in the archive.
-    pub(super) fn relative(&self, path: &Path) -> String {
+    pub(super) fn archive_path(&self, path: &Path) -> String {
         path.strip_prefix(&self.state_root).unwrap_or(path).display().to_string()
     }
 
     /// Opens a file for reading.
     pub(crate) fn open(&self, path: &str) -> Result<RangedFile> {
-        self.try_open(path).map_err(|error| self.failed("open", path, &error))
+        self.try_open(path).map_err(|error| self.storage_error("open", path, &error))
     }
 
     /// Opens a file that may be damaged.
@@ -84,7 +84,7 @@ impl Store {
 
     /// Reads a small file. Returns `None` if the file does not exist.
     pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        unless_missing(self.try_read(path)).map_err(|error| self.failed("read", path, &error))
+        none_if_missing(self.try_read(path)).map_err(|error| self.storage_error("read", path, &error))
     }
 
     /// Returns the size of a file in bytes, or `None` if the file does not exist.
@@ -94,14 +94,14 @@ impl Store {
 
     /// Returns whether a file exists.
     pub(crate) fn exists(&self, path: &str) -> Result<bool> {
-        let size = self.try_size(path).map_err(|error| self.failed("read", path, &error))?;
+        let size = self.try_size(path).map_err(|error| self.storage_error("read", path, &error))?;
         Ok(size.is_some())
     }
 
     /// Lists the entries of a folder, sorted by path. The list is empty if the folder does not exist.
     pub(crate) fn list(&self, folder: &str) -> Result<Vec<Entry>> {
         let listed = self.backend(folder).list(folder);
-        let mut entries = listed.map_err(|error| self.failed("list", folder, &error))?;
+        let mut entries = listed.map_err(|error| self.storage_error("list", folder, &error))?;
         entries.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(entries)
     }
@@ -120,13 +120,13 @@ impl Store {
     /// Writes a small file durably and atomically.
     pub(super) fn put(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let mut sink = self.create(path)?;
-        sink.write_all(bytes).map_err(|error| self.failed("write", path, &error))?;
+        sink.write_all(bytes).map_err(|error| self.storage_error("write", path, &error))?;
         sink.publish().map(drop)
     }
 
     /// Creates a staging file that is written as a stream.
     pub(super) fn create(&self, path: &str) -> Result<FileSink> {
-        let file = self.backend(path).create(path).map_err(|error| self.failed("write", path, &error))?;
+        let file = self.backend(path).create(path).map_err(|error| self.storage_error("write", path, &error))?;
         Ok(FileSink { store: self.clone(), path: path.to_owned(), file, hasher: Hasher::default() })
     }
 
@@ -137,58 +137,59 @@ impl Store {
         path: &str,
         write: impl FnOnce(&mut dyn BufRead, &mut dyn Write) -> io::Result<u64>,
     ) -> Result<()> {
-        let known = unless_missing(self.try_open(path)).map_err(|error| self.failed("read", path, &error))?;
-        let mut known: Box<dyn BufRead> = match known {
+        let existing =
+            none_if_missing(self.try_open(path)).map_err(|error| self.storage_error("read", path, &error))?;
+        let mut existing: Box<dyn BufRead> = match existing {
             Some(file) => Box::new(BufReader::new(file)),
             None => Box::new(io::empty()),
         };
-        let mut file = self.backend(path).create(path).map_err(|error| self.failed("write", path, &error))?;
-        let written = write(&mut known, &mut file).and_then(|lines| match lines {
+        let mut file = self.backend(path).create(path).map_err(|error| self.storage_error("write", path, &error))?;
+        let written = write(&mut existing, &mut file).and_then(|lines| match lines {
             0 => self.backend(path).remove(path),
             _ => file.publish(),
         });
-        written.map_err(|error| self.failed("write", path, &error))
+        written.map_err(|error| self.storage_error("write", path, &error))
     }
 
     /// Durably moves a complete local file to its final path.
-    pub(super) fn place(&self, from: &Path, path: &str) -> Result<()> {
-        self.backend(path).place(from, path).map_err(|error| self.failed("write", path, &error))?;
-        self.sync(layout::folder_of(path))
+    pub(super) fn move_in(&self, from: &Path, path: &str) -> Result<()> {
+        self.backend(path).move_in(from, path).map_err(|error| self.storage_error("write", path, &error))?;
+        self.sync(layout::parent_folder(path))
     }
 
     /// Copies a file to a local path.
     pub(super) fn copy_out(&self, path: &str, to: &Path) -> Result<()> {
-        self.backend(path).copy_out(path, to).map_err(|error| self.failed("copy", path, &error))
+        self.backend(path).copy_out(path, to).map_err(|error| self.storage_error("copy", path, &error))
     }
 
     /// Moves a file to a local path if the file exists, and syncs the folder that contained the file.
-    pub(super) fn take(&self, path: &str, to: &Path) -> Result<()> {
-        let taken = unless_missing(self.backend(path).take(path, to));
-        match taken.map_err(|error| self.failed("move", path, &error))? {
-            Some(()) => self.sync(layout::folder_of(path)),
+    pub(super) fn move_out(&self, path: &str, to: &Path) -> Result<()> {
+        let moved = none_if_missing(self.backend(path).move_out(path, to));
+        match moved.map_err(|error| self.storage_error("move", path, &error))? {
+            Some(()) => self.sync(layout::parent_folder(path)),
             None => Ok(()),
         }
     }
 
     /// Removes a file if it exists.
     pub(super) fn remove(&self, path: &str) -> Result<()> {
-        self.backend(path).remove(path).map_err(|error| self.failed("remove", path, &error))
+        self.backend(path).remove(path).map_err(|error| self.storage_error("remove", path, &error))
     }
 
     /// Makes the file names in a folder durable.
     pub(super) fn sync(&self, folder: &str) -> Result<()> {
-        self.backend(folder).sync(folder).map_err(|error| self.failed("sync", folder, &error))
+        self.backend(folder).sync(folder).map_err(|error| self.storage_error("sync", folder, &error))
     }
 
-    /// See [`Backend::inherit`].
-    pub(super) fn inherit(&self, folder: &str, to: &Path) {
-        self.backend(folder).inherit(folder, to);
+    /// See [`Backend::copy_folder_attributes`].
+    pub(super) fn copy_folder_attributes(&self, folder: &str, to: &Path) {
+        self.backend(folder).copy_folder_attributes(folder, to);
     }
 
     /// See [`Backend::exchange`].
-    pub(super) fn exchange(&self, folder: &str, other: &Path, stays: &dyn Fn(&str) -> bool) -> Result<bool> {
-        let exchanged = self.backend(folder).exchange(folder, other, stays);
-        exchanged.map_err(|error| self.failed("exchange", folder, &error))
+    pub(super) fn exchange(&self, folder: &str, staging: &Path, keep: &dyn Fn(&str) -> bool) -> Result<bool> {
+        let exchanged = self.backend(folder).exchange(folder, staging, keep);
+        exchanged.map_err(|error| self.storage_error("exchange", folder, &error))
     }
 
     /// Removes staging files that were left by a crash. The caller must hold the archive lock. The top folder of the
@@ -200,7 +201,7 @@ impl Store {
                 let of = |file: &str| entry.path.strip_prefix(file).is_some_and(|rest| rest.starts_with('#'));
                 !folder.is_empty() || [METADATA, VIEWS].into_iter().any(of)
             };
-            for path in self.files(folder, |entry| entry.is_half_finished() && is_own(entry))? {
+            for path in self.files(folder, |entry| entry.is_staging_file() && is_own(entry))? {
                 self.remove(&path)?;
             }
         }
@@ -213,12 +214,21 @@ impl Store {
     }
 
     /// Creates an error for a failed action on a file.
-    pub(crate) fn failed(&self, action: &'static str, path: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-        let failed = Error::storage(action, self.display(path), error);
-        let is_of_system = std::iter::successors(Some(error), |error| error.source())
+    pub(crate) fn storage_error(
+        &self,
+        action: &'static str,
+        path: &str,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Error {
+        let storage_error = Error::storage(action, self.display(path), error);
+        let is_os_error = std::iter::successors(Some(error), |error| error.source())
             .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some()));
         // A part is damaged if the operating system can read it but this program cannot decode it.
-        if layout::is_any_part(path) && !is_of_system { failed.advising(Advice::Repair) } else { failed }
+        if layout::is_any_part(path) && !is_os_error {
+            storage_error.with_advice(Advice::Repair)
+        } else {
+            storage_error
+        }
     }
 }
 
@@ -247,15 +257,15 @@ impl FileSink {
 
     /// Returns the SHA-256, in hex, of the bytes written so far.
     pub(super) fn sha256(&self) -> String {
-        self.hasher.digested().sha256
+        self.hasher.digest().sha256
     }
 
     /// Durably moves the file to its final path.
     pub(crate) fn publish(self) -> Result<StoredFile> {
         let Self { store, path, file, hasher } = self;
-        file.publish().map_err(|error| store.failed("write", &path, &error))?;
-        store.sync(layout::folder_of(&path))?;
-        Ok(StoredFile { path, sha256: hasher.digested().sha256 })
+        file.publish().map_err(|error| store.storage_error("write", &path, &error))?;
+        store.sync(layout::parent_folder(&path))?;
+        Ok(StoredFile { path, sha256: hasher.digest().sha256 })
     }
 }
 

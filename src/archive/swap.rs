@@ -46,20 +46,20 @@ pub(crate) struct Swap {
     added: Vec<StoredFile>,
     part: u32,
     /// Whether the plan has been written. A swap with a plan is completed or undone by [`recover`].
-    is_planned: bool,
+    plan_written: bool,
 }
 
 /// A new part that is being written.
 pub(crate) struct NewPart {
     path: String,
-    place: PathBuf,
+    staging_path: PathBuf,
     file: BufWriter<File>,
     hasher: Hasher,
 }
 
 /// A new part that is complete but not yet in the table folder.
 pub(crate) struct StagedPart {
-    place: PathBuf,
+    staging_path: PathBuf,
     bytes: u64,
 }
 
@@ -74,15 +74,15 @@ impl Swap {
         let staging = staging(store, table);
         remove_folder(&staging)?;
         local::create_folder(&staging).map_err(|error| Error::io("create", &staging, &error))?;
-        store.inherit(table, &staging);
+        store.copy_folder_attributes(table, &staging);
         let (table, run_id) = (table.to_owned(), run_id.clone());
-        Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, is_planned: false })
+        Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, plan_written: false })
     }
 
     /// Returns a function that creates empty scratch files on the same disk as the new parts. A scratch file is
     /// unlinked immediately, so that the operating system deletes it when it is closed. If an open file cannot be
     /// unlinked, the scratch file is removed when the archive is next opened for writing.
-    pub(crate) fn scratch(&self) -> impl FnMut() -> io::Result<File> + use<> {
+    pub(crate) fn scratch_files(&self) -> impl FnMut() -> io::Result<File> + use<> {
         let (folder, table, mut files) = (self.store().state_path(SWAP), self.table.clone(), 0);
         move || {
             files += 1;
@@ -94,7 +94,7 @@ impl Swap {
     }
 
     /// Begins a new part with the next part number that is not in use in the table.
-    pub(crate) fn part(&mut self) -> Result<NewPart> {
+    pub(crate) fn begin_part(&mut self) -> Result<NewPart> {
         let path = loop {
             self.part += 1;
             let name = PartName { run_id: &self.run_id, part: self.part, format: self.held.archive.format };
@@ -103,20 +103,20 @@ impl Swap {
                 break path;
             }
         };
-        let place = staging(self.store(), &path);
-        let file = File::create(&place).map_err(|error| Error::io("write", &place, &error))?;
-        Ok(NewPart { path, place, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
+        let staging_path = staging(self.store(), &path);
+        let file = File::create(&staging_path).map_err(|error| Error::io("write", &staging_path, &error))?;
+        Ok(NewPart { path, staging_path, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
     }
 
     /// Adds a new part to the swap and makes its contents durable. Before the commit, the part can be read through
     /// the returned [`StagedPart`].
     pub(crate) fn add(&mut self, part: NewPart) -> Result<StagedPart> {
-        let NewPart { path, place, file, hasher } = part;
+        let NewPart { path, staging_path, file, hasher } = part;
         let synced = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
-        synced.map_err(|error| Error::io("write", &place, &error))?;
-        let digested = hasher.digested();
-        self.added.push(StoredFile { path, sha256: digested.sha256 });
-        Ok(StagedPart { place, bytes: digested.bytes })
+        synced.map_err(|error| Error::io("write", &staging_path, &error))?;
+        let digest = hasher.digest();
+        self.added.push(StoredFile { path, sha256: digest.sha256 });
+        Ok(StagedPart { staging_path, bytes: digest.bytes })
     }
 
     /// Replaces the parts at the paths in `removed` with the new parts. If a part in `removed` does not exist, only
@@ -124,20 +124,20 @@ impl Swap {
     /// swap is completed or undone when the archive is next opened for writing.
     pub(crate) fn commit(mut self, removed: &[String]) -> Result<()> {
         let store = self.store().clone();
-        let gone: HashSet<&str> = removed.iter().map(String::as_str).collect();
-        let lines = manifest::find(&store, &|path| gone.contains(path))?;
-        let there: HashSet<String> =
-            store.files(&self.table, |entry| gone.contains(entry.path.as_str()))?.into_iter().collect();
-        let removed = removed.iter().filter(|path| there.contains(*path)).cloned().collect();
+        let removed_paths: HashSet<&str> = removed.iter().map(String::as_str).collect();
+        let lines = manifest::find_lines(&store, &|path| removed_paths.contains(path))?;
+        let existing: HashSet<String> =
+            store.files(&self.table, |entry| removed_paths.contains(entry.path.as_str()))?.into_iter().collect();
+        let removed = removed.iter().filter(|path| existing.contains(*path)).cloned().collect();
         let added = std::mem::take(&mut self.added);
         let plan = Plan { table: self.table.clone(), run_id: self.run_id.clone(), removed, lines, added };
         let staging = staging(&store, &self.table);
         filesystem::sync_folder(&staging).map_err(|error| Error::io("sync", &staging, &error))?;
-        self.is_planned = true;
-        match plan.write(&store).and_then(|()| plan.carry_out(&store)) {
+        self.plan_written = true;
+        match plan.write(&store).and_then(|()| plan.execute(&store)) {
             // After a failure without a crash, this process tries to recover the swap immediately.
             Err(error) => match recover(&store) {
-                Ok(Recovered::Finished) => Ok(()),
+                Ok(RecoveryOutcome::Completed) => Ok(()),
                 _ => Err(error),
             },
             Ok(()) => Ok(()),
@@ -151,7 +151,7 @@ impl Swap {
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        if !self.is_planned {
+        if !self.plan_written {
             // If the staging folder cannot be removed now, it is removed when the archive is next opened for writing.
             let _ = remove_folder(&staging(self.store(), &self.table));
         }
@@ -164,7 +164,7 @@ impl NewPart {
     /// Removes a new part that turned out to be empty.
     pub(crate) fn discard(self) -> Result<()> {
         drop(self.file);
-        fs::remove_file(&self.place).map_err(|error| Error::io("remove", &self.place, &error))
+        fs::remove_file(&self.staging_path).map_err(|error| Error::io("remove", &self.staging_path, &error))
     }
 }
 
@@ -188,26 +188,28 @@ impl StagedPart {
 
     /// Opens the part for reading.
     pub(crate) fn open(&self) -> Result<RangedFile> {
-        File::open(&self.place).map(RangedFile::new).map_err(|error| Error::io("read", &self.place, &error))
+        File::open(&self.staging_path)
+            .map(RangedFile::new)
+            .map_err(|error| Error::io("read", &self.staging_path, &error))
     }
 }
 
 /// The outcome of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Recovered {
-    Nothing,
-    Undone,
-    Finished,
+pub(super) enum RecoveryOutcome {
+    NoSwap,
+    RolledBack,
+    Completed,
 }
 
 /// Recovers an interrupted swap. Completes the swap if any of its changes is visible to readers, and undoes it
 /// otherwise. The caller must hold the archive lock.
-pub(super) fn recover(store: &Store) -> Result<Recovered> {
+pub(super) fn recover(store: &Store) -> Result<RecoveryOutcome> {
     let plan = store.get(SWAP_PLAN)?.map(|text| serde_json::from_slice::<Plan>(&text)).transpose();
-    let recovered = match plan.map_err(|error| store.failed("read", SWAP_PLAN, &error))? {
-        Some(plan) if plan.is_visible(store)? => plan.finish(store).map(|()| Recovered::Finished)?,
-        Some(plan) => plan.undo(store).map(|()| Recovered::Undone)?,
-        None => Recovered::Nothing,
+    let recovered = match plan.map_err(|error| store.storage_error("read", SWAP_PLAN, &error))? {
+        Some(plan) if plan.is_visible(store)? => plan.complete(store).map(|()| RecoveryOutcome::Completed)?,
+        Some(plan) => plan.roll_back(store).map(|()| RecoveryOutcome::RolledBack)?,
+        None => RecoveryOutcome::NoSwap,
     };
     remove_folder(&store.state_path(SWAP))?;
     Ok(recovered)
@@ -230,16 +232,18 @@ impl Plan {
         store.put(SWAP_PLAN, &serde_json::to_vec_pretty(self).expect("a plan has string keys only"))
     }
 
-    fn carry_out(&self, store: &Store) -> Result<()> {
+    fn execute(&self, store: &Store) -> Result<()> {
         for manifest in self.manifests() {
-            let of_it = self.lines.iter().filter(|line| line.manifest == *manifest);
-            let gone: HashSet<&str> = of_it.map(|line| line.path.as_str()).collect();
-            store.rewrite(manifest, |known, out| manifest::without(known, &|path| gone.contains(path), out))?;
+            let lines = self.lines.iter().filter(|line| line.manifest == *manifest);
+            let removed_paths: HashSet<&str> = lines.map(|line| line.path.as_str()).collect();
+            store.rewrite(manifest, |existing, out| {
+                manifest::remove_lines(existing, &|path| removed_paths.contains(path), out)
+            })?;
         }
         self.sync_manifests(store)?;
-        // If the folders cannot be exchanged, `finish` moves the new parts one at a time.
+        // If the folders cannot be exchanged, `complete` moves the new parts one at a time.
         store.exchange(&self.table, &staging(store, &self.table), &|name| !self.removes(name))?;
-        self.finish(store)
+        self.complete(store)
     }
 
     fn removes(&self, name: &str) -> bool {
@@ -263,16 +267,16 @@ impl Plan {
 
     /// Returns whether any change made by the swap is visible to readers.
     fn is_visible(&self, store: &Store) -> Result<bool> {
-        let there: BTreeSet<String> = store.files(&self.table, |_| true)?.into_iter().collect();
-        Ok(self.added.iter().any(|file| there.contains(&file.path))
-            || self.removed.iter().any(|path| !there.contains(path)))
+        let existing: BTreeSet<String> = store.files(&self.table, |_| true)?.into_iter().collect();
+        Ok(self.added.iter().any(|file| existing.contains(&file.path))
+            || self.removed.iter().any(|path| !existing.contains(path)))
     }
 
     /// Completes the swap from any state after the removal of the old manifest lines.
-    fn finish(&self, store: &Store) -> Result<()> {
+    fn complete(&self, store: &Store) -> Result<()> {
         for file in &self.added {
             if !store.exists(&file.path)? {
-                store.place(&staging(store, &file.path), &file.path)?;
+                store.move_in(&staging(store, &file.path), &file.path)?;
             }
         }
         store.sync(&self.table)?;
@@ -282,33 +286,33 @@ impl Plan {
         store.sync(&self.table)?;
         if !self.added.is_empty() {
             let manifest = RunFile::Manifest.path(&self.run_id);
-            store.rewrite(&manifest, |known, out| manifest::merge(known, &self.added, out))?;
+            store.rewrite(&manifest, |existing, out| manifest::merge(existing, &self.added, out))?;
             store.sync(RUNS)?;
         }
-        self.place_rest(store)?;
+        self.move_remaining(store)?;
         self.remove(store)
     }
 
     /// Moves the other entries of the old table folder that could not be hard-linked, such as subfolders.
-    fn place_rest(&self, store: &Store) -> Result<()> {
-        let there: HashSet<String> = store.list(&self.table)?.into_iter().map(|entry| entry.path).collect();
+    fn move_remaining(&self, store: &Store) -> Result<()> {
+        let existing: HashSet<String> = store.list(&self.table)?.into_iter().map(|entry| entry.path).collect();
         for entry in fs::read_dir(staging(store, &self.table)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = format!("{}/{name}", self.table);
-            if !self.removes(&name) && !there.contains(&path) {
-                store.place(&entry.path(), &path)?;
+            if !self.removes(&name) && !existing.contains(&path) {
+                store.move_in(&entry.path(), &path)?;
             }
         }
         Ok(())
     }
 
     /// Undoes a swap without visible changes. Only the removed manifest lines must be restored.
-    fn undo(&self, store: &Store) -> Result<()> {
+    fn roll_back(&self, store: &Store) -> Result<()> {
         for manifest in self.manifests() {
-            let of_it = self.lines.iter().filter(|line| line.manifest == *manifest);
+            let lines = self.lines.iter().filter(|line| line.manifest == *manifest);
             let files: Vec<StoredFile> =
-                of_it.map(|line| StoredFile { path: line.path.clone(), sha256: line.sha256.clone() }).collect();
-            store.rewrite(manifest, |known, out| manifest::merge(known, &files, out))?;
+                lines.map(|line| StoredFile { path: line.path.clone(), sha256: line.sha256.clone() }).collect();
+            store.rewrite(manifest, |existing, out| manifest::merge(existing, &files, out))?;
         }
         self.sync_manifests(store)?;
         self.remove(store)
@@ -328,7 +332,7 @@ fn staging(store: &Store, path: &str) -> PathBuf {
 }
 
 fn remove_folder(path: &Path) -> Result<()> {
-    let removed = local::unless_missing(fs::remove_dir_all(path));
+    let removed = local::none_if_missing(fs::remove_dir_all(path));
     removed.map(drop).map_err(|error| Error::io("remove", path, &error))
 }
 
@@ -339,17 +343,17 @@ mod tests {
     use super::{
         super::{
             Location,
-            failing::{Failing, Life},
+            failing::{FailingBackend, FaultBudget},
         },
         *,
     };
     use crate::{archive::CHECKSUMS, checksum, format::TableFormat, tables::TABLES};
 
     /// Returns a location whose backends fail after the given number of changes, which simulates a crash.
-    fn dying(folder: &Path, changes: usize, can_exchange: bool) -> Location {
-        let life = Life::new(changes);
-        let wrap = |backend| Arc::new(Failing { backend, life: life.clone(), can_exchange }) as _;
-        Store::local(folder).wrapped(wrap).into()
+    fn failing_location(folder: &Path, changes: usize, can_exchange: bool) -> Location {
+        let budget = FaultBudget::new(changes);
+        let wrap = |backend| Arc::new(FailingBackend { backend, budget: budget.clone(), can_exchange }) as _;
+        Store::local(folder).wrap_backends(wrap).into()
     }
 
     fn run(name: &str) -> RunId {
@@ -364,7 +368,7 @@ mod tests {
     /// Creates an archive with three parts of the tasks table and a user file in a subfolder of the table folder. The
     /// first manifest lists only part `a`, and the second manifest lists part `b` and a song. No test replaces part
     /// `c`.
-    fn scene() -> tempfile::TempDir {
+    fn test_archive() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         open(&folder.path().into()).unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -393,11 +397,11 @@ mod tests {
     fn replace(held: &Arc<LockedArchive>) -> Result<()> {
         let mut swap = Swap::begin(held, "tasks", &run("20260101T000000000Z-n"))?;
         for text in ["first", "second"] {
-            let mut part = swap.part()?;
+            let mut part = swap.begin_part()?;
             part.write_all(text.as_bytes()).unwrap();
-            let place = swap.add(part)?;
+            let staging_path = swap.add(part)?;
             assert_eq!(
-                (io::read_to_string(place.open().unwrap()).unwrap().as_str(), place.bytes()),
+                (io::read_to_string(staging_path.open().unwrap()).unwrap().as_str(), staging_path.bytes()),
                 (text, text.len() as u64)
             );
         }
@@ -428,7 +432,7 @@ mod tests {
     }
 
     fn assert_manifests_hold(folder: &Path) {
-        for line in manifest::find(&Store::local(folder), &|_| true).unwrap() {
+        for line in manifest::find_lines(&Store::local(folder), &|_| true).unwrap() {
             let bytes = fs::read(folder.join(&line.path)).unwrap_or_else(|_| panic!("{line:?} is not there"));
             assert_eq!(checksum::sha256(bytes), line.sha256, "{line:?}");
         }
@@ -439,7 +443,7 @@ mod tests {
 
     #[test]
     fn new_parts_replace_old_parts_and_manifests_are_updated() {
-        let folder = scene();
+        let folder = test_archive();
         replace(&open(&folder.path().into()).unwrap()).unwrap();
         let left = contents(folder.path());
         let names: Vec<&str> = left.keys().map(String::as_str).collect();
@@ -467,24 +471,25 @@ mod tests {
     #[test]
     fn a_crash_at_any_step_of_a_swap_or_its_recovery_leaves_it_completed_or_undone() {
         for can_exchange in [true, false] {
-            let before = contents(scene().path());
-            let folder = scene();
+            let before = contents(test_archive().path());
+            let folder = test_archive();
             replace(&open(&folder.path().into()).unwrap()).unwrap();
             let after = contents(folder.path());
-            let (mut undone, mut finished, mut steps) = (0, 0, 0);
+            let (mut rolled_back, mut completed, mut steps) = (0, 0, 0);
             loop {
                 let mut recovery_steps = 0;
                 let survived = loop {
-                    let folder = scene();
-                    let survived =
-                        open(&dying(folder.path(), steps, can_exchange)).and_then(|held| replace(&held)).is_ok();
+                    let folder = test_archive();
+                    let survived = open(&failing_location(folder.path(), steps, can_exchange))
+                        .and_then(|held| replace(&held))
+                        .is_ok();
                     assert_visible(folder.path(), can_exchange);
-                    let recovered = open(&dying(folder.path(), recovery_steps, can_exchange)).is_ok();
+                    let recovered = open(&failing_location(folder.path(), recovery_steps, can_exchange)).is_ok();
                     assert_visible(folder.path(), can_exchange);
                     open(&folder.path().into()).unwrap();
                     let left = contents(folder.path());
                     assert!(left == before || left == after, "{steps}, {recovery_steps}: {:?}", left.keys());
-                    *(if left == before { &mut undone } else { &mut finished }) += 1;
+                    *(if left == before { &mut rolled_back } else { &mut completed }) += 1;
                     if recovered {
                         break survived;
                     }
@@ -495,7 +500,10 @@ mod tests {
                 }
                 steps += 1;
             }
-            assert!(steps > 10 && undone > 10 && finished > 10, "{steps} steps: {undone} undone, {finished} finished");
+            assert!(
+                steps > 10 && rolled_back > 10 && completed > 10,
+                "{steps} steps: {rolled_back} undone, {completed} finished"
+            );
         }
     }
 
@@ -513,7 +521,7 @@ mod tests {
 
     #[test]
     fn a_failed_swap_is_recovered_immediately() {
-        let folder = scene();
+        let folder = test_archive();
         let before = contents(folder.path());
         let held = open(&folder.path().into()).unwrap();
         // A folder at the staging path prevents the manifest from being written, as a full disk would.
@@ -528,10 +536,10 @@ mod tests {
 
     #[test]
     fn parts_can_be_added_to_an_empty_table_and_removed_without_replacement() {
-        let folder = scene();
+        let folder = test_archive();
         let held = open(&folder.path().into()).unwrap();
         let mut swap = Swap::begin(&held, "clips", &run("20260101T000000000Z-n")).unwrap();
-        let mut part = swap.part().unwrap();
+        let mut part = swap.begin_part().unwrap();
         part.write_all(b"x").unwrap();
         swap.add(part).unwrap();
         swap.commit(&["clips/lost.csv".into()]).unwrap();

@@ -1,11 +1,11 @@
 //! `export --dry-run`: reports what an export would do, without sending a request or writing a file.
 
 use crate::{
-    api::Pace,
+    api::RequestLimiter,
     archive::Archive,
     config::ExportConfig,
     error::Result,
-    export::{Known, NotFound, Plan, tasks_lacking_assets},
+    export::{ListState, NotFound, Plan, tasks_lacking_assets},
     input,
     report::{self, Reporter},
 };
@@ -18,15 +18,15 @@ pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<Str
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
     let (known, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {
         Some(archive) => {
-            let journalled = Known::journalled(&archive, &input.tasks)?;
-            let known = Known::archived(&archive, &input.tasks, NotFound::of(config))?.or(&journalled);
+            let journalled = ListState::journalled(&archive, &input.tasks)?;
+            let known = ListState::archived(&archive, &input.tasks, NotFound::from_config(config))?.merge(&journalled);
             (known, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds)?)
         }
-        None => (Known::nothing(&input.tasks), Vec::new()),
+        None => (ListState::empty(&input.tasks), Vec::new()),
     };
-    let nothing = Known::nothing(&input.tasks);
-    let plan = Plan::of_list(input, &known, &nothing, lacking);
+    let nothing = ListState::empty(&input.tasks);
+    let plan = Plan::from_list(input, &known, &nothing, lacking);
     let lacking = plan.stored.len() as u64;
-    let speed = Pace::requests_per_second(config.run.rate, config.run.reserve);
+    let speed = RequestLimiter::requests_per_second(config.run.rate, config.run.reserve);
     Ok(report::plan_table(&plan.counts, lacking, &config.run, speed))
 }

@@ -28,7 +28,7 @@ struct RunEnd {
 }
 
 /// Writes the metrics of a finished run.
-pub(super) fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
+pub(super) fn write(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
     let text = report::metrics(run, last_success(archive, run.command));
     replace(file, text.as_bytes()).map_err(|error| Error::io("write", file, &error))
 }

@@ -2,11 +2,11 @@
 //! line and programs that use the library call the same functions.
 
 pub mod compact;
-#[cfg(test)]
-mod conformance;
 pub mod dry_run;
 pub mod export;
 mod metrics;
+#[cfg(test)]
+mod object_store_tests;
 pub mod rebuild;
 pub mod repair;
 mod run;
@@ -31,7 +31,7 @@ use crate::{
 
 /// Starts the media stage. By default, downloads from private addresses are allowed only if the API host is private.
 async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<LockedArchive>) -> Result<MediaStage> {
-    let private = match (&config.private_hosts, provider) {
+    let private = match (&config.allow_private_hosts, provider) {
         (Some(allowed), _) => *allowed,
         (None, Provider::Simulated) => true,
         (None, Provider::Remote { base_url, .. }) => media::is_private_host(base_url).await,
@@ -40,11 +40,11 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
         slots: config.concurrency.into(),
         max_bytes: config.max_size,
         retries: config.retries,
-        idle: config.idle,
+        idle_timeout: config.idle_timeout,
     };
     let (scheme, proxies) = match provider {
         Provider::Simulated => (Scheme::Http, Proxies::none()),
-        Provider::Remote { base_url, proxies, .. } => (Scheme::of(base_url), proxies.as_ref().clone()),
+        Provider::Remote { base_url, proxies, .. } => (Scheme::from_url(base_url), proxies.as_ref().clone()),
     };
     let hosts = if private { HostPolicy::Private } else { HostPolicy::Public };
     MediaStage::start(held.clone(), &Access { hosts, scheme, proxies }, limits)
@@ -54,15 +54,16 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
 async fn connect_to(
     provider: &Provider,
     timeout: Duration,
-    world: SimulatedProvider,
+    simulated_provider: SimulatedProvider,
 ) -> Result<(Client, Option<Simulator>)> {
     match provider {
         Provider::Remote { base_url, key, proxies } => {
             Ok((Client::new(base_url, key.clone(), proxies, timeout)?, None))
         }
         Provider::Simulated => {
-            let simulator = Simulator::start(world).await?;
-            let client = Client::new(simulator.base_url(), ApiKey::new(simulator::KEY)?, &Proxies::none(), timeout)?;
+            let simulator = Simulator::start(simulated_provider).await?;
+            let client =
+                Client::new(simulator.base_url(), ApiKey::new(simulator::API_KEY)?, &Proxies::none(), timeout)?;
             Ok((client, Some(simulator)))
         }
     }

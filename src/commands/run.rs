@@ -14,7 +14,9 @@ use crate::{
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
-    export::{AnswerSource, Coordinator, Ending, Ledger, MediaStage, Missing, Plan, RunContext, RunResult, Signal},
+    export::{
+        Coordinator, Ending, Ledger, MediaStage, MissingTask, Plan, ResponseSource, RunContext, RunResult, Signal,
+    },
     journal::{self, SegmentLimits},
     repair::Failures,
     report::Reporter,
@@ -33,7 +35,7 @@ pub struct Outcome {
     /// The error that stopped the run, if any.
     pub error: Option<Error>,
     /// The closing message for the user.
-    pub words: String,
+    pub message: String,
 }
 
 /// A run that holds the lock on its archive.
@@ -55,80 +57,80 @@ impl<'a> Run<'a> {
         config: &'a RunConfig,
         held: LockedArchive,
         (started, clock): (Timestamp, Instant),
-        log: &mut Log<'_>,
+        recorder: &mut RunRecorder<'_>,
     ) -> Self {
         let (id, archive) = (RunId::new(started), config.archive.to_string());
-        log.summary.command = command;
-        log.emit(&Event::Started { run_id: id.clone(), archive, at: started });
+        recorder.summary.command = command;
+        recorder.emit(&Event::Started { run_id: id.clone(), archive, at: started });
         Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command, clock }
     }
 
     /// Executes the plan until it is complete or `stop` resolves.
-    pub(super) async fn carry_out(
+    pub(super) async fn execute(
         &self,
         plan: &Plan,
-        world: SimulatedProvider,
+        simulated_provider: SimulatedProvider,
         media: MediaStage,
         stop: impl Future<Output = Signal>,
-        log: &mut Log<'_>,
+        recorder: &mut RunRecorder<'_>,
     ) -> Result<RunResult> {
-        let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, world).await?;
+        let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, simulated_provider).await?;
         let Self { config, id: run_id, held, stop_at, command, .. } = self;
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
         let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, segments };
-        let mut emit = |event| log.emit(&event);
-        let asked = Coordinator::new(context, client, media, &mut emit).run(stop).await;
+        let mut emit = |event| recorder.emit(&event);
+        let result = Coordinator::new(context, client, media, &mut emit).run(stop).await;
         drop(simulator);
-        Ok(asked)
+        Ok(result)
     }
 
     /// Writes the run's summary and its list of missing tasks, regardless of how the run ended.
     pub(super) fn finish(
         &self,
         plan: &Plan,
-        asked: RunResult,
-        log: &mut Log<'_>,
-        is_incomplete: impl Fn(&Log<'_>) -> bool,
+        result: RunResult,
+        recorder: &mut RunRecorder<'_>,
+        is_incomplete: impl Fn(&RunRecorder<'_>) -> bool,
     ) -> (ExitStatus, Option<Error>) {
-        let RunResult { ending, ledger } = asked;
-        let missing = missing_csv(plan, &ledger, &ending, log);
+        let RunResult { ending, ledger } = result;
+        let missing = missing_csv(plan, &ledger, &ending, recorder);
         let mut status = match &ending {
             Ending::Signal(signal) => signal.exit_status(),
-            Ending::KeyRefused => ExitStatus::KeyRefused,
+            Ending::KeyRejected => ExitStatus::KeyRejected,
             Ending::Failed(_) => ExitStatus::Failed,
-            Ending::Done | Ending::TimeIsUp if is_incomplete(log) => ExitStatus::Incomplete,
-            Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
+            Ending::Done | Ending::DeadlineReached if is_incomplete(recorder) => ExitStatus::Incomplete,
+            Ending::Done | Ending::DeadlineReached => ExitStatus::Complete,
         };
-        let is_over = matches!(ending, Ending::Done);
+        let is_complete = matches!(ending, Ending::Done);
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
-        if log.summary.requests.total + log.summary.missing() > 0
+        if recorder.summary.requests.total + recorder.summary.missing() > 0
             && let Err(failed) = self.held.put_with_checksum(&RunFile::Unfinished.path(&self.id), &missing)
         {
-            log.missing_named = false;
+            recorder.missing_list_written = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
-        if is_over && let Err(failed) = self.sweep() {
+        if is_complete && let Err(failed) = self.sweep() {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
         let mut end = self.finished(status);
-        log.summary.observe(&end);
-        let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
+        recorder.summary.observe(&end);
+        let mut text = serde_json::to_vec_pretty(&recorder.summary).expect("a summary has string keys only");
         text.push(b'\n');
         if let Err(failed) = self.held.put_with_checksum(&RunFile::Summary.path(&self.id), &text) {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = self.finished(status);
         }
-        log.emit(&end);
+        recorder.emit(&end);
         (status, error)
     }
 
     /// Writes the metrics if they are requested, even if an error stopped the run before its first request.
-    pub(super) fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
+    pub(super) fn write_metrics<T>(&self, ended: &Result<T>, recorder: &mut RunRecorder<'_>) -> Result<()> {
         let Some(file) = &self.config.metrics_file else { return Ok(()) };
         if let Err(error) = ended {
-            log.summary.observe(&self.finished(error.into()));
+            recorder.summary.observe(&self.finished(error.into()));
         }
-        metrics::leave(file, &self.held.archive, &log.summary)
+        metrics::write(file, &self.held.archive, &recorder.summary)
     }
 
     fn finished(&self, status: ExitStatus) -> Event {
@@ -143,7 +145,7 @@ impl<'a> Run<'a> {
     /// Removes partial downloads if the journal is empty, because no later run would resume these downloads.
     fn sweep(&self) -> Result<()> {
         let waiting = journal::segments(&self.held.archive.journal_folder())?;
-        if waiting.is_empty() { self.held.sweep_partials() } else { Ok(()) }
+        if waiting.is_empty() { self.held.remove_partials() } else { Ok(()) }
     }
 }
 
@@ -174,7 +176,7 @@ pub(super) fn record_rewrite<T>(
 }
 
 /// Waits until the given instant. Never returns if the instant is `None`.
-pub(super) async fn reached(instant: Option<Instant>) {
+pub(super) async fn sleep_until_or_forever(instant: Option<Instant>) {
     match instant {
         Some(instant) => time::sleep_until(instant).await,
         None => std::future::pending().await,
@@ -183,37 +185,37 @@ pub(super) async fn reached(instant: Option<Instant>) {
 
 /// Lists each task that is not archived, with the reason, as a CSV that `export` accepts as input. Also emits
 /// [`Event::Missing`] for each task that the run did not archive.
-fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
-    let interruption = match ending {
+fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, recorder: &mut RunRecorder<'_>) -> Vec<u8> {
+    let default_reason = match ending {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
         Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
         Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
-        Ending::KeyRefused => (MissingReason::Unfinished, "the provider refused the key"),
+        Ending::KeyRejected => (MissingReason::Unfinished, "the provider refused the key"),
         Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
-        Ending::TimeIsUp => (MissingReason::Unfinished, "the --stop-after limit was reached"),
+        Ending::DeadlineReached => (MissingReason::Unfinished, "the --stop-after limit was reached"),
         Ending::Done => (MissingReason::Unfinished, "the run ended"),
     };
     let mut csv = csv::Writer::from_writer(Vec::new());
     // Writing to memory cannot fail.
     let _ = csv.write_record(["task_id", "reason", "detail"]);
-    for Missing { task, reason, detail } in ledger.missing(&plan.selected, &interruption) {
+    for MissingTask { task, reason, detail } in ledger.missing(&plan.selected, &default_reason) {
         let task_id = plan.tasks.id(task).to_string();
         // A task with a stored response is already archived, even if this run did not finish it.
-        if plan.item(task).source == AnswerSource::Ask {
+        if plan.item(task).source == ResponseSource::Provider {
             let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
         }
-        log.emit(&Event::Missing { task_id, reason, detail });
+        recorder.emit(&Event::Missing { task_id, reason, detail });
     }
     csv.into_inner().expect("writing to memory cannot fail")
 }
 
 /// Passes the events of a run to its summary and its reporter, and collects data for the closing message.
-pub(super) struct Log<'a> {
+pub(super) struct RunRecorder<'a> {
     pub(super) summary: RunSummary,
     /// Whether the provider has found none of the requested tasks so far.
     pub(super) none_found: bool,
     /// Whether the list of tasks that are not archived could be written.
-    pub(super) missing_named: bool,
+    pub(super) missing_list_written: bool,
     /// The number of failed assets of tasks that earlier runs had fetched and this run archived.
     pub(super) recovered_failed: u64,
     /// The number of tasks that earlier runs had fetched and this run archived.
@@ -225,13 +227,13 @@ pub(super) struct Log<'a> {
     reporter: &'a mut dyn Reporter,
 }
 
-impl<'a> Log<'a> {
+impl<'a> RunRecorder<'a> {
     pub(super) fn new(reporter: &'a mut dyn Reporter) -> Self {
         let summary = RunSummary::default();
         Self {
             summary,
             none_found: false,
-            missing_named: true,
+            missing_list_written: true,
             recovered_failed: 0,
             recovered: 0,
             downloaded: (0, 0),
@@ -251,7 +253,7 @@ impl<'a> Log<'a> {
                 let (files, total) = self.downloaded;
                 self.downloaded = (files + 1, total + bytes.unwrap_or_default());
             }
-            Event::Answered { .. } | Event::Unfinished { .. } => self.none_found = false,
+            Event::ResponseReceived { .. } | Event::Unfinished { .. } => self.none_found = false,
             _ => {}
         }
         if let Some(failures) = &mut self.failures {

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    simulator::{FaultPlan, Known, SimulatedProvider, Simulator, Window},
+    simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulator, Window},
     task::{TaskId, TaskList},
 };
 
@@ -39,11 +39,11 @@ pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl F
         None => FaultPlan { window: Some(Window::default()), ..FaultPlan::default() },
     };
     let tasks = match options.tasks {
-        Some(count) => Known::Listed(Arc::new(task_list(count, options.seed))),
-        None => Known::Every,
+        Some(count) => KnownTasks::Listed(Arc::new(task_list(count, options.seed))),
+        None => KnownTasks::Any,
     };
-    let world = SimulatedProvider { tasks, seed: options.seed, faults, ..SimulatedProvider::default() };
-    let simulator = Simulator::start_on(world, options.port).await?;
+    let simulated_provider = SimulatedProvider { tasks, seed: options.seed, faults, ..SimulatedProvider::default() };
+    let simulator = Simulator::start_on(simulated_provider, options.port).await?;
     ready(simulator.base_url().as_str());
     stop.await;
     Ok(())

@@ -6,23 +6,23 @@ use crate::asset::AssetKinds;
 /// The work for one task of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Item {
-    pub(crate) source: AnswerSource,
+    pub(crate) source: ResponseSource,
     pub(crate) kinds: WantedKinds,
     pub(crate) rows: RowEffect,
     /// The number of remaining rows in the clips table, for a task whose row in the tasks table is lost.
-    pub(crate) clips_left: Option<i32>,
+    pub(crate) remaining_clips: Option<i32>,
     /// The data that a damaged part still contains, for a task whose row in the tasks table is lost.
     pub(crate) salvage: Option<Salvage>,
 }
 
 /// The source of a task's response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AnswerSource {
+pub(crate) enum ResponseSource {
     /// The response is requested from the provider.
     #[default]
-    Ask,
+    Provider,
     /// The response is read from the task's row in the archive.
-    Stored,
+    Tables,
 }
 
 /// The kinds of assets that are wanted for a task.
@@ -30,12 +30,12 @@ pub(crate) enum AnswerSource {
 pub(crate) enum WantedKinds {
     /// The kinds that the run is configured to download.
     #[default]
-    OfRun,
+    Configured,
     /// These kinds, regardless of the run's configuration.
-    These(AssetKinds),
+    Explicit(AssetKinds),
     /// The kinds that the run is configured to download, and the kinds that the archive has files for. This variant
     /// is used when a task may have lost its asset rows.
-    OfRunAndFiles,
+    ConfiguredAndExisting,
 }
 
 /// The effect of a task's new rows on its archived rows.
@@ -64,16 +64,16 @@ pub(crate) enum Salvage {
 impl Item {
     /// The item for a task without a row in the archive, which has to be fetched.
     pub(crate) const NEW: Self = Self {
-        source: AnswerSource::Ask,
-        kinds: WantedKinds::OfRun,
+        source: ResponseSource::Provider,
+        kinds: WantedKinds::Configured,
         rows: RowEffect::New,
-        clips_left: None,
+        remaining_clips: None,
         salvage: None,
     };
 
     /// Returns the item for an archived task that lacks asset rows of these kinds.
-    pub(crate) fn lacking(kinds: AssetKinds) -> Self {
-        let (source, kinds) = (AnswerSource::Stored, WantedKinds::These(kinds));
+    pub(crate) fn for_missing_assets(kinds: AssetKinds) -> Self {
+        let (source, kinds) = (ResponseSource::Tables, WantedKinds::Explicit(kinds));
         Self { source, kinds, rows: RowEffect::AddAssets, ..Self::NEW }
     }
 
@@ -83,7 +83,8 @@ impl Item {
     }
 
     /// Whether the archive's remaining rows contain more clips than a response with `clips` clips.
-    pub(super) fn is_poorer(&self, clips: usize) -> bool {
-        self.clips_left.is_some_and(|left| usize::try_from(left).is_ok_and(|left| clips < left))
+    pub(super) fn has_fewer_clips(&self, clips: usize) -> bool {
+        self.remaining_clips
+            .is_some_and(|remaining| usize::try_from(remaining).is_ok_and(|remaining| clips < remaining))
     }
 }

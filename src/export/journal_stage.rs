@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The capacity for records that wait for a sync. The coordinator stays below this capacity.
-const MOST_WAITING: usize = 256;
+const CHANNEL_CAPACITY: usize = 256;
 
 /// A record to write to the journal.
 #[derive(Debug)]
@@ -52,18 +52,18 @@ pub(super) struct JournalStage {
     /// Receives acknowledgements until the stage ends.
     pub(super) acknowledged: mpsc::UnboundedReceiver<Acknowledged>,
     /// The result of the stage.
-    pub(super) ended: JoinHandle<Result<()>>,
+    pub(super) handle: JoinHandle<Result<()>>,
 }
 
 impl JournalStage {
     /// Starts the stage, which sends closed segments to `segments`.
     pub(super) fn start(mut writer: JournalWriter, segments: mpsc::Sender<ClosedSegment>) -> Self {
-        let (records, mut incoming) = mpsc::channel::<Entry>(MOST_WAITING);
+        let (records, mut incoming) = mpsc::channel::<Entry>(CHANNEL_CAPACITY);
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
-        let ended = tokio::task::spawn_blocking(move || {
+        let handle = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::new();
-            while incoming.blocking_recv_many(&mut batch, MOST_WAITING) > 0 {
-                for entry in keep(&mut writer, std::mem::take(&mut batch))? {
+            while incoming.blocking_recv_many(&mut batch, CHANNEL_CAPACITY) > 0 {
+                for entry in append_batch(&mut writer, std::mem::take(&mut batch))? {
                     // A closed channel means that the run has ended. The next run publishes the remaining segments.
                     let _ = acknowledge.send(entry);
                 }
@@ -76,31 +76,31 @@ impl JournalStage {
             }
             Ok(())
         });
-        Self { records, acknowledged, ended }
+        Self { records, acknowledged, handle }
     }
 }
 
 /// Appends a batch of entries, with one sync per segment.
-fn keep(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledged>> {
-    let mut answers = Vec::new();
+fn append_batch(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledged>> {
+    let mut responses = Vec::new();
     let mut settled: BTreeMap<u32, Vec<&Record>> = BTreeMap::new();
     for entry in &batch {
         match entry {
-            Entry::TaskResponse { record, .. } => answers.push(record),
-            Entry::Settled { records, .. } => answers.extend(records),
+            Entry::TaskResponse { record, .. } => responses.push(record),
+            Entry::Settled { records, .. } => responses.extend(records),
             Entry::Assets { part, record, .. } => settled.entry(*part).or_default().push(record),
         }
     }
     for (part, records) in settled {
         writer.append_to(part, records)?;
     }
-    let filled = if answers.is_empty() { 0 } else { writer.append(answers)? };
+    let current_part = if responses.is_empty() { 0 } else { writer.append(responses)? };
     let acknowledged = batch.into_iter().map(|entry| match entry {
         Entry::TaskResponse { task, status, wanted, .. } => {
-            Acknowledged::TaskResponse { task, status, part: filled, wanted }
+            Acknowledged::TaskResponse { task, status, part: current_part, wanted }
         }
         Entry::Assets { task, part, .. } => Acknowledged::Assets { task, part },
-        Entry::Settled { task, .. } => Acknowledged::Settled { task, part: filled },
+        Entry::Settled { task, .. } => Acknowledged::Settled { task, part: current_part },
     });
     Ok(acknowledged.collect())
 }

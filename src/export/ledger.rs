@@ -8,9 +8,9 @@ use crate::{event::MissingReason, task::TaskIndex};
 #[derive(Debug)]
 pub(crate) struct Ledger {
     states: Vec<TaskState>,
-    notes: HashMap<TaskIndex, TaskProgress>,
+    progress: HashMap<TaskIndex, TaskProgress>,
     /// Tasks that the provider no longer has, and whose responses can be salvaged from a damaged part.
-    forgotten: HashSet<TaskIndex>,
+    deleted_by_provider: HashSet<TaskIndex>,
     /// The numbers of the published parts.
     published: BTreeSet<u32>,
     settled: u64,
@@ -34,14 +34,14 @@ enum TaskProgress {
     /// The last response reported the task as unfinished, with this detail.
     Unfinished(String),
     /// The last request failed for this reason, and a retry is pending.
-    Failing(String),
-    GaveUp(String),
+    Retrying(String),
+    Failed(String),
     Unreadable(String),
 }
 
 /// A task that is not archived, with its `reason` and `detail` in `-unfinished.csv`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Missing {
+pub(crate) struct MissingTask {
     pub(crate) task: TaskIndex,
     pub(crate) reason: MissingReason,
     pub(crate) detail: String,
@@ -51,71 +51,71 @@ impl Ledger {
     pub(super) fn new(tasks: usize) -> Self {
         Self {
             states: vec![TaskState::NotRequested; tasks],
-            notes: HashMap::new(),
-            forgotten: HashSet::new(),
+            progress: HashMap::new(),
+            deleted_by_provider: HashSet::new(),
             published: BTreeSet::new(),
             settled: 0,
         }
     }
 
     /// Records that a request for the task was sent.
-    pub(super) fn requested(&mut self, task: TaskIndex) {
+    pub(super) fn mark_requested(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Requested);
     }
 
     /// Records that the journal contains the task's final response.
-    pub(super) fn journalled(&mut self, task: TaskIndex) {
+    pub(super) fn mark_journalled(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Journalled);
         let is_settled =
-            matches!(self.notes.remove(&task), Some(TaskProgress::GaveUp(_) | TaskProgress::Unreadable(_)));
+            matches!(self.progress.remove(&task), Some(TaskProgress::Failed(_) | TaskProgress::Unreadable(_)));
         self.settled += u64::from(!is_settled);
     }
 
     /// Records that the segment of `part` contains the response and the outcome of its assets.
-    pub(super) fn complete(&mut self, task: TaskIndex, part: u32) {
+    pub(super) fn mark_complete(&mut self, task: TaskIndex, part: u32) {
         self.set(task, TaskState::Complete(part));
     }
 
     /// Records that the task is archived and unchanged.
-    pub(super) fn archived(&mut self, task: TaskIndex) {
+    pub(super) fn mark_archived(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Archived);
-        self.notes.remove(&task);
+        self.progress.remove(&task);
         self.settled += 1;
     }
 
     /// Records that the part is published.
-    pub(super) fn published(&mut self, part: u32) {
+    pub(super) fn mark_published(&mut self, part: u32) {
         self.published.insert(part);
     }
 
     /// Records that the last response reported the task as unfinished.
-    pub(super) fn unfinished(&mut self, task: TaskIndex, detail: String) {
-        self.notes.insert(task, TaskProgress::Unfinished(detail));
+    pub(super) fn mark_unfinished(&mut self, task: TaskIndex, detail: String) {
+        self.progress.insert(task, TaskProgress::Unfinished(detail));
     }
 
     /// Records that a request for the task failed and will be retried.
-    pub(super) fn failing(&mut self, task: TaskIndex, reason: String) {
+    pub(super) fn mark_retrying(&mut self, task: TaskIndex, reason: String) {
         // The task's last status is more informative than a failed request.
-        if !matches!(self.notes.get(&task), Some(TaskProgress::Unfinished(_))) {
-            self.notes.insert(task, TaskProgress::Failing(reason));
+        if !matches!(self.progress.get(&task), Some(TaskProgress::Unfinished(_))) {
+            self.progress.insert(task, TaskProgress::Retrying(reason));
         }
     }
 
     /// Records that the requests for the task failed and no retries are left.
-    pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
-        self.notes.insert(task, TaskProgress::GaveUp(reason));
+    pub(super) fn mark_failed(&mut self, task: TaskIndex, reason: String) {
+        self.progress.insert(task, TaskProgress::Failed(reason));
         self.settled += 1;
     }
 
     /// Records that the provider no longer has the task, but a damaged part still contains its response.
-    pub(super) fn forgotten(&mut self, task: TaskIndex) {
-        self.gave_up(task, "the provider no longer has this task".into());
-        self.forgotten.insert(task);
+    pub(super) fn mark_deleted_by_provider(&mut self, task: TaskIndex) {
+        self.mark_failed(task, "the provider no longer has this task".into());
+        self.deleted_by_provider.insert(task);
     }
 
     /// Whether the provider no longer has the task, but a damaged part still contains its response.
-    pub(crate) fn is_forgotten(&self, task: TaskIndex) -> bool {
-        self.forgotten.contains(&task)
+    pub(crate) fn is_deleted_by_provider(&self, task: TaskIndex) -> bool {
+        self.deleted_by_provider.contains(&task)
     }
 
     /// Whether the task's rows are in the archive.
@@ -133,14 +133,14 @@ impl Ledger {
     }
 
     /// Returns the reason why the task has no response.
-    pub(super) fn why(&self, task: TaskIndex) -> String {
-        let nothing = (MissingReason::Unfinished, "the run ended");
-        self.why_missing(task, &nothing).map(|(_, detail)| detail).unwrap_or_default()
+    pub(super) fn describe_missing(&self, task: TaskIndex) -> String {
+        let default = (MissingReason::Unfinished, "the run ended");
+        self.find_missing_reason(task, &default).map(|(_, detail)| detail).unwrap_or_default()
     }
 
     /// Records that the response is not a task.
-    pub(super) fn unreadable(&mut self, task: TaskIndex, reason: String) {
-        self.notes.insert(task, TaskProgress::Unreadable(reason));
+    pub(super) fn mark_unreadable(&mut self, task: TaskIndex, reason: String) {
+        self.progress.insert(task, TaskProgress::Unreadable(reason));
         self.settled += 1;
     }
 
@@ -155,36 +155,36 @@ impl Ledger {
         &'a self,
         selected: &'a [TaskIndex],
         interruption: &'a (MissingReason, &'static str),
-    ) -> impl Iterator<Item = Missing> + 'a {
+    ) -> impl Iterator<Item = MissingTask> + 'a {
         selected.iter().filter_map(move |task| {
-            let (reason, detail) = self.why_missing(*task, interruption)?;
-            Some(Missing { task: *task, reason, detail })
+            let (reason, detail) = self.find_missing_reason(*task, interruption)?;
+            Some(MissingTask { task: *task, reason, detail })
         })
     }
 
-    fn why_missing(
+    fn find_missing_reason(
         &self,
         task: TaskIndex,
         interruption: &(MissingReason, &'static str),
     ) -> Option<(MissingReason, String)> {
-        let (reason, because) = interruption;
-        match (self.states.get(task.get()).copied().unwrap_or(TaskState::NotRequested), self.notes.get(&task)) {
+        let (reason, cause) = interruption;
+        match (self.states.get(task.get()).copied().unwrap_or(TaskState::NotRequested), self.progress.get(&task)) {
             (TaskState::Archived, _) => None,
             (TaskState::Complete(part), _) if self.published.contains(&part) => None,
             (TaskState::Complete(_), _) => {
-                let words = "response in the journal; the next run archives it without a request";
-                Some((MissingReason::Interrupted, words.into()))
+                let detail = "response in the journal; the next run archives it without a request";
+                Some((MissingReason::Interrupted, detail.into()))
             }
             (TaskState::Journalled, _) => {
-                let words = "response in the journal; the next run resumes its downloads";
-                Some((MissingReason::Interrupted, words.into()))
+                let detail = "response in the journal; the next run resumes its downloads";
+                Some((MissingReason::Interrupted, detail.into()))
             }
             (_, Some(TaskProgress::Unfinished(detail))) => Some((MissingReason::Unfinished, detail.clone())),
-            (_, Some(TaskProgress::Failing(failure))) => Some((*reason, format!("{failure}; not retried: {because}"))),
-            (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
+            (_, Some(TaskProgress::Retrying(failure))) => Some((*reason, format!("{failure}; not retried: {cause}"))),
+            (_, Some(TaskProgress::Failed(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
-            (TaskState::NotRequested, None) => Some((*reason, format!("not requested: {because}"))),
-            (TaskState::Requested, None) => Some((*reason, format!("requested, but no response: {because}"))),
+            (TaskState::NotRequested, None) => Some((*reason, format!("not requested: {cause}"))),
+            (TaskState::Requested, None) => Some((*reason, format!("requested, but no response: {cause}"))),
         }
     }
 
@@ -212,14 +212,14 @@ mod tests {
         let tasks: Vec<TaskIndex> = list.indices().collect();
         let mut ledger = Ledger::new(list.len());
         for (task, part) in [(0, 2), (1, 1)] {
-            ledger.journalled(tasks[task]);
-            ledger.complete(tasks[task], part);
+            ledger.mark_journalled(tasks[task]);
+            ledger.mark_complete(tasks[task], part);
         }
-        ledger.published(2);
-        ledger.unfinished(tasks[2], "its status is running".into());
-        ledger.gave_up(tasks[3], "HTTP 502".into());
-        ledger.requested(tasks[4]);
-        ledger.journalled(tasks[6]);
+        ledger.mark_published(2);
+        ledger.mark_unfinished(tasks[2], "its status is running".into());
+        ledger.mark_failed(tasks[3], "HTTP 502".into());
+        ledger.mark_requested(tasks[4]);
+        ledger.mark_journalled(tasks[6]);
         let interruption = (MissingReason::Interrupted, "SIGINT came first");
         let missing: Vec<_> =
             ledger.missing(&tasks, &interruption).map(|missing| (missing.task.get(), missing.reason)).collect();

@@ -14,11 +14,11 @@
 
 mod coordinator;
 mod forecast;
-mod in_flight;
 mod item;
 mod journal_stage;
-mod known;
+mod keyed_mutex;
 mod ledger;
+mod list_state;
 mod media_stage;
 mod plan;
 mod publish;
@@ -32,9 +32,9 @@ mod superseded;
 
 pub use coordinator::Signal;
 pub(crate) use coordinator::{Coordinator, Ending, RunContext, RunResult};
-pub(crate) use item::{AnswerSource, Item, RowEffect, Salvage, WantedKinds};
-pub(crate) use known::{Known, NotFound, failed_assets, tasks_lacking_assets};
-pub(crate) use ledger::{Ledger, Missing};
+pub(crate) use item::{Item, ResponseSource, RowEffect, Salvage, WantedKinds};
+pub(crate) use ledger::{Ledger, MissingTask};
+pub(crate) use list_state::{ListState, NotFound, failed_assets, tasks_lacking_assets};
 pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;
 pub(crate) use publish::write_views;
@@ -55,4 +55,4 @@ const GRACE: Duration = Duration::from_secs(5);
 /// After this many consecutive failed tasks or 429 responses, the provider counts as down and the run ends. At the
 /// default pace and retry limit, 100 failed tasks are 600 requests, or five minutes of failures. This period is
 /// longer than a proxy restart takes, and short compared with an overnight run.
-const DOWN: u32 = 100;
+const MAX_CONSECUTIVE_FAILURES: u32 = 100;

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{AnswerSource, Item, Known, RowEffect};
+use super::{Item, ListState, ResponseSource, RowEffect};
 use crate::{
     asset::AssetKinds,
     event::InputCounts,
@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     /// The tasks that the run archives, in input order.
     pub(crate) selected: Vec<TaskIndex>,
     /// The selected tasks whose responses are already in the journal. The assets of these tasks are not settled.
-    pub(crate) kept: Vec<TaskIndex>,
+    pub(crate) in_journal: Vec<TaskIndex>,
     /// Tasks with a stored response, whether or not they are in `selected`.
     pub(crate) stored: Vec<TaskIndex>,
     /// The items of tasks that need more than a plain fetch.
@@ -36,18 +36,18 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Plans the tasks of a list that the archive lacks, and the archived tasks that lack asset rows of some kinds.
-    pub(crate) fn of_list(
+    pub(crate) fn from_list(
         input: Input,
-        archived: &Known,
-        journalled: &Known,
-        lacking: Vec<(TaskIndex, AssetKinds)>,
+        archived: &ListState,
+        journalled: &ListState,
+        missing_assets: Vec<(TaskIndex, AssetKinds)>,
     ) -> Self {
-        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.has(index.get())).collect();
+        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.is_done(index.get())).collect();
         let not_found = selected.iter().filter(|index| archived.is_to_be_replaced(index.get()));
         let replacing = Item { rows: RowEffect::ReplaceNotFound, ..Item::NEW };
         let mut items: HashMap<TaskIndex, Item> = not_found.map(|task| (*task, replacing.clone())).collect();
-        let stored = lacking.iter().map(|(task, _)| *task).collect();
-        items.extend(lacking.into_iter().map(|(task, kinds)| (task, Item::lacking(kinds))));
+        let stored = missing_assets.iter().map(|(task, _)| *task).collect();
+        items.extend(missing_assets.into_iter().map(|(task, kinds)| (task, Item::for_missing_assets(kinds))));
         let counts = InputCounts {
             rows: input.rows,
             invalid: input.invalid,
@@ -56,12 +56,12 @@ impl Plan {
             already_archived: (input.tasks.len() - selected.len()) as u64,
             selected: selected.len() as u64,
         };
-        let kept = selected.iter().copied().filter(|index| journalled.has(index.get())).collect();
-        Self { tasks: Arc::new(input.tasks), selected, kept, stored, items, counts, ..Self::default() }
+        let in_journal = selected.iter().copied().filter(|index| journalled.is_done(index.get())).collect();
+        Self { tasks: Arc::new(input.tasks), selected, in_journal, stored, items, counts, ..Self::default() }
     }
 
     /// Plans these items. Also returns the invalid task IDs.
-    pub(crate) fn of_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
+    pub(crate) fn from_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
         let (mut tasks, mut planned, mut invalid) = (TaskList::default(), Vec::new(), Vec::new());
         for (id, item) in items {
             match TaskId::parse(&id) {
@@ -72,7 +72,7 @@ impl Plan {
         }
         let selected: Vec<TaskIndex> = tasks.indices().collect();
         let items: HashMap<TaskIndex, Item> = selected.iter().copied().zip(planned).collect();
-        let is_stored = |task: &TaskIndex| items.get(task).is_some_and(|item| item.source == AnswerSource::Stored);
+        let is_stored = |task: &TaskIndex| items.get(task).is_some_and(|item| item.source == ResponseSource::Tables);
         let stored = selected.iter().copied().filter(is_stored).collect();
         let count = selected.len() as u64;
         let counts = InputCounts { rows: count, selected: count, ..InputCounts::default() };
@@ -80,11 +80,11 @@ impl Plan {
     }
 
     /// Excludes tasks whose responses are in the journal, and sets the quarantined parts as a fallback.
-    pub(crate) fn resuming(mut self, journalled: &Known, quarantined: BTreeSet<PathBuf>) -> Self {
+    pub(crate) fn resume_from_journal(mut self, journalled: &ListState, quarantined: BTreeSet<PathBuf>) -> Self {
         self.quarantined = quarantined;
-        self.kept = self.selected.iter().copied().filter(|task| journalled.has(task.get())).collect();
-        let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
-        self.stored.retain(|task| !kept.contains(task));
+        self.in_journal = self.selected.iter().copied().filter(|task| journalled.is_done(task.get())).collect();
+        let in_journal: HashSet<TaskIndex> = self.in_journal.iter().copied().collect();
+        self.stored.retain(|task| !in_journal.contains(task));
         self
     }
 
@@ -94,20 +94,21 @@ impl Plan {
     }
 
     /// Whether the task is archived as `not_found` and is requested again.
-    pub(super) fn is_asked_again(&self, task: TaskIndex) -> bool {
+    pub(super) fn is_refetched(&self, task: TaskIndex) -> bool {
         self.item(task).rows == RowEffect::ReplaceNotFound
     }
 
     /// Counts the tasks that are archived as `not_found` and are requested again.
-    pub(crate) fn requested_again(&self) -> u64 {
-        self.selected.iter().filter(|task| self.is_asked_again(**task)).count() as u64
+    pub(crate) fn refetched_count(&self) -> u64 {
+        self.selected.iter().filter(|task| self.is_refetched(**task)).count() as u64
     }
 
     /// Returns the tasks to request from the provider.
-    pub(super) fn to_ask(&self) -> Vec<TaskIndex> {
-        let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
-        let is_asked = |task: &TaskIndex| !kept.contains(task) && self.item(*task).source == AnswerSource::Ask;
-        self.selected.iter().copied().filter(is_asked).collect()
+    pub(super) fn tasks_to_fetch(&self) -> Vec<TaskIndex> {
+        let in_journal: HashSet<TaskIndex> = self.in_journal.iter().copied().collect();
+        let is_fetched =
+            |task: &TaskIndex| !in_journal.contains(task) && self.item(*task).source == ResponseSource::Provider;
+        self.selected.iter().copied().filter(is_fetched).collect()
     }
 
     /// Returns the selected tasks for which a damaged part still contains data.
@@ -136,13 +137,13 @@ mod tests {
     #[test]
     fn row_counts_add_up() {
         let tasks = list(&["a", "b", "c"]);
-        let [archived, journalled] = ["b", "c"].map(|id| Known::nothing(&tasks).with(&tasks, id));
-        let plan = Plan::of_list(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled, vec![]);
+        let [archived, journalled] = ["b", "c"].map(|id| ListState::empty(&tasks).with_done(&tasks, id));
+        let plan = Plan::from_list(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled, vec![]);
         assert_eq!(
-            (ids(&plan, &plan.selected), ids(&plan, &plan.kept)),
+            (ids(&plan, &plan.selected), ids(&plan, &plan.in_journal)),
             (vec!["a".into(), "c".into()], vec!["c".into()])
         );
-        assert_eq!(ids(&plan, &plan.to_ask()), ["a"]);
+        assert_eq!(ids(&plan, &plan.tasks_to_fetch()), ["a"]);
         let counts = &plan.counts;
         let sum = counts.invalid + counts.duplicates + counts.other_shards + counts.already_archived + counts.selected;
         assert_eq!((sum, counts.selected), (counts.rows, 2));
@@ -151,12 +152,16 @@ mod tests {
     #[test]
     fn an_archived_task_with_missing_assets_is_not_requested() {
         let tasks = list(&["a", "b"]);
-        let archived = Known::nothing(&tasks).with(&tasks, "b");
+        let archived = ListState::empty(&tasks).with_done(&tasks, "b");
         let b = tasks.find("b").unwrap();
-        let lacking = vec![(b, AssetKinds::from_iter([AssetKind::Video]))];
-        let nothing = Known::nothing(&tasks);
-        let plan = Plan::of_list(Input { tasks, rows: 2, invalid: 0, duplicates: 0 }, &archived, &nothing, lacking);
-        assert_eq!((ids(&plan, &plan.to_ask()), ids(&plan, &plan.stored)), (vec!["a".into()], vec!["b".into()]));
+        let missing_assets = vec![(b, AssetKinds::from_iter([AssetKind::Video]))];
+        let empty = ListState::empty(&tasks);
+        let plan =
+            Plan::from_list(Input { tasks, rows: 2, invalid: 0, duplicates: 0 }, &archived, &empty, missing_assets);
+        assert_eq!(
+            (ids(&plan, &plan.tasks_to_fetch()), ids(&plan, &plan.stored)),
+            (vec!["a".into()], vec!["b".into()])
+        );
         assert_eq!((plan.counts.selected, plan.item(b).rows), (1, RowEffect::AddAssets));
     }
 }

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     raw::RawBodies,
-    replace::{self, Replaced},
+    replace::{self, ReplacedTasks},
 };
 use crate::{
     archive::{FileSink, LockedArchive, PartName, RunFile, StoredFile, VIEWS},
@@ -19,38 +19,38 @@ use crate::{
     blocking::blocking,
     error::Result,
     event::{Published, RowCounts},
-    journal::{ClosedSegment, Record, Segment},
+    journal::{ClosedSegment, Record, SegmentReader},
     run_id::RunId,
     status::FinalStatus,
     tables::{
-        self, ASSETS, AssetRow, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table,
-        TaskRow,
+        self, ASSETS, AssetRow, CLIPS, ClipRow, FetchInfo, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, TASKS,
+        Table, TaskRow,
     },
 };
 
 /// The maximum number of closed segments that wait for publication. Beyond this number, the journal and the run wait.
-const MOST_WAITING: usize = 2;
+const MAX_QUEUED_SEGMENTS: usize = 2;
 
 /// The coordinator's handle for the publish stage.
 pub(super) struct PublishStage {
     /// Receives the result of each publication until the stage ends.
     pub(super) published: mpsc::UnboundedReceiver<Published>,
     /// The result of the stage.
-    pub(super) ended: JoinHandle<Result<()>>,
+    pub(super) handle: JoinHandle<Result<()>>,
 }
 
 impl PublishStage {
     /// Starts the stage and returns the sender for closed segments. Dropping the sender ends the stage.
     pub(super) fn start(held: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
-        let (segments, mut incoming) = mpsc::channel(MOST_WAITING);
+        let (segments, mut incoming) = mpsc::channel(MAX_QUEUED_SEGMENTS);
         let (emit, published) = mpsc::unbounded_channel();
-        let ended = tokio::spawn(async move {
+        let handle = tokio::spawn(async move {
             while let Some(segment) = incoming.recv().await {
                 let _ = emit.send(publish(&held, segment).await?.published);
             }
             Ok(())
         });
-        (segments, Self { published, ended })
+        (segments, Self { published, handle })
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) ->
 }
 
 fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
-    let segment = Segment::open(&closed.path)?;
+    let segment = SegmentReader::open(&closed.path)?;
     let run_id = segment.run_id.clone();
     let encoded = SegmentEncoder::new(held, &segment, &closed).encode(segment)?;
     if let Some(raw) = encoded.raw {
@@ -110,13 +110,13 @@ fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<P
 }
 
 /// The files of a segment in the order of publication. The files are written but not published yet.
-struct Encoded {
+struct EncodedSegment {
     raw: Option<FileSink>,
     parts: Vec<FileSink>,
     /// The final paths of the parts.
     paths: Vec<String>,
     /// Tasks whose new rows replace existing rows.
-    replaced: Replaced,
+    replaced: ReplacedTasks,
     /// The media files that the segment's rows refer to.
     media: Vec<StoredFile>,
     published: Published,
@@ -134,16 +134,16 @@ struct SegmentEncoder {
     media: BTreeMap<String, String>,
     published: Published,
     /// Tasks in the segment that belong to another segment or are already archived.
-    moved: HashSet<String>,
+    excluded: HashSet<String>,
     /// The number of asset outcomes to skip per task, because a later outcome replaces them.
-    outdated: HashMap<String, u32>,
+    superseded_outcomes: HashMap<String, u32>,
     /// Tasks whose asset records have not been read yet.
-    awaited: HashSet<String>,
-    replaced: Replaced,
+    pending_assets: HashSet<String>,
+    replaced: ReplacedTasks,
 }
 
 impl SegmentEncoder {
-    fn new(held: &Arc<LockedArchive>, segment: &Segment, closed: &ClosedSegment) -> Self {
+    fn new(held: &Arc<LockedArchive>, segment: &SegmentReader, closed: &ClosedSegment) -> Self {
         let name = PartName { run_id: &segment.run_id, part: segment.part, format: held.archive.format };
         Self {
             run_id: segment.run_id.clone(),
@@ -154,15 +154,15 @@ impl SegmentEncoder {
             raw: RawBodies::new(held, &segment.run_id),
             media: BTreeMap::new(),
             published: Published { part: segment.part, ..Published::default() },
-            moved: closed.moved.clone(),
-            outdated: closed.outdated.clone(),
-            awaited: HashSet::new(),
-            replaced: Replaced::default(),
+            excluded: closed.excluded.clone(),
+            superseded_outcomes: closed.superseded_outcomes.clone(),
+            pending_assets: HashSet::new(),
+            replaced: ReplacedTasks::default(),
         }
     }
 
-    fn encode(mut self, mut segment: Segment) -> Result<Encoded> {
-        while let Some(record) = segment.next()? {
+    fn encode(mut self, mut segment: SegmentReader) -> Result<EncodedSegment> {
+        while let Some(record) = segment.next_record()? {
             self.add(record)?;
         }
         let Self { tasks, clips, lyrics, assets, raw, media, mut published, replaced, .. } = self;
@@ -173,40 +173,43 @@ impl SegmentEncoder {
             RowCounts { tasks: rows(&tasks), clips: rows(&clips), lyrics: rows(&lyrics), assets: rows(&assets) };
         let parts = [lyrics, clips, assets, tasks].into_iter().flatten().map(|(sink, _)| sink).collect();
         let media = media.into_iter().map(|(path, sha256)| StoredFile { path, sha256 }).collect();
-        Ok(Encoded { raw: raw.finish(), parts, paths, replaced, media, published, damaged: segment.damaged })
+        Ok(EncodedSegment { raw: raw.finish(), parts, paths, replaced, media, published, damaged: segment.damaged })
     }
 
     fn add(&mut self, record: Record) -> Result<()> {
         let run_id = self.run_id.clone();
         match record {
-            Record::Task { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
-            Record::Task { task_id, status, fetched_at, data, sent, assets, replaces } => {
-                self.note_replaced(&task_id, replaces);
-                if let Some(body) = &sent {
+            Record::Task { task_id, .. } if self.excluded.contains(&task_id) => Ok(()),
+            Record::Task { task_id, status, fetched_at, data, original_body, assets, replaces } => {
+                self.record_replaced(&task_id, replaces);
+                if let Some(body) = &original_body {
                     self.raw.add(&task_id, "lone surrogates", body)?;
                 }
                 if !assets.is_empty() {
-                    self.awaited.insert(task_id.clone());
+                    self.pending_assets.insert(task_id.clone());
                 }
-                self.push(&tables::flatten(&Stamp { task_id, status, fetched_at: fetched_at.into(), run_id }, &data))
+                self.push(&tables::flatten(
+                    &FetchInfo { task_id, status, fetched_at: fetched_at.into(), run_id },
+                    &data,
+                ))
             }
-            Record::NotFound { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
-            Record::NotFound { task_id, fetched_at, message, replaces, clips_left } => {
-                match clips_left {
-                    None => self.note_replaced(&task_id, replaces),
-                    Some(_) => drop(self.replaced.in_tasks.insert(task_id.clone())),
+            Record::NotFound { task_id, .. } if self.excluded.contains(&task_id) => Ok(()),
+            Record::NotFound { task_id, fetched_at, message, replaces, remaining_clips } => {
+                match remaining_clips {
+                    None => self.record_replaced(&task_id, replaces),
+                    Some(_) => drop(self.replaced.tasks_only.insert(task_id.clone())),
                 }
-                let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
-                self.push(&tables::not_found(&stamp, message, clips_left.unwrap_or_default()))
+                let info = FetchInfo { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
+                self.push(&tables::not_found_row(&info, message, remaining_clips.unwrap_or_default()))
             }
-            Record::AddedAssets { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
+            Record::AddedAssets { task_id, .. } if self.excluded.contains(&task_id) => Ok(()),
             Record::AddedAssets { task_id, assets } => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
-            Record::Assets { task_id, .. } if self.is_outdated(&task_id) => Ok(()),
+            Record::Assets { task_id, .. } if self.is_superseded(&task_id) => Ok(()),
             // A task with a damaged task record has no rows in any table.
-            Record::Assets { task_id, assets } if self.awaited.remove(&task_id) => {
+            Record::Assets { task_id, assets } if self.pending_assets.remove(&task_id) => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Assets { .. } | Record::Segment { .. } | Record::Moved { .. } => Ok(()),
@@ -214,14 +217,14 @@ impl SegmentEncoder {
     }
 
     /// Whether a later outcome of the task's assets replaces the current one.
-    fn is_outdated(&mut self, task_id: &str) -> bool {
-        let left = self.outdated.get_mut(task_id).filter(|left| **left > 0);
+    fn is_superseded(&mut self, task_id: &str) -> bool {
+        let left = self.superseded_outcomes.get_mut(task_id).filter(|left| **left > 0);
         left.map(|left| *left -= 1).is_some()
     }
 
-    fn note_replaced(&mut self, task_id: &str, replaces: bool) {
+    fn record_replaced(&mut self, task_id: &str, replaces: bool) {
         if replaces {
-            self.replaced.everywhere.insert(task_id.to_owned());
+            self.replaced.all_tables.insert(task_id.to_owned());
         }
     }
 
@@ -235,19 +238,19 @@ impl SegmentEncoder {
                 *counts.reasons.entry(asset.error.clone().unwrap_or_default()).or_default() += 1;
             }
         }
-        let (bytes, mut of_use) = (asset.bytes.unwrap_or_default(), 0);
+        let (bytes, mut used_bytes) = (asset.bytes.unwrap_or_default(), 0);
         if let (Some(path), Some(sha256)) = (&asset.path, &asset.sha256)
             && self.media.insert(path.clone(), sha256.clone()).is_none()
         {
             counts.bytes += bytes;
-            of_use = bytes;
+            used_bytes = bytes;
         }
-        counts.wasted += asset.received.saturating_sub(of_use);
+        counts.discarded_bytes += asset.received.saturating_sub(used_bytes);
         self.assets.push(&AssetRow::new(task_id, self.run_id.clone(), asset))
     }
 
     fn push(&mut self, rows: &Rows) -> Result<()> {
-        self.count(rows);
+        self.count_rows(rows);
         self.tasks.push(&rows.task)?;
         for clip in &rows.clips {
             self.clips.push(clip)?;
@@ -255,7 +258,7 @@ impl SegmentEncoder {
         rows.lyrics.iter().try_for_each(|lyrics| self.lyrics.push(lyrics))
     }
 
-    fn count(&mut self, rows: &Rows) {
+    fn count_rows(&mut self, rows: &Rows) {
         let task = &rows.task;
         *self.published.by_status.entry(task.status).or_default() += 1;
         if let Some(kind) = &task.r#type {
@@ -285,18 +288,18 @@ impl<R> Part<R> {
             Some(encoder) => Ok(encoder),
             None => {
                 let sink = self.held.sink(&self.path)?;
-                PartEncoder::new(self.table, self.held.archive.format, RowGroups::OfANight, sink)
+                PartEncoder::new(self.table, self.held.archive.format, RowGroups::Small, sink)
                     .map(|encoder| self.encoder.insert(encoder))
             }
         };
         let pushed = encoder.and_then(|encoder| encoder.push(row));
-        pushed.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
+        pushed.map_err(|error| self.held.archive.store.storage_error("write", &self.path, &error))
     }
 
     /// Returns the sink and the number of rows, or `None` if no row was added.
     fn finish(self) -> Result<Option<(FileSink, u64)>> {
         let finished = self.encoder.map(PartEncoder::finish).transpose();
-        finished.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
+        finished.map_err(|error| self.held.archive.store.storage_error("write", &self.path, &error))
     }
 }
 
@@ -307,7 +310,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        archive::failing::{Failing, Life},
+        archive::failing::{FailingBackend, FaultBudget},
         asset::AssetKind,
         journal::{self, JournalWriter, SegmentLimits},
     };
@@ -315,13 +318,21 @@ mod tests {
     fn record(task_id: &str, data: &str) -> Record {
         let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
         let assets = if task_id == "song" { vec![AssetKind::Image] } else { Vec::new() };
-        let sent = data.contains("repaired").then(|| format!("{data} as sent"));
+        let original_body = data.contains("repaired").then(|| format!("{data} as sent"));
         let status = FinalStatus::Success;
-        Record::Task { task_id: task_id.into(), status, fetched_at, data: data.into(), sent, assets, replaces: false }
+        Record::Task {
+            task_id: task_id.into(),
+            status,
+            fetched_at,
+            data: data.into(),
+            original_body,
+            assets,
+            replaces: false,
+        }
     }
 
     /// Creates an archive with one unpublished segment in its journal.
-    fn scene() -> (tempfile::TempDir, LockedArchive) {
+    fn archive_with_segment() -> (tempfile::TempDir, LockedArchive) {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
         let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
@@ -364,17 +375,17 @@ mod tests {
 
     #[test]
     fn publishing_after_a_crash_at_any_step_yields_the_same_files() {
-        let (undisturbed, held) = scene();
+        let (undisturbed, held) = archive_with_segment();
         publish_all(&Arc::new(held)).unwrap();
         let expected = contents(undisturbed.path());
         assert_eq!(expected.len(), 6, "{:?}", expected.keys());
 
-        let mut deaths = 0;
+        let mut crashes = 0;
         for changes in 0.. {
-            let (folder, mut held) = scene();
-            let life = Life::new(changes);
-            let wrap = |backend| Arc::new(Failing { backend, life: life.clone(), can_exchange: true }) as _;
-            held.archive.store = held.archive.store.wrapped(wrap);
+            let (folder, mut held) = archive_with_segment();
+            let budget = FaultBudget::new(changes);
+            let wrap = |backend| Arc::new(FailingBackend { backend, budget: budget.clone(), can_exchange: true }) as _;
+            held.archive.store = held.archive.store.wrap_backends(wrap);
             let held = Arc::new(held);
             let survived = publish_all(&held).is_ok();
             let left = contents(folder.path());
@@ -393,9 +404,9 @@ mod tests {
             if survived {
                 break;
             }
-            deaths += 1;
+            crashes += 1;
         }
         // The test publishes eight files, and each file takes two changes: creation and publication.
-        assert_eq!(deaths, 16);
+        assert_eq!(crashes, 16);
     }
 }

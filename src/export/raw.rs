@@ -41,17 +41,17 @@ impl RawBodies {
     pub(super) fn add(&mut self, task_id: &str, reason: &str, body: &str) -> Result<()> {
         let mut line = serde_json::to_vec(&Line { task_id, reason, body }).expect("a struct of strings is valid JSON");
         line.push(b'\n');
-        let (sink, known) = match &mut self.file {
+        let (sink, seen) = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = self.begin()?;
+                let file = self.create()?;
                 self.file.insert(file)
             }
         };
-        if !known.insert(self.hasher.hash_one(line.as_slice())) {
+        if !seen.insert(self.hasher.hash_one(line.as_slice())) {
             return Ok(());
         }
-        sink.write_all(&line).map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
+        sink.write_all(&line).map_err(|error| self.held.archive.store.storage_error("write", &self.path, &error))
     }
 
     /// Returns the staging file, or `None` if no body was added.
@@ -60,22 +60,22 @@ impl RawBodies {
     }
 
     /// Creates the staging file and copies the lines that earlier segments of the run have written.
-    fn begin(&self) -> Result<(FileSink, HashSet<u64>)> {
-        let (store, mut sink, mut known) = (&self.held.archive.store, self.held.sink(&self.path)?, HashSet::new());
+    fn create(&self) -> Result<(FileSink, HashSet<u64>)> {
+        let (store, mut sink, mut seen) = (&self.held.archive.store, self.held.sink(&self.path)?, HashSet::new());
         if store.exists(&self.path)? {
             let copied = copy_lines(store.open(&self.path)?, &mut sink, |line| {
-                known.insert(self.hasher.hash_one(line));
+                seen.insert(self.hasher.hash_one(line));
             });
-            copied.map_err(|error| store.failed("write", &self.path, &error))?;
+            copied.map_err(|error| store.storage_error("write", &self.path, &error))?;
         }
-        Ok((sink, known))
+        Ok((sink, seen))
     }
 }
 
-fn copy_lines(from: impl Read, to: &mut impl Write, mut note: impl FnMut(&[u8])) -> io::Result<()> {
+fn copy_lines(from: impl Read, to: &mut impl Write, mut on_line: impl FnMut(&[u8])) -> io::Result<()> {
     let (mut lines, mut line) = (BufReader::new(from), Vec::new());
     while lines.read_until(b'\n', &mut line)? > 0 {
-        note(&line);
+        on_line(&line);
         to.write_all(&line)?;
         line.clear();
     }

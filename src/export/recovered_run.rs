@@ -13,22 +13,22 @@ use crate::{
     run_id::RunId,
     run_summary::RunSummary,
     status::FinalStatus,
-    tables::{ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
+    tables::{ASSETS, CLIPS, LYRICS, RowCallback, TASK_ID, TASKS},
 };
 
 /// The exit status that a shell reports for a process killed by SIGKILL. Most runs without a summary end this way.
 const KILLED: u8 = 128 + 9;
 
 /// Creates the summary of a run that has none, or adds the recovered counts to an existing summary.
-pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
+pub(super) fn write_summary(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
     let archive = &held.archive;
     let path = RunFile::Summary.path(run_id);
     let written = archive.store.get(&path)?;
     let summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
-        Some(Ok(known)) => known.with_recovered(published),
+        Some(Ok(existing)) => existing.with_recovered(published),
         // A damaged summary is kept as evidence, and `verify` reports it.
         Some(Err(_)) => return Ok(()),
-        None => killed(run_id).with_recovered(&count_parts(archive, run_id)?),
+        None => killed_run_summary(run_id).with_recovered(&count_parts(archive, run_id)?),
     };
     let mut text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
     text.push(b'\n');
@@ -36,7 +36,7 @@ pub(super) fn record(held: &Arc<LockedArchive>, run_id: &RunId, published: &Publ
 }
 
 /// Returns the summary of a killed run, without counts. The end time of a killed run is unknown.
-fn killed(run_id: &RunId) -> RunSummary {
+fn killed_run_summary(run_id: &RunId) -> RunSummary {
     RunSummary {
         run_id: run_id.to_string(),
         started_at: run_id.start(),
@@ -49,7 +49,7 @@ fn killed(run_id: &RunId) -> RunSummary {
 /// Counts the rows in the parts that a run has published.
 fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
     let mut counts = Published::default();
-    each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {
+    for_each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {
         let [status, kind, credits] = cells else { return };
         let status = status.and_then(FinalStatus::parse);
         counts.rows.tasks += 1;
@@ -63,9 +63,9 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
             counts.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
         }
     })?;
-    each_row(archive, run_id, CLIPS.name, &[TASK_ID], &mut |_| counts.rows.clips += 1)?;
-    each_row(archive, run_id, LYRICS.name, &[TASK_ID], &mut |_| counts.rows.lyrics += 1)?;
-    each_row(archive, run_id, ASSETS.name, &["status", "bytes"], &mut |cells| {
+    for_each_row(archive, run_id, CLIPS.name, &[TASK_ID], &mut |_| counts.rows.clips += 1)?;
+    for_each_row(archive, run_id, LYRICS.name, &[TASK_ID], &mut |_| counts.rows.lyrics += 1)?;
+    for_each_row(archive, run_id, ASSETS.name, &["status", "bytes"], &mut |cells| {
         let [status, bytes] = cells else { return };
         counts.rows.assets += 1;
         counts.assets.bytes += bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
@@ -79,7 +79,7 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
     Ok(counts)
 }
 
-fn each_row(archive: &Archive, run_id: &RunId, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
+fn for_each_row(archive: &Archive, run_id: &RunId, table: &str, columns: &[&str], row: RowCallback<'_>) -> Result<()> {
     let own = format!("{table}/{run_id}-");
     for path in archive.parts(table)?.into_iter().filter(|path| path.starts_with(&own)) {
         rows::scan_part(archive, &path, columns, row)?;

@@ -8,7 +8,7 @@ use tokio::time::{self, Instant};
 
 use super::{
     EventSink,
-    media_stage::{DownloadEvent, Job, MediaStage, RetryBudget},
+    media_stage::{DeferPolicy, DownloadEvent, MediaJob, MediaStage},
     publish::{Publication, publish},
     recovered_run,
     superseded::superseded_tasks,
@@ -18,11 +18,11 @@ use crate::{
     blocking::blocking,
     error::{Error, Result},
     event::{Downloads, Event, Progress},
-    journal::{self, Leftover, Record, Segment},
+    journal::{self, Leftover, Record, SegmentReader},
 };
 
 /// The maximum number of tasks whose files are downloaded at once.
-const MOST_AT_ONCE: usize = 256;
+const MAX_UNSETTLED: usize = 256;
 
 /// The age of a response up to which files on an unreachable host are left to the next run. Files of a task with an
 /// older response fail.
@@ -40,33 +40,33 @@ pub(crate) async fn recover(
     emit: EventSink<'_>,
 ) -> Result<u64> {
     let folder = held.archive.journal_folder();
-    let (mut left, mut time_is_up) = (0, false);
+    let (mut remaining, mut deadline_reached) = (0, false);
     for leftover in blocking(move || journal::leftovers(&folder)).await? {
         let leftover = without_superseded(held, leftover).await?;
         let leftover = without_lost_files(held, leftover).await?;
         let mut unsettled = leftover.unsettled.len() as u64;
-        if unsettled > 0 && !time_is_up {
-            let run_id = Segment::open(&leftover.segment.path)?.run_id;
+        if unsettled > 0 && !deadline_reached {
+            let run_id = SegmentReader::open(&leftover.segment.path)?.run_id;
             emit(Event::Resuming { run_id, tasks: unsettled });
             let settling = settle(&leftover, media, emit);
             match stop_at {
                 None => unsettled = settling.await?,
                 Some(stop_at) => match time::timeout_at(stop_at, settling).await {
-                    Ok(left) => unsettled = left?,
-                    Err(_elapsed) => time_is_up = true,
+                    Ok(remaining) => unsettled = remaining?,
+                    Err(_elapsed) => deadline_reached = true,
                 },
             }
         }
         if unsettled > 0 {
-            left += unsettled;
+            remaining += unsettled;
             continue;
         }
         let Publication { run_id, published, damaged } = publish(held, leftover.segment).await?;
         let (tasks, assets_failed) = (published.rows.tasks, published.assets.failed);
-        recovered_run::record(held, &run_id, &published)?;
+        recovered_run::write_summary(held, &run_id, &published)?;
         emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
     }
-    Ok(left)
+    Ok(remaining)
 }
 
 /// Removes tasks from a leftover segment if the archive already contains their rows.
@@ -75,7 +75,7 @@ async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -
     blocking(move || {
         let superseded = superseded_tasks(&held, &leftover.segment)?;
         leftover.unsettled.retain(|task| !superseded.contains(&task.task_id));
-        leftover.segment.moved.extend(superseded);
+        leftover.segment.excluded.extend(superseded);
         Ok(leftover)
     })
     .await
@@ -88,9 +88,10 @@ async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -
     let held = held.clone();
     blocking(move || {
         let mut lost = HashSet::new();
-        leftover.unsettle(|asset| {
+        leftover.mark_lost_unsettled(|asset| {
             let Some(path) = &asset.path else { return Ok(false) };
-            let size = held.archive.size(path).map_err(|error| held.archive.store.failed("read", path, &error))?;
+            let size =
+                held.archive.size(path).map_err(|error| held.archive.store.storage_error("read", path, &error))?;
             let is_lost = size != asset.bytes;
             if is_lost {
                 lost.insert(path.clone());
@@ -109,45 +110,45 @@ async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -
 /// tasks that remain unsettled.
 async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
-    let mut waiting = leftover.unsettled.iter();
-    let (mut under_way, mut left) = (0, 0);
+    let mut pending = leftover.unsettled.iter();
+    let (mut in_progress, mut remaining) = (0, 0);
     let mut downloads = Downloads::default();
     let mut tick = time::interval(TICK);
     loop {
-        for task in waiting.by_ref().take(MOST_AT_ONCE - under_way) {
+        for task in pending.by_ref().take(MAX_UNSETTLED - in_progress) {
             let wanted = media.requests(&task.data, &task.assets);
-            downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+            downloads.expected += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
             let is_young = Timestamp::now().duration_since(task.fetched_at) < MAX_RETRY_AGE;
-            let retry_budget = if is_young { RetryBudget::Another } else { RetryBudget::Last };
-            media.settle(Job { task_id: task.task_id.clone(), part: None, wanted, retry_budget });
-            under_way += 1;
+            let defer_policy = if is_young { DeferPolicy::Always } else { DeferPolicy::Never };
+            media.settle(MediaJob { task_id: task.task_id.clone(), part: None, wanted, defer_policy });
+            in_progress += 1;
         }
-        if under_way == 0 {
-            return Ok(left);
+        if in_progress == 0 {
+            return Ok(remaining);
         }
         tokio::select! {
             events = media.events.recv() => match events {
-                Some(DownloadEvent::Happened(event)) => {
-                    downloads.note(&event);
+                Some(DownloadEvent::Forward(event)) => {
+                    downloads.record(&event);
                     emit(event);
                 }
                 Some(DownloadEvent::Settled { task_id, assets, .. }) => {
-                    under_way -= 1;
+                    in_progress -= 1;
                     let record = Record::Assets { task_id, assets };
                     segment = blocking(move || segment.append([&record]).map(|()| segment)).await?;
                 }
                 Some(DownloadEvent::Unsettled { .. }) => {
-                    under_way -= 1;
-                    left += 1;
+                    in_progress -= 1;
+                    remaining += 1;
                 }
-                // The media stage was not told to stop, so it ended because of an error. `ended` returns the error.
+                // The media stage was not told to stop, so it ended because of an error. `join` returns the error.
                 None => {
-                    media.ended().await?;
+                    media.join().await?;
                     return Err(Error::Internal("the media stage ended while recovering an earlier run".into()));
                 }
             },
             _ = tick.tick() => {
-                downloads.receive(media.received(), TICK);
+                downloads.update_speed(media.received(), TICK);
                 emit(Event::Progress(Progress { downloads: downloads.clone(), ..Progress::default() }));
             }
         }

@@ -10,57 +10,62 @@ use crate::{
     error::Result,
     rows,
     run_id::RunId,
-    tables::{self, Outline, PartCopier, TASK_ID, TASKS},
+    tables::{self, PartCopier, TASK_ID, TASKS, TableSchema},
 };
 
 /// Tasks whose new rows replace existing rows.
 #[derive(Debug, Default)]
-pub(super) struct Replaced {
+pub(super) struct ReplacedTasks {
     /// Tasks whose rows are replaced in all tables.
-    pub(super) everywhere: HashSet<String>,
+    pub(super) all_tables: HashSet<String>,
     /// Tasks whose rows are replaced in the tasks table only. Rows in other tables stay.
-    pub(super) in_tasks: HashSet<String>,
+    pub(super) tasks_only: HashSet<String>,
 }
 
 /// Removes the rows of these tasks from all parts except the `own` parts, which contain the new rows. The tasks table
 /// is rewritten first, because a task without a row in that table is not archived. Performs blocking I/O.
-pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: &[String]) -> Result<()> {
-    let Replaced { everywhere: mut tasks, in_tasks } = replaced;
-    for outline in tables::outlines().into_iter().rev() {
-        if outline.name == TASKS.name {
-            tasks.extend(in_tasks.iter().cloned());
+pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: ReplacedTasks, own: &[String]) -> Result<()> {
+    let ReplacedTasks { all_tables: mut tasks, tasks_only } = replaced;
+    for schema in tables::schemas().into_iter().rev() {
+        if schema.name == TASKS.name {
+            tasks.extend(tasks_only.iter().cloned());
         } else {
-            tasks.retain(|task| !in_tasks.contains(task));
+            tasks.retain(|task| !tasks_only.contains(task));
         }
         if tasks.is_empty() {
             continue;
         }
-        let mut parts = held.archive.parts(outline.name)?;
+        let mut parts = held.archive.parts(schema.name)?;
         parts.retain(|path| !own.contains(path));
-        remove_from(held, outline, parts, &tasks)?;
+        remove_from(held, schema, parts, &tasks)?;
     }
     Ok(())
 }
 
 /// Replaces the parts that contain rows of these tasks with one part that contains the remaining rows.
-fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, tasks: &HashSet<String>) -> Result<()> {
+fn remove_from(
+    held: &Arc<LockedArchive>,
+    schema: TableSchema,
+    parts: Vec<String>,
+    tasks: &HashSet<String>,
+) -> Result<()> {
     let archive = &held.archive;
-    let mut touched = Vec::new();
+    let mut affected = Vec::new();
     for path in parts {
         if has_rows_of(archive, &path, tasks)? {
-            touched.push(path);
+            affected.push(path);
         }
     }
-    if touched.is_empty() {
+    if affected.is_empty() {
         return Ok(());
     }
-    let table = outline.name;
+    let table = schema.name;
     // A new run ID ensures that the part's name does not clash with later parts of this run.
     let mut swap = Swap::begin(held, table, &RunId::new(Timestamp::now()))?;
-    let part = swap.part()?;
-    let failed = |error: std::io::Error| archive.store.failed("write", table, &error);
-    let mut copier = PartCopier::new(outline, archive.format, part).map_err(failed)?;
-    for path in &touched {
+    let part = swap.begin_part()?;
+    let failed = |error: std::io::Error| archive.store.storage_error("write", table, &error);
+    let mut copier = PartCopier::new(schema, archive.format, part).map_err(failed)?;
+    for path in &affected {
         archive.read_part(path, |file| copier.copy(file, &mut |task| !tasks.contains(task)))?;
     }
     let (part, rows) = copier.finish().map_err(failed)?;
@@ -69,13 +74,13 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
     } else {
         part.discard()?;
     }
-    swap.commit(&touched)
+    swap.commit(&affected)
 }
 
 fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result<bool> {
     let mut found = false;
-    let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
+    let mut check_row = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
     // The scan reads every row and applies no filter. An old row that the scan missed would duplicate its task.
-    rows::scan_part(archive, path, &[TASK_ID], &mut look)?;
+    rows::scan_part(archive, path, &[TASK_ID], &mut check_row)?;
     Ok(found)
 }

@@ -13,7 +13,7 @@ use crate::{
     archive::{Archive, LockedArchive, PartName},
     asset::AssetKinds,
     error::Result,
-    journal::{ClosedSegment, Record, Segment},
+    journal::{ClosedSegment, Record, SegmentReader},
     rows,
     tables::{ASSETS, TASK_ID, TASKS},
 };
@@ -36,18 +36,18 @@ struct TaskRecord {
 /// Finds the tasks of a segment whose rows the archive already contains. Performs blocking I/O.
 pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
     let archive = &held.archive;
-    let reader = Segment::open(&segment.path)?;
+    let reader = SegmentReader::open(&segment.path)?;
     let name = PartName { run_id: &reader.run_id.clone(), part: reader.part, format: archive.format };
-    let additions = Additions::read(reader, &segment.moved)?;
+    let additions = Additions::read(reader, &segment.excluded)?;
     let mut superseded = HashSet::new();
-    each_row(archive, (TASKS.name, "fetched_at"), &name, &additions.tasks.keys(), &mut |task, fetched_at| {
+    for_each_row(archive, (TASKS.name, "fetched_at"), &name, &additions.tasks.keys(), &mut |task, fetched_at| {
         let Some(record) = additions.tasks.get(task) else { return };
         let is_older = || fetched_at.parse().is_ok_and(|archived: Timestamp| archived < record.fetched_at);
         if !(record.replaces && is_older()) {
             superseded.insert(task.to_owned());
         }
     })?;
-    each_row(archive, (ASSETS.name, "kind"), &name, &additions.assets.keys(), &mut |task, kind| {
+    for_each_row(archive, (ASSETS.name, "kind"), &name, &additions.assets.keys(), &mut |task, kind| {
         let kinds = additions.assets.get(task);
         if kinds.is_some_and(|kinds| kinds.iter().any(|known| known.as_str() == kind)) {
             superseded.insert(task.to_owned());
@@ -57,9 +57,9 @@ pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegmen
 }
 
 impl Additions {
-    fn read(mut segment: Segment, moved: &HashSet<String>) -> Result<Self> {
+    fn read(mut segment: SegmentReader, moved: &HashSet<String>) -> Result<Self> {
         let mut additions = Self::default();
-        while let Some(record) = segment.next()? {
+        while let Some(record) = segment.next_record()? {
             match record {
                 Record::Task { task_id, fetched_at, replaces, .. }
                 | Record::NotFound { task_id, fetched_at, replaces, .. }
@@ -79,7 +79,7 @@ impl Additions {
 }
 
 /// Calls `row` with the task ID and one other column of each row, in all parts except the segment's own part.
-fn each_row<'a>(
+fn for_each_row<'a>(
     archive: &Archive,
     (table, column): (&str, &str),
     own: &PartName<'_>,
@@ -91,8 +91,8 @@ fn each_row<'a>(
     }
     let own = own.path(table);
     for path in archive.parts(table)?.into_iter().filter(|path| *path != own) {
-        let sought = (TASK_ID, tasks.clone().map(String::as_str));
-        rows::search_part(archive, &path, &[TASK_ID, column], &sought, &mut |cells| {
+        let filter = (TASK_ID, tasks.clone().map(String::as_str));
+        rows::search_part(archive, &path, &[TASK_ID, column], &filter, &mut |cells| {
             if let [Some(task), Some(cell)] = cells {
                 row(task, cell);
             }

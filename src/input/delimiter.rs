@@ -9,7 +9,7 @@ const CANDIDATES: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// Returns the delimiter from a first line such as `sep=;`, which spreadsheets write. The line may be quoted, and it
 /// may have trailing delimiters if a spreadsheet has saved the line as a row.
-pub(super) fn named_by(line: &[u8]) -> Option<u8> {
+pub(super) fn parse_sep_line(line: &[u8]) -> Option<u8> {
     let line = match line.strip_prefix(b"\"") {
         Some(quoted) => quoted.strip_suffix(b"\"")?,
         None => line,
@@ -52,10 +52,10 @@ mod tests {
             (b"sep=||", b'|'),
             (b"sep=,,,", b','),
         ] {
-            assert_eq!(named_by(line), Some(delimiter), "{line:?}");
+            assert_eq!(parse_sep_line(line), Some(delimiter), "{line:?}");
         }
         for line in [&b"sep="[..], b"sep=;,", b"sep=x", b"separator", b"\"sep=;", b"sep=\xc2\xa7", b"sep=\"", b""] {
-            assert_eq!(named_by(line), None, "{line:?}");
+            assert_eq!(parse_sep_line(line), None, "{line:?}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 
+mod compression;
 mod delimiter;
-mod packed;
 
 use std::{
     cell::Cell,
@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     http::excerpt,
-    task::{BadTaskId, TaskId, TaskList, is_uuid, trim_invisible},
+    task::{InvalidTaskId, TaskId, TaskList, is_uuid, trim_invisible},
 };
 
 /// The options for reading a list of task IDs.
@@ -71,7 +71,7 @@ pub struct Input {
 }
 
 /// The default names of the ID column, in order of preference.
-const USUAL_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
+const DEFAULT_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -82,7 +82,7 @@ fn end_mark() -> Vec<u8> {
 }
 
 /// The number of bytes at the start of a list that are read to detect the delimiter.
-const HEAD: u64 = 64 * 1024;
+const DETECTION_BYTES: u64 = 64 * 1024;
 
 /// Reads the whole list. Reports bad rows, a detected delimiter and other warnings to `events`.
 ///
@@ -91,10 +91,10 @@ const HEAD: u64 = 64 * 1024;
 /// contains an unclosed quote, or has bad rows that the options refuse.
 pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
     let name = display_name(&options.path);
-    let garbage = Cell::new(false);
-    let bytes = open(&options.path, &garbage).map_err(|error| unreadable(&name, &error))?;
+    let has_trailing_garbage = Cell::new(false);
+    let bytes = open(&options.path, &has_trailing_garbage).map_err(|error| unreadable(&name, &error))?;
     let input = read_csv(bytes, &name, options, events)?;
-    if garbage.get() {
+    if has_trailing_garbage.get() {
         events(Event::TrailingGarbage);
     }
     if input.rows == 0 {
@@ -110,7 +110,7 @@ pub(crate) fn check_present(path: &Path) -> Result<()> {
         return Ok(());
     }
     match path.metadata() {
-        Ok(known) if known.is_dir() => Err(Error::usage(format!("{} is a folder, not a list", path.display()))),
+        Ok(metadata) if metadata.is_dir() => Err(Error::usage(format!("{} is a folder, not a list", path.display()))),
         Ok(_) => Ok(()),
         Err(error) => Err(unreadable(&display_name(path), &error)),
     }
@@ -124,18 +124,19 @@ fn display_name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
 }
 
-fn open<'a>(path: &Path, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
+fn open<'a>(path: &Path, has_trailing_garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
     let source: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
-    packed::unpack(BufReader::new(source), garbage)
+    compression::decompress(BufReader::new(source), has_trailing_garbage)
 }
 
 /// Reads a list from memory.
 #[cfg(fuzzing)]
 pub(crate) fn read_bytes(bytes: Vec<u8>, options: &InputOptions) -> Result<Input> {
-    let garbage = Cell::new(false);
-    let unpacked = packed::unpack(Cursor::new(bytes), &garbage).map_err(|error| unreadable("the list", &error))?;
-    read_csv(unpacked, "the list", options, &mut |_| {})
+    let has_trailing_garbage = Cell::new(false);
+    let decompressed = compression::decompress(Cursor::new(bytes), &has_trailing_garbage)
+        .map_err(|error| unreadable("the list", &error))?;
+    read_csv(decompressed, "the list", options, &mut |_| {})
 }
 
 fn read_csv<'a>(
@@ -144,13 +145,14 @@ fn read_csv<'a>(
     options: &InputOptions,
     events: &mut dyn FnMut(Event),
 ) -> Result<Input> {
-    check_encoding(&mut source, name)?;
+    check_format(&mut source, name)?;
     let List { text, delimiter, lines_before } =
         List::open(source, options, events).map_err(|error| unreadable(name, &error))?;
     let end_mark = end_mark();
     let is_end = |record: &ByteRecord| record.len() == 1 && record.get(0) == Some(&end_mark[..]);
-    let marked = text.chain(Cursor::new([b"\n", &end_mark[..], b"\n"].concat()));
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(marked);
+    let terminated = text.chain(Cursor::new([b"\n", &end_mark[..], b"\n"].concat()));
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(terminated);
 
     let mut input = Input::default();
     let mut column = None;
@@ -159,7 +161,7 @@ fn read_csv<'a>(
         let breaks = line_breaks(&record);
         // The reader has already consumed the record's line feed, so its position is on the next line.
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
-        if breaks > 0 && record.iter().any(|field| holds(field, &end_mark)) {
+        if breaks > 0 && record.iter().any(|field| contains(field, &end_mark)) {
             // A record with an unclosed quote includes the last line feed, so `line` is one too low.
             return Err(Error::usage(format!("{name}, line {}: unclosed quote", line + 1)));
         }
@@ -177,7 +179,7 @@ fn read_csv<'a>(
                 index
             }
         };
-        take_row(record.get(index), line, &mut input, events);
+        add_row(record.get(index), line, &mut input, events);
     }
     if options.bad_rows == BadRows::Refuse && input.invalid > 0 {
         let rows = if input.invalid == 1 { "1 row".into() } else { format!("{} rows", input.invalid) };
@@ -199,34 +201,38 @@ struct List<'a> {
 
 impl<'a> List<'a> {
     fn open(source: Box<dyn BufRead + 'a>, options: &InputOptions, events: &mut dyn FnMut(Event)) -> io::Result<Self> {
-        let mut rest = LineFeeds::new(source);
+        let mut rest = NormalizedLineEndings::new(source);
         let mut head = Vec::new();
-        rest.by_ref().take(HEAD).read_to_end(&mut head)?;
+        rest.by_ref().take(DETECTION_BYTES).read_to_end(&mut head)?;
         while head.starts_with(BYTE_ORDER_MARK) {
             head.drain(..BYTE_ORDER_MARK.len());
         }
         let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let named = delimiter::named_by(first_line);
-        if named.is_some() {
+        let sep_delimiter = delimiter::parse_sep_line(first_line);
+        if sep_delimiter.is_some() {
             let end = first_line.len() + 1;
             head.drain(..end.min(head.len()));
         }
         let delimiter = options.delimiter.unwrap_or_else(|| {
-            let found =
-                named.unwrap_or_else(|| delimiter::detect(&head, |row| options.named_in(&titles(row)).is_some()));
+            let found = sep_delimiter
+                .unwrap_or_else(|| delimiter::detect(&head, |row| options.column_index(&titles(row)).is_some()));
             if found != b',' {
                 events(Event::Delimiter { delimiter: found.into() });
             }
             found
         });
-        Ok(Self { text: Box::new(Cursor::new(head).chain(rest)), delimiter, lines_before: named.is_some().into() })
+        Ok(Self {
+            text: Box::new(Cursor::new(head).chain(rest)),
+            delimiter,
+            lines_before: sep_delimiter.is_some().into(),
+        })
     }
 }
 
-fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn FnMut(Event)) {
+fn add_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn FnMut(Event)) {
     input.rows += 1;
-    let text = str::from_utf8(field.unwrap_or_default()).map_err(|_| BadTaskId::NotUtf8);
-    match text.and_then(|text| TaskId::parse(bare(text))) {
+    let text = str::from_utf8(field.unwrap_or_default()).map_err(|_| InvalidTaskId::NotUtf8);
+    match text.and_then(|text| TaskId::parse(trim_field(text))) {
         Ok(id) if input.tasks.insert(id) => {}
         Ok(_) => input.duplicates += 1,
         Err(reason) => {
@@ -237,7 +243,7 @@ fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn
 }
 
 /// Returns an error if the list is encoded in UTF-16 or is not a CSV.
-fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
+fn check_format(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
     let utf16 = start.starts_with(b"\xff\xfe")
         || start.starts_with(b"\xfe\xff")
@@ -246,9 +252,7 @@ fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
         return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and rerun")));
     }
     if let Some(format) = foreign_format(start) {
-        return Err(Error::usage(format!(
-            "{name} is {format}, not a CSV list; export its task IDs as CSV and rerun"
-        )));
+        return Err(Error::usage(format!("{name} is {format}, not a CSV list; export its task IDs as CSV and rerun")));
     }
     Ok(())
 }
@@ -271,9 +275,9 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
         (b"SQLite format 3\0", "an SQLite database"),
     ];
     let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
+    let binary_format = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
     let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
-    let of_text = match text {
+    let text_format = match text {
         [b'{' | b'[', ..] => Some("JSON"),
         [b'<', ..] => Some("an HTML or XML document"),
         _ if text.starts_with(b"-----BEGIN ") => Some("a key or certificate"),
@@ -282,26 +286,26 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
     // The first line of a CSV contains no NUL. A NUL in a later line is part of a single bad ID. One or two other
     // control characters in the first line may be part of a bad ID, if the list has no header.
     let controls = first_line.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26)).count();
-    known.or(of_text).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
+    binary_format.or(text_format).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
 }
 
 impl InputOptions {
     /// Finds the index of the requested column by its name.
-    fn named_in(&self, titles: &[String]) -> Option<usize> {
-        let named = |wanted: &str| {
+    fn column_index(&self, titles: &[String]) -> Option<usize> {
+        let find = |wanted: &str| {
             let exact = titles.iter().position(|title| title == wanted);
             exact.or_else(|| titles.iter().position(|title| title.eq_ignore_ascii_case(wanted)))
         };
         match (&self.column, self.headers) {
             (_, Headers::Absent) => None,
-            (Some(wanted), Headers::Present) => named(wanted),
-            (None, Headers::Present) => USUAL_COLUMNS.iter().find_map(|usual| named(usual)),
+            (Some(wanted), Headers::Present) => find(wanted),
+            (None, Headers::Present) => DEFAULT_COLUMNS.iter().find_map(|name| find(name)),
         }
     }
 }
 
 fn titles(first: &ByteRecord) -> Vec<String> {
-    first.iter().map(|title| bare(&String::from_utf8_lossy(title)).to_owned()).collect()
+    first.iter().map(|title| trim_field(&String::from_utf8_lossy(title)).to_owned()).collect()
 }
 
 fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<usize> {
@@ -309,9 +313,11 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
     let numbered = |wanted: &str| wanted.parse::<usize>().ok()?.checked_sub(1).filter(|index| *index < titles.len());
     let missing = |what: String| Error::usage(format!("{name}: {what}; select a column with --column"));
     match (&options.column, options.headers) {
-        (Some(wanted), Headers::Present) => options.named_in(&titles).or_else(|| numbered(wanted)).ok_or_else(|| {
-            missing(format!("there is no column `{}`, only {}", excerpt(wanted), excerpt(&titles.join(", "))))
-        }),
+        (Some(wanted), Headers::Present) => {
+            options.column_index(&titles).or_else(|| numbered(wanted)).ok_or_else(|| {
+                missing(format!("there is no column `{}`, only {}", excerpt(wanted), excerpt(&titles.join(", "))))
+            })
+        }
         (Some(wanted), Headers::Absent) => numbered(wanted).ok_or_else(|| {
             missing(format!(
                 "without headers, --column must be a number from 1 to {}, not `{}`",
@@ -321,7 +327,7 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
         }),
         (None, Headers::Absent) if titles.len() == 1 => Ok(0),
         (None, Headers::Absent) => Err(missing(format!("the rows have {} columns and no headers", titles.len()))),
-        (None, Headers::Present) => match (options.named_in(&titles), titles.as_slice()) {
+        (None, Headers::Present) => match (options.column_index(&titles), titles.as_slice()) {
             (Some(index), _) => Ok(index),
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
                 Err(missing("the first row is not UTF-8 text; is it a CSV list?".into()))
@@ -338,7 +344,7 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
             (None, _) => Err(missing(format!(
                 "none of the columns {} is named {}",
                 excerpt(&titles.join(", ")),
-                USUAL_COLUMNS.join(", ")
+                DEFAULT_COLUMNS.join(", ")
             ))),
         },
     }
@@ -346,7 +352,7 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
 
 /// Removes blanks and invisible characters around a field. If such a character precedes an opening quote, the CSV
 /// reader does not remove the quotes, so this function removes them too.
-fn bare(field: &str) -> &str {
+fn trim_field(field: &str) -> &str {
     let trimmed = trim_invisible(field);
     trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
 }
@@ -359,24 +365,24 @@ fn line_breaks(record: &ByteRecord) -> u64 {
     record.iter().flatten().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-fn holds(field: &[u8], mark: &[u8]) -> bool {
+fn contains(field: &[u8], mark: &[u8]) -> bool {
     field.windows(mark.len()).any(|window| window == mark)
 }
 
 /// Converts CRLF and lone CR to LF, so that line numbers are the same on every system. Quoted fields may be converted
 /// too, because no valid ID contains a line break.
-struct LineFeeds<R> {
+struct NormalizedLineEndings<R> {
     source: R,
     after_return: bool,
 }
 
-impl<R: BufRead> LineFeeds<R> {
+impl<R: BufRead> NormalizedLineEndings<R> {
     fn new(source: R) -> Self {
         Self { source, after_return: false }
     }
 }
 
-impl<R: BufRead> Read for LineFeeds<R> {
+impl<R: BufRead> Read for NormalizedLineEndings<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             let available = self.source.fill_buf()?;
@@ -419,8 +425,8 @@ mod tests {
 
     fn parse(bytes: &[u8], options: &InputOptions) -> (Result<Input>, Vec<Event>) {
         let mut events = Vec::new();
-        let garbage = Cell::new(false);
-        let source = packed::unpack(Cursor::new(bytes), &garbage).unwrap();
+        let has_trailing_garbage = Cell::new(false);
+        let source = compression::decompress(Cursor::new(bytes), &has_trailing_garbage).unwrap();
         let input = read_csv(source, "tasks.csv", options, &mut |event| events.push(event));
         (input, events)
     }
@@ -430,7 +436,7 @@ mod tests {
         input.tasks.indices().map(|index| input.tasks.id(index).to_string()).collect()
     }
 
-    fn refusal(bytes: &[u8], options: &InputOptions) -> String {
+    fn error_message(bytes: &[u8], options: &InputOptions) -> String {
         parse(bytes, options).0.unwrap_err().to_string()
     }
 
@@ -441,7 +447,7 @@ mod tests {
         assert_eq!(ids(b"x,TASKID\r\n1,a\r\n", &defaults), ["a"]);
         assert_eq!(ids(b"\xef\xbb\xbfid\na", &defaults), ["a"]);
         assert_eq!(ids(b"whatever\na\n", &defaults), ["a"]);
-        assert!(refusal(b"x,y\n1,2\n", &defaults).contains("none of the columns x, y is called task_id"));
+        assert!(error_message(b"x,y\n1,2\n", &defaults).contains("none of the columns x, y is named task_id"));
     }
 
     #[test]
@@ -450,8 +456,8 @@ mod tests {
         assert_eq!(ids(b"x,other\na,b\n", &options(Some("2"), Headers::Present)), ["b"]);
         assert_eq!(ids(b"a,b\n", &options(Some("2"), Headers::Absent)), ["b"]);
         assert_eq!(ids(b"a\nb\n", &options(None, Headers::Absent)), ["a", "b"]);
-        assert!(refusal(b"x\na\n", &options(Some("0"), Headers::Present)).contains("no column `0`"));
-        assert!(refusal(b"a,b\n", &options(None, Headers::Absent)).contains("2 columns and no headers"));
+        assert!(error_message(b"x\na\n", &options(Some("0"), Headers::Present)).contains("no column `0`"));
+        assert!(error_message(b"a,b\n", &options(None, Headers::Absent)).contains("2 columns and no headers"));
     }
 
     #[test]
@@ -470,10 +476,7 @@ mod tests {
     #[test]
     fn an_unclosed_quote_is_rejected_with_its_line() {
         for csv in [&b"task_id\na\n\"b\nc\n"[..], b"task_id\na\n\"", b"task_id\na\n\"b,"] {
-            assert_eq!(
-                refusal(csv, &options(None, Headers::Present)),
-                "tasks.csv, line 3: unclosed quote"
-            );
+            assert_eq!(error_message(csv, &options(None, Headers::Present)), "tasks.csv, line 3: unclosed quote");
         }
         assert_eq!(ids(b"task_id\n\"a\"", &options(None, Headers::Present)), ["a"]);
     }
@@ -481,11 +484,11 @@ mod tests {
     #[test]
     fn empty_and_utf_16_input_is_rejected_and_a_header_alone_is_an_empty_list() {
         let defaults = options(None, Headers::Present);
-        for nothing in [&b""[..], b"\n \n", b"\xef\xbb\xbf"] {
-            assert!(refusal(nothing, &defaults).contains("is empty"));
+        for empty in [&b""[..], b"\n \n", b"\xef\xbb\xbf"] {
+            assert!(error_message(empty, &defaults).contains("is empty"));
         }
-        assert!(refusal(b"\xff\xfei\0d\0", &defaults).contains("UTF-16"));
-        assert!(refusal(b"i\0d\0", &defaults).contains("UTF-16"));
+        assert!(error_message(b"\xff\xfei\0d\0", &defaults).contains("UTF-16"));
+        assert!(error_message(b"i\0d\0", &defaults).contains("UTF-16"));
         assert!(ids(b"task_id,reason,detail\n", &defaults).is_empty());
     }
 
@@ -504,8 +507,8 @@ mod tests {
             (b"\n [{\"task_id\":\"t1\"}]", "JSON"),
             (b"\xef\xbb\xbf{\"task_id\":\"t1\"}\n", "JSON"),
         ] {
-            let refusal = check_encoding(&mut &start[..], "list").unwrap_err().to_string();
-            assert!(refusal.contains(format), "{refusal}");
+            let error_message = check_format(&mut &start[..], "list").unwrap_err().to_string();
+            assert!(error_message.contains(format), "{error_message}");
         }
     }
 
@@ -515,16 +518,19 @@ mod tests {
         let csv = b"task_id\na\n";
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(csv).unwrap();
-        for packed in [gzip.finish().unwrap(), zstd::encode_all(&csv[..], 1).unwrap()] {
-            assert_eq!(ids(&packed, &options(None, Headers::Present)), ["a"]);
-            assert!(refusal(&packed[..packed.len() - 6], &options(None, Headers::Present)).contains("cannot read"));
+        for compression in [gzip.finish().unwrap(), zstd::encode_all(&csv[..], 1).unwrap()] {
+            assert_eq!(ids(&compression, &options(None, Headers::Present)), ["a"]);
+            assert!(
+                error_message(&compression[..compression.len() - 6], &options(None, Headers::Present))
+                    .contains("cannot read")
+            );
         }
     }
 
     #[test]
     fn a_uuid_in_the_first_row_is_an_id_and_not_a_header() {
         let list = b"0b0a5f1e-1111-4222-8333-444455556666\n0b0a5f1e-1111-4222-8333-444455557777\n";
-        assert!(refusal(list, &options(None, Headers::Present)).contains("--no-headers"));
+        assert!(error_message(list, &options(None, Headers::Present)).contains("--no-headers"));
         assert_eq!(ids(list, &options(None, Headers::Absent)).len(), 2);
     }
 

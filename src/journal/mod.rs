@@ -30,7 +30,7 @@ mod split;
 mod writer;
 
 pub(crate) use leftover::{Leftover, leftovers};
-pub(crate) use reader::{Segment, is_segment, segments};
+pub(crate) use reader::{SegmentReader, is_segment, segments};
 pub(crate) use record::Record;
 pub(crate) use segment::ClosedSegment;
 pub(crate) use writer::{JournalWriter, SegmentLimits};

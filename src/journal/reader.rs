@@ -21,14 +21,14 @@ pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     };
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
     let mut paths = paths.map_err(|error| Error::io("read", folder, &error))?;
-    paths.retain(|path| named(path).is_some());
-    paths.sort_by_cached_key(|path| (named(path), path.clone()));
+    paths.retain(|path| parse_segment_name(path).is_some());
+    paths.sort_by_cached_key(|path| (parse_segment_name(path), path.clone()));
     Ok(paths)
 }
 
 /// A reader for a segment. Only one record at a time is held in memory.
 #[derive(Debug)]
-pub(crate) struct Segment<R = BufReader<File>> {
+pub(crate) struct SegmentReader<R = BufReader<File>> {
     path: PathBuf,
     lines: R,
     line: Vec<u8>,
@@ -39,10 +39,10 @@ pub(crate) struct Segment<R = BufReader<File>> {
     /// The number of damaged records found so far.
     pub(crate) damaged: u64,
     /// The number of bytes in the complete lines read so far.
-    pub(super) whole: u64,
+    pub(super) complete_bytes: u64,
 }
 
-impl Segment {
+impl SegmentReader {
     /// Opens a segment and reads its header. If the header is damaged, the run ID and the part number from the file
     /// name are used.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -52,10 +52,11 @@ impl Segment {
             reason: reason.to_owned(),
             advice: Advice::None,
         };
-        let (run_id, part) = named(path).ok_or_else(|| refused("invalid segment name"))?;
+        let (run_id, part) = parse_segment_name(path).ok_or_else(|| refused("invalid segment name"))?;
         let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
         let lines = BufReader::new(file);
-        let mut segment = Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 };
+        let mut segment =
+            Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, complete_bytes: 0 };
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
                 Err(refused("written by a newer version; upgrade sunor-archive"))
@@ -72,15 +73,15 @@ impl Segment {
     }
 }
 
-impl<R: BufRead> Segment<R> {
+impl<R: BufRead> SegmentReader<R> {
     /// Creates a reader for a segment that is not in a file.
     #[cfg(fuzzing)]
-    pub(crate) fn of_bytes(lines: R, run_id: RunId, part: u32) -> Self {
-        Self { path: PathBuf::new(), lines, line: Vec::new(), run_id, part, damaged: 0, whole: 0 }
+    pub(crate) fn from_bytes(lines: R, run_id: RunId, part: u32) -> Self {
+        Self { path: PathBuf::new(), lines, line: Vec::new(), run_id, part, damaged: 0, complete_bytes: 0 }
     }
 
     /// Returns the next intact record, or `None` at the end of the segment.
-    pub(crate) fn next(&mut self) -> Result<Option<Record>> {
+    pub(crate) fn next_record(&mut self) -> Result<Option<Record>> {
         loop {
             match self.next_line()? {
                 Line::Record(record) => return Ok(Some(record)),
@@ -95,7 +96,7 @@ impl<R: BufRead> Segment<R> {
         self.lines.read_until(b'\n', &mut self.line).map_err(|error| Error::io("read", &self.path, &error))?;
         // A line without a line feed is an incomplete write that was never acknowledged.
         let Some(line) = self.line.strip_suffix(b"\n") else { return Ok(Line::End) };
-        self.whole += self.line.len() as u64;
+        self.complete_bytes += self.line.len() as u64;
         Ok(Record::from_line(line).map_or(Line::Damaged, Line::Record))
     }
 }
@@ -108,11 +109,11 @@ enum Line {
 
 /// Returns whether a file has a valid segment name.
 pub(crate) fn is_segment(path: &Path) -> bool {
-    named(path).is_some()
+    parse_segment_name(path).is_some()
 }
 
 /// Parses the run ID and the part number from the file name of a segment. Returns `None` for any other file.
-fn named(path: &Path) -> Option<(RunId, u32)> {
+fn parse_segment_name(path: &Path) -> Option<(RunId, u32)> {
     RunId::parse_numbered(path.file_name()?.to_str()?.strip_suffix(".journal")?)
 }
 
@@ -140,9 +141,9 @@ mod tests {
     }
 
     fn read(segment: &ClosedSegment) -> (Vec<Record>, u64) {
-        let mut reader = Segment::open(&segment.path).unwrap();
+        let mut reader = SegmentReader::open(&segment.path).unwrap();
         let mut records = Vec::new();
-        while let Some(record) = reader.next().unwrap() {
+        while let Some(record) = reader.next_record().unwrap() {
             records.push(record);
         }
         (records, reader.damaged)
@@ -153,17 +154,17 @@ mod tests {
         let (folder, segment) = written(5);
         assert_eq!(read(&segment), ((0..5).map(record).collect(), 0));
         assert_eq!(segments(folder.path()).unwrap(), std::slice::from_ref(&segment.path));
-        let reader = Segment::open(&segment.path).unwrap();
+        let reader = SegmentReader::open(&segment.path).unwrap();
         assert_eq!((reader.run_id.as_str(), reader.part), ("20260101T000000000Z-abcdef", 1));
     }
 
     #[test]
     fn a_truncated_segment_yields_all_complete_records_without_damage() {
         let (_folder, segment) = written(4);
-        let whole = fs::read(&segment.path).unwrap();
-        for cut in 0..=whole.len() {
-            fs::write(&segment.path, &whole[..cut]).unwrap();
-            let lines = whole[..cut].iter().map(|byte| usize::from(*byte == b'\n')).sum::<usize>();
+        let content = fs::read(&segment.path).unwrap();
+        for cut in 0..=content.len() {
+            fs::write(&segment.path, &content[..cut]).unwrap();
+            let lines = content[..cut].iter().map(|byte| usize::from(*byte == b'\n')).sum::<usize>();
             let expected: Vec<Record> = (0..lines.saturating_sub(1)).map(record).collect();
             assert_eq!(read(&segment), (expected, 0), "truncated to {cut} bytes");
         }
@@ -172,9 +173,9 @@ mod tests {
     #[test]
     fn a_flipped_byte_damages_only_one_record_and_is_counted() {
         let (_folder, segment) = written(4);
-        let whole = fs::read(&segment.path).unwrap();
-        for at in 0..whole.len() - 1 {
-            let mut bytes = whole.clone();
+        let content = fs::read(&segment.path).unwrap();
+        for at in 0..content.len() - 1 {
+            let mut bytes = content.clone();
             bytes[at] ^= 0x04;
             fs::write(&segment.path, &bytes).unwrap();
             let (records, damaged) = read(&segment);
@@ -197,7 +198,8 @@ mod tests {
         });
         assert_eq!(closed.collect::<Vec<_>>(), [0, 1, 0, 1, 0]);
         writer.close().unwrap();
-        let parts: Vec<u32> = segments(folder.path()).unwrap().iter().map(|s| Segment::open(s).unwrap().part).collect();
+        let parts: Vec<u32> =
+            segments(folder.path()).unwrap().iter().map(|s| SegmentReader::open(s).unwrap().part).collect();
         assert_eq!(parts, [1, 2, 3]);
     }
 
@@ -207,6 +209,6 @@ mod tests {
         let path = folder.path().join("20260101T000000000Z-abcdef-0001.journal");
         let header = Record::Segment { version: VERSION + 1, run_id: RunId::example(), part: 1 };
         fs::write(&path, header.to_line()).unwrap();
-        assert!(Segment::open(&path).unwrap_err().to_string().contains("newer version"));
+        assert!(SegmentReader::open(&path).unwrap_err().to_string().contains("newer version"));
     }
 }

@@ -21,7 +21,7 @@ pub(crate) const VERSION: u32 = 2;
 pub(crate) enum Record {
     /// The header, which is the first record of every segment.
     Segment { version: u32, run_id: RunId, part: u32 },
-    /// A task in a final state. `data` is the task object. `sent` is the original response body, and is present only
+    /// A task in a final state. `data` is the task object. `original_body` is the original response body, and is present only
     /// if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not empty, the
     /// task is settled by a later [`Record::Assets`].
     Task {
@@ -29,7 +29,8 @@ pub(crate) enum Record {
         status: FinalStatus,
         fetched_at: Timestamp,
         data: String,
-        sent: Option<String>,
+        #[serde(rename = "sent")]
+        original_body: Option<String>,
         #[serde(default)]
         assets: Vec<AssetKind>,
         /// Whether the rows of the task replace existing rows.
@@ -50,8 +51,8 @@ pub(crate) enum Record {
         replaces: bool,
         /// The number of existing clip rows of the task. The field is set if the task's existing rows in the clips,
         /// lyrics and assets tables are kept because no better source exists.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        clips_left: Option<i32>,
+        #[serde(default, skip_serializing_if = "Option::is_none", rename = "clips_left")]
+        remaining_clips: Option<i32>,
     },
     /// A response body that is not a task. The body is stored, but the task is not archived.
     Unreadable { task_id: String, body: String },
@@ -93,10 +94,10 @@ mod tests {
         ) {
             let fetched_at: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
             for record in [
-                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone(), assets: vec![AssetKind::Audio], replaces: true },
+                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), original_body: message.clone(), assets: vec![AssetKind::Audio], replaces: true },
                 Record::Moved { part: 2, tasks: [data.clone()].into() },
                 Record::AddedAssets { task_id: data.clone(), assets: Vec::new() },
-                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false, clips_left: None },
+                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false, remaining_clips: None },
                 Record::Unreadable { task_id: data.clone(), body: data.clone() },
             ] {
                 let mut line = record.to_line();

@@ -1,4 +1,4 @@
-//! Segment files, which are either open for appending or closed.
+//! SegmentReader files, which are either open for appending or closed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,9 +20,9 @@ pub(crate) struct ClosedSegment {
     pub(crate) path: PathBuf,
     /// The tasks that are not published from this segment, because they moved to another segment or are already
     /// archived.
-    pub(crate) moved: HashSet<String>,
+    pub(crate) excluded: HashSet<String>,
     /// For each task whose assets were settled more than once, the number of outcomes that a later outcome replaces.
-    pub(crate) outdated: HashMap<String, u32>,
+    pub(crate) superseded_outcomes: HashMap<String, u32>,
 }
 
 /// A segment that is open for appending.
@@ -31,34 +31,34 @@ pub(crate) struct OpenSegment {
     pub(super) path: PathBuf,
     file: File,
     pub(super) bytes: u64,
-    pub(super) answers: u32,
+    pub(super) responses: u32,
     /// The tasks in the segment whose assets are not settled.
     pub(super) unsettled: HashSet<String>,
 }
 
 /// Returns the path of a segment.
-pub(super) fn path_of(folder: &Path, run_id: &RunId, part: u32) -> PathBuf {
+pub(super) fn segment_path(folder: &Path, run_id: &RunId, part: u32) -> PathBuf {
     folder.join(format!("{run_id}-{part:04}.journal"))
 }
 
 impl OpenSegment {
     pub(super) fn create(folder: &Path, run_id: &RunId, part: u32) -> Result<Self> {
-        let path = path_of(folder, run_id, part);
+        let path = segment_path(folder, run_id, part);
         let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part };
         let file = File::create_new(&path).map_err(|error| Error::io("create", &path, &error))?;
-        let mut segment = Self { path, file, bytes: 0, answers: 0, unsettled: HashSet::new() };
+        let mut segment = Self { path, file, bytes: 0, responses: 0, unsettled: HashSet::new() };
         segment.append([&header])?;
         sync_folder(folder)?;
         Ok(segment)
     }
 
-    /// Reopens a segment for appending. `whole` is the total length of its complete records, in bytes.
-    pub(super) fn reopen(path: &Path, whole: u64) -> Result<Self> {
+    /// Reopens a segment for appending. `len` is the total length of its complete records, in bytes.
+    pub(super) fn reopen(path: &Path, len: u64) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path);
         // An incomplete record at the end is removed, so that it is not joined with the next record.
-        let file = file.and_then(|file| file.set_len(whole).map(|()| file));
+        let file = file.and_then(|file| file.set_len(len).map(|()| file));
         let file = file.map_err(|error| Error::io("open", path, &error))?;
-        Ok(Self { path: path.to_owned(), file, bytes: whole, answers: 0, unsettled: HashSet::new() })
+        Ok(Self { path: path.to_owned(), file, bytes: len, responses: 0, unsettled: HashSet::new() })
     }
 
     /// Appends records. When this function returns, the records are on stable storage.
@@ -66,7 +66,7 @@ impl OpenSegment {
         let mut lines = Vec::new();
         for record in records {
             lines.extend(record.to_line());
-            self.note(record);
+            self.track(record);
         }
         let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
         written.map_err(|error| Error::io("write", &self.path, &error))?;
@@ -74,10 +74,10 @@ impl OpenSegment {
         Ok(())
     }
 
-    fn note(&mut self, record: &Record) {
+    fn track(&mut self, record: &Record) {
         match record {
             Record::Task { task_id, assets, .. } => {
-                self.answers += 1;
+                self.responses += 1;
                 if !assets.is_empty() {
                     self.unsettled.insert(task_id.clone());
                 }
@@ -85,7 +85,7 @@ impl OpenSegment {
             Record::Assets { task_id, .. } => {
                 self.unsettled.remove(task_id);
             }
-            Record::NotFound { .. } | Record::Unreadable { .. } | Record::AddedAssets { .. } => self.answers += 1,
+            Record::NotFound { .. } | Record::Unreadable { .. } | Record::AddedAssets { .. } => self.responses += 1,
             Record::Segment { .. } | Record::Moved { .. } => {}
         }
     }

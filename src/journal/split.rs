@@ -8,9 +8,9 @@
 use std::{fs::File, io::Write, path::Path};
 
 use super::{
-    reader::Segment,
+    reader::SegmentReader,
     record::{Record, VERSION},
-    segment::{ClosedSegment, path_of, sync_folder},
+    segment::{ClosedSegment, segment_path, sync_folder},
 };
 use crate::{
     error::{Error, Result},
@@ -18,16 +18,16 @@ use crate::{
 };
 
 /// Writes a new segment with the tasks that moved out of `from`. Overwrites the new segment if it already exists.
-pub(super) fn write_moved(from: &ClosedSegment, run_id: &RunId, part: u32) -> Result<()> {
+pub(super) fn write_split_segment(from: &ClosedSegment, run_id: &RunId, part: u32) -> Result<()> {
     let folder = from.path.parent().unwrap_or(Path::new("."));
-    let path = path_of(folder, run_id, part);
+    let path = segment_path(folder, run_id, part);
     let failed = |error| Error::io("write", &path, &error);
     let mut file = File::create(&path).map_err(failed)?;
     let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part };
     file.write_all(&header.to_line()).map_err(failed)?;
-    let mut segment = Segment::open(&from.path)?;
-    while let Some(record) = segment.next()? {
-        if matches!(&record, Record::Task { task_id, .. } if from.moved.contains(task_id)) {
+    let mut segment = SegmentReader::open(&from.path)?;
+    while let Some(record) = segment.next_record()? {
+        if matches!(&record, Record::Task { task_id, .. } if from.excluded.contains(task_id)) {
             file.write_all(&record.to_line()).map_err(failed)?;
         }
     }

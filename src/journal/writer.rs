@@ -47,27 +47,27 @@ pub(crate) struct JournalWriter {
     run_id: RunId,
     limits: SegmentLimits,
     next_part: u32,
-    filling: Option<u32>,
+    current_part: Option<u32>,
     open: BTreeMap<u32, OpenSegment>,
 }
 
 impl JournalWriter {
     /// Creates a writer for an existing folder. No file is created before the first record is appended.
     pub(crate) fn new(folder: &Path, run_id: RunId, limits: SegmentLimits) -> Self {
-        Self { folder: folder.to_owned(), run_id, limits, next_part: 1, filling: None, open: BTreeMap::new() }
+        Self { folder: folder.to_owned(), run_id, limits, next_part: 1, current_part: None, open: BTreeMap::new() }
     }
 
     /// Appends responses and returns the part number of their segment. When this function returns, the responses are
     /// on stable storage. After an error, the caller must treat all these responses as lost.
-    pub(crate) fn append<'a>(&mut self, answers: impl IntoIterator<Item = &'a Record>) -> Result<u32> {
-        let part = match self.filling {
+    pub(crate) fn append<'a>(&mut self, responses: impl IntoIterator<Item = &'a Record>) -> Result<u32> {
+        let part = match self.current_part {
             Some(part) => part,
-            None => self.begin()?,
+            None => self.open_segment()?,
         };
-        self.append_to(part, answers)?;
+        self.append_to(part, responses)?;
         let limits = self.limits;
-        let is_full = |segment: &OpenSegment| segment.answers >= limits.records || segment.bytes >= limits.bytes;
-        self.filling = Some(part).filter(|part| !self.open.get(part).is_some_and(is_full));
+        let is_full = |segment: &OpenSegment| segment.responses >= limits.records || segment.bytes >= limits.bytes;
+        self.current_part = Some(part).filter(|part| !self.open.get(part).is_some_and(is_full));
         Ok(part)
     }
 
@@ -80,37 +80,42 @@ impl JournalWriter {
 
     /// Removes and returns the full segments whose tasks are all settled.
     pub(crate) fn take_complete(&mut self) -> Vec<ClosedSegment> {
-        let filling = self.filling;
+        let current_part = self.current_part;
         let complete = |(part, segment): (&u32, &OpenSegment)| {
-            (Some(*part) != filling && segment.unsettled.is_empty()).then_some(*part)
+            (Some(*part) != current_part && segment.unsettled.is_empty()).then_some(*part)
         };
         let parts: Vec<u32> = self.open.iter().filter_map(complete).collect();
         let segments = parts.iter().filter_map(|part| self.open.remove(part));
         segments
-            .map(|segment| ClosedSegment { path: segment.path, moved: HashSet::new(), outdated: HashMap::new() })
+            .map(|segment| ClosedSegment {
+                path: segment.path,
+                excluded: HashSet::new(),
+                superseded_outcomes: HashMap::new(),
+            })
             .collect()
     }
 
     /// Closes all segments and returns the segments that can be published. Unsettled tasks stay in the journal, in
     /// segments that contain no settled tasks.
     pub(crate) fn close(&mut self) -> Result<Vec<ClosedSegment>> {
-        self.filling = None;
+        self.current_part = None;
         let mut closed = self.take_complete();
         for (_, mut segment) in std::mem::take(&mut self.open) {
-            if segment.answers as usize > segment.unsettled.len() {
-                let into = self.next_part;
+            if segment.responses as usize > segment.unsettled.len() {
+                let split_target = self.next_part;
                 self.next_part += 1;
                 let moved = std::mem::take(&mut segment.unsettled);
-                segment.append([&Record::Moved { part: into, tasks: moved.clone() }])?;
-                let segment = ClosedSegment { path: segment.path, moved, outdated: HashMap::new() };
-                split::write_moved(&segment, &self.run_id, into)?;
+                segment.append([&Record::Moved { part: split_target, tasks: moved.clone() }])?;
+                let segment =
+                    ClosedSegment { path: segment.path, excluded: moved, superseded_outcomes: HashMap::new() };
+                split::write_split_segment(&segment, &self.run_id, split_target)?;
                 closed.push(segment);
             }
         }
         Ok(closed)
     }
 
-    fn begin(&mut self) -> Result<u32> {
+    fn open_segment(&mut self) -> Result<u32> {
         let part = self.next_part;
         let segment = OpenSegment::create(&self.folder, &self.run_id, part)?;
         self.next_part += 1;

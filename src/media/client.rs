@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{
     guard::{Guard, HostPolicy, Refused},
-    rest::Rest,
+    resume::MissingRange,
     source::Scheme,
 };
 use crate::{error::Result, http, proxies::Proxies};
@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 8;
 
 /// The pause for a host that responds with 429 but states no wait time.
-const SILENCE: Duration = Duration::from_secs(10);
+const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
 
 /// The reason why a download attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,29 +34,29 @@ pub(crate) struct Failure {
     pub(crate) content_type: Option<String>,
     /// Whether a connection was established.
     pub(crate) connected: bool,
-    pub(super) next: Next,
+    pub(super) decision: RetryDecision,
 }
 
 /// The next step after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum RetryDecision {
     /// Give up, because another attempt would fail in the same way.
     GiveUp,
     /// Retry after a backoff.
-    Again,
+    Retry,
     /// Retry at most twice. Some CDNs refuse the first request for a file.
-    Twice,
+    RetryLimited,
     /// Pause all requests to the host for this duration, then retry.
-    After(Duration),
+    RetryAfter(Duration),
 }
 
 impl Failure {
-    pub(super) fn new(next: Next, reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), http_status: None, content_type: None, connected: true, next }
+    pub(super) fn new(decision: RetryDecision, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), http_status: None, content_type: None, connected: true, decision }
     }
 
     /// Adds the status and content type of the response to the failure.
-    pub(super) fn of(self, response: &ResponseHead) -> Self {
+    pub(super) fn with_response(self, response: &ResponseHead) -> Self {
         Self { http_status: Some(response.status), content_type: response.content_type.clone(), ..self }
     }
 }
@@ -69,7 +69,7 @@ pub(super) struct ResponseHead {
 }
 
 impl ResponseHead {
-    fn of(response: &Response) -> Self {
+    fn from_response(response: &Response) -> Self {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         Self { status: response.status().as_u16(), content_type: content_type.map(http::excerpt) }
     }
@@ -93,8 +93,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Creates a client with these network settings. `idle` is the maximum time without data from a server.
-    pub(super) fn new(access: &Access, idle: Duration) -> Result<Self> {
+    /// Creates a client with these network settings. `idle_timeout` is the maximum time without data from a server.
+    pub(super) fn new(access: &Access, idle_timeout: Duration) -> Result<Self> {
         let guard = Guard::new(access.hosts, access.proxies.hosts());
         let set_up = || {
             let client = reqwest::Client::builder()
@@ -106,8 +106,8 @@ impl Client {
                 .retry(reqwest::retry::never())
                 .referer(false)
                 .dns_resolver(guard.clone())
-                .connect_timeout(CONNECT_TIMEOUT.min(idle))
-                .read_timeout(idle);
+                .connect_timeout(CONNECT_TIMEOUT.min(idle_timeout))
+                .read_timeout(idle_timeout);
             access.proxies.apply(client)
         };
         let client = http::build_client(set_up, access.scheme == Scheme::Http)?;
@@ -116,33 +116,37 @@ impl Client {
 
     /// Requests a file, or only the missing part if the file has not changed. A response is returned only if its
     /// status allows the body to contain the file.
-    pub(super) async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<(ResponseHead, Response), Failure> {
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        missing: Option<&MissingRange>,
+    ) -> Result<(ResponseHead, Response), Failure> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&url, rest).await?;
-            let head = ResponseHead::of(&response);
+            let response = self.send(&url, missing).await?;
+            let head = ResponseHead::from_response(&response);
             match location(&response) {
-                Some(location) => url = target(&url, &location).map_err(|failure| failure.of(&head))?,
+                Some(location) => url = target(&url, &location).map_err(|failure| failure.with_response(&head))?,
                 None => {
-                    return judge(&response, rest.is_some())
+                    return check_status(&response, missing.is_some())
                         .map(|()| (head.clone(), response))
-                        .map_err(|failure| failure.of(&head));
+                        .map_err(|failure| failure.with_response(&head));
                 }
             }
         }
-        Err(Failure::new(Next::GiveUp, format!("more than {MAX_REDIRECTS} redirects")))
+        Err(Failure::new(RetryDecision::GiveUp, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    async fn ask(&self, url: &Url, rest: Option<&Rest>) -> Result<Response, Failure> {
-        let refused = |refused: &Refused| Failure::new(Next::GiveUp, refused.to_string());
-        self.guard.judge(url).await.map_err(|error| refused(&error))?;
+    async fn send(&self, url: &Url, missing: Option<&MissingRange>) -> Result<Response, Failure> {
+        let refused = |refused: &Refused| Failure::new(RetryDecision::GiveUp, refused.to_string());
+        self.guard.check_host(url).await.map_err(|error| refused(&error))?;
         let mut request = self.http.get(url.clone());
-        if let Some(Rest { from, mark }) = rest {
-            request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, &mark.validator);
+        if let Some(MissingRange { offset: from, validator }) = missing {
+            request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, &validator.value);
         }
         request.send().await.map_err(|error| {
-            let by_guard = http::chain(&error).find_map(|cause| cause.downcast_ref::<Refused>());
-            by_guard.map_or_else(|| broken(&error), refused)
+            let guard_error = http::chain(&error).find_map(|cause| cause.downcast_ref::<Refused>());
+            guard_error.map_or_else(|| transport_failure(&error), refused)
         })
     }
 }
@@ -159,34 +163,38 @@ fn location(response: &Response) -> Option<Cow<'_, str>> {
 fn target(from: &Url, location: &str) -> Result<Url, Failure> {
     match from.join(location) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
-        Ok(url) => {
-            Err(Failure::new(Next::GiveUp, format!("redirected to an unsupported URL scheme: {}", url.scheme())))
-        }
-        Err(_) => Err(Failure::new(Next::GiveUp, "redirected to an invalid URL")),
+        Ok(url) => Err(Failure::new(
+            RetryDecision::GiveUp,
+            format!("redirected to an unsupported URL scheme: {}", url.scheme()),
+        )),
+        Err(_) => Err(Failure::new(RetryDecision::GiveUp, "redirected to an invalid URL")),
     }
 }
 
 /// Checks whether the status of a response allows its body to contain the file.
-fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
+fn check_status(response: &Response, is_range_request: bool) -> Result<(), Failure> {
     let status = response.status();
     let retry_after = http::retry_after(response.headers());
-    let next = match status {
+    let decision = match status {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(()),
-        StatusCode::RANGE_NOT_SATISFIABLE if asked_for_rest => return Ok(()),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Next::Twice,
-        StatusCode::TOO_MANY_REQUESTS => Next::After(retry_after.unwrap_or(SILENCE)),
-        StatusCode::SERVICE_UNAVAILABLE => retry_after.map_or(Next::Again, Next::After),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Next::Again,
-        status if status.is_server_error() || status.is_success() => Next::Again,
-        _ => Next::GiveUp,
+        StatusCode::RANGE_NOT_SATISFIABLE if is_range_request => return Ok(()),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RetryDecision::RetryLimited,
+        StatusCode::TOO_MANY_REQUESTS => RetryDecision::RetryAfter(retry_after.unwrap_or(DEFAULT_PAUSE)),
+        StatusCode::SERVICE_UNAVAILABLE => retry_after.map_or(RetryDecision::Retry, RetryDecision::RetryAfter),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => RetryDecision::Retry,
+        status if status.is_server_error() || status.is_success() => RetryDecision::Retry,
+        _ => RetryDecision::GiveUp,
     };
-    Err(Failure::new(next, format!("HTTP {}", status.as_u16())))
+    Err(Failure::new(decision, format!("HTTP {}", status.as_u16())))
 }
 
 /// The reason why there is no response, or why its body is incomplete.
-pub(super) fn broken(error: &reqwest::Error) -> Failure {
+pub(super) fn transport_failure(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
-        return Failure::new(Next::GiveUp, format!("untrusted certificate: {}", http::excerpt(&http::root_cause(error))));
+        return Failure::new(
+            RetryDecision::GiveUp,
+            format!("untrusted certificate: {}", http::excerpt(&http::root_cause(error))),
+        );
     }
     let cause = || http::excerpt(&http::root_cause(error));
     let reason = match () {
@@ -196,5 +204,5 @@ pub(super) fn broken(error: &reqwest::Error) -> Failure {
         () if error.is_body() || error.is_decode() => "the response is truncated".into(),
         () => cause(),
     };
-    Failure { connected: !error.is_connect(), ..Failure::new(Next::Again, reason) }
+    Failure { connected: !error.is_connect(), ..Failure::new(RetryDecision::Retry, reason) }
 }

@@ -4,7 +4,7 @@
 use crate::asset::AssetKind;
 
 /// The number of bytes from the start of a file that are needed to detect its type.
-pub(crate) const HEAD: u64 = 4096;
+pub(crate) const SNIFF_LENGTH: u64 = 4096;
 
 /// A detected file type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Content {
 }
 
 /// The possible file extensions of an asset kind.
-pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
+pub(crate) fn extensions(kind: AssetKind) -> &'static [&'static str] {
     match kind {
         // An audio file may use a container that can also hold video.
         AssetKind::Audio => &[
@@ -33,17 +33,17 @@ pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
 
 /// Detects the type of a file from its first bytes. The error describes the actual content if it is not of the
 /// expected kind.
-pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
+pub(crate) fn detect(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
     let found = infer::get(head)
         .map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() })
-        .or_else(|| mp4_of_another_brand(head));
+        .or_else(|| mp4_with_other_brand(head));
     let found = if kind == AssetKind::Audio { rare_audio(head).or(found) } else { found };
-    match found.filter(|found| endings(kind).contains(&found.extension)) {
+    match found.filter(|found| extensions(kind).contains(&found.extension)) {
         Some(found) => Ok(found),
         None if kind == AssetKind::Audio && is_mpeg_audio(without_padding(head)) => {
             Ok(Content { extension: "mp3", mime: "audio/mpeg" })
         }
-        None => Err(instead(kind, head)),
+        None => Err(describe_unexpected_content(kind, head)),
     }
 }
 
@@ -84,7 +84,7 @@ fn without_padding(head: &[u8]) -> &[u8] {
 
 /// Detects a file of the MP4 family (ISO/IEC 14496-12, 4.3) with a brand that the `infer` crate does not list, such
 /// as `dash`. Images use the same container, with brands from ISO/IEC 23008-12, AVIF and Canon's CR3.
-fn mp4_of_another_brand(head: &[u8]) -> Option<Content> {
+fn mp4_with_other_brand(head: &[u8]) -> Option<Content> {
     let brand = head.get(4..12)?.strip_prefix(b"ftyp")?;
     match brand {
         b"M4A " | b"M4B " | b"M4P " | b"F4A " | b"F4B " => Some(Content { extension: "m4a", mime: "audio/mp4" }),
@@ -101,7 +101,7 @@ fn mp4_of_another_brand(head: &[u8]) -> Option<Content> {
     }
 }
 
-fn instead(kind: AssetKind, head: &[u8]) -> String {
+fn describe_unexpected_content(kind: AssetKind, head: &[u8]) -> String {
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
@@ -165,14 +165,14 @@ mod tests {
             (Image, b"RIFF\0\0\0\0WEBPVP8 ", "webp"),
             (Video, b"\0\0\0\x20ftypisom\0\0\0\0", "mp4"),
         ] {
-            assert_eq!(recognise(kind, head).map(|content| content.extension), Ok(extension), "{head:?}");
+            assert_eq!(detect(kind, head).map(|content| content.extension), Ok(extension), "{head:?}");
         }
     }
 
     #[test]
     fn content_that_is_not_media_is_described() {
         use AssetKind::{Audio, Image, Video};
-        for (kind, head, words) in [
+        for (kind, head, message) in [
             (Audio, b"".as_slice(), "the response is empty"),
             (Audio, b"\n <!DOCTYPE html><html>", "an HTML page instead of media"),
             (Image, b"<html>busy</html>", "an HTML page instead of media"),
@@ -192,7 +192,7 @@ mod tests {
             (Image, b"\x1f\x8b\x08\0\0\0\0\0", "not a recognized image format"),
             (Audio, b"\0\0\0\0", "not a recognized audio format"),
         ] {
-            assert_eq!(recognise(kind, head), Err(words.into()), "{head:?}");
+            assert_eq!(detect(kind, head), Err(message.into()), "{head:?}");
         }
     }
 }

@@ -17,30 +17,30 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    client::{Access, Client, Failure, Next, broken},
+    client::{Access, Client, Failure, RetryDecision, transport_failure},
     content::{self, Content},
-    hosts::{Host, Hosts, Verdict},
+    hosts::{Host, HostStatus, Hosts},
     partial::Partial,
-    rest::{RangeResponse, Validator},
-    tries::{RetryState, Sent},
+    resume::{RangeResponse, Validator},
+    retry::{RetryState, Traffic},
 };
 use crate::{
     asset::AssetKind,
     blocking::blocking,
     body::{Body, BodyError},
-    checksum::Digested,
+    checksum::FileDigest,
     error::{Error, Result},
 };
 
 /// The approximate size of the chunks in which received bytes are written to the disk, in bytes.
-const CHUNK: usize = 256 << 10;
+const CHUNK_SIZE: usize = 256 << 10;
 
 /// The time without data after which received bytes are written to the disk immediately. A killed run loses at most
 /// one chunk of each download.
-const LULL: Duration = Duration::from_millis(200);
+const FLUSH_IDLE: Duration = Duration::from_millis(200);
 
 /// The minimum transfer rate, in bytes per second. A slower transfer counts as stalled.
-const SLOWEST: u64 = 1024;
+const MIN_BYTES_PER_SECOND: u64 = 1024;
 
 /// The limits for downloads.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct Limits {
     /// The maximum number of retries after transient failures.
     pub(crate) retries: u32,
     /// The maximum time without data from a server.
-    pub(crate) idle: Duration,
+    pub(crate) idle_timeout: Duration,
 }
 
 /// A file to download.
@@ -68,9 +68,9 @@ pub(crate) struct Download {
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     /// The file is complete and has the expected kind of content.
-    Whole { file: Digested, content: Content, http_status: u16, sent: Sent },
+    Complete { file: FileDigest, content: Content, http_status: u16, traffic: Traffic },
     /// The download failed.
-    Failed { failure: Failure, sent: Sent },
+    Failed { failure: Failure, traffic: Traffic },
     /// The host is down, as downloads of other files have shown.
     HostDown,
     /// The run has ended. The partial file is kept for the next run.
@@ -105,117 +105,128 @@ impl Downloader {
         stop: CancellationToken,
         received: Arc<AtomicU64>,
     ) -> Result<Self> {
-        Ok(Self { client: Client::new(access, limits.idle)?, hosts: Hosts::new(limits.slots), limits, stop, received })
+        Ok(Self {
+            client: Client::new(access, limits.idle_timeout)?,
+            hosts: Hosts::new(limits.slots),
+            limits,
+            stop,
+            received,
+        })
     }
 
-    /// Downloads one file. `tell` receives each progress update.
+    /// Downloads one file. `report` receives each progress update.
     ///
     /// # Errors
     /// Returns only errors of the local disk. Server failures are part of the [`Outcome`].
-    pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(DownloadUpdate) + Sync)) -> Result<Outcome> {
-        let mut tries = RetryState::new(self.limits.retries);
-        let mut before = None;
+    pub(crate) async fn download(
+        &self,
+        wanted: &Download,
+        report: &(dyn Fn(DownloadUpdate) + Sync),
+    ) -> Result<Outcome> {
+        let mut retry_state = RetryState::new(self.limits.retries);
+        let mut previous = None;
         let name = wanted.url.host_str().unwrap_or_default();
         let host = self.hosts.host(name);
         loop {
-            let place = match self.unless_stopped(self.hosts.enter(&host)).await {
-                Some(Some(place)) => place,
+            let slot = match self.unless_stopped(self.hosts.acquire_slot(&host)).await {
+                Some(Some(slot)) => slot,
                 Some(None) => return Ok(Outcome::HostDown),
                 None => return Ok(Outcome::Stopped),
             };
             // Open the partial file only after acquiring a slot: many downloads wait for a slot, and open files are
             // limited.
             let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
-            let tried = self.attempt(wanted, &partial, &mut before, &mut tries.sent).await?;
+            let result = self.attempt(wanted, &partial, &mut previous, &mut retry_state.traffic).await?;
             let length = partial.lock().len();
-            drop((partial, place));
-            let failure = match tried {
-                Ok(whole) => {
-                    host.answered();
-                    return Ok(whole);
+            drop((partial, slot));
+            let failure = match result {
+                Ok(outcome) => {
+                    host.record_success();
+                    return Ok(outcome);
                 }
                 Err(failure) => failure,
             };
-            let wait = tries.wait(&failure, length);
-            if judge(&host, &failure, wait) == Verdict::NowDown {
-                tell(DownloadUpdate::HostDown { host: name.into(), reason: failure.reason.clone() });
+            let wait = retry_state.wait(&failure, length);
+            if record_outcome(&host, &failure, wait) == HostStatus::MarkedDown {
+                report(DownloadUpdate::HostDown { host: name.into(), reason: failure.reason.clone() });
             }
             let Some(wait) = wait else {
                 let path = wanted.partial.clone();
                 blocking(move || Partial::discard(&path).map_err(|error| Error::io("remove", &path, &error))).await?;
-                return Ok(Outcome::Failed { failure, sent: tries.sent });
+                return Ok(Outcome::Failed { failure, traffic: retry_state.traffic });
             };
-            tell(DownloadUpdate::Retry { reason: failure.reason, wait });
+            report(DownloadUpdate::Retry { reason: failure.reason, wait });
             if self.unless_stopped(time::sleep(wait)).await.is_none() {
                 return Ok(Outcome::Stopped);
             }
         }
     }
 
-    async fn unless_stopped<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
-            done = waiting => Some(done),
+            done = future => Some(done),
         }
     }
 
-    /// Sends one request and receives as much of the body as arrives. `before` is the result of the last attempt in
+    /// Sends one request and receives as much of the body as arrives. `previous` is the result of the last attempt in
     /// which the response did not mark the end of the file.
     async fn attempt(
         &self,
         wanted: &Download,
         partial: &SharedPartial,
-        before: &mut Option<Digested>,
-        sent: &mut Sent,
+        previous: &mut Option<FileDigest>,
+        traffic: &mut Traffic,
     ) -> Result<Result<Outcome, Failure>> {
-        sent.attempts += 1;
-        let rest = partial.lock().rest();
-        let (head, response) = match self.client.get(&wanted.url, rest.as_ref()).await {
+        traffic.attempts += 1;
+        let missing = partial.lock().missing_range();
+        let (head, response) = match self.client.get(&wanted.url, missing.as_ref()).await {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
-        let range = RangeResponse::of(&response, rest.as_ref());
-        let (end, mark) = (End::of(&response, range), Validator::of(&response));
-        let body = match Body::of(response) {
+        let range = RangeResponse::from_response(&response, missing.as_ref());
+        let (end, validator) = (BodyEnd::from_response(&response, range), Validator::from_response(&response));
+        let body = match Body::from_response(response) {
             Ok(body) => body,
-            Err(error) => return Ok(Err(cut_off(&error).of(&head))),
+            Err(error) => return Ok(Err(body_failure(&error).with_response(&head))),
         };
         // A part of a compressed body is not a part of the file, and the body's length is not the file's length.
-        let (range, end, mark) = match (body.is_packed(), range) {
-            (false, _) => (range, end, mark),
-            (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
-            (true, _) => (RangeResponse::Other, end, mark),
+        let (range, end, validator) = match (body.is_compressed(), range) {
+            (false, _) => (range, end, validator),
+            (true, RangeResponse::Full) => (RangeResponse::Full, BodyEnd::Delimited, None),
+            (true, _) => (RangeResponse::Unexpected, end, validator),
         };
-        if range == RangeResponse::All {
-            partial.run(|partial| partial.begin(mark)).await?;
+        if range == RangeResponse::Full {
+            partial.run(|partial| partial.restart(validator)).await?;
         }
         let received = match range {
-            RangeResponse::All | RangeResponse::Rest(_) => self.body(body, end, partial, sent).await?,
-            RangeResponse::Nothing => Ok(()),
-            RangeResponse::Other => {
-                Err(Rejected::Wrong(Failure::new(Next::Again, "the server sent a different range than requested")))
-            }
+            RangeResponse::Full | RangeResponse::Partial(_) => self.body(body, end, partial, traffic).await?,
+            RangeResponse::AlreadyComplete => Ok(()),
+            RangeResponse::Unexpected => Err(Rejected::Wrong(Failure::new(
+                RetryDecision::Retry,
+                "the server sent a different range than requested",
+            ))),
         };
-        let rejected = match received.and_then(|()| recognise(wanted.kind, partial)) {
+        let rejected = match received.and_then(|()| detect(wanted.kind, partial)) {
             Ok(content) => {
                 let file = partial.run(|partial| partial.finish()).await?;
-                if end != End::Unknown || before.as_ref() == Some(&file) {
-                    return Ok(Ok(Outcome::Whole { file, content, http_status: head.status, sent: *sent }));
+                if end != BodyEnd::Unknown || previous.as_ref() == Some(&file) {
+                    return Ok(Ok(Outcome::Complete { file, content, http_status: head.status, traffic: *traffic }));
                 }
                 // The connection was closed, possibly in the middle of the file. The file is accepted once two
                 // attempts return the same bytes.
-                *before = Some(file);
-                Rejected::Wrong(Failure::new(Next::Again, "the server does not report the file size"))
+                *previous = Some(file);
+                Rejected::Wrong(Failure::new(RetryDecision::Retry, "the server does not report the file size"))
             }
             Err(rejected) => rejected,
         };
         Ok(Err(match rejected {
-            Rejected::Incomplete(failure) => failure.of(&head),
+            Rejected::Incomplete(failure) => failure.with_response(&head),
             // Discard the received bytes, because they are not the beginning of the file.
             Rejected::Wrong(failure) => {
-                partial.run(|partial| partial.begin(None)).await?;
-                failure.of(&head)
+                partial.run(|partial| partial.restart(None)).await?;
+                failure.with_response(&head)
             }
         }))
     }
@@ -224,60 +235,62 @@ impl Downloader {
     async fn body(
         &self,
         mut body: Body,
-        end: End,
+        end: BodyEnd,
         partial: &SharedPartial,
-        sent: &mut Sent,
+        traffic: &mut Traffic,
     ) -> Result<Result<(), Rejected>> {
-        if matches!(end, End::At(length) if length > self.limits.max_bytes) {
+        if matches!(end, BodyEnd::AtLength(length) if length > self.limits.max_bytes) {
             return Ok(Err(Rejected::Wrong(self.too_large())));
         }
-        let (mut chunks, mut waiting, mut length) = (Vec::new(), 0, partial.lock().len());
-        let mut floor = Floor::new(self.limits.idle);
-        let ended = loop {
-            let chunk = match time::timeout(LULL, body.chunk()).await {
+        let (mut chunks, mut buffered, mut length) = (Vec::new(), 0, partial.lock().len());
+        let mut stall_detector = StallDetector::new(self.limits.idle_timeout);
+        let result = loop {
+            let chunk = match time::timeout(FLUSH_IDLE, body.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => break Ok(()),
-                Ok(Err(error)) => break Err(Rejected::Incomplete(cut_off(&error))),
-                Err(_lull) => {
+                Ok(Err(error)) => break Err(Rejected::Incomplete(body_failure(&error))),
+                Err(_idle) => {
                     partial.write(std::mem::take(&mut chunks)).await?;
-                    waiting = 0;
+                    buffered = 0;
                     continue;
                 }
             };
-            sent.received += chunk.len() as u64;
+            traffic.received += chunk.len() as u64;
             self.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             length += chunk.len() as u64;
-            waiting += chunk.len();
+            buffered += chunk.len();
             if length > self.limits.max_bytes {
                 return Ok(Err(Rejected::Wrong(self.too_large())));
             }
-            if floor.is_missed(chunk.len() as u64) {
-                break Err(Rejected::Incomplete(Failure::new(Next::Again, "slower than 1 KiB/s")));
+            if stall_detector.is_stalled(chunk.len() as u64) {
+                break Err(Rejected::Incomplete(Failure::new(RetryDecision::Retry, "slower than 1 KiB/s")));
             }
             chunks.push(chunk);
-            if waiting >= CHUNK {
+            if buffered >= CHUNK_SIZE {
                 partial.write(std::mem::take(&mut chunks)).await?;
-                waiting = 0;
+                buffered = 0;
             }
         };
         partial.write(chunks).await?;
-        Ok(ended.and_then(|()| match end {
-            End::At(whole) if length != whole => Err(Rejected::Incomplete(Failure::new(Next::Again, "the response is truncated"))),
+        Ok(result.and_then(|()| match end {
+            BodyEnd::AtLength(expected) if length != expected => {
+                Err(Rejected::Incomplete(Failure::new(RetryDecision::Retry, "the response is truncated")))
+            }
             _ => Ok(()),
         }))
     }
 
     fn too_large(&self) -> Failure {
         let limit = bytesize::ByteSize::b(self.limits.max_bytes).display().iec();
-        Failure::new(Next::GiveUp, format!("larger than --max-asset-size ({limit})"))
+        Failure::new(RetryDecision::GiveUp, format!("larger than --max-asset-size ({limit})"))
     }
 }
 
 /// The reason why a body is incomplete.
-fn cut_off(error: &BodyError) -> Failure {
+fn body_failure(error: &BodyError) -> Failure {
     match error {
-        BodyError::Connection(error) => broken(error),
-        BodyError::Encoding(reason) => Failure::new(Next::Again, reason.as_str()),
+        BodyError::Connection(error) => transport_failure(error),
+        BodyError::Encoding(reason) => Failure::new(RetryDecision::Retry, reason.as_str()),
     }
 }
 
@@ -289,27 +302,28 @@ enum Rejected {
     Wrong(Failure),
 }
 
-fn recognise(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Rejected> {
-    content::recognise(kind, partial.lock().head()).map_err(|reason| Rejected::Wrong(Failure::new(Next::Again, reason)))
+fn detect(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Rejected> {
+    content::detect(kind, partial.lock().head())
+        .map_err(|reason| Rejected::Wrong(Failure::new(RetryDecision::Retry, reason)))
 }
 
 /// The way in which a response marks the end of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum BodyEnd {
     /// The file has this length, in bytes.
-    At(u64),
+    AtLength(u64),
     /// The encoding of the body marks the end of the file.
-    Marked,
+    Delimited,
     /// The file ends when the connection closes, which may also happen after an error.
     Unknown,
 }
 
-impl End {
-    fn of(response: &Response, range: RangeResponse) -> Self {
+impl BodyEnd {
+    fn from_response(response: &Response, range: RangeResponse) -> Self {
         match (range, response.content_length()) {
-            (RangeResponse::Rest(Some(length)), _) | (RangeResponse::All, Some(length)) => Self::At(length),
-            (RangeResponse::Nothing, _) => Self::Marked,
-            _ if response.headers().contains_key(TRANSFER_ENCODING) => Self::Marked,
+            (RangeResponse::Partial(Some(length)), _) | (RangeResponse::Full, Some(length)) => Self::AtLength(length),
+            (RangeResponse::AlreadyComplete, _) => Self::Delimited,
+            _ if response.headers().contains_key(TRANSFER_ENCODING) => Self::Delimited,
             _ => Self::Unknown,
         }
     }
@@ -317,39 +331,39 @@ impl End {
 
 /// Records a failure for the host of a file. `wait` is the time until the next attempt, or `None` after the last
 /// attempt.
-fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
-    match (failure.next, wait) {
-        (Next::After(pause), _) => host.pause(pause),
-        (Next::Again, None) => host.gave_up(),
-        (Next::GiveUp | Next::Twice, _) => {
-            host.answered();
-            Verdict::AsBefore
+fn record_outcome(host: &Host, failure: &Failure, wait: Option<Duration>) -> HostStatus {
+    match (failure.decision, wait) {
+        (RetryDecision::RetryAfter(pause), _) => host.record_pause(pause),
+        (RetryDecision::Retry, None) => host.record_failure(),
+        (RetryDecision::GiveUp | RetryDecision::RetryLimited, _) => {
+            host.record_success();
+            HostStatus::Unchanged
         }
-        (Next::Again, Some(_)) => Verdict::AsBefore,
+        (RetryDecision::Retry, Some(_)) => HostStatus::Unchanged,
     }
 }
 
 /// Detects a stalled transfer, which receives too few bytes in a span of time.
-struct Floor {
-    span: Duration,
-    since: Instant,
+struct StallDetector {
+    window: Duration,
+    window_start: Instant,
     bytes: u64,
 }
 
-impl Floor {
-    fn new(span: Duration) -> Self {
-        Self { span, since: Instant::now(), bytes: 0 }
+impl StallDetector {
+    fn new(window: Duration) -> Self {
+        Self { window, window_start: Instant::now(), bytes: 0 }
     }
 
-    fn is_missed(&mut self, bytes: u64) -> bool {
+    fn is_stalled(&mut self, bytes: u64) -> bool {
         self.bytes += bytes;
-        let elapsed = self.since.elapsed();
-        if elapsed < self.span {
+        let elapsed = self.window_start.elapsed();
+        if elapsed < self.window {
             return false;
         }
-        let missed = self.bytes < (elapsed.as_secs_f64() * SLOWEST as f64) as u64;
-        (self.since, self.bytes) = (Instant::now(), 0);
-        missed
+        let is_slow = self.bytes < (elapsed.as_secs_f64() * MIN_BYTES_PER_SECOND as f64) as u64;
+        (self.window_start, self.bytes) = (Instant::now(), 0);
+        is_slow
     }
 }
 

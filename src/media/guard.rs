@@ -35,6 +35,7 @@ enum AddressScope {
 /// A host that was refused before any connection was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
+    /// The host, which is empty if the URL has no host.
     host: String,
     /// Whether the host has a private address, which the user can allow.
     is_private: bool,
@@ -57,28 +58,28 @@ impl std::error::Error for Refused {}
 /// Checks hosts against a policy.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    reach: HostPolicy,
+    policy: HostPolicy,
     /// The hosts of proxies. The user configures proxies, so these hosts may be private.
     proxies: Arc<HashSet<String>>,
 }
 
 impl Guard {
     /// Creates a guard with this policy. `proxies` contains the hosts of proxies.
-    pub(super) fn new(reach: HostPolicy, proxies: HashSet<String>) -> Self {
-        Self { reach, proxies: Arc::new(proxies) }
+    pub(super) fn new(policy: HostPolicy, proxies: HashSet<String>) -> Self {
+        Self { policy, proxies: Arc::new(proxies) }
     }
 
     /// Checks the host of a URL before a request. The client checks a host name when it resolves the name. Proxies
     /// resolve names themselves, so if proxies are configured, this method also resolves and checks the name. A name
     /// that cannot be resolved locally is accepted.
-    pub(super) async fn judge(&self, url: &Url) -> Result<(), Refused> {
+    pub(super) async fn check_host(&self, url: &Url) -> Result<(), Refused> {
         let host = url.host_str().unwrap_or_default();
         let address = |ip: IpAddr| std::iter::once(SocketAddr::new(ip, 0));
         match url.host() {
-            Some(Host::Ipv4(ip)) => self.usable(host, address(ip.into())).map(drop),
-            Some(Host::Ipv6(ip)) => self.usable(host, address(ip.into())).map(drop),
+            Some(Host::Ipv4(ip)) => self.allowed_addresses(host, address(ip.into())).map(drop),
+            Some(Host::Ipv6(ip)) => self.allowed_addresses(host, address(ip.into())).map(drop),
             Some(Host::Domain(name)) if !self.proxies.is_empty() => match net::lookup_host((name, 0)).await {
-                Ok(found) => self.usable(host, found).map(drop),
+                Ok(found) => self.allowed_addresses(host, found).map(drop),
                 Err(_) => Ok(()),
             },
             Some(Host::Domain(_)) => Ok(()),
@@ -87,16 +88,20 @@ impl Guard {
     }
 
     /// The allowed addresses of a host.
-    fn usable(&self, host: &str, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
-        let (mut usable, mut is_private) = (Vec::new(), false);
+    fn allowed_addresses(
+        &self,
+        host: &str,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let (mut allowed, mut is_private) = (Vec::new(), false);
         for address in addresses {
             match scope(address.ip()) {
-                AddressScope::Private if self.reach == HostPolicy::Public => is_private = true,
-                AddressScope::Public | AddressScope::Private => usable.push(address),
+                AddressScope::Private if self.policy == HostPolicy::Public => is_private = true,
+                AddressScope::Public | AddressScope::Private => allowed.push(address),
                 AddressScope::Unusable => {}
             }
         }
-        if usable.is_empty() { Err(Refused { host: host.to_owned(), is_private }) } else { Ok(usable) }
+        if allowed.is_empty() { Err(Refused { host: host.to_owned(), is_private }) } else { Ok(allowed) }
     }
 }
 
@@ -107,8 +112,9 @@ impl Resolve for Guard {
         Box::pin(async move {
             let name = name.as_str();
             let found = net::lookup_host((name, 0)).await?;
-            let usable = if guard.proxies.contains(name) { found.collect() } else { guard.usable(name, found)? };
-            Ok(Box::new(usable.into_iter()) as Addrs)
+            let allowed =
+                if guard.proxies.contains(name) { found.collect() } else { guard.allowed_addresses(name, found)? };
+            Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
 }
@@ -183,7 +189,7 @@ fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    fn of(ip: &str) -> AddressScope {
+    fn scope_of(ip: &str) -> AddressScope {
         scope(ip.parse().unwrap())
     }
 
@@ -209,7 +215,7 @@ mod tests {
             "2002:7f00:1::",
             "fd00:ec2::254",
         ] {
-            assert_eq!(of(ip), AddressScope::Private, "{ip}");
+            assert_eq!(scope_of(ip), AddressScope::Private, "{ip}");
         }
         for ip in [
             "0.0.0.0",
@@ -225,16 +231,16 @@ mod tests {
             "::ffff:0.0.0.0",
             "100::1",
         ] {
-            assert_eq!(of(ip), AddressScope::Unusable, "{ip}");
+            assert_eq!(scope_of(ip), AddressScope::Unusable, "{ip}");
         }
         for ip in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "192.0.1.1"] {
-            assert_eq!(of(ip), AddressScope::Public, "{ip}");
+            assert_eq!(scope_of(ip), AddressScope::Public, "{ip}");
         }
     }
 
     #[tokio::test]
     async fn a_literal_address_is_checked_in_every_notation() {
-        let guard = Guard { reach: HostPolicy::Public, proxies: Arc::default() };
+        let guard = Guard { policy: HostPolicy::Public, proxies: Arc::default() };
         for url in [
             "http://127.1/",
             "http://2130706433/",
@@ -245,16 +251,18 @@ mod tests {
             "http://169.254.169.254/latest/meta-data",
             "http://0/",
         ] {
-            assert!(guard.judge(&Url::parse(url).unwrap()).await.is_err(), "{url}");
+            assert!(guard.check_host(&Url::parse(url).unwrap()).await.is_err(), "{url}");
         }
-        let private = Guard { reach: HostPolicy::Private, proxies: Arc::default() };
-        assert!(private.judge(&Url::parse("http://127.1/").unwrap()).await.is_ok());
-        assert!(private.judge(&Url::parse("http://224.0.0.1/").unwrap()).await.is_err());
+        let private = Guard { policy: HostPolicy::Private, proxies: Arc::default() };
+        assert!(private.check_host(&Url::parse("http://127.1/").unwrap()).await.is_ok());
+        assert!(private.check_host(&Url::parse("http://224.0.0.1/").unwrap()).await.is_err());
+        let refused = private.check_host(&Url::parse("data:x").unwrap()).await.unwrap_err();
+        assert_eq!(refused.to_string(), "the URL has no host");
     }
 
     #[tokio::test]
     async fn a_host_name_with_a_private_address_is_refused_on_resolution() {
-        let resolve = |reach| Guard { reach, proxies: Arc::default() }.resolve("localhost".parse().unwrap());
+        let resolve = |policy| Guard { policy, proxies: Arc::default() }.resolve("localhost".parse().unwrap());
         let refused = resolve(HostPolicy::Public).await.err().unwrap();
         assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
         assert!(resolve(HostPolicy::Private).await.is_ok());

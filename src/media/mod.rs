@@ -7,13 +7,13 @@ mod download;
 mod guard;
 mod hosts;
 mod partial;
-mod rest;
+mod resume;
+mod retry;
 mod source;
-mod tries;
 
 pub(crate) use client::{Access, Failure};
-pub(crate) use content::{Content, HEAD, endings, recognise};
+pub(crate) use content::{Content, SNIFF_LENGTH, detect, extensions};
 pub(crate) use download::{Download, DownloadUpdate, Downloader, Limits, Outcome};
 pub(crate) use guard::{HostPolicy, is_private_host};
+pub(crate) use retry::Traffic;
 pub(crate) use source::{ClipState, Scheme, Source};
-pub(crate) use tries::Sent;

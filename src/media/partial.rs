@@ -19,14 +19,14 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
-    content::HEAD,
-    rest::{Rest, Validator},
+    content::SNIFF_LENGTH,
+    resume::{MissingRange, Validator},
 };
-use crate::checksum::{self, Digested, Hasher};
+use crate::checksum::{self, FileDigest, Hasher};
 
 static BOOT: LazyLock<String> = LazyLock::new(|| {
-    let named = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    named.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
 });
 
 /// A partial file. All methods that access the disk block.
@@ -35,15 +35,16 @@ pub(super) struct Partial {
     path: PathBuf,
     url: Url,
     file: File,
-    hashed: Hashed,
-    mark: Option<Validator>,
+    hash: RunningHash,
+    validator: Option<Validator>,
 }
 
 /// The notes that are stored beside a partial file.
 #[derive(Serialize, Deserialize)]
-struct Notes {
+struct ResumeState {
     url: Url,
-    mark: Validator,
+    #[serde(rename = "mark")]
+    validator: Validator,
     boot: String,
 }
 
@@ -51,28 +52,30 @@ impl Partial {
     /// Opens the partial file for a URL. Existing bytes are retained only if they can be resumed.
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let notes = fs::read(notes_of(path)).ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
-        let notes = notes.filter(|notes| notes.url == *url && notes.boot == *BOOT);
-        let mark = notes.map(|notes| notes.mark);
-        let mut partial = Self { path: path.to_owned(), url: url.clone(), file, hashed: Hashed::default(), mark };
-        match partial.mark {
-            Some(_) => checksum::each_piece(&mut partial.file, |piece| partial.hashed.update(piece))?,
-            None => partial.begin(None)?,
+        let state =
+            fs::read(metadata_path(path)).ok().and_then(|text| serde_json::from_slice::<ResumeState>(&text).ok());
+        let state = state.filter(|state| state.url == *url && state.boot == *BOOT);
+        let validator = state.map(|state| state.validator);
+        let mut partial =
+            Self { path: path.to_owned(), url: url.clone(), file, hash: RunningHash::default(), validator };
+        match partial.validator {
+            Some(_) => checksum::for_each_chunk(&mut partial.file, |piece| partial.hash.update(piece))?,
+            None => partial.restart(None)?,
         }
         Ok(partial)
     }
 
     /// Discards all bytes. With a validator, the new download can be resumed later.
-    pub(super) fn begin(&mut self, mark: Option<Validator>) -> io::Result<()> {
+    pub(super) fn restart(&mut self, validator: Option<Validator>) -> io::Result<()> {
         // The notes are removed first and written last, so they never describe the bytes of another file.
-        remove(&notes_of(&self.path))?;
+        remove(&metadata_path(&self.path))?;
         self.file.set_len(0)?;
         self.file.rewind()?;
-        self.hashed = Hashed::default();
-        self.mark = mark;
-        if let Some(mark) = self.mark.clone() {
-            let notes = Notes { url: self.url.clone(), mark, boot: BOOT.clone() };
-            fs::write(notes_of(&self.path), serde_json::to_vec(&notes).expect("notes have string keys only"))?;
+        self.hash = RunningHash::default();
+        self.validator = validator;
+        if let Some(validator) = self.validator.clone() {
+            let state = ResumeState { url: self.url.clone(), validator, boot: BOOT.clone() };
+            fs::write(metadata_path(&self.path), serde_json::to_vec(&state).expect("notes have string keys only"))?;
         }
         Ok(())
     }
@@ -81,35 +84,38 @@ impl Partial {
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         for chunk in chunks {
             self.file.write_all(chunk)?;
-            self.hashed.update(chunk);
+            self.hash.update(chunk);
         }
         Ok(())
     }
 
     /// The number of bytes received so far.
     pub(super) fn len(&self) -> u64 {
-        self.hashed.hasher.bytes()
+        self.hash.hasher.bytes()
     }
 
     /// The missing part of the file, if the download can be resumed.
-    pub(super) fn rest(&self) -> Option<Rest> {
-        self.mark.clone().filter(|_| self.len() > 0).map(|mark| Rest { from: self.len(), mark })
+    pub(super) fn missing_range(&self) -> Option<MissingRange> {
+        self.validator
+            .clone()
+            .filter(|_| self.len() > 0)
+            .map(|validator| MissingRange { offset: self.len(), validator })
     }
 
     /// The first bytes of the file.
     pub(super) fn head(&self) -> &[u8] {
-        &self.hashed.head
+        &self.hash.head
     }
 
     /// Removes the notes and returns the checksum of the complete file.
-    pub(super) fn finish(&self) -> io::Result<Digested> {
-        remove(&notes_of(&self.path))?;
-        Ok(self.hashed.hasher.digested())
+    pub(super) fn finish(&self) -> io::Result<FileDigest> {
+        remove(&metadata_path(&self.path))?;
+        Ok(self.hash.hasher.digest())
     }
 
     /// Removes the partial file and its notes.
     pub(super) fn discard(path: &Path) -> io::Result<()> {
-        remove(&notes_of(path))?;
+        remove(&metadata_path(path))?;
         remove(path)
     }
 }
@@ -122,21 +128,21 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn notes_of(path: &Path) -> PathBuf {
+fn metadata_path(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
 /// The running checksum and the first bytes of a file.
 #[derive(Clone, Debug, Default)]
-struct Hashed {
+struct RunningHash {
     hasher: Hasher,
     head: Vec<u8>,
 }
 
-impl Hashed {
+impl RunningHash {
     fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
-        let missing = (HEAD as usize).saturating_sub(self.head.len());
+        let missing = (SNIFF_LENGTH as usize).saturating_sub(self.head.len());
         self.head.extend(bytes.iter().take(missing));
     }
 }
@@ -145,8 +151,8 @@ impl Hashed {
 mod tests {
     use super::*;
 
-    fn mark() -> Validator {
-        Validator { validator: "\"v1\"".into(), length: Some(4) }
+    fn validator() -> Validator {
+        Validator { value: "\"v1\"".into(), length: Some(4) }
     }
 
     fn url(text: &str) -> Url {
@@ -158,24 +164,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
-        partial.begin(Some(mark())).unwrap();
+        partial.restart(Some(validator())).unwrap();
         partial.write(&[Bytes::from_static(b"ab"), Bytes::from_static(b"c")]).unwrap();
         drop(partial);
 
-        let mut again = Partial::open(&path, &url("http://h/x")).unwrap();
-        assert_eq!(again.rest(), Some(Rest { from: 3, mark: mark() }));
-        again.write(&[Bytes::from_static(b"d")]).unwrap();
-        assert_eq!(again.finish().unwrap(), checksum::digest(&mut b"abcd".as_slice()).unwrap());
-        assert_eq!((again.head(), fs::read(&path).unwrap().as_slice()), (b"abcd".as_slice(), b"abcd".as_slice()));
+        let mut reopened = Partial::open(&path, &url("http://h/x")).unwrap();
+        assert_eq!(reopened.missing_range(), Some(MissingRange { offset: 3, validator: validator() }));
+        reopened.write(&[Bytes::from_static(b"d")]).unwrap();
+        assert_eq!(reopened.finish().unwrap(), checksum::digest(&mut b"abcd".as_slice()).unwrap());
+        assert_eq!((reopened.head(), fs::read(&path).unwrap().as_slice()), (b"abcd".as_slice(), b"abcd".as_slice()));
 
-        again.begin(Some(mark())).unwrap();
-        again.write(&[Bytes::from_static(b"abc")]).unwrap();
+        reopened.restart(Some(validator())).unwrap();
+        reopened.write(&[Bytes::from_static(b"abc")]).unwrap();
         let other = Partial::open(&path, &url("http://h/y")).unwrap();
-        assert_eq!((other.rest(), fs::read(&path).unwrap().len()), (None, 0));
+        assert_eq!((other.missing_range(), fs::read(&path).unwrap().len()), (None, 0));
 
-        let mut without = Partial::open(&path, &url("http://h/x")).unwrap();
-        without.begin(None).unwrap();
-        without.write(&[Bytes::from_static(b"abc")]).unwrap();
+        let mut without_validator = Partial::open(&path, &url("http://h/x")).unwrap();
+        without_validator.restart(None).unwrap();
+        without_validator.write(&[Bytes::from_static(b"abc")]).unwrap();
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }
 
@@ -184,10 +190,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
-        partial.begin(Some(mark())).unwrap();
+        partial.restart(Some(validator())).unwrap();
         partial.write(&[Bytes::from_static(b"abc")]).unwrap();
-        let notes = fs::read_to_string(notes_of(&path)).unwrap().replace(BOOT.trim(), "before");
-        fs::write(notes_of(&path), notes).unwrap();
+        let state = fs::read_to_string(metadata_path(&path)).unwrap().replace(BOOT.trim(), "before");
+        fs::write(metadata_path(&path), state).unwrap();
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum ClipState {
 impl ClipState {
     /// Reads the state from a clip's JSON object. A clip without a status counts as ended, because its task has
     /// ended.
-    pub(crate) fn of(clip: &str) -> Self {
+    pub(crate) fn from_clip(clip: &str) -> Self {
         let status = Object::parse(clip).and_then(|clip| clip.text("status"));
         let has_ended = |status: &str| ENDED.iter().any(|ended| ended.eq_ignore_ascii_case(status));
         match status.filter(|status| !status.trim().is_empty() && !has_ended(status.trim())) {
@@ -42,7 +42,7 @@ pub(crate) enum Scheme {
 
 impl Scheme {
     /// The scheme of a URL.
-    pub(crate) fn of(url: &Url) -> Self {
+    pub(crate) fn from_url(url: &Url) -> Self {
         if url.scheme() == "http" { Self::Http } else { Self::Https }
     }
 
@@ -60,7 +60,7 @@ pub(crate) enum Source {
     /// The asset is a file to download.
     File(Url),
     /// The clip has no such asset. The text gives the reason.
-    Nothing(String),
+    Absent(String),
     /// The asset cannot be requested. The text gives the reason.
     Unusable(String),
     /// The asset is still in progress. The text gives the reason.
@@ -70,12 +70,12 @@ pub(crate) enum Source {
 impl Source {
     /// Interprets the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`,
     /// receives the scheme of the API's URL.
-    pub(crate) fn of(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
+    pub(crate) fn classify(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
         }
         let Some(address) = address.map(str::trim).filter(|address| !address.is_empty()) else {
-            return Self::Nothing("the clip has no URL for this asset".into());
+            return Self::Absent("the clip has no URL for this asset".into());
         };
         let parsed = if address.starts_with("//") {
             Url::parse(&format!("{}:{address}", scheme.as_str()))
@@ -84,12 +84,12 @@ impl Source {
         };
         match parsed {
             // An address such as `None.mp3` is not a valid URL, but also means that there is no asset.
-            Err(_) if names_nothing(address) => Self::Nothing("the URL is a placeholder (None)".into()),
+            Err(_) if is_placeholder(address) => Self::Absent("the URL is a placeholder (None)".into()),
             Err(error) => Self::Unusable(format!("invalid URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 Self::Unusable(format!("unsupported URL scheme: {}", url.scheme()))
             }
-            Ok(url) if names_nothing(url.path()) => Self::Nothing("the URL is a placeholder (None)".into()),
+            Ok(url) if is_placeholder(url.path()) => Self::Absent("the URL is a placeholder (None)".into()),
             Ok(url) if url.host_str() == Some(STREAMING_HOST) => {
                 Self::InProgress("the URL is a stream, not the finished file".into())
             }
@@ -100,7 +100,7 @@ impl Source {
 
 /// Whether a path contains `None` in place of a file name, as in `…/None.mp3` or `…/image_None.jpeg`. Failed
 /// generations have such URLs.
-fn names_nothing(path: &str) -> bool {
+fn is_placeholder(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or_default();
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);
     stem == "None" || stem.ends_with("_None")
@@ -110,13 +110,13 @@ fn names_nothing(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn of(address: &str) -> Source {
-        Source::of(Some(address), &ClipState::Ended, Scheme::Http)
+    fn classify(address: &str) -> Source {
+        Source::classify(Some(address), &ClipState::Ended, Scheme::Http)
     }
 
     #[test]
     fn a_placeholder_url_is_not_an_asset() {
-        for nothing in [
+        for placeholder in [
             "",
             "  ",
             "https://cdn1.suno.ai/None.mp3",
@@ -125,40 +125,43 @@ mod tests {
             "/None.mp3",
             "None",
         ] {
-            assert!(matches!(of(nothing), Source::Nothing(_)), "{nothing}");
+            assert!(matches!(classify(placeholder), Source::Absent(_)), "{placeholder}");
         }
-        assert!(matches!(Source::of(None, &ClipState::Ended, Scheme::Http), Source::Nothing(_)));
+        assert!(matches!(Source::classify(None, &ClipState::Ended, Scheme::Http), Source::Absent(_)));
     }
 
     #[test]
     fn an_asset_in_progress_is_not_downloaded_yet() {
         for status in ["streaming", "queued", "Submitted", "7"] {
-            let clip = ClipState::of(&format!(r#"{{"status":"{status}"}}"#));
+            let clip = ClipState::from_clip(&format!(r#"{{"status":"{status}"}}"#));
             assert!(
-                matches!(Source::of(Some("https://cdn1.suno.ai/a.mp3"), &clip, Scheme::Http), Source::InProgress(_)),
+                matches!(
+                    Source::classify(Some("https://cdn1.suno.ai/a.mp3"), &clip, Scheme::Http),
+                    Source::InProgress(_)
+                ),
                 "{status}"
             );
-            assert!(matches!(Source::of(None, &clip, Scheme::Http), Source::InProgress(_)), "{status}");
+            assert!(matches!(Source::classify(None, &clip, Scheme::Http), Source::InProgress(_)), "{status}");
         }
-        assert!(matches!(of("https://audiopipe.suno.ai/?item_id=1"), Source::InProgress(_)));
+        assert!(matches!(classify("https://audiopipe.suno.ai/?item_id=1"), Source::InProgress(_)));
     }
 
     #[test]
     fn an_unusable_url_is_reported() {
         for unusable in ["file:///etc/passwd", "ftp://h/a.mp3", "data:audio/mpeg,x", "/a.mp3", "cdn1.suno.ai/a.mp3"] {
-            assert!(matches!(of(unusable), Source::Unusable(_)), "{unusable}");
+            assert!(matches!(classify(unusable), Source::Unusable(_)), "{unusable}");
         }
     }
 
     #[test]
     fn any_other_url_is_a_file() {
         for file in ["https://cdn1.suno.ai/a.mp3", " http://h/Nonesuch.mp3 ", "https://h/?file=None.mp3"] {
-            assert!(matches!(of(file), Source::File(_)), "{file}");
+            assert!(matches!(classify(file), Source::File(_)), "{file}");
         }
         for clip in
             [r#"{"status":"complete"}"#, r#"{"status":"ERROR"}"#, "{}", r#"{"status":""}"#, r#"{"status":null}"#]
         {
-            assert_eq!(ClipState::of(clip), ClipState::Ended, "{clip}");
+            assert_eq!(ClipState::from_clip(clip), ClipState::Ended, "{clip}");
         }
     }
 }

@@ -41,7 +41,7 @@ impl Failures {
     /// Updates the record with an event.
     pub(crate) fn observe(&mut self, event: &Event) {
         match event {
-            Event::Answered { task_id, status: FinalStatus::NotFound } => self.not_found(task_id),
+            Event::ResponseReceived { task_id, status: FinalStatus::NotFound } => self.record_not_found(task_id),
             Event::Salvaged { task_id, reason } => {
                 self.tasks.insert(task_id.clone(), format!("{reason}; salvaged from a damaged part"));
                 self.salvaged.insert(task_id.clone());
@@ -71,7 +71,7 @@ impl Failures {
 
     /// Records a lost task that the provider no longer knows. The task is archived as not found, so that later runs do
     /// not request it again. The loss of the original data is reported as a failure.
-    fn not_found(&mut self, task_id: &str) {
+    fn record_not_found(&mut self, task_id: &str) {
         let Some(has_rows) = self.lost.get(task_id) else { return };
         let rest = if *has_rows { ", with its remaining rows" } else { "" };
         let reason = format!("the provider no longer has this task; archived as not found{rest}");
@@ -79,7 +79,7 @@ impl Failures {
     }
 
     /// Whether the task or one of its assets could not be restored.
-    pub(crate) fn has(&self, task_id: &str) -> bool {
+    pub(crate) fn contains(&self, task_id: &str) -> bool {
         self.tasks.contains_key(task_id) || self.assets.contains_key(task_id)
     }
 
@@ -95,9 +95,9 @@ impl Failures {
 
     /// Returns each task that could not be restored, with the reason. After an interrupted repair, tasks that it did
     /// not finish are omitted.
-    pub(crate) fn into_reasons(self, is_cut_short: bool) -> BTreeMap<String, String> {
+    pub(crate) fn into_reasons(self, was_interrupted: bool) -> BTreeMap<String, String> {
         let first = |mut assets: BTreeMap<AssetName, String>| assets.pop_first().map(|(_, reason)| reason);
-        let mut reasons = if is_cut_short { BTreeMap::new() } else { self.unfinished };
+        let mut reasons = if was_interrupted { BTreeMap::new() } else { self.unfinished };
         reasons.extend(self.assets.into_iter().filter_map(|(task, assets)| Some((task, first(assets)?))));
         reasons.extend(self.tasks);
         reasons

@@ -10,7 +10,7 @@ use crate::export::Signal;
 pub(crate) enum Interruption {
     Signal(Signal),
     /// `--stop-after` elapsed.
-    TimeIsUp,
+    DeadlineReached,
 }
 
 /// The plan of a repair, and its outcome.
@@ -26,29 +26,32 @@ pub(crate) struct RepairOutcome {
     /// The number of downloaded files, and their total size in bytes.
     pub(crate) downloaded: (u64, u64),
     /// The number of tasks from earlier runs that remain in the journal.
-    pub(crate) left: u64,
+    pub(crate) still_journalled: u64,
     pub(crate) interruption: Option<Interruption>,
     /// The path, relative to the archive, of the list of tasks that are still lost.
-    pub(crate) list: Option<String>,
+    pub(crate) missing_list_path: Option<String>,
 }
 
 impl RepairOutcome {
     /// The outcome of a repair whose time limit elapsed before its plan was ready.
-    pub(crate) fn out_of_time(left: u64) -> Self {
+    pub(crate) fn deadline_reached(still_journalled: u64) -> Self {
         Self {
             plan: Arc::default(),
             restored: 0,
             failed: BTreeMap::new(),
             recovered: 0,
             downloaded: (0, 0),
-            left,
-            interruption: Some(Interruption::TimeIsUp),
-            list: None,
+            still_journalled,
+            interruption: Some(Interruption::DeadlineReached),
+            missing_list_path: None,
         }
     }
 
     /// Whether work is left for another repair.
-    pub(crate) fn is_incomplete(plan: &Plan, failures: Option<&Failures>, left: u64) -> bool {
-        failures.is_some_and(|failures| !failures.is_empty()) || !plan.is_repairable() || plan.has_more || left > 0
+    pub(crate) fn is_incomplete(plan: &Plan, failures: Option<&Failures>, still_journalled: u64) -> bool {
+        failures.is_some_and(|failures| !failures.is_empty())
+            || !plan.is_repairable()
+            || plan.has_more
+            || still_journalled > 0
     }
 }

@@ -40,34 +40,37 @@ pub struct ArchiveContents {
     /// The time at which the newest task was created.
     pub created_to: Option<String>,
     /// The number of run summaries and lists of missing tasks that are damaged and not fully counted.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub unreadable_run_files: u64,
     /// Runs with unpublished responses in the journal, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub waiting_runs: Vec<WaitingRun>,
+    #[serde(rename = "waiting_runs")]
+    pub unpublished_runs: Vec<UnpublishedRun>,
     /// For each kind of asset, the number of clips that lack an asset of this kind.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub lacking_assets: BTreeMap<AssetKind, u64>,
+    #[serde(rename = "lacking_assets")]
+    pub clips_lacking_assets: BTreeMap<AssetKind, u64>,
     /// The most recent runs, newest first.
     pub last_runs: Vec<RunRow>,
 }
 
 /// A run with unpublished responses in the journal. The next export archives these responses without a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct WaitingRun {
+pub struct UnpublishedRun {
     /// The ID of the run.
     pub run_id: String,
     /// The start time of the run.
     pub started_at: Option<Timestamp>,
     /// The number of responses of the run in the journal.
-    pub answers: u64,
+    #[serde(rename = "answers")]
+    pub responses: u64,
     /// Whether the run ended normally, and left responses in the journal because time was up or a media host was down.
     /// If this field is false, the run was killed.
     pub has_ended: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
-fn is_none(count: &u64) -> bool {
+fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 

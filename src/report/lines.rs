@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Reporter,
-    sentence::{Weight, sentence},
+    event_messages::{Importance, render},
 };
 use crate::{asset::AssetStatus, event::Event};
 
@@ -33,7 +33,7 @@ impl Lines {
         Self { detail, progress_due: Instant::now() + PROGRESS_EVERY, limit: RepeatLimit::default() }
     }
 
-    fn wants(&mut self, event: &Event, weight: Weight) -> bool {
+    fn should_show(&mut self, event: &Event, importance: Importance) -> bool {
         if matches!(event, Event::Progress(_) | Event::Checking(_) | Event::Rewriting(_)) {
             let due = self.detail >= Detail::Milestones && Instant::now() >= self.progress_due;
             if due {
@@ -41,19 +41,19 @@ impl Lines {
             }
             return due;
         }
-        match weight {
-            Weight::Warning => true,
-            Weight::Milestone => self.detail >= Detail::Milestones,
-            Weight::Detail => self.detail >= Detail::Everything,
+        match importance {
+            Importance::Warning => true,
+            Importance::Milestone => self.detail >= Detail::Milestones,
+            Importance::Verbose => self.detail >= Detail::Everything,
         }
     }
 }
 
 impl Reporter for Lines {
     fn observe(&mut self, event: &Event) {
-        let Some((weight, sentence)) = sentence(event) else { return };
-        if self.wants(event, weight) {
-            self.limit.say(event, sentence, |line| {
+        let Some((importance, text)) = render(event) else { return };
+        if self.should_show(event, importance) {
+            self.limit.write_limited(event, text, |line| {
                 // A closed pipe must not end the run.
                 let _ = writeln!(std::io::stderr(), "{line}");
             });
@@ -71,9 +71,9 @@ pub(super) struct Quiet {
 impl Reporter for Quiet {
     fn observe(&mut self, event: &Event) {
         let warnings = &mut self.warnings;
-        match (event, sentence(event)) {
+        match (event, render(event)) {
             (Event::Finished { exit_code: 0, .. }, _) => warnings.clear(),
-            (_, Some((Weight::Warning, line))) => self.limit.say(event, line, |line| warnings.push(line)),
+            (_, Some((Importance::Warning, line))) => self.limit.write_limited(event, line, |line| warnings.push(line)),
             _ => {}
         }
     }
@@ -98,22 +98,22 @@ pub(super) struct RepeatLimit {
 }
 
 impl RepeatLimit {
-    const NAMED: u32 = 20;
+    const MAX_LISTED: u32 = 20;
 
-    pub(super) fn say(&mut self, event: &Event, sentence: String, mut write: impl FnMut(String)) {
-        let (count, further) = match event {
+    pub(super) fn write_limited(&mut self, event: &Event, text: String, mut write: impl FnMut(String)) {
+        let (count, overflow_notice) = match event {
             Event::BadRow { .. } => {
-                (&mut self.bad_rows, "further bad rows are counted, and named with --progress json")
+                (&mut self.bad_rows, "more bad rows are only counted; use --progress json to list them")
             }
             Event::AssetSettled { status: AssetStatus::Failed, .. } => {
-                (&mut self.failed_assets, "further failed downloads are counted, and named in the assets table")
+                (&mut self.failed_assets, "more failed downloads are only counted; the assets table lists them")
             }
-            _ => return write(sentence),
+            _ => return write(text),
         };
         *count += 1;
         match *count {
-            ..=Self::NAMED => write(sentence),
-            n if n == Self::NAMED + 1 => write(further.into()),
+            ..=Self::MAX_LISTED => write(text),
+            n if n == Self::MAX_LISTED + 1 => write(overflow_notice.into()),
             _ => {}
         }
     }

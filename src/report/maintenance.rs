@@ -16,23 +16,23 @@ pub(crate) struct Compacted {
     pub(crate) parts_after: u64,
     pub(crate) bytes_after: u64,
     /// The number of parts that stay unchanged.
-    pub(crate) left: u64,
+    pub(crate) unchanged: u64,
 }
 
 /// Formats the result of a compaction or of its dry run.
 pub(crate) fn compact_table(tables: &[Compacted], archive: &str, is_dry_run: bool) -> String {
     if tables.iter().all(|table| table.merged == 0) {
-        return format!("Nothing to compact in {archive}: no table has two small parts\n");
+        return format!("Nothing to compact in {archive}: no table has two or more small parts\n");
     }
     let mut text = headline("Compacted", archive, is_dry_run);
     for table in tables {
-        line(&mut text, table.table, &compact_words(table, is_dry_run));
+        line(&mut text, table.table, &format_compacted(table, is_dry_run));
     }
     text
 }
 
-fn compact_words(table: &Compacted, is_dry_run: bool) -> String {
-    let mut words = if table.merged == 0 {
+fn format_compacted(table: &Compacted, is_dry_run: bool) -> String {
+    let mut text = if table.merged == 0 {
         "nothing to do".to_owned()
     } else {
         let most = if is_dry_run { "at most " } else { "" };
@@ -45,10 +45,10 @@ fn compact_words(table: &Compacted, is_dry_run: bool) -> String {
             size(table.bytes_after)
         )
     };
-    if table.left > 0 {
-        let _ = write!(words, "; {} as before", plural(table.left, "part"));
+    if table.unchanged > 0 {
+        let _ = write!(text, "; {} unchanged", plural(table.unchanged, "part"));
     }
-    words
+    text
 }
 
 /// The number of rows in a table before and after a rebuild.

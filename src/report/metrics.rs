@@ -34,10 +34,10 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
         "status",
         &[("ok", assets.ok), ("failed", assets.failed), ("skipped", assets.skipped)],
     );
-    text.plain("asset_bytes", "Bytes of the assets that are ok.", assets.bytes as f64);
+    text.plain("asset_bytes", "Total size in bytes of the assets with status ok.", assets.bytes as f64);
     text.labelled(
         "rows",
-        "Rows of the tasks that the last run asked for and archived, by table.",
+        "Rows that the last run archived for its selected tasks, by table.",
         "table",
         &[("tasks", rows.tasks), ("clips", rows.clips), ("lyrics", rows.lyrics), ("assets", rows.assets)],
     );
@@ -53,18 +53,18 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     );
     text.plain(
         "rate_limited_requests",
-        "API requests of the last run, of whatever kind, that were answered with 429.",
+        "API requests of the last run, of any kind, that were rate limited (HTTP 429).",
         requests.rate_limited as f64,
     );
     text.plain("exit_code", "Exit status of the last run.", f64::from(run.exit_code));
     if let Some(took) = run.run_seconds {
-        text.plain("run_seconds", "How long the last run took.", took);
+        text.plain("run_seconds", "Duration of the last run in seconds.", took);
     }
     if let Some(finished) = run.finished_at {
-        text.plain("finished_timestamp_seconds", "When the last run ended.", seconds(finished));
+        text.plain("finished_timestamp_seconds", "Unix time at which the last run ended.", seconds(finished));
     }
     if let Some(success) = last_success {
-        let help = "When a run of this archive last ended with exit status 0; absent if none has.";
+        let help = "Unix time at which a run of this archive last ended with exit status 0; absent if none has.";
         text.plain("last_success_timestamp_seconds", help, seconds(success));
     }
     text.0
@@ -87,8 +87,8 @@ impl Text {
     /// Adds a metric with one sample per label value. Label values are constants of this program and need no escaping.
     fn labelled(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
         self.family(name, help);
-        for (word, count) in samples {
-            let _ = writeln!(self.0, "sunor_archive_{name}{{{label}=\"{word}\"}} {count}");
+        for (value, count) in samples {
+            let _ = writeln!(self.0, "sunor_archive_{name}{{{label}=\"{value}\"}} {count}");
         }
     }
 
@@ -103,7 +103,7 @@ mod tests {
     use crate::{
         event::Event,
         format::TableFormat,
-        report::{RunNotes, run_table},
+        report::{ClosingNotes, run_table},
     };
 
     /// The wall clock is changed during the run, but the duration is measured with the monotonic clock.
@@ -118,17 +118,17 @@ mod tests {
             run.observe(&Event::Finished { at, run_seconds: 62.5, exit_code: 0, interrupted: false });
             let text = metrics(&run, None);
             assert!(text.contains("\nsunor_archive_run_seconds 62.5\n"), "{text}");
-            let notes = RunNotes {
+            let notes = ClosingNotes {
                 archive: "library",
                 format: TableFormat::Parquet,
                 none_found: false,
-                missing_named: true,
-                left: 0,
+                missing_list_written: true,
+                still_journalled: 0,
                 failed_before: 0,
-                asked_again: 0,
+                refetched: 0,
             };
-            let words = run_table(&run, &notes);
-            assert!(words.lines().next().unwrap().ends_with(" in 1m 3s"), "{words}");
+            let message = run_table(&run, &notes);
+            assert!(message.lines().next().unwrap().ends_with(" in 1m 3s"), "{message}");
             assert_eq!(run.finished_at, Some(at));
         }
     }

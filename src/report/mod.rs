@@ -4,6 +4,7 @@
 mod archive_messages;
 mod bars;
 mod contents;
+mod event_messages;
 mod findings;
 mod lines;
 mod maintenance;
@@ -11,17 +12,16 @@ mod messages;
 mod metrics;
 mod ndjson;
 mod repairs;
-mod sentence;
 
 use std::io::IsTerminal;
 
 use crate::event::Event;
 
 pub(crate) use archive_messages::archive_table;
-pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow, WaitingRun};
+pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow, UnpublishedRun};
 pub(crate) use findings::verify_table;
 pub(crate) use maintenance::{Compacted, Rebuilt, compact_table, rebuild_table};
-pub(crate) use messages::{RunNotes, plan_table, run_table};
+pub(crate) use messages::{ClosingNotes, plan_table, run_table};
 pub(crate) use metrics::metrics;
 pub(crate) use repairs::{repair_plan_table, repair_table};
 

@@ -22,28 +22,28 @@ impl Encoding {
     }
 
     /// Compresses the text.
-    pub(super) fn pack(self, text: &[u8]) -> io::Result<Vec<u8>> {
+    pub(super) fn compress(self, text: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Gzip | Self::XGzip => {
-                let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-                packer.write_all(text)?;
-                packer.finish()
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(text)?;
+                encoder.finish()
             }
             Self::Deflate => {
-                let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
-                packer.write_all(text)?;
-                packer.finish()
+                let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(text)?;
+                encoder.finish()
             }
             Self::RawDeflate => {
-                let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
-                packer.write_all(text)?;
-                packer.finish()
+                let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(text)?;
+                encoder.finish()
             }
             Self::Zstd => zstd::encode_all(text, 1),
             Self::Brotli => {
-                let mut packed = Vec::new();
-                brotli::BrotliCompress(&mut &*text, &mut packed, &brotli::enc::BrotliEncoderParams::default())?;
-                Ok(packed)
+                let mut compressed = Vec::new();
+                brotli::BrotliCompress(&mut &*text, &mut compressed, &brotli::enc::BrotliEncoderParams::default())?;
+                Ok(compressed)
             }
         }
     }

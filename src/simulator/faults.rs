@@ -66,9 +66,9 @@ pub struct FaultPlan {
 #[serde(try_from = "FaultText")]
 pub struct Fault {
     /// The fault to inject.
-    pub trouble: FaultKind,
+    pub kind: FaultKind,
     /// The requests that the fault applies to.
-    pub when: When,
+    pub when: FaultFilter,
 }
 
 /// A fault in the response to a task request or a CDN request.
@@ -95,7 +95,7 @@ pub enum FaultKind {
     /// with the file name.
     Redirect(String),
     /// The complete document or file, compressed with this encoding.
-    Packed(Encoding),
+    Compressed(Encoding),
     /// A document with an additional field of this many bytes, or a file with this many additional bytes. A song is
     /// extended by whole frames.
     Padding(usize),
@@ -107,7 +107,7 @@ pub enum FaultKind {
     /// fault.
     Changed,
     /// A file sent at this many bytes per second. Only the CDN supports this fault.
-    Drip(u32),
+    Throttle(u32),
 }
 
 /// The compression format of a response body.
@@ -130,7 +130,7 @@ pub enum Encoding {
 
 /// The requests that a fault applies to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct When {
+pub struct FaultFilter {
     /// The fault applies only to this many initial requests for each task or CDN path. If absent, it applies to all
     /// requests.
     pub first: Option<u32>,
@@ -140,7 +140,7 @@ pub struct When {
     pub share: Option<f64>,
 }
 
-impl When {
+impl FaultFilter {
     /// Matches every request.
     pub const ALWAYS: Self = Self { first: None, task: None, share: None };
 
@@ -156,29 +156,29 @@ impl When {
         Self { task: Some(id.into()), ..Self::ALWAYS }
     }
 
-    /// Whether the fault applies to the `nth` request for a task or file, counted from 1. `luck` is a value from 0 to
+    /// Whether the fault applies to the `nth` request for a task or file, counted from 1. `sample` is a value from 0 to
     /// 1 that is fixed for the task or file. `named` returns whether the task or file matches the `task` filter.
-    fn meets(&self, nth: u32, luck: f64, named: impl Fn(&str) -> bool) -> bool {
+    fn matches(&self, nth: u32, sample: f64, named: impl Fn(&str) -> bool) -> bool {
         self.first.is_none_or(|first| nth <= first)
             && self.task.as_deref().is_none_or(named)
-            && self.share.is_none_or(|share| luck < share)
+            && self.share.is_none_or(|share| sample < share)
     }
 }
 
 impl FaultPlan {
     /// Returns the fault for the `nth` request for a task, counted from 1.
-    pub(super) fn for_task(&self, id: &str, nth: u32, luck: f64) -> Option<FaultKind> {
-        first(&self.faults, |when| when.meets(nth, luck, |task| task == id))
+    pub(super) fn for_task(&self, id: &str, nth: u32, sample: f64) -> Option<FaultKind> {
+        first(&self.faults, |when| when.matches(nth, sample, |task| task == id))
     }
 
     /// Returns the fault for the `nth` request for a file, counted from 1.
-    pub(super) fn for_file(&self, name: &str, nth: u32, luck: f64) -> Option<FaultKind> {
-        first(&self.media, |when| when.meets(nth, luck, |part| name.contains(part)))
+    pub(super) fn for_file(&self, name: &str, nth: u32, sample: f64) -> Option<FaultKind> {
+        first(&self.media, |when| when.matches(nth, sample, |part| name.contains(part)))
     }
 }
 
-fn first(faults: &[Fault], met: impl Fn(&When) -> bool) -> Option<FaultKind> {
-    faults.iter().find(|fault| met(&fault.when)).map(|fault| fault.trouble.clone())
+fn first(faults: &[Fault], matches: impl Fn(&FaultFilter) -> bool) -> Option<FaultKind> {
+    faults.iter().find(|fault| matches(&fault.when)).map(|fault| fault.kind.clone())
 }
 
 impl FromStr for FaultPlan {
@@ -218,7 +218,7 @@ impl TryFrom<FaultText> for Fault {
     type Error = String;
 
     fn try_from(text: FaultText) -> Result<Self, String> {
-        let named = [
+        let kinds = [
             text.status.map(FaultKind::Status),
             text.too_many.map(FaultKind::TooMany),
             text.busy.map(FaultKind::Busy),
@@ -228,17 +228,17 @@ impl TryFrom<FaultText> for Fault {
             text.stall.map(FaultKind::Stall),
             text.stall_body.map(FaultKind::StallBody),
             text.redirect.map(FaultKind::Redirect),
-            text.encoding.map(FaultKind::Packed),
+            text.encoding.map(FaultKind::Compressed),
             text.padding.map(FaultKind::Padding),
             text.hang_up.filter(|yes| *yes).map(|_| FaultKind::HangUp),
             text.identical.filter(|yes| *yes).map(|_| FaultKind::Identical),
             text.changed.filter(|yes| *yes).map(|_| FaultKind::Changed),
-            text.drip.map(FaultKind::Drip),
+            text.drip.map(FaultKind::Throttle),
         ];
-        let mut named = named.into_iter().flatten();
-        match (named.next(), named.next()) {
-            (Some(trouble), None) => {
-                Ok(Self { trouble, when: When { first: text.first, task: text.task, share: text.share } })
+        let mut kinds = kinds.into_iter().flatten();
+        match (kinds.next(), kinds.next()) {
+            (Some(fault), None) => {
+                Ok(Self { kind: fault, when: FaultFilter { first: text.first, task: text.task, share: text.share } })
             }
             (None, _) => {
                 Err("a fault has no kind; add one of status, too_many, body, truncated, reset, stall, …".into())
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(faults.for_file("a.mp3", 2, 0.5), Some(FaultKind::Identical));
         assert_eq!(faults.for_file("a.png", 1, 0.5), Some(FaultKind::Busy(2)));
         assert_eq!(faults.for_file("a.png", 2, 0.5), None);
-        assert_eq!(faults.for_task("a.mp3", 1, 0.5), Some(FaultKind::Drip(5)));
+        assert_eq!(faults.for_task("a.mp3", 1, 0.5), Some(FaultKind::Throttle(5)));
     }
 
     #[test]
@@ -270,8 +270,9 @@ mod tests {
                     [[faults]]\nstatus = 502\nfirst = 2\nshare = 0.3\n[[faults]]\nreset = true\n";
         let faults: FaultPlan = text.parse().unwrap();
         assert_eq!(faults.window.map(|window| window.allowance), Some(10));
-        let first = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(2) } };
-        assert_eq!(faults.faults, [first, Fault { trouble: FaultKind::Reset, when: When::ALWAYS }]);
+        let first =
+            Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(2) } };
+        assert_eq!(faults.faults, [first, Fault { kind: FaultKind::Reset, when: FaultFilter::ALWAYS }]);
         for bad in [
             "unfinshed = 1",
             "[[faults]]\nfirst = 1",

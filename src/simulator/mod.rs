@@ -23,7 +23,7 @@ mod stats;
 mod tracked_body;
 mod window;
 
-pub use faults::{Encoding, Fault, FaultKind, FaultPlan, When};
+pub use faults::{Encoding, Fault, FaultFilter, FaultKind, FaultPlan};
 pub use server::Simulator;
 pub use stats::{MediaStats, Stats};
 pub use window::{Window, WindowKind};
@@ -33,7 +33,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::task::TaskList;
 
 /// An API key for the simulator, which accepts any key unless the fault plan specifies one.
-pub const KEY: &str = "simulator";
+pub const API_KEY: &str = "simulator";
 
 /// The CDN port of an embedded simulator. With a fixed port, the next run can resume the downloads.
 const CDN_PORT: u16 = 8643;
@@ -45,7 +45,7 @@ pub const DEFAULT_SEED: u64 = 1;
 #[derive(Clone, Debug)]
 pub struct SimulatedProvider {
     /// The task IDs that the provider recognizes.
-    pub tasks: Known,
+    pub tasks: KnownTasks,
     /// The random seed for documents. The same seed and task ID give the same document.
     pub seed: u64,
     /// Complete response bodies by task ID, sent verbatim except that `{cdn}` is replaced with the CDN's root URL.
@@ -59,36 +59,36 @@ pub struct SimulatedProvider {
 
 /// The task IDs that a simulated provider recognizes.
 #[derive(Clone, Debug)]
-pub enum Known {
+pub enum KnownTasks {
     /// The provider recognizes every task ID.
-    Every,
+    Any,
     /// The provider recognizes only the task IDs in this list.
     Listed(Arc<TaskList>),
     /// The provider recognizes only the task IDs in [`SimulatedProvider::documents`].
-    Given,
+    Documents,
 }
 
 impl SimulatedProvider {
     /// Returns a provider that recognizes every task ID and applies the documented rate limit, for use inside a
     /// single run.
     #[must_use]
-    pub fn every() -> Self {
+    pub fn with_any_task() -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
         Self { faults, cdn_port: CDN_PORT, ..Self::default() }
     }
 
     /// Returns a provider that recognizes only the tasks in `tasks` and applies the documented rate limit.
     #[must_use]
-    pub fn knowing(tasks: Arc<TaskList>) -> Self {
+    pub fn with_tasks(tasks: Arc<TaskList>) -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
-        Self { tasks: Known::Listed(tasks), faults, cdn_port: CDN_PORT, ..Self::default() }
+        Self { tasks: KnownTasks::Listed(tasks), faults, cdn_port: CDN_PORT, ..Self::default() }
     }
 }
 
 impl Default for SimulatedProvider {
     fn default() -> Self {
         Self {
-            tasks: Known::Every,
+            tasks: KnownTasks::Any,
             seed: DEFAULT_SEED,
             documents: HashMap::new(),
             faults: FaultPlan::default(),

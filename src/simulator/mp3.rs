@@ -16,14 +16,14 @@ const FRAME_SECONDS: f64 = 2.0 * 576.0 / 48_000.0;
 const HEADER: [u8; 4] = [0xff, 0xfb, 0x14, 0xc0];
 
 /// The gain of a note's first frame, in steps of 1.5 dB. Full scale is 210 (2.4.3.4).
-const LOUD: u32 = 202;
+const INITIAL_GAIN: u32 = 202;
 
 /// Generates the frames of a random melody that lasts at least this many seconds.
-pub(super) fn melody(chance: &mut Rng, seconds: f64) -> Vec<u8> {
-    let beat = chance.usize(6..14);
-    let notes: Vec<u32> = (0..8).map(|_| chance.u32(5..32)).collect();
+pub(super) fn melody(rng: &mut Rng, seconds: f64) -> Vec<u8> {
+    let beat = rng.usize(6..14);
+    let notes: Vec<u32> = (0..8).map(|_| rng.u32(5..32)).collect();
     let frames = ((seconds / FRAME_SECONDS).ceil() as usize).max(1);
-    let beats = notes.iter().cycle().flat_map(|line| (0..beat).map(move |late| (*line, LOUD - late as u32)));
+    let beats = notes.iter().cycle().flat_map(|line| (0..beat).map(move |late| (*line, INITIAL_GAIN - late as u32)));
     beats
         .zip([false, true].into_iter().cycle())
         .take(frames)
@@ -35,12 +35,12 @@ pub(super) fn melody(chance: &mut Rng, seconds: f64) -> Vec<u8> {
 pub(super) fn tag(title: &str) -> Vec<u8> {
     // The first byte of the text gives the encoding, which is 3 for UTF-8.
     let text = [&[3], title.as_bytes()].concat();
-    let frame = [b"TIT2".as_slice(), &seven_bits(text.len()), &[0, 0], &text].concat();
-    [b"ID3\x04\x00\x00".as_slice(), &seven_bits(frame.len()), &frame].concat()
+    let frame = [b"TIT2".as_slice(), &synchsafe(text.len()), &[0, 0], &text].concat();
+    [b"ID3\x04\x00\x00".as_slice(), &synchsafe(frame.len()), &frame].concat()
 }
 
 /// Encodes a length as a synchsafe integer: seven bits per byte, so that no byte matches the start of a sync word.
-fn seven_bits(length: usize) -> [u8; 4] {
+fn synchsafe(length: usize) -> [u8; 4] {
     [21, 14, 7, 0].map(|shift| (length >> shift & 0x7f) as u8)
 }
 
@@ -48,8 +48,8 @@ fn seven_bits(length: usize) -> [u8; 4] {
 ///
 /// The phase of a steady tone advances by a quarter turn per granule. The sign is therefore positive for two granules
 /// and negative for the next two.
-fn frame(line: u32, gain: u32, down: bool) -> Vec<u8> {
-    let mut bits = Bits { bytes: HEADER.into(), free: 0 };
+fn frame(line: u32, gain: u32, negative: bool) -> Vec<u8> {
+    let mut bits = BitWriter { bytes: HEADER.into(), unused_bits: 0 };
     let silent = line / 2;
     // The pair with the line is (1, 0) or (0, 1), followed by a sign bit. Each pair before it takes one bit.
     let (code, width) = if line.is_multiple_of(2) { (0b01, 2) } else { (0b001, 3) };
@@ -73,29 +73,29 @@ fn frame(line: u32, gain: u32, down: bool) -> Vec<u8> {
             bits.put(1, 1);
         }
         bits.put(code, width);
-        bits.put(u32::from(down), 1);
+        bits.put(u32::from(negative), 1);
     }
     bits.bytes.resize(FRAME, 0);
     bits.bytes
 }
 
 /// A bit writer that fills each byte from the most significant bit.
-struct Bits {
+struct BitWriter {
     bytes: Vec<u8>,
     /// The number of unused bits in the last byte.
-    free: u32,
+    unused_bits: u32,
 }
 
-impl Bits {
+impl BitWriter {
     fn put(&mut self, value: u32, width: u32) {
-        for place in (0..width).rev() {
-            if self.free == 0 {
+        for bit in (0..width).rev() {
+            if self.unused_bits == 0 {
                 self.bytes.push(0);
-                self.free = 8;
+                self.unused_bits = 8;
             }
-            self.free -= 1;
+            self.unused_bits -= 1;
             if let Some(last) = self.bytes.last_mut() {
-                *last |= ((value >> place & 1) as u8) << self.free;
+                *last |= ((value >> bit & 1) as u8) << self.unused_bits;
             }
         }
     }

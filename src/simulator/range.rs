@@ -9,24 +9,24 @@ use hyper::{
 
 /// The part of a file that a response contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum RequestedRange {
     /// The whole file.
     Whole,
     /// This range of bytes.
     Bytes(Range<u64>),
     /// No bytes, because the file ends before the requested range.
-    Beyond,
+    Unsatisfiable,
 }
 
-impl Part {
+impl RequestedRange {
     /// Returns the part that a GET with these headers requests from a file of `len` bytes. `validators` are the
     /// `ETag` and `Last-Modified` of the file.
-    pub(super) fn asked(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
+    pub(super) fn from_headers(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let current = text(IF_RANGE).is_none_or(|known| validators.contains(&known));
         match text(RANGE).filter(|_| current).and_then(bounds) {
             None => Self::Whole,
-            Some((first, _)) if first >= len => Self::Beyond,
+            Some((first, _)) if first >= len => Self::Unsatisfiable,
             Some((first, last)) => Self::Bytes(first..last.map_or(len, |last| len.min(last.saturating_add(1)))),
         }
     }
@@ -47,22 +47,22 @@ mod tests {
 
     #[test]
     fn a_range_applies_only_if_if_range_matches() {
-        let asked = |range: &str, known: Option<&str>| {
+        let requested = |range: &str, known: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(RANGE, range.parse().unwrap());
             headers.extend(known.map(|known| (IF_RANGE, known.parse().unwrap())));
-            Part::asked(&headers, 100, ["\"etag\"", "date"])
+            RequestedRange::from_headers(&headers, 100, ["\"etag\"", "date"])
         };
-        assert_eq!(asked("bytes=0-", None), Part::Bytes(0..100));
-        assert_eq!(asked("bytes=40-", Some("\"etag\"")), Part::Bytes(40..100));
-        assert_eq!(asked("bytes=40-49", Some("date")), Part::Bytes(40..50));
-        assert_eq!(asked("bytes=99-1000", None), Part::Bytes(99..100));
-        assert_eq!(asked("bytes=100-", None), Part::Beyond);
+        assert_eq!(requested("bytes=0-", None), RequestedRange::Bytes(0..100));
+        assert_eq!(requested("bytes=40-", Some("\"etag\"")), RequestedRange::Bytes(40..100));
+        assert_eq!(requested("bytes=40-49", Some("date")), RequestedRange::Bytes(40..50));
+        assert_eq!(requested("bytes=99-1000", None), RequestedRange::Bytes(99..100));
+        assert_eq!(requested("bytes=100-", None), RequestedRange::Unsatisfiable);
         for (range, known) in [("bytes=40-", Some("\"old\"")), ("bytes=100-", Some("another date"))] {
-            assert_eq!(asked(range, known), Part::Whole);
+            assert_eq!(requested(range, known), RequestedRange::Whole);
         }
-        for odd in ["bytes=9-8", "bytes=-5", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes="] {
-            assert_eq!(asked(odd, None), Part::Whole, "{odd}");
+        for faulty in ["bytes=9-8", "bytes=-5", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes="] {
+            assert_eq!(requested(faulty, None), RequestedRange::Whole, "{faulty}");
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Simulator {
     base_url: Url,
     cdn_url: Url,
     state: Arc<State>,
-    serving: JoinHandle<()>,
+    server_task: JoinHandle<()>,
 }
 
 impl Simulator {
@@ -35,8 +35,8 @@ impl Simulator {
     ///
     /// # Errors
     /// Returns [`Error::Storage`] if no port is available.
-    pub async fn start(world: SimulatedProvider) -> Result<Self> {
-        Self::start_on(world, 0).await
+    pub async fn start(provider: SimulatedProvider) -> Result<Self> {
+        Self::start_on(provider, 0).await
     }
 
     /// Starts a simulator on the given loopback port.
@@ -46,10 +46,10 @@ impl Simulator {
     ///
     /// # Panics
     /// Never panics, because an IP address is always a valid URL host.
-    pub async fn start_on(world: SimulatedProvider, port: u16) -> Result<Self> {
+    pub async fn start_on(provider: SimulatedProvider, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
         // The port may be in use, and some systems do not assign all of 127.0.0.0/8 to the loopback interface.
-        let cdn = match listen(CDN, world.cdn_port).await {
+        let cdn = match listen(CDN, provider.cdn_port).await {
             Ok(listener) => listener,
             Err(_) => match listen(CDN, 0).await {
                 Ok(listener) => listener,
@@ -58,12 +58,12 @@ impl Simulator {
         };
         let (base_url, cdn_url) = (root(&api)?, root(&cdn)?);
         let root = cdn_url.as_str().trim_end_matches('/').to_owned();
-        let state = Arc::new(State::new(world, root));
-        let (of_api, of_cdn) = (state.clone(), state.clone());
-        let api = serve(api, move |request| api::answer(of_api.clone(), request));
-        let cdn = serve(cdn, move |request| cdn::answer(of_cdn.clone(), request));
-        let serving = tokio::spawn(async { tokio::join!(api, cdn).0 });
-        Ok(Self { base_url, cdn_url, state, serving })
+        let state = Arc::new(State::new(provider, root));
+        let (api_state, cdn_state) = (state.clone(), state.clone());
+        let api = serve(api, move |request| api::handle(api_state.clone(), request));
+        let cdn = serve(cdn, move |request| cdn::handle(cdn_state.clone(), request));
+        let server_task = tokio::spawn(async { tokio::join!(api, cdn).0 });
+        Ok(Self { base_url, cdn_url, state, server_task })
     }
 
     /// The root URL of the API, for `--base-url`.
@@ -87,7 +87,7 @@ impl Simulator {
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.server_task.abort();
     }
 }
 
@@ -101,7 +101,7 @@ fn root(listener: &TcpListener) -> Result<Url> {
     Ok(Url::parse(&format!("http://{address}")).expect("a socket address is a valid host and port"))
 }
 
-async fn serve<A, F>(listener: TcpListener, answer: A)
+async fn serve<A, F>(listener: TcpListener, response: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
@@ -112,7 +112,7 @@ where
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let service = service_fn(answer.clone());
+                let service = service_fn(response.clone());
                 connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
             Some(_) = connections.join_next() => {}

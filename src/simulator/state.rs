@@ -9,7 +9,7 @@ use super::{SimulatedProvider, stats::Counts};
 /// The simulated provider, its start time and its statistics.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) world: SimulatedProvider,
+    pub(super) provider: SimulatedProvider,
     pub(super) start: Timestamp,
     /// The root URL of the CDN, without the trailing slash.
     pub(super) cdn: String,
@@ -17,8 +17,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(world: SimulatedProvider, cdn: String) -> Self {
-        Self { world, start: Timestamp::now(), cdn, counts: Mutex::default() }
+    pub(super) fn new(provider: SimulatedProvider, cdn: String) -> Self {
+        Self { provider, start: Timestamp::now(), cdn, counts: Mutex::default() }
     }
 
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::window::Meter;
+use super::window::WindowCounter;
 
 /// Statistics about the requests to a simulator.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -12,7 +12,8 @@ pub struct Stats {
     /// The number of API requests.
     pub requests: u64,
     /// The number of requests for tasks whose final response had already been sent.
-    pub asked_again: u64,
+    #[serde(rename = "asked_again")]
+    pub repeated: u64,
     /// The number of requests answered with 429.
     pub rate_limited: u64,
     /// The number of requests for each task.
@@ -28,15 +29,18 @@ pub struct MediaStats {
     /// The number of CDN requests.
     pub requests: u64,
     /// The number of requests with a `Range` header.
-    pub ranges: u64,
+    #[serde(rename = "ranges")]
+    pub range_requests: u64,
     /// The total size of all bodies sent, in bytes.
     pub bytes: u64,
     /// The maximum number of concurrent responses. A response is in progress from its request to its last byte.
-    pub most_at_once: u32,
+    #[serde(rename = "most_at_once")]
+    pub max_concurrent: u32,
     /// The number of requests for each file.
     pub by_path: HashMap<String, u32>,
     /// The number of responses for each file that reached the last byte of the file, with or without a range.
-    pub whole: HashMap<String, u32>,
+    #[serde(rename = "whole")]
+    pub completed: HashMap<String, u32>,
     /// The names of headers that the CDN received although they must be sent only to the API.
     pub leaks: Vec<String>,
 }
@@ -45,8 +49,8 @@ pub struct MediaStats {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) stats: Stats,
-    pub(super) meters: HashMap<String, Meter>,
-    pub(super) answered: HashSet<String>,
+    pub(super) windows_by_key: HashMap<String, WindowCounter>,
+    pub(super) final_sent: HashSet<String>,
     /// The number of CDN responses in progress.
     pub(super) in_flight: u32,
 }

@@ -43,12 +43,12 @@ pub(super) enum Admission {
 
 /// The granted requests that count towards a rate limit.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(super) struct WindowCounter {
     admitted: VecDeque<Instant>,
-    begun: Option<Instant>,
+    first_request_at: Option<Instant>,
 }
 
-impl Meter {
+impl WindowCounter {
     pub(super) fn admit(&mut self, window: &Window, now: Instant) -> Admission {
         let length = Duration::from_secs_f64(window.seconds);
         let start = self.start(window, now, length);
@@ -72,9 +72,9 @@ impl Meter {
         match window.kind {
             WindowKind::Moving => now.checked_sub(length).unwrap_or(now),
             WindowKind::Fixed => {
-                let begun = *self.begun.get_or_insert(now);
-                let windows = (now.duration_since(begun).as_secs_f64() / window.seconds).floor();
-                begun + length.mul_f64(windows)
+                let first_request_at = *self.first_request_at.get_or_insert(now);
+                let windows = (now.duration_since(first_request_at).as_secs_f64() / window.seconds).floor();
+                first_request_at + length.mul_f64(windows)
             }
         }
     }
@@ -84,8 +84,8 @@ impl Meter {
 mod tests {
     use super::*;
 
-    fn granted(meter: &mut Meter, window: &Window, now: Instant) -> bool {
-        matches!(meter.admit(window, now), Admission::Granted { .. })
+    fn granted(counter: &mut WindowCounter, window: &Window, now: Instant) -> bool {
+        matches!(counter.admit(window, now), Admission::Granted { .. })
     }
 
     #[test]
@@ -94,13 +94,13 @@ mod tests {
         let at = |seconds| begin + Duration::from_secs(seconds);
         for (kind, expected) in [(WindowKind::Fixed, [true, false]), (WindowKind::Moving, [false, true])] {
             let window = Window { allowance: 2, seconds: 60.0, kind };
-            let mut meter = Meter::default();
-            assert!(granted(&mut meter, &window, at(0)));
-            assert!(granted(&mut meter, &window, at(40)));
-            assert_eq!(meter.admit(&window, at(50)), Admission::Refused { retry_after: Duration::from_secs(10) });
-            assert!(granted(&mut meter, &window, at(61)));
+            let mut counter = WindowCounter::default();
+            assert!(granted(&mut counter, &window, at(0)));
+            assert!(granted(&mut counter, &window, at(40)));
+            assert_eq!(counter.admit(&window, at(50)), Admission::Refused { retry_after: Duration::from_secs(10) });
+            assert!(granted(&mut counter, &window, at(61)));
             assert_eq!(
-                [granted(&mut meter, &window, at(62)), granted(&mut meter, &window, at(101))],
+                [granted(&mut counter, &window, at(62)), granted(&mut counter, &window, at(101))],
                 expected,
                 "{kind:?}"
             );

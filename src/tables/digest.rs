@@ -13,7 +13,7 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 
-use super::{csv::RawRecords, parquet, schema::Outline};
+use super::{csv::RawRecords, parquet, schema::TableSchema};
 use crate::{format::TableFormat, ranged::RangedFile};
 
 /// The number of rows and the sum of their hashes.
@@ -25,17 +25,17 @@ pub(crate) struct Digest {
 
 impl Digest {
     /// Adds the rows of a part. A column that an older version did not write counts as null.
-    pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<()> {
+    pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<()> {
         match format {
-            TableFormat::Parquet => self.add_parquet(part, outline),
-            TableFormat::Csv => self.add_csv(part, outline),
+            TableFormat::Parquet => self.add_parquet(part, schema),
+            TableFormat::Csv => self.add_csv(part, schema),
         }
     }
 
-    fn add_parquet(&mut self, part: RangedFile, outline: &Outline) -> io::Result<()> {
-        let schema = parquet::schema(outline);
+    fn add_parquet(&mut self, part: RangedFile, schema: &TableSchema) -> io::Result<()> {
+        let arrow_schema = parquet::arrow_schema(schema);
         for batch in parquet::batches(part)? {
-            let batch = parquet::conform(&batch?, &schema)?;
+            let batch = parquet::project(&batch?, &arrow_schema)?;
             let mut rows = vec![DefaultHasher::new(); batch.num_rows()];
             for column in batch.columns() {
                 hash_cells(column, &mut rows)?;
@@ -47,11 +47,11 @@ impl Digest {
         Ok(())
     }
 
-    fn add_csv(&mut self, part: RangedFile, outline: &Outline) -> io::Result<()> {
-        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
-        let missing = vec![b','; outline.columns.len() - records.columns()];
+    fn add_csv(&mut self, part: RangedFile, schema: &TableSchema) -> io::Result<()> {
+        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), schema)?;
+        let missing = vec![b','; schema.columns.len() - records.columns()];
         let mut record = Vec::new();
-        while records.next(&mut record)? {
+        while records.read_record(&mut record)? {
             let mut row = DefaultHasher::new();
             row.write(&record);
             row.write(&missing);

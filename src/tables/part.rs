@@ -29,12 +29,12 @@ impl<R, W: Write + Send> PartEncoder<R, W> {
         row_groups: RowGroups,
         sink: W,
     ) -> io::Result<Self> {
-        let outline = table.outline();
+        let schema = table.schema();
         let encoder = match format {
             TableFormat::Parquet => {
-                Encoder::Parquet(Box::new(ParquetEncoder::new(&outline, row_groups, sink).map_err(io::Error::other)?))
+                Encoder::Parquet(Box::new(ParquetEncoder::new(&schema, row_groups, sink).map_err(io::Error::other)?))
             }
-            TableFormat::Csv => Encoder::Csv(CsvEncoder::new(&outline, sink)?),
+            TableFormat::Csv => Encoder::Csv(CsvEncoder::new(&schema, sink)?),
         };
         Ok(Self { table, encoder, rows: 0 })
     }

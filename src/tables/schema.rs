@@ -6,12 +6,12 @@ use crate::{
     asset::{Asset, AssetKind, AssetStatus},
     run_id::RunId,
     status::FinalStatus,
-    timestamp::Moment,
+    timestamp::MicrosTimestamp,
 };
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ColumnType {
     Text,
     /// JSON text, as sent by the provider.
     Json,
@@ -33,13 +33,13 @@ pub(crate) enum Value<'a> {
     Int32(i32),
     Int64(i64),
     Boolean(bool),
-    Time(Moment),
+    Time(MicrosTimestamp),
 }
 
 /// A column of a table whose rows have the type `R`.
 pub(crate) struct Column<R: 'static> {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) column_type: ColumnType,
     pub(crate) value: fn(&R) -> Value<'_>,
 }
 
@@ -49,24 +49,24 @@ pub(crate) struct Table<R: 'static> {
     /// summary.
     pub(crate) name: &'static str,
     /// The column by which the rows of large parts are sorted.
-    pub(crate) time: &'static str,
+    pub(crate) sort_column: &'static str,
     pub(crate) columns: &'static [Column<R>],
 }
 
 impl<R> Table<R> {
     /// Returns the names and types of the columns, without the row type `R`.
-    pub(crate) fn outline(&self) -> Outline {
-        let columns = self.columns.iter().map(|column| (column.name, column.kind)).collect();
-        Outline { name: self.name, time: self.time, columns }
+    pub(crate) fn schema(&self) -> TableSchema {
+        let columns = self.columns.iter().map(|column| (column.name, column.column_type)).collect();
+        TableSchema { name: self.name, sort_column: self.sort_column, columns }
     }
 }
 
 /// The names and types of a table's columns, independent of the row type.
 #[derive(Clone)]
-pub(crate) struct Outline {
+pub(crate) struct TableSchema {
     pub(crate) name: &'static str,
-    pub(crate) time: &'static str,
-    pub(crate) columns: Vec<(&'static str, Kind)>,
+    pub(crate) sort_column: &'static str,
+    pub(crate) columns: Vec<(&'static str, ColumnType)>,
 }
 
 /// A row of the tasks table.
@@ -82,9 +82,9 @@ pub(crate) struct TaskRow {
     pub(crate) error: Option<String>,
     pub(crate) progress: Option<String>,
     pub(crate) clip_count: i32,
-    pub(crate) created_at: Option<Moment>,
-    pub(crate) completed_at: Option<Moment>,
-    pub(crate) fetched_at: Moment,
+    pub(crate) created_at: Option<MicrosTimestamp>,
+    pub(crate) completed_at: Option<MicrosTimestamp>,
+    pub(crate) fetched_at: MicrosTimestamp,
     pub(crate) run_id: RunId,
     pub(crate) input: Option<String>,
     pub(crate) response: Option<String>,
@@ -106,9 +106,9 @@ pub(crate) struct ClipRow {
     pub(crate) audio_url: Option<String>,
     pub(crate) image_url: Option<String>,
     pub(crate) video_url: Option<String>,
-    pub(crate) created_at: Option<Moment>,
-    pub(crate) completed_at: Option<Moment>,
-    pub(crate) fetched_at: Moment,
+    pub(crate) created_at: Option<MicrosTimestamp>,
+    pub(crate) completed_at: Option<MicrosTimestamp>,
+    pub(crate) fetched_at: MicrosTimestamp,
     pub(crate) run_id: RunId,
     pub(crate) metadata: Option<String>,
     pub(crate) clip: String,
@@ -121,9 +121,9 @@ pub(crate) struct LyricsRow {
     pub(crate) model: Option<String>,
     pub(crate) title: Option<String>,
     pub(crate) text: Option<String>,
-    pub(crate) created_at: Option<Moment>,
-    pub(crate) completed_at: Option<Moment>,
-    pub(crate) fetched_at: Moment,
+    pub(crate) created_at: Option<MicrosTimestamp>,
+    pub(crate) completed_at: Option<MicrosTimestamp>,
+    pub(crate) fetched_at: MicrosTimestamp,
     pub(crate) run_id: RunId,
     pub(crate) result: String,
 }
@@ -143,7 +143,7 @@ pub(crate) struct AssetRow {
     pub(crate) http_status: Option<i32>,
     pub(crate) attempts: i32,
     pub(crate) error: Option<String>,
-    pub(crate) downloaded_at: Option<Moment>,
+    pub(crate) downloaded_at: Option<MicrosTimestamp>,
     pub(crate) run_id: RunId,
 }
 
@@ -163,7 +163,7 @@ impl AssetRow {
             http_status: asset.http_status.map(i32::from),
             attempts: i32::try_from(asset.attempts).unwrap_or(i32::MAX),
             error: asset.error,
-            downloaded_at: asset.downloaded_at.map(Moment::from),
+            downloaded_at: asset.downloaded_at.map(MicrosTimestamp::from),
             run_id,
         }
     }
@@ -172,7 +172,7 @@ impl AssetRow {
 /// Defines columns with the same names as the fields of the row type.
 macro_rules! columns {
     ($row:ty { $($field:ident: $kind:ident,)* }) => {
-        &[$(Column::<$row> { name: name(stringify!($field)), kind: Kind::$kind, value: |row| row.$field.value() },)*]
+        &[$(Column::<$row> { name: name(stringify!($field)), column_type: ColumnType::$kind, value: |row| row.$field.value() },)*]
     };
 }
 
@@ -187,7 +187,7 @@ const fn name(field: &'static str) -> &'static str {
 /// The tasks table, with one row per task.
 pub(crate) static TASKS: Table<TaskRow> = Table {
     name: "tasks",
-    time: "created_at",
+    sort_column: "created_at",
     columns: columns!(TaskRow {
         task_id: Text,
         model: Text,
@@ -211,7 +211,7 @@ pub(crate) static TASKS: Table<TaskRow> = Table {
 /// The clips table, with one row per clip.
 pub(crate) static CLIPS: Table<ClipRow> = Table {
     name: "clips",
-    time: "created_at",
+    sort_column: "created_at",
     columns: columns!(ClipRow {
         clip_id: Text,
         task_id: Text,
@@ -238,7 +238,7 @@ pub(crate) static CLIPS: Table<ClipRow> = Table {
 /// The lyrics table, with one row per lyrics task that has a result.
 pub(crate) static LYRICS: Table<LyricsRow> = Table {
     name: "lyrics",
-    time: "created_at",
+    sort_column: "created_at",
     columns: columns!(LyricsRow {
         task_id: Text,
         model: Text,
@@ -255,7 +255,7 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
 /// The assets table, with one row per clip and kind of asset.
 pub(crate) static ASSETS: Table<AssetRow> = Table {
     name: "assets",
-    time: "downloaded_at",
+    sort_column: "downloaded_at",
     columns: columns!(AssetRow {
         task_id: Text,
         clip_id: Text,
@@ -281,8 +281,8 @@ pub(crate) const TASK_ID: &str = "task_id";
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
 /// Returns the outlines of all tables, in the order of [`TABLES`].
-pub(crate) fn outlines() -> [Outline; 4] {
-    [LYRICS.outline(), CLIPS.outline(), ASSETS.outline(), TASKS.outline()]
+pub(crate) fn schemas() -> [TableSchema; 4] {
+    [LYRICS.schema(), CLIPS.schema(), ASSETS.schema(), TASKS.schema()]
 }
 
 /// The type of a row field, which can be converted to a cell value.
@@ -344,7 +344,7 @@ impl Cell for bool {
     }
 }
 
-impl Cell for Moment {
+impl Cell for MicrosTimestamp {
     fn value(&self) -> Value<'_> {
         Value::Time(*self)
     }
@@ -375,21 +375,21 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_every_column_with_its_types() {
-        for outline in [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()] {
-            let spelled = |(name, kind): &(&str, Kind)| {
+        for schema in [TASKS.schema(), CLIPS.schema(), LYRICS.schema(), ASSETS.schema()] {
+            let spelled = |(name, kind): &(&str, ColumnType)| {
                 let (parquet, csv) = match kind {
-                    Kind::Text => ("`BYTE_ARRAY` (String)", "text"),
-                    Kind::Json => ("`BYTE_ARRAY` (JSON)", "JSON"),
-                    Kind::Double => ("`DOUBLE`", "decimal"),
-                    Kind::Int32 => ("`INT32`", "integer"),
-                    Kind::Int64 => ("`INT64`", "integer"),
-                    Kind::Boolean => ("`BOOLEAN`", "`true`, `false`"),
-                    Kind::Time => ("`INT64` (Timestamp, µs, UTC)", "time"),
+                    ColumnType::Text => ("`BYTE_ARRAY` (String)", "text"),
+                    ColumnType::Json => ("`BYTE_ARRAY` (JSON)", "JSON"),
+                    ColumnType::Double => ("`DOUBLE`", "decimal"),
+                    ColumnType::Int32 => ("`INT32`", "integer"),
+                    ColumnType::Int64 => ("`INT64`", "integer"),
+                    ColumnType::Boolean => ("`BOOLEAN`", "`true`, `false`"),
+                    ColumnType::Time => ("`INT64` (Timestamp, µs, UTC)", "time"),
                 };
                 [format!("`{name}`"), parquet.into(), csv.into()]
             };
-            let expected: Vec<_> = outline.columns.iter().map(spelled).collect();
-            assert_eq!(documented(outline.name), expected, "{}", outline.name);
+            let expected: Vec<_> = schema.columns.iter().map(spelled).collect();
+            assert_eq!(documented(schema.name), expected, "{}", schema.name);
         }
     }
 }

@@ -32,17 +32,18 @@ pub struct Slice {
     /// The number of the slice, starting at 1.
     pub index: u32,
     /// The total number of slices.
-    pub of: u32,
+    #[serde(rename = "of")]
+    pub count: u32,
 }
 
 impl Depth {
     /// Whether the contents of a file are verified. For a sample, the result of each call is random.
-    pub(super) fn reads(self, path: &str) -> bool {
+    pub(super) fn selects(self, path: &str) -> bool {
         match self {
             Self::Full => true,
             Self::Quick => false,
             Self::Sample(SampleShare(share)) => fastrand::f64() < share,
-            Self::Slice(slice) => slice.holds(path),
+            Self::Slice(slice) => slice.contains(path),
         }
     }
 }
@@ -51,10 +52,10 @@ impl Slice {
     /// Whether a file is in the slice. The slice is determined by the first eight bytes of the SHA-256 of the path,
     /// as a big-endian number modulo the number of slices. The slice of a file never changes, so that a different
     /// slice can be checked every night.
-    fn holds(self, path: &str) -> bool {
+    fn contains(self, path: &str) -> bool {
         let digest = Sha256::digest(path);
         let number = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
-        number % u64::from(self.of) == u64::from(self.index - 1)
+        number % u64::from(self.count) == u64::from(self.index - 1)
     }
 }
 
@@ -80,9 +81,9 @@ impl FromStr for Slice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (index, of) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
-        match (index, of) {
-            (Some(index), Some(of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
+        let (index, count) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
+        match (index, count) {
+            (Some(index), Some(count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
             _ => Err(format!("invalid slice `{text}`; use e.g. 3/7 for the third of seven")),
         }
     }
@@ -102,7 +103,7 @@ mod tests {
         for bad in ["", "%", "0%", "101%", "-1%", "NaN", "ten"] {
             assert!(bad.parse::<SampleShare>().is_err(), "{bad}");
         }
-        assert_eq!("3/7".parse(), Ok(Slice { index: 3, of: 7 }));
+        assert_eq!("3/7".parse(), Ok(Slice { index: 3, count: 7 }));
         for bad in ["0/7", "8/7", "3", "3/0", "/", "-1/7", "1/99999999999"] {
             assert!(bad.parse::<Slice>().is_err(), "{bad}");
         }
@@ -112,16 +113,17 @@ mod tests {
     fn the_slice_of_a_file_is_stable() {
         // The expected slice is the output of `printf tasks/a.parquet | sha256sum | head -c 16`, as a hexadecimal
         // number modulo 7, plus 1.
-        let of = 7;
-        let holding: Vec<u32> = (1..=of).filter(|index| Slice { index: *index, of }.holds("tasks/a.parquet")).collect();
-        assert_eq!(holding, [5]);
+        let count = 7;
+        let containing: Vec<u32> =
+            (1..=count).filter(|index| Slice { index: *index, count }.contains("tasks/a.parquet")).collect();
+        assert_eq!(containing, [5]);
     }
 
     proptest! {
         #[test]
-        fn every_file_is_in_exactly_one_slice(path in "\\PC{0,40}", of in 1_u32..40) {
-            let holding = (1..=of).filter(|index| Depth::Slice(Slice { index: *index, of }).reads(&path)).count();
-            prop_assert_eq!(holding, 1);
+        fn every_file_is_in_exactly_one_slice(path in "\\PC{0,40}", count in 1_u32..40) {
+            let containing = (1..=count).filter(|index| Depth::Slice(Slice { index: *index, count }).selects(&path)).count();
+            prop_assert_eq!(containing, 1);
         }
     }
 }

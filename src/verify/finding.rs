@@ -8,11 +8,11 @@ use crate::asset::AssetKind;
 
 /// The maximum number of findings of one kind, and of tasks in one finding, that a report lists. Additional findings
 /// and tasks are only counted.
-pub(super) const MOST_SHOWN: usize = 10_000;
+pub(super) const MAX_LISTED: usize = 10_000;
 
 /// The maximum number of findings of one kind, and of tasks in one finding, in a check that plans a repair. At this
 /// limit, the findings take a few hundred megabytes of memory.
-pub(crate) const MOST_REPAIRED: usize = 1_000_000;
+pub(crate) const MAX_LISTED_FOR_REPAIR: usize = 1_000_000;
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -27,7 +27,7 @@ pub enum Severity {
 /// The kind of a finding. Scripts depend on the JSON names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum FindingKind {
     /// `archive.json` is invalid or differs from its checksum.
     MetadataDamaged,
     /// A part that a manifest lists is missing.
@@ -35,21 +35,27 @@ pub enum Kind {
     /// A part cannot be read, or its contents have changed.
     PartDamaged,
     /// The columns of a part differ from those of its table.
-    PartColumns,
+    #[serde(rename = "part_columns")]
+    PartColumnsDiffer,
     /// A table's folder contains a file that readers treat as a part, but no manifest lists the file.
     PartUnlisted,
     /// A task has more than one row.
-    TaskRepeated,
+    #[serde(rename = "task_repeated")]
+    DuplicateTask,
     /// Rows of clips, lyrics or assets belong to a task that has no row in `tasks`.
     RowsWithoutTask,
     /// The number of clips of a task differs from `clip_count` in its row.
-    ClipCount,
+    #[serde(rename = "clip_count")]
+    ClipCountMismatch,
     /// A task has more than one lyrics row, or more assets of one kind than clips.
-    RowsRepeated,
+    #[serde(rename = "rows_repeated")]
+    DuplicateRows,
     /// The row of an asset with the status `ok` lacks a valid path, size, SHA-256 or other required value.
-    AssetRow,
+    #[serde(rename = "asset_row")]
+    InvalidAssetRow,
     /// Two rows list the same file with different sizes or checksums.
-    AssetsDisagree,
+    #[serde(rename = "assets_disagree")]
+    ConflictingAssetRows,
     /// A media file is missing.
     MediaMissing,
     /// A media file cannot be read, or its size or SHA-256 differs from the recorded value.
@@ -69,35 +75,39 @@ pub enum Kind {
     /// `views.sql` is missing, or differs from the views that this version of the program writes.
     ViewsDamaged,
     /// A crash left a staging file.
-    HalfFinished,
+    #[serde(rename = "half_finished")]
+    StagingFile,
     /// The archive format is newer than the formats that this version of the program supports.
     NewerFormat,
     /// A part lacks columns that were added in a later version.
     OlderColumns,
     /// `views.sql` was written by another version of the program.
-    OtherViews,
+    #[serde(rename = "other_views")]
+    OutdatedViews,
     /// A media file is not listed in any row or manifest.
     StrayMedia,
     /// The archive contains a file that the program did not create.
     StrayFile,
     /// The journal contains responses of an interrupted run.
-    JournalLeft,
+    #[serde(rename = "journal_left")]
+    PendingJournal,
     /// Journal segments with damaged records were quarantined.
-    DamagedKept,
+    #[serde(rename = "damaged_kept")]
+    QuarantinedSegment,
 }
 
-impl Kind {
+impl FindingKind {
     /// Returns the severity of findings of this kind.
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
             Self::NewerFormat
             | Self::OlderColumns
-            | Self::OtherViews
+            | Self::OutdatedViews
             | Self::StrayMedia
             | Self::StrayFile
-            | Self::JournalLeft
-            | Self::DamagedKept => Severity::Note,
+            | Self::PendingJournal
+            | Self::QuarantinedSegment => Severity::Note,
             _ => Severity::Damage,
         }
     }
@@ -109,19 +119,21 @@ impl Kind {
             Self::MetadataDamaged => {
                 "Restore it from a backup, or move it away: the next export regenerates it from the existing parts."
             }
-            Self::PartMissing | Self::PartDamaged | Self::PartColumns => {
+            Self::PartMissing | Self::PartDamaged | Self::PartColumnsDiffer => {
                 "Restore it from a backup, or run `repair`, which quarantines damaged parts and restores their rows."
             }
             Self::PartUnlisted => {
                 "Readers treat it as a part. If you did not put it there, run `repair`, which keeps each row once."
             }
-            Self::TaskRepeated
+            Self::DuplicateTask
             | Self::RowsWithoutTask
-            | Self::ClipCount
-            | Self::RowsRepeated
-            | Self::AssetRow
-            | Self::AssetsDisagree => "Run `repair`, which rewrites the rows of these tasks.",
-            Self::MediaMissing | Self::MediaDamaged => "Restore it from a backup, or run `repair`, which downloads it again.",
+            | Self::ClipCountMismatch
+            | Self::DuplicateRows
+            | Self::InvalidAssetRow
+            | Self::ConflictingAssetRows => "Run `repair`, which rewrites the rows of these tasks.",
+            Self::MediaMissing | Self::MediaDamaged => {
+                "Restore it from a backup, or run `repair`, which downloads it again."
+            }
             Self::MediaUnlisted => "Run `repair`, which adds it to a manifest.",
             Self::ManifestDamaged => "Restore it from a backup, or run `repair`, which rewrites it.",
             Self::FileMissing => {
@@ -134,14 +146,14 @@ impl Kind {
             Self::ChecksumsDamaged => {
                 "Restore it from a backup, or run `repair`, which regenerates it from the current run files."
             }
-            Self::ViewsDamaged | Self::OtherViews => "The next export rewrites it.",
-            Self::HalfFinished => "Nothing is lost; the next export removes it.",
+            Self::ViewsDamaged | Self::OutdatedViews => "The next export rewrites it.",
+            Self::StagingFile => "Nothing is lost; the next export removes it.",
             Self::NewerFormat => "Upgrade sunor-archive; this version checked only what it supports.",
             Self::OlderColumns => "Nothing is lost; `response` holds the values of the missing columns.",
             Self::StrayMedia => "Nothing uses it. Move it away, or leave it.",
             Self::StrayFile => "The program did not create it. Move it away, or leave it.",
-            Self::JournalLeft => "The next export recovers it without requesting the tasks again.",
-            Self::DamagedKept => "The affected tasks were fetched again. Inspect the files, or delete them.",
+            Self::PendingJournal => "The next export recovers it without requesting the tasks again.",
+            Self::QuarantinedSegment => "The affected tasks were fetched again. Inspect the files, or delete them.",
         }
     }
 }
@@ -184,52 +196,61 @@ pub struct Finding {
     /// The severity of the finding.
     pub severity: Severity,
     /// The kind of the finding.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// The path of the affected file, relative to the archive.
     pub path: String,
     /// The description, which reports show after the path.
-    pub what: String,
+    #[serde(rename = "what")]
+    pub description: String,
     /// The advice for the user.
     pub advice: &'static str,
     /// The subject of the finding.
-    pub about: Subject,
+    #[serde(rename = "about")]
+    pub subject: Subject,
 }
 
 impl Finding {
-    pub(super) fn new(kind: Kind, path: &str, what: impl Into<String>, about: Subject) -> Self {
-        Self { severity: kind.severity(), kind, path: path.to_owned(), what: what.into(), advice: kind.advice(), about }
+    pub(super) fn new(kind: FindingKind, path: &str, description: impl Into<String>, subject: Subject) -> Self {
+        Self {
+            severity: kind.severity(),
+            kind,
+            path: path.to_owned(),
+            description: description.into(),
+            advice: kind.advice(),
+            subject,
+        }
     }
 
     /// Creates a finding about a file as a whole.
-    pub(super) fn file(kind: Kind, path: &str, what: impl Into<String>) -> Self {
-        Self::new(kind, path, what, Subject::File)
+    pub(super) fn file(kind: FindingKind, path: &str, description: impl Into<String>) -> Self {
+        Self::new(kind, path, description, Subject::File)
     }
 }
 
 /// Collects findings. A limited number of findings of each kind is stored, and all findings are counted.
 #[derive(Debug)]
 pub(super) struct Findings {
-    most: usize,
-    kept: BTreeMap<Kind, Vec<Finding>>,
-    counts: BTreeMap<Kind, u64>,
+    limit: usize,
+    listed: BTreeMap<FindingKind, Vec<Finding>>,
+    counts: BTreeMap<FindingKind, u64>,
 }
 
 impl Findings {
-    /// Creates an empty collection that stores at most `most` findings of each kind.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, kept: BTreeMap::new(), counts: BTreeMap::new() }
+    /// Creates an empty collection that stores at most `limit` findings of each kind.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, listed: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
     /// The maximum number of tasks listed per finding.
-    pub(super) fn most(&self) -> usize {
-        self.most
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     pub(super) fn add(&mut self, finding: Finding) {
         *self.counts.entry(finding.kind).or_default() += 1;
-        let kept = self.kept.entry(finding.kind).or_default();
-        if kept.len() < self.most {
-            kept.push(finding);
+        let listed = self.listed.entry(finding.kind).or_default();
+        if listed.len() < self.limit {
+            listed.push(finding);
         }
     }
 
@@ -238,10 +259,10 @@ impl Findings {
         for (kind, count) in others.counts {
             *self.counts.entry(kind).or_default() += count;
         }
-        for (kind, findings) in others.kept {
-            let kept = self.kept.entry(kind).or_default();
-            kept.extend(findings);
-            kept.truncate(self.most);
+        for (kind, findings) in others.listed {
+            let listed = self.listed.entry(kind).or_default();
+            listed.extend(findings);
+            listed.truncate(self.limit);
         }
     }
 
@@ -253,7 +274,7 @@ impl Findings {
     }
 
     /// Whether there is a finding of the given kind.
-    pub(super) fn has(&self, kind: Kind) -> bool {
+    pub(super) fn has(&self, kind: FindingKind) -> bool {
         self.counts.contains_key(&kind)
     }
 
@@ -263,8 +284,8 @@ impl Findings {
     }
 
     /// Returns the stored findings, damage first, and the number of all findings of each kind.
-    pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<Kind, u64>) {
-        let mut findings: Vec<Finding> = self.kept.into_values().flatten().collect();
+    pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<FindingKind, u64>) {
+        let mut findings: Vec<Finding> = self.listed.into_values().flatten().collect();
         findings
             .sort_by(|one, other| (one.severity, one.kind, &one.path).cmp(&(other.severity, other.kind, &other.path)));
         (findings, self.counts)
@@ -273,34 +294,34 @@ impl Findings {
 
 /// The tasks of a finding, each listed once, up to a limit.
 #[derive(Debug)]
-pub(super) struct Named {
-    most: usize,
+pub(super) struct AffectedTasks {
+    limit: usize,
     pub(super) rows: u64,
     pub(super) task_ids: Vec<String>,
     /// The same IDs as in `task_ids`, for fast lookup.
-    known: HashSet<String>,
+    seen_ids: HashSet<String>,
 }
 
-impl Named {
-    /// Creates an empty collection that lists at most `most` tasks.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, rows: 0, task_ids: Vec::new(), known: HashSet::new() }
+impl AffectedTasks {
+    /// Creates an empty collection that lists at most `limit` tasks.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, rows: 0, task_ids: Vec::new(), seen_ids: HashSet::new() }
     }
 
     /// Counts a row and adds its task.
     pub(super) fn add(&mut self, task_id: &str) {
         self.rows += 1;
-        if self.task_ids.len() < self.most && !self.known.contains(task_id) {
-            self.known.insert(task_id.to_owned());
+        if self.task_ids.len() < self.limit && !self.seen_ids.contains(task_id) {
+            self.seen_ids.insert(task_id.to_owned());
             self.task_ids.push(task_id.to_owned());
         }
     }
 
     /// Returns the first task IDs as text for a message.
-    pub(super) fn words(&self) -> String {
-        let some: Vec<&str> = self.task_ids.iter().map(String::as_str).take(3).collect();
-        let more = if self.task_ids.len() > some.len() { ", …" } else { "" };
-        format!("{}{more}", some.join(", "))
+    pub(super) fn preview(&self) -> String {
+        let preview: Vec<&str> = self.task_ids.iter().map(String::as_str).take(3).collect();
+        let more = if self.task_ids.len() > preview.len() { ", …" } else { "" };
+        format!("{}{more}", preview.join(", "))
     }
 }
 
@@ -310,24 +331,24 @@ mod tests {
 
     #[test]
     fn the_first_findings_of_a_kind_are_listed_and_all_are_counted() {
-        let most = 3;
-        let mut findings = Findings::new(most);
-        for n in 0..most + 5 {
-            findings.add(Finding::file(Kind::StrayMedia, &format!("media/{n}"), "stray"));
+        let limit = 3;
+        let mut findings = Findings::new(limit);
+        for n in 0..limit + 5 {
+            findings.add(Finding::file(FindingKind::StrayMedia, &format!("media/{n}"), "stray"));
         }
-        findings.add(Finding::file(Kind::MediaMissing, "media/x", "is missing"));
-        let words = [Severity::Damage, Severity::Note].map(|severity| serde_json::to_value(severity).unwrap());
-        assert_eq!(words, ["damage", "note"], "scripts depend on these names");
-        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, most as u64 + 5));
-        let (kept, counts) = findings.into_parts();
-        assert_eq!((kept.len(), counts[&Kind::StrayMedia]), (most + 1, most as u64 + 5));
-        assert_eq!(kept[0].kind, Kind::MediaMissing);
+        findings.add(Finding::file(FindingKind::MediaMissing, "media/x", "is missing"));
+        let names = [Severity::Damage, Severity::Note].map(|severity| serde_json::to_value(severity).unwrap());
+        assert_eq!(names, ["damage", "note"], "scripts depend on these names");
+        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, limit as u64 + 5));
+        let (listed, counts) = findings.into_parts();
+        assert_eq!((listed.len(), counts[&FindingKind::StrayMedia]), (limit + 1, limit as u64 + 5));
+        assert_eq!(listed[0].kind, FindingKind::MediaMissing);
     }
 
     #[test]
     fn a_finding_in_json_has_stable_names() {
-        let about = Subject::Asset { task_id: "t".into(), clip_id: None, kind: AssetKind::Audio };
-        let finding = Finding::new(Kind::MediaMissing, "media/audio/ab/x.mp3", "is missing", about);
+        let subject = Subject::Asset { task_id: "t".into(), clip_id: None, kind: AssetKind::Audio };
+        let finding = Finding::new(FindingKind::MediaMissing, "media/audio/ab/x.mp3", "is missing", subject);
         let json = serde_json::to_value(&finding).unwrap();
         assert_eq!((&json["severity"], &json["kind"]), (&"damage".into(), &"media_missing".into()));
         assert_eq!(json["about"]["asset"]["kind"], "audio");

@@ -30,7 +30,7 @@ pub(super) struct MediaRow<'a> {
 impl<'a> MediaRow<'a> {
     /// Parses the cells of [`super::rows::ASSET_COLUMNS`]. Returns `None` if the asset need not have a file. Returns
     /// an error if the asset must have a file but the row lacks a valid path or another required value.
-    pub(super) fn of(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
+    pub(super) fn from_cells(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
         let [task_id, clip_id, kind, status, path, bytes, sha256] = *cells else { return None };
         if !is_ok(status) {
             return None;
@@ -50,7 +50,7 @@ impl<'a> MediaRow<'a> {
         Some(row())
     }
 
-    pub(super) fn about(&self) -> Subject {
+    pub(super) fn subject(&self) -> Subject {
         let (task_id, clip_id) = (self.task_id.to_owned(), self.clip_id.map(str::to_owned));
         Subject::Asset { task_id, clip_id, kind: self.kind }
     }
@@ -65,16 +65,16 @@ pub(super) fn is_media(path: &str) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct MediaSet {
     hasher: RandomState,
-    files: HashMap<u64, Fact>,
+    files: HashMap<u64, MediaEntry>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Fact {
-    /// A 64-bit hash of the file's SHA-256, computed by [`condensed`].
+struct MediaEntry {
+    /// A 64-bit hash of the file's SHA-256, computed by [`short_hash`].
     digest: u64,
     bytes: u64,
-    listed: bool,
-    looked_at: bool,
+    in_manifest: bool,
+    queued: bool,
 }
 
 /// The result of comparing a manifest line with the rows and with earlier manifest lines.
@@ -91,29 +91,29 @@ pub(super) enum Match {
 impl MediaSet {
     /// Adds a row. Returns `false` if another row has a different size or checksum for the same file.
     pub(super) fn add(&mut self, row: &MediaRow<'_>) -> bool {
-        let fact = Fact { digest: condensed(row.sha256), bytes: row.bytes, listed: false, looked_at: false };
-        let known = self.files.entry(self.hasher.hash_one(row.path)).or_insert(fact);
-        (known.digest, known.bytes) == (fact.digest, fact.bytes)
+        let entry = MediaEntry { digest: short_hash(row.sha256), bytes: row.bytes, in_manifest: false, queued: false };
+        let existing = self.files.entry(self.hasher.hash_one(row.path)).or_insert(entry);
+        (existing.digest, existing.bytes) == (entry.digest, entry.bytes)
     }
 
     /// Records that a manifest lists a file. All rows must have been added before.
-    pub(super) fn list(&mut self, path: &str, sha256: &str) -> Match {
-        let digest = condensed(sha256);
+    pub(super) fn add_manifest_line(&mut self, path: &str, sha256: &str) -> Match {
+        let digest = short_hash(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
-            Entry::Vacant(place) => {
-                place.insert(Fact { digest, bytes: 0, listed: true, looked_at: true });
+            Entry::Vacant(slot) => {
+                slot.insert(MediaEntry { digest, bytes: 0, in_manifest: true, queued: true });
                 Match::Unknown
             }
-            Entry::Occupied(mut known) => {
-                known.get_mut().listed = true;
-                if known.get().digest == digest { Match::Same } else { Match::Different }
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().in_manifest = true;
+                if entry.get().digest == digest { Match::Same } else { Match::Different }
             }
         }
     }
 
     /// Whether a manifest lists the file.
     pub(super) fn is_listed(&self, path: &str) -> bool {
-        self.files.get(&self.hasher.hash_one(path)).is_some_and(|known| known.listed)
+        self.files.get(&self.hasher.hash_one(path)).is_some_and(|entry| entry.in_manifest)
     }
 
     /// Whether a row or a manifest lists the file.
@@ -122,9 +122,9 @@ impl MediaSet {
     }
 
     /// Marks a file as selected for checking. Returns `false` if the file was marked before or is unknown.
-    pub(super) fn take(&mut self, path: &str) -> bool {
-        let known = self.files.get_mut(&self.hasher.hash_one(path));
-        known.is_some_and(|known| !std::mem::replace(&mut known.looked_at, true))
+    pub(super) fn mark_queued(&mut self, path: &str) -> bool {
+        let entry = self.files.get_mut(&self.hasher.hash_one(path));
+        entry.is_some_and(|entry| !std::mem::replace(&mut entry.queued, true))
     }
 
     /// The number of files.
@@ -139,7 +139,7 @@ fn is_ok(status: Option<&str>) -> bool {
 }
 
 /// Returns a 64-bit hash of a checksum. All digits are hashed, because any of them may be damaged.
-fn condensed(sha256: &str) -> u64 {
+fn short_hash(sha256: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     sha256.hash(&mut hasher);
     hasher.finish()
@@ -161,29 +161,29 @@ mod tests {
         assert!(!set.add(&row("media/a", &other)));
         let matches = [("media/a", &one), ("media/b", &other), ("media/c", &one)];
         assert_eq!(
-            matches.map(|(path, digest)| set.list(path, digest)),
+            matches.map(|(path, digest)| set.add_manifest_line(path, digest)),
             [Match::Same, Match::Different, Match::Unknown]
         );
         assert!(set.is_listed("media/a") && !set.is_listed("media/d") && set.has("media/b"));
-        assert!(set.take("media/a") && !set.take("media/a") && !set.take("media/c"));
+        assert!(set.mark_queued("media/a") && !set.mark_queued("media/a") && !set.mark_queued("media/c"));
         assert_eq!(set.len(), 3);
     }
 
     #[test]
     fn a_row_with_status_ok_requires_a_path_size_and_checksum() {
         let digest = "a".repeat(64);
-        let whole =
+        let complete =
             [Some("t"), None, Some("audio"), Some("ok"), Some("media/audio/ab/c.mp3"), Some("7"), Some(&digest)];
-        assert!(MediaRow::of(&whole).unwrap().is_ok());
-        for (place, cell) in
+        assert!(MediaRow::from_cells(&complete).unwrap().is_ok());
+        for (index, cell) in
             [(2, None), (4, None), (4, Some("../x")), (4, Some("tasks/x")), (5, Some("-1")), (6, Some("a"))]
         {
-            let mut cells = whole;
-            cells[place] = cell;
-            assert!(MediaRow::of(&cells).unwrap().is_err(), "{place}");
+            let mut cells = complete;
+            cells[index] = cell;
+            assert!(MediaRow::from_cells(&cells).unwrap().is_err(), "{index}");
         }
-        let mut failed = whole;
+        let mut failed = complete;
         failed[3] = Some("failed");
-        assert!(MediaRow::of(&failed).is_none());
+        assert!(MediaRow::from_cells(&failed).is_none());
     }
 }

@@ -11,10 +11,10 @@ mod files;
 mod finding;
 mod manifests;
 mod media_set;
-mod own;
+mod progress;
 mod rows;
+mod small_files;
 mod snapshot;
-mod tally;
 mod task_set;
 
 use std::{
@@ -26,13 +26,13 @@ use std::{
 use serde::Serialize;
 
 pub use depth::{Depth, SampleShare, Slice};
-pub use finding::{Finding, Kind, Severity, Subject};
+pub use finding::{Finding, FindingKind, Severity, Subject};
 
-pub(crate) use self::finding::MOST_REPAIRED;
+pub(crate) use self::finding::MAX_LISTED_FOR_REPAIR;
 use self::{
-    finding::{Findings, MOST_SHOWN},
-    rows::Seen,
-    tally::Tally,
+    finding::{Findings, MAX_LISTED},
+    progress::CheckProgress,
+    rows::TableCheck,
 };
 use crate::{
     archive::{Archive, Location, METADATA, MetadataState},
@@ -42,10 +42,10 @@ use crate::{
 };
 
 /// The maximum number of checks of the tables while another process holds the lock.
-const MOST_LOOKS: u32 = 5;
+const MAX_TABLE_CHECKS: u32 = 5;
 
 /// The time between two checks of the tables. Within this time, a run lists its published parts in its manifest.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The numbers of checked files and rows.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -74,7 +74,7 @@ pub struct Report {
     /// The findings, with damage first. At most 10,000 findings of each kind are listed.
     pub findings: Vec<Finding>,
     /// The number of findings of each kind.
-    pub kinds: BTreeMap<Kind, u64>,
+    pub kinds: BTreeMap<FindingKind, u64>,
     /// The number of findings that are damage.
     pub damage: u64,
     /// The number of findings that are notes.
@@ -96,46 +96,46 @@ impl Report {
 /// # Errors
 /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and
 /// [`Error::Storage`](crate::error::Error::Storage) if the archive cannot be accessed.
-pub fn check(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, MOST_SHOWN, location, depth, tell)
+pub fn check(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_with(check_tables_until_stable, MAX_LISTED, location, depth, emit)
 }
 
 /// Checks an archive like [`check`], but lists more findings of each kind, to plan a repair.
-pub(crate) fn check_to_plan(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, MOST_REPAIRED, location, depth, tell)
+pub(crate) fn check_for_repair(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_with(check_tables_until_stable, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
 
-/// Checks an archive like [`check_to_plan`], for a caller that holds the lock. The tables are checked only once,
+/// Checks an archive like [`check_for_repair`], for a caller that holds the lock. The tables are checked only once,
 /// because no other process can change them.
-pub(crate) fn check_held(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(rows::look, MOST_REPAIRED, location, depth, tell)
+pub(crate) fn check_locked(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_with(rows::check_tables, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
 
-type Inspector = fn(&Archive, Depth, usize, bool, &mut Tally<'_>) -> Result<Seen>;
+type TableChecker = fn(&Archive, Depth, usize, bool, &mut CheckProgress<'_>) -> Result<TableCheck>;
 
-fn check_by(
-    look: Inspector,
-    most: usize,
+fn check_with(
+    check_tables: TableChecker,
+    limit: usize,
     location: &Location,
     depth: Depth,
-    tell: &mut dyn FnMut(&Event),
+    emit: &mut dyn FnMut(&Event),
 ) -> Result<Report> {
     let clock = Instant::now();
-    let (archive, metadata) = Archive::open_to_check(location)?;
-    let mut tally = Tally::new(tell);
-    let is_newer = matches!(metadata, MetadataState::Newer(_));
-    let mut seen = look(&archive, depth, most, is_newer, &mut tally)?;
-    let mut findings = std::mem::replace(&mut seen.findings, Findings::new(0));
+    let (archive, metadata) = Archive::open_for_verify(location)?;
+    let mut progress = CheckProgress::new(emit);
+    let is_newer = matches!(metadata, MetadataState::Unsupported(_));
+    let mut check = check_tables(&archive, depth, limit, is_newer, &mut progress)?;
+    let mut findings = std::mem::replace(&mut check.findings, Findings::new(0));
     findings.extend(metadata_finding(metadata));
-    let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;
-    files::strays(&archive, &seen, &mut findings)?;
-    own::check(&archive, &seen, &mut findings)?;
+    let files = files::check(&archive, depth, &mut check, &mut findings, &mut progress)?;
+    files::find_stray_media(&archive, &check, &mut findings)?;
+    small_files::check(&archive, &check, &mut findings)?;
     let checked = Checked {
         depth,
-        parts: seen.parts,
-        rows: seen.rows,
+        parts: check.parts,
+        rows: check.rows,
         files,
-        bytes: tally.bytes(),
+        bytes: progress.bytes(),
         seconds: clock.elapsed().as_secs_f64(),
     };
     Ok(report(location, checked, findings))
@@ -143,33 +143,33 @@ fn check_by(
 
 /// Checks the tables. Repeats the check if another process may have changed the tables and the check found damage or
 /// a part that was removed.
-fn look_until_settled(
+fn check_tables_until_stable(
     archive: &Archive,
     depth: Depth,
-    most: usize,
+    limit: usize,
     is_newer: bool,
-    tally: &mut Tally<'_>,
-) -> Result<Seen> {
-    for _ in 1..MOST_LOOKS {
-        let seen = rows::look(archive, depth, most, is_newer, tally)?;
-        let moving = seen.shifted || seen.snapshot.held || archive.holder().is_some();
-        if !moving || (!seen.shifted && seen.findings.count(Severity::Damage) == 0) {
-            return Ok(seen);
+    progress: &mut CheckProgress<'_>,
+) -> Result<TableCheck> {
+    for _ in 1..MAX_TABLE_CHECKS {
+        let check = rows::check_tables(archive, depth, limit, is_newer, progress)?;
+        let may_have_changed = check.part_vanished || check.snapshot.is_locked || archive.holder().is_some();
+        if !may_have_changed || (!check.part_vanished && check.findings.count(Severity::Damage) == 0) {
+            return Ok(check);
         }
-        thread::sleep(BETWEEN_LOOKS);
+        thread::sleep(RECHECK_INTERVAL);
     }
-    rows::look(archive, depth, most, is_newer, tally)
+    rows::check_tables(archive, depth, limit, is_newer, progress)
 }
 
 fn metadata_finding(metadata: MetadataState) -> Option<Finding> {
     match metadata {
-        MetadataState::Whole => None,
-        MetadataState::Newer(version) => {
+        MetadataState::Intact => None,
+        MetadataState::Unsupported(version) => {
             let what = format!("has format version {version}, which this version of the program does not support");
-            Some(Finding::file(Kind::NewerFormat, METADATA, what))
+            Some(Finding::file(FindingKind::NewerFormat, METADATA, what))
         }
         MetadataState::Damaged(reason) => {
-            Some(Finding::file(Kind::MetadataDamaged, METADATA, format!("is damaged: {reason}")))
+            Some(Finding::file(FindingKind::MetadataDamaged, METADATA, format!("is damaged: {reason}")))
         }
     }
 }

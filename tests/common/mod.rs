@@ -5,9 +5,9 @@
     unreachable_pub,
     missing_docs,
     clippy::allow_attributes,
-    reason = "each test file uses its own part of this"
+    reason = "each test file uses only some of these functions"
 )]
-#![expect(clippy::unwrap_used, reason = "a scene that cannot be set is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Row,
 };
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, Simulator, Stats, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, SimulatedProvider, Simulator, Stats};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -56,8 +56,8 @@ impl Scene {
     }
 
     /// Creates a provider with a single fault.
-    pub fn trouble(trouble: FaultKind, when: When) -> Self {
-        Self::faults(FaultPlan { faults: vec![Fault { trouble, when }], ..FaultPlan::default() })
+    pub fn trouble(trouble: FaultKind, when: FaultFilter) -> Self {
+        Self::faults(FaultPlan { faults: vec![Fault { kind: trouble, when }], ..FaultPlan::default() })
     }
 
     /// Creates a provider without faults.

@@ -34,7 +34,7 @@ for table in ("tasks", "clips", "lyrics", "assets"):
         time = metadata.schema.names.index("downloaded_at" if table == "assets" else "created_at")
         told = [group.column(time).statistics for group in groups]
         spans += [(statistics.min, statistics.max) for statistics in told if statistics.has_min_max]
-        print(f"{table}: {len(old)} parts are {len(new)}, row groups of {rows}")
+        print(f"{table}: merged {len(old)} parts into {len(new)}, row groups of {rows}")
     # Row-group statistics let a reader of one week skip the row groups of other weeks.
     for one, other in zip(spans, spans[1:]):
         if one[1] > other[0]:

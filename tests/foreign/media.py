@@ -87,7 +87,7 @@ def judge(media):
             raise Bad(f"{path}: {error}") from error
     check(heard, media, "contains no audio")
     check(images, media, "contains no images")
-    print(f"{len(heard)} audio files, {images} images as they should be; {videos} videos passed over")
+    print(f"{len(heard)} audio files, {images} valid images; {videos} videos skipped")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The account to query, and how to reach the API.
 #[derive(Clone, Debug)]
-pub struct Access {
+pub struct AccountAccess {
     /// The base URL of the API.
     pub base_url: Url,
     /// The API key of the account.
@@ -26,21 +26,21 @@ pub struct Access {
 }
 
 /// Requests the usage of the account, without retries.
-pub(super) async fn usage(access: &Access) -> Result<Usage> {
+pub(super) async fn usage(access: &AccountAccess) -> Result<Usage> {
     let client = Client::new(&access.base_url, access.key.clone(), &access.proxies, TIMEOUT)?;
-    client.usage().await.map_err(|answer| error(&client.host(), answer))
+    client.usage().await.map_err(|response| usage_error(&client.host(), response))
 }
 
-fn error(host: &str, answer: TaskResponse) -> Error {
-    let reason = match answer {
-        TaskResponse::KeyRefused { reason } => return Error::KeyRefused(reason),
+fn usage_error(host: &str, response: TaskResponse) -> Error {
+    let reason = match response {
+        TaskResponse::KeyRejected { reason } => return Error::KeyRejected(reason),
         TaskResponse::RateLimited { pause } => {
             format!("rate limited (HTTP 429); retry in {}", humantime::format_duration(pause))
         }
-        TaskResponse::Untrusted { reason } => {
+        TaskResponse::UntrustedCertificate { reason } => {
             format!("{reason}; for a private CA, set SSL_CERT_FILE to its certificate")
         }
-        TaskResponse::Unconnected { reason } | TaskResponse::Silent { reason } => {
+        TaskResponse::ConnectionFailed { reason } | TaskResponse::NoResponse { reason } => {
             format!("{reason}; check the network, the proxy settings and --base-url")
         }
         TaskResponse::NotFound { .. } => "not found; check --base-url".into(),

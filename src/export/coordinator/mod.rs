@@ -1,9 +1,9 @@
 //! The coordinator owns a run's state, schedules requests, processes every response, and emits events. All input
-//! reaches the coordinator through a single `select!`. [`answers`] handles the provider's responses, and [`archived`]
+//! reaches the coordinator through a single `select!`. [`responses`] handles the provider's responses, and [`archived`]
 //! handles stored responses.
 
-mod answers;
 mod archived;
+mod responses;
 
 use std::{collections::HashMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -16,16 +16,16 @@ use tokio::{
 use self::archived::StoredTask;
 use super::{
     EventSink, GRACE, Plan, RowEffect,
-    forecast::{EtaEstimate, downloads_left},
+    forecast::{EtaEstimate, remaining_downloads},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
-    media_stage::{DownloadEvent, Job, MediaStage, RetryBudget},
+    media_stage::{DeferPolicy, DownloadEvent, MediaJob, MediaStage},
     publish::PublishStage,
-    queue::{Next, PendingRequest, Queue},
-    stored::{StoredAnswer, StoredStage},
+    queue::{NextRequest, PendingRequest, Queue},
+    stored::{StoredResponse, StoredStage},
 };
 use crate::{
-    api::{Client, Pace, Reply},
+    api::{Client, Reply, RequestLimiter},
     archive::LockedArchive,
     backoff::Backoff,
     config::RunConfig,
@@ -42,14 +42,14 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The number of tasks with unsettled assets at which the first pass pauses. For each such task, memory holds a few
 /// URLs and the journal holds the response.
-const MOST_UNSETTLED: usize = 2000;
+const MAX_UNSETTLED_TASKS: usize = 2000;
 
 /// The maximum number of tasks with a stored response and unsettled assets. Memory holds the responses of these
 /// tasks.
-const MOST_STORED: usize = 500;
+const MAX_STORED_TASKS: usize = 500;
 
 /// The number of unacknowledged journal records at which the coordinator stops accepting stored responses.
-const MOST_UNACKNOWLEDGED: usize = 256;
+const MAX_UNACKNOWLEDGED: usize = 256;
 
 /// The configuration and resources of a run.
 pub(crate) struct RunContext<'a> {
@@ -102,9 +102,9 @@ pub(crate) enum Ending {
     /// No requests are left, or the time for polls has expired.
     Done,
     /// The provider rejected the API key.
-    KeyRefused,
+    KeyRejected,
     /// The time given with `--stop-after` has expired.
-    TimeIsUp,
+    DeadlineReached,
     /// The process received a signal.
     Signal(Signal),
     /// An error that additional requests cannot resolve.
@@ -121,11 +121,11 @@ pub(crate) struct RunResult {
 pub(crate) struct Coordinator<'a> {
     run: RunContext<'a>,
     client: Client,
-    pace: Pace,
+    limiter: RequestLimiter,
     backoff: Backoff,
     queue: Queue,
     ledger: Ledger,
-    asking: JoinSet<(PendingRequest, Reply)>,
+    in_flight: JoinSet<(PendingRequest, Reply)>,
     /// The stage that reads stored responses, or `None` once all stored responses are read.
     stored: Option<StoredStage>,
     /// Tasks with a stored response whose assets are not settled yet.
@@ -145,14 +145,14 @@ pub(crate) struct Coordinator<'a> {
     unsettled: usize,
     downloads: Downloads,
     /// The number of tasks whose initial request has neither received a response nor permanently failed.
-    first_pass_left: usize,
-    polling_ends: Option<Instant>,
+    first_pass_remaining: usize,
+    polling_deadline: Option<Instant>,
     started: Instant,
-    answers: u64,
-    given_up_in_a_row: u32,
-    refused_in_a_row: u32,
+    responses: u64,
+    consecutive_failures: u32,
+    consecutive_rate_limits: u32,
     /// Whether the last request failed to connect.
-    unconnected: bool,
+    last_connect_failed: bool,
     interruptions: Interruptions,
     ending: Option<Ending>,
 }
@@ -160,8 +160,8 @@ pub(crate) struct Coordinator<'a> {
 /// The interruptions that the run has received so far.
 #[derive(Debug, Default)]
 struct Interruptions {
-    has_signalled: bool,
-    is_time_up: bool,
+    signal_received: bool,
+    deadline_reached: bool,
     /// The time at which in-flight requests and downloads are aborted.
     grace: Option<Instant>,
 }
@@ -175,10 +175,10 @@ enum Discovery {
 
 /// Whether a request is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
-    Yes,
+enum RequestState {
+    Settled,
     /// The request is retried.
-    NotYet,
+    Retrying,
 }
 
 impl<'a> Coordinator<'a> {
@@ -188,18 +188,18 @@ impl<'a> Coordinator<'a> {
         let folder = held.archive.journal_folder();
         let writer = JournalWriter::new(&folder, run_id.clone(), segments);
         let (closed, publish) = PublishStage::start(held.clone());
-        let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
-        plan.kept.iter().for_each(|task| ledger.journalled(*task));
+        let (tasks_to_fetch, mut ledger) = (plan.tasks_to_fetch(), Ledger::new(plan.tasks.len()));
+        plan.in_journal.iter().for_each(|task| ledger.mark_journalled(*task));
         let stored = plan.stored.clone();
         Self {
             client,
-            pace: Pace::new(config.rate, config.reserve),
+            limiter: RequestLimiter::new(config.rate, config.reserve),
             backoff: Backoff::new(config.retries, fastrand::Rng::new()),
-            first_pass_left: to_ask.len(),
-            queue: Queue::new(to_ask),
+            first_pass_remaining: tasks_to_fetch.len(),
+            queue: Queue::new(tasks_to_fetch),
             ledger,
-            asking: JoinSet::new(),
-            stored: (!stored.is_empty()).then(|| StoredStage::of_tables(held.clone(), plan, stored)),
+            in_flight: JoinSet::new(),
+            stored: (!stored.is_empty()).then(|| StoredStage::read_tables(held.clone(), plan, stored)),
             stored_unsettled: HashMap::new(),
             refreshing: HashMap::new(),
             is_salvaging: false,
@@ -211,12 +211,12 @@ impl<'a> Coordinator<'a> {
             unacknowledged: 0,
             unsettled: 0,
             downloads: Downloads::default(),
-            polling_ends: None,
+            polling_deadline: None,
             started: Instant::now(),
-            answers: 0,
-            given_up_in_a_row: 0,
-            refused_in_a_row: 0,
-            unconnected: false,
+            responses: 0,
+            consecutive_failures: 0,
+            consecutive_rate_limits: 0,
+            last_connect_failed: false,
             interruptions: Interruptions::default(),
             ending: None,
             run,
@@ -227,8 +227,8 @@ impl<'a> Coordinator<'a> {
     pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> RunResult {
         let mut stop = std::pin::pin!(stop);
         self.work(stop.as_mut()).await;
-        if self.unconnected && self.is_running() {
-            self.unreachable("the connection was lost", "fetched data is kept, rerun when the network is back");
+        if self.last_connect_failed && self.is_running() {
+            self.fail_unreachable("the connection was lost", "fetched data is kept, rerun when the network is back");
         }
         self.settle_not_found();
         if self.begin_salvage() {
@@ -242,10 +242,10 @@ impl<'a> Coordinator<'a> {
     async fn shut_down(self) -> RunResult {
         let Self { run, stored, journal, mut publish, mut media, mut ledger, emit, mut ending, .. } = self;
         media.abort();
-        if let Err(error) = media.ended().await {
+        if let Err(error) = media.join().await {
             ending = Some(Ending::Failed(error));
         }
-        let JournalStage { records, mut acknowledged, ended } = journal;
+        let JournalStage { records, mut acknowledged, handle } = journal;
         drop(records);
         while let Some(entry) = acknowledged.recv().await {
             let _not_settled = record_acknowledged(entry, run.plan, &mut ledger, emit);
@@ -254,8 +254,8 @@ impl<'a> Coordinator<'a> {
             record_published(published, &mut ledger, emit);
         }
         // The stage that reads stored responses ends when its channel closes.
-        let reading = stored.map(|stage| stage.ended);
-        for stage in [Some(ended), Some(publish.ended), reading].into_iter().flatten() {
+        let read_handle = stored.map(|stage| stage.handle);
+        for stage in [Some(handle), Some(publish.handle), read_handle].into_iter().flatten() {
             if let Err(error) = outcome(stage).await {
                 ending = Some(Ending::Failed(error));
             }
@@ -268,25 +268,25 @@ impl<'a> Coordinator<'a> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let next = self.next();
-            if next == Next::Never && self.is_idle() {
+            if next == NextRequest::Never && self.is_idle() {
                 return;
             }
-            let due = if let Next::At(due) = next { Some(due) } else { None };
+            let due = if let NextRequest::At(due) = next { Some(due) } else { None };
             let (stop_at, grace) = (self.run.stop_at, self.interruptions.grace);
             tokio::select! {
                 biased;
-                signal = &mut stop, if !self.interruptions.has_signalled => self.signalled(signal),
-                () = until(stop_at), if !self.interruptions.is_time_up => self.time_is_up(),
-                Some(answered) = self.asking.join_next() => self.take(answered).await,
-                entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.acknowledged(entry),
-                published = self.publish.published.recv(), if self.is_running() => self.published(published),
+                signal = &mut stop, if !self.interruptions.signal_received => self.handle_signal(signal),
+                () = sleep_until(stop_at), if !self.interruptions.deadline_reached => self.handle_deadline(),
+                Some(reply) = self.in_flight.join_next() => self.handle_reply(reply).await,
+                entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.handle_acknowledged(entry),
+                published = self.publish.published.recv(), if self.is_running() => self.handle_published(published),
                 events = self.media.events.recv(), if self.unsettled > 0 => self.media_event(events).await,
-                () = self.pace.permit(), if next == Next::Now => self.ask(),
-                answer = next_stored(&mut self.stored), if self.has_room_for_stored() => self.take_stored(answer).await,
-                () = until(due), if due.is_some() => {}
-                () = until(grace), if grace.is_some() => {
+                () = self.limiter.permit(), if next == NextRequest::Now => self.send_next_request(),
+                response = next_stored(&mut self.stored), if self.can_accept_stored() => self.handle_stored(response).await,
+                () = sleep_until(due), if due.is_some() => {}
+                () = sleep_until(grace), if grace.is_some() => {
                     self.interruptions.grace = None;
-                    self.asking.abort_all();
+                    self.in_flight.abort_all();
                     self.abandon_media();
                 }
                 _ = tick.tick() => self.emit_progress(),
@@ -296,18 +296,24 @@ impl<'a> Coordinator<'a> {
 
     /// Whether no work is in progress.
     fn is_idle(&self) -> bool {
-        self.asking.is_empty() && self.unacknowledged + self.unsettled == 0 && self.stored.is_none()
+        self.in_flight.is_empty() && self.unacknowledged + self.unsettled == 0 && self.stored.is_none()
     }
 
-    fn signalled(&mut self, signal: Signal) {
-        self.interruptions.has_signalled = true;
-        self.ending.take_if(|ending| matches!(ending, Ending::TimeIsUp));
-        self.interrupt(Ending::Signal(signal), format!("{signal}: no more requests will be sent; fetched data is kept"));
+    fn handle_signal(&mut self, signal: Signal) {
+        self.interruptions.signal_received = true;
+        self.ending.take_if(|ending| matches!(ending, Ending::DeadlineReached));
+        self.interrupt(
+            Ending::Signal(signal),
+            format!("{signal}: no more requests will be sent; fetched data is kept"),
+        );
     }
 
-    fn time_is_up(&mut self) {
-        self.interruptions.is_time_up = true;
-        self.interrupt(Ending::TimeIsUp, "the --stop-after limit was reached; no more requests will be sent".into());
+    fn handle_deadline(&mut self) {
+        self.interruptions.deadline_reached = true;
+        self.interrupt(
+            Ending::DeadlineReached,
+            "the --stop-after limit was reached; no more requests will be sent".into(),
+        );
     }
 
     /// Starts no new work, and gives in-flight requests and downloads a grace period.
@@ -315,40 +321,41 @@ impl<'a> Coordinator<'a> {
         self.interruptions.grace = self.interruptions.grace.or(Some(Instant::now() + GRACE));
         self.media.stop();
         self.stop_reading();
-        self.end(ending, reason);
+        self.begin_stopping(ending, reason);
     }
 
     fn is_running(&self) -> bool {
         self.ending.is_none()
     }
 
-    /// Returns when the next request may be sent, or [`Next::Never`] while a limit is reached. A response that the
+    /// Returns when the next request may be sent, or [`NextRequest::Never`] while a limit is reached. A response that the
     /// journal has not acknowledged counts towards the concurrency limit like an in-flight request, because a crash
     /// would lose either one.
-    fn next(&self) -> Next {
-        let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
+    fn next(&self) -> NextRequest {
+        let concurrency_reached =
+            self.in_flight.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
         // Polls continue, because they are few and the time for polls is limited.
-        let too_much_unsettled = self.unsettled >= MOST_UNSETTLED && self.first_pass_left > 0;
-        if !self.is_running() || no_room || too_much_unsettled {
-            return Next::Never;
+        let too_many_unsettled = self.unsettled >= MAX_UNSETTLED_TASKS && self.first_pass_remaining > 0;
+        if !self.is_running() || concurrency_reached || too_many_unsettled {
+            return NextRequest::Never;
         }
         self.queue.next(Instant::now())
     }
 
-    fn ask(&mut self) {
+    fn send_next_request(&mut self) {
         let Some(request) = self.queue.pop(Instant::now()) else { return };
         let (client, tasks) = (self.client.clone(), self.run.plan.tasks.clone());
-        self.ledger.requested(request.task);
+        self.ledger.mark_requested(request.task);
         (self.emit)(Event::Requested { kind: request.kind() });
-        self.asking.spawn(async move { (request, client.ask(tasks.id(request.task)).await) });
+        self.in_flight.spawn(async move { (request, client.fetch_task(tasks.id(request.task)).await) });
     }
 
-    async fn take(&mut self, answered: Result<(PendingRequest, Reply), JoinError>) {
-        match answered {
+    async fn handle_reply(&mut self, reply: Result<(PendingRequest, Reply), JoinError>) {
+        match reply {
             Ok((request, reply)) => {
-                self.pace.observe(&reply.allowance);
-                if self.settle(request, reply.answer).await == Settled::Yes {
-                    self.end_of_request(request);
+                self.limiter.observe(&reply.rate_limit);
+                if self.handle_response(request, reply.response).await == RequestState::Settled {
+                    self.finish_initial_request(request);
                 }
             }
             // The grace period has ended. The ledger has already recorded the request.
@@ -365,7 +372,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    fn acknowledged(&mut self, entry: Option<Acknowledged>) {
+    fn handle_acknowledged(&mut self, entry: Option<Acknowledged>) {
         match entry {
             Some(entry) => {
                 self.unacknowledged -= 1;
@@ -375,22 +382,22 @@ impl<'a> Coordinator<'a> {
             }
             None => {
                 self.unacknowledged = 0;
-                self.a_stage_ended();
+                self.stop_after_stage_exit();
             }
         }
     }
 
-    fn published(&mut self, published: Option<Published>) {
+    fn handle_published(&mut self, published: Option<Published>) {
         match published {
             Some(published) => record_published(published, &mut self.ledger, self.emit),
-            None => self.a_stage_ended(),
+            None => self.stop_after_stage_exit(),
         }
     }
 
     async fn media_event(&mut self, events: Option<DownloadEvent>) {
         match events {
-            Some(DownloadEvent::Happened(event)) => {
-                self.downloads.note(&event);
+            Some(DownloadEvent::Forward(event)) => {
+                self.downloads.record(&event);
                 (self.emit)(event);
             }
             Some(DownloadEvent::Unsettled { task_id }) => {
@@ -408,20 +415,20 @@ impl<'a> Coordinator<'a> {
                     None => self.stored_settled(task, assets).await,
                 }
             }
-            None => self.a_stage_ended(),
+            None => self.stop_after_stage_exit(),
         }
     }
 
     /// Sends a task to the media stage.
-    fn download(&mut self, job: Job) {
+    fn download(&mut self, job: MediaJob) {
         self.unsettled += 1;
-        self.downloads.wanted += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+        self.downloads.expected += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
         self.media.settle(job);
     }
 
     /// Ends the run after a stage has ended early. A stage ends early only because of an error, which `shut_down`
     /// collects.
-    fn a_stage_ended(&mut self) {
+    fn stop_after_stage_exit(&mut self) {
         self.ending.get_or_insert(Ending::Done);
         self.stop_reading();
         self.abandon_media();
@@ -443,25 +450,25 @@ impl<'a> Coordinator<'a> {
     }
 
     fn requests_per_second(&self) -> f64 {
-        Pace::requests_per_second(self.run.config.rate, self.run.config.reserve)
+        RequestLimiter::requests_per_second(self.run.config.rate, self.run.config.reserve)
     }
 
     /// Records that the initial request for a task has received a response or has permanently failed. Polls are
     /// ignored.
-    fn end_of_request(&mut self, request: PendingRequest) {
-        if request.poll {
+    fn finish_initial_request(&mut self, request: PendingRequest) {
+        if request.is_poll {
             return;
         }
-        self.first_pass_left -= 1;
-        if self.first_pass_left == 0 && self.polling_ends.is_none() {
-            let end = Instant::now() + self.run.config.wait;
-            self.polling_ends = Some(end);
-            self.queue.end_polls_at(end);
+        self.first_pass_remaining -= 1;
+        if self.first_pass_remaining == 0 && self.polling_deadline.is_none() {
+            let end = Instant::now() + self.run.config.poll_limit;
+            self.polling_deadline = Some(end);
+            self.queue.set_polling_deadline(end);
         }
     }
 
     /// Ends the run with an error that the provider is unreachable, including advice for the user.
-    fn unreachable(&mut self, reason: &str, advice: &str) {
+    fn fail_unreachable(&mut self, reason: &str, advice: &str) {
         let host = self.client.host();
         self.media.go_offline();
         self.fail(Error::Unreachable(format!("{host} cannot be reached: {reason}; {advice}")));
@@ -469,31 +476,33 @@ impl<'a> Coordinator<'a> {
 
     fn emit_progress(&mut self) {
         let estimate = EtaEstimate {
-            requests: self.queue.fresh() + self.queue.retries() + self.asking.len(),
+            requests: self.queue.initial() + self.queue.retries() + self.in_flight.len(),
             unfinished: self.queue.polls(),
-            idle: match self.queue.next(Instant::now()) {
-                Next::At(due) => due.saturating_duration_since(Instant::now()).max(self.pace.silent_for()),
-                Next::Now | Next::Never => self.pace.silent_for(),
+            poll_limit: match self.queue.next(Instant::now()) {
+                NextRequest::At(due) => {
+                    due.saturating_duration_since(Instant::now()).max(self.limiter.remaining_pause())
+                }
+                NextRequest::Now | NextRequest::Never => self.limiter.remaining_pause(),
             },
-            pace: self.requests_per_second(),
-            answers: self.answers,
+            rate: self.requests_per_second(),
+            responses: self.responses,
             elapsed: self.started.elapsed(),
-            polling_left: self.polling_ends.map(|end| end.saturating_duration_since(Instant::now())),
+            polling_remaining: self.polling_deadline.map(|end| end.saturating_duration_since(Instant::now())),
         };
         let elapsed = self.started.elapsed();
-        self.downloads.receive(self.media.received(), TICK);
-        let left = estimate.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
+        self.downloads.update_speed(self.media.received(), TICK);
+        let left = estimate.remaining().and_then(|left| Some(left.max(remaining_downloads(&self.downloads, elapsed)?)));
         (self.emit)(Event::Progress(Progress {
             settled: self.ledger.settled(),
             selected: self.run.plan.selected.len() as u64,
             unfinished: self.queue.polls() as u64,
-            first_pass_over: self.first_pass_left == 0,
+            first_pass_done: self.first_pass_remaining == 0,
             seconds_left: left.map(|left| left.as_secs_f64()),
             downloads: self.downloads.clone(),
         }));
     }
 
-    fn end(&mut self, ending: Ending, reason: String) {
+    fn begin_stopping(&mut self, ending: Ending, reason: String) {
         if self.ending.is_none() {
             self.ending = Some(ending);
             (self.emit)(Event::Stopping { reason });
@@ -513,41 +522,46 @@ fn record_acknowledged(
     plan: &Plan,
     ledger: &mut Ledger,
     emit: &mut (dyn FnMut(Event) + Send),
-) -> Option<Job> {
+) -> Option<MediaJob> {
     match entry {
         Acknowledged::TaskResponse { status: None, .. } => None,
         Acknowledged::TaskResponse { task, status: Some(status), part, wanted } => {
             let task_id = plan.tasks.id(task).to_string();
-            ledger.journalled(task);
-            emit(Event::Answered { task_id: task_id.clone(), status });
+            ledger.mark_journalled(task);
+            emit(Event::ResponseReceived { task_id: task_id.clone(), status });
             if wanted.is_empty() {
-                ledger.complete(task, part);
+                ledger.mark_complete(task, part);
             }
-            (!wanted.is_empty()).then_some(Job { task_id, part: Some(part), wanted, retry_budget: RetryBudget::First })
+            (!wanted.is_empty()).then_some(MediaJob {
+                task_id,
+                part: Some(part),
+                wanted,
+                defer_policy: DeferPolicy::HostDownOnly,
+            })
         }
         // Added assets do not change the task's state.
         Acknowledged::Settled { task, .. } if plan.item(task).rows == RowEffect::AddAssets => None,
         Acknowledged::Settled { task, part } => {
-            ledger.journalled(task);
-            ledger.complete(task, part);
+            ledger.mark_journalled(task);
+            ledger.mark_complete(task, part);
             None
         }
         Acknowledged::Assets { task, part } => {
-            ledger.complete(task, part);
+            ledger.mark_complete(task, part);
             None
         }
     }
 }
 
 fn record_published(published: Published, ledger: &mut Ledger, emit: &mut (dyn FnMut(Event) + Send)) {
-    ledger.published(published.part);
+    ledger.mark_published(published.part);
     emit(Event::Published(published));
 }
 
 /// Receives the next stored response. The future never resolves if `stage` is `None`.
-async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredAnswer>)> {
+async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredResponse>)> {
     match stage {
-        Some(stage) => stage.answers.recv().await,
+        Some(stage) => stage.responses.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -557,9 +571,9 @@ async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
 }
 
 /// Waits until `timestamp`, or forever if `timestamp` is `None`.
-async fn until(timestamp: Option<Instant>) {
-    match timestamp {
-        Some(timestamp) => time::sleep_until(timestamp).await,
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     asset::{AssetKind, AssetKinds, AssetStatus},
     config::ExportConfig,
     error::Result,
-    journal::{self, Record, Segment},
+    journal::{self, Record, SegmentReader},
     rows,
     tables::{ASSETS, CLIPS, TASK_ID, TASKS},
     task::{TaskIndex, TaskList},
@@ -18,8 +18,8 @@ use crate::{
 /// Counts the failed assets in the archive. Only `repair` retries failed assets.
 pub(crate) fn failed_assets(archive: &Archive) -> Result<u64> {
     let mut failed = 0;
-    let sought = ("status", [AssetStatus::Failed.as_str()].into_iter());
-    rows::search_table(archive, ASSETS.name, &["status"], &sought, &mut |cells| {
+    let filter = ("status", [AssetStatus::Failed.as_str()].into_iter());
+    rows::search_table(archive, ASSETS.name, &["status"], &filter, &mut |cells| {
         failed += u64::from(cells == [Some(AssetStatus::Failed.as_str())]);
     })?;
     Ok(failed)
@@ -37,20 +37,20 @@ pub(crate) fn tasks_lacking_assets(
     }
     let mut seen = vec![SeenRows::default(); tasks.len()];
     for (table, column) in [(TASKS.name, "clip_count"), (ASSETS.name, "kind")] {
-        let sought = (TASK_ID, tasks.indices().map(|task| tasks.id(task).as_str()));
-        rows::search_table(archive, table, &[TASK_ID, column], &sought, &mut |cells| {
+        let filter = (TASK_ID, tasks.indices().map(|task| tasks.id(task).as_str()));
+        rows::search_table(archive, table, &[TASK_ID, column], &filter, &mut |cells| {
             let [Some(id), Some(cell)] = cells else { return };
             if let Some(seen) = tasks.find(id).and_then(|task| seen.get_mut(task.get())) {
-                seen.note(column, cell);
+                seen.record(column, cell);
             }
         })?;
     }
-    let lacks = |task: TaskIndex| {
+    let missing_kinds = |task: TaskIndex| {
         let seen = seen.get(task.get()).filter(|seen| seen.has_clips)?;
         let kinds: AssetKinds = kinds.iter().filter(|kind| seen.kinds & bit(*kind) == 0).collect();
         (!kinds.is_empty()).then_some((task, kinds))
     };
-    Ok(tasks.indices().filter_map(lacks).collect())
+    Ok(tasks.indices().filter_map(missing_kinds).collect())
 }
 
 /// The values that a lookup found in a task's rows.
@@ -62,7 +62,7 @@ struct SeenRows {
 }
 
 impl SeenRows {
-    fn note(&mut self, column: &str, cell: &str) {
+    fn record(&mut self, column: &str, cell: &str) {
         match AssetKind::parse(cell) {
             Some(kind) => self.kinds |= bit(kind),
             None => self.has_clips |= column == "clip_count" && cell != "0",
@@ -108,88 +108,88 @@ pub(crate) enum NotFound {
 
 impl NotFound {
     /// Returns the configured treatment.
-    pub(crate) fn of(config: &ExportConfig) -> Self {
+    pub(crate) fn from_config(config: &ExportConfig) -> Self {
         if config.retry_not_found { Self::Refetch } else { Self::Keep }
     }
 }
 
 /// For each task of a list, whether its response is in the archive or in the journal.
 #[derive(Debug)]
-pub(crate) struct Known(Vec<TaskState>);
+pub(crate) struct ListState(Vec<TaskState>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TaskState {
     Unknown,
-    Known,
+    Done,
     /// The task is archived as `not_found` and is requested again.
     ToBeReplaced,
 }
 
-impl Known {
+impl ListState {
     /// Finds the tasks of the list that have a row in the archive.
     pub(crate) fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
-        let mut known = Self::nothing(tasks);
+        let mut states = Self::empty(tasks);
         if tasks.is_empty() {
-            return Ok(known);
+            return Ok(states);
         }
         let columns: &[&str] = if not_found == NotFound::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
-        let sought = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
-        rows::search_table(archive, TASKS.name, columns, &sought, &mut |cells| match cells {
-            [Some(id), Some("not_found")] => known.mark(tasks, id, TaskState::ToBeReplaced),
-            [Some(id), ..] => known.mark(tasks, id, TaskState::Known),
+        let filter = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
+        rows::search_table(archive, TASKS.name, columns, &filter, &mut |cells| match cells {
+            [Some(id), Some("not_found")] => states.mark(tasks, id, TaskState::ToBeReplaced),
+            [Some(id), ..] => states.mark(tasks, id, TaskState::Done),
             _ => {}
         })?;
-        Ok(known)
+        Ok(states)
     }
 
     /// Marks every task of the list as unknown.
-    pub(crate) fn nothing(tasks: &TaskList) -> Self {
+    pub(crate) fn empty(tasks: &TaskList) -> Self {
         Self(vec![TaskState::Unknown; tasks.len()])
     }
 
     /// Finds the tasks that an earlier run left in the journal. Tasks in the journal are archived without another
     /// request.
     pub(crate) fn journalled(archive: &Archive, tasks: &TaskList) -> Result<Self> {
-        let mut known = Self::nothing(tasks);
+        let mut states = Self::empty(tasks);
         for closed in journal::segments(&archive.journal_folder())? {
-            let mut segment = Segment::open(&closed)?;
-            while let Some(record) = segment.next()? {
+            let mut segment = SegmentReader::open(&closed)?;
+            while let Some(record) = segment.next_record()? {
                 if let Record::Task { task_id, .. } | Record::NotFound { task_id, .. } = record {
-                    known.mark(tasks, &task_id, TaskState::Known);
+                    states.mark(tasks, &task_id, TaskState::Done);
                 }
             }
         }
-        Ok(known)
+        Ok(states)
     }
 
     /// Merges two sets of states. A state in `other` takes precedence unless it is `Unknown`.
-    pub(crate) fn or(mut self, other: &Self) -> Self {
-        for (known, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != TaskState::Unknown) {
-            *known = *other;
+    pub(crate) fn merge(mut self, other: &Self) -> Self {
+        for (state, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != TaskState::Unknown) {
+            *state = *other;
         }
         self
     }
 
-    /// Whether the response for the task at `place` is in the archive or in the journal.
-    pub(super) fn has(&self, place: usize) -> bool {
-        self.0.get(place) == Some(&TaskState::Known)
+    /// Whether the response for the task at `index` is in the archive or in the journal.
+    pub(super) fn is_done(&self, index: usize) -> bool {
+        self.0.get(index) == Some(&TaskState::Done)
     }
 
-    /// Whether the task at `place` is archived as `not_found` and is requested again.
-    pub(super) fn is_to_be_replaced(&self, place: usize) -> bool {
-        self.0.get(place) == Some(&TaskState::ToBeReplaced)
+    /// Whether the task at `index` is archived as `not_found` and is requested again.
+    pub(super) fn is_to_be_replaced(&self, index: usize) -> bool {
+        self.0.get(index) == Some(&TaskState::ToBeReplaced)
     }
 
     #[cfg(test)]
-    pub(super) fn with(mut self, tasks: &TaskList, id: &str) -> Self {
-        self.mark(tasks, id, TaskState::Known);
+    pub(super) fn with_done(mut self, tasks: &TaskList, id: &str) -> Self {
+        self.mark(tasks, id, TaskState::Done);
         self
     }
 
     fn mark(&mut self, tasks: &TaskList, id: &str, state: TaskState) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
             // If a task has two rows, a row with a response takes precedence over a `not_found` row.
-            if *slot != TaskState::Known {
+            if *slot != TaskState::Done {
                 *slot = state;
             }
         }

@@ -14,7 +14,7 @@ type KeyedLocks = HashMap<MediaName, Arc<AsyncMutex<()>>>;
 
 /// The media file names in use, with a lock for each name.
 #[derive(Debug, Default)]
-pub(super) struct InFlight(Arc<Mutex<KeyedLocks>>);
+pub(super) struct KeyedMutex(Arc<Mutex<KeyedLocks>>);
 
 /// The lock on one name, which is released on drop.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ pub(super) struct KeyedLock {
     _guard: OwnedMutexGuard<()>,
 }
 
-impl InFlight {
+impl KeyedMutex {
     /// Locks the name. Waits while another task holds the lock.
-    pub(super) async fn turn(&self, name: &MediaName) -> KeyedLock {
-        let turn = {
+    pub(super) async fn lock(&self, name: &MediaName) -> KeyedLock {
+        let lock = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             names.entry(name.clone()).or_default().clone()
         };
-        KeyedLock { names: self.0.clone(), name: name.clone(), _guard: turn.lock_owned().await }
+        KeyedLock { names: self.0.clone(), name: name.clone(), _guard: lock.lock_owned().await }
     }
 }
 
@@ -39,7 +39,7 @@ impl Drop for KeyedLock {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         // The map and this lock each hold one reference. Any additional reference belongs to a waiting task.
-        if names.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
+        if names.get(&self.name).is_some_and(|lock| Arc::strong_count(lock) <= 2) {
             names.remove(&self.name);
         }
     }
@@ -54,12 +54,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_lock_is_exclusive_and_removed_after_use() {
-        let names = InFlight::default();
+        let names = KeyedMutex::default();
         let [a, b] = ["a", "b"].map(|id| MediaName::new(AssetKind::Audio, Some(id), "t", 0));
-        let first = names.turn(&a).await;
-        let mut second = Box::pin(names.turn(&a));
+        let first = names.lock(&a).await;
+        let mut second = Box::pin(names.lock(&a));
         assert!(second.as_mut().now_or_never().is_none());
-        drop(names.turn(&b).await);
+        drop(names.lock(&b).await);
         drop(first);
         drop(second.await);
         assert!(names.0.lock().unwrap().is_empty());

@@ -9,28 +9,28 @@
 
 use std::{collections::HashMap, io};
 
-use super::{Archive, CHECKSUMS, inspect::manifest_line, layout::STATE, store::Store};
+use super::{Archive, CHECKSUMS, inspect::parse_manifest_line, layout::STATE, store::Store};
 use crate::{checksum, error::Result};
 
 /// The recorded checksums of small files, by path.
 #[derive(Debug, Default)]
-pub(crate) struct DocumentChecksums(HashMap<String, Vec<String>>);
+pub(crate) struct ChecksumFile(HashMap<String, Vec<String>>);
 
-impl DocumentChecksums {
+impl ChecksumFile {
     /// Returns whether checksums are recorded for `path` and none of them matches `content`.
-    pub(crate) fn are_broken(&self, path: &str, content: &[u8]) -> bool {
-        let known = self.0.get(path);
-        known.is_some_and(|known| !known.contains(&checksum::sha256(content)))
+    pub(crate) fn mismatches(&self, path: &str, content: &[u8]) -> bool {
+        let expected = self.0.get(path);
+        expected.is_some_and(|expected| !expected.contains(&checksum::sha256(content)))
     }
 }
 
 impl Archive {
     /// Reads the checksum file. Returns an empty set of checksums if the file does not exist, and an inner error if
     /// the file is damaged.
-    pub(crate) fn document_checksums(&self) -> Result<io::Result<DocumentChecksums>> {
+    pub(crate) fn checksum_file(&self) -> Result<io::Result<ChecksumFile>> {
         Ok(match self.store.get(CHECKSUMS)? {
             Some(text) => read(&text).ok_or_else(|| io::Error::other("does not match its own checksum")),
-            None => Ok(DocumentChecksums::default()),
+            None => Ok(ChecksumFile::default()),
         })
     }
 }
@@ -38,9 +38,9 @@ impl Archive {
 /// Records the checksum of a file that is about to be put in place. Leaves a damaged checksum file unchanged, so that
 /// `verify` reports the damage. This function blocks.
 pub(super) fn add(store: &Store, path: &str, sha256: &str) -> Result<()> {
-    store.rewrite(CHECKSUMS, |known, out| {
+    store.rewrite(CHECKSUMS, |existing, out| {
         let mut text = Vec::new();
-        known.read_to_end(&mut text)?;
+        existing.read_to_end(&mut text)?;
         let line = format!("{sha256}  {path}\n");
         let mut lines = match intact_lines(&text) {
             Some(lines) => lines.to_owned(),
@@ -56,10 +56,10 @@ pub(super) fn add(store: &Store, path: &str, sha256: &str) -> Result<()> {
     store.sync(STATE)
 }
 
-fn read(text: &[u8]) -> Option<DocumentChecksums> {
-    let mut checksums = DocumentChecksums::default();
+fn read(text: &[u8]) -> Option<ChecksumFile> {
+    let mut checksums = ChecksumFile::default();
     for line in intact_lines(text)?.lines() {
-        let (digest, path) = manifest_line(line)?;
+        let (digest, path) = parse_manifest_line(line)?;
         checksums.0.entry(path.to_owned()).or_default().push(digest.to_owned());
     }
     Some(checksums)
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn a_file_is_intact_if_any_of_its_checksums_matches_or_it_has_none() {
         let checksums = read(&recorded(&[("runs/a.json", "1"), ("runs/b.json", "2"), ("runs/a.json", "3")])).unwrap();
-        let broken = [("runs/a.json", "1"), ("runs/a.json", "3"), ("runs/a.json", "2"), ("runs/c.json", "2")];
-        assert_eq!(broken.map(|(path, text)| checksums.are_broken(path, text.as_bytes())), [false, false, true, false]);
+        let cases = [("runs/a.json", "1"), ("runs/a.json", "3"), ("runs/a.json", "2"), ("runs/c.json", "2")];
+        assert_eq!(cases.map(|(path, text)| checksums.mismatches(path, text.as_bytes())), [false, false, true, false]);
     }
 
     #[test]

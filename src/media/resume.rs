@@ -11,68 +11,73 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Validator {
     /// A strong `ETag`, or else the date of the last modification (RFC 9110, 13.1.5).
-    pub(super) validator: String,
+    #[serde(rename = "validator")]
+    pub(super) value: String,
     /// The file size in bytes, if the server reported it.
     pub(super) length: Option<u64>,
 }
 
 impl Validator {
     /// The validator of the file in a response, if the response has one.
-    pub(super) fn of(response: &Response) -> Option<Self> {
+    pub(super) fn from_response(response: &Response) -> Option<Self> {
         let strong = header(response, &ETAG).filter(|etag| etag.starts_with('"'));
         let validator = strong.or_else(|| header(response, &LAST_MODIFIED))?.to_owned();
-        Some(Self { validator, length: response.content_length() })
+        Some(Self { value: validator, length: response.content_length() })
     }
 
     /// Whether a partial response belongs to this version of the file. The response should repeat the `ETag` (RFC
     /// 9110, 15.3.7). If the `ETag` is missing, only the file size is compared.
-    fn is_of(&self, response: &Response) -> bool {
-        let name = if self.validator.starts_with('"') { ETAG } else { LAST_MODIFIED };
-        header(response, &name).is_none_or(|repeated| repeated == self.validator)
+    fn matches(&self, response: &Response) -> bool {
+        let name = if self.value.starts_with('"') { ETAG } else { LAST_MODIFIED };
+        header(response, &name).is_none_or(|current| current == self.value)
     }
 }
 
 /// The missing part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rest {
+pub(super) struct MissingRange {
     /// The number of bytes received so far.
-    pub(super) from: u64,
-    pub(super) mark: Validator,
+    pub(super) offset: u64,
+    pub(super) validator: Validator,
 }
 
 /// How the body of a response extends the existing bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RangeResponse {
     /// The body contains the file from the beginning.
-    All,
+    Full,
     /// The body contains the missing part. The value is the size of the whole file, if known.
-    Rest(Option<u64>),
+    Partial(Option<u64>),
     /// The body contains no part of the file, because the file is already complete (RFC 9110, 15.5.17).
-    Nothing,
+    AlreadyComplete,
     /// The body contains something that was not requested.
-    Other,
+    Unexpected,
 }
 
 impl RangeResponse {
     /// Interprets the response to a request for a file or for its missing part.
-    pub(super) fn of(response: &Response, asked: Option<&Rest>) -> Self {
+    pub(super) fn from_response(response: &Response, requested: Option<&MissingRange>) -> Self {
         let range = header(response, &CONTENT_RANGE).and_then(Range::parse);
-        match (response.status().as_u16(), asked, range) {
-            (200, ..) => Self::All,
-            (206, _, Some(range)) if range.is_whole() => Self::All,
-            (206, Some(rest), Some(range)) if rest.is_resumed_by(range) && rest.mark.is_of(response) => {
-                Self::Rest(range.length.or(rest.mark.length))
+        match (response.status().as_u16(), requested, range) {
+            (200, ..) => Self::Full,
+            (206, _, Some(range)) if range.is_complete_file() => Self::Full,
+            (206, Some(missing), Some(range))
+                if missing.is_resumed_by(range) && missing.validator.matches(response) =>
+            {
+                Self::Partial(range.length.or(missing.validator.length))
             }
-            (416, Some(rest), Some(Range { bytes: None, length })) if length == Some(rest.from) => Self::Nothing,
-            _ => Self::Other,
+            (416, Some(missing), Some(Range { bytes: None, length })) if length == Some(missing.offset) => {
+                Self::AlreadyComplete
+            }
+            _ => Self::Unexpected,
         }
     }
 }
 
-impl Rest {
+impl MissingRange {
     fn is_resumed_by(&self, range: Range) -> bool {
-        range.bytes.is_some_and(|(first, _)| first == self.from)
-            && (range.length.is_none() || range.length == self.mark.length)
+        range.bytes.is_some_and(|(first, _)| first == self.offset)
+            && (range.length.is_none() || range.length == self.validator.length)
     }
 }
 
@@ -96,7 +101,7 @@ impl Range {
     }
 
     /// Whether the range covers the whole file.
-    fn is_whole(self) -> bool {
+    fn is_complete_file(self) -> bool {
         matches!((self.bytes, self.length), (Some((0, last)), Some(length)) if last.checked_add(1) == Some(length))
     }
 }
@@ -116,33 +121,34 @@ mod tests {
     }
 
     fn range_response(validator: &str, status: u16, headers: &[(&str, &str)]) -> RangeResponse {
-        let rest = Rest { from: 5, mark: Validator { validator: validator.into(), length: Some(20) } };
-        RangeResponse::of(&response(status, headers), Some(&rest))
+        let missing = MissingRange { offset: 5, validator: Validator { value: validator.into(), length: Some(20) } };
+        RangeResponse::from_response(&response(status, headers), Some(&missing))
     }
 
     #[test]
     fn a_range_is_accepted_only_for_the_same_version() {
         let (tag, date) = ("\"v1\"", "Wed, 01 Jan 2025 00:00:00 GMT");
         for (validator, headers, expected) in [
-            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-9/20"), ("etag", tag)], RangeResponse::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-19/*"), ("etag", tag)], RangeResponse::Rest(Some(20))),
-            (date, vec![("content-range", "bytes 5-19/20")], RangeResponse::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-19/20")], RangeResponse::Rest(Some(20))),
-            (tag, vec![("content-range", "bytes 5-24/25")], RangeResponse::Other),
-            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", "\"v2\"")], RangeResponse::Other),
-            (tag, vec![("content-range", "bytes 5-20/21"), ("etag", tag)], RangeResponse::Other),
-            (tag, vec![("content-range", "bytes 4-19/20"), ("etag", tag)], RangeResponse::Other),
-            (tag, vec![("etag", tag)], RangeResponse::Other),
-            (date, vec![("content-range", "bytes 5-19/20"), ("last-modified", "another")], RangeResponse::Other),
+            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", tag)], RangeResponse::Partial(Some(20))),
+            (tag, vec![("content-range", "bytes 5-9/20"), ("etag", tag)], RangeResponse::Partial(Some(20))),
+            (tag, vec![("content-range", "bytes 5-19/*"), ("etag", tag)], RangeResponse::Partial(Some(20))),
+            (date, vec![("content-range", "bytes 5-19/20")], RangeResponse::Partial(Some(20))),
+            (tag, vec![("content-range", "bytes 5-19/20")], RangeResponse::Partial(Some(20))),
+            (tag, vec![("content-range", "bytes 5-24/25")], RangeResponse::Unexpected),
+            (tag, vec![("content-range", "bytes 5-19/20"), ("etag", "\"v2\"")], RangeResponse::Unexpected),
+            (tag, vec![("content-range", "bytes 5-20/21"), ("etag", tag)], RangeResponse::Unexpected),
+            (tag, vec![("content-range", "bytes 4-19/20"), ("etag", tag)], RangeResponse::Unexpected),
+            (tag, vec![("etag", tag)], RangeResponse::Unexpected),
+            (date, vec![("content-range", "bytes 5-19/20"), ("last-modified", "another")], RangeResponse::Unexpected),
         ] {
             assert_eq!(range_response(validator, 206, &headers), expected, "{validator} {headers:?}");
         }
-        assert_eq!(range_response(tag, 416, &[("content-range", "bytes */5")]), RangeResponse::Nothing);
-        assert_eq!(range_response(tag, 416, &[("content-range", "bytes */20")]), RangeResponse::Other);
-        assert_eq!(range_response(tag, 200, &[]), RangeResponse::All);
-        for (range, expected) in [("bytes 0-19/20", RangeResponse::All), ("bytes 0-18/20", RangeResponse::Other)] {
-            assert_eq!(RangeResponse::of(&response(206, &[("content-range", range)]), None), expected);
+        assert_eq!(range_response(tag, 416, &[("content-range", "bytes */5")]), RangeResponse::AlreadyComplete);
+        assert_eq!(range_response(tag, 416, &[("content-range", "bytes */20")]), RangeResponse::Unexpected);
+        assert_eq!(range_response(tag, 200, &[]), RangeResponse::Full);
+        for (range, expected) in [("bytes 0-19/20", RangeResponse::Full), ("bytes 0-18/20", RangeResponse::Unexpected)]
+        {
+            assert_eq!(RangeResponse::from_response(&response(206, &[("content-range", range)]), None), expected);
             assert_eq!(range_response(tag, 206, &[("content-range", range)]), expected);
         }
     }

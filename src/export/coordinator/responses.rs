@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    super::{DOWN, Salvage, journal_stage::Entry, media_stage::AssetRequest, queue::PendingRequest},
-    Coordinator, Discovery, Ending, Settled,
+    super::{
+        MAX_CONSECUTIVE_FAILURES, Salvage, journal_stage::Entry, media_stage::AssetRequest, queue::PendingRequest,
+    },
+    Coordinator, Discovery, Ending, RequestState,
 };
 use crate::{
     api::TaskResponse,
@@ -17,103 +19,105 @@ use crate::{
     status::FinalStatus,
     tables,
     task::TaskIndex,
-    timestamp::{self, Moment},
+    timestamp::{self, MicrosTimestamp},
 };
 
 /// If the first responses of a run are all 404, the run emits an early warning after this many responses.
-const SUSPICIOUS: usize = 20;
+const NOT_FOUND_WARNING_COUNT: usize = 20;
 
 impl Coordinator<'_> {
-    pub(super) async fn settle(&mut self, request: PendingRequest, answer: TaskResponse) -> Settled {
+    pub(super) async fn handle_response(&mut self, request: PendingRequest, response: TaskResponse) -> RequestState {
         let task = request.task;
-        self.unconnected = matches!(answer, TaskResponse::Unconnected { .. });
-        match answer {
+        self.last_connect_failed = matches!(response, TaskResponse::ConnectionFailed { .. });
+        match response {
             TaskResponse::RateLimited { pause } => {
-                self.rate_limited(request, pause);
-                return Settled::NotYet;
+                self.handle_rate_limit(request, pause);
+                return RequestState::Retrying;
             }
             TaskResponse::Transient { reason } => {
-                self.answers += 1;
+                self.responses += 1;
                 return self.retry_or_give_up(request, reason).await;
             }
             TaskResponse::Malformed { reason, body } => {
-                self.answers += 1;
+                self.responses += 1;
                 let is_refreshed = self.refreshing.contains_key(&task);
                 let settled = self.retry_or_give_up(request, reason.clone()).await;
-                if settled == Settled::Yes && !is_refreshed {
-                    self.keep(task, TaskResponse::Unreadable { reason, body }).await;
+                if settled == RequestState::Settled && !is_refreshed {
+                    self.handle_task_response(task, TaskResponse::Unreadable { reason, body }).await;
                 }
                 return settled;
             }
-            TaskResponse::Silent { reason } | TaskResponse::Unconnected { reason } => {
+            TaskResponse::NoResponse { reason } | TaskResponse::ConnectionFailed { reason } => {
                 let settled = self.retry_or_give_up(request, reason.clone()).await;
                 // If the run has received no response so far, the address may be wrong. Otherwise, the failure is
                 // transient.
-                if settled == Settled::Yes && self.answers == 0 {
-                    self.unreachable(&reason, "check the network, the proxy settings and --base-url, and rerun");
+                if settled == RequestState::Settled && self.responses == 0 {
+                    self.fail_unreachable(&reason, "check the network, the proxy settings and --base-url, and rerun");
                 }
                 return settled;
             }
-            TaskResponse::Untrusted { reason } => {
+            TaskResponse::UntrustedCertificate { reason } => {
                 self.give_up(task, reason.clone()).await;
-                self.unreachable(&reason, "for a private CA, set SSL_CERT_FILE to its certificate");
+                self.fail_unreachable(&reason, "for a private CA, set SSL_CERT_FILE to its certificate");
             }
-            TaskResponse::KeyRefused { reason } => {
-                self.answered();
+            TaskResponse::KeyRejected { reason } => {
+                self.record_response();
                 self.give_up(task, reason.clone()).await;
-                self.end(
-                    Ending::KeyRefused,
+                self.begin_stopping(
+                    Ending::KeyRejected,
                     format!("the provider refused the key ({reason}); no more requests will be sent"),
                 );
             }
             TaskResponse::Rejected { reason } => {
-                self.answered();
+                self.record_response();
                 self.give_up(task, reason).await;
             }
             TaskResponse::Final { .. }
             | TaskResponse::Unfinished { .. }
             | TaskResponse::NotFound { .. }
             | TaskResponse::Unreadable { .. } => {
-                self.answered();
+                self.record_response();
                 match self.refreshing.remove(&task) {
-                    Some(held) => self.refreshed(task, held, answer).await,
-                    None => self.keep(task, answer).await,
+                    Some(stored) => self.refreshed(task, stored, response).await,
+                    None => self.handle_task_response(task, response).await,
                 }
             }
         }
-        Settled::Yes
+        RequestState::Settled
     }
 
     /// Handles a response that describes a task.
-    async fn keep(&mut self, task: TaskIndex, answer: TaskResponse) {
+    async fn handle_task_response(&mut self, task: TaskIndex, response: TaskResponse) {
         let task_id = self.run.plan.tasks.id(task).to_string();
-        match answer {
-            TaskResponse::Final { status, data, sent } => {
-                self.found().await;
-                self.keep_final(task, status, data, sent).await;
+        match response {
+            TaskResponse::Final { status, data, original_body } => {
+                self.record_found().await;
+                self.handle_final(task, status, data, original_body).await;
             }
             TaskResponse::Unfinished { status, created_at } => {
-                self.found().await;
+                self.record_found().await;
                 let detail =
                     status.as_ref().map_or("it has no status".into(), |status| format!("its status is {status}"));
                 (self.emit)(Event::Unfinished { task_id, status });
-                self.poll(task, created_at, detail);
+                self.schedule_poll(task, created_at, detail);
             }
             TaskResponse::NotFound { message } => {
                 let fetched_at = timestamp::now();
                 match &mut self.discovery {
-                    Discovery::Found => self.not_found(task, fetched_at, message).await,
-                    Discovery::NoneYet(waiting) => {
-                        waiting.push((task, fetched_at, message));
+                    Discovery::Found => self.handle_not_found(task, fetched_at, message).await,
+                    Discovery::NoneYet(not_found_tasks) => {
+                        not_found_tasks.push((task, fetched_at, message));
                         let plan = self.run.plan;
-                        if waiting.len() == SUSPICIOUS && waiting.iter().all(|(task, ..)| !plan.is_asked_again(*task)) {
-                            (self.emit)(Event::NoneFound { answers: SUSPICIOUS as u64 });
+                        if not_found_tasks.len() == NOT_FOUND_WARNING_COUNT
+                            && not_found_tasks.iter().all(|(task, ..)| !plan.is_refetched(*task))
+                        {
+                            (self.emit)(Event::NoneFound { responses: NOT_FOUND_WARNING_COUNT as u64 });
                         }
                     }
                 }
             }
             TaskResponse::Unreadable { reason, body } => {
-                self.ledger.unreadable(task, reason);
+                self.ledger.mark_unreadable(task, reason);
                 let record = Record::Unreadable { task_id, body };
                 self.journal(Entry::TaskResponse { task, status: None, record, wanted: Vec::new() }).await;
             }
@@ -122,12 +126,18 @@ impl Coordinator<'_> {
     }
 
     /// Journals a final response, unless the archive has rows for more clips or a wanted asset is still in progress.
-    async fn keep_final(&mut self, task: TaskIndex, status: FinalStatus, data: String, sent: Option<String>) {
-        if self.run.plan.item(task).is_poorer(tables::clip_links(&data).len()) {
+    async fn handle_final(
+        &mut self,
+        task: TaskIndex,
+        status: FinalStatus,
+        data: String,
+        original_body: Option<String>,
+    ) {
+        if self.run.plan.item(task).has_fewer_clips(tables::clip_urls(&data).len()) {
             let reason = "the provider's response has fewer clips than the remaining rows";
-            return self.ledger.gave_up(task, reason.into());
+            return self.ledger.mark_failed(task, reason.into());
         }
-        let (record, wanted) = self.task_record(task, status, timestamp::now(), data, sent);
+        let (record, wanted) = self.task_record(task, status, timestamp::now(), data, original_body);
         if let Some(detail) = wanted.iter().find_map(AssetRequest::in_progress)
             && let Record::Task { status: FinalStatus::Success, data, fetched_at, .. } = &record
             && let times = tables::task_times(data)
@@ -135,110 +145,114 @@ impl Coordinator<'_> {
         {
             let (task_id, status) = (self.run.plan.tasks.id(task).to_string(), Some(status.as_str().into()));
             (self.emit)(Event::Unfinished { task_id, status });
-            return self.poll(task, times.created_at, detail.to_owned());
+            return self.schedule_poll(task, times.created_at, detail.to_owned());
         }
         self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
     }
 
     /// Schedules a poll of the task.
-    fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, detail: String) {
-        self.ledger.unfinished(task, detail);
-        self.queue.poll(task, created_at, Instant::now() + self.poll_interval());
+    fn schedule_poll(&mut self, task: TaskIndex, created_at: Option<MicrosTimestamp>, detail: String) {
+        self.ledger.mark_unfinished(task, detail);
+        self.queue.schedule_poll(task, created_at, Instant::now() + self.poll_interval());
     }
 
     /// Counts a response and resets the counters of consecutive failures.
-    fn answered(&mut self) {
-        self.answers += 1;
-        self.given_up_in_a_row = 0;
-        self.refused_in_a_row = 0;
+    fn record_response(&mut self) {
+        self.responses += 1;
+        self.consecutive_failures = 0;
+        self.consecutive_rate_limits = 0;
     }
 
     /// Pauses all requests after a 429, which does not count against the retry limit. A provider that sends only 429
     /// responses counts as down.
-    fn rate_limited(&mut self, request: PendingRequest, pause: Duration) {
-        self.answers += 1;
-        self.refused_in_a_row += 1;
-        self.pace.pause(pause);
-        self.ledger.failing(request.task, "rate limited (HTTP 429)".into());
+    fn handle_rate_limit(&mut self, request: PendingRequest, pause: Duration) {
+        self.responses += 1;
+        self.consecutive_rate_limits += 1;
+        self.limiter.pause(pause);
+        self.ledger.mark_retrying(request.task, "rate limited (HTTP 429)".into());
         (self.emit)(Event::RateLimited { wait_seconds: pause.as_secs_f64() });
-        self.queue.refused(request);
-        if self.refused_in_a_row == DOWN {
+        self.queue.requeue_rate_limited(request);
+        if self.consecutive_rate_limits == MAX_CONSECUTIVE_FAILURES {
             let host = self.client.host();
             self.fail(Error::Unreachable(format!(
-                "{host} rate limited {DOWN} requests in a row (HTTP 429); fetched data is kept, rerun later"
+                "{host} rate limited {MAX_CONSECUTIVE_FAILURES} requests in a row (HTTP 429); fetched data is kept, rerun later"
             )));
         }
     }
 
-    async fn retry_or_give_up(&mut self, request: PendingRequest, reason: String) -> Settled {
+    async fn retry_or_give_up(&mut self, request: PendingRequest, reason: String) -> RequestState {
         let failures = request.failures + 1;
         let Some(wait) = self.backoff.wait(failures) else {
             self.give_up(request.task, format!("{reason} (attempts: {failures})")).await;
-            self.given_up_in_a_row += 1;
-            if self.given_up_in_a_row == DOWN && self.first_pass_left > 1 {
-                self.provider_is_down(&reason);
+            self.consecutive_failures += 1;
+            if self.consecutive_failures == MAX_CONSECUTIVE_FAILURES && self.first_pass_remaining > 1 {
+                self.fail_provider_down(&reason);
             }
-            return Settled::Yes;
+            return RequestState::Settled;
         };
-        self.ledger.failing(request.task, reason.clone());
+        self.ledger.mark_retrying(request.task, reason.clone());
         let task_id = self.run.plan.tasks.id(request.task).to_string();
         (self.emit)(Event::Retrying { task_id, reason, wait_seconds: wait.as_secs_f64() });
-        self.queue.retry(PendingRequest { failures, ..request }, Instant::now() + wait);
-        Settled::NotYet
+        self.queue.schedule_retry(PendingRequest { failures, ..request }, Instant::now() + wait);
+        RequestState::Retrying
     }
 
     /// Records that the provider has no usable response for the task.
     async fn give_up(&mut self, task: TaskIndex, reason: String) {
         match self.refreshing.remove(&task) {
-            Some(held) => self.journal_stored(task, held).await,
-            None => self.ledger.gave_up(task, reason),
+            Some(stored) => self.journal_stored(task, stored).await,
+            None => self.ledger.mark_failed(task, reason),
         }
     }
 
-    fn provider_is_down(&mut self, reason: &str) {
+    fn fail_provider_down(&mut self, reason: &str) {
         let host = self.client.host();
         self.fail(Error::Unreachable(format!(
-            "{DOWN} tasks in a row failed at {host}, the last with: {reason}; fetched data is kept, rerun when the host is back"
+            "{MAX_CONSECUTIVE_FAILURES} tasks in a row failed at {host}, the last with: {reason}; fetched data is kept, rerun when the host is back"
         )));
     }
 
-    async fn not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
+    async fn handle_not_found(&mut self, task: TaskIndex, fetched_at: Timestamp, message: Option<String>) {
         let item = self.run.plan.item(task);
         if item.salvage == Some(Salvage::Response) {
-            return self.ledger.forgotten(task);
+            return self.ledger.mark_deleted_by_provider(task);
         }
         let (task_id, replaces) = (self.run.plan.tasks.id(task).to_string(), item.replaces());
-        let record = Record::NotFound { task_id, fetched_at, message, replaces, clips_left: item.clips_left };
+        let record = Record::NotFound { task_id, fetched_at, message, replaces, remaining_clips: item.remaining_clips };
         let status = Some(FinalStatus::NotFound);
         self.journal(Entry::TaskResponse { task, status, record, wanted: Vec::new() }).await;
     }
 
     /// Records that a task was found. The key belongs to the right account, so the earlier 404 responses are final.
-    async fn found(&mut self) {
-        let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
-        for (task, fetched_at, message) in waiting {
-            self.not_found(task, fetched_at, message).await;
+    async fn record_found(&mut self) {
+        let Discovery::NoneYet(not_found_tasks) = std::mem::replace(&mut self.discovery, Discovery::Found) else {
+            return;
+        };
+        for (task, fetched_at, message) in not_found_tasks {
+            self.handle_not_found(task, fetched_at, message).await;
         }
     }
 
     /// Settles the 404 responses of a run that found no task.
     pub(super) fn settle_not_found(&mut self) {
-        let Discovery::NoneYet(waiting) = std::mem::replace(&mut self.discovery, Discovery::Found) else { return };
+        let Discovery::NoneYet(not_found_tasks) = std::mem::replace(&mut self.discovery, Discovery::Found) else {
+            return;
+        };
         let (archived, unknown): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(task, ..)| self.run.plan.is_asked_again(*task));
+            not_found_tasks.into_iter().partition(|(task, ..)| self.run.plan.is_refetched(*task));
         // A 404 for a task that is archived as `not_found` does not suggest a wrong key.
         if !unknown.is_empty() {
-            (self.emit)(Event::NoneFound { answers: unknown.len() as u64 });
+            (self.emit)(Event::NoneFound { responses: unknown.len() as u64 });
         }
         if !archived.is_empty() {
             // The `not_found` rows of these tasks stay unchanged.
             (self.emit)(Event::StillNotFound { tasks: archived.len() as u64 });
         }
         for (task, ..) in archived {
-            self.ledger.archived(task);
+            self.ledger.mark_archived(task);
         }
         for (task, ..) in unknown {
-            self.ledger.gave_up(
+            self.ledger.mark_failed(
                 task,
                 "not found, like every task of the run; does the key belong to a different account?".into(),
             );

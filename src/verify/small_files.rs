@@ -9,14 +9,14 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    finding::{Finding, Findings, Kind},
-    rows::Seen,
-    snapshot::half_finished,
+    finding::{Finding, FindingKind, Findings},
+    rows::TableCheck,
+    snapshot::stale_staging_file,
 };
 use crate::{
-    archive::{Archive, CHECKSUMS, DocumentChecksums, Entry, METADATA, RUNS, RunFile, STATE, VIEWS, is_state_name},
+    archive::{Archive, CHECKSUMS, ChecksumFile, Entry, METADATA, RUNS, RunFile, STATE, VIEWS, is_state_name},
     error::Result,
-    journal::{self, Segment},
+    journal::{self, SegmentReader},
     run_id::RunId,
     run_summary::RunSummary,
     tables,
@@ -27,63 +27,67 @@ use crate::{
 const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
 
 /// The description of a file that differs from its checksum.
-const BROKEN: &str = "is damaged: its SHA-256 does not match";
+const CHECKSUM_MISMATCH: &str = "is damaged: its SHA-256 does not match";
 
 /// Checks all small files.
-pub(super) fn check(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
-    let held = seen.snapshot.held || archive.holder().is_some();
-    let checksums = archive.document_checksums()?.unwrap_or_else(|error| {
-        findings.add(Finding::file(Kind::ChecksumsDamaged, CHECKSUMS, error.to_string()));
-        DocumentChecksums::default()
+pub(super) fn check(archive: &Archive, check: &TableCheck, findings: &mut Findings) -> Result<()> {
+    let is_locked = check.snapshot.is_locked || archive.holder().is_some();
+    let checksums = archive.checksum_file()?.unwrap_or_else(|error| {
+        findings.add(Finding::file(FindingKind::ChecksumsDamaged, CHECKSUMS, error.to_string()));
+        ChecksumFile::default()
     });
-    metadata(archive, &checksums, findings)?;
-    let last_version = runs(archive, &checksums, findings)?;
+    check_metadata(archive, &checksums, findings)?;
+    let last_version = check_run_files(archive, &checksums, findings)?;
     let top = archive.store.list("")?;
     let own = |entry: &&Entry| [METADATA, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
-    let half = top.iter().filter(own).filter(|entry| entry.is_half_finished());
-    findings.extend(half.filter_map(|entry| half_finished(archive, entry)));
-    state_strays(archive, findings)?;
-    if !held {
-        views(archive, last_version.as_deref(), seen, findings);
-        journal(archive, findings)?;
+    let staging_files = top.iter().filter(own).filter(|entry| entry.is_staging_file());
+    findings.extend(staging_files.filter_map(|entry| stale_staging_file(archive, entry)));
+    find_stray_state_files(archive, findings)?;
+    if !is_locked {
+        check_views(archive, last_version.as_deref(), check, findings);
+        report_journal(archive, findings)?;
     }
-    let kept = archive.damaged_folder();
-    let segments = archive.store.list(&archive.relative(&kept))?;
+    let quarantine = archive.quarantine_folder();
+    let segments = archive.store.list(&archive.archive_path(&quarantine))?;
     for segment in segments.iter().filter(|entry| entry.name().rsplit('.').next() == Some("journal")) {
-        findings.add(Finding::file(Kind::DamagedKept, &segment.path, "has damaged records and was quarantined"));
+        findings.add(Finding::file(
+            FindingKind::QuarantinedSegment,
+            &segment.path,
+            "has damaged records and was quarantined",
+        ));
     }
     Ok(())
 }
 
 /// Compares a valid `archive.json` with its checksum. A newer version of the program that writes the file also writes
 /// its checksum.
-fn metadata(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<()> {
-    let has_been_named = findings.has(Kind::MetadataDamaged) || findings.has(Kind::NewerFormat);
-    if !has_been_named
+fn check_metadata(archive: &Archive, checksums: &ChecksumFile, findings: &mut Findings) -> Result<()> {
+    let is_reported = findings.has(FindingKind::MetadataDamaged) || findings.has(FindingKind::NewerFormat);
+    if !is_reported
         && let Ok(text) = archive.read_small(METADATA)
-        && is_broken(archive, checksums, METADATA, &text)?
+        && checksum_differs(archive, checksums, METADATA, &text)?
     {
-        findings.add(Finding::file(Kind::MetadataDamaged, METADATA, BROKEN));
+        findings.add(Finding::file(FindingKind::MetadataDamaged, METADATA, CHECKSUM_MISMATCH));
     }
     Ok(())
 }
 
 /// Whether a file differs from its checksum. A run may have replaced both the file and its checksum after the
 /// checksums were read, so a mismatch is confirmed by reading the checksums again.
-fn is_broken(archive: &Archive, checksums: &DocumentChecksums, path: &str, text: &[u8]) -> Result<bool> {
-    Ok(checksums.are_broken(path, text) && archive.document_checksums()?.is_ok_and(|now| now.are_broken(path, text)))
+fn checksum_differs(archive: &Archive, checksums: &ChecksumFile, path: &str, text: &[u8]) -> Result<bool> {
+    Ok(checksums.mismatches(path, text) && archive.checksum_file()?.is_ok_and(|now| now.mismatches(path, text)))
 }
 
 /// Checks the files in `runs/`. Returns the program version from the last run summary.
-fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Findings) -> Result<Option<String>> {
+fn check_run_files(archive: &Archive, checksums: &ChecksumFile, findings: &mut Findings) -> Result<Option<String>> {
     let mut last_version = None;
     for entry in archive.store.list(RUNS)? {
-        if entry.is_half_finished() {
-            findings.extend(half_finished(archive, &entry));
+        if entry.is_staging_file() {
+            findings.extend(stale_staging_file(archive, &entry));
             continue;
         }
         let Some((file, run)) = run_file(&entry) else {
-            findings.add(Finding::file(Kind::StrayFile, &entry.path, "does not belong to any run"));
+            findings.add(Finding::file(FindingKind::StrayFile, &entry.path, "does not belong to any run"));
             continue;
         };
         let text = match (file, archive.read_small(&entry.path)) {
@@ -91,21 +95,25 @@ fn runs(archive: &Archive, checksums: &DocumentChecksums, findings: &mut Finding
             (RunFile::Manifest, _) => continue,
             (_, Ok(text)) => text,
             (_, Err(error)) => {
-                findings.add(Finding::file(Kind::RunFileDamaged, &entry.path, format!("cannot be read: {error}")));
+                findings.add(Finding::file(
+                    FindingKind::RunFileDamaged,
+                    &entry.path,
+                    format!("cannot be read: {error}"),
+                ));
                 continue;
             }
         };
-        if is_broken(archive, checksums, &entry.path, &text)? {
-            findings.add(Finding::file(Kind::RunFileDamaged, &entry.path, BROKEN));
+        if checksum_differs(archive, checksums, &entry.path, &text)? {
+            findings.add(Finding::file(FindingKind::RunFileDamaged, &entry.path, CHECKSUM_MISMATCH));
             continue;
         }
         let checked = match file {
-            RunFile::Summary => summary(&text, run.as_str()).map(|version| last_version = Some(version)),
-            RunFile::Raw => raw(&text),
-            _ => unfinished(&text),
+            RunFile::Summary => check_summary(&text, run.as_str()).map(|version| last_version = Some(version)),
+            RunFile::Raw => check_raw_bodies(&text),
+            _ => check_unfinished_list(&text),
         };
         if let Err(what) = checked {
-            findings.add(Finding::file(Kind::RunFileDamaged, &entry.path, what));
+            findings.add(Finding::file(FindingKind::RunFileDamaged, &entry.path, what));
         }
     }
     Ok(last_version)
@@ -117,33 +125,33 @@ fn run_file(entry: &Entry) -> Option<(RunFile, RunId)> {
 }
 
 /// Finds entries in the `.sunor` folder that the program did not create.
-fn state_strays(archive: &Archive, findings: &mut Findings) -> Result<()> {
-    let stray = |entry: &Entry| Finding::file(Kind::StrayFile, &entry.path, "was not created by the program");
+fn find_stray_state_files(archive: &Archive, findings: &mut Findings) -> Result<()> {
+    let stray = |entry: &Entry| Finding::file(FindingKind::StrayFile, &entry.path, "was not created by the program");
     let state = archive.store.list(STATE)?;
     findings.extend(state.iter().filter(|entry| !is_state_name(entry.name())).map(stray));
-    let journal = archive.store.list(&archive.relative(&archive.journal_folder()))?;
+    let journal = archive.store.list(&archive.archive_path(&archive.journal_folder()))?;
     findings.extend(journal.iter().filter(|entry| !journal::is_segment(Path::new(&entry.path))).map(stray));
     Ok(())
 }
 
 /// Checks a run summary. Returns the program version that it contains, or a description of the problem.
-fn summary(text: &[u8], run: &str) -> Result<String, String> {
+fn check_summary(text: &[u8], run: &str) -> Result<String, String> {
     let summary: RunSummary = serde_json::from_slice(text).map_err(|error| format!("cannot be read: {error}"))?;
     let (input, tasks) = (&summary.input, &summary.tasks);
     let rows = input.invalid + input.duplicates + input.other_shards + input.already_archived + input.selected;
-    let asked = tasks.archived() + tasks.missing();
+    let accounted = tasks.archived() + tasks.missing();
     match () {
         () if summary.run_id != run => Err(format!("is the summary of another run, `{}`", summary.run_id)),
         () if rows != input.rows => Err(format!("states {} input rows, but its counts add up to {rows}", input.rows)),
-        () if asked != input.selected => {
-            Err(format!("states {} tasks to fetch, but its counts add up to {asked}", input.selected))
+        () if accounted != input.selected => {
+            Err(format!("states {} tasks to fetch, but its counts add up to {accounted}", input.selected))
         }
         () => Ok(summary.version),
     }
 }
 
 /// Checks a `-raw.jsonl`, which contains response bodies as they were received.
-fn raw(text: &[u8]) -> Result<(), String> {
+fn check_raw_bodies(text: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Line {
@@ -168,7 +176,7 @@ fn raw(text: &[u8]) -> Result<(), String> {
 }
 
 /// Checks an `-unfinished.csv`, which lists the tasks that a run did not archive.
-fn unfinished(text: &[u8]) -> Result<(), String> {
+fn check_unfinished_list(text: &[u8]) -> Result<(), String> {
     let mut reader = csv::Reader::from_reader(text);
     let headers = reader.headers().map_err(|error| error.to_string())?;
     if headers != ["task_id", "reason", "detail"].as_slice() {
@@ -188,7 +196,7 @@ fn unfinished(text: &[u8]) -> Result<(), String> {
 
 /// Compares `views.sql` with the views that this version writes for any set of tables with parts. After a run of
 /// another version, a difference is only a note.
-fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &mut Findings) {
+fn check_views(archive: &Archive, last_version: Option<&str>, check: &TableCheck, findings: &mut Findings) {
     let written = archive.read_small(VIEWS).ok();
     let of_subset = |subset: u32| {
         let has_parts =
@@ -199,35 +207,39 @@ fn views(archive: &Archive, last_version: Option<&str>, seen: &Seen, findings: &
         return;
     }
     let finding = match (written, last_version) {
-        (None, _) if seen.parts == 0 => return,
-        (None, _) => Finding::file(Kind::ViewsDamaged, VIEWS, "is missing"),
-        (Some(_), Some(env!("CARGO_PKG_VERSION"))) => {
-            Finding::file(Kind::ViewsDamaged, VIEWS, "is damaged: it differs from the views that this version writes")
+        (None, _) if check.parts == 0 => return,
+        (None, _) => Finding::file(FindingKind::ViewsDamaged, VIEWS, "is missing"),
+        (Some(_), Some(env!("CARGO_PKG_VERSION"))) => Finding::file(
+            FindingKind::ViewsDamaged,
+            VIEWS,
+            "is damaged: it differs from the views that this version writes",
+        ),
+        (Some(_), _) => {
+            Finding::file(FindingKind::OutdatedViews, VIEWS, "differs from the views that this version writes")
         }
-        (Some(_), _) => Finding::file(Kind::OtherViews, VIEWS, "differs from the views that this version writes"),
     };
     findings.add(finding);
 }
 
 /// Reports the journal segments that an interrupted run left.
-fn journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
+fn report_journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     for path in journal::segments(&archive.journal_folder())? {
         let what = match read_segment(&path) {
             Ok((records, 0)) => format!("contains records of an interrupted run ({records})"),
-            Ok((records, damaged)) => format!(
-                "contains records of an interrupted run ({records}, and {damaged} damaged)"
-            ),
+            Ok((records, damaged)) => {
+                format!("contains records of an interrupted run ({records}, and {damaged} damaged)")
+            }
             Err(error) => error.to_string(),
         };
-        findings.add(Finding::file(Kind::JournalLeft, &archive.relative(&path), what));
+        findings.add(Finding::file(FindingKind::PendingJournal, &archive.archive_path(&path), what));
     }
     Ok(())
 }
 
 fn read_segment(path: &Path) -> Result<(u64, u64)> {
-    let mut segment = Segment::open(path)?;
+    let mut segment = SegmentReader::open(path)?;
     let mut records = 0;
-    while segment.next()?.is_some() {
+    while segment.next_record()?.is_some() {
         records += 1;
     }
     Ok((records, segment.damaged))
@@ -241,16 +253,16 @@ mod tests {
     fn a_run_summary_contains_its_run_id_and_consistent_counts() {
         let mut run = RunSummary { run_id: "r".into(), ..RunSummary::default() };
         let text = |run: &RunSummary| serde_json::to_vec_pretty(run).unwrap();
-        assert_eq!(summary(&text(&run), "r").as_deref(), Ok(env!("CARGO_PKG_VERSION")));
-        assert!(summary(&text(&run), "s").unwrap_err().contains("summary of another run, `r`"));
+        assert_eq!(check_summary(&text(&run), "r").as_deref(), Ok(env!("CARGO_PKG_VERSION")));
+        assert!(check_summary(&text(&run), "s").unwrap_err().contains("summary of another run, `r`"));
         run.input.rows = 3;
         run.input.selected = 3;
-        assert!(summary(&text(&run), "r").unwrap_err().contains("tasks to fetch"));
+        assert!(check_summary(&text(&run), "r").unwrap_err().contains("tasks to fetch"));
         run.tasks.errors = 3;
-        assert!(summary(&text(&run), "r").is_ok());
+        assert!(check_summary(&text(&run), "r").is_ok());
         run.input.rows = 7;
-        assert!(summary(&text(&run), "r").unwrap_err().contains("input rows"));
-        assert!(summary(b"{}", "r").is_err());
+        assert!(check_summary(&text(&run), "r").unwrap_err().contains("input rows"));
+        assert!(check_summary(b"{}", "r").is_err());
     }
 
     #[test]
@@ -263,7 +275,7 @@ mod tests {
             ("task_id,reason,detail\nt,error\n", false),
             ("task_id;reason;detail\n", false),
         ] {
-            assert_eq!(unfinished(text.as_bytes()).is_ok(), good, "{text}");
+            assert_eq!(check_unfinished_list(text.as_bytes()).is_ok(), good, "{text}");
         }
         let line = r#"{"task_id":"t","reason":"unreadable","body":"x"}"#;
         for (text, good) in [
@@ -272,7 +284,7 @@ mod tests {
             (format!("{line}{line}\n"), false),
             (line.replace("unr", "anr") + "\n", false),
         ] {
-            assert_eq!(raw(text.as_bytes()).is_ok(), good, "{text}");
+            assert_eq!(check_raw_bodies(text.as_bytes()).is_ok(), good, "{text}");
         }
     }
 }

@@ -10,11 +10,14 @@ use flate2::bufread::GzDecoder;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Decompresses a stream. Sets `garbage` if bytes after the last gzip member are ignored.
-pub(super) fn unpack<'a>(mut source: impl BufRead + 'a, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
+/// Decompresses a stream. Sets `has_trailing_garbage` if bytes after the last gzip member are ignored.
+pub(super) fn decompress<'a>(
+    mut source: impl BufRead + 'a,
+    has_trailing_garbage: &'a Cell<bool>,
+) -> io::Result<Box<dyn BufRead + 'a>> {
     let start = source.fill_buf()?;
     if start.starts_with(&GZIP) {
-        let members = GzipMembers { member: Some(GzDecoder::new(Box::new(source))), garbage };
+        let members = GzipMembers { member: Some(GzDecoder::new(Box::new(source))), has_trailing_garbage };
         Ok(Box::new(BufReader::new(members)))
     } else if is_zstd(start) {
         Ok(Box::new(BufReader::new(zstd::Decoder::with_buffer(source)?)))
@@ -33,7 +36,7 @@ fn is_zstd(start: &[u8]) -> bool {
 /// after the last member is ignored with a warning.
 struct GzipMembers<'a> {
     member: Option<GzDecoder<Box<dyn BufRead + 'a>>>,
-    garbage: &'a Cell<bool>,
+    has_trailing_garbage: &'a Cell<bool>,
 }
 
 impl<'a> GzipMembers<'a> {
@@ -43,7 +46,7 @@ impl<'a> GzipMembers<'a> {
         rest.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
         // If only the first byte of the gzip magic number is left, the last member is truncated.
         if !GZIP.starts_with(&start) {
-            self.garbage.set(true);
+            self.has_trailing_garbage.set(true);
             return Ok(None);
         }
         Ok(Some(GzDecoder::new(Box::new(Cursor::new(start).chain(rest)))))
@@ -92,11 +95,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn unpacked(bytes: &[u8]) -> (io::Result<String>, bool) {
-        let garbage = Cell::new(false);
+    fn decompressed(bytes: &[u8]) -> (io::Result<String>, bool) {
+        let has_trailing_garbage = Cell::new(false);
         let mut text = String::new();
-        let read = unpack(Cursor::new(bytes), &garbage).and_then(|mut source| source.read_to_string(&mut text));
-        (read.map(|_| text), garbage.get())
+        let read = decompress(Cursor::new(bytes), &has_trailing_garbage)
+            .and_then(|mut source| source.read_to_string(&mut text));
+        (read.map(|_| text), has_trailing_garbage.get())
     }
 
     #[test]
@@ -105,19 +109,19 @@ mod tests {
         let frame = zstd::encode_all(&b"task_id\nt1\n"[..], 1).unwrap();
         let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), frame].concat();
         for packed in [padded, skippable] {
-            let (text, garbage) = unpacked(&packed);
-            assert_eq!((text.unwrap().as_str(), garbage), ("task_id\nt1\n", false));
+            let (text, has_trailing_garbage) = decompressed(&packed);
+            assert_eq!((text.unwrap().as_str(), has_trailing_garbage), ("task_id\nt1\n", false));
         }
     }
 
     #[test]
     fn trailing_garbage_is_ignored_and_a_truncated_member_is_an_error() {
-        for garbage in [&b"-----BEGIN"[..], b"\0\0x", b"\x1f-"] {
-            let (text, was_ignored) = unpacked(&[&gzip("t1\n"), garbage].concat());
-            assert_eq!((text.unwrap().as_str(), was_ignored), ("t1\n", true), "{garbage:?}");
+        for has_trailing_garbage in [&b"-----BEGIN"[..], b"\0\0x", b"\x1f-"] {
+            let (text, was_ignored) = decompressed(&[&gzip("t1\n"), has_trailing_garbage].concat());
+            assert_eq!((text.unwrap().as_str(), was_ignored), ("t1\n", true), "{has_trailing_garbage:?}");
         }
         for cut in [&b"\x1f"[..], b"\x1f\x8b", b"\0\x1f\x8b\x08"] {
-            assert!(unpacked(&[&gzip("t1\n"), cut].concat()).0.is_err(), "{cut:?}");
+            assert!(decompressed(&[&gzip("t1\n"), cut].concat()).0.is_err(), "{cut:?}");
         }
     }
 }
