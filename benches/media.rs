@@ -13,7 +13,7 @@ use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulat
 const LOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
 
 /// The number of concurrent downloads. The program uses at most three quarters of [`PLACES`] for one host, rounded up.
-const AT_ONCE: &str = "8";
+const CONCURRENCY: &str = "8";
 const PLACES: &str = "10";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,13 +24,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     for (files, mib) in LOADS {
         let faults = FaultPlan { media_bytes: Some(mib << 20), ..FaultPlan::default() };
-        let world = SimulatedProvider {
+        let provider = SimulatedProvider {
             tasks: KnownTasks::Documents,
             documents: documents(files),
             faults,
             ..SimulatedProvider::default()
         };
-        let simulator = runtime.block_on(Simulator::start(world))?;
+        let simulator = runtime.block_on(Simulator::start(provider))?;
         let folder = tempfile::tempdir()?;
         let program = export(&simulator, files, folder.path())?;
         // This is the peak of the largest child process so far, so file sizes should increase. curl uses less memory.
@@ -90,7 +90,7 @@ fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box
     }
     fs::write(&config, text)?;
     let mut curl = Command::new("curl");
-    curl.args(["-Z", "--parallel-max", AT_ONCE, "--no-progress-meter", "-K"]).arg(&config);
+    curl.args(["-Z", "--parallel-max", CONCURRENCY, "--no-progress-meter", "-K"]).arg(&config);
     time(curl)
 }
 

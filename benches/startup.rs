@@ -48,15 +48,12 @@ fn main() -> Result<()> {
     for archived in archives {
         let folder = tempfile::tempdir()?;
         make_archive(folder.path(), archived)?;
-        for List { length, archived: words, ids, option } in lists(archived, length) {
+        for List { length, archived: text, ids, option } in lists(archived, length) {
             let path = folder.path().join("tasks.csv");
             write_list(&path, ids)?;
             let (seconds, peak_mib) = start(folder.path(), option)?;
             let first = *first_peak.get_or_insert(peak_mib);
-            println!(
-                "{archived:>10} {length:>9} {words:>22} {seconds:>9.2} {peak_mib:>9.0} {:>10.2}",
-                peak_mib / first
-            );
+            println!("{archived:>10} {length:>9} {text:>22} {seconds:>9.2} {peak_mib:>9.0} {:>10.2}", peak_mib / first);
         }
     }
     Ok(())
@@ -92,8 +89,8 @@ fn start(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
         .args([MEASURE, "export", "tasks.csv", "--out", "library", "-q"])
         .args(option)
         .output()?;
-    let words = String::from_utf8(measured.stdout)?;
-    let figures: Vec<f64> = words.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let text = String::from_utf8(measured.stdout)?;
+    let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     match figures.as_slice() {
         [seconds, peak_mib] => Ok((*seconds, *peak_mib)),
         _ => Err(String::from_utf8_lossy(&measured.stderr).into()),
@@ -121,10 +118,10 @@ fn make_archive(folder: &Path, tasks: u64) -> Result<()> {
     let (library, base_url) = (folder.join("library"), simulator.base_url().as_str());
     let list = ["tasks.csv", "--assets", "image", "--base-url", base_url, "-q", "--out", "library"];
     run(Command::new(PROGRAM).current_dir(folder).arg("export").args(list))?;
-    for (table, status, rows_a_task) in [("tasks", "success", 1), ("assets", "ok", 4)] {
+    for (table, status, rows_per_task) in [("tasks", "success", 1), ("assets", "ok", 4)] {
         let like = first_part(&library.join(table))?;
         for first in (0..tasks).step_by(PART_TASKS as usize) {
-            let ids = (first..tasks.min(first + PART_TASKS)).flat_map(|n| (0..rows_a_task).map(move |_| id(n)));
+            let ids = (first..tasks.min(first + PART_TASKS)).flat_map(|n| (0..rows_per_task).map(move |_| id(n)));
             write_part(&like, &library.join(table).join(format!("{first}.parquet")), ids.collect(), status)?;
         }
     }

@@ -16,7 +16,7 @@
 //!                             export::plan, export::item
 //!            ┌──────────────────────┴───────────────────────────┐
 //!    to fetch: export::queue                           stored: export::stored
-//!    api::pace: a permit for every request             responses in the tables, or in
+//!    api::request_limiter: a permit per request        responses in the tables, or in
 //!    api::client ── GET ──▶ api::response              quarantined parts
 //!            │                                                  │
 //!            └────────▶ export::coordinator ◀───────────────────┘
@@ -76,7 +76,7 @@
 //!   runs/<run_id>-unfinished.csv   export::ledger   the tasks that are not archived, as a list for export
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
-//!   .sunor/checksums                   archive::document_checksums   the checksums of files that no manifest lists
+//!   .sunor/checksums                   archive::checksum_file   the checksums of files that no manifest lists
 //!   .sunor/partial/                media::partial   downloads in progress
 //!   .sunor/repair.json             archive::quarantine   the pending work of a repair
 //!   .sunor/swap.json, swap/        archive::swap    parts that will replace other parts
@@ -89,7 +89,7 @@
 //! | an option or its help text | [`cli`]; its meaning and default: [`config`] |
 //! | how a list is read | [`input`] |
 //! | the interpretation of an API response | `api::response`; the reaction of the run: `export::coordinator` |
-//! | when requests are sent or retried | `api::pace`, `backoff`; the order of requests: `export::queue` |
+//! | when requests are sent or retried | `api::request_limiter`, `backoff`; the order of requests: `export::queue` |
 //! | how a body is decoded, which proxies are used | `body`, [`proxies`] |
 //! | which URLs are assets, and which hosts are allowed | `media::source`, `media::guard` |
 //! | when a download is retried | `media::client`, `media::download` |
@@ -106,8 +106,8 @@
 //! | which parts are merged, and the size of large parts | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in [`run_summary`] |
 //! | the Prometheus metrics | `report::metrics`; when they are written: `commands::metrics` |
-//! | messages for the user | `report::messages`, `report::archive_messages`, `report::repairs`, `report::sentence` |
-//! | what `summary` counts | `commands::summary::standing`; account usage: `commands::summary::account` |
+//! | messages for the user | `report::messages`, `report::archive_messages`, `report::repairs`, `report::event_messages` |
+//! | what `summary` counts | `commands::summary::archive_counts`; account usage: `commands::summary::account` |
 //! | what is repaired, and how | `repair` makes the plan; `export::stored` and `export::replace` execute it |
 //! | the files that a run writes at its end | `commands::run` |
 //! | what counts as damage, and the advice for it | [`verify`]; the messages: `verify::finding` |
@@ -126,9 +126,9 @@
 //!
 //! Only `archive` depends on the location of an archive. All other modules use `archive::store` to access parts,
 //! media and small files by their paths in the archive, and read files by range (`ranged`). The store uses an
-//! `archive::backend`: a local folder (`archive::local`) or an object store (`archive::objects`, so far only for
+//! `archive::backend`: a local folder (`archive::local`) or an object store (`archive::object_store`, so far only for
 //! tests). An operation that a backend may lack, such as an exchange of folders, is a method with a default.
-//! `archive::conformance` tests the guarantees of every backend. `commands::conformance` runs every command on an
+//! `archive::conformance` tests the guarantees of every backend. `commands::object_store_tests` runs every command on an
 //! in-memory object store.
 //!
 //! Only the following modules may access the file system, as enforced by clippy's `disallowed_methods`:

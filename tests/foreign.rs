@@ -12,33 +12,33 @@ use std::{
     process::Command,
 };
 
-use common::{Scene, documents, ids, judge, python, samples};
+use common::{TestEnv, documents, ids, python, run_checker, samples};
 use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider};
 
 /// Exports the sample documents in a table format, and checks the archive with the scripts. The simulator serves the
 /// media, and the document in progress never finishes.
-fn judged_in(format: &str) {
+fn check_format(format: &str) {
     let here = |document: &String| {
         let hosts = ["https://cdn1.suno.ai", "https://cdn2.suno.ai", "https://storage.udio.example"];
         hosts.iter().fold(document.clone(), |text, host| text.replace(host, "{cdn}"))
     };
     let documents: HashMap<String, String> = documents().iter().map(|(id, text)| (id.clone(), here(text))).collect();
-    let scene = Scene::world(SimulatedProvider {
+    let env = TestEnv::with_provider(SimulatedProvider {
         tasks: KnownTasks::Documents,
         documents: documents.clone(),
         ..SimulatedProvider::default()
     });
-    scene.list(documents.keys());
-    scene.export(&["--format", format, "--wait", "0s", "--assets", "audio,image"]).expect(3);
-    let served = scene.path("documents");
+    env.list(documents.keys());
+    env.export(&["--format", format, "--wait", "0s", "--assets", "audio,image"]).expect(3);
+    let served = env.path("documents");
     fs::create_dir(&served).unwrap();
     for (id, text) in &documents {
         let name = served.join(id.trim_start_matches("doc-")).with_extension("json");
-        fs::write(name, text.replace("{cdn}", scene.cdn_url())).unwrap();
+        fs::write(name, text.replace("{cdn}", env.cdn_url())).unwrap();
     }
-    judge("judge.py", &[&scene.archive(), &served]);
-    judge("media.py", &[&scene.archive()]);
-    let mut missing = scene.unfinished();
+    run_checker("judge.py", &[&env.archive(), &served]);
+    run_checker("media.py", &[&env.archive()]);
+    let mut missing = env.unfinished();
     missing.sort();
     let expected = [("doc-in-progress", "unfinished"), ("doc-unreadable-other-task", "unreadable")];
     assert_eq!(missing, expected.map(|(id, reason)| (id.to_owned(), reason.to_owned())));
@@ -47,25 +47,25 @@ fn judged_in(format: &str) {
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn parquet_parts_contain_every_document_value_by_value() {
-    judged_in("parquet");
+    check_format("parquet");
 }
 
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn csv_parts_contain_every_document_value_by_value() {
-    judged_in("csv");
+    check_format("csv");
 }
 
 /// The archive has two runs, so that each table has more than one part.
 #[test]
 #[ignore = "needs Polars and pandas: ./tests/run.sh"]
 fn polars_and_pandas_read_all_parts_of_a_table_together() {
-    let scene = Scene::fair();
+    let env = TestEnv::new();
     for prefix in ["a", "b"] {
-        scene.list(common::ids(prefix, 30));
-        scene.export(&["--assets", "image"]).expect(0);
+        env.list(common::ids(prefix, 30));
+        env.export(&["--assets", "image"]).expect(0);
     }
-    judge("readers.py", &[&scene.archive()]);
+    run_checker("readers.py", &[&env.archive()]);
 }
 
 /// The provider rejects the key, so that no table has a part. The second run finds an outdated `views.sql`.
@@ -74,23 +74,23 @@ fn polars_and_pandas_read_all_parts_of_a_table_together() {
 fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
     let refuse = FaultPlan { revoke_after: Some(0), ..FaultPlan::default() };
     for format in ["parquet", "csv"] {
-        let scene = Scene::faults(refuse.clone());
-        scene.list(["t1"]);
-        scene.export(&["--format", format]).expect(4);
+        let env = TestEnv::with_faults(refuse.clone());
+        env.list(["t1"]);
+        env.export(&["--format", format]).expect(4);
         let shell = |query: &str| {
             let mut duckdb = Command::new(python().with_file_name("duckdb"));
-            duckdb.current_dir(scene.archive()).args(["-bail", "-csv", "-init", "views.sql", "-c", query]);
-            let answer = duckdb.output().unwrap();
-            assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-            String::from_utf8(answer.stdout).unwrap()
+            duckdb.current_dir(env.archive()).args(["-bail", "-csv", "-init", "views.sql", "-c", query]);
+            let response = duckdb.output().unwrap();
+            assert!(response.status.success(), "{}", String::from_utf8_lossy(&response.stderr));
+            String::from_utf8(response.stdout).unwrap()
         };
         let count = "SELECT count(*) AS n FROM songs UNION ALL SELECT count(*) FROM tasks";
         assert_eq!(shell(count).split_whitespace().collect::<Vec<_>>(), ["n", "0", "0"]);
         let types = shell("SELECT column_type FROM (DESCRIBE songs) WHERE column_name = 'created_at'");
         assert!(types.contains("TIMESTAMP WITH TIME ZONE"), "{types}");
 
-        fs::write(scene.archive().join("views.sql"), "-- of an older version").unwrap();
-        scene.export(&[]).expect(4);
+        fs::write(env.archive().join("views.sql"), "-- of an older version").unwrap();
+        env.export(&[]).expect(4);
         assert!(shell("SELECT count(*) AS n FROM songs").contains('0'));
     }
 }
@@ -98,27 +98,26 @@ fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
 fn every_sample_query_runs_in_duckdb_and_returns_rows() {
-    let scene = Scene::world(SimulatedProvider::default());
+    let env = TestEnv::with_provider(SimulatedProvider::default());
     let list = samples().join("tasks.csv");
     for format in ["parquet", "csv"] {
-        let archive = scene.path(format);
+        let archive = env.path(format);
         let (list, archive) = (list.to_str().unwrap(), archive.to_str().unwrap());
-        scene
-            .run(&[
-                "export",
-                list,
-                "--out",
-                archive,
-                "--format",
-                format,
-                "--rate",
-                "unlimited",
-                "--poll-interval",
-                "1s",
-            ])
-            .expect(0);
-        judge("queries.py", &[Path::new(archive), &samples().join("queries.sql")]);
-        judge("media.py", &[Path::new(archive)]);
+        env.run(&[
+            "export",
+            list,
+            "--out",
+            archive,
+            "--format",
+            format,
+            "--rate",
+            "unlimited",
+            "--poll-interval",
+            "1s",
+        ])
+        .expect(0);
+        run_checker("queries.py", &[Path::new(archive), &samples().join("queries.sql")]);
+        run_checker("media.py", &[Path::new(archive)]);
     }
 }
 
@@ -127,15 +126,15 @@ fn every_sample_query_runs_in_duckdb_and_returns_rows() {
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn duckdb_queries_a_compacted_year_faster() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 300));
-    scene.export(&["-q"]).expect(0);
-    judge("nights.py", &[&scene.archive(), Path::new("365")]);
-    let before = scene.path("before");
-    assert!(Command::new("cp").arg("-r").arg(scene.archive()).arg(&before).status().unwrap().success());
-    scene.run(&["compact", "library"]).expect(0).says("365 parts of 109500 rows");
-    print!("{}", judge("compact.py", &[&before, &scene.archive()]));
-    print!("{}", judge("faster.py", &[&before, &scene.archive(), &samples().join("queries.sql")]));
+    let env = TestEnv::new();
+    env.list(ids("t", 300));
+    env.export(&["-q"]).expect(0);
+    run_checker("nights.py", &[&env.archive(), Path::new("365")]);
+    let before = env.path("before");
+    assert!(Command::new("cp").arg("-r").arg(env.archive()).arg(&before).status().unwrap().success());
+    env.run(&["compact", "library"]).expect(0).expect_output("365 parts of 109500 rows");
+    print!("{}", run_checker("compact.py", &[&before, &env.archive()]));
+    print!("{}", run_checker("faster.py", &[&before, &env.archive(), &samples().join("queries.sql")]));
 }
 
 /// The first run archives everything, the second has tasks that take an hour, and the third has a rejected key.
@@ -148,15 +147,15 @@ fn prometheus_reads_the_metrics_and_the_samples_use_only_existing_metrics() {
         (FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..FaultPlan::default() }, 3),
         (FaultPlan { revoke_after: Some(0), ..FaultPlan::default() }, 4),
     ] {
-        let scene = Scene::faults(faults);
-        scene.list(common::ids("t", 20));
-        scene.export(&["--metrics-file", "run.prom", "--wait", "0s", "--assets", "image"]).expect(status);
-        let text = fs::read_to_string(scene.path("run.prom")).unwrap();
+        let env = TestEnv::with_faults(faults);
+        env.list(common::ids("t", 20));
+        env.export(&["--metrics-file", "run.prom", "--wait", "0s", "--assets", "image"]).expect(status);
+        let text = fs::read_to_string(env.path("run.prom")).unwrap();
         assert!(text.contains(&format!("\nsunor_archive_exit_code {status}\n")), "{text}");
-        scenes.push(scene);
+        scenes.push(env);
     }
-    let files: Vec<PathBuf> = scenes.iter().map(|scene| scene.path("run.prom")).collect();
+    let files: Vec<PathBuf> = scenes.iter().map(|env| env.path("run.prom")).collect();
     let samples = samples();
     let arguments: Vec<&Path> = std::iter::once(samples.as_path()).chain(files.iter().map(PathBuf::as_path)).collect();
-    judge("metrics.py", &arguments);
+    run_checker("metrics.py", &arguments);
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use common::{Finished, Scene, ids, wait_until};
+use common::{CommandOutput, TestEnv, ids, wait_until};
 use sunor_archive::simulator::{
     Encoding, Fault, FaultFilter, FaultKind, FaultPlan, KnownTasks, SimulatedProvider, Window, WindowKind,
 };
@@ -31,11 +31,11 @@ fn transient_failures_are_retried_and_nothing_is_lost() {
         FaultKind::Truncated(40),
         FaultKind::Reset,
     ] {
-        let scene = Scene::trouble(trouble.clone(), FaultFilter::first(2));
-        scene.list(ids("t", 4));
-        scene.export(&["--format", "csv"]).expect(0);
-        let summary = scene.summary();
-        assert_eq!((scene.archived().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
+        let env = TestEnv::with_fault(trouble.clone(), FaultFilter::first(2));
+        env.list(ids("t", 4));
+        env.export(&["--format", "csv"]).expect(0);
+        let summary = env.summary();
+        assert_eq!((env.archived().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
     }
 }
 
@@ -53,90 +53,91 @@ fn a_complete_response_is_accepted_in_any_encoding() {
         FaultKind::StallBody(0.5),
         FaultKind::HangUp,
     ] {
-        let scene = Scene::trouble(trouble.clone(), FaultFilter::ALWAYS);
-        scene.list(["t1", "t2"]);
-        scene.export(&["--format", "csv"]).expect(0);
-        assert_eq!((scene.archived().len(), scene.stats().requests), (2, 2), "{trouble:?}");
+        let env = TestEnv::with_fault(trouble.clone(), FaultFilter::ALWAYS);
+        env.list(["t1", "t2"]);
+        env.export(&["--format", "csv"]).expect(0);
+        assert_eq!((env.archived().len(), env.stats().requests), (2, 2), "{trouble:?}");
     }
 }
 
 /// The first response stalls in the middle for longer than the timeout.
 #[test]
 fn a_stalled_response_times_out_and_is_retried() {
-    let scene = Scene::trouble(FaultKind::StallBody(60.0), FaultFilter::first(1));
-    scene.list(["t1"]);
-    scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
-    assert_eq!(scene.stats().by_task["t1"], 2);
+    let env = TestEnv::with_fault(FaultKind::StallBody(60.0), FaultFilter::first(1));
+    env.list(["t1"]);
+    env.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
+    assert_eq!(env.stats().by_task["t1"], 2);
 }
 
 /// The response for one task is a redirect to another server.
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
-    let elsewhere = Scene::fair();
-    let scene = Scene::trouble(FaultKind::Redirect(elsewhere.base_url().to_owned()), FaultFilter::task("t1"));
-    scene.list(["t1", "t2"]);
-    scene.export(&[]).expect(3);
-    assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
+    let elsewhere = TestEnv::new();
+    let env = TestEnv::with_fault(FaultKind::Redirect(elsewhere.base_url().to_owned()), FaultFilter::task("t1"));
+    env.list(["t1", "t2"]);
+    env.export(&[]).expect(3);
+    assert_eq!((env.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
 }
 
 /// Every request for one task fails with 503.
 #[test]
 fn permanent_failures_end_after_their_retries_and_are_listed() {
-    let scene = Scene::trouble(FaultKind::Status(503), FaultFilter::task("bad"));
-    scene.list(["good", "bad", "fine"]);
-    scene.export(&["--format", "csv", "--retries", "2"]).expect(3).says("1 with errors");
-    assert_eq!(scene.stats().by_task["bad"], 3);
-    assert_eq!(scene.unfinished(), [("bad".to_owned(), "error".to_owned())]);
-    assert_eq!(scene.archived(), ["fine", "good"]);
+    let env = TestEnv::with_fault(FaultKind::Status(503), FaultFilter::task("bad"));
+    env.list(["good", "bad", "fine"]);
+    env.export(&["--format", "csv", "--retries", "2"]).expect(3).expect_output("1 with errors");
+    assert_eq!(env.stats().by_task["bad"], 3);
+    assert_eq!(env.unfinished(), [("bad".to_owned(), "error".to_owned())]);
+    assert_eq!(env.archived(), ["fine", "good"]);
 }
 
 /// The first request for each task stalls for longer than the timeout.
 #[test]
 fn a_slow_request_times_out_and_is_retried() {
-    let scene = Scene::trouble(FaultKind::Stall(30.0), FaultFilter::first(1));
-    scene.list(["t1", "t2"]);
-    scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
-    assert_eq!(scene.stats().by_task["t1"], 2);
+    let env = TestEnv::with_fault(FaultKind::Stall(30.0), FaultFilter::first(1));
+    env.list(["t1", "t2"]);
+    env.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
+    assert_eq!(env.stats().by_task["t1"], 2);
 }
 
 /// Requests for one task fail with a status that a retry would not change.
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
-        let scene = Scene::trouble(FaultKind::Status(status), FaultFilter::task("bad"));
-        scene.list(["good", "bad"]);
-        scene.export(&[]).expect(3);
-        assert_eq!(scene.stats().by_task["bad"], 1, "{status}");
-        assert_eq!(scene.unfinished(), [("bad".to_owned(), "error".to_owned())]);
+        let env = TestEnv::with_fault(FaultKind::Status(status), FaultFilter::task("bad"));
+        env.list(["good", "bad"]);
+        env.export(&[]).expect(3);
+        assert_eq!(env.stats().by_task["bad"], 1, "{status}");
+        assert_eq!(env.unfinished(), [("bad".to_owned(), "error".to_owned())]);
     }
 }
 
 /// The provider rejects the key, from the start or after 50 requests.
 #[test]
 fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
-    let scene = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
-    scene.list(ids("t", 300));
-    scene.export(&["--concurrency", "4"]).expect(4).says("Invalid API key");
-    assert!(scene.stats().requests <= 4);
-    assert_eq!(scene.unfinished().len(), 300);
+    let env = TestEnv::with_faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
+    env.list(ids("t", 300));
+    env.export(&["--concurrency", "4"]).expect(4).expect_output("Invalid API key");
+    assert!(env.stats().requests <= 4);
+    assert_eq!(env.unfinished().len(), 300);
 
-    let scene = Scene::faults(FaultPlan { revoke_after: Some(50), ..FaultPlan::default() });
-    scene.list(ids("t", 300));
-    scene.export(&["--format", "csv", "--concurrency", "4"]).expect(4);
-    let archived = scene.archived().len();
+    let env = TestEnv::with_faults(FaultPlan { revoke_after: Some(50), ..FaultPlan::default() });
+    env.list(ids("t", 300));
+    env.export(&["--format", "csv", "--concurrency", "4"]).expect(4);
+    let archived = env.archived().len();
     assert_eq!(archived, 50);
-    assert_eq!(archived + scene.unfinished().len(), 300);
-    assert!(scene.stats().requests <= 54);
+    assert_eq!(archived + env.unfinished().len(), 300);
+    assert!(env.stats().requests <= 54);
 }
 
 /// The first request for the second task gets a 429 with a `Retry-After` of three seconds.
 #[test]
 fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
-    let scene = Scene::trouble(FaultKind::TooMany(3), FaultFilter { task: Some("t2".into()), ..FaultFilter::first(1) });
-    scene.list(ids("t", 30));
-    let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
-    assert_eq!(scene.archived().len(), 30);
-    let requests = &scene.summary()["requests"];
+    let env =
+        TestEnv::with_fault(FaultKind::TooMany(3), FaultFilter { task: Some("t2".into()), ..FaultFilter::first(1) });
+    env.list(ids("t", 30));
+    let run = env.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
+    assert_eq!(env.archived().len(), 30);
+    let requests = &env.summary()["requests"];
     assert_eq!((&requests["rate_limited"], &requests["retries"]), (&1.into(), &1.into()));
     // No request is sent during the three seconds after the 429.
     let events: Vec<serde_json::Value> =
@@ -151,42 +152,46 @@ fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
 fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
     let given = HashMap::from([("known".to_owned(), known.to_owned())]);
-    let scene = Scene::world(SimulatedProvider {
+    let env = TestEnv::with_provider(SimulatedProvider {
         tasks: KnownTasks::Documents,
         documents: given,
         ..SimulatedProvider::default()
     });
-    scene.list(["lost1", "lost2", "known", "lost3"]);
-    scene.export(&["--format", "csv"]).expect(0).says("3 not found").says("More than half of the tasks were not found");
-    let rows = scene.rows("tasks");
+    env.list(["lost1", "lost2", "known", "lost3"]);
+    env.export(&["--format", "csv"])
+        .expect(0)
+        .expect_output("3 not found")
+        .expect_output("More than half of the tasks were not found");
+    let rows = env.rows("tasks");
     let lost =
         rows.iter().find(|row| row["task_id"] == "lost1").map(|row| (row["status"].as_str(), row["error"].as_str()));
     assert_eq!(lost, Some(("not_found", "Task not found")));
-    scene.export(&[]).expect(0);
-    assert_eq!(scene.stats().requests, 4);
+    env.export(&[]).expect(0);
+    assert_eq!(env.stats().requests, 4);
 }
 
 /// The key belongs to another account, which has none of the tasks.
 #[test]
 fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
-    let scene = Scene::world(SimulatedProvider { tasks: KnownTasks::Documents, ..SimulatedProvider::default() });
-    scene.list(ids("t", 30));
-    scene.export(&[]).expect(3).says("different account?").says("30 with errors");
-    assert!(!scene.archive().join("tasks").exists());
-    assert_eq!(scene.unfinished().len(), 30);
+    let env =
+        TestEnv::with_provider(SimulatedProvider { tasks: KnownTasks::Documents, ..SimulatedProvider::default() });
+    env.list(ids("t", 30));
+    env.export(&[]).expect(3).expect_output("different account?").expect_output("30 with errors");
+    assert!(!env.archive().join("tasks").exists());
+    assert_eq!(env.unfinished().len(), 30);
 }
 
 /// The response for one task contains a different task.
 #[test]
 fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
-    let scene =
-        Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), FaultFilter::task("odd"));
-    scene.list(["odd", "fine"]);
-    scene.export(&["--format", "csv"]).expect(3).says("1 unreadable");
-    assert_eq!(scene.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
-    let raw = common::files(&scene.archive().join("runs"), "-raw.jsonl").pop().map(std::fs::read_to_string);
+    let env =
+        TestEnv::with_fault(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), FaultFilter::task("odd"));
+    env.list(["odd", "fine"]);
+    env.export(&["--format", "csv"]).expect(3).expect_output("1 unreadable");
+    assert_eq!(env.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
+    let raw = common::files(&env.archive().join("runs"), "-raw.jsonl").pop().map(std::fs::read_to_string);
     assert!(raw.is_some_and(|raw| raw.is_ok_and(|raw| raw.contains(r#""task_id":"odd","reason":"unreadable""#))));
-    assert_eq!(scene.archived(), ["fine"]);
+    assert_eq!(env.archived(), ["fine"]);
 }
 
 /// The provider returns invalid JSON for three tasks, once or permanently, a truncated body for a fourth task, and HTML
@@ -207,24 +212,24 @@ fn malformed_json_is_kept_and_reported_after_its_retries() {
         body("cut", cut, None),
         body("html", "<html>", None),
     ];
-    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
-    scene.list(["nan", "tab", "once", "cut", "html"]);
-    scene.export(&["--format", "csv", "--retries", "1"]).expect(3).says("2 unreadable, 2 with errors");
-    let mut unfinished = scene.unfinished();
+    let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
+    env.list(["nan", "tab", "once", "cut", "html"]);
+    env.export(&["--format", "csv", "--retries", "1"]).expect(3).expect_output("2 unreadable, 2 with errors");
+    let mut unfinished = env.unfinished();
     unfinished.sort();
     let expected = [("cut", "error"), ("html", "error"), ("nan", "unreadable"), ("tab", "unreadable")];
     assert_eq!(unfinished, expected.map(|(task, reason)| (task.to_owned(), reason.to_owned())));
-    let raw = common::files(&scene.archive().join("runs"), "-raw.jsonl").pop().unwrap();
+    let raw = common::files(&env.archive().join("runs"), "-raw.jsonl").pop().unwrap();
     let raw = std::fs::read_to_string(raw).unwrap();
     let mut kept: Vec<serde_json::Value> = raw.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     kept.sort_by_key(|line| line["task_id"].to_string());
     assert_eq!(kept.len(), 2);
     assert_eq!((&kept[0]["body"], &kept[1]["body"]), (&nan.into(), &raw_tab.into()));
-    assert_eq!(scene.archived(), ["once"]);
-    assert_eq!(scene.stats().requests, 10);
-    scene.run(&["verify", "library"]).expect(0);
-    let run = scene.summary()["run_id"].as_str().unwrap().to_owned();
-    scene.run(&["summary", "library", "--run", &run]).expect(0).says("Archived 1 of 5 tasks in ");
+    assert_eq!(env.archived(), ["once"]);
+    assert_eq!(env.stats().requests, 10);
+    env.run(&["verify", "library"]).expect(0);
+    let run = env.summary()["run_id"].as_str().unwrap().to_owned();
+    env.run(&["summary", "library", "--run", &run]).expect(0).expect_output("Archived 1 of 5 tasks in ");
 }
 
 /// Tasks that are archived as `not_found` are still not found when they are requested again.
@@ -234,14 +239,15 @@ fn repeated_not_found_responses_do_not_blame_the_key() {
         kind: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
         when: FaultFilter::task(task),
     };
-    let gone = ids("gone", 25);
-    let faults = gone.iter().map(|task| missing(task)).collect();
-    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
-    scene.list(ids("here", 30).into_iter().chain(gone));
-    scene.export(&["--format", "csv"]).expect(0);
-    let not_found = || scene.rows("tasks").iter().filter(|row| row["status"] == "not_found").count();
+    let deleted = ids("gone", 25);
+    let faults = deleted.iter().map(|task| missing(task)).collect();
+    let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
+    env.list(ids("here", 30).into_iter().chain(deleted));
+    env.export(&["--format", "csv"]).expect(0);
+    let not_found = || env.rows("tasks").iter().filter(|row| row["status"] == "not_found").count();
     let before = not_found();
-    let again = scene.export(&["--retry-not-found", "-v"]).expect(0).says(&format!("still not found: {before} tasks"));
+    let again =
+        env.export(&["--retry-not-found", "-v"]).expect(0).expect_output(&format!("still not found: {before} tasks"));
     assert!(!format!("{}{}", again.stdout, again.stderr).contains("account"), "{}\n{}", again.stdout, again.stderr);
     assert!(before >= 25 && not_found() == before, "{before}");
 }
@@ -249,15 +255,15 @@ fn repeated_not_found_responses_do_not_blame_the_key() {
 /// No server listens on the provider's address, which the test reserves by binding a socket.
 #[test]
 fn an_unreachable_provider_stops_the_run_with_an_explanation() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 1000));
-    let held = TcpSocket::new_v4().unwrap();
-    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let base_url = format!("http://{}", held.local_addr().unwrap());
-    let run = scene.export(&["--base-url", &base_url, "--retries", "1"]).expect(1);
-    run.says("cannot be reached").says("check the network");
-    assert_eq!(scene.unfinished().len(), 1000);
-    assert_eq!(scene.stats().requests, 0);
+    let env = TestEnv::new();
+    env.list(ids("t", 1000));
+    let archive = TcpSocket::new_v4().unwrap();
+    archive.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let base_url = format!("http://{}", archive.local_addr().unwrap());
+    let run = env.export(&["--base-url", &base_url, "--retries", "1"]).expect(1);
+    run.expect_output("cannot be reached").expect_output("check the network");
+    assert_eq!(env.unfinished().len(), 1000);
+    assert_eq!(env.stats().requests, 0);
 }
 
 /// Every request fails with 502, except requests for the first task.
@@ -267,51 +273,50 @@ fn a_provider_outage_trips_the_circuit_breaker() {
     let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
     let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
     let faults = FaultPlan { faults: (2..=2000).map(fault).collect(), ..FaultPlan::default() };
-    let scene = Scene::world(SimulatedProvider {
+    let env = TestEnv::with_provider(SimulatedProvider {
         documents: HashMap::from([(good, document)]),
         faults,
         ..SimulatedProvider::default()
     });
-    scene.list(ids("t", 2000));
+    env.list(ids("t", 2000));
     // At a fixed rate, the number of tasks in flight at the first failure does not depend on the machine's speed.
-    scene
-        .export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
+    env.export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
         .expect(1)
-        .says("100 tasks in a row failed")
-        .says("HTTP 502");
-    assert_eq!((scene.archived(), scene.unfinished().len()), (vec!["t1".to_owned()], 1999));
-    assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
+        .expect_output("100 tasks in a row failed")
+        .expect_output("HTTP 502");
+    assert_eq!((env.archived(), env.unfinished().len()), (vec!["t1".to_owned()], 1999));
+    assert!(env.stats().requests < 1000, "{}", env.stats().requests);
 }
 
 /// The provider becomes unreachable after 30 requests.
 #[test]
 fn a_lost_network_is_an_error() {
-    let mut scene = Scene::fair();
-    scene.list(ids("t", 60));
-    let run = scene.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
-    wait_until(|| scene.stats().requests >= 30);
-    scene.end_simulator();
-    Finished::of(run).expect(1).says("cannot be reached");
-    assert!(scene.archived().len() >= 28);
-    assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
+    let mut env = TestEnv::new();
+    env.list(ids("t", 60));
+    let run = env.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
+    wait_until(|| env.stats().requests >= 30);
+    env.stop_simulator();
+    CommandOutput::wait_for(run).expect(1).expect_output("cannot be reached");
+    assert!(env.archived().len() >= 28);
+    assert_eq!(env.archived().len() + env.unfinished().len(), 60);
 }
 
 /// The provider responds to every request with 429.
 #[test]
 fn endless_429s_end_the_run_and_every_task_is_listed() {
-    let scene = Scene::trouble(FaultKind::TooMany(1), FaultFilter::ALWAYS);
-    scene.list(ids("t", 40));
-    scene.export(&[]).expect(1).says("rate limited 100 requests in a row (HTTP 429)");
-    assert_eq!(scene.unfinished().len(), 40);
+    let env = TestEnv::with_fault(FaultKind::TooMany(1), FaultFilter::ALWAYS);
+    env.list(ids("t", 40));
+    env.export(&[]).expect(1).expect_output("rate limited 100 requests in a row (HTTP 429)");
+    assert_eq!(env.unfinished().len(), 40);
 }
 
 /// Every request for the last 100 tasks in the list fails.
 #[test]
 fn a_finished_list_does_not_trip_the_circuit_breaker() {
     let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
-    let scene = Scene::faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
-    scene.list(ids("t", 110));
-    scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
+    let env = TestEnv::with_faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
+    env.list(ids("t", 110));
+    env.export(&["--retries", "0"]).expect(3).expect_output("100 with errors");
 }
 
 /// The rate limit is 60 requests per 3 seconds. While the export runs, another client with the same key sends ten
@@ -319,30 +324,30 @@ fn a_finished_list_does_not_trip_the_circuit_breaker() {
 #[test]
 fn reserved_requests_are_left_to_other_users_of_the_key() {
     let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
-    let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
-    scene.list(ids("t", 60));
-    let mut run = scene
+    let env = TestEnv::with_faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
+    env.list(ids("t", 60));
+    let mut run = env
         .export_command(&["--rate", "unlimited", "--reserve", "35", "--concurrency", "2", "--format", "csv"])
         .spawn()
         .unwrap();
     while run.try_wait().unwrap().is_none() {
-        scene.get("/api/v1/account/balance");
+        env.get("/api/v1/account/balance");
         std::thread::sleep(Duration::from_millis(100));
     }
-    Finished::of(run).expect(0);
-    assert_eq!((scene.archived().len(), scene.stats().rate_limited), (60, 0));
+    CommandOutput::wait_for(run).expect(0);
+    assert_eq!((env.archived().len(), env.stats().rate_limited), (60, 0));
 }
 
 /// The first request fails with 502 for about 30 % of the tasks.
 #[test]
 fn failing_tasks_do_not_affect_the_others() {
     let fault = Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(1) } };
-    let scene = Scene::faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
-    scene.list(ids("t", 200));
-    scene.export(&["--format", "csv"]).expect(0);
-    let retries = scene.summary()["requests"]["retries"].as_u64();
+    let env = TestEnv::with_faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
+    env.list(ids("t", 200));
+    env.export(&["--format", "csv"]).expect(0);
+    let retries = env.summary()["requests"]["retries"].as_u64();
     assert!(retries.is_some_and(|retries| (30..=90).contains(&retries)), "{retries:?}");
-    assert_eq!((scene.archived().len(), scene.stats().repeated), (200, 0));
+    assert_eq!((env.archived().len(), env.stats().repeated), (200, 0));
 }
 
 /// A provider whose clock is an hour behind sends a date in `Retry-After`.
@@ -350,7 +355,7 @@ fn failing_tasks_do_not_affect_the_others() {
 fn a_date_in_retry_after_uses_the_provider_clock() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = std::thread::spawn(move || {
+    let requested = std::thread::spawn(move || {
         let date = |seconds: u64| {
             let behind = SystemTime::now() - Duration::from_secs(3600);
             httpdate::fmt_http_date(behind + Duration::from_secs(seconds))
@@ -358,28 +363,31 @@ fn a_date_in_retry_after_uses_the_provider_clock() {
         let document = r#"{"code":200,"data":{"task_id":"t1","status":"success"}}"#;
         let limited = format!("429 Busy\r\nDate: {}\r\nRetry-After: {}\r\nContent-Length: 0\r\n\r\n", date(0), date(2));
         let found = format!("200 OK\r\nContent-Length: {}\r\n\r\n{document}", document.len());
-        [limited, found].map(|answer| {
+        [limited, found].map(|response| {
             let mut stream = BufReader::new(listener.accept().unwrap().0);
             let at = Instant::now();
             let mut line = String::new();
             while stream.read_line(&mut line).unwrap() > 2 {
                 line.clear();
             }
-            write!(stream.get_mut(), "HTTP/1.1 {}", answer.replacen("\r\n", "\r\nConnection: close\r\n", 1)).unwrap();
+            write!(stream.get_mut(), "HTTP/1.1 {}", response.replacen("\r\n", "\r\nConnection: close\r\n", 1)).unwrap();
             at
         })
     });
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    scene.export(&["--base-url", &base_url]).expect(0).says("1 rate limited (HTTP 429)");
-    let [first, second] = asked.join().unwrap();
+    let env = TestEnv::new();
+    env.list(["t1"]);
+    env.export(&["--base-url", &base_url]).expect(0).expect_output("1 rate limited (HTTP 429)");
+    let [first, second] = requested.join().unwrap();
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
 
 /// Starts a provider that rejects the first request with a 429 and the given headers and body, and responds to later
 /// requests with the task. Returns the base URL and a channel of the request times.
 #[expect(clippy::unwrap_used, reason = "a test")]
-fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
+fn server_refusing_once(
+    headers: &'static str,
+    body: &'static str,
+) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
     use std::io::{BufRead, BufReader, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -409,10 +417,12 @@ fn retry_after_overrides_the_rate_limit_window() {
     let named: &'static str = Box::leak(format!("Retry-After: 2\r\n{window}").into_boxed_str());
     let in_body = r#"{"code":429,"message":"rate limit exceeded, retry in 2 seconds"}"#;
     for (headers, body) in [(named, "{}"), ("", in_body)] {
-        let (base_url, requests) = refusing_once(headers, body);
-        let scene = Scene::fair();
-        scene.list(["t1", "t2"]);
-        scene.export(&["--base-url", &base_url, "--concurrency", "1"]).expect(0).says("1 rate limited (HTTP 429)");
+        let (base_url, requests) = server_refusing_once(headers, body);
+        let env = TestEnv::new();
+        env.list(["t1", "t2"]);
+        env.export(&["--base-url", &base_url, "--concurrency", "1"])
+            .expect(0)
+            .expect_output("1 rate limited (HTTP 429)");
         let times: Vec<std::time::Instant> = requests.try_iter().collect();
         let waited = times[1] - times[0];
         assert!(waited >= std::time::Duration::from_secs(2), "{waited:?}");

@@ -15,7 +15,7 @@ use super::{
     backend::Backend,
     failing::{FailingBackend, FaultBudget},
     local::LocalBackend,
-    objects::ObjectStoreBackend,
+    object_store::ObjectStoreBackend,
 };
 
 /// Creates one empty backend of each kind, each with a name and a local scratch folder.

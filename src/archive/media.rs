@@ -90,7 +90,7 @@ impl LockedArchive {
     /// `None` if no such file can be opened. A file at its final path is complete, unless the user put it there. This
     /// function blocks.
     pub(crate) fn open_media(&self, name: &MediaName, extensions: &[&str]) -> Option<(String, RangedFile)> {
-        let store = &self.archive.store;
+        let store = &self.store;
         extensions.iter().find_map(|extension| {
             let path = name.path(extension);
             let is_file = store.try_size(&path).is_ok_and(|size| size.is_some());
@@ -101,23 +101,23 @@ impl LockedArchive {
 
     /// Returns the local path of the partial file for a media name.
     pub(crate) fn partial(&self, name: &MediaName) -> PathBuf {
-        self.archive.store.state_path(layout::PARTIAL).join(name.partial())
+        self.store.state_path(layout::PARTIAL).join(name.partial())
     }
 
     /// Moves a complete file to its final path. The contents become durable before the name. This function blocks.
     pub(crate) fn store_media(&self, partial: &Path, path: &str) -> Result<()> {
-        self.archive.store.move_in(partial, path)
+        self.store.move_in(partial, path)
     }
 
     /// Creates the folder for downloads in progress.
     pub(crate) fn create_partial_folder(&self) -> Result<()> {
-        let folder = self.archive.store.state_path(layout::PARTIAL);
+        let folder = self.store.state_path(layout::PARTIAL);
         local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))
     }
 
     /// Removes all partial files. The caller must ensure that no download will be resumed.
     pub(crate) fn remove_partials(&self) -> Result<()> {
-        let folder = self.archive.store.state_path(layout::PARTIAL);
+        let folder = self.store.state_path(layout::PARTIAL);
         let removed = local::none_if_missing(fs::remove_dir_all(&folder));
         removed.map(drop).map_err(|error| Error::io("remove", &folder, &error))
     }

@@ -21,12 +21,12 @@ mod lock;
 mod manifest;
 mod media;
 #[cfg(test)]
-pub(crate) mod objects;
+pub(crate) mod object_store;
 mod quarantine;
 mod store;
 mod swap;
 
-use std::{io, path::PathBuf};
+use std::{io, ops::Deref, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ pub(crate) struct Archive {
 #[derive(Debug)]
 pub(crate) struct LockedArchive {
     /// Read access to the archive.
-    pub(crate) archive: Archive,
+    pub(crate) inner: Archive,
     _lock: Lock,
 }
 
@@ -162,6 +162,14 @@ impl Archive {
     }
 }
 
+impl Deref for LockedArchive {
+    type Target = Archive;
+
+    fn deref(&self) -> &Archive {
+        &self.inner
+    }
+}
+
 impl LockedArchive {
     /// Opens an existing archive for writing.
     ///
@@ -200,39 +208,39 @@ impl LockedArchive {
         archive.check_format(tables)?;
         store.sweep_staging(tables)?;
         swap::recover(&store)?;
-        Ok(Self { archive, _lock: lock })
+        Ok(Self { inner: archive, _lock: lock })
     }
 
     /// Writes a small file durably and atomically.
     pub(crate) fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
-        self.archive.store.put(path, bytes.as_ref())
+        self.store.put(path, bytes.as_ref())
     }
 
     /// Writes a small file that no manifest lists. Records the checksum before writing the file.
     pub(crate) fn put_with_checksum(&self, path: &str, bytes: &[u8]) -> Result<()> {
-        checksum_file::add(&self.archive.store, path, &checksum::sha256(bytes))?;
+        checksum_file::add(&self.store, path, &checksum::sha256(bytes))?;
         self.put(path, bytes)
     }
 
     /// Publishes a file that no manifest lists. Records the checksum before publishing the file.
     pub(crate) fn publish_with_checksum(&self, file: FileSink) -> Result<()> {
-        checksum_file::add(&self.archive.store, file.path(), &file.sha256())?;
+        checksum_file::add(&self.store, file.path(), &file.sha256())?;
         file.publish().map(drop)
     }
 
     /// Removes a file if it exists.
     pub(crate) fn remove(&self, path: &str) -> Result<()> {
-        self.archive.store.remove(path)
+        self.store.remove(path)
     }
 
     /// Creates a staging file that is written as a stream.
     pub(crate) fn sink(&self, path: &str) -> Result<FileSink> {
-        self.archive.store.create(path)
+        self.store.create(path)
     }
 
     /// Adds files to the manifest of a run. Adding the same files again has no effect.
     pub(crate) fn add_to_manifest(&self, path: &str, files: &[StoredFile]) -> Result<()> {
-        let store = &self.archive.store;
+        let store = &self.store;
         store.rewrite(path, |existing, out| manifest::merge(existing, files, out))?;
         store.sync(RUNS)
     }

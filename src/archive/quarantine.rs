@@ -39,13 +39,13 @@ impl LockedArchive {
 
     /// Removes the repair plan after the repair is complete.
     pub(crate) fn remove_repair_plan(&self) -> Result<()> {
-        self.archive.store.remove(REPAIR_PLAN)
+        self.store.remove(REPAIR_PLAN)
     }
 
     /// Moves files to the quarantine folder and removes their lines from all manifests. For a missing file, only the
     /// manifest lines are removed. This function blocks.
     pub(crate) fn quarantine(&self, paths: &HashSet<String>) -> Result<()> {
-        let store = &self.archive.store;
+        let store = &self.store;
         let lines = manifest::find_lines(store, &|path| paths.contains(path))?;
         let manifests: BTreeSet<&str> = lines.iter().map(|line| line.manifest.as_str()).collect();
         for manifest in manifests {
@@ -66,7 +66,7 @@ impl LockedArchive {
     /// Copies files to the quarantine folder before they are changed or removed, and returns the paths of the copies.
     /// Files that do not exist are skipped. This function blocks.
     pub(crate) fn copy_to_quarantine(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
-        let store = &self.archive.store;
+        let store = &self.store;
         let folder = self.create_quarantine_folder()?;
         let mut copies = Vec::new();
         for path in parts {
@@ -87,7 +87,7 @@ impl LockedArchive {
     }
 
     fn create_quarantine_folder(&self) -> Result<PathBuf> {
-        let folder = self.archive.store.state_path(QUARANTINE);
+        let folder = self.store.state_path(QUARANTINE);
         local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))?;
         Ok(folder)
     }
@@ -95,7 +95,7 @@ impl LockedArchive {
     /// Regenerates a manifest with the current SHA-256 of each listed file that exists. The old manifest is copied to
     /// the quarantine folder. This function blocks.
     pub(crate) fn regenerate_manifest(&self, manifest: &str) -> Result<()> {
-        let store = &self.archive.store;
+        let store = &self.store;
         self.copy_to_quarantine(&BTreeSet::from([manifest.to_owned()]))?;
         let text = store.try_read(manifest).map_err(|error| store.storage_error("read", manifest, &error))?;
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -116,7 +116,7 @@ impl LockedArchive {
     /// Regenerates the checksum file from the small files that no manifest lists. The old checksum file is moved to
     /// the quarantine folder. This function blocks.
     pub(crate) fn regenerate_checksums(&self) -> Result<()> {
-        let store = &self.archive.store;
+        let store = &self.store;
         self.quarantine(&HashSet::from([CHECKSUMS.to_owned()]))?;
         let is_listed = |name: &str| name.ends_with(RunFile::Manifest.suffix());
         for path in store.files(RUNS, |entry| !is_listed(entry.name()))?.into_iter().chain([METADATA.to_owned()]) {

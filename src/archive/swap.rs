@@ -40,7 +40,7 @@ use crate::{
 /// A set of new parts that will replace existing parts of a table. Dropping the swap before [`Swap::commit`] discards
 /// the new parts. Only one swap per table can be in progress. All methods block.
 pub(crate) struct Swap {
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     table: String,
     run_id: RunId,
     added: Vec<StoredFile>,
@@ -65,8 +65,8 @@ pub(crate) struct StagedPart {
 
 impl Swap {
     /// Begins a swap. The names of the new parts will contain the given run ID.
-    pub(crate) fn begin(held: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
-        let store = &held.archive.store;
+    pub(crate) fn begin(archive: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
+        let store = &archive.store;
         if store.exists(SWAP_PLAN)? {
             // An earlier swap of this process failed and was not recovered.
             recover(store)?;
@@ -76,7 +76,7 @@ impl Swap {
         local::create_folder(&staging).map_err(|error| Error::io("create", &staging, &error))?;
         store.copy_folder_attributes(table, &staging);
         let (table, run_id) = (table.to_owned(), run_id.clone());
-        Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, plan_written: false })
+        Ok(Self { archive: archive.clone(), table, run_id, added: Vec::new(), part: 0, plan_written: false })
     }
 
     /// Returns a function that creates empty scratch files on the same disk as the new parts. A scratch file is
@@ -97,7 +97,7 @@ impl Swap {
     pub(crate) fn begin_part(&mut self) -> Result<NewPart> {
         let path = loop {
             self.part += 1;
-            let name = PartName { run_id: &self.run_id, part: self.part, format: self.held.archive.format };
+            let name = PartName { run_id: &self.run_id, part: self.part, format: self.archive.format };
             let path = name.path(&self.table);
             if !self.store().exists(&path)? {
                 break path;
@@ -145,7 +145,7 @@ impl Swap {
     }
 
     fn store(&self) -> &Store {
-        &self.held.archive.store
+        &self.archive.store
     }
 }
 
@@ -394,8 +394,8 @@ mod tests {
         folder
     }
 
-    fn replace(held: &Arc<LockedArchive>) -> Result<()> {
-        let mut swap = Swap::begin(held, "tasks", &run("20260101T000000000Z-n"))?;
+    fn replace(archive: &Arc<LockedArchive>) -> Result<()> {
+        let mut swap = Swap::begin(archive, "tasks", &run("20260101T000000000Z-n"))?;
         for text in ["first", "second"] {
             let mut part = swap.begin_part()?;
             part.write_all(text.as_bytes()).unwrap();
@@ -431,7 +431,7 @@ mod tests {
         names.filter_map(|name| Some(name.strip_prefix("tasks/")?.strip_suffix(".csv")?.to_owned())).collect()
     }
 
-    fn assert_manifests_hold(folder: &Path) {
+    fn assert_manifests_match(folder: &Path) {
         for line in manifest::find_lines(&Store::local(folder), &|_| true).unwrap() {
             let bytes = fs::read(folder.join(&line.path)).unwrap_or_else(|_| panic!("{line:?} is not there"));
             assert_eq!(checksum::sha256(bytes), line.sha256, "{line:?}");
@@ -465,7 +465,7 @@ mod tests {
             ("second", 2)
         );
         assert!(left["runs/20260101T000000000Z-b.sha256"].ends_with("  media/song\n"));
-        assert_manifests_hold(folder.path());
+        assert_manifests_match(folder.path());
     }
 
     #[test]
@@ -481,7 +481,7 @@ mod tests {
                 let survived = loop {
                     let folder = test_archive();
                     let survived = open(&failing_location(folder.path(), steps, can_exchange))
-                        .and_then(|held| replace(&held))
+                        .and_then(|archive| replace(&archive))
                         .is_ok();
                     assert_visible(folder.path(), can_exchange);
                     let recovered = open(&failing_location(folder.path(), recovery_steps, can_exchange)).is_ok();
@@ -509,7 +509,7 @@ mod tests {
 
     /// Checks the invariants that must always hold.
     fn assert_visible(folder: &Path, can_exchange: bool) {
-        assert_manifests_hold(folder);
+        assert_manifests_match(folder);
         let parts = parts(folder);
         let has = |all: &[&str]| all.iter().all(|part| parts.iter().any(|found| found == part));
         if can_exchange {
@@ -523,33 +523,33 @@ mod tests {
     fn a_failed_swap_is_recovered_immediately() {
         let folder = test_archive();
         let before = contents(folder.path());
-        let held = open(&folder.path().into()).unwrap();
+        let archive = open(&folder.path().into()).unwrap();
         // A folder at the staging path prevents the manifest from being written, as a full disk would.
         fs::create_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
-        replace(&held).unwrap_err();
+        replace(&archive).unwrap_err();
         fs::remove_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
         recover(&Store::local(folder.path())).unwrap();
         assert_eq!(contents(folder.path()), before);
-        replace(&held).unwrap();
+        replace(&archive).unwrap();
         assert_eq!(parts(folder.path()), NEW);
     }
 
     #[test]
     fn parts_can_be_added_to_an_empty_table_and_removed_without_replacement() {
         let folder = test_archive();
-        let held = open(&folder.path().into()).unwrap();
-        let mut swap = Swap::begin(&held, "clips", &run("20260101T000000000Z-n")).unwrap();
+        let archive = open(&folder.path().into()).unwrap();
+        let mut swap = Swap::begin(&archive, "clips", &run("20260101T000000000Z-n")).unwrap();
         let mut part = swap.begin_part().unwrap();
         part.write_all(b"x").unwrap();
         swap.add(part).unwrap();
         swap.commit(&["clips/lost.csv".into()]).unwrap();
         assert_eq!(contents(folder.path())["clips/20260101T000000000Z-n-0001.csv"], "x");
 
-        Swap::begin(&held, "tasks", &run("20260101T000000000Z-n"))
+        Swap::begin(&archive, "tasks", &run("20260101T000000000Z-n"))
             .unwrap()
             .commit(&["tasks/20260101T000000000Z-b-0001.csv".into()])
             .unwrap();
         assert_eq!(parts(folder.path()), ["20260101T000000000Z-a-0001", "20260101T000000000Z-c-0001"]);
-        assert_manifests_hold(folder.path());
+        assert_manifests_match(folder.path());
     }
 }

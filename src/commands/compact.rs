@@ -27,31 +27,31 @@ use crate::{
 pub fn compact(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
-    let held = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
+    let locked = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
     let run_id = RunId::new(start.0);
-    let plans = plans(&held.archive)?;
+    let plans = plans(&locked)?;
     if plans.iter().all(|plan| plan.small.is_empty()) {
         let nothing: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
         emit(&rewrite::finished(start.1));
         return Ok(report::compact_table(&nothing, &archive.to_string(), false));
     }
-    let done = merge_all(&held, plans, &run_id, &mut *emit);
-    let done = record_rewrite(RunCommand::Compact, &held, &run_id, start, done)?;
+    let done = merge_all(&locked, plans, &run_id, &mut *emit);
+    let done = record_rewrite(RunCommand::Compact, &locked, &run_id, start, done)?;
     emit(&rewrite::finished(start.1));
     Ok(report::compact_table(&done, &archive.to_string(), false))
 }
 
 fn merge_all(
-    held: &Arc<LockedArchive>,
+    archive: &Arc<LockedArchive>,
     plans: Vec<Plan>,
     run_id: &RunId,
     emit: EventSink<'_>,
 ) -> Result<Vec<Compacted>> {
     let merged = plans.iter().flat_map(|plan| &plan.small).map(|part| part.path.as_str());
-    let checksums = Checksums::read(&held.archive, merged)?;
+    let checksums = Checksums::read(archive, merged)?;
     let mut done = Vec::new();
     for plan in plans {
-        done.push(if plan.small.is_empty() { plan.estimate() } else { plan.merge(held, run_id, &checksums, emit)? });
+        done.push(if plan.small.is_empty() { plan.estimate() } else { plan.merge(archive, run_id, &checksums, emit)? });
     }
     Ok(done)
 }
@@ -118,14 +118,14 @@ impl Plan {
     /// parts only if the rows are equal.
     fn merge(
         self,
-        held: &Arc<LockedArchive>,
+        archive: &Arc<LockedArchive>,
         run_id: &RunId,
         checksums: &Checksums,
         emit: EventSink<'_>,
     ) -> Result<Compacted> {
-        let (archive, table) = (&held.archive, self.schema.name);
+        let table = self.schema.name;
         let mut progress = ProgressTicker::new(table);
-        let mut merge = Merge::new(archive, Swap::begin(held, table, run_id)?, &self.schema);
+        let mut merge = Merge::new(archive, Swap::begin(archive, table, run_id)?, &self.schema);
         let mut sorter = TimeSorter::new(self.schema.clone(), merge.swap.scratch_files());
         let mut before = Digest::default();
         for (count, part) in self.small.iter().enumerate() {

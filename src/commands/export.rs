@@ -39,15 +39,15 @@ pub async fn export(
     let mut recorder = RunRecorder::new(reporter);
     let start = (Timestamp::now(), Instant::now());
     let input = input::read(&config.input, &mut |event| recorder.emit(&event))?;
-    let held = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0)?;
-    let run = Run::begin(RunCommand::Export, &config.run, held, start, &mut recorder);
+    let archive = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0)?;
+    let run = Run::begin(RunCommand::Export, &config.run, archive, start, &mut recorder);
     let ended = export_list(config, &run, input, stop, &mut recorder).await;
     let metrics_result = run.write_metrics(&ended, &mut recorder);
     let Exported { mut status, mut error, still_journalled, failed_before, refetched_count } = ended?;
     if let Err(failed) = metrics_result {
         (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
-    let archive = &run.held.archive;
+    let archive = &run.archive;
     let notes = ClosingNotes {
         archive: &archive.name,
         format: archive.format,
@@ -81,11 +81,11 @@ async fn export_list(
     stop: impl Future<Output = Signal>,
     recorder: &mut RunRecorder<'_>,
 ) -> Result<Exported> {
-    let held = &run.held;
-    export::write_views(held)?;
-    let mut media = start_media(&config.run.media, &config.run.provider, held).await?;
-    let still_journalled = export::recover(held, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
-    let archive = &held.archive;
+    let archive = &run.archive;
+    export::write_views(archive)?;
+    let mut media = start_media(&config.run.media, &config.run.provider, archive).await?;
+    let still_journalled =
+        export::recover(archive, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
     let failed_before = export::failed_assets(archive)?;
     let known = ListState::archived(archive, &input.tasks, NotFound::from_config(config))?;
     // Tasks that recovery could not complete already have a response in the journal.

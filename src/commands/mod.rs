@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Starts the media stage. By default, downloads from private addresses are allowed only if the API host is private.
-async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<LockedArchive>) -> Result<MediaStage> {
+async fn start_media(config: &MediaConfig, provider: &Provider, archive: &Arc<LockedArchive>) -> Result<MediaStage> {
     let private = match (&config.allow_private_hosts, provider) {
         (Some(allowed), _) => *allowed,
         (None, Provider::Simulated) => true,
@@ -47,7 +47,7 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
         Provider::Remote { base_url, proxies, .. } => (Scheme::from_url(base_url), proxies.as_ref().clone()),
     };
     let hosts = if private { HostPolicy::Private } else { HostPolicy::Public };
-    MediaStage::start(held.clone(), &Access { hosts, scheme, proxies }, limits)
+    MediaStage::start(archive.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 
 /// Creates the API client. If the provider is simulated, also starts the simulator, which stops when it is dropped.

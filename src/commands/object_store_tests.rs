@@ -13,7 +13,7 @@ use super::{
     verify,
 };
 use crate::{
-    archive::{Archive, Location, LockedArchive, Store, objects::ObjectStoreBackend},
+    archive::{Archive, Location, LockedArchive, Store, object_store::ObjectStoreBackend},
     cli,
     config::ExportConfig,
     exit::ExitStatus,
@@ -103,8 +103,8 @@ impl TestArchive {
     /// Flips one bit in the middle of the first file in a folder or in its first subfolder.
     fn flip(&self, folder: &str) {
         let now = jiff::Timestamp::now();
-        let held = LockedArchive::open(&self.location, &tables::TABLES, now).unwrap();
-        let store = &held.archive.store;
+        let archive = LockedArchive::open(&self.location, &tables::TABLES, now).unwrap();
+        let store = &archive.store;
         let mut folder = folder.to_owned();
         let path = loop {
             let first = store.list(&folder).unwrap().remove(0);
@@ -116,7 +116,7 @@ impl TestArchive {
         let mut bytes = store.get(&path).unwrap().unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
-        held.put(&path, bytes).unwrap();
+        archive.put(&path, bytes).unwrap();
     }
 }
 

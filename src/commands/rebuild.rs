@@ -29,25 +29,24 @@ use crate::{
 pub fn rebuild(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
-    let held = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
+    let locked = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
     let run_id = RunId::new(start.0);
-    let done = rebuild_tables(&held, &run_id, &mut *emit);
-    let (done, tasks) = record_rewrite(RunCommand::Rebuild, &held, &run_id, start, done)?;
+    let done = rebuild_tables(&locked, &run_id, &mut *emit);
+    let (done, tasks) = record_rewrite(RunCommand::Rebuild, &locked, &run_id, start, done)?;
     emit(&rewrite::finished(start.1));
     Ok(report::rebuild_table(&done, &archive.to_string(), tasks, false))
 }
 
-fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
-    let archive = &held.archive;
+fn rebuild_tables(archive: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
     let source = Source::open(archive)?;
-    let mut lyrics = TableRebuild::<LyricsRow>::begin(&LYRICS, held, run_id)?;
-    let mut clips = TableRebuild::<ClipRow>::begin(&CLIPS, held, run_id)?;
+    let mut lyrics = TableRebuild::<LyricsRow>::begin(&LYRICS, archive, run_id)?;
+    let mut clips = TableRebuild::<ClipRow>::begin(&CLIPS, archive, run_id)?;
     let tasks = source.read(archive, emit, &mut |rows| {
         rows.lyrics.iter().try_for_each(|row| lyrics.push(row))?;
         rows.clips.iter().try_for_each(|row| clips.push(row))
     })?;
     let done = [lyrics.finish()?, clips.finish()?];
-    export::write_views(held)?;
+    export::write_views(archive)?;
     Ok((done, tasks))
 }
 
@@ -160,7 +159,7 @@ fn fetch_info(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Op
 /// A table that is being regenerated.
 struct TableRebuild<R: 'static> {
     table: &'static Table<R>,
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     swap: Swap,
     encoder: Option<PartEncoder<R, NewPart>>,
     /// Every part of the table that a manifest lists or the table's folder contains.
@@ -170,8 +169,7 @@ struct TableRebuild<R: 'static> {
 }
 
 impl<R> TableRebuild<R> {
-    fn begin(table: &'static Table<R>, held: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
-        let archive = &held.archive;
+    fn begin(table: &'static Table<R>, archive: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
         let mut removed = published_parts(archive, table.name)?;
         let rows_before = count_rows(archive, &removed)?;
         let (folder, unpublished) = (format!("{}/", table.name), rewrite::unpublished_stems(archive)?);
@@ -180,16 +178,16 @@ impl<R> TableRebuild<R> {
         removed.extend(lines.into_iter().map(|line| line.path));
         removed.sort();
         removed.dedup();
-        let swap = Swap::begin(held, table.name, run_id)?;
-        Ok(Self { table, held: held.clone(), swap, encoder: None, removed, rows_before, rows: 0 })
+        let swap = Swap::begin(archive, table.name, run_id)?;
+        Ok(Self { table, archive: archive.clone(), swap, encoder: None, removed, rows_before, rows: 0 })
     }
 
     fn push(&mut self, row: &R) -> Result<()> {
-        let failed = |error| self.held.archive.store.storage_error("write", self.table.name, &error);
+        let failed = |error| self.archive.store.storage_error("write", self.table.name, &error);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             None => {
-                let format = self.held.archive.format;
+                let format = self.archive.format;
                 let encoder = PartEncoder::new(self.table, format, RowGroups::Large, self.swap.begin_part()?);
                 self.encoder.insert(encoder.map_err(failed)?)
             }
@@ -200,9 +198,8 @@ impl<R> TableRebuild<R> {
 
     fn end_part(&mut self) -> Result<()> {
         let Some(encoder) = self.encoder.take() else { return Ok(()) };
-        let (part, rows) = encoder
-            .finish()
-            .map_err(|error| self.held.archive.store.storage_error("write", self.table.name, &error))?;
+        let (part, rows) =
+            encoder.finish().map_err(|error| self.archive.store.storage_error("write", self.table.name, &error))?;
         self.swap.add(part)?;
         self.rows += rows;
         Ok(())

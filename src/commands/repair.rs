@@ -58,8 +58,8 @@ pub async fn repair(
 ) -> Result<Outcome> {
     let mut recorder = RunRecorder::new(reporter);
     let start = (Timestamp::now(), Instant::now());
-    let held = LockedArchive::open(&config.archive, &tables::TABLES, start.0)?;
-    let run = Run::begin(RunCommand::Repair, config, held, start, &mut recorder);
+    let archive = LockedArchive::open(&config.archive, &tables::TABLES, start.0)?;
+    let run = Run::begin(RunCommand::Repair, config, archive, start, &mut recorder);
     let ended = repair_archive(&run, stop, &mut recorder).await;
     let metrics_result = run.write_metrics(&ended, &mut recorder);
     let (ended, mut status, mut error) = ended?;
@@ -76,20 +76,21 @@ async fn repair_archive(
     stop: impl Future<Output = Signal>,
     recorder: &mut RunRecorder<'_>,
 ) -> Result<(RepairOutcome, ExitStatus, Option<Error>)> {
-    let (held, config) = (&run.held, run.config);
-    let mut media = start_media(&config.media, &config.provider, held).await?;
-    let still_journalled = export::recover(held, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
+    let (archive, config) = (&run.archive, run.config);
+    let mut media = start_media(&config.media, &config.provider, archive).await?;
+    let still_journalled =
+        export::recover(archive, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
     let plan = tokio::select! {
         planned = check_and_plan(config, verify::check_locked, recorder) => planned?,
         () = sleep_until_or_forever(run.stop_at) => return Ok((RepairOutcome::deadline_reached(still_journalled), ExitStatus::Incomplete, None)),
     };
-    let (locked, run_id) = (held.clone(), run.id.clone());
+    let (locked, run_id) = (archive.clone(), run.id.clone());
     let plan = blocking(move || quarantine_damage(&locked, plan, &run_id)).await?;
-    let tasks = plan_tasks(held, &plan, recorder).await?;
+    let tasks = plan_tasks(archive, &plan, recorder).await?;
     let result = run.execute(&tasks, SimulatedProvider::with_any_task(), media, stop, recorder).await?;
-    export::write_views(held)?;
+    export::write_views(archive)?;
     let (restored, interruption) =
-        (save_pending_work(held, &plan, &tasks, &result, recorder)?, interruption(&result.ending));
+        (save_pending_work(archive, &plan, &tasks, &result, recorder)?, interruption(&result.ending));
     let is_incomplete =
         |recorder: &RunRecorder<'_>| RepairOutcome::is_incomplete(&plan, recorder.failures.as_ref(), still_journalled);
     let (status, error) = run.finish(&tasks, result, recorder, is_incomplete);
@@ -124,12 +125,12 @@ fn interruption(ending: &Ending) -> Option<Interruption> {
 
 /// The plan of the run that restores the tasks.
 async fn plan_tasks(
-    held: &Arc<LockedArchive>,
+    archive: &Arc<LockedArchive>,
     plan: &Arc<Plan>,
     recorder: &mut RunRecorder<'_>,
 ) -> Result<export::Plan> {
-    let (locked, copies) = (held.clone(), plan.quarantined_copies.clone());
-    let salvage = blocking(move || Ok(export::salvageable(locked.archive.format, &copies))).await?;
+    let (locked, copies) = (archive.clone(), plan.quarantined_copies.clone());
+    let salvage = blocking(move || Ok(export::salvageable(locked.format, &copies))).await?;
     let (tasks, invalid) = export::Plan::from_items(plan.items(&salvage));
     let mut failures = plan.failures(&salvage);
     for task in invalid {
@@ -137,7 +138,7 @@ async fn plan_tasks(
     }
     recorder.failures = Some(failures);
     // A task whose response is already in the journal is not requested again.
-    let journalled = ListState::journalled(&held.archive, &tasks.tasks)?;
+    let journalled = ListState::journalled(archive, &tasks.tasks)?;
     let tasks = tasks.resume_from_journal(&journalled, plan.quarantined_copies.clone());
     recorder.summary.observe(&Event::Planned(tasks.counts.clone()));
     Ok(tasks)
@@ -145,7 +146,7 @@ async fn plan_tasks(
 
 /// Saves the pending work for the next repair, and returns the number of restored tasks.
 fn save_pending_work(
-    held: &LockedArchive,
+    archive: &LockedArchive,
     plan: &Plan,
     tasks: &export::Plan,
     result: &RunResult,
@@ -159,7 +160,7 @@ fn save_pending_work(
         is_restored(task) || tasks.tasks.find(task).is_some_and(|task| ledger.is_deleted_by_provider(task))
     };
     let remaining = plan.remaining(is_done, is_salvaged);
-    if remaining.tasks.is_empty() { held.remove_repair_plan() } else { held.save_repair_plan(&remaining) }?;
+    if remaining.tasks.is_empty() { archive.remove_repair_plan() } else { archive.save_repair_plan(&remaining) }?;
     let is_fully_restored = |task: &&String| {
         is_restored(task) && !recorder.failures.as_ref().is_some_and(|failures| failures.contains(task))
     };
@@ -168,31 +169,31 @@ fn save_pending_work(
 
 /// Saves the plan, so that the next repair can complete it. Also quarantines damaged files, and adds unlisted files to
 /// this run's manifest. Performs blocking I/O.
-fn quarantine_damage(held: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
+fn quarantine_damage(archive: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
     // The manifests are regenerated first, because later steps read them.
-    plan.manifests.iter().try_for_each(|manifest| held.regenerate_manifest(manifest))?;
-    held.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
+    plan.manifests.iter().try_for_each(|manifest| archive.regenerate_manifest(manifest))?;
+    archive.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
     if plan.rewrite_checksums {
-        held.regenerate_checksums()?;
+        archive.regenerate_checksums()?;
     }
     if let Some(parts) = plan.parts.get(TASKS.name) {
-        plan.quarantined_copies.extend(held.copy_to_quarantine(parts)?);
+        plan.quarantined_copies.extend(archive.copy_to_quarantine(parts)?);
     }
     if !plan.is_empty() {
-        held.save_repair_plan(&plan)?;
+        archive.save_repair_plan(&plan)?;
     }
-    held.quarantine(&plan.media)?;
+    archive.quarantine(&plan.media)?;
     for (table, parts) in &plan.parts {
         if table != TASKS.name {
-            held.copy_to_quarantine(parts)?;
+            archive.copy_to_quarantine(parts)?;
         }
         let parts: Vec<String> = parts.iter().cloned().collect();
-        Swap::begin(held, table, run_id)?.commit(&parts)?;
+        Swap::begin(archive, table, run_id)?.commit(&parts)?;
     }
-    let listed = plan.unlisted.iter().map(|path| repair::manifest_entry(&held.archive, path));
+    let listed = plan.unlisted.iter().map(|path| repair::manifest_entry(archive, path));
     let files: Vec<StoredFile> = listed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     if !files.is_empty() {
-        held.add_to_manifest(&RunFile::Manifest.path(run_id), &files)?;
+        archive.add_to_manifest(&RunFile::Manifest.path(run_id), &files)?;
     }
     Ok(Arc::new(plan))
 }

@@ -42,7 +42,7 @@ pub struct Outcome {
 pub(super) struct Run<'a> {
     pub(super) config: &'a RunConfig,
     pub(super) id: RunId,
-    pub(super) held: Arc<LockedArchive>,
+    pub(super) archive: Arc<LockedArchive>,
     /// The deadline from `--stop-after`, at which the run ends even if work is pending.
     pub(super) stop_at: Option<Instant>,
     command: RunCommand,
@@ -55,14 +55,21 @@ impl<'a> Run<'a> {
     pub(super) fn begin(
         command: RunCommand,
         config: &'a RunConfig,
-        held: LockedArchive,
+        archive: LockedArchive,
         (started, clock): (Timestamp, Instant),
         recorder: &mut RunRecorder<'_>,
     ) -> Self {
-        let (id, archive) = (RunId::new(started), config.archive.to_string());
+        let (id, name) = (RunId::new(started), config.archive.to_string());
         recorder.summary.command = command;
-        recorder.emit(&Event::Started { run_id: id.clone(), archive, at: started });
-        Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command, clock }
+        recorder.emit(&Event::Started { run_id: id.clone(), archive: name, at: started });
+        Self {
+            config,
+            id,
+            archive: Arc::new(archive),
+            stop_at: config.stop_after.map(|limit| clock + limit),
+            command,
+            clock,
+        }
     }
 
     /// Executes the plan until it is complete or `stop` resolves.
@@ -75,9 +82,9 @@ impl<'a> Run<'a> {
         recorder: &mut RunRecorder<'_>,
     ) -> Result<RunResult> {
         let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, simulated_provider).await?;
-        let Self { config, id: run_id, held, stop_at, command, .. } = self;
+        let Self { config, id: run_id, archive, stop_at, command, .. } = self;
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
-        let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, segments };
+        let context = RunContext { config, run_id, plan, archive: archive, stop_at: *stop_at, segments };
         let mut emit = |event| recorder.emit(&event);
         let result = Coordinator::new(context, client, media, &mut emit).run(stop).await;
         drop(simulator);
@@ -104,7 +111,7 @@ impl<'a> Run<'a> {
         let is_complete = matches!(ending, Ending::Done);
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
         if recorder.summary.requests.total + recorder.summary.missing() > 0
-            && let Err(failed) = self.held.put_with_checksum(&RunFile::Unfinished.path(&self.id), &missing)
+            && let Err(failed) = self.archive.put_with_checksum(&RunFile::Unfinished.path(&self.id), &missing)
         {
             recorder.missing_list_written = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
@@ -116,7 +123,7 @@ impl<'a> Run<'a> {
         recorder.summary.observe(&end);
         let mut text = serde_json::to_vec_pretty(&recorder.summary).expect("a summary has string keys only");
         text.push(b'\n');
-        if let Err(failed) = self.held.put_with_checksum(&RunFile::Summary.path(&self.id), &text) {
+        if let Err(failed) = self.archive.put_with_checksum(&RunFile::Summary.path(&self.id), &text) {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = self.finished(status);
         }
@@ -130,7 +137,7 @@ impl<'a> Run<'a> {
         if let Err(error) = ended {
             recorder.summary.observe(&self.finished(error.into()));
         }
-        metrics::write(file, &self.held.archive, &recorder.summary)
+        metrics::write(file, &self.archive, &recorder.summary)
     }
 
     fn finished(&self, status: ExitStatus) -> Event {
@@ -144,15 +151,15 @@ impl<'a> Run<'a> {
 
     /// Removes partial downloads if the journal is empty, because no later run would resume these downloads.
     fn sweep(&self) -> Result<()> {
-        let waiting = journal::segments(&self.held.archive.journal_folder())?;
-        if waiting.is_empty() { self.held.remove_partials() } else { Ok(()) }
+        let waiting = journal::segments(&self.archive.journal_folder())?;
+        if waiting.is_empty() { self.archive.remove_partials() } else { Ok(()) }
     }
 }
 
 /// Writes the run summary of a command that rewrites tables, and returns the result of the command.
 pub(super) fn record_rewrite<T>(
     command: RunCommand,
-    held: &LockedArchive,
+    archive: &LockedArchive,
     run_id: &RunId,
     (started, clock): (Timestamp, std::time::Instant),
     done: Result<T>,
@@ -169,7 +176,7 @@ pub(super) fn record_rewrite<T>(
     };
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
-    let recorded = held.put_with_checksum(&RunFile::Summary.path(run_id), &text);
+    let recorded = archive.put_with_checksum(&RunFile::Summary.path(run_id), &text);
     // An error of the command takes precedence over an error in writing the run summary.
     let done = done?;
     recorded.map(|()| done)

@@ -142,15 +142,15 @@ pub(crate) struct MediaStage {
 
 impl MediaStage {
     /// Starts the stage.
-    pub(crate) fn start(held: Arc<LockedArchive>, access: &Access, limits: Limits) -> Result<Self> {
-        held.create_partial_folder()?;
+    pub(crate) fn start(archive: Arc<LockedArchive>, access: &Access, limits: Limits) -> Result<Self> {
+        archive.create_partial_folder()?;
         let (jobs, incoming) = mpsc::unbounded_channel();
         let (emit, events) = mpsc::unbounded_channel();
         let (stop, received) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let downloader = Downloader::new(access, limits, stop.clone(), received.clone())?;
         let offline = Arc::new(AtomicBool::new(false));
         let worker = Worker {
-            held,
+            archive: archive,
             downloader,
             locks: KeyedMutex::default(),
             read_slots: Semaphore::new(MAX_CONCURRENT_READS),
@@ -229,7 +229,7 @@ fn join_result(done: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
 }
 
 struct Worker {
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     downloader: Downloader,
     locks: KeyedMutex,
     read_slots: Semaphore,
@@ -294,10 +294,10 @@ impl Worker {
     /// Returns the asset if its file already exists. The file belongs to another task with the same clip, or was
     /// downloaded by an interrupted run.
     async fn find_existing(&self, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
-        let (held, found_name, name, kind) = (self.held.clone(), name.clone(), name.clone(), wanted.kind);
+        let (archive, found_name, name, kind) = (self.archive.clone(), name.clone(), name.clone(), wanted.kind);
         let _slot = self.read_slots.acquire().await;
         let found = blocking(move || {
-            let Some((path, file)) = held.open_media(&name, media::extensions(kind)) else { return Ok(None) };
+            let Some((path, file)) = archive.open_media(&name, media::extensions(kind)) else { return Ok(None) };
             // An unreadable file, or a file of the wrong type, is replaced.
             Ok(read_media(kind, file).ok().flatten().map(|existing| (path, existing)))
         });
@@ -319,7 +319,7 @@ impl Worker {
     /// Downloads the asset to a partial file. Returns `None` if the asset is left to the next run.
     async fn download(&self, job: &MediaJob, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let Source::File(url) = &wanted.source else { return Ok(None) };
-        let download = Download { url: url.clone(), kind: wanted.kind, partial: self.held.partial(name) };
+        let download = Download { url: url.clone(), kind: wanted.kind, partial: self.archive.partial(name) };
         let outcome = self.downloader.download(&download, &|update| self.forward_update(job, wanted, update)).await?;
         Ok(match outcome {
             Outcome::Stopped => None,
@@ -353,8 +353,8 @@ impl Worker {
     /// Moves a downloaded file to its final path.
     async fn store_media(&self, asset: Asset, name: &MediaName) -> Result<Asset> {
         if let Some(path) = asset.path.clone() {
-            let (held, partial) = (self.held.clone(), self.held.partial(name));
-            blocking(move || held.store_media(&partial, &path)).await?;
+            let (archive, partial) = (self.archive.clone(), self.archive.partial(name));
+            blocking(move || archive.store_media(&partial, &path)).await?;
         }
         Ok(asset)
     }
@@ -362,7 +362,7 @@ impl Worker {
     /// Removes the old file if the new file has a different extension.
     fn remove_replaced_file(&self, old: Option<String>, new: Option<&str>) -> Result<()> {
         match old.filter(|old| Some(old.as_str()) != new) {
-            Some(old) => self.held.remove(&old),
+            Some(old) => self.archive.remove(&old),
             None => Ok(()),
         }
     }

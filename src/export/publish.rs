@@ -41,12 +41,12 @@ pub(super) struct PublishStage {
 
 impl PublishStage {
     /// Starts the stage and returns the sender for closed segments. Dropping the sender ends the stage.
-    pub(super) fn start(held: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
+    pub(super) fn start(archive: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MAX_QUEUED_SEGMENTS);
         let (emit, published) = mpsc::unbounded_channel();
         let handle = tokio::spawn(async move {
             while let Some(segment) = incoming.recv().await {
-                let _ = emit.send(publish(&held, segment).await?.published);
+                let _ = emit.send(publish(&archive, segment).await?.published);
             }
             Ok(())
         });
@@ -55,8 +55,7 @@ impl PublishStage {
 }
 
 /// Rewrites the DuckDB views if their SQL has changed. Performs blocking I/O.
-pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
-    let archive = &held.archive;
+pub(crate) fn write_views(archive: &LockedArchive) -> Result<()> {
     let mut with_parts = Vec::new();
     for table in tables::TABLES {
         if !archive.parts(table)?.is_empty() {
@@ -66,7 +65,7 @@ pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
     let sql = tables::views_sql(archive.format, |table| with_parts.contains(&table));
     match archive.store.get(VIEWS)? {
         Some(written) if written == sql.as_bytes() => Ok(()),
-        _ => held.put(VIEWS, sql),
+        _ => archive.put(VIEWS, sql),
     }
 }
 
@@ -80,29 +79,29 @@ pub(super) struct Publication {
 
 /// Publishes raw bodies first, then lyrics, clips, assets and tasks, and then the manifest. Finally removes the
 /// segment.
-pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
-    let held = held.clone();
-    blocking(move || publish_segment(&held, closed)).await
+pub(super) async fn publish(archive: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
+    let archive = archive.clone();
+    blocking(move || publish_segment(&archive, closed)).await
 }
 
-fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
+fn publish_segment(archive: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let segment = SegmentReader::open(&closed.path)?;
     let run_id = segment.run_id.clone();
-    let encoded = SegmentEncoder::new(held, &segment, &closed).encode(segment)?;
+    let encoded = SegmentEncoder::new(archive, &segment, &closed).encode(segment)?;
     if let Some(raw) = encoded.raw {
-        held.publish_with_checksum(raw)?;
+        archive.publish_with_checksum(raw)?;
     }
-    replace::remove_rows(held, encoded.replaced, &encoded.paths)?;
+    replace::remove_rows(archive, encoded.replaced, &encoded.paths)?;
     let mut files = encoded.media;
     for part in encoded.parts {
         files.push(part.publish()?);
     }
     if !files.is_empty() {
-        held.add_to_manifest(&RunFile::Manifest.path(&run_id), &files)?;
-        write_views(held)?;
+        archive.add_to_manifest(&RunFile::Manifest.path(&run_id), &files)?;
+        write_views(archive)?;
     }
     if encoded.damaged > 0 {
-        held.quarantine_segment(&closed.path)?;
+        archive.quarantine_segment(&closed.path)?;
     } else {
         closed.remove()?;
     }
@@ -143,15 +142,15 @@ struct SegmentEncoder {
 }
 
 impl SegmentEncoder {
-    fn new(held: &Arc<LockedArchive>, segment: &SegmentReader, closed: &ClosedSegment) -> Self {
-        let name = PartName { run_id: &segment.run_id, part: segment.part, format: held.archive.format };
+    fn new(archive: &Arc<LockedArchive>, segment: &SegmentReader, closed: &ClosedSegment) -> Self {
+        let name = PartName { run_id: &segment.run_id, part: segment.part, format: archive.format };
         Self {
             run_id: segment.run_id.clone(),
-            tasks: Part::new(&TASKS, held, &name),
-            clips: Part::new(&CLIPS, held, &name),
-            lyrics: Part::new(&LYRICS, held, &name),
-            assets: Part::new(&ASSETS, held, &name),
-            raw: RawBodies::new(held, &segment.run_id),
+            tasks: Part::new(&TASKS, archive, &name),
+            clips: Part::new(&CLIPS, archive, &name),
+            lyrics: Part::new(&LYRICS, archive, &name),
+            assets: Part::new(&ASSETS, archive, &name),
+            raw: RawBodies::new(archive, &segment.run_id),
             media: BTreeMap::new(),
             published: Published { part: segment.part, ..Published::default() },
             excluded: closed.excluded.clone(),
@@ -274,32 +273,32 @@ impl SegmentEncoder {
 struct Part<R: 'static> {
     table: &'static Table<R>,
     path: String,
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     encoder: Option<PartEncoder<R, FileSink>>,
 }
 
 impl<R> Part<R> {
-    fn new(table: &'static Table<R>, held: &Arc<LockedArchive>, name: &PartName<'_>) -> Self {
-        Self { table, path: name.path(table.name), held: held.clone(), encoder: None }
+    fn new(table: &'static Table<R>, archive: &Arc<LockedArchive>, name: &PartName<'_>) -> Self {
+        Self { table, path: name.path(table.name), archive: archive.clone(), encoder: None }
     }
 
     fn push(&mut self, row: &R) -> Result<()> {
         let encoder = match &mut self.encoder {
             Some(encoder) => Ok(encoder),
             None => {
-                let sink = self.held.sink(&self.path)?;
-                PartEncoder::new(self.table, self.held.archive.format, RowGroups::Small, sink)
+                let sink = self.archive.sink(&self.path)?;
+                PartEncoder::new(self.table, self.archive.format, RowGroups::Small, sink)
                     .map(|encoder| self.encoder.insert(encoder))
             }
         };
         let pushed = encoder.and_then(|encoder| encoder.push(row));
-        pushed.map_err(|error| self.held.archive.store.storage_error("write", &self.path, &error))
+        pushed.map_err(|error| self.archive.store.storage_error("write", &self.path, &error))
     }
 
     /// Returns the sink and the number of rows, or `None` if no row was added.
     fn finish(self) -> Result<Option<(FileSink, u64)>> {
         let finished = self.encoder.map(PartEncoder::finish).transpose();
-        finished.map_err(|error| self.held.archive.store.storage_error("write", &self.path, &error))
+        finished.map_err(|error| self.archive.store.storage_error("write", &self.path, &error))
     }
 }
 
@@ -335,9 +334,9 @@ mod tests {
     fn archive_with_segment() -> (tempfile::TempDir, LockedArchive) {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
+        let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
         let run_id = RunId::parse("20260102T030405000Z-abcdef").unwrap();
-        let mut writer = JournalWriter::new(&held.archive.journal_folder(), run_id, SegmentLimits::default());
+        let mut writer = JournalWriter::new(&archive.journal_folder(), run_id, SegmentLimits::default());
         let cover = Asset {
             path: Some("media/image/ca/a.png".into()),
             sha256: Some("00".into()),
@@ -352,12 +351,12 @@ mod tests {
             Record::Unreadable { task_id: "odd".into(), body: "[]".into() },
         ];
         writer.append(&records).unwrap();
-        (folder, held)
+        (folder, archive)
     }
 
-    fn publish_all(held: &Arc<LockedArchive>) -> Result<()> {
-        for leftover in journal::leftovers(&held.archive.journal_folder())? {
-            publish_segment(held, leftover.segment)?;
+    fn publish_all(archive: &Arc<LockedArchive>) -> Result<()> {
+        for leftover in journal::leftovers(&archive.journal_folder())? {
+            publish_segment(archive, leftover.segment)?;
         }
         Ok(())
     }
@@ -375,19 +374,19 @@ mod tests {
 
     #[test]
     fn publishing_after_a_crash_at_any_step_yields_the_same_files() {
-        let (undisturbed, held) = archive_with_segment();
-        publish_all(&Arc::new(held)).unwrap();
+        let (undisturbed, archive) = archive_with_segment();
+        publish_all(&Arc::new(archive)).unwrap();
         let expected = contents(undisturbed.path());
         assert_eq!(expected.len(), 6, "{:?}", expected.keys());
 
         let mut crashes = 0;
         for changes in 0.. {
-            let (folder, mut held) = archive_with_segment();
+            let (folder, mut archive) = archive_with_segment();
             let budget = FaultBudget::new(changes);
             let wrap = |backend| Arc::new(FailingBackend { backend, budget: budget.clone(), can_exchange: true }) as _;
-            held.archive.store = held.archive.store.wrap_backends(wrap);
-            let held = Arc::new(held);
-            let survived = publish_all(&held).is_ok();
+            archive.inner.store = archive.inner.store.wrap_backends(wrap);
+            let archive = Arc::new(archive);
+            let survived = publish_all(&archive).is_ok();
             let left = contents(folder.path());
             // A task's row exists only if all other rows of the task exist.
             let has = |table: &str| left.keys().any(|path| path.starts_with(table));
@@ -396,10 +395,10 @@ mod tests {
                 "{:?}",
                 left.keys()
             );
-            drop(held);
+            drop(archive);
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
-            let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
-            publish_all(&Arc::new(held)).unwrap();
+            let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
+            publish_all(&Arc::new(archive)).unwrap();
             assert_eq!(contents(folder.path()), expected, "the process died after {changes} changes");
             if survived {
                 break;

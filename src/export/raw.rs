@@ -20,7 +20,7 @@ use crate::{
 /// The `-raw.jsonl` file of one run, created when the first body is added. Memory holds one hash per line. All
 /// methods perform blocking I/O.
 pub(super) struct RawBodies {
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     path: String,
     file: Option<(FileSink, HashSet<u64>)>,
     hasher: RandomState,
@@ -34,8 +34,8 @@ struct Line<'a> {
 }
 
 impl RawBodies {
-    pub(super) fn new(held: &Arc<LockedArchive>, run_id: &RunId) -> Self {
-        Self { held: held.clone(), path: RunFile::Raw.path(run_id), file: None, hasher: RandomState::new() }
+    pub(super) fn new(archive: &Arc<LockedArchive>, run_id: &RunId) -> Self {
+        Self { archive: archive.clone(), path: RunFile::Raw.path(run_id), file: None, hasher: RandomState::new() }
     }
 
     pub(super) fn add(&mut self, task_id: &str, reason: &str, body: &str) -> Result<()> {
@@ -51,7 +51,7 @@ impl RawBodies {
         if !seen.insert(self.hasher.hash_one(line.as_slice())) {
             return Ok(());
         }
-        sink.write_all(&line).map_err(|error| self.held.archive.store.storage_error("write", &self.path, &error))
+        sink.write_all(&line).map_err(|error| self.archive.store.storage_error("write", &self.path, &error))
     }
 
     /// Returns the staging file, or `None` if no body was added.
@@ -61,7 +61,7 @@ impl RawBodies {
 
     /// Creates the staging file and copies the lines that earlier segments of the run have written.
     fn create(&self) -> Result<(FileSink, HashSet<u64>)> {
-        let (store, mut sink, mut seen) = (&self.held.archive.store, self.held.sink(&self.path)?, HashSet::new());
+        let (store, mut sink, mut seen) = (&self.archive.store, self.archive.sink(&self.path)?, HashSet::new());
         if store.exists(&self.path)? {
             let copied = copy_lines(store.open(&self.path)?, &mut sink, |line| {
                 seen.insert(self.hasher.hash_one(line));

@@ -20,8 +20,7 @@ use crate::{
 const KILLED: u8 = 128 + 9;
 
 /// Creates the summary of a run that has none, or adds the recovered counts to an existing summary.
-pub(super) fn write_summary(held: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
-    let archive = &held.archive;
+pub(super) fn write_summary(archive: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
     let path = RunFile::Summary.path(run_id);
     let written = archive.store.get(&path)?;
     let summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
@@ -32,7 +31,7 @@ pub(super) fn write_summary(held: &Arc<LockedArchive>, run_id: &RunId, published
     };
     let mut text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
     text.push(b'\n');
-    held.put_with_checksum(&path, &text)
+    archive.put_with_checksum(&path, &text)
 }
 
 /// Returns the summary of a killed run, without counts. The end time of a killed run is unknown.

@@ -34,16 +34,16 @@ const TICK: Duration = Duration::from_secs(1);
 /// Publishes the segments that earlier runs left, and downloads their missing files until `stop_at`. Segments with
 /// unsettled tasks stay in the journal. Returns the number of unsettled tasks.
 pub(crate) async fn recover(
-    held: &Arc<LockedArchive>,
+    archive: &Arc<LockedArchive>,
     media: &mut MediaStage,
     stop_at: Option<Instant>,
     emit: EventSink<'_>,
 ) -> Result<u64> {
-    let folder = held.archive.journal_folder();
+    let folder = archive.journal_folder();
     let (mut remaining, mut deadline_reached) = (0, false);
     for leftover in blocking(move || journal::leftovers(&folder)).await? {
-        let leftover = without_superseded(held, leftover).await?;
-        let leftover = without_lost_files(held, leftover).await?;
+        let leftover = without_superseded(archive, leftover).await?;
+        let leftover = without_lost_files(archive, leftover).await?;
         let mut unsettled = leftover.unsettled.len() as u64;
         if unsettled > 0 && !deadline_reached {
             let run_id = SegmentReader::open(&leftover.segment.path)?.run_id;
@@ -61,19 +61,19 @@ pub(crate) async fn recover(
             remaining += unsettled;
             continue;
         }
-        let Publication { run_id, published, damaged } = publish(held, leftover.segment).await?;
+        let Publication { run_id, published, damaged } = publish(archive, leftover.segment).await?;
         let (tasks, assets_failed) = (published.rows.tasks, published.assets.failed);
-        recovered_run::write_summary(held, &run_id, &published)?;
+        recovered_run::write_summary(archive, &run_id, &published)?;
         emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
     }
     Ok(remaining)
 }
 
 /// Removes tasks from a leftover segment if the archive already contains their rows.
-async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
-    let held = held.clone();
+async fn without_superseded(archive: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
+    let archive = archive.clone();
     blocking(move || {
-        let superseded = superseded_tasks(&held, &leftover.segment)?;
+        let superseded = superseded_tasks(&archive, &leftover.segment)?;
         leftover.unsettled.retain(|task| !superseded.contains(&task.task_id));
         leftover.segment.excluded.extend(superseded);
         Ok(leftover)
@@ -84,14 +84,13 @@ async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -
 /// Marks tasks of a leftover segment as unsettled if their files are missing or have a different size. Files can be
 /// missing because a user removed them or because the journal was restored from a copy. Files with a wrong size are
 /// quarantined.
-async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
-    let held = held.clone();
+async fn without_lost_files(archive: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
+    let archive = archive.clone();
     blocking(move || {
         let mut lost = HashSet::new();
         leftover.mark_lost_unsettled(|asset| {
             let Some(path) = &asset.path else { return Ok(false) };
-            let size =
-                held.archive.size(path).map_err(|error| held.archive.store.storage_error("read", path, &error))?;
+            let size = archive.size(path).map_err(|error| archive.store.storage_error("read", path, &error))?;
             let is_lost = size != asset.bytes;
             if is_lost {
                 lost.insert(path.clone());
@@ -99,7 +98,7 @@ async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -
             Ok(is_lost)
         })?;
         if !lost.is_empty() {
-            held.quarantine(&lost)?;
+            archive.quarantine(&lost)?;
         }
         Ok(leftover)
     })

@@ -24,7 +24,7 @@ pub(super) struct ReplacedTasks {
 
 /// Removes the rows of these tasks from all parts except the `own` parts, which contain the new rows. The tasks table
 /// is rewritten first, because a task without a row in that table is not archived. Performs blocking I/O.
-pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: ReplacedTasks, own: &[String]) -> Result<()> {
+pub(super) fn remove_rows(archive: &Arc<LockedArchive>, replaced: ReplacedTasks, own: &[String]) -> Result<()> {
     let ReplacedTasks { all_tables: mut tasks, tasks_only } = replaced;
     for schema in tables::schemas().into_iter().rev() {
         if schema.name == TASKS.name {
@@ -35,21 +35,20 @@ pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: ReplacedTasks, ow
         if tasks.is_empty() {
             continue;
         }
-        let mut parts = held.archive.parts(schema.name)?;
+        let mut parts = archive.parts(schema.name)?;
         parts.retain(|path| !own.contains(path));
-        remove_from(held, schema, parts, &tasks)?;
+        remove_from(archive, schema, parts, &tasks)?;
     }
     Ok(())
 }
 
 /// Replaces the parts that contain rows of these tasks with one part that contains the remaining rows.
 fn remove_from(
-    held: &Arc<LockedArchive>,
+    archive: &Arc<LockedArchive>,
     schema: TableSchema,
     parts: Vec<String>,
     tasks: &HashSet<String>,
 ) -> Result<()> {
-    let archive = &held.archive;
     let mut affected = Vec::new();
     for path in parts {
         if has_rows_of(archive, &path, tasks)? {
@@ -61,7 +60,7 @@ fn remove_from(
     }
     let table = schema.name;
     // A new run ID ensures that the part's name does not clash with later parts of this run.
-    let mut swap = Swap::begin(held, table, &RunId::new(Timestamp::now()))?;
+    let mut swap = Swap::begin(archive, table, &RunId::new(Timestamp::now()))?;
     let part = swap.begin_part()?;
     let failed = |error: std::io::Error| archive.store.storage_error("write", table, &error);
     let mut copier = PartCopier::new(schema, archive.format, part).map_err(failed)?;

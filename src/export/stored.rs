@@ -86,14 +86,14 @@ pub(super) struct StoredStage {
 
 impl StoredStage {
     /// Reads the responses of these tasks from the tables, in the order of their rows.
-    pub(super) fn read_tables(held: Arc<LockedArchive>, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
+    pub(super) fn read_tables(archive: Arc<LockedArchive>, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
         let list = plan.tasks.clone();
         let ids = move |tasks: &[TaskIndex]| tasks.iter().map(|task| list.id(*task).to_string()).collect::<Vec<_>>();
         let list = plan.tasks.clone();
         Self::start(move |send| {
             let wanted = ids(&tasks).into_iter().collect();
-            for chunk in sort_by_row_order(&held.archive, wanted)?.chunks(BATCH_SIZE) {
-                let mut stored = read(&held.archive, &chunk.iter().cloned().collect())?;
+            for chunk in sort_by_row_order(&archive, wanted)?.chunks(BATCH_SIZE) {
+                let mut stored = read(&archive, &chunk.iter().cloned().collect())?;
                 for task in chunk.iter().filter_map(|id| list.find(id)) {
                     send(task, stored.remove(list.id(task).as_str()));
                 }

@@ -34,8 +34,7 @@ struct TaskRecord {
 }
 
 /// Finds the tasks of a segment whose rows the archive already contains. Performs blocking I/O.
-pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
-    let archive = &held.archive;
+pub(super) fn superseded_tasks(archive: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
     let reader = SegmentReader::open(&segment.path)?;
     let name = PartName { run_id: &reader.run_id.clone(), part: reader.part, format: archive.format };
     let additions = Additions::read(reader, &segment.excluded)?;

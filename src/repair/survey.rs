@@ -199,7 +199,7 @@ mod tests {
     fn a_corrupted_id_is_not_salvaged() {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
+        let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
         let ids: Vec<String> = (0..40).map(|n| format!("{:x}", n * 0x9e37_79b9_7f4a_u64)).collect();
         let (intact, path) = (part(&ids), "tasks/20260101T000000000Z-a-0001.parquet");
         std::fs::create_dir(folder.path().join("tasks")).unwrap();
@@ -208,13 +208,13 @@ mod tests {
             let mut damaged = intact.clone();
             damaged[offset] ^= 4;
             std::fs::write(folder.path().join(path), damaged).unwrap();
-            let (salvaged, is_complete) = read_ids(&held.archive, path);
+            let (salvaged, is_complete) = read_ids(&archive, path);
             let is_corrupted = |id: &&String| !ids.contains(id);
             assert_eq!(salvaged.iter().find(is_corrupted), None, "byte {offset}");
             assert!(!is_complete || salvaged.len() == ids.len(), "byte {offset}");
             let mut read = HashSet::new();
             let mut on_row = |cells: &[Option<&str>]| read.extend(cells.iter().flatten().map(|id| (*id).to_owned()));
-            let file = held.archive.read(path).unwrap();
+            let file = archive.read(path).unwrap();
             let _ = tables::catch_panic(|| tables::scan(file, TableFormat::Parquet, &[TASK_ID], &mut on_row));
             changed += u32::from(read.iter().any(|id| !ids.contains(id)));
         }

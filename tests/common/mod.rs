@@ -27,10 +27,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// The API key that all tests use. No output may contain this key.
-pub const KEY: &str = "sk-hush-0123456789";
+pub const API_KEY: &str = "sk-hush-0123456789";
 
 /// A simulated provider and a temporary folder. Dropping the scene stops the provider and deletes the folder.
-pub struct Scene {
+pub struct TestEnv {
     runtime: Runtime,
     simulator: Option<Simulator>,
     base_url: String,
@@ -40,35 +40,35 @@ pub struct Scene {
 
 /// The exit status and the output of the program.
 #[derive(Debug)]
-pub struct Finished {
+pub struct CommandOutput {
     pub status: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Scene {
+impl TestEnv {
     /// Creates a provider with the given faults. By default, every task is finished before the first request.
-    pub fn faults(faults: FaultPlan) -> Self {
-        Self::world(SimulatedProvider {
+    pub fn with_faults(faults: FaultPlan) -> Self {
+        Self::with_provider(SimulatedProvider {
             faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
             ..SimulatedProvider::default()
         })
     }
 
     /// Creates a provider with a single fault.
-    pub fn trouble(trouble: FaultKind, when: FaultFilter) -> Self {
-        Self::faults(FaultPlan { faults: vec![Fault { kind: trouble, when }], ..FaultPlan::default() })
+    pub fn with_fault(kind: FaultKind, when: FaultFilter) -> Self {
+        Self::with_faults(FaultPlan { faults: vec![Fault { kind, when }], ..FaultPlan::default() })
     }
 
     /// Creates a provider without faults.
-    pub fn fair() -> Self {
-        Self::faults(FaultPlan::default())
+    pub fn new() -> Self {
+        Self::with_faults(FaultPlan::default())
     }
 
     /// Starts a simulated provider and creates an empty folder.
-    pub fn world(world: SimulatedProvider) -> Self {
+    pub fn with_provider(provider: SimulatedProvider) -> Self {
         let runtime = Runtime::new().unwrap();
-        let simulator = runtime.block_on(Simulator::start(world)).unwrap();
+        let simulator = runtime.block_on(Simulator::start(provider)).unwrap();
         let base_url = simulator.base_url().to_string();
         let cdn_url = simulator.cdn_url().as_str().trim_end_matches('/').to_owned();
         Self { runtime, simulator: Some(simulator), base_url, cdn_url, folder: tempfile::tempdir().unwrap() }
@@ -91,10 +91,11 @@ impl Scene {
     pub fn get(&self, path: &str) -> String {
         let host = self.base_url.trim_start_matches("http://").trim_end_matches('/');
         let mut stream = std::net::TcpStream::connect(host).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nx-api-key: {KEY}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nx-api-key: {API_KEY}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     }
 
     pub fn base_url(&self) -> &str {
@@ -107,18 +108,18 @@ impl Scene {
     }
 
     /// Downloads a file from the CDN.
-    pub fn file_of_cdn(&self, name: &str) -> Vec<u8> {
+    pub fn download_from_cdn(&self, name: &str) -> Vec<u8> {
         let host = self.cdn_url.trim_start_matches("http://");
         let mut stream = std::net::TcpStream::connect(host).unwrap();
         write!(stream, "GET /{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-        answer.split_off(head + 4)
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).unwrap();
+        let head = response.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        response.split_off(head + 4)
     }
 
     /// Stops the provider, so that its address is unreachable.
-    pub fn end_simulator(&mut self) {
+    pub fn stop_simulator(&mut self) {
         self.simulator = None;
     }
 
@@ -144,7 +145,7 @@ impl Scene {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(name);
         }
-        command.env("SUNOR_API_KEY", KEY).env("SUNOR_BASE_URL", &self.base_url);
+        command.env("SUNOR_API_KEY", API_KEY).env("SUNOR_BASE_URL", &self.base_url);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -164,20 +165,20 @@ impl Scene {
         command
     }
 
-    pub fn export(&self, arguments: &[&str]) -> Finished {
-        Finished::of(self.export_command(arguments).spawn().unwrap())
+    pub fn export(&self, arguments: &[&str]) -> CommandOutput {
+        CommandOutput::wait_for(self.export_command(arguments).spawn().unwrap())
     }
 
     /// Runs the program with only the given arguments.
-    pub fn run(&self, arguments: &[&str]) -> Finished {
-        Finished::of(self.program().args(arguments).spawn().unwrap())
+    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
+        CommandOutput::wait_for(self.program().args(arguments).spawn().unwrap())
     }
 
     /// Runs the program with the given arguments, and with `input` on standard input.
-    pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> Finished {
+    pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> CommandOutput {
         let mut child = self.program().args(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
-        Finished::of(child)
+        CommandOutput::wait_for(child)
     }
 
     /// Returns the rows of a table as maps from column to cell. The text of a cell depends on the table format.
@@ -221,8 +222,8 @@ impl Scene {
     }
 }
 
-impl Finished {
-    pub fn of(child: Child) -> Self {
+impl CommandOutput {
+    pub fn wait_for(child: Child) -> Self {
         let output = child.wait_with_output().unwrap();
         Self {
             status: output.status.code(),
@@ -238,11 +239,11 @@ impl Finished {
         self
     }
 
-    /// Fails the test and shows the output unless it contains `words`.
+    /// Fails the test and shows the output unless it contains `text`.
     #[track_caller]
-    pub fn says(self, words: &str) -> Self {
-        let said = self.stdout.contains(words) || self.stderr.contains(words);
-        assert!(said, "`{words}` is not in the output.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+    pub fn expect_output(self, text: &str) -> Self {
+        let found = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(found, "`{text}` is not in the output.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 }
@@ -259,11 +260,11 @@ pub fn wait_until(condition: impl Fn() -> bool) {
     panic!("the condition did not become true within 10 seconds");
 }
 
-/// Lists the entries of a folder whose names end with `ending`, sorted.
-pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+/// Lists the entries of a folder whose names end with `suffix`, sorted.
+pub fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.to_string_lossy().ends_with(ending));
+    paths.retain(|path| path.to_string_lossy().ends_with(suffix));
     paths.sort();
     paths
 }
@@ -304,11 +305,11 @@ pub fn python() -> PathBuf {
 }
 
 /// Runs a script from `tests/foreign`, fails the test if the script fails, and returns its output.
-pub fn judge(script: &str, arguments: &[&Path]) -> String {
+pub fn run_checker(script: &str, arguments: &[&Path]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
-    let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&verdict.stderr);
-    let words = String::from_utf8_lossy(&verdict.stdout).into_owned();
-    assert!(verdict.status.success(), "{said}\n{words}");
-    words
+    let output = Command::new(python()).arg(script).args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{stderr}\n{stdout}");
+    stdout
 }

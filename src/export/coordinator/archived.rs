@@ -169,7 +169,7 @@ impl Coordinator<'_> {
             return false;
         }
         self.is_salvaging = true;
-        self.stored = Some(StoredStage::read_quarantine(self.run.held.archive.format, plan, tasks));
+        self.stored = Some(StoredStage::read_quarantine(self.run.archive.format, plan, tasks));
         true
     }
 
@@ -204,7 +204,7 @@ impl Coordinator<'_> {
     /// Returns the kinds of assets that the archive has files for.
     fn kinds_with_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
         let exists = |wanted: &AssetRequest| {
-            self.run.held.open_media(&wanted.name(task_id), media::extensions(wanted.kind())).is_some()
+            self.run.archive.open_media(&wanted.name(task_id), media::extensions(wanted.kind())).is_some()
         };
         let all = self.media.requests(data, &AssetKind::ALL);
         all.iter().filter(|wanted| exists(wanted)).map(AssetRequest::kind).collect()

@@ -56,7 +56,7 @@ pub(crate) struct RunContext<'a> {
     pub(crate) config: &'a RunConfig,
     pub(crate) run_id: &'a RunId,
     pub(crate) plan: &'a Plan,
-    pub(crate) held: &'a Arc<LockedArchive>,
+    pub(crate) archive: &'a Arc<LockedArchive>,
     /// The time at which the run ends, even if work is left.
     pub(crate) stop_at: Option<Instant>,
     /// The size limits of a journal segment.
@@ -184,10 +184,10 @@ enum RequestState {
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
     pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, emit: EventSink<'a>) -> Self {
-        let RunContext { config, run_id, plan, held, segments, .. } = run;
-        let folder = held.archive.journal_folder();
+        let RunContext { config, run_id, plan, archive, segments, .. } = run;
+        let folder = archive.journal_folder();
         let writer = JournalWriter::new(&folder, run_id.clone(), segments);
-        let (closed, publish) = PublishStage::start(held.clone());
+        let (closed, publish) = PublishStage::start(archive.clone());
         let (tasks_to_fetch, mut ledger) = (plan.tasks_to_fetch(), Ledger::new(plan.tasks.len()));
         plan.in_journal.iter().for_each(|task| ledger.mark_journalled(*task));
         let stored = plan.stored.clone();
@@ -199,7 +199,7 @@ impl<'a> Coordinator<'a> {
             queue: Queue::new(tasks_to_fetch),
             ledger,
             in_flight: JoinSet::new(),
-            stored: (!stored.is_empty()).then(|| StoredStage::read_tables(held.clone(), plan, stored)),
+            stored: (!stored.is_empty()).then(|| StoredStage::read_tables(archive.clone(), plan, stored)),
             stored_unsettled: HashMap::new(),
             refreshing: HashMap::new(),
             is_salvaging: false,
