@@ -106,7 +106,7 @@
 //! | which parts are merged, and the size of large parts | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in [`run_summary`] |
 //! | the Prometheus metrics | `report::metrics`; when they are written: `commands::metrics` |
-//! | messages for the user | `report::messages`, `report::archive_messages`, `report::repairs`, `report::event_messages` |
+//! | messages for the user | `report::messages`, `archive_messages`, `event_messages` and `repairs` |
 //! | what `summary` counts | `commands::summary::archive_counts`; account usage: `commands::summary::account` |
 //! | what is repaired, and how | `repair` makes the plan; `export::stored` and `export::replace` execute it |
 //! | the files that a run writes at its end | `commands::run` |
@@ -124,12 +124,12 @@
 //!
 //! # The storage seam
 //!
-//! Only `archive` depends on the location of an archive. All other modules use `archive::store` to access parts,
-//! media and small files by their paths in the archive, and read files by range (`ranged`). The store uses an
+//! Only `archive` depends on the location of an archive. All other modules use `archive::store` to access parts, media
+//! and small files by their paths in the archive, and read files by range (`ranged`). The store uses an
 //! `archive::backend`: a local folder (`archive::local`) or an object store (`archive::object_store`, so far only for
 //! tests). An operation that a backend may lack, such as an exchange of folders, is a method with a default.
-//! `archive::conformance` tests the guarantees of every backend. `commands::object_store_tests` runs every command on an
-//! in-memory object store.
+//! `archive::conformance` tests the guarantees of every backend. `commands::object_store_tests` runs every command on
+//! an in-memory object store.
 //!
 //! Only the following modules may access the file system, as enforced by clippy's `disallowed_methods`:
 //!

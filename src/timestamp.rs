@@ -144,7 +144,8 @@ mod tests {
 
         #[test]
         fn a_formatted_time_round_trips(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
-            prop_assert_eq!(MicrosTimestamp::parse(&MicrosTimestamp(micros).to_string()), Some(MicrosTimestamp(micros)));
+            let time = MicrosTimestamp(micros);
+            prop_assert_eq!(MicrosTimestamp::parse(&time.to_string()), Some(time));
         }
     }
 }

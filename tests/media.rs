@@ -711,8 +711,10 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
         b"ID3\x04".iter().copied().chain(std::iter::repeat_with(|| rng.u8(..))).take(100_000).collect()
     };
     let (old, new) = (version(1), version(2));
-    let cut = |validator: &str| http_response(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), &old[..50_000]);
-    let whole = |validator: &str| http_response(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), &new);
+    let ok =
+        |validator: &str, body: &[u8]| http_response(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), body);
+    let cut = |validator: &str| ok(validator, &old[..50_000]);
+    let whole = |validator: &str| ok(validator, &new);
     let part = |headers: &str, body: &[u8]| {
         http_response(&format!("206 Partial\r\n{headers}\r\nContent-Length: {}", body.len()), body)
     };

@@ -228,7 +228,8 @@ mod tests {
         fn no_rate_is_ever_exceeded(count in 1u32..3000, unit in prop::sample::select(vec!["s", "m", "h"])) {
             let rate: Rate = format!("{count}/{unit}").parse().unwrap();
             let Rate::Limited { period, .. } = rate else { unreachable!() };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().start_paused(true).build().unwrap();
             let times = runtime.block_on(send_times(&RequestLimiter::new(rate, 0), period * 2));
             prop_assert!(max_in_any(period, &times) <= count as usize);
         }

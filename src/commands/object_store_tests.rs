@@ -78,8 +78,8 @@ impl TestArchive {
         verify::verify(&self.location, Depth::Full, OutputFormat::Text, quiet().as_mut()).unwrap().report.damage
     }
 
-    /// The rows of all tables, without the columns in `RUN_COLUMNS`. Rows of the assets table contain the SHA-256 of each
-    /// media file.
+    /// The rows of all tables, without the columns in `RUN_COLUMNS`. Rows of the assets table contain the SHA-256 of
+    /// each media file.
     fn content(&self) -> BTreeSet<String> {
         let archive = Archive::open(&self.location).unwrap();
         let mut content = BTreeSet::new();

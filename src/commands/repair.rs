@@ -82,7 +82,9 @@ async fn repair_archive(
         export::recover(archive, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
     let plan = tokio::select! {
         planned = check_and_plan(config, verify::check_locked, recorder) => planned?,
-        () = sleep_until_or_forever(run.stop_at) => return Ok((RepairOutcome::deadline_reached(still_journalled), ExitStatus::Incomplete, None)),
+        () = sleep_until_or_forever(run.stop_at) => {
+            return Ok((RepairOutcome::deadline_reached(still_journalled), ExitStatus::Incomplete, None));
+        }
     };
     let (locked, run_id) = (archive.clone(), run.id.clone());
     let plan = blocking(move || quarantine_damage(&locked, plan, &run_id)).await?;

@@ -21,9 +21,9 @@ pub(crate) const VERSION: u32 = 2;
 pub(crate) enum Record {
     /// The header, which is the first record of every segment.
     Segment { version: u32, run_id: RunId, part: u32 },
-    /// A task in a final state. `data` is the task object. `original_body` is the original response body, and is present only
-    /// if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not empty, the
-    /// task is settled by a later [`Record::Assets`].
+    /// A task in a final state. `data` is the task object. `original_body` is the original response body, and is
+    /// present only if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not
+    /// empty, the task is settled by a later [`Record::Assets`].
     Task {
         task_id: String,
         status: FinalStatus,

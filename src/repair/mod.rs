@@ -77,8 +77,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Creates the plan from the findings and the tables. `interrupted` is the plan of an interrupted repair, which contains
-    /// data that can no longer be derived from the archive. Performs blocking I/O.
+    /// Creates the plan from the findings and the tables. `interrupted` is the plan of an interrupted repair, which
+    /// contains data that can no longer be derived from the archive. Performs blocking I/O.
     pub(crate) fn new(archive: &Archive, report: &Report, interrupted: Option<Self>) -> Result<Self> {
         let mut plan = Self::default();
         for finding in &report.findings {

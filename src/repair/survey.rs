@@ -119,8 +119,8 @@ fn find_asset_kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     Ok(())
 }
 
-/// Returns the task IDs that can be read from damaged parts of the tasks table. Adds a part to `plan.truncated_parts` if the
-/// part cannot be read to its end or if damage has changed IDs, because the part may have contained more tasks.
+/// Returns the task IDs that can be read from damaged parts of the tasks table. Adds a part to `plan.truncated_parts`
+/// if the part cannot be read to its end or if damage has changed IDs, because the part may have contained more tasks.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let mut found = HashSet::new();
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {

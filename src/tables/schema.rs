@@ -172,7 +172,11 @@ impl AssetRow {
 /// Defines columns with the same names as the fields of the row type.
 macro_rules! columns {
     ($row:ty { $($field:ident: $kind:ident,)* }) => {
-        &[$(Column::<$row> { name: name(stringify!($field)), column_type: ColumnType::$kind, value: |row| row.$field.value() },)*]
+        &[$(Column::<$row> {
+            name: name(stringify!($field)),
+            column_type: ColumnType::$kind,
+            value: |row| row.$field.value(),
+        },)*]
     };
 }
 

@@ -122,7 +122,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_file_is_in_exactly_one_slice(path in "\\PC{0,40}", count in 1_u32..40) {
-            let containing = (1..=count).filter(|index| Depth::Slice(Slice { index: *index, count }).selects(&path)).count();
+            let slice = |index| Depth::Slice(Slice { index, count });
+            let containing = (1..=count).filter(|index| slice(*index).selects(&path)).count();
             prop_assert_eq!(containing, 1);
         }
     }

@@ -282,7 +282,9 @@ impl<'a> Coordinator<'a> {
                 published = self.publish.published.recv(), if self.is_running() => self.handle_published(published),
                 events = self.media.events.recv(), if self.unsettled > 0 => self.media_event(events).await,
                 () = self.limiter.permit(), if next == NextRequest::Now => self.send_next_request(),
-                response = next_stored(&mut self.stored), if self.can_accept_stored() => self.handle_stored(response).await,
+                response = next_stored(&mut self.stored), if self.can_accept_stored() => {
+                    self.handle_stored(response).await;
+                }
                 () = sleep_until(due), if due.is_some() => {}
                 () = sleep_until(grace), if grace.is_some() => {
                     self.interruptions.grace = None;
@@ -328,8 +330,8 @@ impl<'a> Coordinator<'a> {
         self.ending.is_none()
     }
 
-    /// Returns when the next request may be sent, or [`NextRequest::Never`] while a limit is reached. A response that the
-    /// journal has not acknowledged counts towards the concurrency limit like an in-flight request, because a crash
+    /// Returns when the next request may be sent, or [`NextRequest::Never`] while a limit is reached. A response that
+    /// the journal has not acknowledged counts towards the concurrency limit like an in-flight request, because a crash
     /// would lose either one.
     fn next(&self) -> NextRequest {
         let concurrency_reached =
