@@ -18,7 +18,8 @@ use crate::{
 pub enum Event {
     /// The only column of the list has an unusual name. The unusual name may be the first task ID in a list without
     /// headers.
-    DoubtfulHeader,
+    #[serde(rename = "doubtful_header")]
+    AmbiguousHeader,
     /// The delimiter of the list is not a comma, according to a `sep=` line or the first rows.
     Delimiter {
         /// The delimiter.
@@ -29,7 +30,8 @@ pub enum Event {
     /// Bytes after the end of a gzip stream were ignored.
     TrailingGarbage,
     /// A row of the list has no valid ID and is skipped.
-    BadRow {
+    #[serde(rename = "bad_row")]
+    InvalidRow {
         /// The line number of the row, starting from 1.
         line: u64,
         /// A description of the problem.

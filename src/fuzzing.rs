@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use crate::{
     api::{TaskResponse, classify},
-    input::{self, BadRows, Headers, InputOptions},
+    input::{self, Headers, InputOptions, InvalidRowPolicy},
     journal::{Record, SegmentReader},
     run_id::RunId,
     tables::{self, FetchInfo},
@@ -39,7 +39,7 @@ pub fn fuzz_list(bytes: &[u8]) {
         column: None,
         headers: Headers::Present,
         delimiter: None,
-        bad_rows: BadRows::Skip,
+        invalid_rows: InvalidRowPolicy::Skip,
     };
     let Ok(input) = input::read_bytes(bytes.to_vec(), &options) else { return };
     assert_eq!(input.rows, input.invalid + input.duplicates + input.tasks.len() as u64);

@@ -63,7 +63,7 @@ impl<'a> Object<'a> {
 
     /// The JSON text of the object without the members named `key`, or `None` if there are no such members. The
     /// values are unchanged.
-    pub(crate) fn without(&self, key: &str) -> Option<String> {
+    pub(crate) fn without_key(&self, key: &str) -> Option<String> {
         let is_kept = |(name, _): &&(String, &RawValue)| name != key;
         let members: Vec<String> = self.0.iter().filter(is_kept).map(|(name, value)| member(name, value)).collect();
         (members.len() < self.0.len()).then(|| format!("{{{}}}", members.join(",")))

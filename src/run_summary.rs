@@ -210,8 +210,8 @@ impl RunSummary {
     /// The duration of the run in seconds. Without a monotonic measurement, the wall-clock times are used.
     #[must_use]
     pub fn duration_seconds(&self) -> Option<f64> {
-        let by_wall_clock = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
-        self.run_seconds.or_else(by_wall_clock).filter(|seconds| *seconds >= 0.0)
+        let wall_clock_seconds = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
+        self.run_seconds.or_else(wall_clock_seconds).filter(|seconds| *seconds >= 0.0)
     }
 
     /// The number of tasks of the run that are not archived.

@@ -27,7 +27,7 @@ fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
 #[test]
 fn a_rate_equal_to_the_provider_limit_is_never_rate_limited() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
-        let window = Window { allowance: 200, seconds: 4.0, kind };
+        let window = Window { limit: 200, seconds: 4.0, kind };
         let env = TestEnv::with_faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
         env.list(ids("t", 360));
         env.export(&["--rate", "50/s"]).expect(0);

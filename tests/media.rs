@@ -616,10 +616,10 @@ fn a_task_with_an_unfinished_clip_is_unfinished_until_the_clip_is_complete() {
     ];
     for (clip, text) in clips {
         let first = Fault { kind: FaultKind::Body(partly_complete_response(&clip, &now)), when: FaultFilter::first(2) };
-        let generate_file = partly_complete_response(&song("c", "{cdn}/c.mp3"), &now);
+        let document = partly_complete_response(&song("c", "{cdn}/c.mp3"), &now);
         let env = TestEnv::with_provider(SimulatedProvider {
             tasks: KnownTasks::Documents,
-            documents: [("t1".into(), generate_file)].into(),
+            documents: [("t1".into(), document)].into(),
             faults: FaultPlan { faults: vec![first], unfinished: Some(0.0), ..FaultPlan::default() },
             ..SimulatedProvider::default()
         });

@@ -323,7 +323,7 @@ fn a_finished_list_does_not_trip_the_circuit_breaker() {
 /// requests per second.
 #[test]
 fn reserved_requests_are_left_to_other_users_of_the_key() {
-    let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
+    let window = Window { limit: 60, seconds: 3.0, kind: WindowKind::Fixed };
     let env = TestEnv::with_faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
     env.list(ids("t", 60));
     let mut run = env

@@ -212,11 +212,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn retry_after_overrides_rate_limit_headers() {
-        let none_left = RateLimitStatus { remaining: Some(0), ..RateLimitStatus::default() };
+        let exhausted = RateLimitStatus { remaining: Some(0), ..RateLimitStatus::default() };
         let mut limiter = RequestLimiter::new(Rate::Unlimited, 0);
-        limiter.observe(&none_left);
+        limiter.observe(&exhausted);
         limiter.pause(Duration::from_secs(3));
-        limiter.observe(&none_left);
+        limiter.observe(&exhausted);
         let start = Instant::now();
         limiter.permit().await;
         assert_eq!(start.elapsed().as_secs(), 3);

@@ -188,9 +188,9 @@ fn pause_after_429(retry_after: Option<Duration>, text: &str) -> Duration {
 /// The first duration in seconds in a text, such as `30 seconds`, `30 sec` or `30s`.
 fn parse_seconds(text: &str) -> Option<Duration> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
-    let mut words = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
+    let mut tokens = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
     let mut number = None;
-    words.find_map(|word| {
+    tokens.find_map(|word| {
         let (digits, unit) = word.split_at(word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len()));
         let count = if digits.is_empty() { number.take() } else { http::seconds(digits) };
         number = count.filter(|_| unit.is_empty());

@@ -94,10 +94,10 @@ impl WindowTracker {
     /// order.
     fn window_start(&mut self, remaining: u32, now: Instant) -> Instant {
         self.max_remaining = self.max_remaining.max(remaining);
-        let renewed = remaining > self.last_remaining.saturating_add(self.max_remaining / 2);
+        let is_new_window = remaining > self.last_remaining.saturating_add(self.max_remaining / 2);
         self.last_remaining = remaining;
         let started_at = match self.started_at {
-            Some(started_at) if !renewed && now.duration_since(started_at) < self.length => started_at,
+            Some(started_at) if !is_new_window && now.duration_since(started_at) < self.length => started_at,
             _ => now,
         };
         *self.started_at.insert(started_at)

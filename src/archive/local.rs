@@ -15,7 +15,7 @@ use super::{
 use crate::{filesystem, ranged::RangedFile};
 
 /// The size of the write buffer in bytes.
-const BUFFER: usize = 256 << 10;
+const BUFFER_SIZE: usize = 256 << 10;
 
 /// A backend that stores files in a local folder.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Backend for LocalBackend {
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>> {
         let local_path = self.create_parent_of(path)?;
         let staging = staging_path(&local_path);
-        let file = BufWriter::with_capacity(BUFFER, File::create(&staging)?);
+        let file = BufWriter::with_capacity(BUFFER_SIZE, File::create(&staging)?);
         Ok(Box::new(LocalFile { file, staging, target: local_path, is_published: false }))
     }
 

@@ -25,7 +25,7 @@ const MAX_PLAIN_LENGTH: usize = 100;
 const HASH_DIGITS: usize = 32;
 
 /// File names that Windows reserves, regardless of the extension.
-const RESERVED: [&str; 22] = [
+const RESERVED_NAMES: [&str; 22] = [
     "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2",
     "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
@@ -68,7 +68,7 @@ fn is_plain(id: &str) -> bool {
     id.len() <= MAX_PLAIN_LENGTH
         && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
         && !id.starts_with('-')
-        && !RESERVED.contains(&id)
+        && !RESERVED_NAMES.contains(&id)
 }
 
 /// Returns up to 20 safe characters of an ID, so that a user can recognize the file.

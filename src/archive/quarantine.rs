@@ -138,12 +138,12 @@ fn sync(folder: &Path) -> Result<()> {
 
 /// Returns an unused path in `folder`, with a name that contains the original path of the file.
 fn unused_path(folder: &Path, path: &str) -> PathBuf {
-    let flat = path.replace('/', "_");
-    let mut path = folder.join(&flat);
+    let flat_name = path.replace('/', "_");
+    let mut path = folder.join(&flat_name);
     let mut n = 1;
     while fs::symlink_metadata(&path).is_ok() {
         n += 1;
-        path = folder.join(format!("{n}_{flat}"));
+        path = folder.join(format!("{n}_{flat_name}"));
     }
     path
 }

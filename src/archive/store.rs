@@ -297,8 +297,8 @@ mod tests {
             fs::write(path(name), "x").unwrap();
         }
         Store::local(folder.path()).sweep_staging(&["tasks", "clips"]).unwrap();
-        let left = |name: &str| path(name).exists();
-        assert!(["tasks/a.parquet", "take#3", "Mix #1", "archive.json"].into_iter().all(left));
-        assert!(!["tasks/a.parquet#1", "views.sql#12"].into_iter().any(left));
+        let remaining = |name: &str| path(name).exists();
+        assert!(["tasks/a.parquet", "take#3", "Mix #1", "archive.json"].into_iter().all(remaining));
+        assert!(!["tasks/a.parquet#1", "views.sql#12"].into_iter().any(remaining));
     }
 }

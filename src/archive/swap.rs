@@ -445,8 +445,8 @@ mod tests {
     fn new_parts_replace_old_parts_and_manifests_are_updated() {
         let folder = test_archive();
         replace(&open(&folder.path().into()).unwrap()).unwrap();
-        let left = contents(folder.path());
-        let names: Vec<&str> = left.keys().map(String::as_str).collect();
+        let remaining = contents(folder.path());
+        let names: Vec<&str> = remaining.keys().map(String::as_str).collect();
         let expected = [
             "media/song",
             "runs/20260101T000000000Z-b.sha256",
@@ -459,12 +459,12 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(
             (
-                left["tasks/20260101T000000000Z-n-0002.csv"].as_str(),
-                left["runs/20260101T000000000Z-n.sha256"].lines().count()
+                remaining["tasks/20260101T000000000Z-n-0002.csv"].as_str(),
+                remaining["runs/20260101T000000000Z-n.sha256"].lines().count()
             ),
             ("second", 2)
         );
-        assert!(left["runs/20260101T000000000Z-b.sha256"].ends_with("  media/song\n"));
+        assert!(remaining["runs/20260101T000000000Z-b.sha256"].ends_with("  media/song\n"));
         assert_manifests_match(folder.path());
     }
 
@@ -478,24 +478,28 @@ mod tests {
             let (mut rolled_back, mut completed, mut steps) = (0, 0, 0);
             loop {
                 let mut recovery_steps = 0;
-                let survived = loop {
+                let succeeded = loop {
                     let folder = test_archive();
-                    let survived = open(&failing_location(folder.path(), steps, can_exchange))
+                    let succeeded = open(&failing_location(folder.path(), steps, can_exchange))
                         .and_then(|archive| replace(&archive))
                         .is_ok();
                     assert_visible(folder.path(), can_exchange);
                     let recovered = open(&failing_location(folder.path(), recovery_steps, can_exchange)).is_ok();
                     assert_visible(folder.path(), can_exchange);
                     open(&folder.path().into()).unwrap();
-                    let left = contents(folder.path());
-                    assert!(left == before || left == after, "{steps}, {recovery_steps}: {:?}", left.keys());
-                    *(if left == before { &mut rolled_back } else { &mut completed }) += 1;
+                    let remaining = contents(folder.path());
+                    assert!(
+                        remaining == before || remaining == after,
+                        "{steps}, {recovery_steps}: {:?}",
+                        remaining.keys()
+                    );
+                    *(if remaining == before { &mut rolled_back } else { &mut completed }) += 1;
                     if recovered {
-                        break survived;
+                        break succeeded;
                     }
                     recovery_steps += 1;
                 };
-                if survived {
+                if succeeded {
                     break;
                 }
                 steps += 1;

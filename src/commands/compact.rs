@@ -31,9 +31,9 @@ pub fn compact(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     let run_id = RunId::new(start.0);
     let plans = plans(&locked)?;
     if plans.iter().all(|plan| plan.small.is_empty()) {
-        let nothing: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
+        let empty: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
         emit(&rewrite::finished(start.1));
-        return Ok(report::compact_table(&nothing, &archive.to_string(), false));
+        return Ok(report::compact_table(&empty, &archive.to_string(), false));
     }
     let done = merge_all(&locked, plans, &run_id, &mut *emit);
     let done = record_rewrite(RunCommand::Compact, &locked, &run_id, start, done)?;
@@ -188,7 +188,7 @@ impl<'a> Merge<'a> {
     /// Copies the rows of an old part in their original order.
     fn copy(&mut self, file: RangedFile, path: &str) -> Result<()> {
         let archive = self.archive;
-        let copied = self.copier()?.copy(file, &mut |_| true);
+        let copied = self.part_copier()?.copy(file, &mut |_| true);
         self.finish_part_if_full(copied.map_err(|error| archive.store.storage_error("copy", path, &error))?)
     }
 
@@ -196,7 +196,7 @@ impl<'a> Merge<'a> {
     fn push(&mut self, chunk: Chunk) -> Result<()> {
         let mut rest = Some(chunk);
         while let Some(chunk) = rest.take() {
-            let (archive, table, copier) = (self.archive, self.schema.name, self.copier()?);
+            let (archive, table, copier) = (self.archive, self.schema.name, self.part_copier()?);
             let (first, others) = chunk.split((PART_ROWS - copier.rows()) as usize);
             copier.push(&first).map_err(|error| archive.store.storage_error("write", table, &error))?;
             self.finish_part_if_full(first.rows() as u64)?;
@@ -206,7 +206,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Returns the copier that writes the current part. Starts a new part if none is open.
-    fn copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
+    fn part_copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
         let failed = |error| self.archive.store.storage_error("write", self.schema.name, &error);
         let copier = match self.copier.take() {
             Some(copier) => copier,

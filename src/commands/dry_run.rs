@@ -16,17 +16,18 @@ use crate::{
 /// Returns the same errors as an export before its first request.
 pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
-    let (known, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {
+    let (archived, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {
         Some(archive) => {
             let journalled = ListState::journalled(&archive, &input.tasks)?;
-            let known = ListState::archived(&archive, &input.tasks, NotFound::from_config(config))?.merge(&journalled);
-            (known, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds)?)
+            let archived =
+                ListState::archived(&archive, &input.tasks, NotFound::from_config(config))?.merge(&journalled);
+            (archived, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds)?)
         }
         None => (ListState::empty(&input.tasks), Vec::new()),
     };
-    let nothing = ListState::empty(&input.tasks);
-    let plan = Plan::from_list(input, &known, &nothing, lacking);
+    let empty = ListState::empty(&input.tasks);
+    let plan = Plan::from_list(input, &archived, &empty, lacking);
     let lacking = plan.stored.len() as u64;
-    let speed = RequestLimiter::requests_per_second(config.run.rate, config.run.reserve);
-    Ok(report::plan_table(&plan.counts, lacking, &config.run, speed))
+    let rate = RequestLimiter::requests_per_second(config.run.rate, config.run.reserve);
+    Ok(report::plan_table(&plan.counts, lacking, &config.run, rate))
 }

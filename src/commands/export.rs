@@ -87,11 +87,11 @@ async fn export_list(
     let still_journalled =
         export::recover(archive, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
     let failed_before = export::failed_assets(archive)?;
-    let known = ListState::archived(archive, &input.tasks, NotFound::from_config(config))?;
+    let archived = ListState::archived(archive, &input.tasks, NotFound::from_config(config))?;
     // Tasks that recovery could not complete already have a response in the journal.
-    let kept = ListState::journalled(archive, &input.tasks)?;
+    let journalled_tasks = ListState::journalled(archive, &input.tasks)?;
     let lacking = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
-    let plan = Plan::from_list(input, &known, &kept, lacking);
+    let plan = Plan::from_list(input, &archived, &journalled_tasks, lacking);
     recorder.emit(&Event::Planned(plan.counts.clone()));
     if !plan.stored.is_empty() {
         recorder.emit(&Event::MissingAssets { tasks: plan.stored.len() as u64 });

@@ -31,7 +31,7 @@ use crate::{
 
 /// Starts the media stage. By default, downloads from private addresses are allowed only if the API host is private.
 async fn start_media(config: &MediaConfig, provider: &Provider, archive: &Arc<LockedArchive>) -> Result<MediaStage> {
-    let private = match (&config.allow_private_hosts, provider) {
+    let allows_private_hosts = match (&config.allow_private_hosts, provider) {
         (Some(allowed), _) => *allowed,
         (None, Provider::Simulated) => true,
         (None, Provider::Remote { base_url, .. }) => media::is_private_host(base_url).await,
@@ -46,7 +46,7 @@ async fn start_media(config: &MediaConfig, provider: &Provider, archive: &Arc<Lo
         Provider::Simulated => (Scheme::Http, Proxies::none()),
         Provider::Remote { base_url, proxies, .. } => (Scheme::from_url(base_url), proxies.as_ref().clone()),
     };
-    let hosts = if private { HostPolicy::Private } else { HostPolicy::Public };
+    let hosts = if allows_private_hosts { HostPolicy::Private } else { HostPolicy::Public };
     MediaStage::start(archive.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn tasks_lacking_assets(
     }
     let missing_kinds = |task: TaskIndex| {
         let seen = seen.get(task.get()).filter(|seen| seen.has_clips)?;
-        let kinds: AssetKinds = kinds.iter().filter(|kind| seen.kinds & bit(*kind) == 0).collect();
+        let kinds: AssetKinds = kinds.iter().filter(|kind| seen.kinds & kind_bit(*kind) == 0).collect();
         (!kinds.is_empty()).then_some((task, kinds))
     };
     Ok(tasks.indices().filter_map(missing_kinds).collect())
@@ -64,13 +64,13 @@ struct SeenRows {
 impl SeenRows {
     fn record(&mut self, column: &str, cell: &str) {
         match AssetKind::parse(cell) {
-            Some(kind) => self.kinds |= bit(kind),
+            Some(kind) => self.kinds |= kind_bit(kind),
             None => self.has_clips |= column == "clip_count" && cell != "0",
         }
     }
 }
 
-fn bit(kind: AssetKind) -> u8 {
+fn kind_bit(kind: AssetKind) -> u8 {
     match kind {
         AssetKind::Audio => 1,
         AssetKind::Image => 2,

@@ -444,8 +444,8 @@ fn find_identical_audio(assets: &[Asset]) -> BTreeMap<usize, String> {
     }
     let clip = |index: usize| assets.get(index).and_then(|asset| asset.clip_id.clone()).unwrap_or_default();
     let mut identical = BTreeMap::new();
-    for same in by_bytes.into_values().filter(|files| files.len() > 1) {
-        let indices: Vec<usize> = same.into_values().collect();
+    for identical_files in by_bytes.into_values().filter(|files| files.len() > 1) {
+        let indices: Vec<usize> = identical_files.into_values().collect();
         for (index, other) in indices.iter().zip(indices.iter().cycle().skip(1)) {
             identical.insert(*index, clip(*other));
         }

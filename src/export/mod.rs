@@ -50,7 +50,7 @@ pub(crate) type EventSink<'a> = &'a mut (dyn FnMut(Event) + Send);
 
 /// The grace period for in-flight requests after a signal or `--stop-after`. In-flight requests already count against
 /// the rate limit.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// After this many consecutive failed tasks or 429 responses, the provider counts as down and the run ends. At the
 /// default pace and retry limit, 100 failed tasks are 600 requests, or five minutes of failures. This period is

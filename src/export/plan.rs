@@ -130,8 +130,8 @@ mod tests {
         tasks
     }
 
-    fn ids(plan: &Plan, chosen: &[TaskIndex]) -> Vec<String> {
-        chosen.iter().map(|index| plan.tasks.id(*index).to_string()).collect()
+    fn ids(plan: &Plan, selected: &[TaskIndex]) -> Vec<String> {
+        selected.iter().map(|index| plan.tasks.id(*index).to_string()).collect()
     }
 
     #[test]

@@ -217,8 +217,8 @@ impl SegmentEncoder {
 
     /// Whether a later outcome of the task's assets replaces the current one.
     fn is_superseded(&mut self, task_id: &str) -> bool {
-        let left = self.superseded_outcomes.get_mut(task_id).filter(|left| **left > 0);
-        left.map(|left| *left -= 1).is_some()
+        let remaining = self.superseded_outcomes.get_mut(task_id).filter(|remaining| **remaining > 0);
+        remaining.map(|remaining| *remaining -= 1).is_some()
     }
 
     fn record_replaced(&mut self, task_id: &str, replaces: bool) {
@@ -386,21 +386,21 @@ mod tests {
             let wrap = |backend| Arc::new(FailingBackend { backend, budget: budget.clone(), can_exchange: true }) as _;
             archive.inner.store = archive.inner.store.wrap_backends(wrap);
             let archive = Arc::new(archive);
-            let survived = publish_all(&archive).is_ok();
-            let left = contents(folder.path());
+            let succeeded = publish_all(&archive).is_ok();
+            let remaining = contents(folder.path());
             // A task's row exists only if all other rows of the task exist.
-            let has = |table: &str| left.keys().any(|path| path.starts_with(table));
+            let has = |table: &str| remaining.keys().any(|path| path.starts_with(table));
             assert!(
                 !has("tasks/") || (has("clips/") && has("lyrics/") && has("assets/") && has("runs/")),
                 "{:?}",
-                left.keys()
+                remaining.keys()
             );
             drop(archive);
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
             let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
             publish_all(&Arc::new(archive)).unwrap();
             assert_eq!(contents(folder.path()), expected, "the process died after {changes} changes");
-            if survived {
+            if succeeded {
                 break;
             }
             crashes += 1;

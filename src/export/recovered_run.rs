@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The exit status that a shell reports for a process killed by SIGKILL. Most runs without a summary end this way.
-const KILLED: u8 = 128 + 9;
+const SIGKILL_STATUS: u8 = 128 + 9;
 
 /// Creates the summary of a run that has none, or adds the recovered counts to an existing summary.
 pub(super) fn write_summary(archive: &Arc<LockedArchive>, run_id: &RunId, published: &Published) -> Result<()> {
@@ -39,7 +39,7 @@ fn killed_run_summary(run_id: &RunId) -> RunSummary {
     RunSummary {
         run_id: run_id.to_string(),
         started_at: run_id.start(),
-        exit_code: KILLED,
+        exit_code: SIGKILL_STATUS,
         interrupted: true,
         ..RunSummary::default()
     }
@@ -79,8 +79,8 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
 }
 
 fn for_each_row(archive: &Archive, run_id: &RunId, table: &str, columns: &[&str], row: RowCallback<'_>) -> Result<()> {
-    let own = format!("{table}/{run_id}-");
-    for path in archive.parts(table)?.into_iter().filter(|path| path.starts_with(&own)) {
+    let own_prefix = format!("{table}/{run_id}-");
+    for path in archive.parts(table)?.into_iter().filter(|path| path.starts_with(&own_prefix)) {
         rows::scan_part(archive, &path, columns, row)?;
     }
     Ok(())

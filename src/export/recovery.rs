@@ -29,7 +29,7 @@ const MAX_UNSETTLED: usize = 256;
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(72);
 
 /// The interval between progress events.
-const TICK: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Publishes the segments that earlier runs left, and downloads their missing files until `stop_at`. Segments with
 /// unsettled tasks stay in the journal. Returns the number of unsettled tasks.
@@ -112,7 +112,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
     let mut pending = leftover.unsettled.iter();
     let (mut in_progress, mut remaining) = (0, 0);
     let mut downloads = Downloads::default();
-    let mut tick = time::interval(TICK);
+    let mut tick = time::interval(PROGRESS_INTERVAL);
     loop {
         for task in pending.by_ref().take(MAX_UNSETTLED - in_progress) {
             let wanted = media.requests(&task.data, &task.assets);
@@ -147,7 +147,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
                 }
             },
             _ = tick.tick() => {
-                downloads.update_speed(media.received(), TICK);
+                downloads.update_speed(media.received(), PROGRESS_INTERVAL);
                 emit(Event::Progress(Progress { downloads: downloads.clone(), ..Progress::default() }));
             }
         }

@@ -22,9 +22,9 @@ pub(super) struct ReplacedTasks {
     pub(super) tasks_only: HashSet<String>,
 }
 
-/// Removes the rows of these tasks from all parts except the `own` parts, which contain the new rows. The tasks table
+/// Removes the rows of these tasks from all parts except `own_parts`, which contain the new rows. The tasks table
 /// is rewritten first, because a task without a row in that table is not archived. Performs blocking I/O.
-pub(super) fn remove_rows(archive: &Arc<LockedArchive>, replaced: ReplacedTasks, own: &[String]) -> Result<()> {
+pub(super) fn remove_rows(archive: &Arc<LockedArchive>, replaced: ReplacedTasks, own_parts: &[String]) -> Result<()> {
     let ReplacedTasks { all_tables: mut tasks, tasks_only } = replaced;
     for schema in tables::schemas().into_iter().rev() {
         if schema.name == TASKS.name {
@@ -36,7 +36,7 @@ pub(super) fn remove_rows(archive: &Arc<LockedArchive>, replaced: ReplacedTasks,
             continue;
         }
         let mut parts = archive.parts(schema.name)?;
-        parts.retain(|path| !own.contains(path));
+        parts.retain(|path| !own_parts.contains(path));
         remove_from(archive, schema, parts, &tasks)?;
     }
     Ok(())

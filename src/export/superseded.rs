@@ -81,15 +81,15 @@ impl Additions {
 fn for_each_row<'a>(
     archive: &Archive,
     (table, column): (&str, &str),
-    own: &PartName<'_>,
+    own_name: &PartName<'_>,
     tasks: &(impl ExactSizeIterator<Item = &'a String> + Clone),
     row: &mut dyn FnMut(&str, &str),
 ) -> Result<()> {
     if tasks.len() == 0 {
         return Ok(());
     }
-    let own = own.path(table);
-    for path in archive.parts(table)?.into_iter().filter(|path| *path != own) {
+    let own_name = own_name.path(table);
+    for path in archive.parts(table)?.into_iter().filter(|path| *path != own_name) {
         let filter = (TASK_ID, tasks.clone().map(String::as_str));
         rows::search_part(archive, &path, &[TASK_ID, column], &filter, &mut |cells| {
             if let [Some(task), Some(cell)] = cells {

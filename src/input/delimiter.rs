@@ -23,11 +23,11 @@ pub(super) fn parse_sep_line(line: &[u8]) -> Option<u8> {
 
 /// Returns the first candidate that gives the first row of `head` the requested column. If no candidate does, returns
 /// the candidate that splits the first rows into the most fields. In a tie, the comma wins.
-pub(super) fn detect(head: &[u8], has_column: impl Fn(&ByteRecord) -> bool) -> u8 {
+pub(super) fn detect(head: &[u8], has_id_column: impl Fn(&ByteRecord) -> bool) -> u8 {
     let rows = CANDIDATES.map(|delimiter| (delimiter, first_rows(head, delimiter)));
-    let named = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_column));
+    let with_id_column = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_id_column));
     let widest = || rows.iter().min_by_key(|(_, rows)| Reverse(rows.iter().map(ByteRecord::len).min()));
-    named.or_else(widest).map_or(b',', |(delimiter, _)| *delimiter)
+    with_id_column.or_else(widest).map_or(b',', |(delimiter, _)| *delimiter)
 }
 
 /// Returns the first two rows that are not blank. One row is not enough, because a title may contain a candidate

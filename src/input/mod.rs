@@ -36,16 +36,16 @@ pub struct InputOptions {
     /// The delimiter. `None` selects the delimiter from a `sep=` line, or otherwise detects the delimiter.
     pub delimiter: Option<u8>,
     /// How to treat rows with an invalid ID.
-    pub bad_rows: BadRows,
+    pub invalid_rows: InvalidRowPolicy,
 }
 
 /// How to treat the rows of a list that have an invalid ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadRows {
+pub enum InvalidRowPolicy {
     /// Report, count and skip each row with an invalid ID.
     Skip,
     /// Report all rows with an invalid ID, and refuse the list.
-    Refuse,
+    Reject,
 }
 
 /// Whether the first row of a CSV is a header.
@@ -181,7 +181,7 @@ fn read_csv<'a>(
         };
         add_row(record.get(index), line, &mut input, events);
     }
-    if options.bad_rows == BadRows::Refuse && input.invalid > 0 {
+    if options.invalid_rows == InvalidRowPolicy::Reject && input.invalid > 0 {
         let rows = if input.invalid == 1 { "1 row".into() } else { format!("{} rows", input.invalid) };
         return Err(Error::usage(format!("{name} has {rows} with an invalid ID, which --strict does not allow")));
     }
@@ -237,7 +237,7 @@ fn add_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn 
         Ok(_) => input.duplicates += 1,
         Err(reason) => {
             input.invalid += 1;
-            events(Event::BadRow { line, reason: reason.to_string() });
+            events(Event::InvalidRow { line, reason: reason.to_string() });
         }
     }
 }
@@ -251,14 +251,14 @@ fn check_format(source: &mut dyn BufRead, name: &str) -> Result<()> {
     if utf16 {
         return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and rerun")));
     }
-    if let Some(format) = foreign_format(start) {
+    if let Some(format) = detect_foreign_format(start) {
         return Err(Error::usage(format!("{name} is {format}, not a CSV list; export its task IDs as CSV and rerun")));
     }
     Ok(())
 }
 
 /// Detects the format of a file that is not a CSV, from its first bytes.
-fn foreign_format(start: &[u8]) -> Option<&'static str> {
+fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
     const FORMATS: [(&[u8], &str); 13] = [
         (b"\xfd7zXZ\0", "compressed with xz"),
         (b"BZh", "compressed with bzip2"),
@@ -338,7 +338,7 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
                 "{name}: the first row is a task ID, not a header; use --no-headers, or add the header task_id"
             ))),
             (None, [_]) => {
-                events(Event::DoubtfulHeader);
+                events(Event::AmbiguousHeader);
                 Ok(0)
             }
             (None, _) => Err(missing(format!(
@@ -419,7 +419,7 @@ mod tests {
             column: column.map(Into::into),
             headers,
             delimiter: None,
-            bad_rows: BadRows::Skip,
+            invalid_rows: InvalidRowPolicy::Skip,
         }
     }
 
@@ -468,7 +468,7 @@ mod tests {
         assert_eq!((input.rows, input.invalid, input.duplicates, input.tasks.len()), (6, 3, 1, 2));
         let lines: Vec<u64> = events
             .iter()
-            .filter_map(|event| if let Event::BadRow { line, .. } = event { Some(*line) } else { None })
+            .filter_map(|event| if let Event::InvalidRow { line, .. } = event { Some(*line) } else { None })
             .collect();
         assert_eq!(lines, [7, 8, 10]);
     }
@@ -545,6 +545,6 @@ mod tests {
     #[test]
     fn a_single_column_with_another_name_is_reported_as_the_header() {
         let (_, events) = parse(b"f47ac10b\nb\n", &options(None, Headers::Present));
-        assert!(matches!(events.as_slice(), [Event::DoubtfulHeader]));
+        assert!(matches!(events.as_slice(), [Event::AmbiguousHeader]));
     }
 }

@@ -211,9 +211,9 @@ mod tests {
                 None => fs::remove_file(&new).unwrap(),
                 Some(length) => fs::write(&new, &content[..length]).unwrap(),
             }
-            let left = leftovers(folder.path()).unwrap();
-            assert_eq!((ids(&left[0]), ids(&left[1])), (vec![], vec!["b"]));
-            assert_eq!((left[0].segment.excluded.len(), fs::read(&new).unwrap() == content), (1, true));
+            let remaining = leftovers(folder.path()).unwrap();
+            assert_eq!((ids(&remaining[0]), ids(&remaining[1])), (vec![], vec!["b"]));
+            assert_eq!((remaining[0].segment.excluded.len(), fs::read(&new).unwrap() == content), (1, true));
         }
         assert_eq!(
             read(&ClosedSegment { path: new, excluded: HashSet::new(), superseded_outcomes: HashMap::new() }),
@@ -238,9 +238,9 @@ mod tests {
         let path = segments(folder.path()).unwrap().remove(0);
         let torn = fs::read(&path).unwrap();
         fs::write(&path, &torn[..torn.len() - 5]).unwrap();
-        let left = leftovers(folder.path()).unwrap().remove(0);
-        assert_eq!(ids(&left), ["a"]);
-        left.reopen().unwrap().append(&[settled("a")]).unwrap();
-        assert_eq!(read(&left.segment), (vec![task("a"), settled("a")], 0));
+        let remaining = leftovers(folder.path()).unwrap().remove(0);
+        assert_eq!(ids(&remaining), ["a"]);
+        remaining.reopen().unwrap().append(&[settled("a")]).unwrap();
+        assert_eq!(read(&remaining.segment), (vec![task("a"), settled("a")], 0));
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn extensions(kind: AssetKind) -> &'static [&'static str] {
 /// expected kind.
 pub(crate) fn detect(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
     let found = infer::get(head)
-        .map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() })
+        .map(|found| Content { extension: normalize_extension(found.extension()), mime: found.mime_type() })
         .or_else(|| mp4_with_other_brand(head));
     let found = if kind == AssetKind::Audio { rare_audio(head).or(found) } else { found };
     match found.filter(|found| extensions(kind).contains(&found.extension)) {
@@ -58,12 +58,12 @@ fn rare_audio(head: &[u8]) -> Option<Content> {
         (b".snd", "au", "audio/basic"),
         (b"wvpk", "wv", "audio/wavpack"),
     ];
-    let known = FORMATS.iter().find(|(magic, ..)| head.starts_with(magic));
-    known.map(|(_, extension, mime)| Content { extension, mime })
+    let format = FORMATS.iter().find(|(magic, ..)| head.starts_with(magic));
+    format.map(|(_, extension, mime)| Content { extension, mime })
 }
 
-fn extension(short: &'static str) -> &'static str {
-    match short {
+fn normalize_extension(detected: &'static str) -> &'static str {
+    match detected {
         "jpg" => "jpeg",
         "aif" => "aiff",
         other => other,
@@ -104,14 +104,14 @@ fn mp4_with_other_brand(head: &[u8]) -> Option<Content> {
 fn describe_unexpected_content(kind: AssetKind, head: &[u8]) -> String {
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    let starts_with = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     if head.is_empty() {
         "the response is empty".into()
-    } else if begins("<!doctype html") || begins("<html") || begins("<head") || begins("<body") {
+    } else if starts_with("<!doctype html") || starts_with("<html") || starts_with("<head") || starts_with("<body") {
         "an HTML page instead of media".into()
-    } else if begins("<") {
+    } else if starts_with("<") {
         format!("an XML document instead of media{}", error_code(text))
-    } else if begins("{") || begins("[") {
+    } else if starts_with("{") || starts_with("[") {
         "a JSON document instead of media".into()
     } else {
         format!("not a recognized {kind} format")

@@ -128,7 +128,7 @@ impl Downloader {
         let name = wanted.url.host_str().unwrap_or_default();
         let host = self.hosts.host(name);
         loop {
-            let slot = match self.unless_stopped(self.hosts.acquire_slot(&host)).await {
+            let slot = match self.run_until_stopped(self.hosts.acquire_slot(&host)).await {
                 Some(Some(slot)) => slot,
                 Some(None) => return Ok(Outcome::HostDown),
                 None => return Ok(Outcome::Stopped),
@@ -156,13 +156,13 @@ impl Downloader {
                 return Ok(Outcome::Failed { failure, traffic: retry_state.traffic });
             };
             report(DownloadUpdate::Retry { reason: failure.reason, wait });
-            if self.unless_stopped(time::sleep(wait)).await.is_none() {
+            if self.run_until_stopped(time::sleep(wait)).await.is_none() {
                 return Ok(Outcome::Stopped);
             }
         }
     }
 
-    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+    async fn run_until_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
@@ -203,7 +203,7 @@ impl Downloader {
         let received = match range {
             RangeResponse::Full | RangeResponse::Partial(_) => self.body(body, end, partial, traffic).await?,
             RangeResponse::AlreadyComplete => Ok(()),
-            RangeResponse::Unexpected => Err(Rejected::Wrong(Failure::new(
+            RangeResponse::Unexpected => Err(Rejected::Invalid(Failure::new(
                 RetryDecision::Retry,
                 "the server sent a different range than requested",
             ))),
@@ -217,14 +217,14 @@ impl Downloader {
                 // The connection was closed, possibly in the middle of the file. The file is accepted once two
                 // attempts return the same bytes.
                 *previous = Some(file);
-                Rejected::Wrong(Failure::new(RetryDecision::Retry, "the server does not report the file size"))
+                Rejected::Invalid(Failure::new(RetryDecision::Retry, "the server does not report the file size"))
             }
             Err(rejected) => rejected,
         };
         Ok(Err(match rejected {
             Rejected::Incomplete(failure) => failure.with_response(&head),
             // Discard the received bytes, because they are not the beginning of the file.
-            Rejected::Wrong(failure) => {
+            Rejected::Invalid(failure) => {
                 partial.run(|partial| partial.restart(None)).await?;
                 failure.with_response(&head)
             }
@@ -240,7 +240,7 @@ impl Downloader {
         traffic: &mut Traffic,
     ) -> Result<Result<(), Rejected>> {
         if matches!(end, BodyEnd::AtLength(length) if length > self.limits.max_bytes) {
-            return Ok(Err(Rejected::Wrong(self.too_large())));
+            return Ok(Err(Rejected::Invalid(self.too_large())));
         }
         let (mut chunks, mut buffered, mut length) = (Vec::new(), 0, partial.lock().len());
         let mut stall_detector = StallDetector::new(self.limits.idle_timeout);
@@ -260,7 +260,7 @@ impl Downloader {
             length += chunk.len() as u64;
             buffered += chunk.len();
             if length > self.limits.max_bytes {
-                return Ok(Err(Rejected::Wrong(self.too_large())));
+                return Ok(Err(Rejected::Invalid(self.too_large())));
             }
             if stall_detector.is_stalled(chunk.len() as u64) {
                 break Err(Rejected::Incomplete(Failure::new(RetryDecision::Retry, "slower than 1 KiB/s")));
@@ -299,12 +299,12 @@ enum Rejected {
     /// The bytes may be the beginning of the file.
     Incomplete(Failure),
     /// The bytes do not belong to the file.
-    Wrong(Failure),
+    Invalid(Failure),
 }
 
 fn detect(kind: AssetKind, partial: &SharedPartial) -> Result<Content, Rejected> {
     content::detect(kind, partial.lock().head())
-        .map_err(|reason| Rejected::Wrong(Failure::new(RetryDecision::Retry, reason)))
+        .map_err(|reason| Rejected::Invalid(Failure::new(RetryDecision::Retry, reason)))
 }
 
 /// The way in which a response marks the end of the file.

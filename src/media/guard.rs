@@ -136,7 +136,7 @@ pub(crate) async fn is_private_host(url: &Url) -> bool {
 fn scope(ip: IpAddr) -> AddressScope {
     match ip {
         IpAddr::V4(ip) => scope_v4(ip),
-        IpAddr::V6(ip) => embedded(ip).map_or_else(|| scope_v6(ip), scope_v4),
+        IpAddr::V6(ip) => embedded_ipv4(ip).map_or_else(|| scope_v6(ip), scope_v4),
     }
 }
 
@@ -172,7 +172,7 @@ fn scope_v6(ip: Ipv6Addr) -> AddressScope {
 }
 
 /// The IPv4 address that an IPv6 address contains: mapped, translated (RFC 6052) or tunnelled (6to4).
-fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+fn embedded_ipv4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| {
         let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
         Ipv4Addr::new(a, b, c, d)

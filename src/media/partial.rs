@@ -24,7 +24,7 @@ use super::{
 };
 use crate::checksum::{self, FileDigest, Hasher};
 
-static BOOT: LazyLock<String> = LazyLock::new(|| {
+static BOOT_ID: LazyLock<String> = LazyLock::new(|| {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     id.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
 });
@@ -54,7 +54,7 @@ impl Partial {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let state =
             fs::read(metadata_path(path)).ok().and_then(|text| serde_json::from_slice::<ResumeState>(&text).ok());
-        let state = state.filter(|state| state.url == *url && state.boot == *BOOT);
+        let state = state.filter(|state| state.url == *url && state.boot == *BOOT_ID);
         let validator = state.map(|state| state.validator);
         let mut partial =
             Self { path: path.to_owned(), url: url.clone(), file, hash: RunningHash::default(), validator };
@@ -74,7 +74,7 @@ impl Partial {
         self.hash = RunningHash::default();
         self.validator = validator;
         if let Some(validator) = self.validator.clone() {
-            let state = ResumeState { url: self.url.clone(), validator, boot: BOOT.clone() };
+            let state = ResumeState { url: self.url.clone(), validator, boot: BOOT_ID.clone() };
             fs::write(metadata_path(&self.path), serde_json::to_vec(&state).expect("notes have string keys only"))?;
         }
         Ok(())
@@ -192,7 +192,7 @@ mod tests {
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
         partial.restart(Some(validator())).unwrap();
         partial.write(&[Bytes::from_static(b"abc")]).unwrap();
-        let state = fs::read_to_string(metadata_path(&path)).unwrap().replace(BOOT.trim(), "before");
+        let state = fs::read_to_string(metadata_path(&path)).unwrap().replace(BOOT_ID.trim(), "before");
         fs::write(metadata_path(&path), state).unwrap();
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }

@@ -28,7 +28,7 @@ pub(super) struct RetryState {
     failures: u32,
     denials: u32,
     /// The largest number of bytes reached so far.
-    sleep_until_or_forever: u64,
+    max_length: u64,
     pub(super) traffic: Traffic,
 }
 
@@ -36,16 +36,16 @@ impl RetryState {
     /// Creates the state for a file with this maximum number of retries.
     pub(super) fn new(retries: u32) -> Self {
         let backoff = Backoff::new(retries, fastrand::Rng::new());
-        Self { backoff, failures: 0, denials: 0, sleep_until_or_forever: 0, traffic: Traffic::default() }
+        Self { backoff, failures: 0, denials: 0, max_length: 0, traffic: Traffic::default() }
     }
 
     /// The time to wait before the next attempt, or `None` after the last attempt. `length` is the number of bytes
     /// received so far. A pause of the host does not count as a failure of the file.
     pub(super) fn wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
-        if length >= self.sleep_until_or_forever + MIN_PROGRESS {
+        if length >= self.max_length + MIN_PROGRESS {
             self.failures = 0;
         }
-        self.sleep_until_or_forever = self.sleep_until_or_forever.max(length);
+        self.max_length = self.max_length.max(length);
         match failure.decision {
             RetryDecision::GiveUp => None,
             RetryDecision::RetryAfter(_) => Some(Duration::ZERO),

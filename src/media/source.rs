@@ -9,7 +9,7 @@ const STREAMING_HOST: &str = "audiopipe.suno.ai";
 
 /// The final states of a clip. The provider documents `complete` and `error` for clips. The provider uses the other
 /// words for final states elsewhere in its API.
-const ENDED: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
+const FINAL_STATUSES: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
 
 /// The state of a clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl ClipState {
     /// ended.
     pub(crate) fn from_clip(clip: &str) -> Self {
         let status = Object::parse(clip).and_then(|clip| clip.text("status"));
-        let has_ended = |status: &str| ENDED.iter().any(|ended| ended.eq_ignore_ascii_case(status));
+        let has_ended = |status: &str| FINAL_STATUSES.iter().any(|ended| ended.eq_ignore_ascii_case(status));
         match status.filter(|status| !status.trim().is_empty() && !has_ended(status.trim())) {
             Some(status) => Self::InProgress(status),
             None => Self::Ended,

@@ -62,9 +62,10 @@ impl Survey {
         scan_intact_parts(archive, plan, TASKS.name, &["task_id", "type", "status", "clip_count"], &mut |cells| {
             let [Some(task), kind, status, clips] = cells else { return };
             let has_clips = clips.is_some_and(|clips| clips != "0");
-            let lacks = |table| plan.has_lost(table) && !self.has(table, task);
+            let lost_rows = |table| plan.has_lost(table) && !self.has(table, task);
             let is_lyrics = *kind == Some("lyrics") && *status == Some(FinalStatus::Success.as_str());
-            let lost = has_clips && (lacks(CLIPS.name) || lacks(ASSETS.name)) || is_lyrics && lacks(LYRICS.name);
+            let lost =
+                has_clips && (lost_rows(CLIPS.name) || lost_rows(ASSETS.name)) || is_lyrics && lost_rows(LYRICS.name);
             if lost {
                 found.insert((*task).to_owned());
             }

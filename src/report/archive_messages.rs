@@ -43,11 +43,11 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     line(&mut text, "requests", &format_requests(run));
     line(&mut text, "missing", &format_missing(run));
     if let Some(end) = run.finished_at {
-        let ago = duration(now.duration_since(end).as_secs_f64());
+        let elapsed = duration(now.duration_since(end).as_secs_f64());
         line(
             &mut text,
             "last run",
-            &format!("{}, {ago} ago: {}", run.run_id, describe_exit(run.command, run.exit_code)),
+            &format!("{}, {elapsed} ago: {}", run.run_id, describe_exit(run.command, run.exit_code)),
         );
     }
     let unreadable = match contents.unreadable_run_files {
@@ -156,9 +156,9 @@ fn runs_table(runs: &[RunRow]) -> String {
     );
     for run in runs {
         let started = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));
-        let took = run.run_seconds.map_or_else(|| "?".into(), duration);
+        let duration = run.run_seconds.map_or_else(|| "?".into(), duration);
         let (command, exit, tasks, requests) = (run.command.as_str(), run.exit_code, run.tasks, run.requests);
-        let _ = writeln!(text, "  {started:<20}  {command:<7}  {took:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
+        let _ = writeln!(text, "  {started:<20}  {command:<7}  {duration:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
     }
     text
 }

@@ -22,7 +22,7 @@ pub(super) enum Importance {
 pub(super) fn render(event: &Event) -> Option<(Importance, String)> {
     use Importance::{Milestone, Verbose, Warning};
     Some(match event {
-        Event::DoubtfulHeader => {
+        Event::AmbiguousHeader => {
             (Warning, "treating the first row as a header; if it is a task ID, use --no-headers".into())
         }
         Event::Delimiter { delimiter: '\t' } => (Warning, "field delimiter of the list: tab".into()),
@@ -31,7 +31,7 @@ pub(super) fn render(event: &Event) -> Option<(Importance, String)> {
         Event::TrailingGarbage => {
             (Warning, "ignored trailing garbage after the end of the gzip stream, as `gzip -d` does".into())
         }
-        Event::BadRow { line, reason } => (Warning, format!("skipped line {line}: {reason}")),
+        Event::InvalidRow { line, reason } => (Warning, format!("skipped line {line}: {reason}")),
         Event::Started { run_id, archive, .. } => (Milestone, format!("run {run_id} started in {archive}")),
         Event::Resuming { run_id, tasks } => {
             (Milestone, format!("resuming the downloads of {} from interrupted run {run_id}", plural(*tasks, "task")))

@@ -93,7 +93,7 @@ impl Drop for Quiet {
 /// reports that additional occurrences are only counted.
 #[derive(Default)]
 pub(super) struct RepeatLimit {
-    bad_rows: u32,
+    invalid_rows: u32,
     failed_assets: u32,
 }
 
@@ -102,8 +102,8 @@ impl RepeatLimit {
 
     pub(super) fn write_limited(&mut self, event: &Event, text: String, mut write: impl FnMut(String)) {
         let (count, overflow_notice) = match event {
-            Event::BadRow { .. } => {
-                (&mut self.bad_rows, "more bad rows are only counted; use --progress json to list them")
+            Event::InvalidRow { .. } => {
+                (&mut self.invalid_rows, "more bad rows are only counted; use --progress json to list them")
             }
             Event::AssetSettled { status: AssetStatus::Failed, .. } => {
                 (&mut self.failed_assets, "more failed downloads are only counted; the assets table lists them")

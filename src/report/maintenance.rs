@@ -35,9 +35,9 @@ fn format_compacted(table: &Compacted, is_dry_run: bool) -> String {
     let mut text = if table.merged == 0 {
         "nothing to do".to_owned()
     } else {
-        let most = if is_dry_run { "at most " } else { "" };
+        let qualifier = if is_dry_run { "at most " } else { "" };
         format!(
-            "{} of {}, {} → {}, {most}{}",
+            "{} of {}, {} → {}, {qualifier}{}",
             plural(table.merged, "part"),
             plural(table.rows, "row"),
             size(table.bytes),

@@ -25,8 +25,8 @@ pub(crate) fn duration(seconds: f64) -> String {
 /// Formats the pending work, if it is known: `, 3 unfinished, 5m left`.
 pub(super) fn format_remaining(progress: &Progress) -> String {
     let unfinished = Some(progress.unfinished).filter(|count| *count > 0).map(|count| format!(", {count} unfinished"));
-    let left = progress.seconds_left.map(|left| format!(", {} left", duration(left)));
-    unfinished.into_iter().chain(left).collect()
+    let remaining = progress.seconds_left.map(|remaining| format!(", {} left", duration(remaining)));
+    unfinished.into_iter().chain(remaining).collect()
 }
 
 /// Formats the size and speed of the downloads: `, 12.3 MB, 1.2 MB/s`.
@@ -60,8 +60,8 @@ pub(crate) struct ClosingNotes<'a> {
 /// The closing table of a run.
 pub(crate) fn run_table(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
     let mut text = String::new();
-    let took = run.duration_seconds().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
-    let _ = writeln!(text, "{}{took}", headline(run));
+    let duration = run.duration_seconds().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
+    let _ = writeln!(text, "{}{duration}", headline(run));
     text.push('\n');
     line(&mut text, "archive", notes.archive);
     line(&mut text, "input", &format_input(run));

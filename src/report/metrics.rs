@@ -57,8 +57,8 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
         requests.rate_limited as f64,
     );
     text.plain("exit_code", "Exit status of the last run.", f64::from(run.exit_code));
-    if let Some(took) = run.run_seconds {
-        text.plain("run_seconds", "Duration of the last run in seconds.", took);
+    if let Some(duration) = run.run_seconds {
+        text.plain("run_seconds", "Duration of the last run in seconds.", duration);
     }
     if let Some(finished) = run.finished_at {
         text.plain("finished_timestamp_seconds", "Unix time at which the last run ended.", seconds(finished));

@@ -31,22 +31,23 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
         failed,
         recovered,
         downloaded: (files, bytes),
-        still_journalled: left,
+        still_journalled: problems,
         interruption,
         missing_list_path: list,
     } = outcome;
-    let more = usize::from(plan.has_more) + plan.truncated_parts.len() + plan.run_files.len() + usize::from(*left > 0);
-    let mut text = match (interruption, plan.is_empty(), failed.len() + plan.unrepairable.len() + more) {
+    let other_problems =
+        usize::from(plan.has_more) + plan.truncated_parts.len() + plan.run_files.len() + usize::from(*problems > 0);
+    let mut text = match (interruption, plan.is_empty(), failed.len() + plan.unrepairable.len() + other_problems) {
         (Some(interruption), ..) => {
-            let by = match interruption {
+            let cause = match interruption {
                 Interruption::Signal(signal) => signal.to_string(),
                 Interruption::DeadlineReached => "--stop-after".into(),
             };
-            format!("Stopped by {by}: completed repairs are kept; rerun `repair` for the rest\n\n")
+            format!("Stopped by {cause}: completed repairs are kept; rerun `repair` for the rest\n\n")
         }
         (None, true, 0) => String::from("Nothing to repair\n\n"),
         (None, _, 0) => String::from("Repair complete\n\n"),
-        (None, _, left) => format!("Repair incomplete: {} left\n\n", plural(left as u64, "problem")),
+        (None, _, problems) => format!("Repair incomplete: {} left\n\n", plural(problems as u64, "problem")),
     };
     line(&mut text, "archive", archive);
     write_plan(&mut text, plan);
@@ -78,11 +79,11 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
     if plan.has_more {
         text.push_str("\nThere are more findings than one repair can handle. Rerun `repair`.\n");
     }
-    if *left > 0 {
+    if *problems > 0 {
         let _ = writeln!(
             text,
             "\nStill in the journal: {} from earlier runs with incomplete downloads. The next run resumes them.",
-            plural(*left, "task")
+            plural(*problems, "task")
         );
     }
     text

@@ -214,7 +214,7 @@ fn with_rate_limit_headers(
         };
         let reset = Timestamp::now().as_second() + reset.as_secs_f64().ceil() as i64;
         let headers = response.headers_mut();
-        headers.insert("x-ratelimit-limit", window.allowance.into());
+        headers.insert("x-ratelimit-limit", window.limit.into());
         headers.insert("x-ratelimit-remaining", remaining.into());
         headers.insert("x-ratelimit-reset", reset.into());
     }

@@ -80,7 +80,7 @@ impl State {
             Some(FaultKind::Truncated(bytes)) => delivery = Delivery::Truncated(bytes as u64),
             Some(FaultKind::StallBody(seconds)) => delivery = Delivery::Stalled(seconds),
             Some(FaultKind::Throttle(bytes)) => delivery = Delivery::Throttled(bytes),
-            Some(FaultKind::Padding(bytes)) => variant = FileVariant::Longer(bytes as u64),
+            Some(FaultKind::Padding(bytes)) => variant = FileVariant::Extended(bytes as u64),
             Some(FaultKind::Identical) => variant = FileVariant::Identical,
             Some(FaultKind::Changed) => variant = FileVariant::Changed,
             Some(FaultKind::HangUp) => hang_up = true,
@@ -160,11 +160,11 @@ impl Delivery {
             }
             _ => chunks(middle..range.end, CHUNK).right_stream(),
         };
-        let late = async move {
+        let delayed = async move {
             time::sleep(pause).await;
             rest
         };
-        streamed(start.chain(stream::once(late).flatten()))
+        streamed(start.chain(stream::once(delayed).flatten()))
     }
 }
 
@@ -306,8 +306,8 @@ mod tests {
                 head.starts_with(&format!("http/1.1 {status}")) && body.contains(expected_text),
                 "{fault:?} {head}{body}"
             );
-            let retry_later = matches!(fault, FaultKind::TooMany(_) | FaultKind::Busy(_));
-            assert_eq!(value(&head, "retry-after").is_some(), retry_later);
+            let has_retry_after = matches!(fault, FaultKind::TooMany(_) | FaultKind::Busy(_));
+            assert_eq!(value(&head, "retry-after").is_some(), has_retry_after);
         }
         let scene = TestServer::with_fault(FaultKind::Redirect("{cdn}/x/{file}".into()));
         let target = format!("{}x/odd.mp3", scene.simulator.cdn_url());

@@ -167,21 +167,21 @@ impl Task {
     }
 
     fn input(&self, rng: &mut Rng) -> Value {
-        let prompt = one_of(&PROMPTS, rng);
+        let prompt = choose(&PROMPTS, rng);
         match self.kind {
             Kind::SunoMusic if rng.bool() => {
                 json!({ "gpt_description_prompt": prompt, "make_instrumental": rng.bool() })
             }
             Kind::SunoMusic => json!({
                 "prompt": "[Verse]\nOne line, and \"another\"\n\n[Chorus]\nSing it again",
-                "tags": one_of(&TAGS, rng),
-                "title": one_of(&TITLES, rng),
+                "tags": choose(&TAGS, rng),
+                "title": choose(&TITLES, rng),
                 "negative_tags": "",
-                "mv": one_of(&VERSIONS, rng).0,
+                "mv": choose(&VERSIONS, rng).0,
             }),
             Kind::UdioMusic => json!({
                 "prompt": prompt,
-                "lyrics_type": one_of(&["generate", "user", "instrumental"], rng),
+                "lyrics_type": choose(&["generate", "user", "instrumental"], rng),
                 "seed": rng.i32(..),
             }),
             Kind::Lyrics => json!({ "prompt": prompt }),
@@ -193,13 +193,13 @@ impl Task {
     fn result(&self, rng: &mut Rng) -> Value {
         match self.kind {
             Kind::SunoMusic => {
-                let (name, version) = one_of(&VERSIONS, rng);
-                let title = one_of(&TITLES, rng);
+                let (name, version) = choose(&VERSIONS, rng);
+                let title = choose(&TITLES, rng);
                 (0..2).map(|_| self.suno_clip(title, name, version, rng)).collect()
             }
-            Kind::UdioMusic => (0..2).map(|_| self.udio_clip(one_of(&TITLES, rng), rng)).collect(),
+            Kind::UdioMusic => (0..2).map(|_| self.udio_clip(choose(&TITLES, rng), rng)).collect(),
             Kind::Lyrics => json!({
-                "title": one_of(&TITLES, rng),
+                "title": choose(&TITLES, rng),
                 "text": "[Verse]\nWaves are crashing on the shore\n\n[Chorus]\nAt the edge of the sea",
             }),
             Kind::Upload | Kind::Concat => {
@@ -225,7 +225,7 @@ impl Task {
             "play_count": rng.u32(..50),
             "created_at": format_timestamp(self.created_at),
             "metadata": {
-                "tags": one_of(&TAGS, rng),
+                "tags": choose(&TAGS, rng),
                 "prompt": "[Verse]\nOne line, and \"another\"\n\n[Chorus]\nSing it again",
                 "duration": (f64::from(rng.u32(6_000..30_000)) / 100.0),
                 "type": "gen",
@@ -243,7 +243,7 @@ impl Task {
             "title": title,
             "audio_url": format!("{}/{id}.mp3", self.cdn),
             "image_url": format!("{}/{id}.png", self.cdn),
-            "metadata": { "duration": rng.u32(30..200).to_string(), "tags": one_of(&TAGS, rng) },
+            "metadata": { "duration": rng.u32(30..200).to_string(), "tags": choose(&TAGS, rng) },
         })
     }
 }
@@ -254,7 +254,7 @@ pub(super) fn hash(seed: u64, id: &str) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn one_of<T: Copy>(choices: &[T], rng: &mut Rng) -> T {
+fn choose<T: Copy>(choices: &[T], rng: &mut Rng) -> T {
     *rng.choice(choices).expect("the list of choices is not empty")
 }
 

@@ -269,7 +269,7 @@ mod tests {
         let text = "unfinished = 0.5\n[window]\nallowance = 10\nseconds = 2\nkind = \"moving\"\n\
                     [[faults]]\nstatus = 502\nfirst = 2\nshare = 0.3\n[[faults]]\nreset = true\n";
         let faults: FaultPlan = text.parse().unwrap();
-        assert_eq!(faults.window.map(|window| window.allowance), Some(10));
+        assert_eq!(faults.window.map(|window| window.limit), Some(10));
         let first =
             Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(2) } };
         assert_eq!(faults.faults, [first, Fault { kind: FaultKind::Reset, when: FaultFilter::ALWAYS }]);

@@ -48,7 +48,7 @@ pub(super) enum FileVariant {
     /// The bytes of the file differ from those of the original file.
     Changed,
     /// The file is this many bytes longer. A song is extended by whole frames.
-    Longer(u64),
+    Extended(u64),
 }
 
 impl File {
@@ -57,7 +57,7 @@ impl File {
         let (stem, kind) = name.rsplit_once('.')?;
         let stem = if variant == FileVariant::Identical { IDENTICAL_STEM } else { stem };
         let seed = if variant == FileVariant::Changed { !seed } else { seed };
-        let padding = if let FileVariant::Longer(bytes) = variant { bytes } else { 0 };
+        let padding = if let FileVariant::Extended(bytes) = variant { bytes } else { 0 };
         let mut rng = Rng::with_seed(hash(seed, stem));
         let file = match kind {
             "mp3" => song(stem, &mut rng, faults, padding),
@@ -145,7 +145,7 @@ mod tests {
             for other in [
                 generate("b", FileVariant::Original),
                 generate("a", FileVariant::Changed),
-                generate("a", FileVariant::Longer(100)),
+                generate("a", FileVariant::Extended(100)),
             ] {
                 let original = generate("a", FileVariant::Original);
                 assert!(original.0 != other.0 && original.1 != other.1, "{kind}");
@@ -182,7 +182,7 @@ mod tests {
             for kind in ["mp3", "jpeg", "png", "mp4"] {
                 write(&format!("fair-{n}.{kind}"), FileVariant::Original, &original);
                 write(&format!("changed-{n}.{kind}"), FileVariant::Changed, &original);
-                write(&format!("long-{n}.{kind}"), FileVariant::Longer(1000), &long);
+                write(&format!("long-{n}.{kind}"), FileVariant::Extended(1000), &long);
             }
         }
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

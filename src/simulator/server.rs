@@ -19,7 +19,7 @@ use super::{SimulatedProvider, api, cdn, response::Body, state::State, stats::St
 use crate::error::{Error, Result};
 
 /// The address of the CDN: a loopback address that differs from the address of the API.
-const CDN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const CDN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A running simulator. Its servers stop when this value is dropped.
 #[derive(Debug)]
@@ -49,9 +49,9 @@ impl Simulator {
     pub async fn start_on(provider: SimulatedProvider, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
         // The port may be in use, and some systems do not assign all of 127.0.0.0/8 to the loopback interface.
-        let cdn = match listen(CDN, provider.cdn_port).await {
+        let cdn = match listen(CDN_ADDRESS, provider.cdn_port).await {
             Ok(listener) => listener,
-            Err(_) => match listen(CDN, 0).await {
+            Err(_) => match listen(CDN_ADDRESS, 0).await {
                 Ok(listener) => listener,
                 Err(_) => listen(Ipv4Addr::LOCALHOST, 0).await?,
             },

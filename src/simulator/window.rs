@@ -10,7 +10,8 @@ use tokio::time::Instant;
 #[serde(default, deny_unknown_fields)]
 pub struct Window {
     /// The maximum number of requests in a window.
-    pub allowance: u32,
+    #[serde(rename = "allowance")]
+    pub limit: u32,
     /// The length of a window in seconds.
     pub seconds: f64,
     /// The kind of window, fixed or moving.
@@ -30,7 +31,7 @@ pub enum WindowKind {
 impl Default for Window {
     /// Returns the documented limit of the provider: 120 requests per minute.
     fn default() -> Self {
-        Self { allowance: 120, seconds: 60.0, kind: WindowKind::Fixed }
+        Self { limit: 120, seconds: 60.0, kind: WindowKind::Fixed }
     }
 }
 
@@ -61,11 +62,11 @@ impl WindowCounter {
         };
         let used = u32::try_from(self.admitted.len()).unwrap_or(u32::MAX);
         let reset = ends.saturating_duration_since(now);
-        if used >= window.allowance {
+        if used >= window.limit {
             return Admission::Refused { retry_after: reset };
         }
         self.admitted.push_back(now);
-        Admission::Granted { remaining: window.allowance - used - 1, reset }
+        Admission::Granted { remaining: window.limit - used - 1, reset }
     }
 
     fn start(&mut self, window: &Window, now: Instant, length: Duration) -> Instant {
@@ -93,7 +94,7 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         for (kind, expected) in [(WindowKind::Fixed, [true, false]), (WindowKind::Moving, [false, true])] {
-            let window = Window { allowance: 2, seconds: 60.0, kind };
+            let window = Window { limit: 2, seconds: 60.0, kind };
             let mut counter = WindowCounter::default();
             assert!(granted(&mut counter, &window, at(0)));
             assert!(granted(&mut counter, &window, at(40)));

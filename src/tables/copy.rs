@@ -220,29 +220,32 @@ mod tests {
 
     #[test]
     fn a_part_of_an_older_version_gains_the_missing_columns() {
-        let older = || TableSchema { columns: TASKS.schema().columns.into_iter().take(15).collect(), ..TASKS.schema() };
+        let shorter_schema =
+            || TableSchema { columns: TASKS.schema().columns.into_iter().take(15).collect(), ..TASKS.schema() };
         for format in FORMATS {
-            let mut old = PartCopier::new(older(), format, Vec::new()).unwrap();
-            let cut = match format {
+            let mut old = PartCopier::new(shorter_schema(), format, Vec::new()).unwrap();
+            let truncated = match format {
                 TableFormat::Csv => {
                     let text = io::read_to_string(part(format, &[task("a", None)])).unwrap();
-                    let cut = text.replace(",response\r\n", "\r\n").replace("{},\r\n", "{}\r\n");
-                    RangedFile::new(cut.into_bytes())
+                    let truncated = text.replace(",response\r\n", "\r\n").replace("{},\r\n", "{}\r\n");
+                    RangedFile::new(truncated.into_bytes())
                 }
                 TableFormat::Parquet => {
                     let FormatWriter::Parquet(writer) = &mut old.copier else { panic!() };
                     let all = part(format, &[task("a", None)]);
                     let batch = parquet::batches(all).unwrap().next().unwrap().unwrap();
                     let columns = batch.columns()[..15].to_vec();
-                    writer.write(&RecordBatch::try_new(parquet::arrow_schema(&older()), columns).unwrap()).unwrap();
+                    writer
+                        .write(&RecordBatch::try_new(parquet::arrow_schema(&shorter_schema()), columns).unwrap())
+                        .unwrap();
                     RangedFile::new(old.finish().unwrap().0)
                 }
             };
-            let (all, rows) = copied(format, vec![cut], &mut |_| true);
+            let (all, rows) = copied(format, vec![truncated], &mut |_| true);
             assert_eq!(rows, 1);
             assert_eq!(digest(format, &all), digest(format, &part(format, &[task("a", None)])), "{format}");
 
-            let mut newer = PartCopier::new(older(), format, Vec::new()).unwrap();
+            let mut newer = PartCopier::new(shorter_schema(), format, Vec::new()).unwrap();
             let refused = newer.copy(part(format, &[task("a", None)]), &mut |_| true).unwrap_err().to_string();
             assert!(refused.contains("response"), "{refused}");
         }
@@ -251,10 +254,10 @@ mod tests {
     #[test]
     fn a_truncated_csv_part_is_an_error() {
         let all = io::read_to_string(part(TableFormat::Csv, &[task("a", None), task("b", None)])).unwrap();
-        for cut in [all.len() - 1, all.len() - 30, 20] {
-            let file = RangedFile::new(all.as_bytes()[..cut].to_vec());
+        for truncated in [all.len() - 1, all.len() - 30, 20] {
+            let file = RangedFile::new(all.as_bytes()[..truncated].to_vec());
             let mut copier = PartCopier::new(TASKS.schema(), TableFormat::Csv, io::sink()).unwrap();
-            assert!(copier.copy(file, &mut |_| true).is_err(), "{cut}");
+            assert!(copier.copy(file, &mut |_| true).is_err(), "{truncated}");
         }
     }
 

@@ -180,7 +180,7 @@ pub(crate) fn clip_urls(data: &str) -> Vec<ClipUrls<'_>> {
 
 fn clip(info: &FetchInfo, fields: &TaskFields, clip_index: i32, text: &str, clip: &Object<'_>) -> ClipRow {
     let metadata = clip.object("metadata");
-    let meta = |key| metadata.as_ref().and_then(|metadata| metadata.text(key));
+    let text_of = |key| metadata.as_ref().and_then(|metadata| metadata.text(key));
     ClipRow {
         clip_id: clip.text("id"),
         task_id: info.task_id.clone(),
@@ -189,8 +189,8 @@ fn clip(info: &FetchInfo, fields: &TaskFields, clip_index: i32, text: &str, clip
         r#type: fields.r#type.clone(),
         title: clip.text("title"),
         duration_seconds: metadata.as_ref().and_then(|metadata| metadata.number("duration")),
-        tags: meta("tags"),
-        lyrics: meta("prompt"),
+        tags: text_of("tags"),
+        lyrics: text_of("prompt"),
         model_version: clip.non_empty_text("model_name").or_else(|| clip.text("major_model_version")),
         audio_url: clip.text("audio_url"),
         image_url: clip.text("image_url"),
@@ -200,7 +200,7 @@ fn clip(info: &FetchInfo, fields: &TaskFields, clip_index: i32, text: &str, clip
         fetched_at: info.fetched_at,
         run_id: info.run_id.clone(),
         metadata: clip.object_text("metadata").map(str::to_owned),
-        clip: clip.without("metadata").unwrap_or_else(|| text.to_owned()),
+        clip: clip.without_key("metadata").unwrap_or_else(|| text.to_owned()),
     }
 }
 
@@ -363,8 +363,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_document_flattens_without_losing_a_byte(json in any_json(), kind in "music|lyrics|upload|stems", result in any_json()) {
-            let whole = serde_json::json!({"task_id": "t1", "type": kind, "extra": json, "output": {"result": result}});
-            for document in [&whole, &json] {
+            let full = serde_json::json!({"task_id": "t1", "type": kind, "extra": json, "output": {"result": result}});
+            for document in [&full, &json] {
                 let data = document.to_string();
                 let rows = rows(&data);
                 prop_assert_eq!(rows.task.response.as_deref(), Some(data.as_str()));
@@ -374,7 +374,7 @@ mod tests {
                 serde_json::Value::Array(elements) => elements.iter().filter(|element| element.is_object()).count(),
                 other => usize::from(other.is_object()),
             };
-            let rows = rows(&whole.to_string());
+            let rows = rows(&full.to_string());
             let expected = match kind.as_str() { "lyrics" => (0, objects.min(1)), "stems" => (0, 0), _ => (objects, 0) };
             prop_assert_eq!((rows.clips.len(), usize::from(rows.lyrics.is_some())), expected);
         }

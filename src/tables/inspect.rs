@@ -208,9 +208,9 @@ mod tests {
     #[test]
     fn reading_truncated_parts_ends_without_a_panic() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
-            let whole = part(format);
-            for length in 0..whole.len() {
-                let cut = &whole[..length];
+            let full = part(format);
+            for length in 0..full.len() {
+                let cut = &full[..length];
                 let _ = compare_columns(file(cut), format, &ASSETS.schema());
                 let decoded = decode(file(cut), format, &ASSETS.schema());
                 assert!(format == TableFormat::Csv || decoded.is_err(), "cut at {length}");

@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn the_documentation_lists_every_column_with_its_types() {
         for schema in [TASKS.schema(), CLIPS.schema(), LYRICS.schema(), ASSETS.schema()] {
-            let spelled = |(name, kind): &(&str, ColumnType)| {
+            let expected_cells = |(name, kind): &(&str, ColumnType)| {
                 let (parquet, csv) = match kind {
                     ColumnType::Text => ("`BYTE_ARRAY` (String)", "text"),
                     ColumnType::Json => ("`BYTE_ARRAY` (JSON)", "JSON"),
@@ -392,7 +392,7 @@ mod tests {
                 };
                 [format!("`{name}`"), parquet.into(), csv.into()]
             };
-            let expected: Vec<_> = schema.columns.iter().map(spelled).collect();
+            let expected: Vec<_> = schema.columns.iter().map(expected_cells).collect();
             assert_eq!(documented(schema.name), expected, "{}", schema.name);
         }
     }

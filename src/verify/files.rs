@@ -91,7 +91,7 @@ impl Dispatcher<'_, '_> {
         // its findings.
         let mut bad_lines = Findings::new(self.findings.limit());
         manifests::for_each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
-            if manifests::table_of(path).is_some() {
+            if manifests::table_for(path).is_some() {
                 return Ok(());
             }
             match media.add_manifest_line(path, digest) {

@@ -78,7 +78,7 @@ pub(super) fn damaged_manifest(manifest: &str, what: impl Into<String>) -> Findi
 }
 
 /// Returns the table whose folder contains the path.
-pub(super) fn table_of(path: &str) -> Option<&'static str> {
+pub(super) fn table_for(path: &str) -> Option<&'static str> {
     let (folder, _) = path.split_once('/')?;
     crate::tables::TABLES.into_iter().find(|table| *table == folder)
 }
@@ -87,7 +87,7 @@ pub(super) fn table_of(path: &str) -> Option<&'static str> {
 pub(super) fn read_part_checksums(archive: &Archive, findings: &mut Findings) -> Result<Parts> {
     let mut parts = Parts::new();
     for_each_line(archive, findings, &mut |_, _, digest, path| {
-        if table_of(path).is_some() {
+        if table_for(path).is_some() {
             parts.entry(path.to_owned()).or_default().push(digest.to_owned());
         }
         Ok(())

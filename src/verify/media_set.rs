@@ -36,15 +36,15 @@ impl<'a> MediaRow<'a> {
             return None;
         }
         let clip = format!("clip {}", clip_id.unwrap_or("without an ID"));
-        let lacks = |what: &str| format!("has a row without {what} ({clip})");
+        let missing = |what: &str| format!("has a row without {what} ({clip})");
         let row = || {
             Ok(Self {
-                task_id: task_id.ok_or_else(|| lacks("a task ID"))?,
+                task_id: task_id.ok_or_else(|| missing("a task ID"))?,
                 clip_id,
-                kind: kind.and_then(AssetKind::parse).ok_or_else(|| lacks("a valid kind"))?,
-                path: path.filter(|path| is_media(path)).ok_or_else(|| lacks("a path under media/"))?,
-                bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| lacks("a size"))?,
-                sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| lacks("a SHA-256"))?,
+                kind: kind.and_then(AssetKind::parse).ok_or_else(|| missing("a valid kind"))?,
+                path: path.filter(|path| is_media(path)).ok_or_else(|| missing("a path under media/"))?,
+                bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| missing("a size"))?,
+                sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| missing("a SHA-256"))?,
             })
         };
         Some(row())

@@ -125,7 +125,7 @@ impl Pass<'_, '_> {
     /// again, because it may have been added later.
     fn report_missing_parts(&mut self) -> Result<()> {
         for path in self.listed.keys() {
-            let Some(table) = manifests::table_of(path) else { continue };
+            let Some(table) = manifests::table_for(path) else { continue };
             let seen = self.snapshot.parts(table).binary_search(path).is_ok();
             if !seen && self.part_size(path)?.is_none() {
                 let subject = Subject::Part { table };
@@ -357,7 +357,7 @@ impl Pass<'_, '_> {
         let limit = self.findings.limit();
         let mut first: HashMap<String, String> = HashMap::new();
         let mut duplicates: BTreeMap<String, (AffectedTasks, String)> = BTreeMap::new();
-        self.look_up(hashes, &mut |path, task_id| match first.get(task_id) {
+        self.look_up_tasks(hashes, &mut |path, task_id| match first.get(task_id) {
             Some(earlier) => {
                 let entry =
                     duplicates.entry(path.to_owned()).or_insert_with(|| (AffectedTasks::new(limit), earlier.clone()));
@@ -378,21 +378,21 @@ impl Pass<'_, '_> {
     }
 
     /// Looks up tasks by their hashes, and adds a finding for each part that contains rows of these tasks.
-    fn report_tasks(&mut self, hashes: &[u64], kind: FindingKind, have: &str) -> Result<()> {
+    fn report_tasks(&mut self, hashes: &[u64], kind: FindingKind, problem: &str) -> Result<()> {
         let limit = self.findings.limit();
         let mut mismatched: BTreeMap<String, AffectedTasks> = BTreeMap::new();
-        self.look_up(hashes, &mut |path, task_id| {
+        self.look_up_tasks(hashes, &mut |path, task_id| {
             mismatched.entry(path.to_owned()).or_insert_with(|| AffectedTasks::new(limit)).add(task_id);
         })?;
         for (path, tasks) in mismatched {
-            let what = format!("has tasks with {have} ({}): {}", tasks.rows, tasks.preview());
+            let what = format!("has tasks with {problem} ({}): {}", tasks.rows, tasks.preview());
             self.report_rows(kind, &path, TASKS.name, what, tasks);
         }
         Ok(())
     }
 
     /// Calls `found` with the part and the task ID of every row in `tasks` whose task has one of the given hashes.
-    fn look_up(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
+    fn look_up_tasks(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
         let hashes = hashes.get(..MAX_LOOKUPS).unwrap_or(hashes).to_owned();
         if hashes.is_empty() {
             return Ok(());

@@ -39,8 +39,9 @@ pub(super) fn check(archive: &Archive, check: &TableCheck, findings: &mut Findin
     check_metadata(archive, &checksums, findings)?;
     let last_version = check_run_files(archive, &checksums, findings)?;
     let top = archive.store.list("")?;
-    let own = |entry: &&Entry| [METADATA, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
-    let staging_files = top.iter().filter(own).filter(|entry| entry.is_staging_file());
+    let is_own_staging_file =
+        |entry: &&Entry| [METADATA, VIEWS].iter().any(|file| entry.name().starts_with(&format!("{file}#")));
+    let staging_files = top.iter().filter(is_own_staging_file).filter(|entry| entry.is_staging_file());
     findings.extend(staging_files.filter_map(|entry| stale_staging_file(archive, entry)));
     find_stray_state_files(archive, findings)?;
     if !is_locked {
@@ -198,12 +199,12 @@ fn check_unfinished_list(text: &[u8]) -> Result<(), String> {
 /// another version, a difference is only a note.
 fn check_views(archive: &Archive, last_version: Option<&str>, check: &TableCheck, findings: &mut Findings) {
     let written = archive.read_small(VIEWS).ok();
-    let of_subset = |subset: u32| {
+    let views_for = |subset: u32| {
         let has_parts =
             |table: &str| (0..).zip(tables::TABLES).any(|(bit, name)| name == table && subset >> bit & 1 == 1);
         tables::views_sql(archive.format, has_parts).into_bytes()
     };
-    if (0..1 << tables::TABLES.len()).any(|subset| written.as_deref() == Some(of_subset(subset).as_slice())) {
+    if (0..1 << tables::TABLES.len()).any(|subset| written.as_deref() == Some(views_for(subset).as_slice())) {
         return;
     }
     let finding = match (written, last_version) {

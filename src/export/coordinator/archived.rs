@@ -58,11 +58,11 @@ impl Coordinator<'_> {
                 self.ledger.mark_failed(task, "its row is no longer readable".into());
             }
             Some((_, None)) => {}
-            None => self.stored_stage_ended().await,
+            None => self.finish_stored_stage().await,
         }
     }
 
-    async fn stored_stage_ended(&mut self) {
+    async fn finish_stored_stage(&mut self) {
         let Some(stage) = self.stored.take() else { return };
         if let Err(error) = super::outcome(stage.handle).await {
             self.fail(error);
@@ -112,7 +112,7 @@ impl Coordinator<'_> {
     }
 
     /// Handles a task with a stored response after its assets are settled.
-    pub(super) async fn stored_settled(&mut self, task: TaskIndex, assets: Vec<Asset>) {
+    pub(super) async fn handle_stored_settled(&mut self, task: TaskIndex, assets: Vec<Asset>) {
         let Some(stored) = self.stored_unsettled.remove(&task) else { return };
         let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
         let stored = StoredTask { assets, ..stored };
@@ -127,7 +127,7 @@ impl Coordinator<'_> {
     }
 
     /// Handles the fresh response for a task with failed assets.
-    pub(super) async fn refreshed(&mut self, task: TaskIndex, stored: StoredTask, response: TaskResponse) {
+    pub(super) async fn handle_refreshed(&mut self, task: TaskIndex, stored: StoredTask, response: TaskResponse) {
         match response {
             TaskResponse::Final { status, data, original_body } if !loses_data(status, &data, &stored) => {
                 let (record, wanted) = self.task_record(task, status, timestamp::now(), data, original_body);

@@ -15,7 +15,7 @@ use tokio::{
 
 use self::archived::StoredTask;
 use super::{
-    EventSink, GRACE, Plan, RowEffect,
+    EventSink, GRACE_PERIOD, Plan, RowEffect,
     forecast::{EtaEstimate, remaining_downloads},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// The interval between progress events.
-const TICK: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of tasks with unsettled assets at which the first pass pauses. For each such task, memory holds a few
 /// URLs and the journal holds the response.
@@ -163,7 +163,7 @@ struct Interruptions {
     signal_received: bool,
     deadline_reached: bool,
     /// The time at which in-flight requests and downloads are aborted.
-    grace: Option<Instant>,
+    grace_deadline: Option<Instant>,
 }
 
 /// Whether the run has found any task. Before the first task is found, a 404 is inconclusive, because the key may
@@ -264,7 +264,7 @@ impl<'a> Coordinator<'a> {
     }
 
     async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = Signal>>) {
-        let mut tick = time::interval(TICK);
+        let mut tick = time::interval(PROGRESS_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let next = self.next();
@@ -272,7 +272,7 @@ impl<'a> Coordinator<'a> {
                 return;
             }
             let due = if let NextRequest::At(due) = next { Some(due) } else { None };
-            let (stop_at, grace) = (self.run.stop_at, self.interruptions.grace);
+            let (stop_at, grace_deadline) = (self.run.stop_at, self.interruptions.grace_deadline);
             tokio::select! {
                 biased;
                 signal = &mut stop, if !self.interruptions.signal_received => self.handle_signal(signal),
@@ -280,14 +280,14 @@ impl<'a> Coordinator<'a> {
                 Some(reply) = self.in_flight.join_next() => self.handle_reply(reply).await,
                 entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.handle_acknowledged(entry),
                 published = self.publish.published.recv(), if self.is_running() => self.handle_published(published),
-                events = self.media.events.recv(), if self.unsettled > 0 => self.media_event(events).await,
+                events = self.media.events.recv(), if self.unsettled > 0 => self.handle_media_event(events).await,
                 () = self.limiter.permit(), if next == NextRequest::Now => self.send_next_request(),
                 response = next_stored(&mut self.stored), if self.can_accept_stored() => {
                     self.handle_stored(response).await;
                 }
                 () = sleep_until(due), if due.is_some() => {}
-                () = sleep_until(grace), if grace.is_some() => {
-                    self.interruptions.grace = None;
+                () = sleep_until(grace_deadline), if grace_deadline.is_some() => {
+                    self.interruptions.grace_deadline = None;
                     self.in_flight.abort_all();
                     self.abandon_media();
                 }
@@ -320,7 +320,7 @@ impl<'a> Coordinator<'a> {
 
     /// Starts no new work, and gives in-flight requests and downloads a grace period.
     fn interrupt(&mut self, ending: Ending, reason: String) {
-        self.interruptions.grace = self.interruptions.grace.or(Some(Instant::now() + GRACE));
+        self.interruptions.grace_deadline = self.interruptions.grace_deadline.or(Some(Instant::now() + GRACE_PERIOD));
         self.media.stop();
         self.stop_reading();
         self.begin_stopping(ending, reason);
@@ -396,7 +396,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    async fn media_event(&mut self, events: Option<DownloadEvent>) {
+    async fn handle_media_event(&mut self, events: Option<DownloadEvent>) {
         match events {
             Some(DownloadEvent::Forward(event)) => {
                 self.downloads.record(&event);
@@ -414,7 +414,7 @@ impl<'a> Coordinator<'a> {
                     Some(part) => {
                         self.journal(Entry::Assets { task, part, record: Record::Assets { task_id, assets } }).await;
                     }
-                    None => self.stored_settled(task, assets).await,
+                    None => self.handle_stored_settled(task, assets).await,
                 }
             }
             None => self.stop_after_stage_exit(),
@@ -447,8 +447,8 @@ impl<'a> Coordinator<'a> {
     /// take minutes to finish.
     fn poll_interval(&self) -> Duration {
         let unfinished = self.queue.polls() + 1;
-        let stretched = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
-        self.run.config.poll_interval.max(stretched.unwrap_or_default())
+        let fair_interval = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
+        self.run.config.poll_interval.max(fair_interval.unwrap_or_default())
     }
 
     fn requests_per_second(&self) -> f64 {
@@ -492,7 +492,7 @@ impl<'a> Coordinator<'a> {
             polling_remaining: self.polling_deadline.map(|end| end.saturating_duration_since(Instant::now())),
         };
         let elapsed = self.started.elapsed();
-        self.downloads.update_speed(self.media.received(), TICK);
+        self.downloads.update_speed(self.media.received(), PROGRESS_INTERVAL);
         let left = estimate.remaining().and_then(|left| Some(left.max(remaining_downloads(&self.downloads, elapsed)?)));
         (self.emit)(Event::Progress(Progress {
             settled: self.ledger.settled(),

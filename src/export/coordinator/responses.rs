@@ -78,7 +78,7 @@ impl Coordinator<'_> {
             | TaskResponse::Unreadable { .. } => {
                 self.record_response();
                 match self.refreshing.remove(&task) {
-                    Some(stored) => self.refreshed(task, stored, response).await,
+                    Some(stored) => self.handle_refreshed(task, stored, response).await,
                     None => self.handle_task_response(task, response).await,
                 }
             }
