@@ -25,29 +25,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let mut first_peak = None;
     for length in lengths {
-        let figures = export(length)?;
-        let first = *first_peak.get_or_insert(figures.peak_mib);
+        let measurements = export(length)?;
+        let first = *first_peak.get_or_insert(measurements.peak_mib);
         println!(
             "{length:>9} {:>9.1} {:>13.3} {:>8.0} {:>18.2} {:>9.0} {:>9.2}",
-            figures.seconds,
-            figures.requests as f64 / length as f64,
-            length as f64 / figures.seconds,
-            figures.cpu_seconds / length as f64 * 10_000.0,
-            figures.peak_mib,
-            figures.peak_mib / first,
+            measurements.seconds,
+            measurements.requests as f64 / length as f64,
+            length as f64 / measurements.seconds,
+            measurements.cpu_seconds / length as f64 * 10_000.0,
+            measurements.peak_mib,
+            measurements.peak_mib / first,
         );
     }
     Ok(())
 }
 
-struct Figures {
+struct Measurements {
     seconds: f64,
     requests: u64,
     cpu_seconds: f64,
     peak_mib: f64,
 }
 
-fn export(length: u64) -> Result<Figures, Box<dyn Error>> {
+fn export(length: u64) -> Result<Measurements, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let list = folder.path().join("tasks.csv");
     write_list(&list, length)?;
@@ -65,7 +65,7 @@ fn export(length: u64) -> Result<Figures, Box<dyn Error>> {
     if !status.success() {
         return Err(format!("the export ended with {status}").into());
     }
-    Ok(Figures {
+    Ok(Measurements {
         seconds: start.elapsed().as_secs_f64(),
         requests: simulator.stats().requests,
         cpu_seconds: cpu_seconds()? - before,

@@ -10,7 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulator};
 
 /// The number of files in each load, and the size of each file in MiB.
-const LOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
+const WORKLOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
 
 /// The number of concurrent downloads. The program uses at most three quarters of [`PLACES`] for one host, rounded up.
 const CONCURRENCY: &str = "8";
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "files", "MiB each", "program s", "curl s", "curl/program", "cpu s/GB", "curl cpu s/GB", "peak MiB"
     );
     let runtime = tokio::runtime::Runtime::new()?;
-    for (files, mib) in LOADS {
+    for (files, mib) in WORKLOADS {
         let faults = FaultPlan { media_bytes: Some(mib << 20), ..FaultPlan::default() };
         let provider = SimulatedProvider {
             tasks: KnownTasks::Documents,
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-struct Figures {
+struct Measurements {
     seconds: f64,
     cpu_seconds: f64,
 }
@@ -64,7 +64,7 @@ fn documents(files: u64) -> HashMap<String, String> {
     (0..files).map(document).collect()
 }
 
-fn export(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box<dyn Error>> {
+fn export(simulator: &Simulator, files: u64, folder: &Path) -> Result<Measurements, Box<dyn Error>> {
     let list = folder.join("tasks.csv");
     let mut text = String::from("task_id\n");
     (0..files).try_for_each(|n| writeln!(text, "t{n}"))?;
@@ -76,7 +76,7 @@ fn export(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, B
     time(export)
 }
 
-fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box<dyn Error>> {
+fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Measurements, Box<dyn Error>> {
     let (config, downloads) = (folder.join("curl"), folder.join("downloads"));
     fs::create_dir(&downloads)?;
     let mut text = String::new();
@@ -94,13 +94,13 @@ fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box
     time(curl)
 }
 
-fn time(mut command: Command) -> Result<Figures, Box<dyn Error>> {
+fn time(mut command: Command) -> Result<Measurements, Box<dyn Error>> {
     let (start, before) = (Instant::now(), cpu_seconds()?);
     let status = command.status()?;
     if !status.success() {
         return Err(format!("{} ended with {status}", command.get_program().display()).into());
     }
-    Ok(Figures { seconds: start.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds()? - before })
+    Ok(Measurements { seconds: start.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds()? - before })
 }
 
 fn cpu_seconds() -> nix::Result<f64> {

@@ -47,11 +47,11 @@ fn main() -> Result<()> {
     let mut first_peak = None;
     for archived in archives {
         let folder = tempfile::tempdir()?;
-        make_archive(folder.path(), archived)?;
+        create_archive(folder.path(), archived)?;
         for List { length, archived: text, ids, option } in lists(archived, length) {
             let path = folder.path().join("tasks.csv");
             write_list(&path, ids)?;
-            let (seconds, peak_mib) = start(folder.path(), option)?;
+            let (seconds, peak_mib) = measure_export(folder.path(), option)?;
             let first = *first_peak.get_or_insert(peak_mib);
             println!("{archived:>10} {length:>9} {text:>22} {seconds:>9.2} {peak_mib:>9.0} {:>10.2}", peak_mib / first);
         }
@@ -83,15 +83,15 @@ fn lists(archived: u64, length: u64) -> [List; 3] {
 }
 
 /// Returns the duration in seconds and the peak memory in MiB of an export.
-fn start(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
+fn measure_export(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
     let measured = Command::new(std::env::current_exe()?)
         .current_dir(folder)
         .args([MEASURE, "export", "tasks.csv", "--out", "library", "-q"])
         .args(option)
         .output()?;
     let text = String::from_utf8(measured.stdout)?;
-    let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    match figures.as_slice() {
+    let measurements: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match measurements.as_slice() {
         [seconds, peak_mib] => Ok((*seconds, *peak_mib)),
         _ => Err(String::from_utf8_lossy(&measured.stderr).into()),
     }
@@ -110,7 +110,7 @@ fn measure(arguments: &[String]) -> Result<()> {
 
 /// Creates an archive with a few exported tasks and `tasks` synthetic tasks. Synthetic rows contain only IDs and
 /// statuses, because the startup of an export reads no other columns.
-fn make_archive(folder: &Path, tasks: u64) -> Result<()> {
+fn create_archive(folder: &Path, tasks: u64) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };
     let simulator = runtime.block_on(Simulator::start(SimulatedProvider { faults, ..SimulatedProvider::default() }))?;
@@ -119,10 +119,10 @@ fn make_archive(folder: &Path, tasks: u64) -> Result<()> {
     let list = ["tasks.csv", "--assets", "image", "--base-url", base_url, "-q", "--out", "library"];
     run(Command::new(PROGRAM).current_dir(folder).arg("export").args(list))?;
     for (table, status, rows_per_task) in [("tasks", "success", 1), ("assets", "ok", 4)] {
-        let like = first_part(&library.join(table))?;
+        let template = first_part(&library.join(table))?;
         for first in (0..tasks).step_by(PART_TASKS as usize) {
             let ids = (first..tasks.min(first + PART_TASKS)).flat_map(|n| (0..rows_per_task).map(move |_| id(n)));
-            write_part(&like, &library.join(table).join(format!("{first}.parquet")), ids.collect(), status)?;
+            write_part(&template, &library.join(table).join(format!("{first}.parquet")), ids.collect(), status)?;
         }
     }
     run(Command::new(PROGRAM).current_dir(folder).args(["compact", "library", "-q"]))
@@ -137,8 +137,8 @@ fn first_part(folder: &Path) -> Result<PathBuf> {
     Ok(fs::read_dir(folder)?.next().ok_or("the table has no part")??.path())
 }
 
-fn write_part(like: &Path, path: &Path, ids: StringArray, status: &str) -> Result<()> {
-    let schema = ParquetRecordBatchReaderBuilder::try_new(File::open(like)?)?.schema().clone();
+fn write_part(template: &Path, path: &Path, ids: StringArray, status: &str) -> Result<()> {
+    let schema = ParquetRecordBatchReaderBuilder::try_new(File::open(template)?)?.schema().clone();
     let rows = ids.len();
     let (ids, status): (ArrayRef, ArrayRef) = (Arc::new(ids), Arc::new(StringArray::from(vec![status; rows])));
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {

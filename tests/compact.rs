@@ -24,18 +24,18 @@ use sunor_archive::simulator::{FaultFilter, FaultKind};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// Runs `count` nightly exports of a list that grows by `tasks` tasks per night.
+/// Runs `count_rows` nightly exports of a list that grows by `tasks` tasks per night.
 fn archive_with_parts(format: &str, count: usize, tasks: usize, assets: &str) -> TestEnv {
     let env = TestEnv::new();
     for run in 1..=count {
-        env.list(ids("t", run * tasks));
-        env.export(&["--format", format, "--assets", assets, "-q"]).expect(0);
+        env.write_list(ids("t", run * tasks));
+        env.export(&["--format", format, "--assets", assets, "-q"]).expect_status(0);
     }
     env
 }
 
 /// Returns the rows of a table. Parquet rows are sorted, and CSV rows are one string in the order of the parts.
-fn rows(archive: &Path, table: &str) -> Vec<String> {
+fn comparable_rows(archive: &Path, table: &str) -> Vec<String> {
     let mut rows = Vec::new();
     for path in files(&archive.join(table), "") {
         if path.extension().is_some_and(|extension| extension == "parquet") {
@@ -52,7 +52,7 @@ fn rows(archive: &Path, table: &str) -> Vec<String> {
 }
 
 /// Returns the creation times of the tasks in a Parquet part, in order. A null is represented by `i64::MAX`.
-fn created(part: &Path) -> Vec<i64> {
+fn creation_times(part: &Path) -> Vec<i64> {
     let reader = SerializedFileReader::new(fs::File::open(part).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
     let time = |row: Row| match row.get_column_iter().find(|(name, _)| *name == "created_at") {
@@ -64,7 +64,7 @@ fn created(part: &Path) -> Vec<i64> {
 }
 
 fn all_rows(archive: &Path) -> Vec<Vec<String>> {
-    TABLES.iter().map(|table| rows(archive, table)).collect()
+    TABLES.iter().map(|table| comparable_rows(archive, table)).collect()
 }
 
 #[track_caller]
@@ -96,30 +96,30 @@ fn thirty_parts_become_one_part_per_table_with_the_same_rows() {
         let before = all_rows(&env.archive());
         assert!(before.iter().all(|table| !table.is_empty()));
         env.run(&["compact", "library", "--dry-run"])
-            .expect(0)
+            .expect_status(0)
             .expect_output("30 parts of 120 rows")
             .expect_output("→ 1 part, at most");
         assert_eq!(files(&env.archive().join("tasks"), format).len(), 30);
 
-        let run = env.run(&["compact", "library"]).expect(0).expect_output("30 parts of 120 rows");
+        let run = env.run(&["compact", "library"]).expect_status(0).expect_output("30 parts of 120 rows");
         assert!(run.stderr.contains("tasks: merged 30 parts into 1 part"), "{}", run.stderr);
         for table in TABLES {
             assert_eq!(files(&env.archive().join(table), "").len(), 1, "{table}");
         }
         assert!(all_rows(&env.archive()) == before, "{format}");
         if format == "parquet" {
-            assert!(created(&files(&env.archive().join("tasks"), "")[0]).is_sorted());
+            assert!(creation_times(&files(&env.archive().join("tasks"), "")[0]).is_sorted());
         }
         assert_manifests_match(&env.archive());
         assert!(files(&env.archive().join(".sunor"), "").iter().all(|path| !path.to_string_lossy().contains("swap")));
 
         let requested = env.stats().requests;
-        env.export(&["--assets", "audio,image"]).expect(0).expect_output("120 already archived");
+        env.export(&["--assets", "audio,image"]).expect_status(0).expect_output("120 already archived");
         assert_eq!(env.stats().requests, requested);
-        env.run(&["compact", "library"]).expect(0).expect_output("Nothing to compact");
-        let quiet = env.run(&["compact", "library", "-q"]).expect(0);
+        env.run(&["compact", "library"]).expect_status(0).expect_output("Nothing to compact");
+        let quiet = env.run(&["compact", "library", "-q"]).expect_status(0);
         assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-        env.run(&["summary", "library"]).expect(0).expect_output("120 tasks");
+        env.run(&["summary", "library"]).expect_status(0).expect_output("120 tasks");
     }
 }
 
@@ -131,7 +131,7 @@ fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
         let before = all_rows(&env.archive());
         let trial = copy(&env.archive(), "trial");
         let started = Instant::now();
-        CommandOutput::wait_for(compact_command(&env, &trial).spawn().unwrap()).expect(0);
+        CommandOutput::wait_for(compact_command(&env, &trial).spawn().unwrap()).expect_status(0);
         let whole = started.elapsed();
         let mut rng = fastrand::Rng::with_seed(13);
         let mut swapping = 0;
@@ -157,10 +157,10 @@ fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
             let next = if kill % 4 < 2 {
                 env.run(&["compact", &archive.to_string_lossy()])
             } else {
-                let list = env.list(ids("t", 900));
+                let list = env.write_list(ids("t", 900));
                 env.run(&["export", &list.to_string_lossy(), "--out", &archive.to_string_lossy(), "--assets", "none"])
             };
-            next.expect(0);
+            next.expect_status(0);
             assert_manifests_match(&archive);
             assert!(all_rows(&archive) == before, "{format}, kill {kill}: the rows differ after recovery");
             assert!(!archive.join(".sunor/swap").exists() && !plan.exists());
@@ -179,7 +179,7 @@ fn a_summary_counts_all_rows_during_a_swap() {
         let archive = copy(&env.archive(), &format!("round{round}"));
         let mut compaction = compact_command(&env, &archive).spawn().unwrap();
         while compaction.try_wait().unwrap().is_none() {
-            let summary = env.run(&["summary", archive.to_str().unwrap(), "--json"]).expect(0).stdout;
+            let summary = env.run(&["summary", archive.to_str().unwrap(), "--json"]).expect_status(0).stdout;
             let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
             assert_eq!(summary["rows"]["tasks"], 200);
         }
@@ -192,35 +192,35 @@ fn a_summary_counts_all_rows_during_a_swap() {
 fn a_reader_sees_all_old_parts_or_all_new_parts() {
     for format in ["parquet", "csv"] {
         let env = archive_with_parts(format, 20, 10, "none");
-        let before: Vec<usize> = TABLES.iter().map(|table| count(&env.archive().join(table)).unwrap()).collect();
+        let before: Vec<usize> = TABLES.iter().map(|table| count_rows(&env.archive().join(table)).unwrap()).collect();
         for round in 0..5 {
             let archive = copy(&env.archive(), &format!("round{round}"));
-            let is_over = AtomicBool::new(false);
-            let looks = thread::scope(|scope| {
+            let is_done = AtomicBool::new(false);
+            let reads = thread::scope(|scope| {
                 let reading = scope.spawn(|| {
-                    let mut looks = 0;
-                    while !is_over.load(Ordering::SeqCst) {
+                    let mut reads = 0;
+                    while !is_done.load(Ordering::SeqCst) {
                         for (table, rows) in TABLES.iter().zip(&before) {
-                            if let Some(found) = count(&archive.join(table)) {
+                            if let Some(found) = count_rows(&archive.join(table)) {
                                 assert_eq!(found, *rows, "{table}");
-                                looks += 1;
+                                reads += 1;
                             }
                         }
                     }
-                    looks
+                    reads
                 });
-                CommandOutput::wait_for(compact_command(&env, &archive).spawn().unwrap()).expect(0);
-                is_over.store(true, Ordering::SeqCst);
+                CommandOutput::wait_for(compact_command(&env, &archive).spawn().unwrap()).expect_status(0);
+                is_done.store(true, Ordering::SeqCst);
                 reading.join().unwrap()
             });
-            assert!(looks > 10, "{looks}");
+            assert!(reads > 10, "{reads}");
         }
     }
 }
 
 /// Counts the rows of a table like a reader that expands a glob pattern. Returns `None` if a listed file was removed
 /// before the reader opened it.
-fn count(folder: &Path) -> Option<usize> {
+fn count_rows(folder: &Path) -> Option<usize> {
     let mut open = Vec::new();
     for path in files(folder, "") {
         match fs::File::open(&path) {
@@ -245,15 +245,15 @@ fn clips_and_lyrics_are_regenerated_unchanged_from_the_responses() {
         let env = archive_with_parts(format, 3, 40, "none");
         let before = all_rows(&env.archive());
         let requested = env.stats().requests;
-        let plan = env.run(&["rebuild", "library", "--dry-run"]).expect(0);
+        let plan = env.run(&["rebuild", "library", "--dry-run"]).expect_status(0);
         assert_eq!(all_rows(&env.archive()), before);
-        env.run(&["rebuild", "library"]).expect(0).expect_output("the responses of 120 tasks");
+        env.run(&["rebuild", "library"]).expect_status(0).expect_output("the responses of 120 tasks");
         assert!(all_rows(&env.archive()) == before, "{format}");
         assert_manifests_match(&env.archive());
 
         fs::remove_dir_all(env.archive().join("clips")).unwrap();
         fs::remove_file(files(&env.archive().join("lyrics"), "").pop().unwrap()).unwrap();
-        env.run(&["rebuild", "library", "-q"]).expect(0);
+        env.run(&["rebuild", "library", "-q"]).expect_status(0);
         assert!(all_rows(&env.archive()) == before, "{format}");
         assert_manifests_match(&env.archive());
         assert!(env.run(&["rebuild", "library", "--dry-run"]).stdout == plan.stdout);
@@ -265,7 +265,7 @@ fn clips_and_lyrics_are_regenerated_unchanged_from_the_responses() {
 #[test]
 fn parts_that_the_journal_will_republish_are_not_compacted() {
     let env = TestEnv::new();
-    env.list(ids("t", 300));
+    env.write_list(ids("t", 300));
     let journal = env.archive().join(".sunor/journal");
     let mut run = env.export_command(&["--format", "csv", "--rate", "200/s"]).spawn().unwrap();
     wait_until(|| files(&journal, ".journal").first().is_some_and(|path| fs::metadata(path).unwrap().len() > 50_000));
@@ -273,23 +273,23 @@ fn parts_that_the_journal_will_republish_are_not_compacted() {
     run.wait().unwrap();
     let segment = files(&journal, ".journal").pop().unwrap();
     let kept = fs::read(&segment).unwrap();
-    env.export(&["-q"]).expect(0);
+    env.export(&["-q"]).expect_status(0);
     for run in 4..7 {
-        env.list(ids("t", run * 100));
-        env.export(&["-q"]).expect(0);
+        env.write_list(ids("t", run * 100));
+        env.export(&["-q"]).expect_status(0);
     }
     fs::write(&segment, &kept).unwrap();
     let stem = segment.file_stem().unwrap().to_string_lossy().into_owned();
 
-    env.run(&["compact", "library"]).expect(0).expect_output("1 part unchanged");
-    env.run(&["rebuild", "library"]).expect(0);
+    env.run(&["compact", "library"]).expect_status(0).expect_output("1 part unchanged");
+    env.run(&["rebuild", "library"]).expect_status(0);
     assert_eq!(fs::read(&segment).unwrap(), kept);
     assert!(env.archive().join(format!("tasks/{stem}.csv")).exists());
     assert!(env.archive().join(format!("clips/{stem}.csv")).exists());
-    env.export(&["-q"]).expect(0);
+    env.export(&["-q"]).expect_status(0);
     let mut expected = ids("t", 600);
     expected.sort();
-    assert_eq!(env.archived(), expected);
+    assert_eq!(env.archived_ids(), expected);
     let clips = env.rows("clips");
     let expected_clips: usize = env.rows("tasks").iter().map(|task| task["clip_count"].parse::<usize>().unwrap()).sum();
     assert_eq!(clips.len(), expected_clips);
@@ -306,13 +306,13 @@ fn a_damaged_part_gets_no_new_checksum() {
     let damaged = text.replacen("task_type", "task_tape", 1);
     assert!(damaged != text);
     fs::write(&part, damaged).unwrap();
-    let before = rows(&env.archive(), "tasks");
+    let before = comparable_rows(&env.archive(), "tasks");
     for verb in ["compact", "rebuild"] {
         env.run(&[verb, "library"])
-            .expect(1)
+            .expect_status(1)
             .expect_output("damaged")
             .expect_output(&part.file_name().unwrap().to_string_lossy());
-        assert_eq!(rows(&env.archive(), "tasks"), before);
+        assert_eq!(comparable_rows(&env.archive(), "tasks"), before);
         assert_eq!(files(&env.archive().join("tasks"), "").len(), 3);
     }
 }
@@ -329,11 +329,11 @@ fn a_full_disk_leaves_everything_unchanged() {
         command.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"")).arg("bash");
         command.arg(env.program().get_program()).args([verb, "library"]).current_dir(env.path(""));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        CommandOutput::wait_for(command.spawn().unwrap()).expect(1).expect_output("cannot ");
+        CommandOutput::wait_for(command.spawn().unwrap()).expect_status(1).expect_output("cannot ");
         assert!(env.archive().join(".sunor/swap").read_dir().is_err(), "the command left temporary files");
         assert_manifests_match(&env.archive());
         assert!(all_rows(&env.archive()) == before);
-        env.run(&[verb, "library"]).expect(0);
+        env.run(&[verb, "library"]).expect_status(0);
     }
 }
 
@@ -342,15 +342,15 @@ fn a_full_disk_leaves_everything_unchanged() {
 fn a_locked_or_missing_archive_is_rejected() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
     for verb in ["compact", "rebuild"] {
-        env.run(&[verb, "library"]).expect(2).expect_output("is not an archive");
+        env.run(&[verb, "library"]).expect_status(2).expect_output("is not an archive");
         assert!(!env.archive().exists());
     }
-    env.list(["slow"]);
+    env.write_list(["slow"]);
     let mut export = env.export_command(&[]).spawn().unwrap();
     wait_until(|| env.stats().requests == 1);
     for verb in ["compact", "rebuild"] {
-        env.run(&[verb, "library"]).expect(5).expect_output(&format!("process {}", export.id()));
-        env.run(&[verb, "library", "--dry-run"]).expect(0);
+        env.run(&[verb, "library"]).expect_status(5).expect_output(&format!("process {}", export.id()));
+        env.run(&[verb, "library", "--dry-run"]).expect_status(0);
     }
     export.kill().unwrap();
     export.wait().unwrap();

@@ -22,7 +22,7 @@ const CONCURRENCY: u64 = 8;
 #[test]
 fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
     let env = TestEnv::new();
-    env.list(ids("t", TASKS));
+    env.write_list(ids("t", TASKS));
     let mut rng = fastrand::Rng::with_seed(11);
     let mut kills = 0;
     let arguments = ["--format", "csv", "--rate", "600/s", "--concurrency", "8", "-q"];
@@ -34,12 +34,12 @@ fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_rep
         }
         run.kill().unwrap();
         run.wait().unwrap();
-        assert_no_torn_file(&env);
+        assert_parts_complete(&env);
     }
-    env.export(&arguments).expect(0);
+    env.export(&arguments).expect_status(0);
     let mut expected = ids("t", TASKS);
     expected.sort();
-    assert_eq!(env.archived(), expected);
+    assert_eq!(env.archived_ids(), expected);
     let stats = env.stats();
     assert!(kills > 0 && stats.repeated <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.repeated);
     assert_eq!(stats.requests, TASKS as u64 + stats.repeated);
@@ -47,10 +47,10 @@ fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_rep
     println!("{kills} kills survived, {} of {} requests repeated", stats.repeated, stats.requests);
 
     let undisturbed = TestEnv::new();
-    undisturbed.list(ids("t", TASKS));
-    undisturbed.export(&["--format", "csv"]).expect(0);
+    undisturbed.write_list(ids("t", TASKS));
+    undisturbed.export(&["--format", "csv"]).expect_status(0);
     for table in ["tasks", "clips", "lyrics"] {
-        assert!(content(&env, table) == content(&undisturbed, table), "the rows of {table} differ");
+        assert!(comparable_rows(&env, table) == comparable_rows(&undisturbed, table), "the rows of {table} differ");
     }
 }
 
@@ -65,7 +65,7 @@ const IN_FLIGHT_BYTES: u64 = 1 << 20;
 fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
     let env = TestEnv::with_faults(faults);
-    env.list(ids("t", SONGS));
+    env.write_list(ids("t", SONGS));
     let mut rng = fastrand::Rng::with_seed(12);
     let arguments = ["--format", "csv", "--concurrency", "8", "-q", "--assets", "audio,image"];
     let mut kills = 0;
@@ -75,12 +75,12 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
         kills += u64::from(run.try_wait().unwrap().is_none());
         run.kill().unwrap();
         run.wait().unwrap();
-        assert_no_torn_file(&env);
+        assert_parts_complete(&env);
     }
-    env.export(&arguments).expect(0);
+    env.export(&arguments).expect_status(0);
     let mut expected = ids("t", SONGS);
     expected.sort();
-    assert_eq!(env.archived(), expected);
+    assert_eq!(env.archived_ids(), expected);
     assert!(files(&env.archive().join(".sunor/journal"), "").is_empty());
     assert!(!env.archive().join(".sunor/partial").exists());
 
@@ -99,7 +99,7 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
 }
 
 /// Returns the rows of a table without run-specific columns, and with a placeholder for the simulator's URL.
-fn content(env: &TestEnv, table: &str) -> Vec<BTreeMap<String, String>> {
+fn comparable_rows(env: &TestEnv, table: &str) -> Vec<BTreeMap<String, String>> {
     let same = |(column, value): (String, String)| {
         let is_own = column == "fetched_at" || column == "run_id";
         (!is_own).then(|| (column, value.replace(env.cdn_url(), "{cdn}")))
@@ -114,7 +114,7 @@ fn content(env: &TestEnv, table: &str) -> Vec<BTreeMap<String, String>> {
 #[test]
 fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarantined() {
     let env = TestEnv::new();
-    env.list(ids("t", TASKS));
+    env.write_list(ids("t", TASKS));
     let arguments = ["--format", "csv", "--rate", "300/s"];
     let mut run = env.export_command(&arguments).spawn().unwrap();
     let journal = env.archive().join(".sunor/journal");
@@ -128,14 +128,14 @@ fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarant
     bytes[50_000] ^= 1;
     fs::write(&segment, bytes).unwrap();
 
-    env.export(&["--format", "csv"]).expect(0).expect_output("its journal has 1 damaged record");
-    assert_eq!(env.archived().len(), TASKS);
+    env.export(&["--format", "csv"]).expect_status(0).expect_output("its journal has 1 damaged record");
+    assert_eq!(env.archived_ids().len(), TASKS);
     assert_eq!(files(&env.archive().join(".sunor/damaged"), ".journal").len(), 1);
     assert_eq!(env.summary()["recovered"], true);
 }
 
 /// Asserts that every CSV part under a final name has rows, and that every row has all fields.
-fn assert_no_torn_file(env: &TestEnv) {
+fn assert_parts_complete(env: &TestEnv) {
     for table in ["tasks", "clips", "lyrics", "assets"] {
         for path in files(&env.archive().join(table), ".csv") {
             let rows = csv::Reader::from_path(&path).unwrap().into_records().collect::<Result<Vec<_>, _>>();
@@ -145,7 +145,7 @@ fn assert_no_torn_file(env: &TestEnv) {
 }
 
 /// Starts an export, and kills it after 20 requests, so that its journal contains responses.
-fn killed_run(env: &TestEnv) {
+fn run_and_kill_export(env: &TestEnv) {
     let run = env.export_command(&["--rate", "unlimited", "--concurrency", "4"]).spawn().unwrap();
     wait_until(|| env.stats().requests >= 20);
     Command::new("kill").args(["-KILL", &run.id().to_string()]).status().unwrap();
@@ -156,26 +156,26 @@ fn killed_run(env: &TestEnv) {
 fn slow_scene() -> TestEnv {
     let slow = Fault { kind: FaultKind::StallBody(0.2), when: FaultFilter::ALWAYS };
     let env = TestEnv::with_faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
-    env.list(ids("t", 60));
+    env.write_list(ids("t", 60));
     env
 }
 
 #[test]
 fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
     let env = slow_scene();
-    killed_run(&env);
-    let output = env.run(&["summary", "library"]).expect(0).stdout;
+    run_and_kill_export(&env);
+    let output = env.run(&["summary", "library"]).expect_status(0).stdout;
     let first = output.lines().next().unwrap_or_default();
     assert!(first.contains("did not finish") && first.contains("The next export recovers"), "{output}");
     let json = |arguments: &[&str]| -> serde_json::Value {
-        serde_json::from_str(&env.run(&[&["summary", "library", "--json"], arguments].concat()).expect(0).stdout)
+        serde_json::from_str(&env.run(&[&["summary", "library", "--json"], arguments].concat()).expect_status(0).stdout)
             .unwrap()
     };
     let waiting = json(&[])["archive"]["waiting_runs"][0].clone();
     let responses = waiting["answers"].as_u64().unwrap();
     assert!(responses > 0 && waiting["has_ended"] == false, "{waiting}");
 
-    env.export(&[]).expect(0);
+    env.export(&[]).expect_status(0);
     let killed = json(&["--run", waiting["run_id"].as_str().unwrap()]);
     assert_eq!((&killed["interrupted"], &killed["exit_code"]), (&true.into(), &137.into()));
     assert_eq!((&killed["rows"]["tasks"], &killed["input"]["selected"]), (&responses.into(), &responses.into()));
@@ -184,7 +184,7 @@ fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
     let second = json(&["--run", whole["run_id"].as_str().unwrap()]);
     assert_eq!(second["rows"]["tasks"].as_u64().unwrap() + responses, 60, "the runs must add up to the archive");
     assert!(!env.run(&["summary", "library"]).stdout.contains("did not finish"));
-    env.run(&["verify", "library"]).expect(0);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 /// The `.sunor` folder is restored from a copy that is older than the tables.
@@ -192,31 +192,31 @@ fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
 fn a_journal_restored_from_a_backup_adds_no_duplicate_rows() {
     for assets in ["none", "image"] {
         let env = slow_scene();
-        killed_run(&env);
+        run_and_kill_export(&env);
         let state = env.archive().join(".sunor");
         let copy = |from: &Path, to: &Path| {
             assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
         };
         copy(&state, &env.path("copy"));
-        env.export(&["--assets", assets]).expect(0);
-        env.run(&["compact", "library"]).expect(0);
+        env.export(&["--assets", assets]).expect_status(0);
+        env.run(&["compact", "library"]).expect_status(0);
         fs::remove_dir_all(&state).unwrap();
         copy(&env.path("copy"), &state);
-        env.export(&["--assets", assets]).expect(0);
+        env.export(&["--assets", assets]).expect_status(0);
         let tasks: Vec<String> = env.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
         let distinct: BTreeSet<&String> = tasks.iter().collect();
         assert_eq!((tasks.len(), distinct.len()), (60, 60));
         assert!(files(&state.join("journal"), "").is_empty());
-        env.run(&["verify", "library"]).expect(0);
+        env.run(&["verify", "library"]).expect_status(0);
     }
 }
 
 /// Media files are deleted or truncated between a killed run and the next run.
 #[test]
 fn files_lost_before_recovery_are_downloaded_again() {
-    for asks_again in [false, true] {
+    for kill_recovery in [false, true] {
         let env = TestEnv::new();
-        env.list(ids("t", 60));
+        env.write_list(ids("t", 60));
         let media = || walk(&env.archive().join("media"));
         let run = env.export_command(&["--rate", "40/s", "--assets", "audio"]).spawn().unwrap();
         wait_until(|| env.archive().join("media").exists() && media().len() >= 6);
@@ -228,13 +228,13 @@ fn files_lost_before_recovery_are_downloaded_again() {
         for file in removed {
             fs::remove_file(file).unwrap();
         }
-        if asks_again {
+        if kill_recovery {
             // The run that recovers the journal is killed as well.
-            killed_run(&env);
+            run_and_kill_export(&env);
         }
-        env.export(&["--assets", "audio"]).expect(0);
-        env.run(&["verify", "library"]).expect(0);
-        assert_eq!(env.archived().len(), 60);
+        env.export(&["--assets", "audio"]).expect_status(0);
+        env.run(&["verify", "library"]).expect_status(0);
+        assert_eq!(env.archived_ids().len(), 60);
         let kept = files(&env.archive().join(".sunor/damaged"), "");
         assert_eq!(kept.len(), 1, "the truncated file must be quarantined: {kept:?}");
     }

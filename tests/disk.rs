@@ -27,7 +27,7 @@ fn env_with_large_documents() -> TestEnv {
         documents,
         ..SimulatedProvider::default()
     });
-    env.list(ids("t", TASKS));
+    env.write_list(ids("t", TASKS));
     env
 }
 
@@ -46,19 +46,19 @@ fn assert_counts_add_up(env: &TestEnv) {
     let summary = env.summary();
     let tasks: u64 = summary["tasks"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
     assert_eq!(summary["input"]["selected"], tasks);
-    assert_eq!(env.archived().len() + env.unfinished().len(), TASKS);
+    assert_eq!(env.archived_ids().len() + env.unfinished().len(), TASKS);
 }
 
 #[test]
 fn a_full_disk_for_the_journal_stops_the_run_and_the_next_run_resumes() {
     let env = env_with_large_documents();
-    export_with_size_limit(&env, 200).expect(1).expect_output("cannot write").expect_output(".journal");
+    export_with_size_limit(&env, 200).expect_status(1).expect_output("cannot write").expect_output(".journal");
     assert_counts_add_up(&env);
     let requested = env.stats().requests;
     let kept = env.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
     assert!(requested < TASKS as u64 && kept > 10, "{kept} of {requested} responses kept");
-    env.export(&[]).expect(0).expect_output("from interrupted run");
-    assert_eq!(env.archived().len(), TASKS);
+    env.export(&[]).expect_status(0).expect_output("from interrupted run");
+    assert_eq!(env.archived_ids().len(), TASKS);
     // The next run repeats at most the requests that were in flight when the write failed. Complete records of a
     // truncated batch are recovered, although they were never acknowledged.
     let repeated = env.stats().requests - TASKS as u64;
@@ -72,12 +72,12 @@ fn a_full_disk_for_the_journal_stops_the_run_and_the_next_run_resumes() {
 #[test]
 fn an_unwritable_part_is_published_by_the_next_run_without_a_request() {
     let env = env_with_large_documents();
-    export_with_size_limit(&env, 900).expect(1).expect_output("cannot write").expect_output("tasks/");
+    export_with_size_limit(&env, 900).expect_status(1).expect_output("cannot write").expect_output("tasks/");
     assert_counts_add_up(&env);
-    assert_eq!((env.archived().len(), env.stats().requests), (0, TASKS as u64));
+    assert_eq!((env.archived_ids().len(), env.stats().requests), (0, TASKS as u64));
     assert!(files(&env.archive().join("tasks"), ".csv").is_empty());
-    env.export(&[]).expect(0).expect_output("no request was sent");
-    assert_eq!((env.archived().len(), env.stats().requests), (TASKS, TASKS as u64));
+    env.export(&[]).expect_status(0).expect_output("no request was sent");
+    assert_eq!((env.archived_ids().len(), env.stats().requests), (TASKS, TASKS as u64));
     assert!(files(&env.archive().join("tasks"), "").iter().all(|path| !path.to_string_lossy().contains('#')));
 }
 
@@ -88,8 +88,8 @@ fn an_unusable_folder_stops_the_run_with_its_name_and_loses_nothing() {
     let run = env.export_command(&["--format", "csv"]).spawn();
     wait_until(|| env.archive().join(".sunor").exists());
     let placed = fs::write(&blocked, "not a folder");
-    run.map(CommandOutput::wait_for).expect("the program should start").expect(1).expect_output("library/clips");
+    run.map(CommandOutput::wait_for).expect("the program should start").expect_status(1).expect_output("library/clips");
     assert!(placed.is_ok() && fs::remove_file(&blocked).is_ok());
-    env.export(&[]).expect(0);
-    assert_eq!((env.archived().len(), env.stats().repeated), (TASKS, 0));
+    env.export(&[]).expect_status(0);
+    assert_eq!((env.archived_ids().len(), env.stats().repeated), (TASKS, 0));
 }

@@ -11,14 +11,14 @@ use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, Simulat
 fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
     let env = TestEnv::new();
     let wanted = ids("t", 60);
-    env.list(&wanted);
-    env.export(&["--format", "csv"]).expect(0).expect_output("Archived 60 of 60 tasks");
+    env.write_list(&wanted);
+    env.export(&["--format", "csv"]).expect_status(0).expect_output("Archived 60 of 60 tasks");
     let mut expected = wanted;
     expected.sort();
-    assert_eq!(env.archived(), expected);
+    assert_eq!(env.archived_ids(), expected);
     assert_eq!((env.stats().requests, env.stats().repeated), (60, 0));
 
-    env.export(&[]).expect(0).expect_output("no request was sent").expect_output("60 already archived");
+    env.export(&[]).expect_status(0).expect_output("no request was sent").expect_output("60 already archived");
     assert_eq!(env.stats().requests, 60);
     assert_eq!(files(&env.archive().join("tasks"), ".csv").len(), 1);
 }
@@ -29,8 +29,8 @@ fn a_rate_equal_to_the_provider_limit_is_never_rate_limited() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
         let window = Window { limit: 200, seconds: 4.0, kind };
         let env = TestEnv::with_faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
-        env.list(ids("t", 360));
-        env.export(&["--rate", "50/s"]).expect(0);
+        env.write_list(ids("t", 360));
+        env.export(&["--rate", "50/s"]).expect_status(0);
         let stats = env.stats();
         assert_eq!((stats.requests, stats.rate_limited), (360, 0), "{kind:?}");
     }
@@ -44,9 +44,9 @@ fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
         unfinished_seconds: Some(3.0),
         ..FaultPlan::default()
     });
-    env.list(ids("t", 20));
-    env.export(&["--format", "csv", "--poll-interval", "1s", "--wait", "30s"]).expect(0);
-    assert_eq!(env.archived().len(), 20);
+    env.write_list(ids("t", 20));
+    env.export(&["--format", "csv", "--poll-interval", "1s", "--wait", "30s"]).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 20);
     let summary = env.summary();
     let requests = &summary["requests"];
     assert!(requests["polls"].as_u64().unwrap() > 0, "{requests}");
@@ -62,8 +62,8 @@ fn wait_zero_requests_each_task_once_and_lists_the_unfinished() {
         unfinished_seconds: Some(3000.0),
         ..FaultPlan::default()
     });
-    env.list(ids("t", 10));
-    env.export(&["--wait", "0s"]).expect(3).expect_output("-unfinished.csv");
+    env.write_list(ids("t", 10));
+    env.export(&["--wait", "0s"]).expect_status(3).expect_output("-unfinished.csv");
     assert_eq!(env.stats().requests, 10);
     assert!(env.stats().by_task.values().all(|requested| *requested == 1));
     let missing = env.unfinished().len();
@@ -72,16 +72,17 @@ fn wait_zero_requests_each_task_once_and_lists_the_unfinished() {
     assert!(files(&env.archive().join("tasks"), ".parquet").is_empty());
 
     let list = files(&env.archive().join("runs"), "-unfinished.csv").pop().unwrap();
-    env.run(&["export", list.to_str().unwrap(), "--out", "library", "--wait", "0s", "--rate", "unlimited"]).expect(3);
+    env.run(&["export", list.to_str().unwrap(), "--out", "library", "--wait", "0s", "--rate", "unlimited"])
+        .expect_status(3);
     assert!(env.stats().by_task.values().all(|requested| *requested <= 2));
 }
 
 #[test]
 fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
     let env = TestEnv::new();
-    env.list(ids("t", 30).iter().chain(&["t1".into(), "a/b".into()]));
+    env.write_list(ids("t", 30).iter().chain(&["t1".into(), "a/b".into()]));
     env.export(&[])
-        .expect(3)
+        .expect_status(3)
         .expect_output("skipped line 33: the ID contains `/`")
         .expect_output("Skipped 1 row with an invalid ID")
         .expect_output("30 of 30");
@@ -114,8 +115,8 @@ fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
 #[test]
 fn an_empty_run_writes_no_parts_and_no_manifest() {
     let env = TestEnv::new();
-    env.list(Vec::<String>::new());
-    env.export(&[]).expect(0);
+    env.write_list(Vec::<String>::new());
+    env.export(&[]).expect_status(0);
     for table in ["tasks", "clips", "lyrics"] {
         assert!(!env.archive().join(table).exists());
     }
@@ -126,34 +127,34 @@ fn an_empty_run_writes_no_parts_and_no_manifest() {
 #[test]
 fn progress_is_plain_json_or_off_as_requested() {
     let env = TestEnv::new();
-    env.list(ids("t", 5));
-    let quiet = env.export(&["-q"]).expect(0);
+    env.write_list(ids("t", 5));
+    let quiet = env.export(&["-q"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-    let unusual = env.file("unusual.csv", b"song\nt1\n");
-    let quiet = env.run(&["export", unusual.to_str().unwrap(), "--out", "library", "-q"]).expect(0);
+    let unusual = env.write_file("unusual.csv", b"song\nt1\n");
+    let quiet = env.run(&["export", unusual.to_str().unwrap(), "--out", "library", "-q"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-    env.list(["t1", "a/b"]);
-    env.export(&["-q"]).expect(3).expect_output("skipped line 3");
+    env.write_list(["t1", "a/b"]);
+    env.export(&["-q"]).expect_status(3).expect_output("skipped line 3");
 
-    env.list(ids("u", 5));
-    let machine = env.export(&["--progress", "json"]).expect(0);
+    env.write_list(ids("u", 5));
+    let machine = env.export(&["--progress", "json"]).expect_status(0);
     let events: Vec<serde_json::Value> =
         machine.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
     assert_eq!((count("planned"), count("requested"), count("answered"), count("finished")), (1, 5, 5, 1));
 
-    env.list(ids("v", 5));
-    let plain = env.export(&["-v"]).expect(0);
+    env.write_list(ids("v", 5));
+    let plain = env.export(&["-v"]).expect_status(0);
     assert_eq!(plain.stderr.lines().filter(|line| line.starts_with('v')).count(), 5, "{}", plain.stderr);
 }
 
 #[test]
 fn the_embedded_simulator_needs_no_key_and_accepts_any_list() {
     let env = TestEnv::new();
-    env.list(["whatever", "there is"]);
+    env.write_list(["whatever", "there is"]);
     let mut command = env.export_command(&["--simulate", "--wait", "30s", "--poll-interval", "1s"]);
     CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap())
-        .expect(0)
+        .expect_status(0)
         .expect_output("Archived 2 of 2 tasks");
     assert_eq!(env.stats().requests, 0);
 }
@@ -162,48 +163,48 @@ fn the_embedded_simulator_needs_no_key_and_accepts_any_list() {
 #[test]
 fn a_dry_run_sends_and_writes_nothing_and_shows_an_estimate() {
     let env = TestEnv::new();
-    env.list(ids("t", 1190));
+    env.write_list(ids("t", 1190));
     let mut command = env.export_command(&["--dry-run", "--rate", "120/m"]);
-    let plan = CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(0);
+    let plan = CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect_status(0);
     plan.expect_output("1190 rows: 1190 to fetch").expect_output("at least 1190, about 10m at 120/m");
     assert!(!env.archive().exists());
-    env.list(ids("t", 10));
-    env.export(&[]).expect(0);
-    env.list(ids("t", 15));
-    env.export(&["--dry-run"]).expect(0).expect_output("5 to fetch, 10 already archived");
+    env.write_list(ids("t", 10));
+    env.export(&[]).expect_status(0);
+    env.write_list(ids("t", 15));
+    env.export(&["--dry-run"]).expect_status(0).expect_output("5 to fetch, 10 already archived");
     assert_eq!(env.stats().requests, 10);
 }
 
 /// `--stop-after` leaves time for only some of the tasks.
 #[test]
-fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
+fn stop_after_stops_the_run_cleanly_and_the_next_run_completes_it() {
     let env = TestEnv::new();
-    env.list(ids("t", 200));
+    env.write_list(ids("t", 200));
     env.export(&["--format", "csv", "--rate", "50/s", "--stop-after", "1s"])
-        .expect(3)
+        .expect_status(3)
         .expect_output("the --stop-after limit was reached");
-    let first = env.archived().len();
+    let first = env.archived_ids().len();
     assert!((1..200).contains(&first), "{first}");
     assert_eq!(first + env.unfinished().len(), 200);
     assert_eq!(env.summary()["tasks"]["unfinished"], 200 - first);
-    env.export(&["--stop-after", "10m"]).expect(0);
-    assert_eq!((env.archived().len(), env.stats().repeated), (200, 0));
+    env.export(&["--stop-after", "10m"]).expect_status(0);
+    assert_eq!((env.archived_ids().len(), env.stats().repeated), (200, 0));
 }
 
 /// The only task stalls, so that the first export holds the lock.
 #[test]
 fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
-    env.list(["slow"]);
+    env.write_list(["slow"]);
     let mut first = env.export_command(&["--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
     wait_until(|| env.stats().requests == 1);
-    let second = env.export(&[]).expect(5);
+    let second = env.export(&[]).expect_status(5);
     second.expect_output(&format!("process {}", first.id())).expect_output("since 20");
     first.kill().unwrap();
     first.wait().unwrap();
     // A lock is released when the process that holds it ends.
-    env.list(["other"]);
-    env.export(&[]).expect(0);
+    env.write_list(["other"]);
+    env.export(&[]).expect_status(0);
 }
 
 /// Requests for half of the tasks stall for a second, so that some are in flight when the signal arrives.
@@ -214,7 +215,7 @@ fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
         let stall =
             Fault { kind: FaultKind::Stall(1.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
         let env = TestEnv::with_faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
-        env.list(ids("t", 400));
+        env.write_list(ids("t", 400));
         let export = env.export_command(&["--format", "csv", "--rate", "50/s"]);
         // The test may run with SIGHUP ignored, as under `nohup`, and child processes inherit ignored signals.
         let mut command = std::process::Command::new("env");
@@ -224,22 +225,22 @@ fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
         wait_until(|| env.stats().requests >= 20);
         assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
         CommandOutput::wait_for(run)
-            .expect(status)
+            .expect_status(status)
             .expect_output("fetched data is kept")
             .expect_output("Interrupted: archived");
-        env.run(&["summary", "library"]).expect(0).expect_output("stopped by a signal");
+        env.run(&["summary", "library"]).expect_status(0).expect_output("stopped by a signal");
 
         let summary = env.summary();
         assert_eq!(
             (summary["interrupted"].as_bool(), summary["exit_code"].as_i64()),
             (Some(true), Some(status.into()))
         );
-        let archived = env.archived();
+        let archived = env.archived_ids();
         assert_eq!(archived.len() + env.unfinished().len(), 400);
         assert!(env.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
 
-        env.export(&["--concurrency", "200"]).expect(0);
-        assert_eq!((env.archived().len(), env.stats().repeated), (400, 0));
+        env.export(&["--concurrency", "200"]).expect_status(0);
+        assert_eq!((env.archived_ids().len(), env.stats().repeated), (400, 0));
     }
 }
 
@@ -247,7 +248,7 @@ fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
 #[test]
 fn an_ignored_sighup_stays_ignored_as_under_nohup() {
     let env = TestEnv::new();
-    env.list(ids("t", 60));
+    env.write_list(ids("t", 60));
     let export = env.export_command(&["--rate", "50/s"]);
     let mut nohup = std::process::Command::new("nohup");
     nohup.arg(export.get_program()).args(export.get_args()).current_dir(export.get_current_dir().unwrap());
@@ -256,16 +257,16 @@ fn an_ignored_sighup_stays_ignored_as_under_nohup() {
     let run = nohup.stderr(std::process::Stdio::piped()).spawn().unwrap();
     wait_until(|| env.stats().requests >= 10);
     assert!(std::process::Command::new("kill").args(["-HUP", &run.id().to_string()]).status().unwrap().success());
-    CommandOutput::wait_for(run).expect(0);
-    assert_eq!(env.archived().len(), 60);
+    CommandOutput::wait_for(run).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 60);
 }
 
 /// The only task stalls, so that the first signal does not end the process at once.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
+fn a_second_signal_or_an_early_signal_ends_the_process_at_once() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::ALWAYS);
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     let interrupt = |pid: u32| {
         assert!(std::process::Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
     };
@@ -276,7 +277,7 @@ fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
     let stderr = std::io::BufReader::new(run.stderr.take().unwrap());
     assert!(std::io::BufRead::lines(stderr).any(|line| line.unwrap().contains("no more requests will be sent")));
     interrupt(run.id());
-    CommandOutput::wait_for(run).expect(130);
+    CommandOutput::wait_for(run).expect_status(130);
     assert!(files(&env.archive().join("runs"), "").is_empty(), "the process did not end at once");
 
     let mut reading = env.program();
@@ -285,7 +286,7 @@ fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
     let list = reading.stdin.take();
     wait_until(|| handles_sigint(reading.id()));
     interrupt(reading.id());
-    CommandOutput::wait_for(reading).expect(130);
+    CommandOutput::wait_for(reading).expect_status(130);
     drop(list);
 }
 
@@ -308,7 +309,7 @@ fn the_key_appears_in_no_output() {
     for code in [400, 401, 404, 500] {
         let echo = format!(r#"{{"code":{code},"message":"bad key {}"}}"#, common::API_KEY);
         let env = TestEnv::with_fault(FaultKind::Body(echo), FaultFilter::task("t2"));
-        env.list(["t1", "t2"]);
+        env.write_list(["t1", "t2"]);
         let run = env.export(&["-v", "--concurrency", "1", "--retries", "1"]);
         assert!(run.stderr.contains("t1: "), "{}", run.stderr);
         assert!(!run.stdout.contains(common::API_KEY) && !run.stderr.contains(common::API_KEY), "{}", run.stderr);
@@ -325,8 +326,8 @@ fn the_key_appears_in_no_output() {
 #[test]
 fn a_key_file_passed_as_the_list_is_not_quoted() {
     let env = TestEnv::new();
-    env.file("key", common::API_KEY.as_bytes());
-    let run = env.run(&["export", "key", "--out", "library", "-v"]).expect(0).expect_output("use --no-headers");
+    env.write_file("key", common::API_KEY.as_bytes());
+    let run = env.run(&["export", "key", "--out", "library", "-v"]).expect_status(0).expect_output("use --no-headers");
     assert!(!run.stdout.contains(common::API_KEY) && !run.stderr.contains(common::API_KEY), "{}", run.stderr);
     assert_eq!(env.stats().requests, 0);
 }
@@ -334,11 +335,11 @@ fn a_key_file_passed_as_the_list_is_not_quoted() {
 /// The response contains a lone surrogate.
 #[test]
 fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
-    let document = common::documents().remove("doc-lone-surrogate").unwrap();
+    let document = common::sample_documents().remove("doc-lone-surrogate").unwrap();
     let given = [("doc-lone-surrogate".to_owned(), document.clone())];
     let env = TestEnv::with_provider(SimulatedProvider { documents: given.into(), ..SimulatedProvider::default() });
-    env.list(["doc-lone-surrogate"]);
-    env.export(&["--format", "csv"]).expect(0);
+    env.write_list(["doc-lone-surrogate"]);
+    env.export(&["--format", "csv"]).expect_status(0);
     assert_eq!(env.rows("clips")[0]["title"], "half \u{fffd} of it");
     let raw = fs::read_to_string(files(&env.archive().join("runs"), "-raw.jsonl").pop().unwrap()).unwrap();
     let line: serde_json::Value = serde_json::from_str(raw.trim_end()).unwrap();
@@ -357,15 +358,15 @@ fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     };
     let faults = vec![missing("late".into(), Some(1)), missing("never".into(), None)];
     let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
-    env.list(["t1", "late", "never", "t2"]);
-    env.export(&["--format", "csv"]).expect(0);
-    env.export(&[]).expect(0).expect_output("no request was sent");
+    env.write_list(["t1", "late", "never", "t2"]);
+    env.export(&["--format", "csv"]).expect_status(0);
+    env.export(&[]).expect_status(0).expect_output("no request was sent");
 
     env.export(&["--retry-not-found"])
-        .expect(0)
+        .expect_status(0)
         .expect_output("2 to fetch, 2 already archived")
         .expect_output("Archived 2 of 2 tasks");
-    assert_eq!(env.archived(), ["late", "never", "t1", "t2"]);
+    assert_eq!(env.archived_ids(), ["late", "never", "t1", "t2"]);
     let rows = env.rows("tasks");
     let status = |task: &str| rows.iter().find(|row| row["task_id"] == task).map(|row| row["status"].as_str());
     assert_ne!(status("late"), Some("not_found"));
@@ -396,14 +397,14 @@ fn times_with_short_offsets_are_parsed_and_unsupported_years_are_null() {
     for format in ["csv", "parquet"] {
         let documents = table.iter().map(document).collect();
         let env = TestEnv::with_provider(SimulatedProvider { documents, ..SimulatedProvider::default() });
-        env.list(table.map(|(id, ..)| id));
-        env.export(&["--format", format]).expect(0);
+        env.write_list(table.map(|(id, ..)| id));
+        env.export(&["--format", format]).expect_status(0);
         let rows = env.rows("tasks");
         for (id, _, text, cell) in table {
             let (id, expected) = if format == "csv" { (id.to_owned(), text) } else { (format!("{id:?}"), cell) };
             let row = rows.iter().find(|row| row["task_id"] == id).unwrap();
             assert_eq!(row["created_at"], expected, "{format}: {id}");
         }
-        env.run(&["verify", "library"]).expect(0).expect_output("No damage was found");
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage was found");
     }
 }

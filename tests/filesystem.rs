@@ -57,7 +57,7 @@ int rename(const char *from, const char *to) {
 
 /// Builds the library and returns its path. `cc` is available, because it links Rust programs.
 fn shim(env: &TestEnv) -> PathBuf {
-    let (source, library) = (env.file("shim.c", SHIM.as_bytes()), env.path("shim.so"));
+    let (source, library) = (env.write_file("shim.c", SHIM.as_bytes()), env.path("shim.so"));
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
     assert!(built.unwrap().success());
     library
@@ -83,56 +83,59 @@ fn an_unsupported_file_system_operation_is_skipped_with_one_warning() {
         ("permissions,links", ""),
     ] {
         let env = TestEnv::new();
-        env.list(ids("t", 12));
+        env.write_list(ids("t", 12));
         for night in [6, 12] {
-            env.list(ids("t", night));
-            let run = run_without(&env, missing_operation, env.export_command(&["--assets", "audio"])).expect(0);
+            env.write_list(ids("t", night));
+            let run = run_without(&env, missing_operation, env.export_command(&["--assets", "audio"])).expect_status(0);
             assert_eq!(run.stderr.matches("warning: ").count(), usize::from(!text.is_empty()), "{}", run.stderr);
             assert!(run.stderr.contains(text), "{}", run.stderr);
         }
         for verb in ["compact", "rebuild"] {
-            run(&env, missing_operation, &[verb, "library"]).expect(0);
+            run(&env, missing_operation, &[verb, "library"]).expect_status(0);
         }
         fs::remove_file(walk(&env.archive().join("media")).pop().unwrap()).unwrap();
-        run(&env, missing_operation, &["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0);
-        assert_eq!(env.archived().len(), 12, "{missing_operation}");
+        run(&env, missing_operation, &["repair", "library", "--rate", "unlimited", "--assets", "audio"])
+            .expect_status(0);
+        assert_eq!(env.archived_ids().len(), 12, "{missing_operation}");
         assert_eq!(env.stats().requests, 12, "{missing_operation}");
         assert!(!env.archive().join(".sunor/lock#exclusive").exists());
-        env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
     }
 }
 
 #[test]
 fn an_io_error_is_never_skipped() {
     let env = TestEnv::new();
-    env.list(["t1"]);
-    run_without(&env, "foldersync=EIO", env.export_command(&[])).expect(1);
+    env.write_list(["t1"]);
+    run_without(&env, "foldersync=EIO", env.export_command(&[])).expect_status(1);
 }
 
 #[test]
 fn media_are_moved_to_a_disk_without_permissions_and_no_staging_files_remain() {
     let env = TestEnv::new();
-    env.list(ids("t", 6));
-    run_without(&env, "permissions,disks", env.export_command(&["--assets", "audio,image"])).expect(0);
+    env.write_list(ids("t", 6));
+    run_without(&env, "permissions,disks", env.export_command(&["--assets", "audio,image"])).expect_status(0);
     let media = walk(&env.archive().join("media"));
     assert!(!media.is_empty() && media.iter().all(|path| !path.to_string_lossy().contains('#')));
-    env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
 #[test]
 fn without_file_locks_a_second_run_is_refused_and_a_stale_lock_is_ignored() {
     let env = TestEnv::new();
-    env.list(ids("t", 3));
-    run_without(&env, "locks=ENOLCK", env.export_command(&[])).expect(0);
+    env.write_list(ids("t", 3));
+    run_without(&env, "locks=ENOLCK", env.export_command(&[])).expect_status(0);
     let lock = env.archive().join(".sunor/lock#exclusive");
-    let holder = |pid: u32| {
+    let write_lock_file = |pid: u32| {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         fs::write(&lock, format!(r#"{{"pid":{pid},"host":"{}","since":null}}"#, host.trim())).unwrap();
     };
-    holder(std::process::id());
-    run_without(&env, "locks=ENOLCK", env.export_command(&[])).expect(5).expect_output(&std::process::id().to_string());
-    holder(u32::MAX);
-    run_without(&env, "locks=ENOLCK", env.export_command(&[])).expect(0);
+    write_lock_file(std::process::id());
+    run_without(&env, "locks=ENOLCK", env.export_command(&[]))
+        .expect_status(5)
+        .expect_output(&std::process::id().to_string());
+    write_lock_file(u32::MAX);
+    run_without(&env, "locks=ENOLCK", env.export_command(&[])).expect_status(0);
 }
 
 /// The archive's folders contain files that sync programs and file managers create.
@@ -140,15 +143,15 @@ fn without_file_locks_a_second_run_is_refused_and_a_stale_lock_is_ignored() {
 fn files_with_foreign_names_stop_no_command_and_are_reported() {
     for format in ["parquet", "csv"] {
         let env = TestEnv::new();
-        env.list(ids("t", 12));
-        env.export(&["--format", format, "--assets", "audio"]).expect(0);
+        env.write_list(ids("t", 12));
+        env.export(&["--format", format, "--assets", "audio"]).expect_status(0);
         let archive = env.archive();
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         let part = name(&files(&archive.join("tasks"), format).remove(0));
         let record = name(&files(&archive.join("runs"), ".json").remove(0));
         let song = name(&walk(&archive.join("media")).remove(0));
         fs::create_dir_all(archive.join(".sunor/journal")).unwrap();
-        let notes = [
+        let harmless_files = [
             "tasks/.DS_Store".into(),
             format!("tasks/{part}.sb-123"),
             format!("clips/{}", part.replace(format, "bak")),
@@ -160,11 +163,11 @@ fn files_with_foreign_names_stop_no_command_and_are_reported() {
             format!(".sunor/journal/._{}", record.replace(".json", "-0001.journal")),
             ".sunor/.DS_Store".into(),
         ];
-        for path in &notes {
+        for path in &harmless_files {
             fs::write(archive.join(path), [0, 5, 22, 7, 0]).unwrap();
         }
-        let check = env.run(&["verify", "library", "--json"]).expect(0).stdout;
-        assert!(notes.iter().all(|path| check.contains(path.as_str())), "{check}");
+        let check = env.run(&["verify", "library", "--json"]).expect_status(0).stdout;
+        assert!(harmless_files.iter().all(|path| check.contains(path.as_str())), "{check}");
 
         let strays = [
             format!("tasks/._{part}"),
@@ -174,16 +177,16 @@ fn files_with_foreign_names_stop_no_command_and_are_reported() {
         for path in &strays {
             fs::write(archive.join(path), [0, 5, 22, 7, 0]).unwrap();
         }
-        env.list(ids("t", 14));
-        env.export(&["--assets", "audio"]).expect(0).expect_output("12 already archived");
-        env.run(&["summary", "library"]).expect(0).expect_output("14 tasks");
+        env.write_list(ids("t", 14));
+        env.export(&["--assets", "audio"]).expect_status(0).expect_output("12 already archived");
+        env.run(&["summary", "library"]).expect_status(0).expect_output("14 tasks");
         for verb in ["compact", "rebuild"] {
-            env.run(&[verb, "library"]).expect(0);
+            env.run(&[verb, "library"]).expect_status(0);
         }
-        let found = env.run(&["verify", "library"]).expect(3).stdout;
+        let found = env.run(&["verify", "library"]).expect_status(3).stdout;
         assert!(strays.iter().all(|path| found.contains(path.as_str())) && found.contains("run `repair`"), "{found}");
-        env.run(&["repair", "library", "--rate", "unlimited"]).expect(0).expect_output("3 stray files");
-        env.run(&["verify", "library"]).expect(0);
+        env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0).expect_output("3 stray files");
+        env.run(&["verify", "library"]).expect_status(0);
         assert_eq!(files(&archive.join(".sunor/damaged"), "").len(), 3, "all stray files must be quarantined");
     }
 }
@@ -192,8 +195,8 @@ fn files_with_foreign_names_stop_no_command_and_are_reported() {
 fn every_command_that_reads_a_damaged_part_reports_it_with_advice() {
     for format in ["parquet", "csv"] {
         let env = TestEnv::new();
-        env.list(ids("t", 12));
-        env.export(&["--format", format]).expect(0);
+        env.write_list(ids("t", 12));
+        env.export(&["--format", format]).expect_status(0);
         let part = files(&env.archive().join("tasks"), format).remove(0);
         let bytes = fs::read(&part).unwrap();
         let damaged = if format == "csv" {
@@ -204,19 +207,19 @@ fn every_command_that_reads_a_damaged_part_reports_it_with_advice() {
         fs::write(&part, damaged).unwrap();
         let name = part.file_name().unwrap().to_str().unwrap();
         for arguments in [vec!["summary", "library"], vec!["rebuild", "library"]] {
-            env.run(&arguments).expect(1).expect_output(name).expect_output("repair");
+            env.run(&arguments).expect_status(1).expect_output(name).expect_output("repair");
         }
-        env.export(&[]).expect(1).expect_output(name).expect_output("repair");
+        env.export(&[]).expect_status(1).expect_output(name).expect_output("repair");
     }
 }
 
 /// One part is a link to an unmounted disk, and a named pipe has the name of another part.
 #[test]
-fn a_part_that_is_not_a_regular_file_is_damage_and_repair_restores_its_rows() {
+fn a_part_that_is_not_a_regular_file_is_reported_as_damage_and_repaired() {
     for table in ["tasks", "assets", "clips"] {
         let env = TestEnv::new();
-        env.list(ids("t", 12));
-        env.export(&["--format", "csv", "--assets", "audio"]).expect(0);
+        env.write_list(ids("t", 12));
+        env.export(&["--format", "csv", "--assets", "audio"]).expect_status(0);
         let part = files(&env.archive().join(table), "csv").remove(0);
         let name = part.file_name().unwrap().to_str().unwrap();
         let pipe = part.with_file_name("20200101T000000000Z-aaaaaa-0001.csv");
@@ -224,16 +227,16 @@ fn a_part_that_is_not_a_regular_file_is_damage_and_repair_restores_its_rows() {
         std::os::unix::fs::symlink("/nowhere/part.csv", &part).unwrap();
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for options in [vec![], vec!["--quick"]] {
-            let found = env.run(&[vec!["verify", "library"], options].concat()).expect(3).stdout;
+            let found = env.run(&[vec!["verify", "library"], options].concat()).expect_status(3).stdout;
             assert!(found.contains(name) && found.contains("20200101T000000000Z-aaaaaa"), "{found}");
         }
         if table == "tasks" {
-            env.export(&["--assets", "audio"]).expect(1).expect_output("repair");
-            env.run(&["summary", "library"]).expect(1).expect_output("repair");
+            env.export(&["--assets", "audio"]).expect_status(1).expect_output("repair");
+            env.run(&["summary", "library"]).expect_status(1).expect_output("repair");
         }
         env.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]);
-        env.export(&["--assets", "audio"]).expect(0);
-        env.run(&["verify", "library"]).expect(0);
+        env.export(&["--assets", "audio"]).expect_status(0);
+        env.run(&["verify", "library"]).expect_status(0);
         assert_eq!(env.rows(table).len(), csv_rows(&env.path("elsewhere")), "{table}");
     }
 }
@@ -246,14 +249,14 @@ fn csv_rows(path: &Path) -> usize {
 fn a_stray_file_whose_name_is_not_utf_8_is_quarantined() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
     let env = TestEnv::new();
-    env.list(ids("t", 3));
-    env.export(&["--format", "csv"]).expect(0);
+    env.write_list(ids("t", 3));
+    env.export(&["--format", "csv"]).expect_status(0);
     let stray = env.archive().join("tasks").join(OsStr::from_bytes(b"\xff.csv"));
     fs::write(&stray, "x").unwrap();
-    env.run(&["verify", "library"]).expect(3);
-    env.run(&["repair", "library"]).expect(0).expect_output("1 stray file");
+    env.run(&["verify", "library"]).expect_status(3);
+    env.run(&["repair", "library"]).expect_status(0).expect_output("1 stray file");
     assert!(!stray.exists());
-    env.run(&["verify", "library"]).expect(0);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 fn attributes(path: &Path) -> (u32, u32, u32) {
@@ -262,11 +265,11 @@ fn attributes(path: &Path) -> (u32, u32, u32) {
 }
 
 #[test]
-fn table_folders_keep_owner_group_mode_and_attributes_through_every_command() {
+fn every_command_preserves_owner_group_mode_and_attributes_of_table_folders() {
     let env = TestEnv::new();
     for night in [6, 12] {
-        env.list(ids("t", night));
-        env.export(&["--assets", "audio"]).expect(0);
+        env.write_list(ids("t", night));
+        env.export(&["--assets", "audio"]).expect_status(0);
     }
     let tables = ["tasks", "clips", "lyrics", "assets"].map(|table| env.archive().join(table));
     let is_root = fs::metadata(env.archive()).unwrap().uid() == 0;
@@ -288,42 +291,42 @@ fn table_folders_keep_owner_group_mode_and_attributes_through_every_command() {
             assert_eq!(rustix::fs::getxattr(folder, "user.note", &mut value), Ok(4), "{verb}");
         }
     };
-    env.run(&["compact", "library"]).expect(0);
+    env.run(&["compact", "library"]).expect_status(0);
     check("compact");
-    env.run(&["rebuild", "library"]).expect(0);
+    env.run(&["rebuild", "library"]).expect_status(0);
     check("rebuild");
     fs::remove_file(files(&env.archive().join("clips"), ".parquet").remove(0)).unwrap();
-    env.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0);
+    env.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect_status(0);
     check("repair");
-    env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
 /// Exceeding the file-size limit raises a signal that ends a process silently unless the process handles it.
 #[test]
 fn the_file_size_limit_is_an_error_with_advice_and_the_run_can_be_resumed() {
     let env = TestEnv::new();
-    env.list(ids("t", 60));
+    env.write_list(ids("t", 60));
     let export = env.export_command(&["--format", "csv"]);
     let mut command = Command::new("bash");
     command.arg("-c").arg("ulimit -f 40; exec \"$@\"").arg("bash").arg(export.get_program()).args(export.get_args());
     command.current_dir(env.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     CommandOutput::wait_for(command.spawn().unwrap())
-        .expect(1)
+        .expect_status(1)
         .expect_output("ulimit -f")
         .expect_output("the run will resume");
-    env.export(&[]).expect(0);
-    assert_eq!(env.archived().len(), 60);
-    env.run(&["verify", "library"]).expect(0);
+    env.export(&[]).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 60);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 #[test]
 fn an_existing_metrics_file_keeps_its_mode() {
     let env = TestEnv::new();
-    env.list(["t1"]);
-    let metrics = env.file("run.prom", b"old");
+    env.write_list(["t1"]);
+    let metrics = env.write_file("run.prom", b"old");
     fs::set_permissions(&metrics, fs::Permissions::from_mode(0o640)).unwrap();
-    env.export(&["--metrics-file", "run.prom"]).expect(0);
+    env.export(&["--metrics-file", "run.prom"]).expect_status(0);
     assert_eq!(fs::metadata(&metrics).unwrap().mode() & 0o777, 0o640);
     assert!(fs::read_to_string(metrics).unwrap().contains("sunor_archive_exit_code 0"));
 }
@@ -331,10 +334,11 @@ fn an_existing_metrics_file_keeps_its_mode() {
 #[test]
 fn a_standard_output_error_is_reported_without_advice_about_runs() {
     let env = TestEnv::new();
-    env.list(["t1"]);
-    env.export(&[]).expect(0);
+    env.write_list(["t1"]);
+    env.export(&[]).expect_status(0);
     let mut command = env.program();
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let run = CommandOutput::wait_for(command.args(["summary", "library"]).stdout(full).spawn().unwrap()).expect(1);
+    let run =
+        CommandOutput::wait_for(command.args(["summary", "library"]).stdout(full).spawn().unwrap()).expect_status(1);
     assert!(run.stderr.contains("standard output") && !run.stderr.contains("resume"), "{}", run.stderr);
 }

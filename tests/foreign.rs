@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-use common::{TestEnv, documents, ids, python, run_checker, samples};
+use common::{TestEnv, ids, python, run_checker, sample_documents, samples};
 use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider};
 
 /// Exports the sample documents in a table format, and checks the archive with the scripts. The simulator serves the
@@ -22,14 +22,15 @@ fn check_format(format: &str) {
         let hosts = ["https://cdn1.suno.ai", "https://cdn2.suno.ai", "https://storage.udio.example"];
         hosts.iter().fold(document.clone(), |text, host| text.replace(host, "{cdn}"))
     };
-    let documents: HashMap<String, String> = documents().iter().map(|(id, text)| (id.clone(), here(text))).collect();
+    let documents: HashMap<String, String> =
+        sample_documents().iter().map(|(id, text)| (id.clone(), here(text))).collect();
     let env = TestEnv::with_provider(SimulatedProvider {
         tasks: KnownTasks::Documents,
         documents: documents.clone(),
         ..SimulatedProvider::default()
     });
-    env.list(documents.keys());
-    env.export(&["--format", format, "--wait", "0s", "--assets", "audio,image"]).expect(3);
+    env.write_list(documents.keys());
+    env.export(&["--format", format, "--wait", "0s", "--assets", "audio,image"]).expect_status(3);
     let served = env.path("documents");
     fs::create_dir(&served).unwrap();
     for (id, text) in &documents {
@@ -59,11 +60,11 @@ fn csv_parts_contain_every_document_value_by_value() {
 /// The archive has two runs, so that each table has more than one part.
 #[test]
 #[ignore = "needs Polars and pandas: ./tests/run.sh"]
-fn polars_and_pandas_read_all_parts_of_a_table_together() {
+fn polars_and_pandas_read_multiple_parts() {
     let env = TestEnv::new();
     for prefix in ["a", "b"] {
-        env.list(common::ids(prefix, 30));
-        env.export(&["--assets", "image"]).expect(0);
+        env.write_list(common::ids(prefix, 30));
+        env.export(&["--assets", "image"]).expect_status(0);
     }
     run_checker("readers.py", &[&env.archive()]);
 }
@@ -75,8 +76,8 @@ fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
     let refuse = FaultPlan { revoke_after: Some(0), ..FaultPlan::default() };
     for format in ["parquet", "csv"] {
         let env = TestEnv::with_faults(refuse.clone());
-        env.list(["t1"]);
-        env.export(&["--format", format]).expect(4);
+        env.write_list(["t1"]);
+        env.export(&["--format", format]).expect_status(4);
         let shell = |query: &str| {
             let mut duckdb = Command::new(python().with_file_name("duckdb"));
             duckdb.current_dir(env.archive()).args(["-bail", "-csv", "-init", "views.sql", "-c", query]);
@@ -90,7 +91,7 @@ fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
         assert!(types.contains("TIMESTAMP WITH TIME ZONE"), "{types}");
 
         fs::write(env.archive().join("views.sql"), "-- of an older version").unwrap();
-        env.export(&[]).expect(4);
+        env.export(&[]).expect_status(4);
         assert!(shell("SELECT count(*) AS n FROM songs").contains('0'));
     }
 }
@@ -115,7 +116,7 @@ fn every_sample_query_runs_in_duckdb_and_returns_rows() {
             "--poll-interval",
             "1s",
         ])
-        .expect(0);
+        .expect_status(0);
         run_checker("queries.py", &[Path::new(archive), &samples().join("queries.sql")]);
         run_checker("media.py", &[Path::new(archive)]);
     }
@@ -127,12 +128,12 @@ fn every_sample_query_runs_in_duckdb_and_returns_rows() {
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn duckdb_queries_a_compacted_year_faster() {
     let env = TestEnv::new();
-    env.list(ids("t", 300));
-    env.export(&["-q"]).expect(0);
+    env.write_list(ids("t", 300));
+    env.export(&["-q"]).expect_status(0);
     run_checker("nights.py", &[&env.archive(), Path::new("365")]);
     let before = env.path("before");
     assert!(Command::new("cp").arg("-r").arg(env.archive()).arg(&before).status().unwrap().success());
-    env.run(&["compact", "library"]).expect(0).expect_output("365 parts of 109500 rows");
+    env.run(&["compact", "library"]).expect_status(0).expect_output("365 parts of 109500 rows");
     print!("{}", run_checker("compact.py", &[&before, &env.archive()]));
     print!("{}", run_checker("faster.py", &[&before, &env.archive(), &samples().join("queries.sql")]));
 }
@@ -148,8 +149,8 @@ fn prometheus_reads_the_metrics_and_the_samples_use_only_existing_metrics() {
         (FaultPlan { revoke_after: Some(0), ..FaultPlan::default() }, 4),
     ] {
         let env = TestEnv::with_faults(faults);
-        env.list(common::ids("t", 20));
-        env.export(&["--metrics-file", "run.prom", "--wait", "0s", "--assets", "image"]).expect(status);
+        env.write_list(common::ids("t", 20));
+        env.export(&["--metrics-file", "run.prom", "--wait", "0s", "--assets", "image"]).expect_status(status);
         let text = fs::read_to_string(env.path("run.prom")).unwrap();
         assert!(text.contains(&format!("\nsunor_archive_exit_code {status}\n")), "{text}");
         scenes.push(env);

@@ -49,7 +49,7 @@ fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<
         faults,
         ..SimulatedProvider::default()
     });
-    env.list(list);
+    env.write_list(list);
     env
 }
 
@@ -114,25 +114,25 @@ fn field(row: &Row, column: &str) -> u64 {
 #[track_caller]
 fn assert_media_intact(env: &TestEnv) {
     let archive = env.archive();
-    let mut named = BTreeSet::new();
+    let mut referenced_files = BTreeSet::new();
     for row in env.rows("assets") {
         match row["status"].as_str() {
             "ok" => {
                 let bytes = fs::read(archive.join(&row["path"])).unwrap();
                 assert_eq!((field(&row, "bytes"), &row["sha256"]), (bytes.len() as u64, &sha256(&bytes)), "{row:?}");
                 assert!(field(&row, "bytes") > 0 && !row["content_type"].is_empty(), "{row:?}");
-                named.insert(archive.join(&row["path"]));
+                referenced_files.insert(archive.join(&row["path"]));
             }
             _ => assert!(row["path"].is_empty() && row["sha256"].is_empty() && !row["error"].is_empty(), "{row:?}"),
         }
     }
-    let there: BTreeSet<_> = walk(&archive.join("media")).into_iter().collect();
-    assert!(named.is_subset(&there));
+    let files_on_disk: BTreeSet<_> = walk(&archive.join("media")).into_iter().collect();
+    assert!(referenced_files.is_subset(&files_on_disk));
     if files(&archive.join(".sunor/journal"), "").is_empty() {
-        assert_eq!(there, named);
+        assert_eq!(files_on_disk, referenced_files);
         assert!(files(&archive.join(".sunor/partial"), "").is_empty());
     }
-    let archived = env.archived();
+    let archived = env.archived_ids();
     assert_eq!(archived.iter().collect::<BTreeSet<_>>().len(), archived.len());
     if !files(&archive.join("runs"), ".sha256").is_empty() {
         let check = ["-c", "sha256sum --quiet --strict --check runs/*.sha256"];
@@ -148,8 +148,8 @@ fn signal(run: &Child, name: &str) {
 #[test]
 fn every_song_and_cover_is_complete_and_requested_once() {
     let env = TestEnv::new();
-    env.list(ids("t", 40));
-    export(&env, &["--assets", "audio,image"]).expect(0);
+    env.write_list(ids("t", 40));
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
     let stats = media_stats(&env);
     assert_media_intact(&env);
     assert_eq!(stats.leaks, [""; 0]);
@@ -182,7 +182,7 @@ fn every_song_and_cover_is_complete_and_requested_once() {
     let counts = json!({ "ok": ok.len(), "failed": 0, "skipped": skipped.len(), "bytes": bytes });
     assert_eq!((&summary["assets"], &summary["rows"]["assets"]), (&counts, &json!(rows.len())));
 
-    export(&env, &[]).expect(0);
+    export(&env, &[]).expect_status(0);
     assert_eq!(media_stats(&env).requests, stats.requests + ok.len() as u64, "files were requested again");
 }
 
@@ -211,12 +211,12 @@ fn a_response_that_is_not_audio_is_discarded_and_its_task_still_archived() {
         wrong.iter().map(|(id, ..)| *id).chain(["fine"]),
         media(wrong.iter().map(|(id, trouble, _)| fault_for(id, trouble.clone()))),
     );
-    let run = export(&env, &["--retries", "1", "--assets", "audio,image"]).expect(3);
+    let run = export(&env, &["--retries", "1", "--assets", "audio,image"]).expect_status(3);
     run.expect_output("Archived 8 of 8 tasks")
         .expect_output("Not downloaded: 7 assets")
         .expect_output("2 × an HTML page instead of media");
     assert_media_intact(&env);
-    assert_eq!((env.archived().len(), env.unfinished()), (8, vec![]));
+    assert_eq!((env.archived_ids().len(), env.unfinished()), (8, vec![]));
     let (rows, requested) = (by_clip(&env), media_stats(&env).by_path);
     for (id, _, text) in wrong {
         let row = &rows[id];
@@ -239,7 +239,7 @@ fn a_response_that_is_not_audio_is_retried() {
         wrong.iter().map(|(id, ..)| *id),
         media(wrong.iter().map(|(id, trouble, _)| first_fault(2, id, trouble.clone()))),
     );
-    export(&env, &["--retries", "2"]).expect(0);
+    export(&env, &["--retries", "2"]).expect_status(0);
     assert_media_intact(&env);
     assert!(by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
@@ -264,9 +264,9 @@ fn a_file_extension_matches_the_content() {
             ],
         )],
     );
-    export(&env, &["--assets", "audio,image"]).expect(0);
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
     assert_media_intact(&env);
-    let named: BTreeSet<(String, String)> = env
+    let referenced_files: BTreeSet<(String, String)> = env
         .rows("assets")
         .into_iter()
         .map(|row| (row["path"].rsplit('/').next().unwrap().to_owned(), row["content_type"].clone()))
@@ -279,7 +279,7 @@ fn a_file_extension_matches_the_content() {
         ("d.mp4", "video/mp4"),
         ("d.png", "image/png"),
     ];
-    assert_eq!(named, expected.map(|(name, mime)| (name.to_owned(), mime.to_owned())).into());
+    assert_eq!(referenced_files, expected.map(|(name, mime)| (name.to_owned(), mime.to_owned())).into());
     let row = |kind: &str| env.rows("assets").into_iter().find(|row| row["clip_id"] == "a" && row["kind"] == kind);
     assert_eq!(
         row("image").unwrap()["url"],
@@ -301,7 +301,7 @@ fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
     let cut = || ids("s", 5).into_iter().map(|id| first_fault(2, &id, FaultKind::Truncated(100_000)));
     for validators in [true, false] {
         let env = music_env(ids("s", 5), FaultPlan { validators: Some(validators), ..large_songs(cut()) });
-        export(&env, &["--retries", "2"]).expect(0);
+        export(&env, &["--retries", "2"]).expect_status(0);
         let stats = media_stats(&env);
         assert_media_intact(&env);
         for (id, row) in by_clip(&env) {
@@ -331,7 +331,7 @@ fn a_permanently_truncated_file_is_not_kept() {
             ])
         },
     );
-    export(&env, &["--retries", "1"]).expect(3).expect_output("the response is truncated");
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("the response is truncated");
     assert_media_intact(&env);
     for row in by_clip(&env).values() {
         assert_eq!([&row["status"], &row["error"], &row["attempts"]], ["failed", "the response is truncated", "2"]);
@@ -349,7 +349,7 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     };
     for validators in [true, false] {
         let env = music_env(ids("s", 3), FaultPlan { validators: Some(validators), ..large_songs(faults()) });
-        export(&env, &[]).expect(0);
+        export(&env, &[]).expect_status(0);
         assert_media_intact(&env);
         assert_eq!(media_stats(&env).range_requests, if validators { 3 } else { 0 });
         for (id, row) in by_clip(&env) {
@@ -369,7 +369,7 @@ fn a_stalled_server_times_out() {
     let ids = halts.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
     let env = music_env(ids, large_songs(passing.chain(lasting)));
     let started = Instant::now();
-    export(&env, &["--timeout", "1s", "--retries", "1", "--asset-concurrency", "16"]).expect(3);
+    export(&env, &["--timeout", "1s", "--retries", "1", "--asset-concurrency", "16"]).expect_status(3);
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     assert_media_intact(&env);
     let rows = by_clip(&env);
@@ -412,7 +412,7 @@ fn each_status_is_retried_according_to_its_policy() {
         table.iter().map(|(id, ..)| *id),
         media(table.iter().map(|(id, trouble, first, ..)| first_fault(*first, id, trouble.clone()))),
     );
-    export(&env, &["--retries", "3"]).expect(3);
+    export(&env, &["--retries", "3"]).expect_status(3);
     assert_media_intact(&env);
     let (rows, requested) = (by_clip(&env), media_stats(&env).by_path);
     for (id, trouble, _, requests, error) in table {
@@ -423,16 +423,18 @@ fn each_status_is_retried_according_to_its_policy() {
             assert_eq!(field(row, "http_status"), u64::from(code));
         }
     }
-    assert_eq!(env.archived().len(), rows.len());
+    assert_eq!(env.archived_ids().len(), rows.len());
 }
 
 /// The CDN responds with a `Retry-After` of one day.
 #[test]
 fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
-    for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
+    for trouble in [FaultKind::RateLimited(86_400), FaultKind::Unavailable(86_400)] {
         let env = music_env(ids("s", 20), media([Fault { kind: trouble, when: FaultFilter::first(1) }]));
-        export(&env, &["--asset-concurrency", "1"]).expect(3).expect_output("the next run will download its files");
-        assert_eq!((media_stats(&env).requests, env.archived().len(), env.unfinished().len()), (1, 0, 20));
+        export(&env, &["--asset-concurrency", "1"])
+            .expect_status(3)
+            .expect_output("the next run will download its files");
+        assert_eq!((media_stats(&env).requests, env.archived_ids().len(), env.unfinished().len()), (1, 0, 20));
         assert!(env.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
         let faults = export(&env, &["--asset-concurrency", "1"]);
         assert_eq!((faults.status, env.stats().requests), (Some(3), 20), "{}", faults.stderr);
@@ -442,11 +444,11 @@ fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
 
 /// The first request for each song gets a `Retry-After` of one second. The export uses one connection at a time.
 #[test]
-fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
-    for trouble in [FaultKind::TooMany(1), FaultKind::Busy(1)] {
+fn a_host_with_retry_after_gets_no_requests_and_consumes_no_retry() {
+    for trouble in [FaultKind::RateLimited(1), FaultKind::Unavailable(1)] {
         let env = music_env(ids("s", 4), media([Fault { kind: trouble, when: FaultFilter::first(1) }]));
         let started = Instant::now();
-        export(&env, &["--retries", "0", "--asset-concurrency", "1"]).expect(0);
+        export(&env, &["--retries", "0", "--asset-concurrency", "1"]).expect_status(0);
         // After each refused request, all downloads wait for one second.
         assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
         assert_eq!(media_stats(&env).requests, 8);
@@ -473,7 +475,7 @@ fn redirects_are_followed_only_to_http_and_up_to_a_limit() {
         table.iter().map(|(id, ..)| *id),
         media(table.iter().map(|(id, trouble, ..)| fault_for(id, trouble.clone()))),
     );
-    export(&env, &["--retries", "2"]).expect(3);
+    export(&env, &["--retries", "2"]).expect_status(3);
     assert_media_intact(&env);
     let (rows, requested) = (by_clip(&env), media_stats(&env));
     assert_eq!(requested.leaks, [""; 0]);
@@ -527,7 +529,7 @@ fn private_addresses_are_refused_unless_allowed() {
     ];
     let clips = hosts.map(|host| song(host, format!("http://{host}:{port}/x.mp3")));
     let env = library(FaultPlan::default(), [("t1", clips.into()), ("t2", vec![clip("x")])]);
-    export(&env, &["--assets", "audio,image", "--allow-private-hosts=false"]).expect(3);
+    export(&env, &["--assets", "audio,image", "--allow-private-hosts=false"]).expect_status(3);
     assert_media_intact(&env);
     let rows = env.rows("assets");
     let (failed, skipped): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["status"] == "failed");
@@ -538,10 +540,10 @@ fn private_addresses_are_refused_unless_allowed() {
     };
     assert!(failed.iter().all(is_refused), "{failed:?}");
     assert_eq!((media_stats(&env).requests, media_stats(&cdn).requests), (0, 0));
-    assert_eq!(env.archived().len(), 2);
+    assert_eq!(env.archived_ids().len(), 2);
 
     let allowed = library(FaultPlan::default(), [("t1", vec![clip("x")])]);
-    export(&allowed, &["--allow-private-hosts"]).expect(0);
+    export(&allowed, &["--allow-private-hosts"]).expect_status(0);
     assert_eq!(media_stats(&allowed).requests, 1);
 }
 
@@ -561,7 +563,7 @@ fn an_unusable_url_is_recorded_as_failed() {
         ("C:\\music\\x.mp3", "unsupported URL scheme: c"),
     ];
     let env = library(FaultPlan::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
-    export(&env, &[]).expect(3);
+    export(&env, &[]).expect_status(3);
     assert_media_intact(&env);
     let rows = by_clip(&env);
     for (url, text) in table {
@@ -569,7 +571,7 @@ fn an_unusable_url_is_recorded_as_failed() {
         assert_eq!([&row["status"], &row["url"], &row["attempts"]], ["failed", url, "0"]);
         assert!(row["error"].contains(text), "{row:?}");
     }
-    assert_eq!((media_stats(&env).requests, env.archived().len()), (0, 1));
+    assert_eq!((media_stats(&env).requests, env.archived_ids().len()), (0, 1));
 }
 
 /// The clips have no URL, or a URL without a file.
@@ -586,7 +588,7 @@ fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() 
     ];
     let text: Vec<&str> = clips.iter().map(|(_, text)| *text).collect();
     let env = library(FaultPlan::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
-    export(&env, &["--assets", "audio"]).expect(0);
+    export(&env, &["--assets", "audio"]).expect_status(0);
     assert_media_intact(&env);
     for (row, text) in env.rows("assets").iter().zip(&text) {
         assert_eq!([&row["status"], &row["attempts"]], ["skipped", "0"], "{row:?}");
@@ -623,13 +625,13 @@ fn a_task_with_an_unfinished_clip_is_unfinished_until_the_clip_is_complete() {
             faults: FaultPlan { faults: vec![first], unfinished: Some(0.0), ..FaultPlan::default() },
             ..SimulatedProvider::default()
         });
-        env.list(["t1"]);
-        export(&env, &["--assets", "audio", "--wait", "0s"]).expect(3);
+        env.write_list(["t1"]);
+        export(&env, &["--assets", "audio", "--wait", "0s"]).expect_status(3);
         assert_eq!(env.unfinished(), [("t1".to_owned(), "unfinished".to_owned())]);
         let list = files(&env.archive().join("runs"), "-unfinished.csv").pop().unwrap();
         assert!(fs::read_to_string(list).unwrap().contains(text));
         assert!(env.rows("tasks").is_empty() && media_stats(&env).requests == 0);
-        export(&env, &["--assets", "audio", "--poll-interval", "1s"]).expect(0);
+        export(&env, &["--assets", "audio", "--poll-interval", "1s"]).expect_status(0);
         assert_eq!(env.stats().requests, 3, "the second run must poll the task");
         assert!(env.rows("assets").iter().all(|row| row["status"] == "ok"), "{text}");
     }
@@ -649,12 +651,12 @@ fn a_clip_that_never_finishes_fails_after_a_day_and_repair_requests_it_again() {
         })
     };
     let env = provider(&clip);
-    env.list(["t1"]);
-    export(&env, &["--assets", "audio"]).expect(3).expect_output("its status is streaming");
+    env.write_list(["t1"]);
+    export(&env, &["--assets", "audio"]).expect_status(3).expect_output("its status is streaming");
     let rows = by_clip(&env);
     assert_eq!([&rows["made"]["status"], &rows["c"]["status"]], ["ok", "failed"]);
     let later = provider(&song("c", "{cdn}/c.mp3"));
-    env.run(&["repair", "library", "--base-url", later.base_url()]).expect(0);
+    env.run(&["repair", "library", "--base-url", later.base_url()]).expect_status(0);
     assert_eq!(by_clip(&env)["c"]["status"], "ok");
     assert_eq!((env.stats().requests, later.stats().requests), (1, 1));
 }
@@ -670,8 +672,8 @@ fn an_unfinished_clip_does_not_affect_a_run_without_assets() {
         documents,
         ..SimulatedProvider::default()
     });
-    env.list(["t1"]);
-    env.export(&["--assets", "none"]).expect(0);
+    env.write_list(["t1"]);
+    env.export(&["--assets", "none"]).expect_status(0);
     assert_eq!(env.rows("clips").len(), 2);
 }
 
@@ -681,13 +683,13 @@ fn an_unfinished_clip_does_not_affect_a_run_without_assets() {
 fn server(responses: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, requests) = mpsc::channel();
+    let (request_sender, requests) = mpsc::channel();
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let mut stream = BufReader::new(stream.unwrap());
             let mut request = String::new();
             while !request.ends_with("\r\n\r\n") && stream.read_line(&mut request).is_ok_and(|read| read > 0) {}
-            let _ = tell.send(request.to_lowercase());
+            let _ = request_sender.send(request.to_lowercase());
             let response = &responses[n.min(responses.len() - 1)];
             let _ = stream.get_mut().write_all(response);
             while response.ends_with(ENDLESS) && stream.get_mut().write_all(&[0; 16 << 10]).is_ok() {}
@@ -746,7 +748,7 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
         FaultPlan::default(),
         servers.iter().map(|(id, (address, _))| (*id, vec![song(id, format!("http://{address}/x.mp3"))])),
     );
-    export(&env, &["--retries", "2"]).expect(0);
+    export(&env, &["--retries", "2"]).expect_status(0);
     assert_media_intact(&env);
     let rows = by_clip(&env);
     for ((id, _, expected, attempts), (_, (_, requests))) in table.iter().zip(servers) {
@@ -785,7 +787,7 @@ fn a_file_that_browsers_and_curl_accept_is_accepted() {
     let clips = servers.iter().map(|(id, address)| song(id, format!("http://{address}/x.mp3")));
     let relative = song("relative", format!("//{plain}/x.mp3"));
     let env = library(FaultPlan::default(), [("t1", clips.chain([relative]).collect())]);
-    export(&env, &["--retries", "0"]).expect(0);
+    export(&env, &["--retries", "0"]).expect_status(0);
     assert_media_intact(&env);
     for (id, row) in by_clip(&env) {
         assert_eq!([&row["status"], &row["sha256"]], ["ok", &sha256(&mp3)], "{id}");
@@ -837,7 +839,7 @@ fn only_common_media_types_are_accepted() {
     };
     let clips = table.iter().enumerate().map(|(n, (kind, body, _))| clip(n, kind, body)).collect();
     let env = library(FaultPlan::default(), [("t1", clips)]);
-    export(&env, &["--assets", "all", "--retries", "0"]).expect(3);
+    export(&env, &["--assets", "all", "--retries", "0"]).expect_status(3);
     assert_media_intact(&env);
     let rows = env.rows("assets");
     for (n, (kind, body, expected)) in table.iter().enumerate() {
@@ -879,7 +881,7 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
     let address = |response: &Vec<u8>| format!("http://{}/x.mp3", server(vec![response.clone()]).0);
     let env =
         library(FaultPlan::default(), table.iter().map(|(id, response, _)| (*id, vec![song(id, address(response))])));
-    export(&env, &["--retries", "1"]).expect(3);
+    export(&env, &["--retries", "1"]).expect_status(3);
     assert_media_intact(&env);
     let rows = by_clip(&env);
     for (id, _, error) in table {
@@ -894,12 +896,12 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
 /// Two songs exceed the size limit, one with and one without a `Content-Length`.
 #[test]
 fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
-    let (server, _questions) = server(vec![http_response("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
+    let (server, _requests) = server(vec![http_response("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
     let env = library(
         FaultPlan { media_bytes: Some(20_000_000), ..FaultPlan::default() },
         [("t1", vec![clip("long"), song("endless", format!("http://{server}/x.mp3"))])],
     );
-    let run = export(&env, &["--assets", "audio,image", "--max-asset-size", "1MB"]).expect(3);
+    let run = export(&env, &["--assets", "audio,image", "--max-asset-size", "1MB"]).expect_status(3);
     run.expect_output("larger than --max-asset-size");
     assert_media_intact(&env);
     for row in by_clip(&env).values() {
@@ -910,18 +912,18 @@ fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
     // A file of exactly the maximum size is accepted.
     let env = music_env(["a"], FaultPlan::default());
     let size = env.download_from_cdn("a.mp3").len();
-    export(&env, &["--max-asset-size", &size.to_string()]).expect(0);
+    export(&env, &["--max-asset-size", &size.to_string()]).expect_status(0);
     let env = music_env(["a"], FaultPlan::default());
-    export(&env, &["--max-asset-size", &(size - 1).to_string()]).expect(3);
+    export(&env, &["--max-asset-size", &(size - 1).to_string()]).expect_status(3);
 }
 
 /// Each song takes a quarter of a second to download.
 #[test]
-fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters() {
+fn concurrent_downloads_stay_within_the_limits_in_total_and_per_host() {
     let slow = || media([Fault { kind: FaultKind::Throttle(200_000), when: FaultFilter::ALWAYS }]);
     for (allowed, most) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
         let env = music_env(ids("s", 8), slow());
-        export(&env, &["--asset-concurrency", allowed]).expect(0);
+        export(&env, &["--asset-concurrency", allowed]).expect_status(0);
         assert_eq!(media_stats(&env).max_concurrent, most, "of {allowed}");
     }
     // The same server with two names counts as two hosts. The second name needs IPv6.
@@ -931,7 +933,7 @@ fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters()
         let of = |cdn: String, prefix| ids(prefix, 12).into_iter().map(move |id| song(&id, format!("{cdn}/{id}.mp3")));
         let clips = of(cdn.cdn_url().to_owned(), "s").chain(of(other, "o")).collect();
         let env = library(FaultPlan::default(), [("t1", clips)]);
-        export(&env, &["--asset-concurrency", "8"]).expect(0);
+        export(&env, &["--asset-concurrency", "8"]).expect_status(0);
         assert_eq!(media_stats(&cdn).max_concurrent, 8);
     }
 }
@@ -971,7 +973,7 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     clips.push(json!({ "audio_url": file(unusual.len()) }));
     clips.push(json!({ "id": 7, "audio_url": file(unusual.len() + 1) }));
     let env = library(FaultPlan::default(), [("t1", clips)]);
-    export(&env, &[]).expect(0);
+    export(&env, &[]).expect_status(0);
     assert_media_intact(&env);
     let rows = env.rows("assets");
     let expected: Vec<&str> = unusual.iter().copied().chain(["", "7"]).collect();
@@ -1000,10 +1002,10 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
     let env = library(FaultPlan::default(), tasks);
-    env.list(["t1", "t2"]);
-    export(&env, &["--assets", "audio,image"]).expect(0);
-    env.list(["t1", "t2", "t3"]);
-    export(&env, &["--assets", "audio,image"]).expect(0);
+    env.write_list(["t1", "t2"]);
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
+    env.write_list(["t1", "t2", "t3"]);
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
     assert_media_intact(&env);
     assert!(media_stats(&env).by_path.values().all(|requests| *requests == 1));
     let rows = env.rows("assets");
@@ -1028,7 +1030,7 @@ fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
             ("t3", vec![clip("fine-1"), clip("fine-2")]),
         ],
     );
-    let run = export(&env, &["--assets", "audio,image"]).expect(0);
+    let run = export(&env, &["--assets", "audio,image"]).expect_status(0);
     let run = run.expect_output("t2: the CDN serves identical audio for different clips: ");
     assert!(!run.stderr.contains("t1: ") && !run.stderr.contains("t3: "), "{}", run.stderr);
     assert_media_intact(&env);
@@ -1054,14 +1056,14 @@ fn a_dead_cdn_does_not_delay_the_api() {
     let dead =
         |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { kind: trouble, when: FaultFilter::ALWAYS }]) };
     let env = TestEnv::with_faults(dead(FaultKind::Reset));
-    env.list(ids("t", 60));
-    export(&env, &["--retries", "1"]).expect(3).expect_output("Archived 60 of 60 tasks");
+    env.write_list(ids("t", 60));
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("Archived 60 of 60 tasks");
     assert_media_intact(&env);
-    assert_eq!((env.archived().len(), env.stats().requests), (60, 60));
+    assert_eq!((env.archived_ids().len(), env.stats().requests), (60, 60));
     assert!(env.rows("assets").iter().any(|row| row["status"] == "failed" && row["attempts"] == "2"));
 
     let env = TestEnv::with_faults(dead(FaultKind::Stall(60.0)));
-    env.list(ids("t", 60));
+    env.write_list(ids("t", 60));
     let mut run = start_export(&env, &[]);
     wait_until(|| env.stats().requests == 60);
     run.kill().unwrap();
@@ -1088,13 +1090,13 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
     wait_until(|| whole("a.mp3") && whole("b.mp3") && placed() == 2 && largest_partial(&env) >= 1 << 20);
     run.kill().unwrap();
     run.wait().unwrap();
-    assert_eq!(env.archived(), [""; 0]);
+    assert_eq!(env.archived_ids(), [""; 0]);
     assert_eq!(placed(), 2);
     let killed = media_stats(&env);
 
-    export(&env, &[]).expect(0).expect_output("resuming the downloads of").expect_output("no request was sent");
+    export(&env, &[]).expect_status(0).expect_output("resuming the downloads of").expect_output("no request was sent");
     assert_media_intact(&env);
-    assert_eq!((env.archived(), env.stats().requests), (ids("t", 3), 3));
+    assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
     let stats = media_stats(&env);
     for name in ["a.mp3", "b.mp3"] {
         assert_eq!((stats.by_path[name], stats.completed[name]), (1, 1), "{name} was downloaded again");
@@ -1110,11 +1112,11 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
 
 /// Half of the files download slowly, and the process is killed repeatedly with SIGKILL, at random times.
 #[test]
-fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
+fn after_any_kill_every_file_is_complete_and_only_requests_in_flight_are_repeated() {
     let slow =
         Fault { kind: FaultKind::Throttle(400_000), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
     let env = TestEnv::with_faults(media([slow]));
-    env.list(ids("t", 100));
+    env.write_list(ids("t", 100));
     let mut rng = fastrand::Rng::with_seed(5);
     let arguments = ["--assets", "audio,image", "--rate", "60/s", "--concurrency", "4", "-q"];
     let mut kills = 0;
@@ -1125,9 +1127,9 @@ fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
         run.kill().unwrap();
         run.wait().unwrap();
     }
-    export(&env, &arguments).expect(0);
+    export(&env, &arguments).expect_status(0);
     assert_media_intact(&env);
-    assert_eq!(env.archived().len(), 100);
+    assert_eq!(env.archived_ids().len(), 100);
     // Requests in flight at a kill are repeated, as are requests whose responses were not yet synced.
     assert!(kills > 0 && env.stats().repeated <= 4 * kills, "{}", env.stats().repeated);
     let kinds = |row: Row| (row["task_id"].clone(), row["clip_id"].clone(), row["kind"].clone());
@@ -1148,15 +1150,15 @@ fn env_with_stalled_download() -> TestEnv {
 #[track_caller]
 fn assert_resumes(env: &TestEnv) {
     assert_media_intact(env);
-    assert_eq!(env.archived(), ["t1", "t3"]);
+    assert_eq!(env.archived_ids(), ["t1", "t3"]);
     assert_eq!(env.unfinished(), [("t2".to_owned(), "interrupted".to_owned())]);
     assert_eq!(
         env.summary()["tasks"],
         json!({ "success": 2, "failure": 0, "timeout": 0, "not_found": 0, "unfinished": 1, "unreadable": 0, "errors": 0 })
     );
-    export(env, &[]).expect(0).expect_output("no request was sent");
+    export(env, &[]).expect_status(0).expect_output("no request was sent");
     assert_media_intact(env);
-    assert_eq!((env.archived(), env.stats().requests), (ids("t", 3), 3));
+    assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
     assert!(by_clip(env).values().all(|row| row["status"] == "ok") && by_clip(env).len() == 4);
     let requested = media_stats(env).by_path;
     assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| requested[name]), [1, 1, 1, 2]);
@@ -1173,7 +1175,7 @@ fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
         (Instant::now(), status, run, env)
     });
     for (signalled, status, run, env) in started {
-        CommandOutput::wait_for(run).expect(status).expect_output("fetched data is kept");
+        CommandOutput::wait_for(run).expect_status(status).expect_output("fetched data is kept");
         assert!(signalled.elapsed() < Duration::from_secs(9), "{:?}", signalled.elapsed());
         assert_resumes(&env);
     }
@@ -1184,7 +1186,7 @@ fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
 fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     let env = env_with_stalled_download();
     let started = Instant::now();
-    export(&env, &["--stop-after", "1s"]).expect(3);
+    export(&env, &["--stop-after", "1s"]).expect_status(3);
     assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
     assert_resumes(&env);
 }
@@ -1192,12 +1194,12 @@ fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
 /// Requests for one song are refused repeatedly, so that the run spends most of its time waiting.
 #[test]
 fn a_signal_interrupts_a_retry_backoff_at_once() {
-    let env = music_env(["a", "b"], media([fault_for("b", FaultKind::TooMany(60))]));
+    let env = music_env(["a", "b"], media([fault_for("b", FaultKind::RateLimited(60))]));
     let run = start_export(&env, &[]);
     wait_until(|| media_stats(&env).requests == 2 && media_stats(&env).completed.contains_key("a.mp3"));
     let started = Instant::now();
     signal(&run, "-INT");
-    CommandOutput::wait_for(run).expect(130);
+    CommandOutput::wait_for(run).expect_status(130);
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     assert_eq!(env.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
 }
@@ -1213,22 +1215,22 @@ fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     wait_until(|| media_stats(&env).requests == 2);
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&env, &[]).expect(3).expect_output("1 asset failed in earlier runs");
+    export(&env, &[]).expect_status(3).expect_output("1 asset failed in earlier runs");
     assert_media_intact(&env);
     let row = &by_clip(&env)["b"];
     assert_eq!(
         [&row["status"], &row["error"], &row["http_status"], &row["attempts"]],
         ["failed", "HTTP 403", "403", "3"]
     );
-    assert_eq!((env.archived(), env.stats().requests), (vec!["a".to_owned(), "b".to_owned()], 2));
+    assert_eq!((env.archived_ids(), env.stats().requests), (vec!["a".to_owned(), "b".to_owned()], 2));
     // Later exports do not retry the failed download.
-    export(&env, &[]).expect(0);
+    export(&env, &[]).expect_status(0);
     assert_eq!((media_stats(&env).by_path["b.mp3"], env.stats().requests), (4, 2));
 }
 
 #[test]
 fn only_the_selected_assets_are_downloaded() {
-    let film = || {
+    let env_with_video = || {
         let mut clip = clip("a");
         clip["video_url"] = "{cdn}/a.mp4".into();
         library(FaultPlan::default(), [("t1", vec![clip])])
@@ -1239,8 +1241,8 @@ fn only_the_selected_assets_are_downloaded() {
         ("all", &["a.jpeg", "a.mp3", "a.mp4"]),
         ("none", &[]),
     ] {
-        let env = film();
-        export(&env, &["--assets", kinds]).expect(0);
+        let env = env_with_video();
+        export(&env, &["--assets", kinds]).expect_status(0);
         assert_media_intact(&env);
         assert_eq!(
             media_stats(&env).by_path.into_keys().collect::<BTreeSet<_>>(),
@@ -1249,14 +1251,14 @@ fn only_the_selected_assets_are_downloaded() {
         assert_eq!(env.rows("assets").len(), names.len());
         assert_eq!(env.archive().join("assets").exists(), kinds != "none");
     }
-    let env = film();
-    export(&env, &["--assets", "video"]).expect(0);
+    let env = env_with_video();
+    export(&env, &["--assets", "video"]).expect_status(0);
     let row = &env.rows("assets")[0];
     assert_eq!([&row["kind"], &row["content_type"]], ["video", "video/mp4"]);
     assert!(row["path"].starts_with("media/video/") && row["path"].ends_with("/a.mp4"));
     for bad in ["", "cover", "audio,", "none,audio"] {
-        let env = film();
-        export(&env, &["--assets", bad]).expect(2).expect_output("--assets");
+        let env = env_with_video();
+        export(&env, &["--assets", bad]).expect_status(2).expect_output("--assets");
         assert!(env.stats().requests == 0 && !env.archive().exists());
     }
 }
@@ -1271,18 +1273,18 @@ fn a_full_disk_during_a_download_stops_the_run_and_the_next_run_resumes() {
     run.arg(limited.get_program()).args(limited.get_args());
     run.current_dir(env.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
     run.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let run = CommandOutput::wait_for(run.spawn().unwrap()).expect(1);
+    let run = CommandOutput::wait_for(run.spawn().unwrap()).expect_status(1);
     run.expect_output("cannot write").expect_output(".sunor/partial/audio-s").expect_output("Rerun the command");
     assert_media_intact(&env);
     assert!(walk(&env.archive().join("media")).iter().all(|path| !path.to_string_lossy().ends_with(".mp3")));
     let requested = env.stats().requests;
-    assert_eq!((env.archived().len(), env.unfinished().len()), (0, 8));
+    assert_eq!((env.archived_ids().len(), env.unfinished().len()), (0, 8));
     let kept = env.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
     assert_eq!(kept as u64, requested);
 
-    export(&env, &["--assets", "audio,image"]).expect(0);
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
     assert_media_intact(&env);
-    assert_eq!((env.archived(), env.stats().requests, env.stats().repeated), (ids("s", 8), 8, 0));
+    assert_eq!((env.archived_ids(), env.stats().requests, env.stats().repeated), (ids("s", 8), 8, 0));
     assert!(
         by_clip(&env).iter().all(|(id, row)| row["sha256"] == sha256(&env.download_from_cdn(&format!("{id}.mp3"))))
     );
@@ -1299,11 +1301,11 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_j
     wait_until(|| media_stats(&env).by_path.len() == 3 && media_stats(&env).completed.len() == 2);
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&env, &["--stop-after", "1s"]).expect(3).expect_output("-unfinished.csv");
-    assert_eq!((env.archived().len(), env.unfinished().len(), env.stats().requests), (0, 3, 3));
-    export(&env, &[]).expect(0);
+    export(&env, &["--stop-after", "1s"]).expect_status(3).expect_output("-unfinished.csv");
+    assert_eq!((env.archived_ids().len(), env.unfinished().len(), env.stats().requests), (0, 3, 3));
+    export(&env, &[]).expect_status(0);
     assert_media_intact(&env);
-    assert_eq!((env.archived(), env.stats().requests), (ids("t", 3), 3));
+    assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
 }
 
 /// The first requests for the songs stall, and two killed runs have each left a segment.
@@ -1314,7 +1316,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
         media([(2, "s1"), (1, "s2")].map(|(n, id)| first_fault(n, id, FaultKind::Stall(120.0)))),
     );
     for (n, name) in [(1, "s1"), (2, "s2")] {
-        env.list([name]);
+        env.write_list([name]);
         let mut run = start_export(&env, &[]);
         wait_until(|| media_stats(&env).requests == n);
         run.kill().unwrap();
@@ -1329,12 +1331,12 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
         let name = path.file_name().unwrap().to_string_lossy()[3..].to_owned();
         fs::rename(&path, env.archive().join(".sunor/journal").join(name)).unwrap();
     }
-    env.list(["s1", "s2"]);
-    export(&env, &["--stop-after", "1s"]).expect(3);
-    assert_eq!(env.archived(), [""; 0]);
-    export(&env, &["--retries", "2"]).expect(0);
+    env.write_list(["s1", "s2"]);
+    export(&env, &["--stop-after", "1s"]).expect_status(3);
+    assert_eq!(env.archived_ids(), [""; 0]);
+    export(&env, &["--retries", "2"]).expect_status(0);
     assert_media_intact(&env);
-    assert_eq!((env.archived(), env.rows("assets").len(), env.stats().requests), (ids("s", 2), 2, 2));
+    assert_eq!((env.archived_ids(), env.rows("assets").len(), env.stats().requests), (ids("s", 2), 2, 2));
 }
 
 /// The songs download slowly, and the process may have at most 256 open files.
@@ -1347,7 +1349,7 @@ fn queued_downloads_hold_no_open_file() {
     run.args(["-c", "ulimit -n 256; exec \"$@\"", "bash"]).arg(limited.get_program()).args(limited.get_args());
     run.current_dir(env.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
     run.stdout(Stdio::piped()).stderr(Stdio::piped());
-    CommandOutput::wait_for(run.spawn().unwrap()).expect(0);
+    CommandOutput::wait_for(run.spawn().unwrap()).expect_status(0);
     assert_media_intact(&env);
 }
 
@@ -1363,8 +1365,8 @@ fn a_file_referenced_by_a_row_is_never_replaced() {
         let tasks = [("t1", vec![clip("take-1"), clip("take-2")]), ("t2", vec![clip("take-1")])];
         let env = library(media([once]), tasks);
         for list in lists {
-            env.list(list.split(' '));
-            export(&env, &[]).expect(0);
+            env.write_list(list.split(' '));
+            export(&env, &[]).expect_status(0);
             assert_media_intact(&env);
         }
     }
@@ -1373,9 +1375,9 @@ fn a_file_referenced_by_a_row_is_never_replaced() {
 /// The host responds to every request with a `Retry-After` of zero seconds.
 #[test]
 fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
-    let env = music_env(["a"], media([fault_for("a", FaultKind::TooMany(0))]));
+    let env = music_env(["a"], media([fault_for("a", FaultKind::RateLimited(0))]));
     let started = Instant::now();
-    export(&env, &["--retries", "1"]).expect(3);
+    export(&env, &["--retries", "1"]).expect_status(3);
     let (requests, took) = (media_stats(&env).requests, started.elapsed());
     assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
 }
@@ -1397,21 +1399,21 @@ fn a_download_complete_at_the_kill_is_not_restarted() {
     assert!(song.starts_with(&fs::read(&partial).unwrap()));
     fs::write(&partial, &song).unwrap();
     let sent = media_stats(&env).bytes;
-    export(&env, &["--retries", "0"]).expect(0);
+    export(&env, &["--retries", "0"]).expect_status(0);
     assert_media_intact(&env);
     assert!(media_stats(&env).bytes - sent < 100_000, "the whole song was sent again");
 }
 
 /// The CDN is unreachable during a killed run and the next run.
 #[test]
-fn files_left_by_an_earlier_run_survive_a_network_outage() {
+fn files_from_an_earlier_run_survive_a_network_outage() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let env = library(FaultPlan::default(), [("t1", vec![song("a", format!("http://{free}/a.mp3"))])]);
     let mut run = start_export(&env, &["--retries", "20"]);
     wait_until(|| env.stats().requests == 1 && !walk(&env.archive().join(".sunor/partial")).is_empty());
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&env, &["--retries", "1"]).expect(3).expect_output("no connection");
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("no connection");
     let mp3 = env.download_from_cdn("a.mp3");
     let length = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", mp3.len());
     let listener = TcpListener::bind(free).unwrap();
@@ -1420,7 +1422,7 @@ fn files_left_by_an_earlier_run_survive_a_network_outage() {
         let _ = stream.read(&mut [0; 4096]).unwrap();
         stream.write_all(&[length.as_bytes(), &mp3].concat()).unwrap();
     });
-    export(&env, &[]).expect(0);
+    export(&env, &[]).expect_status(0);
     assert_media_intact(&env);
     assert_eq!((by_clip(&env)["a"]["status"].as_str(), env.stats().requests), ("ok", 1));
 }
@@ -1430,13 +1432,13 @@ fn files_left_by_an_earlier_run_survive_a_network_outage() {
 fn kinds_selected_later_are_downloaded_without_a_request() {
     for format in ["parquet", "csv"] {
         let env = TestEnv::new();
-        env.list(ids("t", 30));
-        env.export(&["--format", format, "--assets", "none"]).expect(0);
+        env.write_list(ids("t", 30));
+        env.export(&["--format", format, "--assets", "none"]).expect_status(0);
         let requested = env.stats().requests;
         let tasks = env.rows("tasks");
-        env.export(&["--assets", "image", "--dry-run"]).expect(0).expect_output("from stored responses");
-        env.export(&["--assets", "image"]).expect(0).expect_output("archived tasks lack assets");
-        env.export(&["--assets", "all"]).expect(0);
+        env.export(&["--assets", "image", "--dry-run"]).expect_status(0).expect_output("from stored responses");
+        env.export(&["--assets", "image"]).expect_status(0).expect_output("archived tasks lack assets");
+        env.export(&["--assets", "all"]).expect_status(0);
         assert_eq!(env.stats().requests, requested, "stored responses must not be requested again");
         assert!(env.rows("tasks") == tasks, "{format}: the tasks table must not change");
 
@@ -1449,9 +1451,9 @@ fn kinds_selected_later_are_downloaded_without_a_request() {
         let count = |status: &str| rows.iter().filter(|row| row["status"].contains(status)).count();
         assert!(count("failed") == 0 && count("ok") > clips, "{format}");
         let media = env.stats().media.requests;
-        env.export(&["--assets", "all"]).expect(0).expect_output("30 already archived");
+        env.export(&["--assets", "all"]).expect_status(0).expect_output("30 already archived");
         assert_eq!(env.stats().media.requests, media, "no asset is missing, so none must be requested");
-        env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
     }
 }
 
@@ -1460,17 +1462,17 @@ fn kinds_selected_later_are_downloaded_without_a_request() {
 fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one() {
     let expired = Fault { kind: FaultKind::Status(403), when: FaultFilter::first(1) };
     let env = TestEnv::with_faults(FaultPlan { media: vec![expired], ..FaultPlan::default() });
-    env.list(ids("t", 10));
-    env.export(&["--assets", "none"]).expect(0);
+    env.write_list(ids("t", 10));
+    env.export(&["--assets", "none"]).expect_status(0);
     let requested = env.stats().requests;
-    env.export(&["--assets", "audio", "--retries", "0"]).expect(3).expect_output("HTTP 403");
+    env.export(&["--assets", "audio", "--retries", "0"]).expect_status(3).expect_output("HTTP 403");
     assert_eq!(env.stats().requests, requested);
-    env.export(&["--assets", "audio"]).expect(0).expect_output("failed in earlier runs");
+    env.export(&["--assets", "audio"]).expect_status(0).expect_output("failed in earlier runs");
     env.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"])
-        .expect(0)
+        .expect_status(0)
         .expect_output("Repair complete");
     assert!(env.rows("assets").iter().all(|row| row["status"].contains("ok")));
-    env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
 /// A run that downloads an additional kind of asset is killed, and the next run is stopped by SIGTERM.
@@ -1478,8 +1480,8 @@ fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one(
 fn a_killed_download_of_additional_kinds_is_resumed_without_duplicate_rows() {
     let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
     let env = TestEnv::with_faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
-    env.list(ids("t", 20));
-    env.export(&["--assets", "none"]).expect(0);
+    env.write_list(ids("t", 20));
+    env.export(&["--assets", "none"]).expect_status(0);
     for signal in ["-KILL", "-TERM"] {
         let run = env.export_command(&["--assets", "image"]).spawn().unwrap();
         let before = env.stats().media.requests;
@@ -1487,11 +1489,11 @@ fn a_killed_download_of_additional_kinds_is_resumed_without_duplicate_rows() {
         assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
         CommandOutput::wait_for(run);
     }
-    env.export(&["--assets", "image", "--timeout", "1s"]).expect(0);
+    env.export(&["--assets", "image", "--timeout", "1s"]).expect_status(0);
     let mut clips: Vec<String> = env.rows("assets").into_iter().map(|mut row| row.remove("clip_id").unwrap()).collect();
     let count = clips.len();
     clips.sort();
     clips.dedup();
     assert_eq!((clips.len(), count), (count, env.rows("clips").len()));
-    env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }

@@ -10,7 +10,7 @@ use common::{CommandOutput, TestEnv, files, ids, wait_until};
 use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 
 /// Returns the samples in a metrics file, keyed by metric name and label as written.
-fn samples(file: &Path) -> HashMap<String, f64> {
+fn read_metrics(file: &Path) -> HashMap<String, f64> {
     let text = fs::read_to_string(file).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let sample = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
@@ -49,20 +49,20 @@ fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
             kind: FaultKind::Status(502),
             when: FaultFilter { first: Some(1), share: Some(0.2), ..FaultFilter::ALWAYS },
         },
-        Fault { kind: FaultKind::TooMany(1), when: FaultFilter { first: Some(1), ..FaultFilter::task("t3") } },
+        Fault { kind: FaultKind::RateLimited(1), when: FaultFilter { first: Some(1), ..FaultFilter::task("t3") } },
     ];
     let faults = FaultPlan { faults, unfinished: Some(0.3), unfinished_seconds: Some(3000.0), ..FaultPlan::default() };
     let env = TestEnv::with_faults(faults);
     let file = env.path("run.prom");
     let run = ["--metrics-file", "run.prom", "--assets", "image", "--wait", "0s"];
-    env.list(["t1"]);
-    env.export(&run).expect(0);
-    let success = metric_value(&samples(&file), "last_success_timestamp_seconds").unwrap();
-    assert_eq!(Some(success), metric_value(&samples(&file), "finished_timestamp_seconds"));
+    env.write_list(["t1"]);
+    env.export(&run).expect_status(0);
+    let success = metric_value(&read_metrics(&file), "last_success_timestamp_seconds").unwrap();
+    assert_eq!(Some(success), metric_value(&read_metrics(&file), "finished_timestamp_seconds"));
 
-    env.list(ids("t", 40));
-    env.export(&run).expect(3);
-    let metrics = samples(&file);
+    env.write_list(ids("t", 40));
+    env.export(&run).expect_status(3);
+    let metrics = read_metrics(&file);
     assert_matches_summary(&metrics, &env.summary());
     assert_eq!(metric_value(&metrics, "last_success_timestamp_seconds"), Some(success));
     assert!(
@@ -74,25 +74,27 @@ fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
 
 /// The first run ends because the key is revoked. Later runs are stopped by a signal or cannot reach the provider.
 #[test]
-fn a_run_writes_metrics_however_it_ends() {
+fn a_run_writes_metrics_for_every_outcome() {
     let revoked = TestEnv::with_faults(FaultPlan { revoke_after: Some(5), ..FaultPlan::default() });
-    revoked.list(ids("t", 20));
-    revoked.export(&["--metrics-file", "run.prom"]).expect(4);
-    assert_matches_summary(&samples(&revoked.path("run.prom")), &revoked.summary());
-    assert_eq!(metric_value(&samples(&revoked.path("run.prom")), "last_success_timestamp_seconds"), None);
+    revoked.write_list(ids("t", 20));
+    revoked.export(&["--metrics-file", "run.prom"]).expect_status(4);
+    assert_matches_summary(&read_metrics(&revoked.path("run.prom")), &revoked.summary());
+    assert_eq!(metric_value(&read_metrics(&revoked.path("run.prom")), "last_success_timestamp_seconds"), None);
 
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
         let mut env = TestEnv::with_fault(FaultKind::Stall(1.0), FaultFilter::ALWAYS);
-        env.list(ids("t", 100));
+        env.write_list(ids("t", 100));
         let run = env.export_command(&["--metrics-file", "run.prom"]).spawn().unwrap();
         wait_until(|| env.stats().requests > 0);
         assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
-        CommandOutput::wait_for(run).expect(status);
-        assert_matches_summary(&samples(&env.path("run.prom")), &env.summary());
+        CommandOutput::wait_for(run).expect_status(status);
+        assert_matches_summary(&read_metrics(&env.path("run.prom")), &env.summary());
 
         env.stop_simulator();
-        env.export(&["--metrics-file", "run.prom", "--retries", "0"]).expect(1).expect_output("check the network");
-        assert_matches_summary(&samples(&env.path("run.prom")), &env.summary());
+        env.export(&["--metrics-file", "run.prom", "--retries", "0"])
+            .expect_status(1)
+            .expect_output("check the network");
+        assert_matches_summary(&read_metrics(&env.path("run.prom")), &env.summary());
     }
 }
 
@@ -100,13 +102,13 @@ fn a_run_writes_metrics_however_it_ends() {
 #[test]
 fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     let env = TestEnv::new();
-    env.list(["t1"]);
-    env.export(&[]).expect(0);
+    env.write_list(["t1"]);
+    env.export(&[]).expect_status(0);
     let views = env.archive().join("views.sql");
     fs::remove_file(&views).unwrap();
     fs::create_dir_all(views.join("x")).unwrap();
-    env.export(&["--metrics-file", "run.prom"]).expect(1).expect_output("views.sql");
-    let metrics = samples(&env.path("run.prom"));
+    env.export(&["--metrics-file", "run.prom"]).expect_status(1).expect_output("views.sql");
+    let metrics = read_metrics(&env.path("run.prom"));
     assert_eq!(metric_value(&metrics, "exit_code"), Some(1.0));
     assert_eq!(metric_value(&metrics, "requests{kind=\"first\"}"), Some(0.0));
     assert!(
@@ -118,12 +120,12 @@ fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
 #[test]
 fn a_run_that_never_started_does_not_change_the_metrics_file() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
-    env.file("run.prom", b"# of another run\n");
-    env.list(["slow"]);
+    env.write_file("run.prom", b"# of another run\n");
+    env.write_list(["slow"]);
     let mut first = env.export_command(&[]).spawn().unwrap();
     wait_until(|| env.stats().requests == 1);
-    env.export(&["--metrics-file", "run.prom"]).expect(5);
-    env.export(&["--metrics-file", "run.prom", "--dry-run"]).expect(0);
+    env.export(&["--metrics-file", "run.prom"]).expect_status(5);
+    env.export(&["--metrics-file", "run.prom", "--dry-run"]).expect_status(0);
     first.kill().unwrap();
     first.wait().unwrap();
     assert_eq!(fs::read(env.path("run.prom")).unwrap(), b"# of another run\n");
@@ -132,7 +134,7 @@ fn a_run_that_never_started_does_not_change_the_metrics_file() {
 #[test]
 fn an_invalid_metrics_path_is_rejected_and_a_write_failure_does_not_affect_the_archive() {
     let env = TestEnv::new();
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     fs::create_dir(env.path("folder")).unwrap();
     std::os::unix::fs::symlink("/dev/null", env.path("link")).unwrap();
     for (file, text) in [
@@ -142,7 +144,7 @@ fn an_invalid_metrics_path_is_rejected_and_a_write_failure_does_not_affect_the_a
         ("link", "not a regular file"),
         ("..", "not a regular file"),
     ] {
-        env.export(&["--metrics-file", file]).expect(2).expect_output(text);
+        env.export(&["--metrics-file", file]).expect_status(2).expect_output(text);
     }
     assert!(!env.archive().exists());
     assert_eq!(env.stats().requests, 0);
@@ -150,9 +152,9 @@ fn an_invalid_metrics_path_is_rejected_and_a_write_failure_does_not_affect_the_a
     // The file name is too long for every file system.
     let long = "x".repeat(300);
     env.export(&["--metrics-file", &long])
-        .expect(1)
+        .expect_status(1)
         .expect_output("cannot write")
         .expect_output("Archived 1 of 1 task in");
     assert_eq!(env.summary()["exit_code"], 0);
-    env.export(&["--metrics-file", "run.prom"]).expect(0).expect_output("1 already archived");
+    env.export(&["--metrics-file", "run.prom"]).expect_status(0).expect_output("1 already archived");
 }

@@ -108,8 +108,8 @@ fn tunnel(client: &TcpStream) -> io::Result<()> {
 #[test]
 fn an_untrusted_certificate_stops_the_run_at_once_with_advice() {
     let (env, server) = (TestEnv::new(), https_server());
-    env.list(["t1", "t2"]);
-    let run = env.export(&["--base-url", &server.base_url]).expect(1);
+    env.write_list(["t1", "t2"]);
+    let run = env.export(&["--base-url", &server.base_url]).expect_status(1);
     run.expect_output("certificate").expect_output("SSL_CERT_FILE");
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);
 }
@@ -118,10 +118,10 @@ fn an_untrusted_certificate_stops_the_run_at_once_with_advice() {
 #[test]
 fn an_authority_in_ssl_cert_file_is_trusted() {
     let (env, server) = (TestEnv::new(), https_server());
-    let authority = env.file("authority.pem", server.authority.as_bytes());
-    env.list(["t1", "t2"]);
+    let authority = env.write_file("authority.pem", server.authority.as_bytes());
+    env.write_list(["t1", "t2"]);
     let mut export = env.export_command(&["--base-url", &server.base_url]);
-    CommandOutput::wait_for(export.env("SSL_CERT_FILE", authority).spawn().unwrap()).expect(0);
+    CommandOutput::wait_for(export.env("SSL_CERT_FILE", authority).spawn().unwrap()).expect_status(0);
     assert_eq!(server.requests.load(Ordering::SeqCst), 2);
 }
 
@@ -130,11 +130,11 @@ fn an_authority_in_ssl_cert_file_is_trusted() {
 fn https_proxy_is_used_unless_no_proxy_lists_the_host() {
     for (no_proxy, through) in [("", true), ("localhost", false)] {
         let (env, server, (address, tunnels)) = (TestEnv::new(), https_server(), proxy());
-        let authority = env.file("authority.pem", server.authority.as_bytes());
-        env.list(["t1", "t2"]);
+        let authority = env.write_file("authority.pem", server.authority.as_bytes());
+        env.write_list(["t1", "t2"]);
         let mut export = env.export_command(&["--base-url", &server.base_url]);
         export.env("SSL_CERT_FILE", authority).env("HTTPS_PROXY", address).env("NO_PROXY", no_proxy);
-        CommandOutput::wait_for(export.spawn().unwrap()).expect(0);
+        CommandOutput::wait_for(export.spawn().unwrap()).expect_status(0);
         assert_eq!((tunnels.load(Ordering::SeqCst) > 0, server.requests.load(Ordering::SeqCst)), (through, 2));
     }
 }
@@ -143,9 +143,9 @@ fn https_proxy_is_used_unless_no_proxy_lists_the_host() {
 #[test]
 fn an_unresolvable_host_name_is_reported() {
     let env = TestEnv::new();
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     env.export(&["--base-url", "http://unknown.invalid", "--retries", "0"])
-        .expect(1)
+        .expect_status(1)
         .expect_output("unknown.invalid cannot be reached");
 }
 
@@ -164,28 +164,28 @@ fn answering_proxy() -> (String, Arc<AtomicU32>) {
 }
 
 #[test]
-fn the_simulator_and_plain_http_need_no_certificates_and_the_simulator_no_proxy() {
+fn plain_http_needs_no_certificates_and_the_simulator_ignores_proxies() {
     let env = TestEnv::new();
-    env.list(["t1", "t2"]);
+    env.write_list(["t1", "t2"]);
     for arguments in [vec!["--simulate"], vec![]] {
         let mut export = env.export_command(&[&["--assets", "audio"], arguments.as_slice()].concat());
         export.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
         if !arguments.is_empty() {
             export.env("http_proxy", "http://127.0.0.1:9").env("ALL_PROXY", "nonsense://");
         }
-        CommandOutput::wait_for(export.spawn().unwrap()).expect(0);
+        CommandOutput::wait_for(export.spawn().unwrap()).expect_status(0);
     }
 }
 
 #[test]
 fn an_invalid_proxy_variable_is_rejected_before_any_request() {
     let env = TestEnv::new();
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     for value in ["http://p:1 ", "http://p:1\r", "'http://p:1'", "htp://p:1", "http://u:hush@p:port"] {
         for name in ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
             let mut export = env.export_command(&[]);
             let refused =
-                CommandOutput::wait_for(export.env(name, value).spawn().unwrap()).expect(2).expect_output(name);
+                CommandOutput::wait_for(export.env(name, value).spawn().unwrap()).expect_status(2).expect_output(name);
             assert!(!refused.stderr.contains("hush"), "{}", refused.stderr);
         }
     }
@@ -194,14 +194,15 @@ fn an_invalid_proxy_variable_is_rejected_before_any_request() {
 }
 
 #[test]
-fn a_proxy_is_used_for_plain_http_and_a_star_in_no_proxy_means_none() {
+fn a_proxy_is_used_for_plain_http_unless_no_proxy_is_a_star() {
     for (no_proxy, through) in
         [("", true), ("*", false), ("127.0.0.1", false), ("foo 127.0.0.1 bar", false), ("127.0.0.0/8", false)]
     {
         let (env, (address, requested)) = (TestEnv::new(), answering_proxy());
-        env.list(["t1"]);
+        env.write_list(["t1"]);
         let mut export = env.export_command(&[]);
-        CommandOutput::wait_for(export.env("http_proxy", address).env("NO_PROXY", no_proxy).spawn().unwrap()).expect(0);
+        CommandOutput::wait_for(export.env("http_proxy", address).env("NO_PROXY", no_proxy).spawn().unwrap())
+            .expect_status(0);
         assert_eq!((requested.load(Ordering::SeqCst), env.stats().requests), if through { (1, 0) } else { (0, 1) });
     }
 }
@@ -209,7 +210,7 @@ fn a_proxy_is_used_for_plain_http_and_a_star_in_no_proxy_means_none() {
 #[test]
 fn a_socks_proxy_is_supported() {
     let env = TestEnv::new();
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let greeting = thread::spawn(move || {
@@ -218,7 +219,7 @@ fn a_socks_proxy_is_supported() {
         greeting
     });
     let mut export = env.export_command(&["--retries", "0", "--timeout", "2s"]);
-    CommandOutput::wait_for(export.env("ALL_PROXY", format!("socks5h://{address}")).spawn().unwrap()).expect(1);
+    CommandOutput::wait_for(export.env("ALL_PROXY", format!("socks5h://{address}")).spawn().unwrap()).expect_status(1);
     assert_eq!(greeting.join().unwrap(), [5], "the greeting must be SOCKS version 5");
     assert_eq!(env.stats().requests, 0);
 }

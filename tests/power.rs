@@ -11,7 +11,7 @@ use common::{CommandOutput, TestEnv, ids};
 #[ignore = "needs strace: ./tests/run.sh"]
 fn nothing_is_acknowledged_or_removed_before_its_dependencies_are_synced() {
     let env = TestEnv::new();
-    env.list(ids("t", 60));
+    env.write_list(ids("t", 60));
     check_trace(&env, &env.export_command(&["-q", "--assets", "audio,image"]), "power.py");
 }
 
@@ -20,8 +20,8 @@ fn nothing_is_acknowledged_or_removed_before_its_dependencies_are_synced() {
 fn parts_are_swapped_only_after_their_dependencies_are_synced() {
     let env = TestEnv::new();
     for night in 1..4 {
-        env.list(ids("t", 60 * night));
-        env.export(&["-q", "--assets", "image"]).expect(0);
+        env.write_list(ids("t", 60 * night));
+        env.export(&["-q", "--assets", "image"]).expect_status(0);
     }
     let mut compact = env.program();
     compact.args(["compact", "library"]);
@@ -40,7 +40,7 @@ fn check_trace(env: &TestEnv, command: &Command, checker: &str) {
     strace.arg(command.get_program()).args(command.get_args()).current_dir(env.path(""));
     strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     strace.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    CommandOutput::wait_for(strace.spawn().expect("strace should start")).expect(0);
+    CommandOutput::wait_for(strace.spawn().expect("strace should start")).expect_status(0);
 
     let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(checker);
     let output = Command::new("python3").arg(checker).arg(trace).output().expect("python3 should start");

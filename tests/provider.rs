@@ -32,10 +32,10 @@ fn transient_failures_are_retried_and_nothing_is_lost() {
         FaultKind::Reset,
     ] {
         let env = TestEnv::with_fault(trouble.clone(), FaultFilter::first(2));
-        env.list(ids("t", 4));
-        env.export(&["--format", "csv"]).expect(0);
+        env.write_list(ids("t", 4));
+        env.export(&["--format", "csv"]).expect_status(0);
         let summary = env.summary();
-        assert_eq!((env.archived().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
+        assert_eq!((env.archived_ids().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
     }
 }
 
@@ -54,9 +54,9 @@ fn a_complete_response_is_accepted_in_any_encoding() {
         FaultKind::HangUp,
     ] {
         let env = TestEnv::with_fault(trouble.clone(), FaultFilter::ALWAYS);
-        env.list(["t1", "t2"]);
-        env.export(&["--format", "csv"]).expect(0);
-        assert_eq!((env.archived().len(), env.stats().requests), (2, 2), "{trouble:?}");
+        env.write_list(["t1", "t2"]);
+        env.export(&["--format", "csv"]).expect_status(0);
+        assert_eq!((env.archived_ids().len(), env.stats().requests), (2, 2), "{trouble:?}");
     }
 }
 
@@ -64,8 +64,8 @@ fn a_complete_response_is_accepted_in_any_encoding() {
 #[test]
 fn a_stalled_response_times_out_and_is_retried() {
     let env = TestEnv::with_fault(FaultKind::StallBody(60.0), FaultFilter::first(1));
-    env.list(["t1"]);
-    env.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
+    env.write_list(["t1"]);
+    env.export(&["--timeout", "2s", "--retries", "1"]).expect_status(0);
     assert_eq!(env.stats().by_task["t1"], 2);
 }
 
@@ -74,28 +74,28 @@ fn a_stalled_response_times_out_and_is_retried() {
 fn a_redirect_is_not_followed_with_the_key() {
     let elsewhere = TestEnv::new();
     let env = TestEnv::with_fault(FaultKind::Redirect(elsewhere.base_url().to_owned()), FaultFilter::task("t1"));
-    env.list(["t1", "t2"]);
-    env.export(&[]).expect(3);
+    env.write_list(["t1", "t2"]);
+    env.export(&[]).expect_status(3);
     assert_eq!((env.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
 }
 
 /// Every request for one task fails with 503.
 #[test]
-fn permanent_failures_end_after_their_retries_and_are_listed() {
+fn permanent_failures_are_listed_after_all_retries() {
     let env = TestEnv::with_fault(FaultKind::Status(503), FaultFilter::task("bad"));
-    env.list(["good", "bad", "fine"]);
-    env.export(&["--format", "csv", "--retries", "2"]).expect(3).expect_output("1 with errors");
+    env.write_list(["good", "bad", "fine"]);
+    env.export(&["--format", "csv", "--retries", "2"]).expect_status(3).expect_output("1 with errors");
     assert_eq!(env.stats().by_task["bad"], 3);
     assert_eq!(env.unfinished(), [("bad".to_owned(), "error".to_owned())]);
-    assert_eq!(env.archived(), ["fine", "good"]);
+    assert_eq!(env.archived_ids(), ["fine", "good"]);
 }
 
 /// The first request for each task stalls for longer than the timeout.
 #[test]
 fn a_slow_request_times_out_and_is_retried() {
     let env = TestEnv::with_fault(FaultKind::Stall(30.0), FaultFilter::first(1));
-    env.list(["t1", "t2"]);
-    env.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
+    env.write_list(["t1", "t2"]);
+    env.export(&["--timeout", "2s", "--retries", "1"]).expect_status(0);
     assert_eq!(env.stats().by_task["t1"], 2);
 }
 
@@ -104,8 +104,8 @@ fn a_slow_request_times_out_and_is_retried() {
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
         let env = TestEnv::with_fault(FaultKind::Status(status), FaultFilter::task("bad"));
-        env.list(["good", "bad"]);
-        env.export(&[]).expect(3);
+        env.write_list(["good", "bad"]);
+        env.export(&[]).expect_status(3);
         assert_eq!(env.stats().by_task["bad"], 1, "{status}");
         assert_eq!(env.unfinished(), [("bad".to_owned(), "error".to_owned())]);
     }
@@ -113,17 +113,17 @@ fn other_client_errors_are_not_retried() {
 
 /// The provider rejects the key, from the start or after 50 requests.
 #[test]
-fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
+fn a_rejected_key_stops_the_run_and_keeps_fetched_tasks() {
     let env = TestEnv::with_faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
-    env.list(ids("t", 300));
-    env.export(&["--concurrency", "4"]).expect(4).expect_output("Invalid API key");
+    env.write_list(ids("t", 300));
+    env.export(&["--concurrency", "4"]).expect_status(4).expect_output("Invalid API key");
     assert!(env.stats().requests <= 4);
     assert_eq!(env.unfinished().len(), 300);
 
     let env = TestEnv::with_faults(FaultPlan { revoke_after: Some(50), ..FaultPlan::default() });
-    env.list(ids("t", 300));
-    env.export(&["--format", "csv", "--concurrency", "4"]).expect(4);
-    let archived = env.archived().len();
+    env.write_list(ids("t", 300));
+    env.export(&["--format", "csv", "--concurrency", "4"]).expect_status(4);
+    let archived = env.archived_ids().len();
     assert_eq!(archived, 50);
     assert_eq!(archived + env.unfinished().len(), 300);
     assert!(env.stats().requests <= 54);
@@ -132,11 +132,14 @@ fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
 /// The first request for the second task gets a 429 with a `Retry-After` of three seconds.
 #[test]
 fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
-    let env =
-        TestEnv::with_fault(FaultKind::TooMany(3), FaultFilter { task: Some("t2".into()), ..FaultFilter::first(1) });
-    env.list(ids("t", 30));
-    let run = env.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
-    assert_eq!(env.archived().len(), 30);
+    let env = TestEnv::with_fault(
+        FaultKind::RateLimited(3),
+        FaultFilter { task: Some("t2".into()), ..FaultFilter::first(1) },
+    );
+    env.write_list(ids("t", 30));
+    let run =
+        env.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 30);
     let requests = &env.summary()["requests"];
     assert_eq!((&requests["rate_limited"], &requests["retries"]), (&1.into(), &1.into()));
     // No request is sent during the three seconds after the 429.
@@ -157,41 +160,41 @@ fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
         documents: given,
         ..SimulatedProvider::default()
     });
-    env.list(["lost1", "lost2", "known", "lost3"]);
+    env.write_list(["lost1", "lost2", "known", "lost3"]);
     env.export(&["--format", "csv"])
-        .expect(0)
+        .expect_status(0)
         .expect_output("3 not found")
         .expect_output("More than half of the tasks were not found");
     let rows = env.rows("tasks");
     let lost =
         rows.iter().find(|row| row["task_id"] == "lost1").map(|row| (row["status"].as_str(), row["error"].as_str()));
     assert_eq!(lost, Some(("not_found", "Task not found")));
-    env.export(&[]).expect(0);
+    env.export(&[]).expect_status(0);
     assert_eq!(env.stats().requests, 4);
 }
 
 /// The key belongs to another account, which has none of the tasks.
 #[test]
-fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
+fn a_run_that_finds_no_tasks_archives_none_as_not_found() {
     let env =
         TestEnv::with_provider(SimulatedProvider { tasks: KnownTasks::Documents, ..SimulatedProvider::default() });
-    env.list(ids("t", 30));
-    env.export(&[]).expect(3).expect_output("different account?").expect_output("30 with errors");
+    env.write_list(ids("t", 30));
+    env.export(&[]).expect_status(3).expect_output("different account?").expect_output("30 with errors");
     assert!(!env.archive().join("tasks").exists());
     assert_eq!(env.unfinished().len(), 30);
 }
 
 /// The response for one task contains a different task.
 #[test]
-fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
+fn an_unreadable_body_is_stored_and_listed_but_not_archived() {
     let env =
         TestEnv::with_fault(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), FaultFilter::task("odd"));
-    env.list(["odd", "fine"]);
-    env.export(&["--format", "csv"]).expect(3).expect_output("1 unreadable");
+    env.write_list(["odd", "fine"]);
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("1 unreadable");
     assert_eq!(env.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
     let raw = common::files(&env.archive().join("runs"), "-raw.jsonl").pop().map(std::fs::read_to_string);
     assert!(raw.is_some_and(|raw| raw.is_ok_and(|raw| raw.contains(r#""task_id":"odd","reason":"unreadable""#))));
-    assert_eq!(env.archived(), ["fine"]);
+    assert_eq!(env.archived_ids(), ["fine"]);
 }
 
 /// The provider returns invalid JSON for three tasks, once or permanently, a truncated body for a fourth task, and HTML
@@ -213,8 +216,8 @@ fn malformed_json_is_kept_and_reported_after_its_retries() {
         body("html", "<html>", None),
     ];
     let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
-    env.list(["nan", "tab", "once", "cut", "html"]);
-    env.export(&["--format", "csv", "--retries", "1"]).expect(3).expect_output("2 unreadable, 2 with errors");
+    env.write_list(["nan", "tab", "once", "cut", "html"]);
+    env.export(&["--format", "csv", "--retries", "1"]).expect_status(3).expect_output("2 unreadable, 2 with errors");
     let mut unfinished = env.unfinished();
     unfinished.sort();
     let expected = [("cut", "error"), ("html", "error"), ("nan", "unreadable"), ("tab", "unreadable")];
@@ -225,11 +228,11 @@ fn malformed_json_is_kept_and_reported_after_its_retries() {
     kept.sort_by_key(|line| line["task_id"].to_string());
     assert_eq!(kept.len(), 2);
     assert_eq!((&kept[0]["body"], &kept[1]["body"]), (&nan.into(), &raw_tab.into()));
-    assert_eq!(env.archived(), ["once"]);
+    assert_eq!(env.archived_ids(), ["once"]);
     assert_eq!(env.stats().requests, 10);
-    env.run(&["verify", "library"]).expect(0);
+    env.run(&["verify", "library"]).expect_status(0);
     let run = env.summary()["run_id"].as_str().unwrap().to_owned();
-    env.run(&["summary", "library", "--run", &run]).expect(0).expect_output("Archived 1 of 5 tasks in ");
+    env.run(&["summary", "library", "--run", &run]).expect_status(0).expect_output("Archived 1 of 5 tasks in ");
 }
 
 /// Tasks that are archived as `not_found` are still not found when they are requested again.
@@ -242,12 +245,14 @@ fn repeated_not_found_responses_do_not_blame_the_key() {
     let deleted = ids("gone", 25);
     let faults = deleted.iter().map(|task| missing(task)).collect();
     let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
-    env.list(ids("here", 30).into_iter().chain(deleted));
-    env.export(&["--format", "csv"]).expect(0);
+    env.write_list(ids("here", 30).into_iter().chain(deleted));
+    env.export(&["--format", "csv"]).expect_status(0);
     let not_found = || env.rows("tasks").iter().filter(|row| row["status"] == "not_found").count();
     let before = not_found();
-    let again =
-        env.export(&["--retry-not-found", "-v"]).expect(0).expect_output(&format!("still not found: {before} tasks"));
+    let again = env
+        .export(&["--retry-not-found", "-v"])
+        .expect_status(0)
+        .expect_output(&format!("still not found: {before} tasks"));
     assert!(!format!("{}{}", again.stdout, again.stderr).contains("account"), "{}\n{}", again.stdout, again.stderr);
     assert!(before >= 25 && not_found() == before, "{before}");
 }
@@ -256,11 +261,11 @@ fn repeated_not_found_responses_do_not_blame_the_key() {
 #[test]
 fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     let env = TestEnv::new();
-    env.list(ids("t", 1000));
+    env.write_list(ids("t", 1000));
     let archive = TcpSocket::new_v4().unwrap();
     archive.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let base_url = format!("http://{}", archive.local_addr().unwrap());
-    let run = env.export(&["--base-url", &base_url, "--retries", "1"]).expect(1);
+    let run = env.export(&["--base-url", &base_url, "--retries", "1"]).expect_status(1);
     run.expect_output("cannot be reached").expect_output("check the network");
     assert_eq!(env.unfinished().len(), 1000);
     assert_eq!(env.stats().requests, 0);
@@ -278,13 +283,13 @@ fn a_provider_outage_trips_the_circuit_breaker() {
         faults,
         ..SimulatedProvider::default()
     });
-    env.list(ids("t", 2000));
+    env.write_list(ids("t", 2000));
     // At a fixed rate, the number of tasks in flight at the first failure does not depend on the machine's speed.
     env.export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
-        .expect(1)
+        .expect_status(1)
         .expect_output("100 tasks in a row failed")
         .expect_output("HTTP 502");
-    assert_eq!((env.archived(), env.unfinished().len()), (vec!["t1".to_owned()], 1999));
+    assert_eq!((env.archived_ids(), env.unfinished().len()), (vec!["t1".to_owned()], 1999));
     assert!(env.stats().requests < 1000, "{}", env.stats().requests);
 }
 
@@ -292,31 +297,31 @@ fn a_provider_outage_trips_the_circuit_breaker() {
 #[test]
 fn a_lost_network_is_an_error() {
     let mut env = TestEnv::new();
-    env.list(ids("t", 60));
+    env.write_list(ids("t", 60));
     let run = env.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
     wait_until(|| env.stats().requests >= 30);
     env.stop_simulator();
-    CommandOutput::wait_for(run).expect(1).expect_output("cannot be reached");
-    assert!(env.archived().len() >= 28);
-    assert_eq!(env.archived().len() + env.unfinished().len(), 60);
+    CommandOutput::wait_for(run).expect_status(1).expect_output("cannot be reached");
+    assert!(env.archived_ids().len() >= 28);
+    assert_eq!(env.archived_ids().len() + env.unfinished().len(), 60);
 }
 
 /// The provider responds to every request with 429.
 #[test]
-fn endless_429s_end_the_run_and_every_task_is_listed() {
-    let env = TestEnv::with_fault(FaultKind::TooMany(1), FaultFilter::ALWAYS);
-    env.list(ids("t", 40));
-    env.export(&[]).expect(1).expect_output("rate limited 100 requests in a row (HTTP 429)");
+fn permanent_429s_stop_the_run_and_every_task_is_listed() {
+    let env = TestEnv::with_fault(FaultKind::RateLimited(1), FaultFilter::ALWAYS);
+    env.write_list(ids("t", 40));
+    env.export(&[]).expect_status(1).expect_output("rate limited 100 requests in a row (HTTP 429)");
     assert_eq!(env.unfinished().len(), 40);
 }
 
 /// Every request for the last 100 tasks in the list fails.
 #[test]
-fn a_finished_list_does_not_trip_the_circuit_breaker() {
+fn failures_at_the_end_of_the_list_do_not_trip_the_circuit_breaker() {
     let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
     let env = TestEnv::with_faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
-    env.list(ids("t", 110));
-    env.export(&["--retries", "0"]).expect(3).expect_output("100 with errors");
+    env.write_list(ids("t", 110));
+    env.export(&["--retries", "0"]).expect_status(3).expect_output("100 with errors");
 }
 
 /// The rate limit is 60 requests per 3 seconds. While the export runs, another client with the same key sends ten
@@ -325,17 +330,17 @@ fn a_finished_list_does_not_trip_the_circuit_breaker() {
 fn reserved_requests_are_left_to_other_users_of_the_key() {
     let window = Window { limit: 60, seconds: 3.0, kind: WindowKind::Fixed };
     let env = TestEnv::with_faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
-    env.list(ids("t", 60));
+    env.write_list(ids("t", 60));
     let mut run = env
         .export_command(&["--rate", "unlimited", "--reserve", "35", "--concurrency", "2", "--format", "csv"])
         .spawn()
         .unwrap();
     while run.try_wait().unwrap().is_none() {
-        env.get("/api/v1/account/balance");
+        env.send_request("/api/v1/account/balance");
         std::thread::sleep(Duration::from_millis(100));
     }
-    CommandOutput::wait_for(run).expect(0);
-    assert_eq!((env.archived().len(), env.stats().rate_limited), (60, 0));
+    CommandOutput::wait_for(run).expect_status(0);
+    assert_eq!((env.archived_ids().len(), env.stats().rate_limited), (60, 0));
 }
 
 /// The first request fails with 502 for about 30 % of the tasks.
@@ -343,11 +348,11 @@ fn reserved_requests_are_left_to_other_users_of_the_key() {
 fn failing_tasks_do_not_affect_the_others() {
     let fault = Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(1) } };
     let env = TestEnv::with_faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
-    env.list(ids("t", 200));
-    env.export(&["--format", "csv"]).expect(0);
+    env.write_list(ids("t", 200));
+    env.export(&["--format", "csv"]).expect_status(0);
     let retries = env.summary()["requests"]["retries"].as_u64();
     assert!(retries.is_some_and(|retries| (30..=90).contains(&retries)), "{retries:?}");
-    assert_eq!((env.archived().len(), env.stats().repeated), (200, 0));
+    assert_eq!((env.archived_ids().len(), env.stats().repeated), (200, 0));
 }
 
 /// A provider whose clock is an hour behind sends a date in `Retry-After`.
@@ -375,8 +380,8 @@ fn a_date_in_retry_after_uses_the_provider_clock() {
         })
     });
     let env = TestEnv::new();
-    env.list(["t1"]);
-    env.export(&["--base-url", &base_url]).expect(0).expect_output("1 rate limited (HTTP 429)");
+    env.write_list(["t1"]);
+    env.export(&["--base-url", &base_url]).expect_status(0).expect_output("1 rate limited (HTTP 429)");
     let [first, second] = requested.join().unwrap();
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
@@ -419,9 +424,9 @@ fn retry_after_overrides_the_rate_limit_window() {
     for (headers, body) in [(named, "{}"), ("", in_body)] {
         let (base_url, requests) = server_refusing_once(headers, body);
         let env = TestEnv::new();
-        env.list(["t1", "t2"]);
+        env.write_list(["t1", "t2"]);
         env.export(&["--base-url", &base_url, "--concurrency", "1"])
-            .expect(0)
+            .expect_status(0)
             .expect_output("1 rate limited (HTTP 429)");
         let times: Vec<std::time::Instant> = requests.try_iter().collect();
         let waited = times[1] - times[0];

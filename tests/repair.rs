@@ -21,8 +21,8 @@ const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
 /// Creates an archive of 30 tasks with their audio and covers.
 fn create_archive(env: &TestEnv, format: &str) {
-    env.list(ids("t", 30));
-    env.export(&["--format", format, "--assets", "audio,image"]).expect(0);
+    env.write_list(ids("t", 30));
+    env.export(&["--format", format, "--assets", "audio,image"]).expect_status(0);
 }
 
 fn repair(env: &TestEnv, arguments: &[&str]) -> CommandOutput {
@@ -30,7 +30,7 @@ fn repair(env: &TestEnv, arguments: &[&str]) -> CommandOutput {
 }
 
 /// Returns the rows of all tables without run-specific columns, for comparisons before and after a repair.
-fn content(env: &TestEnv) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
+fn comparable_rows(env: &TestEnv) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
     let own = ["run_id", "fetched_at", "attempts", "http_status", "downloaded_at"];
     let same = |(column, _): &(String, String)| !own.contains(&column.as_str());
     let rows = |table| {
@@ -81,14 +81,14 @@ fn repair_restores_lost_files_and_changes_nothing_else() {
     for ((what, damage), format) in damages.iter().flat_map(|damage| FORMATS.map(|format| (damage, format))) {
         let env = TestEnv::new();
         create_archive(&env, format);
-        let (before, requested) = (content(&env), env.stats().requests);
+        let (before, requested) = (comparable_rows(&env), env.stats().requests);
         damage(&env);
-        env.run(&["verify", "library"]).expect(3);
-        repair(&env, &["--dry-run"]).expect(0).expect_output("nothing was sent");
-        env.run(&["verify", "library"]).expect(3);
-        repair(&env, &[]).expect(0);
-        env.run(&["verify", "library"]).expect(0);
-        assert!(content(&env) == before, "{format}: {what}");
+        env.run(&["verify", "library"]).expect_status(3);
+        repair(&env, &["--dry-run"]).expect_status(0).expect_output("nothing was sent");
+        env.run(&["verify", "library"]).expect_status(3);
+        repair(&env, &[]).expect_status(0);
+        env.run(&["verify", "library"]).expect_status(0);
+        assert!(comparable_rows(&env) == before, "{format}: {what}");
         assert_eq!(env.stats().requests, requested, "{format}: {what}: a repair must send no request");
     }
 }
@@ -107,14 +107,14 @@ fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
         documents,
         ..SimulatedProvider::default()
     });
-    env.list((0..8).map(|n| format!("t{n}")));
-    env.export(&["--format", "csv", "--assets", "audio,video"]).expect(0);
-    let before = content(&env);
+    env.write_list((0..8).map(|n| format!("t{n}")));
+    env.export(&["--format", "csv", "--assets", "audio,video"]).expect_status(0);
+    let before = comparable_rows(&env);
     fs::remove_file(part(&env, "assets")).unwrap();
-    repair(&env, &["--assets", "audio"]).expect(0);
-    assert!(content(&env) == before);
+    repair(&env, &["--assets", "audio"]).expect_status(0);
+    assert!(comparable_rows(&env) == before);
     assert!(env.stats().media.completed.values().all(|sent| *sent == 1));
-    env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
 /// The only part of the tasks table is missing or damaged.
@@ -124,17 +124,17 @@ fn tasks_with_lost_rows_are_refetched() {
     for (damage, format) in damages.iter().flat_map(|damage| FORMATS.map(|format| (damage, format))) {
         let env = TestEnv::new();
         create_archive(&env, format);
-        let before = content(&env);
+        let before = comparable_rows(&env);
         damage(&part(&env, "tasks"));
         // The exit status depends on whether repair can still find the IDs of all lost tasks.
         let repaired = repair(&env, &[]).expect_output("to fetch");
         assert!(matches!(repaired.status, Some(0 | 3)), "{}", repaired.stderr);
-        env.run(&["verify", "library"]).expect(0);
+        env.run(&["verify", "library"]).expect_status(0);
         let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
-        assert_eq!(clips(&content(&env)), clips(&before));
+        assert_eq!(clips(&comparable_rows(&env)), clips(&before));
         // Repair cannot find a lost task without rows in other tables. An export of the list archives the task again.
-        env.export(&["--assets", "audio,image"]).expect(0);
-        assert!(content(&env) == before);
+        env.export(&["--assets", "audio,image"]).expect_status(0);
+        assert!(comparable_rows(&env) == before);
         assert!(env.stats().by_task.values().all(|requested| *requested <= 2));
     }
 }
@@ -143,8 +143,8 @@ fn tasks_with_lost_rows_are_refetched() {
 /// the tasks without rows in other tables.
 fn env_with_lost_tasks(count: usize) -> TestEnv {
     let env = TestEnv::new();
-    env.list(ids("t", count));
-    env.export(&["--format", "csv"]).expect(0);
+    env.write_list(ids("t", count));
+    env.export(&["--format", "csv"]).expect_status(0);
     fs::remove_file(part(&env, "tasks")).unwrap();
     env
 }
@@ -176,22 +176,22 @@ fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
             assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
         }
         let stopped = CommandOutput::wait_for(run)
-            .expect(status)
+            .expect_status(status)
             .expect_output(&format!("Stopped by {expected}"))
             .expect_output("rerun `repair` for the rest");
-        let kept = env.archived();
+        let kept = env.archived_ids();
         assert!(kept.len() < 80 && (signal.is_empty() || !kept.is_empty()), "{}", kept.len());
         stopped.expect_output(&format!("repaired  {} task", kept.len()));
 
         let requested = env.stats().by_task;
         CommandOutput::wait_for(repair_command(&env, &env, &[]).spawn().unwrap())
-            .expect(3)
+            .expect_status(3)
             .expect_output("cannot be identified");
         let now = env.stats().by_task;
         assert!(kept.iter().all(|task| now[task] == requested[task]), "kept tasks must not be requested again");
-        env.export(&[]).expect(0);
-        assert_eq!(env.archived().len(), 80);
-        env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+        env.export(&[]).expect_status(0);
+        assert_eq!(env.archived_ids().len(), 80);
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
     }
 }
 
@@ -199,8 +199,8 @@ fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
 #[test]
 fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     let env = TestEnv::new();
-    env.list(ids("t", 40));
-    env.export(&["--assets", "image"]).expect(0);
+    env.write_list(ids("t", 40));
+    env.export(&["--assets", "image"]).expect_status(0);
     fs::remove_file(part(&env, "tasks")).unwrap();
     fs::remove_dir_all(env.archive().join("media")).unwrap();
     let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
@@ -208,20 +208,20 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     let run = repair_command(&slow, &env, &["--assets", "image"]).spawn().unwrap();
     wait_until(|| slow.stats().media.requests >= 6);
     assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
-    CommandOutput::wait_for(run).expect(143).expect_output("Stopped by SIGTERM");
+    CommandOutput::wait_for(run).expect_status(143).expect_output("Stopped by SIGTERM");
 
     let next = repair_command(&slow, &env, &["--assets", "image", "--timeout", "1s"]).spawn().unwrap();
-    CommandOutput::wait_for(next).expect(3).expect_output("cannot be identified");
+    CommandOutput::wait_for(next).expect_status(3).expect_output("cannot be identified");
     assert_eq!(slow.stats().repeated, 0);
-    env.export(&["--assets", "image"]).expect(0);
+    env.export(&["--assets", "image"]).expect_status(0);
     let status = |row: &HashMap<String, String>| row["status"].trim_matches('"').to_owned();
     assert!(env.rows("assets").iter().all(|row| ["ok", "skipped"].contains(&status(row).as_str())));
-    env.run(&["verify", "library"]).expect(0).expect_output("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
 /// The provider no longer has some of the lost tasks, and returns a less complete response for another.
 #[test]
-fn remaining_rows_stay_if_the_provider_has_no_better_response() {
+fn remaining_rows_are_kept_if_the_provider_has_no_better_response() {
     for format in FORMATS {
         let env = TestEnv::new();
         create_archive(&env, format);
@@ -229,7 +229,7 @@ fn remaining_rows_stay_if_the_provider_has_no_better_response() {
         let left = |content: BTreeMap<&'static str, Vec<BTreeMap<String, String>>>| {
             ["clips", "lyrics", "assets"].map(|table| content[table].clone())
         };
-        let before = left(content(&env));
+        let before = left(comparable_rows(&env));
         let task = |row: &HashMap<String, String>| row["task_id"].trim_matches('"').to_owned();
         let mut lost: Vec<String> = env.rows("clips").iter().map(task).collect();
         lost.dedup();
@@ -242,17 +242,18 @@ fn remaining_rows_stay_if_the_provider_has_no_better_response() {
             Fault { kind: FaultKind::Status(404), when: FaultFilter { share: Some(0.4), ..FaultFilter::ALWAYS } };
         let provider = TestEnv::with_faults(FaultPlan { faults: vec![less_complete, deleted], ..FaultPlan::default() });
         let run = repair_command(&provider, &env, &["--assets", "audio,image"]).spawn().unwrap();
-        let run =
-            CommandOutput::wait_for(run).expect(3).expect_output("archived as not found, with its remaining rows");
+        let run = CommandOutput::wait_for(run)
+            .expect_status(3)
+            .expect_output("archived as not found, with its remaining rows");
         run.expect_output("the provider's response has fewer clips than the remaining rows");
         let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
-        assert_eq!(counts(&left(content(&env))), counts(&before), "{format}");
+        assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
         // The task with the less complete response is not archived, and `verify` reports its rows.
-        let expected = env.run(&["verify", "library"]).expect(3).stdout;
+        let expected = env.run(&["verify", "library"]).expect_status(3).stdout;
         assert!(expected.contains("rows without their task") && expected.contains(&lost[0]), "{expected}");
-        repair(&env, &["--assets", "audio,image"]).expect(3);
-        env.run(&["verify", "library"]).expect(0);
-        assert_eq!(counts(&left(content(&env))), counts(&before), "{format}");
+        repair(&env, &["--assets", "audio,image"]).expect_status(3);
+        env.run(&["verify", "library"]).expect_status(0);
+        assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
     }
 }
 
@@ -262,13 +263,13 @@ fn duplicate_rows_are_found_and_removed() {
     for (format, table) in FORMATS.iter().flat_map(|format| TABLES.map(|table| (format, table))) {
         let env = TestEnv::new();
         create_archive(&env, format);
-        let before = content(&env);
+        let before = comparable_rows(&env);
         let path = part(&env, table);
         fs::copy(&path, path.with_file_name(Path::new("backup").with_extension(format))).unwrap();
-        env.run(&["verify", "library"]).expect(3);
-        repair(&env, &[]).expect(0).expect_output("Repair complete");
-        env.run(&["verify", "library"]).expect(0);
-        assert!(content(&env) == before, "{format}: {table}");
+        env.run(&["verify", "library"]).expect_status(3);
+        repair(&env, &[]).expect_status(0).expect_output("Repair complete");
+        env.run(&["verify", "library"]).expect_status(0);
+        assert!(comparable_rows(&env) == before, "{format}: {table}");
     }
 }
 
@@ -280,12 +281,15 @@ fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     for ending in [".json", "-unfinished.csv"] {
         let file = files(&env.archive().join("runs"), ending).pop().unwrap();
         fs::write(&file, "{\"").unwrap();
-        env.run(&["summary", "library"]).expect(0).expect_output("30 tasks").expect_output("1 run file cannot be read");
+        env.run(&["summary", "library"])
+            .expect_status(0)
+            .expect_output("30 tasks")
+            .expect_output("1 run file cannot be read");
         let name = file.file_name().unwrap().to_str().unwrap();
-        repair(&env, &[]).expect(3).expect_output(name).expect_output("1 run file");
+        repair(&env, &[]).expect_status(3).expect_output(name).expect_output("1 run file");
         assert!(env.archive().join(format!(".sunor/damaged/runs_{name}")).exists());
-        env.run(&["verify", "library"]).expect(0);
-        repair(&env, &[]).expect(0).expect_output("Nothing to repair");
+        env.run(&["verify", "library"]).expect_status(0);
+        repair(&env, &[]).expect_status(0).expect_output("Nothing to repair");
     }
 }
 
@@ -300,37 +304,37 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     let provider = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
     let run = repair_command(&provider, &env, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
     CommandOutput::wait_for(run)
-        .expect(3)
+        .expect_status(3)
         .expect_output("Not repaired: 3 tasks")
         .expect_output(&format!("{}: HTTP 500", bad[0]));
-    assert!(lost.iter().all(|task| env.archived().contains(task) != bad.contains(task)));
+    assert!(lost.iter().all(|task| env.archived_ids().contains(task) != bad.contains(task)));
 
     let named: BTreeSet<String> = env.unfinished().into_iter().map(|(task, _)| task).collect();
     assert_eq!(named, bad.iter().cloned().collect());
-    env.run(&["summary", "library"]).expect(0).expect_output("3 with errors");
+    env.run(&["summary", "library"]).expect_status(0).expect_output("3 with errors");
 
     // The next repair requests only the three unavailable tasks.
     let before = env.stats().requests;
     CommandOutput::wait_for(repair_command(&env, &env, &[]).spawn().unwrap())
-        .expect(3)
+        .expect_status(3)
         .expect_output("repaired  3 tasks");
     assert_eq!(env.stats().requests, before + 3);
-    assert!(lost.iter().all(|task| env.archived().contains(task)));
-    repair(&env, &[]).expect(0).expect_output("Nothing to repair");
+    assert!(lost.iter().all(|task| env.archived_ids().contains(task)));
+    repair(&env, &[]).expect_status(0).expect_output("Nothing to repair");
 }
 
 /// The first request for each task gets a 429, and the second a 502. After that, the task is unfinished for up to ten
 /// seconds.
 #[test]
-fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
-    let faults = [FaultKind::TooMany(1), FaultKind::Status(502)];
+fn repair_waits_retries_and_polls_like_export() {
+    let faults = [FaultKind::RateLimited(1), FaultKind::Status(502)];
     let faults =
         (1..).zip(faults).map(|(first, trouble)| Fault { kind: trouble, when: FaultFilter::first(first) }).collect();
     let slow = FaultPlan { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..FaultPlan::default() };
     let env = env_with_lost_tasks(30);
     let slow = TestEnv::with_faults(slow);
     let arguments = ["--poll-interval", "1s", "--wait", "60s", "--metrics-file", "run.prom"];
-    let run = CommandOutput::wait_for(repair_command(&slow, &env, &arguments).spawn().unwrap()).expect(3);
+    let run = CommandOutput::wait_for(repair_command(&slow, &env, &arguments).spawn().unwrap()).expect_status(3);
     assert!(!run.stdout.contains("Not repaired"), "{}", run.stdout);
     let lost = slow.stats().by_task.len() as u64;
     let figures = fs::read_to_string(env.path("run.prom")).unwrap();
@@ -345,7 +349,7 @@ fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     let never = FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
     let (never, env) = (TestEnv::with_faults(never), env_with_lost_tasks(10));
     let run = repair_command(&never, &env, &["--wait", "0s"]).spawn().unwrap();
-    CommandOutput::wait_for(run).expect(3).expect_output("its status is pending");
+    CommandOutput::wait_for(run).expect_status(3).expect_output("its status is pending");
 }
 
 /// More tasks are lost than fit into one journal segment.
@@ -353,7 +357,7 @@ fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
 fn a_repair_publishes_incrementally_and_writes_a_run_record() {
     let env = env_with_lost_tasks(9_000);
     let requested = env.stats().requests;
-    CommandOutput::wait_for(repair_command(&env, &env, &[]).spawn().unwrap()).expect(3);
+    CommandOutput::wait_for(repair_command(&env, &env, &[]).spawn().unwrap()).expect_status(3);
     let sent = env.stats().requests - requested;
     assert!(sent > 5_000, "{sent}");
     assert_eq!(files(&env.archive().join("tasks"), ".csv").len(), 2);
@@ -363,7 +367,7 @@ fn a_repair_publishes_incrementally_and_writes_a_run_record() {
     assert_eq!((&record["command"], &record["exit_code"]), (&"repair".into(), &3.into()));
     assert_eq!((&record["requests"]["total"], &record["rows"]["tasks"]), (&sent.into(), &sent.into()));
     assert_eq!((&record["input"]["selected"], &record["tasks"]["success"]), (&sent.into(), &sent.into()));
-    let expected = env.run(&["summary", "library"]).expect(0).stdout;
+    let expected = env.run(&["summary", "library"]).expect_status(0).stdout;
     assert!(expected.contains("repair") && expected.contains(&sent.to_string()), "{expected}");
 }
 
@@ -373,7 +377,7 @@ fn a_repair_publishes_incrementally_and_writes_a_run_record() {
 fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     let env = TestEnv::new();
     create_archive(&env, "parquet");
-    let before = content(&env);
+    let before = comparable_rows(&env);
     let path = part(&env, "tasks");
     let reader = SerializedFileReader::new(fs::File::open(&path).unwrap()).unwrap();
     let columns = reader.metadata().row_group(0).columns();
@@ -384,10 +388,10 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     fs::write(&path, bytes).unwrap();
 
     let expected = "the provider no longer has this task; archived as not found";
-    repair(&env, &[]).expect(3).expect_output("Not repaired: 1 task").expect_output(expected);
-    assert!(content(&env) == before);
-    env.run(&["verify", "library"]).expect(0);
-    env.export(&["--assets", "audio,image"]).expect(0).expect_output("30 already archived");
+    repair(&env, &[]).expect_status(3).expect_output("Not repaired: 1 task").expect_output(expected);
+    assert!(comparable_rows(&env) == before);
+    env.run(&["verify", "library"]).expect_status(0);
+    env.export(&["--assets", "audio,image"]).expect_status(0).expect_output("30 already archived");
 }
 
 /// Some media files are unavailable, once or permanently.
@@ -398,20 +402,20 @@ fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
         when: FaultFilter { first, share: Some(0.3), ..FaultFilter::ALWAYS },
     };
     let env = TestEnv::with_faults(FaultPlan { media: vec![not_found(Some(1))], ..FaultPlan::default() });
-    env.list(ids("t", 30));
-    env.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
-    env.export(&["--assets", "audio,image"]).expect(0).expect_output("repair");
-    repair(&env, &[]).expect(0).expect_output("Repair complete");
+    env.write_list(ids("t", 30));
+    env.export(&["--format", "csv", "--assets", "audio,image"]).expect_status(3);
+    env.export(&["--assets", "audio,image"]).expect_status(0).expect_output("repair");
+    repair(&env, &[]).expect_status(0).expect_output("Repair complete");
     assert!(env.rows("assets").iter().all(|row| row["status"] != "failed"));
-    env.run(&["verify", "library"]).expect(0);
+    env.run(&["verify", "library"]).expect_status(0);
 
     let env = TestEnv::with_faults(FaultPlan { media: vec![not_found(None)], ..FaultPlan::default() });
-    env.list(ids("t", 30));
-    env.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
-    let before = content(&env);
-    repair(&env, &[]).expect(3).expect_output("Not repaired").expect_output("HTTP 404");
-    assert!(content(&env) == before);
-    env.run(&["verify", "library"]).expect(0);
+    env.write_list(ids("t", 30));
+    env.export(&["--format", "csv", "--assets", "audio,image"]).expect_status(3);
+    let before = comparable_rows(&env);
+    repair(&env, &[]).expect_status(3).expect_output("Not repaired").expect_output("HTTP 404");
+    assert!(comparable_rows(&env) == before);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 /// The process is killed repeatedly during a repair, at random times.
@@ -419,7 +423,7 @@ fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
 fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     let env = TestEnv::new();
     create_archive(&env, "csv");
-    let before = content(&env);
+    let before = comparable_rows(&env);
     let mut rng = fastrand::Rng::with_seed(3);
     for _ in 0..6 {
         for song in walk(&env.archive().join("media/audio")).into_iter().step_by(3) {
@@ -431,9 +435,9 @@ fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
         run.kill().unwrap();
         run.wait().unwrap();
     }
-    repair(&env, &[]).expect(0);
-    env.run(&["verify", "library"]).expect(0);
-    assert!(content(&env) == before);
+    repair(&env, &[]).expect_status(0);
+    env.run(&["verify", "library"]).expect_status(0);
+    assert!(comparable_rows(&env) == before);
 }
 
 /// The tasks part is missing, and the provider rejects the key.
@@ -443,23 +447,23 @@ fn a_rejected_key_and_a_missing_archive_are_reported() {
     create_archive(&env, "parquet");
     fs::remove_file(files(&env.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
     let refusing = TestEnv::with_faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
-    repair(&env, &["--base-url", refusing.base_url()]).expect(4).expect_output("refused the key");
-    repair(&env, &[]).expect(3).expect_output("cannot be identified");
-    env.run(&["repair", "nowhere"]).expect(2);
+    repair(&env, &["--base-url", refusing.base_url()]).expect_status(4).expect_output("refused the key");
+    repair(&env, &[]).expect_status(3).expect_output("cannot be identified");
+    env.run(&["repair", "nowhere"]).expect_status(2);
     assert!(!env.path("nowhere").exists());
 }
 
 /// One bit of one file in the archive is flipped.
 #[test]
-fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
+fn any_flipped_bit_is_found_and_reported_repairs_are_correct() {
     let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut repairs = 0;
     for round in 0..24 {
         let env = TestEnv::new();
-        env.list(ids("t", 12));
-        env.export(&["--format", FORMATS[round % 2], "--assets", "audio,image"]).expect(0);
-        let before = content(&env);
+        env.write_list(ids("t", 12));
+        env.export(&["--format", FORMATS[round % 2], "--assets", "audio,image"]).expect_status(0);
+        let before = comparable_rows(&env);
         let damaged: Vec<PathBuf> = match round % 8 / 2 {
             0 => walk(&env.archive().join("media")),
             1 => vec![files(&env.archive().join("runs"), ".sha256").remove(0), env.archive().join(".sunor/checksums")],
@@ -480,7 +484,7 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
         assert_eq!(verified.status, Some(0), "{what}:\n{}\n{}", repaired.stdout, verified.stdout);
         if repaired.status == Some(0) {
             repairs += 1;
-            assert!(content(&env) == before, "{what}");
+            assert!(comparable_rows(&env) == before, "{what}");
         }
     }
     assert!(repairs >= 10, "seed {seed}: only {repairs} complete repairs");
@@ -496,20 +500,20 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
     };
     let clips = r#"[{"id":"a","audio_url":"{cdn}/a.mp3"},{"id":"b","audio_url":"{cdn}/b.mp3"}]"#;
     let less_complete = Fault { kind: FaultKind::Body(task("failure", "null")), when: FaultFilter::ALWAYS };
-    let rich =
+    let complete_provider =
         SimulatedProvider { documents: [("t1".into(), task("success", clips))].into(), ..SimulatedProvider::default() };
-    let env = TestEnv::with_provider(rich);
-    env.list(["t1"]);
-    env.export(&["--format", "csv", "--assets", "audio"]).expect(0);
-    let before = content(&env)["clips"].clone();
+    let env = TestEnv::with_provider(complete_provider);
+    env.write_list(["t1"]);
+    env.export(&["--format", "csv", "--assets", "audio"]).expect_status(0);
+    let before = comparable_rows(&env)["clips"].clone();
     fs::remove_file(media(&env)).unwrap();
-    let poor = TestEnv::with_faults(FaultPlan { faults: vec![less_complete], ..FaultPlan::default() });
-    let scene_with_no_cdn = ["--base-url", poor.base_url(), "--allow-private-hosts=false"];
-    repair(&env, &scene_with_no_cdn).expect(3).expect_output("Not repaired");
-    assert_eq!(content(&env)["clips"], before);
+    let incomplete_provider = TestEnv::with_faults(FaultPlan { faults: vec![less_complete], ..FaultPlan::default() });
+    let arguments = ["--base-url", incomplete_provider.base_url(), "--allow-private-hosts=false"];
+    repair(&env, &arguments).expect_status(3).expect_output("Not repaired");
+    assert_eq!(comparable_rows(&env)["clips"], before);
     assert_eq!(env.rows("tasks")[0]["status"], "success");
-    repair(&env, &[]).expect(0);
-    env.run(&["verify", "library"]).expect(0);
+    repair(&env, &[]).expect_status(0);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 /// Two bytes in the tasks part have changed, and the provider rejects the key or no longer has any task.
@@ -524,7 +528,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     ] {
         let env = TestEnv::new();
         create_archive(&env, "csv");
-        let before = env.archived();
+        let before = env.archived_ids();
         // Two letters change, and all rows stay readable.
         let path = part(&env, "tasks");
         let text = fs::read_to_string(&path).unwrap();
@@ -532,18 +536,18 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
         let provider = TestEnv::with_faults(faults);
         let repaired = repair(&env, &["--base-url", provider.base_url()]);
         assert!(matches!(repaired.status, Some(3 | 4)), "{}", repaired.stdout);
-        assert_eq!(env.archived(), before, "{}", repaired.stdout);
+        assert_eq!(env.archived_ids(), before, "{}", repaired.stdout);
     }
 }
 
 /// The tasks part is missing.
 #[test]
-fn unrecoverable_values_are_reported_and_rebuild_refuses_until_repaired() {
+fn a_lost_tasks_part_is_reported_and_blocks_rebuild() {
     let env = TestEnv::new();
     create_archive(&env, "csv");
     fs::remove_file(part(&env, "tasks")).unwrap();
     let clips = env.rows("clips").len();
-    env.run(&["rebuild", "library"]).expect(1).expect_output("run `repair` first");
+    env.run(&["rebuild", "library"]).expect_status(1).expect_output("run `repair` first");
     assert_eq!(env.rows("clips").len(), clips);
-    repair(&env, &[]).expect(3).expect_output("cannot be identified").expect_output("Export your lists again");
+    repair(&env, &[]).expect_status(3).expect_output("cannot be identified").expect_output("Export your lists again");
 }

@@ -24,7 +24,7 @@ fn the_sample_list_has_every_type_model_and_status() {
         "--poll-interval",
         "1s",
     ];
-    env.run(&run).expect(0).expect_output("Archived 24 of 24 tasks");
+    env.run(&run).expect_status(0).expect_output("Archived 24 of 24 tasks");
     let rows = env.rows("tasks");
     let distinct = |column: &str| rows.iter().map(|row| row[column].as_str()).collect::<BTreeSet<_>>();
     assert_eq!(distinct("status"), BTreeSet::from(["failure", "not_found", "success", "timeout"]));
@@ -34,15 +34,15 @@ fn the_sample_list_has_every_type_model_and_status() {
 }
 
 #[test]
-fn an_export_completes_under_every_sample_fault_plan() {
+fn an_export_completes_with_every_sample_fault_plan() {
     let plans = common::files(&samples().join("faults"), ".toml");
     assert!(!plans.is_empty());
     for path in plans {
         let faults: FaultPlan = fs::read_to_string(&path).unwrap().parse().unwrap();
         let env = TestEnv::with_faults(faults);
-        env.list(ids("t", 16));
+        env.write_list(ids("t", 16));
         let arguments = ["--poll-interval", "1s", "--timeout", "5s", "--assets", "audio,image"];
-        env.export(&arguments).expect(0).expect_output("Archived 16 of 16 tasks");
+        env.export(&arguments).expect_status(0).expect_output("Archived 16 of 16 tasks");
     }
 }
 
@@ -70,7 +70,7 @@ fn scheduler_samples_use_options_that_exist() {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((_, job)) = line.split_once("sunor-archive ") else { continue };
             let mut words = job.split_whitespace();
-            let help = env.run(&[words.next().unwrap(), "--help"]).expect(0).stdout;
+            let help = env.run(&[words.next().unwrap(), "--help"]).expect_status(0).stdout;
             for option in words.filter(|word| word.starts_with('-')) {
                 assert!(
                     help.contains(&format!("{option} ")) || help.contains(&format!("{option},")),

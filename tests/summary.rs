@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sunor_archive::simulator::{FaultFilter, FaultKind, FaultPlan};
 
 fn summary(env: &TestEnv, arguments: &[&str]) -> Value {
-    let printed = env.run(&[&["summary", "library", "--json"], arguments].concat()).expect(0).stdout;
+    let printed = env.run(&[&["summary", "library", "--json"], arguments].concat()).expect_status(0).stdout;
     serde_json::from_str(&printed).unwrap()
 }
 
@@ -57,8 +57,8 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
     for format in ["csv", "parquet"] {
         let env = TestEnv::new();
         for prefix in ["a", "b"] {
-            env.list(ids(prefix, 30));
-            env.export(&["--format", format, "--assets", "image"]).expect(0);
+            env.write_list(ids(prefix, 30));
+            env.export(&["--format", format, "--assets", "image"]).expect_status(0);
         }
         let archive = summary(&env, &[]);
         let mut expected: BTreeSet<String> = env.summary().as_object().unwrap().keys().cloned().collect();
@@ -74,7 +74,7 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
         if format == "csv" {
             check_totals(&env, &archive);
         }
-        let text = env.run(&["summary", "library"]).expect(0);
+        let text = env.run(&["summary", "library"]).expect_status(0);
         text.expect_output("60 tasks")
             .expect_output("suno")
             .expect_output("hours")
@@ -108,9 +108,9 @@ fn check_totals(env: &TestEnv, archive: &Value) {
 fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     let faults = FaultPlan { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
     let env = TestEnv::with_faults(faults);
-    env.list(ids("t", 10));
+    env.write_list(ids("t", 10));
     for _ in 0..12 {
-        env.export(&["--wait", "0s"]).expect(3);
+        env.export(&["--wait", "0s"]).expect_status(3);
     }
     let archive = summary(&env, &[]);
     assert_eq!(archive["runs"], 12);
@@ -118,7 +118,7 @@ fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     assert_eq!((runs.len(), &runs[0]["run_id"]), (10, &archive["run_id"]));
     assert!(runs.windows(2).all(|pair| pair[0]["started_at"].as_str() > pair[1]["started_at"].as_str()));
     let missing = archive["tasks"]["unfinished"].as_u64().unwrap();
-    let text = env.run(&["summary", "library"]).expect(0);
+    let text = env.run(&["summary", "library"]).expect_status(0);
     let lines = text.stdout.lines().filter(|line| line.starts_with("  20")).count();
     assert_eq!(lines, 10, "{}", text.stdout);
     text.expect_output(&format!("{missing} tasks, listed in runs/*-unfinished.csv"))
@@ -127,16 +127,16 @@ fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
 
 /// The only task stalls, so that the first run is still in progress.
 #[test]
-fn an_archive_is_empty_during_its_first_run() {
+fn summary_reports_an_empty_archive_during_the_first_run() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::ALWAYS);
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     let mut run = env.export_command(&[]).spawn().unwrap();
     wait_until(|| env.stats().requests == 1);
     let archive = summary(&env, &[]);
     assert_eq!((&archive["runs"], &archive["run_id"], &archive["rows"]["tasks"]), (&json!(0), &json!(""), &json!(0)));
     let nothing = json!({"by_model": {}, "usd": 0.0, "audio_seconds": 0.0, "created_from": null, "created_to": null, "last_runs": []});
     assert_eq!(archive["archive"], nothing);
-    env.run(&["summary", "library"]).expect(0).expect_output("A run is in progress");
+    env.run(&["summary", "library"]).expect_status(0).expect_output("A run is in progress");
     run.kill().unwrap();
     run.wait().unwrap();
 }
@@ -145,8 +145,8 @@ fn an_archive_is_empty_during_its_first_run() {
 #[test]
 fn account_coverage_requires_one_request() {
     let env = TestEnv::new();
-    env.list(ids("t", 40));
-    env.export(&["--format", "csv"]).expect(0);
+    env.write_list(ids("t", 40));
+    env.export(&["--format", "csv"]).expect_status(0);
     let before = env.stats().requests;
     let archive = summary(&env, &["--account"]);
     assert_eq!(env.stats().requests, before + 1);
@@ -157,7 +157,7 @@ fn account_coverage_requires_one_request() {
         "tasks_created": 42, "credits_used": 350.0, "credits_topped_up": 1000.0, "archived": found, "coverage": coverage,
     });
     assert_eq!(archive["account"], account);
-    let text = env.run(&["summary", "library", "--account"]).expect(0);
+    let text = env.run(&["summary", "library", "--account"]).expect_status(0);
     text.expect_output(&format!("{found} of 42 created tasks archived ({coverage} %)"))
         .expect_output("350 credits used");
     assert_eq!(summary(&env, &[])["account"], Value::Null);
@@ -167,25 +167,27 @@ fn account_coverage_requires_one_request() {
 #[test]
 fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     let mut env = TestEnv::with_faults(FaultPlan { key: Some(API_KEY.into()), ..FaultPlan::default() });
-    env.list(["t1"]);
-    env.export(&[]).expect(0);
+    env.write_list(["t1"]);
+    env.export(&[]).expect_status(0);
     let account = ["summary", "library", "--account"];
-    let redacted = |finished: CommandOutput| {
+    let assert_key_hidden = |finished: CommandOutput| {
         assert!(!finished.stdout.contains(API_KEY) && !finished.stderr.contains(API_KEY));
         assert_eq!(finished.stdout, "");
         finished
     };
     let spawned = |command: &mut std::process::Command| CommandOutput::wait_for(command.args(account).spawn().unwrap());
 
-    spawned(env.program().env_remove("SUNOR_API_KEY")).expect(2).expect_output("no API key");
-    env.file("key", b" another-key\n");
-    let wrong = env.run(&[&account[..], &["--api-key-file", "key"]].concat()).expect(4);
+    spawned(env.program().env_remove("SUNOR_API_KEY")).expect_status(2).expect_output("no API key");
+    env.write_file("key", b" another-key\n");
+    let wrong = env.run(&[&account[..], &["--api-key-file", "key"]].concat()).expect_status(4);
     assert!(
-        !redacted(wrong.expect_output("refused the key (HTTP 401: Invalid API key)")).stderr.contains("another-key")
+        !assert_key_hidden(wrong.expect_output("refused the key (HTTP 401: Invalid API key)"))
+            .stderr
+            .contains("another-key")
     );
-    env.run(&["summary", "library", "--api-key-file", "key"]).expect(2).expect_output("--account");
-    env.run(&["summary", "library", "--account", "--run", "x"]).expect(2).expect_output("--run");
-    env.run(&["summary", "elsewhere", "--account"]).expect(2).expect_output("is not an archive");
+    env.run(&["summary", "library", "--api-key-file", "key"]).expect_status(2).expect_output("--account");
+    env.run(&["summary", "library", "--account", "--run", "x"]).expect_status(2).expect_output("--run");
+    env.run(&["summary", "elsewhere", "--account"]).expect_status(2).expect_output("is not an archive");
 
     for (status, body, text) in [
         ("429 Too Many Requests", r#"{"message":"Try again in 30 seconds."}"#, "retry in 30s"),
@@ -196,25 +198,27 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
         ("200 OK", "[]", "contains no usage data"),
     ] {
         let (base_url, provider) = serve_response(status, body);
-        redacted(spawned(env.program().env("SUNOR_BASE_URL", &base_url)).expect(1).expect_output(text));
+        assert_key_hidden(spawned(env.program().env("SUNOR_BASE_URL", &base_url)).expect_status(1).expect_output(text));
         assert_eq!(stop_and_count(&base_url, provider), 1, "{status}");
     }
     let echo = format!(r#"{{"code":403,"message":"bad key {API_KEY}"}}"#);
     let (base_url, provider) = serve_response("200 OK", &echo);
-    redacted(env.run(&[&account[..], &["--base-url", &base_url]].concat()).expect(4).expect_output("bad key [key]"));
+    assert_key_hidden(
+        env.run(&[&account[..], &["--base-url", &base_url]].concat()).expect_status(4).expect_output("bad key [key]"),
+    );
     assert_eq!(stop_and_count(&base_url, provider), 1);
 
     env.stop_simulator();
-    redacted(env.run(&account).expect(1).expect_output("check the network"));
-    env.run(&["summary", "library"]).expect(0);
+    assert_key_hidden(env.run(&account).expect_status(1).expect_output("check the network"));
+    env.run(&["summary", "library"]).expect_status(0);
 }
 
 /// Fields in the usage response have unexpected types or are missing.
 #[test]
 fn the_usage_response_is_parsed_leniently() {
     let env = TestEnv::new();
-    env.list(["t1"]);
-    env.export(&[]).expect(0);
+    env.write_list(["t1"]);
+    env.export(&[]).expect_status(0);
     for (body, created, coverage, text) in [
         (
             r#"{"data":{"tasks_created":"4","credits_used":null}}"#,
@@ -229,7 +233,7 @@ fn the_usage_response_is_parsed_leniently() {
         let (base_url, provider) = serve_response("200 OK", body);
         let account = summary(&env, &["--account", "--base-url", &base_url])["account"].clone();
         assert_eq!((&account["tasks_created"], &account["coverage"]), (&created, &coverage), "{body}");
-        env.run(&["summary", "library", "--account", "--base-url", &base_url]).expect(0).expect_output(text);
+        env.run(&["summary", "library", "--account", "--base-url", &base_url]).expect_status(0).expect_output(text);
         assert_eq!(stop_and_count(&base_url, provider), 2);
     }
     assert!(!fs::read_to_string(env.archive().join("archive.json")).unwrap().contains(API_KEY));
@@ -240,12 +244,12 @@ fn the_usage_response_is_parsed_leniently() {
 fn every_writing_command_leaves_a_record_and_only_archiving_commands_count_as_runs() {
     let env = TestEnv::new();
     for night in [6, 12] {
-        env.list(ids("t", night));
-        env.export(&["--assets", "audio"]).expect(0);
+        env.write_list(ids("t", night));
+        env.export(&["--assets", "audio"]).expect_status(0);
     }
     let last_export = summary(&env, &[])["run_id"].clone();
     for verb in ["compact", "rebuild"] {
-        env.run(&[verb, "library"]).expect(0);
+        env.run(&[verb, "library"]).expect_status(0);
     }
     let archive = summary(&env, &[]);
     assert_eq!((&archive["runs"], &archive["run_id"]), (&json!(2), &last_export));
@@ -256,7 +260,7 @@ fn every_writing_command_leaves_a_record_and_only_archiving_commands_count_as_ru
 
     let song = common::walk(&env.archive().join("media")).pop().unwrap();
     std::fs::remove_file(song).unwrap();
-    let repaired = env.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
+    let repaired = env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0);
     repaired
         .expect_output("1 media file")
         .expect_output(".sunor/damaged")
@@ -265,28 +269,28 @@ fn every_writing_command_leaves_a_record_and_only_archiving_commands_count_as_ru
     let archive = summary(&env, &[]);
     assert_eq!((&archive["runs"], &archive["command"]), (&json!(3), &json!("repair")));
     env.run(&["summary", "library"])
-        .expect(0)
+        .expect_status(0)
         .expect_output("repair complete")
         .expect_output("compact")
         .expect_output("rebuild");
-    env.run(&["verify", "library"]).expect(0);
+    env.run(&["verify", "library"]).expect_status(0);
     // A compaction that merges no parts leaves no record.
-    env.run(&["compact", "library"]).expect(0);
-    env.run(&["compact", "library"]).expect(0).expect_output("Nothing to compact");
+    env.run(&["compact", "library"]).expect_status(0);
+    env.run(&["compact", "library"]).expect_status(0).expect_output("Nothing to compact");
 }
 
 /// The archive was exported without covers and videos.
 #[test]
 fn missing_kinds_are_reported() {
     let env = TestEnv::new();
-    env.list(ids("t", 12));
-    env.export(&["--assets", "audio"]).expect(0);
+    env.write_list(ids("t", 12));
+    env.export(&["--assets", "audio"]).expect_status(0);
     let lacking = summary(&env, &[])["archive"]["lacking_assets"].clone();
     let clips = env.rows("clips").len();
     assert_eq!(lacking, json!({ "image": clips, "video": clips }));
     env.run(&["summary", "library"])
-        .expect(0)
+        .expect_status(0)
         .expect_output(&format!("image of {clips} clips, video of {clips} clips"));
-    env.export(&["--assets", "all"]).expect(0);
+    env.export(&["--assets", "all"]).expect_status(0);
     assert_eq!(summary(&env, &[])["archive"]["lacking_assets"], Value::Null);
 }

@@ -16,7 +16,7 @@ use sunor_archive::simulator::FaultPlan;
 /// Asserts that the program rejects the arguments with a message that contains `text`, and sends and writes nothing.
 #[track_caller]
 fn assert_rejected(env: &TestEnv, arguments: &[&str], text: &str) {
-    env.run(arguments).expect(2).expect_output(text);
+    env.run(arguments).expect_status(2).expect_output(text);
     assert_eq!(env.stats().requests, 0);
     assert!(!env.archive().exists(), "an archive was created");
 }
@@ -31,18 +31,18 @@ fn an_unusable_list_is_rejected() {
         ("utf16.csv", b"\xff\xfet\0a\0", "is UTF-16"),
         ("cut.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "cannot read cut.gz"),
     ] {
-        env.file(name, bytes);
+        env.write_file(name, bytes);
         assert_rejected(&env, &["export", name, "--out", "library"], text);
     }
     assert_rejected(&env, &["export", "absent.csv", "--out", "library"], "absent.csv");
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     assert_rejected(&env, &["export", "tasks.csv", "--out", "library", "--column", "id"], "no column `id`");
 }
 
 #[test]
 fn an_invalid_option_is_rejected() {
     let env = TestEnv::new();
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     for (option, value, text) in [
         ("--rate", "fast", "invalid rate"),
         ("--poll-interval", "500ms", "the minimum is 1s"),
@@ -67,55 +67,61 @@ fn an_invalid_option_is_rejected() {
 fn a_key_comes_from_the_environment_or_a_file_and_never_from_an_argument() {
     let env =
         TestEnv::with_faults(FaultPlan { key: Some("the-key".into()), unfinished: Some(0.0), ..FaultPlan::default() });
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     let mut command = env.export_command(&[]);
-    CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(2).expect_output("no API key");
+    CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap())
+        .expect_status(2)
+        .expect_output("no API key");
     CommandOutput::wait_for(env.export_command(&[]).env("SUNOR_API_KEY", "  ").spawn().unwrap())
-        .expect(2)
+        .expect_status(2)
         .expect_output("is empty");
     assert_rejected(
         &env,
         &["export", "tasks.csv", "--out", "library", "--api-key-file", "absent"],
         "cannot read the key",
     );
-    env.file("key", b" the-key\n\n");
-    env.export(&["--api-key-file", "key"]).expect(0);
+    env.write_file("key", b" the-key\n\n");
+    env.export(&["--api-key-file", "key"]).expect_status(0);
 }
 
 #[test]
 fn an_unusable_archive_path_is_rejected() {
     let env = TestEnv::new();
-    env.list(["t1"]);
-    env.file("file", b"");
-    env.run(&["export", "tasks.csv", "--out", "file"]).expect(2).expect_output("is a file");
-    env.run(&["export", "tasks.csv", "--out", "file/library"]).expect(2).expect_output("is a file");
-    env.run(&["export", "tasks.csv", "--out", ""]).expect(2).expect_output("the archive path is empty");
+    env.write_list(["t1"]);
+    env.write_file("file", b"");
+    env.run(&["export", "tasks.csv", "--out", "file"]).expect_status(2).expect_output("is a file");
+    env.run(&["export", "tasks.csv", "--out", "file/library"]).expect_status(2).expect_output("is a file");
+    env.run(&["export", "tasks.csv", "--out", ""]).expect_status(2).expect_output("the archive path is empty");
     assert!(!env.path(".sunor").exists());
-    env.run(&["export", "tasks.csv", "--out", "s3://bucket/x"]).expect(2).expect_output("does not support `s3://`");
+    env.run(&["export", "tasks.csv", "--out", "s3://bucket/x"])
+        .expect_status(2)
+        .expect_output("does not support `s3://`");
     for command in ["summary", "verify", "repair", "compact", "rebuild"] {
-        env.run(&[command, "gs://bucket/x"]).expect(2).expect_output("does not support `gs://`");
+        env.run(&[command, "gs://bucket/x"]).expect_status(2).expect_output("does not support `gs://`");
     }
     assert!(!env.path("s3:").exists() && !env.path("gs:").exists());
-    env.export(&["--format", "csv"]).expect(0);
-    env.export(&["--format", "parquet"]).expect(2).expect_output("has csv tables");
+    env.export(&["--format", "csv"]).expect_status(0);
+    env.export(&["--format", "parquet"]).expect_status(2).expect_output("has csv tables");
 
     let metadata = env.archive().join("archive.json");
     fs::rename(&metadata, env.path("lost")).unwrap();
-    env.export(&["--format", "parquet"]).expect(2).expect_output("has csv tables");
-    env.export(&[]).expect(0).expect_output("1 already archived");
+    env.export(&["--format", "parquet"]).expect_status(2).expect_output("has csv tables");
+    env.export(&[]).expect_status(0).expect_output("1 already archived");
     let whole = fs::read_to_string(&metadata).unwrap();
     fs::write(&metadata, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
-    env.export(&[]).expect(2).expect_output("but all parts are csv");
-    env.run(&["rebuild", "library"]).expect(2).expect_output("move it away");
+    env.export(&[]).expect_status(2).expect_output("but all parts are csv");
+    env.run(&["rebuild", "library"]).expect_status(2).expect_output("move it away");
     fs::write(&metadata, "").unwrap();
     for command in ["summary", "repair", "compact"] {
-        env.run(&[command, "library"]).expect(1).expect_output("move it away, and the next export regenerates it");
+        env.run(&[command, "library"])
+            .expect_status(1)
+            .expect_output("move it away, and the next export regenerates it");
     }
     let newer = whole.replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&metadata, newer).unwrap();
-    env.list(["t2"]);
-    env.export(&[]).expect(2).expect_output("upgrade sunor-archive");
-    env.run(&["summary", "library"]).expect(0).expect_output("library: 1 task, ");
+    env.write_list(["t2"]);
+    env.export(&[]).expect_status(2).expect_output("upgrade sunor-archive");
+    env.run(&["summary", "library"]).expect_status(0).expect_output("library: 1 task, ");
     assert_eq!(env.stats().requests, 1);
 }
 
@@ -123,10 +129,12 @@ fn an_unusable_archive_path_is_rejected() {
 fn a_summary_without_an_archive_is_an_error() {
     let env = TestEnv::new();
     assert_rejected(&env, &["summary", "library"], "is not an archive");
-    env.list(["t1"]);
-    env.export(&[]).expect(0);
-    env.run(&["summary", "library", "--account", "--base-url", "sunor.cc"]).expect(2).expect_output("--base-url");
-    env.run(&["summary", "library", "--run", "../x"]).expect(2).expect_output("has no run `../x`");
+    env.write_list(["t1"]);
+    env.export(&[]).expect_status(0);
+    env.run(&["summary", "library", "--account", "--base-url", "sunor.cc"])
+        .expect_status(2)
+        .expect_output("--base-url");
+    env.run(&["summary", "library", "--run", "../x"]).expect_status(2).expect_output("has no run `../x`");
 }
 
 #[test]
@@ -144,27 +152,28 @@ fn verify_rejects_a_missing_archive_and_an_invalid_slice() {
     }
     assert_rejected(&env, &["verify", "library", "--quick", "--slice", "1/7"], "cannot be used with");
     assert_rejected(&env, &["verify", "library", "--sample", "1%", "--slice", "1/7"], "cannot be used with");
-    env.file("file", b"");
-    env.run(&["verify", "file"]).expect(2).expect_output("is not an archive");
+    env.write_file("file", b"");
+    env.run(&["verify", "file"]).expect_status(2).expect_output("is not an archive");
 }
 
 #[test]
 fn strict_rejects_a_list_with_invalid_rows_and_reports_them() {
     let env = TestEnv::new();
-    env.list(["t1", "a/b", "t2"]);
+    env.write_list(["t1", "a/b", "t2"]);
     assert_rejected(&env, &["export", "tasks.csv", "--out", "library", "--strict"], "skipped line 3");
-    env.list(["t1"]);
-    env.export(&["--strict"]).expect(0);
+    env.write_list(["t1"]);
+    env.export(&["--strict"]).expect_status(0);
 }
 
 #[test]
-fn a_list_may_have_any_common_format() {
+fn common_list_formats_are_accepted() {
     let env = TestEnv::new();
-    let list = env.file("semi.csv", b"\xef\xbb\xbfname;Task_ID\r\nx; a1 \r\n\r\ny;a2\r\n");
+    let list = env.write_file("semi.csv", b"\xef\xbb\xbfname;Task_ID\r\nx; a1 \r\n\r\ny;a2\r\n");
     let list = list.to_str().unwrap();
     env.run(&["export", list, "--out", "library", "--format", "csv", "--delimiter", ";", "--rate", "unlimited"])
-        .expect(0);
-    env.pipe(&["export", "-", "--out", "library", "--no-headers", "--rate", "unlimited"], b"a3\na2\n").expect(0);
+        .expect_status(0);
+    env.run_with_stdin(&["export", "-", "--out", "library", "--no-headers", "--rate", "unlimited"], b"a3\na2\n")
+        .expect_status(0);
     let packed = zstd::encode_all(&b"x\ta4\n"[..], 1).unwrap();
     let stdin = [
         "export",
@@ -179,15 +188,15 @@ fn a_list_may_have_any_common_format() {
         "--rate",
         "unlimited",
     ];
-    env.pipe(&stdin, &packed).expect(0);
-    assert_eq!(env.archived(), ["a1", "a2", "a3", "a4"]);
+    env.run_with_stdin(&stdin, &packed).expect_status(0);
+    assert_eq!(env.archived_ids(), ["a1", "a2", "a3", "a4"]);
     assert_eq!(env.stats().requests, 4);
 }
 
 #[test]
-fn help_lists_existing_options_and_nothing_else() {
+fn help_lists_only_existing_options() {
     let env = TestEnv::new();
-    let help = env.run(&["--help"]).expect(0).stdout;
+    let help = env.run(&["--help"]).expect_status(0).stdout;
     let named = |verb: &str| help.lines().any(|line| line.split_whitespace().next() == Some(verb));
     for verb in ["export", "summary", "verify", "repair", "compact", "rebuild", "simulate", "completions"] {
         assert!(named(verb), "{verb}");
@@ -196,43 +205,43 @@ fn help_lists_existing_options_and_nothing_else() {
         assert!(!named(verb), "{verb}");
     }
     env.run(&["export", "--help"])
-        .expect(0)
+        .expect_status(0)
         .expect_output("Examples:")
         .expect_output("--poll-interval")
         .expect_output("Exit status");
     env.run(&["verify", "--help"])
-        .expect(0)
+        .expect_status(0)
         .expect_output("Examples:")
         .expect_output("--slice")
         .expect_output("Exit status");
     for verb in ["repair", "compact", "rebuild"] {
         env.run(&[verb, "--help"])
-            .expect(0)
+            .expect_status(0)
             .expect_output("Examples:")
             .expect_output("--dry-run")
             .expect_output("Exit status");
     }
-    env.run(&["export", "--help"]).expect(0).expect_output("--metrics-file");
+    env.run(&["export", "--help"]).expect_status(0).expect_output("--metrics-file");
     env.run(&["summary", "--help"])
-        .expect(0)
+        .expect_status(0)
         .expect_output("Examples:")
         .expect_output("--account")
         .expect_output("Exit status");
-    env.run(&["completions", "bash"]).expect(0).expect_output("sunor-archive");
+    env.run(&["completions", "bash"]).expect_status(0).expect_output("sunor-archive");
 }
 
 /// The archive has two runs, and some tasks are unfinished in both.
 #[test]
-fn summary_totals_the_runs_and_counts_what_is_still_missing() {
+fn summary_totals_all_runs_and_counts_missing_tasks() {
     let env = TestEnv::with_faults(FaultPlan {
         unfinished_seconds: Some(3000.0),
         unfinished: Some(0.3),
         ..FaultPlan::default()
     });
-    env.list(ids("t", 40));
-    env.export(&["--wait", "0s"]).expect(3);
-    env.export(&["--wait", "0s"]).expect(3);
-    let json = env.run(&["summary", "library", "--json"]).expect(0).stdout;
+    env.write_list(ids("t", 40));
+    env.export(&["--wait", "0s"]).expect_status(3);
+    env.export(&["--wait", "0s"]).expect_status(3);
+    let json = env.run(&["summary", "library", "--json"]).expect_status(0).stdout;
     let archive: serde_json::Value = serde_json::from_str(&json).unwrap();
     let last = env.summary();
     assert_eq!((&archive["runs"], &archive["run_id"]), (&2.into(), &last["run_id"]));
@@ -243,10 +252,10 @@ fn summary_totals_the_runs_and_counts_what_is_still_missing() {
     assert_eq!(tasks, 40);
 
     let run = last["run_id"].as_str().unwrap();
-    let one = env.run(&["summary", "library", "--run", run, "--json"]).expect(0).stdout;
+    let one = env.run(&["summary", "library", "--run", run, "--json"]).expect_status(0).stdout;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&one).unwrap(), last);
-    env.run(&["summary", "library"]).expect(0).expect_output("last run");
-    let quiet = env.run(&["summary", "library", "-q"]).expect(0);
+    env.run(&["summary", "library"]).expect_status(0).expect_output("last run");
+    let quiet = env.run(&["summary", "library", "-q"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
@@ -288,7 +297,7 @@ fn a_list_that_is_not_csv_is_rejected() {
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0\0\0", "is binary"),
         (b"t\xe4sk\nt1\n", "not UTF-8"),
     ] {
-        env.file("list", bytes);
+        env.write_file("list", bytes);
         assert_rejected(&env, &["export", "list", "--out", "library"], text);
     }
 }
@@ -299,9 +308,9 @@ fn a_list_that_is_not_csv_is_rejected() {
 fn invisible_characters_are_trimmed_around_ids_and_rejected_within_ids() {
     let env = TestEnv::new();
     let list = "\u{feff}\u{feff}task_id,note\n\u{feff}t1,a\nt2\u{200b},b\n,\nt\u{200b}3,c\n";
-    env.file("tasks.csv", list.as_bytes());
-    env.export(&["--format", "csv"]).expect(3).expect_output("line 5").expect_output("U+200B");
-    assert_eq!(env.archived(), ["t1", "t2"]);
+    env.write_file("tasks.csv", list.as_bytes());
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("line 5").expect_output("U+200B");
+    assert_eq!(env.archived_ids(), ["t1", "t2"]);
     assert_eq!(env.summary()["input"]["rows"], 3);
 }
 
@@ -326,9 +335,9 @@ fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
         ("\"sep=\t\"\ntask_id\tnote\nt1\tx\n", &[], Some(": tab")),
     ] {
         let env = TestEnv::new();
-        env.file("tasks.csv", list.as_bytes());
-        let ended = env.export(&[&["--format", "csv"], options].concat()).expect(0);
-        assert_eq!(env.archived(), ["t1"], "{list:?}");
+        env.write_file("tasks.csv", list.as_bytes());
+        let ended = env.export(&[&["--format", "csv"], options].concat()).expect_status(0);
+        assert_eq!(env.archived_ids(), ["t1"], "{list:?}");
         let line = ended.stderr.lines().find(|line| line.contains("field delimiter"));
         assert_eq!(line.is_some(), expected.is_some(), "{list:?}: {line:?}");
         assert!(line.unwrap_or_default().contains(expected.unwrap_or_default()), "{list:?}: {line:?}");
@@ -338,25 +347,25 @@ fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
 #[test]
 fn a_sep_line_counts_as_a_line_and_ambiguous_columns_are_rejected() {
     let env = TestEnv::new();
-    env.file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
-    env.export(&["--format", "csv"]).expect(3).expect_output("skipped line 3");
-    assert_eq!(env.archived(), ["t1"]);
+    env.write_file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("skipped line 3");
+    assert_eq!(env.archived_ids(), ["t1"]);
 
     let env = TestEnv::new();
     for list in [&b"name;song\nx;t1\n"[..], b"sep=|\nname|song\nx|t1\n"] {
-        env.file("tasks.csv", list);
+        env.write_file("tasks.csv", list);
         assert_rejected(&env, &["export", "tasks.csv", "--out", "library"], "none of the columns name, song");
     }
 }
 
 #[test]
-fn a_header_alone_is_an_empty_list() {
+fn a_list_with_only_a_header_is_empty() {
     for list in [&b"task_id"[..], b"\xef\xbb\xbftask_id,note\r\n\r\n,\r\n", b"sep=;\nnote;id\n"] {
         let env = TestEnv::new();
-        env.file("tasks.csv", list);
-        let ended = env.export(&["--format", "csv"]).expect(0);
+        env.write_file("tasks.csv", list);
+        let ended = env.export(&["--format", "csv"]).expect_status(0);
         assert!(ended.stderr.contains("the list is empty"), "{}", ended.stderr);
-        let quiet = env.export(&["--format", "csv", "-q"]).expect(0);
+        let quiet = env.export(&["--format", "csv", "-q"]).expect_status(0);
         assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
     }
 }
@@ -371,14 +380,14 @@ fn every_list_that_gzip_decompresses_is_read() {
     };
     let members = [gzip("task_id\nt1\n"), vec![0; 512], gzip("t2\n")].concat();
     let env = TestEnv::new();
-    env.file("tasks.csv", &[&members[..], b"\0\0"].concat());
-    let padded = env.export(&["--format", "csv"]).expect(0);
+    env.write_file("tasks.csv", &[&members[..], b"\0\0"].concat());
+    let padded = env.export(&["--format", "csv"]).expect_status(0);
     assert!(!padded.stderr.contains("garbage"), "{}", padded.stderr);
-    env.file("tasks.csv", &[&members[..], b"-- \nsent from a mailer\n"].concat());
-    env.export(&["--format", "csv"]).expect(0).expect_output("ignored trailing garbage");
-    assert_eq!(env.archived(), ["t1", "t2"]);
-    env.file("tasks.csv", &members[..members.len() - 3]);
-    env.export(&["--format", "csv"]).expect(2).expect_output("cannot read");
+    env.write_file("tasks.csv", &[&members[..], b"-- \nsent from a mailer\n"].concat());
+    env.export(&["--format", "csv"]).expect_status(0).expect_output("ignored trailing garbage");
+    assert_eq!(env.archived_ids(), ["t1", "t2"]);
+    env.write_file("tasks.csv", &members[..members.len() - 3]);
+    env.export(&["--format", "csv"]).expect_status(2).expect_output("cannot read");
 }
 
 /// The list has a byte-order mark in the middle, as in the output of `cat a b`, and invisible characters around names
@@ -388,13 +397,13 @@ fn concatenated_lists_are_read() {
     let env = TestEnv::new();
     let first = "\u{feff}\u{200b}task_id\u{a0}\nt1\n".as_bytes();
     let second = "\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
-    env.file("tasks.csv", &[first, second].concat());
-    env.export(&["--format", "csv"]).expect(3).expect_output("skipped line 6: no ID");
-    assert_eq!(env.archived(), ["t1", "t2", "t3", "t4"]);
+    env.write_file("tasks.csv", &[first, second].concat());
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("skipped line 6: no ID");
+    assert_eq!(env.archived_ids(), ["t1", "t2", "t3", "t4"]);
 
-    env.file("tasks.csv", "note,\u{feff}Song\u{200b} \nx,t5\u{ad}\n".as_bytes());
-    env.export(&["--format", "csv", "--column", "song"]).expect(0);
-    assert_eq!(env.archived(), ["t1", "t2", "t3", "t4", "t5"]);
+    env.write_file("tasks.csv", "note,\u{feff}Song\u{200b} \nx,t5\u{ad}\n".as_bytes());
+    env.export(&["--format", "csv", "--column", "song"]).expect_status(0);
+    assert_eq!(env.archived_ids(), ["t1", "t2", "t3", "t4", "t5"]);
 }
 
 /// Text from a list cannot send control characters to a terminal or make a message long.
@@ -402,8 +411,8 @@ fn concatenated_lists_are_read() {
 fn quotes_from_a_list_are_short_and_printable() {
     let env = TestEnv::new();
     let title = format!("a\u{1b}[31m\u{202e}b{},c\nx,y\n", "-".repeat(5000));
-    env.file("tasks.csv", title.as_bytes());
-    let ended = env.run(&["export", "tasks.csv", "--out", "library"]).expect(2);
+    env.write_file("tasks.csv", title.as_bytes());
+    let ended = env.run(&["export", "tasks.csv", "--out", "library"]).expect_status(2);
     assert!(ended.stderr.len() < 500 && !ended.stderr.contains(['\u{1b}', '\u{202e}']), "{}", ended.stderr);
 }
 
@@ -411,8 +420,8 @@ fn quotes_from_a_list_are_short_and_printable() {
 #[test]
 fn an_invalid_path_is_reported_before_a_missing_key() {
     let env = TestEnv::new();
-    env.list(["t1"]);
-    env.file("file", b"");
+    env.write_list(["t1"]);
+    env.write_file("file", b"");
     fs::create_dir(env.path("folder")).unwrap();
     for (arguments, text) in [
         (&["export", "absent.csv", "--out", "library"][..], "cannot read absent.csv"),
@@ -425,8 +434,8 @@ fn an_invalid_path_is_reported_before_a_missing_key() {
         (&["export", "tasks.csv", "--out", "library"], "no API key"),
     ] {
         let mut command = env.program();
-        let ended =
-            CommandOutput::wait_for(command.args(arguments).env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(2);
+        let ended = CommandOutput::wait_for(command.args(arguments).env_remove("SUNOR_API_KEY").spawn().unwrap())
+            .expect_status(2);
         assert!(ended.stderr.contains(text), "{arguments:?}: {}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     }
@@ -436,7 +445,7 @@ fn an_invalid_path_is_reported_before_a_missing_key() {
 #[test]
 fn every_command_accepts_quiet() {
     let env = TestEnv::new();
-    env.list(["t1"]);
+    env.write_list(["t1"]);
     for arguments in [
         &["export", "tasks.csv", "--out", "library", "--assets", "none", "-q"][..],
         &["summary", "library", "-q"],
@@ -445,10 +454,10 @@ fn every_command_accepts_quiet() {
         &["compact", "library", "-q"],
         &["rebuild", "library", "-q"],
     ] {
-        let ended = env.run(arguments).expect(0);
+        let ended = env.run(arguments).expect_status(0);
         assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""), "{arguments:?}");
     }
-    env.run(&["completions", "bash", "-q"]).expect(0).expect_output("sunor-archive");
+    env.run(&["completions", "bash", "-q"]).expect_status(0).expect_output("sunor-archive");
 }
 
 /// With `--progress json`, every line on stderr is an event, and the last event is `finished`.
@@ -456,21 +465,21 @@ fn every_command_accepts_quiet() {
 fn compact_and_rebuild_report_progress() {
     let env = TestEnv::new();
     for task in ["t1", "t2", "t3"] {
-        env.list([task]);
-        env.export(&[]).expect(0);
+        env.write_list([task]);
+        env.export(&[]).expect_status(0);
     }
     for command in ["compact", "rebuild"] {
-        let ended = env.run(&[command, "library", "--progress", "json"]).expect(0);
+        let ended = env.run(&[command, "library", "--progress", "json"]).expect_status(0);
         let events: Vec<serde_json::Value> =
             ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let of = |name: &str| events.iter().filter(|event| event["event"] == name).count();
         assert!(of("rewriting") > 0 && of("checked") > 0, "{}", ended.stderr);
         assert_eq!(events.last().unwrap()["event"], "finished", "{}", ended.stderr);
-        let again = env.run(&[command, "library", "--progress", "json"]).expect(0);
+        let again = env.run(&[command, "library", "--progress", "json"]).expect_status(0);
         assert!(again.stderr.lines().last().unwrap().contains("\"finished\""), "{}", again.stderr);
-        let off = env.run(&[command, "library", "--progress", "off"]).expect(0);
+        let off = env.run(&[command, "library", "--progress", "off"]).expect_status(0);
         assert_eq!(off.stderr, "");
-        env.run(&[command, "library", "-v"]).expect(0);
+        env.run(&[command, "library", "-v"]).expect_status(0);
     }
-    env.run(&["rebuild", "library", "-v"]).expect(0).expect_output("tasks/").expect_output(": checked");
+    env.run(&["rebuild", "library", "-v"]).expect_status(0).expect_output("tasks/").expect_output(": checked");
 }

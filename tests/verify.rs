@@ -16,7 +16,7 @@ use std::{
     time::SystemTime,
 };
 
-use common::{CommandOutput, TestEnv, documents, files, ids, seed, wait_until};
+use common::{CommandOutput, TestEnv, files, ids, sample_documents, seed, wait_until};
 use serde_json::Value;
 use sunor_archive::{
     simulator::{Fault, FaultFilter, FaultKind, FaultPlan, SimulatedProvider},
@@ -29,8 +29,8 @@ const FORMATS: [&str; 2] = ["parquet", "csv"];
 fn archive_of_two_runs(format: &str) -> TestEnv {
     let env = TestEnv::with_faults(FaultPlan { media_seconds: Some(1.0), ..FaultPlan::default() });
     for first in [1, 21] {
-        env.list(ids("t", 40).split_off(first - 1).iter().take(20));
-        env.export(&["--format", format, "--assets", "audio,image", "-q"]).expect(0);
+        env.write_list(ids("t", 40).split_off(first - 1).iter().take(20));
+        env.export(&["--format", format, "--assets", "audio,image", "-q"]).expect_status(0);
     }
     env
 }
@@ -65,7 +65,7 @@ fn copy(from: &Path, to: &Path) {
 /// Runs `verify --json`, checks its exit status, and returns the report.
 #[track_caller]
 fn verify_json(env: &TestEnv, archive: &str, arguments: &[&str], status: i32) -> Value {
-    let run = env.run(&[&["verify", archive, "--json"], arguments].concat()).expect(status);
+    let run = env.run(&[&["verify", archive, "--json"], arguments].concat()).expect_status(status);
     serde_json::from_str(&run.stdout).unwrap()
 }
 
@@ -110,10 +110,13 @@ fn a_clean_archive_passes_at_every_depth_and_reports_what_was_checked() {
         assert_eq!(all["checked"]["bytes"], parts.iter().chain(&media).map(size).sum::<u64>());
         assert_eq!(verify_json(&env, "library", &["--quick"], 0)["checked"]["bytes"], 0);
 
-        env.run(&["verify", "library"]).expect(0).expect_output("No damage was found.").expect_output("40 tasks");
-        let quiet = env.run(&["verify", "library", "-q"]).expect(0);
+        env.run(&["verify", "library"])
+            .expect_status(0)
+            .expect_output("No damage was found.")
+            .expect_output("40 tasks");
+        let quiet = env.run(&["verify", "library", "-q"]).expect_status(0);
         assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-        let stderr = env.run(&["verify", "library", "--progress", "json"]).expect(0).stderr;
+        let stderr = env.run(&["verify", "library", "--progress", "json"]).expect_status(0).stderr;
         let events: Vec<Value> = stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let checked = events.iter().filter(|event| event["event"] == "checked").count();
         assert_eq!(checked, parts.len() + media.len());
@@ -267,11 +270,11 @@ const DAMAGE_CASES: &[DamageCase] = &[
     DamageCase {
         name: "leftover staging files",
         apply: |archive| {
-            let half = ["assets/a.parquet#1", "runs/r.json#2", "views.sql#3", "media/audio/x.mp3#0"];
-            for path in half {
+            let staging_files = ["assets/a.parquet#1", "runs/r.json#2", "views.sql#3", "media/audio/x.mp3#0"];
+            for path in staging_files {
                 fs::write(archive.join(path), "x").unwrap();
             }
-            half.map(|path| ("half_finished", path.to_owned())).into()
+            staging_files.map(|path| ("half_finished", path.to_owned())).into()
         },
         quick: true,
     },
@@ -306,7 +309,7 @@ const DAMAGE_CASES: &[DamageCase] = &[
 ];
 
 #[test]
-fn every_kind_of_damage_is_located() {
+fn every_kind_of_damage_is_reported_for_the_right_file() {
     for format in FORMATS {
         let env = archive_of_two_runs(format);
         for (number, case) in DAMAGE_CASES.iter().enumerate() {
@@ -324,13 +327,14 @@ fn every_kind_of_damage_is_located() {
             }
             // Damage to one file is reported only for that file, and for files whose rows depend on it.
             let files: Vec<&String> = expected.iter().map(|(_, path)| path).collect();
-            let depend = ["rows_without_task", "clip_count", "media_unlisted", "stray_media"];
-            let beside = all.iter().find(|(kind, path)| !files.contains(&path) && !depend.contains(&kind.as_str()));
-            assert_eq!(beside, None, "{format}, {}", case.name);
+            let dependent_kinds = ["rows_without_task", "clip_count", "media_unlisted", "stray_media"];
+            let unexpected =
+                all.iter().find(|(kind, path)| !files.contains(&path) && !dependent_kinds.contains(&kind.as_str()));
+            assert_eq!(unexpected, None, "{format}, {}", case.name);
             if case.quick {
                 verify_json(&env, &name, &["--quick"], 3);
             }
-            let text = env.run(&["verify", &name, "-q"]).expect(3);
+            let text = env.run(&["verify", &name, "-q"]).expect_status(3);
             text.expect_output(&expected[0].1).expect_output("Damage was found in");
             fs::remove_dir_all(&damaged).unwrap();
         }
@@ -384,26 +388,26 @@ fn a_harmless_anomaly_is_a_note_and_not_damage() {
     let kinds: Vec<String> =
         finding_paths(&verify_json(&env, "library", &[], 0)).into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(kinds, ["newer_format", "stray_media", "stray_file", "stray_file", "damaged_kept"]);
-    env.run(&["verify", "library"]).expect(0).expect_output("No damage was found, 5 notes");
-    let quiet = env.run(&["verify", "library", "-q"]).expect(0);
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage was found, 5 notes");
+    let quiet = env.run(&["verify", "library", "-q"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
 /// The export receives responses of every shape, including unfinished tasks, bodies that are not tasks, and invalid
 /// JSON.
 #[test]
-fn a_changed_byte_is_found_anywhere() {
+fn a_changed_byte_in_any_file_is_found() {
     let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     for format in FORMATS {
         let faults = FaultPlan { media_seconds: Some(1.0), unfinished: Some(0.0), ..FaultPlan::default() };
         let env = TestEnv::with_provider(SimulatedProvider {
-            documents: documents(),
+            documents: sample_documents(),
             faults,
             ..SimulatedProvider::default()
         });
-        env.list(documents().into_keys().chain(ids("t", 10)));
-        env.export(&["--format", format, "--assets", "audio,image", "--wait", "0s"]).expect(3);
+        env.write_list(sample_documents().into_keys().chain(ids("t", 10)));
+        env.export(&["--format", format, "--assets", "audio,image", "--wait", "0s"]).expect_status(3);
         let archive = env.archive();
         for path in contents(&archive) {
             let (file, whole) = (archive.join(&path), fs::read(archive.join(&path)).unwrap());
@@ -463,7 +467,7 @@ fn a_read_only_archive_is_verified_and_left_unchanged() {
     let env = archive_of_two_runs("parquet");
     fs::remove_file(env.archive().join(".sunor/lock")).unwrap();
     fs::remove_dir(env.archive().join(".sunor/journal")).unwrap();
-    let may_write = |yes: bool| {
+    let set_writable = |yes: bool| {
         let mut paths = vec![env.archive()];
         while let Some(path) = paths.pop() {
             let mode = if path.is_dir() { 0o555 } else { 0o444 };
@@ -471,13 +475,13 @@ fn a_read_only_archive_is_verified_and_left_unchanged() {
             fs::set_permissions(&path, fs::Permissions::from_mode(if yes { 0o755 } else { mode })).unwrap();
         }
     };
-    may_write(false);
+    set_writable(false);
     let before = modification_times(&env.archive());
     for arguments in [&["verify", "library"][..], &["verify", "library", "--quick"]] {
-        env.run(arguments).expect(0).expect_output("No damage was found.");
+        env.run(arguments).expect_status(0).expect_output("No damage was found.");
     }
     let after = modification_times(&env.archive());
-    may_write(true);
+    set_writable(true);
     assert_eq!(before, after);
 }
 
@@ -503,25 +507,25 @@ fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     };
     let env = TestEnv::with_faults(FaultPlan { media: vec![slow], media_seconds: Some(1.0), ..FaultPlan::default() });
     for round in 0..4 {
-        env.list(ids(&format!("r{round}x"), 30));
+        env.write_list(ids(&format!("r{round}x"), 30));
         let mut run = env.export_command(&["--assets", "audio,image", "--rate", "100/s", "-q"]).spawn().unwrap();
         wait_until(|| env.archive().join("archive.json").exists());
         while run.try_wait().unwrap().is_none() {
             let report = verify_json(&env, "library", &[], 0);
             assert_eq!(finding_paths(&report), [], "round {round}");
         }
-        CommandOutput::wait_for(run).expect(0);
+        CommandOutput::wait_for(run).expect_status(0);
     }
     assert_eq!(verify_json(&env, "library", &[], 0)["checked"]["rows"]["tasks"], 120);
 }
 
 /// The first request for each song stalls until the run is killed.
 #[test]
-fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
+fn leftovers_of_a_killed_run_are_a_note_until_the_next_run() {
     let stall =
         Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { first: Some(1), ..FaultFilter::task(".mp3") } };
     let env = TestEnv::with_faults(FaultPlan { media: vec![stall], media_seconds: Some(1.0), ..FaultPlan::default() });
-    env.list(ids("t", 12));
+    env.write_list(ids("t", 12));
     let many = ["--assets", "audio,image", "--timeout", "50s", "--asset-concurrency", "100"];
     let mut run = env.export_command(&many).spawn().unwrap();
     wait_until(|| list_files(&env.archive(), "media/image/", "").len() > 5);
@@ -529,6 +533,6 @@ fn remains_of_a_killed_run_are_a_note_until_the_next_run() {
     run.wait().unwrap();
     let report = verify_json(&env, "library", &[], 0);
     assert_eq!(finding_paths(&report).iter().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["journal_left"]);
-    env.export(&["--assets", "audio,image"]).expect(0);
+    env.export(&["--assets", "audio,image"]).expect_status(0);
     assert_eq!(finding_paths(&verify_json(&env, "library", &[], 0)), []);
 }

@@ -35,11 +35,11 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let (media, faults) = (vec![expired], vec![bad_gateway]);
     let env = TestEnv::with_faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
     let mut rng = fastrand::Rng::with_seed(365);
-    let (mut tasks, mut kills, mut runs) = (0, 0, SmallParts::default());
+    let (mut tasks, mut kills, mut runs) = (0, 0, UncompactedParts::default());
     for night in 1..=RUNS {
         tasks += rng.usize(0..=2 * TASKS_PER_RUN);
         // The list always contains all tasks, because archived tasks cost no request.
-        env.list(ids("t", tasks));
+        env.write_list(ids("t", tasks));
         let arguments = ["-q", "--assets", "audio,image", "--concurrency", "8"];
         let mut run = env.export_command(&arguments).spawn().unwrap();
         if rng.u8(0..8) == 0 {
@@ -51,17 +51,17 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
         if night % 30 == 0 {
             env.export(&arguments);
             runs.link_new_parts(&env);
-            env.run(&["compact", "library", "-q"]).expect(0);
-            env.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
-            env.run(&["verify", "library"]).expect(0);
+            env.run(&["compact", "library", "-q"]).expect_status(0);
+            env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0);
+            env.run(&["verify", "library"]).expect_status(0);
             runs.mark_as_compacted(&env);
         }
     }
     env.export(&["--assets", "audio,image"]);
     runs.link_new_parts(&env);
-    env.run(&["compact", "library", "-q"]).expect(0);
-    env.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
-    let report = env.run(&["verify", "library", "--json"]).expect(0).stdout;
+    env.run(&["compact", "library", "-q"]).expect_status(0);
+    env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0);
+    let report = env.run(&["verify", "library", "--json"]).expect_status(0).stdout;
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!((report["checked"]["rows"]["tasks"].as_u64(), report["damage"].as_u64()), (Some(tasks as u64), Some(0)));
     let check = "cat runs/*.sha256 | sha256sum --quiet --strict -c";
@@ -81,15 +81,15 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
 
 /// The tables as they would be without compaction: hard links to the parts of all nights, outside the archive.
 #[derive(Default)]
-struct SmallParts {
+struct UncompactedParts {
     /// Parts that `compact` or `repair` wrote, and which are therefore not linked.
-    others: HashSet<PathBuf>,
+    compacted: HashSet<PathBuf>,
 }
 
-impl SmallParts {
+impl UncompactedParts {
     /// Links the parts that were added since the last compaction.
     fn link_new_parts(&self, env: &TestEnv) {
-        for (table, part) in Self::parts(env).filter(|(_, part)| !self.others.contains(part)) {
+        for (table, part) in Self::parts(env).filter(|(_, part)| !self.compacted.contains(part)) {
             let folder = env.path("nights").join(table);
             fs::create_dir_all(&folder).unwrap();
             fs::hard_link(&part, folder.join(part.file_name().unwrap())).unwrap();
@@ -98,7 +98,7 @@ impl SmallParts {
 
     /// Excludes all existing parts from linking, because `compact` wrote them from parts that are already linked.
     fn mark_as_compacted(&mut self, env: &TestEnv) {
-        self.others = Self::parts(env).map(|(_, part)| part).collect();
+        self.compacted = Self::parts(env).map(|(_, part)| part).collect();
     }
 
     fn parts(env: &TestEnv) -> impl Iterator<Item = (&'static str, PathBuf)> {

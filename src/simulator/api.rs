@@ -114,11 +114,11 @@ impl State {
         let response = match fault {
             Some(FaultKind::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
             Some(FaultKind::Status(status)) => return Ok(status_page(status_code(status))),
-            Some(FaultKind::TooMany(seconds)) => {
+            Some(FaultKind::RateLimited(seconds)) => {
                 self.counts().stats.rate_limited += 1;
                 return Ok(too_many_requests(seconds));
             }
-            Some(FaultKind::Busy(seconds)) => return Ok(retry_later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
+            Some(FaultKind::Unavailable(seconds)) => return Ok(retry_later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
             Some(FaultKind::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
             Some(FaultKind::Redirect(address)) => return Ok(redirect(&address.replace("{cdn}", &self.cdn))),
             Some(FaultKind::Truncated(bytes)) => return Ok(partial_response(&document.text, bytes, None)),

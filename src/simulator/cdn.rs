@@ -69,8 +69,8 @@ impl State {
             Some(FaultKind::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
             Some(FaultKind::Status(403)) => return Ok(xml_error(StatusCode::FORBIDDEN, "AccessDenied")),
             Some(FaultKind::Status(status)) => return Ok(status_page(status_code(status))),
-            Some(FaultKind::TooMany(seconds)) => return Ok(retry_later(StatusCode::TOO_MANY_REQUESTS, seconds)),
-            Some(FaultKind::Busy(seconds)) => return Ok(retry_later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
+            Some(FaultKind::RateLimited(seconds)) => return Ok(retry_later(StatusCode::TOO_MANY_REQUESTS, seconds)),
+            Some(FaultKind::Unavailable(seconds)) => return Ok(retry_later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
             Some(FaultKind::Body(text)) => return Ok(replacement_response(text)),
             Some(FaultKind::Redirect(address)) => {
                 return Ok(redirect(&address.replace("{cdn}", &self.cdn).replace("{file}", name)));
@@ -294,8 +294,8 @@ mod tests {
         for (fault, status, expected_text) in [
             (FaultKind::Status(403), "403", "AccessDenied"),
             (FaultKind::Status(502), "502", "<html>"),
-            (FaultKind::TooMany(7), "429", "<html>"),
-            (FaultKind::Busy(7), "503", "<html>"),
+            (FaultKind::RateLimited(7), "429", "<html>"),
+            (FaultKind::Unavailable(7), "503", "<html>"),
             (FaultKind::Redirect("{cdn}/x/{file}".into()), "302", "<html>"),
             (FaultKind::Body("<html>no</html>".into()), "200", "no"),
             (FaultKind::Body(String::new()), "200", ""),
@@ -306,7 +306,7 @@ mod tests {
                 head.starts_with(&format!("http/1.1 {status}")) && body.contains(expected_text),
                 "{fault:?} {head}{body}"
             );
-            let has_retry_after = matches!(fault, FaultKind::TooMany(_) | FaultKind::Busy(_));
+            let has_retry_after = matches!(fault, FaultKind::RateLimited(_) | FaultKind::Unavailable(_));
             assert_eq!(value(&head, "retry-after").is_some(), has_retry_after);
         }
         let scene = TestServer::with_fault(FaultKind::Redirect("{cdn}/x/{file}".into()));

@@ -77,9 +77,9 @@ pub enum FaultKind {
     /// This HTTP status with an HTML body, like an error page from a proxy. The CDN sends 403 with an XML body.
     Status(u16),
     /// Status 429 with this many seconds in `Retry-After`.
-    TooMany(u64),
+    RateLimited(u64),
     /// Status 503 with this many seconds in `Retry-After`.
-    Busy(u64),
+    Unavailable(u64),
     /// Status 200 with this text instead of the requested content. The CDN sends text that starts with `<html` as
     /// `text/html`.
     Body(String),
@@ -220,8 +220,8 @@ impl TryFrom<FaultText> for Fault {
     fn try_from(text: FaultText) -> Result<Self, String> {
         let kinds = [
             text.status.map(FaultKind::Status),
-            text.too_many.map(FaultKind::TooMany),
-            text.busy.map(FaultKind::Busy),
+            text.too_many.map(FaultKind::RateLimited),
+            text.busy.map(FaultKind::Unavailable),
             text.body.map(FaultKind::Body),
             text.truncated.map(FaultKind::Truncated),
             text.reset.filter(|yes| *yes).map(|_| FaultKind::Reset),
@@ -259,7 +259,7 @@ mod tests {
         let faults: FaultPlan = text.parse().unwrap();
         assert_eq!((faults.validators, faults.media_bytes), (Some(false), Some(1_000)));
         assert_eq!(faults.for_file("a.mp3", 2, 0.5), Some(FaultKind::Identical));
-        assert_eq!(faults.for_file("a.png", 1, 0.5), Some(FaultKind::Busy(2)));
+        assert_eq!(faults.for_file("a.png", 1, 0.5), Some(FaultKind::Unavailable(2)));
         assert_eq!(faults.for_file("a.png", 2, 0.5), None);
         assert_eq!(faults.for_task("a.mp3", 1, 0.5), Some(FaultKind::Throttle(5)));
     }

@@ -88,7 +88,7 @@ impl TestEnv {
     }
 
     /// Sends a request as another client with the same key, and returns the response.
-    pub fn get(&self, path: &str) -> String {
+    pub fn send_request(&self, path: &str) -> String {
         let host = self.base_url.trim_start_matches("http://").trim_end_matches('/');
         let mut stream = std::net::TcpStream::connect(host).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nx-api-key: {API_KEY}\r\nConnection: close\r\n\r\n")
@@ -124,16 +124,16 @@ impl TestEnv {
     }
 
     /// Writes `tasks.csv` with the given IDs.
-    pub fn list<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> PathBuf {
+    pub fn write_list<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> PathBuf {
         let mut text = String::from("task_id\n");
         for id in ids {
             text.push_str(id.as_ref());
             text.push('\n');
         }
-        self.file("tasks.csv", text.as_bytes())
+        self.write_file("tasks.csv", text.as_bytes())
     }
 
-    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
@@ -175,7 +175,7 @@ impl TestEnv {
     }
 
     /// Runs the program with the given arguments, and with `input` on standard input.
-    pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> CommandOutput {
+    pub fn run_with_stdin(&self, arguments: &[&str], input: &[u8]) -> CommandOutput {
         let mut child = self.program().args(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
         CommandOutput::wait_for(child)
@@ -197,7 +197,7 @@ impl TestEnv {
     }
 
     /// Returns the IDs in the tasks table, sorted.
-    pub fn archived(&self) -> Vec<String> {
+    pub fn archived_ids(&self) -> Vec<String> {
         let mut ids: Vec<String> =
             self.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
         ids.sort();
@@ -234,7 +234,7 @@ impl CommandOutput {
 
     /// Fails the test and shows the output unless the exit status is `status`.
     #[track_caller]
-    pub fn expect(self, status: i32) -> Self {
+    pub fn expect_status(self, status: i32) -> Self {
         assert_eq!(self.status, Some(status), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
@@ -290,7 +290,7 @@ pub fn samples() -> PathBuf {
 }
 
 /// Returns every sample document, keyed by its task ID.
-pub fn documents() -> HashMap<String, String> {
+pub fn sample_documents() -> HashMap<String, String> {
     let name = |path: &PathBuf| format!("doc-{}", path.file_stem().unwrap().to_string_lossy());
     files(&samples().join("documents"), ".json")
         .into_iter()

@@ -572,7 +572,7 @@ async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
     stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run failed: {panic}"))))
 }
 
-/// Waits until `timestamp`, or forever if `timestamp` is `None`.
+/// Waits until `deadline`, or forever if `deadline` is `None`.
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => time::sleep_until(deadline).await,
