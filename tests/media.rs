@@ -60,13 +60,13 @@ fn music_env<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPla
 }
 
 /// Returns a fault that affects every request for one song.
-fn fault_for(id: &str, trouble: FaultKind) -> Fault {
-    Fault { kind: trouble, when: FaultFilter::task(&format!("{id}.mp3")) }
+fn fault_for(id: &str, fault: FaultKind) -> Fault {
+    Fault { kind: fault, when: FaultFilter::task(&format!("{id}.mp3")) }
 }
 
 /// Returns a fault that affects the first requests for one song.
-fn first_fault(requests: u32, id: &str, trouble: FaultKind) -> Fault {
-    Fault { kind: trouble, when: FaultFilter { task: Some(format!("{id}.mp3")), ..FaultFilter::first(requests) } }
+fn first_fault(requests: u32, id: &str, fault: FaultKind) -> Fault {
+    Fault { kind: fault, when: FaultFilter { task: Some(format!("{id}.mp3")), ..FaultFilter::first(requests) } }
 }
 
 fn media(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
@@ -209,7 +209,7 @@ fn a_response_that_is_not_audio_is_discarded_and_its_task_still_archived() {
     let wrong = non_audio_responses();
     let env = music_env(
         wrong.iter().map(|(id, ..)| *id).chain(["fine"]),
-        media(wrong.iter().map(|(id, trouble, _)| fault_for(id, trouble.clone()))),
+        media(wrong.iter().map(|(id, fault, _)| fault_for(id, fault.clone()))),
     );
     let run = export(&env, &["--retries", "1", "--assets", "audio,image"]).expect_status(3);
     run.expect_output("Archived 8 of 8 tasks")
@@ -237,7 +237,7 @@ fn a_response_that_is_not_audio_is_retried() {
     let wrong = non_audio_responses();
     let env = music_env(
         wrong.iter().map(|(id, ..)| *id),
-        media(wrong.iter().map(|(id, trouble, _)| first_fault(2, id, trouble.clone()))),
+        media(wrong.iter().map(|(id, fault, _)| first_fault(2, id, fault.clone()))),
     );
     export(&env, &["--retries", "2"]).expect_status(0);
     assert_media_intact(&env);
@@ -364,8 +364,8 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
 fn a_stalled_server_times_out() {
     let halts =
         [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Throttle(300))];
-    let passing = halts.iter().map(|(id, trouble)| first_fault(1, id, trouble.clone()));
-    let lasting = halts.iter().map(|(id, trouble)| fault_for(&format!("{id}-ever"), trouble.clone()));
+    let passing = halts.iter().map(|(id, fault)| first_fault(1, id, fault.clone()));
+    let lasting = halts.iter().map(|(id, fault)| fault_for(&format!("{id}-ever"), fault.clone()));
     let ids = halts.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
     let env = music_env(ids, large_songs(passing.chain(lasting)));
     let started = Instant::now();
@@ -410,16 +410,16 @@ fn each_status_is_retried_according_to_its_policy() {
     ];
     let env = music_env(
         table.iter().map(|(id, ..)| *id),
-        media(table.iter().map(|(id, trouble, first, ..)| first_fault(*first, id, trouble.clone()))),
+        media(table.iter().map(|(id, fault, first, ..)| first_fault(*first, id, fault.clone()))),
     );
     export(&env, &["--retries", "3"]).expect_status(3);
     assert_media_intact(&env);
     let (rows, requested) = (by_clip(&env), media_stats(&env).by_path);
-    for (id, trouble, _, requests, error) in table {
+    for (id, fault, _, requests, error) in table {
         let (row, status) = (&rows[id], if error.is_empty() { "ok" } else { "failed" });
         assert_eq!((requested[&format!("{id}.mp3")], field(row, "attempts")), (requests, requests.into()), "{id}");
         assert_eq!([&row["status"], &row["error"]], [status, error], "{id}");
-        if let (Status(code), "failed") = (trouble, status) {
+        if let (Status(code), "failed") = (fault, status) {
             assert_eq!(field(row, "http_status"), u64::from(code));
         }
     }
@@ -429,8 +429,8 @@ fn each_status_is_retried_according_to_its_policy() {
 /// The CDN responds with a `Retry-After` of one day.
 #[test]
 fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
-    for trouble in [FaultKind::RateLimited(86_400), FaultKind::Unavailable(86_400)] {
-        let env = music_env(ids("s", 20), media([Fault { kind: trouble, when: FaultFilter::first(1) }]));
+    for fault in [FaultKind::RateLimited(86_400), FaultKind::Unavailable(86_400)] {
+        let env = music_env(ids("s", 20), media([Fault { kind: fault, when: FaultFilter::first(1) }]));
         export(&env, &["--asset-concurrency", "1"])
             .expect_status(3)
             .expect_output("the next run will download its files");
@@ -445,8 +445,8 @@ fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
 /// The first request for each song gets a `Retry-After` of one second. The export uses one connection at a time.
 #[test]
 fn a_host_with_retry_after_gets_no_requests_and_consumes_no_retry() {
-    for trouble in [FaultKind::RateLimited(1), FaultKind::Unavailable(1)] {
-        let env = music_env(ids("s", 4), media([Fault { kind: trouble, when: FaultFilter::first(1) }]));
+    for fault in [FaultKind::RateLimited(1), FaultKind::Unavailable(1)] {
+        let env = music_env(ids("s", 4), media([Fault { kind: fault, when: FaultFilter::first(1) }]));
         let started = Instant::now();
         export(&env, &["--retries", "0", "--asset-concurrency", "1"]).expect_status(0);
         // After each refused request, all downloads wait for one second.
@@ -473,7 +473,7 @@ fn redirects_are_followed_only_to_http_and_up_to_a_limit() {
     ];
     let env = music_env(
         table.iter().map(|(id, ..)| *id),
-        media(table.iter().map(|(id, trouble, ..)| fault_for(id, trouble.clone()))),
+        media(table.iter().map(|(id, fault, ..)| fault_for(id, fault.clone()))),
     );
     export(&env, &["--retries", "2"]).expect_status(3);
     assert_media_intact(&env);
@@ -1053,8 +1053,7 @@ fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
 /// The CDN resets every connection, or never responds.
 #[test]
 fn a_dead_cdn_does_not_delay_the_api() {
-    let dead =
-        |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { kind: trouble, when: FaultFilter::ALWAYS }]) };
+    let dead = |fault| FaultPlan { unfinished: Some(0.0), ..media([Fault { kind: fault, when: FaultFilter::ALWAYS }]) };
     let env = TestEnv::with_faults(dead(FaultKind::Reset));
     env.write_list(ids("t", 60));
     export(&env, &["--retries", "1"]).expect_status(3).expect_output("Archived 60 of 60 tasks");

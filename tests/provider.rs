@@ -18,7 +18,7 @@ use tokio::net::TcpSocket;
 /// The first two requests for each task fail with a transient failure.
 #[test]
 fn transient_failures_are_retried_and_nothing_is_lost() {
-    for trouble in [
+    for fault in [
         FaultKind::Status(500),
         FaultKind::Status(502),
         FaultKind::Status(524),
@@ -31,18 +31,18 @@ fn transient_failures_are_retried_and_nothing_is_lost() {
         FaultKind::Truncated(40),
         FaultKind::Reset,
     ] {
-        let env = TestEnv::with_fault(trouble.clone(), FaultFilter::first(2));
+        let env = TestEnv::with_fault(fault.clone(), FaultFilter::first(2));
         env.write_list(ids("t", 4));
         env.export(&["--format", "csv"]).expect_status(0);
         let summary = env.summary();
-        assert_eq!((env.archived_ids().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
+        assert_eq!((env.archived_ids().len(), &summary["requests"]["retries"]), (4, &8.into()), "{fault:?}");
     }
 }
 
 /// The provider compresses, pads or delays its responses, or closes the connection after each response.
 #[test]
 fn a_complete_response_is_accepted_in_any_encoding() {
-    for trouble in [
+    for fault in [
         FaultKind::Compressed(Encoding::Gzip),
         FaultKind::Compressed(Encoding::XGzip),
         FaultKind::Compressed(Encoding::Deflate),
@@ -53,10 +53,10 @@ fn a_complete_response_is_accepted_in_any_encoding() {
         FaultKind::StallBody(0.5),
         FaultKind::HangUp,
     ] {
-        let env = TestEnv::with_fault(trouble.clone(), FaultFilter::ALWAYS);
+        let env = TestEnv::with_fault(fault.clone(), FaultFilter::ALWAYS);
         env.write_list(["t1", "t2"]);
         env.export(&["--format", "csv"]).expect_status(0);
-        assert_eq!((env.archived_ids().len(), env.stats().requests), (2, 2), "{trouble:?}");
+        assert_eq!((env.archived_ids().len(), env.stats().requests), (2, 2), "{fault:?}");
     }
 }
 

@@ -329,7 +329,7 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
 fn repair_waits_retries_and_polls_like_export() {
     let faults = [FaultKind::RateLimited(1), FaultKind::Status(502)];
     let faults =
-        (1..).zip(faults).map(|(first, trouble)| Fault { kind: trouble, when: FaultFilter::first(first) }).collect();
+        (1..).zip(faults).map(|(first, fault)| Fault { kind: fault, when: FaultFilter::first(first) }).collect();
     let slow = FaultPlan { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..FaultPlan::default() };
     let env = env_with_lost_tasks(30);
     let slow = TestEnv::with_faults(slow);

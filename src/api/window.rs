@@ -108,7 +108,7 @@ impl WindowTracker {
 mod tests {
     use super::*;
 
-    fn remaining_only(remaining: u32) -> RateLimitStatus {
+    fn status_with_remaining(remaining: u32) -> RateLimitStatus {
         RateLimitStatus { remaining: Some(remaining), reset: None }
     }
 
@@ -143,11 +143,11 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut tracker = WindowTracker::new(10, Duration::from_secs(60));
-        assert_eq!(tracker.pause(&remaining_only(119), at(0)), None);
-        assert_eq!(tracker.pause(&remaining_only(11), at(20)), None);
-        assert_eq!(seconds(tracker.pause(&remaining_only(10), at(20))), Some(40));
-        assert_eq!(tracker.pause(&remaining_only(119), at(60)), None);
-        assert_eq!(seconds(tracker.pause(&remaining_only(3), at(70))), Some(50));
+        assert_eq!(tracker.pause(&status_with_remaining(119), at(0)), None);
+        assert_eq!(tracker.pause(&status_with_remaining(11), at(20)), None);
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(10), at(20))), Some(40));
+        assert_eq!(tracker.pause(&status_with_remaining(119), at(60)), None);
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(3), at(70))), Some(50));
         let reported = RateLimitStatus { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
         assert_eq!(seconds(tracker.pause(&reported, at(71))), Some(6));
     }
@@ -156,9 +156,9 @@ mod tests {
     fn a_pause_that_was_too_short_is_followed_by_a_longer_one() {
         let start = Instant::now();
         let mut tracker = WindowTracker::new(50, Duration::from_secs(60));
-        assert_eq!(seconds(tracker.pause(&remaining_only(44), start)), Some(60));
-        assert_eq!(seconds(tracker.pause(&remaining_only(44), start + Duration::from_secs(1))), Some(59));
-        assert_eq!(seconds(tracker.pause(&remaining_only(44), start + Duration::from_secs(60))), Some(97));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start)), Some(60));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start + Duration::from_secs(1))), Some(59));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start + Duration::from_secs(60))), Some(97));
     }
 
     #[test]
@@ -175,8 +175,8 @@ mod tests {
         let start = Instant::now();
         let mut tracker = WindowTracker::new(0, Duration::from_secs(60));
         for remaining in [100, 98, 99, 50, 51, 49] {
-            tracker.pause(&remaining_only(remaining), start);
+            tracker.pause(&status_with_remaining(remaining), start);
         }
-        assert_eq!(seconds(tracker.pause(&remaining_only(0), start + Duration::from_secs(30))), Some(30));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(0), start + Duration::from_secs(30))), Some(30));
     }
 }

@@ -84,7 +84,7 @@ impl<'a> Run<'a> {
         let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, simulated_provider).await?;
         let Self { config, id: run_id, archive, stop_at, command, .. } = self;
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
-        let context = RunContext { config, run_id, plan, archive: archive, stop_at: *stop_at, segments };
+        let context = RunContext { config, run_id, plan, archive, stop_at: *stop_at, segments };
         let mut emit = |event| recorder.emit(&event);
         let result = Coordinator::new(context, client, media, &mut emit).run(stop).await;
         drop(simulator);

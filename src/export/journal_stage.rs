@@ -26,7 +26,7 @@ pub(super) enum Entry {
         status: Option<FinalStatus>,
         record: Record,
         /// The assets to settle once the record is durable.
-        wanted: Vec<AssetRequest>,
+        asset_requests: Vec<AssetRequest>,
     },
     /// The outcome of a task's assets, to write to the segment of `part`.
     Assets { task: TaskIndex, part: u32, record: Record },
@@ -38,7 +38,7 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) enum Acknowledged {
     /// A response in the segment of `part`.
-    TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, wanted: Vec<AssetRequest> },
+    TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, asset_requests: Vec<AssetRequest> },
     /// The outcome of a task's assets.
     Assets { task: TaskIndex, part: u32 },
     /// All records of a task with a stored response.
@@ -96,8 +96,8 @@ fn append_batch(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Ack
     }
     let current_part = if responses.is_empty() { 0 } else { writer.append(responses)? };
     let acknowledged = batch.into_iter().map(|entry| match entry {
-        Entry::TaskResponse { task, status, wanted, .. } => {
-            Acknowledged::TaskResponse { task, status, part: current_part, wanted }
+        Entry::TaskResponse { task, status, asset_requests, .. } => {
+            Acknowledged::TaskResponse { task, status, part: current_part, asset_requests }
         }
         Entry::Assets { task, part, .. } => Acknowledged::Assets { task, part },
         Entry::Settled { task, .. } => Acknowledged::Settled { task, part: current_part },

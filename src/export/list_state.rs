@@ -122,7 +122,7 @@ enum TaskState {
     Unknown,
     Done,
     /// The task is archived as `not_found` and is requested again.
-    ToBeReplaced,
+    Replaceable,
 }
 
 impl ListState {
@@ -135,7 +135,7 @@ impl ListState {
         let columns: &[&str] = if not_found == NotFound::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
         let filter = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
         rows::search_table(archive, TASKS.name, columns, &filter, &mut |cells| match cells {
-            [Some(id), Some("not_found")] => states.mark(tasks, id, TaskState::ToBeReplaced),
+            [Some(id), Some("not_found")] => states.mark(tasks, id, TaskState::Replaceable),
             [Some(id), ..] => states.mark(tasks, id, TaskState::Done),
             _ => {}
         })?;
@@ -176,8 +176,8 @@ impl ListState {
     }
 
     /// Whether the task at `index` is archived as `not_found` and is requested again.
-    pub(super) fn is_to_be_replaced(&self, index: usize) -> bool {
-        self.0.get(index) == Some(&TaskState::ToBeReplaced)
+    pub(super) fn is_replaceable(&self, index: usize) -> bool {
+        self.0.get(index) == Some(&TaskState::Replaceable)
     }
 
     #[cfg(test)]

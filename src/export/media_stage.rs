@@ -55,7 +55,7 @@ pub(super) struct AssetRequest {
 impl AssetRequest {
     /// Returns the requests for the assets of these kinds in a response.
     fn from_data(data: &str, kinds: &[AssetKind], scheme: Scheme) -> Vec<Self> {
-        let wanted = |clip: &tables::ClipUrls<'_>, kind| {
+        let request = |clip: &tables::ClipUrls<'_>, kind| {
             let url = clip.url(kind);
             Self {
                 clip_id: clip.clip_id.clone(),
@@ -66,7 +66,7 @@ impl AssetRequest {
             }
         };
         let clips = tables::clip_urls(data);
-        clips.iter().flat_map(|clip| kinds.iter().map(move |kind| wanted(clip, *kind))).collect()
+        clips.iter().flat_map(|clip| kinds.iter().map(move |kind| request(clip, *kind))).collect()
     }
 
     /// Whether the asset is expected to have a file.
@@ -102,7 +102,7 @@ pub(super) struct MediaJob {
     pub(super) task_id: String,
     /// The number of the part whose segment contains the response, or `None` for a stored or recovered response.
     pub(super) part: Option<u32>,
-    pub(super) wanted: Vec<AssetRequest>,
+    pub(super) asset_requests: Vec<AssetRequest>,
     pub(super) defer_policy: DeferPolicy,
 }
 
@@ -150,7 +150,7 @@ impl MediaStage {
         let downloader = Downloader::new(access, limits, stop.clone(), received.clone())?;
         let offline = Arc::new(AtomicBool::new(false));
         let worker = Worker {
-            archive: archive,
+            archive,
             downloader,
             locks: KeyedMutex::default(),
             read_slots: Semaphore::new(MAX_CONCURRENT_READS),
@@ -243,7 +243,7 @@ struct Worker {
 impl Worker {
     /// Settles all assets of a task. Only local disk errors are returned as errors.
     async fn settle(self: Arc<Self>, job: MediaJob) -> Result<()> {
-        let assets = try_join_all(job.wanted.iter().map(|wanted| self.asset(&job, wanted))).await?;
+        let assets = try_join_all(job.asset_requests.iter().map(|request| self.asset(&job, request))).await?;
         let assets = match assets.into_iter().collect::<Option<Vec<Asset>>>() {
             Some(assets) => self.refetch_identical_audio(&job, assets).await?,
             None => None,
@@ -262,18 +262,18 @@ impl Worker {
     }
 
     /// Settles one asset. Returns `None` if the asset is left to the next run.
-    async fn asset(&self, job: &MediaJob, wanted: &AssetRequest) -> Result<Option<Asset>> {
-        let settled = match &wanted.source {
-            Source::Absent(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Skipped) },
+    async fn asset(&self, job: &MediaJob, request: &AssetRequest) -> Result<Option<Asset>> {
+        let settled = match &request.source {
+            Source::Absent(reason) => Asset { error: Some(reason.clone()), ..request.asset(AssetStatus::Skipped) },
             Source::Unusable(reason) | Source::InProgress(reason) => {
-                Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Failed) }
+                Asset { error: Some(reason.clone()), ..request.asset(AssetStatus::Failed) }
             }
             Source::File(_) => {
-                let name = wanted.name(&job.task_id);
+                let name = request.name(&job.task_id);
                 let _lock = self.locks.lock(&name).await;
-                let found = match self.find_existing(wanted, &name).await? {
+                let found = match self.find_existing(request, &name).await? {
                     Some(existing) => Some(existing),
-                    None => self.fetch(job, wanted, &name).await?,
+                    None => self.fetch(job, request, &name).await?,
                 };
                 let Some(asset) = found else { return Ok(None) };
                 asset
@@ -293,8 +293,8 @@ impl Worker {
 
     /// Returns the asset if its file already exists. The file belongs to another task with the same clip, or was
     /// downloaded by an interrupted run.
-    async fn find_existing(&self, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
-        let (archive, found_name, name, kind) = (self.archive.clone(), name.clone(), name.clone(), wanted.kind);
+    async fn find_existing(&self, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
+        let (archive, found_name, name, kind) = (self.archive.clone(), name.clone(), name.clone(), request.kind);
         let _slot = self.read_slots.acquire().await;
         let found = blocking(move || {
             let Some((path, file)) = archive.open_media(&name, media::extensions(kind)) else { return Ok(None) };
@@ -304,33 +304,33 @@ impl Worker {
         let Some((path, (content, modified, file))) = found.await? else { return Ok(None) };
         self.reused_files.lock().unwrap_or_else(PoisonError::into_inner).insert(found_name);
         let content_type = Some(content.mime.to_owned());
-        let asset = Asset { content_type, downloaded_at: modified, ..wanted.asset(AssetStatus::Ok) };
+        let asset = Asset { content_type, downloaded_at: modified, ..request.asset(AssetStatus::Ok) };
         Ok(Some(with_file(asset, path, file)))
     }
 
     /// Downloads the asset and moves the file to its final path.
-    async fn fetch(&self, job: &MediaJob, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
-        match self.download(job, wanted, name).await? {
+    async fn fetch(&self, job: &MediaJob, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
+        match self.download(job, request, name).await? {
             Some(asset) => self.store_media(asset, name).await.map(Some),
             None => Ok(None),
         }
     }
 
     /// Downloads the asset to a partial file. Returns `None` if the asset is left to the next run.
-    async fn download(&self, job: &MediaJob, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
-        let Source::File(url) = &wanted.source else { return Ok(None) };
-        let download = Download { url: url.clone(), kind: wanted.kind, partial: self.archive.partial(name) };
-        let outcome = self.downloader.download(&download, &|update| self.forward_update(job, wanted, update)).await?;
+    async fn download(&self, job: &MediaJob, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
+        let Source::File(url) = &request.source else { return Ok(None) };
+        let download = Download { url: url.clone(), kind: request.kind, partial: self.archive.partial(name) };
+        let outcome = self.downloader.download(&download, &|update| self.forward_update(job, request, update)).await?;
         Ok(match outcome {
             Outcome::Stopped => None,
             Outcome::HostDown if job.defer_policy != DeferPolicy::Never => None,
             Outcome::HostDown => {
-                Some(Asset { error: Some("the host is down".into()), ..wanted.asset(AssetStatus::Failed) })
+                Some(Asset { error: Some("the host is down".into()), ..request.asset(AssetStatus::Failed) })
             }
             Outcome::Failed { failure, .. } if !failure.connected && self.may_defer(job) => None,
             Outcome::Failed { failure, traffic } => {
                 let Failure { reason, http_status, content_type, .. } = failure;
-                let failed = wanted.asset(AssetStatus::Failed);
+                let failed = request.asset(AssetStatus::Failed);
                 Some(with_traffic(Asset { error: Some(reason), http_status, content_type, ..failed }, traffic))
             }
             Outcome::Complete { file, content, http_status, traffic } => {
@@ -338,7 +338,7 @@ impl Worker {
                     content_type: Some(content.mime.into()),
                     http_status: Some(http_status),
                     downloaded_at: Some(timestamp::now()),
-                    ..wanted.asset(AssetStatus::Ok)
+                    ..request.asset(AssetStatus::Ok)
                 };
                 Some(with_file(with_traffic(asset, traffic), name.path(content.extension), file))
             }
@@ -367,12 +367,12 @@ impl Worker {
         }
     }
 
-    fn forward_update(&self, job: &MediaJob, wanted: &AssetRequest, update: DownloadUpdate) {
+    fn forward_update(&self, job: &MediaJob, request: &AssetRequest, update: DownloadUpdate) {
         self.send_event(DownloadEvent::Forward(match update {
             DownloadUpdate::Retry { reason, wait } => Event::AssetRetrying {
                 task_id: job.task_id.clone(),
-                clip_id: wanted.clip_id.clone(),
-                kind: wanted.kind,
+                clip_id: request.clip_id.clone(),
+                kind: request.kind,
                 reason,
                 wait_seconds: wait.as_secs_f64(),
             },
@@ -393,8 +393,10 @@ impl Worker {
             }
         }
         for index in candidates.keys() {
-            let (Some(wanted), Some(asset)) = (job.wanted.get(*index), assets.get_mut(*index)) else { continue };
-            if was_downloaded(asset) && !self.refetch(job, wanted, asset).await? {
+            let (Some(request), Some(asset)) = (job.asset_requests.get(*index), assets.get_mut(*index)) else {
+                continue;
+            };
+            if was_downloaded(asset) && !self.refetch(job, request, asset).await? {
                 return Ok(None);
             }
         }
@@ -413,13 +415,13 @@ impl Worker {
 
     /// Downloads an asset again, and keeps the new file if it differs. Returns false if the run ends before the
     /// download is complete.
-    async fn refetch(&self, job: &MediaJob, wanted: &AssetRequest, asset: &mut Asset) -> Result<bool> {
-        let name = wanted.name(&job.task_id);
+    async fn refetch(&self, job: &MediaJob, request: &AssetRequest, asset: &mut Asset) -> Result<bool> {
+        let name = request.name(&job.task_id);
         let _lock = self.locks.lock(&name).await;
         if self.reused_files.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
             return Ok(true);
         }
-        let Some(refetched) = self.download(job, wanted, &name).await? else { return Ok(false) };
+        let Some(refetched) = self.download(job, request, &name).await? else { return Ok(false) };
         asset.attempts += refetched.attempts;
         asset.received += refetched.received;
         if refetched.status == AssetStatus::Ok && refetched.sha256 != asset.sha256 {

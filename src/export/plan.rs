@@ -43,7 +43,7 @@ impl Plan {
         missing_assets: Vec<(TaskIndex, AssetKinds)>,
     ) -> Self {
         let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.is_done(index.get())).collect();
-        let not_found = selected.iter().filter(|index| archived.is_to_be_replaced(index.get()));
+        let not_found = selected.iter().filter(|index| archived.is_replaceable(index.get()));
         let replacing = Item { rows: RowEffect::ReplaceNotFound, ..Item::NEW };
         let mut items: HashMap<TaskIndex, Item> = not_found.map(|task| (*task, replacing.clone())).collect();
         let stored = missing_assets.iter().map(|(task, _)| *task).collect();

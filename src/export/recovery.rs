@@ -115,11 +115,11 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
     let mut tick = time::interval(PROGRESS_INTERVAL);
     loop {
         for task in pending.by_ref().take(MAX_UNSETTLED - in_progress) {
-            let wanted = media.requests(&task.data, &task.assets);
-            downloads.expected += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+            let asset_requests = media.requests(&task.data, &task.assets);
+            downloads.expected += asset_requests.iter().filter(|request| request.is_expected()).count() as u64;
             let is_young = Timestamp::now().duration_since(task.fetched_at) < MAX_RETRY_AGE;
             let defer_policy = if is_young { DeferPolicy::Always } else { DeferPolicy::Never };
-            media.settle(MediaJob { task_id: task.task_id.clone(), part: None, wanted, defer_policy });
+            media.settle(MediaJob { task_id: task.task_id.clone(), part: None, asset_requests, defer_policy });
             in_progress += 1;
         }
         if in_progress == 0 {

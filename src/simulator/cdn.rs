@@ -107,7 +107,7 @@ impl State {
         let part = if validators {
             RequestedRange::from_headers(headers, file.len, [&file.etag, file.modified])
         } else {
-            RequestedRange::Whole
+            RequestedRange::Full
         };
         let mut response = Response::builder().header(CONTENT_TYPE, file.content_type);
         if validators {
@@ -115,7 +115,7 @@ impl State {
             response = response.header(ACCEPT_RANGES, "bytes");
         }
         let range = match part {
-            RequestedRange::Whole => 0..file.len,
+            RequestedRange::Full => 0..file.len,
             RequestedRange::Bytes(range) => {
                 let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, file.len);
                 response = response.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, content_range);
@@ -234,7 +234,7 @@ mod tests {
 
         /// Sends a request. Returns the response head in lower case, and all body bytes received before the
         /// connection closes.
-        fn ask(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
+        fn send_request(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
             let host = self.simulator.cdn_url().authority();
             let mut stream = TcpStream::connect(host).unwrap();
             write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
@@ -246,7 +246,7 @@ mod tests {
         }
 
         fn get(&self, path: &str) -> (String, Vec<u8>) {
-            self.ask("GET", path, "")
+            self.send_request("GET", path, "")
         }
     }
 
@@ -257,33 +257,33 @@ mod tests {
 
     #[test]
     fn get_sends_a_file_or_range_and_head_sends_the_same_headers() {
-        let scene = TestServer::new(FaultPlan::default());
-        let (head, whole) = scene.get("/a.mp3");
+        let server = TestServer::new(FaultPlan::default());
+        let (head, whole) = server.get("/a.mp3");
         let length = whole.len().to_string();
         assert_eq!(value(&head, "content-length"), Some(length.as_str()));
-        let (head_only, nothing) = scene.ask("HEAD", "/a.mp3", "Range: bytes=5-\r\n");
+        let (head_only, nothing) = server.send_request("HEAD", "/a.mp3", "Range: bytes=5-\r\n");
         assert!(head_only.starts_with("http/1.1 200") && nothing.is_empty());
         for name in ["content-length", "content-type", "etag", "last-modified", "accept-ranges"] {
             assert!(value(&head, name).is_some() && value(&head, name) == value(&head_only, name), "{name}");
         }
         let etag = value(&head, "etag").unwrap();
-        let (head, rest) = scene.ask("GET", "/a.mp3", &format!("Range: bytes=100-\r\nIf-Range: {etag}\r\n"));
+        let (head, rest) = server.send_request("GET", "/a.mp3", &format!("Range: bytes=100-\r\nIf-Range: {etag}\r\n"));
         assert!(head.starts_with("http/1.1 206"), "{head}");
         assert_eq!(value(&head, "content-range"), Some(format!("bytes 100-{}/{length}", whole.len() - 1).as_str()));
         assert!(rest == whole[100..]);
-        let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\nIf-Range: \"old\"\r\n");
+        let (head, body) = server.send_request("GET", "/a.mp3", "Range: bytes=100-\r\nIf-Range: \"old\"\r\n");
         assert!(head.starts_with("http/1.1 200") && body == whole);
-        let (head, _) = scene.ask("GET", "/a.mp3", &format!("Range: bytes={length}-\r\n"));
+        let (head, _) = server.send_request("GET", "/a.mp3", &format!("Range: bytes={length}-\r\n"));
         assert!(head.starts_with("http/1.1 416"));
         assert_eq!(value(&head, "content-range"), Some(format!("bytes */{length}").as_str()));
-        let (head, body) = scene.get("/a.txt");
+        let (head, body) = server.get("/a.txt");
         assert!(head.starts_with("http/1.1 404") && String::from_utf8(body).unwrap().contains("NoSuchKey"));
     }
 
     #[test]
     fn a_cdn_without_validators_ignores_ranges() {
-        let scene = TestServer::new(FaultPlan { validators: Some(false), ..FaultPlan::default() });
-        let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\n");
+        let server = TestServer::new(FaultPlan { validators: Some(false), ..FaultPlan::default() });
+        let (head, body) = server.send_request("GET", "/a.mp3", "Range: bytes=100-\r\n");
         assert!(head.starts_with("http/1.1 200") && body.starts_with(b"ID3"));
         assert!(["etag", "last-modified", "accept-ranges"].iter().all(|name| value(&head, name).is_none()), "{head}");
     }
@@ -309,9 +309,9 @@ mod tests {
             let has_retry_after = matches!(fault, FaultKind::RateLimited(_) | FaultKind::Unavailable(_));
             assert_eq!(value(&head, "retry-after").is_some(), has_retry_after);
         }
-        let scene = TestServer::with_fault(FaultKind::Redirect("{cdn}/x/{file}".into()));
-        let target = format!("{}x/odd.mp3", scene.simulator.cdn_url());
-        assert_eq!(value(&scene.get("/odd.mp3").0, "location"), Some(target.as_str()));
+        let server = TestServer::with_fault(FaultKind::Redirect("{cdn}/x/{file}".into()));
+        let target = format!("{}x/odd.mp3", server.simulator.cdn_url());
+        assert_eq!(value(&server.get("/odd.mp3").0, "location"), Some(target.as_str()));
         assert!(faulty(FaultKind::Reset).0.is_empty());
     }
 
@@ -323,8 +323,8 @@ mod tests {
         assert!(
             value(&cut.0, "content-length") == value(&original.0, "content-length") && cut.1 == original.1[..30_000]
         );
-        let scene = TestServer::with_fault(FaultKind::Truncated(10));
-        assert!(scene.ask("GET", "/odd.mp3", "Range: bytes=50-\r\n").1 == original.1[50..60]);
+        let server = TestServer::with_fault(FaultKind::Truncated(10));
+        assert!(server.send_request("GET", "/odd.mp3", "Range: bytes=50-\r\n").1 == original.1[50..60]);
         for slow in [FaultKind::Stall(0.2), FaultKind::StallBody(0.2), FaultKind::Throttle(200_000)] {
             let begun = Instant::now();
             assert!(faulty(slow.clone()).1 == original.1 && begun.elapsed() > Duration::from_millis(190), "{slow:?}");
@@ -333,8 +333,8 @@ mod tests {
         assert!(["etag", "last-modified"].iter().all(|name| value(&changed.0, name) != value(&original.0, name)));
         assert!(changed.1.len() == original.1.len() && changed.1 != original.1);
         assert!(faulty(FaultKind::Padding(1000)).1.starts_with(&original.1));
-        let scene = TestServer::with_fault(FaultKind::Identical);
-        assert!(scene.get("/odd.mp3").1 == scene.get("/odd-too.mp3").1);
+        let server = TestServer::with_fault(FaultKind::Identical);
+        assert!(server.get("/odd.mp3").1 == server.get("/odd-too.mp3").1);
         let compressed = faulty(FaultKind::Compressed(Encoding::Zstd));
         assert!(value(&compressed.0, "content-encoding") == Some("zstd"));
         assert!(zstd::decode_all(compressed.1.as_slice()).unwrap() == original.1);
@@ -343,10 +343,10 @@ mod tests {
     #[test]
     fn requests_are_counted() {
         let media = vec![Fault { kind: FaultKind::Truncated(1000), when: FaultFilter::first(1) }];
-        let scene = TestServer::new(FaultPlan { media, ..FaultPlan::default() });
-        let cut = scene.ask("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
-        let rest = scene.ask("GET", "/a.mp3", "Range: bytes=1000-\r\nReferer: r\r\n").1.len();
-        let stats = scene.simulator.stats().media;
+        let server = TestServer::new(FaultPlan { media, ..FaultPlan::default() });
+        let cut = server.send_request("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
+        let rest = server.send_request("GET", "/a.mp3", "Range: bytes=1000-\r\nReferer: r\r\n").1.len();
+        let stats = server.simulator.stats().media;
         assert_eq!((stats.requests, stats.range_requests, stats.bytes, cut), (2, 1, (cut + rest) as u64, 1000));
         assert_eq!((&stats.by_path["a.mp3"], &stats.completed["a.mp3"]), (&2, &1));
         assert_eq!((stats.max_concurrent, stats.leaks), (1, vec!["x-api-key".into(), "referer".into()]));
@@ -354,33 +354,33 @@ mod tests {
 
     #[test]
     fn responses_in_progress_are_counted() {
-        let scene = TestServer::with_fault(FaultKind::StallBody(0.5));
+        let server = TestServer::with_fault(FaultKind::StallBody(0.5));
         let both = ["/odd.mp3", "/odd.png"];
         std::thread::scope(|scope| {
-            let requested = both.map(|path| scope.spawn(|| scene.get(path)));
+            let requested = both.map(|path| scope.spawn(|| server.get(path)));
             for response in requested {
                 response.join().unwrap();
             }
         });
-        scene.get("/odd.mp3");
-        let stats = scene.simulator.stats().media;
+        server.get("/odd.mp3");
+        let stats = server.simulator.stats().media;
         assert_eq!((stats.max_concurrent, stats.completed.values().sum::<u32>()), (2, 3));
     }
 
     #[test]
     fn documents_may_refer_to_the_cdn() {
         let documents = HashMap::from([("t".into(), "\"{cdn}/x.mp3\"".into())]);
-        let scene = TestServer::with_provider(SimulatedProvider {
+        let server = TestServer::with_provider(SimulatedProvider {
             tasks: KnownTasks::Documents,
             documents,
             ..SimulatedProvider::default()
         });
-        let cdn = scene.simulator.cdn_url();
-        let mut stream = TcpStream::connect(scene.simulator.base_url().authority()).unwrap();
+        let cdn = server.simulator.cdn_url();
+        let mut stream = TcpStream::connect(server.simulator.base_url().authority()).unwrap();
         write!(stream, "GET /api/v1/task/t HTTP/1.1\r\nHost: h\r\nx-api-key: k\r\nConnection: close\r\n\r\n").unwrap();
         let mut response = String::new();
         stream.read_to_string(&mut response).unwrap();
         assert!(response.ends_with(&format!("\"{cdn}x.mp3\"")), "{response}");
-        assert_ne!(cdn.authority(), scene.simulator.base_url().authority());
+        assert_ne!(cdn.authority(), server.simulator.base_url().authority());
     }
 }

@@ -63,7 +63,7 @@ pub struct FaultPlan {
 
 /// A fault and the requests that it applies to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "FaultText")]
+#[serde(try_from = "RawFault")]
 pub struct Fault {
     /// The fault to inject.
     pub kind: FaultKind,
@@ -193,7 +193,7 @@ impl FromStr for FaultPlan {
 /// A fault as written in TOML: one field specifies the fault, and the other fields select the requests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FaultText {
+struct RawFault {
     status: Option<u16>,
     too_many: Option<u64>,
     busy: Option<u64>,
@@ -214,10 +214,10 @@ struct FaultText {
     share: Option<f64>,
 }
 
-impl TryFrom<FaultText> for Fault {
+impl TryFrom<RawFault> for Fault {
     type Error = String;
 
-    fn try_from(text: FaultText) -> Result<Self, String> {
+    fn try_from(text: RawFault) -> Result<Self, String> {
         let kinds = [
             text.status.map(FaultKind::Status),
             text.too_many.map(FaultKind::RateLimited),

@@ -11,7 +11,7 @@ use hyper::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RequestedRange {
     /// The whole file.
-    Whole,
+    Full,
     /// This range of bytes.
     Bytes(Range<u64>),
     /// No bytes, because the file ends before the requested range.
@@ -25,7 +25,7 @@ impl RequestedRange {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let current = text(IF_RANGE).is_none_or(|known| validators.contains(&known));
         match text(RANGE).filter(|_| current).and_then(bounds) {
-            None => Self::Whole,
+            None => Self::Full,
             Some((first, _)) if first >= len => Self::Unsatisfiable,
             Some((first, last)) => Self::Bytes(first..last.map_or(len, |last| len.min(last.saturating_add(1)))),
         }
@@ -59,10 +59,10 @@ mod tests {
         assert_eq!(requested("bytes=99-1000", None), RequestedRange::Bytes(99..100));
         assert_eq!(requested("bytes=100-", None), RequestedRange::Unsatisfiable);
         for (range, known) in [("bytes=40-", Some("\"old\"")), ("bytes=100-", Some("another date"))] {
-            assert_eq!(requested(range, known), RequestedRange::Whole);
+            assert_eq!(requested(range, known), RequestedRange::Full);
         }
         for faulty in ["bytes=9-8", "bytes=-5", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes="] {
-            assert_eq!(requested(faulty, None), RequestedRange::Whole, "{faulty}");
+            assert_eq!(requested(faulty, None), RequestedRange::Full, "{faulty}");
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     depth::Depth,
     finding::{Finding, FindingKind, Findings, Subject},
     manifests,
-    media_set::{Match, MediaRow, MediaSet, is_media},
+    media_set::{ChecksumMatch, MediaRow, MediaSet, is_media},
     progress::CheckProgress,
     rows::{ASSET_COLUMNS, TableCheck},
     snapshot::stale_staging_file,
@@ -95,14 +95,14 @@ impl Dispatcher<'_, '_> {
                 return Ok(());
             }
             match media.add_manifest_line(path, digest) {
-                Match::Same => Ok(()),
-                Match::Different => {
+                ChecksumMatch::Same => Ok(()),
+                ChecksumMatch::Different => {
                     let what =
                         format!("lists {path} with a different SHA-256 than the assets table or another manifest");
                     bad_lines.add(manifests::damaged_manifest(manifest, what));
                     Ok(())
                 }
-                Match::Unknown => self.enqueue(Job {
+                ChecksumMatch::Unknown => self.enqueue(Job {
                     path: path.to_owned(),
                     sha256: digest.to_owned(),
                     bytes: None,

@@ -79,7 +79,7 @@ struct MediaEntry {
 
 /// The result of comparing a manifest line with the rows and with earlier manifest lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub(super) enum ChecksumMatch {
     /// The checksum is the same as in a row or an earlier manifest line.
     Same,
     /// The checksum differs from that in a row or an earlier manifest line.
@@ -97,16 +97,16 @@ impl MediaSet {
     }
 
     /// Records that a manifest lists a file. All rows must have been added before.
-    pub(super) fn add_manifest_line(&mut self, path: &str, sha256: &str) -> Match {
+    pub(super) fn add_manifest_line(&mut self, path: &str, sha256: &str) -> ChecksumMatch {
         let digest = short_hash(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
             Entry::Vacant(slot) => {
                 slot.insert(MediaEntry { digest, bytes: 0, in_manifest: true, queued: true });
-                Match::Unknown
+                ChecksumMatch::Unknown
             }
             Entry::Occupied(mut entry) => {
                 entry.get_mut().in_manifest = true;
-                if entry.get().digest == digest { Match::Same } else { Match::Different }
+                if entry.get().digest == digest { ChecksumMatch::Same } else { ChecksumMatch::Different }
             }
         }
     }
@@ -162,7 +162,7 @@ mod tests {
         let matches = [("media/a", &one), ("media/b", &other), ("media/c", &one)];
         assert_eq!(
             matches.map(|(path, digest)| set.add_manifest_line(path, digest)),
-            [Match::Same, Match::Different, Match::Unknown]
+            [ChecksumMatch::Same, ChecksumMatch::Different, ChecksumMatch::Unknown]
         );
         assert!(set.is_listed("media/a") && !set.is_listed("media/d") && set.has("media/b"));
         assert!(set.mark_queued("media/a") && !set.mark_queued("media/a") && !set.mark_queued("media/c"));

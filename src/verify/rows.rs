@@ -46,7 +46,7 @@ pub(super) struct TableCheck {
 }
 
 /// One pass over the tables.
-struct Pass<'a, 't> {
+struct TableScan<'a, 't> {
     archive: &'a Archive,
     depth: Depth,
     /// Whether a newer version of the program may have added columns.
@@ -78,7 +78,7 @@ pub(super) fn check_tables(
     snapshot.add_pending(archive)?;
     // Damaged manifests are reported later, when the manifests are read again for the media files.
     let listed = manifests::read_part_checksums(archive, &mut Findings::new(0))?;
-    let mut pass = Pass {
+    let mut scan = TableScan {
         archive,
         depth,
         is_newer,
@@ -93,20 +93,20 @@ pub(super) fn check_tables(
         damaged_parts: HashSet::new(),
         part_vanished: false,
     };
-    pass.check()?;
-    let Pass { findings, snapshot, media, rows, parts, damaged_parts, part_vanished, .. } = pass;
+    scan.check()?;
+    let TableScan { findings, snapshot, media, rows, parts, damaged_parts, part_vanished, .. } = scan;
     Ok(TableCheck { findings, snapshot, media, rows, parts, damaged_parts, part_vanished })
 }
 
-impl Pass<'_, '_> {
+impl TableScan<'_, '_> {
     fn check(&mut self) -> Result<()> {
         self.progress
             .start_phase("parts", tables::TABLES.iter().map(|table| self.snapshot.parts(table).len() as u64).sum());
         self.report_missing_parts()?;
         self.check_parts(&TASKS.schema(), &mut Self::scan_tasks_part)?;
         let duplicates = self.tasks.finish();
-        self.check_parts(&CLIPS.schema(), &mut |pass, path| pass.count_rows(path, CLIPS.name, RowKind::Clip))?;
-        self.check_parts(&LYRICS.schema(), &mut |pass, path| pass.count_rows(path, LYRICS.name, RowKind::Lyrics))?;
+        self.check_parts(&CLIPS.schema(), &mut |scan, path| scan.count_rows(path, CLIPS.name, RowKind::Clip))?;
+        self.check_parts(&LYRICS.schema(), &mut |scan, path| scan.count_rows(path, LYRICS.name, RowKind::Lyrics))?;
         self.check_parts(&ASSETS.schema(), &mut Self::scan_assets_part)?;
         self.report_duplicate_tasks(&duplicates)?;
         self.report_tasks(
@@ -274,10 +274,10 @@ impl Pass<'_, '_> {
 
     fn scan_tasks_part(&mut self, path: &str) -> Result<io::Result<u64>> {
         let is_complete = self.snapshot.was_listed_before(path);
-        self.scan(path, &["task_id", "clip_count"], &mut |pass, cells| {
+        self.scan(path, &["task_id", "clip_count"], &mut |scan, cells| {
             let [Some(task_id), clips] = cells else { return };
             let due = clips.and_then(|clips| clips.parse().ok()).filter(|_| is_complete);
-            pass.tasks.add(task_id, due.unwrap_or(task_set::UNKNOWN_CLIP_COUNT));
+            scan.tasks.add(task_id, due.unwrap_or(task_set::UNKNOWN_CLIP_COUNT));
         })
     }
 
@@ -285,13 +285,13 @@ impl Pass<'_, '_> {
     fn count_rows(&mut self, path: &str, table: &'static str, row: RowKind) -> Result<io::Result<u64>> {
         let mut orphans = AffectedTasks::new(self.findings.limit());
         let is_intact = !self.damaged_parts.contains(path);
-        let scanned = self.scan(path, &["task_id"], &mut |pass, cells| {
+        let scanned = self.scan(path, &["task_id"], &mut |scan, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
             // Clips of a damaged part are counted, because their tasks would otherwise appear to lack clips. Lyrics
             // of a damaged part are not counted, because a damaged task ID could make another task appear to have two
             // rows.
             let counts = is_intact || row == RowKind::Clip;
-            if !(if counts { pass.tasks.count(task_id, row) } else { pass.tasks.has(task_id) }) {
+            if !(if counts { scan.tasks.count(task_id, row) } else { scan.tasks.has(task_id) }) {
                 orphans.add(task_id);
             }
         })?;
@@ -302,14 +302,14 @@ impl Pass<'_, '_> {
     fn scan_assets_part(&mut self, path: &str) -> Result<io::Result<u64>> {
         let is_intact = !self.damaged_parts.contains(path);
         let mut orphans = AffectedTasks::new(self.findings.limit());
-        let scanned = self.scan(path, &ASSET_COLUMNS, &mut |pass, cells| {
+        let scanned = self.scan(path, &ASSET_COLUMNS, &mut |scan, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
             let kind = cells.get(2).copied().flatten().filter(|_| is_intact).and_then(AssetKind::parse);
-            if !pass.tasks.count(task_id, RowKind::Asset(kind)) {
+            if !scan.tasks.count(task_id, RowKind::Asset(kind)) {
                 orphans.add(task_id);
             }
             if is_intact {
-                pass.check_asset_row(path, cells);
+                scan.check_asset_row(path, cells);
             }
         })?;
         self.report_orphans(path, ASSETS.name, orphans);
@@ -399,9 +399,9 @@ impl Pass<'_, '_> {
         }
         for path in self.snapshot.tasks.clone() {
             // A part that cannot be read already has a finding.
-            let _ = self.scan(&path, &["task_id"], &mut |pass, cells| {
+            let _ = self.scan(&path, &["task_id"], &mut |scan, cells| {
                 if let [Some(task_id)] = cells
-                    && hashes.binary_search(&pass.tasks.hash(task_id)).is_ok()
+                    && hashes.binary_search(&scan.tasks.hash(task_id)).is_ok()
                 {
                     found(&path, task_id);
                 }

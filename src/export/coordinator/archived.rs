@@ -72,10 +72,10 @@ impl Coordinator<'_> {
     async fn handle_archived(&mut self, task: TaskIndex, stored: StoredResponse) {
         match &self.run.plan.item(task).kinds {
             WantedKinds::Explicit(kinds) if self.run.plan.item(task).rows == RowEffect::AddAssets => {
-                let wanted = self
+                let asset_requests = self
                     .media
                     .requests(stored.response.as_deref().unwrap_or_default(), &kinds.iter().collect::<Vec<_>>());
-                self.settle_assets(task, StoredTask { record: None, assets: Vec::new() }, wanted).await;
+                self.settle_assets(task, StoredTask { record: None, assets: Vec::new() }, asset_requests).await;
             }
             _ => self.settle_record(task, stored).await,
         }
@@ -91,7 +91,7 @@ impl Coordinator<'_> {
 
     async fn settle_record(&mut self, task: TaskIndex, stored: StoredResponse) {
         let StoredResponse { status, fetched_at, response, error } = stored;
-        let (record, wanted) = match response {
+        let (record, asset_requests) = match response {
             Some(data) => self.task_record(task, status, fetched_at, data, None),
             None => {
                 let (task_id, remaining_clips) =
@@ -99,16 +99,16 @@ impl Coordinator<'_> {
                 (Record::NotFound { task_id, fetched_at, message: error, replaces: true, remaining_clips }, Vec::new())
             }
         };
-        self.settle_assets(task, StoredTask { record: Some(record), assets: Vec::new() }, wanted).await;
+        self.settle_assets(task, StoredTask { record: Some(record), assets: Vec::new() }, asset_requests).await;
     }
 
-    async fn settle_assets(&mut self, task: TaskIndex, stored: StoredTask, wanted: Vec<AssetRequest>) {
-        if wanted.is_empty() {
+    async fn settle_assets(&mut self, task: TaskIndex, stored: StoredTask, asset_requests: Vec<AssetRequest>) {
+        if asset_requests.is_empty() {
             return self.journal_stored(task, stored).await;
         }
         self.stored_unsettled.insert(task, stored);
         let task_id = self.run.plan.tasks.id(task).to_string();
-        self.download(MediaJob { task_id, part: None, wanted, defer_policy: DeferPolicy::Never });
+        self.download(MediaJob { task_id, part: None, asset_requests, defer_policy: DeferPolicy::Never });
     }
 
     /// Handles a task with a stored response after its assets are settled.
@@ -130,8 +130,8 @@ impl Coordinator<'_> {
     pub(super) async fn handle_refreshed(&mut self, task: TaskIndex, stored: StoredTask, response: TaskResponse) {
         match response {
             TaskResponse::Final { status, data, original_body } if !loses_data(status, &data, &stored) => {
-                let (record, wanted) = self.task_record(task, status, timestamp::now(), data, original_body);
-                self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
+                let (record, asset_requests) = self.task_record(task, status, timestamp::now(), data, original_body);
+                self.journal(Entry::TaskResponse { task, status: Some(status), record, asset_requests }).await;
             }
             _ => self.journal_stored(task, stored).await,
         }
@@ -184,10 +184,10 @@ impl Coordinator<'_> {
     ) -> (Record, Vec<AssetRequest>) {
         let (task_id, item) = (self.run.plan.tasks.id(task).to_string(), self.run.plan.item(task));
         let kinds: Vec<AssetKind> = self.wanted_kinds(item, &task_id, &data).iter().collect();
-        let wanted = self.media.requests(&data, &kinds);
-        let assets = if wanted.is_empty() { Vec::new() } else { kinds };
+        let asset_requests = self.media.requests(&data, &kinds);
+        let assets = if asset_requests.is_empty() { Vec::new() } else { kinds };
         let replaces = item.replaces() || item.source == ResponseSource::Tables;
-        (Record::Task { task_id, status, fetched_at, data, original_body, assets, replaces }, wanted)
+        (Record::Task { task_id, status, fetched_at, data, original_body, assets, replaces }, asset_requests)
     }
 
     fn wanted_kinds(&self, item: &Item, task_id: &str, data: &str) -> AssetKinds {
@@ -203,11 +203,11 @@ impl Coordinator<'_> {
 
     /// Returns the kinds of assets that the archive has files for.
     fn kinds_with_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
-        let exists = |wanted: &AssetRequest| {
-            self.run.archive.open_media(&wanted.name(task_id), media::extensions(wanted.kind())).is_some()
+        let exists = |request: &AssetRequest| {
+            self.run.archive.open_media(&request.name(task_id), media::extensions(request.kind())).is_some()
         };
         let all = self.media.requests(data, &AssetKind::ALL);
-        all.iter().filter(|wanted| exists(wanted)).map(AssetRequest::kind).collect()
+        all.iter().filter(|request| exists(request)).map(AssetRequest::kind).collect()
     }
 }
 

@@ -424,7 +424,7 @@ impl<'a> Coordinator<'a> {
     /// Sends a task to the media stage.
     fn download(&mut self, job: MediaJob) {
         self.unsettled += 1;
-        self.downloads.expected += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+        self.downloads.expected += job.asset_requests.iter().filter(|request| request.is_expected()).count() as u64;
         self.media.settle(job);
     }
 
@@ -527,17 +527,17 @@ fn record_acknowledged(
 ) -> Option<MediaJob> {
     match entry {
         Acknowledged::TaskResponse { status: None, .. } => None,
-        Acknowledged::TaskResponse { task, status: Some(status), part, wanted } => {
+        Acknowledged::TaskResponse { task, status: Some(status), part, asset_requests } => {
             let task_id = plan.tasks.id(task).to_string();
             ledger.mark_journalled(task);
             emit(Event::ResponseReceived { task_id: task_id.clone(), status });
-            if wanted.is_empty() {
+            if asset_requests.is_empty() {
                 ledger.mark_complete(task, part);
             }
-            (!wanted.is_empty()).then_some(MediaJob {
+            (!asset_requests.is_empty()).then_some(MediaJob {
                 task_id,
                 part: Some(part),
-                wanted,
+                asset_requests,
                 defer_policy: DeferPolicy::HostDownOnly,
             })
         }

@@ -119,7 +119,7 @@ impl Coordinator<'_> {
             TaskResponse::Unreadable { reason, body } => {
                 self.ledger.mark_unreadable(task, reason);
                 let record = Record::Unreadable { task_id, body };
-                self.journal(Entry::TaskResponse { task, status: None, record, wanted: Vec::new() }).await;
+                self.journal(Entry::TaskResponse { task, status: None, record, asset_requests: Vec::new() }).await;
             }
             _ => {}
         }
@@ -137,8 +137,8 @@ impl Coordinator<'_> {
             let reason = "the provider's response has fewer clips than the remaining rows";
             return self.ledger.mark_failed(task, reason.into());
         }
-        let (record, wanted) = self.task_record(task, status, timestamp::now(), data, original_body);
-        if let Some(detail) = wanted.iter().find_map(AssetRequest::in_progress)
+        let (record, asset_requests) = self.task_record(task, status, timestamp::now(), data, original_body);
+        if let Some(detail) = asset_requests.iter().find_map(AssetRequest::in_progress)
             && let Record::Task { status: FinalStatus::Success, data, fetched_at, .. } = &record
             && let times = tables::task_times(data)
             && times.may_change(*fetched_at)
@@ -147,7 +147,7 @@ impl Coordinator<'_> {
             (self.emit)(Event::Unfinished { task_id, status });
             return self.schedule_poll(task, times.created_at, detail.to_owned());
         }
-        self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
+        self.journal(Entry::TaskResponse { task, status: Some(status), record, asset_requests }).await;
     }
 
     /// Schedules a poll of the task.
@@ -220,7 +220,7 @@ impl Coordinator<'_> {
         let (task_id, replaces) = (self.run.plan.tasks.id(task).to_string(), item.replaces());
         let record = Record::NotFound { task_id, fetched_at, message, replaces, remaining_clips: item.remaining_clips };
         let status = Some(FinalStatus::NotFound);
-        self.journal(Entry::TaskResponse { task, status, record, wanted: Vec::new() }).await;
+        self.journal(Entry::TaskResponse { task, status, record, asset_requests: Vec::new() }).await;
     }
 
     /// Records that a task was found. The key belongs to the right account, so the earlier 404 responses are final.
