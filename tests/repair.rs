@@ -149,8 +149,8 @@ fn env_with_lost_tasks(count: usize) -> TestEnv {
     env
 }
 
-/// Returns a command that repairs a scene's archive from the provider of another scene. By default, it downloads no
-/// assets.
+/// Returns a command that repairs an environment's archive from the provider of another environment. By default, it
+/// downloads no assets.
 fn repair_command(provider: &TestEnv, env: &TestEnv, arguments: &[&str]) -> Command {
     let mut command = env.program();
     command.args(["repair", "library", "--rate", "unlimited", "--base-url", provider.base_url()]);

@@ -18,7 +18,7 @@ pub(super) struct EtaEstimate {
     /// The number of tasks that wait for a poll.
     pub(super) unfinished: usize,
     /// The time until the next request can be sent, including a pause after a 429.
-    pub(super) poll_limit: Duration,
+    pub(super) wait: Duration,
     /// The maximum number of requests per second.
     pub(super) rate: f64,
     /// The number of responses received so far.
@@ -30,12 +30,12 @@ pub(super) struct EtaEstimate {
 }
 
 impl EtaEstimate {
-    /// Estimates the time until the last request. The number of remaining requests is divided by the pace, or by the
+    /// Estimates the time until the last request. The number of remaining requests is divided by the rate, or by the
     /// observed rate if the provider is slower. Returns `None` while no rate is known.
     pub(super) fn remaining(&self) -> Option<Duration> {
         let requests = self.requests as f64 + self.unfinished as f64 * POLLS_PER_TASK;
         let speed = self.speed().filter(|speed| speed.is_finite() || requests == 0.0)?;
-        let remaining = self.poll_limit + Duration::try_from_secs_f64(requests / speed).unwrap_or_default();
+        let remaining = self.wait + Duration::try_from_secs_f64(requests / speed).unwrap_or_default();
         Some(match self.polling_remaining {
             Some(limit) if self.requests == 0 => remaining.min(limit),
             _ => remaining,
@@ -70,7 +70,7 @@ mod tests {
         EtaEstimate {
             requests: 240,
             unfinished: 0,
-            poll_limit: Duration::ZERO,
+            wait: Duration::ZERO,
             rate: 2.0,
             responses: 0,
             elapsed: Duration::ZERO,

@@ -53,6 +53,6 @@ pub(crate) type EventSink<'a> = &'a mut (dyn FnMut(Event) + Send);
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// After this many consecutive failed tasks or 429 responses, the provider counts as down and the run ends. At the
-/// default pace and retry limit, 100 failed tasks are 600 requests, or five minutes of failures. This period is
+/// default rate and retry limit, 100 failed tasks are 600 requests, or five minutes of failures. This period is
 /// longer than a proxy restart takes, and short compared with an overnight run.
 const MAX_CONSECUTIVE_FAILURES: u32 = 100;

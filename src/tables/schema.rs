@@ -284,7 +284,7 @@ pub(crate) const TASK_ID: &str = "task_id";
 /// The names of all tables. `tasks` is last, because a task counts as archived only once its row in `tasks` exists.
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
-/// Returns the outlines of all tables, in the order of [`TABLES`].
+/// Returns the schemas of all tables, in the order of [`TABLES`].
 pub(crate) fn schemas() -> [TableSchema; 4] {
     [LYRICS.schema(), CLIPS.schema(), ASSETS.schema(), TASKS.schema()]
 }

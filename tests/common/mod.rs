@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 /// The API key that all tests use. No output may contain this key.
 pub const API_KEY: &str = "sk-hush-0123456789";
 
-/// A simulated provider and a temporary folder. Dropping the scene stops the provider and deletes the folder.
+/// A simulated provider and a temporary folder. Dropping the value stops the provider and deletes the folder.
 pub struct TestEnv {
     runtime: Runtime,
     simulator: Option<Simulator>,
@@ -74,7 +74,7 @@ impl TestEnv {
         Self { runtime, simulator: Some(simulator), base_url, cdn_url, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Returns the path of a file in the scene's folder.
+    /// Returns the path of a file in the temporary folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -139,7 +139,7 @@ impl TestEnv {
         path
     }
 
-    /// Returns a command for the program with the scene's key and provider, and without proxy variables of the machine.
+    /// Returns a command for the program with the test key and provider, and without proxy variables of the machine.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {

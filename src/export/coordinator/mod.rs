@@ -480,7 +480,7 @@ impl<'a> Coordinator<'a> {
         let estimate = EtaEstimate {
             requests: self.queue.initial() + self.queue.retries() + self.in_flight.len(),
             unfinished: self.queue.polls(),
-            poll_limit: match self.queue.next(Instant::now()) {
+            wait: match self.queue.next(Instant::now()) {
                 NextRequest::At(due) => {
                     due.saturating_duration_since(Instant::now()).max(self.limiter.remaining_pause())
                 }
