@@ -78,17 +78,17 @@ impl FromStr for AssetKinds {
 
     /// Parses a comma-separated list such as `audio,image`, or the word `all` or `none`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let words: Vec<&str> = text.split(',').map(str::trim).collect();
-        match words.as_slice() {
+        let names: Vec<&str> = text.split(',').map(str::trim).collect();
+        match names.as_slice() {
             ["none"] => return Ok(Self::default()),
             ["all"] => return Ok(Self(AssetKind::ALL.into())),
             _ => {}
         }
-        let kind = |word: &&str| {
-            AssetKind::parse(word)
-                .ok_or_else(|| format!("unknown kind of asset `{word}`; use audio, image, video, all or none"))
+        let kind = |name: &&str| {
+            AssetKind::parse(name)
+                .ok_or_else(|| format!("unknown kind of asset `{name}`; use audio, image, video, all or none"))
         };
-        words.iter().map(kind).collect::<Result<_, _>>().map(Self)
+        names.iter().map(kind).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -132,7 +132,7 @@ fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
         let trial = copy(&env.archive(), "trial");
         let started = Instant::now();
         CommandOutput::wait_for(compact_command(&env, &trial).spawn().unwrap()).expect_status(0);
-        let whole = started.elapsed();
+        let full = started.elapsed();
         let mut rng = fastrand::Rng::with_seed(13);
         let mut swapping = 0;
         for kill in 0..12 {
@@ -140,10 +140,10 @@ fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
             let mut run = compact_command(&env, &archive).spawn().unwrap();
             let plan = archive.join(".sunor/swap.json");
             if kill % 2 == 0 {
-                thread::sleep(whole.mul_f64(rng.f64()));
+                thread::sleep(full.mul_f64(rng.f64()));
             } else {
                 let started = Instant::now();
-                while !plan.exists() && started.elapsed() < whole * 4 {
+                while !plan.exists() && started.elapsed() < full * 4 {
                     thread::sleep(Duration::from_micros(200));
                 }
                 thread::sleep(Duration::from_micros(rng.u64(0..4000)));

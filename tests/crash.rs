@@ -179,9 +179,9 @@ fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
     let killed = json(&["--run", waiting["run_id"].as_str().unwrap()]);
     assert_eq!((&killed["interrupted"], &killed["exit_code"]), (&true.into(), &137.into()));
     assert_eq!((&killed["rows"]["tasks"], &killed["input"]["selected"]), (&responses.into(), &responses.into()));
-    let whole = json(&[]);
-    assert_eq!((&whole["runs"], &whole["rows"]["tasks"]), (&2.into(), &60.into()));
-    let second = json(&["--run", whole["run_id"].as_str().unwrap()]);
+    let full = json(&[]);
+    assert_eq!((&full["runs"], &full["rows"]["tasks"]), (&2.into(), &60.into()));
+    let second = json(&["--run", full["run_id"].as_str().unwrap()]);
     assert_eq!(second["rows"]["tasks"].as_u64().unwrap() + responses, 60, "the runs must add up to the archive");
     assert!(!env.run(&["summary", "library"]).stdout.contains("did not finish"));
     env.run(&["verify", "library"]).expect_status(0);

@@ -18,12 +18,12 @@ use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider};
 /// Exports the sample documents in a table format, and checks the archive with the scripts. The simulator serves the
 /// media, and the document in progress never finishes.
 fn check_format(format: &str) {
-    let here = |document: &String| {
+    let local_url = |document: &String| {
         let hosts = ["https://cdn1.suno.ai", "https://cdn2.suno.ai", "https://storage.udio.example"];
         hosts.iter().fold(document.clone(), |text, host| text.replace(host, "{cdn}"))
     };
     let documents: HashMap<String, String> =
-        sample_documents().iter().map(|(id, text)| (id.clone(), here(text))).collect();
+        sample_documents().iter().map(|(id, text)| (id.clone(), local_url(text))).collect();
     let env = TestEnv::with_provider(SimulatedProvider {
         tasks: KnownTasks::Documents,
         documents: documents.clone(),

@@ -362,12 +362,12 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
 /// Some songs stall before the first byte or in the middle, and some arrive too slowly, once or permanently.
 #[test]
 fn a_stalled_server_times_out() {
-    let halts =
+    let stalled =
         [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Throttle(300))];
-    let passing = halts.iter().map(|(id, fault)| first_fault(1, id, fault.clone()));
-    let lasting = halts.iter().map(|(id, fault)| fault_for(&format!("{id}-ever"), fault.clone()));
-    let ids = halts.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
-    let env = music_env(ids, large_songs(passing.chain(lasting)));
+    let transient = stalled.iter().map(|(id, fault)| first_fault(1, id, fault.clone()));
+    let permanent = stalled.iter().map(|(id, fault)| fault_for(&format!("{id}-ever"), fault.clone()));
+    let ids = stalled.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
+    let env = music_env(ids, large_songs(transient.chain(permanent)));
     let started = Instant::now();
     export(&env, &["--timeout", "1s", "--retries", "1", "--asset-concurrency", "16"]).expect_status(3);
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
@@ -716,7 +716,7 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let ok =
         |validator: &str, body: &[u8]| http_response(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), body);
     let cut = |validator: &str| ok(validator, &old[..50_000]);
-    let whole = |validator: &str| ok(validator, &new);
+    let full = |validator: &str| ok(validator, &new);
     let part = |headers: &str, body: &[u8]| {
         http_response(&format!("206 Partial\r\n{headers}\r\nContent-Length: {}", body.len()), body)
     };
@@ -725,13 +725,13 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let table = [
         ("rest", vec![cut(etag), part(rest, &old[50_000..])], &old, 2),
         ("rest-by-date", vec![cut(date), part(rest, &old[50_000..])], &old, 2),
-        ("whole", vec![cut(etag), whole(other)], &new, 2),
-        ("weak", vec![cut("ETag: W/\"a\""), whole(other)], &new, 2),
-        ("other-part", vec![cut(etag), part("Content-Range: bytes 1-99999/100000", &old[1..]), whole(other)], &new, 3),
+        ("whole", vec![cut(etag), full(other)], &new, 2),
+        ("weak", vec![cut("ETag: W/\"a\""), full(other)], &new, 2),
+        ("other-part", vec![cut(etag), part("Content-Range: bytes 1-99999/100000", &old[1..]), full(other)], &new, 3),
         ("whole-part", vec![cut(etag), part("Content-Range: bytes 0-99999/100000", &new)], &new, 2),
-        ("no-part", vec![cut(etag), part("X: y", &old[50_000..]), whole(other)], &new, 3),
-        ("other-file", vec![cut(etag), part(&format!("{rest}\r\n{other}"), &new[50_000..]), whole(other)], &new, 3),
-        ("beyond", vec![cut(etag), http_response("416 No\r\nContent-Length: 0", b""), whole(other)], &new, 3),
+        ("no-part", vec![cut(etag), part("X: y", &old[50_000..]), full(other)], &new, 3),
+        ("other-file", vec![cut(etag), part(&format!("{rest}\r\n{other}"), &new[50_000..]), full(other)], &new, 3),
+        ("beyond", vec![cut(etag), http_response("416 No\r\nContent-Length: 0", b""), full(other)], &new, 3),
         (
             "piecemeal",
             vec![
@@ -779,10 +779,10 @@ fn a_file_that_browsers_and_curl_accept_is_accepted() {
     let packed = |name: &str| {
         http_response(&format!("200 OK\r\nContent-Encoding: {name}\r\nContent-Length: {}", gzip().len()), &gzip())
     };
-    let whole = http_response("206 Partial\r\nContent-Range: bytes 0-5003/5004\r\nContent-Length: 5004", &mp3);
+    let full = http_response("206 Partial\r\nContent-Range: bytes 0-5003/5004\r\nContent-Length: 5004", &mp3);
     let (plain, _) = server(vec![http_response("200 OK\r\nContent-Length: 5004", &mp3)]);
     let moved = http_response(&format!("302 Found\r\nLocation: http://{plain}/夜.mp3\r\nContent-Length: 0"), b"");
-    let table = [("gzip", packed("GZIP")), ("x-gzip", packed("x-gzip")), ("whole", whole), ("moved", moved)];
+    let table = [("gzip", packed("GZIP")), ("x-gzip", packed("x-gzip")), ("whole", full), ("moved", moved)];
     let servers = table.map(|(id, response)| (id, server(vec![response]).0));
     let clips = servers.iter().map(|(id, address)| song(id, format!("http://{address}/x.mp3")));
     let relative = song("relative", format!("//{plain}/x.mp3"));
@@ -921,10 +921,10 @@ fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
 #[test]
 fn concurrent_downloads_stay_within_the_limits_in_total_and_per_host() {
     let slow = || media([Fault { kind: FaultKind::Throttle(200_000), when: FaultFilter::ALWAYS }]);
-    for (allowed, most) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
+    for (allowed, limit) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
         let env = music_env(ids("s", 8), slow());
         export(&env, &["--asset-concurrency", allowed]).expect_status(0);
-        assert_eq!(media_stats(&env).max_concurrent, most, "of {allowed}");
+        assert_eq!(media_stats(&env).max_concurrent, limit, "of {allowed}");
     }
     // The same server with two names counts as two hosts. The second name needs IPv6.
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
@@ -1020,10 +1020,10 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
 /// The CDN serves the same bytes for both songs of a task, once or permanently. Identical covers are allowed.
 #[test]
 fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
-    let twins = |when: FaultFilter| Fault { kind: FaultKind::Identical, when };
-    let once = |file: &str| twins(FaultFilter { task: Some(file.into()), ..FaultFilter::first(1) });
+    let duplicates = |when: FaultFilter| Fault { kind: FaultKind::Identical, when };
+    let once = |file: &str| duplicates(FaultFilter { task: Some(file.into()), ..FaultFilter::first(1) });
     let env = library(
-        media([once("once"), twins(FaultFilter::task("ever")), twins(FaultFilter::task("jpeg"))]),
+        media([once("once"), duplicates(FaultFilter::task("ever")), duplicates(FaultFilter::task("jpeg"))]),
         [
             ("t1", vec![clip("once-1"), clip("once-2")]),
             ("t2", vec![clip("ever-1"), clip("ever-2")]),
@@ -1084,9 +1084,9 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
         [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("slower")])],
     );
     let mut run = start_export(&env, &[]);
-    let whole = |name: &str| media_stats(&env).completed.contains_key(name);
+    let full = |name: &str| media_stats(&env).completed.contains_key(name);
     let placed = || walk(&env.archive().join("media")).len();
-    wait_until(|| whole("a.mp3") && whole("b.mp3") && placed() == 2 && largest_partial(&env) >= 1 << 20);
+    wait_until(|| full("a.mp3") && full("b.mp3") && placed() == 2 && largest_partial(&env) >= 1 << 20);
     run.kill().unwrap();
     run.wait().unwrap();
     assert_eq!(env.archived_ids(), [""; 0]);

@@ -72,11 +72,11 @@ fn a_stalled_response_times_out_and_is_retried() {
 /// The response for one task is a redirect to another server.
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
-    let elsewhere = TestEnv::new();
-    let env = TestEnv::with_fault(FaultKind::Redirect(elsewhere.base_url().to_owned()), FaultFilter::task("t1"));
+    let redirected = TestEnv::new();
+    let env = TestEnv::with_fault(FaultKind::Redirect(redirected.base_url().to_owned()), FaultFilter::task("t1"));
     env.write_list(["t1", "t2"]);
     env.export(&[]).expect_status(3);
-    assert_eq!((env.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
+    assert_eq!((env.stats().by_task["t1"], redirected.stats().requests), (1, 0));
 }
 
 /// Every request for one task fails with 503.
@@ -362,8 +362,8 @@ fn a_date_in_retry_after_uses_the_provider_clock() {
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     let requested = std::thread::spawn(move || {
         let date = |seconds: u64| {
-            let behind = SystemTime::now() - Duration::from_secs(3600);
-            httpdate::fmt_http_date(behind + Duration::from_secs(seconds))
+            let slow_clock = SystemTime::now() - Duration::from_secs(3600);
+            httpdate::fmt_http_date(slow_clock + Duration::from_secs(seconds))
         };
         let document = r#"{"code":200,"data":{"task_id":"t1","status":"success"}}"#;
         let limited = format!("429 Busy\r\nDate: {}\r\nRetry-After: {}\r\nContent-Length: 0\r\n\r\n", date(0), date(2));

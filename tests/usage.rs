@@ -107,8 +107,8 @@ fn an_unusable_archive_path_is_rejected() {
     fs::rename(&metadata, env.path("lost")).unwrap();
     env.export(&["--format", "parquet"]).expect_status(2).expect_output("has csv tables");
     env.export(&[]).expect_status(0).expect_output("1 already archived");
-    let whole = fs::read_to_string(&metadata).unwrap();
-    fs::write(&metadata, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
+    let full = fs::read_to_string(&metadata).unwrap();
+    fs::write(&metadata, full.replace("\"csv\"", "\"parquet\"")).unwrap();
     env.export(&[]).expect_status(2).expect_output("but all parts are csv");
     env.run(&["rebuild", "library"]).expect_status(2).expect_output("move it away");
     fs::write(&metadata, "").unwrap();
@@ -117,7 +117,7 @@ fn an_unusable_archive_path_is_rejected() {
             .expect_status(1)
             .expect_output("move it away, and the next export regenerates it");
     }
-    let newer = whole.replace("\"format_version\": 1", "\"format_version\": 2");
+    let newer = full.replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&metadata, newer).unwrap();
     env.write_list(["t2"]);
     env.export(&[]).expect_status(2).expect_output("upgrade sunor-archive");

@@ -410,9 +410,9 @@ fn a_changed_byte_in_any_file_is_found() {
         env.export(&["--format", format, "--assets", "audio,image", "--wait", "0s"]).expect_status(3);
         let archive = env.archive();
         for path in contents(&archive) {
-            let (file, whole) = (archive.join(&path), fs::read(archive.join(&path)).unwrap());
+            let (file, full) = (archive.join(&path), fs::read(archive.join(&path)).unwrap());
             for _ in 0..if path.starts_with("media/") { 1 } else { 12 } {
-                let (at, bits) = (rng.usize(..whole.len()), rng.u8(1..));
+                let (at, bits) = (rng.usize(..full.len()), rng.u8(1..));
                 flip(&file, at, bits);
                 let report = verify::check(&archive.clone().into(), Depth::Full, &mut |_| ()).unwrap();
                 let context = format!("{format}: byte {at} of {path} ^ {bits}, seed {seed}: {:#?}", report.findings);
@@ -420,7 +420,7 @@ fn a_changed_byte_in_any_file_is_found() {
                 // A changed digest in a manifest is reported for the part. Any other change is reported for the changed
                 // file.
                 assert!(path.ends_with(".sha256") || has_finding(&report, &path), "{context}");
-                fs::write(&file, &whole).unwrap();
+                fs::write(&file, &full).unwrap();
             }
         }
         for suffix in [".json", ".sha256", "-raw.jsonl", "-unfinished.csv"] {

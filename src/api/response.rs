@@ -242,7 +242,10 @@ mod tests {
         for body in
             ["[]", "7", r#"{"code":200}"#, r#"{"data":null}"#, r#"{"data":{"task_id":"t2","status":"success"}}"#]
         {
-            assert!(matches!(classify_ok(body), TaskResponse::Unreadable { body: kept, .. } if kept == body), "{body}");
+            assert!(
+                matches!(classify_ok(body), TaskResponse::Unreadable { body: kept_body, .. } if kept_body == body),
+                "{body}"
+            );
         }
     }
 
@@ -281,7 +284,10 @@ mod tests {
     #[test]
     fn the_body_of_malformed_json_is_kept() {
         for body in [r#"{"data":{"task_id":"t1","x":NaN}}"#, "{\"x\":\"a\tb\"}", "[1,]", "\"a\tb\"", "{'data':1}"] {
-            assert!(matches!(classify_ok(body), TaskResponse::Malformed { body: kept, .. } if kept == body), "{body}");
+            assert!(
+                matches!(classify_ok(body), TaskResponse::Malformed { body: kept_body, .. } if kept_body == body),
+                "{body}"
+            );
         }
     }
 

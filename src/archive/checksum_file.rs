@@ -69,8 +69,8 @@ fn read(text: &[u8]) -> Option<ChecksumFile> {
 fn intact_lines(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
     let last = text.strip_suffix('\n')?.rfind('\n')? + 1;
-    let (lines, own) = text.split_at(last);
-    (own == format!("{}  {CHECKSUMS}\n", checksum::sha256(lines))).then_some(lines)
+    let (lines, own_line) = text.split_at(last);
+    (own_line == format!("{}  {CHECKSUMS}\n", checksum::sha256(lines))).then_some(lines)
 }
 
 #[cfg(test)]
@@ -117,8 +117,8 @@ mod tests {
         #[test]
         fn a_checksum_file_with_a_changed_byte_is_damaged(at: prop::sample::Index, bit in 0..8_u32) {
             let mut text = recorded(&[("archive.json", "{}"), ("runs/a-raw.jsonl", "x")]);
-            let place = at.index(text.len());
-            text[place] ^= 1 << bit;
+            let position = at.index(text.len());
+            text[position] ^= 1 << bit;
             prop_assert!(read(&text).is_none(), "{}", String::from_utf8_lossy(&text));
         }
     }

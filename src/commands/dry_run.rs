@@ -16,7 +16,7 @@ use crate::{
 /// Returns the same errors as an export before its first request.
 pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
-    let (archived, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {
+    let (archived, missing_assets) = match Archive::open_if_present(&config.run.archive, config.format)? {
         Some(archive) => {
             let journalled = ListState::journalled(&archive, &input.tasks)?;
             let archived =
@@ -26,8 +26,8 @@ pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<Str
         None => (ListState::empty(&input.tasks), Vec::new()),
     };
     let empty = ListState::empty(&input.tasks);
-    let plan = Plan::from_list(input, &archived, &empty, lacking);
-    let lacking = plan.stored.len() as u64;
+    let plan = Plan::from_list(input, &archived, &empty, missing_assets);
+    let missing_assets = plan.stored.len() as u64;
     let rate = RequestLimiter::requests_per_second(config.run.rate, config.run.reserve);
-    Ok(report::plan_table(&plan.counts, lacking, &config.run, rate))
+    Ok(report::plan_table(&plan.counts, missing_assets, &config.run, rate))
 }

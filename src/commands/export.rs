@@ -90,8 +90,8 @@ async fn export_list(
     let archived = ListState::archived(archive, &input.tasks, NotFound::from_config(config))?;
     // Tasks that recovery could not complete already have a response in the journal.
     let journalled_tasks = ListState::journalled(archive, &input.tasks)?;
-    let lacking = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
-    let plan = Plan::from_list(input, &archived, &journalled_tasks, lacking);
+    let missing_assets = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
+    let plan = Plan::from_list(input, &archived, &journalled_tasks, missing_assets);
     recorder.emit(&Event::Planned(plan.counts.clone()));
     if !plan.stored.is_empty() {
         recorder.emit(&Event::MissingAssets { tasks: plan.stored.len() as u64 });

@@ -386,12 +386,12 @@ impl<R: BufRead> Read for NormalizedLineEndings<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             let available = self.source.fill_buf()?;
-            let taken = available.len().min(out.len());
-            if taken == 0 {
+            let consumed = available.len().min(out.len());
+            if consumed == 0 {
                 return Ok(0);
             }
             let mut written = 0;
-            for &byte in available.iter().take(taken) {
+            for &byte in available.iter().take(consumed) {
                 let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
                 if byte == b'\n' && after_return {
                     continue;
@@ -401,7 +401,7 @@ impl<R: BufRead> Read for NormalizedLineEndings<R> {
                     written += 1;
                 }
             }
-            self.source.consume(taken);
+            self.source.consume(consumed);
             if written > 0 {
                 return Ok(written);
             }

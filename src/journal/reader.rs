@@ -46,20 +46,20 @@ impl SegmentReader {
     /// Opens a segment and reads its header. If the header is damaged, the run ID and the part number from the file
     /// name are used.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let refused = |reason: &str| Error::Storage {
+        let rejection = |reason: &str| Error::Storage {
             action: "read",
             path: path.display().to_string(),
             reason: reason.to_owned(),
             advice: Advice::None,
         };
-        let (run_id, part) = parse_segment_name(path).ok_or_else(|| refused("invalid segment name"))?;
+        let (run_id, part) = parse_segment_name(path).ok_or_else(|| rejection("invalid segment name"))?;
         let file = File::open(path).map_err(|error| Error::io("open", path, &error))?;
         let lines = BufReader::new(file);
         let mut segment =
             Self { path: path.to_owned(), lines, line: Vec::new(), run_id, part, damaged: 0, complete_bytes: 0 };
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
-                Err(refused("written by a newer version; upgrade sunor-archive"))
+                Err(rejection("written by a newer version; upgrade sunor-archive"))
             }
             Line::Record(Record::Segment { run_id, part, .. }) if run_id == segment.run_id && part == segment.part => {
                 Ok(segment)

@@ -35,9 +35,9 @@ pub(super) async fn handle(state: Arc<State>, request: Request<Incoming>) -> io:
     if request.method() != Method::GET {
         return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"));
     }
-    let (admission, refusal) = state.admit(key.as_deref());
-    let response = match (refusal, path.strip_prefix("/api/v1/task/"), path.as_str()) {
-        (Some(refusal), ..) => refusal,
+    let (admission, rejection) = state.admit(key.as_deref());
+    let response = match (rejection, path.strip_prefix("/api/v1/task/"), path.as_str()) {
+        (Some(rejection), ..) => rejection,
         (None, Some(id), _) => state.task(&decode_id(id)).await?,
         (None, None, "/api/v1/account/balance") => {
             json_response(StatusCode::OK, &json!({"code": 200, "data": {"available": 950, "frozen": 10, "total": 960}}))
@@ -94,14 +94,14 @@ impl State {
         }
         let Some(window) = &faults.window else { return (None, None) };
         let admission = counts.windows_by_key.entry(key.to_owned()).or_default().admit(window, Instant::now());
-        let refusal = match admission {
+        let rejection = match admission {
             Admission::Granted { .. } => None,
             Admission::Refused { retry_after } => {
                 counts.stats.rate_limited += 1;
                 Some(too_many_requests(retry_after.as_secs_f64().ceil() as u64))
             }
         };
-        (Some(admission), refusal)
+        (Some(admission), rejection)
     }
 
     async fn task(&self, id: &str) -> io::Result<Response<Body>> {
@@ -153,12 +153,12 @@ impl State {
         if let Some(text) = self.provider.documents.get(id) {
             return (Document { status: StatusCode::OK, text: text.replace("{cdn}", &self.cdn) }, true);
         }
-        let known = match &self.provider.tasks {
+        let exists = match &self.provider.tasks {
             KnownTasks::Any => true,
             KnownTasks::Listed(tasks) => tasks.find(id).is_some(),
             KnownTasks::Documents => false,
         };
-        match task.document(Timestamp::now()).filter(|_| known) {
+        match task.document(Timestamp::now()).filter(|_| exists) {
             Some((document, last)) => (Document { status: StatusCode::OK, text: document.to_string() }, last),
             None => {
                 let text = json!({ "code": 404, "message": "Task not found" }).to_string();

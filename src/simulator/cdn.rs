@@ -122,8 +122,8 @@ impl State {
                 range
             }
             RequestedRange::Unsatisfiable => {
-                let refusal = xml_error(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
-                return with_header(refusal, CONTENT_RANGE, &format!("bytes */{}", file.len));
+                let rejection = xml_error(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
+                return with_header(rejection, CONTENT_RANGE, &format!("bytes */{}", file.len));
             }
         };
         tracker.completed = range.end == file.len;
@@ -134,8 +134,8 @@ impl State {
     /// Returns the whole file, compressed in memory.
     fn compressed(&self, name: &str, encoding: Encoding, tracker: &mut ResponseTracker) -> io::Result<Response<Body>> {
         let Some(file) = self.generate_file(name, FileVariant::Original) else { return Ok(not_found()) };
-        let whole: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
-        let response = body(StatusCode::OK, file.content_type, encoding.compress(&whole)?);
+        let full_body: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
+        let response = body(StatusCode::OK, file.content_type, encoding.compress(&full_body)?);
         tracker.completed = true;
         Ok(with_header(response, CONTENT_ENCODING, encoding.name()))
     }
@@ -258,8 +258,8 @@ mod tests {
     #[test]
     fn get_sends_a_file_or_range_and_head_sends_the_same_headers() {
         let server = TestServer::new(FaultPlan::default());
-        let (head, whole) = server.get("/a.mp3");
-        let length = whole.len().to_string();
+        let (head, full_body) = server.get("/a.mp3");
+        let length = full_body.len().to_string();
         assert_eq!(value(&head, "content-length"), Some(length.as_str()));
         let (head_only, nothing) = server.send_request("HEAD", "/a.mp3", "Range: bytes=5-\r\n");
         assert!(head_only.starts_with("http/1.1 200") && nothing.is_empty());
@@ -269,10 +269,10 @@ mod tests {
         let etag = value(&head, "etag").unwrap();
         let (head, rest) = server.send_request("GET", "/a.mp3", &format!("Range: bytes=100-\r\nIf-Range: {etag}\r\n"));
         assert!(head.starts_with("http/1.1 206"), "{head}");
-        assert_eq!(value(&head, "content-range"), Some(format!("bytes 100-{}/{length}", whole.len() - 1).as_str()));
-        assert!(rest == whole[100..]);
+        assert_eq!(value(&head, "content-range"), Some(format!("bytes 100-{}/{length}", full_body.len() - 1).as_str()));
+        assert!(rest == full_body[100..]);
         let (head, body) = server.send_request("GET", "/a.mp3", "Range: bytes=100-\r\nIf-Range: \"old\"\r\n");
-        assert!(head.starts_with("http/1.1 200") && body == whole);
+        assert!(head.starts_with("http/1.1 200") && body == full_body);
         let (head, _) = server.send_request("GET", "/a.mp3", &format!("Range: bytes={length}-\r\n"));
         assert!(head.starts_with("http/1.1 416"));
         assert_eq!(value(&head, "content-range"), Some(format!("bytes */{length}").as_str()));
@@ -326,8 +326,8 @@ mod tests {
         let server = TestServer::with_fault(FaultKind::Truncated(10));
         assert!(server.send_request("GET", "/odd.mp3", "Range: bytes=50-\r\n").1 == original.1[50..60]);
         for slow in [FaultKind::Stall(0.2), FaultKind::StallBody(0.2), FaultKind::Throttle(200_000)] {
-            let begun = Instant::now();
-            assert!(faulty(slow.clone()).1 == original.1 && begun.elapsed() > Duration::from_millis(190), "{slow:?}");
+            let started = Instant::now();
+            assert!(faulty(slow.clone()).1 == original.1 && started.elapsed() > Duration::from_millis(190), "{slow:?}");
         }
         let changed = faulty(FaultKind::Changed);
         assert!(["etag", "last-modified"].iter().all(|name| value(&changed.0, name) != value(&original.0, name)));

@@ -120,10 +120,10 @@ impl Task {
 
     fn data(&self, now: Timestamp, done: bool) -> Value {
         let age = now.duration_since(self.created_at).as_secs_f64();
-        let whole = self.completed_at.duration_since(self.created_at).as_secs_f64();
-        let running = age / whole > 0.3;
+        let total_seconds = self.completed_at.duration_since(self.created_at).as_secs_f64();
+        let running = age / total_seconds > 0.3;
         let (status, inner, progress) = match (done, self.outcome) {
-            (false, _) if running => ("running", "processing", Some(format!("{:.0}%", 100.0 * age / whole))),
+            (false, _) if running => ("running", "processing", Some(format!("{:.0}%", 100.0 * age / total_seconds))),
             (false, _) => ("pending", "queued", None),
             (true, Outcome::Success) => ("success", "completed", Some("100%".into())),
             (true, Outcome::Failure) => ("failure", "failed", None),

@@ -157,10 +157,10 @@ impl FaultFilter {
     }
 
     /// Whether the fault applies to the `nth` request for a task or file, counted from 1. `sample` is a value from 0 to
-    /// 1 that is fixed for the task or file. `named` returns whether the task or file matches the `task` filter.
-    fn matches(&self, nth: u32, sample: f64, named: impl Fn(&str) -> bool) -> bool {
+    /// 1 that is fixed for the task or file. `matches_name` compares the `task` filter with the task or file.
+    fn matches(&self, nth: u32, sample: f64, matches_name: impl Fn(&str) -> bool) -> bool {
         self.first.is_none_or(|first| nth <= first)
-            && self.task.as_deref().is_none_or(named)
+            && self.task.as_deref().is_none_or(matches_name)
             && self.share.is_none_or(|share| sample < share)
     }
 }

@@ -159,11 +159,11 @@ mod tests {
         let long = FaultPlan { media_bytes: Some(1_000_000), media_seconds: Some(0.5), ..FaultPlan::default() };
         let file = file("a.mp3", FileVariant::Original, &long);
         assert!((1_000_000..1_000_000 + mp3::FRAME as u64).contains(&file.len));
-        let whole = bytes(&file, 0..file.len);
+        let full = bytes(&file, 0..file.len);
         for from in [1, 20, 100, 300_000, 999_999, file.len - 1] {
-            assert!(bytes(&file, from..file.len) == whole[from as usize..], "{from}");
+            assert!(bytes(&file, from..file.len) == full[from as usize..], "{from}");
         }
-        assert_eq!(bytes(&file, 10..700_000), whole[10..700_000]);
+        assert_eq!(bytes(&file, 10..700_000), full[10..700_000]);
         assert_eq!(bytes(&file, file.len..file.len + 1), b"");
     }
 

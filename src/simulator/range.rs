@@ -23,7 +23,7 @@ impl RequestedRange {
     /// `ETag` and `Last-Modified` of the file.
     pub(super) fn from_headers(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let current = text(IF_RANGE).is_none_or(|known| validators.contains(&known));
+        let current = text(IF_RANGE).is_none_or(|etag| validators.contains(&etag));
         match text(RANGE).filter(|_| current).and_then(bounds) {
             None => Self::Full,
             Some((first, _)) if first >= len => Self::Unsatisfiable,
@@ -47,10 +47,10 @@ mod tests {
 
     #[test]
     fn a_range_applies_only_if_if_range_matches() {
-        let requested = |range: &str, known: Option<&str>| {
+        let requested = |range: &str, etag: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(RANGE, range.parse().unwrap());
-            headers.extend(known.map(|known| (IF_RANGE, known.parse().unwrap())));
+            headers.extend(etag.map(|etag| (IF_RANGE, etag.parse().unwrap())));
             RequestedRange::from_headers(&headers, 100, ["\"etag\"", "date"])
         };
         assert_eq!(requested("bytes=0-", None), RequestedRange::Bytes(0..100));
@@ -58,8 +58,8 @@ mod tests {
         assert_eq!(requested("bytes=40-49", Some("date")), RequestedRange::Bytes(40..50));
         assert_eq!(requested("bytes=99-1000", None), RequestedRange::Bytes(99..100));
         assert_eq!(requested("bytes=100-", None), RequestedRange::Unsatisfiable);
-        for (range, known) in [("bytes=40-", Some("\"old\"")), ("bytes=100-", Some("another date"))] {
-            assert_eq!(requested(range, known), RequestedRange::Full);
+        for (range, etag) in [("bytes=40-", Some("\"old\"")), ("bytes=100-", Some("another date"))] {
+            assert_eq!(requested(range, etag), RequestedRange::Full);
         }
         for faulty in ["bytes=9-8", "bytes=-5", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes="] {
             assert_eq!(requested(faulty, None), RequestedRange::Full, "{faulty}");

@@ -255,11 +255,11 @@ impl Findings {
     }
 
     /// Adds the findings of another collection.
-    pub(super) fn merge(&mut self, others: Self) {
-        for (kind, count) in others.counts {
+    pub(super) fn merge(&mut self, other: Self) {
+        for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
-        for (kind, findings) in others.listed {
+        for (kind, findings) in other.listed {
             let listed = self.listed.entry(kind).or_default();
             listed.extend(findings);
             listed.truncate(self.limit);

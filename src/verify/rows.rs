@@ -214,12 +214,12 @@ impl TableScan<'_, '_> {
             Ok(ColumnDiff::Extra(more)) => {
                 (FindingKind::PartColumnsDiffer, format!("has columns that its table lacks ({more})"))
             }
-            Ok(ColumnDiff::Mismatch(words)) => {
-                (FindingKind::PartColumnsDiffer, format!("does not have the columns of its table: {words}"))
+            Ok(ColumnDiff::Mismatch(text)) => {
+                (FindingKind::PartColumnsDiffer, format!("does not have the columns of its table: {text}"))
             }
-            Ok(ColumnDiff::Missing(lacking)) => (
+            Ok(ColumnDiff::Missing(missing_columns)) => (
                 FindingKind::OlderColumns,
-                format!("lacks columns of its table ({lacking}); an older version wrote it"),
+                format!("lacks columns of its table ({missing_columns}); an older version wrote it"),
             ),
             Err(error) => return Ok(Some(unreadable(&error))),
         };

@@ -51,10 +51,10 @@ impl TaskSet {
     pub(super) fn finish(&mut self) -> Vec<u64> {
         self.tasks.sort_unstable_by_key(|task| task.hash);
         let mut duplicates: Vec<u64> = Vec::new();
-        self.tasks.dedup_by(|later, kept| {
-            let is_duplicate = later.hash == kept.hash;
+        self.tasks.dedup_by(|later, earlier| {
+            let is_duplicate = later.hash == earlier.hash;
             if is_duplicate {
-                kept.expected_clips = UNKNOWN_CLIP_COUNT;
+                earlier.expected_clips = UNKNOWN_CLIP_COUNT;
                 if duplicates.last() != Some(&later.hash) {
                     duplicates.push(later.hash);
                 }

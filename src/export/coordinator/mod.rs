@@ -493,13 +493,15 @@ impl<'a> Coordinator<'a> {
         };
         let elapsed = self.started.elapsed();
         self.downloads.update_speed(self.media.received(), PROGRESS_INTERVAL);
-        let left = estimate.remaining().and_then(|left| Some(left.max(remaining_downloads(&self.downloads, elapsed)?)));
+        let remaining = estimate
+            .remaining()
+            .and_then(|remaining| Some(remaining.max(remaining_downloads(&self.downloads, elapsed)?)));
         (self.emit)(Event::Progress(Progress {
             settled: self.ledger.settled(),
             selected: self.run.plan.selected.len() as u64,
             unfinished: self.queue.polls() as u64,
             first_pass_done: self.first_pass_remaining == 0,
-            seconds_left: left.map(|left| left.as_secs_f64()),
+            seconds_left: remaining.map(|remaining| remaining.as_secs_f64()),
             downloads: self.downloads.clone(),
         }));
     }
