@@ -332,8 +332,8 @@ impl Downloads {
         self.settled += u64::from(is_expected);
     }
 
-    /// Updates the speed from the total of bytes received and `elapsed`, the time since the last update. The speed is an
-    /// exponential moving average in which the latest interval has a weight of one half.
+    /// Updates the speed from the total of bytes received and `elapsed`, the time since the last update. The speed is
+    /// an exponential moving average in which the latest interval has a weight of one half.
     pub(crate) fn update_speed(&mut self, bytes: u64, elapsed: Duration) {
         let recent = bytes.saturating_sub(self.bytes) as f64 / elapsed.as_secs_f64();
         (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, recent));
