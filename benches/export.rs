@@ -1,8 +1,8 @@
-//! What an export costs: requests, time, processor and memory, for lists of growing length.
+//! Measures the requests, time, CPU time and peak memory of an export, for lists of increasing length.
 //!
-//! Runs the built program against a simulator in this process, on loopback, without a rate limit. It
-//! prints figures and ratios and judges nothing: `cargo bench --bench export`, or with lengths of your
-//! own: `cargo bench --bench export -- 10000 1000000`.
+//! The benchmark runs the built program against a simulator in this process, over loopback and without a rate limit. It
+//! prints figures and ratios, and checks no thresholds. Run it with `cargo bench --bench export`, or with custom list
+//! lengths: `cargo bench --bench export -- 10000 1000000`.
 
 use std::{
     error::Error,
@@ -25,29 +25,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let mut first_peak = None;
     for length in lengths {
-        let figures = export(length)?;
-        let first = *first_peak.get_or_insert(figures.peak_mib);
+        let measurements = export(length)?;
+        let first = *first_peak.get_or_insert(measurements.peak_mib);
         println!(
             "{length:>9} {:>9.1} {:>13.3} {:>8.0} {:>18.2} {:>9.0} {:>9.2}",
-            figures.seconds,
-            figures.requests as f64 / length as f64,
-            length as f64 / figures.seconds,
-            figures.cpu_seconds / length as f64 * 10_000.0,
-            figures.peak_mib,
-            figures.peak_mib / first,
+            measurements.seconds,
+            measurements.requests as f64 / length as f64,
+            length as f64 / measurements.seconds,
+            measurements.cpu_seconds / length as f64 * 10_000.0,
+            measurements.peak_mib,
+            measurements.peak_mib / first,
         );
     }
     Ok(())
 }
 
-struct Figures {
+struct Measurements {
     seconds: f64,
     requests: u64,
     cpu_seconds: f64,
     peak_mib: f64,
 }
 
-fn export(length: u64) -> Result<Figures, Box<dyn Error>> {
+fn export(length: u64) -> Result<Measurements, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let list = folder.path().join("tasks.csv");
     write_list(&list, length)?;
@@ -58,18 +58,18 @@ fn export(length: u64) -> Result<Figures, Box<dyn Error>> {
     let (start, before) = (Instant::now(), cpu_seconds()?);
     let mut export = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
     export.arg("export").arg(&list).arg("--out").arg(folder.path().join("library"));
-    // The downloads have a benchmark of their own.
+    // Downloads have a separate benchmark.
     export.args(["--assets", "none", "--rate", "unlimited", "--concurrency", "64", "-q"]);
     export.args(["--base-url", simulator.base_url().as_str()]);
     let status = export.env("SUNOR_API_KEY", "any").status()?;
     if !status.success() {
         return Err(format!("the export ended with {status}").into());
     }
-    Ok(Figures {
+    Ok(Measurements {
         seconds: start.elapsed().as_secs_f64(),
         requests: simulator.stats().requests,
         cpu_seconds: cpu_seconds()? - before,
-        // Of the largest child so far: lengths should grow.
+        // This is the peak of the largest child process so far, so each list should be longer than the previous one.
         peak_mib: getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0,
     })
 }

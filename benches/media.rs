@@ -1,19 +1,19 @@
-//! What downloads cost: bytes a second, processor time for a gigabyte, and peak memory, beside curl.
+//! Measures the time, CPU time per gigabyte and peak memory of downloads, and compares them with curl.
 //!
-//! Runs the built program against a simulator in this process, on loopback, and then `curl -Z` for the
-//! same files from the same server. The program hashes, syncs and journals what it downloads; curl does
-//! not. Prints figures and ratios and judges nothing: `cargo bench --bench media`.
+//! The benchmark runs the built program against a simulator in this process, over loopback, and then runs `curl -Z` for
+//! the same files from the same server. The program hashes, syncs and journals its downloads, and curl does not. The
+//! benchmark prints figures and ratios, and checks no thresholds. Run it with `cargo bench --bench media`.
 
 use std::{collections::HashMap, error::Error, fmt::Write, fs, path::Path, process::Command, time::Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use sunor_archive::simulator::{FaultPlan, Known, SimulatedProvider, Simulator};
+use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulator};
 
-/// How many files of how many MiB.
-const LOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
+/// The number of files in each load, and the size of each file in MiB.
+const WORKLOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
 
-/// Downloads at once: one host gets three quarters of the program's places.
-const AT_ONCE: &str = "8";
+/// The number of concurrent downloads. The program uses at most three quarters of [`PLACES`] for one host, rounded up.
+const CONCURRENCY: &str = "8";
 const PLACES: &str = "10";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,18 +22,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         "files", "MiB each", "program s", "curl s", "curl/program", "cpu s/GB", "curl cpu s/GB", "peak MiB"
     );
     let runtime = tokio::runtime::Runtime::new()?;
-    for (files, mib) in LOADS {
+    for (files, mib) in WORKLOADS {
         let faults = FaultPlan { media_bytes: Some(mib << 20), ..FaultPlan::default() };
-        let world = SimulatedProvider {
-            tasks: Known::Given,
+        let provider = SimulatedProvider {
+            tasks: KnownTasks::Documents,
             documents: documents(files),
             faults,
             ..SimulatedProvider::default()
         };
-        let simulator = runtime.block_on(Simulator::start(world))?;
+        let simulator = runtime.block_on(Simulator::start(provider))?;
         let folder = tempfile::tempdir()?;
         let program = export(&simulator, files, folder.path())?;
-        // Of the largest child so far: sizes should grow, and curl is small.
+        // This is the peak of the largest child process so far, so file sizes should increase. curl uses less memory.
         let peak_mib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0;
         let curl = curl(&simulator, files, folder.path())?;
         let gigabytes = (files * (mib << 20)) as f64 / 1e9;
@@ -49,12 +49,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-struct Figures {
+struct Measurements {
     seconds: f64,
     cpu_seconds: f64,
 }
 
-/// A task a file.
+/// Returns the documents of `files` tasks, each with one song.
 fn documents(files: u64) -> HashMap<String, String> {
     let document = |n| {
         let clip = format!(r#"{{"id":"f{n}","audio_url":"{{cdn}}/f{n}.mp3"}}"#);
@@ -64,7 +64,7 @@ fn documents(files: u64) -> HashMap<String, String> {
     (0..files).map(document).collect()
 }
 
-fn export(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box<dyn Error>> {
+fn export(simulator: &Simulator, files: u64, folder: &Path) -> Result<Measurements, Box<dyn Error>> {
     let list = folder.join("tasks.csv");
     let mut text = String::from("task_id\n");
     (0..files).try_for_each(|n| writeln!(text, "t{n}"))?;
@@ -76,7 +76,7 @@ fn export(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, B
     time(export)
 }
 
-fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box<dyn Error>> {
+fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Measurements, Box<dyn Error>> {
     let (config, downloads) = (folder.join("curl"), folder.join("downloads"));
     fs::create_dir(&downloads)?;
     let mut text = String::new();
@@ -90,17 +90,17 @@ fn curl(simulator: &Simulator, files: u64, folder: &Path) -> Result<Figures, Box
     }
     fs::write(&config, text)?;
     let mut curl = Command::new("curl");
-    curl.args(["-Z", "--parallel-max", AT_ONCE, "--no-progress-meter", "-K"]).arg(&config);
+    curl.args(["-Z", "--parallel-max", CONCURRENCY, "--no-progress-meter", "-K"]).arg(&config);
     time(curl)
 }
 
-fn time(mut command: Command) -> Result<Figures, Box<dyn Error>> {
+fn time(mut command: Command) -> Result<Measurements, Box<dyn Error>> {
     let (start, before) = (Instant::now(), cpu_seconds()?);
     let status = command.status()?;
     if !status.success() {
         return Err(format!("{} ended with {status}", command.get_program().display()).into());
     }
-    Ok(Figures { seconds: start.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds()? - before })
+    Ok(Measurements { seconds: start.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds()? - before })
 }
 
 fn cpu_seconds() -> nix::Result<f64> {

@@ -1,9 +1,9 @@
-//! The cost of looking up what is archived: time and memory before the first request, by the size of the archive and
-//! of the list.
+//! Measures the time and peak memory that an export needs before its first request, for archives and lists of various
+//! sizes. Before the first request, an export looks up which tasks are archived.
 //!
-//! Creates a compacted archive of this many tasks, and runs the built program on lists of which all, or no, tasks are
-//! archived. Prints figures and judges nothing: `cargo bench --bench startup`, or with
-//! sizes of your own, of archives and of the list: `cargo bench --bench startup -- 10000000 1000000`.
+//! The benchmark creates a compacted archive of each size, and runs the built program on lists whose tasks are all
+//! archived or all new. It prints figures, and checks no thresholds. Run it with `cargo bench --bench startup`, or with
+//! custom archive sizes followed by the list length: `cargo bench --bench startup -- 10000000 1000000`.
 
 use std::{
     error::Error,
@@ -24,10 +24,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sunor-archive");
 
-/// The word by which this program runs itself, to measure one child alone.
+/// The argument with which this program runs itself, to measure a single child process.
 const MEASURE: &str = "measure";
 
-/// Tasks in a part before it is merged.
+/// The number of tasks in each part before the parts are merged.
 const PART_TASKS: u64 = 100_000;
 
 fn main() -> Result<()> {
@@ -47,29 +47,26 @@ fn main() -> Result<()> {
     let mut first_peak = None;
     for archived in archives {
         let folder = tempfile::tempdir()?;
-        make_archive(folder.path(), archived)?;
-        for List { length, archived: words, ids, option } in lists(archived, length) {
+        create_archive(folder.path(), archived)?;
+        for List { length, archived: text, ids, option } in lists(archived, length) {
             let path = folder.path().join("tasks.csv");
             write_list(&path, ids)?;
-            let (seconds, peak_mib) = start(folder.path(), option)?;
+            let (seconds, peak_mib) = measure_export(folder.path(), option)?;
             let first = *first_peak.get_or_insert(peak_mib);
-            println!(
-                "{archived:>10} {length:>9} {words:>22} {seconds:>9.2} {peak_mib:>9.0} {:>10.2}",
-                peak_mib / first
-            );
+            println!("{archived:>10} {length:>9} {text:>22} {seconds:>9.2} {peak_mib:>9.0} {:>10.2}", peak_mib / first);
         }
     }
     Ok(())
 }
 
-/// A list to start with.
+/// The list of one measurement.
 struct List {
     length: u64,
-    /// How much of it is archived.
+    /// The archived share of the list, in words.
     archived: &'static str,
-    /// Its IDs' numbers.
+    /// The numbers from which the task IDs in the list are derived.
     ids: Box<dyn Iterator<Item = u64>>,
-    /// An export of tasks that are all archived sends nothing; of others a dry run finds out as much.
+    /// `--dry-run` if the list contains new tasks, because a dry run performs the same lookup and sends no requests.
     option: Option<&'static str>,
 }
 
@@ -77,30 +74,30 @@ fn lists(archived: u64, length: u64) -> [List; 3] {
     let step = (archived / length).max(1);
     let nothing = |length: u64| List {
         length,
-        archived: "nothing",
+        archived: "none",
         ids: Box::new(2 * archived..2 * archived + length),
         option: Some("--dry-run"),
     };
     let ids = Box::new((0..length).map(move |n| n * step % archived));
-    [List { length, archived: "all of it", ids, option: None }, nothing(length), nothing(100)]
+    [List { length, archived: "all", ids, option: None }, nothing(length), nothing(100)]
 }
 
-/// Seconds and peak memory of an export.
-fn start(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
+/// Returns the duration in seconds and the peak memory in MiB of an export.
+fn measure_export(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
     let measured = Command::new(std::env::current_exe()?)
         .current_dir(folder)
         .args([MEASURE, "export", "tasks.csv", "--out", "library", "-q"])
         .args(option)
         .output()?;
-    let words = String::from_utf8(measured.stdout)?;
-    let figures: Vec<f64> = words.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    match figures.as_slice() {
+    let text = String::from_utf8(measured.stdout)?;
+    let measurements: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match measurements.as_slice() {
         [seconds, peak_mib] => Ok((*seconds, *peak_mib)),
         _ => Err(String::from_utf8_lossy(&measured.stderr).into()),
     }
 }
 
-/// Runs the program, the only child of this process, and prints seconds and MiB.
+/// Runs the program as the only child process, and prints its duration in seconds and its peak memory in MiB.
 fn measure(arguments: &[String]) -> Result<()> {
     let start = Instant::now();
     let ended = Command::new(PROGRAM).env("SUNOR_API_KEY", "any").args(arguments).output()?;
@@ -111,9 +108,9 @@ fn measure(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// An archive of some tasks, and then of so many whose rows tell nothing but their ID and status: a start reads
-/// no more of them.
-fn make_archive(folder: &Path, tasks: u64) -> Result<()> {
+/// Creates an archive with a few exported tasks and `tasks` synthetic tasks. Synthetic rows contain only IDs and
+/// statuses, because the startup of an export reads no other columns.
+fn create_archive(folder: &Path, tasks: u64) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };
     let simulator = runtime.block_on(Simulator::start(SimulatedProvider { faults, ..SimulatedProvider::default() }))?;
@@ -121,11 +118,11 @@ fn make_archive(folder: &Path, tasks: u64) -> Result<()> {
     let (library, base_url) = (folder.join("library"), simulator.base_url().as_str());
     let list = ["tasks.csv", "--assets", "image", "--base-url", base_url, "-q", "--out", "library"];
     run(Command::new(PROGRAM).current_dir(folder).arg("export").args(list))?;
-    for (table, status, rows_a_task) in [("tasks", "success", 1), ("assets", "ok", 4)] {
-        let like = first_part(&library.join(table))?;
+    for (table, status, rows_per_task) in [("tasks", "success", 1), ("assets", "ok", 4)] {
+        let template = first_part(&library.join(table))?;
         for first in (0..tasks).step_by(PART_TASKS as usize) {
-            let ids = (first..tasks.min(first + PART_TASKS)).flat_map(|n| (0..rows_a_task).map(move |_| id(n)));
-            write_part(&like, &library.join(table).join(format!("{first}.parquet")), ids.collect(), status)?;
+            let ids = (first..tasks.min(first + PART_TASKS)).flat_map(|n| (0..rows_per_task).map(move |_| id(n)));
+            write_part(&template, &library.join(table).join(format!("{first}.parquet")), ids.collect(), status)?;
         }
     }
     run(Command::new(PROGRAM).current_dir(folder).args(["compact", "library", "-q"]))
@@ -140,8 +137,8 @@ fn first_part(folder: &Path) -> Result<PathBuf> {
     Ok(fs::read_dir(folder)?.next().ok_or("the table has no part")??.path())
 }
 
-fn write_part(like: &Path, path: &Path, ids: StringArray, status: &str) -> Result<()> {
-    let schema = ParquetRecordBatchReaderBuilder::try_new(File::open(like)?)?.schema().clone();
+fn write_part(template: &Path, path: &Path, ids: StringArray, status: &str) -> Result<()> {
+    let schema = ParquetRecordBatchReaderBuilder::try_new(File::open(template)?)?.schema().clone();
     let rows = ids.len();
     let (ids, status): (ArrayRef, ArrayRef) = (Arc::new(ids), Arc::new(StringArray::from(vec![status; rows])));
     let columns = schema.fields().iter().map(|field| match field.name().as_str() {
@@ -163,7 +160,7 @@ fn write_list(path: &Path, ids: impl IntoIterator<Item = u64>) -> std::io::Resul
     list.flush()
 }
 
-/// An ID like the provider's, of which no two are alike.
+/// Returns a unique ID in the provider's format.
 #[expect(clippy::unnecessary_wraps, reason = "a column's cells may be null")]
 fn id(n: u64) -> Option<String> {
     let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);

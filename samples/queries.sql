@@ -1,13 +1,13 @@
--- Example queries. From inside the archive folder:
+-- Example queries. Run them from the archive folder:
 --   duckdb -init views.sql -c ".read ../samples/queries.sql"
 
 -- The newest songs, and their audio files.
 SELECT created_at, title, duration_seconds, prompt, audio_path FROM songs ORDER BY created_at DESC NULLS LAST LIMIT 20;
 
--- What is in it?
+-- What does the archive contain?
 SELECT status, type, model, count(*) AS tasks FROM tasks GROUP BY ALL ORDER BY tasks DESC;
 
--- What did each day cost per model? Failed and timed-out tasks are refunded; 1 credit is 0.01 USD.
+-- What did each day cost per model? Failed and timed-out tasks are refunded. One credit is 0.01 USD.
 SELECT created_at::DATE AS day, model, sum(credits_cost) AS credits, sum(credits_cost) / 100 AS usd
 FROM tasks WHERE status = 'success' GROUP BY day, model ORDER BY day, model;
 
@@ -20,7 +20,7 @@ FROM (SELECT date_trunc('month', created_at) AS month, sum(credits_cost) / 100 A
 SELECT model, count(*) AS tasks, round(100.0 * count(*) FILTER (status <> 'success') / count(*), 1) AS failed_percent
 FROM tasks WHERE status <> 'not_found' GROUP BY model ORDER BY failed_percent DESC;
 
--- At which hour of the day (UTC) do tasks fail?
+-- At which hours of the day (UTC) do tasks fail?
 SELECT extract('hour' FROM created_at AT TIME ZONE 'UTC') AS hour, count(*) AS tasks,
   round(100.0 * count(*) FILTER (status <> 'success') / count(*), 1) AS failed_percent
 FROM tasks WHERE status <> 'not_found' GROUP BY hour ORDER BY hour;
@@ -49,13 +49,13 @@ SELECT songs.task_id, songs.clip_id, title, coalesce(error, 'not requested') AS 
 FROM songs LEFT JOIN assets ON assets.task_id = songs.task_id AND assets.clip_id = songs.clip_id AND kind = 'audio'
 WHERE audio_path IS NULL ORDER BY songs.created_at DESC;
 
--- Which prompt produced which song, and where is its audio?
+-- Which prompt produced each song, and where is the audio file?
 SELECT title, duration_seconds, prompt, audio_path FROM songs WHERE prompt IS NOT NULL ORDER BY title LIMIT 20;
 
--- How did recent runs go?
+-- What were the results of recent runs?
 SELECT started_at, finished_at::TIMESTAMPTZ - started_at::TIMESTAMPTZ AS took, exit_code, rows.tasks AS tasks,
   requests.total AS requests, requests.rate_limited AS refused_with_429
 FROM read_json('runs/*.json') ORDER BY started_at DESC LIMIT 10;
 
--- Which other fields did the provider send? The full response is kept.
+-- Which fields does the provider send for clips? The archive stores the full response.
 SELECT json_keys(clip) AS fields, count(*) AS clips FROM clips GROUP BY fields ORDER BY clips DESC;

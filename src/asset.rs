@@ -1,33 +1,33 @@
-//! Assets: audio, covers and videos, as in the assets table.
+//! Assets (audio, covers and videos) as recorded in the assets table.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A kind of asset.
+/// The kind of an asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssetKind {
-    /// The music.
+    /// The audio of a clip.
     Audio,
-    /// The cover.
+    /// The cover of a clip.
     Image,
-    /// The video.
+    /// The video of a clip.
     Video,
 }
 
 impl AssetKind {
-    /// All kinds.
+    /// All kinds of assets.
     pub const ALL: [Self; 3] = [Self::Audio, Self::Image, Self::Video];
 
-    /// Parses a word of the tables.
+    /// Parses a kind as written in the tables.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// The word in the tables, in the names of folders and in `--assets`.
+    /// Returns the name of the kind in the tables, in folder names and in `--assets`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -44,24 +44,24 @@ impl fmt::Display for AssetKind {
     }
 }
 
-/// A set of kinds, such as those that a run downloads.
+/// A set of asset kinds, such as the kinds that a run downloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AssetKinds(BTreeSet<AssetKind>);
 
 impl AssetKinds {
-    /// Whether there is anything to download.
+    /// Whether the set is empty, in which case nothing is downloaded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds a kind.
+    /// Adds a kind to the set.
     pub(crate) fn insert(&mut self, kind: AssetKind) {
         self.0.insert(kind);
     }
 
-    /// The kinds, in a fixed order.
+    /// Returns the kinds in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = AssetKind> + '_ {
         self.0.iter().copied()
     }
@@ -76,44 +76,44 @@ impl FromIterator<AssetKind> for AssetKinds {
 impl FromStr for AssetKinds {
     type Err = String;
 
-    /// Parses a list such as `audio,image`, or `all`, or `none`.
+    /// Parses a comma-separated list such as `audio,image`, or the word `all` or `none`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let words: Vec<&str> = text.split(',').map(str::trim).collect();
-        match words.as_slice() {
+        let names: Vec<&str> = text.split(',').map(str::trim).collect();
+        match names.as_slice() {
             ["none"] => return Ok(Self::default()),
             ["all"] => return Ok(Self(AssetKind::ALL.into())),
             _ => {}
         }
-        let kind = |word: &&str| {
-            AssetKind::parse(word)
-                .ok_or_else(|| format!("unknown kind of asset `{word}`; use audio, image, video, all or none"))
+        let kind = |name: &&str| {
+            AssetKind::parse(name)
+                .ok_or_else(|| format!("unknown kind of asset `{name}`; use audio, image, video, all or none"))
         };
-        words.iter().map(kind).collect::<Result<_, _>>().map(Self)
+        names.iter().map(kind).collect::<Result<_, _>>().map(Self)
     }
 }
 
-/// The `status` of an asset's row.
+/// The value of the `status` column in the assets table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssetStatus {
-    /// Its file is complete.
+    /// The file is complete.
     Ok,
-    /// It could not be downloaded.
+    /// The file could not be downloaded.
     Failed,
-    /// There is none.
+    /// The clip has no such asset.
     Skipped,
 }
 
 impl AssetStatus {
     const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Skipped];
 
-    /// Parses a word of the tables.
+    /// Parses a status as written in the tables.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// The word in the tables.
+    /// Returns the name of the status in the tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -124,34 +124,34 @@ impl AssetStatus {
     }
 }
 
-/// An asset of a task and its outcome, as in the journal and the assets table.
+/// An asset of a task and its outcome, as recorded in the journal and the assets table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Asset {
     pub(crate) clip_id: Option<String>,
     pub(crate) kind: AssetKind,
-    /// The URL, as the provider sent it.
+    /// The URL as sent by the provider.
     pub(crate) url: Option<String>,
     pub(crate) status: AssetStatus,
-    /// The file's path in the archive, if there is a file.
+    /// The path of the file in the archive, if there is a file.
     pub(crate) path: Option<String>,
     pub(crate) bytes: Option<u64>,
-    /// In hex.
+    /// The SHA-256 of the file in hex.
     pub(crate) sha256: Option<String>,
-    /// The type of the bytes, or, of a failed asset, the server's `Content-Type`.
+    /// The MIME type detected from the file's bytes. For a failed asset, it is the `Content-Type` from the server.
     pub(crate) content_type: Option<String>,
-    /// The last one.
+    /// The HTTP status of the last response.
     pub(crate) http_status: Option<u16>,
-    /// Requests for it, not counting redirects.
+    /// The number of requests for the asset, not counting redirects.
     pub(crate) attempts: u32,
-    /// The reason why there is no file, or a remark about it.
+    /// The reason why there is no file, or a remark about the file.
     pub(crate) error: Option<String>,
     pub(crate) downloaded_at: Option<Timestamp>,
-    /// Bytes received for it, discarded ones included.
+    /// The number of bytes received for the asset, including discarded bytes.
     pub(crate) received: u64,
 }
 
 impl Asset {
-    /// An asset with a status and nothing else.
+    /// Creates an asset with a status but without a file.
     pub(crate) fn new(clip_id: Option<String>, kind: AssetKind, url: Option<String>, status: AssetStatus) -> Self {
         Self {
             clip_id,

@@ -2,35 +2,35 @@
 
 use std::time::Duration;
 
-/// The first wait's upper bound.
-const FIRST: Duration = Duration::from_millis(500);
+/// The upper bound of the first wait.
+const INITIAL_BOUND: Duration = Duration::from_millis(500);
 
-/// The longest wait.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The maximum wait.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// Exponential backoff with full jitter: each wait is uniform between zero and a bound that doubles, so that tasks that
-/// failed together are not retried together.
+/// Exponential backoff with full jitter. Each wait is uniformly distributed between zero and a bound that doubles
+/// with each failure. Tasks that failed together are therefore not retried together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     retries: u32,
-    chance: fastrand::Rng,
+    rng: fastrand::Rng,
 }
 
 impl Backoff {
-    /// A backoff with this many retries. Randomness is a parameter, so that a test can fix it.
-    pub(crate) fn new(retries: u32, chance: fastrand::Rng) -> Self {
-        Self { retries, chance }
+    /// Creates a backoff with this many retries. The random generator is a parameter so that tests can fix its seed.
+    pub(crate) fn new(retries: u32, rng: fastrand::Rng) -> Self {
+        Self { retries, rng }
     }
 
-    /// The wait after this many failed attempts; `None` if there is no retry left.
+    /// Returns the wait after this many failed attempts, or `None` if no retries are left.
     pub(crate) fn wait(&mut self, failures: u32) -> Option<Duration> {
-        (failures <= self.retries).then(|| bound(failures).mul_f64(self.chance.f64()))
+        (failures <= self.retries).then(|| bound(failures).mul_f64(self.rng.f64()))
     }
 }
 
 fn bound(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+    INITIAL_BOUND.saturating_mul(1 << doublings).min(MAX_WAIT)
 }
 
 #[cfg(test)]
@@ -41,11 +41,11 @@ mod tests {
     fn bounds_double_from_half_a_second_to_thirty() {
         let bounds: Vec<f64> = (1..=8).map(|failures| bound(failures).as_secs_f64()).collect();
         assert_eq!(bounds, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
-        assert_eq!(bound(u32::MAX), LONGEST);
+        assert_eq!(bound(u32::MAX), MAX_WAIT);
     }
 
     #[test]
-    fn waits_are_spread_from_zero_to_their_bound_and_then_end() {
+    fn waits_are_distributed_from_zero_to_their_bound_and_limited_in_number() {
         let mut backoff = Backoff::new(5, fastrand::Rng::with_seed(1));
         let waits: Vec<Duration> = (0..1000).filter_map(|_| backoff.wait(3)).collect();
         assert!(waits.iter().all(|wait| *wait <= bound(3)));

@@ -1,5 +1,5 @@
-//! Decompresses the body of a response: gzip, deflate, brotli and zstd, in every spelling that browsers and curl accept
-//! (RFC 9110, 8.4).
+//! Decompresses response bodies: gzip, deflate, brotli and zstd. All spellings of these encodings that browsers and
+//! curl accept are supported (RFC 9110, section 8.4).
 
 use std::{fmt, io, pin::Pin};
 
@@ -12,29 +12,30 @@ use tokio_util::io::StreamReader;
 
 use crate::http;
 
-/// The `Accept-Encoding` of a client that reads all of them.
-pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
+/// The value of `Accept-Encoding` for a client that supports all of these encodings.
+pub(crate) const ACCEPT_ENCODING: &str = "gzip, deflate, br, zstd";
 
-/// The largest chunk of a decoder's output, in bytes.
-const CHUNK: usize = 64 << 10;
+/// The maximum size of a chunk of decoder output in bytes.
+const CHUNK_SIZE: usize = 64 << 10;
 
-/// More layers than this are an attack: each may multiply a body's size.
-const MOST_LAYERS: usize = 3;
+/// The maximum number of compression layers. Each layer can multiply the size of a body, so more layers are treated
+/// as an attack.
+const MAX_LAYERS: usize = 3;
 
-/// A body that is read chunk by chunk.
+/// A response body that is read in chunks.
 pub(crate) enum Body {
-    /// As received.
+    /// An uncompressed body that is read as received.
     Plain(Response),
-    /// Decompressed.
-    Packed(Pin<Box<dyn AsyncRead + Send>>),
+    /// A body that is decompressed while it is read.
+    Compressed(Pin<Box<dyn AsyncRead + Send>>),
 }
 
-/// The reason why a body is incomplete.
+/// The reason why a body could not be read completely.
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// The connection failed.
     Connection(reqwest::Error),
-    /// The body is not compressed as the header says, or is truncated.
+    /// The `Content-Encoding` is unsupported, the body does not match it, or the body is truncated.
     Encoding(String),
 }
 
@@ -48,31 +49,32 @@ enum Encoding {
 }
 
 impl Body {
-    /// The body of a response. An unknown encoding is an error.
-    pub(crate) fn of(response: Response) -> Result<Self, BodyError> {
+    /// Returns the body of a response. An unknown encoding is an error.
+    pub(crate) fn from_response(response: Response) -> Result<Self, BodyError> {
         let encodings = encodings(&response)?;
         if encodings.is_empty() {
             return Ok(Self::Plain(response));
         }
-        let packed = StreamReader::new(response.bytes_stream().map_err(io::Error::other));
-        let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(packed);
+        let compressed = StreamReader::new(response.bytes_stream().map_err(io::Error::other));
+        let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(compressed);
         for encoding in encodings.into_iter().rev() {
             reader = Box::pin(BufReader::new(encoding.decode(reader)));
         }
-        Ok(Self::Packed(Box::pin(reader)))
+        Ok(Self::Compressed(Box::pin(reader)))
     }
 
-    /// Whether the body is compressed: then its length and ranges do not refer to the decompressed bytes.
-    pub(crate) fn is_packed(&self) -> bool {
-        matches!(self, Self::Packed(_))
+    /// Whether the body is compressed. The length and ranges of a compressed body do not refer to the decompressed
+    /// bytes.
+    pub(crate) fn is_compressed(&self) -> bool {
+        matches!(self, Self::Compressed(_))
     }
 
-    /// The next bytes; `None` at the end. A call that is cancelled loses nothing.
+    /// Returns the next bytes, or `None` at the end. This method is cancel safe: a cancelled call loses no bytes.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self {
             Self::Plain(response) => response.chunk().await.map_err(BodyError::Connection),
-            Self::Packed(reader) => {
-                let mut chunk = BytesMut::with_capacity(CHUNK);
+            Self::Compressed(reader) => {
+                let mut chunk = BytesMut::with_capacity(CHUNK_SIZE);
                 let read = reader.read_buf(&mut chunk).await.map_err(BodyError::from)?;
                 Ok((read > 0).then(|| chunk.freeze()))
             }
@@ -84,8 +86,10 @@ impl From<io::Error> for BodyError {
     fn from(error: io::Error) -> Self {
         match error.downcast::<reqwest::Error>() {
             Ok(connection) => Self::Connection(connection),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Self::Encoding("cut short".into()),
-            Err(error) => Self::Encoding(format!("not packed as Content-Encoding says: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Encoding("the response is truncated".into())
+            }
+            Err(error) => Self::Encoding(format!("the response does not match its Content-Encoding: {error}")),
         }
     }
 }
@@ -111,17 +115,17 @@ impl Encoding {
         })
     }
 
-    fn decode(self, packed: Pin<Box<dyn AsyncBufRead + Send>>) -> Pin<Box<dyn AsyncRead + Send>> {
+    fn decode(self, compressed: Pin<Box<dyn AsyncBufRead + Send>>) -> Pin<Box<dyn AsyncRead + Send>> {
         match self {
             Self::Gzip => {
-                let mut decoder = GzipDecoder::new(packed);
+                let mut decoder = GzipDecoder::new(compressed);
                 decoder.multiple_members(true);
                 Box::pin(decoder)
             }
-            Self::Deflate => Box::pin(inflated(packed)),
-            Self::Brotli => Box::pin(BrotliDecoder::new(packed)),
+            Self::Deflate => Box::pin(inflate(compressed)),
+            Self::Brotli => Box::pin(BrotliDecoder::new(compressed)),
             Self::Zstd => {
-                let mut decoder = ZstdDecoder::new(packed);
+                let mut decoder = ZstdDecoder::new(compressed);
                 decoder.multiple_members(true);
                 Box::pin(decoder)
             }
@@ -129,50 +133,51 @@ impl Encoding {
     }
 }
 
-/// `deflate` is the zlib format by the standard, and raw deflate from many servers: the first two bytes decide.
-fn inflated(mut packed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
+/// Decodes `deflate` as zlib or as raw deflate, depending on the first two bytes. The standard requires zlib, but
+/// many servers send raw deflate.
+fn inflate(mut compressed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
     let decoding = async move {
         let mut start = [0; 2];
         let mut read = 0;
         while read < start.len() {
-            match packed.read(start.get_mut(read..).unwrap_or_default()).await? {
+            match compressed.read(start.get_mut(read..).unwrap_or_default()).await? {
                 0 => break,
                 count => read += count,
             }
         }
-        let whole = io::Cursor::new(start.into_iter().take(read).collect::<Vec<u8>>()).chain(packed);
+        let decoded = io::Cursor::new(start.into_iter().take(read).collect::<Vec<u8>>()).chain(compressed);
         let decoder: Pin<Box<dyn AsyncRead + Send>> =
-            if is_zlib(start) { Box::pin(ZlibDecoder::new(whole)) } else { Box::pin(DeflateDecoder::new(whole)) };
-        Ok::<_, io::Error>(tokio_util::io::ReaderStream::with_capacity(decoder, CHUNK))
+            if is_zlib(start) { Box::pin(ZlibDecoder::new(decoded)) } else { Box::pin(DeflateDecoder::new(decoded)) };
+        Ok::<_, io::Error>(tokio_util::io::ReaderStream::with_capacity(decoder, CHUNK_SIZE))
     };
     StreamReader::new(Box::pin(futures_util::stream::once(decoding).try_flatten()))
 }
 
-/// Whether bytes are a header of zlib (RFC 1950, 2.2).
+/// Whether two bytes are a valid zlib header (RFC 1950, section 2.2).
 fn is_zlib([method, flags]: [u8; 2]) -> bool {
     method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0
 }
 
-/// Names that servers put there for a body that is sent as it is: `none`, a character set, a transfer encoding, and
-/// what an upload to S3 in chunks leaves on the object.
+/// Values of `Content-Encoding` that servers send with an uncompressed body: `none`, a character set or a transfer
+/// encoding. A chunked upload to S3 leaves `aws-chunked` on the object.
 const IDENTITY: [&str; 9] = ["", "identity", "none", "utf-8", "utf8", "binary", "7bit", "8bit", "aws-chunked"];
 
 fn is_identity(name: &str) -> bool {
     IDENTITY.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// The encodings of the body, in the order in which they were applied.
+/// Returns the encodings of the body in the order in which they were applied.
 fn encodings(response: &Response) -> Result<Vec<Encoding>, BodyError> {
     let mut encodings = Vec::new();
     for value in response.headers().get_all(CONTENT_ENCODING) {
         let names = value.to_str().unwrap_or("?").split(',').map(str::trim);
         for name in names.filter(|name| !is_identity(name)) {
-            let unknown = || BodyError::Encoding(format!("in an unknown Content-Encoding, {}", http::excerpt(name)));
+            let unknown = || BodyError::Encoding(format!("unsupported Content-Encoding: {}", http::excerpt(name)));
             encodings.push(Encoding::parse(name).ok_or_else(unknown)?);
         }
     }
-    if encodings.len() > MOST_LAYERS {
-        return Err(BodyError::Encoding(format!("packed {} times", encodings.len())));
+    if encodings.len() > MAX_LAYERS {
+        return Err(BodyError::Encoding(format!("too many layers of Content-Encoding: {}", encodings.len())));
     }
     Ok(encodings)
 }
@@ -211,16 +216,16 @@ mod tests {
     async fn read(headers: &[&str], body: Vec<u8>) -> Result<Vec<u8>, String> {
         let response = hyper::Response::builder();
         let response = headers.iter().fold(response, |response, value| response.header(CONTENT_ENCODING, *value));
-        let mut body = Body::of(response.body(body).unwrap().into()).map_err(|error| error.to_string())?;
-        let mut whole = Vec::new();
+        let mut body = Body::from_response(response.body(body).unwrap().into()).map_err(|error| error.to_string())?;
+        let mut decoded = Vec::new();
         while let Some(chunk) = body.chunk().await.map_err(|error| error.to_string())? {
-            whole.extend(chunk);
+            decoded.extend(chunk);
         }
-        Ok(whole)
+        Ok(decoded)
     }
 
     #[tokio::test]
-    async fn every_encoding_that_curl_reads_is_read() {
+    async fn every_encoding_that_curl_supports_is_decoded() {
         for (headers, body) in [
             (vec![], TEXT.to_vec()),
             (vec!["identity"], TEXT.to_vec()),
@@ -243,11 +248,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_encoding_or_a_truncated_body_is_an_error() {
-        assert!(read(&["gzip"], TEXT.to_vec()).await.unwrap_err().contains("not packed"));
+        assert!(read(&["gzip"], TEXT.to_vec()).await.unwrap_err().contains("does not match its Content-Encoding"));
         let cut = |body: Vec<u8>| body[..body.len() - 9].to_vec();
-        assert_eq!(read(&["gzip"], cut(gzip(TEXT))).await, Err("cut short".into()));
+        assert_eq!(read(&["gzip"], cut(gzip(TEXT))).await, Err("the response is truncated".into()));
         assert!(read(&["deflate"], cut(zlib())).await.is_err());
-        assert!(read(&["rot13"], TEXT.to_vec()).await.unwrap_err().contains("an unknown Content-Encoding, rot13"));
-        assert!(read(&["gzip, gzip, gzip, gzip"], Vec::new()).await.unwrap_err().contains("packed 4 times"));
+        assert!(read(&["rot13"], TEXT.to_vec()).await.unwrap_err().contains("unsupported Content-Encoding: rot13"));
+        assert!(
+            read(&["gzip, gzip, gzip, gzip"], Vec::new()).await.unwrap_err().contains("layers of Content-Encoding: 4")
+        );
     }
 }

@@ -1,22 +1,22 @@
-//! Checksums: the SHA-256 of a file, in 64 lower-case hex digits, and its size.
+//! Checksums of files: the SHA-256 in 64 lower-case hex digits, and the file size.
 
 use std::io::{self, Read};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-/// Files are read in chunks of this size.
-const CHUNK: usize = 256 << 10;
+/// The size of the chunks in which files are read, in bytes.
+const CHUNK_SIZE: usize = 256 << 10;
 
-/// A file's checksum and size.
+/// The checksum and size of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Digested {
-    /// In hex.
+pub(crate) struct FileDigest {
+    /// The SHA-256 in hex.
     pub(crate) sha256: String,
     pub(crate) bytes: u64,
 }
 
-/// A running checksum.
+/// Computes a checksum incrementally.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hasher {
     digest: Sha256,
@@ -29,39 +29,39 @@ impl Hasher {
         self.bytes += bytes.len() as u64;
     }
 
-    /// The number of bytes so far.
+    /// The number of bytes hashed so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The checksum of the bytes so far.
-    pub(crate) fn digested(&self) -> Digested {
+    /// Returns the checksum of the bytes hashed so far.
+    pub(crate) fn digest(&self) -> FileDigest {
         let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
-        Digested { sha256, bytes: self.bytes }
+        FileDigest { sha256, bytes: self.bytes }
     }
 }
 
-/// The SHA-256 of a text, in hex.
+/// Returns the SHA-256 of a text in hex.
 pub(crate) fn sha256(text: impl AsRef<[u8]>) -> String {
     let mut hasher = Hasher::default();
     hasher.update(text.as_ref());
-    hasher.digested().sha256
+    hasher.digest().sha256
 }
 
-/// Reads a file to its end. Blocks.
-pub(crate) fn digest(file: &mut impl Read) -> io::Result<Digested> {
+/// Computes the checksum of a file. Blocks the current thread.
+pub(crate) fn digest(file: &mut impl Read) -> io::Result<FileDigest> {
     let mut hasher = Hasher::default();
-    each_piece(file, |chunk| hasher.update(chunk))?;
-    Ok(hasher.digested())
+    for_each_chunk(file, |chunk| hasher.update(chunk))?;
+    Ok(hasher.digest())
 }
 
-/// Calls `take` with one chunk of a file after the other. Blocks.
-pub(crate) fn each_piece(file: &mut impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
+/// Reads a file in chunks and calls `visit` with each chunk. Blocks the current thread.
+pub(crate) fn for_each_chunk(file: &mut impl Read, mut visit: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_SIZE];
     loop {
         match file.read(&mut chunk)? {
             0 => return Ok(()),
-            read => take(chunk.get(..read).unwrap_or_default()),
+            read => visit(chunk.get(..read).unwrap_or_default()),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The command line. The doc comments are the help.
+//! The command line. The doc comments on the arguments are the help text.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 #![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
 
 use std::{
@@ -22,23 +22,23 @@ use crate::{
     asset::AssetKinds,
     commands::{
         simulate::SimulateOptions,
-        summary::{Access, Style, SummaryOptions},
+        summary::{AccountAccess, OutputFormat, SummaryOptions},
     },
     config::{self, ApiKey, ExportConfig, MediaConfig, Provider, Rate, RunConfig},
     error::{Error, Result},
     format::TableFormat,
-    input::{self, BadRows, Headers, InputOptions},
+    input::{self, Headers, InputOptions, InvalidRowPolicy},
     proxies::Proxies,
     report::{ProgressStyle, Verbosity},
     simulator,
     verify::{Depth, SampleShare, Slice},
 };
 
-/// Archives sunor.cc tasks (suno and udio music): the music itself, and Parquet or CSV tables.
+/// Archive sunor.cc tasks (Suno and Udio music) as media files and Parquet or CSV tables.
 ///
 /// Reads task IDs from a CSV, fetches each task within the API's rate limit, downloads audio and covers,
-/// and stores every response: rows to query in DuckDB, and the responses as they were sent. Run it again
-/// and it fetches only what is missing.
+/// and stores the tasks as rows to query in DuckDB, together with the original responses. A rerun fetches
+/// only what is missing.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -89,17 +89,17 @@ Examples:
   Export the tasks that a run could not archive:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
-Exit status: 0 all archived, 1 stopped by an error, 2 wrong usage, 3 something is missing,
+Exit status: 0 all archived, 1 stopped by an error, 2 usage error, 3 something is missing,
   4 the key was refused, 5 another run holds the archive, 129, 130 and 143 stopped by a signal.";
 
 /// Fetch every task in a list and archive its metadata and media.
 ///
 /// Each task is fetched once; unfinished tasks are polled after the first pass. Audio and covers are
-/// downloaded meanwhile. Every response is journalled at once, so a run can be stopped or killed at any
-/// moment: the next run resumes and fetches no task twice.
+/// downloaded at the same time. Every response is journalled immediately, so a run can be stopped or killed
+/// at any time: the next run resumes and fetches no task twice.
 #[derive(Args, Debug)]
 #[command(after_help = EXPORT_EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "flags as they are typed; later code sees what they mean")]
+#[expect(clippy::struct_excessive_bools, reason = "one field per flag; later code uses the validated options")]
 pub struct ExportArgs {
     /// CSV file with the task IDs, plain or compressed with gzip or zstd; - reads standard input
     tasks: PathBuf,
@@ -116,7 +116,7 @@ pub struct ExportArgs {
     #[arg(long, help_heading = "Input")]
     no_headers: bool,
 
-    /// Field delimiter: a single character, or "tab" [default: as a sep= line says, else detected: , ; tab or |]
+    /// Field delimiter: a single character, or "tab" [default: from a sep= line, else detected: , ; tab or |]
     #[arg(long, value_name = "C", value_parser = delimiter, help_heading = "Input")]
     delimiter: Option<u8>,
 
@@ -199,7 +199,7 @@ struct PaceArgs {
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Requests")]
     concurrency: u16,
 
-    /// How long to poll unfinished tasks after the first pass; 0s requests each once
+    /// How long to poll unfinished tasks after the first pass; 0s requests each task once
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Requests")]
     wait: Duration,
 
@@ -219,7 +219,7 @@ struct AssetArgs {
     #[arg(long, value_name = "KINDS", default_value = config::DEFAULT_ASSETS, help_heading = "Assets")]
     assets: AssetKinds,
 
-    /// Maximum concurrent downloads, of which one host gets three quarters
+    /// Maximum concurrent downloads; one host gets at most three quarters
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_ASSET_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Assets")]
     asset_concurrency: u16,
 
@@ -227,7 +227,7 @@ struct AssetArgs {
     #[arg(long, value_name = "SIZE", default_value = config::DEFAULT_MAX_ASSET_SIZE, value_parser = size, help_heading = "Assets")]
     max_asset_size: u64,
 
-    /// Allow assets from loopback, link-local and private addresses [default: only if the API's own host is one]
+    /// Allow assets from loopback, link-local and private addresses [default: only if the API host is private]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Assets")]
     allow_private_hosts: Option<bool>,
 }
@@ -235,7 +235,7 @@ struct AssetArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// Progress on stderr: auto is bars on a terminal and lines elsewhere, json is one line per event
+    /// Progress on stderr: auto shows bars on a terminal and lines elsewhere, json one line per event
     #[arg(long, value_enum, default_value_t)]
     progress: ProgressStyle,
 
@@ -257,7 +257,7 @@ Examples:
   Only the coverage, for a script:
     sunor-archive summary ~/library --account --json | jq .account.coverage
 
-Exit status: 0 shown, 1 the archive or the provider cannot be read, 2 wrong usage,
+Exit status: 0 shown, 1 the archive or the provider cannot be read, 2 usage error,
   4 the key was refused.";
 
 /// Show archive contents and recent runs.
@@ -274,7 +274,7 @@ pub struct SummaryArgs {
     #[arg(long, value_name = "RUN_ID")]
     run: Option<String>,
 
-    /// Compare with the number of tasks the account has created; takes one request
+    /// Compare with the number of tasks the account has created; sends one request
     #[arg(long, conflicts_with = "run")]
     account: bool,
 
@@ -290,7 +290,7 @@ pub struct SummaryArgs {
     #[arg(long)]
     json: bool,
 
-    /// Print nothing on success, except the document of --json
+    /// Print nothing on success, except with --json
     #[arg(short, long)]
     quiet: bool,
 }
@@ -306,13 +306,13 @@ Examples:
   The paths of all findings, for a script:
     sunor-archive verify library --json | jq -r '.findings[].path'
 
-Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 wrong usage,
+Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 usage error,
   3 damage.";
 
 /// Verify archive integrity.
 ///
 /// Finds missing, damaged, incomplete and stray parts, manifests and media files, and rows without their
-/// task. Takes no lock and writes nothing: the archive may be read-only, and a run may be adding to it.
+/// task. Takes no lock and writes nothing: the archive may be read-only, and a run may be writing to it.
 #[derive(Args, Debug)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
@@ -347,16 +347,15 @@ Examples:
   Repair, and leave half of the key's allowance to other users:
     SUNOR_API_KEY=… sunor-archive repair library --reserve 60
 
-Exit status: 0 repair complete, 1 stopped by an error, 2 wrong usage,
+Exit status: 0 repair complete, 1 stopped by an error, 2 usage error,
   3 something could not be repaired, 4 the key was refused, 5 another run holds the archive,
   129, 130 and 143 stopped by a signal.
-An interrupted repair keeps what it repaired, and the next one resumes.";
+An interrupted repair keeps its results, and the next one resumes.";
 
 /// Repair damage and retry failed downloads.
 ///
 /// Quarantines damaged files in .sunor/damaged and deletes nothing. Restores lost rows and files, and
-/// retries failed downloads: from the stored response, or from a new one where that is lost or its URLs
-/// have expired.
+/// retries failed downloads. Uses the stored response, or a new one if it is lost or its URLs have expired.
 #[derive(Args, Debug)]
 #[command(after_help = REPAIR_EXAMPLES)]
 pub struct RepairArgs {
@@ -374,13 +373,13 @@ pub struct RepairArgs {
 
 /// Merge many small parts into a few large ones.
 ///
-/// Each run adds a small part to each table; after a year a query opens hundreds of files. This command
-/// merges them into parts that DuckDB reads fast, with the same rows, oldest first. Readers see either the
-/// old parts or the new ones. It is safe to kill, and needs disk space for the new parts beside the old.
+/// Each run adds a small part to each table; after a year, a query has to open hundreds of files. This
+/// command merges them into parts that DuckDB reads fast, with the same rows, oldest first. Readers see
+/// either the old parts or the new ones. It is safe to kill, and needs disk space for both.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  Once a month:\n    sunor-archive compact ~/library -q\n  \
     Preview:\n    sunor-archive compact ~/library --dry-run\n\n\
-    Exit status: 0 done or nothing to do, 1 stopped by an error, 2 wrong usage,\n  5 another run holds the archive.")]
+    Exit status: 0 done or nothing to do, 1 stopped by an error, 2 usage error,\n  5 another run holds the archive.")]
 pub struct CompactArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
@@ -401,7 +400,7 @@ pub struct CompactArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  After an update of this program:\n    sunor-archive rebuild ~/library\n  \
     Preview, with the number of rows before and after:\n    sunor-archive rebuild ~/library --dry-run\n\n\
-    Exit status: 0 done, 1 stopped by an error, 2 wrong usage, 5 another run holds the archive.")]
+    Exit status: 0 done, 1 stopped by an error, 2 usage error, 5 another run holds the archive.")]
 pub struct RebuildArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
@@ -436,7 +435,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = simulator::DEFAULT_SEED)]
     seed: u64,
 
-    /// TOML file with faults and the rate window [default: no faults, the provider's window]
+    /// TOML file with faults and a rate limit [default: no faults, the provider's rate limit]
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
 
@@ -446,12 +445,12 @@ pub struct SimulateArgs {
 }
 
 impl ExportArgs {
-    /// The validated options. Reads the key's file and the environment's key.
+    /// Returns the validated options. Reads the API key from its file or the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that are invalid or contradict each other.
+    /// Returns [`Error::Usage`] if options are invalid or contradict each other.
     pub fn config(&self) -> Result<ExportConfig> {
-        // A wrong path is named before a missing key is.
+        // Report an invalid path before a missing key.
         input::check_present(&self.tasks)?;
         Archive::open_if_present(&self.out, self.format)?;
         Ok(ExportConfig {
@@ -460,7 +459,7 @@ impl ExportArgs {
                 column: self.column.clone(),
                 headers: if self.no_headers { Headers::Absent } else { Headers::Present },
                 delimiter: self.delimiter,
-                bad_rows: if self.strict { BadRows::Refuse } else { BadRows::Skip },
+                invalid_rows: if self.strict { InvalidRowPolicy::Reject } else { InvalidRowPolicy::Skip },
             },
             run: self.run.config(&self.out, self.dry_run)?,
             format: self.format,
@@ -468,19 +467,19 @@ impl ExportArgs {
         })
     }
 
-    /// Whether to show the plan instead of carrying it out.
+    /// Whether to show the plan without executing it.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
     }
 
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.run.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.run.output.verbosity()
@@ -490,16 +489,17 @@ impl ExportArgs {
 impl RunArgs {
     fn config(&self, archive: &Location, is_dry_run: bool) -> Result<RunConfig> {
         let Self { provider, pace, assets, metrics_file, .. } = self;
-        let (reserve, metrics_file) = (pace.reserve()?, metrics_file.as_deref().map(config::metrics_file).transpose()?);
+        let (reserve, metrics_file) =
+            (pace.reserve()?, metrics_file.as_deref().map(config::validate_metrics_file).transpose()?);
         Ok(RunConfig {
             archive: archive.clone(),
             media: assets.config(pace),
-            // A dry run sends nothing, and so needs no key.
+            // A dry run sends nothing, so it needs no key.
             provider: if is_dry_run { Provider::Simulated } else { provider.provider()? },
             rate: pace.rate,
             reserve,
             concurrency: pace.concurrency,
-            wait: pace.wait,
+            poll_limit: pace.wait,
             poll_interval: pace.poll_interval,
             retries: pace.retries,
             timeout: pace.timeout,
@@ -520,7 +520,7 @@ impl OutputArgs {
 }
 
 impl VerifyArgs {
-    /// Of which files the bytes are read.
+    /// Returns the depth of verification, which determines the files to read.
     #[must_use]
     pub fn depth(&self) -> Depth {
         match (self.sample, self.slice) {
@@ -531,19 +531,19 @@ impl VerifyArgs {
         }
     }
 
-    /// For whom the outcome is.
+    /// Returns the format of the result: JSON or text.
     #[must_use]
-    pub fn style(&self) -> Style {
-        if self.json { Style::Json } else { Style::Words }
+    pub fn output_format(&self) -> OutputFormat {
+        if self.json { OutputFormat::Json } else { OutputFormat::Text }
     }
 
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.output.verbosity()
@@ -551,13 +551,13 @@ impl VerifyArgs {
 }
 
 impl CompactArgs {
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.output.verbosity()
@@ -565,13 +565,13 @@ impl CompactArgs {
 }
 
 impl RebuildArgs {
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.output.verbosity()
@@ -583,7 +583,7 @@ impl ProviderArgs {
         if self.simulate {
             return Ok(Provider::Simulated);
         }
-        let (base_url, proxies) = (config::base_url(&self.base_url)?, Box::new(Proxies::from_env()?));
+        let (base_url, proxies) = (config::parse_base_url(&self.base_url)?, Box::new(Proxies::from_env()?));
         Ok(Provider::Remote { base_url, key: self.key()?, proxies })
     }
 
@@ -594,9 +594,9 @@ impl ProviderArgs {
 
 impl PaceArgs {
     fn reserve(&self) -> Result<u32> {
-        if api::spare_per_minute(self.rate, self.reserve) <= 0.0 {
+        if api::available_per_minute(self.rate, self.reserve) <= 0.0 {
             return Err(Error::usage(format!(
-                "--reserve {} leaves no requests of the provider's rate limit",
+                "--reserve {} leaves no requests within the provider's rate limit",
                 self.reserve
             )));
         }
@@ -610,37 +610,37 @@ impl AssetArgs {
             kinds: self.assets.clone(),
             concurrency: self.asset_concurrency,
             max_size: self.max_asset_size,
-            private_hosts: self.allow_private_hosts,
+            allow_private_hosts: self.allow_private_hosts,
             retries: pace.retries,
-            idle: pace.timeout,
+            idle_timeout: pace.timeout,
         }
     }
 }
 
 impl RepairArgs {
-    /// The validated options. Reads the key's file and the environment's key.
+    /// Returns the validated options. Reads the API key from its file or the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that are invalid or contradict each other.
+    /// Returns [`Error::Usage`] if options are invalid or contradict each other.
     pub fn config(&self) -> Result<RunConfig> {
-        // A wrong path is named before a missing key is.
+        // Report an invalid path before a missing key.
         Archive::open(&self.archive)?;
         self.run.config(&self.archive, self.dry_run)
     }
 
-    /// Whether to show the plan instead of carrying it out.
+    /// Whether to show the plan without executing it.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
     }
 
-    /// How progress is shown.
+    /// Returns the style in which progress is shown.
     #[must_use]
     pub fn progress(&self) -> ProgressStyle {
         self.run.output.progress
     }
 
-    /// How much is said.
+    /// Returns how much output to print.
     #[must_use]
     pub fn verbosity(&self) -> Verbosity {
         self.run.output.verbosity()
@@ -648,51 +648,51 @@ impl RepairArgs {
 }
 
 impl SummaryArgs {
-    /// Whether only the exit status counts.
+    /// Whether to print nothing on success.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.quiet && !self.json
     }
 
-    /// The validated options. With `--account` reads the key's file or the environment's key.
+    /// Returns the validated options. With `--account`, reads the API key from its file or the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options that are invalid or contradict each other.
+    /// Returns [`Error::Usage`] if options are invalid or contradict each other.
     pub fn options(&self) -> Result<SummaryOptions> {
-        // A wrong path is named before a missing key is.
+        // Report an invalid path before a missing key.
         Archive::open(&self.archive)?;
         let account = if self.account {
-            let (base_url, proxies) = (config::base_url(&self.base_url)?, Proxies::from_env()?);
-            Some(Access { base_url, key: api_key(self.api_key_file.as_deref(), "")?, proxies })
+            let (base_url, proxies) = (config::parse_base_url(&self.base_url)?, Proxies::from_env()?);
+            Some(AccountAccess { base_url, key: api_key(self.api_key_file.as_deref(), "")?, proxies })
         } else {
             None
         };
-        let style = if self.json { Style::Json } else { Style::Words };
-        Ok(SummaryOptions { archive: self.archive.clone(), run: self.run.clone(), account, style })
+        let output_format = if self.json { OutputFormat::Json } else { OutputFormat::Text };
+        Ok(SummaryOptions { archive: self.archive.clone(), run: self.run.clone(), account, output_format })
     }
 }
 
 impl SimulateArgs {
-    /// What to simulate.
+    /// Returns the options of the simulator.
     #[must_use]
     pub fn options(&self) -> SimulateOptions {
         SimulateOptions { port: self.port, tasks: self.tasks, seed: self.seed, faults: self.faults.clone() }
     }
 }
 
-/// Writes a shell's completion script.
+/// Writes the completion script for a shell.
 pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
     clap_complete::generate(shell, &mut Cli::command(), "sunor-archive", &mut { out });
 }
 
-/// The key out of a file or the environment; never an argument, so that no process list shows it.
-fn api_key(file: Option<&Path>, otherwise: &str) -> Result<ApiKey> {
+/// Reads the API key from a file or the environment. A command-line argument would show the key in process lists.
+fn api_key(file: Option<&Path>, hint: &str) -> Result<ApiKey> {
     if let Some(path) = file {
         return ApiKey::new(&read_key(path)?);
     }
     match std::env::var_os("SUNOR_API_KEY") {
         Some(key) => ApiKey::new(&key.to_string_lossy()),
-        None => Err(Error::usage(format!("no API key: set SUNOR_API_KEY or give --api-key-file{otherwise}"))),
+        None => Err(Error::usage(format!("no API key; set SUNOR_API_KEY or use --api-key-file{hint}"))),
     }
 }
 
@@ -701,18 +701,19 @@ fn read_key(path: &Path) -> Result<String> {
         .map_err(|error| Error::usage(format!("cannot read the key from {}: {error}", path.display())))
 }
 
-/// A folder on this machine. The URL of an object store never becomes a folder of that name.
+/// Parses the location of an archive, which must be a local folder. A URL of an object store is rejected, so that no
+/// folder with that name is created.
 fn archive_folder(text: OsString) -> Result<Location, String> {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     };
-    // Some programs collapse the two slashes. A drive of Windows has one letter.
+    // Some programs collapse the two slashes. A scheme has at least two letters, unlike a Windows drive.
     match text.to_str().and_then(|text| text.trim_start().split_once(":/")) {
         Some((scheme, _)) if scheme.len() > 1 && is_scheme(scheme) => {
             Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
         }
-        _ if text.is_empty() => Err("the archive's name is empty; is a variable unset?".into()),
+        _ if text.is_empty() => Err("the archive path is empty; is a variable unset?".into()),
         _ => Ok(PathBuf::from(text).into()),
     }
 }
@@ -720,7 +721,7 @@ fn archive_folder(text: OsString) -> Result<Location, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|_| format!("invalid duration `{text}`; use e.g. 90s, 10m or 1h 30m"))?;
-    if duration > config::LONGEST { Err("the maximum is one year".into()) } else { Ok(duration) }
+    if duration > config::MAX_DURATION { Err("the maximum is one year".into()) } else { Ok(duration) }
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -732,7 +733,7 @@ fn size(text: &str) -> Result<u64, String> {
 fn poll_interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < config::MIN_POLL_INTERVAL {
-        return Err("the minimum is 1s, as the provider asks".into());
+        return Err("the minimum is 1s, as the provider requests".into());
     }
     Ok(interval)
 }
@@ -749,10 +750,10 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Reads arguments, the program's name first.
+/// Parses the command-line arguments, which start with the name of the program.
 ///
 /// # Errors
-/// A message of clap: an error in the arguments, or the help that they request.
+/// Returns a clap error if the arguments are invalid, or if help is requested.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }

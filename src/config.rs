@@ -1,7 +1,7 @@
-//! The validated configuration: later code sees these types and never a flag. Each default is a constant with its
-//! reason.
+//! The validated configuration. Later code uses these types instead of command-line flags. Each default is a constant
+//! with a comment that explains its value.
 
-#![expect(clippy::disallowed_methods, reason = "paths of the user's")]
+#![expect(clippy::disallowed_methods, reason = "checks paths that the user gives")]
 
 use std::{
     fmt,
@@ -24,146 +24,150 @@ use crate::{
     proxies::Proxies,
 };
 
-/// The provider's root.
+/// The root URL of the provider.
 pub const DEFAULT_BASE_URL: &str = "https://sunor.cc";
 
-/// The provider allows 120 requests a minute and key.
+/// The provider allows 120 requests per minute for each key.
 pub const DEFAULT_RATE: &str = "120/m";
 
-/// Sixteen requests in flight sustain two a second, with response times of up to eight seconds.
+/// Sixteen requests in flight sustain two requests per second at response times of up to eight seconds.
 pub const DEFAULT_CONCURRENCY: u16 = 16;
 
-/// The provider says that tasks take 30 seconds to 5 minutes: nearly all end within ten minutes.
+/// The provider states that a task takes 30 seconds to 5 minutes, so nearly all tasks finish within ten minutes.
 pub const DEFAULT_WAIT: &str = "10m";
 
-/// The provider advises 5 to 10 seconds.
+/// The provider recommends an interval of 5 to 10 seconds between polls.
 pub const DEFAULT_POLL_INTERVAL: &str = "5s";
 
-/// The provider asks not to poll more often than once a second.
+/// The provider requests that clients poll at most once per second.
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// With waits that double from half a second, five retries outlast a proxy's restart of some 15 seconds.
+/// The wait between retries doubles from half a second, so five retries outlast a proxy restart of about 15 seconds.
 pub const DEFAULT_RETRIES: u32 = 5;
 
-/// The provider asks its own provider about a running task before it responds.
+/// Responses can be slow, because the provider queries an upstream provider about a running task.
 pub const DEFAULT_TIMEOUT: &str = "30s";
 
-/// The music and its cover: users paid for them.
+/// The music and its cover are downloaded by default, because users paid for them.
 pub const DEFAULT_ASSETS: &str = "audio,image";
 
-/// Eight downloads saturate an ordinary connection, and few servers object to them.
+/// Eight concurrent downloads saturate an ordinary connection, and few servers reject that many.
 pub const DEFAULT_ASSET_CONCURRENCY: u16 = 8;
 
-/// A song takes a megabyte a minute: a gibibyte guards against a server that never stops sending.
+/// A song takes about 1 MB per minute. A limit of 1 GiB protects against a server that never stops sending.
 pub const DEFAULT_MAX_ASSET_SIZE: &str = "1GiB";
 
-/// The longest duration that an option accepts: more is a typo.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The maximum duration that an option accepts. A longer duration is treated as a typo.
+pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The configuration of an export.
 #[derive(Clone, Debug)]
 pub struct ExportConfig {
-    /// The options that every run has.
+    /// The options that exports and repairs share.
     pub run: RunConfig,
-    /// The list of task IDs.
+    /// The options for reading the list of task IDs.
     pub input: InputOptions,
-    /// The tables' format; `None`: what the archive has, Parquet for a new one.
+    /// The table format. `None` selects the format of an existing archive, or Parquet for a new archive.
     pub format: Option<TableFormat>,
     /// Whether to fetch tasks again that are archived as not found.
     pub retry_not_found: bool,
 }
 
-/// The configuration of a run, whether an export or a repair.
+/// The configuration of a run, either an export or a repair.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
-    /// The archive's folder.
+    /// The location of the archive.
     pub archive: Location,
-    /// The options for downloads.
+    /// The options for media downloads.
     pub media: MediaConfig,
-    /// The provider.
+    /// The provider to fetch tasks from.
     pub provider: Provider,
-    /// The most requests in a span of time.
+    /// The maximum request rate.
     pub rate: Rate,
-    /// Requests of each of the provider's windows that are left to other users of the key.
+    /// The number of requests per rate-limit window that are reserved for other users of the key.
     pub reserve: u32,
-    /// The most requests in flight.
+    /// The maximum number of requests in flight.
     pub concurrency: u16,
-    /// How long to poll unfinished tasks after the first pass.
-    pub wait: Duration,
-    /// The time between two polls of one task, at least.
+    /// The maximum time to poll unfinished tasks after the first pass.
+    pub poll_limit: Duration,
+    /// The minimum interval between two polls of one task.
     pub poll_interval: Duration,
-    /// Retries after a transient failure.
+    /// The maximum number of retries after a transient failure.
     pub retries: u32,
-    /// The limit of one request.
+    /// The timeout of one API request.
     pub timeout: Duration,
-    /// When the run is to end, counted from its start.
+    /// The time after which the run stops, measured from its start.
     pub stop_after: Option<Duration>,
-    /// Where to write the run's metrics for Prometheus.
+    /// The file to which the run's metrics are written for Prometheus.
     pub metrics_file: Option<PathBuf>,
 }
 
-/// The options for downloads.
+/// The options for media downloads.
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
-    /// The kinds of assets.
+    /// The kinds of assets to download.
     pub kinds: AssetKinds,
-    /// Downloads under way at once.
+    /// The maximum number of concurrent downloads.
     pub concurrency: u16,
     /// The maximum size of an asset in bytes.
     pub max_size: u64,
-    /// Whether assets may come from private addresses; `None`: if the API's own host is one.
-    pub private_hosts: Option<bool>,
-    /// Retries after a transient failure.
+    /// Whether assets may be downloaded from private addresses. `None` allows this only if the API's host has a
+    /// private address.
+    pub allow_private_hosts: Option<bool>,
+    /// The maximum number of retries after a transient failure.
     pub retries: u32,
-    /// How long a server may send nothing, and the limit of one request to the API.
-    pub idle: Duration,
+    /// The maximum time without data from a server before a download fails. It equals the timeout of one API request.
+    pub idle_timeout: Duration,
 }
 
-/// The provider, and the key.
+/// The provider that serves the tasks.
 #[derive(Clone, Debug)]
 pub enum Provider {
-    /// A server.
+    /// A remote server.
     Remote {
-        /// Its root.
+        /// The root URL of the API.
         base_url: Url,
-        /// The key.
+        /// The API key.
         key: ApiKey,
-        /// The proxies on the way, to it and to media.
+        /// The proxies for API requests and media downloads.
         proxies: Box<Proxies>,
     },
-    /// The simulator in this process, which knows every ID of the list.
+    /// The embedded simulator, which recognizes every task ID in the list.
     Simulated,
 }
 
-/// The API's key. It shows in no output, not even in `Debug`.
+/// An API key, which never appears in output, not even in `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// Takes a key; white space around it is trimmed.
+    /// Validates a key after trimming surrounding whitespace.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it is empty or no header could carry it; the message does not repeat it.
+    /// Returns [`Error::Usage`] if the key is empty or cannot be sent in an HTTP header. The message does not contain
+    /// the key.
     pub fn new(text: &str) -> Result<Self> {
         let key = text.trim_start_matches('\u{feff}').trim();
         if key.is_empty() {
-            return Err(Error::usage("the API key is empty: set SUNOR_API_KEY or give --api-key-file"));
+            return Err(Error::usage("the API key is empty; set SUNOR_API_KEY or use --api-key-file"));
         }
         if key.bytes().any(|byte| !byte.is_ascii_graphic()) {
-            return Err(Error::usage("the API key contains blanks or non-ASCII characters; check the file"));
+            return Err(Error::usage(
+                "the API key contains whitespace, control or non-ASCII characters; check SUNOR_API_KEY or --api-key-file",
+            ));
         }
         Ok(Self(key.to_owned()))
     }
 
-    /// The key as a header's value, marked sensitive so that no log shows it.
+    /// Returns the key as a header value, which is marked as sensitive so that no log shows it.
     pub(crate) fn header(&self) -> HeaderValue {
-        let mut value = HeaderValue::from_str(&self.0).expect("printable ASCII is a header value");
+        let mut value = HeaderValue::from_str(&self.0).expect("printable ASCII is a valid header value");
         value.set_sensitive(true);
         value
     }
 
-    /// `text` without the key, in case a server echoed it.
-    pub(crate) fn scrub(&self, text: &str) -> String {
+    /// Returns `text` with the key replaced by a placeholder, in case a server echoes the key.
+    pub(crate) fn redact(&self, text: &str) -> String {
         text.replace(&self.0, "[key]")
     }
 }
@@ -174,29 +178,26 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// Takes the API's root.
+/// Parses the root URL of the API.
 ///
 /// # Errors
-/// [`Error::Usage`] unless it is an http or https URL without credentials.
-pub fn base_url(text: &str) -> Result<Url> {
+/// Returns [`Error::Usage`] unless the text is an http or https URL without credentials.
+pub fn parse_base_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
     let Some(url) = url else {
-        return Err(Error::usage(format!(
-            "--base-url is not a URL that begins with https:// or http://{}",
-            meant(text)
-        )));
+        return Err(Error::usage(format!("--base-url must be an https:// or http:// URL{}", suggest_url(text))));
     };
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Error::usage("--base-url must not contain `?` or `#`"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::usage("--base-url must not contain a user name or password; the API takes only a key"));
+        return Err(Error::usage("--base-url must not contain a user name or password; the API accepts only a key"));
     }
     Ok(url)
 }
 
-/// The URL that a text without a scheme probably means. The text is repeated only if it holds no password.
-fn meant(text: &str) -> String {
+/// Suggests the URL that a text without a scheme probably means. A text that may contain a password is not repeated.
+fn suggest_url(text: &str) -> String {
     if text.contains("://") || text.contains('@') {
         return String::new();
     }
@@ -210,48 +211,48 @@ fn meant(text: &str) -> String {
     }
 }
 
-/// Takes the file for the metrics, which is replaced at the end of each run.
+/// Validates the path of the metrics file, which is replaced at the end of each run.
 ///
 /// # Errors
-/// [`Error::Usage`] if its folder is not there, or it is anything but a plain file: a device or a link
-/// must not be replaced.
-pub fn metrics_file(path: &Path) -> Result<PathBuf> {
-    let refuse = |why: String| Err(Error::usage(format!("--metrics-file {}: {why}", path.display())));
+/// Returns [`Error::Usage`] if the folder does not exist, or if the path exists and is not a regular file. A device
+/// or a link must not be replaced.
+pub fn validate_metrics_file(path: &Path) -> Result<PathBuf> {
+    let invalid = |reason: String| Err(Error::usage(format!("--metrics-file {}: {reason}", path.display())));
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        return refuse(format!("the folder {} does not exist", folder.display()));
+        return invalid(format!("the folder {} does not exist", folder.display()));
     }
     match path.symlink_metadata() {
-        Ok(known) if !known.is_file() => refuse("exists and is not a regular file".into()),
-        _ if path.file_name().is_none() => refuse("is not a file name".into()),
+        Ok(metadata) if !metadata.is_file() => invalid("not a regular file".into()),
+        _ if path.file_name().is_none() => invalid("not a file name".into()),
         _ => Ok(path.to_owned()),
     }
 }
 
-/// The most requests sent in any span of a length.
+/// The maximum request rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// As many as the concurrency allows.
+    /// No limit other than the maximum number of requests in flight.
     Unlimited,
-    /// At most `count` in any `span`.
+    /// At most `count` requests in any period of length `period`.
     Limited {
-        /// How many.
+        /// The maximum number of requests in a period.
         count: NonZeroU32,
-        /// In how long.
-        span: Duration,
+        /// The length of the period.
+        period: Duration,
     },
 }
 
 impl Rate {
-    /// Requests a second; infinite without a limit.
+    /// Returns the number of requests per second, which is infinite without a limit.
     #[must_use]
     pub fn per_second(self) -> f64 {
         match self {
             Self::Unlimited => f64::INFINITY,
-            Self::Limited { count, span } => f64::from(count.get()) / span.as_secs_f64(),
+            Self::Limited { count, period } => f64::from(count.get()) / period.as_secs_f64(),
         }
     }
 }
@@ -263,19 +264,19 @@ impl FromStr for Rate {
         if text == "unlimited" {
             return Ok(Self::Unlimited);
         }
-        let shape = || format!("invalid rate `{text}`; use e.g. 120/m, 2/s, 7200/h or unlimited");
-        let (count, unit) = text.split_once('/').ok_or_else(shape)?;
-        let span = match unit {
+        let invalid = || format!("invalid rate `{text}`; use e.g. 120/m, 2/s, 7200/h or unlimited");
+        let (count, unit) = text.split_once('/').ok_or_else(invalid)?;
+        let period = match unit {
             "s" => 1,
             "m" => 60,
             "h" => 3600,
-            _ => return Err(shape()),
+            _ => return Err(invalid()),
         };
-        let count = count.parse().map_err(|_| shape())?;
+        let count = count.parse().map_err(|_| invalid())?;
         if count > NonZeroU32::MIN.saturating_add(999_999) {
-            return Err(format!("the rate `{text}` is too high to pace; use unlimited"));
+            return Err(format!("the rate `{text}` is too high; use unlimited"));
         }
-        Ok(Self::Limited { count, span: Duration::from_secs(span) })
+        Ok(Self::Limited { count, period: Duration::from_secs(period) })
     }
 }
 
@@ -283,7 +284,7 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unlimited => f.write_str("unlimited"),
-            Self::Limited { count, span } => match span.as_secs() {
+            Self::Limited { count, period } => match period.as_secs() {
                 1 => write!(f, "{count}/s"),
                 60 => write!(f, "{count}/m"),
                 _ => write!(f, "{count}/h"),
@@ -311,23 +312,23 @@ mod tests {
         let key = ApiKey::new(" secret-1\n").unwrap();
         assert_eq!(key.header().to_str().unwrap(), "secret-1");
         assert!(!format!("{key:?} {:?}", key.header()).contains("secret"));
-        assert_eq!(key.scrub("bad key secret-1!"), "bad key [key]!");
-        let refusal = ApiKey::new("sec ret").unwrap_err().to_string();
-        assert!(!refusal.contains("sec ret"));
+        assert_eq!(key.redact("bad key secret-1!"), "bad key [key]!");
+        let error_message = ApiKey::new("sec ret").unwrap_err().to_string();
+        assert!(!error_message.contains("sec ret"));
         assert!(ApiKey::new(" \n").is_err());
     }
 
     #[test]
     fn a_base_url_is_http_and_without_credentials() {
-        assert!(base_url("https://sunor.cc").is_ok());
+        assert!(parse_base_url("https://sunor.cc").is_ok());
         for bad in ["sunor.cc", "ftp://x", "http://", "https://u:p@sunor.cc", "https://x?y", "https://x#y"] {
-            assert!(base_url(bad).is_err(), "{bad}");
+            assert!(parse_base_url(bad).is_err(), "{bad}");
         }
-        let refusal = |text: &str| base_url(text).unwrap_err().to_string();
-        assert!(refusal("localhost:8611").ends_with("did you mean http://localhost:8611?"));
-        assert!(refusal("127.0.0.1:8611/x").ends_with("did you mean http://127.0.0.1:8611/x?"));
-        assert!(refusal("sunor.cc").ends_with("did you mean https://sunor.cc?"));
-        assert!(!refusal("u:hush@sunor.cc").contains("hush"));
-        assert!(!base_url("https://u:hush@sunor.cc").unwrap_err().to_string().contains("hush"));
+        let error_message = |text: &str| parse_base_url(text).unwrap_err().to_string();
+        assert!(error_message("localhost:8611").ends_with("did you mean http://localhost:8611?"));
+        assert!(error_message("127.0.0.1:8611/x").ends_with("did you mean http://127.0.0.1:8611/x?"));
+        assert!(error_message("sunor.cc").ends_with("did you mean https://sunor.cc?"));
+        assert!(!error_message("u:hush@sunor.cc").contains("hush"));
+        assert!(!parse_base_url("https://u:hush@sunor.cc").unwrap_err().to_string().contains("hush"));
     }
 }

@@ -1,46 +1,47 @@
-//! The one public error, sorted by what the caller can do about it.
+//! The public error type. Its variants differ in what the caller can do about them.
 //!
-//! An error is what stops a run. A task that could not be fetched is not an error but data: it is
-//! counted, and named in the run's `-unfinished.csv`.
+//! An error stops the run. A task that could not be fetched is not an error. It is counted and listed in the run's
+//! `-unfinished.csv`.
 
 use std::{fmt::Display, io, path::Path};
 
 /// An error that stops a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command was used wrongly; nothing was sent and nothing was written.
+    /// The command was used incorrectly. Nothing was sent or written.
     #[error("{0}")]
     Usage(String),
 
-    /// Another run holds the archive.
-    #[error("another run holds {archive}: {holder}; wait for it to end, or stop it")]
-    Held {
-        /// The archive as the user named it.
+    /// Another run holds the lock on the archive.
+    #[error("another run holds {archive}: {holder}; wait for it to finish, or stop it")]
+    Locked {
+        /// The location of the archive as given by the user.
         archive: String,
-        /// Who holds it: process, host and since when.
+        /// The process that holds the lock, its host, and the time when it took the lock.
         holder: String,
     },
 
-    /// The program itself is at fault, or the system would not let it start.
+    /// A bug in the program, or a system failure when the program starts.
     #[error("{0}; this should not happen, please report it")]
     Internal(String),
 
-    /// The provider refused the key.
+    /// The provider refused the API key.
     #[error("the provider refused the key ({0})")]
-    KeyRefused(String),
+    KeyRejected(String),
 
     /// The provider cannot be reached, or has been down for too long.
     #[error("{0}")]
     Unreachable(String),
 
-    /// A file or folder cannot be read or written: a full disk, a missing permission, damage.
-    #[error("cannot {action} {path}: {reason}{}", .advice.words())]
+    /// A file or folder cannot be read or written, for example because the disk is full, a permission is missing or
+    /// the file is damaged.
+    #[error("cannot {action} {path}: {reason}{}", .advice.message())]
     Storage {
-        /// The action: "write", "read", …
+        /// The failed action, such as "write" or "read".
         action: &'static str,
-        /// The file or folder.
+        /// The path of the file or folder.
         path: String,
-        /// The system's message.
+        /// The error message from the system.
         reason: String,
         /// The advice for the user.
         advice: Advice,
@@ -53,12 +54,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Advice about a file that cannot be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// None: the system's message says it all.
+    /// No advice, because the message from the system is sufficient.
     None,
-    /// The disk, or a quota of it, is full.
+    /// The disk is full, or a disk quota is exceeded.
     FreeSpace,
-    /// The file would exceed the process's size limit.
-    RaiseFileSize,
+    /// The file would exceed the file-size limit of the process.
+    RaiseFileSizeLimit,
     /// A part of the archive is damaged.
     Repair,
     /// A file that an export regenerates is damaged.
@@ -66,13 +67,13 @@ pub enum Advice {
 }
 
 impl Advice {
-    fn words(self) -> &'static str {
+    fn message(self) -> &'static str {
         match self {
             Self::None => "",
             Self::FreeSpace => "; free some space and rerun; the run will resume",
-            Self::RaiseFileSize => "; raise the file-size limit (ulimit -f) and rerun; the run will resume",
-            Self::MoveAway => "; it is damaged: move it away, and the next export regenerates it",
-            Self::Repair => "; it is damaged: run `sunor-archive repair` on the archive",
+            Self::RaiseFileSizeLimit => "; raise the file-size limit (ulimit -f) and rerun; the run will resume",
+            Self::MoveAway => "; the file is damaged: move it away, and the next export regenerates it",
+            Self::Repair => "; the file is damaged: run `sunor-archive repair` on the archive",
         }
     }
 }
@@ -82,32 +83,33 @@ impl Error {
         Self::Usage(message.into())
     }
 
-    /// An error of the local file system.
+    /// Creates an error for an operation on the local file system.
     #[must_use]
     pub fn io(action: &'static str, path: &Path, source: &io::Error) -> Self {
         Self::storage(action, path.display(), source)
     }
 
-    /// An error of storage. If it has an [`io::Error`] as a source, that one's message is used.
+    /// Creates a storage error. The message is that of the innermost [`io::Error`] in the source chain, if there is
+    /// one.
     pub(crate) fn storage(
         action: &'static str,
         path: impl Display,
         source: &(dyn std::error::Error + 'static),
     ) -> Self {
         let chain = || std::iter::successors(Some(source), |error| error.source());
-        // An encoder may have wrapped the system's error.
+        // An encoder may wrap the system's error in another I/O error.
         let io = chain().filter_map(|error| error.downcast_ref::<io::Error>()).last();
         let advice = match io.map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Advice::FreeSpace,
-            Some(io::ErrorKind::FileTooLarge) => Advice::RaiseFileSize,
+            Some(io::ErrorKind::FileTooLarge) => Advice::RaiseFileSizeLimit,
             _ => Advice::None,
         };
         let reason = io.map_or_else(|| source.to_string(), ToString::to_string);
         Self::Storage { action, path: path.to_string(), reason, advice }
     }
 
-    /// Adds this advice, unless the error already has some.
-    pub(crate) fn advising(self, advice: Advice) -> Self {
+    /// Adds advice, unless the error already has advice.
+    pub(crate) fn with_advice(self, advice: Advice) -> Self {
         match self {
             Self::Storage { action, path, reason, advice: Advice::None } => {
                 Self::Storage { action, path, reason, advice }
@@ -116,7 +118,7 @@ impl Error {
         }
     }
 
-    /// An error of standard output: no advice about the archive applies.
+    /// Creates an error for standard output. Advice about the archive does not apply to it.
     #[must_use]
     pub fn stdout(source: &io::Error) -> Self {
         let (action, path) = ("write", "standard output".into());

@@ -1,5 +1,5 @@
-//! The events of a run. The summary, the bars, the plain lines and the NDJSON stream are folds over them; nothing is
-//! counted in two places.
+//! The events of a run. The summary, the progress bars, the plain lines and the NDJSON stream are all folds over
+//! these events, so nothing is counted in two places.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,226 +12,234 @@ use crate::{
     status::FinalStatus,
 };
 
-/// An event. With `--progress json`, each is a line: `{"event":"answered",…}`.
+/// An event of a command. `--progress json` prints each event as one line, such as `{"event":"answered",…}`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The list's only column has an unusual name: perhaps it is an ID, and the list has no headers.
-    DoubtfulHeader,
-    /// The list's delimiter is not a comma, as a `sep=` line or its first rows show.
+    /// The only column of the list has an unusual name. The unusual name may be the first task ID in a list without
+    /// headers.
+    #[serde(rename = "doubtful_header")]
+    AmbiguousHeader,
+    /// The delimiter of the list is not a comma, according to a `sep=` line or the first rows.
     Delimiter {
         /// The delimiter.
         delimiter: char,
     },
-    /// The list has no rows but its header.
+    /// The list has no rows except the header.
     EmptyList,
     /// Bytes after the end of a gzip stream were ignored.
     TrailingGarbage,
-    /// A row of the list has no valid ID; it is skipped.
-    BadRow {
-        /// Its line number, from 1.
+    /// A row of the list has no valid ID and is skipped.
+    #[serde(rename = "bad_row")]
+    InvalidRow {
+        /// The line number of the row, starting from 1.
         line: u64,
         /// A description of the problem.
         reason: String,
     },
-    /// A run began and holds the archive.
+    /// A run has started and holds the lock on the archive.
     Started {
-        /// Its name.
+        /// The ID of the run.
         run_id: RunId,
-        /// Where the archive is, as the user named it.
+        /// The location of the archive as given by the user.
         archive: String,
-        /// When.
+        /// The time when the run started.
         at: Timestamp,
     },
-    /// An earlier run was cut short before it had downloaded the files of some tasks: this run downloads them.
+    /// An earlier run was interrupted before it had downloaded the files of some tasks. The current run downloads
+    /// these files.
     Resuming {
-        /// The run that was cut short.
+        /// The ID of the interrupted run.
         run_id: RunId,
-        /// How many tasks.
+        /// The number of tasks whose files are downloaded.
         tasks: u64,
     },
-    /// Responses in the journal of an earlier run were published.
+    /// The responses in the journal of an interrupted run were published.
     Recovered {
-        /// The run that was cut short.
+        /// The ID of the interrupted run.
         run_id: RunId,
-        /// How many tasks were archived from its journal.
+        /// The number of tasks that were archived from the journal.
         tasks: u64,
-        /// How many damaged records were found; their tasks are requested again.
+        /// The number of damaged records in the journal, whose tasks are requested again.
         damaged: u64,
-        /// How many of their assets could not be downloaded.
+        /// The number of failed assets of the recovered tasks.
         assets_failed: u64,
     },
-    /// The plan of the run.
+    /// The plan of the run is ready.
     Planned(InputCounts),
     /// A request was sent.
     Requested {
-        /// Its purpose.
+        /// The purpose of the request.
         kind: RequestKind,
     },
-    /// A task has its final response, and it is in the journal.
-    Answered {
-        /// The task.
+    /// The final response for a task was received and is in the journal.
+    #[serde(rename = "answered")]
+    ResponseReceived {
+        /// The ID of the task.
         task_id: String,
-        /// How it ended.
+        /// The final status of the task.
         status: FinalStatus,
     },
     /// An asset is settled: downloaded, failed or skipped.
     AssetSettled {
-        /// The task.
+        /// The ID of the task.
         task_id: String,
-        /// The clip, if it has an ID.
+        /// The ID of the clip, if the clip has an ID.
         clip_id: Option<String>,
-        /// What it is.
+        /// The kind of the asset.
         kind: AssetKind,
-        /// The outcome.
+        /// The outcome of the asset.
         status: AssetStatus,
-        /// How large it is.
+        /// The file size in bytes.
         bytes: Option<u64>,
-        /// Requests for it; none for a file that existed already.
+        /// The number of requests for the asset, which is 0 if the file existed already.
         attempts: u32,
         /// The reason why there is no file.
         error: Option<String>,
     },
-    /// A download failed with a transient error; it will be retried.
+    /// A download failed with a transient error and will be retried.
     AssetRetrying {
-        /// The task.
+        /// The ID of the task.
         task_id: String,
-        /// The clip, if it has an ID.
+        /// The ID of the clip, if the clip has an ID.
         clip_id: Option<String>,
-        /// What it is.
+        /// The kind of the asset.
         kind: AssetKind,
-        /// The error.
+        /// The error message.
         reason: String,
-        /// The time until the retry.
+        /// The time until the retry in seconds.
         wait_seconds: f64,
     },
-    /// A media host is down, or requests too long a pause: it gets no further requests, and its files are left to the next
-    /// run.
+    /// A media host is down, or requests too long a pause. The run sends it no more requests and leaves its files to
+    /// the next run.
     HostDown {
-        /// Its name.
+        /// The name of the host.
         host: String,
-        /// Its last error.
+        /// The last error from the host.
         reason: String,
     },
-    /// Clips of one task have the same audio, even after it was fetched again.
-    IdenticalTakes {
-        /// The task.
+    /// Several clips of one task have the same audio, even after a second download.
+    #[serde(rename = "identical_takes")]
+    IdenticalAudio {
+        /// The ID of the task.
         task_id: String,
-        /// The clips.
+        /// The IDs of the clips.
         clips: Vec<String>,
     },
-    /// A task is not finished; it will be polled.
+    /// A task is not finished and will be polled.
     Unfinished {
-        /// The task.
+        /// The ID of the task.
         task_id: String,
-        /// Its status, if it has one.
+        /// The status of the task, if the response has one.
         status: Option<String>,
     },
-    /// A request failed with a transient error; it will be retried.
+    /// A request failed with a transient error and will be retried.
     Retrying {
-        /// The task.
+        /// The ID of the task.
         task_id: String,
-        /// The error.
+        /// The error message.
         reason: String,
-        /// The time until the retry.
+        /// The time until the retry in seconds.
         wait_seconds: f64,
     },
-    /// The provider responded 429: no request is sent for a while.
+    /// The provider responded with 429, so no request is sent for a while.
     RateLimited {
-        /// How long.
+        /// The length of the pause in seconds.
         wait_seconds: f64,
     },
-    /// All responses so far were 404: reported after many of them, and at the end.
+    /// All responses so far were 404. This event is emitted after many such responses, and at the end of the run.
     NoneFound {
-        /// How many.
-        answers: u64,
+        /// The number of responses so far.
+        #[serde(rename = "answers")]
+        responses: u64,
     },
-    /// Tasks that were requested again are still not found; their rows stay.
+    /// Tasks that were requested again are still not found. Their rows remain in the archive.
     StillNotFound {
-        /// How many.
+        /// The number of tasks that are still not found.
         tasks: u64,
     },
-    /// Archived tasks lack rows of kinds of assets that the run wants: they are downloaded from the URLs in the
-    /// stored responses.
-    AssetsLacking {
-        /// How many tasks.
+    /// Archived tasks have no rows for some of the asset kinds that the run downloads. The missing assets are
+    /// downloaded from the URLs in the stored responses.
+    #[serde(rename = "assets_lacking")]
+    MissingAssets {
+        /// The number of tasks that lack assets.
         tasks: u64,
     },
-    /// The provider has no response for a task whose row was damaged; what could be read of the row is kept.
+    /// The provider has no response for a task whose row was damaged. The readable values of the row are kept.
     Salvaged {
-        /// The task.
+        /// The ID of the task.
         task_id: String,
         /// The reason why there is no response.
         reason: String,
     },
-    /// The run sends no further requests.
+    /// The run stops sending requests.
     Stopping {
-        /// The reason, as a message.
+        /// The reason, as a message for the user.
         reason: String,
     },
-    /// A task that was still not archived when the run ended.
+    /// A task was not archived when the run ended.
     Missing {
-        /// The task.
+        /// The ID of the task.
         task_id: String,
-        /// Why.
+        /// The category of the reason why the task is missing.
         reason: MissingReason,
-        /// The reason, as a message.
+        /// The reason, as a message for the user.
         detail: String,
     },
-    /// The run's progress, about once a second.
+    /// The progress of a run, emitted about once per second.
     Progress(Progress),
-    /// A segment is published: a part of each table that has rows. Its tasks are archived.
+    /// A segment was published as one part of each table that has rows. The tasks in the segment are archived.
     Published(Published),
-    /// A file has been checked.
+    /// A file was checked.
     Checked {
-        /// Its path in the archive.
+        /// The path of the file in the archive.
         path: String,
     },
-    /// The progress of a check, about once a second.
+    /// The progress of a check, emitted about once per second.
     Checking(Checking),
-    /// The progress of a table that is rewritten, about once a second.
+    /// The progress of a table rewrite, emitted about once per second.
     Rewriting(Rewriting),
-    /// New parts of a table have replaced others.
+    /// New parts of a table have replaced old parts.
     Rewritten {
-        /// The table.
+        /// The name of the table.
         table: &'static str,
-        /// How many parts there were.
+        /// The number of old parts that were removed.
         removed: u64,
-        /// How many there are now.
+        /// The number of new parts.
         parts: u64,
     },
-    /// The run is over.
+    /// The run has finished.
     Finished {
-        /// When.
+        /// The time when the run finished.
         at: Timestamp,
-        /// How long it took, on a monotonic clock.
+        /// The duration of the run in seconds, measured on a monotonic clock.
         run_seconds: f64,
-        /// The exit status.
+        /// The exit status of the process.
         exit_code: u8,
-        /// Whether a signal ended it.
+        /// Whether a signal ended the run.
         interrupted: bool,
     },
 }
 
-/// The input's data rows.
+/// Counts of the data rows in the input.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputCounts {
-    /// All of them, without blank lines; the sum of the five below.
+    /// The number of rows, excluding blank lines. This number is the sum of the other counts.
     pub rows: u64,
-    /// The ID is missing or invalid.
+    /// The number of rows with a missing or invalid ID.
     pub invalid: u64,
-    /// The ID is a duplicate.
+    /// The number of rows with a duplicate ID.
     pub duplicates: u64,
-    /// The task belongs to another shard.
+    /// The number of rows whose task belongs to another shard.
     pub other_shards: u64,
-    /// The task is archived already.
+    /// The number of rows whose task is already archived.
     pub already_archived: u64,
-    /// The task is requested.
+    /// The number of rows whose task is to be requested.
     pub selected: u64,
 }
 
 impl InputCounts {
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub(crate) fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.invalid += other.invalid;
@@ -242,87 +250,93 @@ impl InputCounts {
     }
 }
 
-/// Rows by table.
+/// The number of rows in each table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCounts {
-    /// One per task.
+    /// Rows of the tasks table, one per task.
     pub tasks: u64,
-    /// One per clip.
+    /// Rows of the clips table, one per clip.
     pub clips: u64,
-    /// One per text of lyrics.
+    /// Rows of the lyrics table, one per lyrics text.
     pub lyrics: u64,
-    /// One per asset.
+    /// Rows of the assets table, one per asset.
     pub assets: u64,
 }
 
 /// The progress of a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Progress {
-    /// Tasks that need no further request in this run.
+    /// The number of tasks that need no more requests in this run.
     pub settled: u64,
-    /// Tasks to request in this run.
+    /// The number of tasks to request in this run.
     pub selected: u64,
-    /// Tasks that were requested and are not finished.
+    /// The number of tasks that were requested but are not finished.
     pub unfinished: u64,
     /// Whether every task has been requested once.
-    pub first_pass_over: bool,
-    /// The estimated time until the last request or download, if it is known.
+    #[serde(rename = "first_pass_over")]
+    pub first_pass_done: bool,
+    /// The estimated time until the last request or download in seconds, if known.
     pub seconds_left: Option<f64>,
-    /// The downloads.
+    /// The progress of the downloads.
     pub downloads: Downloads,
 }
 
 /// The progress of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checking {
-    /// The files that are being checked: parts, then media.
-    pub what: &'static str,
-    /// The number done.
+    /// The type of files that are being checked: first parts, then media files.
+    #[serde(rename = "what")]
+    pub phase: &'static str,
+    /// The number of files checked so far.
     pub done: u64,
-    /// The known total.
-    pub of: u64,
-    /// Bytes read since the start.
+    /// The known total number of files to check.
+    #[serde(rename = "of")]
+    pub total: u64,
+    /// The number of bytes read since the start of the check.
     pub bytes: u64,
 }
 
-/// The progress of a table that is rewritten.
+/// The progress of a table rewrite.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rewriting {
-    /// The table.
+    /// The name of the table.
     pub table: &'static str,
-    /// The phase, such as `parts read`.
-    pub what: &'static str,
-    /// The number done.
+    /// The current phase, such as `parts read`.
+    #[serde(rename = "what")]
+    pub phase: &'static str,
+    /// The number of parts or rows processed so far in this phase.
     pub done: u64,
-    /// The known total.
-    pub of: u64,
+    /// The known total number of parts or rows in this phase.
+    #[serde(rename = "of")]
+    pub total: u64,
 }
 
 /// The progress of downloads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Downloads {
-    /// Files that are settled.
+    /// The number of files that are settled.
     pub settled: u64,
-    /// Files that responses have named so far.
-    pub wanted: u64,
-    /// Bytes received.
+    /// The number of files to download that responses have listed so far.
+    #[serde(rename = "wanted")]
+    pub expected: u64,
+    /// The number of bytes received.
     pub bytes: u64,
-    /// Recent bytes per second.
+    /// The recent download speed in bytes per second.
     pub bytes_per_second: f64,
 }
 
 impl Downloads {
-    /// Counts a settled asset; skipped ones do not count.
-    pub(crate) fn note(&mut self, event: &Event) {
+    /// Counts a settled asset. Skipped assets are not counted.
+    pub(crate) fn record(&mut self, event: &Event) {
         let is_expected = matches!(event, Event::AssetSettled { status, .. } if *status != AssetStatus::Skipped);
         self.settled += u64::from(is_expected);
     }
 
-    /// Updates the speed with the bytes received in the time `since` the last update: the last interval has a weight of one
-    /// half, the one before a quarter, and so on.
-    pub(crate) fn receive(&mut self, bytes: u64, since: Duration) {
-        let lately = bytes.saturating_sub(self.bytes) as f64 / since.as_secs_f64();
-        (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, lately));
+    /// Updates the speed from the total of bytes received and `elapsed`, the time since the last update. The speed is
+    /// an exponential moving average in which the latest interval has a weight of one half.
+    pub(crate) fn update_speed(&mut self, bytes: u64, elapsed: Duration) {
+        let recent = bytes.saturating_sub(self.bytes) as f64 / elapsed.as_secs_f64();
+        (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, recent));
     }
 }
 
@@ -330,30 +344,31 @@ impl Downloads {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestKind {
-    /// A task's initial request.
-    First,
+    /// The initial request for a task.
+    #[serde(rename = "first")]
+    Initial,
     /// A poll of an unfinished task.
     Poll,
-    /// A retry of either.
+    /// A retry of an initial request or a poll.
     Retry,
 }
 
-/// The reason why a task of a run is not archived: the `reason` of `-unfinished.csv`.
+/// The reason why a task of a run is not archived, as written in the `reason` column of `-unfinished.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
-    /// It was not finished when the run ended, or there was no time to request it.
+    /// The task was not finished when the run ended, or there was no time to request it.
     Unfinished,
-    /// Its requests failed.
+    /// The requests for the task failed.
     Error,
-    /// The response is not a task.
+    /// The response for the task is not a valid task document.
     Unreadable,
-    /// A signal ended the run first.
+    /// A signal ended the run before the task was archived.
     Interrupted,
 }
 
 impl MissingReason {
-    /// The word in the file.
+    /// Returns the value for the `reason` column of `-unfinished.csv`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -365,50 +380,50 @@ impl MissingReason {
     }
 }
 
-/// The rows and files of one publication.
+/// The rows and files that one publication adds to the archive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Published {
-    /// The part's number in its run.
+    /// The number of the part within its run.
     pub part: u32,
-    /// Rows by table.
+    /// The number of rows in each table.
     pub rows: RowCounts,
-    /// Tasks by status.
+    /// The number of tasks by status.
     pub by_status: BTreeMap<FinalStatus, u64>,
-    /// Tasks by type; those without one are left out.
+    /// The number of tasks by type. Tasks without a type are not counted.
     pub by_type: BTreeMap<String, u64>,
-    /// The credits of the successes.
+    /// The credits spent on successful tasks.
     pub credits_cost: f64,
-    /// The assets.
+    /// The asset counts.
     pub assets: AssetCounts,
 }
 
-/// Counts of assets.
+/// Counts of assets by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssetCounts {
-    /// Downloaded.
+    /// The number of downloaded assets.
     pub ok: u64,
-    /// Failed.
+    /// The number of failed assets.
     pub failed: u64,
-    /// Without a file.
+    /// The number of skipped assets, which have no file.
     pub skipped: u64,
-    /// The bytes of all downloaded files.
+    /// The total size of all downloaded files in bytes.
     pub bytes: u64,
-    /// Bytes received and discarded.
+    /// The number of bytes that were received but discarded.
     #[serde(skip)]
-    pub wasted: u64,
-    /// The failures by reason.
+    pub discarded_bytes: u64,
+    /// The number of failed assets by reason.
     #[serde(skip)]
     pub reasons: BTreeMap<String, u64>,
 }
 
 impl AssetCounts {
-    /// Adds others.
+    /// Adds other counts to these counts.
     pub(crate) fn add(&mut self, other: &Self) {
         self.ok += other.ok;
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.bytes += other.bytes;
-        self.wasted += other.wasted;
+        self.discarded_bytes += other.discarded_bytes;
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason.clone()).or_default() += count;
         }

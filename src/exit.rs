@@ -1,28 +1,29 @@
-//! The exit statuses, and the one of each error.
+//! The exit statuses, and the status for each error.
 
 use crate::error::Error;
 
-/// A command's exit status.
+/// The exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
-    /// Everything requested is archived in a final state.
+    /// Everything that was requested is archived in a final state.
     Complete = 0,
-    /// Stopped by an error: full disk, unreadable archive, unreachable provider.
+    /// An error stopped the command, such as a full disk, an unreadable archive or an unreachable provider.
     Failed = 1,
-    /// Wrong usage: a bad option, an unreadable or empty input, no key, or an archive in another format.
+    /// The command was used incorrectly: an invalid option, an unreadable or empty input, no key, or an archive in
+    /// another format.
     Usage = 2,
-    /// Finished, but something is missing.
+    /// The command finished, but something is missing.
     Incomplete = 3,
-    /// The provider refused the key.
-    KeyRefused = 4,
-    /// Another run holds the archive.
-    Held = 5,
-    /// Stopped by SIGHUP, after keeping all that was fetched.
+    /// The provider refused the API key.
+    KeyRejected = 4,
+    /// Another run holds the lock on the archive.
+    Locked = 5,
+    /// SIGHUP stopped the run. Everything fetched so far is kept.
     HungUp = 129,
-    /// Stopped by SIGINT, after keeping all that was fetched.
+    /// SIGINT stopped the run. Everything fetched so far is kept.
     Interrupted = 130,
-    /// Stopped by SIGTERM, after keeping all that was fetched.
+    /// SIGTERM stopped the run. Everything fetched so far is kept.
     Terminated = 143,
 }
 
@@ -33,7 +34,7 @@ impl ExitStatus {
         matches!(self, Self::HungUp | Self::Interrupted | Self::Terminated)
     }
 
-    /// The process's exit code.
+    /// Returns the exit code of the process.
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
@@ -44,8 +45,8 @@ impl From<&Error> for ExitStatus {
     fn from(error: &Error) -> Self {
         match error {
             Error::Usage(_) => Self::Usage,
-            Error::Held { .. } => Self::Held,
-            Error::KeyRefused(_) => Self::KeyRefused,
+            Error::Locked { .. } => Self::Locked,
+            Error::KeyRejected(_) => Self::KeyRejected,
             Error::Unreachable(_) | Error::Storage { .. } | Error::Internal(_) => Self::Failed,
         }
     }

@@ -1,7 +1,7 @@
-//! Steps that not every file system supports: syncing a folder, locks, permissions. An unsupported step is skipped, with
-//! one warning for the process. An I/O error is never skipped.
+//! Operations that not every file system supports: syncing a folder, locking a file and setting permissions. An
+//! unsupported operation is skipped, with one warning per process. An I/O error is never ignored.
 
-#![expect(clippy::disallowed_methods, reason = "what a file system may lack")]
+#![expect(clippy::disallowed_methods, reason = "wraps operations that a file system may not support")]
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Something that a file system does not support.
+/// An operation that a file system does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limitation {
     /// Files cannot be synced.
@@ -29,42 +29,42 @@ impl fmt::Display for Limitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FileSync => {
-                "the file system does not support syncing a file: the last files may be lost in a power failure"
+                "the file system does not support syncing files; recently written files may be lost in a power failure"
             }
             Self::FolderSync => {
-                "the file system does not support syncing a folder: the last files may be lost in a power failure"
+                "the file system does not support syncing folders; recently written files may be lost in a power failure"
             }
-            Self::Locks => "the file system does not support locks: a lock file is used instead",
-            Self::Permissions => "the file system does not support permissions: new files have its default ones",
+            Self::Locks => "the file system does not support locks; a lock file is used instead",
+            Self::Permissions => "the file system does not support permissions; new files have default permissions",
         })
     }
 }
 
-static FOUND: Mutex<BTreeSet<Limitation>> = Mutex::new(BTreeSet::new());
+static LIMITATIONS: Mutex<BTreeSet<Limitation>> = Mutex::new(BTreeSet::new());
 
-/// The limitations that this process has met so far.
+/// Returns the limitations that this process has encountered so far.
 #[must_use]
 pub fn limitations() -> Vec<Limitation> {
-    FOUND.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    LIMITATIONS.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
 }
 
-/// Notes that a step was skipped.
-pub(crate) fn note(limitation: Limitation) {
-    FOUND.lock().unwrap_or_else(PoisonError::into_inner).insert(limitation);
+/// Records a limitation that caused an operation to be skipped.
+pub(crate) fn record(limitation: Limitation) {
+    LIMITATIONS.lock().unwrap_or_else(PoisonError::into_inner).insert(limitation);
 }
 
-/// Whether an error says that the file system does not support the operation.
+/// Whether an error means that the file system does not support the operation.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
-    /// `ENOLCK` of Linux and the BSDs: no locks available, as network file systems without a lock service say.
-    const NO_LOCKS: [i32; 2] = [37, 77];
+    /// The values of `ENOLCK` on Linux and the BSDs. Network file systems without a lock service return this error.
+    const ENOLCK: [i32; 2] = [37, 77];
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
-        || error.raw_os_error().is_some_and(|code| NO_LOCKS.contains(&code))
+        || error.raw_os_error().is_some_and(|code| ENOLCK.contains(&code))
 }
 
-/// Whether an error in reading a file is about the file itself, so that the file counts as damaged. Any other error of
-/// the system, such as too many open files or an unreachable file server, says nothing about the file.
+/// Whether an error in reading a file is evidence that the file is damaged. Other system errors, such as too many open
+/// files or an unreachable file server, are not.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
-    /// `EIO`, `ELOOP` of Linux and the BSDs, and the checksum errors of file systems, `EBADMSG` and `EUCLEAN`.
+    /// The values of `EIO`, of `ELOOP` on Linux and the BSDs, and of the checksum errors `EBADMSG` and `EUCLEAN`.
     const DAMAGE: [i32; 5] = [5, 40, 62, 74, 117];
     let chain = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
     let code = chain.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error()).last();
@@ -75,48 +75,50 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     })
 }
 
-/// Opens a regular file for reading. Anything else is an error: opening a pipe would wait for its writer.
+/// Opens a regular file for reading. Rejects other files, because opening a named pipe blocks until another process
+/// opens it for writing.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("it is not a regular file")) }
+    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("not a regular file")) }
 }
 
-/// Makes the names in a folder durable. Only Unix can sync a folder.
+/// Makes the directory entries in a folder durable. Only Unix can sync a folder.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
-    skip_if_unsupported(Limitation::FolderSync, File::open(folder)?.sync_all())
+    skip_unsupported_sync(Limitation::FolderSync, File::open(folder)?.sync_all())
 }
 
-/// Makes a file durable, its size included.
+/// Makes the content and the metadata of a file durable.
 pub(crate) fn sync_file(file: &File) -> io::Result<()> {
-    skip_if_unsupported(Limitation::FileSync, file.sync_all())
+    skip_unsupported_sync(Limitation::FileSync, file.sync_all())
 }
 
 /// Makes the content of a file durable.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
-    skip_if_unsupported(Limitation::FileSync, file.sync_data())
+    skip_unsupported_sync(Limitation::FileSync, file.sync_data())
 }
 
-fn skip_if_unsupported(limitation: Limitation, synced: io::Result<()>) -> io::Result<()> {
+fn skip_unsupported_sync(limitation: Limitation, synced: io::Result<()>) -> io::Result<()> {
     match synced {
         Err(error) if is_unsupported(&error) => {
-            note(limitation);
+            record(limitation);
             Ok(())
         }
         synced => synced,
     }
 }
 
-/// Copies a file's content, durably. The copy has the permissions of a new file: not every disk supports others.
+/// Copies the contents of a file and syncs the copy. The copy has the permissions of a new file, because not every
+/// file system supports other permissions.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut target = File::create(to)?;
     io::copy(&mut File::open(from)?, &mut target)?;
     sync_file(&target)
 }
 
-/// Gives a file the permissions of another, if the file system has any, and its owner and group, if the process may
-/// set them.
+/// Copies the permissions of one file to another, if the file system supports permissions. Copies the owner and the
+/// group too, if the process is allowed to set them.
 pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -126,7 +128,7 @@ pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
     }
     match fs::set_permissions(to, fs::metadata(from)?.permissions()) {
         Err(error) if is_unsupported(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
-            note(Limitation::Permissions);
+            record(Limitation::Permissions);
             Ok(())
         }
         set => set,
@@ -138,12 +140,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unsupported_step_is_skipped_and_an_io_error_is_not() {
+    fn an_unsupported_operation_is_skipped_and_an_io_error_is_not() {
         for kind in [io::ErrorKind::Unsupported, io::ErrorKind::InvalidInput] {
-            assert!(skip_if_unsupported(Limitation::FolderSync, Err(kind.into())).is_ok(), "{kind}");
+            assert!(skip_unsupported_sync(Limitation::FolderSync, Err(kind.into())).is_ok(), "{kind}");
         }
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied, io::ErrorKind::Other] {
-            assert!(skip_if_unsupported(Limitation::FolderSync, Err(kind.into())).is_err(), "{kind}");
+            assert!(skip_unsupported_sync(Limitation::FolderSync, Err(kind.into())).is_err(), "{kind}");
         }
         assert!(limitations().contains(&Limitation::FolderSync));
     }

@@ -5,19 +5,19 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// The format of all tables of an archive, fixed when it is created.
+/// The format of all tables in an archive, fixed when the archive is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TableFormat {
-    /// Typed, compressed, read by DuckDB, pyarrow, Polars, Spark.
+    /// Typed and compressed; read by DuckDB, pyarrow, Polars and Spark.
     #[default]
     Parquet,
-    /// RFC 4180 text, read by everything.
+    /// RFC 4180 text; read by almost any tool.
     Csv,
 }
 
 impl TableFormat {
-    /// The extension of its files.
+    /// Returns the file extension for this format.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl TableFormat {
         }
     }
 
-    /// The other format.
+    /// Returns the other of the two formats.
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Parquet => Self::Csv,

@@ -1,84 +1,85 @@
 //! Lenient parsing of JSON from external sources.
 //!
-//! The live API may differ from its documentation, so a field that is absent, null or of another type counts as absent.
-//! Values stay [`RawValue`]s, the text as sent, until a column needs them. That keeps every byte, and deep nesting does
-//! not use the stack, because `serde_json` skips a raw value without recursion.
+//! The API may differ from its documentation, so a field that is null or has another type counts as absent. Values
+//! are stored as [`RawValue`]s, which contain the original text, until a column needs them. Raw values preserve every
+//! byte. Deep nesting is safe, because `serde_json` skips a raw value without recursion.
 
 use std::{borrow::Cow, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::timestamp::Moment;
+use crate::timestamp::MicrosTimestamp;
 
-/// The members of one JSON object, in order, as sent.
+/// The members of a JSON object, in the original order and with the original text.
 #[derive(Debug)]
 pub(crate) struct Object<'a>(Vec<(Key<'a>, &'a RawValue)>);
 
-/// The name of a member. A name without escapes is borrowed: allocating names took a tenth of the time of flattening.
+/// The name of a member. A name without escapes is borrowed, because a response has some fifty names.
 #[derive(Debug)]
 struct Key<'a>(Cow<'a, str>);
 
 impl<'a> Object<'a> {
-    /// Parses `text` as an object; of an array, its first object. `None` for anything else.
+    /// Parses `text` as an object. For an array, returns its first object. Returns `None` for any other text.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
-        Self::of(serde_json::from_str(text).ok()?)
+        Self::from_raw(serde_json::from_str(text).ok()?)
     }
 
-    /// Parses `text` as an object as [`Object::parse`] does, and distinguishes text that is not JSON.
+    /// Parses `text` as an object, like [`Object::parse`], and returns an error if the text is not JSON.
     pub(crate) fn read(text: &'a str) -> serde_json::Result<Option<Self>> {
-        // Most texts are objects, and are read once.
-        serde_json::from_str(text).map(Some).or_else(|_| serde_json::from_str(text).map(Self::of))
+        // Most texts are objects, which are read once.
+        serde_json::from_str(text).map(Some).or_else(|_| serde_json::from_str(text).map(Self::from_raw))
     }
 
-    /// Parses a raw value as an object; of an array, its first object. `None` for anything else.
-    pub(crate) fn of(value: &'a RawValue) -> Option<Self> {
+    /// Parses a raw value as an object. For an array, returns its first object. Returns `None` for any other value.
+    pub(crate) fn from_raw(value: &'a RawValue) -> Option<Self> {
         serde_json::from_str(object_text(value)?).ok()
     }
 
-    /// The raw value of a member, null included. Of duplicate keys the last counts.
+    /// The raw value of a member, including `null`. If several members have the same key, the last member is used.
     pub(crate) fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(name, _)| name.0 == key).map(|(_, value)| *value)
     }
 
-    /// A string, or a number as its text.
+    /// The value of a string member, or the text of a number.
     pub(crate) fn text(&self, key: &str) -> Option<String> {
         text(self.get(key)?)
     }
 
-    /// A non-empty text: `None` also for an empty one, so that a fallback applies.
-    pub(crate) fn filled(&self, key: &str) -> Option<String> {
+    /// The value of a non-empty string member. An empty string is also `None`, so that a fallback applies.
+    pub(crate) fn non_empty_text(&self, key: &str) -> Option<String> {
         self.text(key).filter(|text| !text.is_empty())
     }
 
-    /// A finite number, or a decimal string as its number.
+    /// The value of a member that is a finite number or a decimal string.
     pub(crate) fn number(&self, key: &str) -> Option<f64> {
         decimal(&text(self.get(key)?)?)
     }
 
-    /// A boolean.
+    /// The value of a boolean member.
     pub(crate) fn boolean(&self, key: &str) -> Option<bool> {
         serde_json::from_str(self.get(key)?.get()).ok()
     }
 
-    /// A point in time.
-    pub(crate) fn time(&self, key: &str) -> Option<Moment> {
-        Moment::parse(&self.text(key)?)
+    /// The value of a member that is a point in time.
+    pub(crate) fn time(&self, key: &str) -> Option<MicrosTimestamp> {
+        MicrosTimestamp::parse(&self.text(key)?)
     }
 
-    /// A nested object; of an array, its first object.
+    /// A nested object. For an array, returns its first object.
     pub(crate) fn object(&self, key: &str) -> Option<Object<'a>> {
-        Self::of(self.get(key)?)
+        Self::from_raw(self.get(key)?)
     }
 
-    /// The text of the object without the members of that name; `None` if it has none. The values are as sent.
-    pub(crate) fn without(&self, key: &str) -> Option<String> {
-        let is_left = |(name, _): &&(Key<'_>, &RawValue)| name.0 != key;
-        let members: Vec<String> = self.0.iter().filter(is_left).map(|(name, value)| member(&name.0, value)).collect();
+    /// The JSON text of the object without the members named `key`, or `None` if there are no such members. The
+    /// values are unchanged.
+    pub(crate) fn without_key(&self, key: &str) -> Option<String> {
+        let is_kept = |(name, _): &&(Key<'_>, &RawValue)| name.0 != key;
+        let members: Vec<String> = self.0.iter().filter(is_kept).map(|(name, value)| member(&name.0, value)).collect();
         (members.len() < self.0.len()).then(|| format!("{{{}}}", members.join(",")))
     }
 
-    /// The text of a nested object as sent; of an array, its first object.
+    /// The original text of a nested object. For an array, returns the text of its first object.
     pub(crate) fn object_text(&self, key: &str) -> Option<&'a str> {
         object_text(self.get(key)?)
     }
@@ -132,7 +133,7 @@ fn member(name: &str, value: &RawValue) -> String {
     format!("{}:{}", serde_json::Value::from(name), value.get())
 }
 
-/// The elements of an array; an object counts as an array of one. Empty for anything else.
+/// The elements of an array. An object counts as an array of one element. Any other value has no elements.
 pub(crate) fn elements(value: &RawValue) -> Vec<&RawValue> {
     match value.get().as_bytes().first() {
         Some(b'[') => serde_json::from_str(value.get()).unwrap_or_default(),
@@ -141,12 +142,12 @@ pub(crate) fn elements(value: &RawValue) -> Vec<&RawValue> {
     }
 }
 
-/// Whether the value is an object.
+/// Whether a value is an object.
 pub(crate) fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// The raw text of an object; for an array, that of its first object. `None` for anything else.
+/// The raw text of an object. For an array, returns the text of its first object. Returns `None` for any other value.
 pub(crate) fn object_text(value: &RawValue) -> Option<&str> {
     elements(value).into_iter().find(|element| is_object(element)).map(RawValue::get)
 }
@@ -159,47 +160,48 @@ fn text(value: &RawValue) -> Option<String> {
     }
 }
 
-/// Parses a decimal: digits with sign, point and exponent, surrounding blanks ignored. `None` for anything else, and for
-/// values beyond a finite double.
+/// Parses a decimal number, which may have a sign, a point and an exponent. Surrounding blanks are ignored. Returns
+/// `None` for any other text, and for values outside the range of a finite `f64`.
 fn decimal(text: &str) -> Option<f64> {
     let digits = text.trim();
-    // `f64::from_str` would also take "inf", "infinity" and "nan".
-    let spelled = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
-    digits.parse().ok().filter(|number: &f64| spelled && number.is_finite())
+    // `f64::from_str` also accepts "inf", "infinity" and "nan".
+    let is_decimal = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    digits.parse().ok().filter(|number: &f64| is_decimal && number.is_finite())
 }
 
-/// Replaces every lone surrogate escape by `\ufffd`, so that any JSON reader accepts the text. `None` if there is none,
-/// which is the usual case.
+/// Replaces every lone surrogate escape with `\ufffd`, so that any JSON parser accepts the text. Returns `None` if
+/// there is no lone surrogate, which is the usual case.
 pub(crate) fn replace_surrogates(text: &str) -> Option<String> {
     let mut replaced = String::new();
-    let mut kept = 0;
-    let mut at = 0;
-    while let Some(found) = text.get(at..)?.find('\\') {
-        let escape = at + found;
+    let mut copied = 0;
+    let mut position = 0;
+    while let Some(found) = text.get(position..)?.find('\\') {
+        let escape = position + found;
         let pair = unicode_escape(text, escape);
-        at = match pair {
+        position = match pair {
             Some(0xD800..=0xDBFF) if matches!(unicode_escape(text, escape + 6), Some(0xDC00..=0xDFFF)) => escape + 12,
             Some(0xD800..=0xDFFF) => {
-                replaced.push_str(text.get(kept..escape)?);
+                replaced.push_str(text.get(copied..escape)?);
                 replaced.push_str("\\ufffd");
-                kept = escape + 6;
-                kept
+                copied = escape + 6;
+                copied
             }
             Some(_) => escape + 6,
-            // Any other escape is two characters: the second may be a backslash, which does not start an escape.
+            // Any other escape has two characters. The second may be a backslash, which does not start another
+            // escape.
             None => escape + 1 + text.get(escape + 1..)?.chars().next().map_or(0, char::len_utf8),
         };
     }
-    if kept == 0 {
+    if copied == 0 {
         return None;
     }
-    replaced.push_str(text.get(kept..)?);
+    replaced.push_str(text.get(copied..)?);
     Some(replaced)
 }
 
-/// The code unit of a `\uXXXX` escape that begins at byte `at`.
-fn unicode_escape(text: &str, at: usize) -> Option<u16> {
-    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+/// The code unit of a `\uXXXX` escape that begins at byte `position`.
+fn unicode_escape(text: &str, position: usize) -> Option<u16> {
+    let digits = text.get(position..position + 6)?.strip_prefix("\\u")?;
     digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_duplicate_keys_counts() {
+    fn the_last_duplicate_key_wins() {
         let object = Object::parse(r#"{"a":1,"a":"two"}"#).unwrap();
         assert_eq!(object.text("a").as_deref(), Some("two"));
     }
@@ -222,14 +224,14 @@ mod tests {
         assert_eq!(object.text("n").as_deref(), Some("1.50"));
         assert_eq!(object.number("s"), Some(240.0));
         assert_eq!(object.number("e"), Some(1000.0));
-        for nothing in ["i", "big", "x", "t", "absent"] {
-            assert_eq!(object.number(nothing), None, "{nothing}");
+        for empty in ["i", "big", "x", "t", "absent"] {
+            assert_eq!(object.number(empty), None, "{empty}");
         }
         assert_eq!(object.text("t"), None);
     }
 
     #[test]
-    fn an_array_instead_of_an_object_is_its_first_object() {
+    fn an_array_is_read_as_its_first_object() {
         let object = Object::parse(r#"{"o":[1,[{"no":0}],{"yes":1},{"no":2}],"none":[1]}"#).unwrap();
         assert_eq!(object.object_text("o"), Some(r#"{"yes":1}"#));
         assert!(object.object("none").is_none());
@@ -252,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "\\PC*") {
+        fn no_input_causes_a_panic(text in "\\PC*") {
             let _ = Object::parse(&text);
             let _ = replace_surrogates(&text);
             let _ = decimal(&text);

@@ -1,22 +1,22 @@
 //! A map of the code.
 //!
-//! `sunor-archive` fetches tasks (AI music: suno and udio) from the sunor.cc API. It archives the responses in
-//! tables and the media as files, at the provider's rate limit and without fetching anything twice.
-//! This page says where everything is; each module's own page says how it works.
+//! `sunor-archive` fetches tasks (AI music from suno and udio) from the sunor.cc API, and archives the responses in
+//! tables and the media as files. The program respects the provider's rate limit and fetches nothing twice. This page
+//! describes the structure of the code. The documentation of each module describes how the module works.
 //!
 //! # One engine
 //!
-//! A run works on a plan of items, no matter what made the plan. An item names a task, where its response comes from
-//! (the provider, the tables, a quarantined part), which kinds of assets are wanted, and what its rows do to
-//! the rows that the archive has.
+//! A run executes a plan of items, regardless of the command that made the plan. An item specifies a task, the source
+//! of its response (the provider, the tables, or a quarantined part), the wanted kinds of assets, and the effect of
+//! its new rows on the archived rows.
 //!
 //! ```text
-//!   export: a list minus what is archived       repair: what verify found
+//!   export: a list minus archived tasks         repair: the findings of verify
 //!                        └──────────┬─────────────────────┘
 //!                             export::plan, export::item
 //!            ┌──────────────────────┴───────────────────────────┐
 //!    to fetch: export::queue                           stored: export::stored
-//!    api::pace: a permit for every request             responses in the tables, or in
+//!    api::request_limiter: a permit per request        responses in the tables, or in
 //!    api::client ── GET ──▶ api::response              quarantined parts
 //!            │                                                  │
 //!            └────────▶ export::coordinator ◀───────────────────┘
@@ -24,116 +24,122 @@
 //!        │           polled after     retried after     the run ends    listed in
 //!        │           the first pass   a backoff         cleanly         -unfinished.csv
 //!        ▼
-//!     journal: appended, synced, acknowledged; only now the task counts as answered
+//!     journal: appended, synced, acknowledged; only then does the task count as answered
 //!        │    ▲ the outcome of its assets
 //!        │    └── export::media_stage: media::source ─▶ media::download ─▶ archive::media
-//!        │ the segment is full or the run is over, and every task in it is settled
+//!        │ the segment is full or the run has ended, and every task in the segment is settled
 //!        ▼
 //!     export::publish: tables::flatten ─▶ tables::part ─▶ archive::store: lyrics, clips, assets, tasks
 //! ```
 //!
-//! Three ideas carry it. **Requests are the scarce resource**: a response, once received, is never requested
-//! again. **Crash-only**: there is one way from a response to a table, and it starts at the journal;
-//! recovery after a crash settles and publishes the segments that are still there
-//! (`export::recovery`). **Everything that happens is an [`event`]**: the summary, the bars, the
-//! machine-readable stream and the metrics are folds over the same events.
+//! The design has three principles:
+//!
+//! - **Requests are the scarce resource.** A response that has been received is never requested again.
+//! - **Crash-only design.** Every response reaches the tables through the journal. Recovery after a crash
+//!   (`export::recovery`) settles and publishes the remaining segments in the same way.
+//! - **Everything that happens is an [`event`].** The summary, the progress bars, the machine-readable stream and the
+//!   metrics are folds over the same events.
 //!
 //! # Glossary
 //!
 //! | word | meaning |
 //! | --- | --- |
-//! | run | one execution of `export` or `repair` on an archive; `compact` and `rebuild` leave a record too |
-//! | task, clip, asset | what the provider made: a task has clips, a clip has assets (audio, image, video) |
-//! | item, plan | what a run does about one task; all items of a run |
-//! | request | one HTTP request to the API: the initial one, a *poll* of an unfinished task, or a *retry* |
+//! | run | one execution of `export` or `repair` on an archive; `compact` and `rebuild` also leave a record |
+//! | task, clip, asset | what the provider generated: a task has clips, a clip has assets (audio, image, video) |
+//! | item, plan | the work of a run for one task; all items of a run |
+//! | request | one HTTP request to the API: the initial request, a *poll* of an unfinished task, or a *retry* |
 //! | response | what the API returned for a task; *stored* once it is in the tables |
 //! | first pass | the initial requests for all tasks, before any poll |
 //! | back off | wait before a retry, longer each time |
-//! | settled | said of an asset: downloaded, failed, or skipped; said of a task: all its assets are |
-//! | journal, segment | the write-ahead log of a run; one file of it, which becomes one part of each table |
-//! | leftover | a segment of a run that was cut short; the next run *recovers* it |
-//! | publish | write a segment's rows into the tables |
+//! | settled | of an asset: downloaded, failed or skipped; of a task: all of its assets are settled |
+//! | journal, segment | the write-ahead log of a run; one file of the journal, which becomes one part of each table |
+//! | leftover | a segment of an interrupted run; the next run *recovers* it |
+//! | publish | write the rows of a segment into the tables |
 //! | part | one file of a table |
-//! | staging file | a file under a temporary name, `<name>#<n>`, on its way to its final name |
-//! | swap | the replacement of parts by others, as one step for readers |
+//! | staging file | a file with a temporary name, `<name>#<n>`, until it is renamed to its final name |
+//! | swap | the atomic replacement of parts: readers see either the old parts or the new ones |
 //! | manifest | `runs/<run_id>.sha256`, the checksums of the files that a run added |
 //! | checksum file | `.sunor/checksums`, the checksums of small files that no manifest lists |
-//! | quarantine | `.sunor/damaged`, where repair moves what is damaged; *salvage*: what can still be read there |
-//! | lock, holder | the right to write an archive, and the process that has it |
+//! | quarantine | `.sunor/damaged`, where repair moves damaged files; *salvage*: recover readable data from them |
+//! | lock, holder | the right to write to an archive; the process that has the lock |
 //!
 //! # The archive
 //!
 //! ```text
 //! library/
-//!   archive.json                   archive          the format version and the tables' format
-//!   tasks|clips|lyrics|assets/<part>  tables        the rows; columns in tables::schema
-//!   media/<kind>/<ab>/<clip_id>.…  archive::media   audio and covers
-//!   runs/<run_id>.json             run_summary      how a run went; of a killed run: export::recovered_run
-//!   runs/<run_id>.sha256           archive::manifest  checksums of what the run added
-//!   runs/<run_id>-raw.jsonl        export::raw      bodies that could not be archived as sent
-//!   runs/<run_id>-unfinished.csv   export::ledger   the tasks that are not archived, itself a list to export
+//!   archive.json                   archive          the format version and the table format
+//!   tasks|clips|lyrics|assets/<part>  tables        the rows; columns are defined in tables::schema
+//!   media/<kind>/<ab>/<clip_id>.…  archive::media   audio, covers and videos
+//!   runs/<run_id>.json             run_summary      the summary of a run; of a killed run: export::recovered_run
+//!   runs/<run_id>.sha256           archive::manifest  the checksums of the files that the run added
+//!   runs/<run_id>-raw.jsonl        export::raw      bodies that could not be archived unchanged
+//!   runs/<run_id>-unfinished.csv   export::ledger   the tasks that are not archived, as a list for export
 //!   views.sql                      tables::views    DuckDB views
 //!   .sunor/lock, journal/          archive::lock, journal
-//!   .sunor/checksums                   archive::document_checksums   checksums of what no manifest lists
+//!   .sunor/checksums                   archive::checksum_file   the checksums of files that no manifest lists
 //!   .sunor/partial/                media::partial   downloads in progress
-//!   .sunor/repair.json             archive::quarantine   what a repair has still to do
-//!   .sunor/swap.json, swap/        archive::swap    parts that are about to replace others
+//!   .sunor/repair.json             archive::quarantine   the pending work of a repair
+//!   .sunor/swap.json, swap/        archive::swap    parts that will replace other parts
 //! ```
 //!
 //! # Where a change belongs
 //!
 //! | to change | go to |
 //! | --- | --- |
-//! | an option, its help | [`cli`], then its meaning and default in [`config`] |
+//! | an option or its help text | [`cli`]; its meaning and default: [`config`] |
 //! | how a list is read | [`input`] |
-//! | what an API response means | `api::response`; what the run does about it: `export::coordinator` |
-//! | when requests are sent, how they are retried | `api::pace`, `backoff`; in which order: `export::queue` |
+//! | the interpretation of an API response | `api::response`; the reaction of the run: `export::coordinator` |
+//! | when requests are sent or retried | `api::request_limiter`, `backoff`; the order of requests: `export::queue` |
 //! | how a body is decoded, which proxies are used | `body`, [`proxies`] |
-//! | which URLs are assets, and where they may lead | `media::source`, `media::guard` |
+//! | which URLs are assets, and which hosts are allowed | `media::source`, `media::guard` |
 //! | when a download is retried | `media::client`, `media::download` |
-//! | how a media file is named | `archive::media` |
+//! | the name of a media file | `archive::media` |
 //! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test compares |
 //! | a view | `tables::views` |
 //! | which row groups are skipped | `tables::prune` |
-//! | the order of rows in large parts | `tables::sort`; by which column: `tables::schema` |
-//! | which names belong to the archive | `archive::layout`, [`run_id`] |
-//! | how parts replace others | `archive::swap`; what is copied into them: `tables::copy` |
-//! | how rows are read from an archive | `rows`, over `tables::reader` |
-//! | where an archive can be | `archive::location`, then an `archive::backend` |
-//! | what a file system may lack | [`filesystem`] |
-//! | which parts are merged, how large a part is | `rewrite`, `commands::compact` |
+//! | the order of rows in large parts | `tables::sort`; the sort column: `tables::schema` |
+//! | which file names belong to the archive | `archive::layout`, [`run_id`] |
+//! | how parts replace other parts | `archive::swap`; which rows are copied into the new parts: `tables::copy` |
+//! | how rows are read from an archive | `rows`, which uses `tables::reader` |
+//! | the possible locations of an archive | `archive::location`, then an `archive::backend` |
+//! | which operations a file system may lack | [`filesystem`] |
+//! | which parts are merged, and the size of large parts | `rewrite`, `commands::compact` |
 //! | what is counted | [`event`], then the fold in [`run_summary`] |
-//! | what Prometheus gets | `report::metrics`; when: `commands::metrics` |
-//! | messages for the user | `report::messages`, `report::archive_messages`, `report::repairs`, `report::sentence` |
-//! | what `summary` counts | `commands::summary::standing`; of the account: `commands::summary::account` |
-//! | what is repaired, and how | `repair` makes the plan; `export::stored` and `export::replace` carry it out |
-//! | what a run leaves behind | `commands::run` |
-//! | what damage is, and what to do about it | [`verify`]: `verify::finding` has the words |
+//! | the Prometheus metrics | `report::metrics`; when they are written: `commands::metrics` |
+//! | messages for the user | `report::messages`, `archive_messages`, `event_messages` and `repairs` |
+//! | what `summary` counts | `commands::summary::archive_counts`; account usage: `commands::summary::account` |
+//! | what is repaired, and how | `repair` makes the plan; `export::stored` and `export::replace` execute it |
+//! | the files that a run writes at its end | `commands::run` |
+//! | what counts as damage, and the advice for it | [`verify`]; the messages: `verify::finding` |
 //! | an exit status | [`exit`] |
-//! | what the simulated provider does | [`simulator`] |
+//! | the simulated provider | [`simulator`] |
 //! | a new command | a file in [`commands`] |
 //!
-//! Arrows point one way: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
-//! `tables`, `archive`) → the root files. No stage knows another; only `export` knows their order.
-//! `verify` stands beside `export`: it reads what the stages wrote, and writes nothing; `repair`
-//! plans by its findings, and the same coordinator carries the plan out. `compact` and `rebuild` are commands
-//! over `archive` and `tables`, which `rewrite` puts together. `report` reads events and findings, and is read
-//! by `commands`; `simulator` stands alone, and only `commands` and the tests start it.
+//! Dependencies have one direction: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
+//! `tables`, `archive`) → the root files. The stages do not depend on each other, and only `export` defines their
+//! order. `verify` is independent of `export`: `verify` reads the output of the stages and writes nothing. `repair`
+//! makes a plan from the findings of `verify`, and the coordinator of `export` executes the plan. `compact` and
+//! `rebuild` are commands that use `archive` and `tables` through `rewrite`. `report` formats events and findings for
+//! `commands`. `simulator` is independent of the engine, and only `commands` and the tests start it.
 //!
 //! # The storage seam
 //!
-//! Where an archive is, only `archive` knows. Everything else asks `archive::store` for parts, media and small files
-//! by their paths in the archive, and reads them by ranges (`ranged`). The store asks an `archive::backend`: a local
-//! folder (`archive::local`), or an object store (`archive::objects`, so far for tests only). What a place may lack,
-//! such as an exchange of folders, is a method of the backend with a default. `archive::conformance` holds every
-//! backend to its promises, and `commands::conformance` runs every command over an object store in memory.
+//! Only `archive` depends on the location of an archive. All other modules use `archive::store` to access parts, media
+//! and small files by their paths in the archive, and read files by range (`ranged`). The store uses an
+//! `archive::backend`: a local folder (`archive::local`) or an object store (`archive::object_store`, so far only for
+//! tests). An operation that a backend may lack, such as an exchange of folders, is a method with a default.
+//! `archive::conformance` tests the guarantees of every backend. `commands::object_store_tests` runs every command on
+//! an in-memory object store.
 //!
-//! Only these modules may touch the file system, and clippy's `disallowed_methods` holds it: `archive`; `journal` and
-//! `media::partial`, which are always local; [`filesystem`], which knows what a file system may lack; scratch files
-//! of `tables::sort`; and files of the user's own: [`input`], [`config`], [`cli`], `commands::metrics`,
-//! `commands::simulate`.
+//! Only the following modules may access the file system, as enforced by clippy's `disallowed_methods`:
 //!
-//! # Using it as a library
+//! - `archive`
+//! - `journal` and `media::partial`, whose files are always local
+//! - [`filesystem`], which handles operations that a file system may lack
+//! - `tables::sort`, for its scratch files
+//! - [`input`], [`config`], [`cli`], `commands::metrics` and `commands::simulate`, for the user's own files
+//!
+//! # Using the crate as a library
 //!
 //! ```no_run
 //! use sunor_archive::{cli, commands, report};

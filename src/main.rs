@@ -1,4 +1,5 @@
-//! Parses, starts the runtime, calls the library, prints what it says, and ends with its exit status.
+//! The command-line program, which parses the arguments, starts the runtime, calls the library, prints the result,
+//! and exits with the resulting status.
 
 use std::{
     future::Future,
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(status) => status.into(),
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             ExitStatus::from(&error).into()
         }
     }
@@ -45,9 +46,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitStatus> {
     let runtime = Runtime::new().map_err(|error| Error::Internal(format!("cannot start the runtime: {error}")))?;
-    // `compact` and `rebuild` block, and listen for signals.
+    // The signal handlers of `compact` and `rebuild` need the runtime, although both commands block.
     let entered = runtime.enter();
-    survive_file_size_limit()?;
+    ignore_file_size_signal()?;
     let status = match command {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
@@ -66,8 +67,7 @@ fn run(command: Command) -> Result<ExitStatus> {
     for limitation in filesystem::limitations() {
         let _ = writeln!(io::stderr(), "warning: {limitation}");
     }
-    // Threads that are ending are waited for; a name that is still being resolved, on a thread of its own, must
-    // not hold up the end.
+    // Wait for threads that are about to finish. A DNS lookup that blocks its own thread must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(500));
     status
 }
@@ -84,25 +84,25 @@ async fn export(args: &ExportArgs) -> Result<ExitStatus> {
     let outcome = commands::export::export(&config, stop, reporter.as_mut()).await?;
     drop(reporter);
     if let Some(error) = &outcome.error {
-        complain(error);
+        print_error(error);
     }
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
-        print(&outcome.words)?;
+        print(&outcome.message)?;
     }
     Ok(outcome.status)
 }
 
 async fn summary(args: &SummaryArgs) -> Result<ExitStatus> {
-    let words = commands::summary::summary(&args.options()?).await?;
-    if args.is_quiet() { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+    let message = commands::summary::summary(&args.options()?).await?;
+    if args.is_quiet() { Ok(()) } else { print(&message) }.map(|()| ExitStatus::Complete)
 }
 
 fn verify(args: &VerifyArgs) -> Result<ExitStatus> {
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let outcome = commands::verify::verify(&args.archive, args.depth(), args.style(), reporter.as_mut())?;
+    let outcome = commands::verify::verify(&args.archive, args.depth(), args.output_format(), reporter.as_mut())?;
     drop(reporter);
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
-        print(&outcome.words)?;
+        print(&outcome.message)?;
     }
     Ok(outcome.status)
 }
@@ -118,44 +118,45 @@ async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
     };
     drop(reporter);
     if let Some(error) = &outcome.error {
-        complain(error);
+        print_error(error);
     }
     if args.verbosity() != Verbosity::Quiet || outcome.status != ExitStatus::Complete {
-        print(&outcome.words)?;
+        print(&outcome.message)?;
     }
     Ok(outcome.status)
 }
 
 fn compact(args: &CompactArgs) -> Result<ExitStatus> {
-    // A signal ends the process at once, which leaves nothing half done.
-    let _at_once = signals()?;
+    // A signal ends the process immediately and leaves no partial changes.
+    let _signals = signals()?;
     if args.dry_run {
         print(&commands::compact::dry_run(&args.archive)?)?;
         return Ok(ExitStatus::Complete);
     }
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let words = commands::compact::compact(&args.archive, reporter.as_mut())?;
+    let message = commands::compact::compact(&args.archive, reporter.as_mut())?;
     drop(reporter);
-    if args.verbosity() == Verbosity::Quiet { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+    if args.verbosity() == Verbosity::Quiet { Ok(()) } else { print(&message) }.map(|()| ExitStatus::Complete)
 }
 
 fn rebuild(args: &RebuildArgs) -> Result<ExitStatus> {
-    let _at_once = signals()?;
+    let _signals = signals()?;
     let mut reporter = report::reporter(args.progress(), args.verbosity());
-    let words = if args.dry_run {
+    let message = if args.dry_run {
         commands::rebuild::dry_run(&args.archive, reporter.as_mut())?
     } else {
         commands::rebuild::rebuild(&args.archive, reporter.as_mut())?
     };
     drop(reporter);
     let is_quiet = args.verbosity() == Verbosity::Quiet && !args.dry_run;
-    if is_quiet { Ok(()) } else { print(&words) }.map(|()| ExitStatus::Complete)
+    if is_quiet { Ok(()) } else { print(&message) }.map(|()| ExitStatus::Complete)
 }
 
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
     let ready = |base_url: &str| {
         let base_url = base_url.trim_end_matches('/');
-        // The reader of stdout or stderr may be gone, as with `| head`; the simulator keeps serving.
+        // The reader of stdout or stderr may have exited, as with `| head`. The simulator continues to serve
+        // requests.
         let _ = print(&format!("{base_url}\n"));
         if args.quiet {
             return;
@@ -170,28 +171,28 @@ async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Complete)
 }
 
-/// Waits for SIGINT, SIGTERM, or SIGHUP unless that is ignored. The first signal during a run stops it
-/// cleanly. Any other ends the process at once: before the first request there is nothing to keep, and a
-/// second signal is deliberate.
+/// Waits for SIGINT, SIGTERM or SIGHUP. SIGHUP is excluded if the process ignores SIGHUP. The first signal during a
+/// run stops the run cleanly. Any other signal ends the process immediately. Before the first request there is
+/// nothing to save, and a second signal is deliberate.
 fn signals() -> Result<impl Future<Output = Signal>> {
     let failed = |error: io::Error| Error::Internal(format!("cannot listen for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut hang_up = if is_hang_up_ignored() { None } else { Some(signal(SignalKind::hangup()).map_err(failed)?) };
-    let (tell, mut told) = mpsc::channel(1);
-    let waiting = Arc::new(AtomicBool::new(false));
-    let listening = waiting.clone();
+    let (sender, mut receiver) = mpsc::channel(1);
+    let is_waiting = Arc::new(AtomicBool::new(false));
+    let listening = is_waiting.clone();
     tokio::spawn(async move {
         loop {
             let signal = next(&mut interrupt, &mut terminate, hang_up.as_mut()).await;
-            if !listening.swap(false, Ordering::SeqCst) || tell.send(signal).await.is_err() {
+            if !listening.swap(false, Ordering::SeqCst) || sender.send(signal).await.is_err() {
                 std::process::exit(signal.exit_status().code().into());
             }
         }
     });
     Ok(async move {
-        waiting.store(true, Ordering::SeqCst);
-        match told.recv().await {
+        is_waiting.store(true, Ordering::SeqCst);
+        match receiver.recv().await {
             Some(signal) => signal,
             None => std::future::pending().await,
         }
@@ -212,18 +213,20 @@ async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal, hang_up: O
     }
 }
 
-/// SIGXFSZ, which the file-size limit (`ulimit -f`) sends: 25 on all but a few old architectures.
+/// The number of SIGXFSZ, which reports that the file-size limit (`ulimit -f`) is exceeded. The number is 25 on all
+/// but a few old architectures.
 const FILE_SIZE_EXCEEDED: i32 = 25;
 
-/// Lets a write over the file-size limit fail, which is reported; the signal would end the process without a word.
-fn survive_file_size_limit() -> Result<()> {
+/// Makes a write beyond the file-size limit return an error. Without a handler, SIGXFSZ would end the process without
+/// a message.
+fn ignore_file_size_signal() -> Result<()> {
     let listening = signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED));
-    // The handler stays when the listener goes.
+    // The handler remains installed after the listener is dropped.
     listening.map(drop).map_err(|error| Error::Internal(format!("cannot listen for signals: {error}")))
 }
 
-/// Whether this process was started with SIGHUP ignored, as `nohup` does: a listener would undo that.
-/// Linux lists ignored signals in `/proc/self/status`; where that is missing, the signal is left as it is.
+/// Whether this process was started with SIGHUP ignored, for example by `nohup`. A listener would undo this setting.
+/// Linux lists ignored signals in `/proc/self/status`. Without this file, SIGHUP counts as ignored.
 fn is_hang_up_ignored() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -231,7 +234,7 @@ fn is_hang_up_ignored() -> bool {
     mask.is_none_or(|mask| mask & 1 == 1)
 }
 
-/// A reader that has seen enough (`| head`) is not an error.
+/// Prints to stdout. A reader that exits early, such as `| head`, is not an error.
 fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::stdout(&error)),
@@ -239,6 +242,6 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-fn complain(error: &Error) {
+fn print_error(error: &Error) {
     let _ = writeln!(io::stderr(), "sunor-archive: {error}");
 }

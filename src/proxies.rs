@@ -1,5 +1,5 @@
-//! Reads the proxy settings of the environment, as curl does. A proxy that cannot be parsed is an error: traffic for a
-//! proxy must never bypass it.
+//! Reads the proxy settings from the environment, as curl does. An invalid proxy setting is an error, because traffic
+//! must never bypass a configured proxy.
 
 use std::{collections::HashSet, env, ffi::OsString};
 
@@ -8,36 +8,36 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
-/// The schemes of proxies. reqwest resolves host names itself for socks4 and socks5, and lets the proxy resolve them
-/// for socks4a and socks5h.
+/// The supported proxy schemes. For socks4 and socks5, reqwest resolves host names. For socks4a and socks5h, the
+/// proxy resolves them.
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
-/// The proxies to use.
+/// The proxies for HTTP and HTTPS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
-    /// Hosts that are reached without a proxy, as the environment lists them.
+    /// A comma-separated list of hosts that are reached without a proxy.
     exceptions: String,
 }
 
 impl Proxies {
-    /// No proxies: every connection is direct.
+    /// Uses no proxies. Every connection is direct.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Those of this process's environment.
+    /// Reads the proxies from the environment of this process.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a variable is not a proxy's URL; the message does not repeat it, since it may contain a
-    /// password.
+    /// Returns [`Error::Usage`] if a variable is not a valid proxy URL. The message does not contain the URL, which
+    /// may contain a password.
     pub fn from_env() -> Result<Self> {
-        Self::of(|name| env::var_os(name))
+        Self::from_variables(|name| env::var_os(name))
     }
 
-    fn of(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let first = |names: &[&str]| -> Result<Option<Url>> {
             let mut found = None;
             for name in names {
@@ -51,9 +51,9 @@ impl Proxies {
         let https = first(&["https_proxy", "HTTPS_PROXY"])?.or(all);
         let exceptions = variable("no_proxy").filter(|list| !list.is_empty()).or_else(|| variable("NO_PROXY"));
         let exceptions = exceptions.unwrap_or_default().to_string_lossy().into_owned();
-        // Like curl: hosts are separated by commas, blanks or both.
+        // As in curl, hosts are separated by commas, blanks or both.
         let hosts = exceptions.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|host| !host.is_empty());
-        // A dot at the end of a host name changes nothing.
+        // A host name with a trailing dot is the same host.
         let hosts = hosts.map(|host| host.trim_end_matches('.')).flat_map(|host| [host.to_owned(), format!("{host}.")]);
         let exceptions = hosts.collect::<Vec<_>>().join(",");
         if exceptions.split(',').any(|host| host == "*") {
@@ -62,11 +62,11 @@ impl Proxies {
         Ok(Self { http, https, exceptions })
     }
 
-    /// Configures a client to use these proxies only.
+    /// Configures a client to use only these proxies.
     pub(crate) fn apply(&self, client: ClientBuilder) -> ClientBuilder {
         let with = |client: ClientBuilder, proxy: Option<reqwest::Result<Proxy>>| match proxy {
             Some(Ok(proxy)) => client.proxy(proxy.no_proxy(NoProxy::from_string(&self.exceptions))),
-            // Its URL was parsed when the environment was read.
+            // The URL was validated when the environment was read, so an error cannot occur.
             Some(Err(_)) | None => client,
         };
         let client = with(client.no_proxy(), self.http.clone().map(Proxy::http));
@@ -80,35 +80,37 @@ impl Proxies {
     }
 }
 
-/// Reads one variable; an empty one names no proxy.
+/// Parses the value of one variable. An empty value means that no proxy is set.
 fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
-    let refuse = |why: &str| {
+    let invalid = |reason: &str| {
         Err(Error::usage(format!(
-            "{name} {why}: set it to e.g. http://proxy:3128 or socks5h://proxy:1080, or unset it"
+            "{name} {reason}; set it to e.g. http://proxy:3128 or socks5h://proxy:1080, or unset it"
         )))
     };
-    let Some(value) = value.to_str() else { return refuse("is not UTF-8") };
+    let Some(value) = value.to_str() else { return invalid("is not UTF-8") };
     if value.is_empty() {
         return Ok(None);
     }
     if value.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'')) {
-        return refuse("holds white space, quotes or control characters");
+        return invalid("contains whitespace, quotes or control characters");
     }
     let url = if value.contains("://") { Url::parse(value) } else { Url::parse(&format!("http://{value}")) };
     match url.map(|url| with_default_port(url, value)) {
-        Ok(url) if !SCHEMES.contains(&url.scheme()) => refuse("does not begin with http://, https:// or socks5h://"),
-        Ok(url) if url.host_str().is_none_or(str::is_empty) => refuse("names no host"),
+        Ok(url) if !SCHEMES.contains(&url.scheme()) => {
+            invalid(&format!("does not start with any of {}", SCHEMES.map(|scheme| format!("{scheme}://")).join(", ")))
+        }
+        Ok(url) if url.host_str().is_none_or(str::is_empty) => invalid("has no host"),
         Ok(url) => Ok(Some(url)),
-        Err(error) => refuse(&format!("is not a URL ({error})")),
+        Err(error) => invalid(&format!("is not a valid URL ({error})")),
     }
 }
 
-/// The default port of a proxy is 1080, as in curl, unless the proxy itself uses TLS.
+/// Adds the default port of a proxy, which is 1080 as in curl, unless the proxy itself uses TLS.
 fn with_default_port(mut url: Url, text: &str) -> Url {
-    // A URL without a port and one with the port of its scheme parse alike.
+    // The parsed URL does not show whether the default port of its scheme was given.
     let has_port = url.port().is_some() || text.trim_end_matches('/').ends_with(":80");
     if !has_port && url.scheme() != "https" {
-        // Fails only for a URL without a host, which is refused.
+        // This fails only for a URL without a host, which is rejected later.
         let _ = url.set_port(Some(1080));
     }
     url
@@ -118,13 +120,13 @@ fn with_default_port(mut url: Url, text: &str) -> Url {
 mod tests {
     use super::*;
 
-    fn of(variables: &[(&str, &str)]) -> Result<Proxies, String> {
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        Proxies::of(variable).map_err(|error| error.to_string())
+    fn proxies_from(variables: &[(&str, &str)]) -> Result<Proxies, String> {
+        let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        Proxies::from_variables(variable).map_err(|error| error.to_string())
     }
 
     fn urls(variables: &[(&str, &str)]) -> (Option<String>, Option<String>) {
-        let proxies = of(variables).unwrap();
+        let proxies = proxies_from(variables).unwrap();
         (proxies.http.map(|url| url.to_string()), proxies.https.map(|url| url.to_string()))
     }
 
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_cannot_be_parsed_is_refused_without_its_password() {
+    fn an_invalid_proxy_variable_is_rejected_without_showing_its_password() {
         for bad in [
             "http://p:1 ",
             " http://p:1",
@@ -160,15 +162,17 @@ mod tests {
             "p q",
         ] {
             for name in ["http_proxy", "HTTPS_PROXY", "all_proxy"] {
-                assert!(of(&[(name, bad)]).unwrap_err().starts_with(name), "{bad:?}");
+                assert!(proxies_from(&[(name, bad)]).unwrap_err().starts_with(name), "{bad:?}");
             }
         }
-        assert!(!of(&[("http_proxy", "htp://u:hush@p")]).unwrap_err().contains("hush"));
+        let error_message = proxies_from(&[("http_proxy", "htp://u:hush@p")]).unwrap_err();
+        assert!(!error_message.contains("hush"));
+        assert!(SCHEMES.iter().all(|scheme| error_message.contains(&format!("{scheme}://"))), "{error_message}");
     }
 
     #[test]
-    fn a_star_means_no_proxy_at_all() {
-        assert_eq!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a, *")]), Ok(Proxies::none()));
-        assert_ne!(of(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a,b")]), Ok(Proxies::none()));
+    fn no_proxy_with_a_star_disables_all_proxies() {
+        assert_eq!(proxies_from(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a, *")]), Ok(Proxies::none()));
+        assert_ne!(proxies_from(&[("ALL_PROXY", "p:1"), ("NO_PROXY", "a,b")]), Ok(Proxies::none()));
     }
 }

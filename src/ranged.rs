@@ -1,4 +1,4 @@
-//! A file that is read by ranges, wherever it is: on a disk, or in an object store.
+//! Reads byte ranges of a file, which may be on a disk or in an object store.
 
 use std::{
     fmt,
@@ -11,15 +11,15 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use parquet::file::reader::{ChunkReader, Length};
 
-/// A source of bytes that is read by ranges. Every call blocks.
+/// A source of bytes that can be read by range. Every call blocks.
 pub(crate) trait ReadAt: fmt::Debug + Send + Sync {
-    /// Reads bytes at an offset into the buffer. Returns their number, 0 at the end.
+    /// Reads bytes at an offset into the buffer. Returns the number of bytes read, which is 0 at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// The size in bytes.
     fn size(&self) -> io::Result<u64>;
 
-    /// When they were last written, if that is known.
+    /// The time of the last modification, if known.
     fn modified(&self) -> Option<Timestamp>;
 }
 
@@ -58,7 +58,7 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-/// An open file and a position in it. Clones share the file, and each has its own position.
+/// An open file with a read position. Clones share the file, but each clone has its own position.
 #[derive(Clone, Debug)]
 pub(crate) struct RangedFile {
     source: Arc<dyn ReadAt>,
@@ -66,12 +66,12 @@ pub(crate) struct RangedFile {
 }
 
 impl RangedFile {
-    /// A file at its beginning.
+    /// Creates a file that is positioned at the beginning.
     pub(crate) fn new(source: impl ReadAt + 'static) -> Self {
         Self { source: Arc::new(source), position: 0 }
     }
 
-    /// When it was last written, if that is known.
+    /// The time of the last modification, if known.
     pub(crate) fn modified(&self) -> Option<Timestamp> {
         self.source.modified()
     }
@@ -102,7 +102,7 @@ impl Seek for RangedFile {
 }
 
 impl Length for RangedFile {
-    /// 0 if the size cannot be read: then reads fail with the reason.
+    /// Returns 0 if the size cannot be read. Subsequent reads then fail with the reason.
     fn len(&self) -> u64 {
         self.source.size().unwrap_or_default()
     }
@@ -116,7 +116,7 @@ impl ChunkReader for RangedFile {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        // A damaged footer may claim any length.
+        // A damaged footer may state any length.
         if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_clone_has_a_position_of_its_own() {
+    fn each_clone_has_an_independent_position() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let mut one = RangedFile::new(file);
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!((io::read_to_string(&mut one).unwrap().as_str(), one.len()), ("789", 10));
         assert_eq!(io::read_to_string(&mut other).unwrap(), "0123456789");
         assert_eq!(other.get_bytes(2, 3).unwrap(), "234");
-        assert!(other.get_bytes(8, 3).is_err(), "beyond the end");
+        assert!(other.get_bytes(8, 3).is_err(), "a range beyond the end is an error");
         assert!(other.seek(SeekFrom::Current(-11)).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Shared by the commands that rewrite tables: which parts they may rewrite, whether those are intact, and the size of
-//! new parts.
+//! Code shared by the commands that rewrite tables. This module determines which parts may be rewritten, whether they
+//! are intact, and how large new parts are.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,54 +16,55 @@ use crate::{
     event::{Event, Rewriting},
     exit::ExitStatus,
     journal,
-    tables::{self, Digest, Outline},
+    tables::{self, Digest, TableSchema},
 };
 
-/// The rows of a large part: four large row groups.
+/// The maximum number of rows in a new part, equal to four large row groups.
 pub(crate) const PART_ROWS: u64 = 4 * 122_880;
 
-/// The bytes of a large part.
+/// The size in bytes at which a new part is complete.
 pub(crate) const PART_BYTES: u64 = 512 << 20;
 
-/// How often progress is reported.
+/// The interval between progress events.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Receives events.
+/// A callback that receives events.
 pub(crate) type EventSink<'a> = &'a mut dyn FnMut(&Event);
 
 /// An existing part of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
-    /// Its path in the archive.
+    /// The path of the part in the archive.
     pub(crate) path: String,
     pub(crate) bytes: u64,
-    /// Counted only if the part is not large by its bytes.
+    /// The number of rows, or `None` for a part whose file size already makes it large.
     rows: Option<u64>,
 }
 
 impl Part {
-    /// Its rows; 0 for a part that is large by its bytes.
+    /// The number of rows, or 0 for a part whose file size already makes it large.
     pub(crate) fn rows(&self) -> u64 {
         self.rows.unwrap_or_default()
     }
 
-    /// Whether it is large enough to be left alone. A part that was filled to the limit always is.
+    /// Whether the part is large enough to remain unchanged. A part that was filled to the limit is always large
+    /// enough.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes >= PART_BYTES / 2 || self.rows.is_none_or(|rows| rows >= PART_ROWS / 2)
     }
 }
 
-/// The parts of a table, oldest first, and how many are left out: those of segments in the journal, which will be
-/// published again under the same names.
+/// The parts of a table, oldest first, and the number of excluded parts. Parts whose segments are still in the
+/// journal are excluded, because they will be published again under the same names.
 pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> {
-    let waiting = waiting(archive)?;
-    let (mut parts, mut left_out) = (Vec::new(), 0);
+    let unpublished = unpublished_stems(archive)?;
+    let (mut parts, mut excluded) = (Vec::new(), 0);
     for path in archive.parts(table)? {
-        if waiting.contains(stem(&path)) {
-            left_out += 1;
+        if unpublished.contains(stem(&path)) {
+            excluded += 1;
             continue;
         }
-        let bytes = archive.size(&path).map_err(|error| archive.store.failed("read", &path, &error))?;
+        let bytes = archive.size(&path).map_err(|error| archive.store.storage_error("read", &path, &error))?;
         let bytes = bytes.unwrap_or_default();
         let rows = if bytes >= PART_BYTES / 2 {
             None
@@ -72,11 +73,11 @@ pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> 
         };
         parts.push(Part { path, bytes, rows });
     }
-    Ok((parts, left_out))
+    Ok((parts, excluded))
 }
 
 /// The names, without extensions, of parts whose segments are in the journal.
-pub(crate) fn waiting(archive: &Archive) -> Result<HashSet<String>> {
+pub(crate) fn unpublished_stems(archive: &Archive) -> Result<HashSet<String>> {
     let segments = journal::segments(&archive.journal_folder())?;
     Ok(segments.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect())
 }
@@ -87,41 +88,46 @@ pub(crate) fn stem(path: &str) -> &str {
     name.split_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// The manifests' checksums of parts: rows of a damaged part must not get a new checksum.
+/// The checksums of parts, as listed in the manifests. The rows of a damaged part must not receive a new checksum.
 pub(crate) struct Checksums(HashMap<String, String>);
 
 impl Checksums {
-    /// Reads the checksums of these parts.
-    pub(crate) fn of<'a>(archive: &Archive, paths: impl Iterator<Item = &'a str>) -> Result<Self> {
+    /// Reads the checksums of the given parts from the manifests.
+    pub(crate) fn read<'a>(archive: &Archive, paths: impl Iterator<Item = &'a str>) -> Result<Self> {
         let paths: HashSet<&str> = paths.collect();
         let lines = archive.manifest_lines(&|path| paths.contains(path))?;
         Ok(Self(lines.into_iter().map(|line| (line.path, line.sha256)).collect()))
     }
 
-    /// Refuses a part that differs from its checksum. A part that no manifest lists is accepted.
+    /// Returns an error if a part does not match its checksum. A part that no manifest lists is accepted.
     pub(crate) fn check(&self, archive: &Archive, path: &str) -> Result<()> {
         let Some(expected) = self.0.get(path) else { return Ok(()) };
         let found = archive.read_part(path, |mut file| checksum::digest(&mut file))?;
         if found.sha256 == *expected {
             return Ok(());
         }
-        let damaged = io::Error::other("its SHA-256 is not its manifest's, so it is damaged; nothing was changed");
-        Err(archive.store.failed("use", path, &damaged))
+        let damaged = io::Error::other("it is damaged: its SHA-256 does not match the manifest; nothing was changed");
+        Err(archive.store.storage_error("use", path, &damaged))
     }
 }
 
 /// Adds the rows of a part to a digest.
-pub(crate) fn add(digest: &mut Digest, archive: &Archive, path: &str, outline: &Outline) -> Result<()> {
-    archive.read_part(path, |file| digest.add(file, archive.format, outline))
+pub(crate) fn add(digest: &mut Digest, archive: &Archive, path: &str, schema: &TableSchema) -> Result<()> {
+    archive.read_part(path, |file| digest.add(file, archive.format, schema))
 }
 
-/// Adds the rows of a part that is not yet in its table.
-pub(crate) fn add_staged(digest: &mut Digest, archive: &Archive, part: &StagedPart, outline: &Outline) -> Result<()> {
-    let added = digest.add(part.open()?, archive.format, outline);
-    added.map_err(|error| archive.store.failed("read", outline.name, &error))
+/// Adds the rows of a staged part, which is not yet in its table, to a digest.
+pub(crate) fn add_staged(
+    digest: &mut Digest,
+    archive: &Archive,
+    part: &StagedPart,
+    schema: &TableSchema,
+) -> Result<()> {
+    let added = digest.add(part.open()?, archive.format, schema);
+    added.map_err(|error| archive.store.storage_error("read", schema.name, &error))
 }
 
-/// Reports the progress of a table at intervals.
+/// Reports the progress of a table rewrite at intervals.
 pub(crate) struct ProgressTicker {
     table: &'static str,
     due: Instant,
@@ -133,15 +139,15 @@ impl ProgressTicker {
     }
 
     /// Reports progress if the interval has passed.
-    pub(crate) fn tell(&mut self, tell: EventSink<'_>, what: &'static str, done: u64, of: u64) {
+    pub(crate) fn report(&mut self, emit: EventSink<'_>, phase: &'static str, done: u64, total: u64) {
         if Instant::now() >= self.due {
             self.due = Instant::now() + REPORT_INTERVAL;
-            tell(&Event::Rewriting(Rewriting { table: self.table, what, done, of }));
+            emit(&Event::Rewriting(Rewriting { table: self.table, phase, done, total }));
         }
     }
 }
 
-/// The end of a command that has rewritten tables.
+/// The event that reports the end of a command that has rewritten tables.
 pub(crate) fn finished(clock: Instant) -> Event {
     let exit_code = ExitStatus::Complete.code();
     let run_seconds = clock.elapsed().as_secs_f64();

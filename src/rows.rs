@@ -1,45 +1,45 @@
-//! Reads rows of an archive's tables, one part after another. Memory holds a batch of rows. All of it blocks.
+//! Reads rows from the tables of an archive, one part at a time. Memory holds one batch of rows. All functions block.
 
 use crate::{
     archive::Archive,
     error::Result,
-    tables::{self, Row},
+    tables::{self, RowCallback},
 };
 
-/// Calls `row` with these columns of each row of a table.
-pub(crate) fn scan_table(archive: &Archive, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
+/// Calls `row` with the given columns of each row in a table.
+pub(crate) fn scan_table(archive: &Archive, table: &str, columns: &[&str], row: RowCallback<'_>) -> Result<()> {
     archive.parts(table)?.iter().try_for_each(|path| scan_part(archive, path, columns, row))
 }
 
-/// Calls `row` with these columns of each row of a part.
-pub(crate) fn scan_part(archive: &Archive, path: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
+/// Calls `row` with the given columns of each row in a part.
+pub(crate) fn scan_part(archive: &Archive, path: &str, columns: &[&str], row: RowCallback<'_>) -> Result<()> {
     archive.read_part(path, |file| tables::scan(file, archive.format, columns, row))
 }
 
-/// The same for the rows of a table with one of these values in a column of texts: row groups without them are skipped.
-/// Other rows are passed too.
+/// Calls `row` with the given columns of each row in a table that may have one of the sought values in a text column.
+/// Row groups without the sought values are skipped. `row` may also receive rows that do not match.
 pub(crate) fn search_table<'v>(
     archive: &Archive,
     table: &str,
     columns: &[&str],
-    sought: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
-    row: Row<'_>,
+    filter: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
+    row: RowCallback<'_>,
 ) -> Result<()> {
-    archive.parts(table)?.iter().try_for_each(|path| search_part(archive, path, columns, sought, row))
+    archive.parts(table)?.iter().try_for_each(|path| search_part(archive, path, columns, filter, row))
 }
 
-/// The same for the rows of a part.
+/// Searches one part in the same way as [`search_table`] searches a table.
 pub(crate) fn search_part<'v>(
     archive: &Archive,
     path: &str,
     columns: &[&str],
-    sought: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
-    row: Row<'_>,
+    filter: &(&str, impl ExactSizeIterator<Item = &'v str> + Clone),
+    row: RowCallback<'_>,
 ) -> Result<()> {
-    archive.read_part(path, |file| tables::scan_for(file, archive.format, columns, sought.clone(), row))
+    archive.read_part(path, |file| tables::scan_matching(file, archive.format, columns, filter.clone(), row))
 }
 
-/// The number of rows of a table.
+/// The number of rows in a table.
 pub(crate) fn count_rows(archive: &Archive, table: &str) -> Result<u64> {
     let count = |path: &String| archive.read_part(path, |file| tables::count_rows(file, archive.format));
     archive.parts(table)?.iter().map(count).sum()

@@ -1,4 +1,4 @@
-//! The summary of a run, `runs/<run_id>.json`: a fold over its events.
+//! The summary of a run, `runs/<run_id>.json`. The summary is a fold over the events of the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,74 +11,75 @@ use crate::{
     status::FinalStatus,
 };
 
-/// The types that every summary lists, with zero if there were none.
+/// The task types that every summary lists, even with a count of zero.
 const TYPES: [&str; 4] = ["music", "lyrics", "upload", "concat"];
 
-/// One run.
+/// The summary of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunSummary {
-    /// Its name; empty before it began.
+    /// The ID of the run, or an empty string before the run starts.
     pub run_id: String,
-    /// The command.
+    /// The command that was run.
     #[serde(default)]
     pub command: RunCommand,
-    /// The program's version.
+    /// The version of the program.
     pub version: String,
-    /// When it began.
+    /// The start time of the run.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The end time of the run.
     pub finished_at: Option<Timestamp>,
-    /// How long it took, on a monotonic clock; absent for a killed run.
+    /// The duration of the run in seconds, measured with a monotonic clock. The duration is absent for a killed run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_seconds: Option<f64>,
-    /// The exit status.
+    /// The exit status of the run.
     pub exit_code: u8,
-    /// Whether a signal ended it.
+    /// Whether a signal ended the run.
     pub interrupted: bool,
-    /// Whether it first published leftovers of an earlier run.
+    /// Whether the run first published leftovers of an earlier run.
     pub recovered: bool,
-    /// The parts that a later run recovered from its journal and counted here, so that none is counted twice.
+    /// The parts of the run that later runs recovered from its journal and included here. No part is counted twice.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub recovered_parts: BTreeSet<u32>,
-    /// The input's rows.
+    /// The counts of input rows.
     pub input: InputCounts,
-    /// The selected tasks, by outcome.
+    /// The selected tasks by outcome.
     pub tasks: Tasks,
     /// The archived tasks by type.
     pub by_type: BTreeMap<String, u64>,
-    /// The rows that were added.
+    /// The rows that the run added, by table.
     pub rows: RowCounts,
-    /// The assets.
+    /// The assets by outcome.
     pub assets: AssetCounts,
-    /// The credits of the archived successes.
+    /// The credit cost of the archived successful tasks.
     pub credits_cost: f64,
-    /// The API requests.
+    /// The counts of API requests.
     pub requests: Requests,
 }
 
-/// A command that leaves a record of its run.
+/// A command that writes a run summary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunCommand {
-    /// `export`.
+    /// The `export` command.
     #[default]
     Export,
-    /// `repair`.
+    /// The `repair` command.
     Repair,
-    /// `compact`.
+    /// The `compact` command.
     Compact,
-    /// `rebuild`.
+    /// The `rebuild` command.
     Rebuild,
 }
 
 impl RunCommand {
-    /// Whether it archives tasks. The others rewrite tables; their counts are not summed.
+    /// Whether the command archives tasks. The other commands rewrite tables, and their counts are not added to
+    /// totals.
     #[must_use]
     pub fn is_archiving(self) -> bool {
         matches!(self, Self::Export | Self::Repair)
     }
 
-    /// Its name on the command line.
+    /// The name of the command on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,35 +91,35 @@ impl RunCommand {
     }
 }
 
-/// Tasks by outcome. The first four are archived.
+/// The number of tasks by outcome. Tasks with the first four outcomes are archived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tasks {
-    /// It succeeded.
+    /// Tasks that succeeded.
     pub success: u64,
-    /// It failed at the provider.
+    /// Tasks that failed at the provider.
     pub failure: u64,
-    /// It timed out at the provider.
+    /// Tasks that timed out at the provider.
     pub timeout: u64,
-    /// The provider does not know it.
+    /// Tasks that the provider did not find.
     pub not_found: u64,
-    /// It was not finished, or there was no time to request it.
+    /// Tasks that were not finished, or could not be requested in time.
     pub unfinished: u64,
-    /// The response is not a task.
+    /// Tasks whose response is not a task.
     pub unreadable: u64,
-    /// Its requests failed.
+    /// Tasks whose requests failed.
     pub errors: u64,
 }
 
-/// API requests.
+/// Counts of API requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests {
-    /// All of them.
+    /// The total number of requests.
     pub total: u64,
-    /// Retries.
+    /// The number of retries.
     pub retries: u64,
-    /// Polls.
+    /// The number of polls.
     pub polls: u64,
-    /// Answered with 429.
+    /// The number of requests that received a 429.
     pub rate_limited: u64,
 }
 
@@ -147,7 +148,7 @@ impl Default for RunSummary {
 }
 
 impl RunSummary {
-    /// Counts an event.
+    /// Adds an event to the counts.
     pub(crate) fn observe(&mut self, event: &Event) {
         match event {
             Event::Started { run_id, at, .. } => self.start(run_id, *at),
@@ -156,7 +157,7 @@ impl RunSummary {
             Event::Requested { kind } => {
                 self.requests.total += 1;
                 match kind {
-                    RequestKind::First => {}
+                    RequestKind::Initial => {}
                     RequestKind::Poll => self.requests.polls += 1,
                     RequestKind::Retry => self.requests.retries += 1,
                 }
@@ -184,8 +185,8 @@ impl RunSummary {
         self.started_at = Some(at);
     }
 
-    /// The same run with the tasks that a later run has published from its journal: they counted as unfinished, or, if the
-    /// run was killed, not at all.
+    /// Adds tasks that a later run has published from this run's journal. The original summary counts these tasks as
+    /// unfinished. If the run was killed, these tasks are not in the original summary.
     pub(crate) fn with_recovered(mut self, published: &Published) -> Self {
         self.add(published);
         self.tasks.unfinished = self.tasks.unfinished.saturating_sub(published.rows.tasks);
@@ -210,14 +211,14 @@ impl RunSummary {
         self.credits_cost += published.credits_cost;
     }
 
-    /// How long it took, in seconds; by the wall clock if it is another process's run.
+    /// The duration of the run in seconds. Without a monotonic measurement, the wall-clock times are used.
     #[must_use]
-    pub fn took(&self) -> Option<f64> {
-        let by_wall_clock = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
-        self.run_seconds.or_else(by_wall_clock).filter(|seconds| *seconds >= 0.0)
+    pub fn duration_seconds(&self) -> Option<f64> {
+        let wall_clock_seconds = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
+        self.run_seconds.or_else(wall_clock_seconds).filter(|seconds| *seconds >= 0.0)
     }
 
-    /// Tasks of the run that are not archived.
+    /// The number of tasks of the run that are not archived.
     #[must_use]
     pub fn missing(&self) -> u64 {
         self.tasks.missing()
@@ -225,7 +226,7 @@ impl RunSummary {
 }
 
 impl Requests {
-    /// Adds another run's counts.
+    /// Adds the counts of another run.
     pub(crate) fn add(&mut self, other: &Self) {
         self.total += other.total;
         self.retries += other.retries;
@@ -235,7 +236,7 @@ impl Requests {
 }
 
 impl Tasks {
-    /// Counts archived tasks by their status.
+    /// Adds `count` archived tasks with this status.
     pub(crate) fn add(&mut self, status: FinalStatus, count: u64) {
         match status {
             FinalStatus::Success => self.success += count,
@@ -265,7 +266,7 @@ mod tests {
     #[test]
     fn requests_are_counted_as_initial_polls_and_retries() {
         let mut summary = RunSummary::default();
-        for kind in [RequestKind::First, RequestKind::Retry, RequestKind::Poll, RequestKind::Retry] {
+        for kind in [RequestKind::Initial, RequestKind::Retry, RequestKind::Poll, RequestKind::Retry] {
             summary.observe(&Event::Requested { kind });
         }
         assert_eq!(summary.requests, Requests { total: 4, retries: 2, polls: 1, rate_limited: 0 });

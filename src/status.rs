@@ -1,27 +1,27 @@
-//! The statuses after which a task does not change.
+//! The final statuses of a task, after which the task does not change.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How a task ended: the `status` of an archived one.
+/// The outcome of a task, which is the `status` of an archived task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalStatus {
-    /// It succeeded.
+    /// The task succeeded.
     Success,
-    /// It failed at the provider.
+    /// The task failed at the provider.
     Failure,
-    /// It timed out at the provider.
+    /// The task timed out at the provider.
     Timeout,
-    /// The provider does not know it (404). A task itself never has this status.
+    /// The provider did not find the task (404). No task at the provider has this status.
     NotFound,
 }
 
 impl FinalStatus {
     const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::Timeout, Self::NotFound];
 
-    /// The word in the tables.
+    /// The value that represents the status in the tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,16 +32,16 @@ impl FinalStatus {
         }
     }
 
-    /// Parses a word of the tables.
+    /// Parses a status value from the tables.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
     /// Parses the status of a task in a response.
     #[must_use]
-    pub fn of_task(word: &str) -> Option<Self> {
-        Self::parse(word).filter(|status| *status != Self::NotFound)
+    pub fn parse_response(text: &str) -> Option<Self> {
+        Self::parse(text).filter(|status| *status != Self::NotFound)
     }
 }
 

@@ -1,47 +1,47 @@
-//! Task IDs, and the list of them that a run works on.
+//! Task IDs, and the list of task IDs for a run.
 
 use std::{fmt, hash::BuildHasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-/// The ID of one task, valid as a segment of the API's path.
+/// The ID of a task, which is valid as a path segment of an API URL.
 ///
-/// Not empty, at most [`TaskId::MAX_BYTES`] long, without control characters and without `/`, `\`,
-/// `?`, `#`; `.` and `..` are refused too, because no URL can carry them as a segment.
+/// An ID is not empty and has at most [`TaskId::MAX_BYTES`] bytes. An ID contains no control characters, and none of
+/// `/`, `\`, `?` and `#`. The strings `.` and `..` are not IDs, because a URL cannot contain them as a path segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaskId<'a>(&'a str);
 
-/// The reason why a text is not a task ID.
+/// The reason why a string is not a task ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadTaskId {
-    /// It is empty.
+pub enum InvalidTaskId {
+    /// The string is empty.
     Empty,
-    /// Longer than [`TaskId::MAX_BYTES`].
+    /// The string is longer than [`TaskId::MAX_BYTES`].
     TooLong,
-    /// Not UTF-8.
+    /// The string is not UTF-8.
     NotUtf8,
-    /// It has a character that IDs cannot have.
-    Character(char),
-    /// `.` or `..`.
-    Dots,
+    /// The string contains a character that is not allowed in an ID.
+    InvalidCharacter(char),
+    /// The string is `.` or `..`.
+    DotSegment,
 }
 
 impl<'a> TaskId<'a> {
-    /// The longest ID accepted.
+    /// The maximum length of an ID, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Parses `text` as an ID, without surrounding blanks and invisible characters.
+    /// Parses `text` as an ID. Surrounding whitespace and invisible characters are ignored.
     ///
     /// # Errors
-    /// The reason why it is not an ID.
-    pub fn parse(text: &'a str) -> Result<Self, BadTaskId> {
+    /// Returns the reason why `text` is not an ID.
+    pub fn parse(text: &'a str) -> Result<Self, InvalidTaskId> {
         let id = trim_invisible(text);
         match id {
-            "" => Err(BadTaskId::Empty),
-            "." | ".." => Err(BadTaskId::Dots),
-            _ if id.len() > Self::MAX_BYTES => Err(BadTaskId::TooLong),
+            "" => Err(InvalidTaskId::Empty),
+            "." | ".." => Err(InvalidTaskId::DotSegment),
+            _ if id.len() > Self::MAX_BYTES => Err(InvalidTaskId::TooLong),
             _ => match id.chars().find(|c| c.is_control() || is_invisible(*c) || matches!(c, '/' | '\\' | '?' | '#')) {
-                Some(character) => Err(BadTaskId::Character(character)),
+                Some(character) => Err(InvalidTaskId::InvalidCharacter(character)),
                 None => Ok(Self(id)),
             },
         }
@@ -60,33 +60,33 @@ impl fmt::Display for TaskId<'_> {
     }
 }
 
-impl fmt::Display for BadTaskId {
+impl fmt::Display for InvalidTaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("no ID"),
-            Self::TooLong => write!(f, "an ID of more than {} bytes", TaskId::MAX_BYTES),
+            Self::TooLong => write!(f, "the ID is longer than {} bytes", TaskId::MAX_BYTES),
             Self::NotUtf8 => f.write_str("the ID is not UTF-8"),
-            Self::Character(c) if c.is_control() => {
-                write!(f, "a control character (U+{:04X}) in the ID", u32::from(*c))
+            Self::InvalidCharacter(c) if c.is_control() => {
+                write!(f, "the ID contains a control character (U+{:04X})", u32::from(*c))
             }
-            Self::Character(c) if is_invisible(*c) => {
-                write!(f, "an invisible character (U+{:04X}) in the ID", u32::from(*c))
+            Self::InvalidCharacter(c) if is_invisible(*c) => {
+                write!(f, "the ID contains an invisible character (U+{:04X})", u32::from(*c))
             }
-            Self::Character(c) => write!(f, "`{c}` in the ID"),
-            Self::Dots => f.write_str("`.` and `..` are not IDs"),
+            Self::InvalidCharacter(c) => write!(f, "the ID contains `{c}`"),
+            Self::DotSegment => f.write_str("the ID is `.` or `..`"),
         }
     }
 }
 
-/// `text` without white space and invisible characters at its ends, as spreadsheets, chats and concatenated files leave
-/// them.
+/// Removes whitespace and invisible characters from both ends of `text`. Spreadsheets, chats and concatenated files
+/// often contain such characters.
 pub(crate) fn trim_invisible(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
 }
 
-/// Whether `c` is invisible: Unicode's format characters (`Cf`, the byte-order mark among them) and the
-/// other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`. Two symbols without ink
-/// are as invisible: the blank Braille pattern and the placeholder of an embedded object.
+/// Whether `c` is invisible. Unicode's format characters (`Cf`, including the byte-order mark) are invisible, and so
+/// are the other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`. Two symbols
+/// without a visible glyph also count: the blank Braille pattern and the object replacement character.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
@@ -97,7 +97,7 @@ pub(crate) fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether two IDs are the same: equal texts, or equal UUIDs in any case.
+/// Whether two IDs are the same: equal texts, or UUIDs that differ only in case.
 pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
     id == requested || is_uuid(requested) && id.eq_ignore_ascii_case(requested)
 }
@@ -105,89 +105,91 @@ pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
 /// Whether `id` has the form of a UUID (RFC 9562, section 4).
 pub(crate) fn is_uuid(id: &str) -> bool {
     id.len() == 36
-        && id.bytes().enumerate().all(|(place, byte)| match place {
+        && id.bytes().enumerate().all(|(index, byte)| match index {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
 }
 
-/// A task of a [`TaskList`], by its index.
+/// The index of a task in a [`TaskList`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskIndex(u32);
 
 impl TaskIndex {
-    /// The index as a number, for vectors beside the list.
+    /// The index as a number, for vectors that are parallel to the list.
     #[must_use]
     pub fn get(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Distinct task IDs in their order, in three allocations: one string with all IDs, the offsets of their ends, and a hash
-/// table of their indexes.
+/// A list of distinct task IDs in insertion order. The list uses three allocations: one string with all IDs, the end
+/// offsets of the IDs, and a hash table of their indexes.
 #[derive(Debug, Default)]
 pub struct TaskList {
-    text: String,
-    ends: Vec<usize>,
-    places: HashTable<u32>,
+    ids: String,
+    end_offsets: Vec<usize>,
+    index_table: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
 
 impl TaskList {
-    /// Adds an ID; `false` if it is a duplicate.
+    /// Adds an ID. Returns `false` for a duplicate.
     ///
     /// # Panics
-    /// At 2³² IDs.
+    /// Panics if the list already contains 2³² IDs.
     pub fn insert(&mut self, id: TaskId<'_>) -> bool {
         if self.find(id.as_str()).is_some() {
             return false;
         }
-        let place = u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs");
-        self.text.push_str(id.as_str());
-        self.ends.push(self.text.len());
-        let Self { text, ends, places, hasher } = self;
-        places.insert_unique(hasher.hash_one(id.as_str()), place, |place| hasher.hash_one(slice(text, ends, *place)));
+        let index = u32::try_from(self.end_offsets.len()).expect("fewer than 2^32 IDs");
+        self.ids.push_str(id.as_str());
+        self.end_offsets.push(self.ids.len());
+        let Self { ids, end_offsets, index_table, hasher } = self;
+        index_table.insert_unique(hasher.hash_one(id.as_str()), index, |index| {
+            hasher.hash_one(slice(ids, end_offsets, *index))
+        });
         true
     }
 
     /// The index of an ID, if it is in the list.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<TaskIndex> {
-        let same = |place: &u32| slice(&self.text, &self.ends, *place) == id;
-        self.places.find(self.hasher.hash_one(id), same).map(|place| TaskIndex(*place))
+        let same = |index: &u32| slice(&self.ids, &self.end_offsets, *index) == id;
+        self.index_table.find(self.hasher.hash_one(id), same).map(|index| TaskIndex(*index))
     }
 
     /// The ID at an index.
     #[must_use]
     pub fn id(&self, index: TaskIndex) -> TaskId<'_> {
-        TaskId(slice(&self.text, &self.ends, index.0))
+        TaskId(slice(&self.ids, &self.end_offsets, index.0))
     }
 
     /// All indexes, in order.
     ///
     /// # Panics
-    /// Never: [`TaskList::insert`] keeps the list short enough.
+    /// Never panics, because [`TaskList::insert`] limits the length of the list.
     pub fn indices(&self) -> impl ExactSizeIterator<Item = TaskIndex> + Clone + use<> {
-        (0..u32::try_from(self.ends.len()).expect("fewer than 2^32 IDs")).map(TaskIndex)
+        (0..u32::try_from(self.end_offsets.len()).expect("fewer than 2^32 IDs")).map(TaskIndex)
     }
 
-    /// How many IDs there are.
+    /// The number of IDs.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.end_offsets.len()
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.end_offsets.is_empty()
     }
 }
 
-fn slice<'a>(text: &'a str, ends: &[usize], place: u32) -> &'a str {
-    let place = place as usize;
-    let start = place.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-    ends.get(place).and_then(|end| text.get(start..*end)).unwrap_or_default()
+fn slice<'a>(text: &'a str, end_offsets: &[usize], index: u32) -> &'a str {
+    let index = index as usize;
+    let start = index.checked_sub(1).and_then(|previous| end_offsets.get(previous)).copied().unwrap_or(0);
+    end_offsets.get(index).and_then(|end| text.get(start..*end)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -199,26 +201,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_id_is_refused_with_its_reason() {
+    fn an_invalid_id_is_rejected_with_a_reason() {
         for (text, expected) in [
             ("  ", "no ID"),
-            ("a/b", "`/` in the ID"),
-            ("a\u{7}b", "a control character (U+0007) in the ID"),
-            ("..", "`.` and `..` are not IDs"),
-            ("a\u{200b}b", "an invisible character (U+200B) in the ID"),
+            ("a/b", "the ID contains `/`"),
+            ("a\u{7}b", "the ID contains a control character (U+0007)"),
+            ("..", "the ID is `.` or `..`"),
+            ("a\u{200b}b", "the ID contains an invisible character (U+200B)"),
             ("\u{200b}\u{feff}", "no ID"),
         ] {
             assert_eq!(TaskId::parse(text).unwrap_err().to_string(), expected);
         }
         assert!(TaskId::parse(&"x".repeat(128)).is_ok());
-        assert_eq!(TaskId::parse(&"x".repeat(129)), Err(BadTaskId::TooLong));
+        assert_eq!(TaskId::parse(&"x".repeat(129)), Err(InvalidTaskId::TooLong));
         assert_eq!(TaskId::parse(" äb c ").unwrap().as_str(), "äb c");
         assert_eq!(TaskId::parse("\u{feff} t3\u{200b}\u{ad} ").unwrap().as_str(), "t3");
     }
 
     proptest! {
         #[test]
-        fn a_list_holds_each_id_once_and_in_order(ids in prop::collection::vec("[a-c]{1,3}", 0..60)) {
+        fn a_list_contains_each_id_once_and_in_order(ids in prop::collection::vec("[a-c]{1,3}", 0..60)) {
             let mut list = TaskList::default();
             let mut seen = HashSet::new();
             let mut expected = Vec::new();
@@ -231,8 +233,8 @@ mod tests {
             }
             let listed: Vec<String> = list.indices().map(|index| list.id(index).to_string()).collect();
             prop_assert_eq!(&listed, &expected);
-            for (place, id) in expected.iter().enumerate() {
-                prop_assert_eq!(list.find(id).map(TaskIndex::get), Some(place));
+            for (index, id) in expected.iter().enumerate() {
+                prop_assert_eq!(list.find(id).map(TaskIndex::get), Some(index));
             }
             prop_assert_eq!(list.find("d"), None);
         }

@@ -1,69 +1,70 @@
-//! A point in time as in the tables: UTC, in microseconds, in the years 1 to 9999.
+//! Points in time, as stored in the tables: in UTC, with microseconds, in the years 1 to 9999.
 
 use std::fmt;
 
 use jiff::{Timestamp, ToSpan, civil::DateTime};
 
-/// Microseconds since 1970-01-01T00:00:00Z.
+/// A point in time, in microseconds since 1970-01-01T00:00:00Z.
 ///
-/// Not [`Timestamp`], whose range ends a day before the end of the year 9999, which is a common value for "never".
+/// [`Timestamp`] is not used, because its range ends one day before the end of the year 9999. The end of the year
+/// 9999 is a common value for "never".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(i64);
+pub(crate) struct MicrosTimestamp(i64);
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-impl Moment {
-    /// Parses RFC 3339, truncated to microseconds.
+impl MicrosTimestamp {
+    /// Parses an RFC 3339 time and truncates it to microseconds.
     ///
-    /// A blank may stand for the `T`, and `+0530` or `+05` for `+05:30` and `+05:00`; without a zone the time
-    /// is UTC. Anything else is `None`: a date alone, other ISO 8601 forms, an impossible date, a time outside
-    /// the years 1 to 9999 in UTC.
+    /// A blank may replace the `T`, and `+0530` or `+05` may replace `+05:30` or `+05:00`. A time without a zone is
+    /// in UTC. Returns `None` for any other text, such as a date without a time, another ISO 8601 format or an
+    /// invalid date. Also returns `None` for a time outside the years 1 to 9999 in UTC.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (civil, rest) = text.split_at_checked("2025-01-15T10:30:00".len())?;
-        let shaped = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
+        let is_well_formed = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
             b'd' => byte.is_ascii_digit(),
             b'T' => matches!(byte, b'T' | b't' | b' '),
             _ => byte == *shape,
         });
         let (micros, zone) = fraction(rest)?;
         let offset = offset_seconds(zone)?;
-        let civil: DateTime = shaped.then(|| civil.replace(['t', ' '], "T"))?.parse().ok()?;
+        let civil: DateTime = is_well_formed.then(|| civil.replace(['t', ' '], "T"))?.parse().ok()?;
         let utc = civil.checked_sub(offset.seconds()).ok()?;
         (utc.year() >= 1).then(|| Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
     }
 
-    /// The moment this many microseconds after 1970-01-01T00:00:00Z.
+    /// Creates a point in time from the microseconds since 1970-01-01T00:00:00Z.
     pub(crate) fn from_microsecond(microseconds: i64) -> Self {
         Self(microseconds)
     }
 
-    /// Microseconds since 1970-01-01T00:00:00Z.
+    /// The number of microseconds since 1970-01-01T00:00:00Z.
     pub(crate) fn as_microsecond(self) -> i64 {
         self.0
     }
 }
 
-/// The current time in microseconds, as in the tables.
+/// The current time, truncated to microseconds as in the tables.
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
-impl From<Timestamp> for Moment {
+impl From<Timestamp> for MicrosTimestamp {
     fn from(time: Timestamp) -> Self {
         Self(time.as_microsecond())
     }
 }
 
-impl fmt::Display for Moment {
-    /// RFC 3339 with `Z`.
+impl fmt::Display for MicrosTimestamp {
+    /// Formats the time as RFC 3339 with `Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let civil = EPOCH.checked_add(self.0.microseconds()).map_err(|_| fmt::Error)?;
         write!(f, "{civil}Z")
     }
 }
 
-/// Splits `.123456789Z` into whole microseconds and the zone after them.
+/// Splits a text such as `.123456789Z` into whole microseconds and the zone.
 fn fraction(text: &str) -> Option<(i64, &str)> {
     let Some(digits) = text.strip_prefix('.') else { return Some((0, text)) };
     let end = digits.bytes().take_while(u8::is_ascii_digit).count();
@@ -127,19 +128,24 @@ mod tests {
             ("1736937000", None),
             ("", None),
         ] {
-            assert_eq!(Moment::parse(text).map(|timestamp| timestamp.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                MicrosTimestamp::parse(text).map(|timestamp| timestamp.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC*") {
-            let _ = Moment::parse(&text);
+        fn no_timestamp_text_causes_a_panic(text in "\\PC*") {
+            let _ = MicrosTimestamp::parse(&text);
         }
 
         #[test]
-        fn a_printed_time_parses_to_itself(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
-            prop_assert_eq!(Moment::parse(&Moment(micros).to_string()), Some(Moment(micros)));
+        fn a_formatted_time_round_trips(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
+            let time = MicrosTimestamp(micros);
+            prop_assert_eq!(MicrosTimestamp::parse(&time.to_string()), Some(time));
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Clocks that are set while a run is in progress: the built program with a preloaded library that moves the wall clock.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
 use std::process::Command;
 
-use common::{Finished, Scene, ids};
+use common::{CommandOutput, TestEnv, ids};
 
 /// Moves the wall clock by the number of seconds in `STEP`, half a second after the process started.
 const SHIM: &str = r#"
@@ -31,17 +30,17 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 #[test]
 fn durations_do_not_follow_a_wall_clock_that_is_set_during_the_run() {
     for step in ["-3600", "86400"] {
-        let scene = Scene::fair();
-        let (source, library) = (scene.file("clock.c", SHIM.as_bytes()), scene.path("clock.so"));
+        let env = TestEnv::new();
+        let (source, library) = (env.write_file("clock.c", SHIM.as_bytes()), env.path("clock.so"));
         let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
         assert!(built.unwrap().success());
-        scene.list(ids("t", 30));
-        let metrics = scene.path("metrics.prom");
-        let mut command = scene.export_command(&["--rate", "15/s", "--assets", "none", "--metrics-file"]);
+        env.write_list(ids("t", 30));
+        let metrics = env.path("metrics.prom");
+        let mut command = env.export_command(&["--rate", "15/s", "--assets", "none", "--metrics-file"]);
         command.arg(&metrics).env("LD_PRELOAD", &library).env("STEP", step);
-        let run = Finished::of(command.spawn().unwrap()).expect(0);
+        let run = CommandOutput::wait_for(command.spawn().unwrap()).expect_status(0);
 
-        let summary = scene.summary();
+        let summary = env.summary();
         let time = |key: &str| summary[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         let wall_clock = time("finished_at").duration_since(time("started_at")).as_secs();
         assert!(wall_clock.abs() > 3000, "the clock was not set: {wall_clock} s");

@@ -1,5 +1,5 @@
-//! Small parts become large ones, and clips and lyrics are regenerated; whatever interrupts it, the rows
-//! are the same.
+//! Tests of `compact` and `rebuild`. Small parts are merged into large ones, and the clips and lyrics tables are
+//! regenerated. The rows stay the same, even if the command is interrupted.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -15,34 +15,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Finished, Scene, files, ids, wait_until};
+use common::{CommandOutput, TestEnv, files, ids, wait_until};
 use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::{Field, Row},
 };
-use sunor_archive::simulator::{FaultKind, When};
+use sunor_archive::simulator::{FaultFilter, FaultKind};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// A number of nightly exports of a growing list.
-fn nights(format: &str, count: usize, tasks: usize, assets: &str) -> Scene {
-    let scene = Scene::fair();
-    for night in 1..=count {
-        scene.list(ids("t", night * tasks));
-        scene.export(&["--format", format, "--assets", assets, "-q"]).expect(0);
+/// Runs `count_rows` nightly exports of a list that grows by `tasks` tasks per night.
+fn archive_with_parts(format: &str, count: usize, tasks: usize, assets: &str) -> TestEnv {
+    let env = TestEnv::new();
+    for run in 1..=count {
+        env.write_list(ids("t", run * tasks));
+        env.export(&["--format", format, "--assets", assets, "-q"]).expect_status(0);
     }
-    scene
+    env
 }
 
-/// Every row of a table, cell by cell, whatever their order; of CSV in the order of the parts.
-fn rows(archive: &Path, table: &str) -> Vec<String> {
+/// Returns the rows of a table. Parquet rows are sorted, and CSV rows are one string in the order of the parts.
+fn comparable_rows(archive: &Path, table: &str) -> Vec<String> {
     let mut rows = Vec::new();
     for path in files(&archive.join(table), "") {
         if path.extension().is_some_and(|extension| extension == "parquet") {
             let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
             rows.extend(reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()));
         } else {
-            // The raw CSV: only the quotes tell null from an empty text.
+            // Reads the raw CSV, because only the quotes distinguish an empty string from null.
             let text = fs::read_to_string(path).unwrap();
             rows.push(text.split_once("\r\n").unwrap().1.to_owned());
         }
@@ -51,8 +51,8 @@ fn rows(archive: &Path, table: &str) -> Vec<String> {
     if rows.iter().any(|row| row.ends_with('\n')) { vec![rows.concat()] } else { rows }
 }
 
-/// The creation times of a Parquet part's tasks, in their order; without one, the maximum.
-fn created(part: &Path) -> Vec<i64> {
+/// Returns the creation times of the tasks in a Parquet part, in order. A null is represented by `i64::MAX`.
+fn creation_times(part: &Path) -> Vec<i64> {
     let reader = SerializedFileReader::new(fs::File::open(part).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
     let time = |row: Row| match row.get_column_iter().find(|(name, _)| *name == "created_at") {
@@ -64,17 +64,17 @@ fn created(part: &Path) -> Vec<i64> {
 }
 
 fn all_rows(archive: &Path) -> Vec<Vec<String>> {
-    TABLES.iter().map(|table| rows(archive, table)).collect()
+    TABLES.iter().map(|table| comparable_rows(archive, table)).collect()
 }
 
 #[track_caller]
-fn assert_manifests_hold(archive: &Path) {
+fn assert_manifests_match(archive: &Path) {
     let check = Command::new("bash").args(["-c", "sha256sum --quiet -c runs/*.sha256"]).current_dir(archive).output();
     let check = check.unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// A copy of an archive beside it.
+/// Copies an archive to a folder with the given name in the same parent folder.
 fn copy(archive: &Path, name: &str) -> PathBuf {
     let to = archive.with_file_name(name);
     let copied = Command::new("cp").arg("-r").arg(archive).arg(&to).status();
@@ -82,70 +82,68 @@ fn copy(archive: &Path, name: &str) -> PathBuf {
     to
 }
 
-fn compact_command(scene: &Scene, archive: &Path) -> Command {
-    let mut command = scene.program();
+fn compact_command(env: &TestEnv, archive: &Path) -> Command {
+    let mut command = env.program();
     command.arg("compact").arg(archive);
     command
 }
 
-/// No faults; for thirty nights.
+/// The archive has 30 nightly exports.
 #[test]
-fn thirty_nights_become_one_part_of_each_table_with_the_same_rows() {
+fn thirty_parts_become_one_part_per_table_with_the_same_rows() {
     for format in ["parquet", "csv"] {
-        let scene = nights(format, 30, 4, "audio,image");
-        let before = all_rows(&scene.archive());
+        let env = archive_with_parts(format, 30, 4, "audio,image");
+        let before = all_rows(&env.archive());
         assert!(before.iter().all(|table| !table.is_empty()));
-        scene
-            .run(&["compact", "library", "--dry-run"])
-            .expect(0)
-            .says("30 parts of 120 rows")
-            .says("→ 1 part, at most");
-        assert_eq!(files(&scene.archive().join("tasks"), format).len(), 30);
+        env.run(&["compact", "library", "--dry-run"])
+            .expect_status(0)
+            .expect_output("30 parts of 120 rows")
+            .expect_output("→ 1 part, at most");
+        assert_eq!(files(&env.archive().join("tasks"), format).len(), 30);
 
-        let run = scene.run(&["compact", "library"]).expect(0).says("30 parts of 120 rows");
-        assert!(run.stderr.contains("tasks: 30 parts are 1 now"), "{}", run.stderr);
+        let run = env.run(&["compact", "library"]).expect_status(0).expect_output("30 parts of 120 rows");
+        assert!(run.stderr.contains("tasks: merged 30 parts into 1 part"), "{}", run.stderr);
         for table in TABLES {
-            assert_eq!(files(&scene.archive().join(table), "").len(), 1, "{table}");
+            assert_eq!(files(&env.archive().join(table), "").len(), 1, "{table}");
         }
-        assert!(all_rows(&scene.archive()) == before, "{format}");
+        assert!(all_rows(&env.archive()) == before, "{format}");
         if format == "parquet" {
-            assert!(created(&files(&scene.archive().join("tasks"), "")[0]).is_sorted());
+            assert!(creation_times(&files(&env.archive().join("tasks"), "")[0]).is_sorted());
         }
-        assert_manifests_hold(&scene.archive());
-        assert!(files(&scene.archive().join(".sunor"), "").iter().all(|path| !path.to_string_lossy().contains("swap")));
+        assert_manifests_match(&env.archive());
+        assert!(files(&env.archive().join(".sunor"), "").iter().all(|path| !path.to_string_lossy().contains("swap")));
 
-        let asked = scene.stats().requests;
-        scene.export(&["--assets", "audio,image"]).expect(0).says("120 already archived");
-        assert_eq!(scene.stats().requests, asked);
-        scene.run(&["compact", "library"]).expect(0).says("Nothing to compact");
-        let quiet = scene.run(&["compact", "library", "-q"]).expect(0);
+        let requested = env.stats().requests;
+        env.export(&["--assets", "audio,image"]).expect_status(0).expect_output("120 already archived");
+        assert_eq!(env.stats().requests, requested);
+        env.run(&["compact", "library"]).expect_status(0).expect_output("Nothing to compact");
+        let quiet = env.run(&["compact", "library", "-q"]).expect_status(0);
         assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-        scene.run(&["summary", "library"]).expect(0).says("120 tasks");
+        env.run(&["summary", "library"]).expect_status(0).expect_output("120 tasks");
     }
 }
 
-/// No faults; the compaction is killed repeatedly, at random times and while parts change
-/// places.
+/// The compaction is killed repeatedly, at random times and during the swap of parts.
 #[test]
-fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
+fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
     for format in ["parquet", "csv"] {
-        let scene = nights(format, 15, 60, "none");
-        let before = all_rows(&scene.archive());
-        let trial = copy(&scene.archive(), "trial");
+        let env = archive_with_parts(format, 15, 60, "none");
+        let before = all_rows(&env.archive());
+        let trial = copy(&env.archive(), "trial");
         let started = Instant::now();
-        Finished::of(compact_command(&scene, &trial).spawn().unwrap()).expect(0);
-        let whole = started.elapsed();
+        CommandOutput::wait_for(compact_command(&env, &trial).spawn().unwrap()).expect_status(0);
+        let full = started.elapsed();
         let mut rng = fastrand::Rng::with_seed(13);
         let mut swapping = 0;
         for kill in 0..12 {
-            let archive = copy(&scene.archive(), &format!("kill{kill}"));
-            let mut run = compact_command(&scene, &archive).spawn().unwrap();
+            let archive = copy(&env.archive(), &format!("kill{kill}"));
+            let mut run = compact_command(&env, &archive).spawn().unwrap();
             let plan = archive.join(".sunor/swap.json");
             if kill % 2 == 0 {
-                thread::sleep(whole.mul_f64(rng.f64()));
+                thread::sleep(full.mul_f64(rng.f64()));
             } else {
                 let started = Instant::now();
-                while !plan.exists() && started.elapsed() < whole * 4 {
+                while !plan.exists() && started.elapsed() < full * 4 {
                     thread::sleep(Duration::from_micros(200));
                 }
                 thread::sleep(Duration::from_micros(rng.u64(0..4000)));
@@ -153,35 +151,35 @@ fn killed_at_any_point_it_leaves_the_same_rows_and_valid_manifests() {
             run.kill().unwrap();
             run.wait().unwrap();
             swapping += usize::from(plan.exists());
-            assert_manifests_hold(&archive);
-            assert!(all_rows(&archive) == before, "{format}, kill {kill}: before it is recovered");
+            assert_manifests_match(&archive);
+            assert!(all_rows(&archive) == before, "{format}, kill {kill}: the rows differ before recovery");
 
             let next = if kill % 4 < 2 {
-                scene.run(&["compact", &archive.to_string_lossy()])
+                env.run(&["compact", &archive.to_string_lossy()])
             } else {
-                let list = scene.list(ids("t", 900));
-                scene.run(&["export", &list.to_string_lossy(), "--out", &archive.to_string_lossy(), "--assets", "none"])
+                let list = env.write_list(ids("t", 900));
+                env.run(&["export", &list.to_string_lossy(), "--out", &archive.to_string_lossy(), "--assets", "none"])
             };
-            next.expect(0);
-            assert_manifests_hold(&archive);
-            assert!(all_rows(&archive) == before, "{format}, kill {kill}");
+            next.expect_status(0);
+            assert_manifests_match(&archive);
+            assert!(all_rows(&archive) == before, "{format}, kill {kill}: the rows differ after recovery");
             assert!(!archive.join(".sunor/swap").exists() && !plan.exists());
             fs::remove_dir_all(archive).unwrap();
         }
         println!("12 kills, {swapping} of them while parts changed places");
-        assert_eq!(scene.stats().asked_again, 0);
+        assert_eq!(env.stats().repeated, 0);
     }
 }
 
-/// No faults; a summary is made repeatedly while parts change places.
+/// `summary` runs repeatedly during the swap of parts.
 #[test]
-fn a_summary_counts_all_rows_while_parts_change_places() {
-    let scene = nights("csv", 20, 10, "none");
+fn a_summary_counts_all_rows_during_a_swap() {
+    let env = archive_with_parts("csv", 20, 10, "none");
     for round in 0..6 {
-        let archive = copy(&scene.archive(), &format!("round{round}"));
-        let mut compaction = compact_command(&scene, &archive).spawn().unwrap();
+        let archive = copy(&env.archive(), &format!("round{round}"));
+        let mut compaction = compact_command(&env, &archive).spawn().unwrap();
         while compaction.try_wait().unwrap().is_none() {
-            let summary = scene.run(&["summary", archive.to_str().unwrap(), "--json"]).expect(0).stdout;
+            let summary = env.run(&["summary", archive.to_str().unwrap(), "--json"]).expect_status(0).stdout;
             let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
             assert_eq!(summary["rows"]["tasks"], 200);
         }
@@ -189,39 +187,40 @@ fn a_summary_counts_all_rows_while_parts_change_places() {
     }
 }
 
-/// No faults; a reader counts rows meanwhile.
+/// A reader counts rows during the compaction.
 #[test]
-fn a_reader_sees_all_of_the_old_parts_or_all_of_the_new() {
+fn a_reader_sees_all_old_parts_or_all_new_parts() {
     for format in ["parquet", "csv"] {
-        let scene = nights(format, 20, 10, "none");
-        let before: Vec<usize> = TABLES.iter().map(|table| count(&scene.archive().join(table)).unwrap()).collect();
+        let env = archive_with_parts(format, 20, 10, "none");
+        let before: Vec<usize> = TABLES.iter().map(|table| count_rows(&env.archive().join(table)).unwrap()).collect();
         for round in 0..5 {
-            let archive = copy(&scene.archive(), &format!("round{round}"));
-            let is_over = AtomicBool::new(false);
-            let looks = thread::scope(|scope| {
+            let archive = copy(&env.archive(), &format!("round{round}"));
+            let is_done = AtomicBool::new(false);
+            let reads = thread::scope(|scope| {
                 let reading = scope.spawn(|| {
-                    let mut looks = 0;
-                    while !is_over.load(Ordering::SeqCst) {
+                    let mut reads = 0;
+                    while !is_done.load(Ordering::SeqCst) {
                         for (table, rows) in TABLES.iter().zip(&before) {
-                            if let Some(found) = count(&archive.join(table)) {
+                            if let Some(found) = count_rows(&archive.join(table)) {
                                 assert_eq!(found, *rows, "{table}");
-                                looks += 1;
+                                reads += 1;
                             }
                         }
                     }
-                    looks
+                    reads
                 });
-                Finished::of(compact_command(&scene, &archive).spawn().unwrap()).expect(0);
-                is_over.store(true, Ordering::SeqCst);
+                CommandOutput::wait_for(compact_command(&env, &archive).spawn().unwrap()).expect_status(0);
+                is_done.store(true, Ordering::SeqCst);
                 reading.join().unwrap()
             });
-            assert!(looks > 10, "{looks}");
+            assert!(reads > 10, "{reads}");
         }
     }
 }
 
-/// The rows of a table as a reader with a pattern counts them; `None` if a file vanished meanwhile.
-fn count(folder: &Path) -> Option<usize> {
+/// Counts the rows of a table like a reader that expands a glob pattern. Returns `None` if a listed file was removed
+/// before the reader opened it.
+fn count_rows(folder: &Path) -> Option<usize> {
     let mut open = Vec::new();
     for path in files(folder, "") {
         match fs::File::open(&path) {
@@ -243,112 +242,115 @@ fn count(folder: &Path) -> Option<usize> {
 #[test]
 fn clips_and_lyrics_are_regenerated_unchanged_from_the_responses() {
     for format in ["parquet", "csv"] {
-        let scene = nights(format, 3, 40, "none");
-        let before = all_rows(&scene.archive());
-        let asked = scene.stats().requests;
-        let plan = scene.run(&["rebuild", "library", "--dry-run"]).expect(0);
-        assert_eq!(all_rows(&scene.archive()), before);
-        scene.run(&["rebuild", "library"]).expect(0).says("the responses of 120 tasks");
-        assert!(all_rows(&scene.archive()) == before, "{format}");
-        assert_manifests_hold(&scene.archive());
+        let env = archive_with_parts(format, 3, 40, "none");
+        let before = all_rows(&env.archive());
+        let requested = env.stats().requests;
+        let plan = env.run(&["rebuild", "library", "--dry-run"]).expect_status(0);
+        assert_eq!(all_rows(&env.archive()), before);
+        env.run(&["rebuild", "library"]).expect_status(0).expect_output("the responses of 120 tasks");
+        assert!(all_rows(&env.archive()) == before, "{format}");
+        assert_manifests_match(&env.archive());
 
-        fs::remove_dir_all(scene.archive().join("clips")).unwrap();
-        fs::remove_file(files(&scene.archive().join("lyrics"), "").pop().unwrap()).unwrap();
-        scene.run(&["rebuild", "library", "-q"]).expect(0);
-        assert!(all_rows(&scene.archive()) == before, "{format}");
-        assert_manifests_hold(&scene.archive());
-        assert!(scene.run(&["rebuild", "library", "--dry-run"]).stdout == plan.stdout);
-        assert_eq!(scene.stats().requests, asked);
+        fs::remove_dir_all(env.archive().join("clips")).unwrap();
+        fs::remove_file(files(&env.archive().join("lyrics"), "").pop().unwrap()).unwrap();
+        env.run(&["rebuild", "library", "-q"]).expect_status(0);
+        assert!(all_rows(&env.archive()) == before, "{format}");
+        assert_manifests_match(&env.archive());
+        assert!(env.run(&["rebuild", "library", "--dry-run"]).stdout == plan.stdout);
+        assert_eq!(env.stats().requests, requested);
     }
 }
 
-/// No faults; a run is killed after its parts are published and before its segment is removed.
+/// A run is killed after its parts are published and before its segment is removed.
 #[test]
-fn parts_that_the_journal_will_republish_are_left_alone() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 300));
-    let journal = scene.archive().join(".sunor/journal");
-    let mut run = scene.export_command(&["--format", "csv", "--rate", "200/s"]).spawn().unwrap();
+fn parts_that_the_journal_will_republish_are_not_compacted() {
+    let env = TestEnv::new();
+    env.write_list(ids("t", 300));
+    let journal = env.archive().join(".sunor/journal");
+    let mut run = env.export_command(&["--format", "csv", "--rate", "200/s"]).spawn().unwrap();
     wait_until(|| files(&journal, ".journal").first().is_some_and(|path| fs::metadata(path).unwrap().len() > 50_000));
     run.kill().unwrap();
     run.wait().unwrap();
     let segment = files(&journal, ".journal").pop().unwrap();
     let kept = fs::read(&segment).unwrap();
-    scene.export(&["-q"]).expect(0);
-    for night in 4..7 {
-        scene.list(ids("t", night * 100));
-        scene.export(&["-q"]).expect(0);
+    env.export(&["-q"]).expect_status(0);
+    for run in 4..7 {
+        env.write_list(ids("t", run * 100));
+        env.export(&["-q"]).expect_status(0);
     }
     fs::write(&segment, &kept).unwrap();
     let stem = segment.file_stem().unwrap().to_string_lossy().into_owned();
 
-    scene.run(&["compact", "library"]).expect(0).says("1 part as before");
-    scene.run(&["rebuild", "library"]).expect(0);
+    env.run(&["compact", "library"]).expect_status(0).expect_output("1 part unchanged");
+    env.run(&["rebuild", "library"]).expect_status(0);
     assert_eq!(fs::read(&segment).unwrap(), kept);
-    assert!(scene.archive().join(format!("tasks/{stem}.csv")).exists());
-    assert!(scene.archive().join(format!("clips/{stem}.csv")).exists());
-    scene.export(&["-q"]).expect(0);
+    assert!(env.archive().join(format!("tasks/{stem}.csv")).exists());
+    assert!(env.archive().join(format!("clips/{stem}.csv")).exists());
+    env.export(&["-q"]).expect_status(0);
     let mut expected = ids("t", 600);
     expected.sort();
-    assert_eq!(scene.archived(), expected);
-    let clips = scene.rows("clips");
-    let told: usize = scene.rows("tasks").iter().map(|task| task["clip_count"].parse::<usize>().unwrap()).sum();
-    assert_eq!(clips.len(), told);
-    assert_manifests_hold(&scene.archive());
-    assert_eq!(scene.stats().asked_again, scene.stats().requests - 600);
+    assert_eq!(env.archived_ids(), expected);
+    let clips = env.rows("clips");
+    let expected_clips: usize = env.rows("tasks").iter().map(|task| task["clip_count"].parse::<usize>().unwrap()).sum();
+    assert_eq!(clips.len(), expected_clips);
+    assert_manifests_match(&env.archive());
+    assert_eq!(env.stats().repeated, env.stats().requests - 600);
 }
 
-/// No faults; one letter of a document in a part is changed, so that the part can still be read.
+/// One letter of a document in a part is changed, so that the part is still readable.
 #[test]
 fn a_damaged_part_gets_no_new_checksum() {
-    let scene = nights("csv", 3, 10, "none");
-    let part = files(&scene.archive().join("tasks"), ".csv").remove(1);
+    let env = archive_with_parts("csv", 3, 10, "none");
+    let part = files(&env.archive().join("tasks"), ".csv").remove(1);
     let text = fs::read_to_string(&part).unwrap();
     let damaged = text.replacen("task_type", "task_tape", 1);
     assert!(damaged != text);
     fs::write(&part, damaged).unwrap();
-    let before = rows(&scene.archive(), "tasks");
+    let before = comparable_rows(&env.archive(), "tasks");
     for verb in ["compact", "rebuild"] {
-        scene.run(&[verb, "library"]).expect(1).says("damaged").says(&part.file_name().unwrap().to_string_lossy());
-        assert_eq!(rows(&scene.archive(), "tasks"), before);
-        assert_eq!(files(&scene.archive().join("tasks"), "").len(), 3);
+        env.run(&[verb, "library"])
+            .expect_status(1)
+            .expect_output("damaged")
+            .expect_output(&part.file_name().unwrap().to_string_lossy());
+        assert_eq!(comparable_rows(&env.archive(), "tasks"), before);
+        assert_eq!(files(&env.archive().join("tasks"), "").len(), 3);
     }
 }
 
-/// No faults; no file may grow as large as the merged part would, as on a full disk.
+/// A file-size limit that is smaller than the merged part simulates a full disk.
 #[test]
 fn a_full_disk_leaves_everything_unchanged() {
-    let scene = nights("csv", 6, 10, "none");
-    let before = all_rows(&scene.archive());
-    let size = files(&scene.archive().join("tasks"), "").iter().map(|path| fs::metadata(path).unwrap().len()).max();
+    let env = archive_with_parts("csv", 6, 10, "none");
+    let before = all_rows(&env.archive());
+    let size = files(&env.archive().join("tasks"), "").iter().map(|path| fs::metadata(path).unwrap().len()).max();
     for verb in ["compact", "rebuild"] {
         let mut command = Command::new("bash");
         let kib = if verb == "compact" { size.unwrap() / 512 } else { 4 };
         command.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"")).arg("bash");
-        command.arg(scene.program().get_program()).args([verb, "library"]).current_dir(scene.path(""));
+        command.arg(env.program().get_program()).args([verb, "library"]).current_dir(env.path(""));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Finished::of(command.spawn().unwrap()).expect(1).says("cannot ");
-        assert!(scene.archive().join(".sunor/swap").read_dir().is_err(), "it left what it had begun");
-        assert_manifests_hold(&scene.archive());
-        assert!(all_rows(&scene.archive()) == before);
-        scene.run(&[verb, "library"]).expect(0);
+        CommandOutput::wait_for(command.spawn().unwrap()).expect_status(1).expect_output("cannot ");
+        assert!(env.archive().join(".sunor/swap").read_dir().is_err(), "the command left temporary files");
+        assert_manifests_match(&env.archive());
+        assert!(all_rows(&env.archive()) == before);
+        env.run(&[verb, "library"]).expect_status(0);
     }
 }
 
-/// Faults: one task stalls for a while.
+/// The only task stalls, so that the export keeps the lock.
 #[test]
-fn a_locked_or_missing_archive_is_refused() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
+fn a_locked_or_missing_archive_is_rejected() {
+    let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
     for verb in ["compact", "rebuild"] {
-        scene.run(&[verb, "library"]).expect(2).says("is not an archive");
-        assert!(!scene.archive().exists());
+        env.run(&[verb, "library"]).expect_status(2).expect_output("is not an archive");
+        assert!(!env.archive().exists());
     }
-    scene.list(["slow"]);
-    let mut export = scene.export_command(&[]).spawn().unwrap();
-    wait_until(|| scene.stats().requests == 1);
+    env.write_list(["slow"]);
+    let mut export = env.export_command(&[]).spawn().unwrap();
+    wait_until(|| env.stats().requests == 1);
     for verb in ["compact", "rebuild"] {
-        scene.run(&[verb, "library"]).expect(5).says(&format!("process {}", export.id()));
-        scene.run(&[verb, "library", "--dry-run"]).expect(0);
+        env.run(&[verb, "library"]).expect_status(5).expect_output(&format!("process {}", export.id()));
+        env.run(&[verb, "library", "--dry-run"]).expect_status(0);
     }
     export.kill().unwrap();
     export.wait().unwrap();

@@ -1,4 +1,4 @@
-//! The program is killed, and nothing is lost or fetched twice.
+//! Tests of killed runs: nothing is lost, and only requests in flight are repeated.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -12,111 +12,112 @@ use std::{
     time::Duration,
 };
 
-use common::{Finished, Scene, files, ids, wait_until, walk};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
+use common::{CommandOutput, TestEnv, files, ids, wait_until, walk};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
 
-/// No faults; the process is killed repeatedly with SIGKILL, at random times.
+/// The process is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
-    let scene = Scene::fair();
-    scene.list(ids("t", TASKS));
+    let env = TestEnv::new();
+    env.write_list(ids("t", TASKS));
     let mut rng = fastrand::Rng::with_seed(11);
     let mut kills = 0;
     let arguments = ["--format", "csv", "--rate", "600/s", "--concurrency", "8", "-q"];
     for _ in 0..12 {
-        let mut run = scene.export_command(&arguments).spawn().unwrap();
+        let mut run = env.export_command(&arguments).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(rng.u64(20..400)));
         if run.try_wait().unwrap().is_none() {
             kills += 1;
         }
         run.kill().unwrap();
         run.wait().unwrap();
-        assert_no_torn_file(&scene);
+        assert_parts_complete(&env);
     }
-    scene.export(&arguments).expect(0);
+    env.export(&arguments).expect_status(0);
     let mut expected = ids("t", TASKS);
     expected.sort();
-    assert_eq!(scene.archived(), expected);
-    let stats = scene.stats();
-    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeated in {kills} kills", stats.asked_again);
-    assert_eq!(stats.requests, TASKS as u64 + stats.asked_again);
-    assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
-    println!("{kills} kills survived, {} of {} requests repeated", stats.asked_again, stats.requests);
+    assert_eq!(env.archived_ids(), expected);
+    let stats = env.stats();
+    assert!(kills > 0 && stats.repeated <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.repeated);
+    assert_eq!(stats.requests, TASKS as u64 + stats.repeated);
+    assert!(files(&env.archive().join(".sunor/journal"), "").is_empty());
+    println!("{kills} kills survived, {} of {} requests repeated", stats.repeated, stats.requests);
 
-    let undisturbed = Scene::fair();
-    undisturbed.list(ids("t", TASKS));
-    undisturbed.export(&["--format", "csv"]).expect(0);
+    let undisturbed = TestEnv::new();
+    undisturbed.write_list(ids("t", TASKS));
+    undisturbed.export(&["--format", "csv"]).expect_status(0);
     for table in ["tasks", "clips", "lyrics"] {
-        assert!(content(&scene, table) == content(&undisturbed, table), "{table} differ");
+        assert!(comparable_rows(&env, table) == comparable_rows(&undisturbed, table), "the rows of {table} differ");
     }
 }
 
 const SONGS: usize = 400;
 
-/// The bytes of each download in flight that a kill may waste: the chunk on its way to the disk, and the socket buffers.
+/// The maximum number of bytes per download in flight that a kill may waste: the chunk that is not yet written to disk,
+/// and the socket buffers.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
-/// No faults; 256 KiB songs; the process is killed repeatedly.
+/// Songs are 256 KiB long, and the process is killed repeatedly.
 #[test]
 fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
-    let scene = Scene::faults(faults);
-    scene.list(ids("t", SONGS));
+    let env = TestEnv::with_faults(faults);
+    env.write_list(ids("t", SONGS));
     let mut rng = fastrand::Rng::with_seed(12);
     let arguments = ["--format", "csv", "--concurrency", "8", "-q", "--assets", "audio,image"];
     let mut kills = 0;
     for _ in 0..12 {
-        let mut run = scene.export_command(&arguments).spawn().unwrap();
+        let mut run = env.export_command(&arguments).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(rng.u64(40..400)));
         kills += u64::from(run.try_wait().unwrap().is_none());
         run.kill().unwrap();
         run.wait().unwrap();
-        assert_no_torn_file(&scene);
+        assert_parts_complete(&env);
     }
-    scene.export(&arguments).expect(0);
+    env.export(&arguments).expect_status(0);
     let mut expected = ids("t", SONGS);
     expected.sort();
-    assert_eq!(scene.archived(), expected);
-    assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
-    assert!(!scene.archive().join(".sunor/partial").exists());
+    assert_eq!(env.archived_ids(), expected);
+    assert!(files(&env.archive().join(".sunor/journal"), "").is_empty());
+    assert!(!env.archive().join(".sunor/partial").exists());
 
-    let assets = scene.rows("assets");
+    let assets = env.rows("assets");
     let count = |status: &str| assets.iter().filter(|row| row["status"] == status).count();
     assert!(count("ok") > SONGS && count("failed") == 0, "{} ok, {} failed", count("ok"), count("failed"));
     let manifests = "cat runs/*.sha256 | sha256sum --quiet -c";
-    let check = std::process::Command::new("bash").args(["-c", manifests]).current_dir(scene.archive()).output();
+    let check = std::process::Command::new("bash").args(["-c", manifests]).current_dir(env.archive()).output();
     assert!(check.is_ok_and(|check| check.status.success()));
-    let stats = scene.stats();
+    let stats = env.stats();
     let wanted: u64 = assets.iter().map(|row| row["bytes"].parse::<u64>().unwrap_or(0)).sum();
     let again = stats.media.bytes - wanted;
-    assert!(kills > 0 && stats.asked_again <= kills * CONCURRENCY, "{} repeated in {kills} kills", stats.asked_again);
-    assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes again in {kills} kills");
+    assert!(kills > 0 && stats.repeated <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.repeated);
+    assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes sent again after {kills} kills");
     println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
 }
 
-/// A table's rows without the columns of the run and of the simulator.
-fn content(scene: &Scene, table: &str) -> Vec<BTreeMap<String, String>> {
+/// Returns the rows of a table without run-specific columns, and with a placeholder for the simulator's URL.
+fn comparable_rows(env: &TestEnv, table: &str) -> Vec<BTreeMap<String, String>> {
     let same = |(column, value): (String, String)| {
         let is_own = column == "fetched_at" || column == "run_id";
-        (!is_own).then(|| (column, value.replace(scene.cdn_url(), "{cdn}")))
+        (!is_own).then(|| (column, value.replace(env.cdn_url(), "{cdn}")))
     };
-    let rows = scene.rows(table).into_iter();
+    let rows = env.rows(table).into_iter();
     let mut rows: Vec<_> = rows.map(|row| row.into_iter().filter_map(same).collect()).collect();
     rows.sort();
     rows
 }
 
-/// No faults; the journal of a killed run loses its last bytes, and one byte in its middle is flipped.
+/// The journal of a killed run loses its last bytes, and one bit in its middle is flipped.
 #[test]
 fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarantined() {
-    let scene = Scene::fair();
-    scene.list(ids("t", TASKS));
+    let env = TestEnv::new();
+    env.write_list(ids("t", TASKS));
     let arguments = ["--format", "csv", "--rate", "300/s"];
-    let mut run = scene.export_command(&arguments).spawn().unwrap();
-    let journal = scene.archive().join(".sunor/journal");
+    let mut run = env.export_command(&arguments).spawn().unwrap();
+    let journal = env.archive().join(".sunor/journal");
     wait_until(|| files(&journal, ".journal").first().is_some_and(|path| fs::metadata(path).unwrap().len() > 100_000));
     run.kill().unwrap();
     run.wait().unwrap();
@@ -127,141 +128,142 @@ fn a_torn_journal_is_published_up_to_the_tear_and_damage_is_reported_and_quarant
     bytes[50_000] ^= 1;
     fs::write(&segment, bytes).unwrap();
 
-    scene.export(&["--format", "csv"]).expect(0).says("records of its journal are damaged (1)");
-    assert_eq!(scene.archived().len(), TASKS);
-    assert_eq!(files(&scene.archive().join(".sunor/damaged"), ".journal").len(), 1);
-    assert_eq!(scene.summary()["recovered"], true);
+    env.export(&["--format", "csv"]).expect_status(0).expect_output("its journal has 1 damaged record");
+    assert_eq!(env.archived_ids().len(), TASKS);
+    assert_eq!(files(&env.archive().join(".sunor/damaged"), ".journal").len(), 1);
+    assert_eq!(env.summary()["recovered"], true);
 }
 
-/// Every file under a final name is complete: every row has all its fields.
-fn assert_no_torn_file(scene: &Scene) {
+/// Asserts that every CSV part under a final name has rows, and that every row has all fields.
+fn assert_parts_complete(env: &TestEnv) {
     for table in ["tasks", "clips", "lyrics", "assets"] {
-        for path in files(&scene.archive().join(table), ".csv") {
+        for path in files(&env.archive().join(table), ".csv") {
             let rows = csv::Reader::from_path(&path).unwrap().into_records().collect::<Result<Vec<_>, _>>();
             assert!(rows.is_ok_and(|rows| !rows.is_empty()), "{}", path.display());
         }
     }
 }
 
-/// A run that was killed with responses in its journal.
-fn killed_run(scene: &Scene) {
-    let run = scene.export_command(&["--rate", "unlimited", "--concurrency", "4"]).spawn().unwrap();
-    wait_until(|| scene.stats().requests >= 20);
+/// Starts an export, and kills it after 20 requests, so that its journal contains responses.
+fn run_and_kill_export(env: &TestEnv) {
+    let run = env.export_command(&["--rate", "unlimited", "--concurrency", "4"]).spawn().unwrap();
+    wait_until(|| env.stats().requests >= 20);
     Command::new("kill").args(["-KILL", &run.id().to_string()]).status().unwrap();
-    Finished::of(run);
+    CommandOutput::wait_for(run);
 }
 
-/// A provider that responds slowly, so that a run can be killed in the middle.
-fn slow_scene() -> Scene {
-    let slow = Fault { trouble: FaultKind::StallBody(0.2), when: When::ALWAYS };
-    let scene = Scene::faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
-    scene.list(ids("t", 60));
-    scene
+/// Creates a provider that responds slowly, so that a test can kill a run in the middle.
+fn slow_scene() -> TestEnv {
+    let slow = Fault { kind: FaultKind::StallBody(0.2), when: FaultFilter::ALWAYS };
+    let env = TestEnv::with_faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
+    env.write_list(ids("t", 60));
+    env
 }
 
 #[test]
-fn a_killed_run_is_named_first_in_the_summary_and_gets_its_record_when_it_is_recovered() {
-    let scene = slow_scene();
-    killed_run(&scene);
-    let said = scene.run(&["summary", "library"]).expect(0).stdout;
-    let first = said.lines().next().unwrap_or_default();
-    assert!(first.contains("did not finish") && first.contains("the next export recovers them"), "{said}");
+fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
+    let env = slow_scene();
+    run_and_kill_export(&env);
+    let output = env.run(&["summary", "library"]).expect_status(0).stdout;
+    let first = output.lines().next().unwrap_or_default();
+    assert!(first.contains("did not finish") && first.contains("The next export recovers"), "{output}");
     let json = |arguments: &[&str]| -> serde_json::Value {
-        serde_json::from_str(&scene.run(&[&["summary", "library", "--json"], arguments].concat()).expect(0).stdout)
+        serde_json::from_str(&env.run(&[&["summary", "library", "--json"], arguments].concat()).expect_status(0).stdout)
             .unwrap()
     };
     let waiting = json(&[])["archive"]["waiting_runs"][0].clone();
-    let answers = waiting["answers"].as_u64().unwrap();
-    assert!(answers > 0 && waiting["has_ended"] == false, "{waiting}");
+    let responses = waiting["answers"].as_u64().unwrap();
+    assert!(responses > 0 && waiting["has_ended"] == false, "{waiting}");
 
-    scene.export(&[]).expect(0);
+    env.export(&[]).expect_status(0);
     let killed = json(&["--run", waiting["run_id"].as_str().unwrap()]);
     assert_eq!((&killed["interrupted"], &killed["exit_code"]), (&true.into(), &137.into()));
-    assert_eq!((&killed["rows"]["tasks"], &killed["input"]["selected"]), (&answers.into(), &answers.into()));
-    let whole = json(&[]);
-    assert_eq!((&whole["runs"], &whole["rows"]["tasks"]), (&2.into(), &60.into()));
-    let second = json(&["--run", whole["run_id"].as_str().unwrap()]);
-    assert_eq!(second["rows"]["tasks"].as_u64().unwrap() + answers, 60, "the runs add up to the archive");
-    assert!(!scene.run(&["summary", "library"]).stdout.contains("did not finish"));
-    scene.run(&["verify", "library"]).expect(0);
+    assert_eq!((&killed["rows"]["tasks"], &killed["input"]["selected"]), (&responses.into(), &responses.into()));
+    let full = json(&[]);
+    assert_eq!((&full["runs"], &full["rows"]["tasks"]), (&2.into(), &60.into()));
+    let second = json(&["--run", full["run_id"].as_str().unwrap()]);
+    assert_eq!(second["rows"]["tasks"].as_u64().unwrap() + responses, 60, "the runs must add up to the archive");
+    assert!(!env.run(&["summary", "library"]).stdout.contains("did not finish"));
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 /// The state folder is restored from a copy that is older than the tables.
 #[test]
 fn a_journal_restored_from_a_copy_adds_no_row_and_no_count_that_the_archive_has() {
     for (assets, is_compacted) in [("none", true), ("image", true), ("none", false), ("image", false)] {
-        let scene = slow_scene();
-        killed_run(&scene);
-        let state = scene.archive().join(".sunor");
+        let env = slow_scene();
+        run_and_kill_export(&env);
+        let state = env.archive().join(".sunor");
         let copy = |from: &Path, to: &Path| {
             assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
         };
-        copy(&state, &scene.path("copy"));
-        scene.export(&["--assets", assets]).expect(0);
-        let killed_record = files(&scene.archive().join("runs"), ".json").remove(0);
+        copy(&state, &env.path("copy"));
+        env.export(&["--assets", assets]).expect_status(0);
+        let killed_record = files(&env.archive().join("runs"), ".json").remove(0);
         let recorded = fs::read_to_string(&killed_record).unwrap();
         if is_compacted {
-            scene.run(&["compact", "library"]).expect(0);
+            env.run(&["compact", "library"]).expect_status(0);
         }
         fs::remove_dir_all(&state).unwrap();
-        copy(&scene.path("copy"), &state);
-        let again = scene.export(&["--assets", assets]).expect(0);
-        assert!(!again.stderr.contains("had fetched"), "{}", again.stderr);
-        let tasks: Vec<String> =
-            scene.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
+        copy(&env.path("copy"), &state);
+        let again = env.export(&["--assets", assets]).expect_status(0);
+        assert!(!again.stderr.contains("interrupted run"), "{}", again.stderr);
+        let tasks: Vec<String> = env.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
         let distinct: BTreeSet<&String> = tasks.iter().collect();
         assert_eq!((tasks.len(), distinct.len()), (60, 60));
         assert_eq!(fs::read_to_string(&killed_record).unwrap(), recorded);
         assert!(files(&state.join("journal"), "").is_empty());
-        scene.run(&["verify", "library"]).expect(0);
+        env.run(&["verify", "library"]).expect_status(0);
     }
 }
 
-/// Media files disappear, or are cut short, between a killed run and the next one.
+/// Media files are deleted or truncated between a killed run and the next run.
 #[test]
-fn files_that_are_lost_before_their_run_is_recovered_are_downloaded_again() {
-    for asks_again in [false, true] {
-        let scene = Scene::fair();
-        scene.list(ids("t", 60));
-        let media = || walk(&scene.archive().join("media"));
-        let run = scene.export_command(&["--rate", "40/s", "--assets", "audio"]).spawn().unwrap();
-        wait_until(|| scene.archive().join("media").exists() && media().len() >= 6);
+fn files_lost_before_recovery_are_downloaded_again() {
+    for kill_recovery in [false, true] {
+        let env = TestEnv::new();
+        env.write_list(ids("t", 60));
+        let media = || walk(&env.archive().join("media"));
+        let run = env.export_command(&["--rate", "40/s", "--assets", "audio"]).spawn().unwrap();
+        wait_until(|| env.archive().join("media").exists() && media().len() >= 6);
         Command::new("kill").args(["-KILL", &run.id().to_string()]).status().unwrap();
-        Finished::of(run);
+        CommandOutput::wait_for(run);
         let media = media();
         let (cut, removed) = media.split_at(1);
         fs::write(&cut[0], b"ID3").unwrap();
         for file in removed {
             fs::remove_file(file).unwrap();
         }
-        if asks_again {
-            // The recovery is cut short as well.
-            killed_run(&scene);
+        if kill_recovery {
+            // The run that recovers the journal is killed as well.
+            run_and_kill_export(&env);
         }
-        scene.export(&["--assets", "audio"]).expect(0);
-        scene.run(&["verify", "library"]).expect(0);
-        assert_eq!(scene.archived().len(), 60);
-        let kept = files(&scene.archive().join(".sunor/damaged"), "");
-        assert_eq!(kept.len(), 1, "nothing is deleted: {kept:?}");
+        env.export(&["--assets", "audio"]).expect_status(0);
+        env.run(&["verify", "library"]).expect_status(0);
+        assert_eq!(env.archived_ids().len(), 60);
+        let kept = files(&env.archive().join(".sunor/damaged"), "");
+        assert_eq!(kept.len(), 1, "the truncated file must be quarantined: {kept:?}");
     }
 }
 
 /// A run that is killed before any task has its final response.
 #[test]
 fn a_killed_run_without_a_final_response_leaves_a_trace_too() {
-    let busy = Fault { trouble: FaultKind::Status(502), when: When::ALWAYS };
-    let scene = Scene::faults(FaultPlan { faults: vec![busy], ..FaultPlan::default() });
-    scene.list(ids("t", 60));
-    let run = scene.export_command(&["--rate", "unlimited"]).spawn().unwrap();
-    wait_until(|| scene.stats().requests >= 20);
+    let busy = Fault { kind: FaultKind::Status(502), when: FaultFilter::ALWAYS };
+    let env = TestEnv::with_faults(FaultPlan { faults: vec![busy], ..FaultPlan::default() });
+    env.write_list(ids("t", 60));
+    let run = env.export_command(&["--rate", "unlimited"]).spawn().unwrap();
+    wait_until(|| env.stats().requests >= 20);
     Command::new("kill").args(["-KILL", &run.id().to_string()]).status().unwrap();
-    Finished::of(run);
-    assert!(scene.run(&["summary", "library"]).expect(0).stdout.lines().next().unwrap().contains("did not finish"));
+    CommandOutput::wait_for(run);
+    assert!(
+        env.run(&["summary", "library"]).expect_status(0).stdout.lines().next().unwrap().contains("did not finish")
+    );
 
-    scene.list(["t1"]);
-    scene.export(&["--rate", "unlimited", "--retries", "0"]).expect(3);
-    let summary = scene.run(&["summary", "library", "--json"]).expect(0).stdout;
+    env.write_list(["t1"]);
+    env.export(&["--rate", "unlimited", "--retries", "0"]).expect_status(3);
+    let summary = env.run(&["summary", "library", "--json"]).expect_status(0).stdout;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&summary).unwrap()["runs"], 2);
-    assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
-    scene.run(&["verify", "library"]).expect(0);
+    assert!(files(&env.archive().join(".sunor/journal"), "").is_empty());
+    env.run(&["verify", "library"]).expect_status(0);
 }

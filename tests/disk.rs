@@ -1,5 +1,5 @@
-//! Files that cannot be written: the archive stays consistent, the counts are right, and the next run resumes. A limit
-//! on the size of files replaces a full disk: the same writes fail.
+//! Tests of failed writes. The archive must stay consistent, the counts must be correct, and the next run must resume.
+//! A file-size limit simulates a full disk, because it makes the same writes fail.
 
 #![expect(clippy::indexing_slicing, reason = "a test")]
 
@@ -7,14 +7,13 @@ mod common;
 
 use std::{collections::HashMap, fs, process::Command};
 
-use common::{Finished, Scene, files, ids, wait_until};
-use sunor_archive::simulator::{Known, SimulatedProvider};
+use common::{CommandOutput, TestEnv, files, ids, wait_until};
+use sunor_archive::simulator::{KnownTasks, SimulatedProvider};
 
 const TASKS: usize = 60;
 
-/// No faults; each document repeats a long prompt in three columns, so that parts are larger than
-/// the journal.
-fn wordy() -> Scene {
+/// Creates a provider whose documents repeat a long prompt in three columns, so that parts are larger than the journal.
+fn env_with_large_documents() -> TestEnv {
     let document = |id: &String| {
         let prompt = "la ".repeat(3000);
         let text = format!(
@@ -23,67 +22,74 @@ fn wordy() -> Scene {
         (id.clone(), text)
     };
     let documents: HashMap<String, String> = ids("t", TASKS).iter().map(document).collect();
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
-    scene.list(ids("t", TASKS));
-    scene
+    let env = TestEnv::with_provider(SimulatedProvider {
+        tasks: KnownTasks::Documents,
+        documents,
+        ..SimulatedProvider::default()
+    });
+    env.write_list(ids("t", TASKS));
+    env
 }
 
-/// An export that cannot write files larger than this many KiB.
-fn limited(scene: &Scene, kib: u32) -> Finished {
-    let export = scene.export_command(&["--format", "csv", "--concurrency", "4"]);
+/// Runs an export that cannot write files larger than `kib` KiB.
+fn export_with_size_limit(env: &TestEnv, kib: u32) -> CommandOutput {
+    let export = env.export_command(&["--format", "csv", "--concurrency", "4"]);
     let mut command = Command::new("bash");
     command.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"")).arg("bash");
     command.arg(export.get_program()).args(export.get_args());
-    command.current_dir(scene.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(env.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    command.spawn().map(Finished::of).expect("bash is there")
+    command.spawn().map(CommandOutput::wait_for).expect("bash should start")
 }
 
-fn assert_books(scene: &Scene) {
-    let summary = scene.summary();
+fn assert_counts_add_up(env: &TestEnv) {
+    let summary = env.summary();
     let tasks: u64 = summary["tasks"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
     assert_eq!(summary["input"]["selected"], tasks);
-    assert_eq!(scene.archived().len() + scene.unfinished().len(), TASKS);
+    assert_eq!(env.archived_ids().len() + env.unfinished().len(), TASKS);
 }
 
 #[test]
-fn a_journal_that_cannot_grow_stops_the_run_and_the_next_run_resumes_from_it() {
-    let scene = wordy();
-    limited(&scene, 200).expect(1).says("cannot write").says(".journal");
-    assert_books(&scene);
-    let asked = scene.stats().requests;
-    let kept = scene.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
-    assert!(asked < TASKS as u64 && kept > 10, "{kept} kept of {asked}");
-    scene.export(&[]).expect(0).says("had fetched before it was cut short");
-    assert_eq!(scene.archived().len(), TASKS);
-    // At most what was in flight when the write failed is requested again: of a batch that was cut short,
-    // the records before the cut are whole but were never acknowledged.
-    let repeated = scene.stats().requests - TASKS as u64;
-    assert!(repeated <= asked - kept as u64, "{repeated} repeated, {asked} asked, {kept} kept");
-    assert!(asked - kept as u64 <= 8, "{asked} asked, {kept} kept");
+fn a_full_disk_for_the_journal_stops_the_run_and_the_next_run_resumes() {
+    let env = env_with_large_documents();
+    export_with_size_limit(&env, 200).expect_status(1).expect_output("cannot write").expect_output(".journal");
+    assert_counts_add_up(&env);
+    let requested = env.stats().requests;
+    let kept = env.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
+    assert!(requested < TASKS as u64 && kept > 10, "{kept} of {requested} responses kept");
+    env.export(&[]).expect_status(0).expect_output("from interrupted run");
+    assert_eq!(env.archived_ids().len(), TASKS);
+    // The next run repeats at most the requests that were in flight when the write failed. Complete records of a
+    // truncated batch are recovered, although they were never acknowledged.
+    let repeated = env.stats().requests - TASKS as u64;
+    assert!(
+        repeated <= requested - kept as u64,
+        "{repeated} requests repeated, {requested} sent, {kept} responses kept"
+    );
+    assert!(requested - kept as u64 <= 8, "{requested} requests sent, {kept} responses kept");
 }
 
 #[test]
-fn a_part_that_cannot_be_written_is_published_by_the_next_run_without_a_request() {
-    let scene = wordy();
-    limited(&scene, 900).expect(1).says("cannot write").says("tasks/");
-    assert_books(&scene);
-    assert_eq!((scene.archived().len(), scene.stats().requests), (0, TASKS as u64));
-    assert!(files(&scene.archive().join("tasks"), ".csv").is_empty());
-    scene.export(&[]).expect(0).says("no request was sent");
-    assert_eq!((scene.archived().len(), scene.stats().requests), (TASKS, TASKS as u64));
-    assert!(files(&scene.archive().join("tasks"), "").iter().all(|path| !path.to_string_lossy().contains('#')));
+fn an_unwritable_part_is_published_by_the_next_run_without_a_request() {
+    let env = env_with_large_documents();
+    export_with_size_limit(&env, 900).expect_status(1).expect_output("cannot write").expect_output("tasks/");
+    assert_counts_add_up(&env);
+    assert_eq!((env.archived_ids().len(), env.stats().requests), (0, TASKS as u64));
+    assert!(files(&env.archive().join("tasks"), ".csv").is_empty());
+    env.export(&[]).expect_status(0).expect_output("no request was sent");
+    assert_eq!((env.archived_ids().len(), env.stats().requests), (TASKS, TASKS as u64));
+    assert!(files(&env.archive().join("tasks"), "").iter().all(|path| !path.to_string_lossy().contains('#')));
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_stops_the_run_with_its_name_and_loses_nothing() {
-    let scene = wordy();
-    let blocked = scene.archive().join("clips");
-    let run = scene.export_command(&["--format", "csv"]).spawn();
-    wait_until(|| scene.archive().join(".sunor").exists());
+fn an_unusable_folder_stops_the_run_with_its_name_and_loses_nothing() {
+    let env = env_with_large_documents();
+    let blocked = env.archive().join("clips");
+    let run = env.export_command(&["--format", "csv"]).spawn();
+    wait_until(|| env.archive().join(".sunor").exists());
     let placed = fs::write(&blocked, "not a folder");
-    run.map(Finished::of).expect("the program is there").expect(1).says("library/clips");
+    run.map(CommandOutput::wait_for).expect("the program should start").expect_status(1).expect_output("library/clips");
     assert!(placed.is_ok() && fs::remove_file(&blocked).is_ok());
-    scene.export(&[]).expect(0);
-    assert_eq!((scene.archived().len(), scene.stats().asked_again), (TASKS, 0));
+    env.export(&[]).expect_status(0);
+    assert_eq!((env.archived_ids().len(), env.stats().repeated), (TASKS, 0));
 }

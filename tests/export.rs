@@ -1,87 +1,93 @@
-//! `export`: what it archives, requests and prints.
+//! Tests of `export`: what it archives, requests and prints.
 
 mod common;
 
 use std::{fs, process::Stdio};
 
-use common::{Finished, Scene, files, ids, wait_until, walk};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, When, Window, WindowKind};
+use common::{CommandOutput, TestEnv, files, ids, wait_until, walk};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, SimulatedProvider, Window, WindowKind};
 
 #[test]
 fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
-    let scene = Scene::fair();
+    let env = TestEnv::new();
     let wanted = ids("t", 60);
-    scene.list(&wanted);
-    scene.export(&["--format", "csv"]).expect(0).says("Archived 60 of 60 tasks");
+    env.write_list(&wanted);
+    env.export(&["--format", "csv"]).expect_status(0).expect_output("Archived 60 of 60 tasks");
     let mut expected = wanted;
     expected.sort();
-    assert_eq!(scene.archived(), expected);
-    assert_eq!((scene.stats().requests, scene.stats().asked_again), (60, 0));
+    assert_eq!(env.archived_ids(), expected);
+    assert_eq!((env.stats().requests, env.stats().repeated), (60, 0));
 
-    scene.export(&[]).expect(0).says("no request was sent").says("60 already archived");
-    assert_eq!(scene.stats().requests, 60);
-    assert_eq!(files(&scene.archive().join("tasks"), ".csv").len(), 1);
+    env.export(&[]).expect_status(0).expect_output("no request was sent").expect_output("60 already archived");
+    assert_eq!(env.stats().requests, 60);
+    assert_eq!(files(&env.archive().join("tasks"), ".csv").len(), 1);
 }
 
-/// No faults; with a window of 200 requests in 4 seconds, fixed or moving.
+/// The rate limit is 200 requests per 4 seconds, in a fixed or moving window.
 #[test]
-fn a_rate_equal_to_the_allowance_is_never_refused() {
+fn a_rate_equal_to_the_provider_limit_is_never_rate_limited() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
-        let window = Window { allowance: 200, seconds: 4.0, kind };
-        let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
-        scene.list(ids("t", 360));
-        scene.export(&["--rate", "50/s"]).expect(0);
-        let stats = scene.stats();
+        let window = Window { limit: 200, seconds: 4.0, kind };
+        let env = TestEnv::with_faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
+        env.write_list(ids("t", 360));
+        env.export(&["--rate", "50/s"]).expect_status(0);
+        let stats = env.stats();
         assert_eq!((stats.requests, stats.rate_limited), (360, 0), "{kind:?}");
     }
 }
 
-/// Faults: every task is in progress at first, for three seconds at most.
+/// Every task is unfinished at first, for at most three seconds.
 #[test]
 fn unfinished_tasks_are_polled_after_the_first_pass_until_they_end() {
-    let scene =
-        Scene::faults(FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3.0), ..FaultPlan::default() });
-    scene.list(ids("t", 20));
-    scene.export(&["--format", "csv", "--poll-interval", "1s", "--wait", "30s"]).expect(0);
-    assert_eq!(scene.archived().len(), 20);
-    let summary = scene.summary();
+    let env = TestEnv::with_faults(FaultPlan {
+        unfinished: Some(1.0),
+        unfinished_seconds: Some(3.0),
+        ..FaultPlan::default()
+    });
+    env.write_list(ids("t", 20));
+    env.export(&["--format", "csv", "--poll-interval", "1s", "--wait", "30s"]).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 20);
+    let summary = env.summary();
     let requests = &summary["requests"];
     assert!(requests["polls"].as_u64().unwrap() > 0, "{requests}");
     assert_eq!(requests["total"], requests["polls"].as_u64().unwrap() + 20);
-    assert_eq!(scene.stats().asked_again, 0);
+    assert_eq!(env.stats().repeated, 0);
 }
 
-/// Faults: every task is in progress for a quarter of an hour.
+/// Every task is unfinished for at least 15 minutes.
 #[test]
 fn wait_zero_requests_each_task_once_and_lists_the_unfinished() {
-    let scene =
-        Scene::faults(FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3000.0), ..FaultPlan::default() });
-    scene.list(ids("t", 10));
-    scene.export(&["--wait", "0s"]).expect(3).says("-unfinished.csv");
-    assert_eq!(scene.stats().requests, 10);
-    assert!(scene.stats().by_task.values().all(|asked| *asked == 1));
-    let missing = scene.unfinished().len();
+    let env = TestEnv::with_faults(FaultPlan {
+        unfinished: Some(1.0),
+        unfinished_seconds: Some(3000.0),
+        ..FaultPlan::default()
+    });
+    env.write_list(ids("t", 10));
+    env.export(&["--wait", "0s"]).expect_status(3).expect_output("-unfinished.csv");
+    assert_eq!(env.stats().requests, 10);
+    assert!(env.stats().by_task.values().all(|requested| *requested == 1));
+    let missing = env.unfinished().len();
     assert!(missing > 5, "{missing}");
-    assert!(scene.unfinished().iter().all(|(_, reason)| reason == "unfinished"));
-    assert!(files(&scene.archive().join("tasks"), ".parquet").is_empty());
+    assert!(env.unfinished().iter().all(|(_, reason)| reason == "unfinished"));
+    assert!(files(&env.archive().join("tasks"), ".parquet").is_empty());
 
-    let list = files(&scene.archive().join("runs"), "-unfinished.csv").pop().unwrap();
-    scene.run(&["export", list.to_str().unwrap(), "--out", "library", "--wait", "0s", "--rate", "unlimited"]).expect(3);
-    assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
+    let list = files(&env.archive().join("runs"), "-unfinished.csv").pop().unwrap();
+    env.run(&["export", list.to_str().unwrap(), "--out", "library", "--wait", "0s", "--rate", "unlimited"])
+        .expect_status(3);
+    assert!(env.stats().by_task.values().all(|requested| *requested <= 2));
 }
 
 #[test]
 fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 30).iter().chain(&["t1".into(), "a/b".into()]));
-    scene
-        .export(&[])
-        .expect(3)
-        .says("skipped line 33: `/` in the ID")
-        .says("Skipped 1 row with an invalid ID")
-        .says("30 of 30");
+    let env = TestEnv::new();
+    env.write_list(ids("t", 30).iter().chain(&["t1".into(), "a/b".into()]));
+    env.export(&[])
+        .expect_status(3)
+        .expect_output("skipped line 33: the ID contains `/`")
+        .expect_output("Skipped 1 row with an invalid ID")
+        .expect_output("30 of 30");
 
-    let summary = scene.summary();
+    let summary = env.summary();
     let input = &summary["input"];
     let sum: u64 = ["invalid", "duplicates", "other_shards", "already_archived", "selected"]
         .iter()
@@ -92,193 +98,201 @@ fn a_run_leaves_a_summary_a_manifest_and_no_partial_files() {
     assert_eq!((tasks, summary["rows"]["tasks"].as_u64().unwrap()), (30, 30));
     assert_eq!((summary["exit_code"].as_u64(), summary["interrupted"].as_bool()), (Some(3), Some(false)));
 
-    let manifest = files(&scene.archive().join("runs"), ".sha256").pop().unwrap();
+    let manifest = files(&env.archive().join("runs"), ".sha256").pop().unwrap();
     let text = fs::read_to_string(&manifest).unwrap();
     assert_eq!(text.lines().count(), 3);
     let check = std::process::Command::new("sha256sum")
         .args(["-c"])
         .arg(&manifest)
-        .current_dir(scene.archive())
+        .current_dir(env.archive())
         .output()
         .unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
-    assert!(files(&scene.archive().join(".sunor/journal"), "").is_empty());
+    assert!(files(&env.archive().join(".sunor/journal"), "").is_empty());
 }
 
-/// No request is sent.
+/// The list contains no IDs.
 #[test]
 fn an_empty_run_writes_no_parts_and_no_manifest() {
-    let scene = Scene::fair();
-    scene.list(Vec::<String>::new());
-    scene.export(&[]).expect(0);
+    let env = TestEnv::new();
+    env.write_list(Vec::<String>::new());
+    env.export(&[]).expect_status(0);
     for table in ["tasks", "clips", "lyrics"] {
-        assert!(!scene.archive().join(table).exists());
+        assert!(!env.archive().join(table).exists());
     }
-    let names: Vec<_> = files(&scene.archive().join("runs"), "");
+    let names: Vec<_> = files(&env.archive().join("runs"), "");
     assert_eq!(names.len(), 1, "{names:?}");
 }
 
 #[test]
 fn progress_is_plain_json_or_off_as_requested() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 5));
-    let quiet = scene.export(&["-q"]).expect(0);
+    let env = TestEnv::new();
+    env.write_list(ids("t", 5));
+    let quiet = env.export(&["-q"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-    let unusual = scene.file("unusual.csv", b"song\nt1\n");
-    let quiet = scene.run(&["export", unusual.to_str().unwrap(), "--out", "library", "-q"]).expect(0);
+    let unusual = env.write_file("unusual.csv", b"song\nt1\n");
+    let quiet = env.run(&["export", unusual.to_str().unwrap(), "--out", "library", "-q"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
-    scene.list(["t1", "a/b"]);
-    scene.export(&["-q"]).expect(3).says("skipped line 3");
+    env.write_list(["t1", "a/b"]);
+    env.export(&["-q"]).expect_status(3).expect_output("skipped line 3");
 
-    scene.list(ids("u", 5));
-    let machine = scene.export(&["--progress", "json"]).expect(0);
+    env.write_list(ids("u", 5));
+    let machine = env.export(&["--progress", "json"]).expect_status(0);
     let events: Vec<serde_json::Value> =
         machine.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
     assert_eq!((count("planned"), count("requested"), count("answered"), count("finished")), (1, 5, 5, 1));
 
-    scene.list(ids("v", 5));
-    let plain = scene.export(&["-v"]).expect(0);
+    env.write_list(ids("v", 5));
+    let plain = env.export(&["-v"]).expect_status(0);
     assert_eq!(plain.stderr.lines().filter(|line| line.starts_with('v')).count(), 5, "{}", plain.stderr);
 }
 
 #[test]
 fn the_embedded_simulator_needs_no_key_and_accepts_any_list() {
-    let scene = Scene::fair();
-    scene.list(["whatever", "there is"]);
-    let mut command = scene.export_command(&["--simulate", "--wait", "30s", "--poll-interval", "1s"]);
-    Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(0).says("Archived 2 of 2 tasks");
-    assert_eq!(scene.stats().requests, 0);
+    let env = TestEnv::new();
+    env.write_list(["whatever", "there is"]);
+    let mut command = env.export_command(&["--simulate", "--wait", "30s", "--poll-interval", "1s"]);
+    CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap())
+        .expect_status(0)
+        .expect_output("Archived 2 of 2 tasks");
+    assert_eq!(env.stats().requests, 0);
 }
 
-/// No request is sent.
+/// The first dry run has neither an archive nor an API key.
 #[test]
-fn a_dry_run_sends_and_writes_nothing_and_says_how_long_it_takes() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 1190));
-    let mut command = scene.export_command(&["--dry-run", "--rate", "120/m"]);
-    let plan = Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(0);
-    plan.says("1190 rows: 1190 to fetch").says("in 10m at 120/m");
-    assert!(!scene.archive().exists());
-    scene.list(ids("t", 10));
-    scene.export(&[]).expect(0);
-    scene.list(ids("t", 15));
-    scene.export(&["--dry-run"]).expect(0).says("5 to fetch, 10 already archived");
-    assert_eq!(scene.stats().requests, 10);
+fn a_dry_run_sends_and_writes_nothing_and_shows_an_estimate() {
+    let env = TestEnv::new();
+    env.write_list(ids("t", 1190));
+    let mut command = env.export_command(&["--dry-run", "--rate", "120/m"]);
+    let plan = CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect_status(0);
+    plan.expect_output("1190 rows: 1190 to fetch").expect_output("at least 1190, about 10m at 120/m");
+    assert!(!env.archive().exists());
+    env.write_list(ids("t", 10));
+    env.export(&[]).expect_status(0);
+    env.write_list(ids("t", 15));
+    env.export(&["--dry-run"]).expect_status(0).expect_output("5 to fetch, 10 already archived");
+    assert_eq!(env.stats().requests, 10);
 }
 
-/// No faults; there is time for some of the tasks only.
+/// `--stop-after` leaves time for only some of the tasks.
 #[test]
-fn stop_after_ends_the_run_cleanly_and_leaves_the_rest_for_the_next() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 200));
-    scene.export(&["--format", "csv", "--rate", "50/s", "--stop-after", "1s"]).expect(3).says("--stop-after is over");
-    let first = scene.archived().len();
+fn stop_after_stops_the_run_cleanly_and_the_next_run_completes_it() {
+    let env = TestEnv::new();
+    env.write_list(ids("t", 200));
+    env.export(&["--format", "csv", "--rate", "50/s", "--stop-after", "1s"])
+        .expect_status(3)
+        .expect_output("the --stop-after limit was reached");
+    let first = env.archived_ids().len();
     assert!((1..200).contains(&first), "{first}");
-    assert_eq!(first + scene.unfinished().len(), 200);
-    assert_eq!(scene.summary()["tasks"]["unfinished"], 200 - first);
-    scene.export(&["--stop-after", "10m"]).expect(0);
-    assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
+    assert_eq!(first + env.unfinished().len(), 200);
+    assert_eq!(env.summary()["tasks"]["unfinished"], 200 - first);
+    env.export(&["--stop-after", "10m"]).expect_status(0);
+    assert_eq!((env.archived_ids().len(), env.stats().repeated), (200, 0));
 }
 
-/// Faults: one task stalls for a while.
+/// The only task stalls, so that the first export holds the lock.
 #[test]
-fn a_second_export_at_once_is_refused_and_names_the_holder() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::task("slow"));
-    scene.list(["slow"]);
-    let mut first = scene.export_command(&["--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until(|| scene.stats().requests == 1);
-    let second = scene.export(&[]).expect(5);
-    second.says(&format!("process {}", first.id())).says("since 20");
+fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
+    let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
+    env.write_list(["slow"]);
+    let mut first = env.export_command(&["--progress", "json"]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(|| env.stats().requests == 1);
+    let second = env.export(&[]).expect_status(5);
+    second.expect_output(&format!("process {}", first.id())).expect_output("since 20");
     first.kill().unwrap();
     first.wait().unwrap();
-    // A dead process holds no lock.
-    scene.list(["other"]);
-    scene.export(&[]).expect(0);
+    // A lock is released when the process that holds it ends.
+    env.write_list(["other"]);
+    env.export(&[]).expect_status(0);
 }
 
-/// Faults: the first answers stall, so that a signal finds requests in flight.
+/// Requests for half of the tasks stall for a second, so that some are in flight when the signal arrives.
 #[cfg(unix)]
 #[test]
 fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
     for (signal, status) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
-        let stall = Fault { trouble: FaultKind::Stall(1.0), when: When { share: Some(0.5), ..When::ALWAYS } };
-        let scene = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
-        scene.list(ids("t", 400));
-        let export = scene.export_command(&["--format", "csv", "--rate", "50/s"]);
-        // The tests may run where SIGHUP is ignored, as under nohup.
+        let stall =
+            Fault { kind: FaultKind::Stall(1.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
+        let env = TestEnv::with_faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
+        env.write_list(ids("t", 400));
+        let export = env.export_command(&["--format", "csv", "--rate", "50/s"]);
+        // The test may run with SIGHUP ignored, as under `nohup`, and child processes inherit ignored signals.
         let mut command = std::process::Command::new("env");
         command.arg("--default-signal=HUP").arg(export.get_program()).args(export.get_args());
-        command.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(scene.path(""));
+        command.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(env.path(""));
         let run = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        wait_until(|| scene.stats().requests >= 20);
+        wait_until(|| env.stats().requests >= 20);
         assert!(std::process::Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
-        Finished::of(run).expect(status).says("keeping what was fetched").says("Interrupted: archived");
-        scene.run(&["summary", "library"]).expect(0).says("a signal stopped it");
+        CommandOutput::wait_for(run)
+            .expect_status(status)
+            .expect_output("fetched data is kept")
+            .expect_output("Interrupted: archived");
+        env.run(&["summary", "library"]).expect_status(0).expect_output("stopped by a signal");
 
-        let summary = scene.summary();
+        let summary = env.summary();
         assert_eq!(
             (summary["interrupted"].as_bool(), summary["exit_code"].as_i64()),
             (Some(true), Some(status.into()))
         );
-        let archived = scene.archived();
-        assert_eq!(archived.len() + scene.unfinished().len(), 400);
-        assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
+        let archived = env.archived_ids();
+        assert_eq!(archived.len() + env.unfinished().len(), 400);
+        assert!(env.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
 
-        scene.export(&["--concurrency", "200"]).expect(0);
-        assert_eq!((scene.archived().len(), scene.stats().asked_again), (400, 0));
+        env.export(&["--concurrency", "200"]).expect_status(0);
+        assert_eq!((env.archived_ids().len(), env.stats().repeated), (400, 0));
     }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn an_ignored_sighup_stays_ignored_as_under_nohup() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 60));
-    let export = scene.export_command(&["--rate", "50/s"]);
+    let env = TestEnv::new();
+    env.write_list(ids("t", 60));
+    let export = env.export_command(&["--rate", "50/s"]);
     let mut nohup = std::process::Command::new("nohup");
     nohup.arg(export.get_program()).args(export.get_args()).current_dir(export.get_current_dir().unwrap());
     nohup.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
     nohup.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
     let run = nohup.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    wait_until(|| scene.stats().requests >= 10);
+    wait_until(|| env.stats().requests >= 10);
     assert!(std::process::Command::new("kill").args(["-HUP", &run.id().to_string()]).status().unwrap().success());
-    Finished::of(run).expect(0);
-    assert_eq!(scene.archived().len(), 60);
+    CommandOutput::wait_for(run).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 60);
 }
 
-/// No request is sent.
+/// The only task stalls, so that the first signal does not end the process at once.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_second_signal_and_one_before_the_first_request_end_the_process_at_once() {
-    let scene = Scene::trouble(FaultKind::Stall(60.0), When::ALWAYS);
-    scene.list(["t1"]);
+fn a_second_signal_or_an_early_signal_ends_the_process_at_once() {
+    let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::ALWAYS);
+    env.write_list(["t1"]);
     let interrupt = |pid: u32| {
         assert!(std::process::Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
     };
-    let mut run = scene.export_command(&[]).spawn().unwrap();
-    wait_until(|| scene.stats().requests == 1);
+    let mut run = env.export_command(&[]).spawn().unwrap();
+    wait_until(|| env.stats().requests == 1);
     interrupt(run.id());
-    // A second signal before the first is handled would merge with it.
-    let said = std::io::BufReader::new(run.stderr.take().unwrap());
-    assert!(std::io::BufRead::lines(said).any(|line| line.unwrap().contains("no further requests")));
+    // Signals of the same kind merge while one is pending, so the test waits until the first signal is handled.
+    let stderr = std::io::BufReader::new(run.stderr.take().unwrap());
+    assert!(std::io::BufRead::lines(stderr).any(|line| line.unwrap().contains("no more requests will be sent")));
     interrupt(run.id());
-    Finished::of(run).expect(130);
-    assert!(files(&scene.archive().join("runs"), "").is_empty(), "it did not end at once");
+    CommandOutput::wait_for(run).expect_status(130);
+    assert!(files(&env.archive().join("runs"), "").is_empty(), "the process did not end at once");
 
-    let mut reading = scene.program();
+    let mut reading = env.program();
     reading.args(["export", "-", "--out", "other"]).stdin(Stdio::piped());
     let mut reading = reading.spawn().unwrap();
     let list = reading.stdin.take();
-    wait_until(|| caught(reading.id()));
+    wait_until(|| handles_sigint(reading.id()));
     interrupt(reading.id());
-    Finished::of(reading).expect(130);
+    CommandOutput::wait_for(reading).expect_status(130);
     drop(list);
 }
 
-/// Whether the process handles SIGINT by now.
+/// Whether the process has installed its SIGINT handler.
 #[cfg(target_os = "linux")]
-fn caught(pid: u32) -> bool {
+fn handles_sigint(pid: u32) -> bool {
     signals(pid, "SigCgt:")
 }
 
@@ -289,41 +303,45 @@ fn signals(pid: u32, mask: &str) -> bool {
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 2 != 0)
 }
 
-/// Faults: the provider refuses the key, and repeats it in its message.
+/// The provider repeats the key in an error message.
 #[test]
-fn the_key_shows_nowhere() {
+fn the_key_appears_in_no_output() {
     for code in [400, 401, 404, 500] {
-        let echo = format!(r#"{{"code":{code},"message":"bad key {}"}}"#, common::KEY);
-        let scene = Scene::trouble(FaultKind::Body(echo), When::task("t2"));
-        scene.list(["t1", "t2"]);
-        let run = scene.export(&["-v", "--concurrency", "1", "--retries", "1"]);
+        let echo = format!(r#"{{"code":{code},"message":"bad key {}"}}"#, common::API_KEY);
+        let env = TestEnv::with_fault(FaultKind::Body(echo), FaultFilter::task("t2"));
+        env.write_list(["t1", "t2"]);
+        let run = env.export(&["-v", "--concurrency", "1", "--retries", "1"]);
         assert!(run.stderr.contains("t1: "), "{}", run.stderr);
-        assert!(!run.stdout.contains(common::KEY) && !run.stderr.contains(common::KEY), "{}", run.stderr);
-        for file in walk(&scene.archive()) {
-            assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(common::KEY), "{}", file.display());
+        assert!(!run.stdout.contains(common::API_KEY) && !run.stderr.contains(common::API_KEY), "{}", run.stderr);
+        for file in walk(&env.archive()) {
+            assert!(
+                !String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(common::API_KEY),
+                "{}",
+                file.display()
+            );
         }
     }
 }
 
 #[test]
-fn a_key_file_given_as_the_list_is_not_quoted() {
-    let scene = Scene::fair();
-    scene.file("key", common::KEY.as_bytes());
-    let run = scene.run(&["export", "key", "--out", "library", "-v"]).expect(0).says("add --no-headers");
-    assert!(!run.stdout.contains(common::KEY) && !run.stderr.contains(common::KEY), "{}", run.stderr);
-    assert_eq!(scene.stats().requests, 0);
+fn a_key_file_passed_as_the_list_is_not_quoted() {
+    let env = TestEnv::new();
+    env.write_file("key", common::API_KEY.as_bytes());
+    let run = env.run(&["export", "key", "--out", "library", "-v"]).expect_status(0).expect_output("use --no-headers");
+    assert!(!run.stdout.contains(common::API_KEY) && !run.stderr.contains(common::API_KEY), "{}", run.stderr);
+    assert_eq!(env.stats().requests, 0);
 }
 
-/// No faults; documents, one of them with a body that has to be repaired.
+/// The response contains a lone surrogate.
 #[test]
-fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {
-    let document = common::documents().remove("doc-lone-surrogate").unwrap();
+fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
+    let document = common::sample_documents().remove("doc-lone-surrogate").unwrap();
     let given = [("doc-lone-surrogate".to_owned(), document.clone())];
-    let scene = Scene::world(SimulatedProvider { documents: given.into(), ..SimulatedProvider::default() });
-    scene.list(["doc-lone-surrogate"]);
-    scene.export(&["--format", "csv"]).expect(0);
-    assert_eq!(scene.rows("clips")[0]["title"], "half \u{fffd} of it");
-    let raw = fs::read_to_string(files(&scene.archive().join("runs"), "-raw.jsonl").pop().unwrap()).unwrap();
+    let env = TestEnv::with_provider(SimulatedProvider { documents: given.into(), ..SimulatedProvider::default() });
+    env.write_list(["doc-lone-surrogate"]);
+    env.export(&["--format", "csv"]).expect_status(0);
+    assert_eq!(env.rows("clips")[0]["title"], "half \u{fffd} of it");
+    let raw = fs::read_to_string(files(&env.archive().join("runs"), "-raw.jsonl").pop().unwrap()).unwrap();
     let line: serde_json::Value = serde_json::from_str(raw.trim_end()).unwrap();
     assert_eq!(
         (line["task_id"].as_str(), line["body"].as_str()),
@@ -331,34 +349,38 @@ fn lone_surrogates_are_replaced_and_the_body_is_kept_as_sent() {
     );
 }
 
-/// Faults: two tasks are not found at first; one of them never is.
+/// Two tasks are not found at first, and one of them is never found.
 #[test]
 fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
-        trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
-        when: When { task: Some(task), first, ..When::ALWAYS },
+        kind: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
+        when: FaultFilter { task: Some(task), first, ..FaultFilter::ALWAYS },
     };
     let faults = vec![missing("late".into(), Some(1)), missing("never".into(), None)];
-    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
-    scene.list(["t1", "late", "never", "t2"]);
-    scene.export(&["--format", "csv"]).expect(0);
-    scene.export(&[]).expect(0).says("no request was sent");
+    let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
+    env.write_list(["t1", "late", "never", "t2"]);
+    env.export(&["--format", "csv"]).expect_status(0);
+    env.export(&[]).expect_status(0).expect_output("no request was sent");
 
-    scene.export(&["--retry-not-found"]).expect(0).says("2 to fetch, 2 already archived").says("Archived 2 of 2 tasks");
-    assert_eq!(scene.archived(), ["late", "never", "t1", "t2"]);
-    let rows = scene.rows("tasks");
+    env.export(&["--retry-not-found"])
+        .expect_status(0)
+        .expect_output("2 to fetch, 2 already archived")
+        .expect_output("Archived 2 of 2 tasks");
+    assert_eq!(env.archived_ids(), ["late", "never", "t1", "t2"]);
+    let rows = env.rows("tasks");
     let status = |task: &str| rows.iter().find(|row| row["task_id"] == task).map(|row| row["status"].as_str());
     assert_ne!(status("late"), Some("not_found"));
     assert_eq!(status("never"), Some("not_found"));
-    assert_eq!(scene.stats().by_task["t1"], 1);
+    assert_eq!(env.stats().by_task["t1"], 1);
     let check = "sha256sum --quiet --strict -c runs/*.sha256";
-    let check = std::process::Command::new("bash").args(["-c", check]).current_dir(scene.archive()).output().unwrap();
+    let check = std::process::Command::new("bash").args(["-c", check]).current_dir(env.archive()).output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// Times as other programs write them, in both formats; what is outside the years that readers know is null.
+/// Covers the time formats of other programs, in both table formats. A time outside the years that readers support is
+/// null.
 #[test]
-fn times_with_short_offsets_are_read_and_years_that_no_reader_knows_are_null() {
+fn times_with_short_offsets_are_parsed_and_unsupported_years_are_null() {
     let table = [
         ("colon", "2025-01-15T10:30:00+05:30", "2025-01-15T05:00:00Z", "2025-01-15 05:00:00.000000 +00:00"),
         ("basic", "2025-01-15T10:30:00-0530", "2025-01-15T16:00:00Z", "2025-01-15 16:00:00.000000 +00:00"),
@@ -374,15 +396,15 @@ fn times_with_short_offsets_are_read_and_years_that_no_reader_knows_are_null() {
     };
     for format in ["csv", "parquet"] {
         let documents = table.iter().map(document).collect();
-        let scene = Scene::world(SimulatedProvider { documents, ..SimulatedProvider::default() });
-        scene.list(table.map(|(id, ..)| id));
-        scene.export(&["--format", format]).expect(0);
-        let rows = scene.rows("tasks");
+        let env = TestEnv::with_provider(SimulatedProvider { documents, ..SimulatedProvider::default() });
+        env.write_list(table.map(|(id, ..)| id));
+        env.export(&["--format", format]).expect_status(0);
+        let rows = env.rows("tasks");
         for (id, _, text, cell) in table {
             let (id, expected) = if format == "csv" { (id.to_owned(), text) } else { (format!("{id:?}"), cell) };
             let row = rows.iter().find(|row| row["task_id"] == id).unwrap();
             assert_eq!(row["created_at"], expected, "{format}: {id}");
         }
-        scene.run(&["verify", "library"]).expect(0).says("No damage was found");
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage was found");
     }
 }

@@ -1,5 +1,5 @@
-//! File systems with missing features, and foreign files in an archive's folders: the built program with a preloaded
-//! library that refuses system calls.
+//! Tests of file systems with missing features, and of foreign files in an archive's folders. To simulate a missing
+//! feature, a preloaded library makes system calls of the built program fail.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -13,9 +13,9 @@ use std::{
     process::Command,
 };
 
-use common::{Finished, Scene, files, ids, walk};
+use common::{CommandOutput, TestEnv, files, ids, walk};
 
-/// Refuses the calls that the variable `LACKS` names.
+/// The source of a library that makes the system calls in the variable `LACKS` fail.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -60,101 +60,104 @@ int rename(const char *from, const char *to) {
 }
 "#;
 
-/// The library, built with the compiler that links Rust programs.
-fn shim(scene: &Scene) -> PathBuf {
-    let (source, library) = (scene.file("shim.c", SHIM.as_bytes()), scene.path("shim.so"));
+/// Builds the library and returns its path. `cc` is available, because it links Rust programs.
+fn shim(env: &TestEnv) -> PathBuf {
+    let (source, library) = (env.write_file("shim.c", SHIM.as_bytes()), env.path("shim.so"));
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
     assert!(built.unwrap().success());
     library
 }
 
-fn with_lack(scene: &Scene, lacks: &str, mut command: Command) -> Finished {
-    Finished::of(command.env("LD_PRELOAD", shim(scene)).env("LACKS", lacks).spawn().unwrap())
+fn run_without(env: &TestEnv, missing_operation: &str, mut command: Command) -> CommandOutput {
+    CommandOutput::wait_for(command.env("LD_PRELOAD", shim(env)).env("LACKS", missing_operation).spawn().unwrap())
 }
 
-fn run(scene: &Scene, lacks: &str, arguments: &[&str]) -> Finished {
-    let mut command = scene.program();
+fn run(env: &TestEnv, missing_operation: &str, arguments: &[&str]) -> CommandOutput {
+    let mut command = env.program();
     command.args(arguments);
-    with_lack(scene, lacks, command)
+    run_without(env, missing_operation, command)
 }
 
 #[test]
-fn a_step_that_the_file_system_does_not_support_is_skipped_with_one_warning() {
-    for (lacks, words) in [
-        ("foldersync=EINVAL", "does not support syncing a folder"),
-        ("foldersync=ENOTSUP", "does not support syncing a folder"),
-        ("filesync", "does not support syncing a file"),
+fn an_unsupported_file_system_operation_is_skipped_with_one_warning() {
+    for (missing_operation, text) in [
+        ("foldersync=EINVAL", "does not support syncing folders"),
+        ("foldersync=ENOTSUP", "does not support syncing folders"),
+        ("filesync", "does not support syncing files"),
         ("locks=ENOLCK", "does not support locks"),
         ("locks=ENOTSUP", "does not support locks"),
         ("permissions,links", ""),
     ] {
-        let scene = Scene::fair();
-        scene.list(ids("t", 12));
+        let env = TestEnv::new();
+        env.write_list(ids("t", 12));
         for night in [6, 12] {
-            scene.list(ids("t", night));
-            let run = with_lack(&scene, lacks, scene.export_command(&["--assets", "audio"])).expect(0);
-            assert_eq!(run.stderr.matches("warning: ").count(), usize::from(!words.is_empty()), "{}", run.stderr);
-            assert!(run.stderr.contains(words), "{}", run.stderr);
+            env.write_list(ids("t", night));
+            let run = run_without(&env, missing_operation, env.export_command(&["--assets", "audio"])).expect_status(0);
+            assert_eq!(run.stderr.matches("warning: ").count(), usize::from(!text.is_empty()), "{}", run.stderr);
+            assert!(run.stderr.contains(text), "{}", run.stderr);
         }
         for verb in ["compact", "rebuild"] {
-            run(&scene, lacks, &[verb, "library"]).expect(0);
+            run(&env, missing_operation, &[verb, "library"]).expect_status(0);
         }
-        fs::remove_file(walk(&scene.archive().join("media")).pop().unwrap()).unwrap();
-        run(&scene, lacks, &["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0);
-        assert_eq!(scene.archived().len(), 12, "{lacks}");
-        assert_eq!(scene.stats().requests, 12, "{lacks}");
-        assert!(!scene.archive().join(".sunor/lock#exclusive").exists());
-        scene.run(&["verify", "library"]).expect(0).says("No damage");
+        fs::remove_file(walk(&env.archive().join("media")).pop().unwrap()).unwrap();
+        run(&env, missing_operation, &["repair", "library", "--rate", "unlimited", "--assets", "audio"])
+            .expect_status(0);
+        assert_eq!(env.archived_ids().len(), 12, "{missing_operation}");
+        assert_eq!(env.stats().requests, 12, "{missing_operation}");
+        assert!(!env.archive().join(".sunor/lock#exclusive").exists());
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
     }
 }
 
 #[test]
 fn an_io_error_is_never_skipped() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    with_lack(&scene, "foldersync=EIO", scene.export_command(&[])).expect(1);
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    run_without(&env, "foldersync=EIO", env.export_command(&[])).expect_status(1);
 }
 
 #[test]
-fn media_on_another_disk_without_permissions_are_placed_and_leave_nothing_behind() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 6));
-    with_lack(&scene, "permissions,disks", scene.export_command(&["--assets", "audio,image"])).expect(0);
-    let media = walk(&scene.archive().join("media"));
+fn media_are_moved_to_a_file_system_without_permissions_and_no_staging_files_remain() {
+    let env = TestEnv::new();
+    env.write_list(ids("t", 6));
+    run_without(&env, "permissions,disks", env.export_command(&["--assets", "audio,image"])).expect_status(0);
+    let media = walk(&env.archive().join("media"));
     assert!(!media.is_empty() && media.iter().all(|path| !path.to_string_lossy().contains('#')));
-    scene.run(&["verify", "library"]).expect(0).says("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
 #[test]
-fn a_second_run_is_refused_where_files_cannot_be_locked_and_a_dead_one_holds_nothing() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 3));
-    with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(0);
-    let lock = scene.archive().join(".sunor/lock#exclusive");
-    let holder = |pid: u32| {
+fn without_file_locks_a_second_run_is_refused_and_a_stale_lock_is_ignored() {
+    let env = TestEnv::new();
+    env.write_list(ids("t", 3));
+    run_without(&env, "locks=ENOLCK", env.export_command(&[])).expect_status(0);
+    let lock = env.archive().join(".sunor/lock#exclusive");
+    let write_lock_file = |pid: u32| {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         fs::write(&lock, format!(r#"{{"pid":{pid},"host":"{}","since":null}}"#, host.trim())).unwrap();
     };
-    holder(std::process::id());
-    with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(5).says(&std::process::id().to_string());
-    holder(u32::MAX);
-    with_lack(&scene, "locks=ENOLCK", scene.export_command(&[])).expect(0);
+    write_lock_file(std::process::id());
+    run_without(&env, "locks=ENOLCK", env.export_command(&[]))
+        .expect_status(5)
+        .expect_output(&std::process::id().to_string());
+    write_lock_file(u32::MAX);
+    run_without(&env, "locks=ENOLCK", env.export_command(&[])).expect_status(0);
 }
 
-/// Files that sync programs and file managers leave.
+/// The archive's folders contain files that sync programs and file managers create.
 #[test]
-fn files_with_another_name_than_the_archive_gives_stop_no_command_and_are_reported() {
+fn files_with_foreign_names_stop_no_command_and_are_reported() {
     for format in ["parquet", "csv"] {
-        let scene = Scene::fair();
-        scene.list(ids("t", 12));
-        scene.export(&["--format", format, "--assets", "audio"]).expect(0);
-        let archive = scene.archive();
+        let env = TestEnv::new();
+        env.write_list(ids("t", 12));
+        env.export(&["--format", format, "--assets", "audio"]).expect_status(0);
+        let archive = env.archive();
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         let part = name(&files(&archive.join("tasks"), format).remove(0));
         let record = name(&files(&archive.join("runs"), ".json").remove(0));
         let song = name(&walk(&archive.join("media")).remove(0));
         fs::create_dir_all(archive.join(".sunor/journal")).unwrap();
-        let notes = [
+        let harmless_files = [
             "tasks/.DS_Store".into(),
             format!("tasks/{part}.sb-123"),
             format!("clips/{}", part.replace(format, "bak")),
@@ -166,11 +169,11 @@ fn files_with_another_name_than_the_archive_gives_stop_no_command_and_are_report
             format!(".sunor/journal/._{}", record.replace(".json", "-0001.journal")),
             ".sunor/.DS_Store".into(),
         ];
-        for path in &notes {
+        for path in &harmless_files {
             fs::write(archive.join(path), [0, 5, 22, 7, 0]).unwrap();
         }
-        let check = scene.run(&["verify", "library", "--json"]).expect(0).stdout;
-        assert!(notes.iter().all(|path| check.contains(path.as_str())), "{check}");
+        let check = env.run(&["verify", "library", "--json"]).expect_status(0).stdout;
+        assert!(harmless_files.iter().all(|path| check.contains(path.as_str())), "{check}");
 
         let strays = [
             format!("tasks/._{part}"),
@@ -180,27 +183,27 @@ fn files_with_another_name_than_the_archive_gives_stop_no_command_and_are_report
         for path in &strays {
             fs::write(archive.join(path), [0, 5, 22, 7, 0]).unwrap();
         }
-        scene.list(ids("t", 14));
-        scene.export(&["--assets", "audio"]).expect(0).says("12 already archived");
-        scene.run(&["summary", "library"]).expect(0).says("14 tasks");
+        env.write_list(ids("t", 14));
+        env.export(&["--assets", "audio"]).expect_status(0).expect_output("12 already archived");
+        env.run(&["summary", "library"]).expect_status(0).expect_output("14 tasks");
         for verb in ["compact", "rebuild"] {
-            scene.run(&[verb, "library"]).expect(0);
+            env.run(&[verb, "library"]).expect_status(0);
         }
-        let found = scene.run(&["verify", "library"]).expect(3).stdout;
-        assert!(strays.iter().all(|path| found.contains(path.as_str())) && found.contains("run repair"), "{found}");
-        scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0).says("3 stray files");
-        scene.run(&["verify", "library"]).expect(0);
-        assert_eq!(files(&archive.join(".sunor/damaged"), "").len(), 3, "nothing is deleted");
+        let found = env.run(&["verify", "library"]).expect_status(3).stdout;
+        assert!(strays.iter().all(|path| found.contains(path.as_str())) && found.contains("run `repair`"), "{found}");
+        env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0).expect_output("3 stray files");
+        env.run(&["verify", "library"]).expect_status(0);
+        assert_eq!(files(&archive.join(".sunor/damaged"), "").len(), 3, "all stray files must be quarantined");
     }
 }
 
 #[test]
-fn a_damaged_part_is_named_with_what_to_do_by_every_command_that_reads_it() {
+fn every_command_that_reads_a_damaged_part_reports_it_with_advice() {
     for format in ["parquet", "csv"] {
-        let scene = Scene::fair();
-        scene.list(ids("t", 12));
-        scene.export(&["--format", format]).expect(0);
-        let part = files(&scene.archive().join("tasks"), format).remove(0);
+        let env = TestEnv::new();
+        env.write_list(ids("t", 12));
+        env.export(&["--format", format]).expect_status(0);
+        let part = files(&env.archive().join("tasks"), format).remove(0);
         let bytes = fs::read(&part).unwrap();
         let damaged = if format == "csv" {
             [&bytes[..bytes.len() / 2], b"\"\xff"].concat()
@@ -210,113 +213,113 @@ fn a_damaged_part_is_named_with_what_to_do_by_every_command_that_reads_it() {
         fs::write(&part, damaged).unwrap();
         let name = part.file_name().unwrap().to_str().unwrap();
         for arguments in [vec!["summary", "library"], vec!["rebuild", "library"]] {
-            scene.run(&arguments).expect(1).says(name).says("repair");
+            env.run(&arguments).expect_status(1).expect_output(name).expect_output("repair");
         }
-        scene.export(&[]).expect(1).says(name).says("repair");
+        env.export(&[]).expect_status(1).expect_output(name).expect_output("repair");
     }
 }
 
-/// A part that is a link to a disk that is not mounted, and a named pipe with the name of a part.
+/// One part is a link to an unmounted disk, and a named pipe has the name of another part.
 #[test]
-fn a_part_that_is_not_a_regular_file_is_damage_and_repair_restores_its_rows() {
+fn a_part_that_is_not_a_regular_file_is_reported_as_damage_and_repaired() {
     for table in ["tasks", "assets", "clips"] {
-        let scene = Scene::fair();
-        scene.list(ids("t", 12));
-        scene.export(&["--format", "csv", "--assets", "audio"]).expect(0);
-        let part = files(&scene.archive().join(table), "csv").remove(0);
+        let env = TestEnv::new();
+        env.write_list(ids("t", 12));
+        env.export(&["--format", "csv", "--assets", "audio"]).expect_status(0);
+        let part = files(&env.archive().join(table), "csv").remove(0);
         let name = part.file_name().unwrap().to_str().unwrap();
         let pipe = part.with_file_name("20200101T000000000Z-aaaaaa-0001.csv");
-        fs::rename(&part, scene.path("elsewhere")).unwrap();
+        fs::rename(&part, env.path("elsewhere")).unwrap();
         std::os::unix::fs::symlink("/nowhere/part.csv", &part).unwrap();
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for options in [vec![], vec!["--quick"]] {
-            let found = scene.run(&[vec!["verify", "library"], options].concat()).expect(3).stdout;
+            let found = env.run(&[vec!["verify", "library"], options].concat()).expect_status(3).stdout;
             assert!(found.contains(name) && found.contains("20200101T000000000Z-aaaaaa"), "{found}");
         }
         if table == "tasks" {
-            scene.export(&["--assets", "audio"]).expect(1).says("repair");
-            scene.run(&["summary", "library"]).expect(1).says("repair");
+            env.export(&["--assets", "audio"]).expect_status(1).expect_output("repair");
+            env.run(&["summary", "library"]).expect_status(1).expect_output("repair");
         }
-        scene.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]);
-        scene.export(&["--assets", "audio"]).expect(0);
-        scene.run(&["verify", "library"]).expect(0);
-        assert_eq!(scene.rows(table).len(), csv_rows(&scene.path("elsewhere")), "{table}");
+        env.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]);
+        env.export(&["--assets", "audio"]).expect_status(0);
+        env.run(&["verify", "library"]).expect_status(0);
+        assert_eq!(env.rows(table).len(), csv_rows(&env.path("elsewhere")), "{table}");
     }
 }
 
 /// Links that lead to each other, as a sync program may leave them.
 #[test]
 fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 12));
-    scene.export(&["--format", "csv"]).expect(0);
-    let part = files(&scene.archive().join("clips"), "csv").remove(0);
+    let env = TestEnv::new();
+    env.write_list(ids("t", 12));
+    env.export(&["--format", "csv"]).expect_status(0);
+    let part = files(&env.archive().join("clips"), "csv").remove(0);
     let rows = csv_rows(&part);
     fs::remove_file(&part).unwrap();
     std::os::unix::fs::symlink(part.file_name().unwrap(), &part).unwrap();
     for options in [vec![], vec!["--quick"]] {
-        scene.run(&[vec!["verify", "library"], options].concat()).expect(3).says("run repair");
+        env.run(&[vec!["verify", "library"], options].concat()).expect_status(3).expect_output("run `repair`");
     }
-    scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
-    scene.run(&["verify", "library"]).expect(0);
-    assert_eq!(scene.rows("clips").len(), rows);
+    env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0);
+    env.run(&["verify", "library"]).expect_status(0);
+    assert_eq!(env.rows("clips").len(), rows);
 }
 
 /// A folder of the archive on a disk that is not mounted, and a file in place of the quarantine.
 #[test]
 fn a_missing_disk_and_a_missing_quarantine_stop_every_command_and_change_nothing() {
     for folder in ["tasks", "media", "runs"] {
-        let scene = Scene::fair();
-        scene.list(ids("t", 6));
-        scene.export(&["--assets", "audio"]).expect(0);
-        let requests = scene.stats().requests;
-        let (folder, elsewhere) = (scene.archive().join(folder), scene.path("elsewhere"));
+        let env = TestEnv::new();
+        env.write_list(ids("t", 6));
+        env.export(&["--assets", "audio"]).expect_status(0);
+        let requests = env.stats().requests;
+        let (folder, elsewhere) = (env.archive().join(folder), env.path("elsewhere"));
         fs::rename(&folder, &elsewhere).unwrap();
         std::os::unix::fs::symlink("/nowhere/library", &folder).unwrap();
         for verb in ["summary", "verify", "repair", "compact", "rebuild"] {
-            scene.run(&[verb, "library"]).expect(1).says("broken symbolic link");
+            env.run(&[verb, "library"]).expect_status(1).expect_output("broken symbolic link");
         }
-        scene.export(&["--assets", "audio"]).expect(1).says("broken symbolic link");
-        assert_eq!(scene.stats().requests, requests);
+        env.export(&["--assets", "audio"]).expect_status(1).expect_output("broken symbolic link");
+        assert_eq!(env.stats().requests, requests);
         fs::remove_file(&folder).unwrap();
         fs::rename(&elsewhere, &folder).unwrap();
-        scene.run(&["verify", "library"]).expect(0);
+        env.run(&["verify", "library"]).expect_status(0);
     }
-    let scene = Scene::fair();
-    scene.list(ids("t", 3));
-    scene.export(&["--assets", "audio"]).expect(0);
-    fs::write(scene.archive().join(".sunor/damaged"), "").unwrap();
-    let song = walk(&scene.archive().join("media")).pop().unwrap();
+    let env = TestEnv::new();
+    env.write_list(ids("t", 3));
+    env.export(&["--assets", "audio"]).expect_status(0);
+    fs::write(env.archive().join(".sunor/damaged"), "").unwrap();
+    let song = walk(&env.archive().join("media")).pop().unwrap();
     let mut bytes = fs::read(&song).unwrap();
     bytes[1000] ^= 1;
     fs::write(&song, bytes).unwrap();
-    scene.run(&["repair", "library", "--rate", "unlimited"]).expect(1).says(".sunor/damaged");
-    scene.run(&["verify", "library"]).expect(3);
+    env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(1).expect_output(".sunor/damaged");
+    env.run(&["verify", "library"]).expect_status(3);
 }
 
 /// Files that the program regenerates or creates, replaced by something else.
 #[test]
 fn a_state_file_that_is_not_a_regular_file_is_an_error_with_what_to_do() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 3));
-    scene.export(&[]).expect(0);
-    let lock = scene.archive().join(".sunor/lock");
+    let env = TestEnv::new();
+    env.write_list(ids("t", 3));
+    env.export(&[]).expect_status(0);
+    let lock = env.archive().join(".sunor/lock");
     fs::remove_file(&lock).unwrap();
     assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
-    scene.run(&["verify", "library"]).expect(0);
-    scene.run(&["summary", "library"]).expect(0);
-    scene.run(&["repair", "library", "--dry-run"]).expect(0);
-    scene.export(&[]).expect(1).says("lock").says("not a regular file; remove it");
+    env.run(&["verify", "library"]).expect_status(0);
+    env.run(&["summary", "library"]).expect_status(0);
+    env.run(&["repair", "library", "--dry-run"]).expect_status(0);
+    env.export(&[]).expect_status(1).expect_output("lock").expect_output("not a regular file; remove it");
     fs::remove_file(&lock).unwrap();
 
-    let views = scene.archive().join("views.sql");
+    let views = env.archive().join("views.sql");
     fs::remove_file(&views).unwrap();
     fs::create_dir(&views).unwrap();
-    scene.run(&["verify", "library"]).expect(3).says("views.sql").says("move it away");
-    scene.export(&[]).expect(1).says("views.sql").says("move it away");
+    env.run(&["verify", "library"]).expect_status(3).expect_output("views.sql").expect_output("move it away");
+    env.export(&[]).expect_status(1).expect_output("views.sql").expect_output("move it away");
     fs::remove_dir(&views).unwrap();
-    scene.export(&[]).expect(0);
-    scene.run(&["verify", "library"]).expect(0);
+    env.export(&[]).expect_status(0);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 fn csv_rows(path: &Path) -> usize {
@@ -326,15 +329,15 @@ fn csv_rows(path: &Path) -> usize {
 #[test]
 fn a_stray_file_whose_name_is_not_utf_8_is_quarantined() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
-    let scene = Scene::fair();
-    scene.list(ids("t", 3));
-    scene.export(&["--format", "csv"]).expect(0);
-    let stray = scene.archive().join("tasks").join(OsStr::from_bytes(b"\xff.csv"));
+    let env = TestEnv::new();
+    env.write_list(ids("t", 3));
+    env.export(&["--format", "csv"]).expect_status(0);
+    let stray = env.archive().join("tasks").join(OsStr::from_bytes(b"\xff.csv"));
     fs::write(&stray, "x").unwrap();
-    scene.run(&["verify", "library"]).expect(3);
-    scene.run(&["repair", "library"]).expect(0).says("1 stray file");
+    env.run(&["verify", "library"]).expect_status(3);
+    env.run(&["repair", "library"]).expect_status(0).expect_output("1 stray file");
     assert!(!stray.exists());
-    scene.run(&["verify", "library"]).expect(0);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 fn attributes(path: &Path) -> (u32, u32, u32) {
@@ -343,14 +346,14 @@ fn attributes(path: &Path) -> (u32, u32, u32) {
 }
 
 #[test]
-fn table_folders_keep_owner_group_mode_and_attributes_through_every_command() {
-    let scene = Scene::fair();
+fn every_command_preserves_owner_group_mode_and_attributes_of_table_folders() {
+    let env = TestEnv::new();
     for night in [6, 12] {
-        scene.list(ids("t", night));
-        scene.export(&["--assets", "audio"]).expect(0);
+        env.write_list(ids("t", night));
+        env.export(&["--assets", "audio"]).expect_status(0);
     }
-    let tables = ["tasks", "clips", "lyrics", "assets"].map(|table| scene.archive().join(table));
-    let is_root = fs::metadata(scene.archive()).unwrap().uid() == 0;
+    let tables = ["tasks", "clips", "lyrics", "assets"].map(|table| env.archive().join(table));
+    let is_root = fs::metadata(env.archive()).unwrap().uid() == 0;
     let mut has_attributes = true;
     for folder in &tables {
         if is_root {
@@ -369,53 +372,57 @@ fn table_folders_keep_owner_group_mode_and_attributes_through_every_command() {
             assert_eq!(rustix::fs::getxattr(folder, "user.note", &mut value), Ok(4), "{verb}");
         }
     };
-    scene.run(&["compact", "library"]).expect(0);
+    env.run(&["compact", "library"]).expect_status(0);
     check("compact");
-    scene.run(&["rebuild", "library"]).expect(0);
+    env.run(&["rebuild", "library"]).expect_status(0);
     check("rebuild");
-    fs::remove_file(files(&scene.archive().join("clips"), ".parquet").remove(0)).unwrap();
-    scene.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0);
+    fs::remove_file(files(&env.archive().join("clips"), ".parquet").remove(0)).unwrap();
+    env.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect_status(0);
     check("repair");
-    scene.run(&["verify", "library"]).expect(0).says("No damage");
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
-/// The file-size limit sends a signal that ends a process without a word unless it is handled.
+/// Exceeding the file-size limit raises a signal that ends a process silently unless the process handles it.
 #[test]
-fn the_file_size_limit_is_an_error_with_what_to_do_and_the_run_is_resumed() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 60));
-    let export = scene.export_command(&["--format", "csv"]);
+fn the_file_size_limit_is_an_error_with_advice_and_the_run_can_be_resumed() {
+    let env = TestEnv::new();
+    env.write_list(ids("t", 60));
+    let export = env.export_command(&["--format", "csv"]);
     let mut command = Command::new("bash");
     command.arg("-c").arg("ulimit -f 40; exec \"$@\"").arg("bash").arg(export.get_program()).args(export.get_args());
-    command.current_dir(scene.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(env.path("")).envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    Finished::of(command.spawn().unwrap()).expect(1).says("ulimit -f").says("the run will resume");
-    scene.export(&[]).expect(0);
-    assert_eq!(scene.archived().len(), 60);
-    scene.run(&["verify", "library"]).expect(0);
+    CommandOutput::wait_for(command.spawn().unwrap())
+        .expect_status(1)
+        .expect_output("ulimit -f")
+        .expect_output("the run will resume");
+    env.export(&[]).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 60);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
 #[test]
 fn an_existing_metrics_file_keeps_its_owner_group_and_mode() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    let metrics = scene.file("run.prom", b"old");
-    // Only root may give files away.
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    let metrics = env.write_file("run.prom", b"old");
+    // Only root may change the owner.
     let _ = std::os::unix::fs::chown(&metrics, Some(12345), Some(54321));
     fs::set_permissions(&metrics, fs::Permissions::from_mode(0o640)).unwrap();
     let before = attributes(&metrics);
-    scene.export(&["--metrics-file", "run.prom"]).expect(0);
+    env.export(&["--metrics-file", "run.prom"]).expect_status(0);
     assert_eq!(attributes(&metrics), before);
     assert!(fs::read_to_string(metrics).unwrap().contains("sunor_archive_exit_code 0"));
 }
 
 #[test]
-fn a_full_standard_output_is_said_without_advice_about_runs() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    scene.export(&[]).expect(0);
-    let mut command = scene.program();
+fn a_standard_output_error_is_reported_without_advice_about_runs() {
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    env.export(&[]).expect_status(0);
+    let mut command = env.program();
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let run = Finished::of(command.args(["summary", "library"]).stdout(full).spawn().unwrap()).expect(1);
+    let run =
+        CommandOutput::wait_for(command.args(["summary", "library"]).stdout(full).spawn().unwrap()).expect_status(1);
     assert!(run.stderr.contains("standard output") && !run.stderr.contains("resume"), "{}", run.stderr);
 }

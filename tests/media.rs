@@ -1,4 +1,4 @@
-//! Downloads of songs, covers and videos: the built program under injected faults of the CDN.
+//! Tests of the downloads of songs, covers and videos, with the built program under injected CDN faults.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -16,26 +16,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Finished, Scene, files, ids, wait_until, walk};
+use common::{CommandOutput, TestEnv, files, ids, wait_until, walk};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, Known, MediaStats, SimulatedProvider, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, KnownTasks, MediaStats, SimulatedProvider};
 
 type Row = HashMap<String, String>;
 
-/// A clip with a song and a cover on the CDN.
+/// Returns a clip with a song and a cover on the CDN.
 fn clip(id: &str) -> Value {
     json!({ "id": id, "audio_url": format!("{{cdn}}/{id}.mp3"), "image_url": format!("{{cdn}}/{id}.jpeg") })
 }
 
-/// A clip with a song at that address.
+/// Returns a clip with a song at the given URL, and without a cover.
 fn song(id: &str, url: impl Into<Value>) -> Value {
     json!({ "id": id, "audio_url": url.into() })
 }
 
-/// A provider of these tasks, each with its clips, all of them on the list.
-fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<Value>)>) -> Scene {
+/// Creates a provider with the given faults, tasks and clips, and a list of all tasks.
+fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<Value>)>) -> TestEnv {
     let document = |(id, clips): (&str, Vec<Value>)| {
         let data = json!({ "task_id": id, "type": "music", "status": "success", "output": { "result": clips } });
         (id.to_owned(), json!({ "code": 200, "data": data }).to_string())
@@ -43,58 +43,62 @@ fn library<'a>(faults: FaultPlan, tasks: impl IntoIterator<Item = (&'a str, Vec<
     let documents: BTreeMap<String, String> = tasks.into_iter().map(document).collect();
     let list: Vec<String> = documents.keys().cloned().collect();
     let documents = documents.into_iter().collect();
-    let scene =
-        Scene::world(SimulatedProvider { tasks: Known::Given, documents, faults, ..SimulatedProvider::default() });
-    scene.list(list);
-    scene
+    let env = TestEnv::with_provider(SimulatedProvider {
+        tasks: KnownTasks::Documents,
+        documents,
+        faults,
+        ..SimulatedProvider::default()
+    });
+    env.write_list(list);
+    env
 }
 
-/// A provider with one task per clip; the clips' songs are on the CDN, with those faults.
-fn songs<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -> Scene {
+/// Creates a provider with the given faults and one task per clip. The songs and covers of the clips are on the CDN.
+fn music_env<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPlan) -> TestEnv {
     let clips: Vec<S> = clips.into_iter().collect();
     library(faults, clips.iter().map(AsRef::as_ref).map(|id| (id, vec![clip(id)])))
 }
 
-/// A fault for every request for one song.
-fn with(id: &str, trouble: FaultKind) -> Fault {
-    Fault { trouble, when: When::task(&format!("{id}.mp3")) }
+/// Returns a fault that affects every request for one song.
+fn fault_for(id: &str, fault: FaultKind) -> Fault {
+    Fault { kind: fault, when: FaultFilter::task(&format!("{id}.mp3")) }
 }
 
-/// A fault of one song, for its first requests.
-fn at_first(requests: u32, id: &str, trouble: FaultKind) -> Fault {
-    Fault { trouble, when: When { task: Some(format!("{id}.mp3")), ..When::first(requests) } }
+/// Returns a fault that affects the first requests for one song.
+fn first_fault(requests: u32, id: &str, fault: FaultKind) -> Fault {
+    Fault { kind: fault, when: FaultFilter { task: Some(format!("{id}.mp3")), ..FaultFilter::first(requests) } }
 }
 
 fn media(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media: faults.into_iter().collect(), ..FaultPlan::default() }
 }
 
-/// The export into CSV tables, of the songs alone unless the arguments say otherwise.
-fn command(scene: &Scene, arguments: &[&str]) -> Command {
+/// Returns an export command with CSV tables. By default, it downloads only songs.
+fn command(env: &TestEnv, arguments: &[&str]) -> Command {
     let mut all = vec!["--format", "csv"];
     if !arguments.contains(&"--assets") {
         all.extend(["--assets", "audio"]);
     }
     all.extend(arguments);
-    scene.export_command(&all)
+    env.export_command(&all)
 }
 
-fn begin(scene: &Scene, arguments: &[&str]) -> Child {
-    command(scene, arguments).spawn().unwrap()
+fn start_export(env: &TestEnv, arguments: &[&str]) -> Child {
+    command(env, arguments).spawn().unwrap()
 }
 
-fn export(scene: &Scene, arguments: &[&str]) -> Finished {
-    Finished::of(begin(scene, arguments))
+fn export(env: &TestEnv, arguments: &[&str]) -> CommandOutput {
+    CommandOutput::wait_for(start_export(env, arguments))
 }
 
-/// The rows of the songs, by clip.
-fn by_clip(scene: &Scene) -> BTreeMap<String, Row> {
-    let rows = scene.rows("assets").into_iter().filter(|row| row["kind"] == "audio");
+/// Returns the asset rows of songs, keyed by clip ID.
+fn by_clip(env: &TestEnv) -> BTreeMap<String, Row> {
+    let rows = env.rows("assets").into_iter().filter(|row| row["kind"] == "audio");
     rows.map(|row| (row["clip_id"].clone(), row)).collect()
 }
 
-fn of_media(scene: &Scene) -> MediaStats {
-    scene.stats().media
+fn media_stats(env: &TestEnv) -> MediaStats {
+    env.stats().media
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -105,30 +109,30 @@ fn field(row: &Row, column: &str) -> u64 {
     row[column].parse().unwrap()
 }
 
-/// The invariants after every run, whatever the faults: each row has a complete file, each file under `media/` has a row
-/// unless the journal has segments, no task has two rows, and the manifests are correct.
+/// Asserts the invariants that hold after every run. Each row with status `ok` has a complete file, no task has two
+/// rows, and the manifests are correct. If the journal is empty, each file under `media/` has a row.
 #[track_caller]
-fn assert_sound(scene: &Scene) {
-    let archive = scene.archive();
-    let mut named = BTreeSet::new();
-    for row in scene.rows("assets") {
+fn assert_media_intact(env: &TestEnv) {
+    let archive = env.archive();
+    let mut referenced_files = BTreeSet::new();
+    for row in env.rows("assets") {
         match row["status"].as_str() {
             "ok" => {
                 let bytes = fs::read(archive.join(&row["path"])).unwrap();
                 assert_eq!((field(&row, "bytes"), &row["sha256"]), (bytes.len() as u64, &sha256(&bytes)), "{row:?}");
                 assert!(field(&row, "bytes") > 0 && !row["content_type"].is_empty(), "{row:?}");
-                named.insert(archive.join(&row["path"]));
+                referenced_files.insert(archive.join(&row["path"]));
             }
             _ => assert!(row["path"].is_empty() && row["sha256"].is_empty() && !row["error"].is_empty(), "{row:?}"),
         }
     }
-    let there: BTreeSet<_> = walk(&archive.join("media")).into_iter().collect();
-    assert!(named.is_subset(&there));
+    let files_on_disk: BTreeSet<_> = walk(&archive.join("media")).into_iter().collect();
+    assert!(referenced_files.is_subset(&files_on_disk));
     if files(&archive.join(".sunor/journal"), "").is_empty() {
-        assert_eq!(there, named);
+        assert_eq!(files_on_disk, referenced_files);
         assert!(files(&archive.join(".sunor/partial"), "").is_empty());
     }
-    let archived = scene.archived();
+    let archived = env.archived_ids();
     assert_eq!(archived.iter().collect::<BTreeSet<_>>().len(), archived.len());
     if !files(&archive.join("runs"), ".sha256").is_empty() {
         let check = ["-c", "sha256sum --quiet --strict --check runs/*.sha256"];
@@ -143,16 +147,16 @@ fn signal(run: &Child, name: &str) {
 
 #[test]
 fn every_song_and_cover_is_complete_and_requested_once() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 40));
-    export(&scene, &["--assets", "audio,image"]).expect(0);
-    let stats = of_media(&scene);
-    assert_sound(&scene);
+    let env = TestEnv::new();
+    env.write_list(ids("t", 40));
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
+    let stats = media_stats(&env);
+    assert_media_intact(&env);
     assert_eq!(stats.leaks, [""; 0]);
     assert!(stats.by_path.values().all(|requests| *requests == 1), "{stats:?}");
 
-    let (rows, summary) = (scene.rows("assets"), scene.summary());
-    assert_eq!(rows.len(), 2 * scene.rows("clips").len());
+    let (rows, summary) = (env.rows("assets"), env.summary());
+    assert_eq!(rows.len(), 2 * env.rows("clips").len());
     let [start, end] = ["started_at", "finished_at"].map(|key| summary[key].as_str().unwrap().parse().unwrap());
     let within = |time: &str| (start..=end).contains(&time.parse::<Timestamp>().unwrap());
     let ok: Vec<&Row> = rows.iter().filter(|row| row["status"] == "ok").collect();
@@ -161,7 +165,7 @@ fn every_song_and_cover_is_complete_and_requested_once() {
         assert_eq!([&row["http_status"], &row["attempts"], &row["error"]], ["200", "1", ""], "{row:?}");
         assert!(within(&row["downloaded_at"]), "{row:?}");
         let name = row["url"].rsplit('/').next().unwrap();
-        assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(name)), "{row:?}");
+        assert_eq!(row["sha256"], sha256(&env.download_from_cdn(name)), "{row:?}");
         let (id, kind) = (&row["clip_id"], &row["kind"]);
         let (ending, content_type) = match name.rsplit('.').next().unwrap() {
             "mp3" => ("mp3", "audio/mpeg"),
@@ -171,23 +175,23 @@ fn every_song_and_cover_is_complete_and_requested_once() {
         assert_eq!(row["path"], format!("media/{kind}/{}/{id}.{ending}", &sha256(id.as_bytes())[..2]));
         assert_eq!(row["content_type"], content_type);
     }
-    // Uploads and joined songs come without a cover.
+    // Uploads and concatenated songs have no cover.
     let skipped: Vec<&Row> = rows.iter().filter(|row| row["status"] == "skipped").collect();
     assert!(!skipped.is_empty() && skipped.iter().all(|row| row["kind"] == "image" && row["url"].is_empty()));
     let bytes: u64 = ok.iter().map(|row| field(row, "bytes")).sum();
     let counts = json!({ "ok": ok.len(), "failed": 0, "skipped": skipped.len(), "bytes": bytes });
     assert_eq!((&summary["assets"], &summary["rows"]["assets"]), (&counts, &json!(rows.len())));
 
-    export(&scene, &[]).expect(0);
-    assert_eq!(of_media(&scene).requests, stats.requests + ok.len() as u64, "requested again");
+    export(&env, &[]).expect_status(0);
+    assert_eq!(media_stats(&env).requests, stats.requests + ok.len() as u64, "files were requested again");
 }
 
-/// Bodies that are not songs, and the errors they cause.
-fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
+/// Returns responses that are not songs, with the error for each response.
+fn non_audio_responses() -> Vec<(&'static str, FaultKind, &'static str)> {
     vec![
         ("html", FaultKind::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
         ("doctype", FaultKind::Body("\u{feff}\n<!DOCTYPE html>\n<p>".into()), "an HTML page instead of media"),
-        ("empty", FaultKind::Body(String::new()), "an empty body"),
+        ("empty", FaultKind::Body(String::new()), "the response is empty"),
         (
             "denied",
             FaultKind::Body("<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>".into()),
@@ -199,55 +203,57 @@ fn no_songs() -> Vec<(&'static str, FaultKind, &'static str)> {
     ]
 }
 
-/// Faults: responses with status 200 that are not songs, permanently.
+/// Every request for some songs gets a response with status 200 that is not a song.
 #[test]
-fn a_response_that_is_not_a_song_is_discarded_and_its_task_still_archived() {
-    let wrong = no_songs();
-    let scene = songs(
+fn a_response_that_is_not_audio_is_discarded_and_its_task_still_archived() {
+    let wrong = non_audio_responses();
+    let env = music_env(
         wrong.iter().map(|(id, ..)| *id).chain(["fine"]),
-        media(wrong.iter().map(|(id, trouble, _)| with(id, trouble.clone()))),
+        media(wrong.iter().map(|(id, fault, _)| fault_for(id, fault.clone()))),
     );
-    let run = export(&scene, &["--retries", "1", "--assets", "audio,image"]).expect(3);
-    run.says("Archived 8 of 8 tasks").says("Not downloaded: 7 assets").says("2 × an HTML page instead of media");
-    assert_sound(&scene);
-    assert_eq!((scene.archived().len(), scene.unfinished()), (8, vec![]));
-    let (rows, asked) = (by_clip(&scene), of_media(&scene).by_path);
-    for (id, _, words) in wrong {
+    let run = export(&env, &["--retries", "1", "--assets", "audio,image"]).expect_status(3);
+    run.expect_output("Archived 8 of 8 tasks")
+        .expect_output("Not downloaded: 7 assets")
+        .expect_output("2 × an HTML page instead of media");
+    assert_media_intact(&env);
+    assert_eq!((env.archived_ids().len(), env.unfinished()), (8, vec![]));
+    let (rows, requested) = (by_clip(&env), media_stats(&env).by_path);
+    for (id, _, text) in wrong {
         let row = &rows[id];
         assert_eq!(
             [&row["status"], &row["error"], &row["http_status"], &row["attempts"]],
-            ["failed", words, "200", "2"]
+            ["failed", text, "200", "2"]
         );
-        assert_eq!(asked[&format!("{id}.mp3")], 2);
+        assert_eq!(requested[&format!("{id}.mp3")], 2);
     }
     assert_eq!(rows["fine"]["status"], "ok");
-    assert_eq!(scene.summary()["assets"]["failed"], 7);
-    assert!(scene.rows("assets").iter().all(|row| row["kind"] == "audio" || row["status"] == "ok"));
+    assert_eq!(env.summary()["assets"]["failed"], 7);
+    assert!(env.rows("assets").iter().all(|row| row["kind"] == "audio" || row["status"] == "ok"));
 }
 
-/// Faults: the same, the first two times.
+/// The first two requests for each song get a response with status 200 that is not a song.
 #[test]
-fn a_response_that_is_not_a_song_is_retried() {
-    let wrong = no_songs();
-    let scene = songs(
+fn a_response_that_is_not_audio_is_retried() {
+    let wrong = non_audio_responses();
+    let env = music_env(
         wrong.iter().map(|(id, ..)| *id),
-        media(wrong.iter().map(|(id, trouble, _)| at_first(2, id, trouble.clone()))),
+        media(wrong.iter().map(|(id, fault, _)| first_fault(2, id, fault.clone()))),
     );
-    export(&scene, &["--retries", "2"]).expect(0);
-    assert_sound(&scene);
-    assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
+    export(&env, &["--retries", "2"]).expect_status(0);
+    assert_media_intact(&env);
+    assert!(by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
 
-/// Faults: files of another type than their URLs say.
+/// The type of some files differs from the extension in their URLs.
 #[test]
 fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
-    let scene = library(
+    let env = library(
         media([
-            Fault { trouble: to("x.png"), when: When::task("a.jpeg") },
-            Fault { trouble: to("x.mp3"), when: When::task("a.wav") },
-            Fault { trouble: to("y.jpg"), when: When::task("b") },
-            Fault { trouble: to("y.mp4"), when: When::task("c") },
+            Fault { kind: to("x.png"), when: FaultFilter::task("a.jpeg") },
+            Fault { kind: to("x.mp3"), when: FaultFilter::task("a.wav") },
+            Fault { kind: to("y.jpg"), when: FaultFilter::task("b") },
+            Fault { kind: to("y.mp4"), when: FaultFilter::task("c") },
         ]),
         [(
             "t1",
@@ -258,9 +264,9 @@ fn a_file_extension_matches_the_content() {
             ],
         )],
     );
-    export(&scene, &["--assets", "audio,image"]).expect(0);
-    assert_sound(&scene);
-    let named: BTreeSet<(String, String)> = scene
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
+    assert_media_intact(&env);
+    let referenced_files: BTreeSet<(String, String)> = env
         .rows("assets")
         .into_iter()
         .map(|row| (row["path"].rsplit('/').next().unwrap().to_owned(), row["content_type"].clone()))
@@ -273,100 +279,104 @@ fn a_file_extension_matches_the_content() {
         ("d.mp4", "video/mp4"),
         ("d.png", "image/png"),
     ];
-    assert_eq!(named, expected.map(|(name, mime)| (name.to_owned(), mime.to_owned())).into());
-    let row = |kind: &str| scene.rows("assets").into_iter().find(|row| row["clip_id"] == "a" && row["kind"] == kind);
+    assert_eq!(referenced_files, expected.map(|(name, mime)| (name.to_owned(), mime.to_owned())).into());
+    let row = |kind: &str| env.rows("assets").into_iter().find(|row| row["clip_id"] == "a" && row["kind"] == kind);
     assert_eq!(
         row("image").unwrap()["url"],
-        format!("{}/a.jpeg", scene.cdn_url()),
-        "the address is not as it was sent"
+        format!("{}/a.jpeg", env.cdn_url()),
+        "the stored URL differs from the URL that the provider sent"
     );
 }
 
 const SIZE: u64 = 300_000;
 
-/// Songs of [`SIZE`], rounded up to a whole frame.
-fn large(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
+/// Returns a fault plan with the given faults and with songs of [`SIZE`] bytes, rounded up to a whole MP3 frame.
+fn large_songs(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media_bytes: Some(SIZE), ..media(faults) }
 }
 
-/// Faults: songs that are truncated twice, each time after 100 kB.
+/// The CDN truncates each song twice, each time after 100 kB.
 #[test]
 fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
-    let cut = || ids("s", 5).into_iter().map(|id| at_first(2, &id, FaultKind::Truncated(100_000)));
+    let cut = || ids("s", 5).into_iter().map(|id| first_fault(2, &id, FaultKind::Truncated(100_000)));
     for validators in [true, false] {
-        let scene = songs(ids("s", 5), FaultPlan { validators: Some(validators), ..large(cut()) });
-        export(&scene, &["--retries", "2"]).expect(0);
-        let stats = of_media(&scene);
-        assert_sound(&scene);
-        for (id, row) in by_clip(&scene) {
+        let env = music_env(ids("s", 5), FaultPlan { validators: Some(validators), ..large_songs(cut()) });
+        export(&env, &["--retries", "2"]).expect_status(0);
+        let stats = media_stats(&env);
+        assert_media_intact(&env);
+        for (id, row) in by_clip(&env) {
             assert_eq!(
                 (row["sha256"].clone(), field(&row, "attempts")),
-                (sha256(&scene.file_of_cdn(&format!("{id}.mp3"))), 3)
+                (sha256(&env.download_from_cdn(&format!("{id}.mp3"))), 3)
             );
             assert_eq!(row["http_status"], if validators { "206" } else { "200" });
         }
         let (ranges, sent) = if validators { (10, 0) } else { (0, 5 * 200_000) };
-        assert_eq!(stats.ranges, ranges);
+        assert_eq!(stats.range_requests, ranges);
         let sent = 5 * SIZE + sent..5 * SIZE + sent + 100_000;
         assert!(sent.contains(&stats.bytes), "{} of {sent:?}", stats.bytes);
     }
 }
 
-/// Faults: songs that are truncated on every request.
+/// The CDN truncates the songs on every request.
 #[test]
 fn a_permanently_truncated_file_is_not_kept() {
-    let scene = songs(
+    let env = music_env(
         ["at-once", "halfway"],
         FaultPlan {
             validators: Some(false),
-            ..large([with("at-once", FaultKind::Truncated(0)), with("halfway", FaultKind::Truncated(100_000))])
+            ..large_songs([
+                fault_for("at-once", FaultKind::Truncated(0)),
+                fault_for("halfway", FaultKind::Truncated(100_000)),
+            ])
         },
     );
-    export(&scene, &["--retries", "1"]).expect(3).says("cut short");
-    assert_sound(&scene);
-    for row in by_clip(&scene).values() {
-        assert_eq!([&row["status"], &row["error"], &row["attempts"]], ["failed", "cut short", "2"]);
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("the response is truncated");
+    assert_media_intact(&env);
+    for row in by_clip(&env).values() {
+        assert_eq!([&row["status"], &row["error"], &row["attempts"]], ["failed", "the response is truncated", "2"]);
     }
-    assert!(walk(&scene.archive().join("media")).is_empty());
+    assert!(walk(&env.archive().join("media")).is_empty());
 }
 
-/// Faults: songs that are truncated, and have changed when the rest is requested.
+/// The CDN truncates each song, and serves a new version when the rest is requested.
 #[test]
 fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     let faults = || {
-        let faults = |id: String| [at_first(1, &id, FaultKind::Truncated(100_000)), with(&id, FaultKind::Changed)];
+        let faults =
+            |id: String| [first_fault(1, &id, FaultKind::Truncated(100_000)), fault_for(&id, FaultKind::Changed)];
         ids("s", 3).into_iter().flat_map(faults)
     };
     for validators in [true, false] {
-        let scene = songs(ids("s", 3), FaultPlan { validators: Some(validators), ..large(faults()) });
-        export(&scene, &[]).expect(0);
-        assert_sound(&scene);
-        assert_eq!(of_media(&scene).ranges, if validators { 3 } else { 0 });
-        for (id, row) in by_clip(&scene) {
-            // It was requested twice; from now on the new version is sent.
-            assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
+        let env = music_env(ids("s", 3), FaultPlan { validators: Some(validators), ..large_songs(faults()) });
+        export(&env, &[]).expect_status(0);
+        assert_media_intact(&env);
+        assert_eq!(media_stats(&env).range_requests, if validators { 3 } else { 0 });
+        for (id, row) in by_clip(&env) {
+            // The song was requested before, so the CDN now sends the new version.
+            assert_eq!(row["sha256"], sha256(&env.download_from_cdn(&format!("{id}.mp3"))));
         }
     }
 }
 
-/// Faults: songs that halt, before the first byte, in the middle or between any two, once or permanently.
+/// Some songs stall before the first byte or in the middle, and some arrive too slowly, once or permanently.
 #[test]
 fn a_stalled_server_times_out() {
-    let halts =
-        [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Drip(300))];
-    let passing = halts.iter().map(|(id, trouble)| at_first(1, id, trouble.clone()));
-    let lasting = halts.iter().map(|(id, trouble)| with(&format!("{id}-ever"), trouble.clone()));
-    let ids = halts.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
-    let scene = songs(ids, large(passing.chain(lasting)));
-    let begun = Instant::now();
-    export(&scene, &["--timeout", "1s", "--retries", "1", "--asset-concurrency", "16"]).expect(3);
-    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
-    assert_sound(&scene);
-    let rows = by_clip(&scene);
+    let stalled =
+        [("late", FaultKind::Stall(60.0)), ("halting", FaultKind::StallBody(60.0)), ("drip", FaultKind::Throttle(300))];
+    let transient = stalled.iter().map(|(id, fault)| first_fault(1, id, fault.clone()));
+    let permanent = stalled.iter().map(|(id, fault)| fault_for(&format!("{id}-ever"), fault.clone()));
+    let ids = stalled.iter().flat_map(|(id, _)| [(*id).to_owned(), format!("{id}-ever")]);
+    let env = music_env(ids, large_songs(transient.chain(permanent)));
+    let started = Instant::now();
+    export(&env, &["--timeout", "1s", "--retries", "1", "--asset-concurrency", "16"]).expect_status(3);
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    assert_media_intact(&env);
+    let rows = by_clip(&env);
     for (id, error) in [
-        ("late", "nothing came for too long"),
-        ("halting", "nothing came for too long"),
-        ("drip", "slower than 1 KiB a second"),
+        ("late", "no data within the timeout"),
+        ("halting", "no data within the timeout"),
+        ("drip", "slower than 1 KiB/s"),
     ] {
         assert_eq!([&rows[id]["status"], &rows[id]["attempts"]], ["ok", "2"], "{id}");
         let ever = &rows[&format!("{id}-ever")];
@@ -374,9 +384,9 @@ fn a_stalled_server_times_out() {
     }
 }
 
-/// Faults: every status that a CDN may answer with, for a while or permanently.
+/// The CDN responds with various error statuses, for the first requests or permanently.
 #[test]
-fn each_status_is_retried_as_often_as_its_policy_says() {
+fn each_status_is_retried_according_to_its_policy() {
     use FaultKind::Status;
     let ever = u32::MAX;
     let table = [
@@ -398,89 +408,97 @@ fn each_status_is_retried_as_often_as_its_policy_says() {
         ("nothing", Status(204), 1, 2, ""),
         ("reset", FaultKind::Reset, 2, 3, ""),
     ];
-    let scene = songs(
+    let env = music_env(
         table.iter().map(|(id, ..)| *id),
-        media(table.iter().map(|(id, trouble, first, ..)| at_first(*first, id, trouble.clone()))),
+        media(table.iter().map(|(id, fault, first, ..)| first_fault(*first, id, fault.clone()))),
     );
-    export(&scene, &["--retries", "3"]).expect(3);
-    assert_sound(&scene);
-    let (rows, asked) = (by_clip(&scene), of_media(&scene).by_path);
-    for (id, trouble, _, requests, error) in table {
+    export(&env, &["--retries", "3"]).expect_status(3);
+    assert_media_intact(&env);
+    let (rows, requested) = (by_clip(&env), media_stats(&env).by_path);
+    for (id, fault, _, requests, error) in table {
         let (row, status) = (&rows[id], if error.is_empty() { "ok" } else { "failed" });
-        assert_eq!((asked[&format!("{id}.mp3")], field(row, "attempts")), (requests, requests.into()), "{id}");
+        assert_eq!((requested[&format!("{id}.mp3")], field(row, "attempts")), (requests, requests.into()), "{id}");
         assert_eq!([&row["status"], &row["error"]], [status, error], "{id}");
-        if let (Status(code), "failed") = (trouble, status) {
+        if let (Status(code), "failed") = (fault, status) {
             assert_eq!(field(row, "http_status"), u64::from(code));
         }
     }
-    assert_eq!(scene.archived().len(), rows.len());
+    assert_eq!(env.archived_ids().len(), rows.len());
 }
 
-/// Faults: the CDN asks for a pause until tomorrow.
+/// The CDN responds with a `Retry-After` of one day.
 #[test]
-fn a_host_that_asks_for_a_day_is_skipped_and_its_files_left_to_the_next_run() {
-    for trouble in [FaultKind::TooMany(86_400), FaultKind::Busy(86_400)] {
-        let scene = songs(ids("s", 20), media([Fault { trouble, when: When::first(1) }]));
-        export(&scene, &["--asset-concurrency", "1"]).expect(3).says("its files are left to the next run");
-        assert_eq!((of_media(&scene).requests, scene.archived().len(), scene.unfinished().len()), (1, 0, 20));
-        assert!(scene.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
-        let faults = export(&scene, &["--asset-concurrency", "1"]);
-        assert_eq!((faults.status, scene.stats().requests), (Some(3), 20), "{}", faults.stderr);
-        assert_sound(&scene);
+fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
+    for fault in [FaultKind::RateLimited(86_400), FaultKind::Unavailable(86_400)] {
+        let env = music_env(ids("s", 20), media([Fault { kind: fault, when: FaultFilter::first(1) }]));
+        export(&env, &["--asset-concurrency", "1"])
+            .expect_status(3)
+            .expect_output("the next run will download its files");
+        assert_eq!((media_stats(&env).requests, env.archived_ids().len(), env.unfinished().len()), (1, 0, 20));
+        assert!(env.unfinished().iter().all(|(_, reason)| reason == "interrupted"));
+        let faults = export(&env, &["--asset-concurrency", "1"]);
+        assert_eq!((faults.status, env.stats().requests), (Some(3), 20), "{}", faults.stderr);
+        assert_media_intact(&env);
     }
 }
 
-/// Faults: every song is refused once, with a second to wait; one connection at a time.
+/// The first request for each song gets a `Retry-After` of one second. The export uses one connection at a time.
 #[test]
-fn a_host_that_asks_to_back_off_gets_no_requests_and_costs_no_retry() {
-    for trouble in [FaultKind::TooMany(1), FaultKind::Busy(1)] {
-        let scene = songs(ids("s", 4), media([Fault { trouble, when: When::first(1) }]));
-        let begun = Instant::now();
-        export(&scene, &["--retries", "0", "--asset-concurrency", "1"]).expect(0);
-        // One request is refused, and then all wait.
-        assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
-        assert_eq!(of_media(&scene).requests, 8);
-        assert!(by_clip(&scene).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "2"]));
+fn a_host_with_retry_after_gets_no_requests_and_consumes_no_retry() {
+    for fault in [FaultKind::RateLimited(1), FaultKind::Unavailable(1)] {
+        let env = music_env(ids("s", 4), media([Fault { kind: fault, when: FaultFilter::first(1) }]));
+        let started = Instant::now();
+        export(&env, &["--retries", "0", "--asset-concurrency", "1"]).expect_status(0);
+        // After each refused request, all downloads wait for one second.
+        assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
+        assert_eq!(media_stats(&env).requests, 8);
+        assert!(by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "2"]));
     }
 }
 
-/// Faults: redirects, to songs or nowhere.
+/// The CDN redirects to songs, to invalid targets, or in a loop.
 #[test]
-fn redirects_are_followed_to_http_only_and_only_so_often() {
+fn redirects_are_followed_only_to_http_and_up_to_a_limit() {
     let to = |address: &str| FaultKind::Redirect(address.to_owned());
     let table = [
         ("moved", to("{cdn}/elsewhere/other.mp3"), 1, ""),
         ("beside", to("other/x.mp3?x"), 1, ""),
         ("round", to("{cdn}/{file}"), 9, "more than 8 redirects"),
-        ("ftp", to("ftp://127.0.0.2/x.mp3"), 1, "redirected to ftp, which is not http or https"),
-        ("disk", to("file:///etc/passwd"), 1, "redirected to file, which is not http or https"),
-        ("data", to("data:audio/mpeg,ID3"), 1, "redirected to data, which is not http or https"),
-        ("broken", to("http://[::1"), 1, "redirected to what is no URL"),
+        ("ftp", to("ftp://127.0.0.2/x.mp3"), 1, "redirected to an unsupported URL scheme: ftp"),
+        ("disk", to("file:///etc/passwd"), 1, "redirected to an unsupported URL scheme: file"),
+        ("data", to("data:audio/mpeg,ID3"), 1, "redirected to an unsupported URL scheme: data"),
+        ("broken", to("http://[::1"), 1, "redirected to an invalid URL"),
         ("no-host", to("http://0.0.0.0/x.mp3"), 1, "0.0.0.0"),
         ("everybody", to("http://224.0.0.1/x.mp3"), 1, "224.0.0.1"),
     ];
-    let scene =
-        songs(table.iter().map(|(id, ..)| *id), media(table.iter().map(|(id, trouble, ..)| with(id, trouble.clone()))));
-    export(&scene, &["--retries", "2"]).expect(3);
-    assert_sound(&scene);
-    let (rows, asked) = (by_clip(&scene), of_media(&scene));
-    assert_eq!(asked.leaks, [""; 0]);
+    let env = music_env(
+        table.iter().map(|(id, ..)| *id),
+        media(table.iter().map(|(id, fault, ..)| fault_for(id, fault.clone()))),
+    );
+    export(&env, &["--retries", "2"]).expect_status(3);
+    assert_media_intact(&env);
+    let (rows, requested) = (by_clip(&env), media_stats(&env));
+    assert_eq!(requested.leaks, [""; 0]);
     for (id, _, requests, error) in table {
-        assert_eq!((asked.by_path[&format!("{id}.mp3")], &rows[id]["attempts"]), (requests, &"1".to_owned()), "{id}");
+        assert_eq!(
+            (requested.by_path[&format!("{id}.mp3")], &rows[id]["attempts"]),
+            (requests, &"1".to_owned()),
+            "{id}"
+        );
         assert!(
             rows[id]["error"].contains(error) && rows[id]["error"].is_empty() == error.is_empty(),
             "{:?}",
             rows[id]
         );
     }
-    assert_eq!(rows["moved"]["sha256"], sha256(&scene.file_of_cdn("elsewhere/other.mp3")));
+    assert_eq!(rows["moved"]["sha256"], sha256(&env.download_from_cdn("elsewhere/other.mp3")));
 }
 
-/// No faults; the URLs point to private addresses.
+/// The URLs point to private addresses.
 #[test]
 fn private_addresses_are_refused_unless_allowed() {
-    let port = |scene: &Scene| scene.cdn_url().rsplit(':').next().unwrap().to_owned();
-    let cdn = songs(["x"], FaultPlan::default());
+    let port = |env: &TestEnv| env.cdn_url().rsplit(':').next().unwrap().to_owned();
+    let cdn = music_env(["x"], FaultPlan::default());
     let port = port(&cdn);
     let hosts = [
         "127.0.0.2",
@@ -510,86 +528,87 @@ fn private_addresses_are_refused_unless_allowed() {
         "user:secret@127.0.0.2",
     ];
     let clips = hosts.map(|host| song(host, format!("http://{host}:{port}/x.mp3")));
-    let scene = library(FaultPlan::default(), [("t1", clips.into()), ("t2", vec![clip("x")])]);
-    export(&scene, &["--assets", "audio,image", "--allow-private-hosts=false"]).expect(3);
-    assert_sound(&scene);
-    let rows = scene.rows("assets");
+    let env = library(FaultPlan::default(), [("t1", clips.into()), ("t2", vec![clip("x")])]);
+    export(&env, &["--assets", "audio,image", "--allow-private-hosts=false"]).expect_status(3);
+    assert_media_intact(&env);
+    let rows = env.rows("assets");
     let (failed, skipped): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["status"] == "failed");
     assert_eq!((failed.len(), skipped.len()), (hosts.len() + 2, hosts.len()));
     let is_refused = |row: &&Row| {
-        row["error"].contains("--allow-private-hosts") || row["error"].contains("not an address that a server can have")
+        row["error"].contains("--allow-private-hosts")
+            || row["error"].contains("not a usable address (reserved or multicast)")
     };
     assert!(failed.iter().all(is_refused), "{failed:?}");
-    assert_eq!((of_media(&scene).requests, of_media(&cdn).requests), (0, 0));
-    assert_eq!(scene.archived().len(), 2);
+    assert_eq!((media_stats(&env).requests, media_stats(&cdn).requests), (0, 0));
+    assert_eq!(env.archived_ids().len(), 2);
 
     let allowed = library(FaultPlan::default(), [("t1", vec![clip("x")])]);
-    export(&allowed, &["--allow-private-hosts"]).expect(0);
-    assert_eq!(of_media(&allowed).requests, 1);
+    export(&allowed, &["--allow-private-hosts"]).expect_status(0);
+    assert_eq!(media_stats(&allowed).requests, 1);
 }
 
-/// No faults; the documents have invalid URLs.
+/// The documents contain unusable URLs.
 #[test]
 fn an_unusable_url_is_recorded_as_failed() {
     let table = [
-        ("/x.mp3", "the address is no URL"),
-        ("x.mp3", "the address is no URL"),
-        ("http://", "the address is no URL"),
-        ("http://a b/", "the address is no URL"),
-        ("not an address", "the address is no URL"),
-        ("ftp://127.0.0.2/x.mp3", "not http or https but ftp"),
-        ("file:///etc/passwd", "not http or https but file"),
-        ("data:audio/mpeg;base64,SUQz", "not http or https but data"),
-        ("javascript:alert(1)", "not http or https but javascript"),
-        ("C:\\music\\x.mp3", "not http or https but c"),
+        ("/x.mp3", "invalid URL"),
+        ("x.mp3", "invalid URL"),
+        ("http://", "invalid URL"),
+        ("http://a b/", "invalid URL"),
+        ("not an address", "invalid URL"),
+        ("ftp://127.0.0.2/x.mp3", "unsupported URL scheme: ftp"),
+        ("file:///etc/passwd", "unsupported URL scheme: file"),
+        ("data:audio/mpeg;base64,SUQz", "unsupported URL scheme: data"),
+        ("javascript:alert(1)", "unsupported URL scheme: javascript"),
+        ("C:\\music\\x.mp3", "unsupported URL scheme: c"),
     ];
-    let scene = library(FaultPlan::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
-    export(&scene, &[]).expect(3);
-    assert_sound(&scene);
-    let rows = by_clip(&scene);
-    for (url, words) in table {
+    let env = library(FaultPlan::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
+    export(&env, &[]).expect_status(3);
+    assert_media_intact(&env);
+    let rows = by_clip(&env);
+    for (url, text) in table {
         let row = &rows[url];
         assert_eq!([&row["status"], &row["url"], &row["attempts"]], ["failed", url, "0"]);
-        assert!(row["error"].contains(words), "{row:?}");
+        assert!(row["error"].contains(text), "{row:?}");
     }
-    assert_eq!((of_media(&scene).requests, scene.archived().len()), (0, 1));
+    assert_eq!((media_stats(&env).requests, env.archived_ids().len()), (0, 1));
 }
 
-/// No faults; the clips have nothing to download.
+/// The clips have no URL, or a URL without a file.
 #[test]
 fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() {
     let clips = vec![
-        (song("empty", ""), "no address"),
-        (song("blank", "  "), "no address"),
-        (song("null", Value::Null), "no address"),
-        (json!({ "id": "missing" }), "no address"),
-        (song("none", "{cdn}/None.mp3"), "names no file"),
-        (song("none-too", "https://cdn1.suno.ai/None.mp3?x=1"), "names no file"),
-        (song("bare", "None.mp3"), "names no file"),
+        (song("empty", ""), "no URL for this asset"),
+        (song("blank", "  "), "no URL for this asset"),
+        (song("null", Value::Null), "no URL for this asset"),
+        (json!({ "id": "missing" }), "no URL for this asset"),
+        (song("none", "{cdn}/None.mp3"), "the URL is a placeholder"),
+        (song("none-too", "https://cdn1.suno.ai/None.mp3?x=1"), "the URL is a placeholder"),
+        (song("bare", "None.mp3"), "the URL is a placeholder"),
     ];
-    let words: Vec<&str> = clips.iter().map(|(_, words)| *words).collect();
-    let scene = library(FaultPlan::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
-    export(&scene, &["--assets", "audio"]).expect(0);
-    assert_sound(&scene);
-    for (row, words) in scene.rows("assets").iter().zip(&words) {
+    let text: Vec<&str> = clips.iter().map(|(_, text)| *text).collect();
+    let env = library(FaultPlan::default(), [("t1", clips.into_iter().map(|(clip, _)| clip).collect())]);
+    export(&env, &["--assets", "audio"]).expect_status(0);
+    assert_media_intact(&env);
+    for (row, text) in env.rows("assets").iter().zip(&text) {
         assert_eq!([&row["status"], &row["attempts"]], ["skipped", "0"], "{row:?}");
-        assert!(row["error"].contains(words), "{row:?}");
+        assert!(row["error"].contains(text), "{row:?}");
     }
-    assert_eq!((of_media(&scene).requests, scene.rows("assets").len()), (0, words.len()));
-    assert_eq!(scene.summary()["assets"], json!({ "ok": 0, "failed": 0, "skipped": words.len(), "bytes": 0 }));
+    assert_eq!((media_stats(&env).requests, env.rows("assets").len()), (0, text.len()));
+    assert_eq!(env.summary()["assets"], json!({ "ok": 0, "failed": 0, "skipped": text.len(), "bytes": 0 }));
 }
 
-/// A task of two clips, one of them finished, that completed at that time.
-fn half_made(clip: &Value, completed_at: &str) -> String {
+/// Returns the response for a task that completed at `completed_at`, with two clips: a complete clip and `clip`.
+fn partly_complete_response(clip: &Value, completed_at: &str) -> String {
     let result = json!([song("made", "{cdn}/made.mp3"), clip]);
     let data = json!({ "task_id": "t1", "type": "music", "status": "success", "completed_at": completed_at,
         "created_at": "2025-01-15T12:00:00Z", "output": { "result": result } });
     json!({ "code": 200, "data": data }).to_string()
 }
 
-/// Clips in every state that is not final, of a task that has just completed: a later run finds them complete.
+/// A task has just completed, but one of its clips is still being generated. A later run finds the clip complete.
 #[test]
-fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() {
+fn a_task_with_an_unfinished_clip_is_unfinished_until_the_clip_is_complete() {
     let now = Timestamp::now().to_string();
     let clips = [
         (json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" }), "its status is streaming"),
@@ -598,74 +617,83 @@ fn a_task_with_a_clip_that_is_still_being_made_is_unfinished_until_it_is_made() 
         (song("c", "https://audiopipe.suno.ai/?item_id=7"), "a stream"),
         (song("c", "https://cdn1.suno.ai/c.m3u8?token=1"), "a stream"),
     ];
-    for (clip, words) in clips {
-        let first = Fault { trouble: FaultKind::Body(half_made(&clip, &now)), when: When::first(2) };
-        let made = half_made(&song("c", "{cdn}/c.mp3"), &now);
-        let scene = Scene::world(SimulatedProvider {
-            tasks: Known::Given,
-            documents: [("t1".into(), made)].into(),
+    for (clip, text) in clips {
+        let first = Fault { kind: FaultKind::Body(partly_complete_response(&clip, &now)), when: FaultFilter::first(2) };
+        let document = partly_complete_response(&song("c", "{cdn}/c.mp3"), &now);
+        let env = TestEnv::with_provider(SimulatedProvider {
+            tasks: KnownTasks::Documents,
+            documents: [("t1".into(), document)].into(),
             faults: FaultPlan { faults: vec![first], unfinished: Some(0.0), ..FaultPlan::default() },
             ..SimulatedProvider::default()
         });
-        scene.list(["t1"]);
-        export(&scene, &["--assets", "audio", "--wait", "0s"]).expect(3);
-        assert_eq!(scene.unfinished(), [("t1".to_owned(), "unfinished".to_owned())]);
-        let list = files(&scene.archive().join("runs"), "-unfinished.csv").pop().unwrap();
-        assert!(fs::read_to_string(list).unwrap().contains(words));
-        assert!(scene.rows("tasks").is_empty() && of_media(&scene).requests == 0);
-        export(&scene, &["--assets", "audio", "--poll-interval", "1s"]).expect(0);
-        assert_eq!(scene.stats().requests, 3, "the second run polls");
-        assert!(scene.rows("assets").iter().all(|row| row["status"] == "ok"), "{words}");
+        env.write_list(["t1"]);
+        export(&env, &["--assets", "audio", "--wait", "0s"]).expect_status(3);
+        assert_eq!(env.unfinished(), [("t1".to_owned(), "unfinished".to_owned())]);
+        let list = files(&env.archive().join("runs"), "-unfinished.csv").pop().unwrap();
+        assert!(fs::read_to_string(list).unwrap().contains(text));
+        assert!(env.rows("tasks").is_empty() && media_stats(&env).requests == 0);
+        export(&env, &["--assets", "audio", "--poll-interval", "1s"]).expect_status(0);
+        assert_eq!(env.stats().requests, 3, "the second run must poll the task");
+        assert!(env.rows("assets").iter().all(|row| row["status"] == "ok"), "{text}");
     }
 }
 
 /// A clip is still being generated a day after its task completed, and completes later.
 #[test]
-fn a_clip_that_is_never_finished_fails_after_a_day_and_repair_asks_for_it_again() {
+fn a_clip_that_never_finishes_fails_after_a_day_and_repair_requests_it_again() {
     let yesterday = (Timestamp::now() - jiff::SignedDuration::from_hours(25)).to_string();
     let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
     let provider = |clip: &Value| {
-        let documents = [("t1".into(), half_made(clip, &yesterday))].into();
-        Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() })
+        let documents = [("t1".into(), partly_complete_response(clip, &yesterday))].into();
+        TestEnv::with_provider(SimulatedProvider {
+            tasks: KnownTasks::Documents,
+            documents,
+            ..SimulatedProvider::default()
+        })
     };
-    let scene = provider(&clip);
-    scene.list(["t1"]);
-    export(&scene, &["--assets", "audio"]).expect(3).says("its status is streaming");
-    let rows = by_clip(&scene);
+    let env = provider(&clip);
+    env.write_list(["t1"]);
+    export(&env, &["--assets", "audio"]).expect_status(3).expect_output("its status is streaming");
+    let rows = by_clip(&env);
     assert_eq!([&rows["made"]["status"], &rows["c"]["status"]], ["ok", "failed"]);
     let later = provider(&song("c", "{cdn}/c.mp3"));
-    scene.run(&["repair", "library", "--base-url", later.base_url()]).expect(0);
-    assert_eq!(by_clip(&scene)["c"]["status"], "ok");
-    assert_eq!((scene.stats().requests, later.stats().requests), (1, 1));
+    env.run(&["repair", "library", "--base-url", later.base_url()]).expect_status(0);
+    assert_eq!(by_clip(&env)["c"]["status"], "ok");
+    assert_eq!((env.stats().requests, later.stats().requests), (1, 1));
 }
 
-/// No asset of a clip that is still being generated is downloaded.
+/// One clip is still being generated, and the run downloads no assets.
 #[test]
-fn a_clip_that_is_still_being_made_does_not_matter_to_a_run_without_assets() {
+fn an_unfinished_clip_does_not_affect_a_run_without_assets() {
     let clip = json!({ "id": "c", "status": "streaming", "audio_url": "{cdn}/c.mp3" });
-    let document = half_made(&clip, &Timestamp::now().to_string());
+    let document = partly_complete_response(&clip, &Timestamp::now().to_string());
     let documents = [("t1".into(), document)].into();
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
-    scene.list(["t1"]);
-    scene.export(&["--assets", "none"]).expect(0);
-    assert_eq!(scene.rows("clips").len(), 2);
+    let env = TestEnv::with_provider(SimulatedProvider {
+        tasks: KnownTasks::Documents,
+        documents,
+        ..SimulatedProvider::default()
+    });
+    env.write_list(["t1"]);
+    env.export(&["--assets", "none"]).expect_status(0);
+    assert_eq!(env.rows("clips").len(), 2);
 }
 
-/// A web server that sends the nth response to the nth request, and the last one to later requests; it returns the
-/// requests. A response without an end is followed by zeros for as long as the client reads.
-fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
+/// Starts a web server that sends the nth response to the nth request, and the last response to later requests. Returns
+/// the address and a channel of the requests. After a response that ends with [`ENDLESS`], the server sends zeros until
+/// the client closes the connection.
+fn server(responses: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, requests) = mpsc::channel();
+    let (request_sender, requests) = mpsc::channel();
     thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {
             let mut stream = BufReader::new(stream.unwrap());
             let mut request = String::new();
             while !request.ends_with("\r\n\r\n") && stream.read_line(&mut request).is_ok_and(|read| read > 0) {}
-            let _ = tell.send(request.to_lowercase());
-            let answer = &answers[n.min(answers.len() - 1)];
-            let _ = stream.get_mut().write_all(answer);
-            while answer.ends_with(ENDLESS) && stream.get_mut().write_all(&[0; 16 << 10]).is_ok() {}
+            let _ = request_sender.send(request.to_lowercase());
+            let response = &responses[n.min(responses.len() - 1)];
+            let _ = stream.get_mut().write_all(response);
+            while response.ends_with(ENDLESS) && stream.get_mut().write_all(&[0; 16 << 10]).is_ok() {}
         }
     });
     (address, requests)
@@ -673,12 +701,12 @@ fn server(answers: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
 
 const ENDLESS: &[u8] = b"and so on";
 
-/// A response with those headers and that body, after which the connection closes.
-fn answer(head: &str, body: &[u8]) -> Vec<u8> {
+/// Returns a response with the given status, headers and body, which announces that the connection will be closed.
+fn http_response(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
 }
 
-/// Faults: servers that truncate a song, and then break the rules for ranges.
+/// Servers truncate a song, and then send correct or incorrect responses to range requests.
 #[test]
 fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let version = |seed| -> Vec<u8> {
@@ -686,23 +714,25 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
         b"ID3\x04".iter().copied().chain(std::iter::repeat_with(|| rng.u8(..))).take(100_000).collect()
     };
     let (old, new) = (version(1), version(2));
-    let cut = |validator: &str| answer(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), &old[..50_000]);
-    let whole = |validator: &str| answer(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), &new);
+    let ok =
+        |validator: &str, body: &[u8]| http_response(&format!("200 OK\r\n{validator}\r\nContent-Length: 100000"), body);
+    let cut = |validator: &str| ok(validator, &old[..50_000]);
+    let full = |validator: &str| ok(validator, &new);
     let part = |headers: &str, body: &[u8]| {
-        answer(&format!("206 Partial\r\n{headers}\r\nContent-Length: {}", body.len()), body)
+        http_response(&format!("206 Partial\r\n{headers}\r\nContent-Length: {}", body.len()), body)
     };
     let (etag, other, date) = ("ETag: \"a\"", "ETag: \"b\"", "Last-Modified: Wed, 15 Jan 2025 12:00:00 GMT");
     let rest = "Content-Range: bytes 50000-99999/100000";
     let table = [
         ("rest", vec![cut(etag), part(rest, &old[50_000..])], &old, 2),
         ("rest-by-date", vec![cut(date), part(rest, &old[50_000..])], &old, 2),
-        ("whole", vec![cut(etag), whole(other)], &new, 2),
-        ("weak", vec![cut("ETag: W/\"a\""), whole(other)], &new, 2),
-        ("other-part", vec![cut(etag), part("Content-Range: bytes 1-99999/100000", &old[1..]), whole(other)], &new, 3),
+        ("whole", vec![cut(etag), full(other)], &new, 2),
+        ("weak", vec![cut("ETag: W/\"a\""), full(other)], &new, 2),
+        ("other-part", vec![cut(etag), part("Content-Range: bytes 1-99999/100000", &old[1..]), full(other)], &new, 3),
         ("whole-part", vec![cut(etag), part("Content-Range: bytes 0-99999/100000", &new)], &new, 2),
-        ("no-part", vec![cut(etag), part("X: y", &old[50_000..]), whole(other)], &new, 3),
-        ("other-file", vec![cut(etag), part(&format!("{rest}\r\n{other}"), &new[50_000..]), whole(other)], &new, 3),
-        ("beyond", vec![cut(etag), answer("416 No\r\nContent-Length: 0", b""), whole(other)], &new, 3),
+        ("no-part", vec![cut(etag), part("X: y", &old[50_000..]), full(other)], &new, 3),
+        ("other-file", vec![cut(etag), part(&format!("{rest}\r\n{other}"), &new[50_000..]), full(other)], &new, 3),
+        ("beyond", vec![cut(etag), http_response("416 No\r\nContent-Length: 0", b""), full(other)], &new, 3),
         (
             "piecemeal",
             vec![
@@ -714,14 +744,14 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
             3,
         ),
     ];
-    let servers: Vec<_> = table.iter().map(|(id, answers, ..)| (*id, server(answers.clone()))).collect();
-    let scene = library(
+    let servers: Vec<_> = table.iter().map(|(id, responses, ..)| (*id, server(responses.clone()))).collect();
+    let env = library(
         FaultPlan::default(),
         servers.iter().map(|(id, (address, _))| (*id, vec![song(id, format!("http://{address}/x.mp3"))])),
     );
-    export(&scene, &["--retries", "2"]).expect(0);
-    assert_sound(&scene);
-    let rows = by_clip(&scene);
+    export(&env, &["--retries", "2"]).expect_status(0);
+    assert_media_intact(&env);
+    let rows = by_clip(&env);
     for ((id, _, expected, attempts), (_, (_, requests))) in table.iter().zip(servers) {
         assert_eq!((&rows[*id]["sha256"], field(&rows[*id], "attempts")), (&sha256(expected), *attempts), "{id}");
         let requests: Vec<String> = requests.try_iter().collect();
@@ -737,10 +767,10 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     }
 }
 
-/// Servers that compress media against the request, send all of it as a 206, redirect to raw UTF-8, and have URLs
-/// without a scheme.
+/// Servers compress media although the request excludes compression, send the whole file as a 206, or redirect to a URL
+/// with raw UTF-8. One clip has a URL without a scheme.
 #[test]
-fn a_file_that_browsers_and_curl_would_read_is_read() {
+fn a_file_that_browsers_and_curl_accept_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
     let gzip = || {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -748,26 +778,26 @@ fn a_file_that_browsers_and_curl_would_read_is_read() {
         encoder.finish().unwrap()
     };
     let packed = |name: &str| {
-        answer(&format!("200 OK\r\nContent-Encoding: {name}\r\nContent-Length: {}", gzip().len()), &gzip())
+        http_response(&format!("200 OK\r\nContent-Encoding: {name}\r\nContent-Length: {}", gzip().len()), &gzip())
     };
-    let whole = answer("206 Partial\r\nContent-Range: bytes 0-5003/5004\r\nContent-Length: 5004", &mp3);
-    let (plain, _) = server(vec![answer("200 OK\r\nContent-Length: 5004", &mp3)]);
-    let moved = answer(&format!("302 Found\r\nLocation: http://{plain}/夜.mp3\r\nContent-Length: 0"), b"");
-    let table = [("gzip", packed("GZIP")), ("x-gzip", packed("x-gzip")), ("whole", whole), ("moved", moved)];
-    let servers = table.map(|(id, answer)| (id, server(vec![answer]).0));
+    let full = http_response("206 Partial\r\nContent-Range: bytes 0-5003/5004\r\nContent-Length: 5004", &mp3);
+    let (plain, _) = server(vec![http_response("200 OK\r\nContent-Length: 5004", &mp3)]);
+    let moved = http_response(&format!("302 Found\r\nLocation: http://{plain}/夜.mp3\r\nContent-Length: 0"), b"");
+    let table = [("gzip", packed("GZIP")), ("x-gzip", packed("x-gzip")), ("whole", full), ("moved", moved)];
+    let servers = table.map(|(id, response)| (id, server(vec![response]).0));
     let clips = servers.iter().map(|(id, address)| song(id, format!("http://{address}/x.mp3")));
     let relative = song("relative", format!("//{plain}/x.mp3"));
-    let scene = library(FaultPlan::default(), [("t1", clips.chain([relative]).collect())]);
-    export(&scene, &["--retries", "0"]).expect(0);
-    assert_sound(&scene);
-    for (id, row) in by_clip(&scene) {
+    let env = library(FaultPlan::default(), [("t1", clips.chain([relative]).collect())]);
+    export(&env, &["--retries", "0"]).expect_status(0);
+    assert_media_intact(&env);
+    for (id, row) in by_clip(&env) {
         assert_eq!([&row["status"], &row["sha256"]], ["ok", &sha256(&mp3)], "{id}");
     }
 }
 
-/// All kinds of audio, images and video, with names and headers that say nothing about them.
+/// Neither the URLs nor the headers reveal the type of the files.
 #[test]
-fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
+fn only_common_media_types_are_accepted() {
     let mp4 = |brand: &str| [b"\0\0\0\x20ftyp", brand.as_bytes(), b"\0\0\x02\0isomiso2"].concat();
     let opus = b"OggS\0\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01\x02".to_vec();
     let padded = [vec![0; 1500], b"\xff\xfb\x90\x64".to_vec()].concat();
@@ -800,57 +830,61 @@ fn media_of_every_usual_kind_is_accepted_and_nothing_else_is() {
         ("video", b"fLaC\0\0\0\x22".to_vec(), "not a recognized video format"),
     ];
     let kept = accepted.into_iter().map(|(kind, body, ending)| (kind, body, Ok(ending)));
-    let table: Vec<_> = kept.chain(refused.into_iter().map(|(kind, body, words)| (kind, body, Err(words)))).collect();
+    let table: Vec<_> = kept.chain(refused.into_iter().map(|(kind, body, text)| (kind, body, Err(text)))).collect();
     let clip = |n: usize, kind: &str, body: &[u8]| {
         let head = format!("200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {}", body.len());
-        let (address, _) = server(vec![answer(&head, body)]);
+        let (address, _) = server(vec![http_response(&head, body)]);
         let mut clip = json!({ "id": format!("c{n}") });
         clip[format!("{kind}_url")] = format!("http://{address}/file").into();
         clip
     };
     let clips = table.iter().enumerate().map(|(n, (kind, body, _))| clip(n, kind, body)).collect();
-    let scene = library(FaultPlan::default(), [("t1", clips)]);
-    export(&scene, &["--assets", "all", "--retries", "0"]).expect(3);
-    assert_sound(&scene);
-    let rows = scene.rows("assets");
+    let env = library(FaultPlan::default(), [("t1", clips)]);
+    export(&env, &["--assets", "all", "--retries", "0"]).expect_status(3);
+    assert_media_intact(&env);
+    let rows = env.rows("assets");
     for (n, (kind, body, expected)) in table.iter().enumerate() {
         let row = rows.iter().find(|row| row["clip_id"] == format!("c{n}") && row["kind"] == *kind).unwrap();
         match expected {
             Ok(ending) => assert!(row["status"] == "ok" && row["path"].ends_with(&format!(".{ending}")), "{row:?}"),
-            Err(words) => assert!(row["status"] == "failed" && row["error"].contains(words), "{body:?}: {row:?}"),
+            Err(text) => assert!(row["status"] == "failed" && row["error"].contains(text), "{body:?}: {row:?}"),
         }
     }
 }
 
-/// Faults: servers that violate HTTP.
+/// Some servers violate HTTP.
 #[test]
 fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
     let table = [
-        ("without-length", answer("200 OK", &mp3), ""),
+        ("without-length", http_response("200 OK", &mp3), ""),
         (
             "chunked",
-            answer("200 OK\r\nTransfer-Encoding: chunked", &[b"138c\r\n", &mp3[..], b"\r\n0\r\n\r\n"].concat()),
+            http_response("200 OK\r\nTransfer-Encoding: chunked", &[b"138c\r\n", &mp3[..], b"\r\n0\r\n\r\n"].concat()),
             "",
         ),
-        ("mislabelled", answer("200 OK\r\nContent-Type: text/html\r\nContent-Length: 5004", &mp3), ""),
-        ("chunked-cut", answer("200 OK\r\nTransfer-Encoding: chunked", &[b"138d\r\n", &mp3[..]].concat()), "cut short"),
-        ("cut", answer("200 OK\r\nContent-Length: 6000", &mp3), "cut short"),
+        ("mislabelled", http_response("200 OK\r\nContent-Type: text/html\r\nContent-Length: 5004", &mp3), ""),
+        (
+            "chunked-cut",
+            http_response("200 OK\r\nTransfer-Encoding: chunked", &[b"138d\r\n", &mp3[..]].concat()),
+            "the response is truncated",
+        ),
+        ("cut", http_response("200 OK\r\nContent-Length: 6000", &mp3), "the response is truncated"),
         (
             "unasked-part",
-            answer("206 Partial\r\nContent-Range: bytes 0-5003/9000\r\nContent-Length: 5004", &mp3),
-            "not the part of the file",
+            http_response("206 Partial\r\nContent-Range: bytes 0-5003/9000\r\nContent-Length: 5004", &mp3),
+            "a different range than requested",
         ),
         ("no-http", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(), " "),
         ("silence", Vec::new(), " "),
-        ("too-many-headers", answer(&format!("200 OK{}", "\r\nX: y".repeat(10_000)), &mp3), " "),
+        ("too-many-headers", http_response(&format!("200 OK{}", "\r\nX: y".repeat(10_000)), &mp3), " "),
     ];
-    let address = |answer: &Vec<u8>| format!("http://{}/x.mp3", server(vec![answer.clone()]).0);
-    let scene =
-        library(FaultPlan::default(), table.iter().map(|(id, answer, _)| (*id, vec![song(id, address(answer))])));
-    export(&scene, &["--retries", "1"]).expect(3);
-    assert_sound(&scene);
-    let rows = by_clip(&scene);
+    let address = |response: &Vec<u8>| format!("http://{}/x.mp3", server(vec![response.clone()]).0);
+    let env =
+        library(FaultPlan::default(), table.iter().map(|(id, response, _)| (*id, vec![song(id, address(response))])));
+    export(&env, &["--retries", "1"]).expect_status(3);
+    assert_media_intact(&env);
+    let rows = by_clip(&env);
     for (id, _, error) in table {
         let row = &rows[id];
         assert_eq!(row["status"], if error.is_empty() { "ok" } else { "failed" }, "{row:?}");
@@ -860,56 +894,56 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
     assert_eq!(rows["chunked"]["sha256"], sha256(&mp3));
 }
 
-/// Faults: songs over the size limit, with or without a `Content-Length`.
+/// Two songs exceed the size limit, one with and one without a `Content-Length`.
 #[test]
-fn a_song_over_the_limit_is_refused_and_leaves_nothing_behind() {
-    let (server, _questions) = server(vec![answer("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
-    let scene = library(
+fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
+    let (server, _requests) = server(vec![http_response("200 OK", &[b"ID3\x04", ENDLESS].concat())]);
+    let env = library(
         FaultPlan { media_bytes: Some(20_000_000), ..FaultPlan::default() },
         [("t1", vec![clip("long"), song("endless", format!("http://{server}/x.mp3"))])],
     );
-    let run = export(&scene, &["--assets", "audio,image", "--max-asset-size", "1MB"]).expect(3);
-    run.says("larger than --max-asset-size");
-    assert_sound(&scene);
-    for row in by_clip(&scene).values() {
+    let run = export(&env, &["--assets", "audio,image", "--max-asset-size", "1MB"]).expect_status(3);
+    run.expect_output("larger than --max-asset-size");
+    assert_media_intact(&env);
+    for row in by_clip(&env).values() {
         assert_eq!([&row["status"], &row["attempts"], &row["http_status"]], ["failed", "1", "200"]);
     }
-    assert_eq!(of_media(&scene).by_path, HashMap::from([("long.mp3".into(), 1), ("long.jpeg".into(), 1)]));
-    assert!(of_media(&scene).bytes < 10_000_000, "the body was taken");
-    // The limit itself is allowed.
-    let scene = songs(["a"], FaultPlan::default());
-    let size = scene.file_of_cdn("a.mp3").len();
-    export(&scene, &["--max-asset-size", &size.to_string()]).expect(0);
-    let scene = songs(["a"], FaultPlan::default());
-    export(&scene, &["--max-asset-size", &(size - 1).to_string()]).expect(3);
+    assert_eq!(media_stats(&env).by_path, HashMap::from([("long.mp3".into(), 1), ("long.jpeg".into(), 1)]));
+    assert!(media_stats(&env).bytes < 10_000_000, "the body was downloaded");
+    // A file of exactly the maximum size is accepted.
+    let env = music_env(["a"], FaultPlan::default());
+    let size = env.download_from_cdn("a.mp3").len();
+    export(&env, &["--max-asset-size", &size.to_string()]).expect_status(0);
+    let env = music_env(["a"], FaultPlan::default());
+    export(&env, &["--max-asset-size", &(size - 1).to_string()]).expect_status(3);
 }
 
-/// Faults: each song takes a quarter of a second.
+/// Each song takes a quarter of a second to download.
 #[test]
-fn concurrent_downloads_stay_within_the_limit_and_one_host_gets_three_quarters() {
-    let slow = || media([Fault { trouble: FaultKind::Drip(200_000), when: When::ALWAYS }]);
-    for (allowed, most) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
-        let scene = songs(ids("s", 8), slow());
-        export(&scene, &["--asset-concurrency", allowed]).expect(0);
-        assert_eq!(of_media(&scene).most_at_once, most, "of {allowed}");
+fn concurrent_downloads_stay_within_the_limits_in_total_and_per_host() {
+    let slow = || media([Fault { kind: FaultKind::Throttle(200_000), when: FaultFilter::ALWAYS }]);
+    for (allowed, limit) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
+        let env = music_env(ids("s", 8), slow());
+        export(&env, &["--asset-concurrency", allowed]).expect_status(0);
+        assert_eq!(media_stats(&env).max_concurrent, limit, "of {allowed}");
     }
-    // The same server by two names, the second of which needs IPv6.
+    // The same server with two names counts as two hosts. The second name needs IPv6.
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
-        let cdn = songs(["x"], slow());
+        let cdn = music_env(["x"], slow());
         let other = cdn.cdn_url().replace("127.0.0.2", "[::ffff:127.0.0.2]");
         let of = |cdn: String, prefix| ids(prefix, 12).into_iter().map(move |id| song(&id, format!("{cdn}/{id}.mp3")));
         let clips = of(cdn.cdn_url().to_owned(), "s").chain(of(other, "o")).collect();
-        let scene = library(FaultPlan::default(), [("t1", clips)]);
-        export(&scene, &["--asset-concurrency", "8"]).expect(0);
-        assert_eq!(of_media(&cdn).most_at_once, 8);
+        let env = library(FaultPlan::default(), [("t1", clips)]);
+        export(&env, &["--asset-concurrency", "8"]).expect_status(0);
+        assert_eq!(media_stats(&cdn).max_concurrent, 8);
     }
 }
 
-/// No faults; clips with IDs that are not valid file names.
+/// Most clip IDs are not valid or safe file names.
 #[test]
 fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
     let long = "x".repeat(300);
-    let odd = [
+    let unusual = [
         "../../x",
         "../x.mp3",
         "/etc/passwd",
@@ -936,16 +970,16 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
         "plain-1_2",
     ];
     let file = |n: usize| format!("{{cdn}}/file{n}.mp3");
-    let mut clips: Vec<Value> = odd.iter().enumerate().map(|(n, id)| song(id, file(n))).collect();
-    clips.push(json!({ "audio_url": file(odd.len()) }));
-    clips.push(json!({ "id": 7, "audio_url": file(odd.len() + 1) }));
-    let scene = library(FaultPlan::default(), [("t1", clips)]);
-    export(&scene, &[]).expect(0);
-    assert_sound(&scene);
-    let rows = scene.rows("assets");
-    let expected: Vec<&str> = odd.iter().copied().chain(["", "7"]).collect();
+    let mut clips: Vec<Value> = unusual.iter().enumerate().map(|(n, id)| song(id, file(n))).collect();
+    clips.push(json!({ "audio_url": file(unusual.len()) }));
+    clips.push(json!({ "id": 7, "audio_url": file(unusual.len() + 1) }));
+    let env = library(FaultPlan::default(), [("t1", clips)]);
+    export(&env, &[]).expect_status(0);
+    assert_media_intact(&env);
+    let rows = env.rows("assets");
+    let expected: Vec<&str> = unusual.iter().copied().chain(["", "7"]).collect();
     assert_eq!(rows.iter().map(|row| row["clip_id"].as_str()).collect::<Vec<_>>(), expected);
-    assert_eq!(scene.rows("clips").iter().map(|row| row["clip_id"].clone()).collect::<Vec<_>>(), expected);
+    assert_eq!(env.rows("clips").iter().map(|row| row["clip_id"].clone()).collect::<Vec<_>>(), expected);
     let mut names = BTreeSet::new();
     for (n, row) in rows.iter().enumerate() {
         let parts: Vec<&str> = row["path"].split('/').collect();
@@ -956,26 +990,26 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
             "{name}"
         );
         assert!(!name.starts_with(['-', '.']) && !["con.mp3", "nul.mp3"].contains(&name), "{name}");
-        assert!(names.insert(row["path"].to_lowercase()), "{name} twice");
-        assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("file{n}.mp3"))), "{name}");
+        assert!(names.insert(row["path"].to_lowercase()), "{name} occurs twice");
+        assert_eq!(row["sha256"], sha256(&env.download_from_cdn(&format!("file{n}.mp3"))), "{name}");
     }
     assert!(rows.iter().any(|row| row["path"].ends_with("/plain-1_2.mp3")));
-    // Nothing anywhere else.
-    assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 2);
+    // The folder contains only the list and the archive.
+    assert_eq!(fs::read_dir(env.path("")).unwrap().count(), 2);
 }
 
-/// No faults; one clip is in three tasks, the last of which a later run fetches.
+/// One clip occurs in three tasks, and a later run fetches the third task.
 #[test]
 fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     let tasks = ["t1", "t2", "t3"].map(|id| (id, vec![clip("shared"), clip(&format!("own-{id}"))]));
-    let scene = library(FaultPlan::default(), tasks);
-    scene.list(["t1", "t2"]);
-    export(&scene, &["--assets", "audio,image"]).expect(0);
-    scene.list(["t1", "t2", "t3"]);
-    export(&scene, &["--assets", "audio,image"]).expect(0);
-    assert_sound(&scene);
-    assert!(of_media(&scene).by_path.values().all(|requests| *requests == 1));
-    let rows = scene.rows("assets");
+    let env = library(FaultPlan::default(), tasks);
+    env.write_list(["t1", "t2"]);
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
+    env.write_list(["t1", "t2", "t3"]);
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
+    assert_media_intact(&env);
+    assert!(media_stats(&env).by_path.values().all(|requests| *requests == 1));
+    let rows = env.rows("assets");
     let shared: Vec<&Row> = rows.iter().filter(|row| row["clip_id"] == "shared" && row["kind"] == "audio").collect();
     assert_eq!(shared.iter().map(|row| &row["task_id"]).collect::<BTreeSet<_>>().len(), 3);
     for column in ["path", "sha256", "bytes", "content_type", "status"] {
@@ -984,216 +1018,219 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     assert_eq!(shared.iter().map(|row| field(row, "attempts")).sum::<u64>(), 1);
 }
 
-/// Faults: two clips of a task have the same bytes, once or permanently; covers may.
+/// The CDN serves the same bytes for both songs of a task, once or permanently. Identical covers are allowed.
 #[test]
-fn identical_takes_are_refetched_later_and_reported_if_still_identical() {
-    let twins = |when: When| Fault { trouble: FaultKind::Identical, when };
-    let once = |file: &str| twins(When { task: Some(file.into()), ..When::first(1) });
-    let scene = library(
-        media([once("once"), twins(When::task("ever")), twins(When::task("jpeg"))]),
+fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
+    let duplicates = |when: FaultFilter| Fault { kind: FaultKind::Identical, when };
+    let once = |file: &str| duplicates(FaultFilter { task: Some(file.into()), ..FaultFilter::first(1) });
+    let env = library(
+        media([once("once"), duplicates(FaultFilter::task("ever")), duplicates(FaultFilter::task("jpeg"))]),
         [
             ("t1", vec![clip("once-1"), clip("once-2")]),
             ("t2", vec![clip("ever-1"), clip("ever-2")]),
             ("t3", vec![clip("fine-1"), clip("fine-2")]),
         ],
     );
-    let run = export(&scene, &["--assets", "audio,image"]).expect(0);
-    let run = run.says("t2: the CDN serves the same bytes for different takes: ");
+    let run = export(&env, &["--assets", "audio,image"]).expect_status(0);
+    let run = run.expect_output("t2: the CDN serves identical audio for different clips: ");
     assert!(!run.stderr.contains("t1: ") && !run.stderr.contains("t3: "), "{}", run.stderr);
-    assert_sound(&scene);
-    let rows = by_clip(&scene);
+    assert_media_intact(&env);
+    let rows = by_clip(&env);
     assert!(rows.values().all(|row| row["status"] == "ok"));
     assert_ne!(rows["once-1"]["sha256"], rows["once-2"]["sha256"]);
     for id in ["once-1", "once-2"] {
         assert_eq!((&rows[id]["error"], field(&rows[id], "attempts")), (&String::new(), 2));
-        assert_eq!(rows[id]["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
+        assert_eq!(rows[id]["sha256"], sha256(&env.download_from_cdn(&format!("{id}.mp3"))));
     }
     assert_eq!(rows["ever-1"]["sha256"], rows["ever-2"]["sha256"]);
     for (id, other) in [("ever-1", "ever-2"), ("ever-2", "ever-1")] {
         let row = &rows[id];
-        assert!(row["error"].contains(&format!("the same bytes as clip {other}")), "{row:?}");
+        assert!(row["error"].contains(&format!("identical to clip {other}")), "{row:?}");
         assert_eq!(field(row, "attempts"), 2);
     }
     assert_eq!(field(&rows["fine-1"], "attempts"), 1);
 }
 
-/// Faults: a CDN that breaks every connection, or never responds.
+/// The CDN resets every connection, or never responds.
 #[test]
 fn a_dead_cdn_does_not_delay_the_api() {
-    let dead = |trouble| FaultPlan { unfinished: Some(0.0), ..media([Fault { trouble, when: When::ALWAYS }]) };
-    let scene = Scene::faults(dead(FaultKind::Reset));
-    scene.list(ids("t", 60));
-    export(&scene, &["--retries", "1"]).expect(3).says("Archived 60 of 60 tasks");
-    assert_sound(&scene);
-    assert_eq!((scene.archived().len(), scene.stats().requests), (60, 60));
-    assert!(scene.rows("assets").iter().any(|row| row["status"] == "failed" && row["attempts"] == "2"));
+    let dead = |fault| FaultPlan { unfinished: Some(0.0), ..media([Fault { kind: fault, when: FaultFilter::ALWAYS }]) };
+    let env = TestEnv::with_faults(dead(FaultKind::Reset));
+    env.write_list(ids("t", 60));
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("Archived 60 of 60 tasks");
+    assert_media_intact(&env);
+    assert_eq!((env.archived_ids().len(), env.stats().requests), (60, 60));
+    assert!(env.rows("assets").iter().any(|row| row["status"] == "failed" && row["attempts"] == "2"));
 
-    let scene = Scene::faults(dead(FaultKind::Stall(60.0)));
-    scene.list(ids("t", 60));
-    let mut run = begin(&scene, &[]);
-    wait_until(|| scene.stats().requests == 60);
+    let env = TestEnv::with_faults(dead(FaultKind::Stall(60.0)));
+    env.write_list(ids("t", 60));
+    let mut run = start_export(&env, &[]);
+    wait_until(|| env.stats().requests == 60);
     run.kill().unwrap();
     run.wait().unwrap();
 }
 
-/// The size of the longest download in progress.
-fn under_way(scene: &Scene) -> u64 {
-    let partial = files(&scene.archive().join(".sunor/partial"), ".part");
+/// Returns the size in bytes of the largest download in progress.
+fn largest_partial(env: &TestEnv) -> u64 {
+    let partial = files(&env.archive().join(".sunor/partial"), ".part");
     partial.iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).max().unwrap_or(0)
 }
 
-/// Faults: some songs are fast and some take six seconds; the process is killed with SIGKILL.
+/// Two songs download fast and two take six seconds, and the process is killed with SIGKILL.
 #[test]
 fn downloads_resume_after_a_kill_where_they_stopped() {
-    let drip = |id| at_first(1, id, FaultKind::Drip(1_000_000));
-    let scene = library(
+    let drip = |id| first_fault(1, id, FaultKind::Throttle(1_000_000));
+    let env = library(
         FaultPlan { media_bytes: Some(6_000_000), ..media([drip("slow"), drip("slower")]) },
         [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("slower")])],
     );
-    let mut run = begin(&scene, &[]);
-    let whole = |name: &str| of_media(&scene).whole.contains_key(name);
-    let placed = || walk(&scene.archive().join("media")).len();
-    wait_until(|| whole("a.mp3") && whole("b.mp3") && placed() == 2 && under_way(&scene) >= 1 << 20);
+    let mut run = start_export(&env, &[]);
+    let full = |name: &str| media_stats(&env).completed.contains_key(name);
+    let placed = || walk(&env.archive().join("media")).len();
+    wait_until(|| full("a.mp3") && full("b.mp3") && placed() == 2 && largest_partial(&env) >= 1 << 20);
     run.kill().unwrap();
     run.wait().unwrap();
-    assert_eq!(scene.archived(), [""; 0]);
+    assert_eq!(env.archived_ids(), [""; 0]);
     assert_eq!(placed(), 2);
-    let killed = of_media(&scene);
+    let killed = media_stats(&env);
 
-    export(&scene, &[]).expect(0).says("downloading the files of").says("no request was sent");
-    assert_sound(&scene);
-    assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
-    let stats = of_media(&scene);
+    export(&env, &[]).expect_status(0).expect_output("resuming the downloads of").expect_output("no request was sent");
+    assert_media_intact(&env);
+    assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
+    let stats = media_stats(&env);
     for name in ["a.mp3", "b.mp3"] {
-        assert_eq!((stats.by_path[name], stats.whole[name]), (1, 1), "{name} again");
+        assert_eq!((stats.by_path[name], stats.completed[name]), (1, 1), "{name} was downloaded again");
     }
-    assert_eq!(stats.ranges, 2);
-    let rows = by_clip(&scene);
+    assert_eq!(stats.range_requests, 2);
+    let rows = by_clip(&env);
     let size: u64 = ["slow", "slower"].map(|id| field(&rows[id], "bytes")).iter().sum();
-    assert!(stats.bytes - killed.bytes <= size - (1 << 20), "what was there was sent again");
+    assert!(stats.bytes - killed.bytes <= size - (1 << 20), "the bytes of partial files were sent again");
     for (id, row) in rows {
-        assert_eq!(row["sha256"], sha256(&scene.file_of_cdn(&format!("{id}.mp3"))));
+        assert_eq!(row["sha256"], sha256(&env.download_from_cdn(&format!("{id}.mp3"))));
     }
 }
 
-/// Faults: slow songs; the process is killed repeatedly with SIGKILL, at random times.
+/// Half of the files download slowly, and the process is killed repeatedly with SIGKILL, at random times.
 #[test]
-fn after_any_kill_every_file_is_complete_and_no_task_is_fetched_twice() {
-    let slow = Fault { trouble: FaultKind::Drip(400_000), when: When { share: Some(0.5), ..When::ALWAYS } };
-    let scene = Scene::faults(media([slow]));
-    scene.list(ids("t", 100));
+fn after_any_kill_every_file_is_complete_and_only_requests_in_flight_are_repeated() {
+    let slow =
+        Fault { kind: FaultKind::Throttle(400_000), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
+    let env = TestEnv::with_faults(media([slow]));
+    env.write_list(ids("t", 100));
     let mut rng = fastrand::Rng::with_seed(5);
     let arguments = ["--assets", "audio,image", "--rate", "60/s", "--concurrency", "4", "-q"];
     let mut kills = 0;
     for _ in 0..8 {
-        let mut run = begin(&scene, &arguments);
+        let mut run = start_export(&env, &arguments);
         thread::sleep(Duration::from_millis(rng.u64(50..500)));
         kills += u64::from(run.try_wait().unwrap().is_none());
         run.kill().unwrap();
         run.wait().unwrap();
     }
-    export(&scene, &arguments).expect(0);
-    assert_sound(&scene);
-    assert_eq!(scene.archived().len(), 100);
-    // Requests in flight at a kill are sent again, as are those whose responses were not yet synced.
-    assert!(kills > 0 && scene.stats().asked_again <= 4 * kills, "{}", scene.stats().asked_again);
+    export(&env, &arguments).expect_status(0);
+    assert_media_intact(&env);
+    assert_eq!(env.archived_ids().len(), 100);
+    // Requests in flight at a kill are repeated, as are requests whose responses were not yet synced.
+    assert!(kills > 0 && env.stats().repeated <= 4 * kills, "{}", env.stats().repeated);
     let kinds = |row: Row| (row["task_id"].clone(), row["clip_id"].clone(), row["kind"].clone());
-    let rows: BTreeSet<_> = scene.rows("assets").into_iter().map(kinds).collect();
-    assert_eq!((rows.len(), scene.rows("assets").len()), (2 * scene.rows("clips").len(), rows.len()));
+    let rows: BTreeSet<_> = env.rows("assets").into_iter().map(kinds).collect();
+    assert_eq!((rows.len(), env.rows("assets").len()), (2 * env.rows("clips").len(), rows.len()));
 }
 
-/// Faults: one of three songs stops in the middle at first.
-fn halted() -> Scene {
+/// Creates a provider with three tasks. The first download of one of the songs stalls in the middle.
+fn env_with_stalled_download() -> TestEnv {
     library(
-        media([at_first(1, "slow", FaultKind::StallBody(120.0))]),
+        media([first_fault(1, "slow", FaultKind::StallBody(120.0))]),
         [("t1", vec![clip("a")]), ("t2", vec![clip("b"), clip("slow")]), ("t3", vec![clip("c")])],
     )
 }
 
-/// The run ended while `t2` waited for its song: the others are archived, and the next run archives it without a
-/// request.
+/// Asserts the state after a run that ended while `t2` waited for a song. `t1` and `t3` are archived, and the next run
+/// archives `t2` without an API request.
 #[track_caller]
-fn assert_resumes(scene: &Scene) {
-    assert_sound(scene);
-    assert_eq!(scene.archived(), ["t1", "t3"]);
-    assert_eq!(scene.unfinished(), [("t2".to_owned(), "interrupted".to_owned())]);
+fn assert_resumes(env: &TestEnv) {
+    assert_media_intact(env);
+    assert_eq!(env.archived_ids(), ["t1", "t3"]);
+    assert_eq!(env.unfinished(), [("t2".to_owned(), "interrupted".to_owned())]);
     assert_eq!(
-        scene.summary()["tasks"],
+        env.summary()["tasks"],
         json!({ "success": 2, "failure": 0, "timeout": 0, "not_found": 0, "unfinished": 1, "unreadable": 0, "errors": 0 })
     );
-    export(scene, &[]).expect(0).says("no request was sent");
-    assert_sound(scene);
-    assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
-    assert!(by_clip(scene).values().all(|row| row["status"] == "ok") && by_clip(scene).len() == 4);
-    let asked = of_media(scene).by_path;
-    assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| asked[name]), [1, 1, 1, 2]);
+    export(env, &[]).expect_status(0).expect_output("no request was sent");
+    assert_media_intact(env);
+    assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
+    assert!(by_clip(env).values().all(|row| row["status"] == "ok") && by_clip(env).len() == 4);
+    let requested = media_stats(env).by_path;
+    assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| requested[name]), [1, 1, 1, 2]);
 }
 
-/// Faults: one of three songs stops in the middle.
+/// The download of one song stalls in the middle.
 #[test]
 fn a_signal_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
-    let begun = [("-INT", 130), ("-TERM", 143)].map(|(name, status)| {
-        let scene = halted();
-        let run = begin(&scene, &[]);
-        wait_until(|| of_media(&scene).by_path.len() == 4 && of_media(&scene).whole.len() == 3);
+    let started = [("-INT", 130), ("-TERM", 143)].map(|(name, status)| {
+        let env = env_with_stalled_download();
+        let run = start_export(&env, &[]);
+        wait_until(|| media_stats(&env).by_path.len() == 4 && media_stats(&env).completed.len() == 3);
         signal(&run, name);
-        (Instant::now(), status, run, scene)
+        (Instant::now(), status, run, env)
     });
-    for (signalled, status, run, scene) in begun {
-        Finished::of(run).expect(status).says("keeping what was fetched");
+    for (signalled, status, run, env) in started {
+        CommandOutput::wait_for(run).expect_status(status).expect_output("fetched data is kept");
         assert!(signalled.elapsed() < Duration::from_secs(9), "{:?}", signalled.elapsed());
-        assert_resumes(&scene);
+        assert_resumes(&env);
     }
 }
 
-/// Faults: one of three songs stops in the middle.
+/// The download of one song stalls in the middle.
 #[test]
 fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
-    let scene = halted();
-    let begun = Instant::now();
-    export(&scene, &["--stop-after", "1s"]).expect(3);
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
-    assert_resumes(&scene);
+    let env = env_with_stalled_download();
+    let started = Instant::now();
+    export(&env, &["--stop-after", "1s"]).expect_status(3);
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    assert_resumes(&env);
 }
 
-/// Faults: a song that is refused repeatedly, so that most of the time is spent waiting.
+/// Requests for one song are refused repeatedly, so that the run spends most of its time waiting.
 #[test]
 fn a_signal_interrupts_a_retry_backoff_at_once() {
-    let scene = songs(["a", "b"], media([with("b", FaultKind::TooMany(60))]));
-    let run = begin(&scene, &[]);
-    wait_until(|| of_media(&scene).requests == 2 && of_media(&scene).whole.contains_key("a.mp3"));
-    let begun = Instant::now();
+    let env = music_env(["a", "b"], media([fault_for("b", FaultKind::RateLimited(60))]));
+    let run = start_export(&env, &[]);
+    wait_until(|| media_stats(&env).requests == 2 && media_stats(&env).completed.contains_key("a.mp3"));
+    let started = Instant::now();
     signal(&run, "-INT");
-    Finished::of(run).expect(130);
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    assert_eq!(scene.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
+    CommandOutput::wait_for(run).expect_status(130);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(env.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
 }
 
-/// Faults: a song that stops in the middle, and whose URL has expired at the next run.
+/// The download of a song stalls in the middle, and its URL has expired by the next run.
 #[test]
 fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
-    let scene =
-        songs(["a", "b"], media([at_first(1, "b", FaultKind::StallBody(120.0)), with("b", FaultKind::Status(403))]));
-    let mut run = begin(&scene, &[]);
-    wait_until(|| of_media(&scene).requests == 2);
+    let env = music_env(
+        ["a", "b"],
+        media([first_fault(1, "b", FaultKind::StallBody(120.0)), fault_for("b", FaultKind::Status(403))]),
+    );
+    let mut run = start_export(&env, &[]);
+    wait_until(|| media_stats(&env).requests == 2);
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&scene, &[]).expect(3).says("1 asset failed in earlier runs");
-    assert_sound(&scene);
-    let row = &by_clip(&scene)["b"];
+    export(&env, &[]).expect_status(3).expect_output("1 asset failed in earlier runs");
+    assert_media_intact(&env);
+    let row = &by_clip(&env)["b"];
     assert_eq!(
         [&row["status"], &row["error"], &row["http_status"], &row["attempts"]],
         ["failed", "HTTP 403", "403", "3"]
     );
-    assert_eq!((scene.archived(), scene.stats().requests), (vec!["a".to_owned(), "b".to_owned()], 2));
-    // The next run does not retry what failed then.
-    export(&scene, &[]).expect(0);
-    assert_eq!((of_media(&scene).by_path["b.mp3"], scene.stats().requests), (4, 2));
+    assert_eq!((env.archived_ids(), env.stats().requests), (vec!["a".to_owned(), "b".to_owned()], 2));
+    // Later exports do not retry the failed download.
+    export(&env, &[]).expect_status(0);
+    assert_eq!((media_stats(&env).by_path["b.mp3"], env.stats().requests), (4, 2));
 }
 
 #[test]
 fn only_the_selected_assets_are_downloaded() {
-    let film = || {
+    let env_with_video = || {
         let mut clip = clip("a");
         clip["video_url"] = "{cdn}/a.mp4".into();
         library(FaultPlan::default(), [("t1", vec![clip])])
@@ -1204,173 +1241,180 @@ fn only_the_selected_assets_are_downloaded() {
         ("all", &["a.jpeg", "a.mp3", "a.mp4"]),
         ("none", &[]),
     ] {
-        let scene = film();
-        export(&scene, &["--assets", kinds]).expect(0);
-        assert_sound(&scene);
+        let env = env_with_video();
+        export(&env, &["--assets", kinds]).expect_status(0);
+        assert_media_intact(&env);
         assert_eq!(
-            of_media(&scene).by_path.into_keys().collect::<BTreeSet<_>>(),
+            media_stats(&env).by_path.into_keys().collect::<BTreeSet<_>>(),
             names.iter().map(|name| (*name).to_owned()).collect()
         );
-        assert_eq!(scene.rows("assets").len(), names.len());
-        assert_eq!(scene.archive().join("assets").exists(), kinds != "none");
+        assert_eq!(env.rows("assets").len(), names.len());
+        assert_eq!(env.archive().join("assets").exists(), kinds != "none");
     }
-    let scene = film();
-    export(&scene, &["--assets", "video"]).expect(0);
-    let row = &scene.rows("assets")[0];
+    let env = env_with_video();
+    export(&env, &["--assets", "video"]).expect_status(0);
+    let row = &env.rows("assets")[0];
     assert_eq!([&row["kind"], &row["content_type"]], ["video", "video/mp4"]);
     assert!(row["path"].starts_with("media/video/") && row["path"].ends_with("/a.mp4"));
     for bad in ["", "cover", "audio,", "none,audio"] {
-        let scene = film();
-        export(&scene, &["--assets", bad]).expect(2).says("--assets");
-        assert!(scene.stats().requests == 0 && !scene.archive().exists());
+        let env = env_with_video();
+        export(&env, &["--assets", bad]).expect_status(2).expect_output("--assets");
+        assert!(env.stats().requests == 0 && !env.archive().exists());
     }
 }
 
-/// No faults; no file may be larger than 100 KiB, so that the songs do not fit, and the journal does.
+/// A file-size limit of 100 KiB is too small for the songs, but large enough for the journal.
 #[test]
-fn a_disk_too_full_for_a_song_stops_the_run_and_the_next_run_resumes() {
-    let scene = songs(ids("s", 8), large([]));
-    let limited = command(&scene, &["--assets", "audio,image", "--concurrency", "2"]);
+fn a_full_disk_during_a_download_stops_the_run_and_the_next_run_resumes() {
+    let env = music_env(ids("s", 8), large_songs([]));
+    let limited = command(&env, &["--assets", "audio,image", "--concurrency", "2"]);
     let mut run = Command::new("bash");
     run.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "bash"]);
     run.arg(limited.get_program()).args(limited.get_args());
-    run.current_dir(scene.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run.current_dir(env.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
     run.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let run = Finished::of(run.spawn().unwrap()).expect(1);
-    run.says("cannot write").says(".sunor/partial/audio-s").says("Run the same command again");
-    assert_sound(&scene);
-    assert!(walk(&scene.archive().join("media")).iter().all(|path| !path.to_string_lossy().ends_with(".mp3")));
-    let asked = scene.stats().requests;
-    assert_eq!((scene.archived().len(), scene.unfinished().len()), (0, 8));
-    let kept = scene.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
-    assert_eq!(kept as u64, asked);
+    let run = CommandOutput::wait_for(run.spawn().unwrap()).expect_status(1);
+    run.expect_output("cannot write").expect_output(".sunor/partial/audio-s").expect_output("Rerun the command");
+    assert_media_intact(&env);
+    assert!(walk(&env.archive().join("media")).iter().all(|path| !path.to_string_lossy().ends_with(".mp3")));
+    let requested = env.stats().requests;
+    assert_eq!((env.archived_ids().len(), env.unfinished().len()), (0, 8));
+    let kept = env.unfinished().iter().filter(|(_, reason)| reason == "interrupted").count();
+    assert_eq!(kept as u64, requested);
 
-    export(&scene, &["--assets", "audio,image"]).expect(0);
-    assert_sound(&scene);
-    assert_eq!((scene.archived(), scene.stats().requests, scene.stats().asked_again), (ids("s", 8), 8, 0));
-    assert!(by_clip(&scene).iter().all(|(id, row)| row["sha256"] == sha256(&scene.file_of_cdn(&format!("{id}.mp3")))));
+    export(&env, &["--assets", "audio,image"]).expect_status(0);
+    assert_media_intact(&env);
+    assert_eq!((env.archived_ids(), env.stats().requests, env.stats().repeated), (ids("s", 8), 8, 0));
+    assert!(
+        by_clip(&env).iter().all(|(id, row)| row["sha256"] == sha256(&env.download_from_cdn(&format!("{id}.mp3"))))
+    );
 }
 
-/// Faults: a song that never gets a response.
+/// The first two requests for one song stall.
 #[test]
 fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_journal() {
-    let scene = library(
-        media([at_first(2, "slow", FaultKind::Stall(120.0))]),
+    let env = library(
+        media([first_fault(2, "slow", FaultKind::Stall(120.0))]),
         [("t1", vec![clip("a")]), ("t2", vec![clip("slow")]), ("t3", vec![clip("c")])],
     );
-    let mut run = begin(&scene, &[]);
-    wait_until(|| of_media(&scene).by_path.len() == 3 && of_media(&scene).whole.len() == 2);
+    let mut run = start_export(&env, &[]);
+    wait_until(|| media_stats(&env).by_path.len() == 3 && media_stats(&env).completed.len() == 2);
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&scene, &["--stop-after", "1s"]).expect(3).says("-unfinished.csv");
-    assert_eq!((scene.archived().len(), scene.unfinished().len(), scene.stats().requests), (0, 3, 3));
-    export(&scene, &[]).expect(0);
-    assert_sound(&scene);
-    assert_eq!((scene.archived(), scene.stats().requests), (ids("t", 3), 3));
+    export(&env, &["--stop-after", "1s"]).expect_status(3).expect_output("-unfinished.csv");
+    assert_eq!((env.archived_ids().len(), env.unfinished().len(), env.stats().requests), (0, 3, 3));
+    export(&env, &[]).expect_status(0);
+    assert_media_intact(&env);
+    assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
 }
 
-/// Faults: songs that never get a response; two killed runs have left a segment each.
+/// The first requests for the songs stall, and two killed runs have each left a segment.
 #[test]
 fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
-    let scene =
-        songs(["s1", "s2"], media([(2, "s1"), (1, "s2")].map(|(n, id)| at_first(n, id, FaultKind::Stall(120.0)))));
+    let env = music_env(
+        ["s1", "s2"],
+        media([(2, "s1"), (1, "s2")].map(|(n, id)| first_fault(n, id, FaultKind::Stall(120.0)))),
+    );
     for (n, name) in [(1, "s1"), (2, "s2")] {
-        scene.list([name]);
-        let mut run = begin(&scene, &[]);
-        wait_until(|| of_media(&scene).requests == n);
+        env.write_list([name]);
+        let mut run = start_export(&env, &[]);
+        wait_until(|| media_stats(&env).requests == n);
         run.kill().unwrap();
         run.wait().unwrap();
-        // The other run's segment comes back afterwards: only a long run leaves several by itself.
-        let journal = scene.archive().join(".sunor/journal");
+        // Moves the segment away until both runs are killed, so that the second run does not recover it.
+        let journal = env.archive().join(".sunor/journal");
         for segment in files(&journal, ".journal") {
-            fs::rename(&segment, scene.path(&format!("{name}-{}", segment.file_name().unwrap().display()))).unwrap();
+            fs::rename(&segment, env.path(&format!("{name}-{}", segment.file_name().unwrap().display()))).unwrap();
         }
     }
-    for path in files(&scene.path(""), ".journal") {
+    for path in files(&env.path(""), ".journal") {
         let name = path.file_name().unwrap().to_string_lossy()[3..].to_owned();
-        fs::rename(&path, scene.archive().join(".sunor/journal").join(name)).unwrap();
+        fs::rename(&path, env.archive().join(".sunor/journal").join(name)).unwrap();
     }
-    scene.list(["s1", "s2"]);
-    export(&scene, &["--stop-after", "1s"]).expect(3);
-    assert_eq!(scene.archived(), [""; 0]);
-    export(&scene, &["--retries", "2"]).expect(0);
-    assert_sound(&scene);
-    assert_eq!((scene.archived(), scene.rows("assets").len(), scene.stats().requests), (ids("s", 2), 2, 2));
+    env.write_list(["s1", "s2"]);
+    export(&env, &["--stop-after", "1s"]).expect_status(3);
+    assert_eq!(env.archived_ids(), [""; 0]);
+    export(&env, &["--retries", "2"]).expect_status(0);
+    assert_media_intact(&env);
+    assert_eq!((env.archived_ids(), env.rows("assets").len(), env.stats().requests), (ids("s", 2), 2, 2));
 }
 
-/// Faults: each song takes a while; no process may have more than 256 files open.
+/// The songs download slowly, and the process may have at most 256 open files.
 #[test]
 fn queued_downloads_hold_no_open_file() {
-    let slow = Fault { trouble: FaultKind::Drip(400_000), when: When::ALWAYS };
-    let scene = songs(ids("s", 400), media([slow]));
-    let limited = command(&scene, &["--asset-concurrency", "16"]);
+    let slow = Fault { kind: FaultKind::Throttle(400_000), when: FaultFilter::ALWAYS };
+    let env = music_env(ids("s", 400), media([slow]));
+    let limited = command(&env, &["--asset-concurrency", "16"]);
     let mut run = Command::new("bash");
     run.args(["-c", "ulimit -n 256; exec \"$@\"", "bash"]).arg(limited.get_program()).args(limited.get_args());
-    run.current_dir(scene.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run.current_dir(env.path("")).envs(limited.get_envs().filter_map(|(name, value)| Some((name, value?))));
     run.stdout(Stdio::piped()).stderr(Stdio::piped());
-    Finished::of(run.spawn().unwrap()).expect(0);
-    assert_sound(&scene);
+    CommandOutput::wait_for(run.spawn().unwrap()).expect_status(0);
+    assert_media_intact(&env);
 }
 
-/// Faults: two clips of a task have the same bytes at first; one of them is also in another task, which the same run or
-/// an earlier one archives meanwhile.
+/// At first, two clips of a task have the same bytes. One of the clips also occurs in a second task, which is archived
+/// before the first task, after it, or in the same run.
 #[test]
 fn a_file_referenced_by_a_row_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
-        let once = Fault { trouble: FaultKind::Identical, when: When { task: Some("take".into()), ..When::first(1) } };
+        let once = Fault {
+            kind: FaultKind::Identical,
+            when: FaultFilter { task: Some("take".into()), ..FaultFilter::first(1) },
+        };
         let tasks = [("t1", vec![clip("take-1"), clip("take-2")]), ("t2", vec![clip("take-1")])];
-        let scene = library(media([once]), tasks);
+        let env = library(media([once]), tasks);
         for list in lists {
-            scene.list(list.split(' '));
-            export(&scene, &[]).expect(0);
-            assert_sound(&scene);
+            env.write_list(list.split(' '));
+            export(&env, &[]).expect_status(0);
+            assert_media_intact(&env);
         }
     }
 }
 
-/// Faults: a host that requests a pause of zero seconds, permanently.
+/// The host responds to every request with a `Retry-After` of zero seconds.
 #[test]
 fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
-    let scene = songs(["a"], media([with("a", FaultKind::TooMany(0))]));
-    let begun = Instant::now();
-    export(&scene, &["--retries", "1"]).expect(3);
-    let (requests, took) = (of_media(&scene).requests, begun.elapsed());
+    let env = music_env(["a"], media([fault_for("a", FaultKind::RateLimited(0))]));
+    let started = Instant::now();
+    export(&env, &["--retries", "1"]).expect_status(3);
+    let (requests, took) = (media_stats(&env).requests, started.elapsed());
     assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
 }
 
-/// No faults; a process was killed after the last byte of a song, and before the rename.
+/// A process is killed after it writes the last byte of a song and before it renames the file.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_download_complete_at_the_kill_is_not_restarted() {
-    let scene = songs(
+    let env = music_env(
         ["a"],
-        FaultPlan { media_bytes: Some(3_000_000), ..media([at_first(1, "a", FaultKind::Drip(1_000_000))]) },
+        FaultPlan { media_bytes: Some(3_000_000), ..media([first_fault(1, "a", FaultKind::Throttle(1_000_000))]) },
     );
-    let mut run = begin(&scene, &[]);
-    wait_until(|| under_way(&scene) >= 1 << 19);
+    let mut run = start_export(&env, &[]);
+    wait_until(|| largest_partial(&env) >= 1 << 19);
     run.kill().unwrap();
     run.wait().unwrap();
-    let partial = scene.archive().join(".sunor/partial/audio-a.part");
-    let song = scene.file_of_cdn("a.mp3");
+    let partial = env.archive().join(".sunor/partial/audio-a.part");
+    let song = env.download_from_cdn("a.mp3");
     assert!(song.starts_with(&fs::read(&partial).unwrap()));
     fs::write(&partial, &song).unwrap();
-    let sent = of_media(&scene).bytes;
-    export(&scene, &["--retries", "0"]).expect(0);
-    assert_sound(&scene);
-    assert!(of_media(&scene).bytes - sent < 100_000, "all of it was sent again");
+    let sent = media_stats(&env).bytes;
+    export(&env, &["--retries", "0"]).expect_status(0);
+    assert_media_intact(&env);
+    assert!(media_stats(&env).bytes - sent < 100_000, "the whole song was sent again");
 }
 
-/// Faults: there is no connection to the CDN until long after the run was killed.
+/// The CDN is unreachable during a killed run and the next run.
 #[test]
-fn files_left_by_an_earlier_run_survive_a_network_outage() {
+fn files_from_an_earlier_run_survive_a_network_outage() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let scene = library(FaultPlan::default(), [("t1", vec![song("a", format!("http://{free}/a.mp3"))])]);
-    let mut run = begin(&scene, &["--retries", "20"]);
-    wait_until(|| scene.stats().requests == 1 && !walk(&scene.archive().join(".sunor/partial")).is_empty());
+    let env = library(FaultPlan::default(), [("t1", vec![song("a", format!("http://{free}/a.mp3"))])]);
+    let mut run = start_export(&env, &["--retries", "20"]);
+    wait_until(|| env.stats().requests == 1 && !walk(&env.archive().join(".sunor/partial")).is_empty());
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&scene, &["--retries", "1"]).expect(3).says("no connection");
-    let mp3 = scene.file_of_cdn("a.mp3");
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("no connection");
+    let mp3 = env.download_from_cdn("a.mp3");
     let length = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", mp3.len());
     let listener = TcpListener::bind(free).unwrap();
     std::thread::spawn(move || {
@@ -1378,77 +1422,78 @@ fn files_left_by_an_earlier_run_survive_a_network_outage() {
         let _ = stream.read(&mut [0; 4096]).unwrap();
         stream.write_all(&[length.as_bytes(), &mp3].concat()).unwrap();
     });
-    export(&scene, &[]).expect(0);
-    assert_sound(&scene);
-    assert_eq!((by_clip(&scene)["a"]["status"].as_str(), scene.stats().requests), ("ok", 1));
+    export(&env, &[]).expect_status(0);
+    assert_media_intact(&env);
+    assert_eq!((by_clip(&env)["a"]["status"].as_str(), env.stats().requests), ("ok", 1));
 }
 
-/// No faults; the first nights download no media, or only some kinds.
+/// The first export downloads no media, the second only covers, and the third all kinds.
 #[test]
-fn kinds_that_were_not_wanted_at_first_are_downloaded_later_without_a_request() {
+fn kinds_selected_later_are_downloaded_without_a_request() {
     for format in ["parquet", "csv"] {
-        let scene = Scene::fair();
-        scene.list(ids("t", 30));
-        scene.export(&["--format", format, "--assets", "none"]).expect(0);
-        let asked = scene.stats().requests;
-        let tasks = scene.rows("tasks");
-        scene.export(&["--assets", "image", "--dry-run"]).expect(0).says("from stored responses");
-        scene.export(&["--assets", "image"]).expect(0).says("archived tasks lack assets");
-        scene.export(&["--assets", "all"]).expect(0);
-        assert_eq!(scene.stats().requests, asked, "the archive has the responses");
-        assert!(scene.rows("tasks") == tasks, "{format}: the other rows stay as they are");
+        let env = TestEnv::new();
+        env.write_list(ids("t", 30));
+        env.export(&["--format", format, "--assets", "none"]).expect_status(0);
+        let requested = env.stats().requests;
+        let tasks = env.rows("tasks");
+        env.export(&["--assets", "image", "--dry-run"]).expect_status(0).expect_output("from stored responses");
+        env.export(&["--assets", "image"]).expect_status(0).expect_output("archived tasks lack assets");
+        env.export(&["--assets", "all"]).expect_status(0);
+        assert_eq!(env.stats().requests, requested, "stored responses must not be requested again");
+        assert!(env.rows("tasks") == tasks, "{format}: the tasks table must not change");
 
-        let clips = scene.rows("clips").len();
+        let clips = env.rows("clips").len();
         for kind in ["audio", "image", "video"] {
-            let rows = scene.rows("assets").into_iter().filter(|row| row["kind"].contains(kind)).count();
+            let rows = env.rows("assets").into_iter().filter(|row| row["kind"].contains(kind)).count();
             assert_eq!(rows, clips, "{format}: {kind}");
         }
-        let rows = scene.rows("assets");
+        let rows = env.rows("assets");
         let count = |status: &str| rows.iter().filter(|row| row["status"].contains(status)).count();
         assert!(count("failed") == 0 && count("ok") > clips, "{format}");
-        let media = scene.stats().media.requests;
-        scene.export(&["--assets", "all"]).expect(0).says("30 already archived");
-        assert_eq!(scene.stats().media.requests, media, "nothing is lacking any more");
-        scene.run(&["verify", "library"]).expect(0).says("No damage");
+        let media = env.stats().media.requests;
+        env.export(&["--assets", "all"]).expect_status(0).expect_output("30 already archived");
+        assert_eq!(env.stats().media.requests, media, "no asset is missing, so none must be requested");
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
     }
 }
 
-/// The stored URLs have expired: the provider has fresh ones.
+/// The stored URLs have expired, and the provider has fresh URLs.
 #[test]
-fn an_expired_url_of_a_kind_wanted_later_fails_and_repair_fetches_a_fresh_one() {
-    let expired = Fault { trouble: FaultKind::Status(403), when: When::first(1) };
-    let scene = Scene::faults(FaultPlan { media: vec![expired], ..FaultPlan::default() });
-    scene.list(ids("t", 10));
-    scene.export(&["--assets", "none"]).expect(0);
-    let asked = scene.stats().requests;
-    scene.export(&["--assets", "audio", "--retries", "0"]).expect(3).says("HTTP 403");
-    assert_eq!(scene.stats().requests, asked);
-    scene.export(&["--assets", "audio"]).expect(0).says("failed in earlier runs");
-    scene.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"]).expect(0).says("Repair complete");
-    assert!(scene.rows("assets").iter().all(|row| row["status"].contains("ok")));
-    scene.run(&["verify", "library"]).expect(0).says("No damage");
+fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one() {
+    let expired = Fault { kind: FaultKind::Status(403), when: FaultFilter::first(1) };
+    let env = TestEnv::with_faults(FaultPlan { media: vec![expired], ..FaultPlan::default() });
+    env.write_list(ids("t", 10));
+    env.export(&["--assets", "none"]).expect_status(0);
+    let requested = env.stats().requests;
+    env.export(&["--assets", "audio", "--retries", "0"]).expect_status(3).expect_output("HTTP 403");
+    assert_eq!(env.stats().requests, requested);
+    env.export(&["--assets", "audio"]).expect_status(0).expect_output("failed in earlier runs");
+    env.run(&["repair", "library", "--rate", "unlimited", "--assets", "audio"])
+        .expect_status(0)
+        .expect_output("Repair complete");
+    assert!(env.rows("assets").iter().all(|row| row["status"].contains("ok")));
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
-/// The run that downloads further kinds is killed, and stopped.
+/// A run that downloads an additional kind of asset is killed, and the next run is stopped by SIGTERM.
 #[test]
-fn a_killed_download_of_further_kinds_is_resumed_and_no_row_is_there_twice() {
-    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
-    let scene = Scene::faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
-    scene.list(ids("t", 20));
-    scene.export(&["--assets", "none"]).expect(0);
+fn a_killed_download_of_additional_kinds_is_resumed_without_duplicate_rows() {
+    let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
+    let env = TestEnv::with_faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
+    env.write_list(ids("t", 20));
+    env.export(&["--assets", "none"]).expect_status(0);
     for signal in ["-KILL", "-TERM"] {
-        let run = scene.export_command(&["--assets", "image"]).spawn().unwrap();
-        let before = scene.stats().media.requests;
-        wait_until(|| scene.stats().media.requests >= before + 4);
+        let run = env.export_command(&["--assets", "image"]).spawn().unwrap();
+        let before = env.stats().media.requests;
+        wait_until(|| env.stats().media.requests >= before + 4);
         assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
-        Finished::of(run);
+        CommandOutput::wait_for(run);
     }
-    scene.export(&["--assets", "image", "--timeout", "1s"]).expect(0);
-    let mut clips: Vec<String> =
-        scene.rows("assets").into_iter().map(|mut row| row.remove("clip_id").unwrap()).collect();
+    env.export(&["--assets", "image", "--timeout", "1s"]).expect_status(0);
+    let mut clips: Vec<String> = env.rows("assets").into_iter().map(|mut row| row.remove("clip_id").unwrap()).collect();
     let count = clips.len();
     clips.sort();
     clips.dedup();
-    assert_eq!((clips.len(), count), (count, scene.rows("clips").len()));
-    scene.run(&["verify", "library"]).expect(0).says("No damage");
+    assert_eq!((clips.len(), count), (count, env.rows("clips").len()));
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }

@@ -1,5 +1,5 @@
-//! TLS and proxies: the system's roots, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`, against an
-//! authority and a proxy of the test's own.
+//! Tests of TLS and proxies: system root certificates, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`, with a
+//! certificate authority and a proxy that the tests create.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use common::{Finished, Scene};
+use common::{CommandOutput, TestEnv};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -23,14 +23,14 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// A provider with TLS that knows every task, and the certificate of its authority.
-struct Secured {
+/// A TLS provider that has every task, and the certificate of its certificate authority.
+struct HttpsServer {
     base_url: String,
     authority: String,
     requests: Arc<AtomicU32>,
 }
 
-fn secured() -> Secured {
+fn https_server() -> HttpsServer {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -44,18 +44,18 @@ fn secured() -> Secured {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let (config, requests) = (Arc::new(config), Arc::new(AtomicU32::new(0)));
-    let counted = requests.clone();
+    let request_count = requests.clone();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
-            let counted = counted.clone();
-            thread::spawn(move || serve(tls, &counted));
+            let request_count = request_count.clone();
+            thread::spawn(move || serve(tls, &request_count));
         }
     });
-    Secured { base_url, authority: authority.pem(), requests }
+    HttpsServer { base_url, authority: authority.pem(), requests }
 }
 
-/// Answers each request of a connection about the task it asks for.
+/// Responds to each request on a connection with a successful task that has the requested ID.
 fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -75,15 +75,15 @@ fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
     }
 }
 
-/// A proxy that tunnels connections, and counts them.
+/// Starts a proxy that tunnels and counts connections.
 fn proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let tunnels = Arc::new(AtomicU32::new(0));
-    let counted = tunnels.clone();
+    let request_count = tunnels.clone();
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            counted.fetch_add(1, Ordering::SeqCst);
+            request_count.fetch_add(1, Ordering::SeqCst);
             thread::spawn(move || tunnel(&client));
         }
     });
@@ -104,112 +104,113 @@ fn tunnel(client: &TcpStream) -> io::Result<()> {
     io::copy(&mut reader, &mut &server).map(drop)
 }
 
-/// Faults: a certificate from an unknown authority.
+/// The provider's certificate was issued by an unknown authority.
 #[test]
-fn an_untrusted_certificate_stops_the_run_at_once_with_what_to_do() {
-    let (scene, server) = (Scene::fair(), secured());
-    scene.list(["t1", "t2"]);
-    let run = scene.export(&["--base-url", &server.base_url]).expect(1);
-    run.says("certificate").says("SSL_CERT_FILE");
+fn an_untrusted_certificate_stops_the_run_at_once_with_advice() {
+    let (env, server) = (TestEnv::new(), https_server());
+    env.write_list(["t1", "t2"]);
+    let run = env.export(&["--base-url", &server.base_url]).expect_status(1);
+    run.expect_output("certificate").expect_output("SSL_CERT_FILE");
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);
 }
 
-/// No faults; with the authority in `SSL_CERT_FILE`.
+/// `SSL_CERT_FILE` contains the certificate of the provider's authority.
 #[test]
-fn an_authority_named_in_ssl_cert_file_is_trusted() {
-    let (scene, server) = (Scene::fair(), secured());
-    let authority = scene.file("authority.pem", server.authority.as_bytes());
-    scene.list(["t1", "t2"]);
-    let mut export = scene.export_command(&["--base-url", &server.base_url]);
-    Finished::of(export.env("SSL_CERT_FILE", authority).spawn().unwrap()).expect(0);
+fn an_authority_in_ssl_cert_file_is_trusted() {
+    let (env, server) = (TestEnv::new(), https_server());
+    let authority = env.write_file("authority.pem", server.authority.as_bytes());
+    env.write_list(["t1", "t2"]);
+    let mut export = env.export_command(&["--base-url", &server.base_url]);
+    CommandOutput::wait_for(export.env("SSL_CERT_FILE", authority).spawn().unwrap()).expect_status(0);
     assert_eq!(server.requests.load(Ordering::SeqCst), 2);
 }
 
-/// No faults; through a proxy or past it.
+/// Connections use the proxy, or bypass it because of `NO_PROXY`.
 #[test]
-fn https_proxy_is_used_unless_no_proxy_names_the_host() {
+fn https_proxy_is_used_unless_no_proxy_lists_the_host() {
     for (no_proxy, through) in [("", true), ("localhost", false)] {
-        let (scene, server, (address, tunnels)) = (Scene::fair(), secured(), proxy());
-        let authority = scene.file("authority.pem", server.authority.as_bytes());
-        scene.list(["t1", "t2"]);
-        let mut export = scene.export_command(&["--base-url", &server.base_url]);
+        let (env, server, (address, tunnels)) = (TestEnv::new(), https_server(), proxy());
+        let authority = env.write_file("authority.pem", server.authority.as_bytes());
+        env.write_list(["t1", "t2"]);
+        let mut export = env.export_command(&["--base-url", &server.base_url]);
         export.env("SSL_CERT_FILE", authority).env("HTTPS_PROXY", address).env("NO_PROXY", no_proxy);
-        Finished::of(export.spawn().unwrap()).expect(0);
+        CommandOutput::wait_for(export.spawn().unwrap()).expect_status(0);
         assert_eq!((tunnels.load(Ordering::SeqCst) > 0, server.requests.load(Ordering::SeqCst)), (through, 2));
     }
 }
 
-/// Faults: a host that no name server knows.
+/// The provider's host name cannot be resolved.
 #[test]
 fn an_unresolvable_host_name_is_reported() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    scene
-        .export(&["--base-url", "http://unknown.invalid", "--retries", "0"])
-        .expect(1)
-        .says("unknown.invalid cannot be reached");
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    env.export(&["--base-url", "http://unknown.invalid", "--retries", "0"])
+        .expect_status(1)
+        .expect_output("unknown.invalid cannot be reached");
 }
 
-/// A proxy that answers each request itself, and counts them.
+/// Starts a proxy that responds to each request itself and counts the requests.
 fn answering_proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let asked = Arc::new(AtomicU32::new(0));
-    let counted = asked.clone();
+    let requested = Arc::new(AtomicU32::new(0));
+    let request_count = requested.clone();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let _ = serve(stream, &counted);
+            let _ = serve(stream, &request_count);
         }
     });
-    (address, asked)
+    (address, requested)
 }
 
 #[test]
-fn the_simulator_and_plain_http_need_no_certificates_and_the_simulator_no_proxy() {
-    let scene = Scene::fair();
-    scene.list(["t1", "t2"]);
+fn plain_http_needs_no_certificates_and_the_simulator_ignores_proxies() {
+    let env = TestEnv::new();
+    env.write_list(["t1", "t2"]);
     for arguments in [vec!["--simulate"], vec![]] {
-        let mut export = scene.export_command(&[&["--assets", "audio"], arguments.as_slice()].concat());
+        let mut export = env.export_command(&[&["--assets", "audio"], arguments.as_slice()].concat());
         export.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
         if !arguments.is_empty() {
             export.env("http_proxy", "http://127.0.0.1:9").env("ALL_PROXY", "nonsense://");
         }
-        Finished::of(export.spawn().unwrap()).expect(0);
+        CommandOutput::wait_for(export.spawn().unwrap()).expect_status(0);
     }
 }
 
 #[test]
-fn a_proxy_variable_that_cannot_be_parsed_is_refused_before_anything_is_sent() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
+fn an_invalid_proxy_variable_is_rejected_before_any_request() {
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
     for value in ["http://p:1 ", "http://p:1\r", "'http://p:1'", "htp://p:1", "http://u:hush@p:port"] {
         for name in ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
-            let mut export = scene.export_command(&[]);
-            let refused = Finished::of(export.env(name, value).spawn().unwrap()).expect(2).says(name);
+            let mut export = env.export_command(&[]);
+            let refused =
+                CommandOutput::wait_for(export.env(name, value).spawn().unwrap()).expect_status(2).expect_output(name);
             assert!(!refused.stderr.contains("hush"), "{}", refused.stderr);
         }
     }
-    assert_eq!(scene.stats().requests, 0);
-    assert!(!scene.archive().exists());
+    assert_eq!(env.stats().requests, 0);
+    assert!(!env.archive().exists());
 }
 
 #[test]
-fn a_proxy_is_used_for_plain_http_and_a_star_in_no_proxy_means_none() {
+fn a_proxy_is_used_for_plain_http_unless_no_proxy_is_a_star() {
     for (no_proxy, through) in
         [("", true), ("*", false), ("127.0.0.1", false), ("foo 127.0.0.1 bar", false), ("127.0.0.0/8", false)]
     {
-        let (scene, (address, asked)) = (Scene::fair(), answering_proxy());
-        scene.list(["t1"]);
-        let mut export = scene.export_command(&[]);
-        Finished::of(export.env("http_proxy", address).env("NO_PROXY", no_proxy).spawn().unwrap()).expect(0);
-        assert_eq!((asked.load(Ordering::SeqCst), scene.stats().requests), if through { (1, 0) } else { (0, 1) });
+        let (env, (address, requested)) = (TestEnv::new(), answering_proxy());
+        env.write_list(["t1"]);
+        let mut export = env.export_command(&[]);
+        CommandOutput::wait_for(export.env("http_proxy", address).env("NO_PROXY", no_proxy).spawn().unwrap())
+            .expect_status(0);
+        assert_eq!((requested.load(Ordering::SeqCst), env.stats().requests), if through { (1, 0) } else { (0, 1) });
     }
 }
 
 #[test]
-fn a_socks_proxy_is_spoken_to() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
+fn a_socks_proxy_is_supported() {
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let greeting = thread::spawn(move || {
@@ -217,8 +218,8 @@ fn a_socks_proxy_is_spoken_to() {
         listener.accept().unwrap().0.read_exact(&mut greeting).unwrap();
         greeting
     });
-    let mut export = scene.export_command(&["--retries", "0", "--timeout", "2s"]);
-    Finished::of(export.env("ALL_PROXY", format!("socks5h://{address}")).spawn().unwrap()).expect(1);
-    assert_eq!(greeting.join().unwrap(), [5], "SOCKS, version 5");
-    assert_eq!(scene.stats().requests, 0);
+    let mut export = env.export_command(&["--retries", "0", "--timeout", "2s"]);
+    CommandOutput::wait_for(export.env("ALL_PROXY", format!("socks5h://{address}")).spawn().unwrap()).expect_status(1);
+    assert_eq!(greeting.join().unwrap(), [5], "the greeting must be SOCKS version 5");
+    assert_eq!(env.stats().requests, 0);
 }

@@ -1,47 +1,48 @@
-//! The order of writes, syncs and renames must survive a power failure: the built program under `strace`, judged by `tests/foreign/power.py` and `tests/foreign/power_swap.py`.
+//! Tests that the order of writes, syncs and renames protects an archive from power failures. The built program runs
+//! under `strace`, and `tests/foreign/power.py` and `tests/foreign/power_swap.py` check the trace.
 
 mod common;
 
 use std::{path::Path, process::Command};
 
-use common::{Finished, Scene, ids};
+use common::{CommandOutput, TestEnv, ids};
 
 #[test]
 #[ignore = "needs strace: ./tests/run.sh"]
 fn nothing_is_acknowledged_or_removed_before_its_dependencies_are_synced() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 60));
-    judged(&scene, &scene.export_command(&["-q", "--assets", "audio,image"]), "power.py");
+    let env = TestEnv::new();
+    env.write_list(ids("t", 60));
+    check_trace(&env, &env.export_command(&["-q", "--assets", "audio,image"]), "power.py");
 }
 
 #[test]
 #[ignore = "needs strace: ./tests/run.sh"]
 fn parts_are_swapped_only_after_their_dependencies_are_synced() {
-    let scene = Scene::fair();
+    let env = TestEnv::new();
     for night in 1..4 {
-        scene.list(ids("t", 60 * night));
-        scene.export(&["-q", "--assets", "image"]).expect(0);
+        env.write_list(ids("t", 60 * night));
+        env.export(&["-q", "--assets", "image"]).expect_status(0);
     }
-    let mut compact = scene.program();
+    let mut compact = env.program();
     compact.args(["compact", "library"]);
-    judged(&scene, &compact, "power_swap.py");
+    check_trace(&env, &compact, "power_swap.py");
 }
 
-/// Runs a command of the scene under `strace`, and has the trace judged.
-fn judged(scene: &Scene, command: &Command, judge: &str) {
-    let trace = scene.path("trace");
+/// Runs a command under `strace`, and checks the trace with a script from `tests/foreign`.
+fn check_trace(env: &TestEnv, command: &Command, checker: &str) {
+    let trace = env.path("trace");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-s", "0", "-o"]).arg(&trace);
     strace.args([
         "-e",
         "trace=openat,mkdir,mkdirat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat",
     ]);
-    strace.arg(command.get_program()).args(command.get_args()).current_dir(scene.path(""));
+    strace.arg(command.get_program()).args(command.get_args()).current_dir(env.path(""));
     strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     strace.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    Finished::of(strace.spawn().expect("strace is there")).expect(0);
+    CommandOutput::wait_for(strace.spawn().expect("strace should start")).expect_status(0);
 
-    let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(judge);
-    let verdict = Command::new("python3").arg(judge).arg(trace).output().expect("python is there");
-    assert!(verdict.status.success(), "{}", String::from_utf8_lossy(&verdict.stderr));
+    let checker = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(checker);
+    let output = Command::new("python3").arg(checker).arg(trace).output().expect("python3 should start");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,4 +1,4 @@
-//! Responses of the provider: the built program under injected faults.
+//! Tests of `export` with the built program under injected API faults.
 
 mod common;
 
@@ -9,16 +9,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use common::{Finished, Scene, ids, wait_until};
+use common::{CommandOutput, TestEnv, ids, wait_until};
 use sunor_archive::simulator::{
-    Encoding, Fault, FaultKind, FaultPlan, Known, SimulatedProvider, When, Window, WindowKind,
+    Encoding, Fault, FaultFilter, FaultKind, FaultPlan, KnownTasks, SimulatedProvider, Window, WindowKind,
 };
 use tokio::net::TcpSocket;
 
-/// Faults: each task's first two requests fail, in various ways.
+/// The first two requests for each task fail with a transient failure.
 #[test]
-fn transient_failures_cost_retries_and_lose_nothing() {
-    for trouble in [
+fn transient_failures_are_retried_and_nothing_is_lost() {
+    for fault in [
         FaultKind::Status(500),
         FaultKind::Status(502),
         FaultKind::Status(524),
@@ -31,114 +31,118 @@ fn transient_failures_cost_retries_and_lose_nothing() {
         FaultKind::Truncated(40),
         FaultKind::Reset,
     ] {
-        let scene = Scene::trouble(trouble.clone(), When::first(2));
-        scene.list(ids("t", 4));
-        scene.export(&["--format", "csv"]).expect(0);
-        let summary = scene.summary();
-        assert_eq!((scene.archived().len(), &summary["requests"]["retries"]), (4, &8.into()), "{trouble:?}");
+        let env = TestEnv::with_fault(fault.clone(), FaultFilter::first(2));
+        env.write_list(ids("t", 4));
+        env.export(&["--format", "csv"]).expect_status(0);
+        let summary = env.summary();
+        assert_eq!((env.archived_ids().len(), &summary["requests"]["retries"]), (4, &8.into()), "{fault:?}");
     }
 }
 
-/// Faults: responses are compressed, long, slow, or followed by a closed connection.
+/// The provider compresses, pads or delays its responses, or closes the connection after each response.
 #[test]
 fn a_complete_response_is_accepted_in_any_encoding() {
-    for trouble in [
-        FaultKind::Packed(Encoding::Gzip),
-        FaultKind::Packed(Encoding::XGzip),
-        FaultKind::Packed(Encoding::Deflate),
-        FaultKind::Packed(Encoding::RawDeflate),
-        FaultKind::Packed(Encoding::Zstd),
-        FaultKind::Packed(Encoding::Brotli),
+    for fault in [
+        FaultKind::Compressed(Encoding::Gzip),
+        FaultKind::Compressed(Encoding::XGzip),
+        FaultKind::Compressed(Encoding::Deflate),
+        FaultKind::Compressed(Encoding::RawDeflate),
+        FaultKind::Compressed(Encoding::Zstd),
+        FaultKind::Compressed(Encoding::Brotli),
         FaultKind::Padding(20 << 20),
         FaultKind::StallBody(0.5),
         FaultKind::HangUp,
     ] {
-        let scene = Scene::trouble(trouble.clone(), When::ALWAYS);
-        scene.list(["t1", "t2"]);
-        scene.export(&["--format", "csv"]).expect(0);
-        assert_eq!((scene.archived().len(), scene.stats().requests), (2, 2), "{trouble:?}");
+        let env = TestEnv::with_fault(fault.clone(), FaultFilter::ALWAYS);
+        env.write_list(["t1", "t2"]);
+        env.export(&["--format", "csv"]).expect_status(0);
+        assert_eq!((env.archived_ids().len(), env.stats().requests), (2, 2), "{fault:?}");
     }
 }
 
-/// Faults: one task's answer stops in the middle, longer than the limit.
+/// The first response stalls in the middle for longer than the timeout.
 #[test]
 fn a_stalled_response_times_out_and_is_retried() {
-    let scene = Scene::trouble(FaultKind::StallBody(60.0), When::first(1));
-    scene.list(["t1"]);
-    scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
-    assert_eq!(scene.stats().by_task["t1"], 2);
+    let env = TestEnv::with_fault(FaultKind::StallBody(60.0), FaultFilter::first(1));
+    env.write_list(["t1"]);
+    env.export(&["--timeout", "2s", "--retries", "1"]).expect_status(0);
+    assert_eq!(env.stats().by_task["t1"], 2);
 }
 
-/// Faults: one task's answer is a redirect to another server.
+/// The response for one task is a redirect to another server.
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
-    let elsewhere = Scene::fair();
-    let scene = Scene::trouble(FaultKind::Redirect(elsewhere.base_url().to_owned()), When::task("t1"));
-    scene.list(["t1", "t2"]);
-    scene.export(&[]).expect(3);
-    assert_eq!((scene.stats().by_task["t1"], elsewhere.stats().requests), (1, 0));
+    let redirected = TestEnv::new();
+    let env = TestEnv::with_fault(FaultKind::Redirect(redirected.base_url().to_owned()), FaultFilter::task("t1"));
+    env.write_list(["t1", "t2"]);
+    env.export(&[]).expect_status(3);
+    assert_eq!((env.stats().by_task["t1"], redirected.stats().requests), (1, 0));
 }
 
-/// Faults: one task fails permanently.
+/// Every request for one task fails with 503.
 #[test]
-fn permanent_failures_end_after_their_retries_and_are_listed() {
-    let scene = Scene::trouble(FaultKind::Status(503), When::task("bad"));
-    scene.list(["good", "bad", "fine"]);
-    scene.export(&["--format", "csv", "--retries", "2"]).expect(3).says("1 with errors");
-    assert_eq!(scene.stats().by_task["bad"], 3);
-    assert_eq!(scene.unfinished(), [("bad".to_owned(), "error".to_owned())]);
-    assert_eq!(scene.archived(), ["fine", "good"]);
+fn permanent_failures_are_listed_after_all_retries() {
+    let env = TestEnv::with_fault(FaultKind::Status(503), FaultFilter::task("bad"));
+    env.write_list(["good", "bad", "fine"]);
+    env.export(&["--format", "csv", "--retries", "2"]).expect_status(3).expect_output("1 with errors");
+    assert_eq!(env.stats().by_task["bad"], 3);
+    assert_eq!(env.unfinished(), [("bad".to_owned(), "error".to_owned())]);
+    assert_eq!(env.archived_ids(), ["fine", "good"]);
 }
 
-/// Faults: the first request for each task stalls for longer than the limit.
+/// The first request for each task stalls for longer than the timeout.
 #[test]
 fn a_slow_request_times_out_and_is_retried() {
-    let scene = Scene::trouble(FaultKind::Stall(30.0), When::first(1));
-    scene.list(["t1", "t2"]);
-    scene.export(&["--timeout", "2s", "--retries", "1"]).expect(0);
-    assert_eq!(scene.stats().by_task["t1"], 2);
+    let env = TestEnv::with_fault(FaultKind::Stall(30.0), FaultFilter::first(1));
+    env.write_list(["t1", "t2"]);
+    env.export(&["--timeout", "2s", "--retries", "1"]).expect_status(0);
+    assert_eq!(env.stats().by_task["t1"], 2);
 }
 
-/// Faults: rejections that a retry would not change.
+/// Requests for one task fail with a status that a retry would not change.
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
-        let scene = Scene::trouble(FaultKind::Status(status), When::task("bad"));
-        scene.list(["good", "bad"]);
-        scene.export(&[]).expect(3);
-        assert_eq!(scene.stats().by_task["bad"], 1, "{status}");
-        assert_eq!(scene.unfinished(), [("bad".to_owned(), "error".to_owned())]);
+        let env = TestEnv::with_fault(FaultKind::Status(status), FaultFilter::task("bad"));
+        env.write_list(["good", "bad"]);
+        env.export(&[]).expect_status(3);
+        assert_eq!(env.stats().by_task["bad"], 1, "{status}");
+        assert_eq!(env.unfinished(), [("bad".to_owned(), "error".to_owned())]);
     }
 }
 
-/// Faults: the key is refused, from the start or after fifty requests.
+/// The provider rejects the key, from the start or after 50 requests.
 #[test]
-fn a_refused_key_stops_the_run_and_keeps_what_was_fetched() {
-    let scene = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
-    scene.list(ids("t", 300));
-    scene.export(&["--concurrency", "4"]).expect(4).says("Invalid API key");
-    assert!(scene.stats().requests <= 4);
-    assert_eq!(scene.unfinished().len(), 300);
+fn a_rejected_key_stops_the_run_and_keeps_fetched_tasks() {
+    let env = TestEnv::with_faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
+    env.write_list(ids("t", 300));
+    env.export(&["--concurrency", "4"]).expect_status(4).expect_output("Invalid API key");
+    assert!(env.stats().requests <= 4);
+    assert_eq!(env.unfinished().len(), 300);
 
-    let scene = Scene::faults(FaultPlan { revoke_after: Some(50), ..FaultPlan::default() });
-    scene.list(ids("t", 300));
-    scene.export(&["--format", "csv", "--concurrency", "4"]).expect(4);
-    let archived = scene.archived().len();
+    let env = TestEnv::with_faults(FaultPlan { revoke_after: Some(50), ..FaultPlan::default() });
+    env.write_list(ids("t", 300));
+    env.export(&["--format", "csv", "--concurrency", "4"]).expect_status(4);
+    let archived = env.archived_ids().len();
     assert_eq!(archived, 50);
-    assert_eq!(archived + scene.unfinished().len(), 300);
-    assert!(scene.stats().requests <= 54);
+    assert_eq!(archived + env.unfinished().len(), 300);
+    assert!(env.stats().requests <= 54);
 }
 
-/// Faults: the second request is refused with 429 and three seconds to wait.
+/// The first request for the second task gets a 429 with a `Retry-After` of three seconds.
 #[test]
 fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
-    let scene = Scene::trouble(FaultKind::TooMany(3), When { task: Some("t2".into()), ..When::first(1) });
-    scene.list(ids("t", 30));
-    let run = scene.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect(0);
-    assert_eq!(scene.archived().len(), 30);
-    let requests = &scene.summary()["requests"];
+    let env = TestEnv::with_fault(
+        FaultKind::RateLimited(3),
+        FaultFilter { task: Some("t2".into()), ..FaultFilter::first(1) },
+    );
+    env.write_list(ids("t", 30));
+    let run =
+        env.export(&["--retries", "0", "--format", "csv", "--rate", "20/s", "--progress", "json"]).expect_status(0);
+    assert_eq!(env.archived_ids().len(), 30);
+    let requests = &env.summary()["requests"];
     assert_eq!((&requests["rate_limited"], &requests["retries"]), (&1.into(), &1.into()));
-    // No request between the 429 and the next one, three seconds later.
+    // No request is sent during the three seconds after the 429.
     let events: Vec<serde_json::Value> =
         run.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let refused = events.iter().position(|event| event["event"] == "rate_limited").unwrap_or(0);
@@ -146,51 +150,60 @@ fn a_429_pauses_all_requests_and_does_not_count_as_a_retry() {
     assert!(silence.filter(|event| event["event"] == "progress").count() >= 2);
 }
 
-/// No faults; only one task exists.
+/// The provider has only one of the four tasks.
 #[test]
 fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
     let known = r#"{"code":200,"data":{"task_id":"known","type":"lyrics","status":"success"}}"#;
     let given = HashMap::from([("known".to_owned(), known.to_owned())]);
-    let scene =
-        Scene::world(SimulatedProvider { tasks: Known::Given, documents: given, ..SimulatedProvider::default() });
-    scene.list(["lost1", "lost2", "known", "lost3"]);
-    scene.export(&["--format", "csv"]).expect(0).says("3 not found").says("More than half of the tasks were not found");
-    let rows = scene.rows("tasks");
+    let env = TestEnv::with_provider(SimulatedProvider {
+        tasks: KnownTasks::Documents,
+        documents: given,
+        ..SimulatedProvider::default()
+    });
+    env.write_list(["lost1", "lost2", "known", "lost3"]);
+    env.export(&["--format", "csv"])
+        .expect_status(0)
+        .expect_output("3 not found")
+        .expect_output("More than half of the tasks were not found");
+    let rows = env.rows("tasks");
     let lost =
         rows.iter().find(|row| row["task_id"] == "lost1").map(|row| (row["status"].as_str(), row["error"].as_str()));
     assert_eq!(lost, Some(("not_found", "Task not found")));
-    scene.export(&[]).expect(0);
-    assert_eq!(scene.stats().requests, 4);
+    env.export(&[]).expect_status(0);
+    assert_eq!(env.stats().requests, 4);
 }
 
-/// Faults: another account's key, for which no task exists.
+/// The key belongs to another account, which has none of the tasks.
 #[test]
-fn a_run_that_finds_no_task_at_all_archives_none_as_not_found() {
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, ..SimulatedProvider::default() });
-    scene.list(ids("t", 30));
-    scene.export(&[]).expect(3).says("different account?").says("30 with errors");
-    assert!(!scene.archive().join("tasks").exists());
-    assert_eq!(scene.unfinished().len(), 30);
+fn a_run_that_finds_no_tasks_archives_none_as_not_found() {
+    let env =
+        TestEnv::with_provider(SimulatedProvider { tasks: KnownTasks::Documents, ..SimulatedProvider::default() });
+    env.write_list(ids("t", 30));
+    env.export(&[]).expect_status(3).expect_output("different account?").expect_output("30 with errors");
+    assert!(!env.archive().join("tasks").exists());
+    assert_eq!(env.unfinished().len(), 30);
 }
 
-/// Faults: an answer about another task.
+/// The response for one task contains a different task.
 #[test]
-fn an_unreadable_body_is_kept_and_listed_but_not_archived() {
-    let scene = Scene::trouble(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), When::task("odd"));
-    scene.list(["odd", "fine"]);
-    scene.export(&["--format", "csv"]).expect(3).says("1 unreadable");
-    assert_eq!(scene.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
-    let raw = common::files(&scene.archive().join("runs"), "-raw.jsonl").pop().map(std::fs::read_to_string);
+fn an_unreadable_body_is_stored_and_listed_but_not_archived() {
+    let env =
+        TestEnv::with_fault(FaultKind::Body(r#"{"code":200,"data":{"task_id":"x"}}"#.into()), FaultFilter::task("odd"));
+    env.write_list(["odd", "fine"]);
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("1 unreadable");
+    assert_eq!(env.unfinished(), [("odd".to_owned(), "unreadable".to_owned())]);
+    let raw = common::files(&env.archive().join("runs"), "-raw.jsonl").pop().map(std::fs::read_to_string);
     assert!(raw.is_some_and(|raw| raw.is_ok_and(|raw| raw.contains(r#""task_id":"odd","reason":"unreadable""#))));
-    assert_eq!(scene.archived(), ["fine"]);
+    assert_eq!(env.archived_ids(), ["fine"]);
 }
 
-/// Faults: invalid JSON, permanently for two tasks and once for a third; a truncated body for a fourth.
+/// The provider returns invalid JSON for three tasks, once or permanently, a truncated body for a fourth task, and HTML
+/// for a fifth task.
 #[test]
-fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
+fn malformed_json_is_kept_and_reported_after_its_retries() {
     let body = |task: &str, body: &str, first| Fault {
-        trouble: FaultKind::Body(body.into()),
-        when: When { task: Some(task.into()), first, ..When::ALWAYS },
+        kind: FaultKind::Body(body.into()),
+        when: FaultFilter { task: Some(task.into()), first, ..FaultFilter::ALWAYS },
     };
     let nan = r#"{"code":200,"data":{"task_id":"nan","status":"success","x":NaN}}"#;
     let raw_tab = "{\"data\":{\"task_id\":\"tab\",\"status\":\"success\",\"x\":\"a\tb\"}}";
@@ -202,178 +215,184 @@ fn json_that_does_not_parse_is_kept_and_named_after_its_retries() {
         body("cut", cut, None),
         body("html", "<html>", None),
     ];
-    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
-    scene.list(["nan", "tab", "once", "cut", "html"]);
-    scene.export(&["--format", "csv", "--retries", "1"]).expect(3).says("2 unreadable, 2 with errors");
-    let mut unfinished = scene.unfinished();
+    let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
+    env.write_list(["nan", "tab", "once", "cut", "html"]);
+    env.export(&["--format", "csv", "--retries", "1"]).expect_status(3).expect_output("2 unreadable, 2 with errors");
+    let mut unfinished = env.unfinished();
     unfinished.sort();
     let expected = [("cut", "error"), ("html", "error"), ("nan", "unreadable"), ("tab", "unreadable")];
     assert_eq!(unfinished, expected.map(|(task, reason)| (task.to_owned(), reason.to_owned())));
-    let raw = common::files(&scene.archive().join("runs"), "-raw.jsonl").pop().unwrap();
+    let raw = common::files(&env.archive().join("runs"), "-raw.jsonl").pop().unwrap();
     let raw = std::fs::read_to_string(raw).unwrap();
     let mut kept: Vec<serde_json::Value> = raw.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     kept.sort_by_key(|line| line["task_id"].to_string());
     assert_eq!(kept.len(), 2);
     assert_eq!((&kept[0]["body"], &kept[1]["body"]), (&nan.into(), &raw_tab.into()));
-    assert_eq!(scene.archived(), ["once"]);
-    assert_eq!(scene.stats().requests, 10);
-    scene.run(&["verify", "library"]).expect(0);
-    let run = scene.summary()["run_id"].as_str().unwrap().to_owned();
-    scene.run(&["summary", "library", "--run", &run]).expect(0).says("Archived 1 of 5 tasks in ");
+    assert_eq!(env.archived_ids(), ["once"]);
+    assert_eq!(env.stats().requests, 10);
+    env.run(&["verify", "library"]).expect_status(0);
+    let run = env.summary()["run_id"].as_str().unwrap().to_owned();
+    env.run(&["summary", "library", "--run", &run]).expect_status(0).expect_output("Archived 1 of 5 tasks in ");
 }
 
-/// Faults: tasks that are archived as not found are still not found.
+/// Tasks that are archived as `not_found` are still not found when they are requested again.
 #[test]
-fn tasks_that_are_still_not_found_do_not_make_the_key_suspect() {
+fn repeated_not_found_responses_do_not_blame_the_key() {
     let missing = |task: &str| Fault {
-        trouble: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
-        when: When::task(task),
+        kind: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
+        when: FaultFilter::task(task),
     };
-    let gone = ids("gone", 25);
-    let faults = gone.iter().map(|task| missing(task)).collect();
-    let scene = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
-    scene.list(ids("here", 30).into_iter().chain(gone));
-    scene.export(&["--format", "csv"]).expect(0);
-    let not_found = || scene.rows("tasks").iter().filter(|row| row["status"] == "not_found").count();
+    let deleted = ids("gone", 25);
+    let faults = deleted.iter().map(|task| missing(task)).collect();
+    let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
+    env.write_list(ids("here", 30).into_iter().chain(deleted));
+    env.export(&["--format", "csv"]).expect_status(0);
+    let not_found = || env.rows("tasks").iter().filter(|row| row["status"] == "not_found").count();
     let before = not_found();
-    let again = scene.export(&["--retry-not-found", "-v"]).expect(0).says(&format!("still not found: {before} tasks"));
+    let again = env
+        .export(&["--retry-not-found", "-v"])
+        .expect_status(0)
+        .expect_output(&format!("still not found: {before} tasks"));
     assert!(!format!("{}{}", again.stdout, again.stderr).contains("account"), "{}\n{}", again.stdout, again.stderr);
     assert!(before >= 25 && not_found() == before, "{before}");
 }
 
-/// Faults: nothing listens on the address, which the test holds.
+/// No server listens on the provider's address, which the test reserves by binding a socket.
 #[test]
 fn an_unreachable_provider_stops_the_run_with_an_explanation() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 1000));
-    let held = TcpSocket::new_v4().unwrap();
-    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let base_url = format!("http://{}", held.local_addr().unwrap());
-    let run = scene.export(&["--base-url", &base_url, "--retries", "1"]).expect(1);
-    run.says("cannot be reached").says("check the network");
-    assert_eq!(scene.unfinished().len(), 1000);
-    assert_eq!(scene.stats().requests, 0);
+    let env = TestEnv::new();
+    env.write_list(ids("t", 1000));
+    let archive = TcpSocket::new_v4().unwrap();
+    archive.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let base_url = format!("http://{}", archive.local_addr().unwrap());
+    let run = env.export(&["--base-url", &base_url, "--retries", "1"]).expect_status(1);
+    run.expect_output("cannot be reached").expect_output("check the network");
+    assert_eq!(env.unfinished().len(), 1000);
+    assert_eq!(env.stats().requests, 0);
 }
 
-/// Faults: after some good answers everything is a proxy's error page, permanently.
+/// Every request fails with 502, except requests for the first task.
 #[test]
 fn a_provider_outage_trips_the_circuit_breaker() {
     let good = "t1".to_owned();
     let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
-    let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
+    let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
     let faults = FaultPlan { faults: (2..=2000).map(fault).collect(), ..FaultPlan::default() };
-    let scene = Scene::world(SimulatedProvider {
+    let env = TestEnv::with_provider(SimulatedProvider {
         documents: HashMap::from([(good, document)]),
         faults,
         ..SimulatedProvider::default()
     });
-    scene.list(ids("t", 2000));
-    // At a fixed rate, the number of tasks in flight when the first fail does not depend on the machine.
-    scene
-        .export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
-        .expect(1)
-        .says("has failed 100 tasks in a row")
-        .says("HTTP 502");
-    assert_eq!((scene.archived(), scene.unfinished().len()), (vec!["t1".to_owned()], 1999));
-    assert!(scene.stats().requests < 1000, "{}", scene.stats().requests);
+    env.write_list(ids("t", 2000));
+    // At a fixed rate, the number of tasks in flight at the first failure does not depend on the machine's speed.
+    env.export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
+        .expect_status(1)
+        .expect_output("100 tasks in a row failed")
+        .expect_output("HTTP 502");
+    assert_eq!((env.archived_ids(), env.unfinished().len()), (vec!["t1".to_owned()], 1999));
+    assert!(env.stats().requests < 1000, "{}", env.stats().requests);
 }
 
-/// Faults: the provider responds thirty times, and then is unreachable.
+/// The provider becomes unreachable after 30 requests.
 #[test]
-fn a_lost_network_is_an_error_and_not_only_missing_tasks() {
-    let mut scene = Scene::fair();
-    scene.list(ids("t", 60));
-    let run = scene.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
-    wait_until(|| scene.stats().requests >= 30);
-    scene.end_simulator();
-    Finished::of(run).expect(1).says("cannot be reached");
-    assert!(scene.archived().len() >= 28);
-    assert_eq!(scene.archived().len() + scene.unfinished().len(), 60);
+fn a_lost_network_is_an_error() {
+    let mut env = TestEnv::new();
+    env.write_list(ids("t", 60));
+    let run = env.export_command(&["--format", "csv", "--rate", "40/s", "--retries", "1"]).spawn().unwrap();
+    wait_until(|| env.stats().requests >= 30);
+    env.stop_simulator();
+    CommandOutput::wait_for(run).expect_status(1).expect_output("cannot be reached");
+    assert!(env.archived_ids().len() >= 28);
+    assert_eq!(env.archived_ids().len() + env.unfinished().len(), 60);
 }
 
-/// Faults: everything is refused with 429, permanently.
+/// The provider responds to every request with 429.
 #[test]
-fn endless_429s_end_the_run_and_every_task_is_listed() {
-    let scene = Scene::trouble(FaultKind::TooMany(1), When::ALWAYS);
-    scene.list(ids("t", 40));
-    scene.export(&[]).expect(1).says("refused 100 requests in a row with 429");
-    assert_eq!(scene.unfinished().len(), 40);
+fn permanent_429s_stop_the_run_and_every_task_is_listed() {
+    let env = TestEnv::with_fault(FaultKind::RateLimited(1), FaultFilter::ALWAYS);
+    env.write_list(ids("t", 40));
+    env.export(&[]).expect_status(1).expect_output("rate limited 100 requests in a row (HTTP 429)");
+    assert_eq!(env.unfinished().len(), 40);
 }
 
-/// Faults: the last hundred of the list fail permanently.
+/// Every request for the last 100 tasks in the list fails.
 #[test]
-fn a_finished_list_does_not_trip_the_circuit_breaker() {
-    let fault = |n: usize| Fault { trouble: FaultKind::Status(502), when: When::task(&format!("t{n}")) };
-    let scene = Scene::faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
-    scene.list(ids("t", 110));
-    scene.export(&["--retries", "0"]).expect(3).says("100 with errors");
+fn failures_at_the_end_of_the_list_do_not_trip_the_circuit_breaker() {
+    let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
+    let env = TestEnv::with_faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
+    env.write_list(ids("t", 110));
+    env.export(&["--retries", "0"]).expect_status(3).expect_output("100 with errors");
 }
 
-/// Faults: a window of 60 requests in 3 seconds, of which another client with the same key takes ten a
-/// second for as long as the export runs.
+/// The rate limit is 60 requests per 3 seconds. While the export runs, another client with the same key sends ten
+/// requests per second.
 #[test]
 fn reserved_requests_are_left_to_other_users_of_the_key() {
-    let window = Window { allowance: 60, seconds: 3.0, kind: WindowKind::Fixed };
-    let scene = Scene::faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
-    scene.list(ids("t", 60));
-    let mut run = scene
+    let window = Window { limit: 60, seconds: 3.0, kind: WindowKind::Fixed };
+    let env = TestEnv::with_faults(FaultPlan { window: Some(window), ..FaultPlan::default() });
+    env.write_list(ids("t", 60));
+    let mut run = env
         .export_command(&["--rate", "unlimited", "--reserve", "35", "--concurrency", "2", "--format", "csv"])
         .spawn()
         .unwrap();
     while run.try_wait().unwrap().is_none() {
-        scene.get("/api/v1/account/balance");
+        env.send_request("/api/v1/account/balance");
         std::thread::sleep(Duration::from_millis(100));
     }
-    Finished::of(run).expect(0);
-    assert_eq!((scene.archived().len(), scene.stats().rate_limited), (60, 0));
+    CommandOutput::wait_for(run).expect_status(0);
+    assert_eq!((env.archived_ids().len(), env.stats().rate_limited), (60, 0));
 }
 
-/// Faults: every third task meets a proxy's error first.
+/// The first request fails with 502 for about 30 % of the tasks.
 #[test]
 fn failing_tasks_do_not_affect_the_others() {
-    let fault = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(1) } };
-    let scene = Scene::faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
-    scene.list(ids("t", 200));
-    scene.export(&["--format", "csv"]).expect(0);
-    let retries = scene.summary()["requests"]["retries"].as_u64();
+    let fault = Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(1) } };
+    let env = TestEnv::with_faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
+    env.write_list(ids("t", 200));
+    env.export(&["--format", "csv"]).expect_status(0);
+    let retries = env.summary()["requests"]["retries"].as_u64();
     assert!(retries.is_some_and(|retries| (30..=90).contains(&retries)), "{retries:?}");
-    assert_eq!((scene.archived().len(), scene.stats().asked_again), (200, 0));
+    assert_eq!((env.archived_ids().len(), env.stats().repeated), (200, 0));
 }
 
 /// A provider whose clock is an hour behind sends a date in `Retry-After`.
 #[test]
-fn a_date_in_retry_after_is_of_the_providers_clock() {
+fn a_date_in_retry_after_uses_the_provider_clock() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = std::thread::spawn(move || {
+    let requested = std::thread::spawn(move || {
         let date = |seconds: u64| {
-            let behind = SystemTime::now() - Duration::from_secs(3600);
-            httpdate::fmt_http_date(behind + Duration::from_secs(seconds))
+            let slow_clock = SystemTime::now() - Duration::from_secs(3600);
+            httpdate::fmt_http_date(slow_clock + Duration::from_secs(seconds))
         };
         let document = r#"{"code":200,"data":{"task_id":"t1","status":"success"}}"#;
         let limited = format!("429 Busy\r\nDate: {}\r\nRetry-After: {}\r\nContent-Length: 0\r\n\r\n", date(0), date(2));
         let found = format!("200 OK\r\nContent-Length: {}\r\n\r\n{document}", document.len());
-        [limited, found].map(|answer| {
+        [limited, found].map(|response| {
             let mut stream = BufReader::new(listener.accept().unwrap().0);
             let at = Instant::now();
             let mut line = String::new();
             while stream.read_line(&mut line).unwrap() > 2 {
                 line.clear();
             }
-            write!(stream.get_mut(), "HTTP/1.1 {}", answer.replacen("\r\n", "\r\nConnection: close\r\n", 1)).unwrap();
+            write!(stream.get_mut(), "HTTP/1.1 {}", response.replacen("\r\n", "\r\nConnection: close\r\n", 1)).unwrap();
             at
         })
     });
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    scene.export(&["--base-url", &base_url]).expect(0).says("1 refused with 429");
-    let [first, second] = asked.join().unwrap();
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    env.export(&["--base-url", &base_url]).expect_status(0).expect_output("1 rate limited (HTTP 429)");
+    let [first, second] = requested.join().unwrap();
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
 
-/// A provider that refuses its first request with these headers and body, and answers the others; records their times.
+/// Starts a provider that rejects the first request with a 429 and the given headers and body, and responds to later
+/// requests with the task. Returns the base URL and a channel of the request times.
 #[expect(clippy::unwrap_used, reason = "a test")]
-fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
+fn server_refusing_once(
+    headers: &'static str,
+    body: &'static str,
+) -> (String, std::sync::mpsc::Receiver<std::time::Instant>) {
     use std::io::{BufRead, BufReader, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -396,21 +415,23 @@ fn refusing_once(headers: &'static str, body: &'static str) -> (String, std::syn
     (base_url, requests)
 }
 
-/// The headers of the window say that it resets much later, or only the body has the seconds.
+/// The reset time in the rate-limit headers is much later than `Retry-After`, or only the body states the delay.
 #[test]
-fn retry_after_decides_when_requests_resume_whatever_the_window_says() {
+fn retry_after_overrides_the_rate_limit_window() {
     let window = "X-RateLimit-Limit: 120\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 55\r\n";
     let named: &'static str = Box::leak(format!("Retry-After: 2\r\n{window}").into_boxed_str());
     let in_body = r#"{"code":429,"message":"rate limit exceeded, retry in 2 seconds"}"#;
     for (headers, body) in [(named, "{}"), ("", in_body)] {
-        let (base_url, requests) = refusing_once(headers, body);
-        let scene = Scene::fair();
-        scene.list(["t1", "t2"]);
-        scene.export(&["--base-url", &base_url, "--concurrency", "1"]).expect(0).says("1 refused with 429");
+        let (base_url, requests) = server_refusing_once(headers, body);
+        let env = TestEnv::new();
+        env.write_list(["t1", "t2"]);
+        env.export(&["--base-url", &base_url, "--concurrency", "1"])
+            .expect_status(0)
+            .expect_output("1 rate limited (HTTP 429)");
         let times: Vec<std::time::Instant> = requests.try_iter().collect();
         let waited = times[1] - times[0];
         assert!(waited >= std::time::Duration::from_secs(2), "{waited:?}");
-        assert!(waited < std::time::Duration::from_secs(30), "{waited:?}: the window's minute was waited for");
+        assert!(waited < std::time::Duration::from_secs(30), "{waited:?}: the run waited for the full window");
         assert_eq!(times.len(), 3);
     }
 }

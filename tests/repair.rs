@@ -1,4 +1,4 @@
-//! Repairs with the built program, of archives that were damaged on purpose.
+//! Tests of `repair` with the built program, on deliberately damaged archives.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -11,43 +11,43 @@ use std::{
     process::Command,
 };
 
-use common::{Finished, Scene, files, ids, seed, wait_until, walk};
+use common::{CommandOutput, TestEnv, files, ids, seed, wait_until, walk};
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, Known, SimulatedProvider, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, KnownTasks, SimulatedProvider};
 
 const FORMATS: [&str; 2] = ["parquet", "csv"];
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// An archive of some tasks with their media.
-fn archived(scene: &Scene, format: &str) {
-    scene.list(ids("t", 30));
-    scene.export(&["--format", format, "--assets", "audio,image"]).expect(0);
+/// Creates an archive of 30 tasks with their audio and covers.
+fn create_archive(env: &TestEnv, format: &str) {
+    env.write_list(ids("t", 30));
+    env.export(&["--format", format, "--assets", "audio,image"]).expect_status(0);
 }
 
-fn repair(scene: &Scene, arguments: &[&str]) -> Finished {
-    scene.run(&[&["repair", "library", "--rate", "unlimited", "--retries", "1"], arguments].concat())
+fn repair(env: &TestEnv, arguments: &[&str]) -> CommandOutput {
+    env.run(&[&["repair", "library", "--rate", "unlimited", "--retries", "1"], arguments].concat())
 }
 
-/// The rows of all tables without the columns of a run, so that they can be compared before and after.
-fn content(scene: &Scene) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
+/// Returns the rows of all tables without run-specific columns, for comparisons before and after a repair.
+fn comparable_rows(env: &TestEnv) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
     let own = ["run_id", "fetched_at", "attempts", "http_status", "downloaded_at"];
     let same = |(column, _): &(String, String)| !own.contains(&column.as_str());
     let rows = |table| {
         let mut rows: Vec<BTreeMap<_, _>> =
-            scene.rows(table).into_iter().map(|row| row.into_iter().filter(same).collect()).collect();
+            env.rows(table).into_iter().map(|row| row.into_iter().filter(same).collect()).collect();
         rows.sort();
         (table, rows)
     };
     TABLES.map(rows).into()
 }
 
-fn part(scene: &Scene, table: &str) -> PathBuf {
-    files(&scene.archive().join(table), "").pop().unwrap()
+fn part(env: &TestEnv, table: &str) -> PathBuf {
+    files(&env.archive().join(table), "").pop().unwrap()
 }
 
-fn media(scene: &Scene) -> PathBuf {
-    walk(&scene.archive().join("media/audio")).pop().unwrap()
+fn media(env: &TestEnv) -> PathBuf {
+    walk(&env.archive().join("media/audio")).pop().unwrap()
 }
 
 fn flip(path: &Path) {
@@ -57,43 +57,43 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// No faults; one file of the archive is damaged or missing.
+/// One file in the archive is damaged, missing or duplicated.
 #[test]
 fn repair_restores_lost_files_and_changes_nothing_else() {
-    type Damage = (&'static str, fn(&Scene));
+    type Damage = (&'static str, fn(&TestEnv));
     let damages: [Damage; 9] = [
-        ("a part of clips is gone", |scene| fs::remove_file(part(scene, "clips")).unwrap()),
-        ("a part of lyrics is damaged", |scene| flip(&part(scene, "lyrics"))),
-        ("a part of assets is gone", |scene| fs::remove_file(part(scene, "assets")).unwrap()),
-        ("a part of assets is damaged", |scene| flip(&part(scene, "assets"))),
-        ("a song is gone", |scene| fs::remove_file(media(scene)).unwrap()),
-        ("a song is damaged", |scene| flip(&media(scene))),
-        ("a song is cut short", |scene| fs::write(media(scene), b"ID3").unwrap()),
-        ("a part of tasks is there twice", |scene| {
-            let path = part(scene, "tasks");
+        ("a clips part is missing", |env| fs::remove_file(part(env, "clips")).unwrap()),
+        ("a lyrics part is damaged", |env| flip(&part(env, "lyrics"))),
+        ("an assets part is missing", |env| fs::remove_file(part(env, "assets")).unwrap()),
+        ("an assets part is damaged", |env| flip(&part(env, "assets"))),
+        ("a song is missing", |env| fs::remove_file(media(env)).unwrap()),
+        ("a song is damaged", |env| flip(&media(env))),
+        ("a song is truncated", |env| fs::write(media(env), b"ID3").unwrap()),
+        ("a tasks part is duplicated", |env| {
+            let path = part(env, "tasks");
             let name = Path::new("20260101T000000000Z-aaaaaa-0001").with_extension(path.extension().unwrap());
             fs::copy(&path, path.with_file_name(name)).unwrap();
         }),
-        ("a manifest is gone", |scene| {
-            fs::remove_file(files(&scene.archive().join("runs"), ".sha256").pop().unwrap()).unwrap();
+        ("a manifest is missing", |env| {
+            fs::remove_file(files(&env.archive().join("runs"), ".sha256").pop().unwrap()).unwrap();
         }),
     ];
     for ((what, damage), format) in damages.iter().flat_map(|damage| FORMATS.map(|format| (damage, format))) {
-        let scene = Scene::fair();
-        archived(&scene, format);
-        let (before, asked) = (content(&scene), scene.stats().requests);
-        damage(&scene);
-        scene.run(&["verify", "library"]).expect(3);
-        repair(&scene, &["--dry-run"]).expect(0).says("nothing was sent");
-        scene.run(&["verify", "library"]).expect(3);
-        repair(&scene, &[]).expect(0);
-        scene.run(&["verify", "library"]).expect(0);
-        assert!(content(&scene) == before, "{format}: {what}");
-        assert_eq!(scene.stats().requests, asked, "{format}: {what}: what the archive has is not asked for");
+        let env = TestEnv::new();
+        create_archive(&env, format);
+        let (before, requested) = (comparable_rows(&env), env.stats().requests);
+        damage(&env);
+        env.run(&["verify", "library"]).expect_status(3);
+        repair(&env, &["--dry-run"]).expect_status(0).expect_output("nothing was sent");
+        env.run(&["verify", "library"]).expect_status(3);
+        repair(&env, &[]).expect_status(0);
+        env.run(&["verify", "library"]).expect_status(0);
+        assert!(comparable_rows(&env) == before, "{format}: {what}");
+        assert_eq!(env.stats().requests, requested, "{format}: {what}: a repair must send no request");
     }
 }
 
-/// No faults; each song has a video, which a repair does not download unless it is told to.
+/// Each song has a video, but the repair selects only audio.
 #[test]
 fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     let document = |n| {
@@ -102,52 +102,57 @@ fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
         (format!("t{n}"), format!(r#"{{"code":200,"data":{task}}}"#))
     };
     let documents = (0..8).map(document).collect();
-    let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
-    scene.list((0..8).map(|n| format!("t{n}")));
-    scene.export(&["--format", "csv", "--assets", "audio,video"]).expect(0);
-    let before = content(&scene);
-    fs::remove_file(part(&scene, "assets")).unwrap();
-    repair(&scene, &["--assets", "audio"]).expect(0);
-    assert!(content(&scene) == before);
-    assert!(scene.stats().media.whole.values().all(|sent| *sent == 1));
-    scene.run(&["verify", "library"]).expect(0).says("No damage");
+    let env = TestEnv::with_provider(SimulatedProvider {
+        tasks: KnownTasks::Documents,
+        documents,
+        ..SimulatedProvider::default()
+    });
+    env.write_list((0..8).map(|n| format!("t{n}")));
+    env.export(&["--format", "csv", "--assets", "audio,video"]).expect_status(0);
+    let before = comparable_rows(&env);
+    fs::remove_file(part(&env, "assets")).unwrap();
+    repair(&env, &["--assets", "audio"]).expect_status(0);
+    assert!(comparable_rows(&env) == before);
+    assert!(env.stats().media.completed.values().all(|sent| *sent == 1));
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
-/// No faults; the part of the tasks table is missing or damaged.
+/// The only part of the tasks table is missing or damaged.
 #[test]
 fn tasks_with_lost_rows_are_refetched() {
     let damages: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), flip];
     for (damage, format) in damages.iter().flat_map(|damage| FORMATS.map(|format| (damage, format))) {
-        let scene = Scene::fair();
-        archived(&scene, format);
-        let before = content(&scene);
-        damage(&part(&scene, "tasks"));
-        // Whether all of the part's tasks are known depends on what can still be read of it.
-        let repaired = repair(&scene, &[]).says("to fetch");
+        let env = TestEnv::new();
+        create_archive(&env, format);
+        let before = comparable_rows(&env);
+        damage(&part(&env, "tasks"));
+        // The exit status depends on whether repair can still find the IDs of all lost tasks.
+        let repaired = repair(&env, &[]).expect_output("to fetch");
         assert!(matches!(repaired.status, Some(0 | 3)), "{}", repaired.stderr);
-        scene.run(&["verify", "library"]).expect(0);
+        env.run(&["verify", "library"]).expect_status(0);
         let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
-        assert_eq!(clips(&content(&scene)), clips(&before));
-        // Tasks without another row are no longer known; an export of the list archives them again.
-        scene.export(&["--assets", "audio,image"]).expect(0);
-        assert!(content(&scene) == before);
-        assert!(scene.stats().by_task.values().all(|asked| *asked <= 2));
+        assert_eq!(clips(&comparable_rows(&env)), clips(&before));
+        // Repair cannot find a lost task without rows in other tables. An export of the list archives the task again.
+        env.export(&["--assets", "audio,image"]).expect_status(0);
+        assert!(comparable_rows(&env) == before);
+        assert!(env.stats().by_task.values().all(|requested| *requested <= 2));
     }
 }
 
-/// An archive without media whose tasks have to be requested again; those without another row are no longer
-/// known, which a repair reports with exit status 3.
-fn without_tasks(count: usize) -> Scene {
-    let scene = Scene::fair();
-    scene.list(ids("t", count));
-    scene.export(&["--format", "csv"]).expect(0);
-    fs::remove_file(part(&scene, "tasks")).unwrap();
-    scene
+/// Creates an archive without media whose tasks part is lost. A repair reports with exit status 3 that it cannot find
+/// the tasks without rows in other tables.
+fn env_with_lost_tasks(count: usize) -> TestEnv {
+    let env = TestEnv::new();
+    env.write_list(ids("t", count));
+    env.export(&["--format", "csv"]).expect_status(0);
+    fs::remove_file(part(&env, "tasks")).unwrap();
+    env
 }
 
-/// A repair by the provider of another scene, with assets only if it is told to.
-fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
-    let mut command = scene.program();
+/// Returns a command that repairs an environment's archive from the provider of another environment. By default, it
+/// downloads no assets.
+fn repair_command(provider: &TestEnv, env: &TestEnv, arguments: &[&str]) -> Command {
+    let mut command = env.program();
     command.args(["repair", "library", "--rate", "unlimited", "--base-url", provider.base_url()]);
     if !arguments.contains(&"--assets") {
         command.args(["--assets", "none"]);
@@ -156,164 +161,183 @@ fn repair_by(provider: &Scene, scene: &Scene, arguments: &[&str]) -> Command {
     command
 }
 
-/// Faults: half of the tasks are never answered; the repair is stopped by a signal or by its time.
+/// Requests for half of the tasks stall, and a signal or `--stop-after` stops the repair.
 #[test]
 fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
-    for (signal, status, said) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
-        let scene = without_tasks(80);
-        let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::ALWAYS } };
-        let slow = Scene::faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
+    for (signal, status, expected) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
+        let env = env_with_lost_tasks(80);
+        let stall =
+            Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
+        let slow = TestEnv::with_faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         let time = if signal.is_empty() { vec!["--stop-after", "4s"] } else { vec![] };
-        let run = repair_by(&slow, &scene, &time).spawn().unwrap();
+        let run = repair_command(&slow, &env, &time).spawn().unwrap();
         if !signal.is_empty() {
             wait_until(|| slow.stats().requests >= 20);
             assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
         }
-        let stopped = Finished::of(run).expect(status).says(&format!("Stopped by {said}")).says("run repair again");
-        let kept = scene.archived();
+        let stopped = CommandOutput::wait_for(run)
+            .expect_status(status)
+            .expect_output(&format!("Stopped by {expected}"))
+            .expect_output("rerun `repair` for the rest");
+        let kept = env.archived_ids();
         assert!(kept.len() < 80 && (signal.is_empty() || !kept.is_empty()), "{}", kept.len());
-        stopped.says(&format!("repaired  {} task", kept.len()));
+        stopped.expect_output(&format!("repaired  {} task", kept.len()));
 
-        let asked = scene.stats().by_task;
-        Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("cannot be named");
-        let now = scene.stats().by_task;
-        assert!(kept.iter().all(|task| now[task] == asked[task]), "what was kept is not asked for again");
-        scene.export(&[]).expect(0);
-        assert_eq!(scene.archived().len(), 80);
-        scene.run(&["verify", "library"]).expect(0).says("No damage");
+        let requested = env.stats().by_task;
+        CommandOutput::wait_for(repair_command(&env, &env, &[]).spawn().unwrap())
+            .expect_status(3)
+            .expect_output("cannot be identified");
+        let now = env.stats().by_task;
+        assert!(kept.iter().all(|task| now[task] == requested[task]), "kept tasks must not be requested again");
+        env.export(&[]).expect_status(0);
+        assert_eq!(env.archived_ids().len(), 80);
+        env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
     }
 }
 
-/// Faults: half of the covers stall at the first request; the repair is stopped meanwhile.
+/// The first request for half of the covers stalls, and a signal stops the repair during the downloads.
 #[test]
 fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 40));
-    scene.export(&["--assets", "image"]).expect(0);
-    fs::remove_file(part(&scene, "tasks")).unwrap();
-    fs::remove_dir_all(scene.archive().join("media")).unwrap();
-    let stall = Fault { trouble: FaultKind::Stall(60.0), when: When { share: Some(0.5), ..When::first(1) } };
-    let slow = Scene::faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
-    let run = repair_by(&slow, &scene, &["--assets", "image"]).spawn().unwrap();
+    let env = TestEnv::new();
+    env.write_list(ids("t", 40));
+    env.export(&["--assets", "image"]).expect_status(0);
+    fs::remove_file(part(&env, "tasks")).unwrap();
+    fs::remove_dir_all(env.archive().join("media")).unwrap();
+    let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
+    let slow = TestEnv::with_faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
+    let run = repair_command(&slow, &env, &["--assets", "image"]).spawn().unwrap();
     wait_until(|| slow.stats().media.requests >= 6);
     assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
-    Finished::of(run).expect(143).says("Stopped by SIGTERM");
+    CommandOutput::wait_for(run).expect_status(143).expect_output("Stopped by SIGTERM");
 
-    let next = repair_by(&slow, &scene, &["--assets", "image", "--timeout", "1s"]).spawn().unwrap();
-    Finished::of(next).expect(3).says("cannot be named");
-    assert_eq!(slow.stats().asked_again, 0);
-    scene.export(&["--assets", "image"]).expect(0);
+    let next = repair_command(&slow, &env, &["--assets", "image", "--timeout", "1s"]).spawn().unwrap();
+    CommandOutput::wait_for(next).expect_status(3).expect_output("cannot be identified");
+    assert_eq!(slow.stats().repeated, 0);
+    env.export(&["--assets", "image"]).expect_status(0);
     let status = |row: &HashMap<String, String>| row["status"].trim_matches('"').to_owned();
-    assert!(scene.rows("assets").iter().all(|row| ["ok", "skipped"].contains(&status(row).as_str())));
-    scene.run(&["verify", "library"]).expect(0).says("No damage");
+    assert!(env.rows("assets").iter().all(|row| ["ok", "skipped"].contains(&status(row).as_str())));
+    env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
-/// Faults: of the tasks whose rows are lost, the provider no longer knows some, and returns less data for others.
+/// The provider no longer has some of the lost tasks, and returns a less complete response for another.
 #[test]
-fn remaining_rows_stay_if_the_provider_has_no_better_response() {
+fn remaining_rows_are_kept_if_the_provider_has_no_better_response() {
     for format in FORMATS {
-        let scene = Scene::fair();
-        archived(&scene, format);
-        fs::remove_file(part(&scene, "tasks")).unwrap();
+        let env = TestEnv::new();
+        create_archive(&env, format);
+        fs::remove_file(part(&env, "tasks")).unwrap();
         let left = |content: BTreeMap<&'static str, Vec<BTreeMap<String, String>>>| {
             ["clips", "lyrics", "assets"].map(|table| content[table].clone())
         };
-        let before = left(content(&scene));
+        let before = left(comparable_rows(&env));
         let task = |row: &HashMap<String, String>| row["task_id"].trim_matches('"').to_owned();
-        let mut lost: Vec<String> = scene.rows("clips").iter().map(task).collect();
+        let mut lost: Vec<String> = env.rows("clips").iter().map(task).collect();
         lost.dedup();
-        let poorer = format!(
+        let less_complete = format!(
             r#"{{"code":200,"data":{{"task_id":"{}","type":"music","status":"success","output":null}}}}"#,
             lost[0]
         );
-        let poorer = Fault { trouble: FaultKind::Body(poorer), when: When::task(&lost[0]) };
-        let forget = Fault { trouble: FaultKind::Status(404), when: When { share: Some(0.4), ..When::ALWAYS } };
-        let provider = Scene::faults(FaultPlan { faults: vec![poorer, forget], ..FaultPlan::default() });
-        let run = repair_by(&provider, &scene, &["--assets", "audio,image"]).spawn().unwrap();
-        let run = Finished::of(run).expect(3).says("archived as not found, with the rows that are left of it");
-        run.says("the provider's answer tells less than the rows that are left");
+        let less_complete = Fault { kind: FaultKind::Body(less_complete), when: FaultFilter::task(&lost[0]) };
+        let deleted =
+            Fault { kind: FaultKind::Status(404), when: FaultFilter { share: Some(0.4), ..FaultFilter::ALWAYS } };
+        let provider = TestEnv::with_faults(FaultPlan { faults: vec![less_complete, deleted], ..FaultPlan::default() });
+        let run = repair_command(&provider, &env, &["--assets", "audio,image"]).spawn().unwrap();
+        let run = CommandOutput::wait_for(run)
+            .expect_status(3)
+            .expect_output("archived as not found, with its remaining rows");
+        run.expect_output("the provider's response has fewer clips than the remaining rows");
         let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
-        assert_eq!(counts(&left(content(&scene))), counts(&before), "{format}");
-        // Of the task with less data nothing is archived, and the report says so.
-        let said = scene.run(&["verify", "library"]).expect(3).stdout;
-        assert!(said.contains("rows without their task") && said.contains(&lost[0]), "{said}");
-        repair(&scene, &["--assets", "audio,image"]).expect(3);
-        scene.run(&["verify", "library"]).expect(0);
-        assert_eq!(counts(&left(content(&scene))), counts(&before), "{format}");
+        assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
+        // The task with the less complete response is not archived, and `verify` reports its rows.
+        let expected = env.run(&["verify", "library"]).expect_status(3).stdout;
+        assert!(expected.contains("rows without their task") && expected.contains(&lost[0]), "{expected}");
+        repair(&env, &["--assets", "audio,image"]).expect_status(3);
+        env.run(&["verify", "library"]).expect_status(0);
+        assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
     }
 }
 
-/// No faults; a part was copied within its table.
+/// A part is copied within the folder of its table.
 #[test]
 fn duplicate_rows_are_found_and_removed() {
     for (format, table) in FORMATS.iter().flat_map(|format| TABLES.map(|table| (format, table))) {
-        let scene = Scene::fair();
-        archived(&scene, format);
-        let before = content(&scene);
-        let path = part(&scene, table);
+        let env = TestEnv::new();
+        create_archive(&env, format);
+        let before = comparable_rows(&env);
+        let path = part(&env, table);
         fs::copy(&path, path.with_file_name(Path::new("backup").with_extension(format))).unwrap();
-        scene.run(&["verify", "library"]).expect(3);
-        repair(&scene, &[]).expect(0).says("Repair complete");
-        scene.run(&["verify", "library"]).expect(0);
-        assert!(content(&scene) == before, "{format}: {table}");
+        env.run(&["verify", "library"]).expect_status(3);
+        repair(&env, &[]).expect_status(0).expect_output("Repair complete");
+        env.run(&["verify", "library"]).expect_status(0);
+        assert!(comparable_rows(&env) == before, "{format}: {table}");
     }
 }
 
-/// No faults; files of runs are damaged.
+/// First a run summary and then a list of unfinished tasks is damaged.
 #[test]
 fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
-    let scene = Scene::fair();
-    archived(&scene, "csv");
+    let env = TestEnv::new();
+    create_archive(&env, "csv");
     for ending in [".json", "-unfinished.csv"] {
-        let file = files(&scene.archive().join("runs"), ending).pop().unwrap();
+        let file = files(&env.archive().join("runs"), ending).pop().unwrap();
         fs::write(&file, "{\"").unwrap();
-        scene.run(&["summary", "library"]).expect(0).says("30 tasks").says("1 file of runs cannot be read");
+        env.run(&["summary", "library"])
+            .expect_status(0)
+            .expect_output("30 tasks")
+            .expect_output("1 run file cannot be read");
         let name = file.file_name().unwrap().to_str().unwrap();
-        repair(&scene, &[]).expect(3).says(name).says("1 run file");
-        assert!(scene.archive().join(format!(".sunor/damaged/runs_{name}")).exists());
-        scene.run(&["verify", "library"]).expect(0);
-        repair(&scene, &[]).expect(0).says("Nothing to repair");
+        repair(&env, &[]).expect_status(3).expect_output(name).expect_output("1 run file");
+        assert!(env.archive().join(format!(".sunor/damaged/runs_{name}")).exists());
+        env.run(&["verify", "library"]).expect_status(0);
+        repair(&env, &[]).expect_status(0).expect_output("Nothing to repair");
     }
 }
 
-/// Faults: three tasks are unavailable at first.
+/// The provider fails three tasks during the first repair.
 #[test]
 fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
-    let scene = without_tasks(80);
-    let mut lost: Vec<String> = scene.rows("clips").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
+    let env = env_with_lost_tasks(80);
+    let mut lost: Vec<String> = env.rows("clips").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
     lost.dedup();
     let bad = &lost[5..8];
-    let faults = bad.iter().map(|task| Fault { trouble: FaultKind::Status(500), when: When::task(task) }).collect();
-    let provider = Scene::faults(FaultPlan { faults, ..FaultPlan::default() });
-    let run = repair_by(&provider, &scene, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
-    Finished::of(run).expect(3).says("Not repaired: 3 tasks").says(&format!("{}: HTTP 500", bad[0]));
-    assert!(lost.iter().all(|task| scene.archived().contains(task) != bad.contains(task)));
+    let faults = bad.iter().map(|task| Fault { kind: FaultKind::Status(500), when: FaultFilter::task(task) }).collect();
+    let provider = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
+    let run = repair_command(&provider, &env, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
+    CommandOutput::wait_for(run)
+        .expect_status(3)
+        .expect_output("Not repaired: 3 tasks")
+        .expect_output(&format!("{}: HTTP 500", bad[0]));
+    assert!(lost.iter().all(|task| env.archived_ids().contains(task) != bad.contains(task)));
 
-    let named: BTreeSet<String> = scene.unfinished().into_iter().map(|(task, _)| task).collect();
+    let named: BTreeSet<String> = env.unfinished().into_iter().map(|(task, _)| task).collect();
     assert_eq!(named, bad.iter().cloned().collect());
-    scene.run(&["summary", "library"]).expect(0).says("3 with errors");
+    env.run(&["summary", "library"]).expect_status(0).expect_output("3 with errors");
 
-    // The next one resumes with only those.
-    let before = scene.stats().requests;
-    Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3).says("repaired  3 tasks");
-    assert_eq!(scene.stats().requests, before + 3);
-    assert!(lost.iter().all(|task| scene.archived().contains(task)));
-    repair(&scene, &[]).expect(0).says("Nothing to repair");
+    // The next repair requests only the three unavailable tasks.
+    let before = env.stats().requests;
+    CommandOutput::wait_for(repair_command(&env, &env, &[]).spawn().unwrap())
+        .expect_status(3)
+        .expect_output("repaired  3 tasks");
+    assert_eq!(env.stats().requests, before + 3);
+    assert!(lost.iter().all(|task| env.archived_ids().contains(task)));
+    repair(&env, &[]).expect_status(0).expect_output("Nothing to repair");
 }
 
-/// Faults: each task is refused once for the rate, and once by a proxy; then it takes a while.
+/// The first request for each task gets a 429, and the second a 502. After that, the task is unfinished for up to ten
+/// seconds.
 #[test]
-fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
-    let faults = [FaultKind::TooMany(1), FaultKind::Status(502)];
-    let faults = (1..).zip(faults).map(|(first, trouble)| Fault { trouble, when: When::first(first) }).collect();
+fn repair_waits_retries_and_polls_like_export() {
+    let faults = [FaultKind::RateLimited(1), FaultKind::Status(502)];
+    let faults =
+        (1..).zip(faults).map(|(first, fault)| Fault { kind: fault, when: FaultFilter::first(first) }).collect();
     let slow = FaultPlan { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..FaultPlan::default() };
-    let scene = without_tasks(30);
-    let slow = Scene::faults(slow);
+    let env = env_with_lost_tasks(30);
+    let slow = TestEnv::with_faults(slow);
     let arguments = ["--poll-interval", "1s", "--wait", "60s", "--metrics-file", "run.prom"];
-    let run = Finished::of(repair_by(&slow, &scene, &arguments).spawn().unwrap()).expect(3);
+    let run = CommandOutput::wait_for(repair_command(&slow, &env, &arguments).spawn().unwrap()).expect_status(3);
     assert!(!run.stdout.contains("Not repaired"), "{}", run.stdout);
     let lost = slow.stats().by_task.len() as u64;
-    let figures = fs::read_to_string(scene.path("run.prom")).unwrap();
+    let figures = fs::read_to_string(env.path("run.prom")).unwrap();
     let figure = |name: &str| {
         let line = figures.lines().find_map(|line| line.strip_prefix(&format!("sunor_archive_{name} ")));
         line.unwrap().parse::<u64>().unwrap()
@@ -323,37 +347,38 @@ fn repair_fetches_lost_tasks_like_export_and_its_counts_show_it() {
     assert!(figure(r#"requests{kind="retry"}"#) >= 2 * lost && figure(r#"requests{kind="poll"}"#) > 0, "{figures}");
 
     let never = FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
-    let (never, scene) = (Scene::faults(never), without_tasks(10));
-    let run = repair_by(&never, &scene, &["--wait", "0s"]).spawn().unwrap();
-    Finished::of(run).expect(3).says("its status is pending");
+    let (never, env) = (TestEnv::with_faults(never), env_with_lost_tasks(10));
+    let run = repair_command(&never, &env, &["--wait", "0s"]).spawn().unwrap();
+    CommandOutput::wait_for(run).expect_status(3).expect_output("its status is pending");
 }
 
-/// Many tasks are lost, more than one segment holds.
+/// More tasks are lost than fit into one journal segment.
 #[test]
-fn a_repair_publishes_as_it_goes_and_leaves_the_record_of_a_run() {
-    let scene = without_tasks(9_000);
-    let asked = scene.stats().requests;
-    Finished::of(repair_by(&scene, &scene, &[]).spawn().unwrap()).expect(3);
-    let sent = scene.stats().requests - asked;
+fn a_repair_publishes_incrementally_and_writes_a_run_record() {
+    let env = env_with_lost_tasks(9_000);
+    let requested = env.stats().requests;
+    CommandOutput::wait_for(repair_command(&env, &env, &[]).spawn().unwrap()).expect_status(3);
+    let sent = env.stats().requests - requested;
     assert!(sent > 5_000, "{sent}");
-    assert_eq!(files(&scene.archive().join("tasks"), ".csv").len(), 2);
+    assert_eq!(files(&env.archive().join("tasks"), ".csv").len(), 2);
 
-    let run = files(&scene.archive().join("runs"), ".json").pop().unwrap();
+    let run = files(&env.archive().join("runs"), ".json").pop().unwrap();
     let record: serde_json::Value = serde_json::from_slice(&fs::read(run).unwrap()).unwrap();
     assert_eq!((&record["command"], &record["exit_code"]), (&"repair".into(), &3.into()));
     assert_eq!((&record["requests"]["total"], &record["rows"]["tasks"]), (&sent.into(), &sent.into()));
     assert_eq!((&record["input"]["selected"], &record["tasks"]["success"]), (&sent.into(), &sent.into()));
-    let said = scene.run(&["summary", "library"]).expect(0).stdout;
-    assert!(said.contains("repair") && said.contains(&sent.to_string()), "{said}");
+    let expected = env.run(&["summary", "library"]).expect_status(0).stdout;
+    assert!(expected.contains("repair") && expected.contains(&sent.to_string()), "{expected}");
 }
 
-/// No faults; in the part of the tasks, IDs can be read and responses cannot; the provider does not know one of them.
+/// In the damaged tasks part, the IDs are readable and the responses are not. The provider does not have one of the
+/// tasks.
 #[test]
 fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
-    let scene = Scene::fair();
-    archived(&scene, "parquet");
-    let before = content(&scene);
-    let path = part(&scene, "tasks");
+    let env = TestEnv::new();
+    create_archive(&env, "parquet");
+    let before = comparable_rows(&env);
+    let path = part(&env, "tasks");
     let reader = SerializedFileReader::new(fs::File::open(&path).unwrap()).unwrap();
     let columns = reader.metadata().row_group(0).columns();
     let response = columns.iter().find(|column| column.column_path().string() == "response").unwrap();
@@ -362,109 +387,108 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     bytes[start as usize..(start + length) as usize].fill(0);
     fs::write(&path, bytes).unwrap();
 
-    let said = "the provider does not know it any more; it is archived as not found";
-    repair(&scene, &[]).expect(3).says("Not repaired: 1 task").says(said);
-    assert!(content(&scene) == before);
-    scene.run(&["verify", "library"]).expect(0);
-    scene.export(&["--assets", "audio,image"]).expect(0).says("30 already archived");
+    let expected = "the provider no longer has this task; archived as not found";
+    repair(&env, &[]).expect_status(3).expect_output("Not repaired: 1 task").expect_output(expected);
+    assert!(comparable_rows(&env) == before);
+    env.run(&["verify", "library"]).expect_status(0);
+    env.export(&["--assets", "audio,image"]).expect_status(0).expect_output("30 already archived");
 }
 
-/// Faults: some files are unavailable at first.
+/// Some media files are unavailable, once or permanently.
 #[test]
 fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
-    let gone =
-        |first| Fault { trouble: FaultKind::Status(404), when: When { first, share: Some(0.3), ..When::ALWAYS } };
-    let scene = Scene::faults(FaultPlan { media: vec![gone(Some(1))], ..FaultPlan::default() });
-    scene.list(ids("t", 30));
-    scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
-    scene.export(&["--assets", "audio,image"]).expect(0).says("repair");
-    repair(&scene, &[]).expect(0).says("Repair complete");
-    assert!(scene.rows("assets").iter().all(|row| row["status"] != "failed"));
-    scene.run(&["verify", "library"]).expect(0);
+    let not_found = |first| Fault {
+        kind: FaultKind::Status(404),
+        when: FaultFilter { first, share: Some(0.3), ..FaultFilter::ALWAYS },
+    };
+    let env = TestEnv::with_faults(FaultPlan { media: vec![not_found(Some(1))], ..FaultPlan::default() });
+    env.write_list(ids("t", 30));
+    env.export(&["--format", "csv", "--assets", "audio,image"]).expect_status(3);
+    env.export(&["--assets", "audio,image"]).expect_status(0).expect_output("repair");
+    repair(&env, &[]).expect_status(0).expect_output("Repair complete");
+    assert!(env.rows("assets").iter().all(|row| row["status"] != "failed"));
+    env.run(&["verify", "library"]).expect_status(0);
 
-    let scene = Scene::faults(FaultPlan { media: vec![gone(None)], ..FaultPlan::default() });
-    scene.list(ids("t", 30));
-    scene.export(&["--format", "csv", "--assets", "audio,image"]).expect(3);
-    let before = content(&scene);
-    repair(&scene, &[]).expect(3).says("Not repaired").says("HTTP 404");
-    assert!(content(&scene) == before);
-    scene.run(&["verify", "library"]).expect(0);
+    let env = TestEnv::with_faults(FaultPlan { media: vec![not_found(None)], ..FaultPlan::default() });
+    env.write_list(ids("t", 30));
+    env.export(&["--format", "csv", "--assets", "audio,image"]).expect_status(3);
+    let before = comparable_rows(&env);
+    repair(&env, &[]).expect_status(3).expect_output("Not repaired").expect_output("HTTP 404");
+    assert!(comparable_rows(&env) == before);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
-/// No faults; the process is killed at random times during the repair.
+/// The process is killed repeatedly during a repair, at random times.
 #[test]
 fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
-    let scene = Scene::fair();
-    archived(&scene, "csv");
-    let before = content(&scene);
+    let env = TestEnv::new();
+    create_archive(&env, "csv");
+    let before = comparable_rows(&env);
     let mut rng = fastrand::Rng::with_seed(3);
     for _ in 0..6 {
-        for song in walk(&scene.archive().join("media/audio")).into_iter().step_by(3) {
+        for song in walk(&env.archive().join("media/audio")).into_iter().step_by(3) {
             fs::remove_file(song).unwrap();
         }
-        let mut command = scene.program();
+        let mut command = env.program();
         let mut run = command.args(["repair", "library", "--rate", "unlimited", "-q"]).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(rng.u64(20..500)));
         run.kill().unwrap();
         run.wait().unwrap();
     }
-    repair(&scene, &[]).expect(0);
-    scene.run(&["verify", "library"]).expect(0);
-    assert!(content(&scene) == before);
+    repair(&env, &[]).expect_status(0);
+    env.run(&["verify", "library"]).expect_status(0);
+    assert!(comparable_rows(&env) == before);
 }
 
 /// A repair that is killed while it fetches tasks whose rows are lost.
 #[test]
 fn a_killed_repair_is_recorded_as_a_repair_when_it_is_recovered() {
-    let scene = Scene::fair();
-    scene.list(ids("t", 40));
-    scene.export(&["--assets", "none"]).expect(0);
-    fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
-    let mut command = scene.program();
+    let env = TestEnv::new();
+    env.write_list(ids("t", 40));
+    env.export(&["--assets", "none"]).expect_status(0);
+    fs::remove_file(files(&env.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
+    let mut command = env.program();
     command.args(["repair", "library", "--rate", "20/s", "-q"]);
     let mut run = command.spawn().unwrap();
-    common::wait_until(|| scene.stats().requests >= 50);
+    common::wait_until(|| env.stats().requests >= 50);
     run.kill().unwrap();
     run.wait().unwrap();
-    scene.export(&["--assets", "none"]);
-    let summaries = files(&scene.archive().join("runs"), ".json");
+    env.export(&["--assets", "none"]);
+    let summaries = files(&env.archive().join("runs"), ".json");
     let summaries = summaries.iter().map(|path| serde_json::from_slice(&fs::read(path).unwrap()).unwrap());
     let killed: Vec<serde_json::Value> = summaries.filter(|run: &serde_json::Value| run["exit_code"] == 137).collect();
     assert_eq!((killed.len(), &killed[0]["command"]), (1, &"repair".into()));
-    assert_eq!(scene.archived().len(), 40);
+    assert_eq!(env.archived_ids().len(), 40);
 }
 
-/// Faults: the provider refuses the key, and a part of tasks is missing.
+/// The tasks part is missing, and the provider rejects the key.
 #[test]
-fn a_rejected_key_is_reported_and_a_missing_archive_refused() {
-    let scene = Scene::fair();
-    archived(&scene, "parquet");
-    fs::remove_file(files(&scene.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
-    let refusing = Scene::faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
-    repair(&scene, &["--base-url", refusing.base_url()]).expect(4).says("refused the key");
-    repair(&scene, &[]).expect(3).says("cannot be named");
-    scene.run(&["repair", "nowhere"]).expect(2);
-    assert!(!scene.path("nowhere").exists());
+fn a_rejected_key_and_a_missing_archive_are_reported() {
+    let env = TestEnv::new();
+    create_archive(&env, "parquet");
+    fs::remove_file(files(&env.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
+    let refusing = TestEnv::with_faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
+    repair(&env, &["--base-url", refusing.base_url()]).expect_status(4).expect_output("refused the key");
+    repair(&env, &[]).expect_status(3).expect_output("cannot be identified");
+    env.run(&["repair", "nowhere"]).expect_status(2);
+    assert!(!env.path("nowhere").exists());
 }
 
-/// No faults; one byte of one file in the archive is changed.
+/// One bit of one file in the archive is flipped.
 #[test]
-fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
+fn any_flipped_bit_is_found_and_reported_repairs_are_correct() {
     let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut repairs = 0;
     for round in 0..24 {
-        let scene = Scene::fair();
-        scene.list(ids("t", 12));
-        scene.export(&["--format", FORMATS[round % 2], "--assets", "audio,image"]).expect(0);
-        let before = content(&scene);
+        let env = TestEnv::new();
+        env.write_list(ids("t", 12));
+        env.export(&["--format", FORMATS[round % 2], "--assets", "audio,image"]).expect_status(0);
+        let before = comparable_rows(&env);
         let damaged: Vec<PathBuf> = match round % 8 / 2 {
-            0 => walk(&scene.archive().join("media")),
-            1 => vec![
-                files(&scene.archive().join("runs"), ".sha256").remove(0),
-                scene.archive().join(".sunor/checksums"),
-            ],
-            _ => TABLES.map(|table| part(&scene, table)).into(),
+            0 => walk(&env.archive().join("media")),
+            1 => vec![files(&env.archive().join("runs"), ".sha256").remove(0), env.archive().join(".sunor/checksums")],
+            _ => TABLES.map(|table| part(&env, table)).into(),
         };
         let path = rng.choice(&damaged).unwrap();
         let mut bytes = fs::read(path).unwrap();
@@ -474,20 +498,20 @@ fn any_changed_byte_is_found_and_everything_reported_repaired_is_intact() {
         fs::write(path, bytes).unwrap();
         let what = format!("seed {seed}, round {round}: bit {bit} of byte {at} of {}: {around:?}", path.display());
 
-        assert_eq!(scene.run(&["verify", "library"]).status, Some(3), "{what}");
-        let repaired = repair(&scene, &[]);
+        assert_eq!(env.run(&["verify", "library"]).status, Some(3), "{what}");
+        let repaired = repair(&env, &[]);
         assert!(matches!(repaired.status, Some(0 | 3)), "{what}: {}", repaired.stderr);
-        let verified = scene.run(&["verify", "library"]);
+        let verified = env.run(&["verify", "library"]);
         assert_eq!(verified.status, Some(0), "{what}:\n{}\n{}", repaired.stdout, verified.stdout);
         if repaired.status == Some(0) {
             repairs += 1;
-            assert!(content(&scene) == before, "{what}");
+            assert!(comparable_rows(&env) == before, "{what}");
         }
     }
-    assert!(repairs >= 10, "seed {seed}: {repairs}");
+    assert!(repairs >= 10, "seed {seed}: only {repairs} complete repairs");
 }
 
-/// No faults; a song's URL has expired, and the provider now has less data of its task.
+/// A song is lost, its stored URL is rejected, and the provider now returns a less complete response for its task.
 #[test]
 fn a_less_complete_response_never_replaces_a_more_complete_one() {
     let task = |status, result| {
@@ -496,55 +520,55 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
         )
     };
     let clips = r#"[{"id":"a","audio_url":"{cdn}/a.mp3"},{"id":"b","audio_url":"{cdn}/b.mp3"}]"#;
-    let poorer = Fault { trouble: FaultKind::Body(task("failure", "null")), when: When::ALWAYS };
-    let rich =
+    let less_complete = Fault { kind: FaultKind::Body(task("failure", "null")), when: FaultFilter::ALWAYS };
+    let complete_provider =
         SimulatedProvider { documents: [("t1".into(), task("success", clips))].into(), ..SimulatedProvider::default() };
-    let scene = Scene::world(rich);
-    scene.list(["t1"]);
-    scene.export(&["--format", "csv", "--assets", "audio"]).expect(0);
-    let before = content(&scene)["clips"].clone();
-    fs::remove_file(media(&scene)).unwrap();
-    let poor = Scene::faults(FaultPlan { faults: vec![poorer], ..FaultPlan::default() });
-    let scene_with_no_cdn = ["--base-url", poor.base_url(), "--allow-private-hosts=false"];
-    repair(&scene, &scene_with_no_cdn).expect(3).says("Not repaired");
-    assert_eq!(content(&scene)["clips"], before);
-    assert_eq!(scene.rows("tasks")[0]["status"], "success");
-    repair(&scene, &[]).expect(0);
-    scene.run(&["verify", "library"]).expect(0);
+    let env = TestEnv::with_provider(complete_provider);
+    env.write_list(["t1"]);
+    env.export(&["--format", "csv", "--assets", "audio"]).expect_status(0);
+    let before = comparable_rows(&env)["clips"].clone();
+    fs::remove_file(media(&env)).unwrap();
+    let incomplete_provider = TestEnv::with_faults(FaultPlan { faults: vec![less_complete], ..FaultPlan::default() });
+    let arguments = ["--base-url", incomplete_provider.base_url(), "--allow-private-hosts=false"];
+    repair(&env, &arguments).expect_status(3).expect_output("Not repaired");
+    assert_eq!(comparable_rows(&env)["clips"], before);
+    assert_eq!(env.rows("tasks")[0]["status"], "success");
+    repair(&env, &[]).expect_status(0);
+    env.run(&["verify", "library"]).expect_status(0);
 }
 
-/// Faults: the provider refuses the key, or no longer knows any task; a byte of the tasks' part has changed.
+/// Two bytes in the tasks part have changed, and the provider rejects the key or no longer has any task.
 #[test]
 fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
         FaultPlan { key: Some("another".into()), ..FaultPlan::default() },
         FaultPlan {
-            faults: vec![Fault { trouble: FaultKind::Body(r#"{"code":404}"#.into()), when: When::ALWAYS }],
+            faults: vec![Fault { kind: FaultKind::Body(r#"{"code":404}"#.into()), when: FaultFilter::ALWAYS }],
             ..FaultPlan::default()
         },
     ] {
-        let scene = Scene::fair();
-        archived(&scene, "csv");
-        let before = scene.archived();
-        // A changed letter in a document: all rows can still be read.
-        let path = part(&scene, "tasks");
+        let env = TestEnv::new();
+        create_archive(&env, "csv");
+        let before = env.archived_ids();
+        // Two letters change, and all rows stay readable.
+        let path = part(&env, "tasks");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("progress", "qrogress", 2)).unwrap();
-        let provider = Scene::faults(faults);
-        let repaired = repair(&scene, &["--base-url", provider.base_url()]);
+        let provider = TestEnv::with_faults(faults);
+        let repaired = repair(&env, &["--base-url", provider.base_url()]);
         assert!(matches!(repaired.status, Some(3 | 4)), "{}", repaired.stdout);
-        assert_eq!(scene.archived(), before, "{}", repaired.stdout);
+        assert_eq!(env.archived_ids(), before, "{}", repaired.stdout);
     }
 }
 
-/// No faults; a part of tasks is missing.
+/// The tasks part is missing.
 #[test]
-fn unrecoverable_values_are_reported_and_rebuild_refuses_until_repaired() {
-    let scene = Scene::fair();
-    archived(&scene, "csv");
-    fs::remove_file(part(&scene, "tasks")).unwrap();
-    let clips = scene.rows("clips").len();
-    scene.run(&["rebuild", "library"]).expect(1).says("run repair first");
-    assert_eq!(scene.rows("clips").len(), clips);
-    repair(&scene, &[]).expect(3).says("cannot be named").says("Export your lists again");
+fn a_lost_tasks_part_is_reported_and_blocks_rebuild() {
+    let env = TestEnv::new();
+    create_archive(&env, "csv");
+    fs::remove_file(part(&env, "tasks")).unwrap();
+    let clips = env.rows("clips").len();
+    env.run(&["rebuild", "library"]).expect_status(1).expect_output("run `repair` first");
+    assert_eq!(env.rows("clips").len(), clips);
+    repair(&env, &[]).expect_status(3).expect_output("cannot be identified").expect_output("Export your lists again");
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must hold, in one command: formatting, lints, documentation, and all tests, those
-# with foreign readers included. What those need is installed under target/.
+# Runs every check: formatting, lints, documentation, and all tests, including the tests with third-party readers.
+# Installs the third-party readers under target/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,11 +9,11 @@ if [ ! -x target/venv/bin/python ]; then
     python3 -m venv target/venv
 fi
 if ! command -v strace >/dev/null; then
-    # The order of writes is judged from a trace of system calls.
+    # tests/power.rs checks the order of writes in a system-call trace.
     apt-get update -qq && apt-get install -y -qq strace
 fi
 if ! command -v promtool >/dev/null && command -v apt-get >/dev/null; then
-    # The linter of the alerts, without the server that it comes with.
+    # Extracts promtool, which checks samples/alerts.yml, without installing the Prometheus server.
     [ -x target/prometheus/usr/bin/promtool ] || (cd target && apt-get update -qq && apt-get -o APT::Sandbox::User=root download -qq prometheus &&
         dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb)
     export PATH="$PATH:$PWD/target/prometheus/usr/bin"

@@ -1,16 +1,16 @@
-//! The samples work, and the documentation is true.
+//! Tests of the sample files, and of the test names in the documentation.
 
 mod common;
 
 use std::{collections::BTreeSet, fs};
 
-use common::{Scene, ids, samples};
+use common::{TestEnv, ids, samples};
 use sunor_archive::simulator::{FaultPlan, SimulatedProvider};
 
-/// No faults; some tasks take a few seconds.
+/// Some tasks are still in progress when the export starts.
 #[test]
 fn the_sample_list_has_every_type_model_and_status() {
-    let scene = Scene::world(SimulatedProvider::default());
+    let env = TestEnv::with_provider(SimulatedProvider::default());
     let list = samples().join("tasks.csv");
     let run = [
         "export",
@@ -24,32 +24,31 @@ fn the_sample_list_has_every_type_model_and_status() {
         "--poll-interval",
         "1s",
     ];
-    scene.run(&run).expect(0).says("Archived 24 of 24 tasks");
-    let rows = scene.rows("tasks");
+    env.run(&run).expect_status(0).expect_output("Archived 24 of 24 tasks");
+    let rows = env.rows("tasks");
     let distinct = |column: &str| rows.iter().map(|row| row[column].as_str()).collect::<BTreeSet<_>>();
     assert_eq!(distinct("status"), BTreeSet::from(["failure", "not_found", "success", "timeout"]));
     assert_eq!(distinct("type"), BTreeSet::from(["", "concat", "lyrics", "music", "upload"]));
     assert_eq!(distinct("model"), BTreeSet::from(["", "suno", "udio"]));
-    assert!(scene.summary()["requests"]["polls"].as_u64().unwrap() > 0, "no task takes a while");
+    assert!(env.summary()["requests"]["polls"].as_u64().unwrap() > 0, "no task was polled");
 }
 
-/// Each sample fault plan.
 #[test]
-fn an_export_completes_under_every_sample_fault_plan() {
+fn an_export_completes_with_every_sample_fault_plan() {
     let plans = common::files(&samples().join("faults"), ".toml");
     assert!(!plans.is_empty());
     for path in plans {
         let faults: FaultPlan = fs::read_to_string(&path).unwrap().parse().unwrap();
-        let scene = Scene::faults(faults);
-        scene.list(ids("t", 16));
+        let env = TestEnv::with_faults(faults);
+        env.write_list(ids("t", 16));
         let arguments = ["--poll-interval", "1s", "--timeout", "5s", "--assets", "audio,image"];
-        scene.export(&arguments).expect(0).says("Archived 16 of 16 tasks");
+        env.export(&arguments).expect_status(0).expect_output("Archived 16 of 16 tasks");
     }
 }
 
-/// Every test that the table of faults names exists.
+/// Checks the test names in the tables of `docs/reliability.md`.
 #[test]
-fn the_table_of_faults_names_tests_that_exist() {
+fn the_table_of_faults_lists_tests_that_exist() {
     let root = samples().join("..");
     let table = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
     let named: Vec<(&str, &str)> =
@@ -61,17 +60,17 @@ fn the_table_of_faults_names_tests_that_exist() {
     }
 }
 
-/// No request is sent. Every option that a sample gives to a command is one that the command has.
+/// Compares the options in the crontab and the systemd unit with the `--help` output of each command.
 #[test]
 fn scheduler_samples_use_options_that_exist() {
-    let scene = Scene::world(SimulatedProvider::default());
+    let env = TestEnv::with_provider(SimulatedProvider::default());
     let mut jobs = 0;
     for name in ["crontab", "sunor-archive.service"] {
         let text = fs::read_to_string(samples().join(name)).unwrap();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((_, job)) = line.split_once("sunor-archive ") else { continue };
             let mut words = job.split_whitespace();
-            let help = scene.run(&[words.next().unwrap(), "--help"]).expect(0).stdout;
+            let help = env.run(&[words.next().unwrap(), "--help"]).expect_status(0).stdout;
             for option in words.filter(|word| word.starts_with('-')) {
                 assert!(
                     help.contains(&format!("{option} ")) || help.contains(&format!("{option},")),

@@ -1,4 +1,5 @@
-//! Wrong usage: exit status 2, a sentence that says what to do, and nothing sent or written.
+//! Tests of command-line usage. Invalid usage causes exit status 2 and a message with the remedy, and sends and writes
+//! nothing.
 
 mod common;
 
@@ -9,40 +10,40 @@ use std::{
     process::Stdio,
 };
 
-use common::{Finished, Scene, ids};
+use common::{CommandOutput, TestEnv, ids};
 use sunor_archive::simulator::FaultPlan;
 
-/// No request is sent.
+/// Asserts that the program rejects the arguments with a message that contains `text`, and sends and writes nothing.
 #[track_caller]
-fn refused(scene: &Scene, arguments: &[&str], words: &str) {
-    scene.run(arguments).expect(2).says(words);
-    assert_eq!(scene.stats().requests, 0);
-    assert!(!scene.archive().exists(), "an archive was made");
+fn assert_rejected(env: &TestEnv, arguments: &[&str], text: &str) {
+    env.run(arguments).expect_status(2).expect_output(text);
+    assert_eq!(env.stats().requests, 0);
+    assert!(!env.archive().exists(), "an archive was created");
 }
 
 #[test]
-fn a_list_that_cannot_be_used_is_refused() {
-    let scene = Scene::fair();
-    for (name, bytes, words) in [
+fn an_unusable_list_is_rejected() {
+    let env = TestEnv::new();
+    for (name, bytes, text) in [
         ("empty.csv", &b""[..], "empty.csv is empty"),
         ("two.csv", b"a,b\n1,2\n", "none of the columns a, b"),
-        ("quote.csv", b"task_id\n\"abc\n", "line 2: a quote is opened"),
+        ("quote.csv", b"task_id\n\"abc\n", "line 2: unclosed quote"),
         ("utf16.csv", b"\xff\xfet\0a\0", "is UTF-16"),
         ("cut.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "cannot read cut.gz"),
     ] {
-        scene.file(name, bytes);
-        refused(&scene, &["export", name, "--out", "library"], words);
+        env.write_file(name, bytes);
+        assert_rejected(&env, &["export", name, "--out", "library"], text);
     }
-    refused(&scene, &["export", "absent.csv", "--out", "library"], "absent.csv");
-    scene.list(["t1"]);
-    refused(&scene, &["export", "tasks.csv", "--out", "library", "--column", "id"], "no column `id`");
+    assert_rejected(&env, &["export", "absent.csv", "--out", "library"], "absent.csv");
+    env.write_list(["t1"]);
+    assert_rejected(&env, &["export", "tasks.csv", "--out", "library", "--column", "id"], "no column `id`");
 }
 
 #[test]
-fn an_invalid_option_is_refused() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    for (option, value, words) in [
+fn an_invalid_option_is_rejected() {
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    for (option, value, text) in [
         ("--rate", "fast", "invalid rate"),
         ("--poll-interval", "500ms", "the minimum is 1s"),
         ("--wait", "long", "invalid duration"),
@@ -57,111 +58,126 @@ fn an_invalid_option_is_refused() {
         ("--metrics-file", "absent/run.prom", "does not exist"),
         ("--reserve", "120", "leaves no requests"),
     ] {
-        refused(&scene, &["export", "tasks.csv", "--out", "library", option, value], words);
+        assert_rejected(&env, &["export", "tasks.csv", "--out", "library", option, value], text);
     }
-    refused(&scene, &["export", "tasks.csv"], "--out");
+    assert_rejected(&env, &["export", "tasks.csv"], "--out");
 }
 
 #[test]
 fn a_key_comes_from_the_environment_or_a_file_and_never_from_an_argument() {
-    let scene = Scene::faults(FaultPlan { key: Some("the-key".into()), unfinished: Some(0.0), ..FaultPlan::default() });
-    scene.list(["t1"]);
-    let mut command = scene.export_command(&[]);
-    Finished::of(command.env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(2).says("no API key");
-    Finished::of(scene.export_command(&[]).env("SUNOR_API_KEY", "  ").spawn().unwrap()).expect(2).says("is empty");
-    refused(&scene, &["export", "tasks.csv", "--out", "library", "--api-key-file", "absent"], "cannot read the key");
-    scene.file("key", b" the-key\n\n");
-    scene.export(&["--api-key-file", "key"]).expect(0);
+    let env =
+        TestEnv::with_faults(FaultPlan { key: Some("the-key".into()), unfinished: Some(0.0), ..FaultPlan::default() });
+    env.write_list(["t1"]);
+    let mut command = env.export_command(&[]);
+    CommandOutput::wait_for(command.env_remove("SUNOR_API_KEY").spawn().unwrap())
+        .expect_status(2)
+        .expect_output("no API key");
+    CommandOutput::wait_for(env.export_command(&[]).env("SUNOR_API_KEY", "  ").spawn().unwrap())
+        .expect_status(2)
+        .expect_output("is empty");
+    assert_rejected(
+        &env,
+        &["export", "tasks.csv", "--out", "library", "--api-key-file", "absent"],
+        "cannot read the key",
+    );
+    env.write_file("key", b" the-key\n\n");
+    env.export(&["--api-key-file", "key"]).expect_status(0);
 }
 
 #[test]
-fn an_unusable_archive_path_is_refused() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    scene.file("file", b"");
-    scene.run(&["export", "tasks.csv", "--out", "file"]).expect(2).says("is a file");
-    scene.run(&["export", "tasks.csv", "--out", "file/library"]).expect(2).says("is a file");
-    scene.run(&["export", "tasks.csv", "--out", ""]).expect(2).says("the archive's name is empty");
-    assert!(!scene.path(".sunor").exists());
-    scene.run(&["export", "tasks.csv", "--out", "s3://bucket/x"]).expect(2).says("does not support `s3://`");
-    for command in ["summary", "verify", "repair", "compact", "rebuild"] {
-        scene.run(&[command, "gs://bucket/x"]).expect(2).says("does not support `gs://`");
-    }
+fn an_unusable_archive_path_is_rejected() {
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    env.write_file("file", b"");
+    env.run(&["export", "tasks.csv", "--out", "file"]).expect_status(2).expect_output("is a file");
+    env.run(&["export", "tasks.csv", "--out", "file/library"]).expect_status(2).expect_output("is a file");
+    env.run(&["export", "tasks.csv", "--out", ""]).expect_status(2).expect_output("the archive path is empty");
+    assert!(!env.path(".sunor").exists());
+    env.run(&["export", "tasks.csv", "--out", "s3://bucket/x"])
+        .expect_status(2)
+        .expect_output("does not support `s3://`");
     for path in [" s3://bucket/x", "s3:/bucket/x"] {
-        scene.run(&["export", "tasks.csv", "--out", path]).expect(2).says("does not support `s3://`");
+        env.run(&["export", "tasks.csv", "--out", path]).expect_status(2).expect_output("does not support");
     }
-    assert!(!scene.path(" s3:").exists() && !scene.path("s3:").exists() && !scene.path("gs:").exists());
-    scene.export(&["--format", "csv"]).expect(0);
-    scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
+    for command in ["summary", "verify", "repair", "compact", "rebuild"] {
+        env.run(&[command, "gs://bucket/x"]).expect_status(2).expect_output("does not support `gs://`");
+    }
+    assert!(!env.path(" s3:").exists() && !env.path("s3:").exists() && !env.path("gs:").exists());
+    env.export(&["--format", "csv"]).expect_status(0);
+    env.export(&["--format", "parquet"]).expect_status(2).expect_output("has csv tables");
 
-    let metadata = scene.archive().join("archive.json");
-    fs::rename(&metadata, scene.path("lost")).unwrap();
-    scene.run(&["verify", "library"]).expect(2).says("has no archive.json, but it has tables");
-    scene.export(&["--format", "parquet"]).expect(2).says("has csv tables");
-    scene.export(&[]).expect(0).says("1 already archived");
-    let whole = fs::read_to_string(&metadata).unwrap();
-    fs::write(&metadata, whole.replace("\"csv\"", "\"parquet\"")).unwrap();
-    scene.export(&[]).expect(2).says("all their parts are csv");
-    scene.run(&["rebuild", "library"]).expect(2).says("move it away");
+    let metadata = env.archive().join("archive.json");
+    fs::rename(&metadata, env.path("lost")).unwrap();
+    env.run(&["verify", "library"]).expect_status(2).expect_output("has no archive.json, but it has tables");
+    env.export(&["--format", "parquet"]).expect_status(2).expect_output("has csv tables");
+    env.export(&[]).expect_status(0).expect_output("1 already archived");
+    let full = fs::read_to_string(&metadata).unwrap();
+    fs::write(&metadata, full.replace("\"csv\"", "\"parquet\"")).unwrap();
+    env.export(&[]).expect_status(2).expect_output("but all parts are csv");
+    env.run(&["rebuild", "library"]).expect_status(2).expect_output("move it away");
     fs::write(&metadata, "").unwrap();
     for command in ["summary", "repair", "compact"] {
-        scene.run(&[command, "library"]).expect(1).says("move it away, and the next export regenerates it");
+        env.run(&[command, "library"])
+            .expect_status(1)
+            .expect_output("move it away, and the next export regenerates it");
     }
-    let newer = whole.replace("\"format_version\": 1", "\"format_version\": 2");
+    let newer = full.replace("\"format_version\": 1", "\"format_version\": 2");
     fs::write(&metadata, newer).unwrap();
-    scene.list(["t2"]);
-    scene.export(&[]).expect(2).says("upgrade sunor-archive");
-    scene.run(&["summary", "library"]).expect(0).says("library: 1 task, ");
-    assert_eq!(scene.stats().requests, 1);
+    env.write_list(["t2"]);
+    env.export(&[]).expect_status(2).expect_output("upgrade sunor-archive");
+    env.run(&["summary", "library"]).expect_status(0).expect_output("library: 1 task, ");
+    assert_eq!(env.stats().requests, 1);
 }
 
 #[test]
-fn a_summary_of_nothing_is_refused() {
-    let scene = Scene::fair();
-    refused(&scene, &["summary", "library"], "is not an archive");
-    scene.list(["t1"]);
-    scene.export(&[]).expect(0);
-    scene.run(&["summary", "library", "--account", "--base-url", "sunor.cc"]).expect(2).says("--base-url");
-    scene.run(&["summary", "library", "--run", "../x"]).expect(2).says("has no run `../x`");
+fn a_summary_without_an_archive_is_an_error() {
+    let env = TestEnv::new();
+    assert_rejected(&env, &["summary", "library"], "is not an archive");
+    env.write_list(["t1"]);
+    env.export(&[]).expect_status(0);
+    env.run(&["summary", "library", "--account", "--base-url", "sunor.cc"])
+        .expect_status(2)
+        .expect_output("--base-url");
+    env.run(&["summary", "library", "--run", "../x"]).expect_status(2).expect_output("has no run `../x`");
 }
 
 #[test]
-fn verify_refuses_a_missing_archive_and_an_invalid_slice() {
-    let scene = Scene::fair();
-    refused(&scene, &["verify", "library"], "is not an archive");
-    for (option, value, words) in [
+fn verify_rejects_a_missing_archive_and_an_invalid_slice() {
+    let env = TestEnv::new();
+    assert_rejected(&env, &["verify", "library"], "is not an archive");
+    for (option, value, text) in [
         ("--slice", "0/7", "invalid slice"),
         ("--slice", "8/7", "invalid slice"),
         ("--slice", "3", "invalid slice"),
         ("--sample", "0%", "invalid share"),
         ("--sample", "some", "invalid share"),
     ] {
-        refused(&scene, &["verify", "library", option, value], words);
+        assert_rejected(&env, &["verify", "library", option, value], text);
     }
-    refused(&scene, &["verify", "library", "--quick", "--slice", "1/7"], "cannot be used with");
-    refused(&scene, &["verify", "library", "--sample", "1%", "--slice", "1/7"], "cannot be used with");
-    scene.file("file", b"");
-    scene.run(&["verify", "file"]).expect(2).says("is not an archive");
+    assert_rejected(&env, &["verify", "library", "--quick", "--slice", "1/7"], "cannot be used with");
+    assert_rejected(&env, &["verify", "library", "--sample", "1%", "--slice", "1/7"], "cannot be used with");
+    env.write_file("file", b"");
+    env.run(&["verify", "file"]).expect_status(2).expect_output("is not an archive");
 }
 
 #[test]
-fn strict_refuses_a_list_with_invalid_rows_and_reports_them() {
-    let scene = Scene::fair();
-    scene.list(["t1", "a/b", "t2"]);
-    refused(&scene, &["export", "tasks.csv", "--out", "library", "--strict"], "skipped line 3");
-    scene.list(["t1"]);
-    scene.export(&["--strict"]).expect(0);
+fn strict_rejects_a_list_with_invalid_rows_and_reports_them() {
+    let env = TestEnv::new();
+    env.write_list(["t1", "a/b", "t2"]);
+    assert_rejected(&env, &["export", "tasks.csv", "--out", "library", "--strict"], "skipped line 3");
+    env.write_list(["t1"]);
+    env.export(&["--strict"]).expect_status(0);
 }
 
 #[test]
-fn a_list_may_have_any_common_format() {
-    let scene = Scene::fair();
-    let list = scene.file("semi.csv", b"\xef\xbb\xbfname;Task_ID\r\nx; a1 \r\n\r\ny;a2\r\n");
+fn common_list_formats_are_accepted() {
+    let env = TestEnv::new();
+    let list = env.write_file("semi.csv", b"\xef\xbb\xbfname;Task_ID\r\nx; a1 \r\n\r\ny;a2\r\n");
     let list = list.to_str().unwrap();
-    scene
-        .run(&["export", list, "--out", "library", "--format", "csv", "--delimiter", ";", "--rate", "unlimited"])
-        .expect(0);
-    scene.pipe(&["export", "-", "--out", "library", "--no-headers", "--rate", "unlimited"], b"a3\na2\n").expect(0);
+    env.run(&["export", list, "--out", "library", "--format", "csv", "--delimiter", ";", "--rate", "unlimited"])
+        .expect_status(0);
+    env.run_with_stdin(&["export", "-", "--out", "library", "--no-headers", "--rate", "unlimited"], b"a3\na2\n")
+        .expect_status(0);
     let packed = zstd::encode_all(&b"x\ta4\n"[..], 1).unwrap();
     let stdin = [
         "export",
@@ -176,15 +192,15 @@ fn a_list_may_have_any_common_format() {
         "--rate",
         "unlimited",
     ];
-    scene.pipe(&stdin, &packed).expect(0);
-    assert_eq!(scene.archived(), ["a1", "a2", "a3", "a4"]);
-    assert_eq!(scene.stats().requests, 4);
+    env.run_with_stdin(&stdin, &packed).expect_status(0);
+    assert_eq!(env.archived_ids(), ["a1", "a2", "a3", "a4"]);
+    assert_eq!(env.stats().requests, 4);
 }
 
 #[test]
-fn help_lists_existing_options_and_nothing_else() {
-    let scene = Scene::fair();
-    let help = scene.run(&["--help"]).expect(0).stdout;
+fn help_lists_only_existing_options() {
+    let env = TestEnv::new();
+    let help = env.run(&["--help"]).expect_status(0).stdout;
     let named = |verb: &str| help.lines().any(|line| line.split_whitespace().next() == Some(verb));
     for verb in ["export", "summary", "verify", "repair", "compact", "rebuild", "simulate", "completions"] {
         assert!(named(verb), "{verb}");
@@ -192,47 +208,66 @@ fn help_lists_existing_options_and_nothing_else() {
     for verb in ["gallery", "music"] {
         assert!(!named(verb), "{verb}");
     }
-    scene.run(&["export", "--help"]).expect(0).says("Examples:").says("--poll-interval").says("Exit status");
-    scene.run(&["verify", "--help"]).expect(0).says("Examples:").says("--slice").says("Exit status");
+    env.run(&["export", "--help"])
+        .expect_status(0)
+        .expect_output("Examples:")
+        .expect_output("--poll-interval")
+        .expect_output("Exit status");
+    env.run(&["verify", "--help"])
+        .expect_status(0)
+        .expect_output("Examples:")
+        .expect_output("--slice")
+        .expect_output("Exit status");
     for verb in ["repair", "compact", "rebuild"] {
-        scene.run(&[verb, "--help"]).expect(0).says("Examples:").says("--dry-run").says("Exit status");
+        env.run(&[verb, "--help"])
+            .expect_status(0)
+            .expect_output("Examples:")
+            .expect_output("--dry-run")
+            .expect_output("Exit status");
     }
-    scene.run(&["export", "--help"]).expect(0).says("--metrics-file");
-    scene.run(&["summary", "--help"]).expect(0).says("Examples:").says("--account").says("Exit status");
-    scene.run(&["completions", "bash"]).expect(0).says("sunor-archive");
+    env.run(&["export", "--help"]).expect_status(0).expect_output("--metrics-file");
+    env.run(&["summary", "--help"])
+        .expect_status(0)
+        .expect_output("Examples:")
+        .expect_output("--account")
+        .expect_output("Exit status");
+    env.run(&["completions", "bash"]).expect_status(0).expect_output("sunor-archive");
 }
 
-/// No faults; over two runs.
+/// The archive has two runs, and some tasks are unfinished in both.
 #[test]
-fn summary_totals_the_runs_and_counts_what_is_still_missing() {
-    let scene =
-        Scene::faults(FaultPlan { unfinished_seconds: Some(3000.0), unfinished: Some(0.3), ..FaultPlan::default() });
-    scene.list(ids("t", 40));
-    scene.export(&["--wait", "0s"]).expect(3);
-    scene.export(&["--wait", "0s"]).expect(3);
-    let json = scene.run(&["summary", "library", "--json"]).expect(0).stdout;
+fn summary_totals_all_runs_and_counts_missing_tasks() {
+    let env = TestEnv::with_faults(FaultPlan {
+        unfinished_seconds: Some(3000.0),
+        unfinished: Some(0.3),
+        ..FaultPlan::default()
+    });
+    env.write_list(ids("t", 40));
+    env.export(&["--wait", "0s"]).expect_status(3);
+    env.export(&["--wait", "0s"]).expect_status(3);
+    let json = env.run(&["summary", "library", "--json"]).expect_status(0).stdout;
     let archive: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let last = scene.summary();
+    let last = env.summary();
     assert_eq!((&archive["runs"], &archive["run_id"]), (&2.into(), &last["run_id"]));
-    assert_eq!(archive["requests"]["total"], scene.stats().requests);
+    assert_eq!(archive["requests"]["total"], env.stats().requests);
     assert_eq!(archive["input"]["rows"], 80);
     assert_eq!(archive["tasks"]["unfinished"], last["tasks"]["unfinished"]);
     let tasks: u64 = archive["tasks"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(tasks, 40);
 
     let run = last["run_id"].as_str().unwrap();
-    let one = scene.run(&["summary", "library", "--run", run, "--json"]).expect(0).stdout;
+    let one = env.run(&["summary", "library", "--run", run, "--json"]).expect_status(0).stdout;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&one).unwrap(), last);
-    scene.run(&["summary", "library"]).expect(0).says("last run");
-    let quiet = scene.run(&["summary", "library", "-q"]).expect(0);
+    env.run(&["summary", "library"]).expect_status(0).expect_output("last run");
+    let quiet = env.run(&["summary", "library", "-q"]).expect_status(0);
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// `simulate 2>&1 | head -1`: the pipe closes before the second line.
+/// Runs the equivalent of `simulate 2>&1 | head -1`, which closes the pipe before the second line.
 #[test]
-fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
-    let scene = Scene::fair();
-    let mut command = scene.program();
+fn the_simulator_keeps_running_after_its_output_is_closed() {
+    let env = TestEnv::new();
+    let mut command = env.program();
     command.arg("simulate").stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut simulator = command.spawn().unwrap();
     drop(simulator.stderr.take());
@@ -248,11 +283,11 @@ fn the_simulator_keeps_serving_when_the_reader_of_its_output_is_gone() {
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
-/// Files that are not lists: nothing is sent, no archive is created, and the message names the format.
+/// The file given as the list has another format, and the error message states the format.
 #[test]
-fn a_list_that_is_not_csv_is_refused() {
-    let scene = Scene::fair();
-    for (bytes, words) in [
+fn a_list_that_is_not_csv_is_rejected() {
+    let env = TestEnv::new();
+    for (bytes, text) in [
         (&b"\xfd7zXZ\0\0\x04"[..], "compressed with xz"),
         (b"BZh91AY&SY", "compressed with bzip2"),
         (b"PK\x03\x04\x14\0\0\0", "a zip archive or a spreadsheet"),
@@ -269,29 +304,31 @@ fn a_list_that_is_not_csv_is_refused() {
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0\0\0", "is binary"),
         (b"t\xe4sk\nt1\n", "not UTF-8"),
     ] {
-        scene.file("list", bytes);
-        refused(&scene, &["export", "list", "--out", "library"], words);
+        env.write_file("list", bytes);
+        assert_rejected(&env, &["export", "list", "--out", "library"], text);
     }
 }
 
-/// Byte-order marks and invisible characters around IDs, a row of delimiters, an invisible character inside.
+/// The list has byte-order marks and invisible characters around IDs, a row with only a delimiter, and an ID that
+/// contains an invisible character.
 #[test]
-fn invisible_characters_around_ids_are_trimmed_and_inside_are_a_bad_row() {
-    let scene = Scene::fair();
+fn invisible_characters_are_trimmed_around_ids_and_rejected_within_ids() {
+    let env = TestEnv::new();
     let list = "\u{feff}\u{feff}task_id,note\n\u{feff}t1,a\nt2\u{200b},b\n,\nt\u{200b}3,c\n";
-    scene.file("tasks.csv", list.as_bytes());
-    scene.export(&["--format", "csv"]).expect(3).says("line 5").says("U+200B");
-    assert_eq!(scene.archived(), ["t1", "t2"]);
-    assert_eq!(scene.summary()["input"]["rows"], 3);
+    env.write_file("tasks.csv", list.as_bytes());
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("line 5").expect_output("U+200B");
+    assert_eq!(env.archived_ids(), ["t1", "t2"]);
+    assert_eq!(env.summary()["input"]["rows"], 3);
 }
 
-/// Without `--delimiter`: a `sep=` line, else the delimiter with which a column has the right name.
+/// Without `--delimiter`, a `sep=` line determines the delimiter. Without a `sep=` line, the delimiter is the character
+/// that yields a column with a recognized name.
 #[test]
-fn the_delimiter_is_detected_and_said_unless_it_is_a_comma() {
-    for (list, options, said) in [
+fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
+    for (list, options, expected) in [
         ("task_id,note\nt1,a;b|c\n", &[][..], None),
         ("note;task_id\nx,y;t1\n", &[], Some("`;`")),
-        ("note\ttaskId\r\nx;y\tt1\r\n", &[], Some("tabs")),
+        ("note\ttaskId\r\nx;y\tt1\r\n", &[], Some(": tab")),
         ("note|ID\nx,y|t1\n", &[], Some("`|`")),
         ("a,b;song\n1,2;t1\n", &["--column", "song"], Some("`;`")),
         ("a;b\n1;t1\n", &["--column", "2"], Some("`;`")),
@@ -302,98 +339,99 @@ fn the_delimiter_is_detected_and_said_unless_it_is_a_comma() {
         ("sep=^\nx^t1\n", &["--no-headers", "--column", "2"], Some("`^`")),
         ("sep=,\ntask_id\nt1\n", &[], None),
         ("sep=;\ntask_id,x;y\nt1,z\n", &["--delimiter", ","], None),
-        ("\"sep=\t\"\ntask_id\tnote\nt1\tx\n", &[], Some("tabs")),
+        ("\"sep=\t\"\ntask_id\tnote\nt1\tx\n", &[], Some(": tab")),
     ] {
-        let scene = Scene::fair();
-        scene.file("tasks.csv", list.as_bytes());
-        let ended = scene.export(&[&["--format", "csv"], options].concat()).expect(0);
-        assert_eq!(scene.archived(), ["t1"], "{list:?}");
-        let line = ended.stderr.lines().find(|line| line.contains("delimited by"));
-        assert_eq!(line.is_some(), said.is_some(), "{list:?}: {line:?}");
-        assert!(line.unwrap_or_default().contains(said.unwrap_or_default()), "{list:?}: {line:?}");
+        let env = TestEnv::new();
+        env.write_file("tasks.csv", list.as_bytes());
+        let ended = env.export(&[&["--format", "csv"], options].concat()).expect_status(0);
+        assert_eq!(env.archived_ids(), ["t1"], "{list:?}");
+        let line = ended.stderr.lines().find(|line| line.contains("field delimiter"));
+        assert_eq!(line.is_some(), expected.is_some(), "{list:?}: {line:?}");
+        assert!(line.unwrap_or_default().contains(expected.unwrap_or_default()), "{list:?}: {line:?}");
     }
 }
 
 #[test]
-fn a_sep_line_counts_as_a_line_and_several_columns_without_a_name_are_refused() {
-    let scene = Scene::fair();
-    scene.file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
-    scene.export(&["--format", "csv"]).expect(3).says("skipped line 3");
-    assert_eq!(scene.archived(), ["t1"]);
+fn a_sep_line_counts_as_a_line_and_ambiguous_columns_are_rejected() {
+    let env = TestEnv::new();
+    env.write_file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("skipped line 3");
+    assert_eq!(env.archived_ids(), ["t1"]);
 
-    let scene = Scene::fair();
+    let env = TestEnv::new();
     for list in [&b"name;song\nx;t1\n"[..], b"sep=|\nname|song\nx|t1\n"] {
-        scene.file("tasks.csv", list);
-        refused(&scene, &["export", "tasks.csv", "--out", "library"], "none of the columns name, song");
+        env.write_file("tasks.csv", list);
+        assert_rejected(&env, &["export", "tasks.csv", "--out", "library"], "none of the columns name, song");
     }
 }
 
 #[test]
-fn a_header_alone_is_an_empty_list() {
+fn a_list_with_only_a_header_is_empty() {
     for list in [&b"task_id"[..], b"\xef\xbb\xbftask_id,note\r\n\r\n,\r\n", b"sep=;\nnote;id\n"] {
-        let scene = Scene::fair();
-        scene.file("tasks.csv", list);
-        let ended = scene.export(&["--format", "csv"]).expect(0);
+        let env = TestEnv::new();
+        env.write_file("tasks.csv", list);
+        let ended = env.export(&["--format", "csv"]).expect_status(0);
         assert!(ended.stderr.contains("the list is empty"), "{}", ended.stderr);
-        let quiet = scene.export(&["--format", "csv", "-q"]).expect(0);
+        let quiet = env.export(&["--format", "csv", "-q"]).expect_status(0);
         assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
     }
 }
 
-/// As `gzip -d` reads it: concatenated members, zeros between them, anything after them.
+/// Like `gzip -d`, the program accepts concatenated members, zero padding and trailing garbage.
 #[test]
-fn whatever_gzip_unpacks_is_read() {
+fn every_list_that_gzip_decompresses_is_read() {
     let gzip = |text: &str| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(text.as_bytes()).unwrap();
         encoder.finish().unwrap()
     };
     let members = [gzip("task_id\nt1\n"), vec![0; 512], gzip("t2\n")].concat();
-    let scene = Scene::fair();
-    scene.file("tasks.csv", &[&members[..], b"\0\0"].concat());
-    let padded = scene.export(&["--format", "csv"]).expect(0);
+    let env = TestEnv::new();
+    env.write_file("tasks.csv", &[&members[..], b"\0\0"].concat());
+    let padded = env.export(&["--format", "csv"]).expect_status(0);
     assert!(!padded.stderr.contains("garbage"), "{}", padded.stderr);
-    scene.file("tasks.csv", &[&members[..], b"-- \nsent from a mailer\n"].concat());
-    scene.export(&["--format", "csv"]).expect(0).says("ignored trailing garbage");
-    assert_eq!(scene.archived(), ["t1", "t2"]);
-    scene.file("tasks.csv", &members[..members.len() - 3]);
-    scene.export(&["--format", "csv"]).expect(2).says("cannot read");
+    env.write_file("tasks.csv", &[&members[..], b"-- \nsent from a mailer\n"].concat());
+    env.export(&["--format", "csv"]).expect_status(0).expect_output("ignored trailing garbage");
+    assert_eq!(env.archived_ids(), ["t1", "t2"]);
+    env.write_file("tasks.csv", &members[..members.len() - 3]);
+    env.export(&["--format", "csv"]).expect_status(2).expect_output("cannot read");
 }
 
-/// A byte-order mark in the middle, as `cat a b` leaves it, an invisible character after an ID, as a chat leaves it, and a header between the two.
+/// The list has a byte-order mark in the middle, as in the output of `cat a b`, and invisible characters around names
+/// and IDs, as in text pasted from a chat.
 #[test]
-fn lists_that_were_put_together_from_others_are_read() {
-    let scene = Scene::fair();
+fn concatenated_lists_are_read() {
+    let env = TestEnv::new();
     let first = "\u{feff}\u{200b}task_id\u{a0}\nt1\n".as_bytes();
     let second = "\u{feff}TASK_ID\n\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
-    scene.file("tasks.csv", &[first, second].concat());
-    scene.export(&["--format", "csv"]).expect(3).says("skipped line 7: no ID");
-    assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4"]);
-    assert_eq!(scene.summary()["input"]["rows"], 5);
+    env.write_file("tasks.csv", &[first, second].concat());
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("skipped line 7: no ID");
+    assert_eq!(env.archived_ids(), ["t1", "t2", "t3", "t4"]);
+    assert_eq!(env.summary()["input"]["rows"], 5);
 
-    scene.file("tasks.csv", "note,\u{feff}Song\u{200b} \nx,t5\u{ad}\n".as_bytes());
-    scene.export(&["--format", "csv", "--column", "song"]).expect(0);
-    assert_eq!(scene.archived(), ["t1", "t2", "t3", "t4", "t5"]);
+    env.write_file("tasks.csv", "note,\u{feff}Song\u{200b} \nx,t5\u{ad}\n".as_bytes());
+    env.export(&["--format", "csv", "--column", "song"]).expect_status(0);
+    assert_eq!(env.archived_ids(), ["t1", "t2", "t3", "t4", "t5"]);
 }
 
-/// A list's text cannot send control characters to a terminal, and messages stay short.
+/// Text from a list cannot send control characters to a terminal or make a message long.
 #[test]
-fn what_is_quoted_of_a_list_is_short_and_printable() {
-    let scene = Scene::fair();
+fn quotes_from_a_list_are_short_and_printable() {
+    let env = TestEnv::new();
     let title = format!("a\u{1b}[31m\u{202e}b{},c\nx,y\n", "-".repeat(5000));
-    scene.file("tasks.csv", title.as_bytes());
-    let ended = scene.run(&["export", "tasks.csv", "--out", "library"]).expect(2);
+    env.write_file("tasks.csv", title.as_bytes());
+    let ended = env.run(&["export", "tasks.csv", "--out", "library"]).expect_status(2);
     assert!(ended.stderr.len() < 500 && !ended.stderr.contains(['\u{1b}', '\u{202e}']), "{}", ended.stderr);
 }
 
-/// Errors of paths are reported before errors of the key.
+/// Errors in paths and options are reported before a missing key.
 #[test]
-fn a_wrong_path_is_named_before_a_missing_key() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
-    scene.file("file", b"");
-    fs::create_dir(scene.path("folder")).unwrap();
-    for (arguments, words) in [
+fn an_invalid_path_is_reported_before_a_missing_key() {
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
+    env.write_file("file", b"");
+    fs::create_dir(env.path("folder")).unwrap();
+    for (arguments, text) in [
         (&["export", "absent.csv", "--out", "library"][..], "cannot read absent.csv"),
         (&["export", "folder", "--out", "library"], "folder is a folder"),
         (&["export", "tasks.csv", "--out", "file"], "is a file"),
@@ -403,18 +441,19 @@ fn a_wrong_path_is_named_before_a_missing_key() {
         (&["summary", "nowhere", "--account"], "nowhere is not an archive"),
         (&["export", "tasks.csv", "--out", "library"], "no API key"),
     ] {
-        let mut command = scene.program();
-        let ended = Finished::of(command.args(arguments).env_remove("SUNOR_API_KEY").spawn().unwrap()).expect(2);
-        assert!(ended.stderr.contains(words), "{arguments:?}: {}", ended.stderr);
+        let mut command = env.program();
+        let ended = CommandOutput::wait_for(command.args(arguments).env_remove("SUNOR_API_KEY").spawn().unwrap())
+            .expect_status(2);
+        assert!(ended.stderr.contains(text), "{arguments:?}: {}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     }
-    assert!(!scene.archive().exists());
+    assert!(!env.archive().exists());
 }
 
 #[test]
 fn every_command_accepts_quiet() {
-    let scene = Scene::fair();
-    scene.list(["t1"]);
+    let env = TestEnv::new();
+    env.write_list(["t1"]);
     for arguments in [
         &["export", "tasks.csv", "--out", "library", "--assets", "none", "-q"][..],
         &["summary", "library", "-q"],
@@ -423,32 +462,32 @@ fn every_command_accepts_quiet() {
         &["compact", "library", "-q"],
         &["rebuild", "library", "-q"],
     ] {
-        let ended = scene.run(arguments).expect(0);
+        let ended = env.run(arguments).expect_status(0);
         assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""), "{arguments:?}");
     }
-    scene.run(&["completions", "bash", "-q"]).expect(0).says("sunor-archive");
+    env.run(&["completions", "bash", "-q"]).expect_status(0).expect_output("sunor-archive");
 }
 
-/// `--progress json` of the commands that rewrite tables: every line is an event, and the last one is the end.
+/// With `--progress json`, every line on stderr is an event, and the last event is `finished`.
 #[test]
-fn compact_and_rebuild_tell_how_far_they_are() {
-    let scene = Scene::fair();
+fn compact_and_rebuild_report_progress() {
+    let env = TestEnv::new();
     for task in ["t1", "t2", "t3"] {
-        scene.list([task]);
-        scene.export(&[]).expect(0);
+        env.write_list([task]);
+        env.export(&[]).expect_status(0);
     }
     for command in ["compact", "rebuild"] {
-        let ended = scene.run(&[command, "library", "--progress", "json"]).expect(0);
+        let ended = env.run(&[command, "library", "--progress", "json"]).expect_status(0);
         let events: Vec<serde_json::Value> =
             ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let of = |name: &str| events.iter().filter(|event| event["event"] == name).count();
         assert!(of("rewriting") > 0 && of("checked") > 0, "{}", ended.stderr);
         assert_eq!(events.last().unwrap()["event"], "finished", "{}", ended.stderr);
-        let again = scene.run(&[command, "library", "--progress", "json"]).expect(0);
+        let again = env.run(&[command, "library", "--progress", "json"]).expect_status(0);
         assert!(again.stderr.lines().last().unwrap().contains("\"finished\""), "{}", again.stderr);
-        let off = scene.run(&[command, "library", "--progress", "off"]).expect(0);
+        let off = env.run(&[command, "library", "--progress", "off"]).expect_status(0);
         assert_eq!(off.stderr, "");
-        scene.run(&[command, "library", "-v"]).expect(0);
+        env.run(&[command, "library", "-v"]).expect_status(0);
     }
-    scene.run(&["rebuild", "library", "-v"]).expect(0).says("tasks/").says(": checked");
+    env.run(&["rebuild", "library", "-v"]).expect_status(0).expect_output("tasks/").expect_output(": checked");
 }

@@ -1,4 +1,4 @@
-//! A year of nightly exports.
+//! A test of a simulated year of nightly exports.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -12,34 +12,36 @@ use std::{
     time::Duration,
 };
 
-use common::{Scene, files, ids, judge, samples};
+use common::{TestEnv, files, ids, run_checker, samples};
 use serde_json::Value;
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 
-const NIGHTS: usize = 365;
+const RUNS: usize = 365;
 
-/// The average number of new tasks a night.
-const A_NIGHT: usize = 4;
+/// The average number of new tasks per night.
+const TASKS_PER_RUN: usize = 4;
 
 const CONCURRENCY: u64 = 8;
 
-/// Faults: some files have expired at the first request, some answers come with a 502; every
-/// eighth night the process is killed. Each month the archive is compacted, repaired and verified.
+/// Some media URLs have expired, and some API requests fail once with 502. In about one night in eight, the process is
+/// killed. Every 30 nights, the archive is compacted, repaired and verified.
 #[test]
 #[ignore = "takes minutes: ./tests/run.sh"]
 fn after_a_year_every_task_is_archived_once_and_fetched_once() {
-    let expired = Fault { trouble: FaultKind::Status(403), when: When { share: Some(0.05), ..When::first(3) } };
-    let bad_gateway = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.02), ..When::first(1) } };
+    let expired =
+        Fault { kind: FaultKind::Status(403), when: FaultFilter { share: Some(0.05), ..FaultFilter::first(3) } };
+    let bad_gateway =
+        Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.02), ..FaultFilter::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
-    let scene = Scene::faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
+    let env = TestEnv::with_faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
     let mut rng = fastrand::Rng::with_seed(365);
-    let (mut tasks, mut kills, mut nights) = (0, 0, SmallParts::default());
-    for night in 1..=NIGHTS {
-        tasks += rng.usize(0..=2 * A_NIGHT);
-        // The list always has all tasks: archived ones cost no request.
-        scene.list(ids("t", tasks));
+    let (mut tasks, mut kills, mut runs) = (0, 0, UncompactedParts::default());
+    for night in 1..=RUNS {
+        tasks += rng.usize(0..=2 * TASKS_PER_RUN);
+        // The list always contains all tasks, because archived tasks cost no request.
+        env.write_list(ids("t", tasks));
         let arguments = ["-q", "--assets", "audio,image", "--concurrency", "8"];
-        let mut run = scene.export_command(&arguments).spawn().unwrap();
+        let mut run = env.export_command(&arguments).spawn().unwrap();
         if rng.u8(0..8) == 0 {
             std::thread::sleep(Duration::from_millis(rng.u64(10..250)));
             kills += u64::from(run.try_wait().unwrap().is_none());
@@ -47,60 +49,60 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
         }
         run.wait().unwrap();
         if night % 30 == 0 {
-            scene.export(&arguments);
-            nights.keep(&scene);
-            scene.run(&["compact", "library", "-q"]).expect(0);
-            scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
-            scene.run(&["verify", "library"]).expect(0);
-            nights.mark_as_compacted(&scene);
+            env.export(&arguments);
+            runs.link_new_parts(&env);
+            env.run(&["compact", "library", "-q"]).expect_status(0);
+            env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0);
+            env.run(&["verify", "library"]).expect_status(0);
+            runs.mark_as_compacted(&env);
         }
     }
-    scene.export(&["--assets", "audio,image"]);
-    nights.keep(&scene);
-    scene.run(&["compact", "library", "-q"]).expect(0);
-    scene.run(&["repair", "library", "--rate", "unlimited"]).expect(0);
-    let report = scene.run(&["verify", "library", "--json"]).expect(0).stdout;
+    env.export(&["--assets", "audio,image"]);
+    runs.link_new_parts(&env);
+    env.run(&["compact", "library", "-q"]).expect_status(0);
+    env.run(&["repair", "library", "--rate", "unlimited"]).expect_status(0);
+    let report = env.run(&["verify", "library", "--json"]).expect_status(0).stdout;
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!((report["checked"]["rows"]["tasks"].as_u64(), report["damage"].as_u64()), (Some(tasks as u64), Some(0)));
     let check = "cat runs/*.sha256 | sha256sum --quiet --strict -c";
-    let check = Command::new("bash").args(["-c", check]).current_dir(scene.archive()).output().unwrap();
+    let check = Command::new("bash").args(["-c", check]).current_dir(env.archive()).output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 
-    let stats = scene.stats();
-    let asked: &HashMap<String, u32> = &stats.by_task;
-    assert_eq!(asked.len(), tasks);
-    // A fresh address is requested if the old one has expired; a killed run had so many in flight.
-    let again = stats.asked_again;
-    println!("{tasks} tasks in {NIGHTS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
-    fs::copy(scene.archive().join("views.sql"), scene.path("nights/views.sql")).unwrap();
-    print!("{}", judge("faster.py", &[&scene.path("nights"), &scene.archive(), &samples().join("queries.sql")]));
-    assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests in {kills} kills");
+    let stats = env.stats();
+    let requested: &HashMap<String, u32> = &stats.by_task;
+    assert_eq!(requested.len(), tasks);
+    // `repair` requests a fresh URL if a URL has expired. After a kill, the requests that were in flight are repeated.
+    let again = stats.repeated;
+    println!("{tasks} tasks in {RUNS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
+    fs::copy(env.archive().join("views.sql"), env.path("nights/views.sql")).unwrap();
+    print!("{}", run_checker("faster.py", &[&env.path("nights"), &env.archive(), &samples().join("queries.sql")]));
+    assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests after {kills} kills");
 }
 
-/// The tables as they would be without compaction: each night's parts, kept beside the archive.
+/// The tables as they would be without compaction: hard links to the parts of all nights, outside the archive.
 #[derive(Default)]
-struct SmallParts {
-    /// Parts that no export wrote.
-    others: HashSet<PathBuf>,
+struct UncompactedParts {
+    /// Parts that `compact` or `repair` wrote, and which are therefore not linked.
+    compacted: HashSet<PathBuf>,
 }
 
-impl SmallParts {
-    /// Keeps the parts that were added since the last compaction.
-    fn keep(&self, scene: &Scene) {
-        for (table, part) in Self::parts(scene).filter(|(_, part)| !self.others.contains(part)) {
-            let folder = scene.path("nights").join(table);
+impl UncompactedParts {
+    /// Links the parts that were added since the last compaction.
+    fn link_new_parts(&self, env: &TestEnv) {
+        for (table, part) in Self::parts(env).filter(|(_, part)| !self.compacted.contains(part)) {
+            let folder = env.path("nights").join(table);
             fs::create_dir_all(&folder).unwrap();
             fs::hard_link(&part, folder.join(part.file_name().unwrap())).unwrap();
         }
     }
 
-    /// The existing parts were written from parts that are kept.
-    fn mark_as_compacted(&mut self, scene: &Scene) {
-        self.others = Self::parts(scene).map(|(_, part)| part).collect();
+    /// Excludes all existing parts from linking, because `compact` wrote them from parts that are already linked.
+    fn mark_as_compacted(&mut self, env: &TestEnv) {
+        self.compacted = Self::parts(env).map(|(_, part)| part).collect();
     }
 
-    fn parts(scene: &Scene) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let parts = |table| files(&scene.archive().join(table), ".parquet").into_iter().map(move |part| (table, part));
+    fn parts(env: &TestEnv) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let parts = |table| files(&env.archive().join(table), ".parquet").into_iter().map(move |part| (table, part));
         ["tasks", "clips", "lyrics", "assets"].into_iter().flat_map(parts)
     }
 }

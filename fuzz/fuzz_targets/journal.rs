@@ -1,4 +1,4 @@
-//! Any bytes where a journal segment is due: `cargo fuzz run journal`.
+//! Fuzzes the reader of journal segments. Run with `cargo fuzz run journal`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sunor_archive::fuzzing::journal(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sunor_archive::fuzzing::fuzz_journal(bytes));

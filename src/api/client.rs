@@ -1,7 +1,7 @@
-//! One request to the API.
+//! The HTTP client of the API.
 //!
-//! The client sends the key, so it follows no redirect and retries nothing on its own: every request has a permit
-//! from the pace.
+//! The client sends the API key, so the client follows no redirects. The client retries nothing on its own, because
+//! every request needs a permit from `RequestLimiter`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use url::Url;
 
 use super::{
     response::{self, TaskResponse, Usage},
-    window::Allowance,
+    window::RateLimitStatus,
 };
 use crate::{
     body::{self, Body, BodyError},
@@ -25,19 +25,19 @@ use crate::{
     task::TaskId,
 };
 
-/// The largest body read. A task of two clips takes some 5 kB; this is a guard against a server
-/// that never stops sending.
+/// The maximum size of a response body, in bytes. The response for a task with two clips takes about 5 kB. The limit
+/// guards against a server that never stops sending.
 const MAX_BODY: usize = 64 << 20;
 
-/// The longest wait for a connection, within the limit of the whole request.
+/// The maximum time to establish a connection, which counts toward the timeout of the request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The result of one request.
+/// The result of one API request.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) answer: TaskResponse,
-    /// The provider's report on its rate window.
-    pub(crate) allowance: Allowance,
+    pub(crate) response: TaskResponse,
+    /// The state of the rate window, as reported by the provider.
+    pub(crate) rate_limit: RateLimitStatus,
 }
 
 /// A complete response.
@@ -47,24 +47,24 @@ struct Received {
     body: Vec<u8>,
 }
 
-/// The API client, with one key.
+/// An API client with one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    /// The API's root, version included.
+    /// The root URL of the API, including the version.
     root: Url,
     key: ApiKey,
     timeout: Duration,
 }
 
 impl Client {
-    /// A client for the API below `base_url`; `timeout` is the limit of one request, its body included.
+    /// Creates a client for the API below `base_url`. `timeout` limits each request, including its body.
     pub(crate) fn new(base_url: &Url, key: ApiKey, proxies: &Proxies, timeout: Duration) -> Result<Self> {
         let set_up = || {
             let client = reqwest::Client::builder()
                 .default_headers(HeaderMap::from_iter([
                     (HeaderName::from_static("x-api-key"), key.header()),
-                    (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPTED)),
+                    (ACCEPT_ENCODING, HeaderValue::from_static(body::ACCEPT_ENCODING)),
                 ]))
                 .user_agent(http::USER_AGENT)
                 .redirect(redirect::Policy::none())
@@ -77,64 +77,64 @@ impl Client {
         let client = http::build_client(set_up, base_url.scheme() == "http")?;
         let mut root = base_url.clone();
         root.path_segments_mut()
-            .map_err(|()| Error::usage("--base-url cannot have paths below it"))?
+            .map_err(|()| Error::usage("--base-url must be an https:// or http:// URL"))?
             .pop_if_empty()
             .extend(["api", "v1"]);
         Ok(Self { http: client, root, key, timeout })
     }
 
-    /// Requests one task. Every outcome is a [`Reply`].
-    pub(crate) async fn ask(&self, id: TaskId<'_>) -> Reply {
+    /// Requests one task. Every outcome, including a failed request, is a [`Reply`].
+    pub(crate) async fn fetch_task(&self, id: TaskId<'_>) -> Reply {
         match self.http.get(self.url(&["task", id.as_str()])).send().await {
             Ok(response) => {
-                let allowance = Allowance::of(response.headers());
-                let answer = match self.receive(response).await {
+                let rate_limit = RateLimitStatus::from_headers(response.headers());
+                let response = match self.receive(response).await {
                     Ok(Received { status, retry_after, body }) => {
-                        self.scrub(response::classify(id, status, retry_after, &body))
+                        self.redact(response::classify(id, status, retry_after, &body))
                     }
-                    Err(answer) => answer,
+                    Err(response) => response,
                 };
-                Reply { answer, allowance }
+                Reply { response, rate_limit }
             }
-            Err(error) => Reply { answer: self.failed_request(&error), allowance: Allowance::default() },
+            Err(error) => Reply { response: self.failed_request(&error), rate_limit: RateLimitStatus::default() },
         }
     }
 
-    /// Requests the account's usage. Any other response is returned as the [`TaskResponse`] that explains it.
+    /// Requests the account's usage. If the response contains no usage, the returned [`TaskResponse`] explains why.
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
-        let sent = self.http.get(self.url(&["account", "usage"])).send().await;
-        let response = sent.map_err(|error| self.failed_request(&error))?;
+        let result = self.http.get(self.url(&["account", "usage"])).send().await;
+        let response = result.map_err(|error| self.failed_request(&error))?;
         let Received { status, retry_after, body } = self.receive(response).await?;
-        response::usage(status, retry_after, &body).map_err(|answer| self.scrub(answer))
+        response::usage(status, retry_after, &body).map_err(|response| self.redact(response))
     }
 
-    /// Reads a response to its end, if its body matters.
+    /// Reads a response. The body is read only if it is needed.
     async fn receive(&self, response: Response) -> Result<Received, TaskResponse> {
         let status = response.status().as_u16();
         let retry_after = http::retry_after(response.headers());
-        // With `Retry-After`, the body does not matter.
+        // The body of a 429 is not needed if the response has a `Retry-After` header.
         if status == 429 && retry_after.is_some() {
             return Ok(Received { status, retry_after, body: Vec::new() });
         }
         let body = match self.body(response).await {
             Err(reason) if (200..300).contains(&status) => return Err(TaskResponse::Transient { reason }),
-            // A refusal stands even if its body was cut short.
+            // An error status is valid even if the body is truncated.
             body => body.unwrap_or_default(),
         };
         Ok(Received { status, retry_after, body })
     }
 
-    /// The meaning of a request without a response.
+    /// Classifies a request that received no response.
     fn failed_request(&self, error: &reqwest::Error) -> TaskResponse {
         let reason = self.explain(error);
         match () {
-            () if http::is_untrusted(error) => TaskResponse::Untrusted { reason },
-            () if error.is_connect() => TaskResponse::Unconnected { reason },
-            () => TaskResponse::Silent { reason },
+            () if http::is_untrusted(error) => TaskResponse::UntrustedCertificate { reason },
+            () if error.is_connect() => TaskResponse::ConnectionFailed { reason },
+            () => TaskResponse::NoResponse { reason },
         }
     }
 
-    /// The host, for messages.
+    /// The host and port of the API, for messages.
     pub(crate) fn host(&self) -> String {
         let port = self.root.port().map_or(String::new(), |port| format!(":{port}"));
         format!("{}{port}", self.root.host_str().unwrap_or_default())
@@ -151,42 +151,42 @@ impl Client {
     async fn body(&self, response: Response) -> Result<Vec<u8>, String> {
         let explain = |error: BodyError| match error {
             BodyError::Connection(error) => self.explain(&error),
-            BodyError::Encoding(reason) => format!("the body is {reason}"),
+            BodyError::Encoding(reason) => reason,
         };
-        let (mut body, mut whole) = (Body::of(response).map_err(explain)?, Vec::new());
+        let (mut body, mut content) = (Body::from_response(response).map_err(explain)?, Vec::new());
         while let Some(chunk) = body.chunk().await.map_err(explain)? {
-            if whole.len() + chunk.len() > MAX_BODY {
-                return Err(format!("the body is larger than {} MiB", MAX_BODY >> 20));
+            if content.len() + chunk.len() > MAX_BODY {
+                return Err(format!("the response is larger than {} MiB", MAX_BODY >> 20));
             }
-            whole.extend_from_slice(&chunk);
+            content.extend_from_slice(&chunk);
         }
-        Ok(whole)
+        Ok(content)
     }
 
     fn explain(&self, error: &reqwest::Error) -> String {
         if error.is_timeout() && error.is_connect() {
-            return "no connection in time".into();
+            return "connection timed out".into();
         }
         if error.is_timeout() {
-            return format!("no whole answer within {}", humantime::format_duration(self.timeout));
+            return format!("no complete response within {}", humantime::format_duration(self.timeout));
         }
-        self.key.scrub(&http::excerpt(&http::root_cause(error)))
+        self.key.redact(&http::excerpt(&http::root_cause(error)))
     }
 
-    /// Redacts the key, which a provider may echo in its message.
-    fn scrub(&self, answer: TaskResponse) -> TaskResponse {
-        let scrub = |text: String| self.key.scrub(&text);
-        match answer {
-            TaskResponse::NotFound { message } => TaskResponse::NotFound { message: message.map(scrub) },
+    /// Redacts the API key, because a provider may include it in a message.
+    fn redact(&self, response: TaskResponse) -> TaskResponse {
+        let redact = |text: String| self.key.redact(&text);
+        match response {
+            TaskResponse::NotFound { message } => TaskResponse::NotFound { message: message.map(redact) },
             TaskResponse::Unfinished { status, created_at } => {
-                TaskResponse::Unfinished { status: status.map(scrub), created_at }
+                TaskResponse::Unfinished { status: status.map(redact), created_at }
             }
-            TaskResponse::KeyRefused { reason } => TaskResponse::KeyRefused { reason: scrub(reason) },
-            TaskResponse::Transient { reason } => TaskResponse::Transient { reason: scrub(reason) },
-            TaskResponse::Rejected { reason } => TaskResponse::Rejected { reason: scrub(reason) },
-            TaskResponse::Malformed { reason, body } => TaskResponse::Malformed { reason: scrub(reason), body },
-            TaskResponse::Unreadable { reason, body } => TaskResponse::Unreadable { reason: scrub(reason), body },
-            answer => answer,
+            TaskResponse::KeyRejected { reason } => TaskResponse::KeyRejected { reason: redact(reason) },
+            TaskResponse::Transient { reason } => TaskResponse::Transient { reason: redact(reason) },
+            TaskResponse::Rejected { reason } => TaskResponse::Rejected { reason: redact(reason) },
+            TaskResponse::Malformed { reason, body } => TaskResponse::Malformed { reason: redact(reason), body },
+            TaskResponse::Unreadable { reason, body } => TaskResponse::Unreadable { reason: redact(reason), body },
+            response => response,
         }
     }
 }
@@ -198,7 +198,7 @@ mod tests {
 
     fn client(base_url: &str) -> Client {
         Client::new(
-            &config::base_url(base_url).unwrap(),
+            &config::parse_base_url(base_url).unwrap(),
             ApiKey::new("secret-1").unwrap(),
             &Proxies::none(),
             Duration::from_secs(1),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_one_segment_of_the_path_whatever_it_holds() {
+    fn an_id_is_escaped_into_a_single_path_segment() {
         let task = ["task", TaskId::parse("a %2e&é").unwrap().as_str()];
         for base in ["http://127.0.0.1:1", "http://127.0.0.1:1/"] {
             assert_eq!(client(base).url(&task).as_str(), "http://127.0.0.1:1/api/v1/task/a%20%252e&%C3%A9");
@@ -216,14 +216,18 @@ mod tests {
     }
 
     #[test]
-    fn the_key_does_not_show() {
+    fn debug_output_does_not_contain_the_key() {
         assert!(!format!("{:?}", client("http://127.0.0.1:1")).contains("secret-1"));
     }
 
     #[tokio::test]
-    async fn a_closed_port_is_silence() {
+    async fn a_closed_port_is_a_connection_failure() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let answer = client(&format!("http://127.0.0.1:{port}")).ask(TaskId::parse("t").unwrap()).await.answer;
-        assert!(matches!(&answer, TaskResponse::Unconnected { reason } if reason.contains("refused")), "{answer:?}");
+        let response =
+            client(&format!("http://127.0.0.1:{port}")).fetch_task(TaskId::parse("t").unwrap()).await.response;
+        assert!(
+            matches!(&response, TaskResponse::ConnectionFailed { reason } if reason.contains("refused")),
+            "{response:?}"
+        );
     }
 }

@@ -1,13 +1,13 @@
-//! The provider's API: one request and the meaning of its response, and when the next may be sent. Which task to
-//! request is the export's concern.
+//! The client of the provider's API, which sends requests, interprets responses and enforces the rate limit. The
+//! `export` module decides which tasks are requested.
 
 mod client;
-mod pace;
+mod request_limiter;
 mod response;
 mod window;
 
 pub(crate) use client::{Client, Reply};
-pub(crate) use pace::{Pace, spare_per_minute};
+pub(crate) use request_limiter::{RequestLimiter, available_per_minute};
 #[cfg(fuzzing)]
 pub(crate) use response::classify;
 pub(crate) use response::{TaskResponse, Usage};

@@ -1,7 +1,9 @@
-//! The meaning of an API response. Pure: status, header and body in, one [`TaskResponse`] out.
+//! Classifies API responses. This module performs no I/O: it converts a status, a header and a body into a
+//! [`TaskResponse`].
 //!
-//! The provider's page names `{"code":200,"data":{…}}` and a handful of errors. A proxy in front of it may send
-//! anything, so whatever is not clearly a task or a refusal counts as a transient failure.
+//! The provider documents the format `{"code":200,"data":{…}}` and a few errors. A proxy in front of the API may send
+//! any other response. A response that is neither clearly a task nor clearly an error therefore counts as a transient
+//! failure.
 
 use std::{str, time::Duration};
 
@@ -10,46 +12,47 @@ use crate::{
     json::{self, Object},
     status::FinalStatus,
     task::{self, TaskId},
-    timestamp::Moment,
+    timestamp::MicrosTimestamp,
 };
 
-/// The pause after a 429 without a time: the provider's window.
-const SILENCE: Duration = Duration::from_secs(60);
+/// The pause after a 429 without a wait time, equal to the length of the provider's rate window.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(60);
 
-/// The shortest pause after a 429: "0 seconds" must not cause a storm of requests.
+/// The minimum pause after a 429. A wait time of 0 seconds must not cause a request storm.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The outcome of one request to the API.
+/// The outcome of one API request.
 #[derive(Debug, PartialEq)]
 pub(crate) enum TaskResponse {
-    /// The task has ended. `data` is the whole object as sent; where readers would refuse it, it is
-    /// repaired and `sent` is the body as sent.
-    Final { status: FinalStatus, data: String, sent: Option<String> },
-    /// The task is in progress; an unknown or missing status counts as that.
-    Unfinished { status: Option<String>, created_at: Option<Moment> },
-    /// 404.
+    /// The task has ended. `data` is the complete JSON object exactly as received. If JSON parsers would reject the
+    /// object, `data` is repaired and `original_body` is the original body.
+    Final { status: FinalStatus, data: String, original_body: Option<String> },
+    /// The task is in progress. A task with an unknown or missing status also counts as unfinished.
+    Unfinished { status: Option<String>, created_at: Option<MicrosTimestamp> },
+    /// The provider responded with 404.
     NotFound { message: Option<String> },
-    /// 401, 403.
-    KeyRefused { reason: String },
-    /// 429.
+    /// The provider responded with 401 or 403.
+    KeyRejected { reason: String },
+    /// The provider responded with 429.
     RateLimited { pause: Duration },
-    /// A transient failure.
+    /// The request failed with a transient error.
     Transient { reason: String },
-    /// Begins as JSON, and does not parse: it may pass. If it does not, the body is what there is of the task.
+    /// The body begins like JSON but does not parse. The error may be transient. If every retry fails, `body` is the
+    /// only data available for the task.
     Malformed { reason: String, body: String },
-    /// Another refusal: a retry would change nothing.
+    /// The provider responded with another error that a retry would not resolve.
     Rejected { reason: String },
-    /// JSON, but not the requested task.
+    /// The body is JSON, but it does not contain the requested task.
     Unreadable { reason: String, body: String },
-    /// A connection without a response.
-    Silent { reason: String },
-    /// No connection.
-    Unconnected { reason: String },
+    /// The connection was established, but no response arrived.
+    NoResponse { reason: String },
+    /// No connection could be established.
+    ConnectionFailed { reason: String },
     /// The server's certificate is not trusted.
-    Untrusted { reason: String },
+    UntrustedCertificate { reason: String },
 }
 
-/// The account's usage; absent fields, and those of another type, are `None`.
+/// The account's usage. A field that is absent or has another type is `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) tasks_created: Option<f64>,
@@ -57,21 +60,21 @@ pub(crate) struct Usage {
     pub(crate) credits_topped_up: Option<f64>,
 }
 
-/// Interprets the response to the request for `asked`.
-pub(crate) fn classify(asked: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
+/// Interprets the response to the request for the task `requested`.
+pub(crate) fn classify(requested: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
     let mut repaired = None;
-    match good(status, retry_after, body, &mut repaired) {
-        Ok(TaskData { text, envelope, sent }) => task(asked, text, envelope, sent),
-        Err(answer) => answer,
+    match parse_body(status, retry_after, body, &mut repaired) {
+        Ok(TaskData { text, envelope, original_body }) => task(requested, text, envelope, original_body),
+        Err(response) => response,
     }
 }
 
-/// Interprets the response to the request for the account's usage.
+/// Interprets the response to a request for the account's usage.
 pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Result<Usage, TaskResponse> {
     let mut repaired = None;
-    let TaskData { text, envelope, .. } = good(status, retry_after, body, &mut repaired)?;
+    let TaskData { text, envelope, .. } = parse_body(status, retry_after, body, &mut repaired)?;
     let Some((_, usage)) = data(text, envelope) else {
-        return Err(TaskResponse::Rejected { reason: "the answer holds no usage".into() });
+        return Err(TaskResponse::Rejected { reason: "the response contains no usage data".into() });
     };
     Ok(Usage {
         tasks_created: usage.number("tasks_created"),
@@ -80,116 +83,125 @@ pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> 
     })
 }
 
-/// A body that is JSON and not a refusal.
+/// A JSON body without an error code.
 struct TaskData<'a> {
     text: &'a str,
-    /// Its members; `None` if it is not an object.
+    /// The members of the body; `None` if it is not an object.
     envelope: Option<Object<'a>>,
-    /// As sent, if it had to be repaired.
-    sent: Option<String>,
+    /// The original body, if `text` is a repaired copy.
+    original_body: Option<String>,
 }
 
-/// `repaired` receives the text with lone surrogates replaced, if it has any.
-fn good<'a>(
+/// Parses the body of a response. `repaired` receives the text with lone surrogates replaced, if it contains any.
+fn parse_body<'a>(
     status: u16,
     retry_after: Option<Duration>,
     body: &'a [u8],
     repaired: &'a mut Option<String>,
 ) -> Result<TaskData<'a>, TaskResponse> {
     if !(200..300).contains(&status) {
-        return Err(refusal(status, retry_after, &String::from_utf8_lossy(body)));
+        return Err(error_response(status, retry_after, &String::from_utf8_lossy(body)));
     }
-    let Ok(sent) = str::from_utf8(body) else {
-        return Err(TaskResponse::Transient { reason: "the body is not UTF-8".into() });
+    let Ok(original_body) = str::from_utf8(body) else {
+        return Err(TaskResponse::Transient { reason: "the response is not UTF-8".into() });
     };
-    let text = sent.trim_start_matches('\u{feff}');
+    let text = original_body.trim_start_matches('\u{feff}');
     *repaired = json::replace_surrogates(text);
-    let sent = repaired.is_some().then(|| sent.to_owned());
+    let original_body = repaired.is_some().then(|| original_body.to_owned());
     let text = repaired.as_deref().unwrap_or(text);
     let envelope = Object::read(text).map_err(|error| not_json(text, &error))?;
     match envelope.as_ref().and_then(code) {
-        Some(code) if !(200..300).contains(&code) => Err(refusal(code, retry_after, text)),
-        _ => Ok(TaskData { text, envelope, sent }),
+        Some(code) if !(200..300).contains(&code) => Err(error_response(code, retry_after, text)),
+        _ => Ok(TaskData { text, envelope, original_body }),
     }
 }
 
-fn task(asked: TaskId<'_>, text: &str, envelope: Option<Object<'_>>, sent: Option<String>) -> TaskResponse {
-    let unreadable =
-        |reason: String| TaskResponse::Unreadable { reason, body: sent.clone().unwrap_or_else(|| text.to_owned()) };
+fn task(
+    requested: TaskId<'_>,
+    text: &str,
+    envelope: Option<Object<'_>>,
+    original_body: Option<String>,
+) -> TaskResponse {
+    let unreadable = |reason: String| TaskResponse::Unreadable {
+        reason,
+        body: original_body.clone().unwrap_or_else(|| text.to_owned()),
+    };
     let Some((data, task)) = data(text, envelope) else {
-        return unreadable("the answer holds no task".into());
+        return unreadable("the response contains no task".into());
     };
     match task.text("task_id") {
-        Some(id) if task::is_same_id(&id, asked.as_str()) => {}
-        Some(other) => return unreadable(format!("the answer is about another task, {}", excerpt(&other))),
-        None => return unreadable("the answer holds no task_id".into()),
+        Some(id) if task::is_same_id(&id, requested.as_str()) => {}
+        Some(other) => return unreadable(format!("the response is for a different task, {}", excerpt(&other))),
+        None => return unreadable("the response contains no task_id".into()),
     }
     let status = task.text("status");
-    match status.as_deref().and_then(FinalStatus::of_task) {
-        Some(status) => TaskResponse::Final { status, data: data.to_owned(), sent },
+    match status.as_deref().and_then(FinalStatus::parse_response) {
+        Some(status) => TaskResponse::Final { status, data: data.to_owned(), original_body },
         None => TaskResponse::Unfinished { status, created_at: task.time("created_at") },
     }
 }
 
-/// The task's object and its text: `data`, or the body itself if it has no such member.
+/// The text of the payload, and the payload as an object. The payload is the `data` member, or the whole body if that
+/// member is absent.
 fn data<'a>(text: &'a str, envelope: Option<Object<'a>>) -> Option<(&'a str, Object<'a>)> {
     let envelope = envelope?;
     match envelope.get("data") {
-        Some(data) => Some((data.get(), Object::of(data)?)),
+        Some(data) => Some((data.get(), Object::from_raw(data)?)),
         None => Some((text.trim(), envelope)),
     }
 }
 
-/// The envelope's code, if it could be an HTTP status; 0 or "ok" say nothing.
+/// The code in the envelope, if it is a possible HTTP status. Other codes, such as 0 or "ok", are ignored.
 fn code(envelope: &Object<'_>) -> Option<u16> {
     let code: f64 = envelope.get("code")?.get().parse().ok()?;
-    let whole = code.fract() == 0.0 && (200.0..600.0).contains(&code);
-    whole.then_some(code as u16)
+    let is_valid = code.fract() == 0.0 && (200.0..600.0).contains(&code);
+    is_valid.then_some(code as u16)
 }
 
-fn refusal(code: u16, retry_after: Option<Duration>, body: &str) -> TaskResponse {
+fn error_response(code: u16, retry_after: Option<Duration>, body: &str) -> TaskResponse {
     let message = message(body);
     let reason = match &message {
         Some(message) => format!("HTTP {code}: {}", excerpt(message)),
         None => format!("HTTP {code}"),
     };
     match code {
-        401 | 403 => TaskResponse::KeyRefused { reason },
+        401 | 403 => TaskResponse::KeyRejected { reason },
         404 => TaskResponse::NotFound { message },
-        429 => TaskResponse::RateLimited { pause: pause(retry_after, message.as_deref().unwrap_or(body)) },
+        429 => TaskResponse::RateLimited { pause: pause_after_429(retry_after, message.as_deref().unwrap_or(body)) },
         408 | 425 | 500.. => TaskResponse::Transient { reason },
         _ => TaskResponse::Rejected { reason },
     }
 }
 
 fn message(body: &str) -> Option<String> {
-    Object::parse(&json::replace_surrogates(body).unwrap_or_else(|| body.to_owned()))?.filled("message")
+    Object::parse(&json::replace_surrogates(body).unwrap_or_else(|| body.to_owned()))?.non_empty_text("message")
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
     let transient = |reason: &str| TaskResponse::Transient { reason: reason.into() };
     match text.trim_start().as_bytes().first() {
-        None => transient("the body is empty"),
-        Some(b'<') => transient("HTML in place of JSON"),
-        Some(_) if error.is_eof() => transient("the body is cut short"),
-        Some(b'{' | b'[' | b'"') => {
-            TaskResponse::Malformed { reason: format!("the body is not valid JSON: {error}"), body: text.to_owned() }
-        }
-        Some(_) => transient("the body is not JSON"),
+        None => transient("the response is empty"),
+        Some(b'<') => transient("the response is HTML instead of JSON"),
+        Some(_) if error.is_eof() => transient("the response is truncated"),
+        Some(b'{' | b'[' | b'"') => TaskResponse::Malformed {
+            reason: format!("the response is not valid JSON: {error}"),
+            body: text.to_owned(),
+        },
+        Some(_) => transient("the response is not JSON"),
     }
 }
 
-/// The pause that a 429 asks for: `Retry-After`, else the seconds named in its message.
-fn pause(retry_after: Option<Duration>, words: &str) -> Duration {
-    retry_after.or_else(|| parse_seconds(words)).unwrap_or(SILENCE).max(MIN_PAUSE)
+/// The pause that a 429 requests: the value of `Retry-After`, or else the number of seconds in the message.
+fn pause_after_429(retry_after: Option<Duration>, text: &str) -> Duration {
+    retry_after.or_else(|| parse_seconds(text)).unwrap_or(DEFAULT_PAUSE).max(MIN_PAUSE)
 }
 
-/// The first count of seconds in a text: `30 seconds`, `30 sec`, `30s`.
+/// The first duration in seconds in a text, such as `30 seconds`, `30 sec` or `30s`.
 fn parse_seconds(text: &str) -> Option<Duration> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
-    let mut words = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
+    let mut tokens = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());
     let mut number = None;
-    words.find_map(|word| {
+    tokens.find_map(|word| {
         let (digits, unit) = word.split_at(word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len()));
         let count = if digits.is_empty() { number.take() } else { http::seconds(digits) };
         number = count.filter(|_| unit.is_empty());
@@ -204,18 +216,18 @@ mod tests {
 
     use super::*;
 
-    fn asked(body: &str) -> TaskResponse {
+    fn classify_ok(body: &str) -> TaskResponse {
         classify(TaskId::parse("t1").unwrap(), 200, None, body.as_bytes())
     }
 
-    fn refused(status: u16, retry_after: Option<&str>, body: &str) -> TaskResponse {
+    fn classify_status(status: u16, retry_after: Option<&str>, body: &str) -> TaskResponse {
         let header = |text: &str| ("retry-after".parse().unwrap(), text.parse().unwrap());
         let retry_after = retry_after.and_then(|text| http::retry_after(&HeaderMap::from_iter([header(text)])));
         classify(TaskId::parse("t1").unwrap(), status, retry_after, body.as_bytes())
     }
 
     #[test]
-    fn an_ended_task_is_final_and_its_data_is_kept_byte_for_byte() {
+    fn a_finished_task_is_final_and_its_data_is_kept_byte_for_byte() {
         let data = r#"{ "task_id":"t1" , "status":"success", "x":[1.0,  1e5] }"#;
         for body in [
             format!(r#"{{"code":200,"data":{data}}}"#),
@@ -223,8 +235,8 @@ mod tests {
             format!(r#"{{"code":"ok","data":{data}}}"#),
             format!(" {data} "),
         ] {
-            let expected = TaskResponse::Final { status: FinalStatus::Success, data: data.into(), sent: None };
-            assert_eq!(asked(&body), expected, "{body}");
+            let expected = TaskResponse::Final { status: FinalStatus::Success, data: data.into(), original_body: None };
+            assert_eq!(classify_ok(&body), expected, "{body}");
         }
     }
 
@@ -232,16 +244,19 @@ mod tests {
     fn every_other_status_is_unfinished() {
         for status in [r#""pending""#, r#""running""#, r#""SUCCESS""#, r#""not_found""#, "null", "7", "{}"] {
             let body = format!(r#"{{"data":{{"task_id":"t1","status":{status}}}}}"#);
-            assert!(matches!(asked(&body), TaskResponse::Unfinished { .. }), "{status}");
+            assert!(matches!(classify_ok(&body), TaskResponse::Unfinished { .. }), "{status}");
         }
     }
 
     #[test]
-    fn json_that_is_not_the_task_is_unreadable_and_kept() {
+    fn a_response_for_another_task_is_unreadable_and_kept() {
         for body in
             ["[]", "7", r#"{"code":200}"#, r#"{"data":null}"#, r#"{"data":{"task_id":"t2","status":"success"}}"#]
         {
-            assert!(matches!(asked(body), TaskResponse::Unreadable { body: kept, .. } if kept == body), "{body}");
+            assert!(
+                matches!(classify_ok(body), TaskResponse::Unreadable { body: kept_body, .. } if kept_body == body),
+                "{body}"
+            );
         }
     }
 
@@ -250,61 +265,70 @@ mod tests {
         let requested = TaskId::parse("F47AC10B-58CC-4372-A567-0E02B2C3D479").unwrap();
         let body = br#"{"data":{"task_id":"f47ac10b-58cc-4372-a567-0e02b2c3d479","status":"success"}}"#;
         assert!(matches!(classify(requested, 200, None, body), TaskResponse::Final { .. }));
-        assert!(matches!(asked(r#"{"data":{"task_id":"T1","status":"success"}}"#), TaskResponse::Unreadable { .. }));
+        assert!(matches!(
+            classify_ok(r#"{"data":{"task_id":"T1","status":"success"}}"#),
+            TaskResponse::Unreadable { .. }
+        ));
     }
 
     #[test]
-    fn a_task_id_sent_as_a_number_is_its_text() {
+    fn a_numeric_task_id_is_converted_to_text() {
         let id = TaskId::parse("42").unwrap();
-        let answer = classify(id, 200, None, br#"{"data":[{"task_id":42,"status":"timeout"}]}"#);
-        assert!(matches!(answer, TaskResponse::Final { status: FinalStatus::Timeout, .. }));
+        let response = classify(id, 200, None, br#"{"data":[{"task_id":42,"status":"timeout"}]}"#);
+        assert!(matches!(response, TaskResponse::Final { status: FinalStatus::Timeout, .. }));
     }
 
     #[test]
-    fn text_that_is_not_json_may_pass() {
+    fn text_that_is_not_json_is_a_transient_failure() {
         for (body, expected) in [
-            ("", "the body is empty"),
-            ("<html>", "HTML in place of JSON"),
-            (r#"{"data":{"task_id":"#, "the body is cut short"),
-            ("upstream down", "the body is not JSON"),
+            ("", "the response is empty"),
+            ("<html>", "the response is HTML instead of JSON"),
+            (r#"{"data":{"task_id":"#, "the response is truncated"),
+            ("upstream down", "the response is not JSON"),
         ] {
-            assert_eq!(asked(body), TaskResponse::Transient { reason: expected.into() });
+            assert_eq!(classify_ok(body), TaskResponse::Transient { reason: expected.into() });
         }
         let binary = classify(TaskId::parse("t1").unwrap(), 200, None, b"\"\xff\"");
-        assert_eq!(binary, TaskResponse::Transient { reason: "the body is not UTF-8".into() });
+        assert_eq!(binary, TaskResponse::Transient { reason: "the response is not UTF-8".into() });
     }
 
     #[test]
-    fn json_that_does_not_parse_is_kept_should_it_not_pass() {
+    fn the_body_of_malformed_json_is_kept() {
         for body in [r#"{"data":{"task_id":"t1","x":NaN}}"#, "{\"x\":\"a\tb\"}", "[1,]", "\"a\tb\"", "{'data':1}"] {
-            assert!(matches!(asked(body), TaskResponse::Malformed { body: kept, .. } if kept == body), "{body}");
+            assert!(
+                matches!(classify_ok(body), TaskResponse::Malformed { body: kept_body, .. } if kept_body == body),
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn a_code_in_the_body_counts_like_the_status() {
-        assert!(matches!(asked(r#"{"code":500,"message":"x"}"#), TaskResponse::Transient { .. }));
-        assert!(matches!(asked(r#"{"code":401.0}"#), TaskResponse::KeyRefused { .. }));
-        assert_eq!(asked(r#"{"code":404,"message":"no"}"#), TaskResponse::NotFound { message: Some("no".into()) });
-        assert!(matches!(asked(r#"{"code":302}"#), TaskResponse::Rejected { .. }));
+        assert!(matches!(classify_ok(r#"{"code":500,"message":"x"}"#), TaskResponse::Transient { .. }));
+        assert!(matches!(classify_ok(r#"{"code":401.0}"#), TaskResponse::KeyRejected { .. }));
+        assert_eq!(
+            classify_ok(r#"{"code":404,"message":"no"}"#),
+            TaskResponse::NotFound { message: Some("no".into()) }
+        );
+        assert!(matches!(classify_ok(r#"{"code":302}"#), TaskResponse::Rejected { .. }));
     }
 
     #[test]
-    fn statuses_are_sorted_by_what_asking_again_would_do() {
+    fn statuses_are_classified_by_whether_a_retry_can_help() {
         for status in [408, 425, 500, 502, 503, 504, 520, 524, 599] {
-            assert!(matches!(refused(status, None, "<html>"), TaskResponse::Transient { .. }), "{status}");
+            assert!(matches!(classify_status(status, None, "<html>"), TaskResponse::Transient { .. }), "{status}");
         }
         for status in [301, 302, 307, 400, 402, 410, 418, 422] {
-            assert!(matches!(refused(status, None, ""), TaskResponse::Rejected { .. }), "{status}");
+            assert!(matches!(classify_status(status, None, ""), TaskResponse::Rejected { .. }), "{status}");
         }
         for status in [401, 403] {
-            assert!(matches!(refused(status, None, ""), TaskResponse::KeyRefused { .. }), "{status}");
+            assert!(matches!(classify_status(status, None, ""), TaskResponse::KeyRejected { .. }), "{status}");
         }
     }
 
     #[test]
-    fn a_429_says_how_long_to_be_silent() {
-        let limited = |header, body: &str| match refused(429, header, body) {
+    fn the_pause_after_a_429_comes_from_the_header_or_the_message() {
+        let limited = |header, body: &str| match classify_status(429, header, body) {
             TaskResponse::RateLimited { pause } => pause.as_secs(),
             other => panic!("{other:?}"),
         };
@@ -328,11 +352,11 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_are_mended_and_the_body_is_kept_as_sent() {
+    fn lone_surrogates_are_replaced_and_the_original_body_is_kept() {
         let body = r#"{"data":{"task_id":"t1","status":"success","t":"\ud800"}}"#;
-        let TaskResponse::Final { data, sent, .. } = asked(body) else { panic!() };
+        let TaskResponse::Final { data, original_body, .. } = classify_ok(body) else { panic!() };
         assert_eq!(data, r#"{"task_id":"t1","status":"success","t":"\ufffd"}"#);
-        assert_eq!(sent.as_deref(), Some(body));
+        assert_eq!(original_body.as_deref(), Some(body));
     }
 
     #[test]
@@ -347,13 +371,13 @@ mod tests {
             assert_eq!(read(body), Ok(expected), "{body}");
         }
         assert!(matches!(read("[]"), Err(TaskResponse::Rejected { .. })));
-        assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(TaskResponse::KeyRefused { .. })));
+        assert!(matches!(read(r#"{"code":401,"message":"no"}"#), Err(TaskResponse::KeyRejected { .. })));
         assert!(matches!(usage(429, Some(Duration::from_secs(7)), b""), Err(TaskResponse::RateLimited { .. })));
     }
 
     proptest! {
         #[test]
-        fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), status in 200u16..600) {
+        fn no_response_body_causes_a_panic(body in prop::collection::vec(any::<u8>(), 0..200), status in 200u16..600) {
             let _ = classify(TaskId::parse("t1").unwrap(), status, None, &body);
             let _ = usage(status, None, &body);
         }

@@ -1,41 +1,42 @@
-//! The provider's report on its rate window, and how long to wait because of it. Pure: time comes in
-//! as a value.
+//! Tracks the provider's rate window and computes the required pauses. This module performs no I/O, and the caller
+//! passes the current time.
 //!
-//! Every response names what remains of the window; perhaps also when it is reset. This program's own
-//! pace leaves some of it. So when little remains, others who share the key have used it, and the next
-//! request would be refused, or be one of those that are left to them.
+//! Every response reports the remaining requests of the window, and may also report the time of the reset. The
+//! program's own rate limit leaves part of each window unused. A low number of remaining requests therefore means
+//! that other users of the key have used the rest. The provider would refuse the next request, or the next request
+//! would consume a request that is reserved for other users.
 
 use std::time::Duration;
 
 use reqwest::header::{DATE, HeaderMap};
 use tokio::time::Instant;
 
-/// A reset is in whole seconds, and may be rounded up or down.
+/// The maximum rounding error of a reset time. Reset times are in whole seconds, and may be rounded up or down.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// After a pause that was as long as a window, and was not enough, the next is longer by this factor. A
-/// window's length again would meet each window at the same moment, after others have used it up.
-const OUT_OF_STEP: f64 = 1.618;
+/// The factor by which a pause exceeds the window's length, after a pause of one window was too short. Successive
+/// pauses of exactly one window would end at the same point in each window, after other users have exhausted it.
+const PAUSE_STRETCH: f64 = 1.618;
 
-/// A shorter pause is no more than this program's own spacing at the provider's rate.
-const NOTABLE: Duration = Duration::from_secs(1);
+/// Shorter pauses are ignored, because they do not exceed the program's own request spacing at the provider's rate.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// A reset that is further away than this is not believed: the provider's window is a minute.
-const LATEST_RESET: Duration = Duration::from_secs(120);
+/// The maximum time until a reset. A later reset time is ignored, because the provider's window is one minute.
+const MAX_RESET: Duration = Duration::from_secs(120);
 
-/// The rate window according to one response; any part may be absent.
+/// The state of the rate window, as reported by one response. Each field may be absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Allowance {
-    /// Requests left in the window.
+pub(crate) struct RateLimitStatus {
+    /// The number of requests left in the window.
     pub(crate) remaining: Option<u32>,
-    /// How long until the window is reset.
+    /// The time until the window is reset.
     pub(crate) reset: Option<Duration>,
 }
 
-impl Allowance {
-    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`, the latter as Unix seconds by the server's
-    /// own clock, or as seconds from now.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+impl RateLimitStatus {
+    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`. The reset is either a Unix time by the server's clock
+    /// or a number of seconds from now.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         let now = date.unwrap_or_else(std::time::SystemTime::now);
@@ -44,59 +45,62 @@ impl Allowance {
             number("x-ratelimit-reset").map(|reset| if reset < 1_000_000 { reset } else { reset.saturating_sub(now) });
         Self {
             remaining: number("x-ratelimit-remaining").and_then(|number| u32::try_from(number).ok()),
-            // One that is over already says that the clocks differ, and nothing else.
-            reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= LATEST_RESET),
+            // A reset in the past only shows that the clocks differ.
+            reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= MAX_RESET),
         }
     }
 }
 
-/// Follows the provider's window from response to response.
+/// Tracks the provider's rate window across responses.
 #[derive(Debug)]
 pub(super) struct WindowTracker {
     reserve: u32,
     length: Duration,
-    /// No window can have begun later than this and still be the current one.
-    begun: Option<Instant>,
-    last: u32,
-    most: u32,
+    /// The latest possible start of the current window.
+    started_at: Option<Instant>,
+    last_remaining: u32,
+    max_remaining: u32,
     paused_until: Option<Instant>,
 }
 
 impl WindowTracker {
     pub(super) fn new(reserve: u32, length: Duration) -> Self {
-        Self { reserve, length, begun: None, last: 0, most: 0, paused_until: None }
+        Self { reserve, length, started_at: None, last_remaining: 0, max_remaining: 0, paused_until: None }
     }
 
-    /// How long to send nothing after a response that said this.
-    pub(super) fn pause(&mut self, allowance: &Allowance, now: Instant) -> Option<Duration> {
-        let remaining = allowance.remaining?;
-        let begun = self.follow(remaining, now);
-        let pause = match (remaining.checked_sub(self.reserve).filter(|left| *left > 0), allowance.reset) {
-            // With a reserve, too early is a request that was left to others.
+    /// The time to pause after a response that reports `rate_limit`.
+    pub(super) fn pause(&mut self, rate_limit: &RateLimitStatus, now: Instant) -> Option<Duration> {
+        let remaining = rate_limit.remaining?;
+        let started_at = self.window_start(remaining, now);
+        let pause = match (remaining.checked_sub(self.reserve).filter(|remaining| *remaining > 0), rate_limit.reset) {
+            // With a reserve, a request before the reset would consume a request that is reserved for other users.
             (None, Some(reset)) if self.reserve > 0 => Some(reset + ROUNDING),
             (None, Some(reset)) => Some(reset),
-            (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(OUT_OF_STEP)),
-            // Without a word on the reset, the wait is until the window must be over.
-            (None, None) => Some((begun + self.length).saturating_duration_since(now)),
-            // Slow down before the wall: what is left, spread over what is left of the window.
-            (Some(left), Some(reset)) => Some(reset.saturating_sub(ROUNDING) / left).filter(|pause| *pause > NOTABLE),
+            (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(PAUSE_STRETCH)),
+            // Without a reset time, wait until the window must have ended.
+            (None, None) => Some((started_at + self.length).saturating_duration_since(now)),
+            // Slow down before the window is exhausted: spread the remaining requests over the remaining time.
+            (Some(remaining), Some(reset)) => {
+                Some(reset.saturating_sub(ROUNDING) / remaining).filter(|pause| *pause > MIN_PAUSE)
+            }
             (Some(_), None) => None,
         };
         self.paused_until = pause.map(|pause| now + pause);
         pause
     }
 
-    /// The latest moment at which the current window can have begun: when it was first seen, or when
-    /// what remains jumped up. Answers overtake each other, so a small step up says nothing.
-    fn follow(&mut self, remaining: u32, now: Instant) -> Instant {
-        self.most = self.most.max(remaining);
-        let renewed = remaining > self.last.saturating_add(self.most / 2);
-        self.last = remaining;
-        let begun = match self.begun {
-            Some(begun) if !renewed && now.duration_since(begun) < self.length => begun,
+    /// The latest possible start of the current window: the time at which the window was first seen, or at which the
+    /// number of remaining requests rose sharply. A small increase is ignored, because responses can arrive out of
+    /// order.
+    fn window_start(&mut self, remaining: u32, now: Instant) -> Instant {
+        self.max_remaining = self.max_remaining.max(remaining);
+        let is_new_window = remaining > self.last_remaining.saturating_add(self.max_remaining / 2);
+        self.last_remaining = remaining;
+        let started_at = match self.started_at {
+            Some(started_at) if !is_new_window && now.duration_since(started_at) < self.length => started_at,
             _ => now,
         };
-        *self.begun.insert(begun)
+        *self.started_at.insert(started_at)
     }
 }
 
@@ -104,8 +108,8 @@ impl WindowTracker {
 mod tests {
     use super::*;
 
-    fn says(remaining: u32) -> Allowance {
-        Allowance { remaining: Some(remaining), reset: None }
+    fn status_with_remaining(remaining: u32) -> RateLimitStatus {
+        RateLimitStatus { remaining: Some(remaining), reset: None }
     }
 
     fn seconds(pause: Option<Duration>) -> Option<u64> {
@@ -113,63 +117,66 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_by_the_servers_own_clock() {
+    fn rate_limit_headers_are_interpreted_by_the_server_clock() {
         let headers = |pairs: &[(&'static str, &'static str)]| {
             pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
         };
-        let told = Allowance::of(&headers(&[
+        let reported = RateLimitStatus::from_headers(&headers(&[
             ("x-ratelimit-remaining", "7"),
             ("x-ratelimit-reset", "784111817"),
             ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ]));
-        assert_eq!(told, Allowance { remaining: Some(7), reset: Some(Duration::from_secs(40)) });
-        assert_eq!(Allowance::of(&headers(&[("x-ratelimit-reset", "30")])).reset, Some(Duration::from_secs(30)));
+        assert_eq!(reported, RateLimitStatus { remaining: Some(7), reset: Some(Duration::from_secs(40)) });
+        assert_eq!(
+            RateLimitStatus::from_headers(&headers(&[("x-ratelimit-reset", "30")])).reset,
+            Some(Duration::from_secs(30))
+        );
         for nothing in
             [("x-ratelimit-remaining", "many"), ("x-ratelimit-reset", "0"), ("x-ratelimit-reset", "784111817")]
         {
-            assert_eq!(Allowance::of(&headers(&[nothing])), Allowance::default());
+            assert_eq!(RateLimitStatus::from_headers(&headers(&[nothing])), RateLimitStatus::default());
         }
     }
 
     #[test]
-    fn nothing_is_sent_while_no_more_than_the_reserve_remains() {
+    fn nothing_is_sent_while_only_the_reserve_remains() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = WindowTracker::new(10, Duration::from_secs(60));
-        assert_eq!(watch.pause(&says(119), at(0)), None);
-        assert_eq!(watch.pause(&says(11), at(20)), None);
-        assert_eq!(seconds(watch.pause(&says(10), at(20))), Some(40));
-        assert_eq!(watch.pause(&says(119), at(60)), None);
-        assert_eq!(seconds(watch.pause(&says(3), at(70))), Some(50));
-        let told = Allowance { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
-        assert_eq!(seconds(watch.pause(&told, at(71))), Some(6));
+        let mut tracker = WindowTracker::new(10, Duration::from_secs(60));
+        assert_eq!(tracker.pause(&status_with_remaining(119), at(0)), None);
+        assert_eq!(tracker.pause(&status_with_remaining(11), at(20)), None);
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(10), at(20))), Some(40));
+        assert_eq!(tracker.pause(&status_with_remaining(119), at(60)), None);
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(3), at(70))), Some(50));
+        let reported = RateLimitStatus { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
+        assert_eq!(seconds(tracker.pause(&reported, at(71))), Some(6));
     }
 
     #[test]
-    fn a_pause_that_was_not_enough_is_followed_by_one_out_of_step() {
+    fn a_pause_that_was_too_short_is_followed_by_a_longer_one() {
         let start = Instant::now();
-        let mut watch = WindowTracker::new(50, Duration::from_secs(60));
-        assert_eq!(seconds(watch.pause(&says(44), start)), Some(60));
-        assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(1))), Some(59));
-        assert_eq!(seconds(watch.pause(&says(44), start + Duration::from_secs(60))), Some(97));
+        let mut tracker = WindowTracker::new(50, Duration::from_secs(60));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start)), Some(60));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start + Duration::from_secs(1))), Some(59));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start + Duration::from_secs(60))), Some(97));
     }
 
     #[test]
-    fn it_slows_down_before_the_wall() {
-        let mut watch = WindowTracker::new(0, Duration::from_secs(60));
+    fn requests_slow_down_before_the_window_is_exhausted() {
+        let mut tracker = WindowTracker::new(0, Duration::from_secs(60));
         let now = Instant::now();
-        let told = |remaining| Allowance { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
-        assert_eq!(watch.pause(&told(60), now), None);
-        assert_eq!(seconds(watch.pause(&told(10), now)), Some(3));
+        let reported = |remaining| RateLimitStatus { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
+        assert_eq!(tracker.pause(&reported(60), now), None);
+        assert_eq!(seconds(tracker.pause(&reported(10), now)), Some(3));
     }
 
     #[test]
-    fn answers_that_overtake_each_other_begin_no_new_window() {
+    fn out_of_order_responses_do_not_start_a_new_window() {
         let start = Instant::now();
-        let mut watch = WindowTracker::new(0, Duration::from_secs(60));
+        let mut tracker = WindowTracker::new(0, Duration::from_secs(60));
         for remaining in [100, 98, 99, 50, 51, 49] {
-            watch.pause(&says(remaining), start);
+            tracker.pause(&status_with_remaining(remaining), start);
         }
-        assert_eq!(seconds(watch.pause(&says(0), start + Duration::from_secs(30))), Some(30));
+        assert_eq!(seconds(tracker.pause(&status_with_remaining(0), start + Duration::from_secs(30))), Some(30));
     }
 }

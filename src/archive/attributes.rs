@@ -1,26 +1,26 @@
-//! The attributes of a folder: owner, group, mode, access control lists and other extended
-//! attributes. A folder that takes the place of another must not lose them.
+//! Copies the owner, group, mode, access control lists and other extended attributes from one folder to another. A
+//! folder that replaces another folder must have the same attributes.
 
 use std::{fs, io, path::Path};
 
-/// Gives a folder the owner, group, mode and extended attributes of another.
+/// Copies the owner, group, mode and extended attributes of the folder `from` to the folder `to`.
 ///
 /// # Errors
-/// Attributes that this process may not set, or that the file system does not support.
+/// Fails if this process is not permitted to set an attribute, or if the file system does not support it.
 #[cfg(target_os = "linux")]
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, chown};
 
-    let (wanted, present) = (fs::metadata(from)?, fs::metadata(to)?);
-    if (wanted.uid(), wanted.gid()) != (present.uid(), present.gid()) {
-        chown(to, Some(wanted.uid()), Some(wanted.gid()))?;
+    let (source, target) = (fs::metadata(from)?, fs::metadata(to)?);
+    if (source.uid(), source.gid()) != (target.uid(), target.gid()) {
+        chown(to, Some(source.uid()), Some(source.gid()))?;
     }
     extended::copy(from, to)?;
-    // Last, since a new owner clears bits of it.
-    fs::set_permissions(to, wanted.permissions())
+    // The mode is set last, because a change of owner can clear mode bits.
+    fs::set_permissions(to, source.permissions())
 }
 
-/// Elsewhere no folder takes the place of another.
+/// Copies only the permissions, because folders are exchanged only on Linux.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())
@@ -35,21 +35,21 @@ mod extended {
         io::Errno,
     };
 
-    /// Attributes by name.
+    /// Maps the name of each extended attribute to its value.
     type Attributes = BTreeMap<CString, Vec<u8>>;
 
     pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
-        let (wanted, present) = (read(from)?, read(to)?);
-        for name in present.keys().filter(|name| !wanted.contains_key(*name)) {
+        let (source, target) = (read(from)?, read(to)?);
+        for name in target.keys().filter(|name| !source.contains_key(*name)) {
             removexattr(to, name.as_c_str())?;
         }
-        for (name, value) in wanted.iter().filter(|(name, value)| present.get(*name) != Some(value)) {
+        for (name, value) in source.iter().filter(|(name, value)| target.get(*name) != Some(value)) {
             setxattr(to, name.as_c_str(), value, XattrFlags::empty())?;
         }
         Ok(())
     }
 
-    /// All attributes; none on a file system that holds none.
+    /// Reads all extended attributes. Returns an empty map if the file system does not support them.
     fn read(path: &Path) -> io::Result<Attributes> {
         let mut names = vec![0; 64 << 10];
         let length = match listxattr(path, &mut names[..]) {

@@ -1,5 +1,5 @@
-//! The interface between an archive and its storage, which can be a folder or an object store.
-//! An operation that a storage may lack is a method with a default.
+//! The interface between an archive and its storage, which is a local folder or an object store. An operation that
+//! some backends do not support has a default implementation.
 
 use std::{
     fmt,
@@ -10,59 +10,60 @@ use std::{
 use super::Entry;
 use crate::ranged::RangedFile;
 
-/// A place for files, named by paths with `/`. Every call blocks.
+/// Storage for the files of an archive. Paths use `/` as the separator. All methods block.
 ///
-/// A file is complete under its final name, or it is not there. Replacing a file is atomic.
-/// After [`Backend::sync`] the names in a folder survive a power failure; their contents do so before.
+/// A file appears at its final path only when it is complete. Replacing a file is atomic. File contents are durable
+/// when [`StagingFile::publish`] or [`Backend::move_in`] returns. File names are durable after [`Backend::sync`].
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
-    /// The full name of a file, for messages.
+    /// Returns the full path of a file, for messages.
     fn display(&self, path: &str) -> String;
 
     /// Opens a file for reading.
     fn open(&self, path: &str) -> io::Result<RangedFile>;
 
-    /// The size of a file in bytes; `None` if there is none.
+    /// Returns the size of a file in bytes, or `None` if the file does not exist.
     fn size(&self, path: &str) -> io::Result<Option<u64>>;
 
-    /// The entries of a folder, in any order. A missing folder is empty.
+    /// Lists the entries of a folder, in any order. The list is empty if the folder does not exist.
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>>;
 
-    /// Begins a file, and creates its folder.
+    /// Creates a staging file for the final path `path`. Creates the parent folder if it does not exist.
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>>;
 
-    /// Moves a complete local file, or a folder of the user's, to its final name.
-    fn place(&self, from: &Path, path: &str) -> io::Result<()>;
+    /// Moves a complete local file to its final path. Also moves folders that the user created in the archive.
+    fn move_in(&self, from: &Path, path: &str) -> io::Result<()>;
 
     /// Copies a file to a local path.
     fn copy_out(&self, path: &str, to: &Path) -> io::Result<()>;
 
     /// Moves a file to a local path.
-    fn take(&self, path: &str, to: &Path) -> io::Result<()> {
+    fn move_out(&self, path: &str, to: &Path) -> io::Result<()> {
         self.copy_out(path, to)?;
         self.remove(path)
     }
 
-    /// Removes a file, if there is one.
+    /// Removes a file if it exists.
     fn remove(&self, path: &str) -> io::Result<()>;
 
-    /// Makes the names in a folder durable.
+    /// Makes the file names in a folder durable.
     fn sync(&self, _folder: &str) -> io::Result<()> {
         Ok(())
     }
 
-    /// Gives a local folder what new files inherit from a folder of the archive, as far as that is possible.
-    fn inherit(&self, _folder: &str, _to: &Path) {}
+    /// Copies the attributes of an archive folder, which new files inherit, to a local folder. Errors are ignored.
+    fn copy_folder_attributes(&self, _folder: &str, _to: &Path) {}
 
-    /// Lets a local folder take the place of a folder of the archive, together with those of its files that stay:
-    /// a reader sees all of the old or all of the new. The old folder is then where the new one was. Returns whether
-    /// that was possible; if not, nothing has changed.
-    fn exchange(&self, _folder: &str, _other: &Path, _stays: &dyn Fn(&str) -> bool) -> io::Result<bool> {
+    /// Atomically exchanges an archive folder and a local folder. The files that `keep` selects are first linked
+    /// from the archive folder into the local folder. Readers see either all old files or all new files. After the
+    /// exchange, the old folder is at the path of the local folder. Returns `false`, with the archive folder
+    /// unchanged, if the exchange is not possible.
+    fn exchange(&self, _folder: &str, _staging: &Path, _keep: &dyn Fn(&str) -> bool) -> io::Result<bool> {
         Ok(false)
     }
 }
 
-/// A file that is being written. Dropped before it is published, it is discarded.
+/// A file that is being written. Dropping it before [`StagingFile::publish`] discards the file.
 pub(crate) trait StagingFile: Write + Send {
-    /// Moves the file to its final name, content first.
+    /// Makes the contents of the file durable, then moves the file to its final path.
     fn publish(self: Box<Self>) -> io::Result<()>;
 }

@@ -1,4 +1,5 @@
-//! The contract of every backend. Each test runs against a local folder, an object store, and a backend that fails.
+//! Conformance tests for backends. Each test runs against a local folder, an object store, and a fault-injecting
+//! backend.
 
 use std::{
     fs,
@@ -12,24 +13,25 @@ use tempfile::TempDir;
 use super::{
     Entry,
     backend::Backend,
-    failing::{Failing, Life},
-    local::LocalFolder,
-    objects::Objects,
+    failing::{FailingBackend, FaultBudget},
+    local::LocalBackend,
+    object_store::ObjectStoreBackend,
 };
 
-/// Each backend with its name, empty, and a local folder beside it.
+/// Creates one empty backend of each kind, each with a name and a local scratch folder.
 fn backends() -> Vec<(&'static str, Arc<dyn Backend>, TempDir)> {
     let local = || {
         let folder = tempfile::tempdir().unwrap();
-        (Arc::new(LocalFolder::new(&folder.path().join("archive"))) as Arc<dyn Backend>, folder)
+        (Arc::new(LocalBackend::new(&folder.path().join("archive"))) as Arc<dyn Backend>, folder)
     };
-    let ((folder, beside), (wrapped, below)) = (local(), local());
-    let objects = Arc::new(Objects::new(Arc::new(InMemory::new())));
-    let failing = Arc::new(Failing { backend: wrapped, life: Life::new(usize::MAX), can_exchange: true });
+    let ((folder, scratch), (wrapped, wrapped_scratch)) = (local(), local());
+    let objects = Arc::new(ObjectStoreBackend::new(Arc::new(InMemory::new())));
+    let failing =
+        Arc::new(FailingBackend { backend: wrapped, budget: FaultBudget::new(usize::MAX), can_exchange: true });
     vec![
-        ("folder", folder, beside),
+        ("folder", folder, scratch),
         ("objects", objects, tempfile::tempdir().unwrap()),
-        ("failing, while it lives", failing, below),
+        ("failing, before the first fault", failing, wrapped_scratch),
     ]
 }
 
@@ -50,8 +52,8 @@ fn names(backend: &dyn Backend, folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_file_is_there_once_it_is_published_and_not_before() {
-    for (name, backend, _beside) in backends() {
+fn a_file_is_visible_only_after_it_is_published() {
+    for (name, backend, _scratch) in backends() {
         let mut file = backend.create("tasks/a").unwrap();
         file.write_all(b"one").unwrap();
         assert_eq!(backend.size("tasks/a").unwrap(), None, "{name}");
@@ -62,8 +64,8 @@ fn a_file_is_there_once_it_is_published_and_not_before() {
 }
 
 #[test]
-fn a_file_that_is_dropped_leaves_nothing() {
-    for (name, backend, _beside) in backends() {
+fn a_dropped_staging_file_leaves_nothing() {
+    for (name, backend, _scratch) in backends() {
         put(&*backend, "tasks/a", "one");
         let mut file = backend.create("tasks/a").unwrap();
         file.write_all(b"half").unwrap();
@@ -77,8 +79,8 @@ fn a_file_that_is_dropped_leaves_nothing() {
 }
 
 #[test]
-fn a_reader_keeps_the_file_that_it_opened_and_reads_any_range() {
-    for (name, backend, _beside) in backends() {
+fn an_open_reader_keeps_its_file_and_reads_any_range() {
+    for (name, backend, _scratch) in backends() {
         put(&*backend, "a", "0123456789");
         let mut file = backend.open("a").unwrap();
         let mut range = [0; 3];
@@ -94,7 +96,7 @@ fn a_reader_keeps_the_file_that_it_opened_and_reads_any_range() {
 
 #[test]
 fn a_folder_lists_its_own_entries_and_a_missing_one_is_empty() {
-    for (name, backend, _beside) in backends() {
+    for (name, backend, _scratch) in backends() {
         assert_eq!(names(&*backend, "tasks"), [""; 0], "{name}");
         for path in ["tasks/b", "tasks/a b~é%2F", "tasks/deep/er/c", "top"] {
             put(&*backend, path, path);
@@ -110,11 +112,11 @@ fn a_folder_lists_its_own_entries_and_a_missing_one_is_empty() {
 }
 
 #[test]
-fn a_local_file_is_placed_copied_out_and_taken() {
-    for (name, backend, beside) in backends() {
-        let local = |name: &str| beside.path().join(name);
+fn a_local_file_is_moved_in_copied_out_and_moved_out() {
+    for (name, backend, scratch) in backends() {
+        let local = |name: &str| scratch.path().join(name);
         fs::write(local("new"), "song").unwrap();
-        backend.place(&local("new"), "media/audio/a.mp3").unwrap();
+        backend.move_in(&local("new"), "media/audio/a.mp3").unwrap();
         assert!(!local("new").exists(), "{name}");
         backend.copy_out("media/audio/a.mp3", &local("copy")).unwrap();
         assert_eq!(
@@ -122,7 +124,7 @@ fn a_local_file_is_placed_copied_out_and_taken() {
             ("song", Some(4)),
             "{name}"
         );
-        backend.take("media/audio/a.mp3", &local("taken")).unwrap();
+        backend.move_out("media/audio/a.mp3", &local("taken")).unwrap();
         assert_eq!(
             (fs::read_to_string(local("taken")).unwrap().as_str(), backend.size("media/audio/a.mp3").unwrap()),
             ("song", None),
@@ -133,7 +135,7 @@ fn a_local_file_is_placed_copied_out_and_taken() {
 
 #[test]
 fn a_file_is_removed_and_a_missing_one_is_not_an_error() {
-    for (name, backend, _beside) in backends() {
+    for (name, backend, _scratch) in backends() {
         put(&*backend, "tasks/a", "one");
         backend.remove("tasks/a").unwrap();
         backend.remove("tasks/a").unwrap();
@@ -142,11 +144,11 @@ fn a_file_is_removed_and_a_missing_one_is_not_an_error() {
 }
 
 #[test]
-fn an_exchange_keeps_what_stays_or_changes_nothing() {
-    for (name, backend, beside) in backends() {
+fn an_exchange_preserves_kept_files_or_changes_nothing() {
+    for (name, backend, scratch) in backends() {
         put(&*backend, "tasks/old", "old");
         put(&*backend, "tasks/stays", "stays");
-        let staging = beside.path().join("staging");
+        let staging = scratch.path().join("staging");
         fs::create_dir(&staging).unwrap();
         fs::write(staging.join("new"), "new").unwrap();
         let is_exchanged = backend.exchange("tasks", &staging, &|name| name == "stays").unwrap();
@@ -159,9 +161,10 @@ fn an_exchange_keeps_what_stays_or_changes_nothing() {
 #[test]
 fn a_backend_that_fails_leaves_the_old_file() {
     for changes in 0..2 {
-        for (name, backend, _beside) in backends() {
+        for (name, backend, _scratch) in backends() {
             put(&*backend, "a", "old");
-            let failing = Failing { backend: backend.clone(), life: Life::new(changes), can_exchange: true };
+            let failing =
+                FailingBackend { backend: backend.clone(), budget: FaultBudget::new(changes), can_exchange: true };
             let published = failing.create("a").and_then(|mut file| {
                 file.write_all(b"new")?;
                 file.publish()

@@ -1,4 +1,4 @@
-//! A backend that fails after a number of changes, as if the process had died, for tests.
+//! A test backend that fails after a given number of changes, which simulates a crash of the process.
 
 use std::{
     io::{self, Write},
@@ -15,30 +15,31 @@ use super::{
 };
 use crate::ranged::RangedFile;
 
-/// How many changes are left until every one fails.
+/// The number of changes that still succeed before every change fails.
 #[derive(Clone, Debug)]
-pub(crate) struct Life(Arc<AtomicUsize>);
+pub(crate) struct FaultBudget(Arc<AtomicUsize>);
 
-impl Life {
+impl FaultBudget {
     pub(crate) fn new(changes: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(changes)))
     }
 
-    fn spend(&self) -> io::Result<()> {
-        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| io::Error::other("dead"))
+    fn consume(&self) -> io::Result<()> {
+        let remaining = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |remaining| remaining.checked_sub(1));
+        remaining.map(drop).map_err(|_| io::Error::other("injected fault"))
     }
 }
 
-/// A backend with a life. Its folders can be exchanged if those of the other can.
+/// A backend that fails every change once its [`FaultBudget`] is used up. This backend can exchange folders only if
+/// `can_exchange` is set and the inner backend supports the exchange.
 #[derive(Debug)]
-pub(crate) struct Failing {
+pub(crate) struct FailingBackend {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) life: Life,
+    pub(crate) budget: FaultBudget,
     pub(crate) can_exchange: bool,
 }
 
-impl Backend for Failing {
+impl Backend for FailingBackend {
     fn display(&self, path: &str) -> String {
         self.backend.display(path)
     }
@@ -56,27 +57,27 @@ impl Backend for Failing {
     }
 
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>> {
-        self.life.spend()?;
-        Ok(Box::new(FailingFile { file: self.backend.create(path)?, life: self.life.clone() }))
+        self.budget.consume()?;
+        Ok(Box::new(FailingStagingFile { file: self.backend.create(path)?, budget: self.budget.clone() }))
     }
 
-    fn place(&self, from: &Path, path: &str) -> io::Result<()> {
-        self.life.spend()?;
-        self.backend.place(from, path)
+    fn move_in(&self, from: &Path, path: &str) -> io::Result<()> {
+        self.budget.consume()?;
+        self.backend.move_in(from, path)
     }
 
     fn copy_out(&self, path: &str, to: &Path) -> io::Result<()> {
-        self.life.spend()?;
+        self.budget.consume()?;
         self.backend.copy_out(path, to)
     }
 
-    fn take(&self, path: &str, to: &Path) -> io::Result<()> {
-        self.life.spend()?;
-        self.backend.take(path, to)
+    fn move_out(&self, path: &str, to: &Path) -> io::Result<()> {
+        self.budget.consume()?;
+        self.backend.move_out(path, to)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        self.life.spend()?;
+        self.budget.consume()?;
         self.backend.remove(path)
     }
 
@@ -84,22 +85,22 @@ impl Backend for Failing {
         self.backend.sync(folder)
     }
 
-    fn inherit(&self, folder: &str, to: &Path) {
-        self.backend.inherit(folder, to);
+    fn copy_folder_attributes(&self, folder: &str, to: &Path) {
+        self.backend.copy_folder_attributes(folder, to);
     }
 
-    fn exchange(&self, folder: &str, other: &Path, stays: &dyn Fn(&str) -> bool) -> io::Result<bool> {
-        self.life.spend()?;
-        if self.can_exchange { self.backend.exchange(folder, other, stays) } else { Ok(false) }
+    fn exchange(&self, folder: &str, staging: &Path, keep: &dyn Fn(&str) -> bool) -> io::Result<bool> {
+        self.budget.consume()?;
+        if self.can_exchange { self.backend.exchange(folder, staging, keep) } else { Ok(false) }
     }
 }
 
-struct FailingFile {
+struct FailingStagingFile {
     file: Box<dyn StagingFile>,
-    life: Life,
+    budget: FaultBudget,
 }
 
-impl Write for FailingFile {
+impl Write for FailingStagingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }
@@ -109,9 +110,9 @@ impl Write for FailingFile {
     }
 }
 
-impl StagingFile for FailingFile {
+impl StagingFile for FailingStagingFile {
     fn publish(self: Box<Self>) -> io::Result<()> {
-        self.life.spend()?;
+        self.budget.consume()?;
         self.file.publish()
     }
 }

@@ -1,5 +1,4 @@
-//! An archive as `verify` reads it: the entries of its folders, and files that may be damaged.
-//! Nothing here writes.
+//! Read-only access for `verify` to an archive that may be damaged.
 
 use std::{
     io,
@@ -12,30 +11,30 @@ use crate::{error::Result, filesystem, format::TableFormat, ranged::RangedFile};
 /// The state of `archive.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MetadataState {
-    /// Intact.
-    Whole,
-    /// A newer program wrote it.
-    Newer(u32),
-    /// It is damaged.
+    /// `archive.json` is intact.
+    Intact,
+    /// `archive.json` has a format version that is newer than `FORMAT_VERSION`.
+    Unsupported(u32),
+    /// `archive.json` is damaged. The string describes the damage.
     Damaged(String),
 }
 
-/// An entry of one of the archive's folders.
+/// A file or subfolder in a folder of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Its path in the archive.
+    /// The path of the entry in the archive.
     pub(crate) path: String,
     pub(crate) is_folder: bool,
 }
 
 impl Entry {
-    /// Its name, without the folder.
+    /// Returns the name of the entry, without the folder.
     pub(crate) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it is a staging file: of a write in progress, or left by a crash.
-    pub(crate) fn is_half_finished(&self) -> bool {
+    /// Returns whether the entry is a staging file, either from a write in progress or from a crashed process.
+    pub(crate) fn is_staging_file(&self) -> bool {
         let number = self.name().rsplit_once('#').map(|(_, number)| number);
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         !self.is_folder && number.is_some_and(is_number)
@@ -43,26 +42,28 @@ impl Entry {
 }
 
 impl Archive {
-    /// Opens an archive whose `archive.json` may be damaged: then the parts tell the tables' format.
+    /// Opens an archive whose `archive.json` may be damaged. If `archive.json` is damaged, the table format is
+    /// determined from the file extensions of the parts.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::error::Error::Usage) if it is none, or its format is too new to be read.
-    pub(crate) fn open_to_check(location: &Location) -> Result<(Self, MetadataState)> {
+    /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location is not an archive, or if the archive
+    /// format is too new.
+    pub(crate) fn open_for_verify(location: &Location) -> Result<(Self, MetadataState)> {
         let (opened, store) = (Self::open(location), location.store());
         let state = match (store.try_read(METADATA), &opened) {
             (Ok(text), _) => metadata_state(&text),
-            (Err(_), Err(_)) => return opened.map(|archive| (archive, MetadataState::Whole)),
-            (Err(error), Ok(_)) => return Err(store.failed("read", METADATA, &error)),
+            (Err(_), Err(_)) => return opened.map(|archive| (archive, MetadataState::Intact)),
+            (Err(error), Ok(_)) => return Err(store.storage_error("read", METADATA, &error)),
         };
         match (opened, state) {
             (Err(_), MetadataState::Damaged(reason)) => {
-                Ok((Self::with(location, guess_format(&store)?), MetadataState::Damaged(reason)))
+                Ok((Self::with(location, infer_format(&store)?), MetadataState::Damaged(reason)))
             }
             (opened, state) => Ok((opened?, state)),
         }
     }
 
-    /// The size of a file; `None` if there is none.
+    /// Returns the size of a file in bytes, or `None` if the file does not exist.
     pub(crate) fn size(&self, path: &str) -> io::Result<Option<u64>> {
         self.store.try_size(path)
     }
@@ -75,33 +76,33 @@ impl Archive {
     /// Reads a small file that may be damaged.
     ///
     /// # Errors
-    /// Those of the system that say nothing about the file.
+    /// [`Error::Storage`](crate::error::Error::Storage) for a system error that is not evidence of damage.
     pub(crate) fn read_small(&self, path: &str) -> Result<io::Result<Vec<u8>>> {
         self.damage(path, self.store.try_read(path))
     }
 
-    /// Distinguishes a damaged file from an error of the system that says nothing about the file.
+    /// Separates damage from system errors: an error that is not evidence of damage stops the command.
     pub(crate) fn damage<T>(&self, path: &str, read: io::Result<T>) -> Result<io::Result<T>> {
         match read {
-            Err(error) if !filesystem::is_damage(&error) => Err(self.store.failed("read", path, &error)),
+            Err(error) if !filesystem::is_damage(&error) => Err(self.store.storage_error("read", path, &error)),
             read => Ok(read),
         }
     }
 
-    /// The path in the archive of one of the program's own files.
-    pub(crate) fn relative(&self, path: &Path) -> String {
-        self.store.relative(path)
+    /// Converts the local path of a file in `.sunor` to its path in the archive.
+    pub(crate) fn archive_path(&self, path: &Path) -> String {
+        self.store.archive_path(path)
     }
 }
 
-/// Whether a path from a file of the archive stays inside the archive.
+/// Returns whether a path that was read from an archive file stays inside the archive.
 pub(crate) fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|piece| matches!(piece, Component::Normal(_)))
 }
 
-/// The digest and the path in a line of a manifest, without its line feed; `None` if no manifest has
-/// such a line.
-pub(crate) fn manifest_line(line: &str) -> Option<(&str, &str)> {
+/// Parses a manifest line, without its line feed, into the digest and the path. Returns `None` if the line is
+/// invalid.
+pub(crate) fn parse_manifest_line(line: &str) -> Option<(&str, &str)> {
     let (digest, path) = line.split_once("  ")?;
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (is_digest && is_inside(path) && !path.contains('\r')).then_some((digest, path))
@@ -111,20 +112,21 @@ fn metadata_state(text: &[u8]) -> MetadataState {
     let metadata: ArchiveMetadata = match serde_json::from_slice(text) {
         Ok(metadata) => metadata,
         Err(error) => {
-            let newer = serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
-            return newer.map_or_else(
+            let unsupported =
+                serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
+            return unsupported.map_or_else(
                 || MetadataState::Damaged(error.to_string()),
-                |version| MetadataState::Newer(version.format_version),
+                |version| MetadataState::Unsupported(version.format_version),
             );
         }
     };
     match metadata.format_version {
-        0 => MetadataState::Damaged("there is no archive format 0".into()),
+        0 => MetadataState::Damaged("invalid format version 0".into()),
         1..=FORMAT_VERSION if !is_created_by_us(&metadata.created_by) => {
-            MetadataState::Damaged(format!("`{}` is not a version of this program", metadata.created_by))
+            MetadataState::Damaged(format!("invalid `created_by` value `{}`", metadata.created_by))
         }
-        1..=FORMAT_VERSION => MetadataState::Whole,
-        newer => MetadataState::Newer(newer),
+        1..=FORMAT_VERSION => MetadataState::Intact,
+        unsupported => MetadataState::Unsupported(unsupported),
     }
 }
 
@@ -133,7 +135,7 @@ fn is_created_by_us(created_by: &str) -> bool {
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn guess_format(store: &Store) -> Result<TableFormat> {
+fn infer_format(store: &Store) -> Result<TableFormat> {
     for table in ["tasks", "clips", "lyrics", "assets"] {
         if store.list(table)?.iter().any(|entry| Path::new(entry.name()).extension().is_some_and(|it| it == "csv")) {
             return Ok(TableFormat::Csv);
@@ -152,39 +154,39 @@ mod tests {
     const INTACT: &str = r#"{"format_version":1,"table_format":"csv","created_at":"2026-01-02T03:04:05Z","created_by":"sunor-archive 0.1.0"}"#;
 
     #[test]
-    fn metadata_is_intact_newer_or_damaged() {
+    fn metadata_is_intact_unsupported_or_damaged() {
         let state = |from: &str, to: &str| metadata_state(INTACT.replace(from, to).as_bytes());
-        assert_eq!(state("", ""), MetadataState::Whole);
-        assert_eq!(state(":1,", ":2,"), MetadataState::Newer(2));
+        assert_eq!(state("", ""), MetadataState::Intact);
+        assert_eq!(state(":1,", ":2,"), MetadataState::Unsupported(2));
         for (from, to) in [(":1,", ":0,"), ("csv", "css"), ("created_at", "cre4ted_at"), ("sunor", "tunor"), ("}", "")]
         {
             assert!(matches!(state(from, to), MetadataState::Damaged(_)), "{from} to {to}");
         }
-        assert_eq!(metadata_state(br#"{"format_version":7}"#), MetadataState::Newer(7));
+        assert_eq!(metadata_state(br#"{"format_version":7}"#), MetadataState::Unsupported(7));
     }
 
     #[test]
     fn an_archive_with_damaged_metadata_can_be_checked() {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::from(folder.path());
-        assert!(matches!(Archive::open_to_check(&location), Err(Error::Usage(_))));
+        assert!(matches!(Archive::open_for_verify(&location), Err(Error::Usage(_))));
         fs::write(folder.path().join("archive.json"), "{").unwrap();
         fs::create_dir(folder.path().join("tasks")).unwrap();
         fs::write(folder.path().join("tasks/a.csv"), "").unwrap();
-        let (archive, state) = Archive::open_to_check(&location).unwrap();
+        let (archive, state) = Archive::open_for_verify(&location).unwrap();
         assert_eq!(archive.format, TableFormat::Csv);
         assert!(matches!(state, MetadataState::Damaged(_)));
     }
 
     #[test]
-    fn a_line_of_a_manifest_is_a_digest_and_a_path_that_stays_inside() {
+    fn a_manifest_line_is_a_digest_and_a_path_inside_the_archive() {
         let digest = "0123456789abcdef".repeat(4);
-        assert_eq!(manifest_line(&format!("{digest}  tasks/a b")), Some((digest.as_str(), "tasks/a b")));
+        assert_eq!(parse_manifest_line(&format!("{digest}  tasks/a b")), Some((digest.as_str(), "tasks/a b")));
         for path in ["", "/etc/passwd", "../x", "a/../../x", "a\r"] {
-            assert_eq!(manifest_line(&format!("{digest}  {path}")), None, "{path}");
+            assert_eq!(parse_manifest_line(&format!("{digest}  {path}")), None, "{path}");
         }
         for line in [format!("{digest} *a"), format!("{}  a", digest.to_uppercase()), format!("{}  a", &digest[1..])] {
-            assert_eq!(manifest_line(&line), None, "{line}");
+            assert_eq!(parse_manifest_line(&line), None, "{line}");
         }
     }
 }

@@ -1,56 +1,56 @@
-//! Every path of an archive.
+//! The paths of the files and folders in an archive.
 
 use crate::{format::TableFormat, run_id::RunId};
 
 /// The file that marks a folder as an archive.
 pub(crate) const METADATA: &str = "archive.json";
 
-/// The DuckDB views.
+/// The file that defines the DuckDB views.
 pub(crate) const VIEWS: &str = "views.sql";
 
-/// The folder of the runs' own files.
+/// The folder for the files of each run, such as its summary and its manifest.
 pub(crate) const RUNS: &str = "runs";
 
-/// The folder of audio, covers and videos.
+/// The folder for audio, cover and video files.
 pub(crate) const MEDIA: &str = "media";
 
-/// The program's own folder.
+/// The folder for the program's internal files.
 pub(crate) const STATE: &str = ".sunor";
 
-/// Whether the program gives that name to something in its own folder.
+/// Returns whether `name` is a name that the program uses for a file or folder in `.sunor`.
 pub(crate) fn is_state_name(name: &str) -> bool {
     let name = name.split_once('#').map_or(name, |(name, _)| name);
     ["lock", "journal", "partial", "repair.json", "damaged", "swap", "swap.json", "checksums"].contains(&name)
 }
 
-/// The SHA-256 of small files that no manifest lists.
+/// The checksum file, which contains the SHA-256 of small files that no manifest lists.
 pub(crate) const CHECKSUMS: &str = ".sunor/checksums";
 
 pub(super) const LOCK: &str = ".sunor/lock";
 
 pub(super) const JOURNAL: &str = ".sunor/journal";
 
-/// Downloads in progress.
+/// The folder for downloads in progress.
 pub(super) const PARTIAL: &str = ".sunor/partial";
 
-/// The plan of a repair in progress.
+/// The file that contains the plan of a repair in progress.
 pub(super) const REPAIR_PLAN: &str = ".sunor/repair.json";
 
-/// The quarantine.
-pub(super) const DAMAGED: &str = ".sunor/damaged";
+/// The quarantine folder.
+pub(super) const QUARANTINE: &str = ".sunor/damaged";
 
-/// Where new parts wait for their swap, in a folder for each table.
+/// The staging folder for the new parts of a swap, with one subfolder per table.
 pub(super) const SWAP: &str = ".sunor/swap";
 
-/// The plan of a swap in progress.
+/// The file that contains the plan of a swap in progress.
 pub(super) const SWAP_PLAN: &str = ".sunor/swap.json";
 
-/// The folder of a file.
-pub(super) fn folder_of(path: &str) -> &str {
+/// Returns the parent folder of a path.
+pub(super) fn parent_folder(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// The part of each table that one journal segment becomes.
+/// The name of a part. A journal segment is published as one part of each table, and these parts share a file name.
 #[derive(Clone, Debug)]
 pub(crate) struct PartName<'a> {
     pub(crate) run_id: &'a RunId,
@@ -58,14 +58,14 @@ pub(crate) struct PartName<'a> {
     pub(crate) format: TableFormat,
 }
 
-/// Whether a path in a table's folder is a valid part name for that format.
+/// Returns whether `path` is a valid path for a part of `table` in the given format.
 pub(crate) fn is_part(path: &str, table: &str, format: TableFormat) -> bool {
     let name = path.strip_prefix(table).and_then(|rest| rest.strip_prefix('/'));
     let stem = name.and_then(|name| name.strip_suffix(format.extension())?.strip_suffix('.'));
     stem.and_then(RunId::parse_numbered).is_some()
 }
 
-/// Whether a path is a part's, of any table and format.
+/// Returns whether `path` is a valid path for a part of any table in any format.
 pub(super) fn is_any_part(path: &str) -> bool {
     let table = path.split_once('/').map(|(table, _)| table);
     table.is_some_and(|table| {
@@ -74,40 +74,41 @@ pub(super) fn is_any_part(path: &str) -> bool {
 }
 
 impl PartName<'_> {
-    /// Its path in a table's folder.
+    /// Returns the path of the part in the folder of `table`.
     pub(crate) fn path(&self, table: &str) -> String {
         format!("{table}/{}-{:04}.{}", self.run_id, self.part, self.format.extension())
     }
 }
 
-/// A file that belongs to one run.
+/// A kind of file in the `runs` folder, where each file belongs to a single run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunFile {
-    /// How the run went.
+    /// The summary of the run.
     Summary,
-    /// The SHA-256 of every file it added.
+    /// The manifest, which contains the SHA-256 of every file that the run added.
     Manifest,
-    /// Bodies as sent that could not be archived as they are.
+    /// Response bodies that could not be archived unchanged.
     Raw,
-    /// The tasks that it did not archive.
+    /// The list of tasks that the run did not archive.
     Unfinished,
 }
 
 impl RunFile {
-    /// Its path.
+    /// Returns the path of this kind of file for the given run.
     pub(crate) fn path(self, run_id: &RunId) -> String {
-        format!("{RUNS}/{run_id}{}", self.ending())
+        format!("{RUNS}/{run_id}{}", self.suffix())
     }
 
-    /// Which of a run's files a name is, and the run; `None` if the archive gives no such name.
+    /// Parses a file name into the kind of run file and the run ID. Returns `None` if `name` is not the name of a run
+    /// file.
     pub(crate) fn parse(name: &str) -> Option<(Self, RunId)> {
         let kinds = [Self::Unfinished, Self::Raw, Self::Manifest, Self::Summary];
-        let (kind, run) = kinds.into_iter().find_map(|kind| Some((kind, name.strip_suffix(kind.ending())?)))?;
+        let (kind, run) = kinds.into_iter().find_map(|kind| Some((kind, name.strip_suffix(kind.suffix())?)))?;
         Some((kind, RunId::parse(run)?))
     }
 
-    /// The end of its name.
-    pub(crate) fn ending(self) -> &'static str {
+    /// Returns the file name suffix that follows the run ID.
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Summary => ".json",
             Self::Manifest => ".sha256",
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_the_archives_only_if_its_whole_name_is() {
+    fn a_file_belongs_to_the_archive_only_if_its_full_name_is_valid() {
         let run = "20260101T000000000Z-abcdef";
         let is_part = |name: &str| is_part(name, "tasks", TableFormat::Parquet);
         assert!(is_part(&format!("tasks/{run}-0001.parquet")) && is_part(&format!("tasks/{run}-12345.parquet")));

@@ -1,5 +1,6 @@
-//! A folder of the local file system. A file is written to a staging file, `<name>#0`, synced, and renamed. A crash
-//! leaves the staging file, which no reader's pattern matches, and which the next run removes.
+//! A backend for a folder in the local file system. A file is written as a staging file, `<name>#0`, then synced and
+//! renamed. A crash can leave a staging file behind. The file patterns of readers do not match staging files, and the
+//! next run removes them.
 
 use std::{
     fs::{self, File},
@@ -14,38 +15,39 @@ use super::{
 use crate::{filesystem, ranged::RangedFile};
 
 /// The size of the write buffer in bytes.
-const BUFFER: usize = 256 << 10;
+const BUFFER_SIZE: usize = 256 << 10;
 
-/// The files of a folder.
+/// A backend that stores files in a local folder.
 #[derive(Debug)]
-pub(super) struct LocalFolder(PathBuf);
+pub(super) struct LocalBackend(PathBuf);
 
-impl LocalFolder {
+impl LocalBackend {
     pub(super) fn new(folder: &Path) -> Self {
         Self(folder.to_owned())
     }
 
-    /// The place of a listed file. A name that is not UTF-8 is listed with replacement characters.
-    fn named(&self, path: &str) -> io::Result<PathBuf> {
-        let place = self.0.join(path);
-        if !path.contains(char::REPLACEMENT_CHARACTER) || place.symlink_metadata().is_ok() {
-            return Ok(place);
+    /// Returns the local path of a listed file. A name that is not valid UTF-8 is listed with replacement characters,
+    /// so the folder is searched for the original name.
+    fn resolve_listed_path(&self, path: &str) -> io::Result<PathBuf> {
+        let local_path = self.0.join(path);
+        if !path.contains(char::REPLACEMENT_CHARACTER) || local_path.symlink_metadata().is_ok() {
+            return Ok(local_path);
         }
-        let (folder, name) = (place.parent().unwrap_or(&self.0), place.file_name().unwrap_or_default());
-        for entry in unless_missing(fs::read_dir(folder))?.into_iter().flatten() {
+        let (folder, name) = (local_path.parent().unwrap_or(&self.0), local_path.file_name().unwrap_or_default());
+        for entry in none_if_missing(fs::read_dir(folder))?.into_iter().flatten() {
             let entry = entry?;
             if entry.file_name().to_string_lossy() == name.to_string_lossy() {
                 return Ok(entry.path());
             }
         }
-        Ok(place)
+        Ok(local_path)
     }
 
-    /// The place of a file, whose folder exists.
-    fn place_for(&self, path: &str) -> io::Result<PathBuf> {
-        let place = self.0.join(path);
-        create_folder(place.parent().unwrap_or(&self.0))?;
-        Ok(place)
+    /// Returns the local path of a file. Creates the parent folder if it does not exist.
+    fn create_parent_of(&self, path: &str) -> io::Result<PathBuf> {
+        let local_path = self.0.join(path);
+        create_folder(local_path.parent().unwrap_or(&self.0))?;
+        Ok(local_path)
     }
 }
 
@@ -54,101 +56,101 @@ fn is_broken_link(path: &Path) -> bool {
     path.is_symlink() && fs::metadata(path).is_err()
 }
 
-impl Backend for LocalFolder {
+impl Backend for LocalBackend {
     fn display(&self, path: &str) -> String {
         self.0.join(path).display().to_string()
     }
 
     fn open(&self, path: &str) -> io::Result<RangedFile> {
-        let place = self.0.join(path);
-        match filesystem::open_regular(&place) {
-            // The link is still in its folder: it must not pass for a part that was just replaced.
-            Err(_) if is_broken_link(&place) => Err(io::Error::other("it is a broken symbolic link")),
+        let local_path = self.0.join(path);
+        match filesystem::open_regular(&local_path) {
+            // `NotFound` would indicate that the part was just replaced, but the link still exists in the folder.
+            Err(_) if is_broken_link(&local_path) => Err(io::Error::other("broken symbolic link")),
             opened => opened.map(RangedFile::new),
         }
     }
 
     fn size(&self, path: &str) -> io::Result<Option<u64>> {
-        let place = self.0.join(path);
-        match unless_missing(fs::metadata(&place)) {
-            Err(_) if is_broken_link(&place) => Ok(None),
+        let local_path = self.0.join(path);
+        match none_if_missing(fs::metadata(&local_path)) {
+            Err(_) if is_broken_link(&local_path) => Ok(None),
             metadata => Ok(metadata?.filter(fs::Metadata::is_file).map(|metadata| metadata.len())),
         }
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
-        let place = self.0.join(folder);
-        let listed = match unless_missing(fs::read_dir(&place))? {
+        let local_path = self.0.join(folder);
+        let listed = match none_if_missing(fs::read_dir(&local_path))? {
             Some(listed) => listed,
-            // The folder is on a disk that is not mounted: it must not pass for an empty one.
-            None if is_broken_link(&place) => return Err(io::Error::other("it is a broken symbolic link")),
+            // A folder on a disk that is not mounted is not an empty folder.
+            None if is_broken_link(&local_path) => return Err(io::Error::other("broken symbolic link")),
             None => return Ok(Vec::new()),
         };
         let entry = |entry: io::Result<fs::DirEntry>| {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let is_folder = place.join(&name).is_dir();
+            let is_folder = local_path.join(&name).is_dir();
             Ok(Entry { path: if folder.is_empty() { name } else { format!("{folder}/{name}") }, is_folder })
         };
         listed.map(entry).collect()
     }
 
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>> {
-        let place = self.place_for(path)?;
-        let staging = staging_path(&place);
-        let file = BufWriter::with_capacity(BUFFER, File::create(&staging)?);
-        Ok(Box::new(LocalFile { file, staging, place, is_published: false }))
+        let local_path = self.create_parent_of(path)?;
+        let staging = staging_path(&local_path);
+        let file = BufWriter::with_capacity(BUFFER_SIZE, File::create(&staging)?);
+        Ok(Box::new(LocalFile { file, staging, target: local_path, is_published: false }))
     }
 
-    fn place(&self, from: &Path, path: &str) -> io::Result<()> {
-        let place = self.place_for(path)?;
+    fn move_in(&self, from: &Path, path: &str) -> io::Result<()> {
+        let local_path = self.create_parent_of(path)?;
         if !from.is_dir() {
             filesystem::sync_file(&File::options().write(true).open(from)?)?;
         }
-        rename(from, &place)
+        rename(from, &local_path)
     }
 
     fn copy_out(&self, path: &str, to: &Path) -> io::Result<()> {
         let from = self.0.join(path);
-        // Not every disk has links.
+        // Not every file system supports hard links.
         fs::hard_link(&from, to).or_else(|_| filesystem::copy(&from, to))
     }
 
-    fn take(&self, path: &str, to: &Path) -> io::Result<()> {
-        rename(&self.named(path)?, to)
+    fn move_out(&self, path: &str, to: &Path) -> io::Result<()> {
+        rename(&self.resolve_listed_path(path)?, to)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        unless_missing(fs::remove_file(self.named(path)?)).map(drop)
+        none_if_missing(fs::remove_file(self.resolve_listed_path(path)?)).map(drop)
     }
 
     fn sync(&self, folder: &str) -> io::Result<()> {
-        unless_missing(filesystem::sync_folder(&self.0.join(folder))).map(drop)
+        none_if_missing(filesystem::sync_folder(&self.0.join(folder))).map(drop)
     }
 
-    fn inherit(&self, folder: &str, to: &Path) {
-        // If the attributes cannot be copied, the folders are not exchanged.
+    fn copy_folder_attributes(&self, folder: &str, to: &Path) {
+        // The error is ignored because `exchange` copies the attributes again and returns `false` if that fails.
         let _ = attributes::copy(&self.0.join(folder), to);
     }
 
-    fn exchange(&self, folder: &str, other: &Path, stays: &dyn Fn(&str) -> bool) -> io::Result<bool> {
-        let place = self.0.join(folder);
-        let is_exchanged = link_rest(&place, other, stays)
-            .and_then(|()| filesystem::sync_folder(other))
-            .and_then(|()| exchange(&place, other));
+    fn exchange(&self, folder: &str, staging: &Path, keep: &dyn Fn(&str) -> bool) -> io::Result<bool> {
+        let local_path = self.0.join(folder);
+        let is_exchanged = link_kept_files(&local_path, staging, keep)
+            .and_then(|()| filesystem::sync_folder(staging))
+            .and_then(|()| exchange(&local_path, staging));
         if is_exchanged.is_err() {
             return Ok(false);
         }
         filesystem::sync_folder(&self.0)?;
-        filesystem::sync_folder(other.parent().unwrap_or(other))?;
+        filesystem::sync_folder(staging.parent().unwrap_or(staging))?;
         Ok(true)
     }
 }
 
-/// A file that is being written beside its place.
+/// A file that is being written next to its final path.
 struct LocalFile {
     file: BufWriter<File>,
     staging: PathBuf,
-    place: PathBuf,
+    target: PathBuf,
     is_published: bool,
 }
 
@@ -166,7 +168,7 @@ impl StagingFile for LocalFile {
     fn publish(mut self: Box<Self>) -> io::Result<()> {
         self.file.flush()?;
         filesystem::sync_file(self.file.get_ref())?;
-        fs::rename(&self.staging, &self.place)?;
+        fs::rename(&self.staging, &self.target)?;
         self.is_published = true;
         Ok(())
     }
@@ -175,45 +177,46 @@ impl StagingFile for LocalFile {
 impl Drop for LocalFile {
     fn drop(&mut self) {
         if !self.is_published {
-            // The next run sweeps what cannot be removed now.
+            // If the staging file cannot be removed now, the next run removes it.
             let _ = fs::remove_file(&self.staging);
         }
     }
 }
 
-/// Creates a folder and its missing parents, each durably.
+/// Creates a folder and its missing parents, and makes each new folder durable.
 pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    let above = match folder.parent() {
-        Some(above) if !above.as_os_str().is_empty() => above,
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    create_folder(above)?;
+    create_folder(parent)?;
     match fs::create_dir(folder) {
-        // Another process may have created the folder. A file of that name is an error.
+        // Another process may have created the folder. A file with this name is an error.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => Err(error),
-        _ => filesystem::sync_folder(above),
+        _ => filesystem::sync_folder(parent),
     }
 }
 
-/// The result; `None` if the file or folder is missing.
-pub(super) fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// Returns `Ok(None)` if the operation failed because the file or folder does not exist.
+pub(super) fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         result => result.map(Some),
     }
 }
 
-/// The name of a file while it is written.
-fn staging_path(place: &Path) -> PathBuf {
-    let mut name = place.as_os_str().to_owned();
+/// Returns the path of the staging file for a final path.
+fn staging_path(local_path: &Path) -> PathBuf {
+    let mut name = local_path.as_os_str().to_owned();
     name.push("#0");
     name.into()
 }
 
-/// Moves a file, also to another disk: there it is copied under a staging name, and then renamed.
+/// Moves a file. If the target is on another file system, the file is copied to a staging file, which is then
+/// renamed.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -228,29 +231,29 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Links the files that stay into another folder, which gets the attributes of the first.
-fn link_rest(folder: &Path, other: &Path, stays: &dyn Fn(&str) -> bool) -> io::Result<()> {
+/// Hard-links the files that `keep` selects from `folder` into `staging`, and copies the folder attributes.
+fn link_kept_files(folder: &Path, staging: &Path, keep: &dyn Fn(&str) -> bool) -> io::Result<()> {
     if !fs::symlink_metadata(folder)?.is_dir() {
         return Err(io::ErrorKind::Unsupported.into());
     }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Anything else, such as a folder, is moved afterwards.
-        if entry.file_type()?.is_file() && stays(&entry.file_name().to_string_lossy()) {
-            fs::hard_link(entry.path(), other.join(entry.file_name()))?;
+        // Other entries, such as subfolders, are moved after the exchange.
+        if entry.file_type()?.is_file() && keep(&entry.file_name().to_string_lossy()) {
+            fs::hard_link(entry.path(), staging.join(entry.file_name()))?;
         }
     }
-    attributes::copy(folder, other)
+    attributes::copy(folder, staging)
 }
 
-/// Exchanges two folders, in one step or not at all.
+/// Atomically exchanges two folders.
 #[cfg(target_os = "linux")]
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
-/// Only Linux is known to do it.
+/// Fails, because the atomic exchange of folders is implemented only on Linux.
 #[cfg(not(target_os = "linux"))]
 fn exchange(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

@@ -1,4 +1,4 @@
-//! Where an archive is.
+//! The location of an archive.
 
 use std::{
     fmt,
@@ -8,43 +8,43 @@ use std::{
 use super::store::Store;
 use crate::error::{Error, Result};
 
-/// Where an archive is, or will be.
+/// The location of an existing or new archive.
 #[derive(Clone, Debug)]
-pub struct Location(Kind);
+pub struct Location(LocationKind);
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum LocationKind {
     Folder(PathBuf),
-    /// Any store, for tests.
+    /// An arbitrary store, for tests.
     #[cfg(test)]
     Store(Store),
 }
 
 impl Location {
-    /// Its files.
+    /// Returns the store for this location.
     pub(super) fn store(&self) -> Store {
         match &self.0 {
-            Kind::Folder(folder) => Store::local(folder),
+            LocationKind::Folder(folder) => Store::local(folder),
             #[cfg(test)]
-            Kind::Store(store) => store.clone(),
+            LocationKind::Store(store) => store.clone(),
         }
     }
 
-    /// Refuses a path that cannot be an archive.
+    /// Returns an error if the path or one of its parents is a file.
     pub(super) fn check(&self) -> Result<()> {
         let obstacle = match &self.0 {
-            Kind::Folder(folder) => folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()),
+            LocationKind::Folder(folder) => folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()),
             #[cfg(test)]
-            Kind::Store(_) => None,
+            LocationKind::Store(_) => None,
         };
-        let is_file = |file: &Path| format!("--out {self}: {} is a file; an archive is a folder", file.display());
+        let is_file = |file: &Path| format!("--out {self}: {} is a file, not a folder", file.display());
         obstacle.map_or(Ok(()), |file| Err(Error::usage(is_file(file))))
     }
 }
 
 impl From<PathBuf> for Location {
     fn from(folder: PathBuf) -> Self {
-        Self(Kind::Folder(folder))
+        Self(LocationKind::Folder(folder))
     }
 }
 
@@ -57,17 +57,17 @@ impl From<&Path> for Location {
 #[cfg(test)]
 impl From<Store> for Location {
     fn from(store: Store) -> Self {
-        Self(Kind::Store(store))
+        Self(LocationKind::Store(store))
     }
 }
 
 impl fmt::Display for Location {
-    /// As the user named it.
+    /// Formats the location as the user specified it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Folder(folder) => folder.display().fmt(f),
+            LocationKind::Folder(folder) => folder.display().fmt(f),
             #[cfg(test)]
-            Kind::Store(store) => f.write_str(&store.display("")),
+            LocationKind::Store(store) => f.write_str(&store.display("")),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The archive's lock: a file that the operating system locks for the process, so that a dead process holds
-//! nothing. The file names the holder.
+//! The archive lock, which is an operating system lock on a file. The operating system releases the lock when the
+//! process ends. The lock file contains the process ID and the host name of the holder.
 
 use std::{
     fmt,
@@ -19,88 +19,91 @@ use crate::{
     filesystem::{self, Limitation},
 };
 
-/// The process that holds an archive.
+/// The process that holds the archive lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holder {
-    /// Its process ID.
+    /// The ID of the process.
     pid: u32,
-    /// The machine it runs on.
+    /// The name of the machine that the process runs on.
     host: String,
-    /// Since when.
+    /// The time at which the process took the lock.
     since: Option<Timestamp>,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return f.write_str("an unknown process");
+        }
         write!(f, "process {} on {}", self.pid, self.host)?;
         self.since.map_or(Ok(()), |since| write!(f, ", since {since:.0}"))
     }
 }
 
-/// The lock, held while this lives.
+/// The archive lock. Dropping this value releases the lock.
 #[derive(Debug)]
 pub(super) enum Lock {
-    /// The operating system holds it.
-    OfSystem { _file: File },
-    /// Where it cannot, a file that only one process can create.
-    OfFile { path: PathBuf },
+    /// An operating system lock on an open file.
+    Os { _file: File },
+    /// A lock file that only one process can create, for file systems that do not support locks.
+    LockFile { path: PathBuf },
 }
 
 impl Lock {
-    pub(super) fn take(path: &Path, archive: &Location, now: Timestamp) -> Result<Self> {
+    pub(super) fn acquire(path: &Path, archive: &Location, now: Timestamp) -> Result<Self> {
         let opened = open_or_create(path);
         let mut file = opened.map_err(|error| Error::io("open", path, &error))?;
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let holder = Holder { pid: std::process::id(), host, since: Some(now) };
-        let held = |holder: &Holder| Error::Held { archive: archive.to_string(), holder: holder.to_string() };
+        let locked_error = |holder: &Holder| Error::Locked { archive: archive.to_string(), holder: holder.to_string() };
         match try_lock(&file) {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(&named_in(path))),
+            Err(TryLockError::WouldBlock) => return Err(locked_error(&read_holder(path))),
             Err(TryLockError::Error(error)) if filesystem::is_unsupported(&error) => {
-                filesystem::note(Limitation::Locks);
-                return create_exclusive(&exclusive(path), &holder)?.map_err(|other| held(&other));
+                filesystem::record(Limitation::Locks);
+                return create_lock_file(&fallback_lock_path(path), &holder)?.map_err(|other| locked_error(&other));
             }
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, &error)),
         }
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&holder.to_json()));
         written.map_err(|error| Error::io("write", path, &error))?;
-        Ok(Self::OfSystem { _file: file })
+        Ok(Self::Os { _file: file })
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if let Self::OfFile { path } = self {
-            // If it stays, the next run finds that its process is dead.
+        if let Self::LockFile { path } = self {
+            // If the file cannot be removed, the next run detects that its process has ended.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Opens the lock file. Opening a pipe would wait for another process, so anything but a regular file is refused.
+/// Opens the lock file, or creates it. Rejects anything but a regular file, because opening a named pipe blocks.
 fn open_or_create(path: &Path) -> io::Result<File> {
     match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is not a regular file; remove it")),
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("not a regular file; remove it")),
         _ => OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path),
     }
 }
 
-/// The file that replaces the lock where the system has none.
-fn exclusive(path: &Path) -> PathBuf {
+/// Returns the path of the lock file that is used on file systems that do not support locks.
+fn fallback_lock_path(path: &Path) -> PathBuf {
     path.with_file_name("lock#exclusive")
 }
 
-/// Creates the file that replaces the lock, or returns its holder. The file of a dead process is taken over.
-fn create_exclusive(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
+/// Creates the lock file, or returns the process that holds it. Replaces the lock file of a process that has ended.
+fn create_lock_file(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
     for _ in 0..2 {
         match File::create_new(path) {
             Ok(mut file) => {
                 file.write_all(&holder.to_json()).map_err(|error| Error::io("write", path, &error))?;
-                return Ok(Ok(Lock::OfFile { path: path.to_owned() }));
+                return Ok(Ok(Lock::LockFile { path: path.to_owned() }));
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let other = named_in(path);
-                if other.host != holder.host || other.may_run() {
+                let other = read_holder(path);
+                if other.host != holder.host || other.may_be_running() {
                     return Ok(Err(other));
                 }
                 fs::remove_file(path).map_err(|error| Error::io("remove", path, &error))?;
@@ -108,7 +111,7 @@ fn create_exclusive(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>
             Err(error) => return Err(Error::io("create", path, &error)),
         }
     }
-    Ok(Err(named_in(path)))
+    Ok(Err(read_holder(path)))
 }
 
 impl Holder {
@@ -116,39 +119,41 @@ impl Holder {
         serde_json::to_vec(self).expect("a holder has string keys only")
     }
 
-    /// Whether the process may still run, if it is one of this machine. Without `/proc` that is unknown, so it may.
-    fn may_run(&self) -> bool {
+    /// Returns whether a process on this machine may still be running. On systems without `/proc`, every process
+    /// except this one counts as running.
+    fn may_be_running(&self) -> bool {
         let processes = Path::new("/proc");
         self.pid != std::process::id() && (!processes.is_dir() || processes.join(self.pid.to_string()).exists())
     }
 }
 
-/// Tries for a moment: [`holder`] takes the lock for an instant to see whether anybody has it.
+/// Retries for up to 200 ms to lock the file, because [`holder`] briefly holds the lock when it checks for a holder.
 fn try_lock(file: &File) -> Result<(), TryLockError> {
     for _ in 0..10 {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
-            taken => return taken,
+            result => return result,
         }
     }
     file.try_lock()
 }
 
-/// Who holds the lock now, if anybody does.
+/// Returns the current holder of the lock, if any.
 pub(super) fn holder(path: &Path) -> Option<Holder> {
     let file = filesystem::open_regular(path).ok()?;
     match file.try_lock_shared() {
         Ok(()) => None,
-        Err(TryLockError::WouldBlock) => Some(named_in(path)),
+        Err(TryLockError::WouldBlock) => Some(read_holder(path)),
         Err(TryLockError::Error(_)) => {
-            let exclusive = exclusive(path);
-            exclusive.exists().then(|| named_in(&exclusive)).filter(Holder::may_run)
+            let lock_file = fallback_lock_path(path);
+            lock_file.exists().then(|| read_holder(&lock_file)).filter(Holder::may_be_running)
         }
     }
 }
 
-/// The holder that the file names; that process may be writing it at this moment.
-fn named_in(path: &Path) -> Holder {
+/// Reads the holder from a lock file. Returns a placeholder if the file is incomplete, because the holder may still
+/// be writing the file.
+fn read_holder(path: &Path) -> Holder {
     let text = fs::read(path).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or(Holder { pid: 0, host: "an unknown host".into(), since: None })
 }
@@ -158,32 +163,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_held_archive_names_its_holder_and_a_released_one_is_free() {
+    fn a_locked_archive_reports_its_holder_and_can_be_locked_after_release() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let lock = Lock::take(&path, &folder.path().into(), now).unwrap();
-        let refused = Lock::take(&path, &folder.path().into(), now).unwrap_err().to_string();
+        let lock = Lock::acquire(&path, &folder.path().into(), now).unwrap();
+        let refused = Lock::acquire(&path, &folder.path().into(), now).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         assert!(refused.contains("since 2026-01-02T03:04:05Z"), "{refused}");
         assert_eq!(holder(&path).unwrap().pid, std::process::id());
         drop(lock);
         assert_eq!(holder(&path), None);
-        Lock::take(&path, &folder.path().into(), now).unwrap();
+        Lock::acquire(&path, &folder.path().into(), now).unwrap();
     }
 
     #[test]
-    fn where_files_cannot_be_locked_a_file_is_the_lock_and_a_dead_process_holds_nothing() {
+    fn without_file_locks_a_lock_file_is_used_and_a_dead_process_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock#exclusive");
-        let of = |pid, host: &str| Holder { pid, host: host.into(), since: None };
-        let lock = create_exclusive(&path, &of(1, "here")).unwrap().unwrap();
-        assert_eq!(create_exclusive(&path, &of(2, "here")).unwrap().unwrap_err(), of(1, "here"), "process 1 runs");
-        assert_eq!(create_exclusive(&path, &of(2, "there")).unwrap().unwrap_err(), of(1, "here"));
+        let holder_of = |pid, host: &str| Holder { pid, host: host.into(), since: None };
+        let lock = create_lock_file(&path, &holder_of(1, "here")).unwrap().unwrap();
+        assert_eq!(
+            create_lock_file(&path, &holder_of(2, "here")).unwrap().unwrap_err(),
+            holder_of(1, "here"),
+            "process 1 is alive"
+        );
+        assert_eq!(create_lock_file(&path, &holder_of(2, "there")).unwrap().unwrap_err(), holder_of(1, "here"));
         drop(lock);
         assert!(!path.exists());
-        fs::write(&path, of(u32::MAX, "here").to_json()).unwrap();
-        assert!(create_exclusive(&path, &of(2, "there")).unwrap().is_err(), "a process of another machine");
-        create_exclusive(&path, &of(2, "here")).unwrap().unwrap();
+        fs::write(&path, holder_of(u32::MAX, "here").to_json()).unwrap();
+        assert!(create_lock_file(&path, &holder_of(2, "there")).unwrap().is_err(), "the holder is on another machine");
+        create_lock_file(&path, &holder_of(2, "here")).unwrap().unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! A run's manifest: the SHA-256 of every file it added, as `sha256sum -c` reads it from inside the archive.
+//! The manifest of a run contains the SHA-256 of every file that the run added. A manifest has the format of
+//! `sha256sum`, so `sha256sum -c` can be run in the archive folder to verify the files.
 
 use std::{
     collections::BTreeMap,
@@ -13,34 +14,36 @@ use super::{
 };
 use crate::{error::Result, ranged::RangedFile};
 
-/// A line of a manifest, and the manifest it is in.
+/// A line of a manifest, with the path of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ManifestLine {
-    /// The manifest's path in the archive.
+    /// The path of the manifest in the archive.
     pub(crate) manifest: String,
-    /// The file that it lists.
+    /// The path of the listed file in the archive.
     pub(crate) path: String,
     pub(crate) sha256: String,
 }
 
-/// The lines, in any manifest, of files that are wanted. Memory holds those alone. Blocks.
-pub(super) fn find(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
+/// Finds the lines for the wanted files in all manifests. Only matching lines are held in memory. This function
+/// blocks.
+pub(super) fn find_lines(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
     let is_manifest = |name: &str| RunFile::parse(name).is_some_and(|(kind, _)| kind == RunFile::Manifest);
     let mut found = Vec::new();
     for path in store.files(RUNS, |entry| is_manifest(entry.name()))? {
-        find_in(store.open(&path)?, &path, wanted, &mut found).map_err(|error| store.failed("read", &path, &error))?;
+        find_lines_in(store.open(&path)?, &path, wanted, &mut found)
+            .map_err(|error| store.storage_error("read", &path, &error))?;
     }
     Ok(found)
 }
 
-fn find_in(
+fn find_lines_in(
     file: RangedFile,
     manifest: &str,
     wanted: &dyn Fn(&str) -> bool,
     found: &mut Vec<ManifestLine>,
 ) -> io::Result<()> {
     for line in BufReader::new(file).split(b'\n') {
-        // A damaged line matches no file.
+        // A line that is not UTF-8 is damaged and cannot match a file.
         let Ok(line) = String::from_utf8(line?) else { continue };
         if let Some((sha256, path)) = line.split_once("  ").filter(|(_, path)| wanted(path)) {
             found.push(ManifestLine { manifest: manifest.into(), path: path.into(), sha256: sha256.into() });
@@ -49,23 +52,28 @@ fn find_in(
     Ok(())
 }
 
-/// Rewrites a manifest without the lines of some files, and returns how many lines are left.
-pub(super) fn without(known: impl BufRead, gone: &dyn Fn(&str) -> bool, mut out: impl Write) -> io::Result<u64> {
-    let mut left = 0;
-    for line in known.split(b'\n') {
+/// Copies a manifest to `out` without the lines for the files that `is_removed` selects. Returns the number of lines
+/// written.
+pub(super) fn remove_lines(
+    existing: impl BufRead,
+    is_removed: &dyn Fn(&str) -> bool,
+    mut out: impl Write,
+) -> io::Result<u64> {
+    let mut count = 0;
+    for line in existing.split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
-        if !line.split_once("  ").is_some_and(|(_, path)| gone(path)) {
+        if !line.split_once("  ").is_some_and(|(_, path)| is_removed(path)) {
             writeln!(out, "{line}")?;
-            left += 1;
+            count += 1;
         }
     }
-    Ok(left)
+    Ok(count)
 }
 
-/// Rewrites a manifest with these files added; a file that is there already is replaced. Memory holds
-/// what is added, and a line of what is known: its lines are in the order of their paths, as written here. Returns
-/// how many lines there are.
-pub(super) fn merge(known: impl BufRead, files: &[StoredFile], mut out: impl Write) -> io::Result<u64> {
+/// Merges `files` into a manifest and writes the result to `out`. A new line replaces an existing line for the same
+/// path. Existing lines must be sorted by path, which is the order in which this function writes lines. Only the new
+/// lines and one existing line are held in memory. Returns the number of lines written.
+pub(super) fn merge(existing: impl BufRead, files: &[StoredFile], mut out: impl Write) -> io::Result<u64> {
     let mut lines = 0;
     let added: BTreeMap<&str, &str> = files.iter().map(|file| (file.path.as_str(), file.sha256.as_str())).collect();
     let mut added = added.into_iter().peekable();
@@ -73,7 +81,7 @@ pub(super) fn merge(known: impl BufRead, files: &[StoredFile], mut out: impl Wri
         lines += 1;
         writeln!(out, "{digest}  {path}")
     };
-    for line in known.split(b'\n') {
+    for line in existing.split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         let Some((digest, path)) = line.split_once("  ") else { continue };
         while let Some((path, digest)) = added.next_if(|(added, _)| *added < path) {
@@ -90,11 +98,11 @@ pub(super) fn merge(known: impl BufRead, files: &[StoredFile], mut out: impl Wri
 mod tests {
     use super::*;
 
-    fn with(known: &str, files: &[(&str, &str)]) -> String {
+    fn with(existing: &str, files: &[(&str, &str)]) -> String {
         let file = |(path, sha256): &(&str, &str)| StoredFile { path: (*path).into(), sha256: (*sha256).into() };
         let files: Vec<StoredFile> = files.iter().map(file).collect();
         let mut out = Vec::new();
-        merge(known.as_bytes(), &files, &mut out).unwrap();
+        merge(existing.as_bytes(), &files, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

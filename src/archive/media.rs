@@ -1,8 +1,8 @@
-//! The names of media files, and how a file is placed.
+//! The names of media files, and the functions that store media files in the archive.
 //!
-//! A clip's ID comes from outside and may hold anything. One that is a harmless name on every file system
-//! is the name; any other becomes a harmless one with a hash of it, so that two IDs never share a file,
-//! not even where case does not count (Windows, macOS).
+//! Clip IDs are untrusted input and can contain any characters. An ID that is a safe file name on every file system
+//! is used unchanged. For any other ID, the file name consists of a few safe characters from the ID and a hash of the
+//! ID. Two IDs therefore never share a file name, even on case-insensitive file systems (Windows, macOS).
 
 use std::{
     fs,
@@ -17,19 +17,21 @@ use crate::{
     ranged::RangedFile,
 };
 
-/// The longest ID that is used as a name. With an extension it stays below every file system's 255 bytes.
-const LONGEST_PLAIN: usize = 100;
+/// The maximum length, in bytes, of an ID that is used unchanged as a file name. With an extension, the file name
+/// stays below the limit of 255 bytes that file systems impose.
+const MAX_UNCHANGED_ID_LENGTH: usize = 100;
 
-/// The hex digits of the hash that stands in for an ID which is no name.
+/// The number of hex digits in the hash of an ID that is not a safe file name.
 const HASH_DIGITS: usize = 32;
 
-/// Names that Windows keeps for itself, with any ending.
-const RESERVED: [&str; 22] = [
+/// File names that Windows reserves, regardless of the extension.
+const RESERVED_NAMES: [&str; 22] = [
     "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2",
     "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
-/// The place of one clip's audio, cover or video, without the ending, which its bytes decide.
+/// The path of a clip's audio, cover or video file, without the extension. The extension depends on the file
+/// contents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MediaName {
     folder: String,
@@ -38,44 +40,45 @@ pub(crate) struct MediaName {
 }
 
 impl MediaName {
-    /// The place of a clip's asset. A clip without an ID is told apart by its place in its task.
+    /// Creates the media name for an asset of a clip. A clip without an ID is identified by its task ID and its index
+    /// in the task.
     pub(crate) fn new(kind: AssetKind, clip_id: Option<&str>, task_id: &str, clip_index: i32) -> Self {
         let id = clip_id.unwrap_or_default();
         let folder = format!("{}/{kind}/{}", layout::MEDIA, hex(id, 2));
         let name = match id {
             "" => format!("clip~{}", hex(&format!("{task_id}/{clip_index}"), HASH_DIGITS)),
             id if is_plain(id) => id.to_owned(),
-            id => format!("{}~{}", harmless(id), hex(id, HASH_DIGITS)),
+            id => format!("{}~{}", safe_prefix(id), hex(id, HASH_DIGITS)),
         };
         Self { folder, name, kind }
     }
 
-    /// The path of the file with that ending, relative to the archive.
+    /// Returns the path of the file with the given extension, relative to the archive.
     pub(crate) fn path(&self, extension: &str) -> String {
         format!("{}/{}.{extension}", self.folder, self.name)
     }
 
-    /// The name of the file while it is being downloaded.
+    /// Returns the name of the partial file that is used during a download.
     fn partial(&self) -> String {
         format!("{}-{}.part", self.kind, self.name)
     }
 }
 
 fn is_plain(id: &str) -> bool {
-    id.len() <= LONGEST_PLAIN
+    id.len() <= MAX_UNCHANGED_ID_LENGTH
         && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
         && !id.starts_with('-')
-        && !RESERVED.contains(&id)
+        && !RESERVED_NAMES.contains(&id)
 }
 
-/// The part of an ID that a user may recognise.
-fn harmless(id: &str) -> String {
+/// Returns up to 20 safe characters of an ID, so that a user can recognize the file.
+fn safe_prefix(id: &str) -> String {
     let lower = id.chars().map(|character| character.to_ascii_lowercase());
     let plain: String = lower.filter(char::is_ascii_alphanumeric).take(20).collect();
     if plain.is_empty() { "clip".into() } else { plain }
 }
 
-/// The first digits of a text's SHA-256.
+/// Returns the first hex digits of the SHA-256 of a text.
 fn hex(text: &str, digits: usize) -> String {
     let mut hex = checksum::sha256(text);
     hex.truncate(digits);
@@ -83,38 +86,39 @@ fn hex(text: &str, digits: usize) -> String {
 }
 
 impl LockedArchive {
-    /// The media file of that name, with one of these endings, if there is one. What stands under a final
-    /// name is whole, unless the user put it there. Blocks.
-    pub(crate) fn media(&self, name: &MediaName, endings: &[&str]) -> Option<(String, RangedFile)> {
-        let store = &self.archive.store;
-        endings.iter().find_map(|ending| {
-            let path = name.path(ending);
+    /// Opens the file for a media name with one of the given extensions. Returns the path and the open file, or
+    /// `None` if no such file can be opened. A file at its final path is complete, unless the user put it there. This
+    /// function blocks.
+    pub(crate) fn open_media(&self, name: &MediaName, extensions: &[&str]) -> Option<(String, RangedFile)> {
+        let store = &self.store;
+        extensions.iter().find_map(|extension| {
+            let path = name.path(extension);
             let is_file = store.try_size(&path).is_ok_and(|size| size.is_some());
-            // A file that cannot be opened is replaced.
+            // A file that cannot be opened counts as missing and is replaced.
             is_file.then(|| store.try_open(&path).ok()).flatten().map(|file| (path, file))
         })
     }
 
-    /// Where the file of that name is written while it is downloaded.
+    /// Returns the local path of the partial file for a media name.
     pub(crate) fn partial(&self, name: &MediaName) -> PathBuf {
-        self.archive.store.state_path(layout::PARTIAL).join(name.partial())
+        self.store.state_path(layout::PARTIAL).join(name.partial())
     }
 
-    /// Moves a complete file to its final name, durably: content first, then name. Blocks.
-    pub(crate) fn place_media(&self, partial: &Path, path: &str) -> Result<()> {
-        self.archive.store.place(partial, path)
+    /// Moves a complete file to its final path. The contents become durable before the name. This function blocks.
+    pub(crate) fn store_media(&self, partial: &Path, path: &str) -> Result<()> {
+        self.store.move_in(partial, path)
     }
 
     /// Creates the folder for downloads in progress.
-    pub(crate) fn prepare_partials(&self) -> Result<()> {
-        let folder = self.archive.store.state_path(layout::PARTIAL);
+    pub(crate) fn create_partial_folder(&self) -> Result<()> {
+        let folder = self.store.state_path(layout::PARTIAL);
         local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))
     }
 
-    /// Removes partial downloads that will not be resumed.
-    pub(crate) fn sweep_partials(&self) -> Result<()> {
-        let folder = self.archive.store.state_path(layout::PARTIAL);
-        let removed = local::unless_missing(fs::remove_dir_all(&folder));
+    /// Removes all partial files. The caller must ensure that no download will be resumed.
+    pub(crate) fn remove_partials(&self) -> Result<()> {
+        let folder = self.store.state_path(layout::PARTIAL);
+        let removed = local::none_if_missing(fs::remove_dir_all(&folder));
         removed.map(drop).map_err(|error| Error::io("remove", &folder, &error))
     }
 }
@@ -130,14 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_id_is_the_name() {
-        // printf '0a1b2c3d-e4f5' | sha256sum begins with d4
+    fn an_ordinary_id_is_used_as_the_file_name() {
         assert_eq!(path("0a1b2c3d-e4f5"), format!("media/audio/{}/0a1b2c3d-e4f5.mp3", hex("0a1b2c3d-e4f5", 2)));
+        // The SHA-256 of an empty input starts with e3.
         assert_eq!(hex("", 2), "e3");
     }
 
     #[test]
-    fn an_odd_id_becomes_a_harmless_name() {
+    fn an_unsafe_id_becomes_a_safe_name() {
         let long = "x".repeat(300);
         for id in ["../../x", "CON", "con", "nul", "a/b", "a\\b", "🎸", ".", "-rf", "A", "a b", "a\n", "%41", &long] {
             let path = path(id);
@@ -151,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_ids_never_share_a_file_even_where_case_does_not_count(a in "\\PC{0,8}", b in "\\PC{0,8}") {
+        fn two_ids_never_share_a_file_on_case_insensitive_file_systems(a in "\\PC{0,8}", b in "\\PC{0,8}") {
             prop_assume!(a != b && !a.is_empty() && !b.is_empty());
             prop_assert_ne!(path(&a).to_lowercase(), path(&b).to_lowercase());
             prop_assert_ne!(path(&a).to_lowercase(), path(&a.to_uppercase()).to_lowercase() + if a == a.to_uppercase() { "!" } else { "" });

@@ -1,15 +1,16 @@
-//! The archive: its layout, its lock, and the one step that publishes a file.
+//! The archive layout, the archive lock, and the publication of files.
 //!
-//! An [`Archive`] reads. Only a [`LockedArchive`] writes: opening one takes the lock, and the lock lasts
-//! as long as the value lives, so that no writer outlives it. This module does not know what the files hold.
+//! An [`Archive`] provides read access, and a [`LockedArchive`] also provides write access. A [`LockedArchive`] holds
+//! the archive lock until it is dropped, so only one process can write at a time. This module does not interpret
+//! table rows or media.
 
 #![expect(clippy::disallowed_methods, reason = "the local backend, and the program's own local files")]
 
 mod attributes;
 mod backend;
+mod checksum_file;
 #[cfg(test)]
 mod conformance;
-mod document_checksums;
 #[cfg(test)]
 pub(crate) mod failing;
 mod inspect;
@@ -20,20 +21,20 @@ mod lock;
 mod manifest;
 mod media;
 #[cfg(test)]
-pub(crate) mod objects;
+pub(crate) mod object_store;
 mod quarantine;
 mod store;
 mod swap;
 
-use std::{io, path::PathBuf};
+use std::{io, ops::Deref, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use location::Location;
 
-pub(crate) use document_checksums::DocumentChecksums;
-pub(crate) use inspect::{Entry, MetadataState, is_inside, manifest_line};
+pub(crate) use checksum_file::ChecksumFile;
+pub(crate) use inspect::{Entry, MetadataState, is_inside, parse_manifest_line};
 pub(crate) use layout::{CHECKSUMS, MEDIA, METADATA, PartName, RUNS, RunFile, STATE, VIEWS, is_part, is_state_name};
 pub(crate) use lock::Holder;
 pub(crate) use manifest::ManifestLine;
@@ -50,10 +51,10 @@ use crate::{
     ranged::RangedFile,
 };
 
-/// The version of the archive's format that this program writes.
+/// The version of the archive format that this program writes.
 const FORMAT_VERSION: u32 = 1;
 
-/// `archive.json`.
+/// The content of `archive.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct ArchiveMetadata {
     format_version: u32,
@@ -62,33 +63,33 @@ struct ArchiveMetadata {
     created_by: String,
 }
 
-/// The one field of `archive.json` that every version has.
+/// The only field of `archive.json` that every format version has.
 #[derive(Deserialize)]
 struct Version {
     format_version: u32,
 }
 
-/// An existing archive, for reading. Its calls block.
+/// An existing archive, opened for reading. All methods block.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    /// The archive, as the user named it.
+    /// The location of the archive, as the user specified it.
     pub(crate) name: String,
-    /// Its tables' format.
+    /// The format of the tables.
     pub(crate) format: TableFormat,
-    /// Its files.
+    /// The files of the archive.
     pub(crate) store: Store,
 }
 
-/// An archive that no other process writes as long as this value lives.
+/// An archive that no other process can write to until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct LockedArchive {
-    /// The archive, for reading.
-    pub(crate) archive: Archive,
+    /// Read access to the archive.
+    pub(crate) inner: Archive,
     _lock: Lock,
 }
 
 impl Archive {
-    /// Opens an archive for reading, also one of a newer format.
+    /// Opens an archive for reading. Accepts a newer format version if `archive.json` has the known fields.
     pub(crate) fn open(location: &Location) -> Result<Self> {
         match read_metadata(location)? {
             Some(metadata) => Ok(Self::with(location, metadata.table_format)),
@@ -99,101 +100,111 @@ impl Archive {
         }
     }
 
-    /// Opens the archive that a run would add to, without touching anything; `None` if it would be a new one.
+    /// Opens the archive that a run would write to, without changing any file. Returns `None` if the run would create
+    /// a new archive.
     pub(crate) fn open_if_present(location: &Location, format: Option<TableFormat>) -> Result<Option<Self>> {
-        Ok(metadata_for(location, format)?.map(|metadata| Self::with(location, metadata.table_format)))
+        Ok(load_metadata(location, format)?.map(|metadata| Self::with(location, metadata.table_format)))
     }
 
     fn with(location: &Location, format: TableFormat) -> Self {
         Self { name: location.to_string(), format, store: location.store() }
     }
 
-    /// The parts of a table, oldest first.
+    /// Lists the parts of a table, oldest first.
     pub(crate) fn parts(&self, table: &str) -> Result<Vec<String>> {
         self.store.parts(table, self.format)
     }
 
-    /// Reads a part.
+    /// Opens a part and passes it to `read`.
     pub(crate) fn read_part<T>(&self, path: &str, read: impl FnOnce(RangedFile) -> io::Result<T>) -> Result<T> {
-        read(self.store.open(path)?).map_err(|error| self.store.failed("read", path, &error))
+        read(self.store.open(path)?).map_err(|error| self.store.storage_error("read", path, &error))
     }
 
-    /// The files of that kind that runs left, oldest first.
+    /// Lists the run files of the given kind, oldest first.
     pub(crate) fn run_files(&self, kind: RunFile) -> Result<Vec<String>> {
         self.store.files(RUNS, |entry| RunFile::parse(entry.name()).is_some_and(|(named, _)| named == kind))
     }
 
-    /// Refuses an `archive.json` that names one format while all parts have the other.
+    /// Returns an error if `archive.json` specifies one table format and all parts have the other format.
     fn check_format(&self, tables: &[&str]) -> Result<()> {
-        let mut others = false;
+        let mut has_other_format = false;
         for table in tables {
             if !self.store.parts(table, self.format)?.is_empty() {
                 return Ok(());
             }
-            others |= !self.store.parts(table, self.format.other())?.is_empty();
+            has_other_format |= !self.store.parts(table, self.format.other())?.is_empty();
         }
-        if !others {
+        if !has_other_format {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} says that the tables are {}, and all their parts are {}: restore it from a copy, or move it away, and the next export writes it by the parts",
+            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away, and the next export regenerates it from the parts",
             self.store.display(METADATA),
             self.format,
             self.format.other()
         )))
     }
 
-    /// Where the journal is.
+    /// Returns the local folder of the journal.
     pub(crate) fn journal_folder(&self) -> PathBuf {
         self.store.state_path(layout::JOURNAL)
     }
 
-    /// Where journal segments with damaged records are quarantined.
-    pub(crate) fn damaged_folder(&self) -> PathBuf {
-        self.store.state_path(layout::DAMAGED)
+    /// Returns the local quarantine folder, which also contains journal segments with damaged records.
+    pub(crate) fn quarantine_folder(&self) -> PathBuf {
+        self.store.state_path(layout::QUARANTINE)
     }
 
-    /// The lines, in any run's manifest, of the files that are wanted.
+    /// Finds the lines for the wanted files in the manifests of all runs.
     pub(crate) fn manifest_lines(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
-        manifest::find(&self.store, wanted)
+        manifest::find_lines(&self.store, wanted)
     }
 
-    /// Who holds the archive at the moment, if anybody does.
+    /// Returns the process that currently holds the archive lock, if any.
     pub(crate) fn holder(&self) -> Option<Holder> {
         lock::holder(&self.store.state_path(layout::LOCK))
     }
 }
 
+impl Deref for LockedArchive {
+    type Target = Archive;
+
+    fn deref(&self) -> &Archive {
+        &self.inner
+    }
+}
+
 impl LockedArchive {
-    /// Opens an archive for writing that is there already.
+    /// Opens an existing archive for writing.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is none, or one of a newer version; [`Error::Held`] if another process has it.
+    /// Returns [`Error::Usage`] if the archive does not exist or has a newer format version. Returns [`Error::Locked`]
+    /// if another process holds the lock.
     pub(crate) fn open(location: &Location, tables: &[&str], now: Timestamp) -> Result<Self> {
         Archive::open(location)?;
         Self::open_or_create(location, None, tables, now)
     }
 
-    /// Opens an archive for writing, and creates it if there is none. `format` is what the user asked
-    /// for, `tables` are the names of the tables' folders. What a crash left of an exchange of parts is
-    /// finished or undone.
+    /// Opens an archive for writing, or creates it if it does not exist. `format` is the table format that the user
+    /// requested. `tables` contains the names of the table folders. A swap that was interrupted by a crash is
+    /// completed or undone.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the path is a file, or the archive has another format or one of a newer version;
-    /// [`Error::Held`] if another process has it.
+    /// Returns [`Error::Usage`] if the path is a file, or if the archive has a different table format or a newer
+    /// format version. Returns [`Error::Locked`] if another process holds the lock.
     pub(crate) fn open_or_create(
         location: &Location,
         format: Option<TableFormat>,
         tables: &[&str],
         now: Timestamp,
     ) -> Result<Self> {
-        // An archive that is refused is not touched.
-        metadata_for(location, format)?;
+        // The metadata is checked before the first write, so that a rejected archive is not changed.
+        load_metadata(location, format)?;
         let store = location.store();
         let journal = store.state_path(layout::JOURNAL);
         local::create_folder(&journal).map_err(|error| Error::io("create", &journal, &error))?;
-        let lock = Lock::take(&store.state_path(layout::LOCK), location, now)?;
-        let table_format = match metadata_for(location, format)? {
+        let lock = Lock::acquire(&store.state_path(layout::LOCK), location, now)?;
+        let table_format = match load_metadata(location, format)? {
             Some(metadata) => metadata.table_format,
             None => create(location, format, tables, now)?,
         };
@@ -201,73 +212,75 @@ impl LockedArchive {
         archive.check_format(tables)?;
         store.sweep_staging(tables)?;
         swap::recover(&store)?;
-        Ok(Self { archive, _lock: lock })
+        Ok(Self { inner: archive, _lock: lock })
     }
 
-    /// Writes a small file, durably and in one step.
+    /// Writes a small file durably and atomically.
     pub(crate) fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
-        self.archive.store.put(path, bytes.as_ref())
+        self.store.put(path, bytes.as_ref())
     }
 
-    /// The same for a file that no manifest lists: its checksum is recorded first.
+    /// Writes a small file that no manifest lists. Records the checksum before writing the file.
     pub(crate) fn put_with_checksum(&self, path: &str, bytes: &[u8]) -> Result<()> {
-        document_checksums::add(&self.archive.store, path, &checksum::sha256(bytes))?;
+        checksum_file::add(&self.store, path, &checksum::sha256(bytes))?;
         self.put(path, bytes)
     }
 
-    /// Publishes a file that no manifest lists: its checksum is recorded first.
+    /// Publishes a file that no manifest lists. Records the checksum before publishing the file.
     pub(crate) fn publish_with_checksum(&self, file: FileSink) -> Result<()> {
-        document_checksums::add(&self.archive.store, file.path(), &file.sha256())?;
+        checksum_file::add(&self.store, file.path(), &file.sha256())?;
         file.publish().map(drop)
     }
 
-    /// Removes a file.
+    /// Removes a file if it exists.
     pub(crate) fn remove(&self, path: &str) -> Result<()> {
-        self.archive.store.remove(path)
+        self.store.remove(path)
     }
 
-    /// Starts a new file, to be written as a stream.
+    /// Creates a staging file that is written as a stream.
     pub(crate) fn sink(&self, path: &str) -> Result<FileSink> {
-        self.archive.store.create(path)
+        self.store.create(path)
     }
 
-    /// Adds files to a run's manifest. Adding them again changes nothing.
+    /// Adds files to the manifest of a run. Adding the same files again has no effect.
     pub(crate) fn add_to_manifest(&self, path: &str, files: &[StoredFile]) -> Result<()> {
-        let store = &self.archive.store;
-        store.rewrite(path, |known, out| manifest::merge(known, files, out))?;
+        let store = &self.store;
+        store.rewrite(path, |existing, out| manifest::merge(existing, files, out))?;
         store.sync(RUNS)
     }
 }
 
-/// The metadata of an archive that a run may write, if it exists.
-fn metadata_for(location: &Location, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
+/// Reads and checks the metadata of an archive that a run will write to. Returns `None` if the archive does not
+/// exist.
+fn load_metadata(location: &Location, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
     location.check()?;
     let metadata = read_metadata(location)?;
-    metadata.iter().try_for_each(|metadata| check(metadata, location, format))?;
+    metadata.iter().try_for_each(|metadata| check_compatible(metadata, location, format))?;
     Ok(metadata)
 }
 
-fn check(metadata: &ArchiveMetadata, location: &Location, format: Option<TableFormat>) -> Result<()> {
+fn check_compatible(metadata: &ArchiveMetadata, location: &Location, format: Option<TableFormat>) -> Result<()> {
     if metadata.format_version > FORMAT_VERSION {
-        return Err(newer(location, metadata.format_version));
+        return Err(unsupported_version(location, metadata.format_version));
     }
     match format {
         Some(wanted) if wanted != metadata.table_format => Err(Error::usage(format!(
-            "{} has {} tables, and --format asks for {wanted}: leave the option out, or begin another archive",
+            "{} has {} tables, but --format is {wanted}; omit --format or create a new archive",
             location, metadata.table_format
         ))),
         _ => Ok(()),
     }
 }
 
-/// Writes the metadata of a new archive, or of one that has lost it: then the parts tell the format.
+/// Writes the metadata of a new archive, or of an archive whose `archive.json` is missing. If the archive already has
+/// parts, the table format is the format of these parts.
 fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now: Timestamp) -> Result<TableFormat> {
     let store = location.store();
     let mut table_format = format.unwrap_or_default();
-    for known in [TableFormat::Parquet, TableFormat::Csv] {
+    for candidate in [TableFormat::Parquet, TableFormat::Csv] {
         for table in tables {
-            if !store.parts(table, known)?.is_empty() {
-                table_format = known;
+            if !store.parts(table, candidate)?.is_empty() {
+                table_format = candidate;
             }
         }
     }
@@ -277,10 +290,10 @@ fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now
         created_at: now,
         created_by: concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).into(),
     };
-    check(&metadata, location, format)?;
+    check_compatible(&metadata, location, format)?;
     let mut text = serde_json::to_vec_pretty(&metadata).expect("metadata has string keys only");
     text.push(b'\n');
-    document_checksums::add(&store, METADATA, &checksum::sha256(&text))?;
+    checksum_file::add(&store, METADATA, &checksum::sha256(&text))?;
     store.put(METADATA, &text)?;
     Ok(table_format)
 }
@@ -296,22 +309,24 @@ fn has_tasks(store: &Store) -> Result<bool> {
 fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
     let store = location.store();
     let Some(text) = store.get(METADATA)? else { return Ok(None) };
-    // The files in a folder that is a link to a disk that is not mounted would seem missing.
+    // Files in a folder that links to an unmounted disk would seem to be missing.
     for folder in FOLDERS {
         store.list(folder)?;
     }
     match serde_json::from_slice(&text) {
         Ok(metadata) => Ok(Some(metadata)),
-        // A newer version may have changed every other field.
+        // A newer format version may have changed every field except `format_version`.
         Err(error) => match serde_json::from_slice::<Version>(&text) {
-            Ok(Version { format_version }) if format_version > FORMAT_VERSION => Err(newer(location, format_version)),
-            _ => Err(store.failed("read", METADATA, &error).advising(Advice::MoveAway)),
+            Ok(Version { format_version }) if format_version > FORMAT_VERSION => {
+                Err(unsupported_version(location, format_version))
+            }
+            _ => Err(store.storage_error("read", METADATA, &error).with_advice(Advice::MoveAway)),
         },
     }
 }
 
-fn newer(location: &Location, version: u32) -> Error {
+fn unsupported_version(location: &Location, version: u32) -> Error {
     Error::usage(format!(
-        "{location} has archive format {version}; this version supports {FORMAT_VERSION}: upgrade sunor-archive",
+        "{location} has archive format {version}, but this version supports only {FORMAT_VERSION}; upgrade sunor-archive",
     ))
 }

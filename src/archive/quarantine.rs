@@ -1,4 +1,5 @@
-//! The quarantine: damaged files are moved to `.sunor/damaged`, where no reader looks; nothing is deleted.
+//! The quarantine folder `.sunor/damaged`. Damaged files are moved to the quarantine folder instead of being deleted,
+//! and readers ignore this folder.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -9,9 +10,9 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Archive, CHECKSUMS, LockedArchive, RunFile, document_checksums,
+    Archive, CHECKSUMS, LockedArchive, RunFile, checksum_file,
     inspect::is_inside,
-    layout::{DAMAGED, METADATA, REPAIR_PLAN, RUNS},
+    layout::{METADATA, QUARANTINE, REPAIR_PLAN, RUNS},
     local, manifest,
 };
 use crate::{
@@ -22,78 +23,81 @@ use crate::{
 };
 
 impl Archive {
-    /// The plan of a repair that was cut short.
-    pub(crate) fn begun_repair<P: DeserializeOwned>(&self) -> Result<Option<P>> {
+    /// Reads the plan of an interrupted repair, if there is one.
+    pub(crate) fn load_repair_plan<P: DeserializeOwned>(&self) -> Result<Option<P>> {
         let plan = self.store.get(REPAIR_PLAN)?;
         let parsed = plan.map(|plan| serde_json::from_slice(&plan)).transpose();
-        parsed.map_err(|error| self.store.failed("read", REPAIR_PLAN, &error))
+        parsed.map_err(|error| self.store.storage_error("read", REPAIR_PLAN, &error))
     }
 }
 
 impl LockedArchive {
-    /// Stores the plan of a repair, so that the next one can complete it.
-    pub(crate) fn note_repair(&self, plan: &impl Serialize) -> Result<()> {
+    /// Stores the plan of a repair, so that a later repair can complete it.
+    pub(crate) fn save_repair_plan(&self, plan: &impl Serialize) -> Result<()> {
         self.put(REPAIR_PLAN, serde_json::to_vec(plan).expect("a plan has string keys only"))
     }
 
-    /// Removes the plan: the repair is complete.
-    pub(crate) fn end_repair(&self) -> Result<()> {
-        self.archive.store.remove(REPAIR_PLAN)
+    /// Removes the repair plan after the repair is complete.
+    pub(crate) fn remove_repair_plan(&self) -> Result<()> {
+        self.store.remove(REPAIR_PLAN)
     }
 
-    /// Moves files to the quarantine, and removes their lines from every manifest; of a missing file, only the lines
-    /// are removed. Blocks.
+    /// Moves files to the quarantine folder and removes their lines from all manifests. For a missing file, only the
+    /// manifest lines are removed. This function blocks.
     pub(crate) fn quarantine(&self, paths: &HashSet<String>) -> Result<()> {
-        let store = &self.archive.store;
-        let lines = manifest::find(store, &|path| paths.contains(path))?;
+        let store = &self.store;
+        let lines = manifest::find_lines(store, &|path| paths.contains(path))?;
         let manifests: BTreeSet<&str> = lines.iter().map(|line| line.manifest.as_str()).collect();
         for manifest in manifests {
-            store.rewrite(manifest, |known, out| manifest::without(known, &|path| paths.contains(path), out))?;
+            store.rewrite(manifest, |existing, out| {
+                manifest::remove_lines(existing, &|path| paths.contains(path), out)
+            })?;
         }
         if !lines.is_empty() {
             store.sync(RUNS)?;
         }
-        let damaged = self.quarantine_folder()?;
+        let folder = self.create_quarantine_folder()?;
         for path in paths {
-            store.take(path, &free_name(&damaged, path))?;
+            store.move_out(path, &unused_path(&folder, path))?;
         }
-        sync(&damaged)
+        sync(&folder)
     }
 
-    /// Copies existing parts that are about to be removed, and returns the copies' paths. Blocks.
-    pub(crate) fn quarantine_copies(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
-        let store = &self.archive.store;
-        let damaged = self.quarantine_folder()?;
-        let mut kept = Vec::new();
+    /// Copies files to the quarantine folder before they are changed or removed, and returns the paths of the copies.
+    /// Files that do not exist are skipped. This function blocks.
+    pub(crate) fn copy_to_quarantine(&self, parts: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
+        let store = &self.store;
+        let folder = self.create_quarantine_folder()?;
+        let mut copies = Vec::new();
         for path in parts {
             if store.exists(path)? {
-                let to = free_name(&damaged, path);
+                let to = unused_path(&folder, path);
                 store.copy_out(path, &to)?;
-                kept.push(to);
+                copies.push(to);
             }
         }
-        sync(&damaged)?;
-        Ok(kept)
+        sync(&folder)?;
+        Ok(copies)
     }
 
-    /// Moves a segment with damaged records to the quarantine, where it is not published again.
+    /// Moves a segment with damaged records to the quarantine folder, so that it is not published again.
     pub(crate) fn quarantine_segment(&self, segment: &Path) -> Result<()> {
-        let to = self.quarantine_folder()?.join(segment.file_name().unwrap_or_default());
+        let to = self.create_quarantine_folder()?.join(segment.file_name().unwrap_or_default());
         fs::rename(segment, to).map_err(|error| Error::io("move", segment, &error))
     }
 
-    fn quarantine_folder(&self) -> Result<PathBuf> {
-        let folder = self.archive.store.state_path(DAMAGED);
+    fn create_quarantine_folder(&self) -> Result<PathBuf> {
+        let folder = self.store.state_path(QUARANTINE);
         local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))?;
         Ok(folder)
     }
 
-    /// Regenerates a manifest: each file that it lists and that exists, with its present SHA-256. A copy of the
-    /// old one goes to the quarantine. Blocks.
+    /// Regenerates a manifest with the current SHA-256 of each listed file that exists. The old manifest is copied to
+    /// the quarantine folder. This function blocks.
     pub(crate) fn regenerate_manifest(&self, manifest: &str) -> Result<()> {
-        let store = &self.archive.store;
-        self.quarantine_copies(&BTreeSet::from([manifest.to_owned()]))?;
-        let text = store.try_read(manifest).map_err(|error| store.failed("read", manifest, &error))?;
+        let store = &self.store;
+        self.copy_to_quarantine(&BTreeSet::from([manifest.to_owned()]))?;
+        let text = store.try_read(manifest).map_err(|error| store.storage_error("read", manifest, &error))?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let listed = text.lines().filter_map(|line| line.split_once("  ").map(|(_, path)| path));
         let files: BTreeSet<&str> = listed.filter(|path| is_inside(path)).collect();
@@ -109,21 +113,21 @@ impl LockedArchive {
         store.sync(RUNS)
     }
 
-    /// Regenerates the checksum file from the small files that no manifest lists. The old one goes to the
-    /// quarantine. Blocks.
+    /// Regenerates the checksum file from the small files that no manifest lists. The old checksum file is moved to
+    /// the quarantine folder. This function blocks.
     pub(crate) fn regenerate_checksums(&self) -> Result<()> {
-        let store = &self.archive.store;
+        let store = &self.store;
         self.quarantine(&HashSet::from([CHECKSUMS.to_owned()]))?;
-        let is_listed = |name: &str| name.ends_with(RunFile::Manifest.ending());
+        let is_listed = |name: &str| name.ends_with(RunFile::Manifest.suffix());
         for path in store.files(RUNS, |entry| !is_listed(entry.name()))?.into_iter().chain([METADATA.to_owned()]) {
-            let text = store.try_read(&path).map_err(|error| store.failed("read", &path, &error))?;
-            document_checksums::add(store, &path, &checksum::sha256(text))?;
+            let text = store.try_read(&path).map_err(|error| store.storage_error("read", &path, &error))?;
+            checksum_file::add(store, &path, &checksum::sha256(text))?;
         }
         Ok(())
     }
 }
 
-/// Opens a quarantined copy, to read what it still holds.
+/// Opens a quarantined copy of a part, so that its readable rows can be salvaged.
 pub(crate) fn open_quarantined(path: &Path) -> Option<RangedFile> {
     fs::File::open(path).ok().map(RangedFile::new)
 }
@@ -132,14 +136,14 @@ fn sync(folder: &Path) -> Result<()> {
     filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }
 
-/// A free name that shows where a file was.
-fn free_name(folder: &Path, path: &str) -> PathBuf {
-    let flat = path.replace('/', "_");
-    let mut place = folder.join(&flat);
+/// Returns an unused path in `folder`, with a name that contains the original path of the file.
+fn unused_path(folder: &Path, path: &str) -> PathBuf {
+    let flat_name = path.replace('/', "_");
+    let mut path = folder.join(&flat_name);
     let mut n = 1;
-    while fs::symlink_metadata(&place).is_ok() {
+    while fs::symlink_metadata(&path).is_ok() {
         n += 1;
-        place = folder.join(format!("{n}_{flat}"));
+        path = folder.join(format!("{n}_{flat_name}"));
     }
-    place
+    path
 }

@@ -1,5 +1,5 @@
-//! The files of an archive. The program's own files, in `.sunor`, are always local; the others are where the archive
-//! is. All of it blocks.
+//! The files of an archive. The internal files in `.sunor` are always local. All other files are in the storage
+//! backend of the archive. All methods block.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -13,7 +13,7 @@ use super::{
     Entry,
     backend::{Backend, StagingFile},
     layout::{self, METADATA, RUNS, STATE, VIEWS},
-    local::{LocalFolder, unless_missing},
+    local::{LocalBackend, none_if_missing},
 };
 use crate::{
     checksum::Hasher,
@@ -22,31 +22,31 @@ use crate::{
     ranged::RangedFile,
 };
 
-/// The files of one archive, named relative to it.
+/// The files of one archive. All paths are relative to the archive.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     files: Arc<dyn Backend>,
     state: Arc<dyn Backend>,
-    /// The local folder that the program's own folder is in.
+    /// The local folder that contains `.sunor`.
     state_root: PathBuf,
 }
 
 impl Store {
-    /// The files of a folder.
+    /// Creates a store for an archive in a local folder.
     pub(super) fn local(folder: &Path) -> Self {
-        let files: Arc<dyn Backend> = Arc::new(LocalFolder::new(folder));
+        let files: Arc<dyn Backend> = Arc::new(LocalBackend::new(folder));
         Self { state: files.clone(), files, state_root: folder.to_owned() }
     }
 
-    /// Files elsewhere, with the program's own in a local folder.
+    /// Creates a store for an archive in another backend, with `.sunor` in a local folder.
     #[cfg(test)]
-    pub(crate) fn over(files: Arc<dyn Backend>, state_root: &Path) -> Self {
+    pub(crate) fn with_files(files: Arc<dyn Backend>, state_root: &Path) -> Self {
         Self { files, ..Self::local(state_root) }
     }
 
-    /// The same with a change to its backends.
+    /// Returns the store with each of its backends wrapped by `wrap`.
     #[cfg(test)]
-    pub(crate) fn wrapped(self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) -> Self {
+    pub(crate) fn wrap_backends(self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) -> Self {
         Self { files: wrap(self.files), state: wrap(self.state), ..self }
     }
 
@@ -55,19 +55,19 @@ impl Store {
         if is_own { self.state.as_ref() } else { self.files.as_ref() }
     }
 
-    /// The local path of one of the program's own files.
+    /// Returns the local path of a file in `.sunor`.
     pub(super) fn state_path(&self, path: &str) -> PathBuf {
         self.state_root.join(path)
     }
 
-    /// The path in the archive of one of the program's own files.
-    pub(super) fn relative(&self, path: &Path) -> String {
+    /// Converts the local path of a file in `.sunor` to its path in the archive.
+    pub(super) fn archive_path(&self, path: &Path) -> String {
         path.strip_prefix(&self.state_root).unwrap_or(path).display().to_string()
     }
 
     /// Opens a file for reading.
     pub(crate) fn open(&self, path: &str) -> Result<RangedFile> {
-        self.try_open(path).map_err(|error| self.failed("open", path, &error))
+        self.try_open(path).map_err(|error| self.storage_error("open", path, &error))
     }
 
     /// Opens a file that may be damaged.
@@ -82,151 +82,158 @@ impl Store {
         Ok(content)
     }
 
-    /// Reads a small file; `None` if there is none.
+    /// Reads a small file. Returns `None` if the file does not exist.
     pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        unless_missing(self.try_read(path)).map_err(|error| self.failed("read", path, &error))
+        none_if_missing(self.try_read(path)).map_err(|error| self.storage_error("read", path, &error))
     }
 
-    /// The size of a file; `None` if there is none.
+    /// Returns the size of a file in bytes, or `None` if the file does not exist.
     pub(super) fn try_size(&self, path: &str) -> io::Result<Option<u64>> {
         self.backend(path).size(path)
     }
 
-    /// Whether there is such a file.
+    /// Returns whether a file exists.
     pub(crate) fn exists(&self, path: &str) -> Result<bool> {
-        let size = self.try_size(path).map_err(|error| self.failed("read", path, &error))?;
+        let size = self.try_size(path).map_err(|error| self.storage_error("read", path, &error))?;
         Ok(size.is_some())
     }
 
-    /// The entries of a folder, sorted. A missing folder is empty.
+    /// Lists the entries of a folder, sorted by path. The list is empty if the folder does not exist.
     pub(crate) fn list(&self, folder: &str) -> Result<Vec<Entry>> {
         let listed = self.backend(folder).list(folder);
-        let mut entries = listed.map_err(|error| self.failed("list", folder, &error))?;
+        let mut entries = listed.map_err(|error| self.storage_error("list", folder, &error))?;
         entries.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(entries)
     }
 
-    /// The files in a folder with a path like that, sorted.
+    /// Lists the files in a folder that `is_wanted` selects, sorted by path.
     pub(super) fn files(&self, folder: &str, is_wanted: impl Fn(&Entry) -> bool) -> Result<Vec<String>> {
         let entries = self.list(folder)?.into_iter();
         Ok(entries.filter(|entry| !entry.is_folder && is_wanted(entry)).map(|entry| entry.path).collect())
     }
 
-    /// The parts of a table, sorted: files with another name than the archive gives are not part of it.
+    /// Lists the parts of a table, sorted by path. Files without a valid part name are ignored.
     pub(super) fn parts(&self, table: &str, format: TableFormat) -> Result<Vec<String>> {
         self.files(table, |entry| layout::is_part(&entry.path, table, format))
     }
 
-    /// Writes a small file, durably and in one step.
+    /// Writes a small file durably and atomically.
     pub(super) fn put(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let mut sink = self.create(path)?;
-        sink.write_all(bytes).map_err(|error| self.failed("write", path, &error))?;
+        sink.write_all(bytes).map_err(|error| self.storage_error("write", path, &error))?;
         sink.publish().map(drop)
     }
 
-    /// Starts a new file, to be written as a stream.
+    /// Creates a staging file that is written as a stream.
     pub(super) fn create(&self, path: &str) -> Result<FileSink> {
-        let file = self.backend(path).create(path).map_err(|error| self.failed("write", path, &error))?;
+        let file = self.backend(path).create(path).map_err(|error| self.storage_error("write", path, &error))?;
         Ok(FileSink { store: self.clone(), path: path.to_owned(), file, hasher: Hasher::default() })
     }
 
-    /// Rewrites a file of lines in one step. `write` returns how many lines it has then; a file without any is removed.
-    /// The folder is still to be synced.
+    /// Atomically rewrites a text file. `write` reads the old content, writes the new content, and returns the number
+    /// of new lines. If there are no new lines, the file is removed. The caller must sync the folder.
     pub(super) fn rewrite(
         &self,
         path: &str,
         write: impl FnOnce(&mut dyn BufRead, &mut dyn Write) -> io::Result<u64>,
     ) -> Result<()> {
-        let known = unless_missing(self.try_open(path)).map_err(|error| self.failed("read", path, &error))?;
-        let mut known: Box<dyn BufRead> = match known {
+        let existing =
+            none_if_missing(self.try_open(path)).map_err(|error| self.storage_error("read", path, &error))?;
+        let mut existing: Box<dyn BufRead> = match existing {
             Some(file) => Box::new(BufReader::new(file)),
             None => Box::new(io::empty()),
         };
-        let mut file = self.backend(path).create(path).map_err(|error| self.failed("write", path, &error))?;
-        let written = write(&mut known, &mut file).and_then(|lines| match lines {
+        let mut file = self.backend(path).create(path).map_err(|error| self.storage_error("write", path, &error))?;
+        let written = write(&mut existing, &mut file).and_then(|lines| match lines {
             0 => self.backend(path).remove(path),
             _ => file.publish(),
         });
-        written.map_err(|error| self.failed("write", path, &error))
+        written.map_err(|error| self.storage_error("write", path, &error))
     }
 
-    /// Moves a complete local file to its final name, durably.
-    pub(super) fn place(&self, from: &Path, path: &str) -> Result<()> {
-        self.backend(path).place(from, path).map_err(|error| self.failed("write", path, &error))?;
-        self.sync(layout::folder_of(path))
+    /// Durably moves a complete local file to its final path.
+    pub(super) fn move_in(&self, from: &Path, path: &str) -> Result<()> {
+        self.backend(path).move_in(from, path).map_err(|error| self.storage_error("write", path, &error))?;
+        self.sync(layout::parent_folder(path))
     }
 
     /// Copies a file to a local path.
     pub(super) fn copy_out(&self, path: &str, to: &Path) -> Result<()> {
-        self.backend(path).copy_out(path, to).map_err(|error| self.failed("copy", path, &error))
+        self.backend(path).copy_out(path, to).map_err(|error| self.storage_error("copy", path, &error))
     }
 
-    /// Moves a file to a local path, durably, if there is one.
-    pub(super) fn take(&self, path: &str, to: &Path) -> Result<()> {
-        let taken = unless_missing(self.backend(path).take(path, to));
-        match taken.map_err(|error| self.failed("move", path, &error))? {
-            Some(()) => self.sync(layout::folder_of(path)),
+    /// Moves a file to a local path if the file exists, and syncs the folder that contained the file.
+    pub(super) fn move_out(&self, path: &str, to: &Path) -> Result<()> {
+        let moved = none_if_missing(self.backend(path).move_out(path, to));
+        match moved.map_err(|error| self.storage_error("move", path, &error))? {
+            Some(()) => self.sync(layout::parent_folder(path)),
             None => Ok(()),
         }
     }
 
-    /// Removes a file, if there is one.
+    /// Removes a file if it exists.
     pub(super) fn remove(&self, path: &str) -> Result<()> {
-        self.backend(path).remove(path).map_err(|error| self.failed("remove", path, &error))
+        self.backend(path).remove(path).map_err(|error| self.storage_error("remove", path, &error))
     }
 
-    /// Makes the names in a folder durable.
+    /// Makes the file names in a folder durable.
     pub(super) fn sync(&self, folder: &str) -> Result<()> {
-        self.backend(folder).sync(folder).map_err(|error| self.failed("sync", folder, &error))
+        self.backend(folder).sync(folder).map_err(|error| self.storage_error("sync", folder, &error))
     }
 
-    /// See [`Backend::inherit`].
-    pub(super) fn inherit(&self, folder: &str, to: &Path) {
-        self.backend(folder).inherit(folder, to);
+    /// See [`Backend::copy_folder_attributes`].
+    pub(super) fn copy_folder_attributes(&self, folder: &str, to: &Path) {
+        self.backend(folder).copy_folder_attributes(folder, to);
     }
 
     /// See [`Backend::exchange`].
-    pub(super) fn exchange(&self, folder: &str, other: &Path, stays: &dyn Fn(&str) -> bool) -> Result<bool> {
-        let exchanged = self.backend(folder).exchange(folder, other, stays);
-        exchanged.map_err(|error| self.failed("exchange", folder, &error))
+    pub(super) fn exchange(&self, folder: &str, staging: &Path, keep: &dyn Fn(&str) -> bool) -> Result<bool> {
+        let exchanged = self.backend(folder).exchange(folder, staging, keep);
+        exchanged.map_err(|error| self.storage_error("exchange", folder, &error))
     }
 
-    /// Removes staging files that a crash left. The lock must be held. In the archive's top folder, which may hold
-    /// other files too, only those of the archive's own two files are removed.
+    /// Removes staging files that were left by a crash. The caller must hold the archive lock. The top folder of the
+    /// archive may contain unrelated files, so only the staging files of `archive.json` and `views.sql` are removed
+    /// from the top folder.
     pub(super) fn sweep_staging(&self, tables: &[&str]) -> Result<()> {
         for folder in tables.iter().copied().chain([RUNS, STATE, ""]) {
             let is_own = |entry: &Entry| {
                 let of = |file: &str| entry.path.strip_prefix(file).is_some_and(|rest| rest.starts_with('#'));
                 !folder.is_empty() || [METADATA, VIEWS].into_iter().any(of)
             };
-            for path in self.files(folder, |entry| entry.is_half_finished() && is_own(entry))? {
+            for path in self.files(folder, |entry| entry.is_staging_file() && is_own(entry))? {
                 self.remove(&path)?;
             }
         }
         Ok(())
     }
 
-    /// The full name of a file, for messages.
+    /// Returns the full path of a file, for messages.
     pub(crate) fn display(&self, path: &str) -> String {
         self.backend(path).display(path)
     }
 
-    /// An error about one of the files.
-    pub(crate) fn failed(&self, action: &'static str, path: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-        let failed = Error::storage(action, self.display(path), error);
-        let is_of_system = std::iter::successors(Some(error), |error| error.source())
+    /// Creates an error for a failed action on a file.
+    pub(crate) fn storage_error(
+        &self,
+        action: &'static str,
+        path: &str,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Error {
+        let storage_error = Error::storage(action, self.display(path), error);
+        let is_os_error = std::iter::successors(Some(error), |error| error.source())
             .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some()));
-        // A file that the system can read and this program cannot decode is damaged.
+        // A file is damaged if the operating system can read it but this program cannot decode it.
         match path {
-            _ if is_of_system => failed,
-            _ if layout::is_any_part(path) => failed.advising(Advice::Repair),
-            METADATA | VIEWS => failed.advising(Advice::MoveAway),
-            _ => failed,
+            _ if is_os_error => storage_error,
+            _ if layout::is_any_part(path) => storage_error.with_advice(Advice::Repair),
+            METADATA | VIEWS => storage_error.with_advice(Advice::MoveAway),
+            _ => storage_error,
         }
     }
 }
 
-/// A staging file. Dropped before [`FileSink::publish`], it is discarded.
+/// A staging file. Dropping it before [`FileSink::publish`] discards the file.
 pub(crate) struct FileSink {
     store: Store,
     path: String,
@@ -237,29 +244,29 @@ pub(crate) struct FileSink {
 /// A published file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredFile {
-    /// Its path in the archive.
+    /// The path of the file in the archive.
     pub(crate) path: String,
-    /// Its SHA-256 in hex.
+    /// The SHA-256 of the file, in hex.
     pub(crate) sha256: String,
 }
 
 impl FileSink {
-    /// Its final path.
+    /// Returns the final path of the file.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// The SHA-256, in hex, of what was written.
+    /// Returns the SHA-256, in hex, of the bytes written so far.
     pub(super) fn sha256(&self) -> String {
-        self.hasher.digested().sha256
+        self.hasher.digest().sha256
     }
 
-    /// Moves the file to its final name, durably.
+    /// Durably moves the file to its final path.
     pub(crate) fn publish(self) -> Result<StoredFile> {
         let Self { store, path, file, hasher } = self;
-        file.publish().map_err(|error| store.failed("write", &path, &error))?;
-        store.sync(layout::folder_of(&path))?;
-        Ok(StoredFile { path, sha256: hasher.digested().sha256 })
+        file.publish().map_err(|error| store.storage_error("write", &path, &error))?;
+        store.sync(layout::parent_folder(&path))?;
+        Ok(StoredFile { path, sha256: hasher.digest().sha256 })
     }
 }
 
@@ -291,8 +298,8 @@ mod tests {
             fs::write(path(name), "x").unwrap();
         }
         Store::local(folder.path()).sweep_staging(&["tasks", "clips"]).unwrap();
-        let left = |name: &str| path(name).exists();
-        assert!(["tasks/a.parquet", "take#3", "Mix #1", "archive.json"].into_iter().all(left));
-        assert!(!["tasks/a.parquet#1", "views.sql#12"].into_iter().any(left));
+        let remaining = |name: &str| path(name).exists();
+        assert!(["tasks/a.parquet", "take#3", "Mix #1", "archive.json"].into_iter().all(remaining));
+        assert!(!["tasks/a.parquet#1", "views.sql#12"].into_iter().any(remaining));
     }
 }

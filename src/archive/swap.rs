@@ -1,14 +1,16 @@
-//! Swaps parts of a table for others, in one step for readers.
+//! Replaces parts of a table with new parts, as one atomic step for readers.
 //!
-//! The new parts are written to a local staging folder, which then takes the place of the table's folder, together
-//! with the parts that stay ([`Backend::exchange`](super::backend::Backend::exchange)). A reader that lists the table
-//! sees either all old parts or all new ones; if a listed file is gone, it lists again. Where folders cannot be
-//! exchanged, the new parts are placed one by one and the old ones removed after that: a reader may then see rows
-//! twice, never too few.
+//! New parts are written to a local staging folder, and the parts to keep are linked into this folder. The staging
+//! folder is then exchanged with the table folder ([`Backend::exchange`](super::backend::Backend::exchange)). A
+//! reader that lists the table sees either all old parts or all new parts. If a listed part no longer exists, the
+//! reader lists the table again. Where folders cannot be exchanged, the new parts are moved to the table folder one
+//! at a time, and the old parts are removed afterwards. During a swap without an exchange of folders, a reader can
+//! see duplicate rows but never misses a row.
 //!
-//! A swap in progress is described by a plan, written before the first visible step. The next process that opens
-//! the archive for writing undoes a swap that is not visible yet, and completes one that is. Manifests name a
-//! file only while it exists: the old parts' lines are removed before the exchange, the new ones' added after it.
+//! The plan of a swap is written before the first change that readers can see. After a crash, the next process that
+//! opens the archive for writing recovers the swap. The swap is completed if any of its changes is visible to
+//! readers, and undone otherwise. A manifest lists a file only while the file exists. The lines for the old parts are
+//! therefore removed before the exchange, and the lines for the new parts are added after the exchange.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -35,52 +37,52 @@ use crate::{
     run_id::RunId,
 };
 
-/// New parts of one table that will replace others. Dropped before [`Swap::commit`], they are discarded. There may
-/// be one swap per table at a time. All of it blocks.
+/// A set of new parts that will replace existing parts of a table. Dropping the swap before [`Swap::commit`] discards
+/// the new parts. Only one swap per table can be in progress. All methods block.
 pub(crate) struct Swap {
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     table: String,
     run_id: RunId,
     added: Vec<StoredFile>,
     part: u32,
-    /// Whether the plan is written: from then on, recovery decides.
-    is_planned: bool,
+    /// Whether the plan has been written. A swap with a plan is completed or undone by [`recover`].
+    plan_written: bool,
 }
 
 /// A new part that is being written.
 pub(crate) struct NewPart {
     path: String,
-    place: PathBuf,
+    staging_path: PathBuf,
     file: BufWriter<File>,
     hasher: Hasher,
 }
 
-/// A new part that is written, and not yet in its table.
+/// A new part that is complete but not yet in the table folder.
 pub(crate) struct StagedPart {
-    place: PathBuf,
+    staging_path: PathBuf,
     bytes: u64,
 }
 
 impl Swap {
-    /// Begins a swap without new parts. The new ones will be named after that run.
-    pub(crate) fn begin(held: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
-        let store = &held.archive.store;
+    /// Begins a swap. The names of the new parts will contain the given run ID.
+    pub(crate) fn begin(archive: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
+        let store = &archive.store;
         if store.exists(SWAP_PLAN)? {
-            // A swap that this process could not complete.
+            // An earlier swap of this process failed and was not recovered.
             recover(store)?;
         }
         let staging = staging(store, table);
         remove_folder(&staging)?;
         local::create_folder(&staging).map_err(|error| Error::io("create", &staging, &error))?;
-        store.inherit(table, &staging);
+        store.copy_folder_attributes(table, &staging);
         let (table, run_id) = (table.to_owned(), run_id.clone());
-        Ok(Self { held: held.clone(), table, run_id, added: Vec::new(), part: 0, is_planned: false })
+        Ok(Self { archive: archive.clone(), table, run_id, added: Vec::new(), part: 0, plan_written: false })
     }
 
-    /// Makes empty scratch files, on the disk where the new parts will be. They go by themselves
-    /// once they are closed, or else, where an open file cannot be removed, when the archive is next opened for
-    /// writing.
-    pub(crate) fn scratch(&self) -> impl FnMut() -> io::Result<File> + use<> {
+    /// Returns a function that creates empty scratch files on the same disk as the new parts. A scratch file is
+    /// unlinked immediately, so that the operating system deletes it when it is closed. If an open file cannot be
+    /// unlinked, the scratch file is removed when the archive is next opened for writing.
+    pub(crate) fn scratch_files(&self) -> impl FnMut() -> io::Result<File> + use<> {
         let (folder, table, mut files) = (self.store().state_path(SWAP), self.table.clone(), 0);
         move || {
             files += 1;
@@ -91,51 +93,52 @@ impl Swap {
         }
     }
 
-    /// Begins a new part, under the next name that no part of the table has.
-    pub(crate) fn part(&mut self) -> Result<NewPart> {
+    /// Begins a new part with the next part number that is not in use in the table.
+    pub(crate) fn begin_part(&mut self) -> Result<NewPart> {
         let path = loop {
             self.part += 1;
-            let name = PartName { run_id: &self.run_id, part: self.part, format: self.held.archive.format };
+            let name = PartName { run_id: &self.run_id, part: self.part, format: self.archive.format };
             let path = name.path(&self.table);
             if !self.store().exists(&path)? {
                 break path;
             }
         };
-        let place = staging(self.store(), &path);
-        let file = File::create(&place).map_err(|error| Error::io("write", &place, &error))?;
-        Ok(NewPart { path, place, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
+        let staging_path = staging(self.store(), &path);
+        let file = File::create(&staging_path).map_err(|error| Error::io("write", &staging_path, &error))?;
+        Ok(NewPart { path, staging_path, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
     }
 
-    /// Takes a written part, durably. Until the swap it can be read as a [`StagedPart`].
+    /// Adds a new part to the swap and makes its contents durable. Before the commit, the part can be read through
+    /// the returned [`StagedPart`].
     pub(crate) fn add(&mut self, part: NewPart) -> Result<StagedPart> {
-        let NewPart { path, place, file, hasher } = part;
+        let NewPart { path, staging_path, file, hasher } = part;
         let synced =
             file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| filesystem::sync_file(&file));
-        synced.map_err(|error| Error::io("write", &place, &error))?;
-        let digested = hasher.digested();
-        self.added.push(StoredFile { path, sha256: digested.sha256 });
-        Ok(StagedPart { place, bytes: digested.bytes })
+        synced.map_err(|error| Error::io("write", &staging_path, &error))?;
+        let digest = hasher.digest();
+        self.added.push(StoredFile { path, sha256: digest.sha256 });
+        Ok(StagedPart { staging_path, bytes: digest.bytes })
     }
 
-    /// Puts the new parts in the place of `removed`, which are paths in the archive; of one that is not there
-    /// only its line in a manifest goes. After an error the table is as it was, at the latest when the
-    /// archive is next opened for writing.
+    /// Replaces the parts at the paths in `removed` with the new parts. If a part in `removed` does not exist, only
+    /// its manifest lines are removed. After an error, the swap is undone immediately if possible. Otherwise, the
+    /// swap is completed or undone when the archive is next opened for writing.
     pub(crate) fn commit(mut self, removed: &[String]) -> Result<()> {
         let store = self.store().clone();
-        let gone: HashSet<&str> = removed.iter().map(String::as_str).collect();
-        let lines = manifest::find(&store, &|path| gone.contains(path))?;
-        let there: HashSet<String> =
-            store.files(&self.table, |entry| gone.contains(entry.path.as_str()))?.into_iter().collect();
-        let removed = removed.iter().filter(|path| there.contains(*path)).cloned().collect();
+        let removed_paths: HashSet<&str> = removed.iter().map(String::as_str).collect();
+        let lines = manifest::find_lines(&store, &|path| removed_paths.contains(path))?;
+        let existing: HashSet<String> =
+            store.files(&self.table, |entry| removed_paths.contains(entry.path.as_str()))?.into_iter().collect();
+        let removed = removed.iter().filter(|path| existing.contains(*path)).cloned().collect();
         let added = std::mem::take(&mut self.added);
         let plan = Plan { table: self.table.clone(), run_id: self.run_id.clone(), removed, lines, added };
         let staging = staging(&store, &self.table);
         filesystem::sync_folder(&staging).map_err(|error| Error::io("sync", &staging, &error))?;
-        self.is_planned = true;
-        match plan.write(&store).and_then(|()| plan.carry_out(&store)) {
-            // A process that lives sets it right at once, if the disk lets it.
+        self.plan_written = true;
+        match plan.write(&store).and_then(|()| plan.execute(&store)) {
+            // After a failure without a crash, this process tries to recover the swap immediately.
             Err(error) => match recover(&store) {
-                Ok(Recovered::Finished) => Ok(()),
+                Ok(RecoveryOutcome::Completed) => Ok(()),
                 _ => Err(error),
             },
             Ok(()) => Ok(()),
@@ -143,26 +146,26 @@ impl Swap {
     }
 
     fn store(&self) -> &Store {
-        &self.held.archive.store
+        &self.archive.store
     }
 }
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        if !self.is_planned {
-            // The next writer sweeps what cannot be removed now.
+        if !self.plan_written {
+            // If the staging folder cannot be removed now, it is removed when the archive is next opened for writing.
             let _ = remove_folder(&staging(self.store(), &self.table));
         }
-        // Unless another table is in it.
+        // The removal fails, as intended, if the folder still contains the new parts of another table.
         let _ = fs::remove_dir(self.store().state_path(SWAP));
     }
 }
 
 impl NewPart {
-    /// Takes it back, since it has turned out to be empty.
+    /// Removes a new part that turned out to be empty.
     pub(crate) fn discard(self) -> Result<()> {
         drop(self.file);
-        fs::remove_file(&self.place).map_err(|error| Error::io("remove", &self.place, &error))
+        fs::remove_file(&self.staging_path).map_err(|error| Error::io("remove", &self.staging_path, &error))
     }
 }
 
@@ -179,46 +182,48 @@ impl Write for NewPart {
 }
 
 impl StagedPart {
-    /// How large it is.
+    /// Returns the size of the part in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Opens it for reading.
+    /// Opens the part for reading.
     pub(crate) fn open(&self) -> Result<RangedFile> {
-        File::open(&self.place).map(RangedFile::new).map_err(|error| Error::io("read", &self.place, &error))
+        File::open(&self.staging_path)
+            .map(RangedFile::new)
+            .map_err(|error| Error::io("read", &self.staging_path, &error))
     }
 }
 
 /// The outcome of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Recovered {
-    Nothing,
-    Undone,
-    Finished,
+pub(super) enum RecoveryOutcome {
+    NoSwap,
+    RolledBack,
+    Completed,
 }
 
-/// Ends what a crash interrupted: what had become visible is finished, anything else undone. The lock
-/// must be held.
-pub(super) fn recover(store: &Store) -> Result<Recovered> {
+/// Recovers an interrupted swap. Completes the swap if any of its changes is visible to readers, and undoes it
+/// otherwise. The caller must hold the archive lock.
+pub(super) fn recover(store: &Store) -> Result<RecoveryOutcome> {
     let plan = store.get(SWAP_PLAN)?.map(|text| serde_json::from_slice::<Plan>(&text)).transpose();
-    let recovered = match plan.map_err(|error| store.failed("read", SWAP_PLAN, &error))? {
-        Some(plan) if plan.is_visible(store)? => plan.finish(store).map(|()| Recovered::Finished)?,
-        Some(plan) => plan.undo(store).map(|()| Recovered::Undone)?,
-        None => Recovered::Nothing,
+    let recovered = match plan.map_err(|error| store.storage_error("read", SWAP_PLAN, &error))? {
+        Some(plan) if plan.is_visible(store)? => plan.complete(store).map(|()| RecoveryOutcome::Completed)?,
+        Some(plan) => plan.roll_back(store).map(|()| RecoveryOutcome::RolledBack)?,
+        None => RecoveryOutcome::NoSwap,
     };
     remove_folder(&store.state_path(SWAP))?;
     Ok(recovered)
 }
 
-/// All that is needed to finish an exchange, or to undo it.
+/// The information that is required to complete or undo a swap.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
     table: String,
     run_id: RunId,
-    /// Parts that are there and will not be.
+    /// The existing parts that the swap removes.
     removed: Vec<String>,
-    /// The manifest lines for them, and for others that no longer exist.
+    /// The manifest lines that the swap removes, including lines for parts that no longer exist.
     lines: Vec<ManifestLine>,
     added: Vec<StoredFile>,
 }
@@ -228,16 +233,18 @@ impl Plan {
         store.put(SWAP_PLAN, &serde_json::to_vec_pretty(self).expect("a plan has string keys only"))
     }
 
-    fn carry_out(&self, store: &Store) -> Result<()> {
+    fn execute(&self, store: &Store) -> Result<()> {
         for manifest in self.manifests() {
-            let of_it = self.lines.iter().filter(|line| line.manifest == *manifest);
-            let gone: HashSet<&str> = of_it.map(|line| line.path.as_str()).collect();
-            store.rewrite(manifest, |known, out| manifest::without(known, &|path| gone.contains(path), out))?;
+            let lines = self.lines.iter().filter(|line| line.manifest == *manifest);
+            let removed_paths: HashSet<&str> = lines.map(|line| line.path.as_str()).collect();
+            store.rewrite(manifest, |existing, out| {
+                manifest::remove_lines(existing, &|path| removed_paths.contains(path), out)
+            })?;
         }
         self.sync_manifests(store)?;
-        // A folder that cannot be exchanged is changed part by part.
+        // If the folders cannot be exchanged, `complete` moves the new parts one at a time.
         store.exchange(&self.table, &staging(store, &self.table), &|name| !self.removes(name))?;
-        self.finish(store)
+        self.complete(store)
     }
 
     fn removes(&self, name: &str) -> bool {
@@ -246,30 +253,31 @@ impl Plan {
             .any(|path| path.strip_prefix(&self.table).and_then(|rest| rest.strip_prefix('/')) == Some(name))
     }
 
-    /// The manifests that lose lines.
+    /// Returns the manifests from which the swap removes lines.
     fn manifests(&self) -> Vec<&String> {
         let mut manifests: Vec<&String> = self.lines.iter().map(|line| &line.manifest).collect();
         manifests.dedup();
         manifests
     }
 
-    /// Makes their names durable, all at once: there may be one for each night of a year.
+    /// Makes the names of all rewritten manifests durable with a single sync. An archive with nightly runs can have
+    /// hundreds of manifests.
     fn sync_manifests(&self, store: &Store) -> Result<()> {
         if self.lines.is_empty() { Ok(()) } else { store.sync(RUNS) }
     }
 
-    /// Whether a reader may have seen any of it.
+    /// Returns whether any change made by the swap is visible to readers.
     fn is_visible(&self, store: &Store) -> Result<bool> {
-        let there: BTreeSet<String> = store.files(&self.table, |_| true)?.into_iter().collect();
-        Ok(self.added.iter().any(|file| there.contains(&file.path))
-            || self.removed.iter().any(|path| !there.contains(path)))
+        let existing: BTreeSet<String> = store.files(&self.table, |_| true)?.into_iter().collect();
+        Ok(self.added.iter().any(|file| existing.contains(&file.path))
+            || self.removed.iter().any(|path| !existing.contains(path)))
     }
 
-    /// Completes the swap from wherever it stands once the exchange is done, or its first part placed.
-    fn finish(&self, store: &Store) -> Result<()> {
+    /// Completes the swap from any state after the removal of the old manifest lines.
+    fn complete(&self, store: &Store) -> Result<()> {
         for file in &self.added {
             if !store.exists(&file.path)? {
-                store.place(&staging(store, &file.path), &file.path)?;
+                store.move_in(&staging(store, &file.path), &file.path)?;
             }
         }
         store.sync(&self.table)?;
@@ -279,39 +287,39 @@ impl Plan {
         store.sync(&self.table)?;
         if !self.added.is_empty() {
             let manifest = RunFile::Manifest.path(&self.run_id);
-            store.rewrite(&manifest, |known, out| manifest::merge(known, &self.added, out))?;
+            store.rewrite(&manifest, |existing, out| manifest::merge(existing, &self.added, out))?;
             store.sync(RUNS)?;
         }
-        self.place_rest(store)?;
+        self.move_remaining(store)?;
         self.remove(store)
     }
 
-    /// Moves what is not part of the exchange and could not be linked.
-    fn place_rest(&self, store: &Store) -> Result<()> {
-        let there: HashSet<String> = store.list(&self.table)?.into_iter().map(|entry| entry.path).collect();
+    /// Moves the other entries of the old table folder that could not be hard-linked, such as subfolders.
+    fn move_remaining(&self, store: &Store) -> Result<()> {
+        let existing: HashSet<String> = store.list(&self.table)?.into_iter().map(|entry| entry.path).collect();
         for entry in fs::read_dir(staging(store, &self.table)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = format!("{}/{name}", self.table);
-            if !self.removes(&name) && !there.contains(&path) {
-                store.place(&entry.path(), &path)?;
+            if !self.removes(&name) && !existing.contains(&path) {
+                store.move_in(&entry.path(), &path)?;
             }
         }
         Ok(())
     }
 
-    /// Nothing of it was visible yet but the lines that manifests miss.
-    fn undo(&self, store: &Store) -> Result<()> {
+    /// Undoes a swap without visible changes. Only the removed manifest lines must be restored.
+    fn roll_back(&self, store: &Store) -> Result<()> {
         for manifest in self.manifests() {
-            let of_it = self.lines.iter().filter(|line| line.manifest == *manifest);
+            let lines = self.lines.iter().filter(|line| line.manifest == *manifest);
             let files: Vec<StoredFile> =
-                of_it.map(|line| StoredFile { path: line.path.clone(), sha256: line.sha256.clone() }).collect();
-            store.rewrite(manifest, |known, out| manifest::merge(known, &files, out))?;
+                lines.map(|line| StoredFile { path: line.path.clone(), sha256: line.sha256.clone() }).collect();
+            store.rewrite(manifest, |existing, out| manifest::merge(existing, &files, out))?;
         }
         self.sync_manifests(store)?;
         self.remove(store)
     }
 
-    /// Removes the plan, and then the staging folder.
+    /// Removes the plan, then the staging folder.
     fn remove(&self, store: &Store) -> Result<()> {
         store.remove(SWAP_PLAN)?;
         store.sync(STATE)?;
@@ -319,13 +327,13 @@ impl Plan {
     }
 }
 
-/// Where a table's new parts wait, or one of them.
+/// Returns the staging path for a table folder or for a new part.
 fn staging(store: &Store, path: &str) -> PathBuf {
     store.state_path(SWAP).join(path)
 }
 
 fn remove_folder(path: &Path) -> Result<()> {
-    let removed = local::unless_missing(fs::remove_dir_all(path));
+    let removed = local::none_if_missing(fs::remove_dir_all(path));
     removed.map(drop).map_err(|error| Error::io("remove", path, &error))
 }
 
@@ -336,17 +344,17 @@ mod tests {
     use super::{
         super::{
             Location,
-            failing::{Failing, Life},
+            failing::{FailingBackend, FaultBudget},
         },
         *,
     };
     use crate::{archive::CHECKSUMS, checksum, format::TableFormat, tables::TABLES};
 
-    /// A process that dies after this many changes.
-    fn dying(folder: &Path, changes: usize, can_exchange: bool) -> Location {
-        let life = Life::new(changes);
-        let wrap = |backend| Arc::new(Failing { backend, life: life.clone(), can_exchange }) as _;
-        Store::local(folder).wrapped(wrap).into()
+    /// Returns a location whose backends fail after the given number of changes, which simulates a crash.
+    fn failing_location(folder: &Path, changes: usize, can_exchange: bool) -> Location {
+        let budget = FaultBudget::new(changes);
+        let wrap = |backend| Arc::new(FailingBackend { backend, budget: budget.clone(), can_exchange }) as _;
+        Store::local(folder).wrap_backends(wrap).into()
     }
 
     fn run(name: &str) -> RunId {
@@ -358,9 +366,10 @@ mod tests {
         LockedArchive::open_or_create(location, Some(TableFormat::Csv), &TABLES, now).map(Arc::new)
     }
 
-    /// Three parts of tasks, of which the first is alone in its manifest, the second stands beside a song,
-    /// and the third stays; a file of the user's beside them; and a line of a part that is lost.
-    fn scene() -> tempfile::TempDir {
+    /// Creates an archive with three parts of the tasks table and a user file in a subfolder of the table folder. The
+    /// first manifest lists only part `a`, and the second manifest lists part `b` and a song. No test replaces part
+    /// `c`.
+    fn test_archive() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         open(&folder.path().into()).unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -386,21 +395,21 @@ mod tests {
         folder
     }
 
-    fn replace(held: &Arc<LockedArchive>) -> Result<()> {
-        let mut swap = Swap::begin(held, "tasks", &run("20260101T000000000Z-n"))?;
+    fn replace(archive: &Arc<LockedArchive>) -> Result<()> {
+        let mut swap = Swap::begin(archive, "tasks", &run("20260101T000000000Z-n"))?;
         for text in ["first", "second"] {
-            let mut part = swap.part()?;
+            let mut part = swap.begin_part()?;
             part.write_all(text.as_bytes()).unwrap();
-            let place = swap.add(part)?;
+            let staging_path = swap.add(part)?;
             assert_eq!(
-                (io::read_to_string(place.open().unwrap()).unwrap().as_str(), place.bytes()),
+                (io::read_to_string(staging_path.open().unwrap()).unwrap().as_str(), staging_path.bytes()),
                 (text, text.len() as u64)
             );
         }
         swap.commit(&["tasks/20260101T000000000Z-a-0001.csv".into(), "tasks/20260101T000000000Z-b-0001.csv".into()])
     }
 
-    /// Every file but the lock, `archive.json` and its checksum.
+    /// Reads all files except the lock file, `archive.json` and the checksum file.
     fn contents(folder: &Path) -> BTreeMap<String, String> {
         fn walk(folder: &Path, name: &str, found: &mut BTreeMap<String, String>) {
             for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
@@ -417,14 +426,14 @@ mod tests {
         found
     }
 
-    /// The parts that a reader's pattern matches.
+    /// Returns the names of the parts that a reader would find.
     fn parts(folder: &Path) -> Vec<String> {
         let names = contents(folder).into_keys();
         names.filter_map(|name| Some(name.strip_prefix("tasks/")?.strip_suffix(".csv")?.to_owned())).collect()
     }
 
-    fn assert_manifests_hold(folder: &Path) {
-        for line in manifest::find(&Store::local(folder), &|_| true).unwrap() {
+    fn assert_manifests_match(folder: &Path) {
+        for line in manifest::find_lines(&Store::local(folder), &|_| true).unwrap() {
             let bytes = fs::read(folder.join(&line.path)).unwrap_or_else(|_| panic!("{line:?} is not there"));
             assert_eq!(checksum::sha256(bytes), line.sha256, "{line:?}");
         }
@@ -434,11 +443,11 @@ mod tests {
     const NEW: [&str; 3] = ["20260101T000000000Z-c-0001", "20260101T000000000Z-n-0001", "20260101T000000000Z-n-0002"];
 
     #[test]
-    fn new_parts_take_the_place_of_old_ones_and_manifests_follow() {
-        let folder = scene();
+    fn new_parts_replace_old_parts_and_manifests_are_updated() {
+        let folder = test_archive();
         replace(&open(&folder.path().into()).unwrap()).unwrap();
-        let left = contents(folder.path());
-        let names: Vec<&str> = left.keys().map(String::as_str).collect();
+        let remaining = contents(folder.path());
+        let names: Vec<&str> = remaining.keys().map(String::as_str).collect();
         let expected = [
             "media/song",
             "runs/20260101T000000000Z-b.sha256",
@@ -451,53 +460,61 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(
             (
-                left["tasks/20260101T000000000Z-n-0002.csv"].as_str(),
-                left["runs/20260101T000000000Z-n.sha256"].lines().count()
+                remaining["tasks/20260101T000000000Z-n-0002.csv"].as_str(),
+                remaining["runs/20260101T000000000Z-n.sha256"].lines().count()
             ),
             ("second", 2)
         );
-        assert!(left["runs/20260101T000000000Z-b.sha256"].ends_with("  media/song\n"));
-        assert_manifests_hold(folder.path());
+        assert!(remaining["runs/20260101T000000000Z-b.sha256"].ends_with("  media/song\n"));
+        assert_manifests_match(folder.path());
     }
 
     #[test]
-    fn dead_before_any_step_and_before_any_step_of_recovery_it_is_all_done_or_all_undone() {
+    fn a_crash_at_any_step_of_a_swap_or_its_recovery_leaves_it_completed_or_undone() {
         for can_exchange in [true, false] {
-            let before = contents(scene().path());
-            let folder = scene();
+            let before = contents(test_archive().path());
+            let folder = test_archive();
             replace(&open(&folder.path().into()).unwrap()).unwrap();
             let after = contents(folder.path());
-            let (mut undone, mut finished, mut steps) = (0, 0, 0);
+            let (mut rolled_back, mut completed, mut steps) = (0, 0, 0);
             loop {
                 let mut recovery_steps = 0;
-                let survived = loop {
-                    let folder = scene();
-                    let survived =
-                        open(&dying(folder.path(), steps, can_exchange)).and_then(|held| replace(&held)).is_ok();
+                let succeeded = loop {
+                    let folder = test_archive();
+                    let succeeded = open(&failing_location(folder.path(), steps, can_exchange))
+                        .and_then(|archive| replace(&archive))
+                        .is_ok();
                     assert_visible(folder.path(), can_exchange);
-                    let recovered = open(&dying(folder.path(), recovery_steps, can_exchange)).is_ok();
+                    let recovered = open(&failing_location(folder.path(), recovery_steps, can_exchange)).is_ok();
                     assert_visible(folder.path(), can_exchange);
                     open(&folder.path().into()).unwrap();
-                    let left = contents(folder.path());
-                    assert!(left == before || left == after, "{steps}, {recovery_steps}: {:?}", left.keys());
-                    *(if left == before { &mut undone } else { &mut finished }) += 1;
+                    let remaining = contents(folder.path());
+                    assert!(
+                        remaining == before || remaining == after,
+                        "{steps}, {recovery_steps}: {:?}",
+                        remaining.keys()
+                    );
+                    *(if remaining == before { &mut rolled_back } else { &mut completed }) += 1;
                     if recovered {
-                        break survived;
+                        break succeeded;
                     }
                     recovery_steps += 1;
                 };
-                if survived {
+                if succeeded {
                     break;
                 }
                 steps += 1;
             }
-            assert!(steps > 10 && undone > 10 && finished > 10, "{steps} steps: {undone} undone, {finished} finished");
+            assert!(
+                steps > 10 && rolled_back > 10 && completed > 10,
+                "{steps} steps: {rolled_back} undone, {completed} finished"
+            );
         }
     }
 
-    /// The invariants that hold at every instant.
+    /// Checks the invariants that must always hold.
     fn assert_visible(folder: &Path, can_exchange: bool) {
-        assert_manifests_hold(folder);
+        assert_manifests_match(folder);
         let parts = parts(folder);
         let has = |all: &[&str]| all.iter().all(|part| parts.iter().any(|found| found == part));
         if can_exchange {
@@ -508,36 +525,36 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_in_a_living_process_is_set_right_at_once() {
-        let folder = scene();
+    fn a_failed_swap_is_recovered_immediately() {
+        let folder = test_archive();
         let before = contents(folder.path());
-        let held = open(&folder.path().into()).unwrap();
-        // A manifest that cannot be written, as on a full disk.
+        let archive = open(&folder.path().into()).unwrap();
+        // A folder at the staging path prevents the manifest from being written, as a full disk would.
         fs::create_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
-        replace(&held).unwrap_err();
+        replace(&archive).unwrap_err();
         fs::remove_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
         recover(&Store::local(folder.path())).unwrap();
         assert_eq!(contents(folder.path()), before);
-        replace(&held).unwrap();
+        replace(&archive).unwrap();
         assert_eq!(parts(folder.path()), NEW);
     }
 
     #[test]
-    fn parts_may_come_where_there_were_none_and_go_without_successors() {
-        let folder = scene();
-        let held = open(&folder.path().into()).unwrap();
-        let mut swap = Swap::begin(&held, "clips", &run("20260101T000000000Z-n")).unwrap();
-        let mut part = swap.part().unwrap();
+    fn parts_can_be_added_to_an_empty_table_and_removed_without_replacement() {
+        let folder = test_archive();
+        let archive = open(&folder.path().into()).unwrap();
+        let mut swap = Swap::begin(&archive, "clips", &run("20260101T000000000Z-n")).unwrap();
+        let mut part = swap.begin_part().unwrap();
         part.write_all(b"x").unwrap();
         swap.add(part).unwrap();
         swap.commit(&["clips/lost.csv".into()]).unwrap();
         assert_eq!(contents(folder.path())["clips/20260101T000000000Z-n-0001.csv"], "x");
 
-        Swap::begin(&held, "tasks", &run("20260101T000000000Z-n"))
+        Swap::begin(&archive, "tasks", &run("20260101T000000000Z-n"))
             .unwrap()
             .commit(&["tasks/20260101T000000000Z-b-0001.csv".into()])
             .unwrap();
         assert_eq!(parts(folder.path()), ["20260101T000000000Z-a-0001", "20260101T000000000Z-c-0001"]);
-        assert_manifests_hold(folder.path());
+        assert_manifests_match(folder.path());
     }
 }

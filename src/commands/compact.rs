@@ -1,4 +1,4 @@
-//! `compact`: many small parts become few large ones, row for row the same.
+//! The `compact` command: merges the small parts of each table into fewer large parts, without changing any row.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -15,50 +15,52 @@ use crate::{
     rewrite::{self, Checksums, EventSink, PART_BYTES, PART_ROWS, Part, ProgressTicker},
     run_id::RunId,
     run_summary::RunCommand,
-    tables::{self, Chunk, Digest, Outline, PartCopier, TimeSorter},
+    tables::{self, Chunk, Digest, PartCopier, TableSchema, TimeSorter},
 };
 
-/// Merges the small parts of each table, and returns the message for the user.
+/// Merges the small parts of each table, and returns the closing message.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
-/// [`Error::Storage`] if a part is damaged or the disk is full; each table is then as it was or merged.
+/// Returns [`Error::Usage`] if the location does not contain an archive, [`Error::Locked`] if another process holds the
+/// lock, and [`Error::Storage`] if a part is damaged or the disk is full. After an error, each table is either
+/// unchanged or fully merged.
 pub fn compact(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
-    let held = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
+    let locked = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
     let run_id = RunId::new(start.0);
-    let plans = plans(&held.archive)?;
+    let plans = plans(&locked)?;
     if plans.iter().all(|plan| plan.small.is_empty()) {
-        let nothing: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
+        let empty: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
         emit(&rewrite::finished(start.1));
-        return Ok(report::compact_table(&nothing, &archive.to_string(), false));
+        return Ok(report::compact_table(&empty, &archive.to_string(), false));
     }
-    let done = merge_all(&held, plans, &run_id, &mut *emit);
-    let done = record_rewrite(RunCommand::Compact, &held, &run_id, start, done)?;
+    let done = merge_all(&locked, plans, &run_id, &mut *emit);
+    let done = record_rewrite(RunCommand::Compact, &locked, &run_id, start, done)?;
     emit(&rewrite::finished(start.1));
     Ok(report::compact_table(&done, &archive.to_string(), false))
 }
 
 fn merge_all(
-    held: &Arc<LockedArchive>,
+    archive: &Arc<LockedArchive>,
     plans: Vec<Plan>,
     run_id: &RunId,
     emit: EventSink<'_>,
 ) -> Result<Vec<Compacted>> {
     let merged = plans.iter().flat_map(|plan| &plan.small).map(|part| part.path.as_str());
-    let checksums = Checksums::of(&held.archive, merged)?;
+    let checksums = Checksums::read(archive, merged)?;
     let mut done = Vec::new();
     for plan in plans {
-        done.push(if plan.small.is_empty() { plan.estimate() } else { plan.merge(held, run_id, &checksums, emit)? });
+        done.push(if plan.small.is_empty() { plan.estimate() } else { plan.merge(archive, run_id, &checksums, emit)? });
     }
     Ok(done)
 }
 
-/// The plan of a compaction. It writes nothing and needs no lock.
+/// Returns the dry-run report of a compaction. A dry run writes nothing and needs no lock.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
+/// Returns [`Error::Usage`] if the location does not contain an archive, and [`Error::Storage`] if the archive cannot
+/// be read.
 pub fn dry_run(archive: &Location) -> Result<String> {
     let plans = plans(&Archive::open(archive)?)?;
     let estimate: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
@@ -67,30 +69,30 @@ pub fn dry_run(archive: &Location) -> Result<String> {
 
 fn plans(archive: &Archive) -> Result<Vec<Plan>> {
     let mut plans = Vec::new();
-    for outline in tables::outlines() {
-        let (parts, waiting) = rewrite::parts(archive, outline.name)?;
+    for schema in tables::schemas() {
+        let (parts, waiting) = rewrite::parts(archive, schema.name)?;
         let (large, mut small): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(Part::is_large);
-        let mut left = large.len() as u64 + waiting;
+        let mut unchanged = large.len() as u64 + waiting;
         if small.len() < 2 {
-            left += small.len() as u64;
+            unchanged += small.len() as u64;
             small.clear();
         }
-        plans.push(Plan { outline, small, left });
+        plans.push(Plan { schema, small, unchanged });
     }
     Ok(plans)
 }
 
-/// The plan for one table.
+/// The compaction plan for one table.
 struct Plan {
-    outline: Outline,
-    /// The parts to merge, oldest first; none, or two and more.
+    schema: TableSchema,
+    /// The parts to merge, oldest first. The list is empty or contains at least two parts.
     small: Vec<Part>,
-    /// How many parts are left alone.
-    left: u64,
+    /// The number of parts that stay unchanged.
+    unchanged: u64,
 }
 
 impl Plan {
-    /// The expected result.
+    /// Estimates the result of the compaction.
     fn estimate(&self) -> Compacted {
         let (mut parts_after, mut open_rows, mut open_bytes) = (0, 0, 0);
         for part in &self.small {
@@ -102,56 +104,57 @@ impl Plan {
         }
         let bytes = self.small.iter().map(|part| part.bytes).sum();
         Compacted {
-            table: self.outline.name,
+            table: self.schema.name,
             merged: self.small.len() as u64,
             rows: self.small.iter().map(Part::rows).sum(),
             bytes,
             parts_after,
             bytes_after: bytes,
-            left: self.left,
+            unchanged: self.unchanged,
         }
     }
 
-    /// Writes the new parts, compares their rows with the old ones, and only then swaps them.
+    /// Writes the new parts and compares their rows with the rows of the old parts. The new parts replace the old
+    /// parts only if the rows are equal.
     fn merge(
         self,
-        held: &Arc<LockedArchive>,
+        archive: &Arc<LockedArchive>,
         run_id: &RunId,
         checksums: &Checksums,
         emit: EventSink<'_>,
     ) -> Result<Compacted> {
-        let (archive, table) = (&held.archive, self.outline.name);
+        let table = self.schema.name;
         let mut progress = ProgressTicker::new(table);
-        let mut merge = Merge::new(archive, Swap::begin(held, table, run_id)?, &self.outline);
-        let mut sorter = TimeSorter::new(self.outline.clone(), merge.swap.scratch());
+        let mut merge = Merge::new(archive, Swap::begin(archive, table, run_id)?, &self.schema);
+        let mut sorter = TimeSorter::new(self.schema.clone(), merge.swap.scratch_files());
         let mut before = Digest::default();
         for (count, part) in self.small.iter().enumerate() {
             checksums.check(archive, &part.path)?;
-            rewrite::add(&mut before, archive, &part.path, &self.outline)?;
+            rewrite::add(&mut before, archive, &part.path, &self.schema)?;
             let file = archive.store.open(&part.path)?;
             match archive.format {
                 TableFormat::Parquet => {
-                    sorter.add(file).map_err(|error| archive.store.failed("sort", &part.path, &error))?;
+                    sorter.add(file).map_err(|error| archive.store.storage_error("sort", &part.path, &error))?;
                 }
-                // CSV has no statistics that sorting would help, so its rows keep their order.
+                // A CSV has no statistics that would benefit from sorting, so the rows keep their order.
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
             emit(&Event::Checked { path: part.path.clone() });
-            progress.tell(emit, "parts read", count as u64 + 1, self.small.len() as u64);
+            progress.report(emit, "parts read", count as u64 + 1, self.small.len() as u64);
         }
-        let failed = |error: io::Error| archive.store.failed("sort", table, &error);
+        let failed = |error: io::Error| archive.store.storage_error("sort", table, &error);
         for chunk in sorter.finish().map_err(failed)? {
             merge.push(chunk.map_err(failed)?)?;
-            progress.tell(emit, "rows sorted", merge.rows, before.rows);
+            progress.report(emit, "rows sorted", merge.rows, before.rows);
         }
         merge.end_part()?;
         let mut after = Digest::default();
         for part in &merge.written {
-            rewrite::add_staged(&mut after, archive, part, &self.outline)?;
-            progress.tell(emit, "rows compared", after.rows, before.rows);
+            rewrite::add_staged(&mut after, archive, part, &self.schema)?;
+            progress.report(emit, "rows compared", after.rows, before.rows);
         }
         if before != after {
-            return Err(Error::Internal(format!("the new parts of {table} do not hold the rows of the old ones")));
+            return Err(Error::Internal(format!("the merged parts of {table} differ from the original parts")));
         }
         let estimate = self.estimate();
         let parts_after = merge.written.len() as u64;
@@ -167,52 +170,54 @@ fn is_full(rows: u64, bytes: u64) -> bool {
     rows >= PART_ROWS || bytes >= PART_BYTES
 }
 
-/// The new parts of one table while they are written.
+/// Writes the new parts of one table.
 struct Merge<'a> {
     archive: &'a Archive,
     swap: Swap,
-    outline: &'a Outline,
+    schema: &'a TableSchema,
     copier: Option<PartCopier<NewPart>>,
     written: Vec<StagedPart>,
     rows: u64,
 }
 
 impl<'a> Merge<'a> {
-    fn new(archive: &'a Archive, swap: Swap, outline: &'a Outline) -> Self {
-        Self { archive, swap, outline, copier: None, written: Vec::new(), rows: 0 }
+    fn new(archive: &'a Archive, swap: Swap, schema: &'a TableSchema) -> Self {
+        Self { archive, swap, schema, copier: None, written: Vec::new(), rows: 0 }
     }
 
-    /// Adds the rows of a part in their order.
+    /// Copies the rows of an old part in their original order.
     fn copy(&mut self, file: RangedFile, path: &str) -> Result<()> {
         let archive = self.archive;
-        let copied = self.copier()?.copy(file, &mut |_| true);
-        self.added(copied.map_err(|error| archive.store.failed("copy", path, &error))?)
+        let copied = self.part_copier()?.copy(file, &mut |_| true);
+        self.finish_part_if_full(copied.map_err(|error| archive.store.storage_error("copy", path, &error))?)
     }
 
-    /// Adds rows; a full part ends in the middle of them.
+    /// Adds the rows of a chunk. If the current part becomes full, the remaining rows are added to a new part.
     fn push(&mut self, chunk: Chunk) -> Result<()> {
         let mut rest = Some(chunk);
         while let Some(chunk) = rest.take() {
-            let (archive, table, copier) = (self.archive, self.outline.name, self.copier()?);
+            let (archive, table, copier) = (self.archive, self.schema.name, self.part_copier()?);
             let (first, others) = chunk.split((PART_ROWS - copier.rows()) as usize);
-            copier.push(&first).map_err(|error| archive.store.failed("write", table, &error))?;
-            self.added(first.rows() as u64)?;
+            copier.push(&first).map_err(|error| archive.store.storage_error("write", table, &error))?;
+            self.finish_part_if_full(first.rows() as u64)?;
             rest = others;
         }
         Ok(())
     }
 
-    /// The encoder of the open part.
-    fn copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
-        let failed = |error| self.archive.store.failed("write", self.outline.name, &error);
+    /// Returns the copier that writes the current part. Starts a new part if none is open.
+    fn part_copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
+        let failed = |error| self.archive.store.storage_error("write", self.schema.name, &error);
         let copier = match self.copier.take() {
             Some(copier) => copier,
-            None => PartCopier::new(self.outline.clone(), self.archive.format, self.swap.part()?).map_err(failed)?,
+            None => {
+                PartCopier::new(self.schema.clone(), self.archive.format, self.swap.begin_part()?).map_err(failed)?
+            }
         };
         Ok(self.copier.insert(copier))
     }
 
-    fn added(&mut self, rows: u64) -> Result<()> {
+    fn finish_part_if_full(&mut self, rows: u64) -> Result<()> {
         self.rows += rows;
         let is_full = self.copier.as_ref().is_some_and(|copier| is_full(copier.rows(), copier.bytes()));
         if is_full { self.end_part() } else { Ok(()) }
@@ -221,7 +226,7 @@ impl<'a> Merge<'a> {
     fn end_part(&mut self) -> Result<()> {
         let Some(copier) = self.copier.take() else { return Ok(()) };
         let written = copier.finish();
-        let (part, _) = written.map_err(|error| self.archive.store.failed("write", self.outline.name, &error))?;
+        let (part, _) = written.map_err(|error| self.archive.store.storage_error("write", self.schema.name, &error))?;
         self.written.push(self.swap.add(part)?);
         Ok(())
     }

@@ -1,32 +1,33 @@
-//! `export --dry-run`: what an export would do. It sends nothing and writes nothing.
+//! `export --dry-run`: reports what an export would do, without sending a request or writing a file.
 
 use crate::{
-    api::Pace,
+    api::RequestLimiter,
     archive::Archive,
     config::ExportConfig,
     error::Result,
-    export::{Known, NotFound, Plan, tasks_lacking_assets},
+    export::{ListState, NotFound, Plan, tasks_lacking_assets},
     input,
     report::{self, Reporter},
 };
 
-/// The tasks that an export of this list would fetch, and the estimated time, as the message for the user.
+/// Returns a message with the number of tasks that an export of the list would fetch, and the estimated time.
 ///
 /// # Errors
-/// The errors that an export reports before its first request.
+/// Returns the same errors as an export before its first request.
 pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
-    let (known, lacking) = match Archive::open_if_present(&config.run.archive, config.format)? {
+    let (archived, missing_assets) = match Archive::open_if_present(&config.run.archive, config.format)? {
         Some(archive) => {
-            let journalled = Known::journalled(&archive, &input.tasks)?;
-            let known = Known::archived(&archive, &input.tasks, NotFound::of(config))?.or(&journalled);
-            (known, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds)?)
+            let journalled = ListState::journalled(&archive, &input.tasks)?;
+            let archived =
+                ListState::archived(&archive, &input.tasks, NotFound::from_config(config))?.merge(&journalled);
+            (archived, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds)?)
         }
-        None => (Known::nothing(&input.tasks), Vec::new()),
+        None => (ListState::empty(&input.tasks), Vec::new()),
     };
-    let nothing = Known::nothing(&input.tasks);
-    let plan = Plan::of_list(input, &known, &nothing, lacking);
-    let lacking = plan.stored.len() as u64;
-    let speed = Pace::requests_per_second(config.run.rate, config.run.reserve);
-    Ok(report::plan_table(&plan.counts, lacking, &config.run, speed))
+    let empty = ListState::empty(&input.tasks);
+    let plan = Plan::from_list(input, &archived, &empty, missing_assets);
+    let missing_assets = plan.stored.len() as u64;
+    let rate = RequestLimiter::requests_per_second(config.run.rate, config.run.reserve);
+    Ok(report::plan_table(&plan.counts, missing_assets, &config.run, rate))
 }

@@ -1,4 +1,4 @@
-//! `export`: from a list of task IDs to an archive.
+//! The `export` command: fetches the tasks in a list and archives them.
 
 use std::future::Future;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Outcome,
-    run::{Log, Run},
+    run::{Run, RunRecorder},
     start_media,
 };
 use crate::{
@@ -16,9 +16,9 @@ use crate::{
     error::{Error, Result},
     event::Event,
     exit::ExitStatus,
-    export::{self, Known, NotFound, Plan, Signal},
+    export::{self, ListState, NotFound, Plan, Signal},
     input::{self, Input},
-    report::{self, Reporter, RunNotes},
+    report::{self, ClosingNotes, Reporter},
     run_summary::RunCommand,
     simulator::SimulatedProvider,
     tables,
@@ -26,83 +26,84 @@ use crate::{
 
 /// Exports a list: fetches every task that the archive lacks, and archives the responses.
 ///
-/// `stop` ends the run cleanly when it is ready: what was fetched is kept.
+/// When `stop` resolves, the run ends cleanly and keeps everything that it has fetched.
 ///
 /// # Errors
-/// An error that stops a run before its first request. A later one is part of the [`Outcome`], since such a run still
-/// has something to report.
+/// Returns an error that stops the run before its first request. A later error is part of the [`Outcome`], because the
+/// run then has results to report as well.
 pub async fn export(
     config: &ExportConfig,
     stop: impl Future<Output = Signal>,
     reporter: &mut dyn Reporter,
 ) -> Result<Outcome> {
-    let mut log = Log::new(reporter);
+    let mut recorder = RunRecorder::new(reporter);
     let start = (Timestamp::now(), Instant::now());
-    let input = input::read(&config.input, &mut |event| log.emit(&event))?;
-    let held = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0)?;
-    let run = Run::begin(RunCommand::Export, &config.run, held, start, &mut log);
-    let ended = export_list(config, &run, input, stop, &mut log).await;
-    let measured = run.leave_metrics(&ended, &mut log);
-    let Exported { mut status, mut error, left, failed_before, requested_again } = ended?;
-    if let Err(failed) = measured {
+    let input = input::read(&config.input, &mut |event| recorder.emit(&event))?;
+    let archive = LockedArchive::open_or_create(&config.run.archive, config.format, &tables::TABLES, start.0)?;
+    let run = Run::begin(RunCommand::Export, &config.run, archive, start, &mut recorder);
+    let ended = export_list(config, &run, input, stop, &mut recorder).await;
+    let metrics_result = run.write_metrics(&ended, &mut recorder);
+    let Exported { mut status, mut error, still_journalled, failed_before, refetched_count } = ended?;
+    if let Err(failed) = metrics_result {
         (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
-    let archive = &run.held.archive;
-    let notes = RunNotes {
+    let archive = &run.archive;
+    let notes = ClosingNotes {
         archive: &archive.name,
         format: archive.format,
-        none_found: log.none_found,
-        missing_named: log.missing_named,
-        left,
+        none_found: recorder.none_found,
+        missing_list_written: recorder.missing_list_written,
+        still_journalled,
         failed_before,
-        asked_again: requested_again,
+        refetched: refetched_count,
     };
-    let words = report::run_table(&log.summary, &notes);
-    Ok(Outcome { summary: log.summary, status, error, words })
+    let message = report::run_table(&recorder.summary, &notes);
+    Ok(Outcome { summary: recorder.summary, status, error, message })
 }
 
-/// How it ended.
+/// The result of an export.
 struct Exported {
     status: ExitStatus,
     error: Option<Error>,
-    /// Tasks of earlier runs that remain in the journal.
-    left: u64,
-    /// Failed assets in the archive before the first request of this run.
+    /// The number of tasks from earlier runs that remain in the journal.
+    still_journalled: u64,
+    /// The number of failed assets in the archive before the first request of this run.
     failed_before: u64,
-    /// Tasks archived as not found that this run requested again.
-    requested_again: u64,
+    /// The number of tasks archived as not found that this run requested again.
+    refetched_count: u64,
 }
 
-/// The run from the moment that it holds the archive.
+/// Exports a list to a locked archive.
 async fn export_list(
     config: &ExportConfig,
     run: &Run<'_>,
     input: Input,
     stop: impl Future<Output = Signal>,
-    log: &mut Log<'_>,
+    recorder: &mut RunRecorder<'_>,
 ) -> Result<Exported> {
-    let held = &run.held;
-    export::write_views(held)?;
-    let mut media = start_media(&config.run.media, &config.run.provider, held).await?;
-    let left = export::recover(held, &mut media, run.stop_at, &mut |event| log.emit(&event)).await?;
-    let archive = &held.archive;
+    let archive = &run.archive;
+    export::write_views(archive)?;
+    let mut media = start_media(&config.run.media, &config.run.provider, archive).await?;
+    let still_journalled =
+        export::recover(archive, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
     let failed_before = export::failed_assets(archive)?;
-    let known = Known::archived(archive, &input.tasks, NotFound::of(config))?;
-    // Tasks that recovery could not complete have a response already.
-    let kept = Known::journalled(archive, &input.tasks)?;
-    let lacking = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
-    let plan = Plan::of_list(input, &known, &kept, lacking);
-    log.emit(&Event::Planned(plan.counts.clone()));
+    let archived = ListState::archived(archive, &input.tasks, NotFound::from_config(config))?;
+    // Tasks that recovery could not complete already have a response in the journal.
+    let journalled_tasks = ListState::journalled(archive, &input.tasks)?;
+    let missing_assets = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
+    let plan = Plan::from_list(input, &archived, &journalled_tasks, missing_assets);
+    recorder.emit(&Event::Planned(plan.counts.clone()));
     if !plan.stored.is_empty() {
-        log.emit(&Event::AssetsLacking { tasks: plan.stored.len() as u64 });
+        recorder.emit(&Event::MissingAssets { tasks: plan.stored.len() as u64 });
     }
 
-    let world = SimulatedProvider::knowing(plan.tasks.clone());
-    let asked = run.carry_out(&plan, world, media, stop, log).await?;
-    let is_incomplete = |log: &Log<'_>| {
-        let summary = &log.summary;
-        summary.missing() + summary.input.invalid + summary.assets.failed + log.recovered_failed + left > 0
+    let simulated_provider = SimulatedProvider::with_tasks(plan.tasks.clone());
+    let result = run.execute(&plan, simulated_provider, media, stop, recorder).await?;
+    let is_incomplete = |recorder: &RunRecorder<'_>| {
+        let summary = &recorder.summary;
+        summary.missing() + summary.input.invalid + summary.assets.failed + recorder.recovered_failed + still_journalled
+            > 0
     };
-    let (status, error) = run.finish(&plan, asked, log, is_incomplete);
-    Ok(Exported { status, error, left, failed_before, requested_again: plan.requested_again() })
+    let (status, error) = run.finish(&plan, result, recorder, is_incomplete);
+    Ok(Exported { status, error, still_journalled, failed_before, refetched_count: plan.refetched_count() })
 }

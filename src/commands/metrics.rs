@@ -1,6 +1,6 @@
-//! `--metrics-file`: a run's metrics for Prometheus, however it ended.
+//! `--metrics-file`: writes the metrics of a run for Prometheus, regardless of how the run ended.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "writes a file that the user names")]
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{
     run_summary::{RunCommand, RunSummary},
 };
 
-/// The fields of a run's summary that tell its success.
+/// The fields of a run's summary that show whether the run succeeded.
 #[derive(Deserialize)]
 struct RunEnd {
     #[serde(default)]
@@ -27,14 +27,14 @@ struct RunEnd {
     finished_at: Option<Timestamp>,
 }
 
-/// Writes the metrics of a run that is over.
-pub(super) fn leave(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
+/// Writes the metrics of a finished run.
+pub(super) fn write(file: &Path, archive: &Archive, run: &RunSummary) -> Result<()> {
     let text = report::metrics(run, last_success(archive, run.command));
     replace(file, text.as_bytes()).map_err(|error| Error::io("write", file, &error))
 }
 
-/// When a run of that command last ended with exit status 0, by the runs' summaries. An unreadable one counts as
-/// no success, since its outcome is unknown.
+/// Returns the time at which a run of this command last ended with exit status 0, according to the run summaries. An
+/// unreadable summary does not count as a success, because the outcome of its run is unknown.
 fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
     for path in archive.run_files(RunFile::Summary).ok()?.iter().rev() {
         let text = archive.store.get(path).ok().flatten().unwrap_or_default();
@@ -46,8 +46,9 @@ fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
     None
 }
 
-/// Writes a staging file and renames it, so that a collector reads either the old or the new file. The staging
-/// name has another extension, which collectors ignore, and the process ID. An existing file keeps its mode.
+/// Writes a staging file and renames it, so that a collector reads either the old or the new file. The name of the
+/// staging file ends with `#` and the process ID. Collectors ignore the file because of this extension. The new file
+/// has the permissions of the file that it replaces.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut staging = file.as_os_str().to_owned();
     staging.push(format!("#{}", std::process::id()));

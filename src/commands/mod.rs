@@ -1,12 +1,12 @@
-//! One file per command. Each takes its options as values and returns an outcome, so that a program that links
-//! the library calls exactly what the command line calls.
+//! The commands, one file each. A command receives its options as values and returns its outcome, so that the command
+//! line and programs that use the library call the same functions.
 
 pub mod compact;
-#[cfg(test)]
-mod conformance;
 pub mod dry_run;
 pub mod export;
 mod metrics;
+#[cfg(test)]
+mod object_store_tests;
 pub mod rebuild;
 pub mod repair;
 mod run;
@@ -29,9 +29,9 @@ use crate::{
     simulator::{self, SimulatedProvider, Simulator},
 };
 
-/// Starts the media stage. By default, it may use private addresses if the API's host is private.
-async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<LockedArchive>) -> Result<MediaStage> {
-    let private = match (&config.private_hosts, provider) {
+/// Starts the media stage. By default, downloads from private addresses are allowed only if the API host is private.
+async fn start_media(config: &MediaConfig, provider: &Provider, archive: &Arc<LockedArchive>) -> Result<MediaStage> {
+    let allows_private_hosts = match (&config.allow_private_hosts, provider) {
         (Some(allowed), _) => *allowed,
         (None, Provider::Simulated) => true,
         (None, Provider::Remote { base_url, .. }) => media::is_private_host(base_url).await,
@@ -40,29 +40,30 @@ async fn start_media(config: &MediaConfig, provider: &Provider, held: &Arc<Locke
         slots: config.concurrency.into(),
         max_bytes: config.max_size,
         retries: config.retries,
-        idle: config.idle,
+        idle_timeout: config.idle_timeout,
     };
     let (scheme, proxies) = match provider {
         Provider::Simulated => (Scheme::Http, Proxies::none()),
-        Provider::Remote { base_url, proxies, .. } => (Scheme::of(base_url), proxies.as_ref().clone()),
+        Provider::Remote { base_url, proxies, .. } => (Scheme::from_url(base_url), proxies.as_ref().clone()),
     };
-    let hosts = if private { HostPolicy::Private } else { HostPolicy::Public };
-    MediaStage::start(held.clone(), &Access { hosts, scheme, proxies }, limits)
+    let hosts = if allows_private_hosts { HostPolicy::Private } else { HostPolicy::Public };
+    MediaStage::start(archive.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 
-/// The client, and the simulator behind it if one was requested; the simulator ends when it is dropped.
+/// Creates the API client. If the provider is simulated, also starts the simulator, which stops when it is dropped.
 async fn connect_to(
     provider: &Provider,
     timeout: Duration,
-    world: SimulatedProvider,
+    simulated_provider: SimulatedProvider,
 ) -> Result<(Client, Option<Simulator>)> {
     match provider {
         Provider::Remote { base_url, key, proxies } => {
             Ok((Client::new(base_url, key.clone(), proxies, timeout)?, None))
         }
         Provider::Simulated => {
-            let simulator = Simulator::start(world).await?;
-            let client = Client::new(simulator.base_url(), ApiKey::new(simulator::KEY)?, &Proxies::none(), timeout)?;
+            let simulator = Simulator::start(simulated_provider).await?;
+            let client =
+                Client::new(simulator.base_url(), ApiKey::new(simulator::API_KEY)?, &Proxies::none(), timeout)?;
             Ok((client, Some(simulator)))
         }
     }

@@ -1,4 +1,4 @@
-//! `rebuild`: the clips and lyrics tables regenerated from `tasks.response`, without the network.
+//! The `rebuild` command: regenerates the clips and lyrics tables from the `tasks.response` column, offline.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -16,50 +16,50 @@ use crate::{
     run_id::RunId,
     run_summary::RunCommand,
     status::FinalStatus,
-    tables::{self, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table},
-    timestamp::Moment,
+    tables::{self, CLIPS, ClipRow, FetchInfo, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, TASKS, Table},
+    timestamp::MicrosTimestamp,
 };
 
-/// Regenerates both tables, and returns the message for the user.
+/// Regenerates the clips and lyrics tables, and returns the closing message.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Held`] if another process writes it,
-/// [`Error::Storage`] if a part of the tasks is damaged or the disk is full; each table is then as it was
-/// or regenerated.
+/// Returns [`Error::Usage`] if the location does not contain an archive, [`Error::Locked`] if another process holds the
+/// lock, and [`Error::Storage`] if a part of the tasks table is damaged or the disk is full. After an error, each
+/// table is either unchanged or fully regenerated.
 pub fn rebuild(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let start = (Timestamp::now(), Instant::now());
     let emit = &mut |event: &Event| reporter.observe(event);
-    let held = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
+    let locked = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
     let run_id = RunId::new(start.0);
-    let done = rebuild_tables(&held, &run_id, &mut *emit);
-    let (done, tasks) = record_rewrite(RunCommand::Rebuild, &held, &run_id, start, done)?;
+    let done = rebuild_tables(&locked, &run_id, &mut *emit);
+    let (done, tasks) = record_rewrite(RunCommand::Rebuild, &locked, &run_id, start, done)?;
     emit(&rewrite::finished(start.1));
     Ok(report::rebuild_table(&done, &archive.to_string(), tasks, false))
 }
 
-fn rebuild_tables(held: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
-    let archive = &held.archive;
-    let source = Source::of(archive)?;
-    let mut lyrics = Remake::<LyricsRow>::begin(&LYRICS, held, run_id)?;
-    let mut clips = Remake::<ClipRow>::begin(&CLIPS, held, run_id)?;
+fn rebuild_tables(archive: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
+    let source = Source::open(archive)?;
+    let mut lyrics = TableRebuild::<LyricsRow>::begin(&LYRICS, archive, run_id)?;
+    let mut clips = TableRebuild::<ClipRow>::begin(&CLIPS, archive, run_id)?;
     let tasks = source.read(archive, emit, &mut |rows| {
         rows.lyrics.iter().try_for_each(|row| lyrics.push(row))?;
         rows.clips.iter().try_for_each(|row| clips.push(row))
     })?;
     let done = [lyrics.finish()?, clips.finish()?];
-    export::write_views(held)?;
+    export::write_views(archive)?;
     Ok((done, tasks))
 }
 
-/// The plan of a rebuild. It writes nothing and needs no lock.
+/// Returns the dry-run report of a rebuild. A dry run writes nothing and needs no lock.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is not an archive, [`Error::Storage`] if it cannot be read.
+/// Returns [`Error::Usage`] if the location does not contain an archive, and [`Error::Storage`] if the archive cannot
+/// be read.
 pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String> {
     let clock = Instant::now();
     let emit = &mut |event: &Event| reporter.observe(event);
     let archive = Archive::open(archive)?;
-    let source = Source::of(&archive)?;
+    let source = Source::open(&archive)?;
     let (mut lyrics, mut clips) = (0, 0);
     let tasks = source.read(&archive, emit, &mut |rows| {
         lyrics += u64::from(rows.lyrics.is_some());
@@ -68,124 +68,127 @@ pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     })?;
     let mut planned = Vec::new();
     for (table, rows_after) in [(LYRICS.name, lyrics), (CLIPS.name, clips)] {
-        let parts = paths(&archive, table)?;
-        planned.push(Rebuilt { table, rows: count(&archive, &parts)?, rows_after });
+        let parts = published_parts(&archive, table)?;
+        planned.push(Rebuilt { table, rows: count_rows(&archive, &parts)?, rows_after });
     }
     emit(&rewrite::finished(clock));
     Ok(report::rebuild_table(&planned, &archive.name, tasks, true))
 }
 
-/// The parts of a table, without those of leftover segments.
-fn paths(archive: &Archive, table: &str) -> Result<Vec<String>> {
-    let waiting = rewrite::waiting(archive)?;
-    let mut paths = archive.parts(table)?;
-    paths.retain(|path| !waiting.contains(rewrite::stem(path)));
-    Ok(paths)
+/// The parts of a table, except parts whose segments are still in the journal. Recovery publishes such parts again.
+fn published_parts(archive: &Archive, table: &str) -> Result<Vec<String>> {
+    let unpublished = rewrite::unpublished_stems(archive)?;
+    let mut parts = archive.parts(table)?;
+    parts.retain(|path| !unpublished.contains(rewrite::stem(path)));
+    Ok(parts)
 }
 
-/// Counts the rows of parts that will be replaced. Damaged parts count as none: a rebuild restores them.
-fn count(archive: &Archive, parts: &[String]) -> Result<u64> {
+/// Counts the rows of the parts that a rebuild replaces. A damaged part counts as zero rows, because the rebuild
+/// regenerates its rows.
+fn count_rows(archive: &Archive, parts: &[String]) -> Result<u64> {
     let rows = parts.iter().map(|path| {
         let part = archive.store.open(path)?;
-        Ok(tables::guarded(|| tables::count_rows(part, archive.format)).unwrap_or_default())
+        Ok(tables::catch_panic(|| tables::count_rows(part, archive.format)).unwrap_or_default())
     });
     rows.sum()
 }
 
-/// The tasks table, whose responses hold everything.
+/// The source of a rebuild: the tasks table, whose responses contain the data of the clips and lyrics tables.
 struct Source {
     parts: Vec<String>,
     checksums: Checksums,
 }
 
 impl Source {
-    fn of(archive: &Archive) -> Result<Self> {
-        let parts = paths(archive, TASKS.name)?;
-        // The rows of a missing part would be dropped, and nothing would show any more what is missing.
+    fn open(archive: &Archive) -> Result<Self> {
+        let parts = published_parts(archive, TASKS.name)?;
+        // If a part of the tasks table is missing, a rebuild would drop the clips and lyrics of its tasks. The archive
+        // would then no longer show which tasks are missing.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
-            let reason = io::Error::other("a manifest lists it, and it is missing; run repair first");
-            return Err(archive.store.failed("read", &lost.path, &reason));
+            let reason = io::Error::other("listed in a manifest but missing; run `repair` first");
+            return Err(archive.store.storage_error("read", &lost.path, &reason));
         }
-        let checksums = Checksums::of(archive, parts.iter().map(String::as_str))?;
+        let checksums = Checksums::read(archive, parts.iter().map(String::as_str))?;
         Ok(Self { parts, checksums })
     }
 
-    /// Calls `take` with the rows of each task that has a response, and counts the tasks.
-    fn read(&self, archive: &Archive, emit: EventSink<'_>, take: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
+    /// Calls `visit` with the rows of each task that has a response. Returns the number of tasks, with or without a
+    /// response.
+    fn read(&self, archive: &Archive, emit: EventSink<'_>, visit: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
         let (mut progress, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {
             self.checksums.check(archive, path)?;
             let damaged = |task_id: &str| -> Error {
                 let reason = io::Error::other(format!("the row of {task_id} is damaged"));
-                archive.store.failed("read", path, &reason)
+                archive.store.storage_error("read", path, &reason)
             };
-            let mut taken = Ok(());
+            let mut result = Ok(());
             let columns = ["task_id", "status", "fetched_at", "run_id", "response"];
             let mut row = |cells: &[Option<&str>]| {
                 tasks += 1;
                 if let ([Some(task_id), status, Some(fetched_at), Some(run_id), Some(response)], Ok(())) =
-                    (cells, &taken)
+                    (cells, &result)
                 {
-                    let stamp = stamp(task_id, status.unwrap_or_default(), fetched_at, run_id);
-                    let stamp = stamp.ok_or_else(|| damaged(task_id));
-                    taken = stamp.and_then(|stamp| take(&tables::flatten(&stamp, response)));
+                    let info = fetch_info(task_id, status.unwrap_or_default(), fetched_at, run_id);
+                    let info = info.ok_or_else(|| damaged(task_id));
+                    result = info.and_then(|info| visit(&tables::flatten(&info, response)));
                 }
             };
             rows::scan_part(archive, path, &columns, &mut row)?;
-            taken?;
+            result?;
             emit(&Event::Checked { path: path.clone() });
-            progress.tell(emit, "parts read", done as u64 + 1, self.parts.len() as u64);
+            progress.report(emit, "parts read", done as u64 + 1, self.parts.len() as u64);
         }
         Ok(tasks)
     }
 }
 
-/// The columns that a task's rows share, from its row.
-fn stamp(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Option<Stamp> {
-    Some(Stamp {
+/// Builds the columns that all rows of a task share, from the task's row in the tasks table. Returns `None` if
+/// `fetched_at` or `run_id` is invalid.
+fn fetch_info(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Option<FetchInfo> {
+    Some(FetchInfo {
         task_id: task_id.into(),
-        // The status is only in the task's own row.
+        // The clips and lyrics tables do not contain the status, so the fallback does not affect their rows.
         status: FinalStatus::parse(status).unwrap_or(FinalStatus::Success),
-        fetched_at: Moment::parse(fetched_at)?,
+        fetched_at: MicrosTimestamp::parse(fetched_at)?,
         run_id: RunId::parse(run_id)?,
     })
 }
 
 /// A table that is being regenerated.
-struct Remake<R: 'static> {
+struct TableRebuild<R: 'static> {
     table: &'static Table<R>,
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     swap: Swap,
     encoder: Option<PartEncoder<R, NewPart>>,
-    /// Every part of the table that manifests or the folder name.
+    /// Every part of the table that a manifest lists or the table's folder contains.
     removed: Vec<String>,
     rows_before: u64,
     rows: u64,
 }
 
-impl<R> Remake<R> {
-    fn begin(table: &'static Table<R>, held: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
-        let archive = &held.archive;
-        let mut removed = paths(archive, table.name)?;
-        let rows_before = count(archive, &removed)?;
-        let (folder, waiting) = (format!("{}/", table.name), rewrite::waiting(archive)?);
+impl<R> TableRebuild<R> {
+    fn begin(table: &'static Table<R>, archive: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
+        let mut removed = published_parts(archive, table.name)?;
+        let rows_before = count_rows(archive, &removed)?;
+        let (folder, unpublished) = (format!("{}/", table.name), rewrite::unpublished_stems(archive)?);
         let lines =
-            archive.manifest_lines(&|path| path.starts_with(&folder) && !waiting.contains(rewrite::stem(path)))?;
+            archive.manifest_lines(&|path| path.starts_with(&folder) && !unpublished.contains(rewrite::stem(path)))?;
         removed.extend(lines.into_iter().map(|line| line.path));
         removed.sort();
         removed.dedup();
-        let swap = Swap::begin(held, table.name, run_id)?;
-        Ok(Self { table, held: held.clone(), swap, encoder: None, removed, rows_before, rows: 0 })
+        let swap = Swap::begin(archive, table.name, run_id)?;
+        Ok(Self { table, archive: archive.clone(), swap, encoder: None, removed, rows_before, rows: 0 })
     }
 
     fn push(&mut self, row: &R) -> Result<()> {
-        let failed = |error| self.held.archive.store.failed("write", self.table.name, &error);
+        let failed = |error| self.archive.store.storage_error("write", self.table.name, &error);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             None => {
-                let format = self.held.archive.format;
-                let encoder = PartEncoder::new(self.table, format, RowGroups::Large, self.swap.part()?);
+                let format = self.archive.format;
+                let encoder = PartEncoder::new(self.table, format, RowGroups::Large, self.swap.begin_part()?);
                 self.encoder.insert(encoder.map_err(failed)?)
             }
         };
@@ -196,7 +199,7 @@ impl<R> Remake<R> {
     fn end_part(&mut self) -> Result<()> {
         let Some(encoder) = self.encoder.take() else { return Ok(()) };
         let (part, rows) =
-            encoder.finish().map_err(|error| self.held.archive.store.failed("write", self.table.name, &error))?;
+            encoder.finish().map_err(|error| self.archive.store.storage_error("write", self.table.name, &error))?;
         self.swap.add(part)?;
         self.rows += rows;
         Ok(())

@@ -1,5 +1,5 @@
-//! The steps of every run, whether an export or a repair: it locks the archive, executes the plan, and writes its own
-//! files and the metrics.
+//! The steps that exports and repairs share. A run holds the lock on its archive, executes its plan, and writes its
+//! summary, its list of missing tasks and its metrics.
 
 use std::{future::Future, sync::Arc};
 
@@ -14,7 +14,9 @@ use crate::{
     error::{Error, Result},
     event::{Event, MissingReason},
     exit::ExitStatus,
-    export::{AnswerSource, Coordinator, Ending, Ledger, MediaStage, Missing, Plan, RunContext, RunResult, Signal},
+    export::{
+        Coordinator, Ending, Ledger, MediaStage, MissingTask, Plan, ResponseSource, RunContext, RunResult, Signal,
+    },
     journal::{self, SegmentLimits},
     repair::Failures,
     report::Reporter,
@@ -23,112 +25,119 @@ use crate::{
     simulator::SimulatedProvider,
 };
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The summary, as in `runs/<run_id>.json`.
+    /// The run's summary, as stored in `runs/<run_id>.json`.
     pub summary: RunSummary,
-    /// The process's exit status.
+    /// The exit status of the process.
     pub status: ExitStatus,
     /// The error that stopped the run, if any.
     pub error: Option<Error>,
     /// The closing message for the user.
-    pub words: String,
+    pub message: String,
 }
 
-/// A run that holds its archive.
+/// A run that holds the lock on its archive.
 pub(super) struct Run<'a> {
     pub(super) config: &'a RunConfig,
     pub(super) id: RunId,
-    pub(super) held: Arc<LockedArchive>,
-    /// When it is to end, whatever is left.
+    pub(super) archive: Arc<LockedArchive>,
+    /// The deadline from `--stop-after`, at which the run ends even if work is pending.
     pub(super) stop_at: Option<Instant>,
     command: RunCommand,
-    /// When it started, on the monotonic clock.
+    /// The start time of the run on the monotonic clock.
     clock: Instant,
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run that started at that time, `clock` on the monotonic clock.
+    /// Begins a run. `started` and `clock` are the start time of the run on the wall clock and on the monotonic clock.
     pub(super) fn begin(
         command: RunCommand,
         config: &'a RunConfig,
-        held: LockedArchive,
+        archive: LockedArchive,
         (started, clock): (Timestamp, Instant),
-        log: &mut Log<'_>,
+        recorder: &mut RunRecorder<'_>,
     ) -> Self {
-        let (id, archive) = (RunId::new(started), config.archive.to_string());
-        log.summary.command = command;
-        log.emit(&Event::Started { run_id: id.clone(), archive, at: started });
-        Self { config, id, held: Arc::new(held), stop_at: config.stop_after.map(|limit| clock + limit), command, clock }
+        let (id, name) = (RunId::new(started), config.archive.to_string());
+        recorder.summary.command = command;
+        recorder.emit(&Event::Started { run_id: id.clone(), archive: name, at: started });
+        Self {
+            config,
+            id,
+            archive: Arc::new(archive),
+            stop_at: config.stop_after.map(|limit| clock + limit),
+            command,
+            clock,
+        }
     }
 
-    /// Works on the plan until nothing is left or `stop` is ready.
-    pub(super) async fn carry_out(
+    /// Executes the plan until it is complete or `stop` resolves.
+    pub(super) async fn execute(
         &self,
         plan: &Plan,
-        world: SimulatedProvider,
+        simulated_provider: SimulatedProvider,
         media: MediaStage,
         stop: impl Future<Output = Signal>,
-        log: &mut Log<'_>,
+        recorder: &mut RunRecorder<'_>,
     ) -> Result<RunResult> {
-        let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, world).await?;
-        let Self { config, id: run_id, held, stop_at, command, .. } = self;
+        let (client, simulator) = connect_to(&self.config.provider, self.config.timeout, simulated_provider).await?;
+        let Self { config, id: run_id, archive, stop_at, command, .. } = self;
         let segments = if *command == RunCommand::Repair { SegmentLimits::REPAIR } else { SegmentLimits::default() };
-        let context = RunContext { config, run_id, plan, held, stop_at: *stop_at, command: *command, segments };
-        let mut emit = |event| log.emit(&event);
-        let asked = Coordinator::new(context, client, media, &mut emit)?.run(stop).await;
+        let context = RunContext { config, run_id, plan, archive, stop_at: *stop_at, command: *command, segments };
+        let mut emit = |event| recorder.emit(&event);
+        let result = Coordinator::new(context, client, media, &mut emit)?.run(stop).await;
         drop(simulator);
-        Ok(asked)
+        Ok(result)
     }
 
-    /// Writes the run's own files, however it ended.
+    /// Writes the run's summary and its list of missing tasks, regardless of how the run ended.
     pub(super) fn finish(
         &self,
         plan: &Plan,
-        asked: RunResult,
-        log: &mut Log<'_>,
-        is_incomplete: impl Fn(&Log<'_>) -> bool,
+        result: RunResult,
+        recorder: &mut RunRecorder<'_>,
+        is_incomplete: impl Fn(&RunRecorder<'_>) -> bool,
     ) -> (ExitStatus, Option<Error>) {
-        let RunResult { ending, ledger } = asked;
-        let missing = missing_csv(plan, &ledger, &ending, log);
+        let RunResult { ending, ledger } = result;
+        let missing = missing_csv(plan, &ledger, &ending, recorder);
         let mut status = match &ending {
             Ending::Signal(signal) => signal.exit_status(),
-            Ending::KeyRefused => ExitStatus::KeyRefused,
+            Ending::KeyRejected => ExitStatus::KeyRejected,
             Ending::Failed(_) => ExitStatus::Failed,
-            Ending::Done | Ending::TimeIsUp if is_incomplete(log) => ExitStatus::Incomplete,
-            Ending::Done | Ending::TimeIsUp => ExitStatus::Complete,
+            Ending::Done | Ending::DeadlineReached if is_incomplete(recorder) => ExitStatus::Incomplete,
+            Ending::Done | Ending::DeadlineReached => ExitStatus::Complete,
         };
-        let is_over = matches!(ending, Ending::Done);
+        let is_complete = matches!(ending, Ending::Done);
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
-        if log.summary.requests.total + log.summary.missing() > 0
-            && let Err(failed) = self.held.put_with_checksum(&RunFile::Unfinished.path(&self.id), &missing)
+        if recorder.summary.requests.total + recorder.summary.missing() > 0
+            && let Err(failed) = self.archive.put_with_checksum(&RunFile::Unfinished.path(&self.id), &missing)
         {
-            log.missing_named = false;
+            recorder.missing_list_written = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
-        if is_over && let Err(failed) = self.sweep() {
+        if is_complete && let Err(failed) = self.sweep() {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
         let mut end = self.finished(status);
-        log.summary.observe(&end);
-        let mut text = serde_json::to_vec_pretty(&log.summary).expect("a summary has string keys only");
+        recorder.summary.observe(&end);
+        let mut text = serde_json::to_vec_pretty(&recorder.summary).expect("a summary has string keys only");
         text.push(b'\n');
-        if let Err(failed) = self.held.put_with_checksum(&RunFile::Summary.path(&self.id), &text) {
+        if let Err(failed) = self.archive.put_with_checksum(&RunFile::Summary.path(&self.id), &text) {
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
             end = self.finished(status);
         }
-        log.emit(&end);
+        recorder.emit(&end);
         (status, error)
     }
 
-    /// Writes the metrics, if requested, also of a run that an error stopped before its first request.
-    pub(super) fn leave_metrics<T>(&self, ended: &Result<T>, log: &mut Log<'_>) -> Result<()> {
+    /// Writes the metrics if they are requested, even if an error stopped the run before its first request.
+    pub(super) fn write_metrics<T>(&self, ended: &Result<T>, recorder: &mut RunRecorder<'_>) -> Result<()> {
         let Some(file) = &self.config.metrics_file else { return Ok(()) };
         if let Err(error) = ended {
-            log.summary.observe(&self.finished(error.into()));
+            recorder.summary.observe(&self.finished(error.into()));
         }
-        metrics::leave(file, &self.held.archive, &log.summary)
+        metrics::write(file, &self.archive, &recorder.summary)
     }
 
     fn finished(&self, status: ExitStatus) -> Event {
@@ -140,17 +149,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// With the journal empty and everything tried, no partial download will be resumed.
+    /// Removes partial downloads if the journal is empty, because no later run would resume these downloads.
     fn sweep(&self) -> Result<()> {
-        let waiting = journal::segments(&self.held.archive.journal_folder())?;
-        if waiting.is_empty() { self.held.sweep_partials() } else { Ok(()) }
+        let waiting = journal::segments(&self.archive.journal_folder())?;
+        if waiting.is_empty() { self.archive.remove_partials() } else { Ok(()) }
     }
 }
 
-/// Writes the record of a command that rewrote tables, and returns the command's result.
+/// Writes the run summary of a command that rewrites tables, and returns the result of the command.
 pub(super) fn record_rewrite<T>(
     command: RunCommand,
-    held: &LockedArchive,
+    archive: &LockedArchive,
     run_id: &RunId,
     (started, clock): (Timestamp, std::time::Instant),
     done: Result<T>,
@@ -167,74 +176,75 @@ pub(super) fn record_rewrite<T>(
     };
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
-    let recorded = held.put_with_checksum(&RunFile::Summary.path(run_id), &text);
-    // The command's error is more important than its record's.
+    let recorded = archive.put_with_checksum(&RunFile::Summary.path(run_id), &text);
+    // An error of the command takes precedence over an error in writing the run summary.
     let done = done?;
     recorded.map(|()| done)
 }
 
-/// Waits for that instant; without one, forever.
-pub(super) async fn reached(instant: Option<Instant>) {
+/// Waits until the given instant. Never returns if the instant is `None`.
+pub(super) async fn sleep_until_or_forever(instant: Option<Instant>) {
     match instant {
         Some(instant) => time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }
 
-/// Names each task that is not archived, with the reason, in a list that is itself an input.
-fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, log: &mut Log<'_>) -> Vec<u8> {
-    let interruption = match ending {
+/// Lists each task that is not archived, with the reason, as a CSV that `export` accepts as input. Also emits
+/// [`Event::Missing`] for each task that the run did not archive.
+fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, recorder: &mut RunRecorder<'_>) -> Vec<u8> {
+    let default_reason = match ending {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
         Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
         Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
-        Ending::KeyRefused => (MissingReason::Unfinished, "the provider refused the key"),
+        Ending::KeyRejected => (MissingReason::Unfinished, "the provider refused the key"),
         Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
-        Ending::TimeIsUp => (MissingReason::Unfinished, "the time given with --stop-after was over"),
-        Ending::Done => (MissingReason::Unfinished, "the run was over"),
+        Ending::DeadlineReached => (MissingReason::Unfinished, "the --stop-after limit was reached"),
+        Ending::Done => (MissingReason::Unfinished, "the run ended"),
     };
     let mut csv = csv::Writer::from_writer(Vec::new());
-    log.missing_listed = 0;
+    recorder.missing_listed = 0;
     // Writing to memory cannot fail.
     let _ = csv.write_record(["task_id", "reason", "detail"]);
-    for Missing { task, reason, detail } in ledger.missing(&plan.selected, &interruption) {
+    for MissingTask { task, reason, detail } in ledger.missing(&plan.selected, &default_reason) {
         let task_id = plan.tasks.id(task).to_string();
-        // A task with a stored response is archived, however this run ended.
-        if plan.item(task).source == AnswerSource::Ask {
-            log.missing_listed += 1;
+        // A task with a stored response is already archived, even if this run did not finish it.
+        if plan.item(task).source == ResponseSource::Provider {
+            recorder.missing_listed += 1;
             let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
         }
-        log.emit(&Event::Missing { task_id, reason, detail });
+        recorder.emit(&Event::Missing { task_id, reason, detail });
     }
-    csv.into_inner().expect("memory takes all that is written")
+    csv.into_inner().expect("writing to memory cannot fail")
 }
 
-/// The run's events on their way to the summary and the reporter.
-pub(super) struct Log<'a> {
+/// Passes the events of a run to its summary and its reporter, and collects data for the closing message.
+pub(super) struct RunRecorder<'a> {
     pub(super) summary: RunSummary,
-    /// Whether all answers so far were 404.
+    /// Whether the provider has found none of the requested tasks so far.
     pub(super) none_found: bool,
-    /// Whether the tasks that are not archived could be listed.
-    pub(super) missing_named: bool,
-    /// The number of tasks in that list.
+    /// Whether the list of tasks that are not archived could be written.
+    pub(super) missing_list_written: bool,
+    /// The number of tasks in the list.
     pub(super) missing_listed: u64,
-    /// Failed assets of tasks that earlier runs had fetched, and this one archived.
+    /// The number of failed assets of tasks that earlier runs had fetched and this run archived.
     pub(super) recovered_failed: u64,
-    /// Tasks that earlier runs had fetched, and this one archived.
+    /// The number of tasks that earlier runs had fetched and this run archived.
     pub(super) recovered: u64,
-    /// Files that were downloaded, and their bytes.
+    /// The number of downloaded files, and their total size in bytes.
     pub(super) downloaded: (u64, u64),
-    /// Tasks and files that a repair could not restore.
+    /// The tasks and files that a repair could not restore. `None` in an export.
     pub(super) failures: Option<Failures>,
     reporter: &'a mut dyn Reporter,
 }
 
-impl<'a> Log<'a> {
+impl<'a> RunRecorder<'a> {
     pub(super) fn new(reporter: &'a mut dyn Reporter) -> Self {
         let summary = RunSummary::default();
         Self {
             summary,
             none_found: false,
-            missing_named: true,
+            missing_list_written: true,
             missing_listed: 0,
             recovered_failed: 0,
             recovered: 0,
@@ -255,7 +265,7 @@ impl<'a> Log<'a> {
                 let (files, total) = self.downloaded;
                 self.downloaded = (files + 1, total + bytes.unwrap_or_default());
             }
-            Event::Answered { .. } | Event::Unfinished { .. } => self.none_found = false,
+            Event::ResponseReceived { .. } | Event::Unfinished { .. } => self.none_found = false,
             _ => {}
         }
         if let Some(failures) = &mut self.failures {

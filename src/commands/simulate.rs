@@ -1,6 +1,6 @@
-//! `simulate`: the provider's stand-in, on loopback, until it is stopped.
+//! The `simulate` command: runs a simulated provider on loopback until it is stopped.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 
 use std::{
     fs,
@@ -11,39 +11,39 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    simulator::{FaultPlan, Known, SimulatedProvider, Simulator, Window},
+    simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulator, Window},
     task::{TaskId, TaskList},
 };
 
-/// The options of the simulator.
+/// The options of `simulate`.
 #[derive(Clone, Debug)]
 pub struct SimulateOptions {
-    /// The port on loopback; 0 is one of the system's choice.
+    /// The port on loopback; 0 picks a free port.
     pub port: u16,
-    /// How many tasks there are; `None` means any requested ID.
+    /// The number of tasks that exist. `None` means that every requested ID exists.
     pub tasks: Option<u32>,
-    /// The seed of the documents.
+    /// The seed for the generated documents.
     pub seed: u64,
-    /// The faults; `None`: no faults, and the provider's rate window.
+    /// The path of the fault plan. `None` means no faults, and the rate window that the provider documents.
     pub faults: Option<PathBuf>,
 }
 
-/// Serves until `stop` is ready. `ready` gets the base URL once it answers.
+/// Runs the simulator until `stop` resolves. Calls `ready` with the base URL once the simulator accepts requests.
 ///
 /// # Errors
-/// [`Error::Usage`] if the fault plan cannot be read or is invalid,
-/// [`Error::Storage`] if the port are unavailable.
+/// Returns [`Error::Usage`] if the fault plan cannot be read or is invalid, and [`Error::Storage`] if the port is
+/// unavailable.
 pub async fn simulate(options: SimulateOptions, stop: impl Future, ready: impl FnOnce(&str)) -> Result<()> {
     let faults = match &options.faults {
         Some(path) => read_fault_plan(path)?,
         None => FaultPlan { window: Some(Window::default()), ..FaultPlan::default() },
     };
     let tasks = match options.tasks {
-        Some(count) => Known::Listed(Arc::new(task_list(count, options.seed))),
-        None => Known::Every,
+        Some(count) => KnownTasks::Listed(Arc::new(task_list(count, options.seed))),
+        None => KnownTasks::Any,
     };
-    let world = SimulatedProvider { tasks, seed: options.seed, faults, ..SimulatedProvider::default() };
-    let simulator = Simulator::start_on(world, options.port).await?;
+    let simulated_provider = SimulatedProvider { tasks, seed: options.seed, faults, ..SimulatedProvider::default() };
+    let simulator = Simulator::start_on(simulated_provider, options.port).await?;
     ready(simulator.base_url().as_str());
     stop.await;
     Ok(())
@@ -55,7 +55,7 @@ fn read_fault_plan(path: &Path) -> Result<FaultPlan> {
     text.parse().map_err(|error| Error::usage(format!("{}: {error}", path.display())))
 }
 
-/// Task IDs for a simulator without a task list.
+/// Generates the IDs of the simulated tasks.
 fn task_list(count: u32, seed: u64) -> TaskList {
     let mut tasks = TaskList::default();
     for n in 1..=count {

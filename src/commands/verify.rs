@@ -1,10 +1,10 @@
-//! `verify`: checks the archive's integrity.
+//! The `verify` command: checks the integrity of an archive.
 
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::summary::Style;
+use super::summary::OutputFormat;
 use crate::{
     archive::Location,
     error::Result,
@@ -14,23 +14,29 @@ use crate::{
     verify::{self, Depth, Report},
 };
 
-/// How a check ended.
+/// The outcome of a check.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The findings.
+    /// The findings, and the numbers of checked files and rows.
     pub report: Report,
-    /// The process's exit status.
+    /// The exit status of the process.
     pub status: ExitStatus,
     /// The text to print.
-    pub words: String,
+    pub message: String,
 }
 
-/// Checks an archive, which may be on a read-only disk or have a run adding to it. Blocks.
+/// Checks an archive. The archive may be on a read-only disk, and a run may add to it during the check. Performs
+/// blocking I/O.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::error::Error::Usage) if there is no such archive,
-/// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
-pub fn verify(archive: &Location, depth: Depth, style: Style, reporter: &mut dyn Reporter) -> Result<Outcome> {
+/// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and
+/// [`Error::Storage`](crate::error::Error::Storage) if the archive cannot be read.
+pub fn verify(
+    archive: &Location,
+    depth: Depth,
+    output_format: OutputFormat,
+    reporter: &mut dyn Reporter,
+) -> Result<Outcome> {
     let clock = Instant::now();
     let report = verify::check(archive, depth, &mut |event| reporter.observe(event))?;
     let status = report.status();
@@ -40,11 +46,11 @@ pub fn verify(archive: &Location, depth: Depth, style: Style, reporter: &mut dyn
         exit_code: status.code(),
         interrupted: false,
     });
-    let words = match style {
-        Style::Words => report::verify_table(&report),
-        Style::Json => json(&report),
+    let message = match output_format {
+        OutputFormat::Text => report::verify_table(&report),
+        OutputFormat::Json => json(&report),
     };
-    Ok(Outcome { report, status, words })
+    Ok(Outcome { report, status, message })
 }
 
 fn json(report: &Report) -> String {

@@ -1,64 +1,64 @@
-//! Estimates the remaining time of a run. Pure.
+//! Estimates the remaining time of a run. This module performs no I/O.
 
 use std::time::Duration;
 
 use crate::event::Downloads;
 
-/// Expected polls per unfinished task: most are finished by the second.
-const POLLS_A_TASK: f64 = 2.0;
+/// The expected number of polls per unfinished task. Most tasks have finished by the second poll.
+const POLLS_PER_TASK: f64 = 2.0;
 
-/// The observed speed counts only after this time.
-const OBSERVED_AFTER: Duration = Duration::from_secs(3);
+/// The elapsed time after which the observed request rate is used.
+const MIN_OBSERVATION_TIME: Duration = Duration::from_secs(3);
 
-/// The inputs of an estimate.
+/// The inputs for an estimate of the remaining time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EtaEstimate {
-    /// Requests to send, without polls.
+    /// The number of requests to send, excluding polls.
     pub(super) requests: usize,
-    /// Tasks that wait for a poll.
+    /// The number of tasks that wait for a poll.
     pub(super) unfinished: usize,
-    /// Time until the next request is due, or until a 429 is over.
-    pub(super) idle: Duration,
+    /// The time until the next request can be sent, including a pause after a 429.
+    pub(super) wait: Duration,
     /// The maximum number of requests per second.
-    pub(super) pace: f64,
-    /// Responses so far.
-    pub(super) answers: u64,
-    /// The time that they took.
+    pub(super) rate: f64,
+    /// The number of responses received so far.
+    pub(super) responses: u64,
+    /// The time since the run started.
     pub(super) elapsed: Duration,
-    /// Time until polling ends, if that is known.
-    pub(super) polling_left: Option<Duration>,
+    /// The time until polling ends, or `None` if the end is not known yet.
+    pub(super) polling_remaining: Option<Duration>,
 }
 
 impl EtaEstimate {
-    /// The time until the last request: requests left over the pace, or over what was observed if the
-    /// provider is slower than that. `None` as long as neither is known.
-    pub(super) fn left(&self) -> Option<Duration> {
-        let requests = self.requests as f64 + self.unfinished as f64 * POLLS_A_TASK;
+    /// Estimates the time until the last request. The number of remaining requests is divided by the rate, or by the
+    /// observed rate if the provider is slower. Returns `None` while no rate is known.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        let requests = self.requests as f64 + self.unfinished as f64 * POLLS_PER_TASK;
         let speed = self.speed().filter(|speed| speed.is_finite() || requests == 0.0)?;
-        let left = self.idle + Duration::try_from_secs_f64(requests / speed).unwrap_or_default();
-        Some(match self.polling_left {
-            Some(limit) if self.requests == 0 => left.min(limit),
-            _ => left,
+        let remaining = self.wait + Duration::try_from_secs_f64(requests / speed).unwrap_or_default();
+        Some(match self.polling_remaining {
+            Some(limit) if self.requests == 0 => remaining.min(limit),
+            _ => remaining,
         })
     }
 
     fn speed(&self) -> Option<f64> {
-        let observed = self.answers as f64 / self.elapsed.as_secs_f64();
-        match self.elapsed >= OBSERVED_AFTER {
-            true if self.answers == 0 => None,
-            true => Some(self.pace.min(observed)),
-            false => Some(self.pace),
+        let observed = self.responses as f64 / self.elapsed.as_secs_f64();
+        match self.elapsed >= MIN_OBSERVATION_TIME {
+            true if self.responses == 0 => None,
+            true => Some(self.rate.min(observed)),
+            false => Some(self.rate),
         }
     }
 }
 
-/// The time until the last download, at the observed speed. `None` before the first file.
-pub(super) fn downloads_left(downloads: &Downloads, elapsed: Duration) -> Option<Duration> {
-    let left = downloads.wanted.saturating_sub(downloads.settled);
-    match (left, downloads.settled) {
+/// Estimates the time until the last download at the observed speed. Returns `None` until the first file is settled.
+pub(super) fn remaining_downloads(downloads: &Downloads, elapsed: Duration) -> Option<Duration> {
+    let remaining = downloads.expected.saturating_sub(downloads.settled);
+    match (remaining, downloads.settled) {
         (0, _) => Some(Duration::ZERO),
         (_, 0) => None,
-        (left, settled) => Some(elapsed.mul_f64(left as f64 / settled as f64)),
+        (remaining, settled) => Some(elapsed.mul_f64(remaining as f64 / settled as f64)),
     }
 }
 
@@ -70,41 +70,41 @@ mod tests {
         EtaEstimate {
             requests: 240,
             unfinished: 0,
-            idle: Duration::ZERO,
-            pace: 2.0,
-            answers: 0,
+            wait: Duration::ZERO,
+            rate: 2.0,
+            responses: 0,
             elapsed: Duration::ZERO,
-            polling_left: None,
+            polling_remaining: None,
         }
     }
 
     #[test]
-    fn it_is_requests_left_over_the_pace_polls_counted() {
-        assert_eq!(estimate().left(), Some(Duration::from_secs(120)));
-        assert_eq!(EtaEstimate { unfinished: 10, ..estimate() }.left(), Some(Duration::from_secs(130)));
-        assert_eq!(EtaEstimate { pace: f64::INFINITY, ..estimate() }.left(), None);
+    fn the_estimate_divides_requests_and_polls_by_the_rate() {
+        assert_eq!(estimate().remaining(), Some(Duration::from_secs(120)));
+        assert_eq!(EtaEstimate { unfinished: 10, ..estimate() }.remaining(), Some(Duration::from_secs(130)));
+        assert_eq!(EtaEstimate { rate: f64::INFINITY, ..estimate() }.remaining(), None);
     }
 
     #[test]
-    fn a_slow_provider_counts_for_more_than_the_pace() {
-        let slow = EtaEstimate { answers: 10, elapsed: Duration::from_secs(10), ..estimate() };
-        assert_eq!(slow.left(), Some(Duration::from_secs(240)));
-        assert_eq!(EtaEstimate { answers: 0, ..slow }.left(), None);
+    fn a_slow_provider_lowers_the_rate() {
+        let slow = EtaEstimate { responses: 10, elapsed: Duration::from_secs(10), ..estimate() };
+        assert_eq!(slow.remaining(), Some(Duration::from_secs(240)));
+        assert_eq!(EtaEstimate { responses: 0, ..slow }.remaining(), None);
     }
 
     #[test]
-    fn polling_never_takes_longer_than_it_may() {
+    fn the_estimate_is_capped_by_the_polling_deadline() {
         let polling =
-            EtaEstimate { requests: 0, unfinished: 100, polling_left: Some(Duration::from_secs(7)), ..estimate() };
-        assert_eq!(polling.left(), Some(Duration::from_secs(7)));
+            EtaEstimate { requests: 0, unfinished: 100, polling_remaining: Some(Duration::from_secs(7)), ..estimate() };
+        assert_eq!(polling.remaining(), Some(Duration::from_secs(7)));
     }
 
     #[test]
-    fn downloads_go_on_as_they_went() {
-        let downloads = |settled, wanted| Downloads { settled, wanted, ..Downloads::default() };
+    fn the_download_estimate_uses_the_observed_speed() {
+        let downloads = |settled, expected| Downloads { settled, expected, ..Downloads::default() };
         let elapsed = Duration::from_secs(10);
-        assert_eq!(downloads_left(&downloads(0, 0), elapsed), Some(Duration::ZERO));
-        assert_eq!(downloads_left(&downloads(0, 5), elapsed), None);
-        assert_eq!(downloads_left(&downloads(5, 15), elapsed), Some(Duration::from_secs(20)));
+        assert_eq!(remaining_downloads(&downloads(0, 0), elapsed), Some(Duration::ZERO));
+        assert_eq!(remaining_downloads(&downloads(0, 5), elapsed), None);
+        assert_eq!(remaining_downloads(&downloads(5, 15), elapsed), Some(Duration::from_secs(20)));
     }
 }

@@ -1,88 +1,90 @@
-//! The work on one task: where its response comes from, which assets are wanted, and how its rows
-//! relate to the rows that the archive has.
+//! The work for one task: the source of its response, the wanted kinds of assets, and the effect of its new rows on
+//! its archived rows.
 
 use crate::asset::AssetKinds;
 
-/// One task of a plan.
+/// The work for one task of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Item {
-    pub(crate) source: AnswerSource,
+    pub(crate) source: ResponseSource,
     pub(crate) kinds: WantedKinds,
     pub(crate) rows: RowEffect,
-    /// For a task whose own row is lost: how many of its rows in other tables are clips.
-    pub(crate) clips_left: Option<i32>,
-    /// For a task whose own row is lost: what a damaged part still holds.
+    /// The number of remaining rows in the clips table, for a task whose row in the tasks table is lost.
+    pub(crate) remaining_clips: Option<i32>,
+    /// The data that a damaged part still contains, for a task whose row in the tasks table is lost.
     pub(crate) salvage: Option<Salvage>,
 }
 
-/// Where the response for a task comes from.
+/// The source of a task's response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum AnswerSource {
-    /// The provider.
+pub(crate) enum ResponseSource {
+    /// The response is requested from the provider.
     #[default]
-    Ask,
-    /// The archive, which has the task's row.
-    Stored,
+    Provider,
+    /// The response is read from the task's row in the archive.
+    Tables,
 }
 
-/// The kinds of assets that are wanted of a task.
+/// The kinds of assets that are wanted for a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WantedKinds {
-    /// Those that the run downloads.
+    /// The kinds that the run is configured to download.
     #[default]
-    OfRun,
-    /// These, whatever the run downloads.
-    These(AssetKinds),
-    /// Those that the run downloads, and those that the archive has files of, because the asset rows are lost.
-    OfRunAndFiles,
+    Configured,
+    /// These kinds, regardless of the run's configuration.
+    Explicit(AssetKinds),
+    /// The kinds that the run is configured to download, and the kinds that the archive has files for. This variant
+    /// is used when a task may have lost its asset rows.
+    ConfiguredAndExisting,
 }
 
-/// How a task's new rows relate to those that the archive has.
+/// The effect of a task's new rows on its archived rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RowEffect {
-    /// The archive has none.
+    /// The archive has no rows for the task.
     #[default]
     New,
-    /// The new rows replace the old ones.
+    /// The new rows replace the archived rows.
     Replace,
-    /// The new rows replace a `not_found` row, which stays if the task is still not found.
+    /// The new rows replace a `not_found` row. If the task is still not found, the `not_found` row stays.
     ReplaceNotFound,
-    /// The new rows are assets of further kinds; the task's other rows stay.
+    /// The new rows add assets of additional kinds. The task's other rows stay unchanged.
     AddAssets,
 }
 
-/// The values of a task that a damaged part still holds.
+/// The data of a task that a damaged part still contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Salvage {
-    /// It was not found.
+    /// The task's row has the status `not_found`.
     NotFound,
-    /// It has a response.
+    /// The task's row contains a response.
     Response,
 }
 
 impl Item {
-    /// A task without a row in the archive: it is fetched.
+    /// The item for a task without a row in the archive, which has to be fetched.
     pub(crate) const NEW: Self = Self {
-        source: AnswerSource::Ask,
-        kinds: WantedKinds::OfRun,
+        source: ResponseSource::Provider,
+        kinds: WantedKinds::Configured,
         rows: RowEffect::New,
-        clips_left: None,
+        remaining_clips: None,
         salvage: None,
     };
 
-    /// An archived task without asset rows of these kinds.
-    pub(crate) fn lacking(kinds: AssetKinds) -> Self {
-        let (source, kinds) = (AnswerSource::Stored, WantedKinds::These(kinds));
+    /// Returns the item for an archived task that lacks asset rows of these kinds.
+    pub(crate) fn for_missing_assets(kinds: AssetKinds) -> Self {
+        let (source, kinds) = (ResponseSource::Tables, WantedKinds::Explicit(kinds));
         Self { source, kinds, rows: RowEffect::AddAssets, ..Self::NEW }
     }
 
-    /// Whether its rows replace existing ones.
+    /// Whether the new rows replace archived rows.
     pub(super) fn replaces(&self) -> bool {
         matches!(self.rows, RowEffect::Replace | RowEffect::ReplaceNotFound)
     }
 
-    /// Whether the remaining rows hold more clips than a response with this many.
-    pub(super) fn is_poorer(&self, clips: impl FnOnce() -> usize) -> bool {
-        self.clips_left.is_some_and(|left| usize::try_from(left).is_ok_and(|left| clips() < left))
+    /// Whether the archive's remaining rows contain more clips than a response. `clips` counts the clips of the response.
+    pub(super) fn has_fewer_clips(&self, clips: impl FnOnce() -> usize) -> bool {
+        self.remaining_clips
+            .is_some_and(|remaining| usize::try_from(remaining).is_ok_and(|remaining| clips() < remaining))
     }
 }

@@ -1,5 +1,5 @@
-//! The stage that makes responses durable: records in, acknowledgements and full segments out. It runs on a
-//! thread of its own, and syncs all records since the last sync at once.
+//! The journal stage makes responses durable. The stage receives records and sends acknowledgements and closed
+//! segments. The stage runs on a dedicated thread and syncs all waiting records at once.
 
 use std::collections::BTreeMap;
 
@@ -13,58 +13,58 @@ use crate::{
     task::TaskIndex,
 };
 
-/// Capacity for records that wait for a sync. The coordinator stays below it.
-const MOST_WAITING: usize = 256;
+/// The capacity for records that wait for a sync. The coordinator stays below this capacity.
+const CHANNEL_CAPACITY: usize = 256;
 
-/// A record on its way to the journal.
+/// A record to write to the journal.
 #[derive(Debug)]
 pub(super) enum Entry {
     /// The provider's response for a task.
     TaskResponse {
         task: TaskIndex,
-        /// The final status, if the record is final.
+        /// The task's final status, or `None` if the record is not final.
         status: Option<FinalStatus>,
         record: Record,
-        /// Its assets, to be settled once the record is durable.
-        wanted: Vec<AssetRequest>,
+        /// The assets to settle once the record is durable.
+        asset_requests: Vec<AssetRequest>,
     },
-    /// The outcome of a task's assets, for the segment of that part.
+    /// The outcome of a task's assets, to write to the segment of `part`.
     Assets { task: TaskIndex, part: u32, record: Record },
-    /// The complete records of a task with a stored response.
+    /// All records of a task with a stored response.
     Settled { task: TaskIndex, records: Vec<Record> },
 }
 
 /// A record that is on stable storage.
 #[derive(Debug)]
 pub(super) enum Acknowledged {
-    /// A response, in the segment that becomes that part.
-    TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, wanted: Vec<AssetRequest> },
+    /// A response in the segment of `part`.
+    TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, asset_requests: Vec<AssetRequest> },
     /// The outcome of a task's assets.
     Assets { task: TaskIndex, part: u32 },
-    /// The complete records of a task.
+    /// All records of a task with a stored response.
     Settled { task: TaskIndex, part: u32 },
 }
 
-/// The coordinator's end of the stage.
+/// The coordinator's handle for the journal stage.
 pub(super) struct JournalStage {
-    /// Takes records; closed by dropping it.
+    /// Sends records to the stage. Dropping the sender ends the stage.
     pub(super) records: mpsc::Sender<Entry>,
-    /// Acknowledges them; ends when the stage does.
+    /// Receives acknowledgements until the stage ends.
     pub(super) acknowledged: mpsc::UnboundedReceiver<Acknowledged>,
-    /// Its result.
-    pub(super) ended: JoinHandle<Result<()>>,
+    /// The result of the stage.
+    pub(super) handle: JoinHandle<Result<()>>,
 }
 
 impl JournalStage {
-    /// Starts the stage; full segments, and the last one, go to `segments`.
+    /// Starts the stage, which sends closed segments to `segments`.
     pub(super) fn start(mut writer: JournalWriter, segments: mpsc::Sender<ClosedSegment>) -> Self {
-        let (records, mut incoming) = mpsc::channel::<Entry>(MOST_WAITING);
+        let (records, mut incoming) = mpsc::channel::<Entry>(CHANNEL_CAPACITY);
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
-        let ended = tokio::task::spawn_blocking(move || {
+        let handle = tokio::task::spawn_blocking(move || {
             let mut batch = Vec::new();
-            while incoming.blocking_recv_many(&mut batch, MOST_WAITING) > 0 {
-                for entry in keep(&mut writer, std::mem::take(&mut batch))? {
-                    // A closed channel means that the run has ended; the segments remain for the next one.
+            while incoming.blocking_recv_many(&mut batch, CHANNEL_CAPACITY) > 0 {
+                for entry in append_batch(&mut writer, std::mem::take(&mut batch))? {
+                    // A closed channel means that the run has ended. The next run publishes the remaining segments.
                     let _ = acknowledge.send(entry);
                 }
                 for segment in writer.take_complete() {
@@ -76,31 +76,31 @@ impl JournalStage {
             }
             Ok(())
         });
-        Self { records, acknowledged, ended }
+        Self { records, acknowledged, handle }
     }
 }
 
-/// Appends a batch, with one sync for each segment it touches.
-fn keep(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledged>> {
-    let mut answers = Vec::new();
+/// Appends a batch of entries, with one sync per segment.
+fn append_batch(writer: &mut JournalWriter, batch: Vec<Entry>) -> Result<Vec<Acknowledged>> {
+    let mut responses = Vec::new();
     let mut settled: BTreeMap<u32, Vec<&Record>> = BTreeMap::new();
     for entry in &batch {
         match entry {
-            Entry::TaskResponse { record, .. } => answers.push(record),
-            Entry::Settled { records, .. } => answers.extend(records),
+            Entry::TaskResponse { record, .. } => responses.push(record),
+            Entry::Settled { records, .. } => responses.extend(records),
             Entry::Assets { part, record, .. } => settled.entry(*part).or_default().push(record),
         }
     }
     for (part, records) in settled {
         writer.append_to(part, records)?;
     }
-    let filled = if answers.is_empty() { 0 } else { writer.append(answers)? };
+    let current_part = if responses.is_empty() { 0 } else { writer.append(responses)? };
     let acknowledged = batch.into_iter().map(|entry| match entry {
-        Entry::TaskResponse { task, status, wanted, .. } => {
-            Acknowledged::TaskResponse { task, status, part: filled, wanted }
+        Entry::TaskResponse { task, status, asset_requests, .. } => {
+            Acknowledged::TaskResponse { task, status, part: current_part, asset_requests }
         }
         Entry::Assets { task, part, .. } => Acknowledged::Assets { task, part },
-        Entry::Settled { task, .. } => Acknowledged::Settled { task, part: filled },
+        Entry::Settled { task, .. } => Acknowledged::Settled { task, part: current_part },
     });
     Ok(acknowledged.collect())
 }

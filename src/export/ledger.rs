@@ -1,17 +1,17 @@
-//! The state of each task of a run: a few bytes per task, and text only for those that failed.
+//! The state of each task of a run. Memory holds a few bytes per task, and text only for unfinished and failed tasks.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{event::MissingReason, task::TaskIndex};
 
-/// The state of every task of the list.
+/// The state of every task in the list.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     states: Vec<TaskState>,
-    notes: HashMap<TaskIndex, TaskProgress>,
-    /// Tasks that the provider no longer knows, and that are salvaged from a damaged part.
-    forgotten: HashSet<TaskIndex>,
-    /// The parts that are in the archive.
+    progress: HashMap<TaskIndex, TaskProgress>,
+    /// Tasks that the provider no longer has, and whose responses can be salvaged from a damaged part.
+    deleted_by_provider: HashSet<TaskIndex>,
+    /// The numbers of the published parts.
     published: BTreeSet<u32>,
     settled: u64,
 }
@@ -20,28 +20,28 @@ pub(crate) struct Ledger {
 enum TaskState {
     NotRequested,
     Requested,
-    /// It is archived and unchanged.
+    /// The task was already archived, and its rows are unchanged.
     Archived,
-    /// The journal holds the final response; the assets are not settled.
+    /// The journal contains the final response, but the assets are not settled.
     Journalled,
-    /// The journal's segment of that part holds its complete records.
+    /// The segment with this part number contains all records of the task.
     Complete(u32),
 }
 
 /// The last known state of a task without a final response.
 #[derive(Clone, Debug)]
 enum TaskProgress {
-    /// It was unfinished at its last request, with the reason.
+    /// The last response reported the task as unfinished, with this detail.
     Unfinished(String),
-    /// A request failed, and a retry was due.
-    Failing(String),
-    GaveUp(String),
+    /// The last request failed for this reason, and a retry is pending.
+    Retrying(String),
+    Failed(String),
     Unreadable(String),
 }
 
-/// A task that is not archived: the `reason` and `detail` of `-unfinished.csv`.
+/// A task that is not archived, with its `reason` and `detail` in `-unfinished.csv`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Missing {
+pub(crate) struct MissingTask {
     pub(crate) task: TaskIndex,
     pub(crate) reason: MissingReason,
     pub(crate) detail: String,
@@ -51,71 +51,71 @@ impl Ledger {
     pub(super) fn new(tasks: usize) -> Self {
         Self {
             states: vec![TaskState::NotRequested; tasks],
-            notes: HashMap::new(),
-            forgotten: HashSet::new(),
+            progress: HashMap::new(),
+            deleted_by_provider: HashSet::new(),
             published: BTreeSet::new(),
             settled: 0,
         }
     }
 
-    /// A request for the task was sent.
-    pub(super) fn requested(&mut self, task: TaskIndex) {
+    /// Records that a request for the task was sent.
+    pub(super) fn mark_requested(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Requested);
     }
 
-    /// The journal holds the task's final response.
-    pub(super) fn journalled(&mut self, task: TaskIndex) {
+    /// Records that the journal contains the task's final response.
+    pub(super) fn mark_journalled(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Journalled);
         let is_settled =
-            matches!(self.notes.remove(&task), Some(TaskProgress::GaveUp(_) | TaskProgress::Unreadable(_)));
+            matches!(self.progress.remove(&task), Some(TaskProgress::Failed(_) | TaskProgress::Unreadable(_)));
         self.settled += u64::from(!is_settled);
     }
 
-    /// The journal holds the response and the outcome of its assets, in the segment of that part.
-    pub(super) fn complete(&mut self, task: TaskIndex, part: u32) {
+    /// Records that the segment of `part` contains the response and the outcome of its assets.
+    pub(super) fn mark_complete(&mut self, task: TaskIndex, part: u32) {
         self.set(task, TaskState::Complete(part));
     }
 
-    /// The task is archived and unchanged.
-    pub(super) fn archived(&mut self, task: TaskIndex) {
+    /// Records that the task is archived and unchanged.
+    pub(super) fn mark_archived(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Archived);
-        self.notes.remove(&task);
+        self.progress.remove(&task);
         self.settled += 1;
     }
 
-    /// That part is published.
-    pub(super) fn published(&mut self, part: u32) {
+    /// Records that the part is published.
+    pub(super) fn mark_published(&mut self, part: u32) {
         self.published.insert(part);
     }
 
-    /// The task was unfinished at its last request.
-    pub(super) fn unfinished(&mut self, task: TaskIndex, detail: String) {
-        self.notes.insert(task, TaskProgress::Unfinished(detail));
+    /// Records that the last response reported the task as unfinished.
+    pub(super) fn mark_unfinished(&mut self, task: TaskIndex, detail: String) {
+        self.progress.insert(task, TaskProgress::Unfinished(detail));
     }
 
-    /// A request for the task failed, and is retried.
-    pub(super) fn failing(&mut self, task: TaskIndex, reason: String) {
-        // The task's own last status says more.
-        if !matches!(self.notes.get(&task), Some(TaskProgress::Unfinished(_))) {
-            self.notes.insert(task, TaskProgress::Failing(reason));
+    /// Records that a request for the task failed and will be retried.
+    pub(super) fn mark_retrying(&mut self, task: TaskIndex, reason: String) {
+        // The task's last status is more informative than a failed request.
+        if !matches!(self.progress.get(&task), Some(TaskProgress::Unfinished(_))) {
+            self.progress.insert(task, TaskProgress::Retrying(reason));
         }
     }
 
-    /// The task's requests failed, and none is retried.
-    pub(super) fn gave_up(&mut self, task: TaskIndex, reason: String) {
-        self.notes.insert(task, TaskProgress::GaveUp(reason));
+    /// Records that the requests for the task failed and no retries are left.
+    pub(super) fn mark_failed(&mut self, task: TaskIndex, reason: String) {
+        self.progress.insert(task, TaskProgress::Failed(reason));
         self.settled += 1;
     }
 
-    /// The provider no longer knows the task, and a damaged part still holds its response.
-    pub(super) fn forgotten(&mut self, task: TaskIndex) {
-        self.gave_up(task, "the provider does not know it any more".into());
-        self.forgotten.insert(task);
+    /// Records that the provider no longer has the task, but a damaged part still contains its response.
+    pub(super) fn mark_deleted_by_provider(&mut self, task: TaskIndex) {
+        self.mark_failed(task, "the provider no longer has this task".into());
+        self.deleted_by_provider.insert(task);
     }
 
-    /// Whether the provider no longer knows the task, and a damaged part still holds its response.
-    pub(crate) fn is_forgotten(&self, task: TaskIndex) -> bool {
-        self.forgotten.contains(&task)
+    /// Whether the provider no longer has the task, but a damaged part still contains its response.
+    pub(crate) fn is_deleted_by_provider(&self, task: TaskIndex) -> bool {
+        self.deleted_by_provider.contains(&task)
     }
 
     /// Whether the task's rows are in the archive.
@@ -127,64 +127,64 @@ impl Ledger {
         }
     }
 
-    /// Whether the journal holds the task's response.
+    /// Whether the task's response is in the journal or in the archive.
     pub(super) fn is_answered(&self, task: TaskIndex) -> bool {
         !matches!(self.states.get(task.get()), None | Some(TaskState::NotRequested | TaskState::Requested))
     }
 
-    /// The reason why the task has no response.
-    pub(super) fn why(&self, task: TaskIndex) -> String {
-        let nothing = (MissingReason::Unfinished, "the run ended before");
-        self.why_missing(task, &nothing).map(|(_, detail)| detail).unwrap_or_default()
+    /// Returns the reason why the task has no response.
+    pub(super) fn describe_missing(&self, task: TaskIndex) -> String {
+        let default = (MissingReason::Unfinished, "the run ended");
+        self.find_missing_reason(task, &default).map(|(_, detail)| detail).unwrap_or_default()
     }
 
-    /// The response is not a task.
-    pub(super) fn unreadable(&mut self, task: TaskIndex, reason: String) {
-        self.notes.insert(task, TaskProgress::Unreadable(reason));
+    /// Records that the response is not a task.
+    pub(super) fn mark_unreadable(&mut self, task: TaskIndex, reason: String) {
+        self.progress.insert(task, TaskProgress::Unreadable(reason));
         self.settled += 1;
     }
 
-    /// Tasks that need no further request.
+    /// Returns the number of tasks that need no more requests.
     pub(super) fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Those of `selected` that are not archived; `cut_short` is the reason of those that were not finished when
-    /// the run ended.
+    /// Returns the tasks in `selected` that are not archived. `interruption` is the reason for tasks that were
+    /// pending when the run ended.
     pub(crate) fn missing<'a>(
         &'a self,
         selected: &'a [TaskIndex],
         interruption: &'a (MissingReason, &'static str),
-    ) -> impl Iterator<Item = Missing> + 'a {
+    ) -> impl Iterator<Item = MissingTask> + 'a {
         selected.iter().filter_map(move |task| {
-            let (reason, detail) = self.why_missing(*task, interruption)?;
-            Some(Missing { task: *task, reason, detail })
+            let (reason, detail) = self.find_missing_reason(*task, interruption)?;
+            Some(MissingTask { task: *task, reason, detail })
         })
     }
 
-    fn why_missing(
+    fn find_missing_reason(
         &self,
         task: TaskIndex,
         interruption: &(MissingReason, &'static str),
     ) -> Option<(MissingReason, String)> {
-        let (reason, because) = interruption;
-        match (self.states.get(task.get()).copied().unwrap_or(TaskState::NotRequested), self.notes.get(&task)) {
+        let (reason, cause) = interruption;
+        match (self.states.get(task.get()).copied().unwrap_or(TaskState::NotRequested), self.progress.get(&task)) {
             (TaskState::Archived, _) => None,
             (TaskState::Complete(part), _) if self.published.contains(&part) => None,
             (TaskState::Complete(_), _) => {
-                let words = "answered, and kept in the journal: the next run archives it without a request";
-                Some((MissingReason::Interrupted, words.into()))
+                let detail = "response in the journal; the next run archives it without a request";
+                Some((MissingReason::Interrupted, detail.into()))
             }
             (TaskState::Journalled, _) => {
-                let words = "answered, and kept in the journal: the next run resumes its downloads";
-                Some((MissingReason::Interrupted, words.into()))
+                let detail = "response in the journal; the next run resumes its downloads";
+                Some((MissingReason::Interrupted, detail.into()))
             }
             (_, Some(TaskProgress::Unfinished(detail))) => Some((MissingReason::Unfinished, detail.clone())),
-            (_, Some(TaskProgress::Failing(failure))) => Some((*reason, format!("{failure}; not retried: {because}"))),
-            (_, Some(TaskProgress::GaveUp(reason))) => Some((MissingReason::Error, reason.clone())),
+            (_, Some(TaskProgress::Retrying(failure))) => Some((*reason, format!("{failure}; not retried: {cause}"))),
+            (_, Some(TaskProgress::Failed(reason))) => Some((MissingReason::Error, reason.clone())),
             (_, Some(TaskProgress::Unreadable(reason))) => Some((MissingReason::Unreadable, reason.clone())),
-            (TaskState::NotRequested, None) => Some((*reason, format!("not requested: {because}"))),
-            (TaskState::Requested, None) => Some((*reason, format!("requested, and not answered in time: {because}"))),
+            (TaskState::NotRequested, None) => Some((*reason, format!("not requested: {cause}"))),
+            (TaskState::Requested, None) => Some((*reason, format!("requested, but no response: {cause}"))),
         }
     }
 
@@ -204,7 +204,7 @@ mod tests {
     };
 
     #[test]
-    fn only_what_is_published_is_archived() {
+    fn only_published_tasks_are_archived() {
         let mut list = TaskList::default();
         for id in ["published", "complete", "unfinished", "failed", "asked", "not asked", "journalled"] {
             list.insert(TaskId::parse(id).unwrap());
@@ -212,14 +212,14 @@ mod tests {
         let tasks: Vec<TaskIndex> = list.indices().collect();
         let mut ledger = Ledger::new(list.len());
         for (task, part) in [(0, 2), (1, 1)] {
-            ledger.journalled(tasks[task]);
-            ledger.complete(tasks[task], part);
+            ledger.mark_journalled(tasks[task]);
+            ledger.mark_complete(tasks[task], part);
         }
-        ledger.published(2);
-        ledger.unfinished(tasks[2], "its status is running".into());
-        ledger.gave_up(tasks[3], "HTTP 502".into());
-        ledger.requested(tasks[4]);
-        ledger.journalled(tasks[6]);
+        ledger.mark_published(2);
+        ledger.mark_unfinished(tasks[2], "its status is running".into());
+        ledger.mark_failed(tasks[3], "HTTP 502".into());
+        ledger.mark_requested(tasks[4]);
+        ledger.mark_journalled(tasks[6]);
         let interruption = (MissingReason::Interrupted, "SIGINT came first");
         let missing: Vec<_> =
             ledger.missing(&tasks, &interruption).map(|missing| (missing.task.get(), missing.reason)).collect();

@@ -1,5 +1,5 @@
-//! The stage that downloads assets: tasks in, the outcome of all their assets out. A slow host delays only its
-//! own downloads.
+//! The media stage downloads assets. The stage receives tasks and reports the outcome of all assets of each task. A
+//! slow host delays only its own downloads.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,29 +20,29 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::in_flight::InFlight;
+use super::keyed_mutex::KeyedMutex;
 use crate::{
     archive::{LockedArchive, MediaName},
     asset::{Asset, AssetKind, AssetStatus},
     blocking::blocking,
-    checksum::{self, Digested},
+    checksum::{self, FileDigest},
     error::{Error, Result},
     event::Event,
     media::{
-        self, Access, ClipState, Content, Download, DownloadUpdate, Downloader, Failure, Limits, Outcome, Scheme, Sent,
-        Source,
+        self, Access, ClipState, Content, Download, DownloadUpdate, Downloader, Failure, Limits, Outcome, Scheme,
+        Source, Traffic,
     },
     ranged::RangedFile,
     tables, timestamp,
 };
 
-/// Existing files that are read at once.
-const LOOKING: usize = 4;
+/// The maximum number of existing files that are read at once.
+const MAX_CONCURRENT_READS: usize = 4;
 
-/// How long to wait before two takes with the same bytes are fetched again: the CDN may not be consistent yet.
-const TWINS_WAIT: Duration = Duration::from_secs(10);
+/// The wait before clips with identical audio are downloaded again. The CDN may need this time to become consistent.
+const IDENTICAL_REFETCH_DELAY: Duration = Duration::from_secs(10);
 
-/// One asset of a task's response.
+/// A wanted asset of a task.
 #[derive(Clone, Debug)]
 pub(super) struct AssetRequest {
     clip_id: Option<String>,
@@ -53,28 +53,28 @@ pub(super) struct AssetRequest {
 }
 
 impl AssetRequest {
-    /// The assets of these kinds in a response.
-    fn of(data: &str, kinds: &[AssetKind], scheme: Scheme) -> Vec<Self> {
-        let wanted = |clip: &tables::ClipLinks<'_>, kind| {
+    /// Returns the requests for the assets of these kinds in a response.
+    fn from_data(data: &str, kinds: &[AssetKind], scheme: Scheme) -> Vec<Self> {
+        let request = |clip: &tables::ClipUrls<'_>, kind| {
             let url = clip.url(kind);
             Self {
                 clip_id: clip.clip_id.clone(),
                 clip_index: clip.clip_index,
                 kind,
                 url: url.map(str::to_owned),
-                source: Source::of(url, &ClipState::of(clip.clip), scheme),
+                source: Source::classify(url, &ClipState::from_clip(clip.clip), scheme),
             }
         };
-        let clips = if kinds.is_empty() { Vec::new() } else { tables::clip_links(data) };
-        clips.iter().flat_map(|clip| kinds.iter().map(move |kind| wanted(clip, *kind))).collect()
+        let clips = if kinds.is_empty() { Vec::new() } else { tables::clip_urls(data) };
+        clips.iter().flat_map(|clip| kinds.iter().map(move |kind| request(clip, *kind))).collect()
     }
 
-    /// Whether a file is expected.
+    /// Whether the asset is expected to have a file.
     pub(super) fn is_expected(&self) -> bool {
-        !matches!(self.source, Source::Nothing(_))
+        !matches!(self.source, Source::Absent(_))
     }
 
-    /// The reason why the asset is still in progress, if it is.
+    /// Returns the reason if the asset is still in progress.
     pub(super) fn in_progress(&self) -> Option<&str> {
         match &self.source {
             Source::InProgress(reason) => Some(reason),
@@ -82,7 +82,6 @@ impl AssetRequest {
         }
     }
 
-    /// Its kind.
     pub(super) fn kind(&self) -> AssetKind {
         self.kind
     }
@@ -91,114 +90,114 @@ impl AssetRequest {
         Asset::new(self.clip_id.clone(), self.kind, self.url.clone(), status)
     }
 
-    /// The name of its file.
+    /// Returns the name of the asset's media file.
     pub(super) fn name(&self, task_id: &str) -> MediaName {
         MediaName::new(self.kind, self.clip_id.as_deref(), task_id, self.clip_index)
     }
 }
 
-/// A task whose assets are to be settled.
+/// A task whose assets need to be settled.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
+pub(super) struct MediaJob {
     pub(super) task_id: String,
-    /// The part whose segment holds its response; `None` for a stored response.
+    /// The number of the part whose segment contains the response, or `None` for a stored or recovered response.
     pub(super) part: Option<u32>,
-    pub(super) wanted: Vec<AssetRequest>,
-    pub(super) retry_budget: RetryBudget,
+    pub(super) asset_requests: Vec<AssetRequest>,
+    pub(super) defer_policy: DeferPolicy,
 }
 
-/// Whether a later run may retry files that are unavailable now because their host is down or unreachable.
+/// Whether a later run may retry files on a host that is down or unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RetryBudget {
-    /// The run that fetched the task: unreachable files fail, and those whose host went down before their first
-    /// attempt are left to the next run.
-    First,
-    /// A recent run left them: they may be left again.
-    Another,
-    /// They have been retried for long enough: mark them as failed.
-    Last,
+pub(super) enum DeferPolicy {
+    /// The current run fetched the task. Files on an unreachable host fail. Files are left to the next run if their
+    /// host went down before the first attempt.
+    HostDownOnly,
+    /// A recent run left the files to the next run. The current run may do so again.
+    Always,
+    /// Files on a host that is down or unreachable are marked as failed, because no later run retries them.
+    Never,
 }
 
-/// An event of the stage.
+/// An event of the media stage.
 #[derive(Debug)]
 pub(super) enum DownloadEvent {
     /// All assets of a task are settled.
     Settled { task_id: String, part: Option<u32>, assets: Vec<Asset> },
-    /// Its assets are left to the next run: this one is over, or a host is down.
+    /// The task's assets are left to the next run, because the current run has ended or a host is down.
     Unsettled { task_id: String },
-    /// An event to forward.
-    Happened(Event),
+    /// An event for the coordinator to emit.
+    Forward(Event),
 }
 
-/// The handle of the stage.
+/// The coordinator's handle for the media stage.
 pub(crate) struct MediaStage {
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::UnboundedSender<MediaJob>,
     pub(super) events: mpsc::UnboundedReceiver<DownloadEvent>,
     stop: CancellationToken,
     received: Arc<AtomicU64>,
     offline: Arc<AtomicBool>,
-    working: Option<JoinHandle<Result<()>>>,
+    worker_task: Option<JoinHandle<Result<()>>>,
     scheme: Scheme,
 }
 
 impl MediaStage {
     /// Starts the stage.
-    pub(crate) fn start(held: Arc<LockedArchive>, access: &Access, limits: Limits) -> Result<Self> {
-        held.prepare_partials()?;
+    pub(crate) fn start(archive: Arc<LockedArchive>, access: &Access, limits: Limits) -> Result<Self> {
+        archive.create_partial_folder()?;
         let (jobs, incoming) = mpsc::unbounded_channel();
         let (emit, events) = mpsc::unbounded_channel();
         let (stop, received) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let downloader = Downloader::new(access, limits, stop.clone(), received.clone())?;
         let offline = Arc::new(AtomicBool::new(false));
         let worker = Worker {
-            held,
+            archive,
             downloader,
-            in_flight: InFlight::default(),
-            looking: Semaphore::new(LOOKING),
-            adopted: Mutex::default(),
+            locks: KeyedMutex::default(),
+            read_slots: Semaphore::new(MAX_CONCURRENT_READS),
+            reused_files: Mutex::default(),
             stop: stop.clone(),
             offline: offline.clone(),
             emit,
         };
-        let working = Some(tokio::spawn(work(Arc::new(worker), incoming)));
-        Ok(Self { jobs, events, stop, received, offline, working, scheme: access.scheme })
+        let worker_task = Some(tokio::spawn(work(Arc::new(worker), incoming)));
+        Ok(Self { jobs, events, stop, received, offline, worker_task, scheme: access.scheme })
     }
 
-    /// The assets of these kinds in a response.
+    /// Returns the requests for the assets of these kinds in a response.
     pub(super) fn requests(&self, data: &str, kinds: &[AssetKind]) -> Vec<AssetRequest> {
-        AssetRequest::of(data, kinds, self.scheme)
+        AssetRequest::from_data(data, kinds, self.scheme)
     }
 
-    /// Gives it a task.
-    pub(super) fn settle(&self, job: Job) {
-        // Sending fails only after the stage has ended, which then reports its own error.
+    /// Sends a task to the stage.
+    pub(super) fn settle(&self, job: MediaJob) {
+        // Sending fails only after the media stage has ended. The stage then reports its own error.
         let _ = self.jobs.send(job);
     }
 
-    /// Begins no further downloads; those in progress continue.
+    /// Starts no new downloads. Downloads in progress continue.
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Aborts downloads in progress, too. Their partial files are kept for the next run.
+    /// Aborts downloads in progress. Partial files are kept for the next run.
     pub(super) fn abort(&self) {
-        self.working.iter().for_each(JoinHandle::abort);
+        self.worker_task.iter().for_each(JoinHandle::abort);
     }
 
-    /// The network may be down: files without a connection are left to the next run.
+    /// Records that the network may be down. Files on an unreachable host are then left to the next run.
     pub(super) fn go_offline(&self) {
         self.offline.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes received so far.
+    /// Returns the number of bytes received so far.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Waits for the stage's end, and returns its error, if any.
-    pub(super) async fn ended(&mut self) -> Result<()> {
-        let Some(working) = self.working.take() else { return Ok(()) };
-        match working.await {
+    /// Waits until the stage ends, and returns its error, if any.
+    pub(super) async fn join(&mut self) -> Result<()> {
+        let Some(worker_task) = self.worker_task.take() else { return Ok(()) };
+        match worker_task.await {
             Ok(ended) => ended,
             Err(aborted) if aborted.is_cancelled() => Ok(()),
             Err(panic) => Err(Error::Internal(format!("a stage of the run failed: {panic}"))),
@@ -206,7 +205,7 @@ impl MediaStage {
     }
 }
 
-async fn work(worker: Arc<Worker>, mut incoming: mpsc::UnboundedReceiver<Job>) -> Result<()> {
+async fn work(worker: Arc<Worker>, mut incoming: mpsc::UnboundedReceiver<MediaJob>) -> Result<()> {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
@@ -216,71 +215,71 @@ async fn work(worker: Arc<Worker>, mut incoming: mpsc::UnboundedReceiver<Job>) -
                 }
                 None => break,
             },
-            Some(done) = running.join_next() => finished(done)?,
+            Some(done) = running.join_next() => join_result(done)?,
         }
     }
     while let Some(done) = running.join_next().await {
-        finished(done)?;
+        join_result(done)?;
     }
     Ok(())
 }
 
-fn finished(done: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+fn join_result(done: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
     done.unwrap_or_else(|panic| Err(Error::Internal(format!("a download failed: {panic}"))))
 }
 
 struct Worker {
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     downloader: Downloader,
-    in_flight: InFlight,
-    looking: Semaphore,
-    /// Existing files that rows of this run refer to: they are not replaced.
-    adopted: Mutex<HashSet<MediaName>>,
+    locks: KeyedMutex,
+    read_slots: Semaphore,
+    /// Existing files that rows of this run refer to. These files are not replaced.
+    reused_files: Mutex<HashSet<MediaName>>,
     stop: CancellationToken,
     offline: Arc<AtomicBool>,
     emit: mpsc::UnboundedSender<DownloadEvent>,
 }
 
 impl Worker {
-    /// Settles all assets of a task. The only errors are those of the local disk.
-    async fn settle(self: Arc<Self>, job: Job) -> Result<()> {
-        let assets = try_join_all(job.wanted.iter().map(|wanted| self.asset(&job, wanted))).await?;
+    /// Settles all assets of a task. Only local disk errors are returned as errors.
+    async fn settle(self: Arc<Self>, job: MediaJob) -> Result<()> {
+        let assets = try_join_all(job.asset_requests.iter().map(|request| self.asset(&job, request))).await?;
         let assets = match assets.into_iter().collect::<Option<Vec<Asset>>>() {
-            Some(assets) => self.told_apart(&job, assets).await?,
+            Some(assets) => self.refetch_identical_audio(&job, assets).await?,
             None => None,
         };
-        let Job { task_id, part, .. } = job;
-        self.say(match assets {
+        let MediaJob { task_id, part, .. } = job;
+        self.send_event(match assets {
             Some(assets) => DownloadEvent::Settled { task_id, part, assets },
             None => DownloadEvent::Unsettled { task_id },
         });
         Ok(())
     }
 
-    fn say(&self, events: DownloadEvent) {
+    fn send_event(&self, events: DownloadEvent) {
         // A closed channel means that the run has ended.
         let _ = self.emit.send(events);
     }
 
-    /// Settles one asset; `None` if the run ends before.
-    async fn asset(&self, job: &Job, wanted: &AssetRequest) -> Result<Option<Asset>> {
-        let settled = match &wanted.source {
-            Source::Nothing(reason) => Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Skipped) },
+    /// Settles one asset. Returns `None` if the asset is left to the next run.
+    async fn asset(&self, job: &MediaJob, request: &AssetRequest) -> Result<Option<Asset>> {
+        let settled = match &request.source {
+            Source::Absent(reason) => Asset { error: Some(reason.clone()), ..request.asset(AssetStatus::Skipped) },
             Source::Unusable(reason) | Source::InProgress(reason) => {
-                Asset { error: Some(reason.clone()), ..wanted.asset(AssetStatus::Failed) }
+                Asset { error: Some(reason.clone()), ..request.asset(AssetStatus::Failed) }
             }
             Source::File(_) => {
-                let name = wanted.name(&job.task_id);
-                let _turn = self.in_flight.turn(&name).await;
-                let found = match self.found(wanted, &name).await? {
-                    Some(there) => Some(there),
-                    None => self.fetch(job, wanted, &name).await?,
+                let name = request.name(&job.task_id);
+                let _lock = self.locks.lock(&name).await;
+                let found = match self.find_existing(request, &name).await? {
+                    Some(existing) => Some(existing),
+                    None => self.fetch(job, request, &name).await?,
                 };
                 let Some(asset) = found else { return Ok(None) };
                 asset
             }
         };
-        self.say(DownloadEvent::Happened(Event::AssetSettled {
+        self.send_event(DownloadEvent::Forward(Event::AssetSettled {
             task_id: job.task_id.clone(),
             clip_id: settled.clip_id.clone(),
             kind: settled.kind,
@@ -292,88 +291,88 @@ impl Worker {
         Ok(Some(settled))
     }
 
-    /// The asset, if its file exists already: from another task with the same clip, or from a run that was cut
-    /// short.
-    async fn found(&self, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
-        let (held, found_name, name, kind) = (self.held.clone(), name.clone(), name.clone(), wanted.kind);
-        let _looking = self.looking.acquire().await;
+    /// Returns the asset if its file already exists. The file belongs to another task with the same clip, or was
+    /// downloaded by an interrupted run.
+    async fn find_existing(&self, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
+        let (archive, found_name, name, kind) = (self.archive.clone(), name.clone(), name.clone(), request.kind);
+        let _slot = self.read_slots.acquire().await;
         let found = blocking(move || {
-            let Some((path, file)) = held.media(&name, media::endings(kind)) else { return Ok(None) };
-            // A file that cannot be read, or is something else, is replaced.
-            Ok(read_media(kind, file).ok().flatten().map(|there| (path, there)))
+            let Some((path, file)) = archive.open_media(&name, media::extensions(kind)) else { return Ok(None) };
+            // An unreadable file, or a file of the wrong type, is replaced.
+            Ok(read_media(kind, file).ok().flatten().map(|existing| (path, existing)))
         });
         let Some((path, (content, modified, file))) = found.await? else { return Ok(None) };
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).insert(found_name);
+        self.reused_files.lock().unwrap_or_else(PoisonError::into_inner).insert(found_name);
         let content_type = Some(content.mime.to_owned());
-        let asset = Asset { content_type, downloaded_at: modified, ..wanted.asset(AssetStatus::Ok) };
+        let asset = Asset { content_type, downloaded_at: modified, ..request.asset(AssetStatus::Ok) };
         Ok(Some(with_file(asset, path, file)))
     }
 
-    /// Downloads the asset and puts it in its place.
-    async fn fetch(&self, job: &Job, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
-        match self.download(job, wanted, name).await? {
-            Some(asset) => self.place(asset, name).await.map(Some),
+    /// Downloads the asset and moves the file to its final path.
+    async fn fetch(&self, job: &MediaJob, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
+        match self.download(job, request, name).await? {
+            Some(asset) => self.store_media(asset, name).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Downloads the asset to its partial file; `None` if it is left to the next run.
-    async fn download(&self, job: &Job, wanted: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
-        let Source::File(url) = &wanted.source else { return Ok(None) };
-        let download = Download { url: url.clone(), kind: wanted.kind, partial: self.held.partial(name) };
-        let outcome = self.downloader.download(&download, &|told| self.pass_on(job, wanted, told)).await?;
+    /// Downloads the asset to a partial file. Returns `None` if the asset is left to the next run.
+    async fn download(&self, job: &MediaJob, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
+        let Source::File(url) = &request.source else { return Ok(None) };
+        let download = Download { url: url.clone(), kind: request.kind, partial: self.archive.partial(name) };
+        let outcome = self.downloader.download(&download, &|update| self.forward_update(job, request, update)).await?;
         Ok(match outcome {
             Outcome::Stopped => None,
-            Outcome::HostDown if job.retry_budget != RetryBudget::Last => None,
+            Outcome::HostDown if job.defer_policy != DeferPolicy::Never => None,
             Outcome::HostDown => {
-                Some(Asset { error: Some("its host is down".into()), ..wanted.asset(AssetStatus::Failed) })
+                Some(Asset { error: Some("the host is down".into()), ..request.asset(AssetStatus::Failed) })
             }
-            Outcome::Failed { failure, .. } if !failure.connected && self.may_be_left(job) => None,
-            Outcome::Failed { failure, sent } => {
+            Outcome::Failed { failure, .. } if !failure.connected && self.may_defer(job) => None,
+            Outcome::Failed { failure, traffic } => {
                 let Failure { reason, http_status, content_type, .. } = failure;
-                let failed = wanted.asset(AssetStatus::Failed);
-                Some(with_sent(Asset { error: Some(reason), http_status, content_type, ..failed }, sent))
+                let failed = request.asset(AssetStatus::Failed);
+                Some(with_traffic(Asset { error: Some(reason), http_status, content_type, ..failed }, traffic))
             }
-            Outcome::Whole { file, content, http_status, sent } => {
+            Outcome::Complete { file, content, http_status, traffic } => {
                 let asset = Asset {
                     content_type: Some(content.mime.into()),
                     http_status: Some(http_status),
                     downloaded_at: Some(timestamp::now()),
-                    ..wanted.asset(AssetStatus::Ok)
+                    ..request.asset(AssetStatus::Ok)
                 };
-                Some(with_file(with_sent(asset, sent), name.path(content.extension), file))
+                Some(with_file(with_traffic(asset, traffic), name.path(content.extension), file))
             }
         })
     }
 
-    /// Whether a file for which there is no connection is left to the next run.
-    fn may_be_left(&self, job: &Job) -> bool {
-        job.retry_budget == RetryBudget::Another || self.offline.load(Ordering::Relaxed)
+    /// Whether a file on an unreachable host is left to the next run.
+    fn may_defer(&self, job: &MediaJob) -> bool {
+        job.defer_policy == DeferPolicy::Always || self.offline.load(Ordering::Relaxed)
     }
 
-    /// Moves a downloaded file to its final name.
-    async fn place(&self, asset: Asset, name: &MediaName) -> Result<Asset> {
+    /// Moves a downloaded file to its final path.
+    async fn store_media(&self, asset: Asset, name: &MediaName) -> Result<Asset> {
         if let Some(path) = asset.path.clone() {
-            let (held, partial) = (self.held.clone(), self.held.partial(name));
-            blocking(move || held.place_media(&partial, &path)).await?;
+            let (archive, partial) = (self.archive.clone(), self.archive.partial(name));
+            blocking(move || archive.store_media(&partial, &path)).await?;
         }
         Ok(asset)
     }
 
-    /// Removes the old file if the new one has another extension.
-    fn remove_other(&self, before: Option<String>, now: Option<&str>) -> Result<()> {
-        match before.filter(|before| Some(before.as_str()) != now) {
-            Some(before) => self.held.remove(&before),
+    /// Removes the old file if the new file has a different extension.
+    fn remove_replaced_file(&self, old: Option<String>, new: Option<&str>) -> Result<()> {
+        match old.filter(|old| Some(old.as_str()) != new) {
+            Some(old) => self.archive.remove(&old),
             None => Ok(()),
         }
     }
 
-    fn pass_on(&self, job: &Job, wanted: &AssetRequest, told: DownloadUpdate) {
-        self.say(DownloadEvent::Happened(match told {
+    fn forward_update(&self, job: &MediaJob, request: &AssetRequest, update: DownloadUpdate) {
+        self.send_event(DownloadEvent::Forward(match update {
             DownloadUpdate::Retry { reason, wait } => Event::AssetRetrying {
                 task_id: job.task_id.clone(),
-                clip_id: wanted.clip_id.clone(),
-                kind: wanted.kind,
+                clip_id: request.clip_id.clone(),
+                kind: request.kind,
                 reason,
                 wait_seconds: wait.as_secs_f64(),
             },
@@ -381,91 +380,96 @@ impl Worker {
         }));
     }
 
-    /// A CDN sometimes serves the same bytes for all takes of a task for a while. Those that this run downloaded
-    /// are fetched again once, a little later; identical takes that remain are reported.
-    async fn told_apart(&self, job: &Job, mut assets: Vec<Asset>) -> Result<Option<Vec<Asset>>> {
-        let suspects = twins(&assets);
-        let fresh = |asset: &Asset| asset.attempts > 0;
-        if suspects.keys().any(|place| assets.get(*place).is_some_and(fresh)) {
+    /// Downloads clips with identical audio again, since a CDN may temporarily serve the same bytes for all clips of
+    /// a task. Files that this run downloaded are downloaded again once, after a short wait. Clips that remain
+    /// identical are reported. Returns `None` if the run ends before the assets are settled.
+    async fn refetch_identical_audio(&self, job: &MediaJob, mut assets: Vec<Asset>) -> Result<Option<Vec<Asset>>> {
+        let candidates = find_identical_audio(&assets);
+        let was_downloaded = |asset: &Asset| asset.attempts > 0;
+        if candidates.keys().any(|index| assets.get(*index).is_some_and(was_downloaded)) {
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(None),
-                () = time::sleep(TWINS_WAIT) => {}
+                () = time::sleep(IDENTICAL_REFETCH_DELAY) => {}
             }
         }
-        for place in suspects.keys() {
-            let (Some(wanted), Some(asset)) = (job.wanted.get(*place), assets.get_mut(*place)) else { continue };
-            if fresh(asset) && !self.fetch_again(job, wanted, asset).await? {
+        for index in candidates.keys() {
+            let (Some(request), Some(asset)) = (job.asset_requests.get(*index), assets.get_mut(*index)) else {
+                continue;
+            };
+            if was_downloaded(asset) && !self.refetch(job, request, asset).await? {
                 return Ok(None);
             }
         }
-        let twins = twins(&assets);
-        if !twins.is_empty() {
-            let clips = twins.keys().filter_map(|place| assets.get(*place)?.clip_id.clone()).collect();
-            self.say(DownloadEvent::Happened(Event::IdenticalTakes { task_id: job.task_id.clone(), clips }));
+        let identical = find_identical_audio(&assets);
+        if !identical.is_empty() {
+            let clips = identical.keys().filter_map(|index| assets.get(*index)?.clip_id.clone()).collect();
+            self.send_event(DownloadEvent::Forward(Event::IdenticalAudio { task_id: job.task_id.clone(), clips }));
         }
-        for (place, twin) in twins {
-            if let Some(asset) = assets.get_mut(place) {
-                asset.error = Some(format!("the same bytes as clip {twin}, also when it was fetched again"));
+        for (index, other) in identical {
+            if let Some(asset) = assets.get_mut(index) {
+                asset.error = Some(format!("identical to clip {other}, even after another download"));
             }
         }
         Ok(Some(assets))
     }
 
-    /// Fetches an existing asset again, and keeps the new file if it differs. Returns false if the run ended
-    /// before.
-    async fn fetch_again(&self, job: &Job, wanted: &AssetRequest, asset: &mut Asset) -> Result<bool> {
-        let name = wanted.name(&job.task_id);
-        let _turn = self.in_flight.turn(&name).await;
-        if self.adopted.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
+    /// Downloads an asset again, and keeps the new file if it differs. Returns false if the run ends before the
+    /// download is complete.
+    async fn refetch(&self, job: &MediaJob, request: &AssetRequest, asset: &mut Asset) -> Result<bool> {
+        let name = request.name(&job.task_id);
+        let _lock = self.locks.lock(&name).await;
+        if self.reused_files.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
             return Ok(true);
         }
-        let Some(again) = self.download(job, wanted, &name).await? else { return Ok(false) };
-        asset.attempts += again.attempts;
-        asset.received += again.received;
-        if again.status == AssetStatus::Ok && again.sha256 != asset.sha256 {
-            let again = self.place(again, &name).await?;
-            self.remove_other(asset.path.take(), again.path.as_deref())?;
+        let Some(refetched) = self.download(job, request, &name).await? else { return Ok(false) };
+        asset.attempts += refetched.attempts;
+        asset.received += refetched.received;
+        if refetched.status == AssetStatus::Ok && refetched.sha256 != asset.sha256 {
+            let refetched = self.store_media(refetched, &name).await?;
+            self.remove_replaced_file(asset.path.take(), refetched.path.as_deref())?;
             let (attempts, received) = (asset.attempts, asset.received);
-            *asset = Asset { attempts, received, ..again };
+            *asset = Asset { attempts, received, ..refetched };
         }
         Ok(true)
     }
 }
 
-/// The audio files of a task with the same bytes as another, by place, with the other's clip.
-fn twins(assets: &[Asset]) -> BTreeMap<usize, String> {
+/// Finds audio files of a task with identical bytes. Maps the index of each such asset to the clip ID of an asset
+/// with the same bytes.
+fn find_identical_audio(assets: &[Asset]) -> BTreeMap<usize, String> {
     let audio = |asset: &Asset| asset.kind == AssetKind::Audio && asset.status == AssetStatus::Ok;
     let mut by_bytes: HashMap<&str, BTreeMap<&str, usize>> = HashMap::new();
-    for (place, asset) in assets.iter().enumerate().filter(|(_, asset)| audio(asset)) {
+    for (index, asset) in assets.iter().enumerate().filter(|(_, asset)| audio(asset)) {
         if let (Some(sha256), Some(path)) = (&asset.sha256, &asset.path) {
-            by_bytes.entry(sha256).or_default().entry(path).or_insert(place);
+            by_bytes.entry(sha256).or_default().entry(path).or_insert(index);
         }
     }
-    let clip = |place: usize| assets.get(place).and_then(|asset| asset.clip_id.clone()).unwrap_or_default();
-    let mut twins = BTreeMap::new();
-    for same in by_bytes.into_values().filter(|files| files.len() > 1) {
-        let places: Vec<usize> = same.into_values().collect();
-        for (place, twin) in places.iter().zip(places.iter().cycle().skip(1)) {
-            twins.insert(*place, clip(*twin));
+    let clip = |index: usize| assets.get(index).and_then(|asset| asset.clip_id.clone()).unwrap_or_default();
+    let mut identical = BTreeMap::new();
+    for identical_files in by_bytes.into_values().filter(|files| files.len() > 1) {
+        let indices: Vec<usize> = identical_files.into_values().collect();
+        for (index, other) in indices.iter().zip(indices.iter().cycle().skip(1)) {
+            identical.insert(*index, clip(*other));
         }
     }
-    twins
+    identical
 }
 
-/// A media file's type, time and checksum; `None` if it is not media of that kind. Blocks.
-fn read_media(kind: AssetKind, mut file: RangedFile) -> io::Result<Option<(Content, Option<Timestamp>, Digested)>> {
+/// Returns a media file's content type, modification time and checksum, or `None` if the file is not media of this
+/// kind. Performs blocking I/O.
+fn read_media(kind: AssetKind, mut file: RangedFile) -> io::Result<Option<(Content, Option<Timestamp>, FileDigest)>> {
     let mut head = Vec::new();
-    Read::by_ref(&mut file).take(media::HEAD).read_to_end(&mut head)?;
-    let Ok(content) = media::recognise(kind, &head) else { return Ok(None) };
+    Read::by_ref(&mut file).take(media::SNIFF_LENGTH).read_to_end(&mut head)?;
+    let Ok(content) = media::detect(kind, &head) else { return Ok(None) };
     file.rewind()?;
     let modified = file.modified();
     Ok(Some((content, modified, checksum::digest(&mut file)?)))
 }
 
-fn with_sent(asset: Asset, sent: Sent) -> Asset {
-    Asset { attempts: sent.attempts, received: sent.received, ..asset }
+fn with_traffic(asset: Asset, traffic: Traffic) -> Asset {
+    Asset { attempts: traffic.attempts, received: traffic.received, ..asset }
 }
 
-fn with_file(asset: Asset, path: String, file: Digested) -> Asset {
+fn with_file(asset: Asset, path: String, file: FileDigest) -> Asset {
     Asset { path: Some(path), bytes: Some(file.bytes), sha256: Some(file.sha256), ..asset }
 }

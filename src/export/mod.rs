@@ -1,24 +1,24 @@
-//! The engine of a run: it carries out a plan of items, and brings responses into the archive.
+//! The engine of a run, which executes a plan of items and archives the responses.
 //!
 //! ```text
 //! plan ─▶ coordinator ─▶ journal stage ─────────▶ publish stage
-//!          ▲   │ ▲  ▲ │      │ (acknowledged)          │ (in place)
+//!          ▲   │ ▲  ▲ │      │ (acknowledged)          │ (published)
 //!          └───┘ └──┼─┼──────┴─────────────────────────┘
-//!         requests  │ └─▶ media stage: downloads of what is acknowledged
-//!                   └──────────┘ their outcome, on to the journal
+//!         requests  │ └─▶ media stage: downloads for acknowledged tasks
+//!                   └──────────┘ download outcomes, for the journal
 //! ```
 //!
-//! The coordinator owns the run's state and is the only one that emits events. The stages behind it run
-//! concurrently, joined by channels; the coordinator bounds what is in progress. No stage knows another; only
-//! this module knows their order.
+//! The coordinator owns the run's state and emits the run's events. The stages run concurrently and communicate with
+//! the coordinator through channels. The coordinator limits the amount of work in progress. Stages do not depend on
+//! each other. Only this module defines the order of the stages.
 
 mod coordinator;
 mod forecast;
-mod in_flight;
 mod item;
 mod journal_stage;
-mod known;
+mod keyed_mutex;
 mod ledger;
+mod list_state;
 mod media_stage;
 mod plan;
 mod publish;
@@ -32,9 +32,9 @@ mod superseded;
 
 pub use coordinator::Signal;
 pub(crate) use coordinator::{Coordinator, Ending, RunContext, RunResult};
-pub(crate) use item::{AnswerSource, Item, RowEffect, Salvage, WantedKinds};
-pub(crate) use known::{Known, NotFound, failed_assets, tasks_lacking_assets};
-pub(crate) use ledger::{Ledger, Missing};
+pub(crate) use item::{Item, ResponseSource, RowEffect, Salvage, WantedKinds};
+pub(crate) use ledger::{Ledger, MissingTask};
+pub(crate) use list_state::{ListState, NotFound, failed_assets, tasks_lacking_assets};
 pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;
 pub(crate) use publish::write_views;
@@ -45,14 +45,14 @@ use std::time::Duration;
 
 use crate::event::Event;
 
-/// Where the events of a run go.
+/// A callback that receives the events of a run.
 pub(crate) type EventSink<'a> = &'a mut (dyn FnMut(Event) + Send);
 
-/// After a signal or `--stop-after`, how long requests in flight may still take: they count against the rate
-/// limit already.
-const GRACE: Duration = Duration::from_secs(5);
+/// The grace period for in-flight requests after a signal or `--stop-after`. In-flight requests already count against
+/// the rate limit.
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// After this many failed tasks in a row without a response, the provider is down and the run ends. At the
-/// default pace and retries that is 600 requests, or five minutes of failures: longer than a proxy takes to
-/// restart, and a small part of a night.
-const DOWN: u32 = 100;
+/// After this many consecutive failed tasks or 429 responses, the provider counts as down and the run ends. At the
+/// default rate and retry limit, 100 failed tasks are 600 requests, or five minutes of failures. This period is
+/// longer than a proxy restart takes, and short compared with an overnight run.
+const MAX_CONSECUTIVE_FAILURES: u32 = 100;

@@ -1,5 +1,5 @@
-//! The plan of a run: its items. An export makes it from a list, a repair from findings; the same
-//! engine carries it out. Pure.
+//! The plan of a run, which consists of items. `export` derives a plan from a list, and `repair` derives a plan from
+//! findings. The same engine executes both kinds of plans. This module performs no I/O.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{AnswerSource, Item, Known, RowEffect};
+use super::{Item, ListState, ResponseSource, RowEffect};
 use crate::{
     asset::AssetKinds,
     event::InputCounts,
@@ -15,39 +15,39 @@ use crate::{
     task::{TaskId, TaskIndex, TaskList},
 };
 
-/// The tasks of one run.
+/// The tasks of one run and the work for each task.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Every ID of the input.
+    /// Every task ID in the input.
     pub(crate) tasks: Arc<TaskList>,
-    /// Those that the run is to archive, in the input's order.
+    /// The tasks that the run archives, in input order.
     pub(crate) selected: Vec<TaskIndex>,
-    /// Those of them that the journal holds: their responses are there, and their assets are not settled.
-    pub(crate) kept: Vec<TaskIndex>,
-    /// Tasks with a stored response. They need not be selected.
+    /// The selected tasks whose responses are already in the journal. The assets of these tasks are not settled.
+    pub(crate) in_journal: Vec<TaskIndex>,
+    /// Tasks with a stored response, whether or not they are in `selected`.
     pub(crate) stored: Vec<TaskIndex>,
-    /// The items of tasks that are not simply fetched.
+    /// The items of tasks that need more than a plain fetch.
     items: HashMap<TaskIndex, Item>,
-    /// Quarantined parts of the tasks table, to fall back on.
+    /// Quarantined parts of the tasks table, which are a fallback source of responses.
     pub(crate) quarantined: BTreeSet<PathBuf>,
-    /// The counts of the input's rows.
+    /// The row counts of the input.
     pub(crate) counts: InputCounts,
 }
 
 impl Plan {
-    /// The tasks of a list that the archive lacks, and those that lack rows of some kinds of assets.
-    pub(crate) fn of_list(
+    /// Plans the tasks of a list that the archive lacks, and the archived tasks that lack asset rows of some kinds.
+    pub(crate) fn from_list(
         input: Input,
-        archived: &Known,
-        journalled: &Known,
-        lacking: Vec<(TaskIndex, AssetKinds)>,
+        archived: &ListState,
+        journalled: &ListState,
+        missing_assets: Vec<(TaskIndex, AssetKinds)>,
     ) -> Self {
-        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.has(index.get())).collect();
-        let not_found = selected.iter().filter(|index| archived.is_to_be_replaced(index.get()));
+        let selected: Vec<TaskIndex> = input.tasks.indices().filter(|index| !archived.is_done(index.get())).collect();
+        let not_found = selected.iter().filter(|index| archived.is_replaceable(index.get()));
         let replacing = Item { rows: RowEffect::ReplaceNotFound, ..Item::NEW };
         let mut items: HashMap<TaskIndex, Item> = not_found.map(|task| (*task, replacing.clone())).collect();
-        let stored = lacking.iter().map(|(task, _)| *task).collect();
-        items.extend(lacking.into_iter().map(|(task, kinds)| (task, Item::lacking(kinds))));
+        let stored = missing_assets.iter().map(|(task, _)| *task).collect();
+        items.extend(missing_assets.into_iter().map(|(task, kinds)| (task, Item::for_missing_assets(kinds))));
         let counts = InputCounts {
             rows: input.rows,
             invalid: input.invalid,
@@ -56,12 +56,12 @@ impl Plan {
             already_archived: (input.tasks.len() - selected.len()) as u64,
             selected: selected.len() as u64,
         };
-        let kept = selected.iter().copied().filter(|index| journalled.has(index.get())).collect();
-        Self { tasks: Arc::new(input.tasks), selected, kept, stored, items, counts, ..Self::default() }
+        let in_journal = selected.iter().copied().filter(|index| journalled.is_done(index.get())).collect();
+        Self { tasks: Arc::new(input.tasks), selected, in_journal, stored, items, counts, ..Self::default() }
     }
 
-    /// A plan of these items, and the IDs that are invalid.
-    pub(crate) fn of_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
+    /// Plans these items. Also returns the invalid task IDs.
+    pub(crate) fn from_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
         let (mut tasks, mut planned, mut invalid) = (TaskList::default(), Vec::new(), Vec::new());
         for (id, item) in items {
             match TaskId::parse(&id) {
@@ -72,45 +72,46 @@ impl Plan {
         }
         let selected: Vec<TaskIndex> = tasks.indices().collect();
         let items: HashMap<TaskIndex, Item> = selected.iter().copied().zip(planned).collect();
-        let is_stored = |task: &TaskIndex| items.get(task).is_some_and(|item| item.source == AnswerSource::Stored);
+        let is_stored = |task: &TaskIndex| items.get(task).is_some_and(|item| item.source == ResponseSource::Tables);
         let stored = selected.iter().copied().filter(is_stored).collect();
         let count = selected.len() as u64;
         let counts = InputCounts { rows: count, selected: count, ..InputCounts::default() };
         (Self { tasks: Arc::new(tasks), selected, stored, items, counts, ..Self::default() }, invalid)
     }
 
-    /// The same plan without what the journal holds, and with these quarantined parts to fall back on.
-    pub(crate) fn resuming(mut self, journalled: &Known, quarantined: BTreeSet<PathBuf>) -> Self {
+    /// Excludes tasks whose responses are in the journal, and sets the quarantined parts as a fallback.
+    pub(crate) fn resume_from_journal(mut self, journalled: &ListState, quarantined: BTreeSet<PathBuf>) -> Self {
         self.quarantined = quarantined;
-        self.kept = self.selected.iter().copied().filter(|task| journalled.has(task.get())).collect();
-        let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
-        self.stored.retain(|task| !kept.contains(task));
+        self.in_journal = self.selected.iter().copied().filter(|task| journalled.is_done(task.get())).collect();
+        let in_journal: HashSet<TaskIndex> = self.in_journal.iter().copied().collect();
+        self.stored.retain(|task| !in_journal.contains(task));
         self
     }
 
-    /// The work on a task.
+    /// Returns the item of a task.
     pub(crate) fn item(&self, task: TaskIndex) -> &Item {
         self.items.get(&task).unwrap_or(&Item::NEW)
     }
 
-    /// Whether the task is archived as not found, and requested again.
-    pub(super) fn is_asked_again(&self, task: TaskIndex) -> bool {
+    /// Whether the task is archived as `not_found` and is requested again.
+    pub(super) fn is_refetched(&self, task: TaskIndex) -> bool {
         self.item(task).rows == RowEffect::ReplaceNotFound
     }
 
-    /// How many tasks are archived as not found, and requested again.
-    pub(crate) fn requested_again(&self) -> u64 {
-        self.selected.iter().filter(|task| self.is_asked_again(**task)).count() as u64
+    /// Counts the tasks that are archived as `not_found` and are requested again.
+    pub(crate) fn refetched_count(&self) -> u64 {
+        self.selected.iter().filter(|task| self.is_refetched(**task)).count() as u64
     }
 
-    /// The tasks to request from the provider.
-    pub(super) fn to_ask(&self) -> Vec<TaskIndex> {
-        let kept: HashSet<TaskIndex> = self.kept.iter().copied().collect();
-        let is_asked = |task: &TaskIndex| !kept.contains(task) && self.item(*task).source == AnswerSource::Ask;
-        self.selected.iter().copied().filter(is_asked).collect()
+    /// Returns the tasks to request from the provider.
+    pub(super) fn tasks_to_fetch(&self) -> Vec<TaskIndex> {
+        let in_journal: HashSet<TaskIndex> = self.in_journal.iter().copied().collect();
+        let is_fetched =
+            |task: &TaskIndex| !in_journal.contains(task) && self.item(*task).source == ResponseSource::Provider;
+        self.selected.iter().copied().filter(is_fetched).collect()
     }
 
-    /// Tasks that a damaged part still holds something of.
+    /// Returns the selected tasks for which a damaged part still contains data.
     pub(super) fn salvageable(&self) -> impl Iterator<Item = TaskIndex> + '_ {
         self.selected.iter().copied().filter(|task| self.item(*task).salvage.is_some())
     }
@@ -129,34 +130,38 @@ mod tests {
         tasks
     }
 
-    fn ids(plan: &Plan, chosen: &[TaskIndex]) -> Vec<String> {
-        chosen.iter().map(|index| plan.tasks.id(*index).to_string()).collect()
+    fn ids(plan: &Plan, selected: &[TaskIndex]) -> Vec<String> {
+        selected.iter().map(|index| plan.tasks.id(*index).to_string()).collect()
     }
 
     #[test]
-    fn the_rows_are_the_sum_of_what_became_of_them() {
+    fn row_counts_add_up() {
         let tasks = list(&["a", "b", "c"]);
-        let [archived, journalled] = ["b", "c"].map(|id| Known::nothing(&tasks).with(&tasks, id));
-        let plan = Plan::of_list(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled, vec![]);
+        let [archived, journalled] = ["b", "c"].map(|id| ListState::empty(&tasks).with_done(&tasks, id));
+        let plan = Plan::from_list(Input { tasks, rows: 6, invalid: 1, duplicates: 2 }, &archived, &journalled, vec![]);
         assert_eq!(
-            (ids(&plan, &plan.selected), ids(&plan, &plan.kept)),
+            (ids(&plan, &plan.selected), ids(&plan, &plan.in_journal)),
             (vec!["a".into(), "c".into()], vec!["c".into()])
         );
-        assert_eq!(ids(&plan, &plan.to_ask()), ["a"]);
+        assert_eq!(ids(&plan, &plan.tasks_to_fetch()), ["a"]);
         let counts = &plan.counts;
         let sum = counts.invalid + counts.duplicates + counts.other_shards + counts.already_archived + counts.selected;
         assert_eq!((sum, counts.selected), (counts.rows, 2));
     }
 
     #[test]
-    fn a_task_that_lacks_assets_is_archived_and_not_asked_for() {
+    fn an_archived_task_with_missing_assets_is_not_requested() {
         let tasks = list(&["a", "b"]);
-        let archived = Known::nothing(&tasks).with(&tasks, "b");
+        let archived = ListState::empty(&tasks).with_done(&tasks, "b");
         let b = tasks.find("b").unwrap();
-        let lacking = vec![(b, AssetKinds::from_iter([AssetKind::Video]))];
-        let nothing = Known::nothing(&tasks);
-        let plan = Plan::of_list(Input { tasks, rows: 2, invalid: 0, duplicates: 0 }, &archived, &nothing, lacking);
-        assert_eq!((ids(&plan, &plan.to_ask()), ids(&plan, &plan.stored)), (vec!["a".into()], vec!["b".into()]));
+        let missing_assets = vec![(b, AssetKinds::from_iter([AssetKind::Video]))];
+        let empty = ListState::empty(&tasks);
+        let plan =
+            Plan::from_list(Input { tasks, rows: 2, invalid: 0, duplicates: 0 }, &archived, &empty, missing_assets);
+        assert_eq!(
+            (ids(&plan, &plan.tasks_to_fetch()), ids(&plan, &plan.stored)),
+            (vec!["a".into()], vec!["b".into()])
+        );
         assert_eq!((plan.counts.selected, plan.item(b).rows), (1, RowEffect::AddAssets));
     }
 }

@@ -1,6 +1,6 @@
-//! From a closed journal segment to the archive: a function of the segment alone. The same segment
-//! gives the same files under the same names, so that publishing it again after a crash is harmless.
-//! Recovery publishes the segments that remain.
+//! Publishes closed journal segments to the archive. The output depends only on the segment: the same segment always
+//! produces the same files with the same names. Publishing a segment again after a crash is therefore harmless.
+//! Recovery publishes leftover segments in the same way.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     raw::RawBodies,
-    replace::{self, Replaced},
+    replace::{self, ReplacedTasks},
 };
 use crate::{
     archive::{FileSink, LockedArchive, PartName, RunFile, StoredFile, VIEWS},
@@ -19,47 +19,46 @@ use crate::{
     blocking::blocking,
     error::Result,
     event::{Published, RowCounts},
-    journal::{ClosedSegment, Record, Segment},
+    journal::{ClosedSegment, Record, SegmentReader},
     run_id::RunId,
     run_summary::RunCommand,
     status::FinalStatus,
     tables::{
-        self, ASSETS, AssetRow, CLIPS, ClipRow, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, Stamp, TASKS, Table,
-        TaskRow,
+        self, ASSETS, AssetRow, CLIPS, ClipRow, FetchInfo, LYRICS, LyricsRow, PartEncoder, RowGroups, Rows, TASKS,
+        Table, TaskRow,
     },
 };
 
-/// Full segments that may wait for their publication before the journal, and with it the run, waits too.
-const MOST_WAITING: usize = 2;
+/// The maximum number of closed segments that wait for publication. Beyond this number, the journal and the run wait.
+const MAX_QUEUED_SEGMENTS: usize = 2;
 
-/// The coordinator's end of the stage.
+/// The coordinator's handle for the publish stage.
 pub(super) struct PublishStage {
-    /// Reports each publication; ends when the stage does.
+    /// Receives the result of each publication until the stage ends.
     pub(super) published: mpsc::UnboundedReceiver<Published>,
-    /// Its result.
-    pub(super) ended: JoinHandle<Result<()>>,
+    /// The result of the stage.
+    pub(super) handle: JoinHandle<Result<()>>,
 }
 
 impl PublishStage {
-    /// Starts the stage, and returns the sender of closed segments; dropping it ends the stage.
-    pub(super) fn start(held: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
-        let (segments, mut incoming) = mpsc::channel(MOST_WAITING);
+    /// Starts the stage and returns the sender for closed segments. Dropping the sender ends the stage.
+    pub(super) fn start(archive: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
+        let (segments, mut incoming) = mpsc::channel(MAX_QUEUED_SEGMENTS);
         let (emit, published) = mpsc::unbounded_channel();
-        let ended = tokio::spawn(async move {
+        let handle = tokio::spawn(async move {
             while let Some(segment) = incoming.recv().await {
-                let publication = publish(&held, segment).await?;
+                let publication = publish(&archive, segment).await?;
                 let _ = emit.send(publication.published.clone());
-                publication.release(&held)?;
+                publication.release(&archive)?;
             }
             Ok(())
         });
-        (segments, Self { published, ended })
+        (segments, Self { published, handle })
     }
 }
 
-/// Rewrites the DuckDB views if their text has changed. Blocks.
-pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
-    let archive = &held.archive;
+/// Rewrites the DuckDB views if their SQL has changed. Performs blocking I/O.
+pub(crate) fn write_views(archive: &LockedArchive) -> Result<()> {
     let mut with_parts = Vec::new();
     for table in tables::TABLES {
         if !archive.parts(table)?.is_empty() {
@@ -69,7 +68,7 @@ pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
     let sql = tables::views_sql(archive.format, |table| with_parts.contains(&table));
     match archive.store.get(VIEWS)? {
         Some(written) if written == sql.as_bytes() => Ok(()),
-        _ => held.put(VIEWS, sql),
+        _ => archive.put(VIEWS, sql),
     }
 }
 
@@ -77,59 +76,60 @@ pub(crate) fn write_views(held: &LockedArchive) -> Result<()> {
 pub(super) struct Publication {
     pub(super) run_id: RunId,
     pub(super) published: Published,
-    /// The number of its records that could not be read.
+    /// The number of records in the segment that could not be read.
     pub(super) damaged: u64,
+    /// The command of the run.
     pub(super) command: RunCommand,
     segment: ClosedSegment,
 }
 
 impl Publication {
     /// Removes the segment from the journal, or quarantines it if some of its records could not be read.
-    pub(super) fn release(self, held: &LockedArchive) -> Result<()> {
-        if self.damaged > 0 { held.quarantine_segment(&self.segment.path) } else { self.segment.remove() }
+    pub(super) fn release(self, archive: &LockedArchive) -> Result<()> {
+        if self.damaged > 0 { archive.quarantine_segment(&self.segment.path) } else { self.segment.remove() }
     }
 }
 
-/// Publishes raw bodies first, then lyrics, clips, assets and tasks, then the manifest.
-pub(super) async fn publish(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
-    let held = held.clone();
-    blocking(move || publish_segment(&held, closed)).await
+/// Publishes raw bodies first, then lyrics, clips, assets and tasks, and then the manifest.
+pub(super) async fn publish(archive: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
+    let archive = archive.clone();
+    blocking(move || publish_segment(&archive, closed)).await
 }
 
-fn publish_segment(held: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
-    let segment = Segment::open(&closed.path)?;
+fn publish_segment(archive: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
+    let segment = SegmentReader::open(&closed.path)?;
     let (run_id, command) = (segment.run_id.clone(), segment.command);
-    let encoded = SegmentEncoder::new(held, &segment, &closed).encode(segment)?;
+    let encoded = SegmentEncoder::new(archive, &segment, &closed).encode(segment)?;
     if let Some(raw) = encoded.raw {
-        held.publish_with_checksum(raw)?;
+        archive.publish_with_checksum(raw)?;
     }
-    replace::remove_rows(held, encoded.replaced, &encoded.paths)?;
+    replace::remove_rows(archive, encoded.replaced, &encoded.paths)?;
     let mut files = encoded.media;
     for part in encoded.parts {
         files.push(part.publish()?);
     }
     if !files.is_empty() {
-        held.add_to_manifest(&RunFile::Manifest.path(&run_id), &files)?;
-        write_views(held)?;
+        archive.add_to_manifest(&RunFile::Manifest.path(&run_id), &files)?;
+        write_views(archive)?;
     }
     Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged, command, segment: closed })
 }
 
-/// The files of a segment, written and not yet published, in the order of publication.
-struct Encoded {
+/// The files of a segment in the order of publication. The files are written but not published yet.
+struct EncodedSegment {
     raw: Option<FileSink>,
     parts: Vec<FileSink>,
     /// The final paths of the parts.
     paths: Vec<String>,
-    /// Tasks whose rows replace existing ones.
-    replaced: Replaced,
-    /// The media files that its rows name.
+    /// Tasks whose new rows replace existing rows.
+    replaced: ReplacedTasks,
+    /// The media files that the segment's rows refer to.
     media: Vec<StoredFile>,
     published: Published,
     damaged: u64,
 }
 
-/// Writes a segment's records into parts. Blocks.
+/// Encodes a segment's records into parts. Performs blocking I/O.
 struct SegmentEncoder {
     run_id: RunId,
     tasks: Part<TaskRow>,
@@ -139,36 +139,36 @@ struct SegmentEncoder {
     raw: RawBodies,
     media: BTreeMap<String, String>,
     published: Published,
-    /// Tasks in it that belong to another segment, or that the archive has already.
-    moved: HashSet<String>,
-    /// How many outcomes of a task's assets are still to be skipped, since a later one replaces them.
-    outdated: HashMap<String, u32>,
-    /// Tasks whose asset records are still to come.
-    awaited: HashSet<String>,
-    replaced: Replaced,
+    /// Tasks in the segment that belong to another segment or are already archived.
+    excluded: HashSet<String>,
+    /// The number of asset outcomes to skip per task, because a later outcome replaces them.
+    superseded_outcomes: HashMap<String, u32>,
+    /// Tasks whose asset records have not been read yet.
+    pending_assets: HashSet<String>,
+    replaced: ReplacedTasks,
 }
 
 impl SegmentEncoder {
-    fn new(held: &Arc<LockedArchive>, segment: &Segment, closed: &ClosedSegment) -> Self {
-        let name = PartName { run_id: &segment.run_id, part: segment.part, format: held.archive.format };
+    fn new(archive: &Arc<LockedArchive>, segment: &SegmentReader, closed: &ClosedSegment) -> Self {
+        let name = PartName { run_id: &segment.run_id, part: segment.part, format: archive.format };
         Self {
             run_id: segment.run_id.clone(),
-            tasks: Part::new(&TASKS, held, &name),
-            clips: Part::new(&CLIPS, held, &name),
-            lyrics: Part::new(&LYRICS, held, &name),
-            assets: Part::new(&ASSETS, held, &name),
-            raw: RawBodies::new(held, &segment.run_id),
+            tasks: Part::new(&TASKS, archive, &name),
+            clips: Part::new(&CLIPS, archive, &name),
+            lyrics: Part::new(&LYRICS, archive, &name),
+            assets: Part::new(&ASSETS, archive, &name),
+            raw: RawBodies::new(archive, &segment.run_id),
             media: BTreeMap::new(),
             published: Published { part: segment.part, ..Published::default() },
-            moved: closed.moved.clone(),
-            outdated: closed.outdated.clone(),
-            awaited: HashSet::new(),
-            replaced: Replaced::default(),
+            excluded: closed.excluded.clone(),
+            superseded_outcomes: closed.superseded_outcomes.clone(),
+            pending_assets: HashSet::new(),
+            replaced: ReplacedTasks::default(),
         }
     }
 
-    fn encode(mut self, mut segment: Segment) -> Result<Encoded> {
-        while let Some(record) = segment.next()? {
+    fn encode(mut self, mut segment: SegmentReader) -> Result<EncodedSegment> {
+        while let Some(record) = segment.next_record()? {
             self.add(record)?;
         }
         let Self { tasks, clips, lyrics, assets, raw, media, mut published, replaced, .. } = self;
@@ -179,55 +179,58 @@ impl SegmentEncoder {
             RowCounts { tasks: rows(&tasks), clips: rows(&clips), lyrics: rows(&lyrics), assets: rows(&assets) };
         let parts = [lyrics, clips, assets, tasks].into_iter().flatten().map(|(sink, _)| sink).collect();
         let media = media.into_iter().map(|(path, sha256)| StoredFile { path, sha256 }).collect();
-        Ok(Encoded { raw: raw.finish(), parts, paths, replaced, media, published, damaged: segment.damaged })
+        Ok(EncodedSegment { raw: raw.finish(), parts, paths, replaced, media, published, damaged: segment.damaged })
     }
 
     fn add(&mut self, record: Record) -> Result<()> {
         let run_id = self.run_id.clone();
         match record {
-            Record::Task { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
-            Record::Task { task_id, status, fetched_at, data, sent, assets, replaces } => {
-                self.note_replaced(&task_id, replaces);
-                if let Some(body) = &sent {
+            Record::Task { task_id, .. } if self.excluded.contains(&task_id) => Ok(()),
+            Record::Task { task_id, status, fetched_at, data, original_body, assets, replaces } => {
+                self.record_replaced(&task_id, replaces);
+                if let Some(body) = &original_body {
                     self.raw.add(&task_id, "lone surrogates", body)?;
                 }
                 if !assets.is_empty() {
-                    self.awaited.insert(task_id.clone());
+                    self.pending_assets.insert(task_id.clone());
                 }
-                self.push(&tables::flatten(&Stamp { task_id, status, fetched_at: fetched_at.into(), run_id }, &data))
+                self.push(&tables::flatten(
+                    &FetchInfo { task_id, status, fetched_at: fetched_at.into(), run_id },
+                    &data,
+                ))
             }
-            Record::NotFound { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
-            Record::NotFound { task_id, fetched_at, message, replaces, clips_left } => {
-                match clips_left {
-                    None => self.note_replaced(&task_id, replaces),
-                    Some(_) => drop(self.replaced.in_tasks.insert(task_id.clone())),
+            Record::NotFound { task_id, .. } if self.excluded.contains(&task_id) => Ok(()),
+            Record::NotFound { task_id, fetched_at, message, replaces, remaining_clips } => {
+                match remaining_clips {
+                    None => self.record_replaced(&task_id, replaces),
+                    Some(_) => drop(self.replaced.tasks_only.insert(task_id.clone())),
                 }
-                let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
-                self.push(&tables::not_found(&stamp, message, clips_left.unwrap_or_default()))
+                let info = FetchInfo { task_id, status: FinalStatus::NotFound, fetched_at: fetched_at.into(), run_id };
+                self.push(&tables::not_found_row(&info, message, remaining_clips.unwrap_or_default()))
             }
-            Record::AddedAssets { task_id, .. } if self.moved.contains(&task_id) => Ok(()),
+            Record::AddedAssets { task_id, .. } if self.excluded.contains(&task_id) => Ok(()),
             Record::AddedAssets { task_id, assets } => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
-            Record::Assets { task_id, .. } if self.is_outdated(&task_id) => Ok(()),
-            // A task whose record is damaged has no rows in any table.
-            Record::Assets { task_id, assets } if self.awaited.remove(&task_id) => {
+            Record::Assets { task_id, .. } if self.is_superseded(&task_id) => Ok(()),
+            // A task with a damaged task record has no rows in any table.
+            Record::Assets { task_id, assets } if self.pending_assets.remove(&task_id) => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
             Record::Assets { .. } | Record::Segment { .. } | Record::Moved { .. } => Ok(()),
         }
     }
 
-    /// Whether a later outcome of the task's assets replaces the next one.
-    fn is_outdated(&mut self, task_id: &str) -> bool {
-        let left = self.outdated.get_mut(task_id).filter(|left| **left > 0);
-        left.map(|left| *left -= 1).is_some()
+    /// Whether a later outcome of the task's assets replaces the current one.
+    fn is_superseded(&mut self, task_id: &str) -> bool {
+        let remaining = self.superseded_outcomes.get_mut(task_id).filter(|remaining| **remaining > 0);
+        remaining.map(|remaining| *remaining -= 1).is_some()
     }
 
-    fn note_replaced(&mut self, task_id: &str, replaces: bool) {
+    fn record_replaced(&mut self, task_id: &str, replaces: bool) {
         if replaces {
-            self.replaced.everywhere.insert(task_id.to_owned());
+            self.replaced.all_tables.insert(task_id.to_owned());
         }
     }
 
@@ -241,19 +244,19 @@ impl SegmentEncoder {
                 *counts.reasons.entry(asset.error.clone().unwrap_or_default()).or_default() += 1;
             }
         }
-        let (bytes, mut of_use) = (asset.bytes.unwrap_or_default(), 0);
+        let (bytes, mut used_bytes) = (asset.bytes.unwrap_or_default(), 0);
         if let (Some(path), Some(sha256)) = (&asset.path, &asset.sha256)
             && self.media.insert(path.clone(), sha256.clone()).is_none()
         {
             counts.bytes += bytes;
-            of_use = bytes;
+            used_bytes = bytes;
         }
-        counts.wasted += asset.received.saturating_sub(of_use);
+        counts.discarded_bytes += asset.received.saturating_sub(used_bytes);
         self.assets.push(&AssetRow::new(task_id, self.run_id.clone(), asset))
     }
 
     fn push(&mut self, rows: &Rows) -> Result<()> {
-        self.count(rows);
+        self.count_rows(rows);
         self.tasks.push(&rows.task)?;
         for clip in &rows.clips {
             self.clips.push(clip)?;
@@ -261,7 +264,7 @@ impl SegmentEncoder {
         rows.lyrics.iter().try_for_each(|lyrics| self.lyrics.push(lyrics))
     }
 
-    fn count(&mut self, rows: &Rows) {
+    fn count_rows(&mut self, rows: &Rows) {
         let task = &rows.task;
         *self.published.by_status.entry(task.status).or_default() += 1;
         if let Some(kind) = &task.r#type {
@@ -273,36 +276,36 @@ impl SegmentEncoder {
     }
 }
 
-/// A part that is created with its first row, so that a table without rows gets none.
+/// A part that is created when its first row is added, so that a table without rows has no part.
 struct Part<R: 'static> {
     table: &'static Table<R>,
     path: String,
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     encoder: Option<PartEncoder<R, FileSink>>,
 }
 
 impl<R> Part<R> {
-    fn new(table: &'static Table<R>, held: &Arc<LockedArchive>, name: &PartName<'_>) -> Self {
-        Self { table, path: name.path(table.name), held: held.clone(), encoder: None }
+    fn new(table: &'static Table<R>, archive: &Arc<LockedArchive>, name: &PartName<'_>) -> Self {
+        Self { table, path: name.path(table.name), archive: archive.clone(), encoder: None }
     }
 
     fn push(&mut self, row: &R) -> Result<()> {
         let encoder = match &mut self.encoder {
             Some(encoder) => Ok(encoder),
             None => {
-                let sink = self.held.sink(&self.path)?;
-                PartEncoder::new(self.table, self.held.archive.format, RowGroups::OfANight, sink)
+                let sink = self.archive.sink(&self.path)?;
+                PartEncoder::new(self.table, self.archive.format, RowGroups::Small, sink)
                     .map(|encoder| self.encoder.insert(encoder))
             }
         };
         let pushed = encoder.and_then(|encoder| encoder.push(row));
-        pushed.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
+        pushed.map_err(|error| self.archive.store.storage_error("write", &self.path, &error))
     }
 
-    /// The sink and the number of rows, if anything was written.
+    /// Returns the sink and the number of rows, or `None` if no row was added.
     fn finish(self) -> Result<Option<(FileSink, u64)>> {
         let finished = self.encoder.map(PartEncoder::finish).transpose();
-        finished.map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
+        finished.map_err(|error| self.archive.store.storage_error("write", &self.path, &error))
     }
 }
 
@@ -313,7 +316,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        archive::failing::{Failing, Life},
+        archive::failing::{FailingBackend, FaultBudget},
         asset::AssetKind,
         journal::{self, JournalWriter, SegmentLimits},
     };
@@ -321,19 +324,27 @@ mod tests {
     fn record(task_id: &str, data: &str) -> Record {
         let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
         let assets = if task_id == "song" { vec![AssetKind::Image] } else { Vec::new() };
-        let sent = data.contains("repaired").then(|| format!("{data} as sent"));
+        let original_body = data.contains("repaired").then(|| format!("{data} as sent"));
         let status = FinalStatus::Success;
-        Record::Task { task_id: task_id.into(), status, fetched_at, data: data.into(), sent, assets, replaces: false }
+        Record::Task {
+            task_id: task_id.into(),
+            status,
+            fetched_at,
+            data: data.into(),
+            original_body,
+            assets,
+            replaces: false,
+        }
     }
 
-    /// A new archive with one closed segment in its journal.
-    fn scene() -> (tempfile::TempDir, LockedArchive) {
+    /// Creates an archive with one unpublished segment in its journal.
+    fn archive_with_segment() -> (tempfile::TempDir, LockedArchive) {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
+        let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
         let run_id = RunId::parse("20260102T030405000Z-abcdef").unwrap();
         let mut writer =
-            JournalWriter::new(&held.archive.journal_folder(), run_id, RunCommand::Export, SegmentLimits::default());
+            JournalWriter::new(&archive.journal_folder(), run_id, RunCommand::Export, SegmentLimits::default());
         let cover = Asset {
             path: Some("media/image/ca/a.png".into()),
             sha256: Some("00".into()),
@@ -343,22 +354,22 @@ mod tests {
         let records = [
             record("song", r#"{"type":"music","output":{"result":[{"id":"a"},{"id":"b"}]}}"#),
             Record::Assets { task_id: "song".into(), assets: vec![cover] },
-            Record::Assets { task_id: "lost to damage".into(), assets: Vec::new() },
+            Record::Assets { task_id: "damaged".into(), assets: Vec::new() },
             record("words", r#"{"type":"lyrics","output":{"result":{"title":"repaired"}}}"#),
             Record::Unreadable { task_id: "odd".into(), body: "[]".into() },
         ];
         writer.append(&records).unwrap();
-        (folder, held)
+        (folder, archive)
     }
 
-    fn publish_all(held: &Arc<LockedArchive>) -> Result<()> {
-        for leftover in journal::leftovers(&held.archive.journal_folder())? {
-            publish_segment(held, leftover.segment)?.release(held)?;
+    fn publish_all(archive: &Arc<LockedArchive>) -> Result<()> {
+        for leftover in journal::leftovers(&archive.journal_folder())? {
+            publish_segment(archive, leftover.segment)?.release(archive)?;
         }
         Ok(())
     }
 
-    /// Every file of an archive but the program's own and `archive.json`.
+    /// Reads every file of an archive except `archive.json` and internal files.
     fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         for name in ["tasks", "clips", "lyrics", "assets", "runs"] {
@@ -370,39 +381,39 @@ mod tests {
     }
 
     #[test]
-    fn dead_between_any_two_steps_the_next_publication_leaves_the_same_files() {
-        let (undisturbed, held) = scene();
-        publish_all(&Arc::new(held)).unwrap();
+    fn publishing_after_a_crash_at_any_step_yields_the_same_files() {
+        let (undisturbed, archive) = archive_with_segment();
+        publish_all(&Arc::new(archive)).unwrap();
         let expected = contents(undisturbed.path());
         assert_eq!(expected.len(), 6, "{:?}", expected.keys());
 
-        let mut deaths = 0;
+        let mut crashes = 0;
         for changes in 0.. {
-            let (folder, mut held) = scene();
-            let life = Life::new(changes);
-            let wrap = |backend| Arc::new(Failing { backend, life: life.clone(), can_exchange: true }) as _;
-            held.archive.store = held.archive.store.wrapped(wrap);
-            let held = Arc::new(held);
-            let survived = publish_all(&held).is_ok();
-            let left = contents(folder.path());
-            // A task's row is there only with all its other rows.
-            let has = |table: &str| left.keys().any(|path| path.starts_with(table));
+            let (folder, mut archive) = archive_with_segment();
+            let budget = FaultBudget::new(changes);
+            let wrap = |backend| Arc::new(FailingBackend { backend, budget: budget.clone(), can_exchange: true }) as _;
+            archive.inner.store = archive.inner.store.wrap_backends(wrap);
+            let archive = Arc::new(archive);
+            let succeeded = publish_all(&archive).is_ok();
+            let remaining = contents(folder.path());
+            // A task's row exists only if all other rows of the task exist.
+            let has = |table: &str| remaining.keys().any(|path| path.starts_with(table));
             assert!(
                 !has("tasks/") || (has("clips/") && has("lyrics/") && has("assets/") && has("runs/")),
                 "{:?}",
-                left.keys()
+                remaining.keys()
             );
-            drop(held);
+            drop(archive);
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
-            let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
-            publish_all(&Arc::new(held)).unwrap();
-            assert_eq!(contents(folder.path()), expected, "after {changes} changes");
-            if survived {
+            let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
+            publish_all(&Arc::new(archive)).unwrap();
+            assert_eq!(contents(folder.path()), expected, "the process died after {changes} changes");
+            if succeeded {
                 break;
             }
-            deaths += 1;
+            crashes += 1;
         }
-        // Eight files, each begun and published.
-        assert_eq!(deaths, 16);
+        // The test publishes eight files, and each file takes two changes: creation and publication.
+        assert_eq!(crashes, 16);
     }
 }

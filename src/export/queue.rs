@@ -1,8 +1,8 @@
-//! The order of requests. Pure: time comes in as a value.
+//! Determines the order of requests. Callers pass the current time, so the order is deterministic.
 //!
-//! Retries that are due come first, since their tasks are the oldest; then the first pass over all IDs; polls
-//! only after it, because by then most unfinished tasks are finished. Of the polls that are due, the oldest
-//! task goes first.
+//! Retries that are due come first, since their tasks are the oldest. The first pass over all IDs comes next. Polls
+//! follow the first pass, because most unfinished tasks have finished by then. Among the polls that are due, the poll
+//! of the oldest task comes first.
 
 use std::{
     cmp::Reverse,
@@ -12,79 +12,79 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{event::RequestKind, task::TaskIndex, timestamp::Moment};
+use crate::{event::RequestKind, task::TaskIndex, timestamp::MicrosTimestamp};
 
-/// One request to send.
+/// A request that has not been sent yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PendingRequest {
     pub(super) task: TaskIndex,
-    /// Whether the task had a response before, and was unfinished.
-    pub(super) poll: bool,
-    /// Whether this request was sent before.
-    pub(super) repeated: bool,
-    /// How many failures count against its retries.
+    /// Whether an earlier response reported the task as unfinished.
+    pub(super) is_poll: bool,
+    /// Whether the request is a retry.
+    pub(super) is_retry: bool,
+    /// The number of failures that count against the retry limit.
     pub(super) failures: u32,
 }
 
 impl PendingRequest {
     pub(super) fn kind(&self) -> RequestKind {
         match self {
-            Self { repeated: true, .. } => RequestKind::Retry,
-            Self { poll: true, .. } => RequestKind::Poll,
-            Self { .. } => RequestKind::First,
+            Self { is_retry: true, .. } => RequestKind::Retry,
+            Self { is_poll: true, .. } => RequestKind::Poll,
+            Self { .. } => RequestKind::Initial,
         }
     }
 }
 
-/// All requests that are yet to be sent.
+/// The requests that have not been sent yet.
 #[derive(Debug)]
 pub(super) struct Queue {
-    fresh: IntoIter<TaskIndex>,
-    /// Tasks that joined the first pass while the run was under way.
+    initial: IntoIter<TaskIndex>,
+    /// Tasks that were added to the first pass during the run.
     added: VecDeque<TaskIndex>,
     retries: BinaryHeap<Reverse<(Instant, PendingRequest)>>,
-    refused: VecDeque<PendingRequest>,
-    polls: BinaryHeap<Reverse<(Instant, Age, PendingRequest)>>,
-    due_polls: BinaryHeap<Reverse<(Age, PendingRequest)>>,
-    /// No poll is sent from then on.
-    polls_end: Option<Instant>,
+    rate_limited: VecDeque<PendingRequest>,
+    polls: BinaryHeap<Reverse<(Instant, CreationOrder, PendingRequest)>>,
+    due_polls: BinaryHeap<Reverse<(CreationOrder, PendingRequest)>>,
+    /// The time at which polling ends.
+    polling_deadline: Option<Instant>,
 }
 
-/// When a task was created; tasks without a time come last.
-type Age = (bool, Option<Moment>);
+/// The sort key for the age of a task. Tasks without a creation time come last.
+type CreationOrder = (bool, Option<MicrosTimestamp>);
 
-/// Whether there is something to send.
+/// When the next request is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Yes.
+pub(super) enum NextRequest {
+    /// A request is due now.
     Now,
-    /// Not before this moment.
+    /// The next request is due at this time.
     At(Instant),
-    /// No.
+    /// No request is left to send.
     Never,
 }
 
 impl Queue {
     pub(super) fn new(selected: Vec<TaskIndex>) -> Self {
-        let fresh = selected.into_iter();
+        let initial = selected.into_iter();
         Self {
-            fresh,
+            initial,
             added: VecDeque::new(),
             retries: BinaryHeap::new(),
-            refused: VecDeque::new(),
+            rate_limited: VecDeque::new(),
             polls: BinaryHeap::new(),
             due_polls: BinaryHeap::new(),
-            polls_end: None,
+            polling_deadline: None,
         }
     }
 
-    /// Sends no poll from then on.
-    pub(super) fn end_polls_at(&mut self, end: Instant) {
-        self.polls_end = Some(end);
+    /// Sends no polls from `end` on.
+    pub(super) fn set_polling_deadline(&mut self, end: Instant) {
+        self.polling_deadline = Some(end);
     }
 
     fn may_poll(&self, at: Instant) -> bool {
-        self.polls_end.is_none_or(|end| at < end)
+        self.polling_deadline.is_none_or(|end| at < end)
     }
 
     /// Adds a task to the first pass.
@@ -92,72 +92,72 @@ impl Queue {
         self.added.push_back(task);
     }
 
-    /// Retries the request at `due`.
-    pub(super) fn retry(&mut self, request: PendingRequest, due: Instant) {
-        if !request.poll || self.may_poll(due) {
-            self.retries.push(Reverse((due, PendingRequest { repeated: true, ..request })));
+    /// Schedules a retry of the request for `due`.
+    pub(super) fn schedule_retry(&mut self, request: PendingRequest, due: Instant) {
+        if !request.is_poll || self.may_poll(due) {
+            self.retries.push(Reverse((due, PendingRequest { is_retry: true, ..request })));
         }
     }
 
-    /// Retries a request that was refused with 429, after the first pass, so that a task that is always refused
-    /// does not delay the others.
-    pub(super) fn refused(&mut self, request: PendingRequest) {
-        if !request.poll || self.polls_end.is_none() {
-            self.refused.push_back(PendingRequest { repeated: true, ..request });
+    /// Schedules a retry of a request that received a 429. The retry follows the first pass, so that a task that
+    /// always receives a 429 does not delay other tasks.
+    pub(super) fn requeue_rate_limited(&mut self, request: PendingRequest) {
+        if !request.is_poll || self.polling_deadline.is_none() {
+            self.rate_limited.push_back(PendingRequest { is_retry: true, ..request });
         }
     }
 
-    /// Polls the task at `due`.
-    pub(super) fn poll(&mut self, task: TaskIndex, created_at: Option<Moment>, due: Instant) {
-        let request = PendingRequest { task, poll: true, repeated: false, failures: 0 };
+    /// Schedules a poll of the task for `due`.
+    pub(super) fn schedule_poll(&mut self, task: TaskIndex, created_at: Option<MicrosTimestamp>, due: Instant) {
+        let request = PendingRequest { task, is_poll: true, is_retry: false, failures: 0 };
         self.polls.push(Reverse((due, (created_at.is_none(), created_at), request)));
     }
 
-    pub(super) fn next(&self, now: Instant) -> Next {
+    pub(super) fn next(&self, now: Instant) -> NextRequest {
         let has_due_poll = !self.due_polls.is_empty() && self.may_poll(now);
-        if self.fresh() > 0 || !self.refused.is_empty() || has_due_poll {
-            return Next::Now;
+        if self.initial() > 0 || !self.rate_limited.is_empty() || has_due_poll {
+            return NextRequest::Now;
         }
         let retry = self.retries.peek().map(|Reverse((due, _))| *due);
         let poll = self.polls.peek().map(|Reverse((due, ..))| *due).filter(|due| self.may_poll(now.max(*due)));
         match retry.into_iter().chain(poll).min() {
-            Some(due) if due <= now => Next::Now,
-            Some(due) => Next::At(due),
-            None => Next::Never,
+            Some(due) if due <= now => NextRequest::Now,
+            Some(due) => NextRequest::At(due),
+            None => NextRequest::Never,
         }
     }
 
-    /// Takes the request to send now, if there is one.
+    /// Removes and returns the request to send now, if a request is due.
     pub(super) fn pop(&mut self, now: Instant) -> Option<PendingRequest> {
         if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             return self.retries.pop().map(|Reverse((_, request))| request);
         }
-        if let Some(task) = self.fresh.next().or_else(|| self.added.pop_front()) {
-            return Some(PendingRequest { task, poll: false, repeated: false, failures: 0 });
+        if let Some(task) = self.initial.next().or_else(|| self.added.pop_front()) {
+            return Some(PendingRequest { task, is_poll: false, is_retry: false, failures: 0 });
         }
-        if let Some(request) = self.refused.pop_front() {
+        if let Some(request) = self.rate_limited.pop_front() {
             return Some(request);
         }
         if !self.may_poll(now) {
             return None;
         }
         while self.polls.peek().is_some_and(|Reverse((due, ..))| *due <= now) {
-            self.due_polls.extend(self.polls.pop().map(|Reverse((_, age, request))| Reverse((age, request))));
+            self.due_polls.extend(self.polls.pop().map(|Reverse((_, order, request))| Reverse((order, request))));
         }
         self.due_polls.pop().map(|Reverse((_, request))| request)
     }
 
-    /// Initial requests that were not sent yet.
-    pub(super) fn fresh(&self) -> usize {
-        self.fresh.len() + self.added.len()
+    /// The number of initial requests that have not been sent yet.
+    pub(super) fn initial(&self) -> usize {
+        self.initial.len() + self.added.len()
     }
 
-    /// Retries that wait.
+    /// The number of pending retries.
     pub(super) fn retries(&self) -> usize {
-        self.retries.len() + self.refused.len()
+        self.retries.len() + self.rate_limited.len()
     }
 
-    /// Tasks that wait for their next poll.
+    /// The number of tasks that wait for their next poll.
     pub(super) fn polls(&self) -> usize {
         self.polls.len() + self.due_polls.len()
     }
@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::RequestKind::{First, Poll, Retry},
+        event::RequestKind::{Initial, Poll, Retry},
         task::{TaskId, TaskList},
     };
 
@@ -186,32 +186,32 @@ mod tests {
     }
 
     #[test]
-    fn retries_then_the_first_pass_then_polls_the_oldest_first() {
+    fn the_order_is_retries_first_pass_polls_by_age() {
         let now = Instant::now();
         let tasks = indices(6);
         let mut queue = Queue::new(tasks[..2].to_vec());
-        queue.poll(tasks[2], None, now);
-        queue.poll(tasks[3], Moment::parse("2026-01-02T00:00:00Z"), now);
-        queue.poll(tasks[4], Moment::parse("2026-01-01T00:00:00Z"), now);
-        queue.refused(PendingRequest { task: tasks[5], poll: false, repeated: false, failures: 0 });
-        queue.retry(PendingRequest { task: tasks[5], poll: false, repeated: false, failures: 1 }, now);
+        queue.schedule_poll(tasks[2], None, now);
+        queue.schedule_poll(tasks[3], MicrosTimestamp::parse("2026-01-02T00:00:00Z"), now);
+        queue.schedule_poll(tasks[4], MicrosTimestamp::parse("2026-01-01T00:00:00Z"), now);
+        queue.requeue_rate_limited(PendingRequest { task: tasks[5], is_poll: false, is_retry: false, failures: 0 });
+        queue.schedule_retry(PendingRequest { task: tasks[5], is_poll: false, is_retry: false, failures: 1 }, now);
         assert_eq!(
             order(&mut queue, now),
-            [(5, Retry), (0, First), (1, First), (5, Retry), (4, Poll), (3, Poll), (2, Poll)]
+            [(5, Retry), (0, Initial), (1, Initial), (5, Retry), (4, Poll), (3, Poll), (2, Poll)]
         );
-        assert_eq!(queue.next(now), Next::Never);
+        assert_eq!(queue.next(now), NextRequest::Never);
     }
 
     #[test]
-    fn polls_end_and_everything_else_is_still_sent() {
+    fn only_polls_stop_at_the_polling_deadline() {
         let now = Instant::now();
         let (later, tasks) = (now + Duration::from_secs(5), indices(2));
         let mut queue = Queue::new(Vec::new());
-        queue.poll(tasks[0], None, now);
-        queue.end_polls_at(later);
-        assert_eq!((queue.next(now), queue.next(later)), (Next::Now, Next::Never));
+        queue.schedule_poll(tasks[0], None, now);
+        queue.set_polling_deadline(later);
+        assert_eq!((queue.next(now), queue.next(later)), (NextRequest::Now, NextRequest::Never));
         queue.add(tasks[1]);
-        assert_eq!(order(&mut queue, later), [(1, First)]);
+        assert_eq!(order(&mut queue, later), [(1, Initial)]);
     }
 
     #[test]
@@ -219,9 +219,9 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut queue = Queue::new(Vec::new());
-        queue.poll(indices(1)[0], None, later);
-        assert_eq!((queue.pop(now), queue.next(now)), (None, Next::At(later)));
-        assert_eq!(queue.next(later), Next::Now);
+        queue.schedule_poll(indices(1)[0], None, later);
+        assert_eq!((queue.pop(now), queue.next(now)), (None, NextRequest::At(later)));
+        assert_eq!(queue.next(later), NextRequest::Now);
         assert_eq!(order(&mut queue, later).len(), 1);
     }
 }

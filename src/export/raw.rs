@@ -1,5 +1,5 @@
-//! `-raw.jsonl`: bodies as sent that could not be archived as they are. The file grows from segment to
-//! segment and is replaced as a whole each time; an existing line is not added again, so that a segment can be
+//! The `-raw.jsonl` file, which contains response bodies that could not be archived unchanged. Publishing a segment
+//! rewrites the whole file with additional lines. Existing lines are not added again, so that a segment can be
 //! published twice.
 
 use std::{
@@ -17,9 +17,10 @@ use crate::{
     run_id::RunId,
 };
 
-/// The file of one run, begun with the first body. Keeps one hash per line in memory. Blocks.
+/// The `-raw.jsonl` file of one run, created when the first body is added. Memory holds one hash per line. All
+/// methods perform blocking I/O.
 pub(super) struct RawBodies {
-    held: Arc<LockedArchive>,
+    archive: Arc<LockedArchive>,
     path: String,
     file: Option<(FileSink, HashSet<u64>)>,
     hasher: RandomState,
@@ -33,48 +34,48 @@ struct Line<'a> {
 }
 
 impl RawBodies {
-    pub(super) fn new(held: &Arc<LockedArchive>, run_id: &RunId) -> Self {
-        Self { held: held.clone(), path: RunFile::Raw.path(run_id), file: None, hasher: RandomState::new() }
+    pub(super) fn new(archive: &Arc<LockedArchive>, run_id: &RunId) -> Self {
+        Self { archive: archive.clone(), path: RunFile::Raw.path(run_id), file: None, hasher: RandomState::new() }
     }
 
     pub(super) fn add(&mut self, task_id: &str, reason: &str, body: &str) -> Result<()> {
-        let mut line = serde_json::to_vec(&Line { task_id, reason, body }).expect("texts are JSON");
+        let mut line = serde_json::to_vec(&Line { task_id, reason, body }).expect("a struct of strings is valid JSON");
         line.push(b'\n');
-        let (sink, known) = match &mut self.file {
+        let (sink, seen) = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = self.begin()?;
+                let file = self.create()?;
                 self.file.insert(file)
             }
         };
-        if !known.insert(self.hasher.hash_one(line.as_slice())) {
+        if !seen.insert(self.hasher.hash_one(line.as_slice())) {
             return Ok(());
         }
-        sink.write_all(&line).map_err(|error| self.held.archive.store.failed("write", &self.path, &error))
+        sink.write_all(&line).map_err(|error| self.archive.store.storage_error("write", &self.path, &error))
     }
 
-    /// The staged file, if there is anything in it.
+    /// Returns the staging file, or `None` if no body was added.
     pub(super) fn finish(self) -> Option<FileSink> {
         self.file.map(|(sink, _)| sink)
     }
 
-    /// Begins the file with what earlier segments of the run left.
-    fn begin(&self) -> Result<(FileSink, HashSet<u64>)> {
-        let (store, mut sink, mut known) = (&self.held.archive.store, self.held.sink(&self.path)?, HashSet::new());
+    /// Creates the staging file and copies the lines that earlier segments of the run have written.
+    fn create(&self) -> Result<(FileSink, HashSet<u64>)> {
+        let (store, mut sink, mut seen) = (&self.archive.store, self.archive.sink(&self.path)?, HashSet::new());
         if store.exists(&self.path)? {
             let copied = copy_lines(store.open(&self.path)?, &mut sink, |line| {
-                known.insert(self.hasher.hash_one(line));
+                seen.insert(self.hasher.hash_one(line));
             });
-            copied.map_err(|error| store.failed("write", &self.path, &error))?;
+            copied.map_err(|error| store.storage_error("write", &self.path, &error))?;
         }
-        Ok((sink, known))
+        Ok((sink, seen))
     }
 }
 
-fn copy_lines(from: impl Read, to: &mut impl Write, mut note: impl FnMut(&[u8])) -> io::Result<()> {
+fn copy_lines(from: impl Read, to: &mut impl Write, mut on_line: impl FnMut(&[u8])) -> io::Result<()> {
     let (mut lines, mut line) = (BufReader::new(from), Vec::new());
     while lines.read_until(b'\n', &mut line)? > 0 {
-        note(&line);
+        on_line(&line);
         to.write_all(&line)?;
         line.clear();
     }

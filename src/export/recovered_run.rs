@@ -1,6 +1,6 @@
-//! The record of a run whose journal a later run recovers. A killed run could not leave one: it is made from
-//! the parts under its name. One that ended in good order, and left tasks whose assets were not settled, gets
-//! them added.
+//! Writes the summary of a run whose journal a later run recovers. A killed run leaves no summary, so a summary is
+//! created from the run's parts. If a run ended cleanly but left unsettled assets, the recovered counts are added to
+//! its summary.
 
 use std::sync::Arc;
 
@@ -14,53 +14,53 @@ use crate::{
     run_id::RunId,
     run_summary::{RunCommand, RunSummary},
     status::FinalStatus,
-    tables::{ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
+    tables::{ASSETS, CLIPS, LYRICS, RowCallback, TASK_ID, TASKS},
 };
 
-/// The exit status that a shell reports for a process ended by SIGKILL, which is how most such runs end.
-const KILLED: u8 = 128 + 9;
+/// The exit status that a shell reports for a process killed by SIGKILL. Most runs without a summary end this way.
+const SIGKILL_STATUS: u8 = 128 + 9;
 
-/// Writes the record of a run that did not write one itself, or adds what was published now. Returns false if the
-/// record counts the part already.
-pub(super) fn record(held: &Arc<LockedArchive>, publication: &Publication) -> Result<bool> {
+/// Creates the summary of a run that has none, or adds the recovered counts to an existing summary. Returns `false` if
+/// the summary already includes the part.
+pub(super) fn write_summary(archive: &Arc<LockedArchive>, publication: &Publication) -> Result<bool> {
     let Publication { run_id, published, command, .. } = publication;
-    let archive = &held.archive;
     let path = RunFile::Summary.path(run_id);
     let written = archive.store.get(&path)?;
     let mut summary = match written.map(|text| serde_json::from_slice::<RunSummary>(&text)) {
-        Some(Ok(known)) if known.recovered_parts.contains(&published.part) => return Ok(false),
-        Some(Ok(known)) => known.with_recovered(published),
-        // A damaged record is evidence; `verify` reports it.
+        Some(Ok(existing)) if existing.recovered_parts.contains(&published.part) => return Ok(false),
+        Some(Ok(existing)) => existing.with_recovered(published),
+        // A damaged summary is kept as evidence, and `verify` reports it.
         Some(Err(_)) => return Ok(true),
         None => {
-            let mut summary = killed(run_id, *command).with_recovered(&count_parts(archive, run_id)?);
-            summary.recovered_parts = own_parts(archive, run_id, TASKS.name)?.iter().filter_map(part_number).collect();
+            let mut summary = killed_run_summary(run_id, *command).with_recovered(&count_parts(archive, run_id)?);
+            summary.recovered_parts =
+                run_parts(archive, run_id, TASKS.name)?.iter().filter_map(|path| part_number(path)).collect();
             summary
         }
     };
     summary.recovered_parts.insert(published.part);
     let mut text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
     text.push(b'\n');
-    held.put_with_checksum(&path, &text)?;
+    archive.put_with_checksum(&path, &text)?;
     Ok(true)
 }
 
-/// The record of a run that was killed, without its counts. When it ended is unknown.
-fn killed(run_id: &RunId, command: RunCommand) -> RunSummary {
+/// Returns the summary of a killed run, without counts. The end time of a killed run is unknown.
+fn killed_run_summary(run_id: &RunId, command: RunCommand) -> RunSummary {
     RunSummary {
         run_id: run_id.to_string(),
         command,
         started_at: run_id.start(),
-        exit_code: KILLED,
+        exit_code: SIGKILL_STATUS,
         interrupted: true,
         ..RunSummary::default()
     }
 }
 
-/// Counts the parts that a run has published.
+/// Counts the rows in the parts that a run has published.
 fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
     let mut counts = Published::default();
-    each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {
+    for_each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {
         let [status, kind, credits] = cells else { return };
         let status = status.and_then(FinalStatus::parse);
         counts.rows.tasks += 1;
@@ -74,9 +74,9 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
             counts.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
         }
     })?;
-    each_row(archive, run_id, CLIPS.name, &[TASK_ID], &mut |_| counts.rows.clips += 1)?;
-    each_row(archive, run_id, LYRICS.name, &[TASK_ID], &mut |_| counts.rows.lyrics += 1)?;
-    each_row(archive, run_id, ASSETS.name, &["status", "bytes"], &mut |cells| {
+    for_each_row(archive, run_id, CLIPS.name, &[TASK_ID], &mut |_| counts.rows.clips += 1)?;
+    for_each_row(archive, run_id, LYRICS.name, &[TASK_ID], &mut |_| counts.rows.lyrics += 1)?;
+    for_each_row(archive, run_id, ASSETS.name, &["status", "bytes"], &mut |cells| {
         let [status, bytes] = cells else { return };
         counts.rows.assets += 1;
         counts.assets.bytes += bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
@@ -90,20 +90,21 @@ fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
     Ok(counts)
 }
 
-fn each_row(archive: &Archive, run_id: &RunId, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
-    for path in own_parts(archive, run_id, table)? {
+fn for_each_row(archive: &Archive, run_id: &RunId, table: &str, columns: &[&str], row: RowCallback<'_>) -> Result<()> {
+    let own_prefix = format!("{table}/{run_id}-");
+    for path in archive.parts(table)?.into_iter().filter(|path| path.starts_with(&own_prefix)) {
         rows::scan_part(archive, &path, columns, row)?;
     }
     Ok(())
 }
 
-/// The parts of a table with the name of a run.
-fn own_parts(archive: &Archive, run_id: &RunId, table: &str) -> Result<Vec<String>> {
+/// Returns the parts of a table that a run has published.
+fn run_parts(archive: &Archive, run_id: &RunId, table: &str) -> Result<Vec<String>> {
     let prefix = format!("{table}/{run_id}-");
     Ok(archive.parts(table)?.into_iter().filter(|path| path.starts_with(&prefix)).collect())
 }
 
-/// The number in the name of a part, `tasks/<run_id>-<number>.parquet`.
-fn part_number(path: &String) -> Option<u32> {
+/// Returns the number in the path of a part, `tasks/<run_id>-<number>.parquet`.
+fn part_number(path: &str) -> Option<u32> {
     path.rsplit_once('-')?.1.split_once('.')?.0.parse().ok()
 }

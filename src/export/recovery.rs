@@ -1,5 +1,5 @@
-//! Recovery of what earlier runs left in the journal: missing files are downloaded, and every segment is
-//! published, as in any run.
+//! Recovers segments that earlier runs left in the journal. Recovery downloads missing files and publishes every
+//! segment, in the same way as a normal run.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::{self, Instant};
 
 use super::{
     EventSink,
-    media_stage::{DownloadEvent, Job, MediaStage, RetryBudget},
+    media_stage::{DeferPolicy, DownloadEvent, MediaJob, MediaStage},
     publish::publish,
     recovered_run,
     superseded::superseded_tasks,
@@ -18,83 +18,84 @@ use crate::{
     blocking::blocking,
     error::{Error, Result},
     event::{Downloads, Event, Progress},
-    journal::{self, Leftover, Record, Segment},
+    journal::{self, Leftover, Record, SegmentReader},
 };
 
-/// Tasks whose files are downloaded at once.
-const MOST_AT_ONCE: usize = 256;
+/// The maximum number of tasks whose files are downloaded at once.
+const MAX_UNSETTLED: usize = 256;
 
-/// A file without a connection is left to the next run again, until its task's response is this old; then it
-/// fails.
+/// The age of a response up to which files on an unreachable host are left to the next run. Files of a task with an
+/// older response fail.
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(72);
 
-/// The interval of progress events.
-const TICK: Duration = Duration::from_secs(1);
+/// The interval between progress events.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Publishes everything that earlier runs left, as far as time allows; the rest stays in the journal. Returns
-/// how many tasks stay.
+/// Publishes the segments that earlier runs left, and downloads their missing files until `stop_at`. Segments with
+/// unsettled tasks stay in the journal. Returns the number of unsettled tasks.
 pub(crate) async fn recover(
-    held: &Arc<LockedArchive>,
+    archive: &Arc<LockedArchive>,
     media: &mut MediaStage,
     stop_at: Option<Instant>,
     emit: EventSink<'_>,
 ) -> Result<u64> {
-    let folder = held.archive.journal_folder();
-    let (mut left, mut time_is_up) = (0, false);
+    let folder = archive.journal_folder();
+    let (mut remaining, mut deadline_reached) = (0, false);
     for leftover in blocking(move || journal::leftovers(&folder)).await? {
-        let leftover = without_superseded(held, leftover).await?;
-        let leftover = without_lost_files(held, leftover).await?;
+        let leftover = without_superseded(archive, leftover).await?;
+        let leftover = without_lost_files(archive, leftover).await?;
         let mut unsettled = leftover.unsettled.len() as u64;
-        if unsettled > 0 && !time_is_up {
-            let run_id = Segment::open(&leftover.segment.path)?.run_id;
+        if unsettled > 0 && !deadline_reached {
+            let run_id = SegmentReader::open(&leftover.segment.path)?.run_id;
             emit(Event::Resuming { run_id, tasks: unsettled });
             let settling = settle(&leftover, media, emit);
             match stop_at {
                 None => unsettled = settling.await?,
                 Some(stop_at) => match time::timeout_at(stop_at, settling).await {
-                    Ok(left) => unsettled = left?,
-                    Err(_elapsed) => time_is_up = true,
+                    Ok(remaining) => unsettled = remaining?,
+                    Err(_elapsed) => deadline_reached = true,
                 },
             }
         }
         if unsettled > 0 {
-            left += unsettled;
+            remaining += unsettled;
             continue;
         }
-        let publication = publish(held, leftover.segment).await?;
+        let publication = publish(archive, leftover.segment).await?;
         let (run_id, damaged) = (publication.run_id.clone(), publication.damaged);
-        // A part that was recovered before, from a journal that was since restored, adds nothing.
-        let is_new = recovered_run::record(held, &publication)?;
+        // A part from a restored journal may have been recovered before.
+        let is_new = recovered_run::write_summary(archive, &publication)?;
         let (tasks, assets_failed) = (publication.published.rows.tasks, publication.published.assets.failed);
         if (is_new && tasks > 0) || damaged > 0 {
             emit(Event::Recovered { run_id, tasks, damaged, assets_failed });
         }
-        publication.release(held)?;
+        publication.release(archive)?;
     }
-    Ok(left)
+    Ok(remaining)
 }
 
-/// Drops tasks from a leftover that the archive already has.
-async fn without_superseded(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
-    let held = held.clone();
+/// Removes tasks from a leftover segment if the archive already contains their rows.
+async fn without_superseded(archive: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
+    let archive = archive.clone();
     blocking(move || {
-        let superseded = superseded_tasks(&held, &leftover.segment)?;
+        let superseded = superseded_tasks(&archive, &leftover.segment)?;
         leftover.unsettled.retain(|task| !superseded.contains(&task.task_id));
-        leftover.segment.moved.extend(superseded);
+        leftover.segment.excluded.extend(superseded);
         Ok(leftover)
     })
     .await
 }
 
-/// The same with tasks to settle again whose files are missing or have another size: someone removed them since, or
-/// the journal was restored from a copy. The remains of such files are quarantined.
-async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
-    let held = held.clone();
+/// Marks tasks of a leftover segment as unsettled if their files are missing or have a different size. Files can be
+/// missing because a user removed them or because the journal was restored from a copy. Files with a wrong size are
+/// quarantined.
+async fn without_lost_files(archive: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
+    let archive = archive.clone();
     blocking(move || {
         let mut lost = HashSet::new();
-        leftover.unsettle(|asset| {
+        leftover.mark_lost_unsettled(|asset| {
             let Some(path) = &asset.path else { return Ok(false) };
-            let size = held.archive.size(path).map_err(|error| held.archive.store.failed("read", path, &error))?;
+            let size = archive.size(path).map_err(|error| archive.store.storage_error("read", path, &error))?;
             let is_lost = size != asset.bytes;
             if is_lost {
                 lost.insert(path.clone());
@@ -102,56 +103,56 @@ async fn without_lost_files(held: &Arc<LockedArchive>, mut leftover: Leftover) -
             Ok(is_lost)
         })?;
         if !lost.is_empty() {
-            held.quarantine(&lost)?;
+            archive.quarantine(&lost)?;
         }
         Ok(leftover)
     })
     .await
 }
 
-/// Downloads the missing files of a segment's tasks, and adds their outcome to the segment. Returns how many
-/// tasks remain unsettled.
+/// Downloads the missing files of a segment's tasks, and appends the outcomes to the segment. Returns the number of
+/// tasks that remain unsettled.
 async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
-    let mut waiting = leftover.unsettled.iter();
-    let (mut under_way, mut left) = (0, 0);
+    let mut pending = leftover.unsettled.iter();
+    let (mut in_progress, mut remaining) = (0, 0);
     let mut downloads = Downloads::default();
-    let mut tick = time::interval(TICK);
+    let mut tick = time::interval(PROGRESS_INTERVAL);
     loop {
-        for task in waiting.by_ref().take(MOST_AT_ONCE - under_way) {
-            let wanted = media.requests(&task.data, &task.assets);
-            downloads.wanted += wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+        for task in pending.by_ref().take(MAX_UNSETTLED - in_progress) {
+            let asset_requests = media.requests(&task.data, &task.assets);
+            downloads.expected += asset_requests.iter().filter(|request| request.is_expected()).count() as u64;
             let is_young = Timestamp::now().duration_since(task.fetched_at) < MAX_RETRY_AGE;
-            let retry_budget = if is_young { RetryBudget::Another } else { RetryBudget::Last };
-            media.settle(Job { task_id: task.task_id.clone(), part: None, wanted, retry_budget });
-            under_way += 1;
+            let defer_policy = if is_young { DeferPolicy::Always } else { DeferPolicy::Never };
+            media.settle(MediaJob { task_id: task.task_id.clone(), part: None, asset_requests, defer_policy });
+            in_progress += 1;
         }
-        if under_way == 0 {
-            return Ok(left);
+        if in_progress == 0 {
+            return Ok(remaining);
         }
         tokio::select! {
             events = media.events.recv() => match events {
-                Some(DownloadEvent::Happened(event)) => {
-                    downloads.note(&event);
+                Some(DownloadEvent::Forward(event)) => {
+                    downloads.record(&event);
                     emit(event);
                 }
                 Some(DownloadEvent::Settled { task_id, assets, .. }) => {
-                    under_way -= 1;
+                    in_progress -= 1;
                     let record = Record::Assets { task_id, assets };
                     segment = blocking(move || segment.append([&record]).map(|()| segment)).await?;
                 }
                 Some(DownloadEvent::Unsettled { .. }) => {
-                    under_way -= 1;
-                    left += 1;
+                    in_progress -= 1;
+                    remaining += 1;
                 }
-                // The stage was not told to stop, so an error ended it, which it reports itself.
+                // The media stage was not told to stop, so it ended because of an error. `join` returns the error.
                 None => {
-                    media.ended().await?;
-                    return Err(Error::Internal("the downloads of an earlier run ended too soon".into()));
+                    media.join().await?;
+                    return Err(Error::Internal("the media stage ended while recovering an earlier run".into()));
                 }
             },
             _ = tick.tick() => {
-                downloads.receive(media.received(), TICK);
+                downloads.update_speed(media.received(), PROGRESS_INTERVAL);
                 emit(Event::Progress(Progress { downloads: downloads.clone(), ..Progress::default() }));
             }
         }

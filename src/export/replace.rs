@@ -1,5 +1,5 @@
-//! Replacement of rows: a task's old rows are removed just before its new ones are published. The journal holds
-//! the new ones meanwhile.
+//! Replaces rows of archived tasks. A task's old rows are removed just before its new rows are published. The journal
+//! holds the new rows until they are published.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -10,57 +10,61 @@ use crate::{
     error::Result,
     rows,
     run_id::RunId,
-    tables::{self, Outline, PartCopier, TASK_ID, TASKS},
+    tables::{self, PartCopier, TASK_ID, TASKS, TableSchema},
 };
 
-/// Tasks whose new rows replace old ones.
+/// Tasks whose new rows replace existing rows.
 #[derive(Debug, Default)]
-pub(super) struct Replaced {
-    /// In all tables.
-    pub(super) everywhere: HashSet<String>,
-    /// In the tasks table: their other rows stay.
-    pub(super) in_tasks: HashSet<String>,
+pub(super) struct ReplacedTasks {
+    /// Tasks whose rows are replaced in all tables.
+    pub(super) all_tables: HashSet<String>,
+    /// Tasks whose rows are replaced in the tasks table only. Rows in other tables stay.
+    pub(super) tasks_only: HashSet<String>,
 }
 
-/// Removes the rows of these tasks, except those in the `own` parts, which are the new ones. The tasks table
-/// goes first: a task without its row is not archived. Blocks.
-pub(super) fn remove_rows(held: &Arc<LockedArchive>, replaced: Replaced, own: &[String]) -> Result<()> {
-    let Replaced { everywhere: mut tasks, in_tasks } = replaced;
-    for outline in tables::outlines().into_iter().rev() {
-        if outline.name == TASKS.name {
-            tasks.extend(in_tasks.iter().cloned());
+/// Removes the rows of these tasks from all parts except `own_parts`, which contain the new rows. The tasks table
+/// is rewritten first, because a task without a row in that table is not archived. Performs blocking I/O.
+pub(super) fn remove_rows(archive: &Arc<LockedArchive>, replaced: ReplacedTasks, own_parts: &[String]) -> Result<()> {
+    let ReplacedTasks { all_tables: mut tasks, tasks_only } = replaced;
+    for schema in tables::schemas().into_iter().rev() {
+        if schema.name == TASKS.name {
+            tasks.extend(tasks_only.iter().cloned());
         } else {
-            tasks.retain(|task| !in_tasks.contains(task));
+            tasks.retain(|task| !tasks_only.contains(task));
         }
         if tasks.is_empty() {
             continue;
         }
-        let mut parts = held.archive.parts(outline.name)?;
-        parts.retain(|path| !own.contains(path));
-        remove_from(held, outline, parts, &tasks)?;
+        let mut parts = archive.parts(schema.name)?;
+        parts.retain(|path| !own_parts.contains(path));
+        remove_from(archive, schema, parts, &tasks)?;
     }
     Ok(())
 }
 
-/// Replaces the parts that have any of these rows by one with their other rows.
-fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, tasks: &HashSet<String>) -> Result<()> {
-    let archive = &held.archive;
-    let mut touched = Vec::new();
+/// Replaces the parts that contain rows of these tasks with one part that contains the remaining rows.
+fn remove_from(
+    archive: &Arc<LockedArchive>,
+    schema: TableSchema,
+    parts: Vec<String>,
+    tasks: &HashSet<String>,
+) -> Result<()> {
+    let mut affected = Vec::new();
     for path in parts {
         if has_rows_of(archive, &path, tasks)? {
-            touched.push(path);
+            affected.push(path);
         }
     }
-    if touched.is_empty() {
+    if affected.is_empty() {
         return Ok(());
     }
-    let table = outline.name;
-    // A run ID of its own, so that the name cannot clash with this run's next parts.
-    let mut swap = Swap::begin(held, table, &RunId::new(Timestamp::now()))?;
-    let part = swap.part()?;
-    let failed = |error: std::io::Error| archive.store.failed("write", table, &error);
-    let mut copier = PartCopier::new(outline, archive.format, part).map_err(failed)?;
-    for path in &touched {
+    let table = schema.name;
+    // A new run ID ensures that the part's name does not clash with later parts of this run.
+    let mut swap = Swap::begin(archive, table, &RunId::new(Timestamp::now()))?;
+    let part = swap.begin_part()?;
+    let failed = |error: std::io::Error| archive.store.storage_error("write", table, &error);
+    let mut copier = PartCopier::new(schema, archive.format, part).map_err(failed)?;
+    for path in &affected {
         archive.read_part(path, |file| copier.copy(file, &mut |task| !tasks.contains(task)))?;
     }
     let (part, rows) = copier.finish().map_err(failed)?;
@@ -69,13 +73,13 @@ fn remove_from(held: &Arc<LockedArchive>, outline: Outline, parts: Vec<String>, 
     } else {
         part.discard()?;
     }
-    swap.commit(&touched)
+    swap.commit(&affected)
 }
 
 fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result<bool> {
     let mut found = false;
-    let mut look = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
-    // Every row is read, whatever a filter says: an old row that stays would duplicate its task.
-    rows::scan_part(archive, path, &[TASK_ID], &mut look)?;
+    let mut check_row = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
+    // The scan reads every row and applies no filter. An old row that the scan missed would duplicate its task.
+    rows::scan_part(archive, path, &[TASK_ID], &mut check_row)?;
     Ok(found)
 }

@@ -1,5 +1,5 @@
-//! Stored responses: those in the tables, and those that quarantined parts still hold. They are read some
-//! hundreds at a time, so that memory does not grow with the plan.
+//! Reads stored responses from the tables and from quarantined parts. Responses are read in batches of a few hundred,
+//! so that memory use does not grow with the plan.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -23,29 +23,30 @@ use crate::{
     task::{TaskIndex, is_same_id},
 };
 
-/// Responses that are read at once: memory holds them.
-const AT_ONCE: usize = 500;
+/// The number of responses in a batch. Memory holds one batch.
+const BATCH_SIZE: usize = 500;
 
-/// The maximum number of responses queued for the coordinator besides those.
-const MOST_WAITING: usize = 16;
+/// The maximum number of responses that are queued for the coordinator, in addition to a batch.
+const CHANNEL_CAPACITY: usize = 16;
 
-/// How often a table is read again because parts were swapped while it was read.
-const MOST_READS: u32 = 10;
+/// The maximum number of attempts to read the tasks table. An attempt can fail because parts are swapped during the
+/// read.
+const MAX_READ_ATTEMPTS: u32 = 10;
 
 /// The columns of a stored response.
 const COLUMNS: [&str; 5] = [TASK_ID, "status", "fetched_at", "response", "error"];
 
-/// A stored response.
+/// A response from the tables or from a quarantined part.
 #[derive(Clone, Debug)]
-pub(crate) struct StoredAnswer {
+pub(crate) struct StoredResponse {
     pub(super) status: FinalStatus,
     pub(super) fetched_at: Timestamp,
-    /// Absent for a task that the provider does not know.
+    /// The response, or `None` for a task with the status `not_found`.
     pub(super) response: Option<String>,
     pub(super) error: Option<String>,
 }
 
-impl StoredAnswer {
+impl StoredResponse {
     fn from_cells(cells: &[Option<&str>]) -> Option<(String, Self)> {
         let [Some(task), Some(status), Some(fetched_at), response, error] = cells else { return None };
         let (status, fetched_at) = (FinalStatus::parse(status)?, fetched_at.parse().ok()?);
@@ -53,45 +54,46 @@ impl StoredAnswer {
         Some(((*task).to_owned(), Self { status, fetched_at, response, error }))
     }
 
-    /// Whether it is preferred to another row of the task: one that was found, one that succeeded, the newer one.
+    /// Whether this row is preferred over another row of the same task. Rows with a response come first, then rows of
+    /// successful tasks, then newer rows.
     fn is_better_than(&self, other: &Self) -> bool {
         let rank =
             |stored: &Self| (stored.response.is_some(), stored.status == FinalStatus::Success, stored.fetched_at);
         rank(self) > rank(other)
     }
 
-    /// Whether it belongs to that task, and damage has not changed the ID.
-    fn is_of(&self, task_id: &str) -> bool {
+    /// Whether the row belongs to the task with this ID. In a damaged part, the ID of a row may be wrong.
+    fn belongs_to(&self, task_id: &str) -> bool {
         match &self.response {
             None => self.status == FinalStatus::NotFound,
             Some(_) => self.task_id().is_some_and(|id| is_same_id(&id, task_id)),
         }
     }
 
-    /// The task that the response names.
+    /// Returns the task ID in the response.
     fn task_id(&self) -> Option<String> {
         Object::parse(self.response.as_deref()?)?.text("task_id")
     }
 }
 
-/// The handle of the stage that reads stored responses.
+/// The coordinator's handle for the stage that reads stored responses.
 pub(super) struct StoredStage {
-    /// A task of the plan and its response, if it could be read.
-    pub(super) answers: mpsc::Receiver<(TaskIndex, Option<StoredAnswer>)>,
-    /// Its result.
-    pub(super) ended: JoinHandle<Result<()>>,
+    /// Receives each task of the plan with its response, or with `None` if the response could not be read.
+    pub(super) responses: mpsc::Receiver<(TaskIndex, Option<StoredResponse>)>,
+    /// The result of the stage.
+    pub(super) handle: JoinHandle<Result<()>>,
 }
 
 impl StoredStage {
     /// Reads the responses of these tasks from the tables, in the order of their rows.
-    pub(super) fn of_tables(held: Arc<LockedArchive>, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
+    pub(super) fn read_tables(archive: Arc<LockedArchive>, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
         let list = plan.tasks.clone();
         let ids = move |tasks: &[TaskIndex]| tasks.iter().map(|task| list.id(*task).to_string()).collect::<Vec<_>>();
         let list = plan.tasks.clone();
         Self::start(move |send| {
             let wanted = ids(&tasks).into_iter().collect();
-            for chunk in in_order(&held.archive, wanted)?.chunks(AT_ONCE) {
-                let mut stored = read(&held.archive, &chunk.iter().cloned().collect())?;
+            for chunk in sort_by_row_order(&archive, wanted)?.chunks(BATCH_SIZE) {
+                let mut stored = read(&archive, &chunk.iter().cloned().collect())?;
                 for task in chunk.iter().filter_map(|id| list.find(id)) {
                     send(task, stored.remove(list.id(task).as_str()));
                 }
@@ -100,11 +102,11 @@ impl StoredStage {
         })
     }
 
-    /// Reads what quarantined parts still hold of these tasks.
-    pub(super) fn of_quarantine(format: TableFormat, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
+    /// Reads the responses of these tasks from quarantined parts.
+    pub(super) fn read_quarantine(format: TableFormat, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
         let (list, parts) = (plan.tasks.clone(), plan.quarantined.clone());
         Self::start(move |send| {
-            for chunk in tasks.chunks(AT_ONCE) {
+            for chunk in tasks.chunks(BATCH_SIZE) {
                 let wanted = chunk.iter().map(|task| list.id(*task).to_string()).collect();
                 let mut salvaged = salvage(format, &parts, &wanted);
                 for task in chunk {
@@ -116,53 +118,55 @@ impl StoredStage {
     }
 
     fn start(
-        read: impl FnOnce(&mut dyn FnMut(TaskIndex, Option<StoredAnswer>)) -> Result<()> + Send + 'static,
+        read: impl FnOnce(&mut dyn FnMut(TaskIndex, Option<StoredResponse>)) -> Result<()> + Send + 'static,
     ) -> Self {
-        let (send, answers) = mpsc::channel(MOST_WAITING);
-        let ended = tokio::task::spawn_blocking(move || {
-            read(&mut |task, answer| {
-                // Sending fails only after the run has ended, which needs no further responses.
-                let _ = send.blocking_send((task, answer));
+        let (send, responses) = mpsc::channel(CHANNEL_CAPACITY);
+        let handle = tokio::task::spawn_blocking(move || {
+            read(&mut |task, stored_response| {
+                // Sending fails only after the run has ended. The run then needs no more responses.
+                let _ = send.blocking_send((task, stored_response));
             })
         });
-        Self { answers, ended }
+        Self { responses, handle }
     }
 }
 
-/// The tasks in the order of their rows, so that each batch reads neighbouring rows; then tasks without a row.
-fn in_order(archive: &Archive, mut left: BTreeSet<String>) -> Result<Vec<String>> {
+/// Returns the tasks in the order of their rows, so that each batch reads neighbouring rows. Tasks without a row come
+/// last.
+fn sort_by_row_order(archive: &Archive, mut remaining: BTreeSet<String>) -> Result<Vec<String>> {
     let mut ordered = Vec::new();
-    each_part(archive, &mut |file| {
+    for_each_part(archive, &mut |file| {
         tables::scan(file, archive.format, &[TASK_ID], &mut |cells| {
-            ordered.extend(cells.iter().flatten().filter_map(|task| left.take(*task)));
+            ordered.extend(cells.iter().flatten().filter_map(|task| remaining.take(*task)));
         })
     })?;
-    ordered.extend(left);
+    ordered.extend(remaining);
     Ok(ordered)
 }
 
-/// The stored responses of these tasks.
-fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, StoredAnswer>> {
-    let mut stored: HashMap<String, StoredAnswer> = HashMap::new();
-    each_part(archive, &mut |file| {
-        let sought = (TASK_ID, tasks.iter().map(String::as_str));
-        tables::scan_for(file, archive.format, &COLUMNS, sought, &mut |cells| {
-            let Some((task, answer)) = StoredAnswer::from_cells(cells) else { return };
-            // Of a duplicate task, the preferred row.
-            let is_better = stored.get(&task).is_none_or(|other| answer.is_better_than(other));
+/// Reads the stored responses of these tasks.
+fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, StoredResponse>> {
+    let mut stored: HashMap<String, StoredResponse> = HashMap::new();
+    for_each_part(archive, &mut |file| {
+        let filter = (TASK_ID, tasks.iter().map(String::as_str));
+        tables::scan_matching(file, archive.format, &COLUMNS, filter, &mut |cells| {
+            let Some((task, stored_response)) = StoredResponse::from_cells(cells) else { return };
+            // If a task has several rows, the preferred row is used.
+            let is_better = stored.get(&task).is_none_or(|other| stored_response.is_better_than(other));
             if tasks.contains(&task) && is_better {
-                stored.insert(task, answer);
+                stored.insert(task, stored_response);
             }
         })
     })?;
     Ok(stored)
 }
 
-/// Calls `read` with each part of the tasks table, and again with all of them if parts were swapped meanwhile.
-fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<()>) -> Result<()> {
+/// Calls `read` with each part of the tasks table. If a read fails because parts were swapped, all parts are read
+/// again.
+fn for_each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<()>) -> Result<()> {
     let parts = || archive.parts(TASKS.name);
     let mut last = None;
-    for _ in 0..MOST_READS {
+    for _ in 0..MAX_READ_ATTEMPTS {
         let listed = parts()?;
         match listed.iter().try_for_each(|path| archive.read_part(path, &mut *read)) {
             Ok(()) => return Ok(()),
@@ -173,55 +177,56 @@ fn each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<(
     Err(last.unwrap_or_else(|| Error::Internal("the tasks table was not read".into())))
 }
 
-/// The plausible responses of these tasks in quarantined parts, as far as they can be read. Blocks.
-fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<String>) -> HashMap<String, StoredAnswer> {
+/// Reads the plausible responses of these tasks from quarantined parts, up to the damage in each part. Performs
+/// blocking I/O.
+fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<String>) -> HashMap<String, StoredResponse> {
     let mut salvaged = HashMap::new();
-    each_salvaged(format, parts, &mut |task, answer| {
+    for_each_salvaged(format, parts, &mut |task, stored_response| {
         if tasks.contains(&task) {
-            salvaged.insert(task, answer);
+            salvaged.insert(task, stored_response);
         }
     });
     salvaged
 }
 
-/// The tasks that damaged parts hold a plausible row of. Blocks.
+/// Finds the tasks that have a plausible row in damaged parts. Performs blocking I/O.
 pub(crate) fn salvageable(format: TableFormat, parts: &BTreeSet<PathBuf>) -> HashMap<String, Salvage> {
     let mut found = HashMap::new();
-    each_salvaged(format, parts, &mut |task, answer| {
-        let salvage = if answer.response.is_some() { Salvage::Response } else { Salvage::NotFound };
+    for_each_salvaged(format, parts, &mut |task, stored_response| {
+        let salvage = if stored_response.response.is_some() { Salvage::Response } else { Salvage::NotFound };
         found.insert(task, salvage);
     });
     found
 }
 
-fn each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, take: &mut dyn FnMut(String, StoredAnswer)) {
+fn for_each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, visit: &mut dyn FnMut(String, StoredResponse)) {
     for path in parts {
-        each_readable(format, archive::open_quarantined(path), &mut |task, answer| {
-            if answer.is_of(&task) {
-                take(task, answer);
+        for_each_readable(format, archive::open_quarantined(path), &mut |task, stored_response| {
+            if stored_response.belongs_to(&task) {
+                visit(task, stored_response);
             }
         });
     }
 }
 
-/// The IDs of a damaged part's rows, each with the task that the row's response names. Blocks.
+/// Maps the task ID of each row in a damaged part to the task ID in the row's response. Performs blocking I/O.
 pub(crate) fn ids_in_responses(archive: &Archive, part: &str) -> HashMap<String, String> {
     let mut ids = HashMap::new();
-    each_readable(archive.format, archive.read(part).ok(), &mut |task, answer| {
-        if let Some(named) = answer.task_id() {
-            ids.insert(task, named);
+    for_each_readable(archive.format, archive.read(part).ok(), &mut |task, stored_response| {
+        if let Some(id) = stored_response.task_id() {
+            ids.insert(task, id);
         }
     });
     ids
 }
 
-/// Calls `take` with each row of a damaged part, up to its damage.
-fn each_readable(format: TableFormat, part: Option<RangedFile>, take: &mut dyn FnMut(String, StoredAnswer)) {
+/// Calls `visit` with each row of a damaged part, up to the damage.
+fn for_each_readable(format: TableFormat, part: Option<RangedFile>, visit: &mut dyn FnMut(String, StoredResponse)) {
     let Some(file) = part else { return };
-    let mut note = |cells: &[Option<&str>]| {
-        if let Some((task, answer)) = StoredAnswer::from_cells(cells) {
-            take(task, answer);
+    let mut on_row = |cells: &[Option<&str>]| {
+        if let Some((task, stored_response)) = StoredResponse::from_cells(cells) {
+            visit(task, stored_response);
         }
     };
-    let _ = tables::guarded(|| tables::scan(file, format, &COLUMNS, &mut note));
+    let _ = tables::catch_panic(|| tables::scan(file, format, &COLUMNS, &mut on_row));
 }

@@ -1,5 +1,6 @@
-//! Records of a leftover segment that the archive has already, because an old state folder was restored beside
-//! newer tables. Such a record adds no row, so that each task keeps exactly one.
+//! Finds records of a leftover segment whose rows the archive already contains. A segment contains such records if an
+//! old state folder was restored next to newer tables. These records add no rows, so that each task has exactly one
+//! row in the tasks table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +13,7 @@ use crate::{
     archive::{Archive, LockedArchive, PartName},
     asset::AssetKinds,
     error::Result,
-    journal::{ClosedSegment, Record, Segment},
+    journal::{ClosedSegment, Record, SegmentReader},
     rows,
     tables::{ASSETS, TASK_ID, TASKS},
 };
@@ -20,9 +21,9 @@ use crate::{
 /// The rows that a segment would add to the tables.
 #[derive(Debug, Default)]
 struct Additions {
-    /// Tasks with rows.
+    /// Tasks for which the segment adds a row to the tasks table.
     tasks: HashMap<String, TaskRecord>,
-    /// Tasks with rows of further assets, and their kinds.
+    /// Tasks for which the segment adds asset rows, with the kinds of the added assets.
     assets: HashMap<String, AssetKinds>,
 }
 
@@ -32,21 +33,20 @@ struct TaskRecord {
     replaces: bool,
 }
 
-/// The tasks of a segment whose rows the archive has already. Blocks.
-pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
-    let archive = &held.archive;
-    let reader = Segment::open(&segment.path)?;
+/// Finds the tasks of a segment whose rows the archive already contains. Performs blocking I/O.
+pub(super) fn superseded_tasks(archive: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
+    let reader = SegmentReader::open(&segment.path)?;
     let name = PartName { run_id: &reader.run_id.clone(), part: reader.part, format: archive.format };
-    let additions = Additions::read(reader, &segment.moved)?;
+    let additions = Additions::read(reader, &segment.excluded)?;
     let mut superseded = HashSet::new();
-    each_row(archive, (TASKS.name, "fetched_at"), &name, &additions.tasks.keys(), &mut |task, fetched_at| {
+    for_each_row(archive, (TASKS.name, "fetched_at"), &name, &additions.tasks.keys(), &mut |task, fetched_at| {
         let Some(record) = additions.tasks.get(task) else { return };
         let is_older = || fetched_at.parse().is_ok_and(|archived: Timestamp| archived < record.fetched_at);
         if !(record.replaces && is_older()) {
             superseded.insert(task.to_owned());
         }
     })?;
-    each_row(archive, (ASSETS.name, "kind"), &name, &additions.assets.keys(), &mut |task, kind| {
+    for_each_row(archive, (ASSETS.name, "kind"), &name, &additions.assets.keys(), &mut |task, kind| {
         let kinds = additions.assets.get(task);
         if kinds.is_some_and(|kinds| kinds.iter().any(|known| known.as_str() == kind)) {
             superseded.insert(task.to_owned());
@@ -56,9 +56,9 @@ pub(super) fn superseded_tasks(held: &Arc<LockedArchive>, segment: &ClosedSegmen
 }
 
 impl Additions {
-    fn read(mut segment: Segment, moved: &HashSet<String>) -> Result<Self> {
+    fn read(mut segment: SegmentReader, moved: &HashSet<String>) -> Result<Self> {
         let mut additions = Self::default();
-        while let Some(record) = segment.next()? {
+        while let Some(record) = segment.next_record()? {
             match record {
                 Record::Task { task_id, fetched_at, replaces, .. }
                 | Record::NotFound { task_id, fetched_at, replaces, .. }
@@ -77,21 +77,21 @@ impl Additions {
     }
 }
 
-/// Calls `row` with the task and one column of each row, in all parts but the segment's own.
-fn each_row<'a>(
+/// Calls `row` with the task ID and one other column of each row, in all parts except the segment's own part.
+fn for_each_row<'a>(
     archive: &Archive,
     (table, column): (&str, &str),
-    own: &PartName<'_>,
+    own_name: &PartName<'_>,
     tasks: &(impl ExactSizeIterator<Item = &'a String> + Clone),
     row: &mut dyn FnMut(&str, &str),
 ) -> Result<()> {
     if tasks.len() == 0 {
         return Ok(());
     }
-    let own = own.path(table);
-    for path in archive.parts(table)?.into_iter().filter(|path| *path != own) {
-        let sought = (TASK_ID, tasks.clone().map(String::as_str));
-        rows::search_part(archive, &path, &[TASK_ID, column], &sought, &mut |cells| {
+    let own_name = own_name.path(table);
+    for path in archive.parts(table)?.into_iter().filter(|path| *path != own_name) {
+        let filter = (TASK_ID, tasks.clone().map(String::as_str));
+        rows::search_part(archive, &path, &[TASK_ID, column], &filter, &mut |cells| {
             if let [Some(task), Some(cell)] = cells {
                 row(task, cell);
             }

@@ -1,15 +1,15 @@
-//! Detects the delimiter of a list if no option names it: by a `sep=` line, or by the first rows.
+//! Detects the delimiter of a list from a `sep=` line or from the first rows, unless an option sets the delimiter.
 
 use std::cmp::Reverse;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-/// The candidates, in this order.
+/// The candidate delimiters, in order of preference.
 const CANDIDATES: [u8; 4] = [b',', b';', b'\t', b'|'];
 
-/// The delimiter that a first line such as `sep=;` names, as spreadsheets write it: quoted or not, and with trailing
-/// delimiters if a spreadsheet saved it as a row.
-pub(super) fn named_by(line: &[u8]) -> Option<u8> {
+/// Returns the delimiter from a first line such as `sep=;`, which spreadsheets write. The line may be quoted, and it
+/// may have trailing delimiters if a spreadsheet has saved the line as a row.
+pub(super) fn parse_sep_line(line: &[u8]) -> Option<u8> {
     let line = match line.strip_prefix(b"\"") {
         Some(quoted) => quoted.strip_suffix(b"\"")?,
         None => line,
@@ -21,16 +21,17 @@ pub(super) fn named_by(line: &[u8]) -> Option<u8> {
     (name.eq_ignore_ascii_case(b"sep=") && is_delimiter && is_alone).then_some(delimiter)
 }
 
-/// The delimiter with which the first row of `head` has the wanted column; else the one with which the first rows have
-/// the most fields. A comma wins a tie.
-pub(super) fn detect(head: &[u8], has_column: impl Fn(&ByteRecord) -> bool) -> u8 {
+/// Returns the first candidate that gives the first row of `head` the requested column. If no candidate does, returns
+/// the candidate that splits the first rows into the most fields. In a tie, the comma wins.
+pub(super) fn detect(head: &[u8], has_id_column: impl Fn(&ByteRecord) -> bool) -> u8 {
     let rows = CANDIDATES.map(|delimiter| (delimiter, first_rows(head, delimiter)));
-    let named = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_column));
+    let with_id_column = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_id_column));
     let widest = || rows.iter().min_by_key(|(_, rows)| Reverse(rows.iter().map(ByteRecord::len).min()));
-    named.or_else(widest).map_or(b',', |(delimiter, _)| *delimiter)
+    with_id_column.or_else(widest).map_or(b',', |(delimiter, _)| *delimiter)
 }
 
-/// The first two rows that are not blank: a title may contain any character, the row below it rarely as many.
+/// Returns the first two rows that are not blank. One row is not enough, because a title may contain a candidate
+/// delimiter. The next row rarely contains the same number of these delimiters.
 fn first_rows(head: &[u8], delimiter: u8) -> Vec<ByteRecord> {
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(head);
     let rows = reader.byte_records().map_while(Result::ok);
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sep_line_names_one_delimiter() {
+    fn a_sep_line_specifies_one_delimiter() {
         for (line, delimiter) in [
             (&b"sep=;"[..], b';'),
             (b"\"sep=;\"", b';'),
@@ -51,15 +52,15 @@ mod tests {
             (b"sep=||", b'|'),
             (b"sep=,,,", b','),
         ] {
-            assert_eq!(named_by(line), Some(delimiter), "{line:?}");
+            assert_eq!(parse_sep_line(line), Some(delimiter), "{line:?}");
         }
         for line in [&b"sep="[..], b"sep=;,", b"sep=x", b"separator", b"\"sep=;", b"sep=\xc2\xa7", b"sep=\"", b""] {
-            assert_eq!(named_by(line), None, "{line:?}");
+            assert_eq!(parse_sep_line(line), None, "{line:?}");
         }
     }
 
     #[test]
-    fn the_wanted_column_decides_then_the_number_of_fields() {
+    fn the_delimiter_is_detected_by_column_name_then_by_field_count() {
         let has_id = |row: &ByteRecord| row.iter().any(|title| title == b"id");
         for (head, delimiter) in [
             (&b"id,a;b\n"[..], b','),

@@ -1,9 +1,9 @@
-//! Reads task IDs from a CSV: a file or standard input, plain, gzip or zstd.
+//! Reads task IDs from a CSV file or from standard input. The CSV may be compressed with gzip or zstd.
 
-#![expect(clippy::disallowed_methods, reason = "a file of the user's")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 
+mod compression;
 mod delimiter;
-mod packed;
 
 use std::{
     cell::Cell,
@@ -20,80 +20,81 @@ use crate::{
     error::{Error, Result},
     event::Event,
     http::excerpt,
-    task::{BadTaskId, TaskId, TaskList, is_uuid, trim_invisible},
+    task::{InvalidTaskId, TaskId, TaskList, is_uuid, trim_invisible},
 };
 
-/// Where the IDs are, and in which format.
+/// The options for reading a list of task IDs.
 #[derive(Clone, Debug)]
 pub struct InputOptions {
-    /// The file; `-` is standard input.
+    /// The path of the file; `-` means standard input.
     pub path: PathBuf,
-    /// The column with the IDs, by name or 1-based number; `None`: the usual names, else the only column.
+    /// The name or 1-based number of the column with the IDs. `None` selects the column with a usual name, or
+    /// otherwise the only column.
     pub column: Option<String>,
-    /// Whether the first row names the columns.
+    /// Whether the first row is a header.
     pub headers: Headers,
-    /// The delimiter; `None`: as a `sep=` line names it, else detected.
+    /// The delimiter. `None` selects the delimiter from a `sep=` line, or otherwise detects the delimiter.
     pub delimiter: Option<u8>,
     /// How to treat rows with an invalid ID.
-    pub bad_rows: BadRows,
+    pub invalid_rows: InvalidRowPolicy,
 }
 
-/// How to treat a list's rows with an invalid ID.
+/// How to treat the rows of a list that have an invalid ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadRows {
-    /// Each is reported, counted and skipped.
+pub enum InvalidRowPolicy {
+    /// Report, count and skip each row with an invalid ID.
     Skip,
-    /// All are reported, and the list is refused.
-    Refuse,
+    /// Report all rows with an invalid ID, and refuse the list.
+    Reject,
 }
 
-/// Whether a CSV's first row names its columns.
+/// Whether the first row of a CSV is a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Headers {
-    /// It does.
+    /// The first row contains the column names.
     Present,
-    /// It is data.
+    /// The first row contains data.
     Absent,
 }
 
 /// The contents of a list.
 #[derive(Debug, Default)]
 pub struct Input {
-    /// The distinct, valid IDs in their order.
+    /// The distinct valid IDs, in the order of the list.
     pub tasks: TaskList,
-    /// Data rows without blank lines.
+    /// The number of data rows, excluding blank lines.
     pub rows: u64,
-    /// Rows whose ID is missing or invalid.
+    /// The number of rows with a missing or invalid ID.
     pub invalid: u64,
-    /// Rows that repeat an ID.
+    /// The number of rows that repeat an earlier ID.
     pub duplicates: u64,
 }
 
-/// The default names of the ID column, in this order.
-const USUAL_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
+/// The default names of the ID column, in order of preference.
+const DEFAULT_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A record that is appended to the list: if the reader does not return it as a record, a quote was not closed. It is
-/// random, so that no list contains it.
+/// Generates a record to append to the list. If the CSV reader does not return this as a separate record, the list
+/// contains an unclosed quote. The record is random, so that no list contains it.
 fn end_mark() -> Vec<u8> {
     format!("\x01end of input {:016x}\x01", RandomState::new().build_hasher().finish()).into_bytes()
 }
 
-/// The delimiter is detected in this many bytes at the start.
-const HEAD: u64 = 64 * 1024;
+/// The number of bytes at the start of a list that are read to detect the delimiter.
+const DETECTION_BYTES: u64 = 64 * 1024;
 
-/// Reads the whole list. Bad rows, and what was detected, are reported to `events`.
+/// Reads the whole list. Reports bad rows, a detected delimiter and other warnings to `events`.
 ///
 /// # Errors
-/// [`Error::Usage`] if the input cannot be read, is empty, is UTF-16, lacks the column, leaves a quote open, or
-/// has bad rows that the options refuse.
+/// Returns [`Error::Usage`] if the input cannot be read, is empty, is encoded in UTF-16, lacks the requested column,
+/// contains an unclosed quote, or has bad rows that the options refuse.
 pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
     let name = display_name(&options.path);
-    let garbage = Cell::new(false);
-    let bytes = open(&options.path, &garbage).map_err(|error| unreadable(&name, &error))?;
+    let has_trailing_garbage = Cell::new(false);
+    let bytes = open(&options.path, &has_trailing_garbage).map_err(|error| unreadable(&name, &error))?;
     let input = read_csv(bytes, &name, options, events)?;
-    if garbage.get() {
+    if has_trailing_garbage.get() {
         events(Event::TrailingGarbage);
     }
     if input.rows == 0 {
@@ -102,13 +103,14 @@ pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Inp
     Ok(input)
 }
 
-/// Refuses a missing list, without opening it: a pipe can be read only once.
+/// Returns an error if the list is missing or is a folder. Does not open the list, because a pipe can be read only
+/// once.
 pub(crate) fn check_present(path: &Path) -> Result<()> {
     if path == Path::new("-") {
         return Ok(());
     }
     match path.metadata() {
-        Ok(known) if known.is_dir() => Err(Error::usage(format!("{} is a folder, not a list", path.display()))),
+        Ok(metadata) if metadata.is_dir() => Err(Error::usage(format!("{} is a folder, not a list", path.display()))),
         Ok(_) => Ok(()),
         Err(error) => Err(unreadable(&display_name(path), &error)),
     }
@@ -122,18 +124,19 @@ fn display_name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
 }
 
-fn open<'a>(path: &Path, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
+fn open<'a>(path: &Path, has_trailing_garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
     let source: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
-    packed::unpack(BufReader::new(source), garbage)
+    compression::decompress(BufReader::new(source), has_trailing_garbage)
 }
 
 /// Reads a list from memory.
 #[cfg(fuzzing)]
 pub(crate) fn read_bytes(bytes: Vec<u8>, options: &InputOptions) -> Result<Input> {
-    let garbage = Cell::new(false);
-    let unpacked = packed::unpack(Cursor::new(bytes), &garbage).map_err(|error| unreadable("the list", &error))?;
-    read_csv(unpacked, "the list", options, &mut |_| {})
+    let has_trailing_garbage = Cell::new(false);
+    let decompressed = compression::decompress(Cursor::new(bytes), &has_trailing_garbage)
+        .map_err(|error| unreadable("the list", &error))?;
+    read_csv(decompressed, "the list", options, &mut |_| {})
 }
 
 fn read_csv<'a>(
@@ -142,24 +145,25 @@ fn read_csv<'a>(
     options: &InputOptions,
     events: &mut dyn FnMut(Event),
 ) -> Result<Input> {
-    check_encoding(&mut source, name)?;
+    check_format(&mut source, name)?;
     let List { text, delimiter, lines_before } =
         List::open(source, options, events).map_err(|error| unreadable(name, &error))?;
     let end_mark = end_mark();
     let is_end = |record: &ByteRecord| record.len() == 1 && record.get(0) == Some(&end_mark[..]);
-    let marked = text.chain(Cursor::new([b"\n", &end_mark[..], b"\n"].concat()));
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(marked);
+    let terminated = text.chain(Cursor::new([b"\n", &end_mark[..], b"\n"].concat()));
+    let mut reader =
+        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(terminated);
 
     let mut input = Input::default();
     let (mut column, mut header) = (None, None);
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(|error| unreadable(name, &error))? && !is_end(&record) {
         let breaks = line_breaks(&record);
-        // A record ends just after its line feed, so the reader is on the next line.
+        // The reader has already consumed the record's line feed, so its position is on the next line.
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
-        if breaks > 0 && record.iter().any(|field| holds(field, &end_mark)) {
-            // Such a record includes the last line feed too.
-            return Err(Error::usage(format!("{name}, line {}: a quote is opened and never closed", line + 1)));
+        if breaks > 0 && record.iter().any(|field| contains(field, &end_mark)) {
+            // A record with an unclosed quote includes the last line feed, so `line` is one too low.
+            return Err(Error::usage(format!("{name}, line {}: unclosed quote", line + 1)));
         }
         if is_blank(&record) {
             continue;
@@ -170,96 +174,96 @@ fn read_csv<'a>(
                 let index = find_column(&record, name, options, events)?;
                 column = Some(index);
                 if options.headers == Headers::Present {
-                    header = options.named_in(&titles(&record)).and_then(|_| title(&record, index));
+                    header = options.column_index(&titles(&record)).and_then(|_| title(&record, index));
                     continue;
                 }
                 index
             }
         };
         if header.is_some() && title(&record, index) == header {
-            // Lists that were joined, each with its header.
+            // The header is repeated in a list that was joined from several lists.
             continue;
         }
-        take_row(record.get(index), line, &mut input, events);
+        add_row(record.get(index), line, &mut input, events);
     }
-    if options.bad_rows == BadRows::Refuse && input.invalid > 0 {
-        return Err(Error::usage(format!(
-            "{name} has {} rows with an invalid ID, and --strict refuses that",
-            input.invalid
-        )));
+    if options.invalid_rows == InvalidRowPolicy::Reject && input.invalid > 0 {
+        let rows = if input.invalid == 1 { "1 row".into() } else { format!("{} rows", input.invalid) };
+        return Err(Error::usage(format!("{name} has {rows} with an invalid ID, which --strict does not allow")));
     }
     if column.is_none() {
-        return Err(Error::usage(format!("{name} is empty: it should have one task ID a row")));
+        return Err(Error::usage(format!("{name} is empty; expected one task ID per row")));
     }
     Ok(input)
 }
 
-/// A list's text from its first row on, and how to read it.
+/// The text of a list, starting at its first row, and how to parse the text.
 struct List<'a> {
     text: Box<dyn Read + 'a>,
     delimiter: u8,
-    /// Lines before that: a `sep=` line is not a row.
+    /// The number of lines before the first row: 1 for a `sep=` line, which is not a row, or 0.
     lines_before: u64,
 }
 
 impl<'a> List<'a> {
     fn open(source: Box<dyn BufRead + 'a>, options: &InputOptions, events: &mut dyn FnMut(Event)) -> io::Result<Self> {
-        let mut rest = LineFeeds::new(source);
+        let mut rest = NormalizedLineEndings::new(source);
         let mut head = Vec::new();
-        rest.by_ref().take(HEAD).read_to_end(&mut head)?;
+        rest.by_ref().take(DETECTION_BYTES).read_to_end(&mut head)?;
         while head.starts_with(BYTE_ORDER_MARK) {
             head.drain(..BYTE_ORDER_MARK.len());
         }
         let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let named = delimiter::named_by(first_line);
-        if named.is_some() {
+        let sep_delimiter = delimiter::parse_sep_line(first_line);
+        if sep_delimiter.is_some() {
             let end = first_line.len() + 1;
             head.drain(..end.min(head.len()));
         }
         let delimiter = options.delimiter.unwrap_or_else(|| {
-            let found =
-                named.unwrap_or_else(|| delimiter::detect(&head, |row| options.named_in(&titles(row)).is_some()));
+            let found = sep_delimiter
+                .unwrap_or_else(|| delimiter::detect(&head, |row| options.column_index(&titles(row)).is_some()));
             if found != b',' {
                 events(Event::Delimiter { delimiter: found.into() });
             }
             found
         });
-        Ok(Self { text: Box::new(Cursor::new(head).chain(rest)), delimiter, lines_before: named.is_some().into() })
+        Ok(Self {
+            text: Box::new(Cursor::new(head).chain(rest)),
+            delimiter,
+            lines_before: sep_delimiter.is_some().into(),
+        })
     }
 }
 
-fn take_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn FnMut(Event)) {
+fn add_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn FnMut(Event)) {
     input.rows += 1;
-    let text = str::from_utf8(field.unwrap_or_default()).map_err(|_| BadTaskId::NotUtf8);
-    match text.and_then(|text| TaskId::parse(bare(text))) {
+    let text = str::from_utf8(field.unwrap_or_default()).map_err(|_| InvalidTaskId::NotUtf8);
+    match text.and_then(|text| TaskId::parse(trim_field(text))) {
         Ok(id) if input.tasks.insert(id) => {}
         Ok(_) => input.duplicates += 1,
         Err(reason) => {
             input.invalid += 1;
-            events(Event::BadRow { line, reason: reason.to_string() });
+            events(Event::InvalidRow { line, reason: reason.to_string() });
         }
     }
 }
 
-/// Distinguishes UTF-16 from text with odd bytes.
-fn check_encoding(source: &mut dyn BufRead, name: &str) -> Result<()> {
+/// Returns an error if the list is encoded in UTF-16 or is not a CSV.
+fn check_format(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
     let utf16 = start.starts_with(b"\xff\xfe")
         || start.starts_with(b"\xfe\xff")
         || matches!(start, [0, first, ..] | [first, 0, ..] if *first != 0);
     if utf16 {
-        return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and try again")));
+        return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and rerun")));
     }
-    if let Some(format) = foreign_format(start) {
-        return Err(Error::usage(format!(
-            "{name} is {format}, not a CSV list; export its task IDs as CSV and try again"
-        )));
+    if let Some(format) = detect_foreign_format(start) {
+        return Err(Error::usage(format!("{name} is {format}, not a CSV list; export its task IDs as CSV and rerun")));
     }
     Ok(())
 }
 
-/// The format of a file that is not a CSV, by its first bytes.
-fn foreign_format(start: &[u8]) -> Option<&'static str> {
+/// Detects the format of a file that is not a CSV, from its first bytes.
+fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
     const FORMATS: [(&[u8], &str); 13] = [
         (b"\xfd7zXZ\0", "compressed with xz"),
         (b"BZh", "compressed with bzip2"),
@@ -276,97 +280,99 @@ fn foreign_format(start: &[u8]) -> Option<&'static str> {
         (b"SQLite format 3\0", "an SQLite database"),
     ];
     let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let known = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
-    // A JSON text sequence begins each document with a control character (RFC 7464).
+    let binary_format = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
+    // A JSON text sequence starts each document with a control character (RFC 7464).
     let lossy = String::from_utf8_lossy(start);
     let text = trim_invisible(lossy.trim_start_matches('\u{1e}')).as_bytes();
-    let of_text = match text {
+    let text_format = match text {
         [b'{' | b'[', ..] => Some("JSON"),
         [b'<', ..] => Some("an HTML or XML document"),
         _ if text.starts_with(b"-----BEGIN ") => Some("a key or certificate"),
         _ => None,
     };
-    // A NUL further down is one bad ID; the first line of a CSV has none. One or two other control characters may be
-    // in a bad ID of a list without a header.
+    // The first line of a CSV contains no NUL. A NUL in a later line is part of a single bad ID. One or two other
+    // control characters in the first line may be part of a bad ID, if the list has no header.
     let controls = first_line.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26)).count();
-    known.or(of_text).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
+    binary_format.or(text_format).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
 }
 
 impl InputOptions {
-    /// The index of the wanted column, by its name.
-    fn named_in(&self, titles: &[String]) -> Option<usize> {
-        let named = |wanted: &str| {
+    /// Finds the index of the requested column by its name.
+    fn column_index(&self, titles: &[String]) -> Option<usize> {
+        let find = |wanted: &str| {
             let exact = titles.iter().position(|title| title == wanted);
             exact.or_else(|| titles.iter().position(|title| title.eq_ignore_ascii_case(wanted)))
         };
         match (&self.column, self.headers) {
             (_, Headers::Absent) => None,
-            (Some(wanted), Headers::Present) => named(wanted),
-            (None, Headers::Present) => USUAL_COLUMNS.iter().find_map(|usual| named(usual)),
+            (Some(wanted), Headers::Present) => find(wanted),
+            (None, Headers::Present) => DEFAULT_COLUMNS.iter().find_map(|name| find(name)),
         }
     }
 }
 
-/// A field of a header row, in lower case.
+/// Returns a title of a header row in lower case.
 fn title(row: &ByteRecord, index: usize) -> Option<String> {
-    row.get(index).map(|field| bare(&String::from_utf8_lossy(field)).to_ascii_lowercase())
+    row.get(index).map(|field| trim_field(&String::from_utf8_lossy(field)).to_ascii_lowercase())
 }
 
 fn titles(first: &ByteRecord) -> Vec<String> {
-    first.iter().map(|title| bare(&String::from_utf8_lossy(title)).to_owned()).collect()
+    first.iter().map(|title| trim_field(&String::from_utf8_lossy(title)).to_owned()).collect()
 }
 
 fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<usize> {
     let titles = titles(first);
     let numbered = |wanted: &str| wanted.parse::<usize>().ok()?.checked_sub(1).filter(|index| *index < titles.len());
-    let missing = |what: String| Error::usage(format!("{name}: {what}; name one with --column"));
+    let missing = |what: String| Error::usage(format!("{name}: {what}; select a column with --column"));
     match (&options.column, options.headers) {
-        (Some(wanted), Headers::Present) => options.named_in(&titles).or_else(|| numbered(wanted)).ok_or_else(|| {
-            missing(format!("there is no column `{}`, only {}", excerpt(wanted), excerpt(&titles.join(", "))))
-        }),
+        (Some(wanted), Headers::Present) => {
+            options.column_index(&titles).or_else(|| numbered(wanted)).ok_or_else(|| {
+                missing(format!("there is no column `{}`, only {}", excerpt(wanted), excerpt(&titles.join(", "))))
+            })
+        }
         (Some(wanted), Headers::Absent) => numbered(wanted).ok_or_else(|| {
             missing(format!(
-                "without headers --column is a number from 1 to {}, not `{}`",
+                "without headers, --column must be a number from 1 to {}, not `{}`",
                 titles.len(),
                 excerpt(wanted)
             ))
         }),
         (None, Headers::Absent) if titles.len() == 1 => Ok(0),
         (None, Headers::Absent) => Err(missing(format!("the rows have {} columns and no headers", titles.len()))),
-        (None, Headers::Present) => match (options.named_in(&titles), titles.as_slice()) {
+        (None, Headers::Present) => match (options.column_index(&titles), titles.as_slice()) {
             (Some(index), _) => Ok(index),
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
-                Err(missing("the first row is not UTF-8 text: is it a CSV list?".into()))
+                Err(missing("the first row is not UTF-8 text; is it a CSV list?".into()))
             }
-            // If it were treated as a header, this ID would be skipped silently. Neither message quotes the row: a file
-            // with the API key may have been given as the list.
+            // If the first row were treated as a header, the ID in it would be skipped silently. The error messages do
+            // not quote the row, because the user may have passed the file with the API key as the list.
             (None, [title]) if looks_like_id(title) => Err(Error::usage(format!(
-                "{name}: the first row is a task ID and not a header; use --no-headers, or add the header task_id"
+                "{name}: the first row is a task ID, not a header; use --no-headers, or add the header task_id"
             ))),
             (None, [_]) => {
-                events(Event::DoubtfulHeader);
+                events(Event::AmbiguousHeader);
                 Ok(0)
             }
             (None, _) => Err(missing(format!(
-                "none of the columns {} is called {}",
+                "none of the columns {} is named {}",
                 excerpt(&titles.join(", ")),
-                USUAL_COLUMNS.join(", ")
+                DEFAULT_COLUMNS.join(", ")
             ))),
         },
     }
 }
 
-/// Whether a title is a UUID in any of its usual notations.
+/// Removes blanks and invisible characters around a field. If such a character precedes an opening quote, the CSV
+/// reader does not remove the quotes, so this function removes them too.
+fn trim_field(field: &str) -> &str {
+    let trimmed = trim_invisible(field);
+    trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
+}
+
+/// Whether a title is a UUID in one of the usual notations.
 fn looks_like_id(title: &str) -> bool {
     let digits = title.trim_start_matches("urn:uuid:").trim_matches(['{', '}', '\'', '"']);
     is_uuid(digits) || (digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// A field without surrounding blanks, invisible characters, and quotes that these keep from being the field's first
-/// character.
-fn bare(field: &str) -> &str {
-    let trimmed = trim_invisible(field);
-    trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
 }
 
 fn is_blank(record: &ByteRecord) -> bool {
@@ -377,33 +383,33 @@ fn line_breaks(record: &ByteRecord) -> u64 {
     record.iter().flatten().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-fn holds(field: &[u8], mark: &[u8]) -> bool {
+fn contains(field: &[u8], mark: &[u8]) -> bool {
     field.windows(mark.len()).any(|window| window == mark)
 }
 
-/// Converts CRLF and lone CR to LF, so that lines are counted the same on every system. In a quoted field this does not
-/// matter: no ID may contain a line break.
-struct LineFeeds<R> {
+/// Converts CRLF and lone CR to LF, so that line numbers are the same on every system. Quoted fields may be converted
+/// too, because no valid ID contains a line break.
+struct NormalizedLineEndings<R> {
     source: R,
     after_return: bool,
 }
 
-impl<R: BufRead> LineFeeds<R> {
+impl<R: BufRead> NormalizedLineEndings<R> {
     fn new(source: R) -> Self {
         Self { source, after_return: false }
     }
 }
 
-impl<R: BufRead> Read for LineFeeds<R> {
+impl<R: BufRead> Read for NormalizedLineEndings<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             let available = self.source.fill_buf()?;
-            let taken = available.len().min(out.len());
-            if taken == 0 {
+            let consumed = available.len().min(out.len());
+            if consumed == 0 {
                 return Ok(0);
             }
             let mut written = 0;
-            for &byte in available.iter().take(taken) {
+            for &byte in available.iter().take(consumed) {
                 let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
                 if byte == b'\n' && after_return {
                     continue;
@@ -413,7 +419,7 @@ impl<R: BufRead> Read for LineFeeds<R> {
                     written += 1;
                 }
             }
-            self.source.consume(taken);
+            self.source.consume(consumed);
             if written > 0 {
                 return Ok(written);
             }
@@ -431,14 +437,14 @@ mod tests {
             column: column.map(Into::into),
             headers,
             delimiter: None,
-            bad_rows: BadRows::Skip,
+            invalid_rows: InvalidRowPolicy::Skip,
         }
     }
 
     fn parse(bytes: &[u8], options: &InputOptions) -> (Result<Input>, Vec<Event>) {
         let mut events = Vec::new();
-        let garbage = Cell::new(false);
-        let source = packed::unpack(Cursor::new(bytes), &garbage).unwrap();
+        let has_trailing_garbage = Cell::new(false);
+        let source = compression::decompress(Cursor::new(bytes), &has_trailing_garbage).unwrap();
         let input = read_csv(source, "tasks.csv", options, &mut |event| events.push(event));
         (input, events)
     }
@@ -448,18 +454,18 @@ mod tests {
         input.tasks.indices().map(|index| input.tasks.id(index).to_string()).collect()
     }
 
-    fn refusal(bytes: &[u8], options: &InputOptions) -> String {
+    fn error_message(bytes: &[u8], options: &InputOptions) -> String {
         parse(bytes, options).0.unwrap_err().to_string()
     }
 
     #[test]
-    fn the_usual_columns_are_found_in_any_case_and_in_order() {
+    fn default_columns_are_found_in_any_case_and_in_order() {
         let defaults = options(None, Headers::Present);
         assert_eq!(ids(b"ID,Task_Id\n1,a\n2,b\n", &defaults), ["a", "b"]);
         assert_eq!(ids(b"x,TASKID\r\n1,a\r\n", &defaults), ["a"]);
         assert_eq!(ids(b"\xef\xbb\xbfid\na", &defaults), ["a"]);
         assert_eq!(ids(b"whatever\na\n", &defaults), ["a"]);
-        assert!(refusal(b"x,y\n1,2\n", &defaults).contains("none of the columns x, y is called task_id"));
+        assert!(error_message(b"x,y\n1,2\n", &defaults).contains("none of the columns x, y is named task_id"));
     }
 
     #[test]
@@ -468,8 +474,8 @@ mod tests {
         assert_eq!(ids(b"x,other\na,b\n", &options(Some("2"), Headers::Present)), ["b"]);
         assert_eq!(ids(b"a,b\n", &options(Some("2"), Headers::Absent)), ["b"]);
         assert_eq!(ids(b"a\nb\n", &options(None, Headers::Absent)), ["a", "b"]);
-        assert!(refusal(b"x\na\n", &options(Some("0"), Headers::Present)).contains("no column `0`"));
-        assert!(refusal(b"a,b\n", &options(None, Headers::Absent)).contains("2 columns and no headers"));
+        assert!(error_message(b"x\na\n", &options(Some("0"), Headers::Present)).contains("no column `0`"));
+        assert!(error_message(b"a,b\n", &options(None, Headers::Absent)).contains("2 columns and no headers"));
     }
 
     #[test]
@@ -480,30 +486,27 @@ mod tests {
         assert_eq!((input.rows, input.invalid, input.duplicates, input.tasks.len()), (6, 3, 1, 2));
         let lines: Vec<u64> = events
             .iter()
-            .filter_map(|event| if let Event::BadRow { line, .. } = event { Some(*line) } else { None })
+            .filter_map(|event| if let Event::InvalidRow { line, .. } = event { Some(*line) } else { None })
             .collect();
         assert_eq!(lines, [7, 8, 10]);
     }
 
     #[test]
-    fn an_open_quote_is_refused_with_its_line() {
+    fn an_unclosed_quote_is_rejected_with_its_line() {
         for csv in [&b"task_id\na\n\"b\nc\n"[..], b"task_id\na\n\"", b"task_id\na\n\"b,"] {
-            assert_eq!(
-                refusal(csv, &options(None, Headers::Present)),
-                "tasks.csv, line 3: a quote is opened and never closed"
-            );
+            assert_eq!(error_message(csv, &options(None, Headers::Present)), "tasks.csv, line 3: unclosed quote");
         }
         assert_eq!(ids(b"task_id\n\"a\"", &options(None, Headers::Present)), ["a"]);
     }
 
     #[test]
-    fn empty_and_utf_16_input_is_refused_and_a_header_alone_is_an_empty_list() {
+    fn empty_and_utf_16_input_is_rejected_and_a_header_alone_is_an_empty_list() {
         let defaults = options(None, Headers::Present);
-        for nothing in [&b""[..], b"\n \n", b"\xef\xbb\xbf"] {
-            assert!(refusal(nothing, &defaults).contains("is empty"));
+        for empty in [&b""[..], b"\n \n", b"\xef\xbb\xbf"] {
+            assert!(error_message(empty, &defaults).contains("is empty"));
         }
-        assert!(refusal(b"\xff\xfei\0d\0", &defaults).contains("UTF-16"));
-        assert!(refusal(b"i\0d\0", &defaults).contains("UTF-16"));
+        assert!(error_message(b"\xff\xfei\0d\0", &defaults).contains("UTF-16"));
+        assert!(error_message(b"i\0d\0", &defaults).contains("UTF-16"));
         assert!(ids(b"task_id,reason,detail\n", &defaults).is_empty());
     }
 
@@ -522,36 +525,42 @@ mod tests {
             (b"\n [{\"task_id\":\"t1\"}]", "JSON"),
             (b"\xef\xbb\xbf{\"task_id\":\"t1\"}\n", "JSON"),
         ] {
-            let refusal = check_encoding(&mut &start[..], "list").unwrap_err().to_string();
-            assert!(refusal.contains(format), "{refusal}");
+            let error_message = check_format(&mut &start[..], "list").unwrap_err().to_string();
+            assert!(error_message.contains(format), "{error_message}");
         }
     }
 
     #[test]
-    fn compressed_input_is_read() {
+    fn compressed_input_is_read_and_truncation_is_an_error() {
         use std::io::Write;
         let csv = b"task_id\na\n";
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(csv).unwrap();
-        for packed in [gzip.finish().unwrap(), zstd::encode_all(&csv[..], 1).unwrap()] {
-            assert_eq!(ids(&packed, &options(None, Headers::Present)), ["a"]);
-            assert!(refusal(&packed[..packed.len() - 6], &options(None, Headers::Present)).contains("cannot read"));
+        for compression in [gzip.finish().unwrap(), zstd::encode_all(&csv[..], 1).unwrap()] {
+            assert_eq!(ids(&compression, &options(None, Headers::Present)), ["a"]);
+            assert!(
+                error_message(&compression[..compression.len() - 6], &options(None, Headers::Present))
+                    .contains("cannot read")
+            );
         }
     }
 
     #[test]
-    fn a_uuid_in_the_first_row_is_an_id_and_never_lost_as_a_header() {
+    fn a_uuid_in_the_first_row_is_an_id_and_not_a_header() {
         let list = b"0b0a5f1e-1111-4222-8333-444455556666\n0b0a5f1e-1111-4222-8333-444455557777\n";
-        assert!(refusal(list, &options(None, Headers::Present)).contains("--no-headers"));
+        assert!(error_message(list, &options(None, Headers::Present)).contains("--no-headers"));
         assert_eq!(ids(list, &options(None, Headers::Absent)).len(), 2);
         for first in ["0b0a5f1e111142228333444455556666", "urn:uuid:0b0a5f1e-1111-4222-8333-444455556666"] {
             let list = format!("{first}\nb\n");
-            assert!(refusal(list.as_bytes(), &options(None, Headers::Present)).contains("--no-headers"), "{first}");
+            assert!(
+                error_message(list.as_bytes(), &options(None, Headers::Present)).contains("--no-headers"),
+                "{first}"
+            );
         }
     }
 
     #[test]
-    fn no_row_ends_a_list() {
+    fn a_row_that_resembles_the_end_mark_does_not_end_the_list() {
         let list = b"task_id\na\n\x01end of input\x01\nb\n";
         let (input, _) = parse(list, &options(None, Headers::Present));
         let input = input.unwrap();
@@ -561,6 +570,6 @@ mod tests {
     #[test]
     fn a_single_column_with_another_name_is_reported_as_the_header() {
         let (_, events) = parse(b"f47ac10b\nb\n", &options(None, Headers::Present));
-        assert!(matches!(events.as_slice(), [Event::DoubtfulHeader]));
+        assert!(matches!(events.as_slice(), [Event::AmbiguousHeader]));
     }
 }

@@ -1,4 +1,4 @@
-//! Segments that interrupted runs left in the journal.
+//! Journal segments that were left by interrupted runs.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    reader::{Segment, segments},
+    reader::{SegmentReader, segments},
     record::Record,
     segment::{ClosedSegment, OpenSegment},
     split,
@@ -19,92 +19,94 @@ use crate::{
     run_id::RunId,
 };
 
-/// A segment that an interrupted run left.
+/// A segment that was left by an interrupted run.
 #[derive(Debug)]
 pub(crate) struct Leftover {
     pub(crate) segment: ClosedSegment,
-    /// Tasks whose assets are yet to be settled before it can be published.
+    /// The tasks whose assets must be settled before the segment can be published.
     pub(crate) unsettled: Vec<Unsettled>,
-    /// The length of the complete records, in bytes.
-    whole: u64,
+    /// The total length of the complete records, in bytes.
+    complete_bytes: u64,
 }
 
-/// A task with a response, whose assets are not settled.
+/// A task that has a response but whose assets are not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unsettled {
     pub(crate) task_id: String,
-    /// When the response was received.
+    /// The time at which the response was received.
     pub(crate) fetched_at: Timestamp,
     pub(crate) data: String,
-    /// The wanted kinds.
+    /// The requested kinds of assets.
     pub(crate) assets: Vec<AssetKind>,
 }
 
-/// The segments that earlier runs left, oldest first. Completes splits that were cut short, so the archive must be locked.
+/// Returns the segments that were left by earlier runs, oldest first. Completes interrupted splits, so the archive
+/// must be locked.
 pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     for path in segments(folder)? {
-        let (leftover, into) = Leftover::read(path)?;
-        if let Some((run_id, part)) = into {
-            split::write_moved(&leftover.segment, &run_id, part)?;
+        let (leftover, split_target) = Leftover::read(path)?;
+        if let Some((run_id, part)) = split_target {
+            split::write_split_segment(&leftover.segment, &run_id, part)?;
         }
     }
     let read = segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover));
     let mut leftovers = read.collect::<Result<Vec<_>>>()?;
-    // If the record of a split is damaged, its tasks are in two segments: the later one counts.
+    // If the `Moved` record of a split segment is damaged, its unsettled tasks are in two segments, and the later
+    // segment is used.
     let mut later = HashSet::new();
     for leftover in leftovers.iter_mut().rev() {
-        let (twice, once) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
-        leftover.unsettled = once;
-        leftover.segment.moved.extend(Vec::into_iter(twice).map(|task: Unsettled| task.task_id));
+        let (duplicates, unique) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
+        leftover.unsettled = unique;
+        leftover.segment.excluded.extend(Vec::into_iter(duplicates).map(|task: Unsettled| task.task_id));
         later.extend(leftover.unsettled.iter().map(|task| task.task_id.clone()));
     }
     Ok(leftovers)
 }
 
 impl Leftover {
-    /// Reads a segment, and where its unsettled tasks have gone if it was split.
+    /// Reads a segment. If the segment was split, also returns the run ID and the part number of the new segment.
     fn read(path: PathBuf) -> Result<(Self, Option<(RunId, u32)>)> {
-        let mut segment = Segment::open(&path)?;
-        let (mut unsettled, mut moved, mut into) = (Vec::new(), HashSet::new(), None);
+        let mut segment = SegmentReader::open(&path)?;
+        let (mut unsettled, mut moved, mut split_target) = (Vec::new(), HashSet::new(), None);
         let mut outcomes = HashMap::new();
-        while let Some(record) = segment.next()? {
+        while let Some(record) = segment.next_record()? {
             match record {
                 Record::Task { task_id, fetched_at, data, assets, .. } if !assets.is_empty() => {
                     unsettled.push(Unsettled { task_id, fetched_at, data, assets });
                 }
                 Record::Assets { task_id, .. } => {
                     *outcomes.entry(task_id.clone()).or_insert(0_u32) += 1;
-                    let place = unsettled.iter().position(|task| task.task_id == task_id);
-                    place.map(|place| unsettled.remove(place));
+                    let index = unsettled.iter().position(|task| task.task_id == task_id);
+                    index.map(|index| unsettled.remove(index));
                 }
                 Record::Moved { part, tasks } => {
                     unsettled.retain(|task| !tasks.contains(&task.task_id));
-                    (moved, into) = (tasks, Some((segment.run_id.clone(), part)));
+                    (moved, split_target) = (tasks, Some((segment.run_id.clone(), part)));
                 }
                 _ => {}
             }
         }
-        let whole = segment.whole;
-        let outdated =
+        let complete_bytes = segment.complete_bytes;
+        let superseded_outcomes =
             outcomes.into_iter().filter(|(_, outcomes)| *outcomes > 1).map(|(id, outcomes)| (id, outcomes - 1));
-        let segment = ClosedSegment { path, moved, outdated: outdated.collect() };
-        Ok((Self { segment, unsettled, whole }, into))
+        let segment = ClosedSegment { path, excluded: moved, superseded_outcomes: superseded_outcomes.collect() };
+        Ok((Self { segment, unsettled, complete_bytes }, split_target))
     }
 
-    /// Makes tasks unsettled again of whose files one is lost. Assets that were added to an archived task are dropped:
-    /// a later run adds them again.
-    pub(crate) fn unsettle(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
+    /// Marks a task as unsettled again if any of its files is lost. If any file of a [`Record::AddedAssets`] record
+    /// is lost, the record is ignored, and a later run adds its assets again.
+    pub(crate) fn mark_lost_unsettled(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
         let mut any_lost = |assets: &[Asset]| assets.iter().try_fold(false, |lost, asset| Ok(is_lost(asset)? || lost));
         let mut lost = HashMap::new();
-        let mut segment = Segment::open(&self.segment.path)?;
-        while let Some(record) = segment.next()? {
+        let mut segment = SegmentReader::open(&self.segment.path)?;
+        while let Some(record) = segment.next_record()? {
             match record {
-                // The last outcome counts.
-                Record::Assets { task_id, assets } if !self.segment.moved.contains(&task_id) => {
+                // If a task has several outcomes, the last outcome is used.
+                Record::Assets { task_id, assets } if !self.segment.excluded.contains(&task_id) => {
                     lost.insert(task_id, any_lost(&assets)?);
                 }
                 Record::AddedAssets { task_id, assets } if any_lost(&assets)? => {
-                    self.segment.moved.insert(task_id);
+                    self.segment.excluded.insert(task_id);
                 }
                 _ => {}
             }
@@ -113,35 +115,36 @@ impl Leftover {
         if lost.is_empty() {
             return Ok(());
         }
-        let mut segment = Segment::open(&self.segment.path)?;
-        while let Some(record) = segment.next()? {
+        let mut segment = SegmentReader::open(&self.segment.path)?;
+        while let Some(record) = segment.next_record()? {
             if let Record::Task { task_id, fetched_at, data, assets, .. } = record
                 && lost.remove(&task_id).is_some()
             {
-                *self.segment.outdated.entry(task_id.clone()).or_default() += 1;
+                *self.segment.superseded_outcomes.entry(task_id.clone()).or_default() += 1;
                 self.unsettled.push(Unsettled { task_id, fetched_at, data, assets });
             }
         }
         Ok(())
     }
 
-    /// The run of a segment, and how many responses it holds, without moved ones. Changes nothing.
-    pub(crate) fn count_answers(path: &Path) -> Result<(RunId, u64)> {
-        let mut segment = Segment::open(path)?;
-        let (mut answers, mut elsewhere) = (0_u64, 0);
-        while let Some(record) = segment.next()? {
+    /// Returns the run ID of a segment and the number of its responses. Responses that were moved to another segment
+    /// are not counted. The segment is not modified.
+    pub(crate) fn count_responses(path: &Path) -> Result<(RunId, u64)> {
+        let mut segment = SegmentReader::open(path)?;
+        let (mut responses, mut moved) = (0_u64, 0);
+        while let Some(record) = segment.next_record()? {
             match record {
-                Record::Task { .. } | Record::NotFound { .. } => answers += 1,
-                Record::Moved { tasks, .. } => elsewhere = tasks.len() as u64,
+                Record::Task { .. } | Record::NotFound { .. } => responses += 1,
+                Record::Moved { tasks, .. } => moved = tasks.len() as u64,
                 _ => {}
             }
         }
-        Ok((segment.run_id, answers.saturating_sub(elsewhere)))
+        Ok((segment.run_id, responses.saturating_sub(moved)))
     }
 
-    /// Reopens the segment, to add the outcome of the unsettled tasks' assets.
+    /// Reopens the segment, so that the asset outcomes of the unsettled tasks can be appended.
     pub(crate) fn reopen(&self) -> Result<OpenSegment> {
-        OpenSegment::reopen(&self.segment.path, self.whole)
+        OpenSegment::reopen(&self.segment.path, self.complete_bytes)
     }
 }
 
@@ -157,9 +160,9 @@ mod tests {
     }
 
     fn read(segment: &ClosedSegment) -> (Vec<Record>, u64) {
-        let mut reader = Segment::open(&segment.path).unwrap();
+        let mut reader = SegmentReader::open(&segment.path).unwrap();
         let mut records = Vec::new();
-        while let Some(record) = reader.next().unwrap() {
+        while let Some(record) = reader.next_record().unwrap() {
             records.push(record);
         }
         (records, reader.damaged)
@@ -169,7 +172,7 @@ mod tests {
         let fetched_at = "2026-01-02T03:04:05Z".parse().unwrap();
         let (status, data) = (FinalStatus::Success, format!("{{\"task_id\":\"{id}\"}}"));
         let (task_id, assets) = (id.into(), vec![AssetKind::Audio]);
-        Record::Task { task_id, status, fetched_at, data, sent: None, assets, replaces: false }
+        Record::Task { task_id, status, fetched_at, data, original_body: None, assets, replaces: false }
     }
 
     fn settled(id: &str) -> Record {
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_segment_waits_for_its_assets_while_the_next_is_filled() {
+    fn a_full_segment_waits_for_its_assets_while_the_next_segment_fills() {
         let folder = tempfile::tempdir().unwrap();
         let limits = SegmentLimits { records: 2, bytes: u64::MAX };
         let mut writer = JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, limits);
@@ -194,33 +197,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_settled_moves_to_a_segment_of_its_own_whenever_a_crash_comes() {
+    fn unsettled_tasks_move_to_a_new_segment_even_after_a_crash() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer =
             JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, SegmentLimits::default());
         writer.append(&[task("a"), task("b"), unreadable()]).unwrap();
         writer.append_to(1, &[settled("a")]).unwrap();
         let closed = writer.close().unwrap();
-        assert_eq!((closed.len(), &closed[0].moved), (1, &["b".to_owned()].into()));
+        assert_eq!((closed.len(), &closed[0].excluded), (1, &["b".to_owned()].into()));
         let new = folder.path().join("20260101T000000000Z-abcdef-0002.journal");
-        let whole = fs::read(&new).unwrap();
-        for crashed in [None, Some(0), Some(whole.len() / 2)] {
+        let content = fs::read(&new).unwrap();
+        for crashed in [None, Some(0), Some(content.len() / 2)] {
             match crashed {
                 None => fs::remove_file(&new).unwrap(),
-                Some(length) => fs::write(&new, &whole[..length]).unwrap(),
+                Some(length) => fs::write(&new, &content[..length]).unwrap(),
             }
-            let left = leftovers(folder.path()).unwrap();
-            assert_eq!((ids(&left[0]), ids(&left[1])), (vec![], vec!["b"]));
-            assert_eq!((left[0].segment.moved.len(), fs::read(&new).unwrap() == whole), (1, true));
+            let remaining = leftovers(folder.path()).unwrap();
+            assert_eq!((ids(&remaining[0]), ids(&remaining[1])), (vec![], vec!["b"]));
+            assert_eq!((remaining[0].segment.excluded.len(), fs::read(&new).unwrap() == content), (1, true));
         }
         assert_eq!(
-            read(&ClosedSegment { path: new, moved: HashSet::new(), outdated: HashMap::new() }),
+            read(&ClosedSegment { path: new, excluded: HashSet::new(), superseded_outcomes: HashMap::new() }),
             (vec![task("b")], 0)
         );
     }
 
     #[test]
-    fn a_segment_with_nothing_to_publish_is_left_as_it_is() {
+    fn a_segment_with_nothing_to_publish_is_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer =
             JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, SegmentLimits::default());
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_was_torn_is_gone_on_with_after_its_last_whole_record() {
+    fn a_torn_segment_is_resumed_after_its_last_complete_record() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer =
             JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, SegmentLimits::default());
@@ -238,9 +241,9 @@ mod tests {
         let path = segments(folder.path()).unwrap().remove(0);
         let torn = fs::read(&path).unwrap();
         fs::write(&path, &torn[..torn.len() - 5]).unwrap();
-        let left = leftovers(folder.path()).unwrap().remove(0);
-        assert_eq!(ids(&left), ["a"]);
-        left.reopen().unwrap().append(&[settled("a")]).unwrap();
-        assert_eq!(read(&left.segment), (vec![task("a"), settled("a")], 0));
+        let remaining = leftovers(folder.path()).unwrap().remove(0);
+        assert_eq!(ids(&remaining), ["a"]);
+        remaining.reopen().unwrap().append(&[settled("a")]).unwrap();
+        assert_eq!(read(&remaining.segment), (vec![task("a"), settled("a")], 0));
     }
 }

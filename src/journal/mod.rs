@@ -1,24 +1,24 @@
-//! The write-ahead journal: responses are durable here before anything else happens to them.
+//! The write-ahead journal. A response is written durably to the journal before it is processed.
 //!
 //! # Invariants
-//! 1. A record is acknowledged only after it and everything before it is on stable storage.
-//! 2. A segment is one file and becomes one part of each table, once every task in it is settled: what
-//!    is wanted of its assets is there, or known unavailable. It is removed only after its parts are in
-//!    place; publishing it twice yields the same files.
-//! 3. A record that was acknowledged is never dropped silently: what cannot be read is counted, and the
-//!    segment is quarantined.
+//! 1. A record is acknowledged only after it and all preceding records are on stable storage.
+//! 2. A segment is a single file and is published as one part of each table. A segment is published once all of its
+//!    tasks are settled, which means that every requested asset is downloaded, failed or skipped. A segment is
+//!    removed only after its parts are in place. Publishing a segment twice produces the same files.
+//! 3. An acknowledged record is never dropped silently. Unreadable records are counted, and their segment is
+//!    quarantined.
 //!
 //! # Layout
-//! `<run_id>-<part>.journal`: a line a record, `<CRC-32 of the JSON in 8 hex digits> <JSON>\n`. The
-//! first record names the format's version, the run and the part. JSON holds no raw line feed, so a
-//! reader finds the next record after a damaged one.
+//! A segment is a file with the name `<run_id>-<part>.journal`. Each line is one record in the format
+//! `<CRC-32 of the JSON in 8 hex digits> <JSON>\n`. The first record contains the format version, the run ID and the
+//! part number. The JSON contains no raw line feeds, so a reader can find the next record after a damaged record.
 //!
-//! # What survives what
-//! A killed process: everything written. A power loss: everything acknowledged. A line without its line
-//! feed at the end is a write cut short, which it was never acknowledged of; any other line that does not match
-//! its checksum is damage.
+//! # Durability
+//! If the process is killed, all written records survive. After a power failure, all acknowledged records survive. A
+//! final line without a line feed is an incomplete write that was never acknowledged. Any other line that does not
+//! match its checksum is damaged.
 //!
-//! This module knows files and records; what is done with a closed segment is the export's business.
+//! This module handles segment files and records. The `export` module decides what to do with a closed segment.
 
 #![expect(clippy::disallowed_methods, reason = "the journal is always local")]
 
@@ -30,7 +30,7 @@ mod split;
 mod writer;
 
 pub(crate) use leftover::{Leftover, leftovers};
-pub(crate) use reader::{Segment, is_segment, segments};
+pub(crate) use reader::{SegmentReader, is_segment, segments};
 pub(crate) use record::Record;
 pub(crate) use segment::ClosedSegment;
 pub(crate) use writer::{JournalWriter, SegmentLimits};

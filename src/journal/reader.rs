@@ -1,4 +1,4 @@
-//! Reads segments back, and tells a write cut short from damage.
+//! Reads segments, and distinguishes incomplete writes from damaged records.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use crate::{
     run_summary::RunCommand,
 };
 
-/// The segments in a folder, oldest first.
+/// Lists the segments in a folder, oldest first.
 pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -23,54 +23,46 @@ pub(crate) fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
     };
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
     let mut paths = paths.map_err(|error| Error::io("read", folder, &error))?;
-    paths.retain(|path| named(path).is_some());
-    paths.sort_by_cached_key(|path| (named(path), path.clone()));
+    paths.retain(|path| parse_segment_name(path).is_some());
+    paths.sort_by_cached_key(|path| (parse_segment_name(path), path.clone()));
     Ok(paths)
 }
 
-/// A segment being read, record by record: memory holds one at a time.
+/// A reader for a segment. Only one record at a time is held in memory.
 #[derive(Debug)]
-pub(crate) struct Segment<R = BufReader<File>> {
+pub(crate) struct SegmentReader<R = BufReader<File>> {
     path: PathBuf,
     lines: R,
     line: Vec<u8>,
-    /// The run that wrote it.
+    /// The ID of the run that wrote the segment.
     pub(crate) run_id: RunId,
-    /// Its number in the run, from 1.
+    /// The number of the segment within the run, starting at 1.
     pub(crate) part: u32,
-    /// The command of the run.
+    /// The command of the run; `export` if the header is damaged.
     pub(crate) command: RunCommand,
-    /// Records so far that are not what was written.
+    /// The number of damaged records found so far.
     pub(crate) damaged: u64,
-    /// Bytes so far that are whole lines.
-    pub(super) whole: u64,
+    /// The number of bytes in the complete lines read so far.
+    pub(super) complete_bytes: u64,
 }
 
-impl Segment {
-    /// Opens a segment and reads its header; if it is damaged, the file's name gives the same values.
+impl SegmentReader {
+    /// Opens a segment and reads its header. If the header is damaged, the run ID and the part number from the file
+    /// name are used.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let refused = |reason: &str| Error::Storage {
+        let rejection = |reason: &str| Error::Storage {
             action: "read",
             path: path.display().to_string(),
             reason: reason.to_owned(),
             advice: Advice::None,
         };
-        let (run_id, part) = named(path).ok_or_else(|| refused("its name is not a segment's"))?;
+        let (run_id, part) = parse_segment_name(path).ok_or_else(|| rejection("invalid segment name"))?;
         let file = filesystem::open_regular(path).map_err(|error| Error::io("open", path, &error))?;
         let lines = BufReader::new(file);
-        let mut segment = Self {
-            path: path.to_owned(),
-            lines,
-            line: Vec::new(),
-            run_id,
-            part,
-            command: RunCommand::Export,
-            damaged: 0,
-            whole: 0,
-        };
+        let mut segment = Self::new(path.to_owned(), lines, run_id, part);
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
-                Err(refused("a newer version of this program wrote it; use that one"))
+                Err(rejection("written by a newer version; upgrade sunor-archive"))
             }
             Line::Record(Record::Segment { run_id, part, command, .. })
                 if run_id == segment.run_id && part == segment.part =>
@@ -87,24 +79,20 @@ impl Segment {
     }
 }
 
-impl<R: BufRead> Segment<R> {
-    /// A segment that is in no file.
-    #[cfg(fuzzing)]
-    pub(crate) fn of_bytes(lines: R, run_id: RunId, part: u32) -> Self {
-        Self {
-            path: PathBuf::new(),
-            lines,
-            line: Vec::new(),
-            run_id,
-            part,
-            command: RunCommand::Export,
-            damaged: 0,
-            whole: 0,
-        }
+impl<R: BufRead> SegmentReader<R> {
+    fn new(path: PathBuf, lines: R, run_id: RunId, part: u32) -> Self {
+        let command = RunCommand::Export;
+        Self { path, lines, line: Vec::new(), run_id, part, command, damaged: 0, complete_bytes: 0 }
     }
 
-    /// The next record that is whole; `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Record>> {
+    /// Creates a reader for a segment that is not in a file.
+    #[cfg(fuzzing)]
+    pub(crate) fn from_bytes(lines: R, run_id: RunId, part: u32) -> Self {
+        Self::new(PathBuf::new(), lines, run_id, part)
+    }
+
+    /// Returns the next intact record, or `None` at the end of the segment.
+    pub(crate) fn next_record(&mut self) -> Result<Option<Record>> {
         loop {
             match self.next_line()? {
                 Line::Record(record) => return Ok(Some(record)),
@@ -117,9 +105,9 @@ impl<R: BufRead> Segment<R> {
     fn next_line(&mut self) -> Result<Line> {
         self.line.clear();
         self.lines.read_until(b'\n', &mut self.line).map_err(|error| Error::io("read", &self.path, &error))?;
-        // A line without a line feed was interrupted while it was written, and never acknowledged.
+        // A line without a line feed is an incomplete write that was never acknowledged.
         let Some(line) = self.line.strip_suffix(b"\n") else { return Ok(Line::End) };
-        self.whole += self.line.len() as u64;
+        self.complete_bytes += self.line.len() as u64;
         Ok(Record::from_line(line).map_or(Line::Damaged, Line::Record))
     }
 }
@@ -130,13 +118,13 @@ enum Line {
     End,
 }
 
-/// Whether a file is a segment, by its name.
+/// Returns whether a file has a valid segment name.
 pub(crate) fn is_segment(path: &Path) -> bool {
-    named(path).is_some()
+    parse_segment_name(path).is_some()
 }
 
-/// The run and the number in a segment's name; `None` for any other file.
-fn named(path: &Path) -> Option<(RunId, u32)> {
+/// Parses the run ID and the part number from the file name of a segment. Returns `None` for any other file.
+fn parse_segment_name(path: &Path) -> Option<(RunId, u32)> {
     RunId::parse_numbered(path.file_name()?.to_str()?.strip_suffix(".journal")?)
 }
 
@@ -151,7 +139,7 @@ mod tests {
         Record::Unreadable { task_id: format!("t{n}"), body: "x\n".repeat(n) }
     }
 
-    /// A closed segment of `count` records in a folder of its own.
+    /// Writes a closed segment with `count` records to a new temporary folder.
     fn written(count: usize) -> (tempfile::TempDir, ClosedSegment) {
         let folder = tempfile::tempdir().unwrap();
         let run_id = RunId::parse("20260101T000000000Z-abcdef").unwrap();
@@ -164,47 +152,48 @@ mod tests {
     }
 
     fn read(segment: &ClosedSegment) -> (Vec<Record>, u64) {
-        let mut reader = Segment::open(&segment.path).unwrap();
+        let mut reader = SegmentReader::open(&segment.path).unwrap();
         let mut records = Vec::new();
-        while let Some(record) = reader.next().unwrap() {
+        while let Some(record) = reader.next_record().unwrap() {
             records.push(record);
         }
         (records, reader.damaged)
     }
 
     #[test]
-    fn what_was_appended_is_read_in_order() {
+    fn records_are_read_in_append_order() {
         let (folder, segment) = written(5);
         assert_eq!(read(&segment), ((0..5).map(record).collect(), 0));
         assert_eq!(segments(folder.path()).unwrap(), std::slice::from_ref(&segment.path));
-        let reader = Segment::open(&segment.path).unwrap();
+        let reader = SegmentReader::open(&segment.path).unwrap();
         assert_eq!((reader.run_id.as_str(), reader.part), ("20260101T000000000Z-abcdef", 1));
     }
 
     #[test]
-    fn cut_at_any_byte_all_whole_records_are_read_and_nothing_counts_as_damage() {
+    fn a_truncated_segment_yields_all_complete_records_without_damage() {
         let (_folder, segment) = written(4);
-        let whole = fs::read(&segment.path).unwrap();
-        for cut in 0..=whole.len() {
-            fs::write(&segment.path, &whole[..cut]).unwrap();
-            let lines = whole[..cut].iter().map(|byte| usize::from(*byte == b'\n')).sum::<usize>();
+        let content = fs::read(&segment.path).unwrap();
+        for cut in 0..=content.len() {
+            fs::write(&segment.path, &content[..cut]).unwrap();
+            let lines = content[..cut].iter().map(|byte| usize::from(*byte == b'\n')).sum::<usize>();
             let expected: Vec<Record> = (0..lines.saturating_sub(1)).map(record).collect();
-            assert_eq!(read(&segment), (expected, 0), "cut at {cut}");
+            assert_eq!(read(&segment), (expected, 0), "truncated to {cut} bytes");
         }
     }
 
     #[test]
-    fn a_byte_flipped_anywhere_loses_only_its_own_record_and_is_counted() {
+    fn a_flipped_byte_damages_only_one_record_and_is_counted() {
         let (_folder, segment) = written(4);
-        let whole = fs::read(&segment.path).unwrap();
-        for at in 0..whole.len() - 1 {
-            let mut bytes = whole.clone();
+        let content = fs::read(&segment.path).unwrap();
+        for at in 0..content.len() - 1 {
+            let mut bytes = content.clone();
             bytes[at] ^= 0x04;
             fs::write(&segment.path, &bytes).unwrap();
             let (records, damaged) = read(&segment);
-            // A flipped line feed joins two records, a new one splits one: both spoil at most two.
-            assert!((1..=2).contains(&damaged), "flipped at {at}: {damaged}");
-            assert!(records.len() >= 2, "flipped at {at}: {}", records.len());
+            // A changed line feed joins two lines, and a new line feed splits a line. Each change damages at most two
+            // lines.
+            assert!((1..=2).contains(&damaged), "bit flipped in byte {at}: {damaged} damaged records");
+            assert!(records.len() >= 2, "bit flipped in byte {at}: {} intact records", records.len());
             assert!(records.iter().all(|found| (0..4).any(|n| record(n) == *found)));
         }
     }
@@ -220,17 +209,18 @@ mod tests {
         });
         assert_eq!(closed.collect::<Vec<_>>(), [0, 1, 0, 1, 0]);
         writer.close().unwrap();
-        let parts: Vec<u32> = segments(folder.path()).unwrap().iter().map(|s| Segment::open(s).unwrap().part).collect();
+        let parts: Vec<u32> =
+            segments(folder.path()).unwrap().iter().map(|s| SegmentReader::open(s).unwrap().part).collect();
         assert_eq!(parts, [1, 2, 3]);
     }
 
     #[test]
-    fn a_segment_of_a_newer_version_is_refused() {
+    fn a_segment_of_a_newer_version_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("20260101T000000000Z-abcdef-0001.journal");
         let header =
             Record::Segment { version: VERSION + 1, run_id: RunId::example(), part: 1, command: RunCommand::Export };
         fs::write(&path, header.to_line()).unwrap();
-        assert!(Segment::open(&path).unwrap_err().to_string().contains("newer version"));
+        assert!(SegmentReader::open(&path).unwrap_err().to_string().contains("newer version"));
     }
 }

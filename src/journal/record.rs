@@ -1,4 +1,4 @@
-//! One record of the journal, and its line.
+//! A journal record and its line format.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::{
     status::FinalStatus,
 };
 
-/// The version of the format. A segment of a newer one is refused, not guessed at; version 2 added
+/// The version of the journal format. A segment with a newer version is rejected. Version 2 added
 /// [`Record::AddedAssets`].
 pub(crate) const VERSION: u32 = 3;
 
@@ -20,7 +20,7 @@ pub(crate) const VERSION: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub(crate) enum Record {
-    /// The first record of every segment.
+    /// The header, which is the first record of every segment.
     Segment {
         version: u32,
         run_id: RunId,
@@ -28,48 +28,51 @@ pub(crate) enum Record {
         #[serde(default)]
         command: RunCommand,
     },
-    /// A task in a final state: its `data` object, and the body as sent where the two must differ. With
-    /// `assets` it is settled only by an [`Record::Assets`] that follows: these kinds are wanted of it.
+    /// A task in a final state. `data` is the task object. `original_body` is the original response body, and is
+    /// present only if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not
+    /// empty, the task is settled by a later [`Record::Assets`].
     Task {
         task_id: String,
         status: FinalStatus,
         fetched_at: Timestamp,
         data: String,
-        sent: Option<String>,
+        #[serde(rename = "sent")]
+        original_body: Option<String>,
         #[serde(default)]
         assets: Vec<AssetKind>,
-        /// Whether its rows replace existing ones.
+        /// Whether the rows of the task replace existing rows.
         #[serde(default)]
         replaces: bool,
     },
-    /// The outcome of all assets of an earlier task record.
+    /// The outcomes of all assets of an earlier [`Record::Task`].
     Assets { task_id: String, assets: Vec<Asset> },
-    /// Assets of additional kinds for an archived task; its other rows are left alone.
+    /// Assets of additional kinds for an archived task. The existing rows of the task are not changed.
     AddedAssets { task_id: String, assets: Vec<Asset> },
-    /// The API knows no such task.
+    /// The API reported that the task does not exist.
     NotFound {
         task_id: String,
         fetched_at: Timestamp,
         message: Option<String>,
-        /// As above.
+        /// Whether the row of the task replaces existing rows.
         #[serde(default)]
         replaces: bool,
-        /// Rows of the other tables stay, since no better source exists: this many of them are clips.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        clips_left: Option<i32>,
+        /// The number of existing clip rows of the task. The field is set if the task's existing rows in the clips,
+        /// lyrics and assets tables are kept because no better source exists.
+        #[serde(default, skip_serializing_if = "Option::is_none", rename = "clips_left")]
+        remaining_clips: Option<i32>,
     },
-    /// A body that is not a task. It is kept, but the task is not archived.
+    /// A response body that is not a task. The body is stored, but the task is not archived.
     Unreadable { task_id: String, body: String },
-    /// The last record of a segment that was split: these tasks, whose assets are not settled, are now
-    /// the business of that part.
+    /// The last record of a segment that was split. `tasks` lists the unsettled tasks, which moved to the segment
+    /// with the number `part`.
     Moved { part: u32, tasks: HashSet<String> },
 }
 
-/// The length of a line's checksum, the blank after it included.
+/// The length of the checksum at the start of a line, including the space after it.
 const CHECKSUM: usize = 9;
 
 impl Record {
-    /// Appends the record as a line: its checksum, a blank, and its JSON.
+    /// Appends the record as a line: its checksum, a space, and its JSON.
     pub(crate) fn append_line(&self, lines: &mut Vec<u8>) {
         let start = lines.len();
         lines.extend_from_slice(&[b' '; CHECKSUM]);
@@ -79,14 +82,14 @@ impl Record {
         lines.push(b'\n');
     }
 
-    /// The record as a line of its own.
+    /// Returns the record as a single line.
     pub(crate) fn to_line(&self) -> Vec<u8> {
         let mut line = Vec::new();
         self.append_line(&mut line);
         line
     }
 
-    /// Reads a line without its line feed. `None` if it is not what was written.
+    /// Parses a line without its line feed. Returns `None` if the line is damaged.
     pub(crate) fn from_line(line: &[u8]) -> Option<Self> {
         let (checksum, json) = line.split_at_checked(CHECKSUM)?;
         let written = format!("{:08x} ", crc32fast::hash(json));
@@ -102,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_comes_back_as_it_went_and_a_flipped_bit_is_noticed(
+        fn a_record_round_trips_and_a_flipped_bit_is_detected(
             data in any::<String>(),
             message in any::<Option<String>>(),
             flip in any::<prop::sample::Index>(),
@@ -110,10 +113,10 @@ mod tests {
         ) {
             let fetched_at: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
             for record in [
-                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), sent: message.clone(), assets: vec![AssetKind::Audio], replaces: true },
+                Record::Task { task_id: data.clone(), status: FinalStatus::Failure, fetched_at, data: data.clone(), original_body: message.clone(), assets: vec![AssetKind::Audio], replaces: true },
                 Record::Moved { part: 2, tasks: [data.clone()].into() },
                 Record::AddedAssets { task_id: data.clone(), assets: Vec::new() },
-                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false, clips_left: None },
+                Record::NotFound { task_id: data.clone(), fetched_at, message: message.clone(), replaces: false, remaining_clips: None },
                 Record::Unreadable { task_id: data.clone(), body: data.clone() },
             ] {
                 let mut line = record.to_line();

@@ -1,4 +1,4 @@
-//! A segment as a file: one that records are added to, and one that is closed.
+//! Segment files, which are either open for appending or closed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,54 +19,55 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClosedSegment {
     pub(crate) path: PathBuf,
-    /// Tasks in it that belong to another segment, or that the archive has already.
-    pub(crate) moved: HashSet<String>,
-    /// Tasks whose assets were settled more than once, and how many of their outcomes a later one replaces.
-    pub(crate) outdated: HashMap<String, u32>,
+    /// The tasks that are not published from this segment, because they moved to another segment or are already
+    /// archived.
+    pub(crate) excluded: HashSet<String>,
+    /// For each task whose assets were settled more than once, the number of outcomes that a later outcome replaces.
+    pub(crate) superseded_outcomes: HashMap<String, u32>,
 }
 
-/// An open segment.
+/// A segment that is open for appending.
 #[derive(Debug)]
 pub(crate) struct OpenSegment {
     pub(super) path: PathBuf,
     file: File,
     pub(super) bytes: u64,
-    pub(super) answers: u32,
-    /// Tasks in it whose assets are not settled.
+    pub(super) responses: u32,
+    /// The tasks in the segment whose assets are not settled.
     pub(super) unsettled: HashSet<String>,
 }
 
-/// The name of a segment.
-pub(super) fn path_of(folder: &Path, run_id: &RunId, part: u32) -> PathBuf {
+/// Returns the path of a segment.
+pub(super) fn segment_path(folder: &Path, run_id: &RunId, part: u32) -> PathBuf {
     folder.join(format!("{run_id}-{part:04}.journal"))
 }
 
 impl OpenSegment {
     pub(super) fn create(folder: &Path, run_id: &RunId, part: u32, command: RunCommand) -> Result<Self> {
-        let path = path_of(folder, run_id, part);
+        let path = segment_path(folder, run_id, part);
         let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part, command };
         let file = File::create_new(&path).map_err(|error| Error::io("create", &path, &error))?;
-        let mut segment = Self { path, file, bytes: 0, answers: 0, unsettled: HashSet::new() };
+        let mut segment = Self { path, file, bytes: 0, responses: 0, unsettled: HashSet::new() };
         segment.append([&header])?;
         sync_folder(folder)?;
         Ok(segment)
     }
 
-    /// Reopens a segment with that many bytes of complete records.
-    pub(super) fn reopen(path: &Path, whole: u64) -> Result<Self> {
+    /// Reopens a segment for appending. `len` is the total length of its complete records, in bytes.
+    pub(super) fn reopen(path: &Path, len: u64) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path);
-        // A torn record at the end must not run into the next one.
-        let file = file.and_then(|file| file.set_len(whole).map(|()| file));
+        // An incomplete record at the end is removed, so that it is not joined with the next record.
+        let file = file.and_then(|file| file.set_len(len).map(|()| file));
         let file = file.map_err(|error| Error::io("open", path, &error))?;
-        Ok(Self { path: path.to_owned(), file, bytes: whole, answers: 0, unsettled: HashSet::new() })
+        Ok(Self { path: path.to_owned(), file, bytes: len, responses: 0, unsettled: HashSet::new() })
     }
 
-    /// Appends the records. When this returns they are on stable storage.
+    /// Appends records. When this function returns, the records are on stable storage.
     pub(crate) fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let mut lines = Vec::new();
         for record in records {
             record.append_line(&mut lines);
-            self.note(record);
+            self.track(record);
         }
         let written = self.file.write_all(&lines).and_then(|()| filesystem::sync_data(&self.file));
         written.map_err(|error| Error::io("write", &self.path, &error))?;
@@ -74,10 +75,10 @@ impl OpenSegment {
         Ok(())
     }
 
-    fn note(&mut self, record: &Record) {
+    fn track(&mut self, record: &Record) {
         match record {
             Record::Task { task_id, assets, .. } => {
-                self.answers += 1;
+                self.responses += 1;
                 if !assets.is_empty() {
                     self.unsettled.insert(task_id.clone());
                 }
@@ -85,19 +86,19 @@ impl OpenSegment {
             Record::Assets { task_id, .. } => {
                 self.unsettled.remove(task_id);
             }
-            Record::NotFound { .. } | Record::Unreadable { .. } | Record::AddedAssets { .. } => self.answers += 1,
+            Record::NotFound { .. } | Record::Unreadable { .. } | Record::AddedAssets { .. } => self.responses += 1,
             Record::Segment { .. } | Record::Moved { .. } => {}
         }
     }
 }
 
-/// Makes a new file's name survive a power loss.
+/// Makes the name of a new file in the folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }
 
 impl ClosedSegment {
-    /// Removes it, once its rows are published.
+    /// Removes the segment file after its rows have been published.
     pub(crate) fn remove(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|error| Error::io("remove", &self.path, &error))
     }

@@ -1,16 +1,16 @@
-//! A segment some of whose tasks are settled, and some not, when a run ends: the settled ones are
-//! published, the others move to a segment of their own and wait for the next run.
+//! Splits a segment that contains both settled and unsettled tasks when a run ends. The settled tasks are published.
+//! The unsettled tasks move to a new segment, which the next run recovers.
 //!
-//! The last record of the old segment says what moves, and is what counts: the new segment is written
-//! from the old one after it, and again if a crash comes first. The old one goes before anything is added
-//! to the new one.
+//! The last record of the old segment lists the tasks that move. After this record is durable, the new segment is
+//! written from the old segment. If a crash interrupts the write, the next run writes the new segment again. The old
+//! segment is removed before any record is appended to the new segment.
 
 use std::{fs::File, io::Write, path::Path};
 
 use super::{
-    reader::Segment,
+    reader::SegmentReader,
     record::{Record, VERSION},
-    segment::{ClosedSegment, path_of, sync_folder},
+    segment::{ClosedSegment, segment_path, sync_folder},
 };
 use crate::{
     error::{Error, Result},
@@ -18,17 +18,17 @@ use crate::{
     run_id::RunId,
 };
 
-/// Writes the segment of the tasks that moved out of another one, whether it is there already or not.
-pub(super) fn write_moved(from: &ClosedSegment, run_id: &RunId, part: u32) -> Result<()> {
+/// Writes a new segment with the tasks that moved out of `from`. Overwrites the new segment if it already exists.
+pub(super) fn write_split_segment(from: &ClosedSegment, run_id: &RunId, part: u32) -> Result<()> {
     let folder = from.path.parent().unwrap_or(Path::new("."));
-    let path = path_of(folder, run_id, part);
+    let path = segment_path(folder, run_id, part);
     let failed = |error| Error::io("write", &path, &error);
     let mut file = File::create(&path).map_err(failed)?;
-    let mut segment = Segment::open(&from.path)?;
+    let mut segment = SegmentReader::open(&from.path)?;
     let header = Record::Segment { version: VERSION, run_id: run_id.clone(), part, command: segment.command };
     file.write_all(&header.to_line()).map_err(failed)?;
-    while let Some(record) = segment.next()? {
-        if matches!(&record, Record::Task { task_id, .. } if from.moved.contains(task_id)) {
+    while let Some(record) = segment.next_record()? {
+        if matches!(&record, Record::Task { task_id, .. } if from.excluded.contains(task_id)) {
             file.write_all(&record.to_line()).map_err(failed)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Appends records, syncs, and only then acknowledges: one owner of the open segments.
+//! The journal writer, which owns the open segments and syncs appended records before it acknowledges them.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -16,29 +16,32 @@ use crate::{
     run_summary::RunCommand,
 };
 
-/// When a segment is full.
+/// The limits at which a segment is full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentLimits {
-    /// Answers, which is about rows of the tasks table.
+    /// The number of responses at which a segment is full. This limit is approximately the number of rows that a
+    /// segment adds to the tasks table.
     pub(crate) records: u32,
-    /// Bytes, which bounds what a publication reads and what a crash leaves to do.
+    /// The size, in bytes, at which a segment is full. This limit bounds the amount of data that publication reads
+    /// and that recovery processes after a crash.
     pub(crate) bytes: u64,
 }
 
 impl Default for SegmentLimits {
-    /// 100,000 tasks make a row group of the size that DuckDB reads best; 256 MiB hold nearly as many.
+    /// With 100,000 tasks, a row group has the size that DuckDB reads most efficiently. A segment of 256 MiB holds
+    /// almost as many tasks.
     fn default() -> Self {
         Self { records: 100_000, bytes: 256 << 20 }
     }
 }
 
 impl SegmentLimits {
-    /// A repair publishes more often, so that some of the lost rows are back soon.
+    /// The limits for a repair. Smaller segments are published more often, so that lost rows are restored sooner.
     pub(crate) const REPAIR: Self = Self { records: 5_000, bytes: 64 << 20 };
 }
 
-/// Writes the segments of one run: answers into the one that is being filled, and what became of a
-/// task's assets into the one that holds the task.
+/// Writes the segments of one run. Responses are appended to the current segment. The outcomes of a task's assets are
+/// appended to the segment that contains the task.
 #[derive(Debug)]
 pub(crate) struct JournalWriter {
     folder: PathBuf,
@@ -46,75 +49,84 @@ pub(crate) struct JournalWriter {
     command: RunCommand,
     limits: SegmentLimits,
     next_part: u32,
-    filling: Option<u32>,
+    current_part: Option<u32>,
     open: BTreeMap<u32, OpenSegment>,
 }
 
 impl JournalWriter {
-    /// Writes into `folder`, which is there. No file is made before the first record.
+    /// Creates a writer for an existing folder. No file is created before the first record is appended, or before
+    /// [`begin_run`](Self::begin_run).
     pub(crate) fn new(folder: &Path, run_id: RunId, command: RunCommand, limits: SegmentLimits) -> Self {
-        Self { folder: folder.to_owned(), run_id, command, limits, next_part: 1, filling: None, open: BTreeMap::new() }
+        let (folder, open) = (folder.to_owned(), BTreeMap::new());
+        Self { folder, run_id, command, limits, next_part: 1, current_part: None, open }
     }
 
-    /// Appends answers, and tells the part that they will be in. When this returns they are on stable
-    /// storage; if it fails, none of them may be taken as kept.
-    pub(crate) fn append<'a>(&mut self, answers: impl IntoIterator<Item = &'a Record>) -> Result<u32> {
-        let part = match self.filling {
+    /// Appends responses and returns the part number of their segment. When this function returns, the responses are
+    /// on stable storage. After an error, the caller must treat all these responses as lost.
+    pub(crate) fn append<'a>(&mut self, responses: impl IntoIterator<Item = &'a Record>) -> Result<u32> {
+        let part = match self.current_part {
             Some(part) => part,
-            None => self.begin()?,
+            None => self.open_segment()?,
         };
-        self.append_to(part, answers)?;
+        self.append_to(part, responses)?;
         let limits = self.limits;
-        let is_full = |segment: &OpenSegment| segment.answers >= limits.records || segment.bytes >= limits.bytes;
-        self.filling = Some(part).filter(|part| !self.open.get(part).is_some_and(is_full));
+        let is_full = |segment: &OpenSegment| segment.responses >= limits.records || segment.bytes >= limits.bytes;
+        self.current_part = Some(part).filter(|part| !self.open.get(part).is_some_and(is_full));
         Ok(part)
     }
 
-    /// Appends records to the segment of that part, as durably.
+    /// Appends records to the segment with the given part number. When this function returns, the records are on
+    /// stable storage.
     pub(crate) fn append_to<'a>(&mut self, part: u32, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let segment = self.open.get_mut(&part);
         segment.ok_or_else(|| Error::Internal(format!("the journal has no segment {part}")))?.append(records)
     }
 
-    /// Takes the segments that are full, and whose tasks are all settled.
+    /// Removes and returns the full segments whose tasks are all settled.
     pub(crate) fn take_complete(&mut self) -> Vec<ClosedSegment> {
-        let filling = self.filling;
+        let current_part = self.current_part;
         let complete = |(part, segment): (&u32, &OpenSegment)| {
-            (Some(*part) != filling && segment.unsettled.is_empty()).then_some(*part)
+            (Some(*part) != current_part && segment.unsettled.is_empty()).then_some(*part)
         };
         let parts: Vec<u32> = self.open.iter().filter_map(complete).collect();
         let segments = parts.iter().filter_map(|part| self.open.remove(part));
         segments
-            .map(|segment| ClosedSegment { path: segment.path, moved: HashSet::new(), outdated: HashMap::new() })
+            .map(|segment| ClosedSegment {
+                path: segment.path,
+                excluded: HashSet::new(),
+                superseded_outcomes: HashMap::new(),
+            })
             .collect()
     }
 
-    /// Closes everything, and gives what can be published. Tasks that are not settled stay in the journal,
-    /// in segments without any others.
+    /// Closes all segments and returns the segments that can be published. Unsettled tasks stay in the journal, in
+    /// segments that contain no settled tasks.
     pub(crate) fn close(&mut self) -> Result<Vec<ClosedSegment>> {
-        self.filling = None;
+        self.current_part = None;
         let mut closed = self.take_complete();
         for (_, mut segment) in std::mem::take(&mut self.open) {
-            if segment.answers as usize > segment.unsettled.len() {
-                let into = self.next_part;
+            if segment.responses as usize > segment.unsettled.len() {
+                let split_target = self.next_part;
                 self.next_part += 1;
                 let moved = std::mem::take(&mut segment.unsettled);
-                segment.append([&Record::Moved { part: into, tasks: moved.clone() }])?;
-                let segment = ClosedSegment { path: segment.path, moved, outdated: HashMap::new() };
-                split::write_moved(&segment, &self.run_id, into)?;
+                segment.append([&Record::Moved { part: split_target, tasks: moved.clone() }])?;
+                let segment =
+                    ClosedSegment { path: segment.path, excluded: moved, superseded_outcomes: HashMap::new() };
+                split::write_split_segment(&segment, &self.run_id, split_target)?;
                 closed.push(segment);
             }
         }
         Ok(closed)
     }
 
-    /// Creates the first segment before the first response arrives: a run that is killed until then leaves a trace.
+    /// Creates the first segment before the first response arrives, so that a run that is killed until then leaves a
+    /// trace.
     pub(crate) fn begin_run(&mut self) -> Result<()> {
-        self.filling = Some(self.begin()?);
+        self.current_part = Some(self.open_segment()?);
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<u32> {
+    fn open_segment(&mut self) -> Result<u32> {
         let part = self.next_part;
         let segment = OpenSegment::create(&self.folder, &self.run_id, part, self.command)?;
         self.next_part += 1;

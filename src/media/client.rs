@@ -1,5 +1,5 @@
-//! One request for a media file. The client sends no key, no cookies and no referrer, follows a few redirects
-//! after checking each, and retries nothing on its own.
+//! The HTTP client for media files. The client sends no key, no cookies and no referrer. The client follows a limited
+//! number of redirects, checks each redirect, and retries nothing on its own.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -12,56 +12,56 @@ use url::Url;
 
 use super::{
     guard::{Guard, HostPolicy, Refused},
-    rest::Rest,
+    resume::MissingRange,
     source::Scheme,
 };
 use crate::{error::Result, http, proxies::Proxies};
 
-/// The longest wait for a connection.
+/// The maximum time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum number of redirects: a CDN takes one or two.
+/// The maximum number of redirects. A CDN typically uses one or two.
 const MAX_REDIRECTS: usize = 8;
 
-/// The pause for a host that sends 429 without a time.
-const SILENCE: Duration = Duration::from_secs(10);
+/// The pause for a host that responds with 429 but states no wait time.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
 
-/// The reason why an attempt failed.
+/// The reason why a download attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) http_status: Option<u16>,
     pub(crate) content_type: Option<String>,
-    /// Whether there was a connection at all.
+    /// Whether a connection was established.
     pub(crate) connected: bool,
-    pub(super) next: Next,
+    pub(super) decision: RetryDecision,
 }
 
-/// The next step after a failure.
+/// The next step after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Give up: another attempt would fail the same way.
+pub(crate) enum RetryDecision {
+    /// Give up, because another attempt would fail in the same way.
     GiveUp,
     /// Retry after a backoff.
-    Again,
-    /// Retry once or twice: some CDNs refuse the first request for a file.
-    Twice,
-    /// Pause the host for this long, then retry.
-    After(Duration),
+    Retry,
+    /// Retry at most twice. Some CDNs refuse the first request for a file.
+    RetryLimited,
+    /// Pause all requests to the host for this duration, then retry.
+    RetryAfter(Duration),
 }
 
 impl Failure {
-    pub(super) fn new(next: Next, reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), http_status: None, content_type: None, connected: true, next }
+    pub(super) fn new(decision: RetryDecision, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), http_status: None, content_type: None, connected: true, decision }
     }
 
-    /// The same failure, with the status and type of the response.
-    pub(super) fn of(self, response: &ResponseHead) -> Self {
+    /// Adds the status and content type of the response to the failure.
+    pub(super) fn with_response(self, response: &ResponseHead) -> Self {
         Self { http_status: Some(response.status), content_type: response.content_type.clone(), ..self }
     }
 }
 
-/// The head of a response.
+/// The status and content type of a response.
 #[derive(Clone, Debug)]
 pub(super) struct ResponseHead {
     pub(super) status: u16,
@@ -69,23 +69,23 @@ pub(super) struct ResponseHead {
 }
 
 impl ResponseHead {
-    fn of(response: &Response) -> Self {
+    fn from_response(response: &Response) -> Self {
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         Self { status: response.status().as_u16(), content_type: content_type.map(http::excerpt) }
     }
 }
 
-/// How media is reached.
+/// The network settings for media downloads.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
-    /// Which addresses it may connect to.
+    /// The addresses to which downloads may connect.
     pub(crate) hosts: HostPolicy,
     /// The scheme of the API's URL.
     pub(crate) scheme: Scheme,
     pub(crate) proxies: Proxies,
 }
 
-/// The client for media files.
+/// The HTTP client for media files.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -93,60 +93,66 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client with that access; `idle` is how long a server may send nothing.
-    pub(super) fn new(access: &Access, idle: Duration) -> Result<Self> {
+    /// Creates a client with these network settings. `idle_timeout` is the maximum time without data from a server.
+    pub(super) fn new(access: &Access, idle_timeout: Duration) -> Result<Self> {
         let guard = Guard::new(access.hosts, access.proxies.hosts());
         let set_up = || {
             let client = reqwest::Client::builder()
                 .user_agent(http::USER_AGENT)
-                // A file's length and checksum are those of the bytes as stored.
+                // Request no compression, because the length and checksum of a file refer to the bytes as stored on
+                // the server.
                 .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
                 .redirect(redirect::Policy::none())
                 .retry(reqwest::retry::never())
                 .referer(false)
                 .dns_resolver(guard.clone())
-                .connect_timeout(CONNECT_TIMEOUT.min(idle))
-                .read_timeout(idle);
+                .connect_timeout(CONNECT_TIMEOUT.min(idle_timeout))
+                .read_timeout(idle_timeout);
             access.proxies.apply(client)
         };
         let client = http::build_client(set_up, access.scheme == Scheme::Http)?;
         Ok(Self { http: client, guard })
     }
 
-    /// Requests a file, or the rest of it if it has not changed. The body of the returned response may be the file.
-    pub(super) async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<(ResponseHead, Response), Failure> {
+    /// Requests a file, or only the missing part if the file has not changed. A response is returned only if its
+    /// status allows the body to contain the file.
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        missing: Option<&MissingRange>,
+    ) -> Result<(ResponseHead, Response), Failure> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&url, rest).await?;
-            let head = ResponseHead::of(&response);
+            let response = self.send(&url, missing).await?;
+            let head = ResponseHead::from_response(&response);
             match location(&response) {
-                Some(location) => url = target(&url, &location).map_err(|failure| failure.of(&head))?,
+                Some(location) => url = target(&url, &location).map_err(|failure| failure.with_response(&head))?,
                 None => {
-                    return judge(&response, rest.is_some())
+                    return check_status(&response, missing.is_some())
                         .map(|()| (head.clone(), response))
-                        .map_err(|failure| failure.of(&head));
+                        .map_err(|failure| failure.with_response(&head));
                 }
             }
         }
-        Err(Failure::new(Next::GiveUp, format!("more than {MAX_REDIRECTS} redirects")))
+        Err(Failure::new(RetryDecision::GiveUp, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    async fn ask(&self, url: &Url, rest: Option<&Rest>) -> Result<Response, Failure> {
-        let refused = |refused: &Refused| Failure::new(Next::GiveUp, refused.to_string());
-        self.guard.judge(url).await.map_err(|error| refused(&error))?;
+    async fn send(&self, url: &Url, missing: Option<&MissingRange>) -> Result<Response, Failure> {
+        let refused = |refused: &Refused| Failure::new(RetryDecision::GiveUp, refused.to_string());
+        self.guard.check_host(url).await.map_err(|error| refused(&error))?;
         let mut request = self.http.get(url.clone());
-        if let Some(Rest { from, mark }) = rest {
-            request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, &mark.validator);
+        if let Some(MissingRange { offset: from, validator }) = missing {
+            request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, &validator.value);
         }
         request.send().await.map_err(|error| {
-            let by_guard = http::chain(&error).find_map(|cause| cause.downcast_ref::<Refused>());
-            by_guard.map_or_else(|| broken(&error), refused)
+            let guard_error = http::chain(&error).find_map(|cause| cause.downcast_ref::<Refused>());
+            guard_error.map_or_else(|| transport_failure(&error), refused)
         })
     }
 }
 
-/// The target of a redirect, if the response is one. A URL should be ASCII; raw UTF-8 is accepted, and any other
-/// byte is escaped.
+/// The target of a redirect, or `None` if the response is not a redirect. A URL should be ASCII. Raw UTF-8 is
+/// accepted, and other non-ASCII bytes are percent-encoded.
 fn location(response: &Response) -> Option<Cow<'_, str>> {
     let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| moved)?.as_bytes();
@@ -157,42 +163,46 @@ fn location(response: &Response) -> Option<Cow<'_, str>> {
 fn target(from: &Url, location: &str) -> Result<Url, Failure> {
     match from.join(location) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
-        Ok(url) => {
-            Err(Failure::new(Next::GiveUp, format!("redirected to {}, which is not http or https", url.scheme())))
-        }
-        Err(_) => Err(Failure::new(Next::GiveUp, "redirected to what is no URL")),
+        Ok(url) => Err(Failure::new(
+            RetryDecision::GiveUp,
+            format!("redirected to an unsupported URL scheme: {}", url.scheme()),
+        )),
+        Err(_) => Err(Failure::new(RetryDecision::GiveUp, "redirected to an invalid URL")),
     }
 }
 
-/// Whether the response may contain the file.
-fn judge(response: &Response, asked_for_rest: bool) -> Result<(), Failure> {
+/// Checks whether the status of a response allows its body to contain the file.
+fn check_status(response: &Response, is_range_request: bool) -> Result<(), Failure> {
     let status = response.status();
     let retry_after = http::retry_after(response.headers());
-    let next = match status {
+    let decision = match status {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(()),
-        StatusCode::RANGE_NOT_SATISFIABLE if asked_for_rest => return Ok(()),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Next::Twice,
-        StatusCode::TOO_MANY_REQUESTS => Next::After(retry_after.unwrap_or(SILENCE)),
-        StatusCode::SERVICE_UNAVAILABLE => retry_after.map_or(Next::Again, Next::After),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Next::Again,
-        status if status.is_server_error() || status.is_success() => Next::Again,
-        _ => Next::GiveUp,
+        StatusCode::RANGE_NOT_SATISFIABLE if is_range_request => return Ok(()),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RetryDecision::RetryLimited,
+        StatusCode::TOO_MANY_REQUESTS => RetryDecision::RetryAfter(retry_after.unwrap_or(DEFAULT_PAUSE)),
+        StatusCode::SERVICE_UNAVAILABLE => retry_after.map_or(RetryDecision::Retry, RetryDecision::RetryAfter),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => RetryDecision::Retry,
+        status if status.is_server_error() || status.is_success() => RetryDecision::Retry,
+        _ => RetryDecision::GiveUp,
     };
-    Err(Failure::new(next, format!("HTTP {}", status.as_u16())))
+    Err(Failure::new(decision, format!("HTTP {}", status.as_u16())))
 }
 
-/// The reason why there is no response, or no complete body.
-pub(super) fn broken(error: &reqwest::Error) -> Failure {
+/// The reason why there is no response, or why its body is incomplete.
+pub(super) fn transport_failure(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
-        return Failure::new(Next::GiveUp, format!("untrusted: {}", http::excerpt(&http::root_cause(error))));
+        return Failure::new(
+            RetryDecision::GiveUp,
+            format!("untrusted certificate: {}", http::excerpt(&http::root_cause(error))),
+        );
     }
     let cause = || http::excerpt(&http::root_cause(error));
     let reason = match () {
-        () if error.is_timeout() && error.is_connect() => "no connection in time".into(),
-        () if error.is_timeout() => "nothing came for too long".into(),
-        () if error.is_connect() => format!("no connection: {}", cause()),
-        () if error.is_body() || error.is_decode() => "cut short".into(),
+        () if error.is_timeout() && error.is_connect() => "connection timed out".into(),
+        () if error.is_timeout() => "no data within the timeout".into(),
+        () if error.is_connect() => format!("connection failed: {}", cause()),
+        () if error.is_body() || error.is_decode() => "the response is truncated".into(),
         () => cause(),
     };
-    Failure { connected: !error.is_connect(), ..Failure::new(Next::Again, reason) }
+    Failure { connected: !error.is_connect(), ..Failure::new(RetryDecision::Retry, reason) }
 }

@@ -1,24 +1,24 @@
-//! Detects file types by content. Headers do not count: an error page may have status 200, and a file any name.
-//! Pure.
+//! Detects file types by content. Headers and file names are ignored: an error page may have status 200, and a file
+//! may have any name. This module performs no I/O.
 
 use crate::asset::AssetKind;
 
-/// How many bytes from the start are needed to detect the type.
-pub(crate) const HEAD: u64 = 4096;
+/// The number of bytes from the start of a file that are needed to detect its type.
+pub(crate) const SNIFF_LENGTH: u64 = 4096;
 
-/// A detected type.
+/// A detected file type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
     /// The file extension.
     pub(crate) extension: &'static str,
-    /// Its media type.
+    /// The MIME type.
     pub(crate) mime: &'static str,
 }
 
-/// The extensions of files of that kind.
-pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
+/// The possible file extensions of an asset kind.
+pub(crate) fn extensions(kind: AssetKind) -> &'static [&'static str] {
     match kind {
-        // Music may be in a container that could also hold a video.
+        // An audio file may use a container that can also hold video.
         AssetKind::Audio => &[
             "mp3", "wav", "m4a", "opus", "ogg", "flac", "aac", "aiff", "amr", "ape", "dsf", "midi", "mp4", "webm",
             "m4v", "mov", "mkv", "wma", "caf", "au", "wv",
@@ -31,22 +31,24 @@ pub(crate) fn endings(kind: AssetKind) -> &'static [&'static str] {
     }
 }
 
-/// Detects the type of a file of that kind by its first bytes, or returns what it is instead.
-pub(crate) fn recognise(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
+/// Detects the type of a file from its first bytes. The error describes the actual content if it is not of the
+/// expected kind.
+pub(crate) fn detect(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
     let found = infer::get(head)
-        .map(|found| Content { extension: extension(found.extension()), mime: found.mime_type() })
-        .or_else(|| mp4_of_another_brand(head));
+        .map(|found| Content { extension: normalize_extension(found.extension()), mime: found.mime_type() })
+        .or_else(|| mp4_with_other_brand(head));
     let found = if kind == AssetKind::Audio { rare_audio(head).or(found) } else { found };
-    match found.filter(|found| endings(kind).contains(&found.extension)) {
+    match found.filter(|found| extensions(kind).contains(&found.extension)) {
         Some(found) => Ok(found),
         None if kind == AssetKind::Audio && is_mpeg_audio(without_padding(head)) => {
             Ok(Content { extension: "mp3", mime: "audio/mpeg" })
         }
-        None => Err(instead(kind, head)),
+        None => Err(describe_unexpected_content(kind, head)),
     }
 }
 
-/// Audio that the recogniser does not know, or knows as a video only: by the magic numbers of the formats.
+/// Detects audio formats that the `infer` crate does not detect, or detects only as video. The formats are identified
+/// by their magic numbers.
 fn rare_audio(head: &[u8]) -> Option<Content> {
     const FORMATS: [(&[u8], &str, &str); 6] = [
         (b"RF64", "wav", "audio/wav"),
@@ -56,33 +58,33 @@ fn rare_audio(head: &[u8]) -> Option<Content> {
         (b".snd", "au", "audio/basic"),
         (b"wvpk", "wv", "audio/wavpack"),
     ];
-    let known = FORMATS.iter().find(|(magic, ..)| head.starts_with(magic));
-    known.map(|(_, extension, mime)| Content { extension, mime })
+    let format = FORMATS.iter().find(|(magic, ..)| head.starts_with(magic));
+    format.map(|(_, extension, mime)| Content { extension, mime })
 }
 
-fn extension(short: &'static str) -> &'static str {
-    match short {
+fn normalize_extension(detected: &'static str) -> &'static str {
+    match detected {
         "jpg" => "jpeg",
         "aif" => "aiff",
         other => other,
     }
 }
 
-/// A frame of MPEG audio, layer III, of any version, also without an ID3 tag before it (ISO/IEC 11172-3,
-/// 2.4.1.3): eleven set bits, a version that is not reserved, layer 01.
+/// Whether the bytes begin with a frame of MPEG audio, layer III, of any version (ISO/IEC 11172-3, 2.4.1.3). A frame
+/// begins with eleven set bits, a version that is not reserved, and layer 01. An ID3 tag is not required.
 fn is_mpeg_audio(head: &[u8]) -> bool {
     matches!(head, [0xff, second, ..] if second & 0xe6 == 0xe2 && second & 0x18 != 0x08)
 }
 
-/// Zeros may pad an MP3 before its first frame.
+/// Skips the zeros that may pad an MP3 file before its first frame.
 fn without_padding(head: &[u8]) -> &[u8] {
     let zeros = head.iter().take_while(|byte| **byte == 0).count();
     head.get(zeros..).unwrap_or_default()
 }
 
-/// A file of the MP4 family (ISO/IEC 14496-12, 4.3) whose brand the recogniser does not list, such as `dash`.
-/// Pictures use the same container: theirs are the brands of ISO/IEC 23008-12, of AVIF, and of Canon's CR3.
-fn mp4_of_another_brand(head: &[u8]) -> Option<Content> {
+/// Detects a file of the MP4 family (ISO/IEC 14496-12, 4.3) with a brand that the `infer` crate does not list, such
+/// as `dash`. Images use the same container, with brands from ISO/IEC 23008-12, AVIF and Canon's CR3.
+fn mp4_with_other_brand(head: &[u8]) -> Option<Content> {
     let brand = head.get(4..12)?.strip_prefix(b"ftyp")?;
     match brand {
         b"M4A " | b"M4B " | b"M4P " | b"F4A " | b"F4B " => Some(Content { extension: "m4a", mime: "audio/mp4" }),
@@ -99,24 +101,24 @@ fn mp4_of_another_brand(head: &[u8]) -> Option<Content> {
     }
 }
 
-fn instead(kind: AssetKind, head: &[u8]) -> String {
+fn describe_unexpected_content(kind: AssetKind, head: &[u8]) -> String {
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    let starts_with = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     if head.is_empty() {
-        "an empty body".into()
-    } else if begins("<!doctype html") || begins("<html") || begins("<head") || begins("<body") {
+        "the response is empty".into()
+    } else if starts_with("<!doctype html") || starts_with("<html") || starts_with("<head") || starts_with("<body") {
         "an HTML page instead of media".into()
-    } else if begins("<") {
+    } else if starts_with("<") {
         format!("an XML document instead of media{}", error_code(text))
-    } else if begins("{") || begins("[") {
+    } else if starts_with("{") || starts_with("[") {
         "a JSON document instead of media".into()
     } else {
         format!("not a recognized {kind} format")
     }
 }
 
-/// The code in an object store's error document: `<Error><Code>AccessDenied</Code>…`.
+/// The error code from an object store's error document: `<Error><Code>AccessDenied</Code>…`.
 fn error_code(text: &str) -> String {
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
     match code {
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_are_known_by_their_bytes() {
+    fn media_types_are_detected_by_content() {
         use AssetKind::{Audio, Image, Video};
         for (kind, head, extension) in [
             (Audio, b"ID3\x04\0\0\0\0\0\0\0\0".as_slice(), "mp3"),
@@ -163,15 +165,15 @@ mod tests {
             (Image, b"RIFF\0\0\0\0WEBPVP8 ", "webp"),
             (Video, b"\0\0\0\x20ftypisom\0\0\0\0", "mp4"),
         ] {
-            assert_eq!(recognise(kind, head).map(|content| content.extension), Ok(extension), "{head:?}");
+            assert_eq!(detect(kind, head).map(|content| content.extension), Ok(extension), "{head:?}");
         }
     }
 
     #[test]
-    fn content_that_is_not_media_is_named() {
+    fn content_that_is_not_media_is_described() {
         use AssetKind::{Audio, Image, Video};
-        for (kind, head, words) in [
-            (Audio, b"".as_slice(), "an empty body"),
+        for (kind, head, message) in [
+            (Audio, b"".as_slice(), "the response is empty"),
             (Audio, b"\n <!DOCTYPE html><html>", "an HTML page instead of media"),
             (Image, b"<html>busy</html>", "an HTML page instead of media"),
             (
@@ -190,7 +192,7 @@ mod tests {
             (Image, b"\x1f\x8b\x08\0\0\0\0\0", "not a recognized image format"),
             (Audio, b"\0\0\0\0", "not a recognized audio format"),
         ] {
-            assert_eq!(recognise(kind, head), Err(words.into()), "{head:?}");
+            assert_eq!(detect(kind, head), Err(message.into()), "{head:?}");
         }
     }
 }

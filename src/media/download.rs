@@ -1,5 +1,5 @@
-//! Downloads of single files, with retries, resumption and content checks, until the file is complete or has
-//! failed. Memory holds only the bytes on their way to the disk.
+//! Downloads single files, with retries, resumption and content checks. A download ends when the file is complete or
+//! has failed. Memory holds only the bytes that are about to be written to the disk.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,42 +17,42 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    client::{Access, Client, Failure, Next, broken},
+    client::{Access, Client, Failure, RetryDecision, transport_failure},
     content::{self, Content},
-    hosts::{Host, Hosts, Verdict},
+    hosts::{Host, HostStatus, Hosts},
     partial::Partial,
-    rest::{RangeResponse, Validator},
-    tries::{RetryState, Sent},
+    resume::{RangeResponse, Validator},
+    retry::{RetryState, Traffic},
 };
 use crate::{
     asset::AssetKind,
     blocking::blocking,
     body::{Body, BodyError},
-    checksum::Digested,
+    checksum::FileDigest,
     error::{Error, Result},
 };
 
-/// Received bytes are written to the disk in chunks of about this size.
-const CHUNK: usize = 256 << 10;
+/// The approximate size of the chunks in which received bytes are written to the disk, in bytes.
+const CHUNK_SIZE: usize = 256 << 10;
 
-/// After this long without data, received bytes are written as they are: a killed run loses at most a chunk of each
-/// download.
-const LULL: Duration = Duration::from_millis(200);
+/// The time without data after which received bytes are written to the disk immediately. A killed run loses at most
+/// one chunk of each download.
+const FLUSH_IDLE: Duration = Duration::from_millis(200);
 
-/// A server that sends fewer bytes per second counts as stalled.
-const SLOWEST: u64 = 1024;
+/// The minimum transfer rate, in bytes per second. A slower transfer counts as stalled.
+const MIN_BYTES_PER_SECOND: u64 = 1024;
 
-/// The limits of downloads.
+/// The limits for downloads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Downloads in progress at once.
+    /// The maximum number of concurrent downloads.
     pub(crate) slots: usize,
-    /// A larger file is refused.
+    /// The maximum file size, in bytes.
     pub(crate) max_bytes: u64,
-    /// Retries after a transient failure.
+    /// The maximum number of retries after transient failures.
     pub(crate) retries: u32,
-    /// How long a server may send nothing.
-    pub(crate) idle: Duration,
+    /// The maximum time without data from a server.
+    pub(crate) idle_timeout: Duration,
 }
 
 /// A file to download.
@@ -60,33 +60,33 @@ pub(crate) struct Limits {
 pub(crate) struct Download {
     pub(crate) url: Url,
     pub(crate) kind: AssetKind,
-    /// Its partial file.
+    /// The path of the partial file.
     pub(crate) partial: PathBuf,
 }
 
 /// The outcome of a download.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// The file is complete and of the right kind.
-    Whole { file: Digested, content: Content, http_status: u16, sent: Sent },
-    /// It failed.
-    Failed { failure: Failure, sent: Sent },
-    /// Its host is down, as other files showed.
+    /// The file is complete and has the expected kind of content.
+    Complete { file: FileDigest, content: Content, http_status: u16, traffic: Traffic },
+    /// The download failed.
+    Failed { failure: Failure, traffic: Traffic },
+    /// The host is down, as downloads of other files have shown.
     HostDown,
-    /// The run is over; the partial file is kept for the next one.
+    /// The run has ended. The partial file is kept for the next run.
     Stopped,
 }
 
 /// A progress update of a download.
 #[derive(Clone, Debug)]
 pub(crate) enum DownloadUpdate {
-    /// An attempt failed, and a retry is due.
+    /// An attempt failed and will be retried.
     Retry { reason: String, wait: Duration },
-    /// A host is down, and gets no further requests.
+    /// A host is down and receives no more requests.
     HostDown { host: String, reason: String },
 }
 
-/// Downloads files, within the limits.
+/// Downloads files within the configured limits.
 #[derive(Debug)]
 pub(crate) struct Downloader {
     client: Client,
@@ -97,172 +97,188 @@ pub(crate) struct Downloader {
 }
 
 impl Downloader {
-    /// `stop` ends all waiting; transfers in progress continue. `received` counts received bytes.
+    /// Creates a downloader. `stop` cancels all waits, but transfers in progress continue. `received` counts the
+    /// received bytes.
     pub(crate) fn new(
         access: &Access,
         limits: Limits,
         stop: CancellationToken,
         received: Arc<AtomicU64>,
     ) -> Result<Self> {
-        Ok(Self { client: Client::new(access, limits.idle)?, hosts: Hosts::new(limits.slots), limits, stop, received })
+        Ok(Self {
+            client: Client::new(access, limits.idle_timeout)?,
+            hosts: Hosts::new(limits.slots),
+            limits,
+            stop,
+            received,
+        })
     }
 
-    /// Downloads one file. `tell` receives each retry.
+    /// Downloads one file. `report` receives each progress update.
     ///
     /// # Errors
-    /// Only those of the local disk: whatever the server does is an [`Outcome`].
-    pub(crate) async fn download(&self, wanted: &Download, tell: &(dyn Fn(DownloadUpdate) + Sync)) -> Result<Outcome> {
-        let mut tries = RetryState::new(self.limits.retries);
-        let mut before = None;
+    /// Returns only errors of the local disk. Server failures are part of the [`Outcome`].
+    pub(crate) async fn download(
+        &self,
+        wanted: &Download,
+        report: &(dyn Fn(DownloadUpdate) + Sync),
+    ) -> Result<Outcome> {
+        let mut retry_state = RetryState::new(self.limits.retries);
+        let mut previous = None;
         let name = wanted.url.host_str().unwrap_or_default();
         let host = self.hosts.host(name);
         loop {
-            let place = match self.unless_stopped(self.hosts.enter(&host)).await {
-                Some(Some(place)) => place,
+            let slot = match self.run_until_stopped(self.hosts.acquire_slot(&host)).await {
+                Some(Some(slot)) => slot,
                 Some(None) => return Ok(Outcome::HostDown),
                 None => return Ok(Outcome::Stopped),
             };
-            // Opened only now: many downloads wait for a slot, and open files are limited.
+            // Open the partial file only after acquiring a slot: many downloads wait for a slot, and open files are
+            // limited.
             let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
-            let tried = self.attempt(wanted, &partial, &mut before, &mut tries.sent).await?;
+            let result = self.attempt(wanted, &partial, &mut previous, &mut retry_state.traffic).await?;
             let length = partial.lock().len();
-            drop((partial, place));
-            let failure = match tried {
-                Ok(whole) => {
-                    host.answered();
-                    return Ok(whole);
+            drop((partial, slot));
+            let failure = match result {
+                Ok(outcome) => {
+                    host.record_success();
+                    return Ok(outcome);
                 }
                 Err(failure) => failure,
             };
-            let wait = tries.wait(&failure, length);
-            if judge(&host, &failure, wait) == Verdict::NowDown {
-                tell(DownloadUpdate::HostDown { host: name.into(), reason: failure.reason.clone() });
+            let wait = retry_state.wait(&failure, length);
+            if record_outcome(&host, &failure, wait) == HostStatus::MarkedDown {
+                report(DownloadUpdate::HostDown { host: name.into(), reason: failure.reason.clone() });
             }
             let Some(wait) = wait else {
                 let path = wanted.partial.clone();
                 blocking(move || Partial::discard(&path).map_err(|error| Error::io("remove", &path, &error))).await?;
-                return Ok(Outcome::Failed { failure, sent: tries.sent });
+                return Ok(Outcome::Failed { failure, traffic: retry_state.traffic });
             };
-            tell(DownloadUpdate::Retry { reason: failure.reason, wait });
-            if self.unless_stopped(time::sleep(wait)).await.is_none() {
+            report(DownloadUpdate::Retry { reason: failure.reason, wait });
+            if self.run_until_stopped(time::sleep(wait)).await.is_none() {
                 return Ok(Outcome::Stopped);
             }
         }
     }
 
-    async fn unless_stopped<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+    async fn run_until_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
-            done = waiting => Some(done),
+            done = future => Some(done),
         }
     }
 
-    /// One request, and as much of its body as arrives. `before` is the result of the last attempt whose end was not
-    /// marked.
+    /// Sends one request and receives as much of the body as arrives. `previous` is the result of the last attempt in
+    /// which the response did not mark the end of the file.
     async fn attempt(
         &self,
         wanted: &Download,
         partial: &SharedPartial,
-        before: &mut Option<Digested>,
-        sent: &mut Sent,
+        previous: &mut Option<FileDigest>,
+        traffic: &mut Traffic,
     ) -> Result<Result<Outcome, Failure>> {
-        sent.attempts += 1;
-        let rest = partial.lock().rest();
-        let (head, response) = match self.client.get(&wanted.url, rest.as_ref()).await {
+        traffic.attempts += 1;
+        let missing = partial.lock().missing_range();
+        let (head, response) = match self.client.get(&wanted.url, missing.as_ref()).await {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
-        let range = RangeResponse::of(&response, rest.as_ref());
-        let (end, mark) = (End::of(&response, range), Validator::of(&response));
-        let body = match Body::of(response) {
+        let range = RangeResponse::from_response(&response, missing.as_ref());
+        let (end, validator) = (BodyEnd::from_response(&response, range), Validator::from_response(&response));
+        let body = match Body::from_response(response) {
             Ok(body) => body,
-            Err(error) => return Ok(Err(cut_off(&error).of(&head))),
+            Err(error) => return Ok(Err(body_failure(&error).with_response(&head))),
         };
-        // A part of a compressed body is not a part of the file, and its length is not the file's.
-        let (range, end, mark) = match (body.is_packed(), range) {
-            (false, _) => (range, end, mark),
-            (true, RangeResponse::All) => (RangeResponse::All, End::Marked, None),
-            (true, _) => (RangeResponse::Other, end, mark),
+        // A part of a compressed body is not a part of the file, and the body's length is not the file's length.
+        let (range, end, validator) = match (body.is_compressed(), range) {
+            (false, _) => (range, end, validator),
+            (true, RangeResponse::Full) => (RangeResponse::Full, BodyEnd::Delimited, None),
+            (true, _) => (RangeResponse::Unexpected, end, validator),
         };
-        if range == RangeResponse::All {
-            partial.run(|partial| partial.begin(mark)).await?;
+        if range == RangeResponse::Full {
+            partial.run(|partial| partial.restart(validator)).await?;
         }
         let received = match range {
-            RangeResponse::All | RangeResponse::Rest(_) => self.body(body, end, partial, sent).await?,
-            RangeResponse::Nothing => Ok(Vec::new()),
-            RangeResponse::Other => {
-                Err(Rejected::Wrong(Failure::new(Next::Again, "not the part of the file that was asked for")))
-            }
+            RangeResponse::Full | RangeResponse::Partial(_) => self.body(body, end, partial, traffic).await?,
+            RangeResponse::AlreadyComplete => Ok(Vec::new()),
+            RangeResponse::Unexpected => Err(Rejected::Invalid(Failure::new(
+                RetryDecision::Retry,
+                "the server sent a different range than requested",
+            ))),
         };
         let completed = match received {
-            Ok(last) => partial.complete(wanted.kind, last).await?,
+            Ok(last_chunks) => partial.complete(wanted.kind, last_chunks).await?,
             Err(rejected) => Err(rejected),
         };
         let rejected = match completed {
             Ok((file, content)) => {
-                if end != End::Unknown || before.as_ref() == Some(&file) {
-                    return Ok(Ok(Outcome::Whole { file, content, http_status: head.status, sent: *sent }));
+                if end != BodyEnd::Unknown || previous.as_ref() == Some(&file) {
+                    return Ok(Ok(Outcome::Complete { file, content, http_status: head.status, traffic: *traffic }));
                 }
-                // The connection was closed, perhaps in the middle of the file. Twice the same bytes are accepted.
-                *before = Some(file);
-                Rejected::Wrong(Failure::new(Next::Again, "the server does not say where the file ends"))
+                // The connection was closed, possibly in the middle of the file. The file is accepted once two
+                // attempts return the same bytes.
+                *previous = Some(file);
+                Rejected::Invalid(Failure::new(RetryDecision::Retry, "the server does not report the file size"))
             }
             Err(rejected) => rejected,
         };
         Ok(Err(match rejected {
-            Rejected::Incomplete(failure) => failure.of(&head),
-            // These bytes are not the beginning of the file.
-            Rejected::Wrong(failure) => {
-                partial.run(|partial| partial.begin(None)).await?;
-                failure.of(&head)
+            Rejected::Incomplete(failure) => failure.with_response(&head),
+            // Discard the received bytes, because they are not the beginning of the file.
+            Rejected::Invalid(failure) => {
+                partial.run(|partial| partial.restart(None)).await?;
+                failure.with_response(&head)
             }
         }))
     }
 
-    /// Writes the body to the partial file, as far as it arrives. Returns the last chunks, which are not written yet: a
-    /// small file takes one step from the network to its complete partial file.
+    /// Writes the body to the partial file as it arrives. Returns the last chunks, which are not written yet, so that a
+    /// small file is written and finished in one step.
     async fn body(
         &self,
         mut body: Body,
-        end: End,
+        end: BodyEnd,
         partial: &SharedPartial,
-        sent: &mut Sent,
+        traffic: &mut Traffic,
     ) -> Result<Result<Vec<Bytes>, Rejected>> {
-        if matches!(end, End::At(length) if length > self.limits.max_bytes) {
-            return Ok(Err(Rejected::Wrong(self.too_large())));
+        if matches!(end, BodyEnd::AtLength(length) if length > self.limits.max_bytes) {
+            return Ok(Err(Rejected::Invalid(self.too_large())));
         }
-        let (mut chunks, mut waiting, mut length) = (Vec::new(), 0, partial.lock().len());
-        let mut floor = Floor::new(self.limits.idle);
-        let ended = loop {
-            let chunk = match time::timeout(LULL, body.chunk()).await {
+        let (mut chunks, mut buffered, mut length) = (Vec::new(), 0, partial.lock().len());
+        let mut stall_detector = StallDetector::new(self.limits.idle_timeout);
+        let result = loop {
+            let chunk = match time::timeout(FLUSH_IDLE, body.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => break Ok(()),
-                Ok(Err(error)) => break Err(Rejected::Incomplete(cut_off(&error))),
-                Err(_lull) => {
+                Ok(Err(error)) => break Err(Rejected::Incomplete(body_failure(&error))),
+                Err(_idle) => {
                     partial.write(std::mem::take(&mut chunks)).await?;
-                    waiting = 0;
+                    buffered = 0;
                     continue;
                 }
             };
-            sent.received += chunk.len() as u64;
+            traffic.received += chunk.len() as u64;
             self.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             length += chunk.len() as u64;
-            waiting += chunk.len();
+            buffered += chunk.len();
             if length > self.limits.max_bytes {
-                return Ok(Err(Rejected::Wrong(self.too_large())));
+                return Ok(Err(Rejected::Invalid(self.too_large())));
             }
-            if floor.is_missed(chunk.len() as u64) {
-                break Err(Rejected::Incomplete(Failure::new(Next::Again, "slower than 1 KiB a second")));
+            if stall_detector.is_stalled(chunk.len() as u64) {
+                break Err(Rejected::Incomplete(Failure::new(RetryDecision::Retry, "slower than 1 KiB/s")));
             }
             chunks.push(chunk);
-            if waiting >= CHUNK {
+            if buffered >= CHUNK_SIZE {
                 partial.write(std::mem::take(&mut chunks)).await?;
-                waiting = 0;
+                buffered = 0;
             }
         };
-        let rejected = match (ended, end) {
-            (Ok(()), End::At(whole)) if length != whole => Rejected::Incomplete(Failure::new(Next::Again, "cut short")),
+        let rejected = match (result, end) {
+            (Ok(()), BodyEnd::AtLength(expected)) if length != expected => {
+                Rejected::Incomplete(Failure::new(RetryDecision::Retry, "the response is truncated"))
+            }
             (Ok(()), _) => return Ok(Ok(chunks)),
             (Err(rejected), _) => rejected,
         };
@@ -272,86 +288,87 @@ impl Downloader {
 
     fn too_large(&self) -> Failure {
         let limit = bytesize::ByteSize::b(self.limits.max_bytes).display().iec();
-        Failure::new(Next::GiveUp, format!("larger than --max-asset-size, {limit}"))
+        Failure::new(RetryDecision::GiveUp, format!("larger than --max-asset-size ({limit})"))
     }
 }
 
 /// The reason why a body is incomplete.
-fn cut_off(error: &BodyError) -> Failure {
+fn body_failure(error: &BodyError) -> Failure {
     match error {
-        BodyError::Connection(error) => broken(error),
-        BodyError::Encoding(reason) => Failure::new(Next::Again, reason.as_str()),
+        BodyError::Connection(error) => transport_failure(error),
+        BodyError::Encoding(reason) => Failure::new(RetryDecision::Retry, reason.as_str()),
     }
 }
 
-/// The reason why the received bytes are not the file.
+/// The reason why the received bytes are not the complete file.
 enum Rejected {
-    /// They may be its beginning.
+    /// The bytes may be the beginning of the file.
     Incomplete(Failure),
-    /// They are something else.
-    Wrong(Failure),
+    /// The bytes do not belong to the file.
+    Invalid(Failure),
 }
 
-/// Where the file in a response ends.
+/// The way in which a response marks the end of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// After this many bytes of the whole file.
-    At(u64),
-    /// Where the encoding of the body marks it.
-    Marked,
-    /// Where the connection is closed, for any reason.
+enum BodyEnd {
+    /// The file has this length, in bytes.
+    AtLength(u64),
+    /// The encoding of the body marks the end of the file.
+    Delimited,
+    /// The file ends when the connection closes, which may also happen after an error.
     Unknown,
 }
 
-impl End {
-    fn of(response: &Response, range: RangeResponse) -> Self {
+impl BodyEnd {
+    fn from_response(response: &Response, range: RangeResponse) -> Self {
         match (range, response.content_length()) {
-            (RangeResponse::Rest(Some(length)), _) | (RangeResponse::All, Some(length)) => Self::At(length),
-            (RangeResponse::Nothing, _) => Self::Marked,
-            _ if response.headers().contains_key(TRANSFER_ENCODING) => Self::Marked,
+            (RangeResponse::Partial(Some(length)), _) | (RangeResponse::Full, Some(length)) => Self::AtLength(length),
+            (RangeResponse::AlreadyComplete, _) => Self::Delimited,
+            _ if response.headers().contains_key(TRANSFER_ENCODING) => Self::Delimited,
             _ => Self::Unknown,
         }
     }
 }
 
-/// Records a failure for the file's host. `wait` is the time to the file's next attempt, if there is one.
-fn judge(host: &Host, failure: &Failure, wait: Option<Duration>) -> Verdict {
-    match (failure.next, wait) {
-        (Next::After(pause), _) => host.pause(pause),
-        (Next::Again, None) => host.gave_up(),
-        (Next::GiveUp | Next::Twice, _) => {
-            host.answered();
-            Verdict::AsBefore
+/// Records a failure for the host of a file. `wait` is the time until the next attempt, or `None` after the last
+/// attempt.
+fn record_outcome(host: &Host, failure: &Failure, wait: Option<Duration>) -> HostStatus {
+    match (failure.decision, wait) {
+        (RetryDecision::RetryAfter(pause), _) => host.record_pause(pause),
+        (RetryDecision::Retry, None) => host.record_failure(),
+        (RetryDecision::GiveUp | RetryDecision::RetryLimited, _) => {
+            host.record_success();
+            HostStatus::Unchanged
         }
-        (Next::Again, Some(_)) => Verdict::AsBefore,
+        (RetryDecision::Retry, Some(_)) => HostStatus::Unchanged,
     }
 }
 
-/// Detects a stalled transfer: too few bytes in a span of time.
-struct Floor {
-    span: Duration,
-    since: Instant,
+/// Detects a stalled transfer, which receives too few bytes in a span of time.
+struct StallDetector {
+    window: Duration,
+    window_start: Instant,
     bytes: u64,
 }
 
-impl Floor {
-    fn new(span: Duration) -> Self {
-        Self { span, since: Instant::now(), bytes: 0 }
+impl StallDetector {
+    fn new(window: Duration) -> Self {
+        Self { window, window_start: Instant::now(), bytes: 0 }
     }
 
-    fn is_missed(&mut self, bytes: u64) -> bool {
+    fn is_stalled(&mut self, bytes: u64) -> bool {
         self.bytes += bytes;
-        let elapsed = self.since.elapsed();
-        if elapsed < self.span {
+        let elapsed = self.window_start.elapsed();
+        if elapsed < self.window {
             return false;
         }
-        let missed = self.bytes < (elapsed.as_secs_f64() * SLOWEST as f64) as u64;
-        (self.since, self.bytes) = (Instant::now(), 0);
-        missed
+        let is_slow = self.bytes < (elapsed.as_secs_f64() * MIN_BYTES_PER_SECOND as f64) as u64;
+        (self.window_start, self.bytes) = (Instant::now(), 0);
+        is_slow
     }
 }
 
-/// A partial file, whose work is done on threads that may block.
+/// A shared partial file, whose blocking operations run on tokio's blocking threads.
 #[derive(Clone)]
 struct SharedPartial {
     path: Arc<PathBuf>,
@@ -380,14 +397,18 @@ impl SharedPartial {
         self.run(move |partial| partial.write(&chunks)).await
     }
 
-    /// Writes the last chunks, and checks that the file is media of that kind.
-    async fn complete(&self, kind: AssetKind, last: Vec<Bytes>) -> Result<Result<(Digested, Content), Rejected>> {
-        let wrong = |reason| Rejected::Wrong(Failure::new(Next::Again, reason));
+    /// Writes the last chunks, and checks that the file is media of the kind.
+    async fn complete(
+        &self,
+        kind: AssetKind,
+        last_chunks: Vec<Bytes>,
+    ) -> Result<Result<(FileDigest, Content), Rejected>> {
+        let invalid = |reason| Rejected::Invalid(Failure::new(RetryDecision::Retry, reason));
         self.run(move |partial| {
-            partial.append(&last)?;
-            match content::recognise(kind, partial.head()) {
+            partial.append(&last_chunks)?;
+            match content::detect(kind, partial.head()) {
                 Ok(content) => Ok(Ok((partial.finish()?, content))),
-                Err(reason) => Ok(Err(wrong(reason))),
+                Err(reason) => Ok(Err(invalid(reason))),
             }
         })
         .await

@@ -1,6 +1,6 @@
-//! Guards where media URLs may lead. They come from documents that others wrote, so they must not open a way into
-//! this machine's network: every address is checked after its name was resolved, and the connection is made to
-//! the checked address, so that the name cannot resolve differently a moment later. Each redirect is checked too.
+//! Restricts the hosts from which media may be downloaded. Media URLs come from third-party documents, and must not
+//! give access to the local network. Each address is checked after name resolution. The client connects to the
+//! checked address, so the name cannot resolve to another address in the meantime. Each redirect is also checked.
 
 use std::{
     collections::HashSet,
@@ -13,12 +13,12 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net;
 use url::{Host, Url};
 
-/// How far media may be fetched from.
+/// The addresses from which media may be downloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostPolicy {
-    /// From public addresses only.
+    /// Only public addresses are allowed.
     Public,
-    /// From private, link-local and loopback ones too.
+    /// Private, link-local and loopback addresses are also allowed.
     Private,
 }
 
@@ -26,91 +26,100 @@ pub(crate) enum HostPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AddressScope {
     Public,
-    /// Loopback, link-local (where clouds keep their metadata), private and shared ones.
+    /// Loopback, private, shared and link-local addresses. Clouds serve instance metadata from link-local addresses.
     Private,
-    /// Cannot belong to a server: multicast, unspecified, reserved, documentation.
+    /// Addresses that a server cannot have: multicast, unspecified, reserved and documentation addresses.
     Unusable,
 }
 
-/// A host that was refused before a connection was made.
+/// A host that was refused before any connection was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
+    /// The host, which is empty if the URL has no host.
     host: String,
-    /// Whether the user might allow it.
+    /// Whether the host has a private address, which the user can allow.
     is_private: bool,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_private {
-            write!(f, "{} is a private address; --allow-private-hosts lets media come from there", self.host)
+            write!(f, "{} is a private address; use --allow-private-hosts to allow it", self.host)
+        } else if self.host.is_empty() {
+            f.write_str("the URL has no host")
         } else {
-            write!(f, "{} is not an address that a server can have", self.host)
+            write!(f, "{} is not a usable address (reserved or multicast)", self.host)
         }
     }
 }
 
 impl std::error::Error for Refused {}
 
-/// Checks hosts.
+/// Checks hosts against a policy.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
-    reach: HostPolicy,
-    /// The hosts of proxies, which the user has chosen and which may be private.
+    policy: HostPolicy,
+    /// The hosts of proxies. The user configures proxies, so these hosts may be private.
     proxies: Arc<HashSet<String>>,
 }
 
 impl Guard {
-    /// A guard with that policy. `proxies` are the hosts of proxies.
-    pub(super) fn new(reach: HostPolicy, proxies: HashSet<String>) -> Self {
-        Self { reach, proxies: Arc::new(proxies) }
+    /// Creates a guard with this policy. `proxies` contains the hosts of proxies.
+    pub(super) fn new(policy: HostPolicy, proxies: HashSet<String>) -> Self {
+        Self { policy, proxies: Arc::new(proxies) }
     }
 
-    /// Checks a URL's host before a request. A name is checked when it is resolved, unless a proxy resolves it: then
-    /// it is checked here, if it can be resolved here.
-    pub(super) async fn judge(&self, url: &Url) -> Result<(), Refused> {
+    /// Checks the host of a URL before a request. The client checks a host name when it resolves the name. Proxies
+    /// resolve names themselves, so if proxies are configured, this method also resolves and checks the name. A name
+    /// that cannot be resolved locally is accepted.
+    pub(super) async fn check_host(&self, url: &Url) -> Result<(), Refused> {
         let host = url.host_str().unwrap_or_default();
         let address = |ip: IpAddr| std::iter::once(SocketAddr::new(ip, 0));
         match url.host() {
-            Some(Host::Ipv4(ip)) => self.usable(host, address(ip.into())).map(drop),
-            Some(Host::Ipv6(ip)) => self.usable(host, address(ip.into())).map(drop),
+            Some(Host::Ipv4(ip)) => self.allowed_addresses(host, address(ip.into())).map(drop),
+            Some(Host::Ipv6(ip)) => self.allowed_addresses(host, address(ip.into())).map(drop),
             Some(Host::Domain(name)) if !self.proxies.is_empty() => match net::lookup_host((name, 0)).await {
-                Ok(found) => self.usable(host, found).map(drop),
+                Ok(found) => self.allowed_addresses(host, found).map(drop),
                 Err(_) => Ok(()),
             },
             Some(Host::Domain(_)) => Ok(()),
-            None => Err(Refused { host: "nothing".into(), is_private: false }),
+            None => Err(Refused { host: String::new(), is_private: false }),
         }
     }
 
-    /// The addresses of a host that are allowed.
-    fn usable(&self, host: &str, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
-        let (mut usable, mut is_private) = (Vec::new(), false);
+    /// The allowed addresses of a host.
+    fn allowed_addresses(
+        &self,
+        host: &str,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let (mut allowed, mut is_private) = (Vec::new(), false);
         for address in addresses {
             match scope(address.ip()) {
-                AddressScope::Private if self.reach == HostPolicy::Public => is_private = true,
-                AddressScope::Public | AddressScope::Private => usable.push(address),
+                AddressScope::Private if self.policy == HostPolicy::Public => is_private = true,
+                AddressScope::Public | AddressScope::Private => allowed.push(address),
                 AddressScope::Unusable => {}
             }
         }
-        if usable.is_empty() { Err(Refused { host: host.to_owned(), is_private }) } else { Ok(usable) }
+        if allowed.is_empty() { Err(Refused { host: host.to_owned(), is_private }) } else { Ok(allowed) }
     }
 }
 
 impl Resolve for Guard {
-    /// Returns only allowed addresses, and the client connects to nothing else.
+    /// Returns only the allowed addresses of a host. The client connects to no other address.
     fn resolve(&self, name: Name) -> Resolving {
         let guard = self.clone();
         Box::pin(async move {
             let name = name.as_str();
             let found = net::lookup_host((name, 0)).await?;
-            let usable = if guard.proxies.contains(name) { found.collect() } else { guard.usable(name, found)? };
-            Ok(Box::new(usable.into_iter()) as Addrs)
+            let allowed =
+                if guard.proxies.contains(name) { found.collect() } else { guard.allowed_addresses(name, found)? };
+            Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
 }
 
-/// Whether the host is this machine or in a private network: then its media may be, too.
+/// Whether a host is the local machine or in a private network. If the API is on such a host, its media may be too.
 pub(crate) async fn is_private_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => scope(ip.into()) == AddressScope::Private,
@@ -123,25 +132,26 @@ pub(crate) async fn is_private_host(url: &Url) -> bool {
     }
 }
 
-/// The scope of an address, by the IANA registries of special-purpose addresses (RFC 6890).
+/// The scope of an address, according to the IANA special-purpose address registries (RFC 6890).
 fn scope(ip: IpAddr) -> AddressScope {
     match ip {
         IpAddr::V4(ip) => scope_v4(ip),
-        IpAddr::V6(ip) => embedded(ip).map_or_else(|| scope_v6(ip), scope_v4),
+        IpAddr::V6(ip) => embedded_ipv4(ip).map_or_else(|| scope_v6(ip), scope_v4),
     }
 }
 
 fn scope_v4(ip: Ipv4Addr) -> AddressScope {
     match ip.octets() {
-        // This host, private use, shared (RFC 6598), loopback, link-local.
-        // And benchmarking (RFC 2544): networks whose names are resolved by a local proxy stand in with it.
+        // Loopback, private, shared (RFC 6598), link-local and benchmarking (RFC 2544) addresses. Where a local proxy
+        // resolves names, benchmarking addresses may stand for remote hosts.
         [10 | 127, ..]
         | [100, 64..=127, ..]
         | [169, 254, ..]
         | [172, 16..=31, ..]
         | [192, 168, ..]
         | [198, 18 | 19, ..] => AddressScope::Private,
-        // Protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast.
+        // "This network", protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast
+        // addresses.
         [0 | 224.., ..] | [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
             AddressScope::Unusable
         }
@@ -151,17 +161,18 @@ fn scope_v4(ip: Ipv4Addr) -> AddressScope {
 
 fn scope_v6(ip: Ipv6Addr) -> AddressScope {
     match ip.segments() {
-        // Loopback, unique local, link-local, and the site-local ones of old.
+        // Loopback, unique local, link-local, and deprecated site-local addresses.
         [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff | 0xfe80..=0xfeff, ..] => AddressScope::Private,
-        // Only 2000::/3 is given out; Teredo and documentation are in it.
+        // Public addresses are allocated only from 2000::/3, which also contains the Teredo and documentation
+        // prefixes.
         [0x2001, 0 | 0xdb8, ..] => AddressScope::Unusable,
         [0x2000..=0x3fff, ..] => AddressScope::Public,
         _ => AddressScope::Unusable,
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped, translated (RFC 6052) or tunnelled (6to4).
-fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The IPv4 address that an IPv6 address contains: mapped, translated (RFC 6052) or tunnelled (6to4).
+fn embedded_ipv4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| {
         let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
         Ipv4Addr::new(a, b, c, d)
@@ -178,12 +189,12 @@ fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    fn of(ip: &str) -> AddressScope {
+    fn scope_of(ip: &str) -> AddressScope {
         scope(ip.parse().unwrap())
     }
 
     #[test]
-    fn private_loopback_link_local_and_metadata_addresses_are_told_in_every_spelling() {
+    fn private_loopback_link_local_and_metadata_addresses_are_recognized_in_every_notation() {
         for ip in [
             "127.0.0.1",
             "127.8.8.8",
@@ -204,7 +215,7 @@ mod tests {
             "2002:7f00:1::",
             "fd00:ec2::254",
         ] {
-            assert_eq!(of(ip), AddressScope::Private, "{ip}");
+            assert_eq!(scope_of(ip), AddressScope::Private, "{ip}");
         }
         for ip in [
             "0.0.0.0",
@@ -220,16 +231,16 @@ mod tests {
             "::ffff:0.0.0.0",
             "100::1",
         ] {
-            assert_eq!(of(ip), AddressScope::Unusable, "{ip}");
+            assert_eq!(scope_of(ip), AddressScope::Unusable, "{ip}");
         }
         for ip in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "192.0.1.1"] {
-            assert_eq!(of(ip), AddressScope::Public, "{ip}");
+            assert_eq!(scope_of(ip), AddressScope::Public, "{ip}");
         }
     }
 
     #[tokio::test]
-    async fn a_literal_address_is_judged_however_it_is_written() {
-        let guard = Guard { reach: HostPolicy::Public, proxies: Arc::default() };
+    async fn a_literal_address_is_checked_in_every_notation() {
+        let guard = Guard { policy: HostPolicy::Public, proxies: Arc::default() };
         for url in [
             "http://127.1/",
             "http://2130706433/",
@@ -240,23 +251,25 @@ mod tests {
             "http://169.254.169.254/latest/meta-data",
             "http://0/",
         ] {
-            assert!(guard.judge(&Url::parse(url).unwrap()).await.is_err(), "{url}");
+            assert!(guard.check_host(&Url::parse(url).unwrap()).await.is_err(), "{url}");
         }
-        let private = Guard { reach: HostPolicy::Private, proxies: Arc::default() };
-        assert!(private.judge(&Url::parse("http://127.1/").unwrap()).await.is_ok());
-        assert!(private.judge(&Url::parse("http://224.0.0.1/").unwrap()).await.is_err());
+        let private = Guard { policy: HostPolicy::Private, proxies: Arc::default() };
+        assert!(private.check_host(&Url::parse("http://127.1/").unwrap()).await.is_ok());
+        assert!(private.check_host(&Url::parse("http://224.0.0.1/").unwrap()).await.is_err());
+        let refused = private.check_host(&Url::parse("data:x").unwrap()).await.unwrap_err();
+        assert_eq!(refused.to_string(), "the URL has no host");
     }
 
     #[tokio::test]
-    async fn a_name_that_means_a_private_address_is_refused_when_it_is_resolved() {
-        let resolve = |reach| Guard { reach, proxies: Arc::default() }.resolve("localhost".parse().unwrap());
+    async fn a_host_name_with_a_private_address_is_refused_on_resolution() {
+        let resolve = |policy| Guard { policy, proxies: Arc::default() }.resolve("localhost".parse().unwrap());
         let refused = resolve(HostPolicy::Public).await.err().unwrap();
         assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
         assert!(resolve(HostPolicy::Private).await.is_ok());
     }
 
     #[tokio::test]
-    async fn the_apis_own_host_tells_whether_private_hosts_are_normal() {
+    async fn a_private_api_host_is_detected() {
         for (url, private) in [
             ("http://127.0.0.1:8600", true),
             ("http://localhost:8600", true),

@@ -1,5 +1,5 @@
-//! Limits per host: connection slots, pauses after 429, and outages. A slow host leaves slots for the others, and a
-//! host that is down is not tried for every file.
+//! Limits per host: connection slots, pauses after a 429, and outages. A slow host cannot occupy all slots, and a
+//! host that is down is not contacted for every file.
 
 use std::{
     collections::HashMap,
@@ -12,28 +12,28 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// The shortest pause: "0 seconds" must not cause a storm of requests.
+/// The minimum pause. A wait time of 0 seconds must not cause a request storm.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// A host that asks for a longer pause counts as down for this run.
+/// The maximum pause. A host that requests a longer pause counts as down for this run.
 const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// A host that asks for this many pauses without a file in between is down.
+/// The maximum number of consecutive pauses without a complete file. A host that requests more pauses counts as down.
 const MAX_PAUSES: u32 = 20;
 
-/// After this many failed files in a row, each after all its retries, the host is down. At the default retries and
-/// slots that is about five minutes of failures.
+/// The number of consecutive failed files after which a host counts as down. A file counts as failed after all its
+/// retries. With the default retries and slots, a host is marked as down after about five minutes of failures.
 const MAX_FAILURES: u32 = 100;
 
-/// All hosts of the run.
+/// The hosts that a run contacts.
 #[derive(Debug)]
 pub(super) struct Hosts {
     total: Arc<Semaphore>,
-    slots_each: usize,
-    seen: Mutex<HashMap<String, Arc<Host>>>,
+    slots_per_host: usize,
+    by_name: Mutex<HashMap<String, Arc<Host>>>,
 }
 
-/// One of them.
+/// The slots and state of one host.
 #[derive(Debug)]
 pub(super) struct Host {
     slots: Arc<Semaphore>,
@@ -43,43 +43,47 @@ pub(super) struct Host {
 #[derive(Debug)]
 struct HostState {
     paused_until: Instant,
-    /// In a row.
+    /// The number of consecutive pauses.
     pauses: u32,
-    /// In a row.
+    /// The number of consecutive failures.
     failures: u32,
     is_down: bool,
 }
 
-/// A slot: one request may be in progress as long as it is held.
+/// A connection slot. One request may be in progress while the slot is held.
 #[derive(Debug)]
 pub(super) struct Slot {
-    _here: OwnedSemaphorePermit,
-    _everywhere: OwnedSemaphorePermit,
+    _host_permit: OwnedSemaphorePermit,
+    _total_permit: OwnedSemaphorePermit,
 }
 
-/// Whether a host has just been found to be down.
+/// Whether a host has just been marked as down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    AsBefore,
-    NowDown,
+pub(super) enum HostStatus {
+    Unchanged,
+    MarkedDown,
 }
 
 impl Hosts {
-    /// This many slots in total, of which one host gets three quarters at most.
+    /// Creates `slots` slots in total. A single host receives at most three quarters of the slots.
     pub(super) fn new(slots: usize) -> Self {
-        Self { total: Arc::new(Semaphore::new(slots)), slots_each: (slots * 3).div_ceil(4), seen: Mutex::default() }
+        Self {
+            total: Arc::new(Semaphore::new(slots)),
+            slots_per_host: (slots * 3).div_ceil(4),
+            by_name: Mutex::default(),
+        }
     }
 
-    /// The host of that name.
+    /// The host with this name.
     pub(super) fn host(&self, name: &str) -> Arc<Host> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.slots_each))).clone()
+        let mut hosts = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.slots_per_host))).clone()
     }
 
-    /// Waits until the host's pause is over, and for a slot; `None` if it is down.
-    pub(super) async fn enter(&self, host: &Host) -> Option<Slot> {
+    /// Waits for the end of the host's pause and for a free slot. Returns `None` if the host is down.
+    pub(super) async fn acquire_slot(&self, host: &Host) -> Option<Slot> {
         loop {
-            let here = acquire(&host.slots).await;
+            let host_permit = acquire(&host.slots).await;
             let until = {
                 let state = host.state();
                 if state.is_down {
@@ -88,9 +92,9 @@ impl Hosts {
                 state.paused_until
             };
             if until <= Instant::now() {
-                return Some(Slot { _here: here, _everywhere: acquire(&self.total).await });
+                return Some(Slot { _host_permit: host_permit, _total_permit: acquire(&self.total).await });
             }
-            drop(here);
+            drop(host_permit);
             time::sleep_until(until).await;
         }
     }
@@ -102,27 +106,28 @@ impl Host {
         Self { slots: Arc::new(Semaphore::new(slots)), state: Mutex::new(state) }
     }
 
-    /// The host asked for a pause.
-    pub(super) fn pause(&self, pause: Duration) -> Verdict {
+    /// Records that the host requested a pause.
+    pub(super) fn record_pause(&self, pause: Duration) -> HostStatus {
         let mut state = self.state();
-        // Requests in flight when the pause began get the same response; that counts as one pause.
+        // Requests that were in flight when a pause began receive the same response. All responses during a pause
+        // count as one pause.
         state.pauses += u32::from(state.paused_until <= Instant::now());
         let pause = pause.max(MIN_PAUSE);
         state.paused_until = state.paused_until.max(Instant::now() + pause.min(MAX_PAUSE));
-        let is_too_much = pause > MAX_PAUSE || state.pauses > MAX_PAUSES;
-        state.mark_down_if(is_too_much)
+        let limit_exceeded = pause > MAX_PAUSE || state.pauses > MAX_PAUSES;
+        state.mark_down_if(limit_exceeded)
     }
 
-    /// A file failed after all its retries.
-    pub(super) fn gave_up(&self) -> Verdict {
+    /// Records that a file failed after all its retries.
+    pub(super) fn record_failure(&self) -> HostStatus {
         let mut state = self.state();
         state.failures += 1;
-        let is_too_much = state.failures >= MAX_FAILURES;
-        state.mark_down_if(is_too_much)
+        let limit_exceeded = state.failures >= MAX_FAILURES;
+        state.mark_down_if(limit_exceeded)
     }
 
-    /// The host sent a file, or a final refusal.
-    pub(super) fn answered(&self) {
+    /// Records that the host sent a file or a final refusal.
+    pub(super) fn record_success(&self) {
         let mut state = self.state();
         (state.pauses, state.failures) = (0, 0);
     }
@@ -133,17 +138,17 @@ impl Host {
 }
 
 impl HostState {
-    fn mark_down_if(&mut self, is_too_much: bool) -> Verdict {
-        if is_too_much && !self.is_down {
+    fn mark_down_if(&mut self, limit_exceeded: bool) -> HostStatus {
+        if limit_exceeded && !self.is_down {
             self.is_down = true;
-            return Verdict::NowDown;
+            return HostStatus::MarkedDown;
         }
-        Verdict::AsBefore
+        HostStatus::Unchanged
     }
 }
 
 async fn acquire(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    slots.clone().acquire_owned().await.expect("it is never closed")
+    slots.clone().acquire_owned().await.expect("the semaphore is never closed")
 }
 
 #[cfg(test)]
@@ -156,47 +161,51 @@ mod tests {
     async fn one_host_leaves_slots_to_others() {
         let hosts = Hosts::new(8);
         let [a, b, c] = ["a", "b", "c"].map(|name| hosts.host(name));
-        let mut held = Vec::new();
-        while let Some(slot) = hosts.enter(&a).now_or_never() {
-            held.push(slot);
+        let mut slots = Vec::new();
+        while let Some(slot) = hosts.acquire_slot(&a).now_or_never() {
+            slots.push(slot);
         }
-        assert_eq!(held.len(), 6);
-        held.extend([hosts.enter(&b).await, hosts.enter(&b).await]);
-        assert!(hosts.enter(&c).now_or_never().is_none());
+        assert_eq!(slots.len(), 6);
+        slots.extend([hosts.acquire_slot(&b).await, hosts.acquire_slot(&b).await]);
+        assert!(hosts.acquire_slot(&c).now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_paused_host_is_left_alone_and_no_other() {
+    async fn a_pause_affects_only_its_host() {
         let hosts = Hosts::new(2);
         let [a, b] = ["a", "b"].map(|name| hosts.host(name));
-        a.pause(Duration::from_secs(30));
-        a.pause(Duration::from_secs(3));
+        a.record_pause(Duration::from_secs(30));
+        a.record_pause(Duration::from_secs(3));
         let start = Instant::now();
-        drop(hosts.enter(&b).await);
+        drop(hosts.acquire_slot(&b).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
-        drop(hosts.enter(&a).await);
+        drop(hosts.acquire_slot(&a).await);
         assert!(start.elapsed() >= Duration::from_secs(30));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_only_fails_or_only_asks_for_silence_is_down_in_the_end() {
+    async fn a_host_that_keeps_failing_or_requesting_pauses_is_marked_down() {
         let hosts = Hosts::new(2);
-        let [failing, asking, proud] = ["a", "b", "c"].map(|name| hosts.host(name));
+        let [failing, pausing, long_pause] = ["a", "b", "c"].map(|name| hosts.host(name));
         for _ in 1..MAX_FAILURES {
-            assert_eq!(failing.gave_up(), Verdict::AsBefore);
+            assert_eq!(failing.record_failure(), HostStatus::Unchanged);
         }
-        failing.answered();
-        let verdicts = (0..MAX_FAILURES + 5).map(|_| failing.gave_up());
-        assert_eq!(verdicts.filter(|verdict| *verdict == Verdict::NowDown).count(), 1);
-        assert!(hosts.enter(&failing).await.is_none());
+        failing.record_success();
+        let statuses = (0..MAX_FAILURES + 5).map(|_| failing.record_failure());
+        assert_eq!(statuses.filter(|status| *status == HostStatus::MarkedDown).count(), 1);
+        assert!(hosts.acquire_slot(&failing).await.is_none());
 
         let mut pauses = 0;
-        while asking.pause(Duration::ZERO) == Verdict::AsBefore {
+        while pausing.record_pause(Duration::ZERO) == HostStatus::Unchanged {
             pauses += 1;
-            assert_eq!(asking.pause(Duration::ZERO), Verdict::AsBefore, "told twice in one pause");
+            assert_eq!(
+                pausing.record_pause(Duration::ZERO),
+                HostStatus::Unchanged,
+                "a second 429 during a pause does not count"
+            );
             time::sleep(MIN_PAUSE).await;
         }
         assert_eq!(pauses, MAX_PAUSES);
-        assert_eq!(proud.pause(Duration::from_secs(3600)), Verdict::NowDown);
+        assert_eq!(long_pause.record_pause(Duration::from_secs(3600)), HostStatus::MarkedDown);
     }
 }

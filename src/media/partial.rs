@@ -1,9 +1,9 @@
-//! A partial file: received bytes are hashed on their way to the disk, and another attempt, or another run, resumes
-//! from there if the server can tell that the file has not changed.
+//! Partial files. Received bytes are hashed while they are written to the disk. The next attempt or run resumes the
+//! download if the server confirms that the file has not changed.
 //!
-//! Everything that a killed process wrote is there; after a power loss, some of it may not be. So the notes beside
-//! the file name the boot that it was written in, and after another boot the download starts over. Where the
-//! system does not name its boots, only attempts of the same process resume.
+//! All bytes that a killed process has written remain in the file, but a power loss may lose some of them. The notes
+//! beside the file therefore record the ID of the current boot, and after a reboot the download starts over. If the
+//! system has no boot IDs, a download can be resumed only by the same process.
 
 #![expect(clippy::disallowed_methods, reason = "partial downloads are always local")]
 
@@ -19,122 +19,126 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
-    content::HEAD,
-    rest::{Rest, Validator},
+    content::SNIFF_LENGTH,
+    resume::{MissingRange, Validator},
 };
-use crate::checksum::{self, Digested, Hasher};
+use crate::checksum::{self, FileDigest, Hasher};
 
-static BOOT: LazyLock<String> = LazyLock::new(|| {
-    let named = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    named.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
+static BOOT_ID: LazyLock<String> = LazyLock::new(|| {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
 });
 
-/// A partial file. All of its methods but the shortest block.
+/// A partial file. All methods that access the disk block.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
     url: Url,
     file: File,
-    hashed: Hashed,
-    mark: Option<Validator>,
-    /// Whether the notes are beside the file.
-    is_noted: bool,
+    hash: RunningHash,
+    validator: Option<Validator>,
+    /// Whether the notes may exist.
+    has_notes: bool,
 }
 
-/// The notes beside the file.
+/// The notes that are stored beside a partial file.
 #[derive(Serialize, Deserialize)]
-struct Notes {
+struct ResumeState {
     url: Url,
-    mark: Validator,
+    #[serde(rename = "mark")]
+    validator: Validator,
     boot: String,
 }
 
 impl Partial {
-    /// Opens the partial file of a URL, with the bytes that it has already.
+    /// Opens the partial file for a URL. Existing bytes are retained only if they can be resumed.
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let noted = fs::read(notes_of(path));
-        let is_noted = !noted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        let notes = noted.ok().and_then(|text| serde_json::from_slice::<Notes>(&text).ok());
-        let notes = notes.filter(|notes| notes.url == *url && notes.boot == *BOOT);
-        let mark = notes.map(|notes| notes.mark);
-        let (path, url, hashed) = (path.to_owned(), url.clone(), Hashed::default());
-        let mut partial = Self { path, url, file, hashed, mark, is_noted };
-        match partial.mark {
-            Some(_) => checksum::each_piece(&mut partial.file, |piece| partial.hashed.update(piece))?,
-            None => partial.begin(None)?,
+        let notes = fs::read(metadata_path(path));
+        let has_notes = !notes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let state = notes.ok().and_then(|text| serde_json::from_slice::<ResumeState>(&text).ok());
+        let state = state.filter(|state| state.url == *url && state.boot == *BOOT_ID);
+        let validator = state.map(|state| state.validator);
+        let (path, url, hash) = (path.to_owned(), url.clone(), RunningHash::default());
+        let mut partial = Self { path, url, file, hash, validator, has_notes };
+        match partial.validator {
+            Some(_) => checksum::for_each_chunk(&mut partial.file, |piece| partial.hash.update(piece))?,
+            None => partial.restart(None)?,
         }
         Ok(partial)
     }
 
-    /// Starts over. With a validator the file can be resumed later.
-    pub(super) fn begin(&mut self, mark: Option<Validator>) -> io::Result<()> {
-        // The notes are removed first and written last: they never describe bytes of another file.
+    /// Discards all bytes. With a validator, the new download can be resumed later.
+    pub(super) fn restart(&mut self, validator: Option<Validator>) -> io::Result<()> {
+        // The notes are removed first and written last, so they never describe the bytes of another file.
         self.remove_notes()?;
         self.file.set_len(0)?;
         self.file.rewind()?;
-        self.hashed = Hashed::default();
-        self.mark = mark;
+        self.hash = RunningHash::default();
+        self.validator = validator;
         Ok(())
     }
 
-    /// Adds received bytes, from which the download can be resumed.
+    /// Appends received bytes to the file, so that the download can be resumed after them.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         self.write_notes()?;
         self.append(chunks)
     }
 
-    /// Adds received bytes. A small file needs no notes: it is complete at once, or its bytes are written again.
+    /// Appends the last received bytes to the file. They need no notes, because the file is complete afterwards.
     pub(super) fn append(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         for chunk in chunks {
             self.file.write_all(chunk)?;
-            self.hashed.update(chunk);
+            self.hash.update(chunk);
         }
         Ok(())
     }
 
     fn write_notes(&mut self) -> io::Result<()> {
-        if let Some(mark) = self.mark.clone().filter(|_| !self.is_noted) {
-            let notes = Notes { url: self.url.clone(), mark, boot: BOOT.clone() };
-            fs::write(notes_of(&self.path), serde_json::to_vec(&notes).expect("notes have string keys only"))?;
-            self.is_noted = true;
+        if let Some(validator) = self.validator.clone().filter(|_| !self.has_notes) {
+            let state = ResumeState { url: self.url.clone(), validator, boot: BOOT_ID.clone() };
+            fs::write(metadata_path(&self.path), serde_json::to_vec(&state).expect("notes have string keys only"))?;
+            self.has_notes = true;
         }
         Ok(())
     }
 
     fn remove_notes(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.is_noted) { remove(&notes_of(&self.path)) } else { Ok(()) }
+        if std::mem::take(&mut self.has_notes) { remove(&metadata_path(&self.path)) } else { Ok(()) }
     }
 
-    /// The number of bytes so far.
+    /// The number of bytes received so far.
     pub(super) fn len(&self) -> u64 {
-        self.hashed.hasher.bytes()
+        self.hash.hasher.bytes()
     }
 
-    /// Where to resume, and which version of the file.
-    pub(super) fn rest(&self) -> Option<Rest> {
-        self.mark.clone().filter(|_| self.len() > 0).map(|mark| Rest { from: self.len(), mark })
+    /// The missing part of the file, if the download can be resumed.
+    pub(super) fn missing_range(&self) -> Option<MissingRange> {
+        self.validator
+            .clone()
+            .filter(|_| self.len() > 0)
+            .map(|validator| MissingRange { offset: self.len(), validator })
     }
 
-    /// Its first bytes.
+    /// The first bytes of the file.
     pub(super) fn head(&self) -> &[u8] {
-        &self.hashed.head
+        &self.hash.head
     }
 
-    /// The checksum of the complete file. Removes the notes.
-    pub(super) fn finish(&mut self) -> io::Result<Digested> {
+    /// Removes the notes and returns the checksum of the complete file.
+    pub(super) fn finish(&mut self) -> io::Result<FileDigest> {
         self.remove_notes()?;
-        Ok(self.hashed.hasher.digested())
+        Ok(self.hash.hasher.digest())
     }
 
-    /// Removes the file and its notes.
+    /// Removes the partial file and its notes.
     pub(super) fn discard(path: &Path) -> io::Result<()> {
-        remove(&notes_of(path))?;
+        remove(&metadata_path(path))?;
         remove(path)
     }
 }
 
-/// Removes a file that may not exist.
+/// Removes a file if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -142,21 +146,21 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn notes_of(path: &Path) -> PathBuf {
+fn metadata_path(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
-/// The checksum so far, and the first bytes.
+/// The running checksum and the first bytes of a file.
 #[derive(Clone, Debug, Default)]
-struct Hashed {
+struct RunningHash {
     hasher: Hasher,
     head: Vec<u8>,
 }
 
-impl Hashed {
+impl RunningHash {
     fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
-        let missing = (HEAD as usize).saturating_sub(self.head.len());
+        let missing = (SNIFF_LENGTH as usize).saturating_sub(self.head.len());
         self.head.extend(bytes.iter().take(missing));
     }
 }
@@ -165,8 +169,8 @@ impl Hashed {
 mod tests {
     use super::*;
 
-    fn mark() -> Validator {
-        Validator { validator: "\"v1\"".into(), length: Some(4) }
+    fn validator() -> Validator {
+        Validator { value: "\"v1\"".into(), length: Some(4) }
     }
 
     fn url(text: &str) -> Url {
@@ -174,40 +178,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_gone_on_with_only_for_the_same_address_and_by_a_mark() {
+    fn a_download_resumes_only_for_the_same_url_and_with_a_validator() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
-        partial.begin(Some(mark())).unwrap();
+        partial.restart(Some(validator())).unwrap();
         partial.write(&[Bytes::from_static(b"ab"), Bytes::from_static(b"c")]).unwrap();
         drop(partial);
 
-        let mut again = Partial::open(&path, &url("http://h/x")).unwrap();
-        assert_eq!(again.rest(), Some(Rest { from: 3, mark: mark() }));
-        again.write(&[Bytes::from_static(b"d")]).unwrap();
-        assert_eq!(again.finish().unwrap(), checksum::digest(&mut b"abcd".as_slice()).unwrap());
-        assert_eq!((again.head(), fs::read(&path).unwrap().as_slice()), (b"abcd".as_slice(), b"abcd".as_slice()));
+        let mut reopened = Partial::open(&path, &url("http://h/x")).unwrap();
+        assert_eq!(reopened.missing_range(), Some(MissingRange { offset: 3, validator: validator() }));
+        reopened.write(&[Bytes::from_static(b"d")]).unwrap();
+        assert_eq!(reopened.finish().unwrap(), checksum::digest(&mut b"abcd".as_slice()).unwrap());
+        assert_eq!((reopened.head(), fs::read(&path).unwrap().as_slice()), (b"abcd".as_slice(), b"abcd".as_slice()));
 
-        again.begin(Some(mark())).unwrap();
-        again.write(&[Bytes::from_static(b"abc")]).unwrap();
+        reopened.restart(Some(validator())).unwrap();
+        reopened.write(&[Bytes::from_static(b"abc")]).unwrap();
         let other = Partial::open(&path, &url("http://h/y")).unwrap();
-        assert_eq!((other.rest(), fs::read(&path).unwrap().len()), (None, 0));
+        assert_eq!((other.missing_range(), fs::read(&path).unwrap().len()), (None, 0));
 
-        let mut without = Partial::open(&path, &url("http://h/x")).unwrap();
-        without.begin(None).unwrap();
-        without.write(&[Bytes::from_static(b"abc")]).unwrap();
+        let mut without_validator = Partial::open(&path, &url("http://h/x")).unwrap();
+        without_validator.restart(None).unwrap();
+        without_validator.write(&[Bytes::from_static(b"abc")]).unwrap();
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }
 
     #[test]
-    fn what_another_boot_left_is_begun_anew() {
+    fn a_partial_file_from_another_boot_is_discarded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audio-x.part");
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
-        partial.begin(Some(mark())).unwrap();
+        partial.restart(Some(validator())).unwrap();
         partial.write(&[Bytes::from_static(b"abc")]).unwrap();
-        let notes = fs::read_to_string(notes_of(&path)).unwrap().replace(BOOT.trim(), "before");
-        fs::write(notes_of(&path), notes).unwrap();
+        let state = fs::read_to_string(metadata_path(&path)).unwrap().replace(BOOT_ID.trim(), "before");
+        fs::write(metadata_path(&path), state).unwrap();
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }
 }

@@ -1,33 +1,34 @@
-//! Whether a URL in a document is an asset. Pure.
+//! Determines whether a URL in a response refers to an asset. This module performs no I/O.
 
 use url::Url;
 
 use crate::{http::excerpt, json::Object};
 
-/// Where the upstream provider plays a song that is still being made: not yet the finished file.
+/// The host from which the upstream provider streams unfinished songs. A stream is not the finished file.
 const STREAMING_HOST: &str = "audiopipe.suno.ai";
 
-/// The extensions of playlists of live streams: HLS and DASH.
+/// The extensions of playlists of live streams (HLS and DASH).
 const PLAYLISTS: [&str; 3] = [".m3u8", ".m3u", ".mpd"];
 
-/// The final states of a clip. The provider's facts name `complete` and `error`; the others are the words that the
-/// rest of its API uses for them.
-const ENDED: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
+/// The final states of a clip. The provider documents `complete` and `error` for clips. The provider uses the other
+/// words for final states elsewhere in its API.
+const FINAL_STATUSES: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
 
 /// The state of a clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClipState {
-    /// It has ended, or has no status.
+    /// The clip has ended, or has no status.
     Ended,
-    /// It is still being made, with its status.
+    /// The clip is still in progress, with this status.
     InProgress(String),
 }
 
 impl ClipState {
-    /// Reads the state from a clip's object. A clip without a status has ended with its task.
-    pub(crate) fn of(clip: &str) -> Self {
+    /// Reads the state from a clip's JSON object. A clip without a status counts as ended, because its task has
+    /// ended.
+    pub(crate) fn from_clip(clip: &str) -> Self {
         let status = Object::parse(clip).and_then(|clip| clip.text("status"));
-        let has_ended = |status: &str| ENDED.iter().any(|ended| ended.eq_ignore_ascii_case(status));
+        let has_ended = |status: &str| FINAL_STATUSES.iter().any(|ended| ended.eq_ignore_ascii_case(status));
         match status.filter(|status| !status.trim().is_empty() && !has_ended(status.trim())) {
             Some(status) => Self::InProgress(status),
             None => Self::Ended,
@@ -43,8 +44,8 @@ pub(crate) enum Scheme {
 }
 
 impl Scheme {
-    /// That of a URL.
-    pub(crate) fn of(url: &Url) -> Self {
+    /// The scheme of a URL.
+    pub(crate) fn from_url(url: &Url) -> Self {
         if url.scheme() == "http" { Self::Http } else { Self::Https }
     }
 
@@ -56,27 +57,28 @@ impl Scheme {
     }
 }
 
-/// The interpretation of a URL in a document.
+/// The interpretation of a URL in a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A file to download.
+    /// The asset is a file to download.
     File(Url),
-    /// No asset, and why.
-    Nothing(String),
-    /// An asset that cannot be requested, and why.
+    /// The clip has no such asset. The text gives the reason.
+    Absent(String),
+    /// The asset cannot be requested. The text gives the reason.
     Unusable(String),
-    /// An asset that is still being made, and the reason.
+    /// The asset is still in progress. The text gives the reason.
     InProgress(String),
 }
 
 impl Source {
-    /// Interprets the URL of a clip in that state. A URL without a scheme, `//host/path`, gets the API's.
-    pub(crate) fn of(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
+    /// Interprets the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`,
+    /// receives the scheme of the API's URL.
+    pub(crate) fn classify(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
         }
         let Some(address) = address.map(str::trim).filter(|address| !address.is_empty()) else {
-            return Self::Nothing("the clip has no address for it".into());
+            return Self::Absent("the clip has no URL for this asset".into());
         };
         let parsed = if address.starts_with("//") {
             Url::parse(&format!("{}:{address}", scheme.as_str()))
@@ -84,14 +86,14 @@ impl Source {
             Url::parse(address)
         };
         match parsed {
-            // Also without a host.
-            Err(_) if names_nothing(address) => Self::Nothing("the address names no file: None".into()),
-            Err(error) => Self::Unusable(format!("the address is no URL: {error}")),
+            // An address such as `None.mp3` is not a valid URL, but also means that there is no asset.
+            Err(_) if is_placeholder(address) => Self::Absent("the URL is a placeholder (None)".into()),
+            Err(error) => Self::Unusable(format!("invalid URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                Self::Unusable(format!("the address is not http or https but {}", url.scheme()))
+                Self::Unusable(format!("unsupported URL scheme: {}", url.scheme()))
             }
-            Ok(url) if names_nothing(url.path()) => Self::Nothing("the address names no file: None".into()),
-            Ok(url) if is_stream(&url) => Self::InProgress("the address is a stream, not the finished file".into()),
+            Ok(url) if is_placeholder(url.path()) => Self::Absent("the URL is a placeholder (None)".into()),
+            Ok(url) if is_stream(&url) => Self::InProgress("the URL is a stream, not the finished file".into()),
             Ok(url) => Self::File(url),
         }
     }
@@ -99,11 +101,12 @@ impl Source {
 
 fn is_stream(url: &Url) -> bool {
     let path = url.path().to_ascii_lowercase();
-    url.host_str() == Some(STREAMING_HOST) || PLAYLISTS.iter().any(|playlist| path.ends_with(playlist))
+    url.host_str() == Some(STREAMING_HOST) || PLAYLISTS.iter().any(|extension| path.ends_with(extension))
 }
 
-/// A failed generation has `None` where the file's name should be: `…/None.mp3`, `…/image_None.jpeg`.
-fn names_nothing(path: &str) -> bool {
+/// Whether a path contains `None` in place of a file name, as in `…/None.mp3` or `…/image_None.jpeg`. Failed
+/// generations have such URLs.
+fn is_placeholder(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or_default();
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);
     stem == "None" || stem.ends_with("_None")
@@ -113,13 +116,13 @@ fn names_nothing(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn of(address: &str) -> Source {
-        Source::of(Some(address), &ClipState::Ended, Scheme::Http)
+    fn classify(address: &str) -> Source {
+        Source::classify(Some(address), &ClipState::Ended, Scheme::Http)
     }
 
     #[test]
-    fn a_url_that_names_no_file_is_not_an_asset() {
-        for nothing in [
+    fn a_placeholder_url_is_not_an_asset() {
+        for placeholder in [
             "",
             "  ",
             "https://cdn1.suno.ai/None.mp3",
@@ -128,40 +131,43 @@ mod tests {
             "/None.mp3",
             "None",
         ] {
-            assert!(matches!(of(nothing), Source::Nothing(_)), "{nothing}");
+            assert!(matches!(classify(placeholder), Source::Absent(_)), "{placeholder}");
         }
-        assert!(matches!(Source::of(None, &ClipState::Ended, Scheme::Http), Source::Nothing(_)));
+        assert!(matches!(Source::classify(None, &ClipState::Ended, Scheme::Http), Source::Absent(_)));
     }
 
     #[test]
     fn an_asset_in_progress_is_not_downloaded_yet() {
         for status in ["streaming", "queued", "Submitted", "7"] {
-            let clip = ClipState::of(&format!(r#"{{"status":"{status}"}}"#));
+            let clip = ClipState::from_clip(&format!(r#"{{"status":"{status}"}}"#));
             assert!(
-                matches!(Source::of(Some("https://cdn1.suno.ai/a.mp3"), &clip, Scheme::Http), Source::InProgress(_)),
+                matches!(
+                    Source::classify(Some("https://cdn1.suno.ai/a.mp3"), &clip, Scheme::Http),
+                    Source::InProgress(_)
+                ),
                 "{status}"
             );
-            assert!(matches!(Source::of(None, &clip, Scheme::Http), Source::InProgress(_)), "{status}");
+            assert!(matches!(Source::classify(None, &clip, Scheme::Http), Source::InProgress(_)), "{status}");
         }
-        assert!(matches!(of("https://audiopipe.suno.ai/?item_id=1"), Source::InProgress(_)));
+        assert!(matches!(classify("https://audiopipe.suno.ai/?item_id=1"), Source::InProgress(_)));
     }
 
     #[test]
-    fn what_cannot_be_asked_for_is_said_not_dropped() {
+    fn an_unusable_url_is_reported() {
         for unusable in ["file:///etc/passwd", "ftp://h/a.mp3", "data:audio/mpeg,x", "/a.mp3", "cdn1.suno.ai/a.mp3"] {
-            assert!(matches!(of(unusable), Source::Unusable(_)), "{unusable}");
+            assert!(matches!(classify(unusable), Source::Unusable(_)), "{unusable}");
         }
     }
 
     #[test]
-    fn any_other_address_is_a_file() {
+    fn any_other_url_is_a_file() {
         for file in ["https://cdn1.suno.ai/a.mp3", " http://h/Nonesuch.mp3 ", "https://h/?file=None.mp3"] {
-            assert!(matches!(of(file), Source::File(_)), "{file}");
+            assert!(matches!(classify(file), Source::File(_)), "{file}");
         }
         for clip in
             [r#"{"status":"complete"}"#, r#"{"status":"ERROR"}"#, "{}", r#"{"status":""}"#, r#"{"status":null}"#]
         {
-            assert_eq!(ClipState::of(clip), ClipState::Ended, "{clip}");
+            assert_eq!(ClipState::from_clip(clip), ClipState::Ended, "{clip}");
         }
     }
 }

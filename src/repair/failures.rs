@@ -1,4 +1,4 @@
-//! The tasks and files that a repair could not restore, and the reasons: a fold over its events.
+//! Collects the tasks and files that a repair could not restore, with the reasons, from the events of the repair.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,41 +8,42 @@ use crate::{
     status::FinalStatus,
 };
 
-/// The tasks and files that could not be restored.
+/// The tasks and files that a repair could not restore.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    /// Tasks without a response, and salvaged tasks, with the reason.
+    /// Tasks without a response, and salvaged tasks, each with the reason.
     tasks: BTreeMap<String, String>,
-    /// Tasks that were not reached in time.
+    /// Tasks that the repair did not finish, each with the reason.
     unfinished: BTreeMap<String, String>,
-    /// Assets that failed, by task.
+    /// Failed assets by task, each with the reason.
     assets: BTreeMap<String, BTreeMap<AssetName, String>>,
     /// Tasks that were salvaged from a damaged part.
     salvaged: BTreeSet<String>,
-    /// Lost tasks that no part has as `not_found`, and whether other rows of theirs remain.
+    /// Lost tasks, except tasks that a damaged part records as `not_found`. The value is whether the task has rows in
+    /// other tables.
     lost: HashMap<String, bool>,
 }
 
-/// An asset of a task: the clip, if it has an ID, and the kind.
+/// Identifies an asset of a task by the clip ID, if the clip has one, and by the kind of asset.
 type AssetName = (Option<String>, AssetKind);
 
 impl Failures {
-    /// Maps each lost task to whether it has rows in other tables.
+    /// Creates an empty record. `lost` maps each lost task to whether the task has rows in other tables.
     pub(crate) fn new(lost: HashMap<String, bool>) -> Self {
         Self { lost, ..Self::default() }
     }
 
-    /// A task whose ID is invalid.
+    /// Records a task whose ID is invalid.
     pub(crate) fn add_invalid(&mut self, task_id: String) {
-        self.tasks.insert(task_id, "its ID is invalid".into());
+        self.tasks.insert(task_id, "invalid ID".into());
     }
 
-    /// Takes one event in.
+    /// Updates the record with an event.
     pub(crate) fn observe(&mut self, event: &Event) {
         match event {
-            Event::Answered { task_id, status: FinalStatus::NotFound } => self.not_found(task_id),
+            Event::ResponseReceived { task_id, status: FinalStatus::NotFound } => self.record_not_found(task_id),
             Event::Salvaged { task_id, reason } => {
-                self.tasks.insert(task_id.clone(), format!("{reason}; it is salvaged from a damaged part"));
+                self.tasks.insert(task_id.clone(), format!("{reason}; salvaged from a damaged part"));
                 self.salvaged.insert(task_id.clone());
             }
             Event::AssetSettled { task_id, clip_id, kind, status, error, .. } => {
@@ -68,20 +69,21 @@ impl Failures {
         }
     }
 
-    /// Archived, so that it is not requested again; what it was before is lost, which is reported.
-    fn not_found(&mut self, task_id: &str) {
+    /// Records a lost task that the provider no longer knows. The task is archived as not found, so that later runs do
+    /// not request it again. The loss of the original data is reported as a failure.
+    fn record_not_found(&mut self, task_id: &str) {
         let Some(has_rows) = self.lost.get(task_id) else { return };
-        let rest = if *has_rows { ", with the rows that are left of it" } else { "" };
-        let reason = format!("the provider does not know it any more; it is archived as not found{rest}");
+        let rest = if *has_rows { ", with its remaining rows" } else { "" };
+        let reason = format!("the provider no longer has this task; archived as not found{rest}");
         self.tasks.insert(task_id.to_owned(), reason);
     }
 
-    /// Whether the task, or an asset of it, could not be restored.
-    pub(crate) fn has(&self, task_id: &str) -> bool {
+    /// Whether the task or one of its assets could not be restored.
+    pub(crate) fn contains(&self, task_id: &str) -> bool {
         self.tasks.contains_key(task_id) || self.assets.contains_key(task_id)
     }
 
-    /// Whether all was restored.
+    /// Whether the repair restored everything.
     pub(crate) fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.unfinished.is_empty() && self.assets.is_empty()
     }
@@ -91,11 +93,11 @@ impl Failures {
         self.salvaged.contains(task_id)
     }
 
-    /// Each task that could not be restored, and why. An interrupted repair leaves out those that it did not
-    /// reach.
-    pub(crate) fn into_reasons(self, is_cut_short: bool) -> BTreeMap<String, String> {
+    /// Returns each task that could not be restored, with the reason. After an interrupted repair, tasks that it did
+    /// not finish are omitted.
+    pub(crate) fn into_reasons(self, was_interrupted: bool) -> BTreeMap<String, String> {
         let first = |mut assets: BTreeMap<AssetName, String>| assets.pop_first().map(|(_, reason)| reason);
-        let mut reasons = if is_cut_short { BTreeMap::new() } else { self.unfinished };
+        let mut reasons = if was_interrupted { BTreeMap::new() } else { self.unfinished };
         reasons.extend(self.assets.into_iter().filter_map(|(task, assets)| Some((task, first(assets)?))));
         reasons.extend(self.tasks);
         reasons

@@ -1,5 +1,5 @@
-//! Plans the repair of what a check has found. Reads the tables and changes nothing: `--dry-run` prints the
-//! plan.
+//! Plans a repair from the findings of a check. Planning reads the tables and changes nothing, so that `--dry-run` can
+//! print the plan.
 
 mod failures;
 mod outcome;
@@ -17,8 +17,8 @@ use crate::{
     asset::AssetKinds,
     checksum,
     error::Result,
-    export::{AnswerSource, Item, RowEffect, Salvage, WantedKinds},
-    verify::{Finding, Kind, MOST_REPAIRED, Report, Severity, Subject},
+    export::{Item, ResponseSource, RowEffect, Salvage, WantedKinds},
+    verify::{Finding, FindingKind, MAX_LISTED_FOR_REPAIR, Report, Severity, Subject},
 };
 
 pub(crate) use self::failures::Failures;
@@ -35,189 +35,210 @@ pub(crate) struct Plan {
     pub(crate) media: HashSet<String>,
     /// Intact files that no manifest lists.
     pub(crate) unlisted: BTreeSet<String>,
-    /// Files that readers take for parts, and that no run wrote.
+    /// Foreign files that readers of a table would treat as parts, although no run has written them.
     pub(crate) strays: BTreeSet<String>,
-    /// Runs' summaries and lists that are damaged. They cannot be regenerated; the archive is complete without them.
+    /// Damaged run summaries and lists of missing tasks. These files cannot be regenerated, but the archive is
+    /// complete without them.
     pub(crate) run_files: BTreeSet<String>,
     /// Manifests to regenerate.
     pub(crate) manifests: BTreeSet<String>,
-    /// Whether the checksum file of the runs' own files is to be regenerated.
-    pub(crate) checksums: bool,
-    /// Tasks to process again.
+    /// Whether the checksum file, which covers small files that no manifest lists, must be regenerated.
+    #[serde(rename = "checksums")]
+    pub(crate) rewrite_checksums: bool,
+    /// Tasks to repair.
     pub(crate) tasks: BTreeSet<String>,
-    /// Those of them that have lost their row: only the provider has their response.
+    /// Tasks to repair that have lost their row in the tasks table. The responses for these tasks must be requested
+    /// from the provider.
     pub(crate) lost: HashSet<String>,
-    /// The kinds of assets that a task has rows of.
+    /// For each task, the kinds of assets for which the assets table has rows.
     pub(crate) kinds: HashMap<String, AssetKinds>,
-    /// Tasks with rows in other tables, and how many of those rows are clips.
-    pub(crate) clips_left: HashMap<String, i32>,
+    /// For each task with rows in the clips, lyrics or assets table, the number of its clip rows.
+    #[serde(rename = "clips_left")]
+    pub(crate) remaining_clips: HashMap<String, i32>,
     /// Tasks that may have lost their asset rows.
-    pub(crate) without_assets: HashSet<String>,
-    /// Tasks with a salvaged row: the provider may have a better response.
-    pub(crate) unsure: HashSet<String>,
-    /// Assets that failed in earlier runs.
+    #[serde(rename = "without_assets")]
+    pub(crate) may_lack_asset_rows: HashSet<String>,
+    /// Tasks whose row was salvaged from a damaged part. The provider may have a better response.
+    #[serde(rename = "unsure")]
+    pub(crate) salvaged: HashSet<String>,
+    /// The number of assets that failed in earlier runs.
     pub(crate) failed_assets: u64,
-    /// The quarantined parts of the tasks table.
-    pub(crate) kept: BTreeSet<PathBuf>,
-    /// Parts of the tasks table that could not be read to their end.
-    pub(crate) unknown: BTreeSet<String>,
-    /// Whether there are more findings than one repair handles.
+    /// The paths of quarantined copies of damaged parts of the tasks table.
+    #[serde(rename = "kept")]
+    pub(crate) quarantined_copies: BTreeSet<PathBuf>,
+    /// Parts of the tasks table that could not be read completely.
+    #[serde(rename = "unknown")]
+    pub(crate) truncated_parts: BTreeSet<String>,
+    /// Whether there are more findings than one repair can handle.
     pub(crate) has_more: bool,
-    /// Findings that cannot be repaired here.
+    /// Findings that cannot be repaired.
     #[serde(skip)]
-    pub(crate) beyond: Vec<Finding>,
+    pub(crate) unrepairable: Vec<Finding>,
 }
 
 impl Plan {
-    /// Makes the plan from the findings and the tables. `begun` is the plan of an interrupted repair, parts of which
-    /// can no longer be derived from the archive. Blocks.
-    pub(crate) fn new(archive: &Archive, report: &Report, begun: Option<Self>) -> Result<Self> {
+    /// Creates the plan from the findings and the tables. `interrupted` is the plan of an interrupted repair, which
+    /// contains data that can no longer be derived from the archive. Performs blocking I/O.
+    pub(crate) fn new(archive: &Archive, report: &Report, interrupted: Option<Self>) -> Result<Self> {
         let mut plan = Self::default();
         for finding in &report.findings {
-            plan.take(finding);
+            plan.add_finding(finding);
         }
-        let told = report.findings.len() as u64;
-        plan.has_more = report.kinds.values().sum::<u64>() > told || report.findings.iter().any(has_more_tasks);
-        let survey = Survey::of(archive, &plan)?;
-        survey.drop_invented(&mut plan);
-        let begun = begun.unwrap_or_default();
-        plan.tasks.extend(begun.tasks.iter().cloned());
-        survey.complete(archive, &mut plan)?;
-        plan.take_over(begun);
+        let listed_findings = report.findings.len() as u64;
+        plan.has_more =
+            report.kinds.values().sum::<u64>() > listed_findings || report.findings.iter().any(has_more_tasks);
+        let survey = Survey::read(archive, &plan)?;
+        survey.drop_corrupted_ids(&mut plan);
+        let interrupted = interrupted.unwrap_or_default();
+        plan.tasks.extend(interrupted.tasks.iter().cloned());
+        survey.add_affected_tasks(archive, &mut plan)?;
+        plan.merge_interrupted(interrupted);
         Ok(plan)
     }
 
-    fn take_over(&mut self, begun: Self) {
-        for (task, kinds) in begun.kinds {
-            let known = self.kinds.entry(task).or_default();
-            kinds.iter().for_each(|kind| known.insert(kind));
+    fn merge_interrupted(&mut self, interrupted: Self) {
+        for (task, kinds) in interrupted.kinds {
+            let merged_kinds = self.kinds.entry(task).or_default();
+            kinds.iter().for_each(|kind| merged_kinds.insert(kind));
         }
-        for (task, clips) in begun.clips_left {
-            self.clips_left.entry(task).or_insert(clips);
+        for (task, clips) in interrupted.remaining_clips {
+            self.remaining_clips.entry(task).or_insert(clips);
         }
-        self.without_assets.extend(begun.without_assets);
-        // They have rows, and the provider may have a better response.
-        self.lost.extend(begun.unsure.iter().cloned());
-        self.unsure.extend(begun.unsure);
-        self.unknown.extend(begun.unknown);
-        self.kept.extend(begun.kept);
-        self.has_more |= begun.has_more;
+        self.may_lack_asset_rows.extend(interrupted.may_lack_asset_rows);
+        // Salvaged tasks have rows, but are requested again because the provider may have a better response.
+        self.lost.extend(interrupted.salvaged.iter().cloned());
+        self.salvaged.extend(interrupted.salvaged);
+        self.truncated_parts.extend(interrupted.truncated_parts);
+        self.quarantined_copies.extend(interrupted.quarantined_copies);
+        self.has_more |= interrupted.has_more;
     }
 
-    /// Whether everything that was found can be repaired.
+    /// Whether every finding can be repaired.
     pub(crate) fn is_repairable(&self) -> bool {
-        self.beyond.is_empty() && self.unknown.is_empty() && self.run_files.is_empty()
+        self.unrepairable.is_empty() && self.truncated_parts.is_empty() && self.run_files.is_empty()
     }
 
-    /// The item of each task. `salvage` names the tasks that quarantined parts still hold.
+    /// Returns the item of each task to repair. `salvage` contains the tasks that are readable in quarantined parts.
     pub(crate) fn items<'a>(
         &'a self,
         salvage: &'a HashMap<String, Salvage>,
     ) -> impl Iterator<Item = (String, Item)> + 'a {
         self.tasks.iter().map(|task| {
             let is_lost = self.lost.contains(task);
-            let kinds = if self.without_assets.contains(task) {
-                WantedKinds::OfRunAndFiles
+            let kinds = if self.may_lack_asset_rows.contains(task) {
+                WantedKinds::ConfiguredAndExisting
             } else {
-                WantedKinds::These(self.kinds.get(task).cloned().unwrap_or_default())
+                WantedKinds::Explicit(self.kinds.get(task).cloned().unwrap_or_default())
             };
             let item = Item {
-                source: if is_lost { AnswerSource::Ask } else { AnswerSource::Stored },
+                source: if is_lost { ResponseSource::Provider } else { ResponseSource::Tables },
                 kinds,
                 rows: RowEffect::Replace,
-                clips_left: self.clips_left.get(task).copied(),
+                remaining_clips: self.remaining_clips.get(task).copied(),
                 salvage: salvage.get(task).copied().filter(|_| is_lost),
             };
             (task.clone(), item)
         })
     }
 
-    /// The failures of this repair: none yet.
+    /// Creates the record of the repair's failures, which is initially empty.
     pub(crate) fn failures(&self, salvage: &HashMap<String, Salvage>) -> Failures {
         let is_not_found = |task: &&String| salvage.get(*task) == Some(&Salvage::NotFound);
         let lost = self.lost.iter().filter(|task| !is_not_found(task));
-        Failures::new(lost.map(|task| (task.clone(), self.clips_left.contains_key(task))).collect())
+        Failures::new(lost.map(|task| (task.clone(), self.remaining_clips.contains_key(task))).collect())
     }
 
-    /// The plan that is left to the next repair: the tasks that are not done, and among them the salvaged ones.
-    pub(crate) fn rest(&self, is_done: impl Fn(&str) -> bool, is_salvaged: impl Fn(&str) -> bool) -> Self {
-        let mut rest = Self { kept: self.kept.clone(), unknown: self.unknown.clone(), ..Self::default() };
-        let is_left = |task: &&String| !is_done(task);
-        rest.tasks = self.tasks.iter().filter(is_left).cloned().collect();
-        rest.lost = self.lost.iter().filter(is_left).cloned().collect();
-        rest.without_assets = self.without_assets.iter().filter(is_left).cloned().collect();
-        rest.unsure = rest.lost.iter().filter(|task| is_salvaged(task)).cloned().collect();
-        let clips = self.clips_left.iter().filter(|(task, _)| is_left(task));
-        rest.clips_left.extend(clips.map(|(task, clips)| (task.clone(), *clips)));
-        rest.kinds.extend(
-            self.kinds.iter().filter(|(task, _)| is_left(task)).map(|(task, kinds)| (task.clone(), kinds.clone())),
+    /// Returns the plan for the next repair, which contains the tasks that are not done. Lost tasks that were salvaged
+    /// are marked as `unsure`.
+    pub(crate) fn remaining(&self, is_done: impl Fn(&str) -> bool, is_salvaged: impl Fn(&str) -> bool) -> Self {
+        let mut remaining = Self {
+            quarantined_copies: self.quarantined_copies.clone(),
+            truncated_parts: self.truncated_parts.clone(),
+            ..Self::default()
+        };
+        let is_remaining = |task: &&String| !is_done(task);
+        remaining.tasks = self.tasks.iter().filter(is_remaining).cloned().collect();
+        remaining.lost = self.lost.iter().filter(is_remaining).cloned().collect();
+        remaining.may_lack_asset_rows = self.may_lack_asset_rows.iter().filter(is_remaining).cloned().collect();
+        remaining.salvaged = remaining.lost.iter().filter(|task| is_salvaged(task)).cloned().collect();
+        let clips = self.remaining_clips.iter().filter(|(task, _)| is_remaining(task));
+        remaining.remaining_clips.extend(clips.map(|(task, clips)| (task.clone(), *clips)));
+        remaining.kinds.extend(
+            self.kinds.iter().filter(|(task, _)| is_remaining(task)).map(|(task, kinds)| (task.clone(), kinds.clone())),
         );
-        rest
+        remaining
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to repair.
     pub(crate) fn is_empty(&self) -> bool {
-        let nothing = self.parts.is_empty() && self.strays.is_empty() && self.media.is_empty() && self.tasks.is_empty();
-        nothing && self.unlisted.is_empty() && self.manifests.is_empty() && !self.checksums && self.run_files.is_empty()
+        let is_unchanged =
+            self.parts.is_empty() && self.strays.is_empty() && self.media.is_empty() && self.tasks.is_empty();
+        is_unchanged
+            && self.unlisted.is_empty()
+            && self.manifests.is_empty()
+            && !self.rewrite_checksums
+            && self.run_files.is_empty()
     }
 
-    /// Whether a table has lost a part.
+    /// Whether a part of the table is damaged or missing.
     fn has_lost(&self, table: &str) -> bool {
         self.parts.contains_key(table)
     }
 
-    /// Whether a part is to be read.
-    fn trusts(&self, table: &str, part: &str) -> bool {
+    /// Whether the plan treats a part as intact, so that the part may be read.
+    fn is_intact(&self, table: &str, part: &str) -> bool {
         !self.parts.get(table).is_some_and(|parts| parts.contains(part))
     }
 
-    fn take(&mut self, finding: &Finding) {
+    fn add_finding(&mut self, finding: &Finding) {
         let path = finding.path.clone();
         match finding.kind {
-            Kind::PartMissing | Kind::PartDamaged | Kind::PartColumns => match &finding.about {
-                Subject::Part { table } | Subject::Rows { table, .. } => {
-                    self.parts.entry((*table).to_owned()).or_default().insert(path);
+            FindingKind::PartMissing | FindingKind::PartDamaged | FindingKind::PartColumnsDiffer => {
+                match &finding.subject {
+                    Subject::Part { table } | Subject::Rows { table, .. } => {
+                        self.parts.entry((*table).to_owned()).or_default().insert(path);
+                    }
+                    _ => self.unrepairable.push(finding.clone()),
                 }
-                _ => self.beyond.push(finding.clone()),
-            },
-            // Of a file without a row, only its line in a manifest is left.
-            Kind::MediaMissing | Kind::MediaDamaged | Kind::FileMissing => {
+            }
+            // For a missing file without a row, the repair only removes the file's line from its manifest.
+            FindingKind::MediaMissing | FindingKind::MediaDamaged | FindingKind::FileMissing => {
                 self.media.insert(path);
-                self.take_task(&finding.about);
+                self.add_tasks_of(&finding.subject);
             }
-            Kind::AssetRow
-            | Kind::AssetsDisagree
-            | Kind::TaskRepeated
-            | Kind::ClipCount
-            | Kind::RowsRepeated
-            | Kind::RowsWithoutTask => {
-                self.take_task(&finding.about);
+            FindingKind::InvalidAssetRow
+            | FindingKind::ConflictingAssetRows
+            | FindingKind::DuplicateTask
+            | FindingKind::ClipCountMismatch
+            | FindingKind::DuplicateRows
+            | FindingKind::RowsWithoutTask => {
+                self.add_tasks_of(&finding.subject);
             }
-            Kind::PartUnlisted if finding.about == Subject::File => {
+            FindingKind::PartUnlisted if finding.subject == Subject::File => {
                 self.strays.insert(path);
             }
-            Kind::PartUnlisted | Kind::MediaUnlisted => {
+            FindingKind::PartUnlisted | FindingKind::MediaUnlisted => {
                 self.unlisted.insert(path);
             }
-            Kind::ManifestDamaged => {
+            FindingKind::ManifestDamaged => {
                 self.manifests.insert(path);
             }
-            Kind::ChecksumsDamaged => self.checksums = true,
-            Kind::RunFileDamaged => {
+            FindingKind::ChecksumsDamaged => self.rewrite_checksums = true,
+            FindingKind::RunFileDamaged => {
                 self.run_files.insert(path);
             }
-            Kind::HalfFinished if path.starts_with(MEDIA) => {
+            FindingKind::StagingFile if path.starts_with(MEDIA) => {
                 self.media.insert(path);
             }
-            // This run rewrites or sweeps them anyway.
-            Kind::ViewsDamaged | Kind::OtherViews | Kind::HalfFinished => {}
-            kind if kind.severity() == Severity::Damage => self.beyond.push(finding.clone()),
+            // The repair run always rewrites the views and removes staging files.
+            FindingKind::ViewsDamaged | FindingKind::OutdatedViews | FindingKind::StagingFile => {}
+            kind if kind.severity() == Severity::Damage => self.unrepairable.push(finding.clone()),
             _ => {}
         }
     }
 
-    fn take_task(&mut self, about: &Subject) {
-        match about {
+    fn add_tasks_of(&mut self, subject: &Subject) {
+        match subject {
             Subject::Asset { task_id, .. } => {
                 self.tasks.insert(task_id.clone());
             }
@@ -227,14 +248,14 @@ impl Plan {
     }
 }
 
-/// Whether a finding concerns more tasks than it names.
+/// Whether a finding concerns more tasks than it lists.
 fn has_more_tasks(finding: &Finding) -> bool {
-    matches!(&finding.about, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MOST_REPAIRED && *rows > task_ids.len() as u64)
+    matches!(&finding.subject, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MAX_LISTED_FOR_REPAIR && *rows > task_ids.len() as u64)
 }
 
-/// The manifest line of a file. Blocks.
-pub(crate) fn listed(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
+/// Computes the manifest line of a file. Returns `None` if the file cannot be opened. Performs blocking I/O.
+pub(crate) fn manifest_entry(archive: &Archive, path: &str) -> Result<Option<StoredFile>> {
     let Ok(mut file) = archive.read(path) else { return Ok(None) };
-    let digested = checksum::digest(&mut file).map_err(|error| archive.store.failed("read", path, &error))?;
+    let digested = checksum::digest(&mut file).map_err(|error| archive.store.storage_error("read", path, &error))?;
     Ok(Some(StoredFile { path: path.to_owned(), sha256: digested.sha256 }))
 }

@@ -1,4 +1,4 @@
-//! How a repair ended.
+//! The outcome of a repair.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,45 +10,48 @@ use crate::export::Signal;
 pub(crate) enum Interruption {
     Signal(Signal),
     /// `--stop-after` elapsed.
-    TimeIsUp,
+    DeadlineReached,
 }
 
 /// The plan of a repair, and its outcome.
 #[derive(Debug)]
 pub(crate) struct RepairOutcome {
     pub(crate) plan: Arc<Plan>,
-    /// Tasks that are restored with all their assets.
+    /// The number of tasks that were restored with all their assets.
     pub(crate) restored: u64,
-    /// Tasks that could not be restored, and why.
+    /// The tasks that could not be restored, each with the reason.
     pub(crate) failed: BTreeMap<String, String>,
-    /// Tasks that were recovered from the journal of an interrupted run.
+    /// The number of tasks that were recovered from the journal of an interrupted run.
     pub(crate) recovered: u64,
-    /// Files that were downloaded, and their bytes.
+    /// The number of downloaded files, and their total size in bytes.
     pub(crate) downloaded: (u64, u64),
-    /// Tasks of earlier runs that remain in the journal.
-    pub(crate) left: u64,
+    /// The number of tasks from earlier runs that remain in the journal.
+    pub(crate) still_journalled: u64,
     pub(crate) interruption: Option<Interruption>,
-    /// The list of tasks that are still lost.
-    pub(crate) list: Option<String>,
+    /// The path, relative to the archive, of the list of tasks that are still lost.
+    pub(crate) missing_list_path: Option<String>,
 }
 
 impl RepairOutcome {
-    /// A repair whose time was over after the check.
-    pub(crate) fn out_of_time(left: u64) -> Self {
+    /// The outcome of a repair whose time limit elapsed before its plan was ready.
+    pub(crate) fn deadline_reached(still_journalled: u64) -> Self {
         Self {
             plan: Arc::default(),
             restored: 0,
             failed: BTreeMap::new(),
             recovered: 0,
             downloaded: (0, 0),
-            left,
-            interruption: Some(Interruption::TimeIsUp),
-            list: None,
+            still_journalled,
+            interruption: Some(Interruption::DeadlineReached),
+            missing_list_path: None,
         }
     }
 
-    /// Whether anything is left to repair.
-    pub(crate) fn is_incomplete(plan: &Plan, failures: Option<&Failures>, left: u64) -> bool {
-        failures.is_some_and(|failures| !failures.is_empty()) || !plan.is_repairable() || plan.has_more || left > 0
+    /// Whether work is left for another repair.
+    pub(crate) fn is_incomplete(plan: &Plan, failures: Option<&Failures>, still_journalled: u64) -> bool {
+        failures.is_some_and(|failures| !failures.is_empty())
+            || !plan.is_repairable()
+            || plan.has_more
+            || still_journalled > 0
     }
 }

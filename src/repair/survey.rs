@@ -1,4 +1,4 @@
-//! Finds the tasks that have lost rows, from the tables. Memory holds a hash per task.
+//! Finds the tasks that have lost rows, by scanning the tables. Memory holds one hash per task for each table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,23 +12,23 @@ use crate::{
     error::Result,
     export, rows,
     status::FinalStatus,
-    tables::{self, ASSETS, CLIPS, LYRICS, Row, TASK_ID, TASKS},
+    tables::{self, ASSETS, CLIPS, LYRICS, RowCallback, TASK_ID, TASKS},
     task::{TaskId, is_same_id},
 };
 
-/// Which tasks have rows in which table. For ten million tasks, the chance that two share a hash is one in a
-/// quarter of a million.
+/// The tasks that have rows in each table, stored as hashes. For ten million tasks, the probability that any two tasks
+/// have the same hash is less than one in a quarter of a million.
 pub(super) struct Survey {
     hasher: RandomState,
     rows: HashMap<&'static str, HashSet<u64>>,
 }
 
 impl Survey {
-    pub(super) fn of(archive: &Archive, plan: &Plan) -> Result<Self> {
+    pub(super) fn read(archive: &Archive, plan: &Plan) -> Result<Self> {
         let mut survey = Self { hasher: RandomState::new(), rows: HashMap::new() };
         for table in tables::TABLES {
             let mut tasks = HashSet::new();
-            each(archive, plan, table, &["task_id"], &mut |cells| {
+            scan_intact_parts(archive, plan, table, &["task_id"], &mut |cells| {
                 tasks.extend(cells.iter().flatten().map(|task| survey.hasher.hash_one(*task)));
             })?;
             survey.rows.insert(table, tasks);
@@ -40,37 +40,38 @@ impl Survey {
         self.rows.get(table).is_some_and(|tasks| tasks.contains(&self.hasher.hash_one(task)))
     }
 
-    /// Drops tasks that only damaged parts name while the tasks table is intact: their IDs are results of the
-    /// damage.
-    pub(super) fn drop_invented(&self, plan: &mut Plan) {
+    /// If the tasks table is intact, drops tasks whose IDs occur only in damaged parts of other tables. Damage has
+    /// corrupted such IDs.
+    pub(super) fn drop_corrupted_ids(&self, plan: &mut Plan) {
         if !plan.has_lost(TASKS.name) {
             plan.tasks.retain(|task| tables::TABLES.into_iter().any(|table| self.has(table, task)));
         }
     }
 
-    /// Adds the tasks that have lost rows, those with failed assets or missing files, and the kinds of assets that
-    /// they should have.
-    pub(super) fn complete(&self, archive: &Archive, plan: &mut Plan) -> Result<()> {
+    /// Adds the tasks that have lost rows, failed assets, or damaged or missing media files. Also adds the kinds of
+    /// assets that these tasks should have.
+    pub(super) fn add_affected_tasks(&self, archive: &Archive, plan: &mut Plan) -> Result<()> {
         let mut found = salvaged_ids(archive, plan);
         found.retain(|task| !self.has(TASKS.name, task));
         for table in [CLIPS.name, LYRICS.name, ASSETS.name] {
-            each(archive, plan, table, &["task_id"], &mut |cells| {
+            scan_intact_parts(archive, plan, table, &["task_id"], &mut |cells| {
                 let orphans = cells.iter().flatten().filter(|task| !self.has(TASKS.name, task));
                 found.extend(orphans.map(|task| (*task).to_owned()));
             })?;
         }
-        each(archive, plan, TASKS.name, &["task_id", "type", "status", "clip_count"], &mut |cells| {
+        scan_intact_parts(archive, plan, TASKS.name, &["task_id", "type", "status", "clip_count"], &mut |cells| {
             let [Some(task), kind, status, clips] = cells else { return };
             let has_clips = clips.is_some_and(|clips| clips != "0");
-            let lacks = |table| plan.has_lost(table) && !self.has(table, task);
+            let lost_rows = |table| plan.has_lost(table) && !self.has(table, task);
             let is_lyrics = *kind == Some("lyrics") && *status == Some(FinalStatus::Success.as_str());
-            let lost = has_clips && (lacks(CLIPS.name) || lacks(ASSETS.name)) || is_lyrics && lacks(LYRICS.name);
+            let lost =
+                has_clips && (lost_rows(CLIPS.name) || lost_rows(ASSETS.name)) || is_lyrics && lost_rows(LYRICS.name);
             if lost {
                 found.insert((*task).to_owned());
             }
         })?;
         let mut failed = 0;
-        each(archive, plan, ASSETS.name, &["task_id", "status", "path"], &mut |cells| {
+        scan_intact_parts(archive, plan, ASSETS.name, &["task_id", "status", "path"], &mut |cells| {
             let [Some(task), status, path] = cells else { return };
             let has_failed = *status == Some(AssetStatus::Failed.as_str());
             failed += u64::from(has_failed);
@@ -81,29 +82,30 @@ impl Survey {
         plan.failed_assets = failed;
         plan.tasks.extend(found);
         plan.lost = plan.tasks.iter().filter(|task| !self.has(TASKS.name, task)).cloned().collect();
-        kinds(archive, plan)?;
-        left(archive, plan)
+        find_asset_kinds(archive, plan)?;
+        count_remaining_clips(archive, plan)
     }
 }
 
-/// Counts the rows that the tasks to repair have in other tables.
-fn left(archive: &Archive, plan: &mut Plan) -> Result<()> {
-    let mut left: HashMap<String, i32> = HashMap::new();
+/// Counts the remaining clip rows of each task to repair. The count is zero for a task that has rows only in the
+/// lyrics or assets table.
+fn count_remaining_clips(archive: &Archive, plan: &mut Plan) -> Result<()> {
+    let mut remaining_clips: HashMap<String, i32> = HashMap::new();
     for (table, clips) in [(CLIPS.name, 1), (LYRICS.name, 0), (ASSETS.name, 0)] {
-        each(archive, plan, table, &[TASK_ID], &mut |cells| {
+        scan_intact_parts(archive, plan, table, &[TASK_ID], &mut |cells| {
             for task in cells.iter().flatten().filter(|task| plan.tasks.contains(**task)) {
-                *left.entry((*task).to_owned()).or_default() += clips;
+                *remaining_clips.entry((*task).to_owned()).or_default() += clips;
             }
         })?;
     }
-    plan.clips_left = left;
+    plan.remaining_clips = remaining_clips;
     Ok(())
 }
 
-/// The kinds of assets of the tasks to repair, and which tasks may have lost their asset rows.
-fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
+/// Finds the kinds of assets of the tasks to repair, and the tasks that may have lost their asset rows.
+fn find_asset_kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
     let mut kinds: HashMap<String, AssetKinds> = HashMap::new();
-    each(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
+    scan_intact_parts(archive, plan, ASSETS.name, &["task_id", "kind"], &mut |cells| {
         let [Some(task), Some(kind)] = cells else { return };
         if plan.tasks.contains(*task)
             && let Some(kind) = AssetKind::parse(kind)
@@ -112,50 +114,63 @@ fn kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
         }
     })?;
     if plan.has_lost(ASSETS.name) || plan.has_lost(TASKS.name) {
-        plan.without_assets = plan.tasks.iter().filter(|task| !kinds.contains_key(*task)).cloned().collect();
+        plan.may_lack_asset_rows = plan.tasks.iter().filter(|task| !kinds.contains_key(*task)).cloned().collect();
     }
     plan.kinds = kinds;
     Ok(())
 }
 
-/// The tasks of damaged parts, as far as they can be read. A part may have held others if it cannot be read to
-/// its end, or if damage has changed IDs.
+/// Returns the task IDs that can be read from damaged parts of the tasks table. Adds a part to `plan.truncated_parts`
+/// if the part cannot be read to its end or if damage has changed IDs, because the part may have contained more tasks.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let mut found = HashSet::new();
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {
-        let (ids, is_complete) = ids_of(archive, path);
+        let (ids, is_complete) = read_ids(archive, path);
         found.extend(ids);
         if !is_complete {
-            plan.unknown.insert(path.clone());
+            plan.truncated_parts.insert(path.clone());
         }
     }
     found
 }
 
-/// The IDs of a damaged part, and whether they are all that it held. An ID that damage has changed is not among
-/// them: the row's response names another task, or the part's Bloom filter does not hold the ID.
-fn ids_of(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
+/// Returns the task IDs in a damaged part, and whether the IDs are complete. An ID that damage has changed is
+/// excluded: the response in its row contains another task ID, or the part's Bloom filter does not contain the ID.
+fn read_ids(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
     let Ok(file) = archive.read(path) else { return (HashSet::new(), false) };
     let (mut ids, mut rows) = (HashSet::new(), 0);
-    let mut note = |cells: &[Option<&str>]| {
+    let mut on_row = |cells: &[Option<&str>]| {
         let parsed = cells.iter().flatten().filter_map(|id| TaskId::parse(id).ok());
         ids.extend(parsed.map(|id| id.to_string()));
         rows += 1;
     };
-    let scanned = tables::guarded(|| tables::scan(file.clone(), archive.format, &[TASK_ID], &mut note));
-    let named = export::ids_in_responses(archive, path);
-    let unconfirmed = ids.iter().map(String::as_str).filter(|id| !named.contains_key(*id)).collect();
-    let changed = tables::guarded(|| tables::ruled_out(file, archive.format, TASK_ID, unconfirmed)).unwrap_or_default();
-    ids.retain(|id| !changed.contains(id) && named.get(id).is_none_or(|named| is_same_id(named, id)));
-    ids.extend(named.into_values().filter_map(|named| Some(TaskId::parse(&named).ok()?.to_string())));
+    let scanned = tables::catch_panic(|| tables::scan(file.clone(), archive.format, &[TASK_ID], &mut on_row));
+    let ids_by_response = export::ids_in_responses(archive, path);
+    let unconfirmed = ids.iter().map(String::as_str).filter(|id| !ids_by_response.contains_key(*id)).collect();
+    let changed =
+        tables::catch_panic(|| tables::absent_values(file, archive.format, TASK_ID, unconfirmed)).unwrap_or_default();
+    ids.retain(|id| {
+        !changed.contains(id) && ids_by_response.get(id).is_none_or(|ids_by_response| is_same_id(ids_by_response, id))
+    });
+    ids.extend(
+        ids_by_response
+            .into_values()
+            .filter_map(|ids_by_response| Some(TaskId::parse(&ids_by_response).ok()?.to_string())),
+    );
     let is_complete = scanned.is_ok() && ids.len() == rows;
     (ids, is_complete)
 }
 
-/// Calls `row` with these columns of each row of a table's intact parts.
-fn each(archive: &Archive, plan: &Plan, table: &str, columns: &[&str], row: Row<'_>) -> Result<()> {
+/// Calls `row` with the given columns of each row in the intact parts of a table.
+fn scan_intact_parts(
+    archive: &Archive,
+    plan: &Plan,
+    table: &str,
+    columns: &[&str],
+    row: RowCallback<'_>,
+) -> Result<()> {
     let parts = archive.parts(table)?;
-    let mut intact = parts.iter().filter(|path| plan.trusts(table, path));
+    let mut intact = parts.iter().filter(|path| plan.is_intact(table, path));
     intact.try_for_each(|path| rows::scan_part(archive, path, columns, row))
 }
 
@@ -167,41 +182,41 @@ mod tests {
         archive::LockedArchive,
         format::TableFormat,
         run_id::RunId,
-        tables::{PartEncoder, RowGroups, Stamp},
+        tables::{FetchInfo, PartEncoder, RowGroups},
     };
 
-    /// A part whose rows have no response that would confirm their IDs.
+    /// Encodes a part whose rows have no response, so that no response can confirm their IDs.
     fn part(ids: &[String]) -> Vec<u8> {
-        let mut part = PartEncoder::new(&TASKS, TableFormat::Parquet, RowGroups::OfANight, Vec::new()).unwrap();
+        let mut part = PartEncoder::new(&TASKS, TableFormat::Parquet, RowGroups::Small, Vec::new()).unwrap();
         for task_id in ids.iter().cloned() {
             let fetched_at = "2026-01-02T03:04:05Z".parse::<jiff::Timestamp>().unwrap().into();
-            let stamp = Stamp { task_id, status: FinalStatus::NotFound, fetched_at, run_id: RunId::example() };
-            part.push(&tables::not_found(&stamp, None, 0).task).unwrap();
+            let info = FetchInfo { task_id, status: FinalStatus::NotFound, fetched_at, run_id: RunId::example() };
+            part.push(&tables::not_found_row(&info, None, 0).task).unwrap();
         }
         part.finish().unwrap().0
     }
 
     #[test]
-    fn an_id_that_damage_has_changed_is_not_salvaged() {
+    fn a_corrupted_id_is_not_salvaged() {
         let folder = tempfile::tempdir().unwrap();
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let held = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
+        let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
         let ids: Vec<String> = (0..40).map(|n| format!("{:x}", n * 0x9e37_79b9_7f4a_u64)).collect();
-        let (whole, path) = (part(&ids), "tasks/20260101T000000000Z-a-0001.parquet");
+        let (intact, path) = (part(&ids), "tasks/20260101T000000000Z-a-0001.parquet");
         std::fs::create_dir(folder.path().join("tasks")).unwrap();
         let mut changed = 0;
-        for place in (0..whole.len()).step_by(2) {
-            let mut damaged = whole.clone();
-            damaged[place] ^= 4;
+        for offset in (0..intact.len()).step_by(2) {
+            let mut damaged = intact.clone();
+            damaged[offset] ^= 4;
             std::fs::write(folder.path().join(path), damaged).unwrap();
-            let (salvaged, is_complete) = ids_of(&held.archive, path);
-            let is_invented = |id: &&String| !ids.contains(id);
-            assert_eq!(salvaged.iter().find(is_invented), None, "byte {place}");
-            assert!(!is_complete || salvaged.len() == ids.len(), "byte {place}");
+            let (salvaged, is_complete) = read_ids(&archive, path);
+            let is_corrupted = |id: &&String| !ids.contains(id);
+            assert_eq!(salvaged.iter().find(is_corrupted), None, "byte {offset}");
+            assert!(!is_complete || salvaged.len() == ids.len(), "byte {offset}");
             let mut read = HashSet::new();
-            let mut note = |cells: &[Option<&str>]| read.extend(cells.iter().flatten().map(|id| (*id).to_owned()));
-            let file = held.archive.read(path).unwrap();
-            let _ = tables::guarded(|| tables::scan(file, TableFormat::Parquet, &[TASK_ID], &mut note));
+            let mut on_row = |cells: &[Option<&str>]| read.extend(cells.iter().flatten().map(|id| (*id).to_owned()));
+            let file = archive.read(path).unwrap();
+            let _ = tables::catch_panic(|| tables::scan(file, TableFormat::Parquet, &[TASK_ID], &mut on_row));
             changed += u32::from(read.iter().any(|id| !ids.contains(id)));
         }
         assert!(changed > 10, "{changed}");

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fmt::Write};
 use jiff::Timestamp;
 
 use super::{
-    contents::{Account, ArchiveSummary, RunRow, WaitingRun},
+    contents::{Account, ArchiveSummary, RunRow, UnpublishedRun},
     messages::{
-        asset_words, credits, duckdb_line, duration, line, listed, plural, request_words, row_words, task_words,
+        credits, duckdb_line, duration, format_assets, format_requests, format_rows, format_tasks, join_counts, line,
+        plural,
     },
 };
 use crate::{
@@ -16,57 +17,63 @@ use crate::{
     run_summary::{RunCommand, RunSummary},
 };
 
-/// The table for a whole archive.
+/// Formats the summary of a whole archive as a table.
 pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: TableFormat, now: Timestamp) -> String {
-    let (run, held) = (&archive.last, &archive.archive);
-    let mut text = waiting_words(&held.waiting_runs);
-    let _ = write!(text, "{folder}: {}\n\n", row_words(run));
-    line(&mut text, "tasks", &task_words(run));
-    line(&mut text, "by type", &counted(&run.by_type));
-    line(&mut text, "by model", &counted(&held.by_model));
-    if let (Some(from), Some(to)) = (day(held.created_from.as_deref()), day(held.created_to.as_deref())) {
+    let (run, contents) = (&archive.last, &archive.archive);
+    let mut text = format_unpublished_runs(&contents.unpublished_runs);
+    let _ = write!(text, "{folder}: {}\n\n", format_rows(run));
+    line(&mut text, "tasks", &format_tasks(run));
+    line(&mut text, "by type", &format_counts(&run.by_type));
+    line(&mut text, "by model", &format_counts(&contents.by_model));
+    if let (Some(from), Some(to)) = (day(contents.created_from.as_deref()), day(contents.created_to.as_deref())) {
         line(&mut text, "created", &format!("from {from} to {to}"));
     }
-    line(&mut text, "audio", &format!("{:.2} hours", held.audio_seconds / 3600.0));
+    line(&mut text, "audio", &format!("{:.2} hours", contents.audio_seconds / 3600.0));
     if run.rows.assets > 0 {
-        line(&mut text, "assets", &asset_words(&run.assets));
+        line(&mut text, "assets", &format_assets(&run.assets));
     }
-    if !held.lacking_assets.is_empty() {
-        line(&mut text, "lacking", &lacking_words(&held.lacking_assets));
+    if !contents.clips_lacking_assets.is_empty() {
+        line(&mut text, "lacking", &format_missing_assets(&contents.clips_lacking_assets));
     }
     let spent = credits(run.credits_cost);
-    line(&mut text, "credits", &format!("{spent} for successful tasks, worth {:.2} USD", held.usd));
+    line(&mut text, "credits", &format!("{spent} for successful tasks ({:.2} USD)", contents.usd));
     if let Some(account) = &archive.account {
-        line(&mut text, "account", &account_words(account));
+        line(&mut text, "account", &format_account(account));
     }
-    line(&mut text, "requests", &request_words(run));
-    line(&mut text, "missing", &missing_words(run));
+    line(&mut text, "requests", &format_requests(run));
+    line(&mut text, "missing", &format_missing(run));
     if let Some(end) = run.finished_at {
-        let ago = duration(now.duration_since(end).as_secs_f64());
-        line(&mut text, "last run", &format!("{}, {ago} ago: {}", run.run_id, ending(run.command, run.exit_code)));
+        let elapsed = duration(now.duration_since(end).as_secs_f64());
+        line(
+            &mut text,
+            "last run",
+            &format!("{}, {elapsed} ago: {}", run.run_id, describe_exit(run.command, run.exit_code)),
+        );
     }
-    let unreadable = match held.unreadable_run_files {
+    let unreadable = match contents.unreadable_run_files {
         0 => String::new(),
-        files => format!("; {} of runs cannot be read: run verify", plural(files, "file")),
+        files => format!("; {} cannot be read; run `verify`", plural(files, "run file")),
     };
     line(&mut text, "runs", &format!("{}{unreadable}", archive.runs));
-    text.push_str(&runs_table(&held.last_runs));
+    text.push_str(&runs_table(&contents.last_runs));
     if run.rows.tasks > 0 {
         let _ = write!(text, "\nQuery it:\n  {}\n", duckdb_line(folder, format));
     }
     text
 }
 
-/// The lines that come first: runs that did not finish.
-fn waiting_words(runs: &[WaitingRun]) -> String {
+/// The first lines of the summary, which report runs with unpublished responses in the journal.
+fn format_unpublished_runs(runs: &[UnpublishedRun]) -> String {
     let mut text = String::new();
     for run in runs {
         let name = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("of {start:.0}"));
-        let answers = plural(run.answers, "answer");
-        let _ = if run.has_ended {
-            writeln!(text, "The run {name} left {answers} in the journal, whose downloads the next export resumes.")
+        let responses = plural(run.responses, "response");
+        let _ = if run.responses == 0 && !run.has_ended {
+            writeln!(text, "The run {name} did not finish, and no response was archived. The next export records it.")
+        } else if run.has_ended {
+            writeln!(text, "The run {name} left {responses} in the journal. The next export resumes the downloads.")
         } else {
-            writeln!(text, "The run {name} did not finish: {answers} in its journal; the next export recovers them.")
+            writeln!(text, "The run {name} did not finish. The next export recovers {responses} from its journal.")
         };
     }
     if !text.is_empty() {
@@ -75,66 +82,68 @@ fn waiting_words(runs: &[WaitingRun]) -> String {
     text
 }
 
-/// Kinds of assets that some clips lack.
-fn lacking_words(lacking: &BTreeMap<AssetKind, u64>) -> String {
+/// Lists the kinds of assets that some clips lack, with the number of these clips.
+fn format_missing_assets(lacking: &BTreeMap<AssetKind, u64>) -> String {
     let kinds: Vec<String> =
         lacking.iter().map(|(kind, clips)| format!("{kind} of {}", plural(*clips, "clip"))).collect();
     format!("{} (never requested; export with --assets to download)", kinds.join(", "))
 }
 
-fn counted(counts: &BTreeMap<String, u64>) -> String {
-    listed(&counts.iter().map(|(name, count)| (*count, name.as_str())).collect::<Vec<_>>())
+fn format_counts(counts: &BTreeMap<String, u64>) -> String {
+    join_counts(&counts.iter().map(|(name, count)| (*count, name.as_str())).collect::<Vec<_>>())
 }
 
 fn day(time: Option<&str>) -> Option<&str> {
     time?.get(.."2025-01-15".len())
 }
 
-/// The backup's coverage.
-fn account_words(account: &Account) -> String {
+/// Describes the share of the account that is archived, and the credits of the account.
+fn format_account(account: &Account) -> String {
     let archived = account.archived;
-    let mut words = match (account.tasks_created, account.coverage) {
+    let mut text = match (account.tasks_created, account.coverage) {
         (Some(created), Some(coverage)) => {
-            format!("{archived} of {} that it has created archived: {coverage} %", plural(created, "task"))
+            format!("{archived} of {} archived ({coverage} %)", plural(created, "created task"))
         }
-        (Some(_), None) => format!("it has created no task, and {archived} are archived"),
-        (None, _) => format!("{archived} tasks archived; the provider does not say how many it has created"),
+        (Some(_), None) => format!("no tasks created; {} archived", plural(archived, "task")),
+        (None, _) => {
+            format!("{} archived; the provider does not report the number of created tasks", plural(archived, "task"))
+        }
     };
     if account.coverage.is_some_and(|coverage| coverage > 100.0) {
-        words.push_str(" (are other accounts' tasks in the archive too?)");
+        text.push_str(" (does the archive contain tasks from other accounts?)");
     }
     if let Some(used) = account.credits_used {
-        let _ = write!(words, "; {} credits used", credits(used));
+        let _ = write!(text, "; {} credits used", credits(used));
     }
     if let Some(topped_up) = account.credits_topped_up {
-        let _ = write!(words, "; {} topped up", credits(topped_up));
+        let _ = write!(text, "; {} topped up", credits(topped_up));
     }
-    words
+    text
 }
 
-fn missing_words(run: &RunSummary) -> String {
+fn format_missing(run: &RunSummary) -> String {
     let tasks = plural(run.missing(), "task");
     let assets = plural(run.assets.failed, "asset");
     match (run.missing(), run.assets.failed) {
         (0, 0) => "none".into(),
-        (_, 0) => format!("{tasks}, named in runs/*-unfinished.csv"),
+        (_, 0) => format!("{tasks}, listed in runs/*-unfinished.csv"),
         (0, _) => format!("{assets}, status = 'failed' in the assets table"),
-        _ => format!("{tasks}, named in runs/*-unfinished.csv; {assets}, status = 'failed' in the assets table"),
+        _ => format!("{tasks}, listed in runs/*-unfinished.csv; {assets}, status = 'failed' in the assets table"),
     }
 }
 
-fn ending(command: RunCommand, exit_code: u8) -> String {
-    let words = match exit_code {
-        0 if command == RunCommand::Repair => "the repair is complete",
-        0 => "everything was archived",
-        1 => "an error stopped it",
-        3 => "something was missing",
+fn describe_exit(command: RunCommand, exit_code: u8) -> String {
+    let text = match exit_code {
+        0 if command == RunCommand::Repair => "repair complete",
+        0 => "complete",
+        1 => "stopped by an error",
+        3 => "incomplete",
         4 => "the provider refused the key",
-        137 => "it was killed",
-        129.. => "a signal stopped it",
-        _ => "it exited abnormally",
+        137 => "killed",
+        129.. => "stopped by a signal",
+        _ => "exited abnormally",
     };
-    format!("{words} (exit status {exit_code})")
+    format!("{text} (exit status {exit_code})")
 }
 
 fn runs_table(runs: &[RunRow]) -> String {
@@ -148,10 +157,10 @@ fn runs_table(runs: &[RunRow]) -> String {
         "run", "command", "took", "exit", "archived", "requests"
     );
     for run in runs {
-        let began = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));
-        let took = run.run_seconds.map_or_else(|| "?".into(), duration);
+        let started = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));
+        let duration = run.run_seconds.map_or_else(|| "?".into(), duration);
         let (command, exit, tasks, requests) = (run.command.as_str(), run.exit_code, run.tasks, run.requests);
-        let _ = writeln!(text, "  {began:<20}  {command:<7}  {took:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
+        let _ = writeln!(text, "  {started:<20}  {command:<7}  {duration:>12}  {exit:>4}  {tasks:>9}  {requests:>9}");
     }
     text
 }

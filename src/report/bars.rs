@@ -1,4 +1,4 @@
-//! Bars on a terminal, with warnings above them.
+//! Shows progress bars on a terminal, with warnings above the bars.
 
 use std::io::Write;
 
@@ -6,9 +6,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{
     Reporter,
+    event_messages::{Importance, render},
     lines::RepeatLimit,
-    messages::{rest, size, transfer},
-    sentence::{Weight, sentence},
+    messages::{format_remaining, format_transfer, size},
 };
 use crate::event::{Checking, Event, Progress, Rewriting};
 
@@ -24,44 +24,44 @@ impl Bars {
         Self { all: MultiProgress::new(), tasks: None, files: None, limit: RepeatLimit::default() }
     }
 
-    fn say(&mut self, event: &Event, line: String) {
+    fn print_line(&mut self, event: &Event, line: String) {
         let bars = &self.all;
         // A closed terminal must not end the run.
-        self.limit.say(event, line, |line| bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))));
+        self.limit.write_limited(event, line, |line| bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))));
     }
 
     fn show(&mut self, progress: &Progress) {
         if let Some(bar) = &self.tasks {
             bar.set_position(progress.settled);
-            bar.set_message(rest(progress));
+            bar.set_message(format_remaining(progress));
         }
         let downloads = &progress.downloads;
-        if downloads.wanted > 0 {
-            let bar = self.files.get_or_insert_with(|| self.all.add(bar("files", downloads.wanted)));
-            bar.set_length(downloads.wanted);
+        if downloads.expected > 0 {
+            let bar = self.files.get_or_insert_with(|| self.all.add(bar("files", downloads.expected)));
+            bar.set_length(downloads.expected);
             bar.set_position(downloads.settled);
-            bar.set_message(transfer(downloads));
+            bar.set_message(format_transfer(downloads));
         }
     }
 
-    fn check(&mut self, Checking { what, done, of, bytes }: &Checking) {
-        // The bar for parts is replaced by the one for files.
-        let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *of)));
-        bar.set_length(*of);
+    fn check(&mut self, Checking { phase, done, total, bytes }: &Checking) {
+        // A single bar shows first the progress of parts and then the progress of files.
+        let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *total)));
+        bar.set_length(*total);
         bar.set_position(*done);
-        bar.set_message(format!(" {what}, {}", size(*bytes)));
+        bar.set_message(format!(" {phase}, {}", size(*bytes)));
     }
 
-    fn rewrite(&mut self, Rewriting { table, what, done, of }: &Rewriting) {
-        let bar = self.files.get_or_insert_with(|| self.all.add(bar("", *of)));
-        bar.set_length(*of);
+    fn rewrite(&mut self, Rewriting { table, phase, done, total }: &Rewriting) {
+        let bar = self.files.get_or_insert_with(|| self.all.add(bar("", *total)));
+        bar.set_length(*total);
         bar.set_position(*done);
-        bar.set_message(format!("{what}, {table}"));
+        bar.set_message(format!("{phase}, {table}"));
     }
 }
 
-fn bar(what: &str, length: u64) -> ProgressBar {
-    let template = format!("{{bar:30}} {{pos}}/{{len}} {what}{{msg}}");
+fn bar(unit: &str, length: u64) -> ProgressBar {
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {unit}{{msg}}");
     let style = ProgressStyle::with_template(&template).expect("a valid template");
     ProgressBar::new(length).with_style(style.progress_chars("█▌░"))
 }
@@ -79,12 +79,12 @@ impl Reporter for Bars {
                 [&self.tasks, &self.files].into_iter().flatten().for_each(ProgressBar::finish_and_clear);
             }
             _ => {
-                if let Some((Weight::Warning, line)) = sentence(event) {
-                    self.say(event, line);
+                if let Some((Importance::Warning, line)) = render(event) {
+                    self.print_line(event, line);
                 } else if let (Event::Resuming { .. } | Event::Recovered { .. }, Some((_, line))) =
-                    (event, sentence(event))
+                    (event, render(event))
                 {
-                    self.say(event, line);
+                    self.print_line(event, line);
                 }
             }
         }

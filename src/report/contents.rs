@@ -10,98 +10,104 @@ use crate::{
     run_summary::{RunCommand, RunSummary},
 };
 
-/// An archive's state, with the keys of a run's summary: from the first run's start to the last one's end.
+/// The summary of an archive, with the same JSON keys as the summary of a run. The summary covers the time from the
+/// start of the first run to the end of the last run.
 #[derive(Clone, Debug, Serialize)]
 pub struct ArchiveSummary {
-    /// The last run's summary, with the archive's counts.
+    /// The summary of the last run, with the counts of the whole archive instead of the counts of the run.
     #[serde(flatten)]
     pub last: RunSummary,
-    /// How many runs there were.
+    /// The number of exports and repairs.
     pub runs: u64,
-    /// Counts that a run's summary does not have.
+    /// Counts that the summary of a run does not contain.
     pub archive: ArchiveContents,
-    /// The share of the account that is archived, if requested.
+    /// The usage of the account and the share that is archived, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
 }
 
-/// Counts of the tables that a run's summary does not have, and the last runs.
+/// Table counts that the summary of a run does not contain, and a list of the most recent runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ArchiveContents {
-    /// Tasks by model; those without one are left out.
+    /// The number of tasks for each model. Tasks without a model are omitted.
     pub by_model: BTreeMap<String, u64>,
-    /// The value of the successes' credits, at the provider's documented rate.
+    /// The value in US dollars of the credits for successful tasks, at the provider's documented price.
     pub usd: f64,
-    /// The total duration of all clips whose duration is known.
+    /// The total duration, in seconds, of all clips with a known duration.
     pub audio_seconds: f64,
-    /// When the oldest task was created.
+    /// The time at which the oldest task was created.
     pub created_from: Option<String>,
-    /// When the newest one was.
+    /// The time at which the newest task was created.
     pub created_to: Option<String>,
-    /// Damaged summaries and lists of runs, which are not counted.
-    #[serde(skip_serializing_if = "is_none")]
+    /// The number of run summaries and lists of missing tasks that are damaged and not fully counted.
+    #[serde(skip_serializing_if = "is_zero")]
     pub unreadable_run_files: u64,
-    /// Runs whose responses are in the journal, oldest first.
+    /// Runs with unpublished responses in the journal, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub waiting_runs: Vec<WaitingRun>,
-    /// The kinds of assets that clips lack, and how many clips lack them.
+    #[serde(rename = "waiting_runs")]
+    pub unpublished_runs: Vec<UnpublishedRun>,
+    /// For each kind of asset, the number of clips that lack an asset of this kind.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub lacking_assets: BTreeMap<AssetKind, u64>,
-    /// The last runs, the newest first.
+    #[serde(rename = "lacking_assets")]
+    pub clips_lacking_assets: BTreeMap<AssetKind, u64>,
+    /// The most recent runs, newest first.
     pub last_runs: Vec<RunRow>,
 }
 
-/// A run whose responses are in the journal: the next export archives them without a request.
+/// A run with unpublished responses in the journal. The next export archives these responses without a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct WaitingRun {
-    /// Its name.
+pub struct UnpublishedRun {
+    /// The ID of the run.
     pub run_id: String,
-    /// When it began.
+    /// The start time of the run.
     pub started_at: Option<Timestamp>,
-    /// How many responses are in the journal.
-    pub answers: u64,
-    /// Whether it ended normally, and left them because time was up or a host was down; otherwise it was killed.
+    /// The number of responses of the run in the journal.
+    #[serde(rename = "answers")]
+    pub responses: u64,
+    /// Whether the run ended normally, and left responses in the journal because time was up or a media host was down.
+    /// If this field is false, the run was killed.
     pub has_ended: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
-fn is_none(count: &u64) -> bool {
+fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// One run in a line.
+/// A row in the table of recent runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunRow {
-    /// Its name.
+    /// The ID of the run.
     pub run_id: String,
-    /// The command.
+    /// The command that started the run.
     pub command: RunCommand,
-    /// When it began.
+    /// The start time of the run.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The end time of the run.
     pub finished_at: Option<Timestamp>,
-    /// How long it took.
+    /// The duration of the run in seconds.
     pub run_seconds: Option<f64>,
-    /// The exit status.
+    /// The exit status of the run.
     pub exit_code: u8,
-    /// Tasks that it archived.
+    /// The number of tasks that the run archived.
     pub tasks: u64,
-    /// Requests that it sent.
+    /// The number of requests that the run sent.
     pub requests: u64,
 }
 
-/// The provider's figures for the whole account, and what is archived.
+/// The usage of the account as reported by the provider, and the share of the account that is archived.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Account {
-    /// Tasks that the account has created, if the provider says.
+    /// The number of tasks that the account has created, if the provider reports this number.
     pub tasks_created: Option<u64>,
-    /// Credits that it has used.
+    /// The number of credits that the account has used.
     pub credits_used: Option<f64>,
-    /// Credits that it has topped up.
+    /// The number of credits that the account has topped up.
     pub credits_topped_up: Option<f64>,
-    /// Tasks that are archived, without those that the provider does not know.
+    /// The number of archived tasks, excluding tasks that the provider did not find.
     pub archived: u64,
-    /// The percentage that is archived, to two decimals; 100 only if nothing is missing.
+    /// The percentage of the account's tasks that is archived, rounded down to two decimals. The percentage is 100
+    /// only if no task is missing.
     pub coverage: Option<f64>,
 }
 
@@ -121,7 +127,7 @@ impl From<&RunSummary> for RunRow {
 }
 
 impl Account {
-    /// Compares what the account has created with what is archived.
+    /// Computes the coverage from the numbers of created and archived tasks.
     pub(crate) fn new(
         tasks_created: Option<f64>,
         credits_used: Option<f64>,
@@ -140,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn coverage_is_a_hundred_only_if_nothing_is_missing() {
+    fn coverage_is_100_percent_only_if_nothing_is_missing() {
         let coverage = |created, archived| Account::new(created, None, None, archived).coverage;
         assert_eq!(coverage(Some(42.0), 24), Some(57.14));
         assert_eq!(coverage(Some(100_000.0), 99_999), Some(99.99));

@@ -1,4 +1,4 @@
-//! Plain lines on stderr, for logs and pipes.
+//! Writes events as plain lines to stderr, for logs and pipes.
 
 use std::{
     io::Write,
@@ -7,14 +7,14 @@ use std::{
 
 use super::{
     Reporter,
-    sentence::{Weight, sentence},
+    event_messages::{Importance, render},
 };
 use crate::{asset::AssetStatus, event::Event};
 
-/// The interval of progress lines: a log needs to show that a run is alive, not every second of it.
+/// The interval between progress lines, which only need to show in a log that a run is alive.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
-/// How much is written.
+/// The kinds of events that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Detail {
     Warnings,
@@ -33,7 +33,7 @@ impl Lines {
         Self { detail, progress_due: Instant::now() + PROGRESS_EVERY, limit: RepeatLimit::default() }
     }
 
-    fn wants(&mut self, event: &Event, weight: Weight) -> bool {
+    fn should_show(&mut self, event: &Event, importance: Importance) -> bool {
         if matches!(event, Event::Progress(_) | Event::Checking(_) | Event::Rewriting(_)) {
             let due = self.detail >= Detail::Milestones && Instant::now() >= self.progress_due;
             if due {
@@ -41,19 +41,19 @@ impl Lines {
             }
             return due;
         }
-        match weight {
-            Weight::Warning => true,
-            Weight::Milestone => self.detail >= Detail::Milestones,
-            Weight::Detail => self.detail >= Detail::Everything,
+        match importance {
+            Importance::Warning => true,
+            Importance::Milestone => self.detail >= Detail::Milestones,
+            Importance::Verbose => self.detail >= Detail::Everything,
         }
     }
 }
 
 impl Reporter for Lines {
     fn observe(&mut self, event: &Event) {
-        let Some((weight, sentence)) = sentence(event) else { return };
-        if self.wants(event, weight) {
-            self.limit.say(event, sentence, |line| {
+        let Some((importance, text)) = render(event) else { return };
+        if self.should_show(event, importance) {
+            self.limit.write_limited(event, text, |line| {
                 // A closed pipe must not end the run.
                 let _ = writeln!(std::io::stderr(), "{line}");
             });
@@ -61,7 +61,7 @@ impl Reporter for Lines {
     }
 }
 
-/// Writes nothing on success, and every warning otherwise.
+/// Writes nothing if the run succeeds, and every warning otherwise.
 #[derive(Default)]
 pub(super) struct Quiet {
     warnings: Vec<String>,
@@ -71,16 +71,17 @@ pub(super) struct Quiet {
 impl Reporter for Quiet {
     fn observe(&mut self, event: &Event) {
         let warnings = &mut self.warnings;
-        match (event, sentence(event)) {
+        match (event, render(event)) {
             (Event::Finished { exit_code: 0, .. }, _) => warnings.clear(),
-            (_, Some((Weight::Warning, line))) => self.limit.say(event, line, |line| warnings.push(line)),
+            (_, Some((Importance::Warning, line))) => self.limit.write_limited(event, line, |line| warnings.push(line)),
             _ => {}
         }
     }
 }
 
 impl Drop for Quiet {
-    /// Warnings that no successful end has cleared: the run may have ended before it started.
+    /// Writes the warnings of an unsuccessful run. The warnings are written on drop, because a run that fails early
+    /// emits no [`Event::Finished`].
     fn drop(&mut self) {
         for line in &self.warnings {
             let _ = writeln!(std::io::stderr(), "{line}");
@@ -88,31 +89,31 @@ impl Drop for Quiet {
     }
 }
 
-/// Limits repeated messages about bad rows or failed downloads: the first are listed, then one line says that more
-/// follow.
+/// Limits repeated messages about bad rows and failed downloads. After the first messages of each kind, a single line
+/// reports that additional occurrences are only counted.
 #[derive(Default)]
 pub(super) struct RepeatLimit {
-    bad_rows: u32,
+    invalid_rows: u32,
     failed_assets: u32,
 }
 
 impl RepeatLimit {
-    const NAMED: u32 = 20;
+    const MAX_LISTED: u32 = 20;
 
-    pub(super) fn say(&mut self, event: &Event, sentence: String, mut write: impl FnMut(String)) {
-        let (count, further) = match event {
-            Event::BadRow { .. } => {
-                (&mut self.bad_rows, "further bad rows are counted, and named with --progress json")
+    pub(super) fn write_limited(&mut self, event: &Event, text: String, mut write: impl FnMut(String)) {
+        let (count, overflow_notice) = match event {
+            Event::InvalidRow { .. } => {
+                (&mut self.invalid_rows, "more bad rows are only counted; use --progress json to list them")
             }
             Event::AssetSettled { status: AssetStatus::Failed, .. } => {
-                (&mut self.failed_assets, "further failed downloads are counted, and named in the assets table")
+                (&mut self.failed_assets, "more failed downloads are only counted; the assets table lists them")
             }
-            _ => return write(sentence),
+            _ => return write(text),
         };
         *count += 1;
         match *count {
-            ..=Self::NAMED => write(sentence),
-            n if n == Self::NAMED + 1 => write(further.into()),
+            ..=Self::MAX_LISTED => write(text),
+            n if n == Self::MAX_LISTED + 1 => write(overflow_notice.into()),
             _ => {}
         }
     }

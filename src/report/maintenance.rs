@@ -1,43 +1,43 @@
-//! Messages of commands that rewrite tables.
+//! The closing messages of `compact` and `rebuild`, the commands that rewrite tables.
 
 use std::fmt::Write;
 
 use super::messages::{line, plural, size};
 
-/// The compaction of a table.
+/// The result of compacting one table, or an estimate of the result in a dry run.
 #[derive(Clone, Debug)]
 pub(crate) struct Compacted {
     pub(crate) table: &'static str,
-    /// Parts that were merged.
+    /// The number of merged parts.
     pub(crate) merged: u64,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
-    /// The parts that replaced them, and their bytes; in a dry run an estimate, and an upper bound.
+    /// The number of new parts. In a dry run, this number is an estimate and `bytes_after` is an upper bound.
     pub(crate) parts_after: u64,
     pub(crate) bytes_after: u64,
-    /// Parts that were left alone.
-    pub(crate) left: u64,
+    /// The number of parts that stay unchanged.
+    pub(crate) unchanged: u64,
 }
 
-/// The table of a compaction, done or planned.
+/// Formats the result of a compaction or of its dry run.
 pub(crate) fn compact_table(tables: &[Compacted], archive: &str, is_dry_run: bool) -> String {
     if tables.iter().all(|table| table.merged == 0) {
-        return format!("Nothing to compact in {archive}: no table has two small parts\n");
+        return format!("Nothing to compact in {archive}: no table has two or more small parts\n");
     }
     let mut text = headline("Compacted", archive, is_dry_run);
     for table in tables {
-        line(&mut text, table.table, &compact_words(table, is_dry_run));
+        line(&mut text, table.table, &format_compacted(table, is_dry_run));
     }
     text
 }
 
-fn compact_words(table: &Compacted, is_dry_run: bool) -> String {
-    let mut words = if table.merged == 0 {
+fn format_compacted(table: &Compacted, is_dry_run: bool) -> String {
+    let mut text = if table.merged == 0 {
         "nothing to do".to_owned()
     } else {
-        let most = if is_dry_run { "at most " } else { "" };
+        let qualifier = if is_dry_run { "at most " } else { "" };
         format!(
-            "{} of {}, {} → {}, {most}{}",
+            "{} of {}, {} → {}, {qualifier}{}",
             plural(table.merged, "part"),
             plural(table.rows, "row"),
             size(table.bytes),
@@ -45,13 +45,13 @@ fn compact_words(table: &Compacted, is_dry_run: bool) -> String {
             size(table.bytes_after)
         )
     };
-    if table.left > 0 {
-        let _ = write!(words, "; {} as before", plural(table.left, "part"));
+    if table.unchanged > 0 {
+        let _ = write!(text, "; {} unchanged", plural(table.unchanged, "part"));
     }
-    words
+    text
 }
 
-/// The rows of a table before and after it was regenerated.
+/// The number of rows in a table before and after a rebuild.
 #[derive(Clone, Debug)]
 pub(crate) struct Rebuilt {
     pub(crate) table: &'static str,
@@ -59,7 +59,7 @@ pub(crate) struct Rebuilt {
     pub(crate) rows_after: u64,
 }
 
-/// The table of a rebuild, done or planned.
+/// Formats the result of a rebuild or of its dry run.
 pub(crate) fn rebuild_table(tables: &[Rebuilt], archive: &str, tasks: u64, is_dry_run: bool) -> String {
     let mut text = headline("Rebuilt", archive, is_dry_run);
     line(&mut text, "from", &format!("the responses of {}", plural(tasks, "task")));

@@ -1,4 +1,4 @@
-//! The closing messages of a run: the table on stdout, and what to do about missing tasks.
+//! The closing message of a run: a table on stdout, and advice about missing tasks.
 
 use std::{cmp::Reverse, fmt::Write, time::Duration};
 
@@ -7,76 +7,77 @@ use bytesize::ByteSize;
 use crate::{
     archive::RunFile,
     config::RunConfig,
-    event::{AssetCounts, Downloads, InputCounts, Progress},
+    event::{AssetCounts, Downloads, InputCounts, Progress, RowCounts},
     exit::ExitStatus,
     format::TableFormat,
     run_summary::RunSummary,
 };
 
-/// The most reasons for failed downloads that are listed.
-const REASONS: usize = 5;
+/// The maximum number of reasons listed for failed downloads.
+const MAX_REASONS: usize = 5;
 
-/// A duration in whole seconds: `1h 2m 3s`.
+/// Formats a duration, rounded to whole seconds: `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs(seconds.max(0.0).round() as u64);
     humantime::format_duration(whole).to_string()
 }
 
-/// The rest of the work, as far as it is known: `, 3 unfinished, 5m left`.
-pub(super) fn rest(progress: &Progress) -> String {
+/// Formats the pending work, if it is known: `, 3 unfinished, 5m left`.
+pub(super) fn format_remaining(progress: &Progress) -> String {
     let unfinished = Some(progress.unfinished).filter(|count| *count > 0).map(|count| format!(", {count} unfinished"));
-    let left = progress.seconds_left.map(|left| format!(", {} left", duration(left)));
-    unfinished.into_iter().chain(left).collect()
+    let remaining = progress.seconds_left.map(|remaining| format!(", {} left", duration(remaining)));
+    unfinished.into_iter().chain(remaining).collect()
 }
 
-/// The state of downloads, after their count: `, 12.3 MB, 1.2 MB/s`.
-pub(super) fn transfer(downloads: &Downloads) -> String {
+/// Formats the size and speed of the downloads: `, 12.3 MB, 1.2 MB/s`.
+pub(super) fn format_transfer(downloads: &Downloads) -> String {
     format!(", {}, {}/s", size(downloads.bytes), size(downloads.bytes_per_second as u64))
 }
 
-/// A size: `12.3 MB`.
+/// Formats a size in bytes with SI units: `12.3 MB`.
 pub(super) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().si().to_string()
 }
 
-/// Facts for the closing message that a run's summary does not have.
-pub(crate) struct RunNotes<'a> {
-    /// The archive, as the user named it.
+/// Data for the closing message that the run's summary does not contain.
+pub(crate) struct ClosingNotes<'a> {
+    /// The location of the archive, as specified by the user.
     pub(crate) archive: &'a str,
     pub(crate) format: TableFormat,
-    /// Whether there were responses, and none of them found a task.
+    /// Whether the provider responded but found none of the requested tasks.
     pub(crate) none_found: bool,
-    /// Whether the list of missing tasks was written.
-    pub(crate) missing_named: bool,
-    /// Tasks of earlier runs whose files are still to be downloaded.
-    pub(crate) left: u64,
-    /// Failed assets of earlier runs' tasks, which an export does not try again.
+    /// Whether the list of tasks that are not archived was written.
+    pub(crate) missing_list_written: bool,
+    /// The number of tasks from earlier runs with pending downloads.
+    pub(crate) still_journalled: u64,
+    /// The number of assets that failed in earlier runs. An export does not retry these assets.
     pub(crate) failed_before: u64,
-    /// Tasks archived as not found that were requested again: if they are still not found, the key is not suspect.
-    pub(crate) asked_again: u64,
+    /// The number of tasks archived as not found that were requested again. If these tasks are still not found, this
+    /// is no sign of a wrong key.
+    pub(crate) refetched: u64,
 }
 
 /// The closing table of a run.
-pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
+pub(crate) fn run_table(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
     let mut text = String::new();
-    let took = run.took().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
-    let _ = writeln!(text, "{}{took}", headline(run));
+    let duration = run.duration_seconds().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
+    let _ = writeln!(text, "{}{duration}", headline(run));
     text.push('\n');
     line(&mut text, "archive", notes.archive);
-    line(&mut text, "input", &input_words(run));
+    line(&mut text, "input", &format_input(run));
     if run.input.selected > 0 {
-        line(&mut text, "tasks", &task_words(run));
+        line(&mut text, "tasks", &format_tasks(run));
     }
     if run.input.selected + run.rows.assets > 0 {
-        line(&mut text, "rows", &row_words(run));
+        line(&mut text, "rows", &format_rows(run));
     }
     if run.rows.assets > 0 {
-        line(&mut text, "assets", &asset_words(&run.assets));
+        line(&mut text, "assets", &format_assets(&run.assets));
     }
     if run.input.selected > 0 {
         line(&mut text, "credits", &format!("{} for successful tasks", credits(run.credits_cost)));
     }
-    line(&mut text, "requests", &request_words(run));
+    line(&mut text, "requests", &format_requests(run));
     if let Some(advice) = advice(run, notes) {
         let _ = write!(text, "\n{advice}");
     }
@@ -86,77 +87,89 @@ pub(crate) fn run_table(run: &RunSummary, notes: &RunNotes<'_>) -> String {
     text
 }
 
-/// The plan of a run, and how long its requests take at this rate.
-pub(crate) fn plan_table(plan: &InputCounts, lacking: u64, config: &RunConfig, requests_per_second: f64) -> String {
+/// The table of a dry run: the plan, and the estimated time for its requests at the given rate.
+pub(crate) fn plan_table(
+    plan: &InputCounts,
+    tasks_lacking_assets: u64,
+    config: &RunConfig,
+    requests_per_second: f64,
+) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
     line(&mut text, "archive", &config.archive.to_string());
-    line(&mut text, "input", &input_words(&run));
-    line(&mut text, "requests", &plan_words(plan.selected, config, requests_per_second));
-    if lacking > 0 {
-        line(&mut text, "assets", &format!("of {} from stored responses", plural(lacking, "archived task")));
+    line(&mut text, "input", &format_input(&run));
+    line(&mut text, "requests", &format_request_plan(plan.selected, config, requests_per_second));
+    if tasks_lacking_assets > 0 {
+        line(
+            &mut text,
+            "assets",
+            &format!("to download for {}, from stored responses", plural(tasks_lacking_assets, "archived task")),
+        );
     }
     text
 }
 
-fn plan_words(selected: u64, config: &RunConfig, requests_per_second: f64) -> String {
+fn format_request_plan(selected: u64, config: &RunConfig, requests_per_second: f64) -> String {
     if selected == 0 {
         return "none".into();
     }
-    let mut words = format!("{selected} at least, ");
+    let mut text = format!("at least {selected}, ");
     if requests_per_second.is_finite() {
-        let _ = write!(words, "in {} at {}", duration(selected as f64 / requests_per_second), config.rate);
+        let _ = write!(text, "about {} at {}", duration(selected as f64 / requests_per_second), config.rate);
     } else {
-        words.push_str("at full speed");
+        text.push_str("at full speed");
     }
     if config.reserve > 0 {
-        let _ = write!(words, " with {} per minute reserved", config.reserve);
+        let _ = write!(text, " with {} per minute reserved", config.reserve);
     }
-    if !config.wait.is_zero() {
-        let _ = write!(words, "; up to {} more if tasks are unfinished", duration(config.wait.as_secs_f64()));
+    if !config.poll_limit.is_zero() {
+        let _ =
+            write!(text, "; up to {} of polling if tasks are unfinished", duration(config.poll_limit.as_secs_f64()));
     }
     if let Some(limit) = config.stop_after {
-        let _ = write!(words, "; ended after {}", duration(limit.as_secs_f64()));
+        let _ = write!(text, "; the run stops after {}", duration(limit.as_secs_f64()));
     }
-    words
+    text
 }
 
-pub(super) fn line(text: &mut String, name: &str, words: &str) {
-    let _ = writeln!(text, "  {name:<10}{words}");
+pub(super) fn line(output: &mut String, name: &str, text: &str) {
+    let _ = writeln!(output, "  {name:<10}{text}");
 }
 
-/// The exit status of a run whose key was refused.
-const KEY_REFUSED: u8 = ExitStatus::KeyRefused as u8;
+/// The exit status of a run whose API key the provider refused.
+const KEY_REFUSED: u8 = ExitStatus::KeyRejected as u8;
 
 fn headline(run: &RunSummary) -> String {
     let archived = run.rows.tasks;
-    let selected = run.input.selected;
+    let selected = plural(run.input.selected, "task");
     match run.exit_code {
-        129.. => format!("Interrupted: archived {archived} of {selected} tasks"),
-        1 => format!("Stopped by an error: archived {archived} of {selected} tasks"),
-        4 => format!("The provider refused the key: archived {archived} of {selected} tasks"),
-        _ if selected == 0 && run.rows.assets > 0 => "Nothing to fetch: downloaded assets of archived tasks".into(),
-        _ if selected == 0 && run.exit_code == 3 => "Nothing to fetch: no request was sent".into(),
-        _ if selected == 0 => "Nothing to fetch: no request was sent; done".into(),
-        _ => format!("Archived {archived} of {selected} tasks"),
+        129.. => format!("Interrupted: archived {archived} of {selected}"),
+        1 => format!("Stopped by an error: archived {archived} of {selected}"),
+        4 => format!("The provider refused the key: archived {archived} of {selected}"),
+        _ if run.input.selected == 0 && run.rows.assets > 0 => {
+            "Nothing to fetch: downloaded assets of archived tasks".into()
+        }
+        _ if run.input.selected == 0 && run.exit_code == 3 => "Nothing to fetch: no request was sent; finished".into(),
+        _ if run.input.selected == 0 => "Nothing to fetch: no request was sent; done".into(),
+        _ => format!("Archived {archived} of {selected}"),
     }
 }
 
-fn input_words(run: &RunSummary) -> String {
+fn format_input(run: &RunSummary) -> String {
     let input = &run.input;
     let parts = [
         (input.selected, "to fetch"),
         (input.already_archived, "already archived"),
-        (input.duplicates, "repeated"),
+        (input.duplicates, if input.duplicates == 1 { "duplicate" } else { "duplicates" }),
         (input.invalid, "with an invalid ID"),
         (input.other_shards, "for other shards"),
     ];
-    format!("{}: {}", plural(input.rows, "row"), listed(&parts))
+    format!("{}: {}", plural(input.rows, "row"), join_counts(&parts))
 }
 
-pub(super) fn task_words(run: &RunSummary) -> String {
+pub(super) fn format_tasks(run: &RunSummary) -> String {
     let tasks = &run.tasks;
-    listed(&[
+    join_counts(&[
         (tasks.success, "success"),
         (tasks.failure, "failure"),
         (tasks.timeout, "timeout"),
@@ -167,8 +180,11 @@ pub(super) fn task_words(run: &RunSummary) -> String {
     ])
 }
 
-pub(super) fn row_words(run: &RunSummary) -> String {
-    let rows = &run.rows;
+pub(super) fn format_rows(run: &RunSummary) -> String {
+    format_row_counts(&run.rows)
+}
+
+pub(super) fn format_row_counts(rows: &RowCounts) -> String {
     let lyrics = format!("{} lyrics", rows.lyrics);
     let counts = [
         (rows.tasks, plural(rows.tasks, "task")),
@@ -180,49 +196,52 @@ pub(super) fn row_words(run: &RunSummary) -> String {
     if words.is_empty() { "none".into() } else { words.join(", ") }
 }
 
-pub(super) fn asset_words(assets: &AssetCounts) -> String {
+pub(super) fn format_assets(assets: &AssetCounts) -> String {
     let ok = format!("ok ({})", size(assets.bytes));
-    let mut words =
-        listed(&[(assets.ok, &ok), (assets.failed, "failed"), (assets.skipped, "skipped: nothing to download")]);
-    if assets.wasted > 0 {
-        let _ = write!(words, "; {} discarded", size(assets.wasted));
+    let mut text =
+        join_counts(&[(assets.ok, &ok), (assets.failed, "failed"), (assets.skipped, "skipped: nothing to download")]);
+    if assets.discarded_bytes > 0 {
+        let _ = write!(text, "; {} discarded", size(assets.discarded_bytes));
     }
-    words
+    text
 }
 
-pub(super) fn request_words(run: &RunSummary) -> String {
+pub(super) fn format_requests(run: &RunSummary) -> String {
     let requests = &run.requests;
     let first = requests.total - requests.retries - requests.polls;
     let kinds = [
         (first, "initial"),
-        (requests.polls, "polled"),
-        (requests.retries, "retried"),
-        (requests.rate_limited, "refused with 429"),
+        (requests.polls, if requests.polls == 1 { "poll" } else { "polls" }),
+        (requests.retries, if requests.retries == 1 { "retry" } else { "retries" }),
     ];
-    if requests.total == 0 { "none".into() } else { format!("{}: {}", requests.total, listed(&kinds)) }
+    let limited = match requests.rate_limited {
+        0 => String::new(),
+        count => format!("; {count} rate limited (HTTP 429)"),
+    };
+    if requests.total == 0 { "none".into() } else { format!("{}: {}{limited}", requests.total, join_counts(&kinds)) }
 }
 
-/// The counts that are not zero.
-pub(super) fn listed(counts: &[(u64, &str)]) -> String {
-    let words: Vec<String> =
+/// Lists the counts that are not zero: `3 success, 1 failure`. Returns `none` if all are zero.
+pub(super) fn join_counts(counts: &[(u64, &str)]) -> String {
+    let counts: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    if words.is_empty() { "none".into() } else { words.join(", ") }
+    if counts.is_empty() { "none".into() } else { counts.join(", ") }
 }
 
 pub(super) fn plural(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// Credits, without a decimal point if they are whole.
+/// Formats a number of credits, with two decimals unless the number is an integer.
 pub(super) fn credits(cost: f64) -> String {
     if cost.fract() == 0.0 { format!("{cost:.0}") } else { format!("{cost:.2}") }
 }
 
-fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
+fn advice(run: &RunSummary, notes: &ClosingNotes<'_>) -> Option<String> {
     let mut text = String::new();
     if notes.none_found {
-        text.push_str("None of the tasks was found. Does the key belong to a different account? Nothing was archived as not found.\n");
-    } else if run.tasks.not_found.saturating_sub(notes.asked_again) * 2 > run.input.selected {
+        text.push_str("None of the tasks was found. Does the key belong to a different account? No task was archived as not found.\n");
+    } else if run.tasks.not_found.saturating_sub(notes.refetched) * 2 > run.input.selected {
         let _ = writeln!(
             text,
             "More than half of the tasks were not found. Are the list and the key from the same account?"
@@ -234,29 +253,29 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     }
     if run.missing() > 0 {
         let _ = write!(text, "Not archived: {}", plural(run.missing(), "task"));
-        if notes.missing_named {
-            let _ = write!(text, ", named with the reason in\n  {}", unfinished_file(run, notes));
+        if notes.missing_list_written {
+            let _ = write!(text, ", listed with reasons in\n  {}", unfinished_file(run, notes));
         }
         text.push_str(if run.exit_code == KEY_REFUSED {
-            "\nCheck the key in SUNOR_API_KEY or --api-key-file, then run the same command again.\n"
+            "\nCheck the key in SUNOR_API_KEY or --api-key-file, then rerun the command.\n"
         } else {
-            "\nRun the same command again to fetch what is missing.\n"
+            "\nRerun the command to fetch what is missing.\n"
         });
     }
     if run.assets.failed > 0 {
         let _ = writeln!(text, "Not downloaded: {}", plural(run.assets.failed, "asset"));
         let mut reasons: Vec<_> = run.assets.reasons.iter().collect();
         reasons.sort_by_key(|(reason, count)| (Reverse(**count), *reason));
-        for (reason, count) in reasons.into_iter().take(REASONS) {
+        for (reason, count) in reasons.into_iter().take(MAX_REASONS) {
             let _ = writeln!(text, "  {count} × {reason}");
         }
         text.push_str("Each has a row with status = 'failed' in the assets table. Run `repair` to retry them.\n");
     }
-    if notes.left > 0 {
+    if notes.still_journalled > 0 {
         let _ = writeln!(
             text,
-            "Kept in the journal: {} of earlier runs (no time or no connection for downloads); the next run resumes them.",
-            plural(notes.left, "task")
+            "Still in the journal: {} from earlier runs with incomplete downloads (no time or no connection). The next run resumes them.",
+            plural(notes.still_journalled, "task")
         );
     }
     if notes.failed_before > 0 {
@@ -269,13 +288,13 @@ fn advice(run: &RunSummary, notes: &RunNotes<'_>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn unfinished_file(run: &RunSummary, notes: &RunNotes<'_>) -> String {
-    format!("{}/runs/{}{}", notes.archive.trim_end_matches('/'), run.run_id, RunFile::Unfinished.ending())
+fn unfinished_file(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
+    format!("{}/runs/{}{}", notes.archive.trim_end_matches('/'), run.run_id, RunFile::Unfinished.suffix())
 }
 
-/// A command to copy into the shell, from the folder where the program was run.
+/// A DuckDB command that the user can paste into a shell, in the folder where the program was run.
 pub(super) fn duckdb_line(archive: &str, format: TableFormat) -> String {
-    // Quoted for SQL, for DuckDB's patterns, and for the shell.
+    // The path is escaped for SQL, for the glob patterns of DuckDB, and for the shell.
     let mut folder = archive.trim_end_matches('/').replace('\'', "''");
     for special in ['[', '*', '?'] {
         folder = folder.replace(special, &format!("[{special}]"));

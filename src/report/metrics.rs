@@ -1,7 +1,7 @@
-//! A run's figures in Prometheus' text format, from its summary.
+//! Formats the summary of a run as metrics in the Prometheus text format.
 //!
-//! Each file describes one run and replaces the previous one, so every figure is a gauge. The kinds of requests add up
-//! to the total. A 429 is not a kind, since any request may get it.
+//! A metrics file describes one run and replaces the file of the previous run, so every metric is a gauge. The kinds
+//! of requests add up to the total. Status 429 is not a kind, because any request may receive it.
 
 use std::fmt::Write;
 
@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use crate::run_summary::RunSummary;
 
-/// The file's text. `last_success` is the end of the last run of the archive with exit status 0, if there was one.
+/// Returns the text of the metrics file. `last_success` is the time at which the last run with exit status 0 ended, if
+/// there is such a run.
 pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> String {
     let (tasks, assets, rows, requests) = (&run.tasks, &run.assets, &run.rows, &run.requests);
     let mut text = Text::default();
@@ -33,10 +34,10 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
         "status",
         &[("ok", assets.ok), ("failed", assets.failed), ("skipped", assets.skipped)],
     );
-    text.plain("asset_bytes", "Bytes of the assets that are ok.", assets.bytes as f64);
+    text.plain("asset_bytes", "Total size in bytes of the assets with status ok.", assets.bytes as f64);
     text.labelled(
         "rows",
-        "Rows of the tasks that the last run asked for and archived, by table.",
+        "Rows that the last run archived for its selected tasks, by table.",
         "table",
         &[("tasks", rows.tasks), ("clips", rows.clips), ("lyrics", rows.lyrics), ("assets", rows.assets)],
     );
@@ -52,24 +53,24 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     );
     text.plain(
         "rate_limited_requests",
-        "API requests of the last run, of whatever kind, that were answered with 429.",
+        "API requests of the last run, of any kind, that were rate limited (HTTP 429).",
         requests.rate_limited as f64,
     );
     text.plain("exit_code", "Exit status of the last run.", f64::from(run.exit_code));
-    if let Some(took) = run.run_seconds {
-        text.plain("run_seconds", "How long the last run took.", took);
+    if let Some(duration) = run.run_seconds {
+        text.plain("run_seconds", "Duration of the last run in seconds.", duration);
     }
     if let Some(finished) = run.finished_at {
-        text.plain("finished_timestamp_seconds", "When the last run ended.", seconds(finished));
+        text.plain("finished_timestamp_seconds", "Unix time at which the last run ended.", seconds(finished));
     }
     if let Some(success) = last_success {
-        let help = "When a run of this archive last ended with exit status 0; absent if none has.";
+        let help = "Unix time at which a run of this archive last ended with exit status 0; absent if none has.";
         text.plain("last_success_timestamp_seconds", help, seconds(success));
     }
     text.0
 }
 
-/// Since 1970, to the millisecond.
+/// Converts a timestamp to seconds since the Unix epoch, with millisecond precision.
 fn seconds(time: Timestamp) -> f64 {
     time.as_millisecond() as f64 / 1000.0
 }
@@ -83,11 +84,11 @@ impl Text {
         let _ = writeln!(self.0, "sunor_archive_{name} {value}");
     }
 
-    /// Label values are words of this program, which need no escaping.
+    /// Adds a metric with one sample per label value. Label values are constants of this program and need no escaping.
     fn labelled(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
         self.family(name, help);
-        for (word, count) in samples {
-            let _ = writeln!(self.0, "sunor_archive_{name}{{{label}=\"{word}\"}} {count}");
+        for (value, count) in samples {
+            let _ = writeln!(self.0, "sunor_archive_{name}{{{label}=\"{value}\"}} {count}");
         }
     }
 
@@ -102,10 +103,10 @@ mod tests {
     use crate::{
         event::Event,
         format::TableFormat,
-        report::{RunNotes, run_table},
+        report::{ClosingNotes, run_table},
     };
 
-    /// The wall clock was set during the run: the monotonic clock counts.
+    /// The wall clock is changed during the run, but the duration is measured with the monotonic clock.
     #[test]
     fn setting_the_clock_does_not_change_durations() {
         for finished in ["2026-01-02T02:00:00Z", "2026-01-03T03:00:00Z"] {
@@ -117,23 +118,23 @@ mod tests {
             run.observe(&Event::Finished { at, run_seconds: 62.5, exit_code: 0, interrupted: false });
             let text = metrics(&run, None);
             assert!(text.contains("\nsunor_archive_run_seconds 62.5\n"), "{text}");
-            let notes = RunNotes {
+            let notes = ClosingNotes {
                 archive: "library",
                 format: TableFormat::Parquet,
                 none_found: false,
-                missing_named: true,
-                left: 0,
+                missing_list_written: true,
+                still_journalled: 0,
                 failed_before: 0,
-                asked_again: 0,
+                refetched: 0,
             };
-            let words = run_table(&run, &notes);
-            assert!(words.lines().next().unwrap().ends_with(" in 1m 3s"), "{words}");
+            let message = run_table(&run, &notes);
+            assert!(message.lines().next().unwrap().ends_with(" in 1m 3s"), "{message}");
             assert_eq!(run.finished_at, Some(at));
         }
     }
 
     #[test]
-    fn kinds_of_requests_add_up_and_unknown_values_are_omitted() {
+    fn request_counts_add_up_and_unknown_values_are_omitted() {
         let mut run = RunSummary::default();
         (run.requests.total, run.requests.polls, run.requests.retries) = (10, 3, 2);
         let text = metrics(&run, None);

@@ -1,9 +1,10 @@
-//! Readers of [`Event`]: the bars of a terminal, plain lines, NDJSON, and figures for
-//! Prometheus. Each is a fold over the same stream; the run never reads anything from them.
+//! Reports the [`Event`]s of a run as progress bars, plain lines, NDJSON, and metrics for Prometheus. Each report is a
+//! fold over the same stream of events. A run never reads data from a reporter.
 
 mod archive_messages;
 mod bars;
 mod contents;
+mod event_messages;
 mod findings;
 mod lines;
 mod maintenance;
@@ -11,53 +12,52 @@ mod messages;
 mod metrics;
 mod ndjson;
 mod repairs;
-mod sentence;
 
 use std::io::IsTerminal;
 
 use crate::event::Event;
 
 pub(crate) use archive_messages::archive_table;
-pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow, WaitingRun};
+pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow, UnpublishedRun};
 pub(crate) use findings::verify_table;
 pub(crate) use maintenance::{Compacted, Rebuilt, compact_table, rebuild_table};
-pub(crate) use messages::{RunNotes, plan_table, run_table};
+pub(crate) use messages::{ClosingNotes, plan_table, run_table};
 pub(crate) use metrics::metrics;
 pub(crate) use repairs::{repair_plan_table, repair_table};
 
-/// How progress is shown, on stderr.
+/// How progress is shown on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressStyle {
-    /// Bars on a terminal, lines elsewhere.
+    /// Progress bars on a terminal, plain lines elsewhere.
     #[default]
     Auto,
-    /// Lines at intervals.
+    /// Plain lines at intervals.
     Plain,
-    /// Each event as a line of JSON.
+    /// One line of JSON per event.
     Json,
     /// Warnings only.
     Off,
 }
 
-/// How much is printed.
+/// The amount of output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verbosity {
-    /// Nothing on success.
+    /// No output on success.
     Quiet,
     /// Milestones and warnings.
     #[default]
     Normal,
-    /// One line per task as well.
+    /// Milestones, warnings, and one line per task.
     Verbose,
 }
 
-/// Shows events while they happen.
+/// Shows the events of a run as they happen.
 pub trait Reporter: Send {
-    /// Takes one event.
+    /// Handles one event.
     fn observe(&mut self, event: &Event);
 }
 
-/// The reporter that the user selected.
+/// Creates the reporter for the selected progress style and verbosity.
 #[must_use]
 pub fn reporter(progress: ProgressStyle, verbosity: Verbosity) -> Box<dyn Reporter> {
     match progress {

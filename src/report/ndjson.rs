@@ -1,4 +1,4 @@
-//! Events for machines: one JSON object a line, on stderr.
+//! Writes events to stderr for machines, as one JSON object per line.
 
 use std::io::Write;
 

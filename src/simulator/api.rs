@@ -1,4 +1,4 @@
-//! The API's responses.
+//! The responses of the simulated API.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -15,16 +15,16 @@ use serde_json::{Value, json};
 use tokio::time::{self, Instant};
 
 use super::{
-    Known,
+    KnownTasks,
     documents::Task,
     faults::{Encoding, FaultKind},
-    response::{Body, body, html, later, redirect, status_of, with_header},
+    response::{Body, body, redirect, retry_later, status_code, status_page, with_header},
     state::State,
     window::Admission,
 };
 
-/// An error breaks the connection.
-pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+/// Responds to an API request. An error closes the connection without a response.
+pub(super) async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let path = request.uri().path().to_owned();
     let key = request.headers().get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
     match path.as_str() {
@@ -35,10 +35,10 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io:
     if request.method() != Method::GET {
         return Ok(error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"));
     }
-    let (admission, refusal) = state.admit(key.as_deref());
-    let response = match (refusal, path.strip_prefix("/api/v1/task/"), path.as_str()) {
-        (Some(refusal), ..) => refusal,
-        (None, Some(id), _) => state.task(&decoded(id)).await?,
+    let (admission, rejection) = state.admit(key.as_deref());
+    let response = match (rejection, path.strip_prefix("/api/v1/task/"), path.as_str()) {
+        (Some(rejection), ..) => rejection,
+        (None, Some(id), _) => state.task(&decode_id(id)).await?,
         (None, None, "/api/v1/account/balance") => {
             json_response(StatusCode::OK, &json!({"code": 200, "data": {"available": 950, "frozen": 10, "total": 960}}))
         }
@@ -48,14 +48,14 @@ pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io:
         ),
         (None, None, _) => error(StatusCode::NOT_FOUND, "No such page"),
     };
-    Ok(with_limits(response, &state, admission))
+    Ok(with_rate_limit_headers(response, &state, admission))
 }
 
 impl State {
-    /// The IDs of the listed tasks, as a list to export.
+    /// Returns the IDs in the task list as CSV, in the format that `export` reads.
     fn task_list(&self) -> String {
         let mut csv = String::from("task_id\n");
-        if let Known::Listed(tasks) = &self.world.tasks {
+        if let KnownTasks::Listed(tasks) = &self.provider.tasks {
             for index in tasks.indices() {
                 csv.push_str(tasks.id(index).as_str());
                 csv.push('\n');
@@ -64,97 +64,101 @@ impl State {
         csv
     }
 
-    /// How many tasks the account has created: the existing tasks of a list, or else the number in the documentation.
+    /// Returns how many tasks the account has created. With a task list, this is the number of listed tasks that
+    /// exist. Without a list, it is the example value in the API documentation.
     fn tasks_created(&self) -> usize {
-        match &self.world.tasks {
-            Known::Listed(tasks) => tasks.indices().filter(|index| self.exists(tasks.id(*index).as_str())).count(),
-            Known::Every | Known::Given => 42,
+        match &self.provider.tasks {
+            KnownTasks::Listed(tasks) => tasks.indices().filter(|index| self.exists(tasks.id(*index).as_str())).count(),
+            KnownTasks::Any | KnownTasks::Documents => 42,
         }
     }
 
     fn exists(&self, id: &str) -> bool {
-        let task = Task::new(self.world.seed, id, self.start, &self.world.faults, &self.cdn);
+        let task = Task::new(self.provider.seed, id, self.start, &self.provider.faults, &self.cdn);
         task.document(Timestamp::now()).is_some()
     }
 
-    /// Counts a request for its key, and refuses it if the key or the rate window requires it.
+    /// Counts a request against the rate limit of its key. Refuses the request if the key is invalid or the limit is
+    /// reached.
     fn admit(&self, key: Option<&str>) -> (Option<Admission>, Option<Response<Body>>) {
-        let faults = &self.world.faults;
+        let faults = &self.provider.faults;
         let mut counts = self.counts();
         counts.stats.requests += 1;
         let Some(key) = key else {
             return (None, Some(error(StatusCode::UNAUTHORIZED, "Missing x-api-key header")));
         };
-        let wrong = faults.key.as_ref().is_some_and(|only| only != key);
-        let revoked = faults.revoke_after.is_some_and(|after| counts.stats.requests > after);
-        if wrong || revoked {
+        let is_wrong_key = faults.key.as_ref().is_some_and(|only| only != key);
+        let is_revoked = faults.revoke_after.is_some_and(|after| counts.stats.requests > after);
+        if is_wrong_key || is_revoked {
             return (None, Some(error(StatusCode::UNAUTHORIZED, "Invalid API key")));
         }
         let Some(window) = &faults.window else { return (None, None) };
-        let admission = counts.meters.entry(key.to_owned()).or_default().admit(window, Instant::now());
-        let refusal = match admission {
+        let admission = counts.windows_by_key.entry(key.to_owned()).or_default().admit(window, Instant::now());
+        let rejection = match admission {
             Admission::Granted { .. } => None,
             Admission::Refused { retry_after } => {
                 counts.stats.rate_limited += 1;
-                Some(too_many(retry_after.as_secs_f64().ceil() as u64))
+                Some(too_many_requests(retry_after.as_secs_f64().ceil() as u64))
             }
         };
-        (Some(admission), refusal)
+        (Some(admission), rejection)
     }
 
     async fn task(&self, id: &str) -> io::Result<Response<Body>> {
-        let task = Task::new(self.world.seed, id, self.start, &self.world.faults, &self.cdn);
-        let trouble = self.trouble(id, task.luck);
-        if let Some(FaultKind::Stall(seconds)) = trouble {
+        let task = Task::new(self.provider.seed, id, self.start, &self.provider.faults, &self.cdn);
+        let fault = self.next_fault(id, task.sample);
+        if let Some(FaultKind::Stall(seconds)) = fault {
             time::sleep(Duration::from_secs_f64(seconds)).await;
         }
         let (document, last) = self.document(id, &task);
-        let response = match trouble {
+        let response = match fault {
             Some(FaultKind::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            Some(FaultKind::Status(status)) => return Ok(html(status_of(status))),
-            Some(FaultKind::TooMany(seconds)) => {
+            Some(FaultKind::Status(status)) => return Ok(status_page(status_code(status))),
+            Some(FaultKind::RateLimited(seconds)) => {
                 self.counts().stats.rate_limited += 1;
-                return Ok(too_many(seconds));
+                return Ok(too_many_requests(seconds));
             }
-            Some(FaultKind::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
+            Some(FaultKind::Unavailable(seconds)) => return Ok(retry_later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
             Some(FaultKind::Body(text)) => return Ok(body(StatusCode::OK, "application/json", text)),
             Some(FaultKind::Redirect(address)) => return Ok(redirect(&address.replace("{cdn}", &self.cdn))),
-            Some(FaultKind::Truncated(bytes)) => return Ok(in_two(&document.text, bytes, None)),
-            Some(FaultKind::StallBody(seconds)) => in_two(&document.text, 10, Some(Duration::from_secs_f64(seconds))),
-            Some(FaultKind::Packed(encoding)) => packed(&document, encoding)?,
-            Some(FaultKind::Padding(bytes)) => document.padded(bytes).into(),
+            Some(FaultKind::Truncated(bytes)) => return Ok(partial_response(&document.text, bytes, None)),
+            Some(FaultKind::StallBody(seconds)) => {
+                partial_response(&document.text, 10, Some(Duration::from_secs_f64(seconds)))
+            }
+            Some(FaultKind::Compressed(encoding)) => compressed(&document, encoding)?,
+            Some(FaultKind::Padding(bytes)) => document.with_padding(bytes).into(),
             Some(FaultKind::HangUp) => with_header(document.into(), CONNECTION, "close"),
-            Some(FaultKind::Stall(_) | FaultKind::Identical | FaultKind::Changed | FaultKind::Drip(_)) | None => {
+            Some(FaultKind::Stall(_) | FaultKind::Identical | FaultKind::Changed | FaultKind::Throttle(_)) | None => {
                 document.into()
             }
         };
         if last {
-            self.counts().answered.insert(id.to_owned());
+            self.counts().final_sent.insert(id.to_owned());
         }
         Ok(response)
     }
 
-    /// Counts a request for a task, and returns the fault that it meets.
-    fn trouble(&self, id: &str, luck: f64) -> Option<FaultKind> {
+    /// Counts a request for a task and returns the fault to inject, if any.
+    fn next_fault(&self, id: &str, sample: f64) -> Option<FaultKind> {
         let mut counts = self.counts();
-        let again = counts.answered.contains(id);
-        counts.stats.asked_again += u64::from(again);
+        let is_repeated = counts.final_sent.contains(id);
+        counts.stats.repeated += u64::from(is_repeated);
         let nth = counts.stats.by_task.entry(id.to_owned()).or_default();
         *nth += 1;
-        self.world.faults.for_task(id, *nth, luck)
+        self.provider.faults.for_task(id, *nth, sample)
     }
 
-    /// The response without faults, and whether it is final.
+    /// Returns the response before any fault is applied, and whether this response is final.
     fn document(&self, id: &str, task: &Task) -> (Document, bool) {
-        if let Some(text) = self.world.documents.get(id) {
+        if let Some(text) = self.provider.documents.get(id) {
             return (Document { status: StatusCode::OK, text: text.replace("{cdn}", &self.cdn) }, true);
         }
-        let known = match &self.world.tasks {
-            Known::Every => true,
-            Known::Listed(tasks) => tasks.find(id).is_some(),
-            Known::Given => false,
+        let exists = match &self.provider.tasks {
+            KnownTasks::Any => true,
+            KnownTasks::Listed(tasks) => tasks.find(id).is_some(),
+            KnownTasks::Documents => false,
         };
-        match task.document(Timestamp::now()).filter(|_| known) {
+        match task.document(Timestamp::now()).filter(|_| exists) {
             Some((document, last)) => (Document { status: StatusCode::OK, text: document.to_string() }, last),
             None => {
                 let text = json!({ "code": 404, "message": "Task not found" }).to_string();
@@ -164,15 +168,15 @@ impl State {
     }
 }
 
-/// A response for a task before any fault is applied.
+/// The response for a task before any fault is applied.
 struct Document {
     status: StatusCode,
     text: String,
 }
 
 impl Document {
-    /// With an additional field of this many bytes.
-    fn padded(mut self, bytes: usize) -> Self {
+    /// Adds a field of this many bytes to the JSON document.
+    fn with_padding(mut self, bytes: usize) -> Self {
         if self.text.pop() == Some('}') {
             self.text.push_str(",\"padding\":\"");
             self.text.extend(std::iter::repeat_n('x', bytes));
@@ -188,8 +192,8 @@ impl From<Document> for Response<Body> {
     }
 }
 
-/// The ID in a path segment.
-fn decoded(segment: &str) -> String {
+/// Decodes the percent-encoded task ID in a path segment.
+fn decode_id(segment: &str) -> String {
     let bytes: Vec<u8> =
         url::form_urlencoded::parse(format!("x={}", segment.replace('+', "%2B").replace('&', "%26")).as_bytes())
             .next()
@@ -198,22 +202,26 @@ fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn with_limits(mut response: Response<Body>, state: &State, admission: Option<Admission>) -> Response<Body> {
-    if let (Some(window), Some(admission)) = (&state.world.faults.window, admission) {
+fn with_rate_limit_headers(
+    mut response: Response<Body>,
+    state: &State,
+    admission: Option<Admission>,
+) -> Response<Body> {
+    if let (Some(window), Some(admission)) = (&state.provider.faults.window, admission) {
         let (remaining, reset) = match admission {
             Admission::Granted { remaining, reset } => (remaining, reset),
             Admission::Refused { retry_after } => (0, retry_after),
         };
         let reset = Timestamp::now().as_second() + reset.as_secs_f64().ceil() as i64;
         let headers = response.headers_mut();
-        headers.insert("x-ratelimit-limit", window.allowance.into());
+        headers.insert("x-ratelimit-limit", window.limit.into());
         headers.insert("x-ratelimit-remaining", remaining.into());
         headers.insert("x-ratelimit-reset", reset.into());
     }
     response
 }
 
-fn too_many(seconds: u64) -> Response<Body> {
+fn too_many_requests(seconds: u64) -> Response<Body> {
     let message = format!("Rate limit exceeded. Try again in {seconds} seconds.");
     let mut response = error(StatusCode::TOO_MANY_REQUESTS, &message);
     response.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -228,16 +236,16 @@ fn json_response(status: StatusCode, document: &Value) -> Response<Body> {
     body(status, "application/json", document.to_string())
 }
 
-fn packed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>> {
-    let bytes = encoding.pack(document.text.as_bytes())?;
-    let full = Full::new(Bytes::from(bytes)).map_err(|never: Infallible| match never {});
+fn compressed(document: &Document, encoding: Encoding) -> io::Result<Response<Body>> {
+    let bytes = encoding.compress(document.text.as_bytes())?;
+    let full = Full::new(Bytes::from(bytes)).map_err(|infallible: Infallible| match infallible {});
     let response = Response::builder().status(document.status).header(CONTENT_ENCODING, encoding.name());
-    Ok(response.body(full.boxed()).expect("the parts of a response are valid"))
+    Ok(response.body(full.boxed()).expect("the status and headers are valid"))
 }
 
-/// A response that announces its full length and sends `bytes` of it; the rest follows after a pause, or the connection
-/// breaks.
-fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
+/// Returns a response that announces its full length but sends only `bytes` bytes at first. The rest follows after
+/// the pause. Without a pause, the connection breaks.
+fn partial_response(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
     let (start, rest) = text.as_bytes().split_at(bytes.min(text.len().saturating_sub(1)));
     let start = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(start)))]);
     let rest = Bytes::copy_from_slice(rest);
@@ -251,5 +259,5 @@ fn in_two(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
         }
     });
     let response = Response::builder().header(CONTENT_LENGTH, text.len());
-    response.body(BodyExt::boxed(StreamBody::new(start.chain(end)))).expect("the parts of a response are valid")
+    response.body(BodyExt::boxed(StreamBody::new(start.chain(end)))).expect("the status and headers are valid")
 }

@@ -1,4 +1,4 @@
-//! The CDN's responses: generated files, whole or in part, as a storage server sends them.
+//! The responses of the simulated CDN: generated files, sent in full or by range, as an object store sends them.
 
 use std::{io, ops::Range, sync::Arc, time::Duration};
 
@@ -17,43 +17,43 @@ use tokio::time;
 use super::{
     documents::hash,
     faults::{Encoding, FaultKind},
-    media::{CHUNK, File, Make},
-    range::Part,
-    response::{Body, body, html, later, redirect, status_of, with_header},
+    media::{CHUNK, File, FileVariant},
+    range::RequestedRange,
+    response::{Body, body, redirect, retry_later, status_code, status_page, with_header},
     state::State,
-    tracked_body::TrackedBody,
+    tracked_body::ResponseTracker,
 };
 
-/// How long a connection stays open before it breaks, so that the bytes before are sent.
-const LAST_GASP: Duration = Duration::from_millis(50);
+/// The delay before a connection breaks, so that all bytes written before the break reach the client.
+const FLUSH_DELAY: Duration = Duration::from_millis(50);
 
-/// How a file is sent.
+/// The way in which a file is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Manner {
-    /// As fast as the client reads.
-    Steady,
-    /// The connection breaks after this many bytes.
-    Broken(u64),
-    /// With a pause of this many seconds after the first bytes.
-    Halting(f64),
-    /// This many bytes a second.
-    Dripping(u32),
+enum Delivery {
+    /// Sends the file as fast as the client reads it.
+    Full,
+    /// Breaks the connection after this many bytes.
+    Truncated(u64),
+    /// Pauses for this many seconds after the first bytes.
+    Stalled(f64),
+    /// Sends this many bytes per second.
+    Throttled(u32),
 }
 
-/// An error breaks the connection.
-pub(super) async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+/// Responds to a CDN request. An error closes the connection without a response.
+pub(super) async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let path = request.uri().path().trim_start_matches('/');
-    let (mut flight, nth) = TrackedBody::new(state.clone(), path, request.headers());
+    let (mut tracker, nth) = ResponseTracker::new(state.clone(), path, request.headers());
     let name = path.rsplit('/').next().unwrap_or_default();
-    let luck = hash(state.world.seed, path) as f64 / u64::MAX as f64;
-    let trouble = state.world.faults.for_file(name, nth, luck);
+    let sample = hash(state.provider.seed, path) as f64 / u64::MAX as f64;
+    let fault = state.provider.faults.for_file(name, nth, sample);
     let response = match *request.method() {
-        Method::GET => state.file(name, request.headers(), trouble, &mut flight).await?,
-        // The server does not send the body. Ranges apply to GET only.
-        Method::HEAD => state.file(name, &HeaderMap::new(), trouble, &mut flight).await?,
-        _ => xml(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+        Method::GET => state.file(name, request.headers(), fault, &mut tracker).await?,
+        // The HTTP server omits the body of a HEAD response. Ranges apply only to GET.
+        Method::HEAD => state.file(name, &HeaderMap::new(), fault, &mut tracker).await?,
+        _ => xml_error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
     };
-    Ok(flight.carry(response))
+    Ok(tracker.wrap(response))
 }
 
 impl State {
@@ -61,103 +61,115 @@ impl State {
         &self,
         name: &str,
         headers: &HeaderMap,
-        trouble: Option<FaultKind>,
-        flight: &mut TrackedBody,
+        fault: Option<FaultKind>,
+        tracker: &mut ResponseTracker,
     ) -> io::Result<Response<Body>> {
-        let (mut make, mut manner, mut hang_up) = (Make::Fair, Manner::Steady, false);
-        match trouble {
+        let (mut variant, mut delivery, mut hang_up) = (FileVariant::Original, Delivery::Full, false);
+        match fault {
             Some(FaultKind::Reset) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            Some(FaultKind::Status(403)) => return Ok(xml(StatusCode::FORBIDDEN, "AccessDenied")),
-            Some(FaultKind::Status(status)) => return Ok(html(status_of(status))),
-            Some(FaultKind::TooMany(seconds)) => return Ok(later(StatusCode::TOO_MANY_REQUESTS, seconds)),
-            Some(FaultKind::Busy(seconds)) => return Ok(later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
-            Some(FaultKind::Body(text)) => return Ok(instead(text)),
+            Some(FaultKind::Status(403)) => return Ok(xml_error(StatusCode::FORBIDDEN, "AccessDenied")),
+            Some(FaultKind::Status(status)) => return Ok(status_page(status_code(status))),
+            Some(FaultKind::RateLimited(seconds)) => return Ok(retry_later(StatusCode::TOO_MANY_REQUESTS, seconds)),
+            Some(FaultKind::Unavailable(seconds)) => return Ok(retry_later(StatusCode::SERVICE_UNAVAILABLE, seconds)),
+            Some(FaultKind::Body(text)) => return Ok(replacement_response(text)),
             Some(FaultKind::Redirect(address)) => {
                 return Ok(redirect(&address.replace("{cdn}", &self.cdn).replace("{file}", name)));
             }
-            Some(FaultKind::Packed(encoding)) => return self.packed(name, encoding, flight),
+            Some(FaultKind::Compressed(encoding)) => return self.compressed(name, encoding, tracker),
             Some(FaultKind::Stall(seconds)) => time::sleep(Duration::from_secs_f64(seconds)).await,
-            Some(FaultKind::Truncated(bytes)) => manner = Manner::Broken(bytes as u64),
-            Some(FaultKind::StallBody(seconds)) => manner = Manner::Halting(seconds),
-            Some(FaultKind::Drip(bytes)) => manner = Manner::Dripping(bytes),
-            Some(FaultKind::Padding(bytes)) => make = Make::Longer(bytes as u64),
-            Some(FaultKind::Identical) => make = Make::Identical,
-            Some(FaultKind::Changed) => make = Make::Changed,
+            Some(FaultKind::Truncated(bytes)) => delivery = Delivery::Truncated(bytes as u64),
+            Some(FaultKind::StallBody(seconds)) => delivery = Delivery::Stalled(seconds),
+            Some(FaultKind::Throttle(bytes)) => delivery = Delivery::Throttled(bytes),
+            Some(FaultKind::Padding(bytes)) => variant = FileVariant::Extended(bytes as u64),
+            Some(FaultKind::Identical) => variant = FileVariant::Identical,
+            Some(FaultKind::Changed) => variant = FileVariant::Changed,
             Some(FaultKind::HangUp) => hang_up = true,
             None => {}
         }
-        let Some(file) = self.made(name, make) else { return Ok(missing()) };
-        let response = self.part(&file, headers, manner, flight);
+        let Some(file) = self.generate_file(name, variant) else { return Ok(not_found()) };
+        let response = self.file_response(&file, headers, delivery, tracker);
         Ok(if hang_up { with_header(response, CONNECTION, "close") } else { response })
     }
 
-    fn made(&self, name: &str, make: Make) -> Option<File> {
-        File::new(self.world.seed, name, make, &self.world.faults)
+    fn generate_file(&self, name: &str, variant: FileVariant) -> Option<File> {
+        File::new(self.provider.seed, name, variant, &self.provider.faults)
     }
 
-    /// The file, or the requested range of it.
-    fn part(&self, file: &File, headers: &HeaderMap, manner: Manner, flight: &mut TrackedBody) -> Response<Body> {
-        let validators = self.world.faults.validators.unwrap_or(true);
-        let part = if validators { Part::asked(headers, file.len, [&file.etag, file.modified]) } else { Part::Whole };
+    /// Returns the whole file or the range that the client requested.
+    fn file_response(
+        &self,
+        file: &File,
+        headers: &HeaderMap,
+        delivery: Delivery,
+        tracker: &mut ResponseTracker,
+    ) -> Response<Body> {
+        let validators = self.provider.faults.validators.unwrap_or(true);
+        let part = if validators {
+            RequestedRange::from_headers(headers, file.len, [&file.etag, file.modified])
+        } else {
+            RequestedRange::Full
+        };
         let mut response = Response::builder().header(CONTENT_TYPE, file.content_type);
         if validators {
             response = response.header(ETAG, &file.etag).header(LAST_MODIFIED, file.modified);
             response = response.header(ACCEPT_RANGES, "bytes");
         }
         let range = match part {
-            Part::Whole => 0..file.len,
-            Part::Bytes(range) => {
+            RequestedRange::Full => 0..file.len,
+            RequestedRange::Bytes(range) => {
                 let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, file.len);
                 response = response.status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, content_range);
                 range
             }
-            Part::Beyond => {
-                let refusal = xml(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
-                return with_header(refusal, CONTENT_RANGE, &format!("bytes */{}", file.len));
+            RequestedRange::Unsatisfiable => {
+                let rejection = xml_error(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
+                return with_header(rejection, CONTENT_RANGE, &format!("bytes */{}", file.len));
             }
         };
-        flight.whole = range.end == file.len;
+        tracker.completed = range.end == file.len;
         let response = response.header(CONTENT_LENGTH, range.end - range.start);
-        response.body(manner.body(file, range)).expect("the parts of a response are valid")
+        response.body(delivery.body(file, range)).expect("the status and headers are valid")
     }
 
-    /// The whole file, compressed; all of it is in memory.
-    fn packed(&self, name: &str, encoding: Encoding, flight: &mut TrackedBody) -> io::Result<Response<Body>> {
-        let Some(file) = self.made(name, Make::Fair) else { return Ok(missing()) };
-        let whole: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
-        let response = body(StatusCode::OK, file.content_type, encoding.pack(&whole)?);
-        flight.whole = true;
+    /// Returns the whole file, compressed in memory.
+    fn compressed(&self, name: &str, encoding: Encoding, tracker: &mut ResponseTracker) -> io::Result<Response<Body>> {
+        let Some(file) = self.generate_file(name, FileVariant::Original) else { return Ok(not_found()) };
+        let full_body: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
+        let response = body(StatusCode::OK, file.content_type, encoding.compress(&full_body)?);
+        tracker.completed = true;
         Ok(with_header(response, CONTENT_ENCODING, encoding.name()))
     }
 }
 
-impl Manner {
-    /// These bytes of a file, sent in this way.
+impl Delivery {
+    /// Returns a body that sends the bytes of `range` in this manner.
     fn body(self, file: &File, range: Range<u64>) -> Body {
         let length = range.end - range.start;
-        let chunks = |range, most| stream::iter(file.chunks(range, most).map(Ok));
+        let chunks = |range, max_len| stream::iter(file.chunks(range, max_len).map(Ok));
         let (bytes, pause) = match self {
-            Self::Steady => return streamed(chunks(range, CHUNK)),
-            Self::Dripping(rate) => return streamed(dripping(file.chunks(range, u64::from(rate / 10).max(1)), rate)),
-            Self::Broken(bytes) => (bytes.min(length.saturating_sub(1)), LAST_GASP),
-            Self::Halting(seconds) => ((length / 2).min(32 << 10), Duration::from_secs_f64(seconds)),
+            Self::Full => return streamed(chunks(range, CHUNK)),
+            Self::Throttled(rate) => return streamed(throttled(file.chunks(range, u64::from(rate / 10).max(1)), rate)),
+            Self::Truncated(bytes) => (bytes.min(length.saturating_sub(1)), FLUSH_DELAY),
+            Self::Stalled(seconds) => ((length / 2).min(32 << 10), Duration::from_secs_f64(seconds)),
         };
         let middle = range.start + bytes;
         let start = chunks(range.start..middle, CHUNK);
         let rest = match self {
-            Self::Broken(_) => stream::iter(vec![Err(io::Error::from(io::ErrorKind::ConnectionReset))]).left_stream(),
+            Self::Truncated(_) => {
+                stream::iter(vec![Err(io::Error::from(io::ErrorKind::ConnectionReset))]).left_stream()
+            }
             _ => chunks(middle..range.end, CHUNK).right_stream(),
         };
-        let late = async move {
+        let delayed = async move {
             time::sleep(pause).await;
             rest
         };
-        streamed(start.chain(stream::once(late).flatten()))
+        streamed(start.chain(stream::once(delayed).flatten()))
     }
 }
 
-/// The chunks, at this many bytes a second.
-fn dripping(chunks: impl Iterator<Item = Bytes>, rate: u32) -> impl Stream<Item = io::Result<Bytes>> {
+/// Streams the chunks at `rate` bytes per second.
+fn throttled(chunks: impl Iterator<Item = Bytes>, rate: u32) -> impl Stream<Item = io::Result<Bytes>> {
     stream::iter(chunks).then(move |chunk| async move {
         time::sleep(Duration::from_secs_f64(chunk.len() as f64 / f64::from(rate.max(1)))).await;
         Ok(chunk)
@@ -168,18 +180,18 @@ fn streamed(chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'stati
     BodyExt::boxed(StreamBody::new(chunks.map_ok(Frame::data)))
 }
 
-/// A response instead of the file.
-fn instead(text: String) -> Response<Body> {
+/// Returns a response with this text in place of the file.
+fn replacement_response(text: String) -> Response<Body> {
     let content_type = if text.starts_with("<html") { "text/html" } else { "application/octet-stream" };
     body(StatusCode::OK, content_type, text)
 }
 
-fn missing() -> Response<Body> {
-    xml(StatusCode::NOT_FOUND, "NoSuchKey")
+fn not_found() -> Response<Body> {
+    xml_error(StatusCode::NOT_FOUND, "NoSuchKey")
 }
 
-/// An error in the format of S3.
-fn xml(status: StatusCode, code: &str) -> Response<Body> {
+/// Returns an error response in the XML format of S3.
+fn xml_error(status: StatusCode, code: &str) -> Response<Body> {
     let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code></Error>");
     body(status, "application/xml", text)
 }
@@ -196,169 +208,179 @@ mod tests {
     use tokio::runtime::Runtime;
 
     use super::*;
-    use crate::simulator::{Fault, FaultPlan, Known, SimulatedProvider, Simulator, When};
+    use crate::simulator::{Fault, FaultFilter, FaultPlan, KnownTasks, SimulatedProvider, Simulator};
 
-    /// A provider with those faults, and its server.
-    struct Scene {
+    /// A running simulator and the runtime that drives it.
+    struct TestServer {
         simulator: Simulator,
         _runtime: Runtime,
     }
 
-    impl Scene {
+    impl TestServer {
         fn new(faults: FaultPlan) -> Self {
-            Self::world(SimulatedProvider { faults, ..SimulatedProvider::default() })
+            Self::with_provider(SimulatedProvider { faults, ..SimulatedProvider::default() })
         }
 
-        fn world(world: SimulatedProvider) -> Self {
+        fn with_provider(provider: SimulatedProvider) -> Self {
             let runtime = Runtime::new().unwrap();
-            let simulator = runtime.block_on(Simulator::start(world)).unwrap();
+            let simulator = runtime.block_on(Simulator::start(provider)).unwrap();
             Self { simulator, _runtime: runtime }
         }
 
-        fn trouble(trouble: FaultKind) -> Self {
-            let media = vec![Fault { trouble, when: When::task("odd") }];
+        fn with_fault(kind: FaultKind) -> Self {
+            let media = vec![Fault { kind, when: FaultFilter::task("odd") }];
             Self::new(FaultPlan { media, ..FaultPlan::default() })
         }
 
-        /// The response's head in lower case, and its body as far as it is received.
-        fn ask(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
+        /// Sends a request. Returns the response head in lower case, and all body bytes received before the
+        /// connection closes.
+        fn send_request(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
             let host = self.simulator.cdn_url().authority();
             let mut stream = TcpStream::connect(host).unwrap();
             write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).unwrap();
-            let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |start| start + 4);
-            let body = answer.split_off(end);
-            (String::from_utf8(answer).unwrap().to_lowercase(), body)
+            let mut response = Vec::new();
+            stream.read_to_end(&mut response).unwrap();
+            let end = response.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |start| start + 4);
+            let body = response.split_off(end);
+            (String::from_utf8(response).unwrap().to_lowercase(), body)
         }
 
         fn get(&self, path: &str) -> (String, Vec<u8>) {
-            self.ask("GET", path, "")
+            self.send_request("GET", path, "")
         }
     }
 
-    /// A header's value.
+    /// Returns the value of the header `name`.
     fn value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     #[test]
-    fn get_sends_a_file_or_a_range_and_head_announces_the_same() {
-        let scene = Scene::new(FaultPlan::default());
-        let (head, whole) = scene.get("/a.mp3");
-        let length = whole.len().to_string();
+    fn get_sends_a_file_or_range_and_head_sends_the_same_headers() {
+        let server = TestServer::new(FaultPlan::default());
+        let (head, full_body) = server.get("/a.mp3");
+        let length = full_body.len().to_string();
         assert_eq!(value(&head, "content-length"), Some(length.as_str()));
-        let (promise, nothing) = scene.ask("HEAD", "/a.mp3", "Range: bytes=5-\r\n");
-        assert!(promise.starts_with("http/1.1 200") && nothing.is_empty());
+        let (head_only, nothing) = server.send_request("HEAD", "/a.mp3", "Range: bytes=5-\r\n");
+        assert!(head_only.starts_with("http/1.1 200") && nothing.is_empty());
         for name in ["content-length", "content-type", "etag", "last-modified", "accept-ranges"] {
-            assert!(value(&head, name).is_some() && value(&head, name) == value(&promise, name), "{name}");
+            assert!(value(&head, name).is_some() && value(&head, name) == value(&head_only, name), "{name}");
         }
         let etag = value(&head, "etag").unwrap();
-        let (head, rest) = scene.ask("GET", "/a.mp3", &format!("Range: bytes=100-\r\nIf-Range: {etag}\r\n"));
+        let (head, rest) = server.send_request("GET", "/a.mp3", &format!("Range: bytes=100-\r\nIf-Range: {etag}\r\n"));
         assert!(head.starts_with("http/1.1 206"), "{head}");
-        assert_eq!(value(&head, "content-range"), Some(format!("bytes 100-{}/{length}", whole.len() - 1).as_str()));
-        assert!(rest == whole[100..]);
-        let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\nIf-Range: \"old\"\r\n");
-        assert!(head.starts_with("http/1.1 200") && body == whole);
-        let (head, _) = scene.ask("GET", "/a.mp3", &format!("Range: bytes={length}-\r\n"));
+        assert_eq!(value(&head, "content-range"), Some(format!("bytes 100-{}/{length}", full_body.len() - 1).as_str()));
+        assert!(rest == full_body[100..]);
+        let (head, body) = server.send_request("GET", "/a.mp3", "Range: bytes=100-\r\nIf-Range: \"old\"\r\n");
+        assert!(head.starts_with("http/1.1 200") && body == full_body);
+        let (head, _) = server.send_request("GET", "/a.mp3", &format!("Range: bytes={length}-\r\n"));
         assert!(head.starts_with("http/1.1 416"));
         assert_eq!(value(&head, "content-range"), Some(format!("bytes */{length}").as_str()));
-        let (head, body) = scene.get("/a.txt");
+        let (head, body) = server.get("/a.txt");
         assert!(head.starts_with("http/1.1 404") && String::from_utf8(body).unwrap().contains("NoSuchKey"));
     }
 
     #[test]
     fn a_cdn_without_validators_ignores_ranges() {
-        let scene = Scene::new(FaultPlan { validators: Some(false), ..FaultPlan::default() });
-        let (head, body) = scene.ask("GET", "/a.mp3", "Range: bytes=100-\r\n");
+        let server = TestServer::new(FaultPlan { validators: Some(false), ..FaultPlan::default() });
+        let (head, body) = server.send_request("GET", "/a.mp3", "Range: bytes=100-\r\n");
         assert!(head.starts_with("http/1.1 200") && body.starts_with(b"ID3"));
         assert!(["etag", "last-modified", "accept-ranges"].iter().all(|name| value(&head, name).is_none()), "{head}");
     }
 
     #[test]
     fn each_fault_has_its_status() {
-        let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
-        for (trouble, status, says) in [
+        let faulty = |fault| TestServer::with_fault(fault).get("/odd.mp3");
+        for (fault, status, expected_text) in [
             (FaultKind::Status(403), "403", "AccessDenied"),
             (FaultKind::Status(502), "502", "<html>"),
-            (FaultKind::TooMany(7), "429", "<html>"),
-            (FaultKind::Busy(7), "503", "<html>"),
+            (FaultKind::RateLimited(7), "429", "<html>"),
+            (FaultKind::Unavailable(7), "503", "<html>"),
             (FaultKind::Redirect("{cdn}/x/{file}".into()), "302", "<html>"),
             (FaultKind::Body("<html>no</html>".into()), "200", "no"),
             (FaultKind::Body(String::new()), "200", ""),
         ] {
-            let (head, body) = odd(trouble.clone());
+            let (head, body) = faulty(fault.clone());
             let body = String::from_utf8(body).unwrap();
-            assert!(head.starts_with(&format!("http/1.1 {status}")) && body.contains(says), "{trouble:?} {head}{body}");
-            let later = matches!(trouble, FaultKind::TooMany(_) | FaultKind::Busy(_));
-            assert_eq!(value(&head, "retry-after").is_some(), later);
+            assert!(
+                head.starts_with(&format!("http/1.1 {status}")) && body.contains(expected_text),
+                "{fault:?} {head}{body}"
+            );
+            let has_retry_after = matches!(fault, FaultKind::RateLimited(_) | FaultKind::Unavailable(_));
+            assert_eq!(value(&head, "retry-after").is_some(), has_retry_after);
         }
-        let scene = Scene::trouble(FaultKind::Redirect("{cdn}/x/{file}".into()));
-        let target = format!("{}x/odd.mp3", scene.simulator.cdn_url());
-        assert_eq!(value(&scene.get("/odd.mp3").0, "location"), Some(target.as_str()));
-        assert!(odd(FaultKind::Reset).0.is_empty());
+        let server = TestServer::with_fault(FaultKind::Redirect("{cdn}/x/{file}".into()));
+        let target = format!("{}x/odd.mp3", server.simulator.cdn_url());
+        assert_eq!(value(&server.get("/odd.mp3").0, "location"), Some(target.as_str()));
+        assert!(faulty(FaultKind::Reset).0.is_empty());
     }
 
     #[test]
     fn each_fault_has_its_effect_on_a_file() {
-        let fair = Scene::new(FaultPlan::default()).get("/odd.mp3");
-        let odd = |trouble| Scene::trouble(trouble).get("/odd.mp3");
-        let cut = odd(FaultKind::Truncated(30_000));
-        assert!(value(&cut.0, "content-length") == value(&fair.0, "content-length") && cut.1 == fair.1[..30_000]);
-        let scene = Scene::trouble(FaultKind::Truncated(10));
-        assert!(scene.ask("GET", "/odd.mp3", "Range: bytes=50-\r\n").1 == fair.1[50..60]);
-        for slow in [FaultKind::Stall(0.2), FaultKind::StallBody(0.2), FaultKind::Drip(200_000)] {
-            let begun = Instant::now();
-            assert!(odd(slow.clone()).1 == fair.1 && begun.elapsed() > Duration::from_millis(190), "{slow:?}");
+        let original = TestServer::new(FaultPlan::default()).get("/odd.mp3");
+        let faulty = |fault| TestServer::with_fault(fault).get("/odd.mp3");
+        let cut = faulty(FaultKind::Truncated(30_000));
+        assert!(
+            value(&cut.0, "content-length") == value(&original.0, "content-length") && cut.1 == original.1[..30_000]
+        );
+        let server = TestServer::with_fault(FaultKind::Truncated(10));
+        assert!(server.send_request("GET", "/odd.mp3", "Range: bytes=50-\r\n").1 == original.1[50..60]);
+        for slow in [FaultKind::Stall(0.2), FaultKind::StallBody(0.2), FaultKind::Throttle(200_000)] {
+            let started = Instant::now();
+            assert!(faulty(slow.clone()).1 == original.1 && started.elapsed() > Duration::from_millis(190), "{slow:?}");
         }
-        let changed = odd(FaultKind::Changed);
-        assert!(["etag", "last-modified"].iter().all(|name| value(&changed.0, name) != value(&fair.0, name)));
-        assert!(changed.1.len() == fair.1.len() && changed.1 != fair.1);
-        assert!(odd(FaultKind::Padding(1000)).1.starts_with(&fair.1));
-        let scene = Scene::trouble(FaultKind::Identical);
-        assert!(scene.get("/odd.mp3").1 == scene.get("/odd-too.mp3").1);
-        let packed = odd(FaultKind::Packed(Encoding::Zstd));
-        assert!(value(&packed.0, "content-encoding") == Some("zstd"));
-        assert!(zstd::decode_all(packed.1.as_slice()).unwrap() == fair.1);
+        let changed = faulty(FaultKind::Changed);
+        assert!(["etag", "last-modified"].iter().all(|name| value(&changed.0, name) != value(&original.0, name)));
+        assert!(changed.1.len() == original.1.len() && changed.1 != original.1);
+        assert!(faulty(FaultKind::Padding(1000)).1.starts_with(&original.1));
+        let server = TestServer::with_fault(FaultKind::Identical);
+        assert!(server.get("/odd.mp3").1 == server.get("/odd-too.mp3").1);
+        let compressed = faulty(FaultKind::Compressed(Encoding::Zstd));
+        assert!(value(&compressed.0, "content-encoding") == Some("zstd"));
+        assert!(zstd::decode_all(compressed.1.as_slice()).unwrap() == original.1);
     }
 
     #[test]
     fn requests_are_counted() {
-        let media = vec![Fault { trouble: FaultKind::Truncated(1000), when: When::first(1) }];
-        let scene = Scene::new(FaultPlan { media, ..FaultPlan::default() });
-        let cut = scene.ask("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
-        let rest = scene.ask("GET", "/a.mp3", "Range: bytes=1000-\r\nReferer: r\r\n").1.len();
-        let stats = scene.simulator.stats().media;
-        assert_eq!((stats.requests, stats.ranges, stats.bytes, cut), (2, 1, (cut + rest) as u64, 1000));
-        assert_eq!((&stats.by_path["a.mp3"], &stats.whole["a.mp3"]), (&2, &1));
-        assert_eq!((stats.most_at_once, stats.leaks), (1, vec!["x-api-key".into(), "referer".into()]));
+        let media = vec![Fault { kind: FaultKind::Truncated(1000), when: FaultFilter::first(1) }];
+        let server = TestServer::new(FaultPlan { media, ..FaultPlan::default() });
+        let cut = server.send_request("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
+        let rest = server.send_request("GET", "/a.mp3", "Range: bytes=1000-\r\nReferer: r\r\n").1.len();
+        let stats = server.simulator.stats().media;
+        assert_eq!((stats.requests, stats.range_requests, stats.bytes, cut), (2, 1, (cut + rest) as u64, 1000));
+        assert_eq!((&stats.by_path["a.mp3"], &stats.completed["a.mp3"]), (&2, &1));
+        assert_eq!((stats.max_concurrent, stats.leaks), (1, vec!["x-api-key".into(), "referer".into()]));
     }
 
     #[test]
     fn responses_in_progress_are_counted() {
-        let scene = Scene::trouble(FaultKind::StallBody(0.5));
+        let server = TestServer::with_fault(FaultKind::StallBody(0.5));
         let both = ["/odd.mp3", "/odd.png"];
         std::thread::scope(|scope| {
-            let asked = both.map(|path| scope.spawn(|| scene.get(path)));
-            for answer in asked {
-                answer.join().unwrap();
+            let requested = both.map(|path| scope.spawn(|| server.get(path)));
+            for response in requested {
+                response.join().unwrap();
             }
         });
-        scene.get("/odd.mp3");
-        let stats = scene.simulator.stats().media;
-        assert_eq!((stats.most_at_once, stats.whole.values().sum::<u32>()), (2, 3));
+        server.get("/odd.mp3");
+        let stats = server.simulator.stats().media;
+        assert_eq!((stats.max_concurrent, stats.completed.values().sum::<u32>()), (2, 3));
     }
 
     #[test]
-    fn given_documents_may_refer_to_the_cdn() {
+    fn documents_may_refer_to_the_cdn() {
         let documents = HashMap::from([("t".into(), "\"{cdn}/x.mp3\"".into())]);
-        let scene = Scene::world(SimulatedProvider { tasks: Known::Given, documents, ..SimulatedProvider::default() });
-        let cdn = scene.simulator.cdn_url();
-        let mut stream = TcpStream::connect(scene.simulator.base_url().authority()).unwrap();
+        let server = TestServer::with_provider(SimulatedProvider {
+            tasks: KnownTasks::Documents,
+            documents,
+            ..SimulatedProvider::default()
+        });
+        let cdn = server.simulator.cdn_url();
+        let mut stream = TcpStream::connect(server.simulator.base_url().authority()).unwrap();
         write!(stream, "GET /api/v1/task/t HTTP/1.1\r\nHost: h\r\nx-api-key: k\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.ends_with(&format!("\"{cdn}x.mp3\"")), "{answer}");
-        assert_ne!(cdn.authority(), scene.simulator.base_url().authority());
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.ends_with(&format!("\"{cdn}x.mp3\"")), "{response}");
+        assert_ne!(cdn.authority(), server.simulator.base_url().authority());
     }
 }

@@ -1,4 +1,4 @@
-//! Compresses documents as a server may.
+//! Compresses response bodies in the encodings that real servers use.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use flate2::{
 use super::faults::Encoding;
 
 impl Encoding {
-    /// Its name in `Content-Encoding`.
+    /// The value of the `Content-Encoding` header.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -21,29 +21,29 @@ impl Encoding {
         }
     }
 
-    /// The text, compressed.
-    pub(super) fn pack(self, text: &[u8]) -> io::Result<Vec<u8>> {
+    /// Compresses the text.
+    pub(super) fn compress(self, text: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Gzip | Self::XGzip => {
-                let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-                packer.write_all(text)?;
-                packer.finish()
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(text)?;
+                encoder.finish()
             }
             Self::Deflate => {
-                let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
-                packer.write_all(text)?;
-                packer.finish()
+                let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(text)?;
+                encoder.finish()
             }
             Self::RawDeflate => {
-                let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
-                packer.write_all(text)?;
-                packer.finish()
+                let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(text)?;
+                encoder.finish()
             }
             Self::Zstd => zstd::encode_all(text, 1),
             Self::Brotli => {
-                let mut packed = Vec::new();
-                brotli::BrotliCompress(&mut &*text, &mut packed, &brotli::enc::BrotliEncoderParams::default())?;
-                Ok(packed)
+                let mut compressed = Vec::new();
+                brotli::BrotliCompress(&mut &*text, &mut compressed, &brotli::enc::BrotliEncoderParams::default())?;
+                Ok(compressed)
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The documents of simulated tasks: every type, model and status, the same for the same seed and ID.
+//! The documents of simulated tasks, with every type, model and status. The same seed and task ID give the same
+//! document.
 
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::faults::FaultPlan;
 
-/// The share of tasks that are in progress when the simulator starts.
+/// The default fraction of tasks that are in progress when the simulator starts.
 const UNFINISHED: f64 = 0.12;
 
-/// How long those stay in progress at most, in seconds: short, for a first try of the program.
+/// The default maximum time until a task in progress finishes, in seconds. It is short so that a first trial of the
+/// program does not take long.
 const UNFINISHED_SECONDS: f64 = 10.0;
 
 const TITLES: [&str; 8] = [
@@ -43,15 +45,15 @@ const PROMPTS: [&str; 5] = [
 const VERSIONS: [(&str, &str); 4] =
     [("chirp-v3-5", "v3.5"), ("chirp-v4", "v4"), ("chirp-crow", "v5"), ("chirp-fenix", "v5")];
 
-/// How a task ends.
+/// The final outcome of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum Outcome {
     Success,
     Failure,
     Timeout,
 }
 
-/// The properties of a task.
+/// The type of a task, and the model of a music task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     SunoMusic,
@@ -61,54 +63,56 @@ enum Kind {
     Concat,
 }
 
-/// Everything about one simulated task.
+/// A simulated task.
 #[derive(Debug)]
 pub(super) struct Task {
     id: String,
     exists: bool,
     kind: Kind,
-    end: End,
+    outcome: Outcome,
     created_at: Timestamp,
     completed_at: Timestamp,
     details: Rng,
-    /// The root of the media's addresses, without the slash at its end.
+    /// The root URL of the CDN, without the trailing slash.
     cdn: String,
-    /// From 0 to 1, fixed for the task: decides which faults it meets.
-    pub(super) luck: f64,
+    /// A value from 0 to 1 that is fixed for the task. It determines which faults apply to the task.
+    pub(super) sample: f64,
 }
 
 impl Task {
-    /// The task of that ID for that seed. The simulator started at `start` and has its media at `cdn`.
+    /// Generates the task with this ID from the seed. `start` is the time when the simulator started, and `cdn` is
+    /// the root URL of the CDN.
     pub(super) fn new(seed: u64, id: &str, start: Timestamp, faults: &FaultPlan, cdn: &str) -> Self {
-        let mut chance = Rng::with_seed(hash(seed, id));
-        let luck = chance.f64();
-        let exists = chance.f64() >= 0.05;
-        let kind = match chance.u32(..100) {
+        let mut rng = Rng::with_seed(hash(seed, id));
+        let sample = rng.f64();
+        let exists = rng.f64() >= 0.05;
+        let kind = match rng.u32(..100) {
             ..50 => Kind::SunoMusic,
             50..66 => Kind::UdioMusic,
             66..82 => Kind::Lyrics,
             82..91 => Kind::Upload,
             _ => Kind::Concat,
         };
-        let end = match chance.u32(..100) {
-            ..86 => End::Success,
-            86..95 => End::Failure,
-            _ => End::Timeout,
+        let outcome = match rng.u32(..100) {
+            ..86 => Outcome::Success,
+            86..95 => Outcome::Failure,
+            _ => Outcome::Timeout,
         };
-        let took = SignedDuration::from_millis(chance.i64(30_000..300_000));
-        let unfinished = chance.f64() < faults.unfinished.unwrap_or(UNFINISHED);
+        let duration = SignedDuration::from_millis(rng.i64(30_000..300_000));
+        let unfinished = rng.f64() < faults.unfinished.unwrap_or(UNFINISHED);
         let completed_at = if unfinished {
-            let longest = faults.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
-            start + Duration::from_secs_f64(longest * (0.3 + 0.7 * chance.f64()))
+            let max_seconds = faults.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
+            start + Duration::from_secs_f64(max_seconds * (0.3 + 0.7 * rng.f64()))
         } else {
-            // In the year 2025, long before the first request.
-            Timestamp::from_millisecond(1_735_689_600_000 + chance.i64(0..25_000_000_000)).unwrap_or(start)
+            // A time in 2025, long before the first request.
+            Timestamp::from_millisecond(1_735_689_600_000 + rng.i64(0..25_000_000_000)).unwrap_or(start)
         };
         let (id, cdn) = (id.into(), cdn.into());
-        Self { id, exists, kind, end, created_at: completed_at - took, completed_at, details: chance, cdn, luck }
+        Self { id, exists, kind, outcome, created_at: completed_at - duration, completed_at, details: rng, cdn, sample }
     }
 
-    /// The task's document at that moment, and whether it is final; `None` is a 404.
+    /// Returns the task's document at the time `now`, and whether the document is final. Returns `None` if the task
+    /// does not exist (404).
     pub(super) fn document(&self, now: Timestamp) -> Option<(Value, bool)> {
         let done = now >= self.completed_at;
         self.exists.then(|| (json!({ "code": 200, "data": self.data(now, done) }), done))
@@ -116,23 +120,23 @@ impl Task {
 
     fn data(&self, now: Timestamp, done: bool) -> Value {
         let age = now.duration_since(self.created_at).as_secs_f64();
-        let whole = self.completed_at.duration_since(self.created_at).as_secs_f64();
-        let running = age / whole > 0.3;
-        let (status, inner, progress) = match (done, self.end) {
-            (false, _) if running => ("running", "processing", Some(format!("{:.0}%", 100.0 * age / whole))),
+        let total_seconds = self.completed_at.duration_since(self.created_at).as_secs_f64();
+        let running = age / total_seconds > 0.3;
+        let (status, inner, progress) = match (done, self.outcome) {
+            (false, _) if running => ("running", "processing", Some(format!("{:.0}%", 100.0 * age / total_seconds))),
             (false, _) => ("pending", "queued", None),
-            (true, End::Success) => ("success", "completed", Some("100%".into())),
-            (true, End::Failure) => ("failure", "failed", None),
-            (true, End::Timeout) => ("timeout", "failed", None),
+            (true, Outcome::Success) => ("success", "completed", Some("100%".into())),
+            (true, Outcome::Failure) => ("failure", "failed", None),
+            (true, Outcome::Timeout) => ("timeout", "failed", None),
         };
-        let reason = match (done, self.end) {
-            (true, End::Failure) => Some("Upstream provider returned an error"),
-            (true, End::Timeout) => Some("The upstream provider did not answer in time"),
+        let reason = match (done, self.outcome) {
+            (true, Outcome::Failure) => Some("Upstream provider returned an error"),
+            (true, Outcome::Timeout) => Some("The upstream provider did not answer in time"),
             _ => None,
         };
         let mut details = self.details.clone();
         let input = self.input(&mut details);
-        let result = if done && self.end == End::Success { self.result(&mut details) } else { Value::Null };
+        let result = if done && self.outcome == Outcome::Success { self.result(&mut details) } else { Value::Null };
         json!({
             "task_id": self.id,
             "model": if self.kind == Kind::UdioMusic { "udio" } else { "suno" },
@@ -148,8 +152,8 @@ impl Task {
                 "result": result,
             }) },
             "error": reason,
-            "created_at": text(self.created_at),
-            "completed_at": done.then(|| text(self.completed_at)),
+            "created_at": format_timestamp(self.created_at),
+            "completed_at": done.then(|| format_timestamp(self.completed_at)),
         })
     }
 
@@ -162,51 +166,51 @@ impl Task {
         }
     }
 
-    fn input(&self, chance: &mut Rng) -> Value {
-        let prompt = one_of(&PROMPTS, chance);
+    fn input(&self, rng: &mut Rng) -> Value {
+        let prompt = choose(&PROMPTS, rng);
         match self.kind {
-            Kind::SunoMusic if chance.bool() => {
-                json!({ "gpt_description_prompt": prompt, "make_instrumental": chance.bool() })
+            Kind::SunoMusic if rng.bool() => {
+                json!({ "gpt_description_prompt": prompt, "make_instrumental": rng.bool() })
             }
             Kind::SunoMusic => json!({
                 "prompt": "[Verse]\nOne line, and \"another\"\n\n[Chorus]\nSing it again",
-                "tags": one_of(&TAGS, chance),
-                "title": one_of(&TITLES, chance),
+                "tags": choose(&TAGS, rng),
+                "title": choose(&TITLES, rng),
                 "negative_tags": "",
-                "mv": one_of(&VERSIONS, chance).0,
+                "mv": choose(&VERSIONS, rng).0,
             }),
             Kind::UdioMusic => json!({
                 "prompt": prompt,
-                "lyrics_type": one_of(&["generate", "user", "instrumental"], chance),
-                "seed": chance.i32(..),
+                "lyrics_type": choose(&["generate", "user", "instrumental"], rng),
+                "seed": rng.i32(..),
             }),
             Kind::Lyrics => json!({ "prompt": prompt }),
-            Kind::Upload => json!({ "url": format!("https://files.example/{}.mp3", uuid(chance)) }),
-            Kind::Concat => json!({ "clip_id": uuid(chance) }),
+            Kind::Upload => json!({ "url": format!("https://files.example/{}.mp3", uuid(rng)) }),
+            Kind::Concat => json!({ "clip_id": uuid(rng) }),
         }
     }
 
-    fn result(&self, chance: &mut Rng) -> Value {
+    fn result(&self, rng: &mut Rng) -> Value {
         match self.kind {
             Kind::SunoMusic => {
-                let (name, version) = one_of(&VERSIONS, chance);
-                let title = one_of(&TITLES, chance);
-                (0..2).map(|_| self.suno_clip(title, name, version, chance)).collect()
+                let (name, version) = choose(&VERSIONS, rng);
+                let title = choose(&TITLES, rng);
+                (0..2).map(|_| self.suno_clip(title, name, version, rng)).collect()
             }
-            Kind::UdioMusic => (0..2).map(|_| self.udio_clip(one_of(&TITLES, chance), chance)).collect(),
+            Kind::UdioMusic => (0..2).map(|_| self.udio_clip(choose(&TITLES, rng), rng)).collect(),
             Kind::Lyrics => json!({
-                "title": one_of(&TITLES, chance),
+                "title": choose(&TITLES, rng),
                 "text": "[Verse]\nWaves are crashing on the shore\n\n[Chorus]\nAt the edge of the sea",
             }),
             Kind::Upload | Kind::Concat => {
-                let id = uuid(chance);
+                let id = uuid(rng);
                 json!({ "audio_url": format!("{}/{id}.mp3", self.cdn), "id": id })
             }
         }
     }
 
-    fn suno_clip(&self, title: &str, name: &str, version: &str, chance: &mut Rng) -> Value {
-        let id = uuid(chance);
+    fn suno_clip(&self, title: &str, name: &str, version: &str, rng: &mut Rng) -> Value {
+        let id = uuid(rng);
         json!({
             "id": id,
             "title": title,
@@ -218,12 +222,12 @@ impl Task {
             "model_name": name,
             "major_model_version": version,
             "is_public": false,
-            "play_count": chance.u32(..50),
-            "created_at": text(self.created_at),
+            "play_count": rng.u32(..50),
+            "created_at": format_timestamp(self.created_at),
             "metadata": {
-                "tags": one_of(&TAGS, chance),
+                "tags": choose(&TAGS, rng),
                 "prompt": "[Verse]\nOne line, and \"another\"\n\n[Chorus]\nSing it again",
-                "duration": (f64::from(chance.u32(6_000..30_000)) / 100.0),
+                "duration": (f64::from(rng.u32(6_000..30_000)) / 100.0),
                 "type": "gen",
                 "stream": true,
                 "history": null,
@@ -231,31 +235,31 @@ impl Task {
         })
     }
 
-    /// Udio's relay sends the duration as a text.
-    fn udio_clip(&self, title: &str, chance: &mut Rng) -> Value {
-        let id = uuid(chance);
+    /// Generates a Udio clip. The provider sends the duration of a Udio clip as a string.
+    fn udio_clip(&self, title: &str, rng: &mut Rng) -> Value {
+        let id = uuid(rng);
         json!({
             "id": id,
             "title": title,
             "audio_url": format!("{}/{id}.mp3", self.cdn),
             "image_url": format!("{}/{id}.png", self.cdn),
-            "metadata": { "duration": chance.u32(30..200).to_string(), "tags": one_of(&TAGS, chance) },
+            "metadata": { "duration": rng.u32(30..200).to_string(), "tags": choose(&TAGS, rng) },
         })
     }
 }
 
-/// A hash of that ID, or of any other name, and the seed.
+/// Returns a hash of the seed and of a task ID or another name.
 pub(super) fn hash(seed: u64, id: &str) -> u64 {
     let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn one_of<T: Copy>(choices: &[T], chance: &mut Rng) -> T {
-    *chance.choice(choices).expect("there is a choice")
+fn choose<T: Copy>(choices: &[T], rng: &mut Rng) -> T {
+    *rng.choice(choices).expect("the list of choices is not empty")
 }
 
-fn uuid(chance: &mut Rng) -> String {
-    let n = chance.u128(..);
+fn uuid(rng: &mut Rng) -> String {
+    let n = rng.u128(..);
     let variant = 0x8 | (n >> 62 & 0x3);
     format!(
         "{:08x}-{:04x}-4{:03x}-{variant:x}{:03x}-{:012x}",
@@ -267,7 +271,7 @@ fn uuid(chance: &mut Rng) -> String {
     )
 }
 
-fn text(time: Timestamp) -> String {
+fn format_timestamp(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 

@@ -1,25 +1,32 @@
-//! The faults of a simulated provider, and when they occur: in code, or in a TOML file.
+//! The faults that a simulated provider injects, and the requests they apply to. A fault plan is built in code or
+//! parsed from a TOML file.
 //!
 //! ```toml
-//! unfinished = 0.3            # the share of tasks that are in progress at the start
-//! revoke_after = 500          # the key is refused after this many requests
-//! media_seconds = 3.0         # how long the songs are
-//! media_bytes = 200_000_000   # the minimum size of a song
-//! validators = false          # the CDN sends no ETag and no date, and ignores ranges
+//! unfinished = 0.3            # fraction of tasks in progress when the simulator starts
+//! revoke_after = 500          # number of requests after which the key is refused
+//! media_seconds = 3.0         # duration of each song
+//! media_bytes = 200_000_000   # minimum size of each song
+//! validators = false          # the CDN sends no ETag or Last-Modified and ignores Range
 //!
-//! [window]                    # the rate window; without it there is no limit
+//! # The rate limit. Without this table, there is no limit.
+//! [window]
 //! allowance = 120
 //! seconds = 60
 //! kind = "moving"             # or "fixed"
 //!
-//! [[faults]]                  # the first that matches a request for a task applies
-//! status = 502                # what: one of status, too_many, busy, body, truncated, reset, stall,
-//! first = 2                   #   stall_body, redirect, encoding, padding, hang_up
-//! share = 0.3                 # to which: first requests, task, share of the tasks; all of them if absent
+//! # A fault for task requests. The first entry that matches a request applies.
+//! # Faults: status, too_many, busy, body, truncated, reset, stall, stall_body,
+//! #   redirect, encoding, padding, hang_up
+//! # Filters (optional): first (requests per task), task (ID), share (fraction of tasks)
+//! [[faults]]
+//! status = 502
+//! first = 2
+//! share = 0.3
 //!
-//! [[media]]                   # the same for requests to the CDN
-//! drip = 1000                 # what: any of the above, or identical, changed, drip
-//! task = ".mp3"               # to which: files whose names contain this
+//! # A fault for CDN requests. The fault can also be identical, changed or drip.
+//! [[media]]
+//! drip = 1000
+//! task = ".mp3"               # files whose names contain this text
 //! ```
 
 use std::str::FromStr;
@@ -28,160 +35,165 @@ use serde::Deserialize;
 
 use super::window::Window;
 
-/// The faults of a simulated provider. By default there are none, and no rate limit.
+/// The faults that a simulated provider injects. The default plan has no faults and no rate limit.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FaultPlan {
-    /// The rate window; absent: no limit.
+    /// The rate limit. If absent, requests are not limited.
     pub window: Option<Window>,
-    /// The only valid key; absent: any key is valid.
+    /// The only valid key. If absent, any key is valid.
     pub key: Option<String>,
-    /// After this many requests the key is refused.
+    /// The number of requests after which the key is refused.
     pub revoke_after: Option<u64>,
-    /// The share of tasks that are in progress at the start, from 0 to 1; absent: 0.12.
+    /// The fraction of tasks that are in progress when the simulator starts, from 0 to 1. The default is 0.12.
     pub unfinished: Option<f64>,
-    /// How long those stay in progress at most, in seconds; absent: 10.
+    /// The maximum time until a task in progress finishes, in seconds. The default is 10.
     pub unfinished_seconds: Option<f64>,
-    /// Faults of single requests; the first that matches applies.
+    /// Faults for task requests. The first fault that matches a request applies.
     pub faults: Vec<Fault>,
-    /// The same for requests to the CDN.
+    /// Faults for CDN requests. The first fault that matches a request applies.
     pub media: Vec<Fault>,
-    /// How long a song is, in seconds; absent: 12.
+    /// The duration of a song in seconds. The default is 12.
     pub media_seconds: Option<f64>,
-    /// The minimum size of a song in bytes: its melody is repeated.
+    /// The minimum size of a song in bytes. The melody repeats until the song has this size.
     pub media_bytes: Option<u64>,
-    /// Whether the CDN sends `ETag` and `Last-Modified`, and supports ranges; absent: it does.
+    /// Whether the CDN sends `ETag` and `Last-Modified` and supports range requests. The default is true.
     pub validators: Option<bool>,
 }
 
-/// One fault.
+/// A fault and the requests that it applies to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "FaultText")]
+#[serde(try_from = "RawFault")]
 pub struct Fault {
-    /// What happens.
-    pub trouble: FaultKind,
-    /// To which requests.
-    pub when: When,
+    /// The fault to inject.
+    pub kind: FaultKind,
+    /// The requests that the fault applies to.
+    pub when: FaultFilter,
 }
 
-/// A fault of a request for a document, or for a file of the CDN.
+/// A fault in the response to a task request or a CDN request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FaultKind {
-    /// An HTTP status with an HTML body, as from a proxy; from the CDN, a 403 is XML.
+    /// This HTTP status with an HTML body, like an error page from a proxy. The CDN sends 403 with an XML body.
     Status(u16),
-    /// A 429 that names this many seconds in `Retry-After`.
-    TooMany(u64),
-    /// A 503 that names this many seconds in `Retry-After`.
-    Busy(u64),
-    /// Status 200 with this text instead of the requested content; from the CDN, with the content type of HTML if it is.
+    /// Status 429 with this many seconds in `Retry-After`.
+    RateLimited(u64),
+    /// Status 503 with this many seconds in `Retry-After`.
+    Unavailable(u64),
+    /// Status 200 with this text instead of the requested content. The CDN sends text that starts with `<html` as
+    /// `text/html`.
     Body(String),
-    /// Status 200, and the connection breaks after this many bytes.
+    /// Status 200, but the connection breaks after this many bytes of the body.
     Truncated(usize),
-    /// The connection breaks before any answer.
+    /// The connection breaks before the response starts.
     Reset,
     /// The response starts after this many seconds.
     Stall(f64),
-    /// The first bytes are sent at once, the rest after this many seconds.
+    /// The first bytes of the body are sent immediately. The rest follows after this many seconds.
     StallBody(f64),
-    /// A redirect to this URL, in which `{cdn}` stands for the CDN's root and `{file}` for a file's name.
+    /// A redirect to this URL. `{cdn}` is replaced with the CDN's root URL. For a CDN request, `{file}` is replaced
+    /// with the file name.
     Redirect(String),
-    /// The document or the whole file, compressed.
-    Packed(Encoding),
-    /// The document with this many bytes in an additional field; the song with as many in additional frames.
+    /// The complete document or file, compressed with this encoding.
+    Compressed(Encoding),
+    /// A document with an additional field of this many bytes, or a file with this many additional bytes. A song is
+    /// extended by whole frames.
     Padding(usize),
-    /// The document or file, after which the connection closes without notice.
+    /// The complete document or file with `Connection: close`, after which the connection closes.
     HangUp,
-    /// The bytes and the `ETag` of a file that is the same for all names of its kind; only of the CDN.
+    /// The same bytes and `ETag` for every file of the same type. Only the CDN supports this fault.
     Identical,
-    /// Different bytes, `ETag` and date than without faults; only of the CDN.
+    /// Bytes, `ETag` and `Last-Modified` that differ from those of the original file. Only the CDN supports this
+    /// fault.
     Changed,
-    /// This many bytes a second; only of the CDN.
-    Drip(u32),
+    /// A file sent at this many bytes per second. Only the CDN supports this fault.
+    Throttle(u32),
 }
 
-/// How a document is compressed.
+/// The compression format of a response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
-    /// RFC 1952.
+    /// The gzip format (RFC 1952).
     Gzip,
-    /// The same under its old name, in a different case.
+    /// The gzip format under its legacy name, in mixed case: `X-GZip`.
     XGzip,
-    /// RFC 1950, as the standard defines `deflate`.
+    /// The zlib format (RFC 1950), which the HTTP standard calls `deflate`.
     Deflate,
-    /// RFC 1951, as many servers send `deflate`.
+    /// The raw deflate format (RFC 1951), which many servers send as `deflate`.
     RawDeflate,
-    /// RFC 8878.
+    /// The Zstandard format (RFC 8878).
     Zstd,
-    /// RFC 7932.
+    /// The Brotli format (RFC 7932).
     Brotli,
 }
 
-/// Which requests a fault applies to.
+/// The requests that a fault applies to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct When {
-    /// The first requests for each task, or for each path of the CDN; absent: all of them.
+pub struct FaultFilter {
+    /// The fault applies only to this many initial requests for each task or CDN path. If absent, it applies to all
+    /// requests.
     pub first: Option<u32>,
-    /// Only requests for this task, or for files whose names contain this.
+    /// Limits the fault to the task with this ID, or to CDN files whose names contain this text.
     pub task: Option<String>,
-    /// Only this share of the tasks or paths, chosen by the seed, from 0 to 1.
+    /// Limits the fault to this fraction of the tasks or CDN paths, from 0 to 1. The seed determines the selection.
     pub share: Option<f64>,
 }
 
-impl When {
-    /// Every request.
+impl FaultFilter {
+    /// Matches every request.
     pub const ALWAYS: Self = Self { first: None, task: None, share: None };
 
-    /// The first `requests` for each task.
+    /// Matches the first `requests` requests for each task.
     #[must_use]
     pub fn first(requests: u32) -> Self {
         Self { first: Some(requests), ..Self::ALWAYS }
     }
 
-    /// Every request for one task.
+    /// Matches every request for one task.
     #[must_use]
     pub fn task(id: &str) -> Self {
         Self { task: Some(id.into()), ..Self::ALWAYS }
     }
 
-    /// Whether it applies to the `nth` request, from 1, for a task or file. `luck`, from 0 to 1, is fixed for the task or
-    /// file, and `named` says whether a name selects it.
-    fn meets(&self, nth: u32, luck: f64, named: impl Fn(&str) -> bool) -> bool {
+    /// Whether the fault applies to the `nth` request for a task or file, counted from 1. `sample` is a value from 0 to
+    /// 1 that is fixed for the task or file. `matches_name` compares the `task` filter with the task or file.
+    fn matches(&self, nth: u32, sample: f64, matches_name: impl Fn(&str) -> bool) -> bool {
         self.first.is_none_or(|first| nth <= first)
-            && self.task.as_deref().is_none_or(named)
-            && self.share.is_none_or(|share| luck < share)
+            && self.task.as_deref().is_none_or(matches_name)
+            && self.share.is_none_or(|share| sample < share)
     }
 }
 
 impl FaultPlan {
-    /// The fault of a task's `nth` request, from 1.
-    pub(super) fn for_task(&self, id: &str, nth: u32, luck: f64) -> Option<FaultKind> {
-        first(&self.faults, |when| when.meets(nth, luck, |task| task == id))
+    /// Returns the fault for the `nth` request for a task, counted from 1.
+    pub(super) fn for_task(&self, id: &str, nth: u32, sample: f64) -> Option<FaultKind> {
+        first(&self.faults, |when| when.matches(nth, sample, |task| task == id))
     }
 
-    /// The fault of the `nth` request, from 1, for a file's path.
-    pub(super) fn for_file(&self, name: &str, nth: u32, luck: f64) -> Option<FaultKind> {
-        first(&self.media, |when| when.meets(nth, luck, |part| name.contains(part)))
+    /// Returns the fault for the `nth` request for a file, counted from 1.
+    pub(super) fn for_file(&self, name: &str, nth: u32, sample: f64) -> Option<FaultKind> {
+        first(&self.media, |when| when.matches(nth, sample, |part| name.contains(part)))
     }
 }
 
-fn first(faults: &[Fault], met: impl Fn(&When) -> bool) -> Option<FaultKind> {
-    faults.iter().find(|fault| met(&fault.when)).map(|fault| fault.trouble.clone())
+fn first(faults: &[Fault], matches: impl Fn(&FaultFilter) -> bool) -> Option<FaultKind> {
+    faults.iter().find(|fault| matches(&fault.when)).map(|fault| fault.kind.clone())
 }
 
 impl FromStr for FaultPlan {
     type Err = String;
 
-    /// Parses a fault plan.
+    /// Parses a fault plan in TOML.
     fn from_str(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 }
 
-/// A fault in TOML: one field says what happens, the others to which requests.
+/// A fault as written in TOML: one field specifies the fault, and the other fields select the requests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FaultText {
+struct RawFault {
     status: Option<u16>,
     too_many: Option<u64>,
     busy: Option<u64>,
@@ -202,36 +214,36 @@ struct FaultText {
     share: Option<f64>,
 }
 
-impl TryFrom<FaultText> for Fault {
+impl TryFrom<RawFault> for Fault {
     type Error = String;
 
-    fn try_from(text: FaultText) -> Result<Self, String> {
-        let named = [
+    fn try_from(text: RawFault) -> Result<Self, String> {
+        let kinds = [
             text.status.map(FaultKind::Status),
-            text.too_many.map(FaultKind::TooMany),
-            text.busy.map(FaultKind::Busy),
+            text.too_many.map(FaultKind::RateLimited),
+            text.busy.map(FaultKind::Unavailable),
             text.body.map(FaultKind::Body),
             text.truncated.map(FaultKind::Truncated),
             text.reset.filter(|yes| *yes).map(|_| FaultKind::Reset),
             text.stall.map(FaultKind::Stall),
             text.stall_body.map(FaultKind::StallBody),
             text.redirect.map(FaultKind::Redirect),
-            text.encoding.map(FaultKind::Packed),
+            text.encoding.map(FaultKind::Compressed),
             text.padding.map(FaultKind::Padding),
             text.hang_up.filter(|yes| *yes).map(|_| FaultKind::HangUp),
             text.identical.filter(|yes| *yes).map(|_| FaultKind::Identical),
             text.changed.filter(|yes| *yes).map(|_| FaultKind::Changed),
-            text.drip.map(FaultKind::Drip),
+            text.drip.map(FaultKind::Throttle),
         ];
-        let mut named = named.into_iter().flatten();
-        match (named.next(), named.next()) {
-            (Some(trouble), None) => {
-                Ok(Self { trouble, when: When { first: text.first, task: text.task, share: text.share } })
+        let mut kinds = kinds.into_iter().flatten();
+        match (kinds.next(), kinds.next()) {
+            (Some(fault), None) => {
+                Ok(Self { kind: fault, when: FaultFilter { first: text.first, task: text.task, share: text.share } })
             }
             (None, _) => {
-                Err("a fault does not say what happens: status, too_many, body, truncated, reset, stall, …".into())
+                Err("a fault has no kind; add one of status, too_many, body, truncated, reset, stall, …".into())
             }
-            (Some(_), Some(_)) => Err("a fault says two things that happen; write two faults".into()),
+            (Some(_), Some(_)) => Err("a fault has more than one kind; write a separate entry for each".into()),
         }
     }
 }
@@ -241,25 +253,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_have_faults_of_their_own() {
+    fn cdn_requests_have_separate_faults() {
         let text = "validators = false\nmedia_bytes = 1_000\n[[media]]\nidentical = true\ntask = \".mp3\"\n\
                     [[media]]\nbusy = 2\nfirst = 1\n[[faults]]\ndrip = 5\n";
         let faults: FaultPlan = text.parse().unwrap();
         assert_eq!((faults.validators, faults.media_bytes), (Some(false), Some(1_000)));
         assert_eq!(faults.for_file("a.mp3", 2, 0.5), Some(FaultKind::Identical));
-        assert_eq!(faults.for_file("a.png", 1, 0.5), Some(FaultKind::Busy(2)));
+        assert_eq!(faults.for_file("a.png", 1, 0.5), Some(FaultKind::Unavailable(2)));
         assert_eq!(faults.for_file("a.png", 2, 0.5), None);
-        assert_eq!(faults.for_task("a.mp3", 1, 0.5), Some(FaultKind::Drip(5)));
+        assert_eq!(faults.for_task("a.mp3", 1, 0.5), Some(FaultKind::Throttle(5)));
     }
 
     #[test]
-    fn a_fault_plan_is_parsed_and_a_typo_is_refused() {
+    fn a_fault_plan_is_parsed_and_a_typo_is_rejected() {
         let text = "unfinished = 0.5\n[window]\nallowance = 10\nseconds = 2\nkind = \"moving\"\n\
                     [[faults]]\nstatus = 502\nfirst = 2\nshare = 0.3\n[[faults]]\nreset = true\n";
         let faults: FaultPlan = text.parse().unwrap();
-        assert_eq!(faults.window.map(|window| window.allowance), Some(10));
-        let first = Fault { trouble: FaultKind::Status(502), when: When { share: Some(0.3), ..When::first(2) } };
-        assert_eq!(faults.faults, [first, Fault { trouble: FaultKind::Reset, when: When::ALWAYS }]);
+        assert_eq!(faults.window.map(|window| window.limit), Some(10));
+        let first =
+            Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(2) } };
+        assert_eq!(faults.faults, [first, Fault { kind: FaultKind::Reset, when: FaultFilter::ALWAYS }]);
         for bad in [
             "unfinshed = 1",
             "[[faults]]\nfirst = 1",

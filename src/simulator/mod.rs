@@ -1,11 +1,11 @@
-//! A simulated provider: its documented API on loopback, with tasks of every type and status, realistic lifecycles, its
-//! rate window, and faults on request.
+//! A simulated provider for tests and first trials. It serves the documented API on a loopback address, with tasks of
+//! every type and status, realistic task lifecycles, the provider's rate limit and configurable faults.
 //!
-//! Its CDN, at another address, serves the clips' songs and covers: valid files, generated as they are sent, with
-//! faults of their own.
+//! The simulated CDN listens on a separate address and serves audio and covers for the clips. The files are valid
+//! media, generated while they are sent, and have their own faults.
 //!
-//! New users try the program with it, and every test injects its faults through it. It is a real server on a random
-//! port, and it counts requests.
+//! The simulator lets new users try the program without a key, and tests inject faults with it. It is a real HTTP
+//! server on a random port, and it counts requests.
 
 mod api;
 mod cdn;
@@ -23,7 +23,7 @@ mod stats;
 mod tracked_body;
 mod window;
 
-pub use faults::{Encoding, Fault, FaultKind, FaultPlan, When};
+pub use faults::{Encoding, Fault, FaultFilter, FaultKind, FaultPlan};
 pub use server::Simulator;
 pub use stats::{MediaStats, Stats};
 pub use window::{Window, WindowKind};
@@ -32,61 +32,63 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::task::TaskList;
 
-/// A key that the simulator accepts, like any other, unless the fault plan names one.
-pub const KEY: &str = "simulator";
+/// An API key for the simulator, which accepts any key unless the fault plan specifies one.
+pub const API_KEY: &str = "simulator";
 
-/// The CDN's port for a provider that lives for one run: the next run can resume its downloads.
+/// The CDN port of an embedded simulator. With a fixed port, the next run can resume the downloads.
 const CDN_PORT: u16 = 8643;
 
-/// The default seed.
+/// The default random seed.
 pub const DEFAULT_SEED: u64 = 1;
 
 /// The tasks and faults of a simulated provider.
 #[derive(Clone, Debug)]
 pub struct SimulatedProvider {
-    /// Which tasks exist.
-    pub tasks: Known,
-    /// The seed of the documents: the same seed and ID give the same document.
+    /// The task IDs that the provider recognizes.
+    pub tasks: KnownTasks,
+    /// The random seed for documents. The same seed and task ID give the same document.
     pub seed: u64,
-    /// Verbatim documents, by task ID: the whole body of a response, in which `{cdn}` stands for the CDN's root.
+    /// Complete response bodies by task ID, sent verbatim except that `{cdn}` is replaced with the CDN's root URL.
     pub documents: HashMap<String, String>,
-    /// Its faults.
+    /// The faults to inject.
     pub faults: FaultPlan,
-    /// The CDN's port, if it is free: then files have the same URLs as in an earlier run. 0 is a random port.
+    /// The preferred port of the CDN. If this port is free, files have the same URLs in every run. 0 picks a random
+    /// port.
     pub cdn_port: u16,
 }
 
-/// Which tasks exist.
+/// The task IDs that a simulated provider recognizes.
 #[derive(Clone, Debug)]
-pub enum Known {
-    /// Any requested ID.
-    Every,
-    /// Those of a list.
+pub enum KnownTasks {
+    /// The provider recognizes every task ID.
+    Any,
+    /// The provider recognizes only the task IDs in this list.
     Listed(Arc<TaskList>),
-    /// Only those whose documents are given.
-    Given,
+    /// The provider recognizes only the task IDs in [`SimulatedProvider::documents`].
+    Documents,
 }
 
 impl SimulatedProvider {
-    /// A provider that knows every task, with the documented rate window, for one run.
+    /// Returns a provider that recognizes every task ID and applies the documented rate limit, for use inside a
+    /// single run.
     #[must_use]
-    pub fn every() -> Self {
+    pub fn with_any_task() -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
         Self { faults, cdn_port: CDN_PORT, ..Self::default() }
     }
 
-    /// A provider that knows the tasks of a list, with the documented rate window.
+    /// Returns a provider that recognizes only the tasks in `tasks` and applies the documented rate limit.
     #[must_use]
-    pub fn knowing(tasks: Arc<TaskList>) -> Self {
+    pub fn with_tasks(tasks: Arc<TaskList>) -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
-        Self { tasks: Known::Listed(tasks), faults, cdn_port: CDN_PORT, ..Self::default() }
+        Self { tasks: KnownTasks::Listed(tasks), faults, cdn_port: CDN_PORT, ..Self::default() }
     }
 }
 
 impl Default for SimulatedProvider {
     fn default() -> Self {
         Self {
-            tasks: Known::Every,
+            tasks: KnownTasks::Any,
             seed: DEFAULT_SEED,
             documents: HashMap::new(),
             faults: FaultPlan::default(),

@@ -1,4 +1,4 @@
-//! The requested range of a file (RFC 9110, section 14).
+//! Range requests for files (RFC 9110, section 14).
 
 use std::ops::Range;
 
@@ -7,31 +7,33 @@ use hyper::{
     header::{HeaderName, IF_RANGE, RANGE},
 };
 
-/// The part of a file that is sent.
+/// The part of a file that a response contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// All of it.
-    Whole,
-    /// These bytes.
+pub(super) enum RequestedRange {
+    /// The whole file.
+    Full,
+    /// This range of bytes.
     Bytes(Range<u64>),
-    /// Nothing: the file ends before the requested range.
-    Beyond,
+    /// No bytes, because the file ends before the requested range.
+    Unsatisfiable,
 }
 
-impl Part {
-    /// The part that a GET with those headers requests of a file with that length and those validators.
-    pub(super) fn asked(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
+impl RequestedRange {
+    /// Returns the part that a GET with these headers requests from a file of `len` bytes. `validators` are the
+    /// `ETag` and `Last-Modified` of the file.
+    pub(super) fn from_headers(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let current = text(IF_RANGE).is_none_or(|known| validators.contains(&known));
+        let current = text(IF_RANGE).is_none_or(|etag| validators.contains(&etag));
         match text(RANGE).filter(|_| current).and_then(bounds) {
-            None => Self::Whole,
-            Some((first, _)) if first >= len => Self::Beyond,
+            None => Self::Full,
+            Some((first, _)) if first >= len => Self::Unsatisfiable,
             Some((first, last)) => Self::Bytes(first..last.map_or(len, |last| len.min(last.saturating_add(1)))),
         }
     }
 }
 
-/// The bounds in `bytes=a-` or `bytes=a-b`. A server may ignore any other range, and this one does.
+/// Parses the bounds of `bytes=a-` or `bytes=a-b`. Returns `None` for any other form of range, which a server may
+/// ignore.
 fn bounds(range: &str) -> Option<(u64, Option<u64>)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let first = first.parse().ok()?;
@@ -44,23 +46,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_applies_only_to_the_file_that_the_client_knows() {
-        let asked = |range: &str, known: Option<&str>| {
+    fn a_range_applies_only_if_if_range_matches() {
+        let requested = |range: &str, etag: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(RANGE, range.parse().unwrap());
-            headers.extend(known.map(|known| (IF_RANGE, known.parse().unwrap())));
-            Part::asked(&headers, 100, ["\"etag\"", "date"])
+            headers.extend(etag.map(|etag| (IF_RANGE, etag.parse().unwrap())));
+            RequestedRange::from_headers(&headers, 100, ["\"etag\"", "date"])
         };
-        assert_eq!(asked("bytes=0-", None), Part::Bytes(0..100));
-        assert_eq!(asked("bytes=40-", Some("\"etag\"")), Part::Bytes(40..100));
-        assert_eq!(asked("bytes=40-49", Some("date")), Part::Bytes(40..50));
-        assert_eq!(asked("bytes=99-1000", None), Part::Bytes(99..100));
-        assert_eq!(asked("bytes=100-", None), Part::Beyond);
-        for (range, known) in [("bytes=40-", Some("\"old\"")), ("bytes=100-", Some("another date"))] {
-            assert_eq!(asked(range, known), Part::Whole);
+        assert_eq!(requested("bytes=0-", None), RequestedRange::Bytes(0..100));
+        assert_eq!(requested("bytes=40-", Some("\"etag\"")), RequestedRange::Bytes(40..100));
+        assert_eq!(requested("bytes=40-49", Some("date")), RequestedRange::Bytes(40..50));
+        assert_eq!(requested("bytes=99-1000", None), RequestedRange::Bytes(99..100));
+        assert_eq!(requested("bytes=100-", None), RequestedRange::Unsatisfiable);
+        for (range, etag) in [("bytes=40-", Some("\"old\"")), ("bytes=100-", Some("another date"))] {
+            assert_eq!(requested(range, etag), RequestedRange::Full);
         }
-        for odd in ["bytes=9-8", "bytes=-5", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes="] {
-            assert_eq!(asked(odd, None), Part::Whole, "{odd}");
+        for faulty in ["bytes=9-8", "bytes=-5", "bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes="] {
+            assert_eq!(requested(faulty, None), RequestedRange::Full, "{faulty}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Responses that the API and the CDN share.
+//! Response builders for the API and the CDN.
 
 use std::{convert::Infallible, io};
 
@@ -9,34 +9,34 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER},
 };
 
-/// A body whose error breaks the connection.
+/// A response body. An error in the body breaks the connection.
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
-/// A response as from a proxy in front.
-pub(super) fn html(status: StatusCode) -> Response<Body> {
+/// Returns an HTML page with a status, like an error page from a proxy.
+pub(super) fn status_page(status: StatusCode) -> Response<Body> {
     let page =
         format!("<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>");
     body(status, "text/html", page)
 }
 
-/// The same, with `Retry-After` in seconds.
-pub(super) fn later(status: StatusCode, seconds: u64) -> Response<Body> {
-    with_header(html(status), RETRY_AFTER, &seconds.to_string())
+/// Returns an HTML page with a status and a `Retry-After` header in seconds.
+pub(super) fn retry_later(status: StatusCode, seconds: u64) -> Response<Body> {
+    with_header(status_page(status), RETRY_AFTER, &seconds.to_string())
 }
 
-/// A status from the fault plan, which may be invalid.
-pub(super) fn status_of(number: u16) -> StatusCode {
+/// Converts a status code in the fault plan. An invalid code becomes 500.
+pub(super) fn status_code(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 pub(super) fn body(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
-    let full = Full::new(content.into()).map_err(|never: Infallible| match never {});
+    let full = Full::new(content.into()).map_err(|infallible: Infallible| match infallible {});
     let response = Response::builder().status(status).header(CONTENT_TYPE, content_type);
-    response.body(full.boxed()).expect("the parts of a response are valid")
+    response.body(full.boxed()).expect("the status and headers are valid")
 }
 
 pub(super) fn redirect(address: &str) -> Response<Body> {
-    with_header(html(StatusCode::FOUND), LOCATION, address)
+    with_header(status_page(StatusCode::FOUND), LOCATION, address)
 }
 
 pub(super) fn with_header(mut response: Response<Body>, name: HeaderName, value: &str) -> Response<Body> {

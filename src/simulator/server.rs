@@ -18,67 +18,67 @@ use url::Url;
 use super::{SimulatedProvider, api, cdn, response::Body, state::State, stats::Stats};
 use crate::error::{Error, Result};
 
-/// The CDN's address: loopback, but not the API's.
-const CDN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// The address of the CDN: a loopback address that differs from the address of the API.
+const CDN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A running simulator. The server stops when this is dropped.
+/// A running simulator. Its servers stop when this value is dropped.
 #[derive(Debug)]
 pub struct Simulator {
     base_url: Url,
     cdn_url: Url,
     state: Arc<State>,
-    serving: JoinHandle<()>,
+    server_task: JoinHandle<()>,
 }
 
 impl Simulator {
-    /// Serves a provider on loopback, on a random port.
+    /// Starts a simulator on a random loopback port.
     ///
     /// # Errors
-    /// [`Error::Storage`] if no port is available.
-    pub async fn start(world: SimulatedProvider) -> Result<Self> {
-        Self::start_on(world, 0).await
+    /// Returns [`Error::Storage`] if no port is available.
+    pub async fn start(provider: SimulatedProvider) -> Result<Self> {
+        Self::start_on(provider, 0).await
     }
 
-    /// Serves a provider on loopback, on the given port.
+    /// Starts a simulator on the given loopback port.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the port is unavailable.
+    /// Returns [`Error::Storage`] if the port is unavailable.
     ///
     /// # Panics
-    /// Never: an IP address is always a valid host of a URL.
-    pub async fn start_on(world: SimulatedProvider, port: u16) -> Result<Self> {
+    /// Never panics, because an IP address is always a valid URL host.
+    pub async fn start_on(provider: SimulatedProvider, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
-        // The port may be taken, and not every system takes all of 127.0.0.0/8 for loopback.
-        let cdn = match listen(CDN, world.cdn_port).await {
+        // The port may be in use, and some systems do not assign all of 127.0.0.0/8 to the loopback interface.
+        let cdn = match listen(CDN_ADDRESS, provider.cdn_port).await {
             Ok(listener) => listener,
-            Err(_) => match listen(CDN, 0).await {
+            Err(_) => match listen(CDN_ADDRESS, 0).await {
                 Ok(listener) => listener,
                 Err(_) => listen(Ipv4Addr::LOCALHOST, 0).await?,
             },
         };
         let (base_url, cdn_url) = (root(&api)?, root(&cdn)?);
         let root = cdn_url.as_str().trim_end_matches('/').to_owned();
-        let state = Arc::new(State::new(world, root));
-        let (of_api, of_cdn) = (state.clone(), state.clone());
-        let api = serve(api, move |request| api::answer(of_api.clone(), request));
-        let cdn = serve(cdn, move |request| cdn::answer(of_cdn.clone(), request));
-        let serving = tokio::spawn(async { tokio::join!(api, cdn).0 });
-        Ok(Self { base_url, cdn_url, state, serving })
+        let state = Arc::new(State::new(provider, root));
+        let (api_state, cdn_state) = (state.clone(), state.clone());
+        let api = serve(api, move |request| api::handle(api_state.clone(), request));
+        let cdn = serve(cdn, move |request| cdn::handle(cdn_state.clone(), request));
+        let server_task = tokio::spawn(async { tokio::join!(api, cdn).0 });
+        Ok(Self { base_url, cdn_url, state, server_task })
     }
 
-    /// The API's root, for `--base-url`.
+    /// The root URL of the API, for `--base-url`.
     #[must_use]
     pub fn base_url(&self) -> &Url {
         &self.base_url
     }
 
-    /// The CDN's root. It has another address than the API if the system allows it.
+    /// The root URL of the CDN. Its address differs from the address of the API if the system supports this.
     #[must_use]
     pub fn cdn_url(&self) -> &Url {
         &self.cdn_url
     }
 
-    /// The requests so far.
+    /// Returns the statistics of all requests so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.state.counts().stats.clone()
@@ -87,7 +87,7 @@ impl Simulator {
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.server_task.abort();
     }
 }
 
@@ -98,21 +98,21 @@ async fn listen(host: Ipv4Addr, port: u16) -> Result<TcpListener> {
 
 fn root(listener: &TcpListener) -> Result<Url> {
     let address = listener.local_addr().map_err(|error| Error::io("listen on", Path::new("a port"), &error))?;
-    Ok(Url::parse(&format!("http://{address}")).expect("an address is a URL's host"))
+    Ok(Url::parse(&format!("http://{address}")).expect("a socket address is a valid host and port"))
 }
 
-async fn serve<A, F>(listener: TcpListener, answer: A)
+async fn serve<A, F>(listener: TcpListener, response: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
 {
-    // This task owns the connections, so that they end with the server.
+    // This task owns the connections, so that they close when the server stops.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let service = service_fn(answer.clone());
+                let service = service_fn(response.clone());
                 connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
             Some(_) = connections.join_next() => {}

@@ -1,4 +1,4 @@
-//! The state that all responses of a simulator share.
+//! The state that all requests to a simulator share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,19 +6,19 @@ use jiff::Timestamp;
 
 use super::{SimulatedProvider, stats::Counts};
 
-/// A provider, its start, and its statistics.
+/// The simulated provider, its start time and its statistics.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) world: SimulatedProvider,
+    pub(super) provider: SimulatedProvider,
     pub(super) start: Timestamp,
-    /// The CDN's root, without the slash at its end.
+    /// The root URL of the CDN, without the trailing slash.
     pub(super) cdn: String,
     counts: Mutex<Counts>,
 }
 
 impl State {
-    pub(super) fn new(world: SimulatedProvider, cdn: String) -> Self {
-        Self { world, start: Timestamp::now(), cdn, counts: Mutex::default() }
+    pub(super) fn new(provider: SimulatedProvider, cdn: String) -> Self {
+        Self { provider, start: Timestamp::now(), cdn, counts: Mutex::default() }
     }
 
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {

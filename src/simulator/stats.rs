@@ -1,52 +1,56 @@
-//! Statistics of the simulator.
+//! Request statistics of the simulator.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::window::Meter;
+use super::window::WindowCounter;
 
-/// The requests to a simulator.
+/// Statistics about the requests to a simulator.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stats {
-    /// All API requests.
+    /// The number of API requests.
     pub requests: u64,
-    /// Those for tasks that had already been answered permanently.
-    pub asked_again: u64,
-    /// Those answered with 429.
+    /// The number of requests for tasks whose final response had already been sent.
+    #[serde(rename = "asked_again")]
+    pub repeated: u64,
+    /// The number of requests answered with 429.
     pub rate_limited: u64,
-    /// Requests by task.
+    /// The number of requests for each task.
     pub by_task: HashMap<String, u32>,
-    /// The requests to its CDN.
+    /// Statistics about the CDN requests.
     pub media: MediaStats,
 }
 
-/// The requests to a simulator's CDN. Files are named by their path without its first slash: for the files of simulated
-/// tasks, the bare name.
+/// Statistics about the requests to a simulator's CDN. A file is identified by its URL path without the leading
+/// slash. For files of simulated tasks, this path is the file name.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct MediaStats {
-    /// All requests.
+    /// The number of CDN requests.
     pub requests: u64,
-    /// Those with a `Range`.
-    pub ranges: u64,
-    /// The bytes of all bodies that were sent.
+    /// The number of requests with a `Range` header.
+    #[serde(rename = "ranges")]
+    pub range_requests: u64,
+    /// The total size of all bodies sent, in bytes.
     pub bytes: u64,
-    /// The most responses that were in progress at once, each from its request to its last byte.
-    pub most_at_once: u32,
-    /// Requests by file.
+    /// The maximum number of concurrent responses. A response is in progress from its request to its last byte.
+    #[serde(rename = "most_at_once")]
+    pub max_concurrent: u32,
+    /// The number of requests for each file.
     pub by_path: HashMap<String, u32>,
-    /// How often a file was sent to its last byte, from its first byte or the start of a range.
-    pub whole: HashMap<String, u32>,
-    /// Headers that must not reach the CDN and did.
+    /// The number of responses for each file that reached the last byte of the file, with or without a range.
+    #[serde(rename = "whole")]
+    pub completed: HashMap<String, u32>,
+    /// The names of headers that the CDN received although they must be sent only to the API.
     pub leaks: Vec<String>,
 }
 
-/// The statistics, and the state that responses depend on.
+/// The request statistics, and the state that responses depend on.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) stats: Stats,
-    pub(super) meters: HashMap<String, Meter>,
-    pub(super) answered: HashSet<String>,
-    /// The CDN's responses in progress.
+    pub(super) windows_by_key: HashMap<String, WindowCounter>,
+    pub(super) final_sent: HashSet<String>,
+    /// The number of CDN responses in progress.
     pub(super) in_flight: u32,
 }

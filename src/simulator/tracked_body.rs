@@ -1,4 +1,4 @@
-//! The CDN's responses in progress, counted from the request to the last byte.
+//! Counts the CDN responses in progress, each from its request to its last byte.
 
 use std::{
     io, mem,
@@ -17,29 +17,29 @@ use hyper::{
 
 use super::{response::Body, state::State};
 
-/// State that belongs to the API only.
+/// Request headers that must be sent only to the API.
 const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];
 
-/// A response in progress. It ends with its last byte, or when it is dropped.
+/// A response in progress. The response ends when its last byte is sent or when this value is dropped.
 #[derive(Debug)]
-pub(super) struct TrackedBody {
+pub(super) struct ResponseTracker {
     state: Arc<State>,
     path: String,
-    /// Whether the response ends at the end of the file.
-    pub(super) whole: bool,
-    landed: bool,
+    /// Whether the response includes the end of the file.
+    pub(super) completed: bool,
+    finished: bool,
 }
 
-impl TrackedBody {
-    /// Counts a request, and returns its number for that path, from 1.
+impl ResponseTracker {
+    /// Counts a request and returns its number among the requests for the path, starting from 1.
     pub(super) fn new(state: Arc<State>, path: &str, headers: &HeaderMap) -> (Self, u32) {
         let mut counts = state.counts();
         counts.in_flight += 1;
         let in_flight = counts.in_flight;
         let media = &mut counts.stats.media;
         media.requests += 1;
-        media.ranges += u64::from(headers.contains_key(RANGE));
-        media.most_at_once = media.most_at_once.max(in_flight);
+        media.range_requests += u64::from(headers.contains_key(RANGE));
+        media.max_concurrent = media.max_concurrent.max(in_flight);
         for secret in SECRETS.into_iter().filter(|name| headers.contains_key(*name)) {
             if !media.leaks.iter().any(|leak| leak == secret) {
                 media.leaks.push(secret.into());
@@ -49,48 +49,48 @@ impl TrackedBody {
         *nth += 1;
         let nth = *nth;
         drop(counts);
-        (Self { state, path: path.to_owned(), whole: false, landed: false }, nth)
+        (Self { state, path: path.to_owned(), completed: false, finished: false }, nth)
     }
 
-    /// The response, which is counted as it is sent.
-    pub(super) fn carry(self, response: Response<Body>) -> Response<Body> {
+    /// Wraps a response so that its bytes are counted while they are sent.
+    pub(super) fn wrap(self, response: Response<Body>) -> Response<Body> {
         let promised = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let left = promised.or(response.body().size_hint().exact()).unwrap_or(u64::MAX);
-        response.map(|body| Counted { body, left, flight: self }.boxed())
+        let remaining = promised.or(response.body().size_hint().exact()).unwrap_or(u64::MAX);
+        response.map(|body| CountedBody { body, remaining, tracker: self }.boxed())
     }
 
-    fn sent(&mut self, bytes: u64, last: bool) {
+    fn record_sent(&mut self, bytes: u64, last: bool) {
         self.state.counts().stats.media.bytes += bytes;
         if last {
-            self.land();
-            if self.whole {
+            self.finish();
+            if self.completed {
                 let mut counts = self.state.counts();
-                *counts.stats.media.whole.entry(mem::take(&mut self.path)).or_default() += 1;
+                *counts.stats.media.completed.entry(mem::take(&mut self.path)).or_default() += 1;
             }
         }
     }
 
-    fn land(&mut self) {
-        if !mem::replace(&mut self.landed, true) {
+    fn finish(&mut self) {
+        if !mem::replace(&mut self.finished, true) {
             self.state.counts().in_flight -= 1;
         }
     }
 }
 
-impl Drop for TrackedBody {
+impl Drop for ResponseTracker {
     fn drop(&mut self) {
-        self.land();
+        self.finish();
     }
 }
 
-/// A body that counts the bytes that were sent.
-struct Counted {
+/// A body that counts the bytes sent.
+struct CountedBody {
     body: Body,
-    left: u64,
-    flight: TrackedBody,
+    remaining: u64,
+    tracker: ResponseTracker,
 }
 
-impl hyper::body::Body for Counted {
+impl hyper::body::Body for CountedBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -98,10 +98,11 @@ impl hyper::body::Body for Counted {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &polled {
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-            self.left = self.left.saturating_sub(bytes);
-            // Marks the response as complete before the last byte is sent, since the client may request the next file at once.
-            let last = self.left == 0;
-            self.flight.sent(bytes, last);
+            self.remaining = self.remaining.saturating_sub(bytes);
+            // Mark the response as complete before its last byte is sent, because the client may request the next
+            // file immediately.
+            let last = self.remaining == 0;
+            self.tracker.record_sent(bytes, last);
         }
         Poll::Ready(polled)
     }

@@ -1,54 +1,55 @@
-//! The provider's rate window, fixed or moving.
+//! The rate-limit window of the provider, fixed or moving.
 
 use std::{collections::VecDeque, time::Duration};
 
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// A rate limit.
+/// A rate limit: the maximum number of requests in a time window.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Window {
-    /// Requests in a window.
-    pub allowance: u32,
-    /// A window's length in seconds.
+    /// The maximum number of requests in a window.
+    #[serde(rename = "allowance")]
+    pub limit: u32,
+    /// The length of a window in seconds.
     pub seconds: f64,
-    /// Fixed or moving.
+    /// The kind of window, fixed or moving.
     pub kind: WindowKind,
 }
 
-/// The provider does not document which of the two it uses.
+/// The kind of rate-limit window. The provider does not document which kind it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowKind {
-    /// The count is reset at the end of each window; the first window starts with the first request.
+    /// The count is reset at the end of each window. The first window starts with the first request.
     Fixed,
-    /// The window is the last seconds at any moment.
+    /// A sliding window that always ends at the current time.
     Moving,
 }
 
 impl Default for Window {
-    /// The provider's documented limit: 120 a minute.
+    /// Returns the documented limit of the provider: 120 requests per minute.
     fn default() -> Self {
-        Self { allowance: 120, seconds: 60.0, kind: WindowKind::Fixed }
+        Self { limit: 120, seconds: 60.0, kind: WindowKind::Fixed }
     }
 }
 
-/// The window's decision about a request.
+/// The decision whether to grant or refuse a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Granted { remaining: u32, reset: Duration },
     Refused { retry_after: Duration },
 }
 
-/// The requests that count against a window.
+/// The granted requests that count towards a rate limit.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(super) struct WindowCounter {
     admitted: VecDeque<Instant>,
-    begun: Option<Instant>,
+    first_request_at: Option<Instant>,
 }
 
-impl Meter {
+impl WindowCounter {
     pub(super) fn admit(&mut self, window: &Window, now: Instant) -> Admission {
         let length = Duration::from_secs_f64(window.seconds);
         let start = self.start(window, now, length);
@@ -61,20 +62,20 @@ impl Meter {
         };
         let used = u32::try_from(self.admitted.len()).unwrap_or(u32::MAX);
         let reset = ends.saturating_duration_since(now);
-        if used >= window.allowance {
+        if used >= window.limit {
             return Admission::Refused { retry_after: reset };
         }
         self.admitted.push_back(now);
-        Admission::Granted { remaining: window.allowance - used - 1, reset }
+        Admission::Granted { remaining: window.limit - used - 1, reset }
     }
 
     fn start(&mut self, window: &Window, now: Instant, length: Duration) -> Instant {
         match window.kind {
             WindowKind::Moving => now.checked_sub(length).unwrap_or(now),
             WindowKind::Fixed => {
-                let begun = *self.begun.get_or_insert(now);
-                let windows = (now.duration_since(begun).as_secs_f64() / window.seconds).floor();
-                begun + length.mul_f64(windows)
+                let first_request_at = *self.first_request_at.get_or_insert(now);
+                let windows = (now.duration_since(first_request_at).as_secs_f64() / window.seconds).floor();
+                first_request_at + length.mul_f64(windows)
             }
         }
     }
@@ -84,23 +85,23 @@ impl Meter {
 mod tests {
     use super::*;
 
-    fn granted(meter: &mut Meter, window: &Window, now: Instant) -> bool {
-        matches!(meter.admit(window, now), Admission::Granted { .. })
+    fn granted(counter: &mut WindowCounter, window: &Window, now: Instant) -> bool {
+        matches!(counter.admit(window, now), Admission::Granted { .. })
     }
 
     #[test]
-    fn a_fixed_window_is_reset_at_once_and_a_moving_one_gradually() {
+    fn a_fixed_window_resets_at_once_and_a_sliding_one_gradually() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         for (kind, expected) in [(WindowKind::Fixed, [true, false]), (WindowKind::Moving, [false, true])] {
-            let window = Window { allowance: 2, seconds: 60.0, kind };
-            let mut meter = Meter::default();
-            assert!(granted(&mut meter, &window, at(0)));
-            assert!(granted(&mut meter, &window, at(40)));
-            assert_eq!(meter.admit(&window, at(50)), Admission::Refused { retry_after: Duration::from_secs(10) });
-            assert!(granted(&mut meter, &window, at(61)));
+            let window = Window { limit: 2, seconds: 60.0, kind };
+            let mut counter = WindowCounter::default();
+            assert!(granted(&mut counter, &window, at(0)));
+            assert!(granted(&mut counter, &window, at(40)));
+            assert_eq!(counter.admit(&window, at(50)), Admission::Refused { retry_after: Duration::from_secs(10) });
+            assert!(granted(&mut counter, &window, at(61)));
             assert_eq!(
-                [granted(&mut meter, &window, at(62)), granted(&mut meter, &window, at(101))],
+                [granted(&mut counter, &window, at(62)), granted(&mut counter, &window, at(101))],
                 expected,
                 "{kind:?}"
             );

@@ -1,5 +1,6 @@
-//! Copies rows of existing parts into a new part of the same table, without interpreting anything but their task.
-//! Memory holds a row group that is written and a batch that is read; of CSV, one record.
+//! Copies rows of existing parts into a new part of the same table. Only the task ID of a row is interpreted.
+//!
+//! For Parquet, memory holds the row group being written and one batch being read. For CSV, memory holds one record.
 
 use std::io::{self, BufReader, Write};
 
@@ -7,21 +8,21 @@ use ::parquet::arrow::ArrowWriter;
 use arrow_array::{Array, cast::AsArray};
 
 use super::{
-    csv::{CsvEncoder, RawRecords, raw_fields, unquoted},
+    csv::{CsvEncoder, RawRecords, raw_fields, unquote},
     parquet::{self, RowGroups},
-    schema::{Outline, TASK_ID},
+    schema::{TASK_ID, TableSchema},
     sort::Chunk,
 };
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// Writes one part from the rows of others.
+/// Writes one part from rows of existing parts.
 pub(crate) struct PartCopier<W: Write + Send> {
-    outline: Outline,
-    copier: Copier<W>,
+    schema: TableSchema,
+    copier: FormatWriter<W>,
     rows: u64,
 }
 
-enum Copier<W: Write + Send> {
+enum FormatWriter<W: Write + Send> {
     Parquet(Box<ArrowWriter<W>>),
     Csv(CsvCopier<W>),
 }
@@ -32,56 +33,58 @@ struct CsvCopier<W> {
 }
 
 impl<W: Write + Send> PartCopier<W> {
-    /// Begins a part, with large row groups.
-    pub(crate) fn new(outline: Outline, format: TableFormat, sink: W) -> io::Result<Self> {
+    /// Starts a part with large row groups.
+    pub(crate) fn new(schema: TableSchema, format: TableFormat, sink: W) -> io::Result<Self> {
         let copier = match format {
-            TableFormat::Parquet => {
-                Copier::Parquet(Box::new(parquet::writer(&outline, RowGroups::Large, sink).map_err(io::Error::other)?))
+            TableFormat::Parquet => FormatWriter::Parquet(Box::new(
+                parquet::writer(&schema, RowGroups::Large, sink).map_err(io::Error::other)?,
+            )),
+            TableFormat::Csv => {
+                FormatWriter::Csv(CsvCopier { sink: CsvEncoder::new(&schema, sink)?.finish(), bytes: 0 })
             }
-            TableFormat::Csv => Copier::Csv(CsvCopier { sink: CsvEncoder::new(&outline, sink)?.finish(), bytes: 0 }),
         };
-        Ok(Self { outline, copier, rows: 0 })
+        Ok(Self { schema, copier, rows: 0 })
     }
 
-    /// Adds the rows of a part whose task is kept, in their order, and returns how many there were. A column that an
-    /// older version did not write is null; a column that this version does not know is an error.
+    /// Copies the rows of `part` whose task ID `keep` accepts, in their order, and returns the number of copied rows.
+    /// A column that an older version did not write is null. An unknown column is an error.
     pub(crate) fn copy(&mut self, part: RangedFile, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let copied = match &mut self.copier {
-            Copier::Parquet(writer) => copy_parquet(part, &self.outline, writer, keep),
-            Copier::Csv(csv) => csv.copy(part, &self.outline, keep),
+            FormatWriter::Parquet(writer) => copy_parquet(part, &self.schema, writer, keep),
+            FormatWriter::Csv(csv) => csv.copy(part, &self.schema, keep),
         };
         self.rows += copied.as_ref().copied().unwrap_or_default();
         copied
     }
 
-    /// Adds rows with the columns of the table.
+    /// Adds rows that have all columns of the table. Returns an error if the format is CSV.
     pub(crate) fn push(&mut self, chunk: &Chunk) -> io::Result<()> {
         match &mut self.copier {
-            Copier::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
-            Copier::Csv(_) => return Err(io::Error::other("rows of Parquet for a part of CSV")),
+            FormatWriter::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
+            FormatWriter::Csv(_) => return Err(io::Error::other("cannot write Parquet rows to a CSV part")),
         }
         self.rows += chunk.rows() as u64;
         Ok(())
     }
 
-    /// The number of rows so far.
+    /// The number of rows added so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The approximate number of bytes so far.
+    /// The approximate number of bytes written so far.
     pub(crate) fn bytes(&self) -> u64 {
         match &self.copier {
-            Copier::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
-            Copier::Csv(csv) => csv.bytes,
+            FormatWriter::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
+            FormatWriter::Csv(csv) => csv.bytes,
         }
     }
 
-    /// Ends the part. Returns the sink, to which everything is written, and the number of rows.
+    /// Completes the part. Returns the sink, to which all bytes have been written, and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.copier {
-            Copier::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
-            Copier::Csv(csv) => csv.sink,
+            FormatWriter::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
+            FormatWriter::Csv(csv) => csv.sink,
         };
         Ok((sink, self.rows))
     }
@@ -89,39 +92,39 @@ impl<W: Write + Send> PartCopier<W> {
 
 fn copy_parquet(
     part: RangedFile,
-    outline: &Outline,
+    schema: &TableSchema,
     writer: &mut ArrowWriter<impl Write + Send>,
     keep: &mut dyn FnMut(&str) -> bool,
 ) -> io::Result<u64> {
-    let schema = parquet::schema(outline);
+    let arrow_schema = parquet::arrow_schema(schema);
     let mut copied = 0;
     for batch in parquet::batches(part)? {
-        let batch = parquet::conform(&batch?, &schema)?;
+        let batch = parquet::project(&batch?, &arrow_schema)?;
         let ids = batch.column_by_name(TASK_ID).and_then(|ids| ids.as_string_opt::<i32>());
-        let ids = ids.ok_or_else(|| io::Error::other(format!("it has no column `{TASK_ID}` of texts")))?;
+        let ids = ids.ok_or_else(|| io::Error::other(format!("it has no text column `{TASK_ID}`")))?;
         let kept: Vec<bool> =
-            (0..ids.len()).map(|place| keep(if ids.is_valid(place) { ids.value(place) } else { "" })).collect();
-        // Adjacent rows that are kept are copied together, as a slice.
-        let mut place = 0;
+            (0..ids.len()).map(|index| keep(if ids.is_valid(index) { ids.value(index) } else { "" })).collect();
+        // Adjacent rows that are kept are copied together, as one slice.
+        let mut index = 0;
         for run in kept.chunk_by(|one, other| one == other) {
             if run.first() == Some(&true) {
-                writer.write(&batch.slice(place, run.len())).map_err(io::Error::other)?;
+                writer.write(&batch.slice(index, run.len())).map_err(io::Error::other)?;
                 copied += run.len() as u64;
             }
-            place += run.len();
+            index += run.len();
         }
     }
     Ok(copied)
 }
 
 impl<W: Write> CsvCopier<W> {
-    fn copy(&mut self, part: RangedFile, outline: &Outline, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
-        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
-        let place = outline.columns.iter().position(|(name, _)| *name == TASK_ID).unwrap_or_default();
-        let end = format!("{}\r\n", ",".repeat(outline.columns.len() - records.columns()));
+    fn copy(&mut self, part: RangedFile, schema: &TableSchema, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
+        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), schema)?;
+        let index = schema.columns.iter().position(|(name, _)| *name == TASK_ID).unwrap_or_default();
+        let end = format!("{}\r\n", ",".repeat(schema.columns.len() - records.columns()));
         let (mut record, mut copied) = (Vec::new(), 0);
-        while records.next(&mut record)? {
-            if keep(&raw_fields(&record).nth(place).map(unquoted).unwrap_or_default()) {
+        while records.read_record(&mut record)? {
+            if keep(&raw_fields(&record).nth(index).map(unquote).unwrap_or_default()) {
                 self.sink.write_all(&record)?;
                 self.sink.write_all(end.as_bytes())?;
                 self.bytes += (record.len() + end.len()) as u64;
@@ -141,12 +144,12 @@ mod tests {
         super::{Digest, PartEncoder, schema::*},
         *,
     };
-    use crate::{run_id::RunId, status::FinalStatus, timestamp::Moment};
+    use crate::{run_id::RunId, status::FinalStatus, timestamp::MicrosTimestamp};
 
     const FORMATS: [TableFormat; 2] = [TableFormat::Parquet, TableFormat::Csv];
 
     fn task(id: &str, prompt: Option<&str>) -> TaskRow {
-        let time = Moment::parse("2026-01-02T03:04:05.678901Z");
+        let time = MicrosTimestamp::parse("2026-01-02T03:04:05.678901Z");
         TaskRow {
             task_id: id.into(),
             model: Some("su,no \"x\"\r\n".into()),
@@ -168,7 +171,7 @@ mod tests {
     }
 
     fn part(format: TableFormat, rows: &[TaskRow]) -> RangedFile {
-        let mut encoder = PartEncoder::new(&TASKS, format, RowGroups::OfANight, Vec::new()).unwrap();
+        let mut encoder = PartEncoder::new(&TASKS, format, RowGroups::Small, Vec::new()).unwrap();
         for row in rows {
             encoder.push(row).unwrap();
         }
@@ -176,7 +179,7 @@ mod tests {
     }
 
     fn copied(format: TableFormat, parts: Vec<RangedFile>, keep: &mut dyn FnMut(&str) -> bool) -> (RangedFile, u64) {
-        let mut copier = PartCopier::new(TASKS.outline(), format, Vec::new()).unwrap();
+        let mut copier = PartCopier::new(TASKS.schema(), format, Vec::new()).unwrap();
         for part in parts {
             copier.copy(part, keep).unwrap();
         }
@@ -186,7 +189,7 @@ mod tests {
 
     fn digest(format: TableFormat, file: &RangedFile) -> Digest {
         let mut digest = Digest::default();
-        digest.add(file.clone(), format, &TASKS.outline()).unwrap();
+        digest.add(file.clone(), format, &TASKS.schema()).unwrap();
         digest
     }
 
@@ -194,12 +197,11 @@ mod tests {
     fn copied_rows_are_equal_and_null_differs_from_empty() {
         for format in FORMATS {
             let rows = [task("a", None), task("b", Some("")), task("c \"q\", r", Some("x"))];
-            let (whole, count) =
-                copied(format, vec![part(format, &rows[..1]), part(format, &rows[1..])], &mut |_| true);
+            let (all, count) = copied(format, vec![part(format, &rows[..1]), part(format, &rows[1..])], &mut |_| true);
             assert_eq!(count, 3);
-            assert_eq!(digest(format, &whole), digest(format, &part(format, &rows)));
+            assert_eq!(digest(format, &all), digest(format, &part(format, &rows)));
             let other = [task("a", Some("")), task("b", None), rows[2].clone()];
-            assert_ne!(digest(format, &whole), digest(format, &part(format, &other)), "{format}");
+            assert_ne!(digest(format, &all), digest(format, &part(format, &other)), "{format}");
 
             let mut keep = |id: &str| id != "b";
             let (some, count) = copied(format, vec![part(format, &rows)], &mut keep);
@@ -212,47 +214,50 @@ mod tests {
     fn a_csv_part_is_copied_byte_for_byte() {
         let rows = [task("a", None), task("b", Some("")), task("c \"q\", r", Some("x"))];
         let text = |file: RangedFile| io::read_to_string(file).unwrap();
-        let (whole, _) = copied(TableFormat::Csv, vec![part(TableFormat::Csv, &rows)], &mut |_| true);
-        assert_eq!(text(whole), text(part(TableFormat::Csv, &rows)));
+        let (all, _) = copied(TableFormat::Csv, vec![part(TableFormat::Csv, &rows)], &mut |_| true);
+        assert_eq!(text(all), text(part(TableFormat::Csv, &rows)));
     }
 
     #[test]
     fn a_part_of_an_older_version_gains_the_missing_columns() {
-        let older = || Outline { columns: TASKS.outline().columns.into_iter().take(15).collect(), ..TASKS.outline() };
+        let shorter_schema =
+            || TableSchema { columns: TASKS.schema().columns.into_iter().take(15).collect(), ..TASKS.schema() };
         for format in FORMATS {
-            let mut old = PartCopier::new(older(), format, Vec::new()).unwrap();
-            let cut = match format {
+            let mut old = PartCopier::new(shorter_schema(), format, Vec::new()).unwrap();
+            let truncated = match format {
                 TableFormat::Csv => {
                     let text = io::read_to_string(part(format, &[task("a", None)])).unwrap();
-                    let cut = text.replace(",response\r\n", "\r\n").replace("{},\r\n", "{}\r\n");
-                    RangedFile::new(cut.into_bytes())
+                    let truncated = text.replace(",response\r\n", "\r\n").replace("{},\r\n", "{}\r\n");
+                    RangedFile::new(truncated.into_bytes())
                 }
                 TableFormat::Parquet => {
-                    let Copier::Parquet(writer) = &mut old.copier else { panic!() };
-                    let whole = part(format, &[task("a", None)]);
-                    let batch = parquet::batches(whole).unwrap().next().unwrap().unwrap();
+                    let FormatWriter::Parquet(writer) = &mut old.copier else { panic!() };
+                    let all = part(format, &[task("a", None)]);
+                    let batch = parquet::batches(all).unwrap().next().unwrap().unwrap();
                     let columns = batch.columns()[..15].to_vec();
-                    writer.write(&RecordBatch::try_new(parquet::schema(&older()), columns).unwrap()).unwrap();
+                    writer
+                        .write(&RecordBatch::try_new(parquet::arrow_schema(&shorter_schema()), columns).unwrap())
+                        .unwrap();
                     RangedFile::new(old.finish().unwrap().0)
                 }
             };
-            let (whole, rows) = copied(format, vec![cut], &mut |_| true);
+            let (all, rows) = copied(format, vec![truncated], &mut |_| true);
             assert_eq!(rows, 1);
-            assert_eq!(digest(format, &whole), digest(format, &part(format, &[task("a", None)])), "{format}");
+            assert_eq!(digest(format, &all), digest(format, &part(format, &[task("a", None)])), "{format}");
 
-            let mut newer = PartCopier::new(older(), format, Vec::new()).unwrap();
+            let mut newer = PartCopier::new(shorter_schema(), format, Vec::new()).unwrap();
             let refused = newer.copy(part(format, &[task("a", None)]), &mut |_| true).unwrap_err().to_string();
             assert!(refused.contains("response"), "{refused}");
         }
     }
 
     #[test]
-    fn a_torn_csv_part_is_an_error() {
-        let whole = io::read_to_string(part(TableFormat::Csv, &[task("a", None), task("b", None)])).unwrap();
-        for cut in [whole.len() - 1, whole.len() - 30, 20] {
-            let file = RangedFile::new(whole.as_bytes()[..cut].to_vec());
-            let mut copier = PartCopier::new(TASKS.outline(), TableFormat::Csv, io::sink()).unwrap();
-            assert!(copier.copy(file, &mut |_| true).is_err(), "{cut}");
+    fn a_truncated_csv_part_is_an_error() {
+        let all = io::read_to_string(part(TableFormat::Csv, &[task("a", None), task("b", None)])).unwrap();
+        for truncated in [all.len() - 1, all.len() - 30, 20] {
+            let file = RangedFile::new(all.as_bytes()[..truncated].to_vec());
+            let mut copier = PartCopier::new(TASKS.schema(), TableFormat::Csv, io::sink()).unwrap();
+            assert!(copier.copy(file, &mut |_| true).is_err(), "{truncated}");
         }
     }
 
@@ -260,8 +265,8 @@ mod tests {
     fn a_large_part_has_large_row_groups() {
         let rows: Vec<TaskRow> = (0..50_000).map(|n| task(&n.to_string(), None)).collect();
         let parts = (0..3).map(|_| part(TableFormat::Parquet, &rows)).collect();
-        let (whole, _) = copied(TableFormat::Parquet, parts, &mut |_| true);
-        let metadata = parquet::reader(whole).unwrap().metadata().clone();
+        let (all, _) = copied(TableFormat::Parquet, parts, &mut |_| true);
+        let metadata = parquet::reader(all).unwrap().metadata().clone();
         let groups: Vec<i64> =
             metadata.row_groups().iter().map(::parquet::file::metadata::RowGroupMetaData::num_rows).collect();
         assert_eq!(groups, [122_880, 27_120]);

@@ -1,34 +1,35 @@
-//! Rows to CSV: RFC 4180 with a header, times as RFC 3339 with `Z`, JSON as text.
+//! Encodes rows as CSV: RFC 4180 with a header, times in RFC 3339 with `Z`, and JSON as text.
 //!
-//! Null is an empty field, and an empty text is `""`. The `csv` crate writes both alike, so fields are written here.
+//! Null is an empty field, and an empty string is `""`. The `csv` crate writes both the same way, so this module
+//! formats the fields itself.
 
 use std::{
     fmt::Write as _,
     io::{self, BufRead, Write},
 };
 
-use super::schema::{Outline, Value};
+use super::schema::{TableSchema, Value};
 
-/// Writes one part.
+/// Encodes one part.
 pub(super) struct CsvEncoder<W: Write> {
     sink: W,
     line: String,
 }
 
 impl<W: Write> CsvEncoder<W> {
-    pub(super) fn new(outline: &Outline, sink: W) -> io::Result<Self> {
+    pub(super) fn new(schema: &TableSchema, sink: W) -> io::Result<Self> {
         let mut encoder = Self { sink, line: String::new() };
-        encoder.push(outline.columns.iter().map(|(name, _)| Value::Text(name)))?;
+        encoder.push(schema.columns.iter().map(|(name, _)| Value::Text(name)))?;
         Ok(encoder)
     }
 
     pub(super) fn push<'a>(&mut self, values: impl Iterator<Item = Value<'a>>) -> io::Result<()> {
         self.line.clear();
-        for (place, value) in values.enumerate() {
-            if place > 0 {
+        for (index, value) in values.enumerate() {
+            if index > 0 {
                 self.line.push(',');
             }
-            field(&mut self.line, value);
+            write_field(&mut self.line, value);
         }
         self.line.push_str("\r\n");
         self.sink.write_all(self.line.as_bytes())
@@ -39,39 +40,40 @@ impl<W: Write> CsvEncoder<W> {
     }
 }
 
-/// Reads raw records, without their line ends: parsed fields would no longer tell null from an empty text.
+/// Reads raw records without their line endings. The fields are not parsed, because parsing would lose the difference
+/// between null and an empty string.
 pub(super) struct RawRecords<R: BufRead> {
     source: R,
     columns: usize,
 }
 
 impl<R: BufRead> RawRecords<R> {
-    /// Opens a part of that table. A part of an older version may lack the last columns.
-    pub(super) fn new(source: R, outline: &Outline) -> io::Result<Self> {
-        let mut records = Self { source, columns: outline.columns.len() };
+    /// Opens a part of a table. A part that an older version wrote may lack the last columns.
+    pub(super) fn new(source: R, schema: &TableSchema) -> io::Result<Self> {
+        let mut records = Self { source, columns: schema.columns.len() };
         let mut header = Vec::new();
         let read = records.read(&mut header)?;
         let header = String::from_utf8_lossy(&header).into_owned();
         let names: Vec<&str> = header.split(',').collect();
-        let known: Vec<&str> = outline.columns.iter().map(|(name, _)| *name).take(names.len()).collect();
-        if !read || names != known {
-            return Err(io::Error::other(format!("its columns are not those of {}: {header}", outline.name)));
+        let expected: Vec<&str> = schema.columns.iter().map(|(name, _)| *name).take(names.len()).collect();
+        if !read || names != expected {
+            return Err(io::Error::other(format!("its columns do not match the table {}: {header}", schema.name)));
         }
         records.columns = names.len();
         Ok(records)
     }
 
-    /// How many fields each record has.
+    /// The number of fields in each record.
     pub(super) fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The next record; `false` at the end.
-    pub(super) fn next(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
+    /// Reads the next record. Returns `false` at the end of the part.
+    pub(super) fn read_record(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
         let read = self.read(record)?;
         match raw_fields(record).count() {
             found if read && found != self.columns => {
-                Err(io::Error::other(format!("a record has {found} fields, and its part {} columns", self.columns)))
+                Err(io::Error::other(format!("a record has {found} fields instead of {}", self.columns)))
             }
             _ => Ok(read),
         }
@@ -81,11 +83,15 @@ impl<R: BufRead> RawRecords<R> {
         record.clear();
         let mut is_quoted = false;
         loop {
-            let known = record.len();
+            let start = record.len();
             if self.source.read_until(b'\n', record)? == 0 {
-                return if record.is_empty() { Ok(false) } else { Err(io::Error::other("it ends within a record")) };
+                return if record.is_empty() {
+                    Ok(false)
+                } else {
+                    Err(io::Error::other("it is truncated within a record"))
+                };
             }
-            is_quoted = record.iter().skip(known).fold(is_quoted, |is_quoted, byte| is_quoted ^ (*byte == b'"'));
+            is_quoted = record.iter().skip(start).fold(is_quoted, |is_quoted, byte| is_quoted ^ (*byte == b'"'));
             if !is_quoted && record.pop_if(|byte| *byte == b'\n').is_some() {
                 record.pop_if(|byte| *byte == b'\r');
                 return Ok(true);
@@ -94,7 +100,7 @@ impl<R: BufRead> RawRecords<R> {
     }
 }
 
-/// The raw fields of a record, quotes included.
+/// Splits a record into its raw fields, including their quotes.
 pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
     record.split(move |byte| {
@@ -103,8 +109,8 @@ pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The text of a field, quoted or not.
-pub(super) fn unquoted(field: &[u8]) -> String {
+/// Returns the text of a raw field, with any quoting removed.
+pub(super) fn unquote(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(text) => text.replace("\"\"", "\""),
@@ -112,25 +118,25 @@ pub(super) fn unquoted(field: &[u8]) -> String {
     }
 }
 
-fn field(line: &mut String, value: Value<'_>) {
+fn write_field(line: &mut String, value: Value<'_>) {
     match value {
         Value::Null => {}
-        Value::Text(text) => quoted(line, text),
-        // `Debug` writes 1.0, not 1, so that a reader that infers types sees a double.
-        Value::Double(number) => spell(line, format_args!("{number:?}")),
-        Value::Int32(number) => spell(line, format_args!("{number}")),
-        Value::Int64(number) => spell(line, format_args!("{number}")),
-        Value::Boolean(truth) => spell(line, format_args!("{truth}")),
-        Value::Time(time) => spell(line, format_args!("{time}")),
+        Value::Text(text) => write_quoted(line, text),
+        // `Debug` formats the number 1 as `1.0`, so that a reader that infers types detects a double.
+        Value::Double(number) => write_display(line, format_args!("{number:?}")),
+        Value::Int32(number) => write_display(line, format_args!("{number}")),
+        Value::Int64(number) => write_display(line, format_args!("{number}")),
+        Value::Boolean(truth) => write_display(line, format_args!("{truth}")),
+        Value::Time(time) => write_display(line, format_args!("{time}")),
     }
 }
 
-fn spell(line: &mut String, words: std::fmt::Arguments<'_>) {
-    line.write_fmt(words).expect("memory takes all that is written");
+fn write_display(line: &mut String, text: std::fmt::Arguments<'_>) {
+    line.write_fmt(text).expect("writing to memory cannot fail");
 }
 
-/// Quotes a text. Readers stop at NUL, so it becomes U+FFFD.
-fn quoted(line: &mut String, text: &str) {
+/// Appends a text, quoted if necessary. Some CSV readers stop at a NUL byte, so NUL is replaced with U+FFFD.
+fn write_quoted(line: &mut String, text: &str) {
     if !text.is_empty() && !text.contains(['"', ',', '\r', '\n', '\0']) {
         line.push_str(text);
         return;
@@ -150,12 +156,16 @@ fn quoted(line: &mut String, text: &str) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::schema::Kind, *};
-    use crate::timestamp::Moment;
+    use super::{super::schema::ColumnType, *};
+    use crate::timestamp::MicrosTimestamp;
 
     fn encoded(values: &[Value<'_>]) -> String {
-        let outline = Outline { name: "x", time: "b", columns: vec![("a", Kind::Text), ("b", Kind::Double)] };
-        let mut encoder = CsvEncoder::new(&outline, Vec::new()).unwrap();
+        let schema = TableSchema {
+            name: "x",
+            sort_column: "b",
+            columns: vec![("a", ColumnType::Text), ("b", ColumnType::Double)],
+        };
+        let mut encoder = CsvEncoder::new(&schema, Vec::new()).unwrap();
         encoder.push(values.iter().copied()).unwrap();
         String::from_utf8(encoder.finish()).unwrap()
     }
@@ -167,7 +177,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_value_is_formatted() {
-        let time = Moment::parse("2026-01-02T03:04:05.678Z").unwrap();
+        let time = MicrosTimestamp::parse("2026-01-02T03:04:05.678Z").unwrap();
         for (value, expected) in [
             (Value::Text("plain"), "plain"),
             (Value::Text("a,\"b\"\r\n\0"), "\"a,\"\"b\"\"\r\n\u{fffd}\""),
@@ -183,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_gets_back_what_was_written(first in any::<String>(), second in any::<String>()) {
+        fn values_round_trip_through_csv(first in any::<String>(), second in any::<String>()) {
             let text = encoded(&[Value::Text(&first), Value::Text(&second)]);
             let mut reader = ::csv::Reader::from_reader(text.as_bytes());
             let record = reader.records().next().unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! A digest of a table's rows that does not depend on their order or their parts, so that a rewritten table can be
-//! compared with the old one before it replaces it.
+//! Computes a digest of a table's rows that depends neither on the row order nor on the division into parts. Before a
+//! rewritten table replaces the old table, the digests of both tables are compared.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -13,10 +13,10 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 
-use super::{csv::RawRecords, parquet, schema::Outline};
+use super::{csv::RawRecords, parquet, schema::TableSchema};
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// The number of rows, and the sum of their hashes.
+/// The number of rows and the sum of their hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest {
     pub(crate) rows: u64,
@@ -25,17 +25,17 @@ pub(crate) struct Digest {
 
 impl Digest {
     /// Adds the rows of a part. A column that an older version did not write counts as null.
-    pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<()> {
+    pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<()> {
         match format {
-            TableFormat::Parquet => self.add_parquet(part, outline),
-            TableFormat::Csv => self.add_csv(part, outline),
+            TableFormat::Parquet => self.add_parquet(part, schema),
+            TableFormat::Csv => self.add_csv(part, schema),
         }
     }
 
-    fn add_parquet(&mut self, part: RangedFile, outline: &Outline) -> io::Result<()> {
-        let schema = parquet::schema(outline);
+    fn add_parquet(&mut self, part: RangedFile, schema: &TableSchema) -> io::Result<()> {
+        let arrow_schema = parquet::arrow_schema(schema);
         for batch in parquet::batches(part)? {
-            let batch = parquet::conform(&batch?, &schema)?;
+            let batch = parquet::project(&batch?, &arrow_schema)?;
             let mut rows = vec![DefaultHasher::new(); batch.num_rows()];
             for column in batch.columns() {
                 hash_cells(column, &mut rows)?;
@@ -47,11 +47,11 @@ impl Digest {
         Ok(())
     }
 
-    fn add_csv(&mut self, part: RangedFile, outline: &Outline) -> io::Result<()> {
-        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), outline)?;
-        let missing = vec![b','; outline.columns.len() - records.columns()];
+    fn add_csv(&mut self, part: RangedFile, schema: &TableSchema) -> io::Result<()> {
+        let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), schema)?;
+        let missing = vec![b','; schema.columns.len() - records.columns()];
         let mut record = Vec::new();
-        while records.next(&mut record)? {
+        while records.read_record(&mut record)? {
             let mut row = DefaultHasher::new();
             row.write(&record);
             row.write(&missing);
@@ -66,7 +66,7 @@ impl Digest {
     }
 }
 
-/// Adds a column's cells to the hashes of its rows.
+/// Adds the cells of a column to the hash of each row.
 fn hash_cells(column: &ArrayRef, rows: &mut [DefaultHasher]) -> io::Result<()> {
     fn all<T: Hash>(cells: impl Iterator<Item = Option<T>>, rows: &mut [DefaultHasher]) {
         rows.iter_mut().zip(cells).for_each(|(row, cell)| cell.hash(row));
@@ -80,7 +80,7 @@ fn hash_cells(column: &ArrayRef, rows: &mut [DefaultHasher]) -> io::Result<()> {
         DataType::Int64 => all(column.as_primitive::<Int64Type>().iter(), rows),
         DataType::Boolean => all(column.as_boolean().iter(), rows),
         DataType::Timestamp(..) => all(column.as_primitive::<TimestampMicrosecondType>().iter(), rows),
-        other => return Err(io::Error::other(format!("a column of type {other}"))),
+        other => return Err(io::Error::other(format!("unsupported column type {other}"))),
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Flattens a response into rows. Pure and lenient; it never fails: a value that a column cannot hold is null there
-//! and complete in `response`.
+//! Flattens a response into rows. Flattening is pure and never fails. A value that does not fit its column is null in
+//! that column and unchanged in `response`.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
@@ -10,19 +10,19 @@ use crate::{
     json::{self, Object},
     run_id::RunId,
     status::FinalStatus,
-    timestamp::Moment,
+    timestamp::MicrosTimestamp,
 };
 
-/// The columns that say when and by which run a task was fetched.
+/// The task ID and status of a response, the time at which it was received, and the run that fetched it.
 #[derive(Clone, Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct FetchInfo {
     pub(crate) task_id: String,
     pub(crate) status: FinalStatus,
-    pub(crate) fetched_at: Moment,
+    pub(crate) fetched_at: MicrosTimestamp,
     pub(crate) run_id: RunId,
 }
 
-/// All rows of one task.
+/// The rows of one task in the tables `tasks`, `clips` and `lyrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rows {
     pub(crate) task: TaskRow,
@@ -30,57 +30,58 @@ pub(crate) struct Rows {
     pub(crate) lyrics: Option<LyricsRow>,
 }
 
-/// Flattens a task's `data`, as the API sent it (lone surrogates repaired).
-pub(crate) fn flatten(stamp: &Stamp, data: &str) -> Rows {
-    // The journal holds objects only; an empty one is the fallback.
-    let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("an object");
+/// Flattens a task's `data` as sent by the API, except that lone surrogates have been replaced.
+pub(crate) fn flatten(info: &FetchInfo, data: &str) -> Rows {
+    // The journal contains only JSON objects. An empty object is the fallback if parsing fails.
+    let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("`{}` is an object");
     let input = task.object("input");
     let output = task.object("output");
     let result = output.as_ref().and_then(|output| output.get("result"));
-    let common = Common {
+    let fields = TaskFields {
         model: task.text("model"),
         r#type: task.text("type"),
         created_at: task.time("created_at"),
         completed_at: task.time("completed_at"),
     };
-    let clips = clip_objects(common.r#type.as_deref(), result)
+    let clips = clip_objects(fields.r#type.as_deref(), result)
         .into_iter()
-        .filter_map(|(index, element)| Some(clip(stamp, &common, index, element.get(), &Object::of(element)?)))
+        .filter_map(|(index, element)| Some(clip(info, &fields, index, element.get(), &Object::from_raw(element)?)))
         .collect::<Vec<_>>();
-    let lyrics = match (common.r#type.as_deref(), result) {
-        (Some("lyrics"), Some(result)) => lyrics(stamp, &common, result),
+    let lyrics = match (fields.r#type.as_deref(), result) {
+        (Some("lyrics"), Some(result)) => lyrics(info, &fields, result),
         _ => None,
     };
     let row = TaskRow {
-        task_id: stamp.task_id.clone(),
-        model: common.model,
-        r#type: common.r#type,
-        status: stamp.status,
+        task_id: info.task_id.clone(),
+        model: fields.model,
+        r#type: fields.r#type,
+        status: info.status,
         credits_cost: task.number("credits_cost"),
-        prompt: input
-            .as_ref()
-            .and_then(|input| input.filled("gpt_description_prompt").or_else(|| input.filled("prompt"))),
+        prompt: input.as_ref().and_then(|input| {
+            input.non_empty_text("gpt_description_prompt").or_else(|| input.non_empty_text("prompt"))
+        }),
         instrumental: input.as_ref().and_then(instrumental),
-        error: task.filled("error").or_else(|| output.as_ref()?.text("fail_reason")),
+        error: task.non_empty_text("error").or_else(|| output.as_ref()?.text("fail_reason")),
         progress: output.as_ref().and_then(|output| output.text("progress")),
         clip_count: i32::try_from(clips.len()).unwrap_or(i32::MAX),
-        created_at: common.created_at,
-        completed_at: common.completed_at,
-        fetched_at: stamp.fetched_at,
-        run_id: stamp.run_id.clone(),
+        created_at: fields.created_at,
+        completed_at: fields.completed_at,
+        fetched_at: info.fetched_at,
+        run_id: info.run_id.clone(),
         input: task.object_text("input").map(str::to_owned),
         response: Some(data.to_owned()),
     };
     Rows { task: row, clips, lyrics }
 }
 
-/// The row of a task that the API does not know, and the number of its clips that are archived anyway.
-pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32) -> Rows {
+/// Returns the row of a task that the API did not find. `clip_count` is the number of the task's clips that are in
+/// the archive.
+pub(crate) fn not_found_row(info: &FetchInfo, message: Option<String>, clip_count: i32) -> Rows {
     let row = TaskRow {
-        task_id: stamp.task_id.clone(),
+        task_id: info.task_id.clone(),
         model: None,
         r#type: None,
-        status: stamp.status,
+        status: info.status,
         credits_cost: None,
         prompt: None,
         instrumental: None,
@@ -89,54 +90,55 @@ pub(crate) fn not_found(stamp: &Stamp, message: Option<String>, clip_count: i32)
         clip_count,
         created_at: None,
         completed_at: None,
-        fetched_at: stamp.fetched_at,
-        run_id: stamp.run_id.clone(),
+        fetched_at: info.fetched_at,
+        run_id: info.run_id.clone(),
         input: None,
         response: None,
     };
     Rows { task: row, clips: Vec::new(), lyrics: None }
 }
 
-/// When a task was created and completed, if the response says so.
+/// The times at which a task was created and completed, if the response contains them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskTimes {
-    pub(crate) created_at: Option<Moment>,
-    completed_at: Option<Moment>,
+    pub(crate) created_at: Option<MicrosTimestamp>,
+    completed_at: Option<MicrosTimestamp>,
 }
 
-/// How long after a task's completion its clips may still be generated. The contract sets it.
-const SETTLING: SignedDuration = SignedDuration::from_hours(24);
+/// The time after a task's completion during which its clips may still change. The value is a product requirement.
+const CLIP_COMPLETION_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 
 impl TaskTimes {
-    /// Whether, at that time, clips of the task that are still being generated may still complete: until a day after
-    /// the task completed, or was created if the completion time is unknown.
+    /// Returns whether unfinished clips of the task may still complete at the given time. The limit is 24 hours after
+    /// the task completed, or after its creation if the completion time is unknown. Returns `true` if both are
+    /// unknown.
     pub(crate) fn may_change(&self, at: Timestamp) -> bool {
         let Some(since) = self.completed_at.or(self.created_at) else { return true };
-        at.as_microsecond() - since.as_microsecond() < SETTLING.as_micros() as i64
+        at.as_microsecond() - since.as_microsecond() < CLIP_COMPLETION_WINDOW.as_micros() as i64
     }
 }
 
-/// Reads a task's times.
+/// Reads the creation and completion times of a task from its `data`.
 pub(crate) fn task_times(data: &str) -> TaskTimes {
     let task = Object::parse(data);
-    let time = |key| task.as_ref()?.text(key).as_deref().and_then(Moment::parse);
+    let time = |key| task.as_ref()?.text(key).as_deref().and_then(MicrosTimestamp::parse);
     TaskTimes { created_at: time("created_at"), completed_at: time("completed_at") }
 }
 
-/// The columns of clips and lyrics that repeat their task's.
-struct Common {
+/// The values of a task that are repeated in the rows of its clips and lyrics.
+struct TaskFields {
     model: Option<String>,
     r#type: Option<String>,
-    created_at: Option<Moment>,
-    completed_at: Option<Moment>,
+    created_at: Option<MicrosTimestamp>,
+    completed_at: Option<MicrosTimestamp>,
 }
 
-/// Suno has a flag; udio has the type of the lyrics.
+/// Returns whether a task is instrumental. Suno sends a flag, and udio sends the type of the lyrics.
 fn instrumental(input: &Object<'_>) -> Option<bool> {
     input.boolean("make_instrumental").or_else(|| Some(input.text("lyrics_type")? == "instrumental"))
 }
 
-/// The clips in a result, with their indexes.
+/// Returns the clips in a result with their indexes.
 fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i32, &'a RawValue)> {
     let elements = match (kind, result) {
         (Some("music" | "upload" | "concat"), Some(result)) => json::elements(result),
@@ -145,74 +147,74 @@ fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i3
     (0..).zip(elements).filter(|(_, element)| json::is_object(element)).collect()
 }
 
-/// The URLs of a clip's files, as the clip gives them.
+/// The URLs of a clip's assets, as sent by the provider.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ClipLinks<'a> {
+pub(crate) struct ClipUrls<'a> {
     pub(crate) clip_id: Option<String>,
     pub(crate) clip_index: i32,
-    /// The whole object, as sent.
+    /// The JSON object of the clip, as sent by the provider.
     pub(crate) clip: &'a str,
-    links: [(AssetKind, Option<String>); 3],
+    urls: [(AssetKind, Option<String>); 3],
 }
 
-impl ClipLinks<'_> {
-    /// The URL of the file of that kind, if the clip has one.
+impl ClipUrls<'_> {
+    /// Returns the URL of the asset of the given kind, if the clip has one.
     pub(crate) fn url(&self, kind: AssetKind) -> Option<&str> {
-        self.links.iter().find(|(of, _)| *of == kind).and_then(|(_, url)| url.as_deref())
+        self.urls.iter().find(|(other, _)| *other == kind).and_then(|(_, url)| url.as_deref())
     }
 }
 
-/// The links of a task's clips: one for each row that the clips table gets from the same `data`.
-pub(crate) fn clip_links(data: &str) -> Vec<ClipLinks<'_>> {
+/// Returns the asset URLs of a task's clips, one item for each row that [`flatten`] adds to the clips table.
+pub(crate) fn clip_urls(data: &str) -> Vec<ClipUrls<'_>> {
     let Some(task) = Object::parse(data) else { return Vec::new() };
     let result = task.object("output").and_then(|output| output.get("result"));
     let objects = clip_objects(task.text("type").as_deref(), result).into_iter();
-    let links = objects.filter_map(|(clip_index, element)| {
-        let clip = Object::of(element)?;
-        let links = [(AssetKind::Audio, "audio_url"), (AssetKind::Image, "image_url"), (AssetKind::Video, "video_url")];
-        let links = links.map(|(kind, key)| (kind, clip.text(key)));
-        Some(ClipLinks { clip_id: clip.text("id"), clip_index, clip: element.get(), links })
+    let urls = objects.filter_map(|(clip_index, element)| {
+        let clip = Object::from_raw(element)?;
+        let urls = [(AssetKind::Audio, "audio_url"), (AssetKind::Image, "image_url"), (AssetKind::Video, "video_url")];
+        let urls = urls.map(|(kind, key)| (kind, clip.text(key)));
+        Some(ClipUrls { clip_id: clip.text("id"), clip_index, clip: element.get(), urls })
     });
-    links.collect()
+    urls.collect()
 }
 
-fn clip(stamp: &Stamp, common: &Common, clip_index: i32, text: &str, clip: &Object<'_>) -> ClipRow {
+fn clip(info: &FetchInfo, fields: &TaskFields, clip_index: i32, text: &str, clip: &Object<'_>) -> ClipRow {
     let metadata = clip.object("metadata");
-    let meta = |key| metadata.as_ref().and_then(|metadata| metadata.text(key));
+    let text_of = |key| metadata.as_ref().and_then(|metadata| metadata.text(key));
     ClipRow {
         clip_id: clip.text("id"),
-        task_id: stamp.task_id.clone(),
+        task_id: info.task_id.clone(),
         clip_index,
-        model: common.model.clone(),
-        r#type: common.r#type.clone(),
+        model: fields.model.clone(),
+        r#type: fields.r#type.clone(),
         title: clip.text("title"),
         duration_seconds: metadata.as_ref().and_then(|metadata| metadata.number("duration")),
-        tags: meta("tags"),
-        lyrics: meta("prompt"),
-        model_version: clip.filled("model_name").or_else(|| clip.text("major_model_version")),
+        tags: text_of("tags"),
+        lyrics: text_of("prompt"),
+        model_version: clip.non_empty_text("model_name").or_else(|| clip.text("major_model_version")),
         audio_url: clip.text("audio_url"),
         image_url: clip.text("image_url"),
         video_url: clip.text("video_url"),
-        created_at: common.created_at,
-        completed_at: common.completed_at,
-        fetched_at: stamp.fetched_at,
-        run_id: stamp.run_id.clone(),
+        created_at: fields.created_at,
+        completed_at: fields.completed_at,
+        fetched_at: info.fetched_at,
+        run_id: info.run_id.clone(),
         metadata: clip.object_text("metadata").map(str::to_owned),
-        clip: clip.without("metadata").unwrap_or_else(|| text.to_owned()),
+        clip: clip.without_key("metadata").unwrap_or_else(|| text.to_owned()),
     }
 }
 
-fn lyrics(stamp: &Stamp, common: &Common, result: &RawValue) -> Option<LyricsRow> {
-    let lyrics = Object::of(result)?;
+fn lyrics(info: &FetchInfo, fields: &TaskFields, result: &RawValue) -> Option<LyricsRow> {
+    let lyrics = Object::from_raw(result)?;
     Some(LyricsRow {
-        task_id: stamp.task_id.clone(),
-        model: common.model.clone(),
+        task_id: info.task_id.clone(),
+        model: fields.model.clone(),
         title: lyrics.text("title"),
         text: lyrics.text("text"),
-        created_at: common.created_at,
-        completed_at: common.completed_at,
-        fetched_at: stamp.fetched_at,
-        run_id: stamp.run_id.clone(),
+        created_at: fields.created_at,
+        completed_at: fields.completed_at,
+        fetched_at: info.fetched_at,
+        run_id: info.run_id.clone(),
         result: json::object_text(result)?.to_owned(),
     })
 }
@@ -223,17 +225,17 @@ mod tests {
 
     use super::*;
 
-    fn stamp() -> Stamp {
-        Stamp {
+    fn info() -> FetchInfo {
+        FetchInfo {
             task_id: "t1".into(),
             status: FinalStatus::Success,
-            fetched_at: Moment::parse("2026-01-02T03:04:05Z").unwrap(),
+            fetched_at: MicrosTimestamp::parse("2026-01-02T03:04:05Z").unwrap(),
             run_id: RunId::example(),
         }
     }
 
     fn rows(data: &str) -> Rows {
-        flatten(&stamp(), data)
+        flatten(&info(), data)
     }
 
     fn music(result: &str) -> Rows {
@@ -257,21 +259,21 @@ mod tests {
     }
 
     #[test]
-    fn each_clip_has_its_links() {
+    fn each_clip_has_its_urls() {
         let data = r#"{"type":"music","output":{"result":[1,{"id":"a","audio_url":"u","image_url":7},{}]}}"#;
-        let links = clip_links(data);
+        let clips = clip_urls(data);
         let rows = rows(data).clips;
-        assert_eq!(links.iter().map(|clip| clip.clip_index).collect::<Vec<_>>(), [1, 2]);
-        for (link, row) in links.iter().zip(&rows) {
-            assert_eq!((&link.clip_id, link.clip, link.clip_index), (&row.clip_id, row.clip.as_str(), row.clip_index));
+        assert_eq!(clips.iter().map(|clip| clip.clip_index).collect::<Vec<_>>(), [1, 2]);
+        for (clip, row) in clips.iter().zip(&rows) {
+            assert_eq!((&clip.clip_id, clip.clip, clip.clip_index), (&row.clip_id, row.clip.as_str(), row.clip_index));
             let urls = [&row.audio_url, &row.image_url, &row.video_url];
-            assert!(AssetKind::ALL.iter().zip(urls).all(|(kind, url)| link.url(*kind) == url.as_deref()));
+            assert!(AssetKind::ALL.iter().zip(urls).all(|(kind, url)| clip.url(*kind) == url.as_deref()));
         }
-        assert_eq!((links[0].url(AssetKind::Image), links[1].url(AssetKind::Audio)), (Some("7"), None));
+        assert_eq!((clips[0].url(AssetKind::Image), clips[1].url(AssetKind::Audio)), (Some("7"), None));
     }
 
     #[test]
-    fn a_clip_is_stored_without_its_metadata_which_has_a_column_of_its_own() {
+    fn clip_metadata_is_stored_in_its_own_column() {
         for (result, clip, metadata) in [
             (r#"{"id":"a"}"#, r#"{"id":"a"}"#, None),
             (r#"{ "id" : "a" }"#, r#"{ "id" : "a" }"#, None),
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn instrumental_is_sunos_flag_or_udios_lyrics_type() {
+    fn instrumental_is_read_from_the_flag_or_the_lyrics_type() {
         for (input, expected) in [
             (r#"{"make_instrumental":true,"lyrics_type":"user"}"#, Some(true)),
             (r#"{"make_instrumental":"yes","lyrics_type":"instrumental"}"#, Some(true)),
@@ -332,7 +334,7 @@ mod tests {
         assert_eq!(task.response.as_deref(), Some(data));
     }
 
-    /// Arbitrary JSON, with the names that the reader looks for among its keys.
+    /// Generates arbitrary JSON documents. Their keys include the names that [`flatten`] reads.
     fn any_json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
@@ -361,8 +363,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_document_flattens_without_losing_a_byte(json in any_json(), kind in "music|lyrics|upload|stems", result in any_json()) {
-            let whole = serde_json::json!({"task_id": "t1", "type": kind, "extra": json, "output": {"result": result}});
-            for document in [&whole, &json] {
+            let full = serde_json::json!({"task_id": "t1", "type": kind, "extra": json, "output": {"result": result}});
+            for document in [&full, &json] {
                 let data = document.to_string();
                 let rows = rows(&data);
                 prop_assert_eq!(rows.task.response.as_deref(), Some(data.as_str()));
@@ -372,7 +374,7 @@ mod tests {
                 serde_json::Value::Array(elements) => elements.iter().filter(|element| element.is_object()).count(),
                 other => usize::from(other.is_object()),
             };
-            let rows = rows(&whole.to_string());
+            let rows = rows(&full.to_string());
             let expected = match kind.as_str() { "lyrics" => (0, objects.min(1)), "stems" => (0, 0), _ => (objects, 0) };
             prop_assert_eq!((rows.clips.len(), usize::from(rows.lyrics.is_some())), expected);
         }

@@ -1,5 +1,5 @@
-//! Inspects a part: whether it has its table's columns, and whether every value can be read. Damaged bytes may hold
-//! anything, so a panic of a decoder counts as an error too.
+//! Checks whether a part has the columns of its table and whether every value can be decoded. A decoder may panic on
+//! damaged bytes, so a panic is converted to an error.
 
 use std::{
     io,
@@ -14,130 +14,131 @@ use parquet::{
 
 use super::{
     parquet::parquet_schema,
-    schema::{Kind, Outline},
+    schema::{ColumnType, TableSchema},
 };
-use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
+use crate::{format::TableFormat, ranged::RangedFile, timestamp::MicrosTimestamp};
 
-/// How the columns of a part compare with its table's.
+/// The result of comparing the columns of a part with those of its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Columns {
+pub(crate) enum ColumnDiff {
     Same,
-    /// This many are missing at the end: an older version wrote the part.
-    Older(usize),
-    /// This many follow that the table does not have.
-    More(usize),
-    /// They differ, as described.
-    Other(String),
+    /// The part lacks this number of columns at the end, because an older version wrote it.
+    Missing(usize),
+    /// The part has this number of additional columns at the end.
+    Extra(usize),
+    /// The columns differ. The text describes the difference.
+    Mismatch(String),
 }
 
-/// Compares a part's columns with its table's: names, order, and in Parquet physical and logical types.
-pub(crate) fn columns(file: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<Columns> {
-    guarded(|| match format {
-        TableFormat::Parquet => parquet_columns(file, outline),
-        TableFormat::Csv => csv_columns(file, outline),
+/// Compares the columns of a part with those of its table: names, order and, for Parquet, physical and logical types.
+pub(crate) fn compare_columns(file: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<ColumnDiff> {
+    catch_panic(|| match format {
+        TableFormat::Parquet => parquet_columns(file, schema),
+        TableFormat::Csv => csv_columns(file, schema),
     })
 }
 
-/// Reads every value of a part that has its table's columns. Returns the number of rows.
-pub(crate) fn decode(file: RangedFile, format: TableFormat, outline: &Outline) -> io::Result<u64> {
-    guarded(|| match format {
+/// Decodes every value of a part whose columns match its table. Returns the number of rows.
+pub(crate) fn decode(file: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<u64> {
+    catch_panic(|| match format {
         TableFormat::Parquet => decode_parquet(file),
-        TableFormat::Csv => decode_csv(file, outline),
+        TableFormat::Csv => decode_csv(file, schema),
     })
 }
 
-/// Reads bytes that may be damaged: a panic becomes an error.
-pub(crate) fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+/// Calls `read` on data that may be damaged, and converts a panic to an error.
+pub(crate) fn catch_panic<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let read = panic::catch_unwind(AssertUnwindSafe(read));
-    read.unwrap_or_else(|_| Err(io::Error::other("its bytes make no sense")))
+    read.unwrap_or_else(|_| Err(io::Error::other("its contents are invalid")))
 }
 
-fn parquet_columns(file: RangedFile, outline: &Outline) -> io::Result<Columns> {
-    let expected = parquet_schema(outline).map_err(io::Error::other)?;
+fn parquet_columns(file: RangedFile, schema: &TableSchema) -> io::Result<ColumnDiff> {
+    let expected = parquet_schema(schema).map_err(io::Error::other)?;
     let reader = SerializedFileReader::new(file).map_err(io::Error::other)?;
-    let there = reader.metadata().file_metadata().schema_descr();
-    let odd = expected.columns().iter().zip(there.columns()).find(|(expected, there)| !are_alike(expected, there));
-    Ok(match odd {
-        Some((expected, there)) => Columns::Other(format!(
-            "where `{}` ({}) is due there is `{}` ({})",
+    let actual = reader.metadata().file_metadata().schema_descr();
+    let mismatch =
+        expected.columns().iter().zip(actual.columns()).find(|(expected, actual)| !is_same_column(expected, actual));
+    Ok(match mismatch {
+        Some((expected, actual)) => ColumnDiff::Mismatch(format!(
+            "expected `{}` ({}), found `{}` ({})",
             expected.name(),
-            kind_of(expected),
-            there.name(),
-            kind_of(there)
+            type_name(expected),
+            actual.name(),
+            type_name(actual)
         )),
-        None => by_number(outline.columns.len(), there.num_columns()),
+        None => compare_counts(schema.columns.len(), actual.num_columns()),
     })
 }
 
-fn are_alike(one: &ColumnDescriptor, other: &ColumnDescriptor) -> bool {
+fn is_same_column(one: &ColumnDescriptor, other: &ColumnDescriptor) -> bool {
     one.path() == other.path()
         && one.physical_type() == other.physical_type()
         && one.logical_type_ref() == other.logical_type_ref()
         && (one.max_def_level(), one.max_rep_level()) == (other.max_def_level(), other.max_rep_level())
 }
 
-fn kind_of(column: &ColumnDescriptor) -> String {
+fn type_name(column: &ColumnDescriptor) -> String {
     let logical = column.logical_type_ref().map(|logical| format!(", {logical:?}"));
     format!("{}{}", column.physical_type(), logical.unwrap_or_default())
 }
 
-fn csv_columns(file: RangedFile, outline: &Outline) -> io::Result<Columns> {
+fn csv_columns(file: RangedFile, schema: &TableSchema) -> io::Result<ColumnDiff> {
     let mut reader = csv::Reader::from_reader(file);
-    let there = reader.headers().map_err(io::Error::other)?;
-    let odd = outline.columns.iter().zip(there).find(|((expected, _), there)| expected != there);
-    Ok(match odd {
-        Some(((expected, _), there)) => Columns::Other(format!("where `{expected}` is due there is `{there}`")),
-        None => by_number(outline.columns.len(), there.len()),
+    let actual = reader.headers().map_err(io::Error::other)?;
+    let mismatch = schema.columns.iter().zip(actual).find(|((expected, _), actual)| expected != actual);
+    Ok(match mismatch {
+        Some(((expected, _), actual)) => ColumnDiff::Mismatch(format!("expected `{expected}`, found `{actual}`")),
+        None => compare_counts(schema.columns.len(), actual.len()),
     })
 }
 
-fn by_number(expected: usize, there: usize) -> Columns {
-    match there {
-        0 => Columns::Other("there is none".into()),
-        there if there < expected => Columns::Older(expected - there),
-        there if there > expected => Columns::More(there - expected),
-        _ => Columns::Same,
+fn compare_counts(expected: usize, actual: usize) -> ColumnDiff {
+    match actual {
+        0 => ColumnDiff::Mismatch("it has none".into()),
+        actual if actual < expected => ColumnDiff::Missing(expected - actual),
+        actual if actual > expected => ColumnDiff::Extra(actual - expected),
+        _ => ColumnDiff::Same,
     }
 }
 
 fn decode_parquet(file: RangedFile) -> io::Result<u64> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(io::Error::other)?;
-    let told = reader.metadata().file_metadata().num_rows().unsigned_abs();
+    let footer_rows = reader.metadata().file_metadata().num_rows().unsigned_abs();
     let mut rows = 0;
     for batch in reader.build().map_err(io::Error::other)? {
         rows += batch.map_err(io::Error::other)?.num_rows() as u64;
     }
-    if rows == told {
+    if rows == footer_rows {
         Ok(rows)
     } else {
-        Err(io::Error::other(format!("its footer tells {told} rows, and it has {rows}")))
+        Err(io::Error::other(format!("its footer states {footer_rows} rows, but it has {rows}")))
     }
 }
 
-fn decode_csv(file: RangedFile, outline: &Outline) -> io::Result<u64> {
+fn decode_csv(file: RangedFile, schema: &TableSchema) -> io::Result<u64> {
     let mut reader = csv::Reader::from_reader(file);
     let mut record = csv::StringRecord::new();
     let mut rows = 0;
     while reader.read_record(&mut record).map_err(io::Error::other)? {
         rows += 1;
-        let odd = outline.columns.iter().zip(&record).find(|((_, kind), cell)| !is_kind(*kind, cell));
-        if let Some(((name, _), cell)) = odd {
+        let mismatch = schema.columns.iter().zip(&record).find(|((_, kind), cell)| !is_valid_cell(*kind, cell));
+        if let Some(((name, _), cell)) = mismatch {
             let cell: String = cell.chars().take(40).collect();
-            return Err(io::Error::other(format!("row {rows}: `{cell}` is not a value of {name}")));
+            return Err(io::Error::other(format!("row {rows}: invalid value `{cell}` in column `{name}`")));
         }
     }
     Ok(rows)
 }
 
-fn is_kind(kind: Kind, cell: &str) -> bool {
+fn is_valid_cell(kind: ColumnType, cell: &str) -> bool {
     match kind {
         _ if cell.is_empty() => true,
-        Kind::Text | Kind::Json => true,
-        Kind::Double => cell.parse::<f64>().is_ok(),
-        Kind::Int32 => cell.parse::<i32>().is_ok(),
-        Kind::Int64 => cell.parse::<i64>().is_ok(),
-        Kind::Boolean => matches!(cell, "true" | "false"),
-        Kind::Time => Moment::parse(cell).is_some(),
+        ColumnType::Text | ColumnType::Json => true,
+        ColumnType::Double => cell.parse::<f64>().is_ok(),
+        ColumnType::Int32 => cell.parse::<i32>().is_ok(),
+        ColumnType::Int64 => cell.parse::<i64>().is_ok(),
+        ColumnType::Boolean => matches!(cell, "true" | "false"),
+        ColumnType::Time => MicrosTimestamp::parse(cell).is_some(),
     }
 }
 
@@ -156,9 +157,9 @@ mod tests {
         AssetRow::new("t".into(), crate::run_id::RunId::example(), asset)
     }
 
-    /// A part of the assets table with one row.
+    /// Creates a part of the assets table with one row.
     fn part(format: TableFormat) -> Vec<u8> {
-        let mut part = PartEncoder::new(&ASSETS, format, RowGroups::OfANight, Vec::new()).unwrap();
+        let mut part = PartEncoder::new(&ASSETS, format, RowGroups::Small, Vec::new()).unwrap();
         part.push(&asset()).unwrap();
         part.finish().unwrap().0
     }
@@ -168,43 +169,50 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_of_a_part_match_its_table_only() {
+    fn a_part_matches_only_the_columns_of_its_table() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
             let part = part(format);
-            assert_eq!(columns(file(&part), format, &ASSETS.outline()).unwrap(), Columns::Same);
-            assert_eq!(decode(file(&part), format, &ASSETS.outline()).unwrap(), 1);
-            for other in [TASKS.outline(), LYRICS.outline()] {
-                assert!(matches!(columns(file(&part), format, &other).unwrap(), Columns::Other(_)), "{format}");
+            assert_eq!(compare_columns(file(&part), format, &ASSETS.schema()).unwrap(), ColumnDiff::Same);
+            assert_eq!(decode(file(&part), format, &ASSETS.schema()).unwrap(), 1);
+            for other in [TASKS.schema(), LYRICS.schema()] {
+                assert!(
+                    matches!(compare_columns(file(&part), format, &other).unwrap(), ColumnDiff::Mismatch(_)),
+                    "{format}"
+                );
             }
-            let mut shorter = ASSETS.outline();
+            let mut shorter = ASSETS.schema();
             shorter.columns.pop();
-            assert_eq!(columns(file(&part), format, &shorter).unwrap(), Columns::More(1));
-            let mut longer = ASSETS.outline();
-            longer.columns.push(("further", Kind::Text));
-            assert_eq!(columns(file(&part), format, &longer).unwrap(), Columns::Older(1));
+            assert_eq!(compare_columns(file(&part), format, &shorter).unwrap(), ColumnDiff::Extra(1));
+            let mut longer = ASSETS.schema();
+            longer.columns.push(("further", ColumnType::Text));
+            assert_eq!(compare_columns(file(&part), format, &longer).unwrap(), ColumnDiff::Missing(1));
         }
     }
 
     #[test]
     fn a_column_of_another_type_is_detected() {
         let part = part(TableFormat::Parquet);
-        for (kind, instead) in [(Kind::Text, Kind::Json), (Kind::Int32, Kind::Int64), (Kind::Time, Kind::Int64)] {
-            let mut outline = ASSETS.outline();
-            let column = outline.columns.iter_mut().find(|(_, known)| *known == kind).unwrap();
-            column.1 = instead;
-            let found = columns(file(&part), TableFormat::Parquet, &outline).unwrap();
-            assert!(matches!(found, Columns::Other(_)), "{found:?}");
+        for (kind, wrong) in [
+            (ColumnType::Text, ColumnType::Json),
+            (ColumnType::Int32, ColumnType::Int64),
+            (ColumnType::Time, ColumnType::Int64),
+        ] {
+            let mut schema = ASSETS.schema();
+            let column = schema.columns.iter_mut().find(|(_, known)| *known == kind).unwrap();
+            column.1 = wrong;
+            let found = compare_columns(file(&part), TableFormat::Parquet, &schema).unwrap();
+            assert!(matches!(found, ColumnDiff::Mismatch(_)), "{found:?}");
         }
     }
 
     #[test]
     fn reading_truncated_parts_ends_without_a_panic() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
-            let whole = part(format);
-            for length in 0..whole.len() {
-                let cut = &whole[..length];
-                let _ = columns(file(cut), format, &ASSETS.outline());
-                let decoded = decode(file(cut), format, &ASSETS.outline());
+            let full = part(format);
+            for length in 0..full.len() {
+                let cut = &full[..length];
+                let _ = compare_columns(file(cut), format, &ASSETS.schema());
+                let decoded = decode(file(cut), format, &ASSETS.schema());
                 assert!(format == TableFormat::Csv || decoded.is_err(), "cut at {length}");
             }
         }

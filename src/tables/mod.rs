@@ -1,7 +1,7 @@
-//! The tables: their columns, how a response becomes rows, and how rows become files.
+//! Defines the tables: their columns, the conversion of responses to rows, and the encoding of rows as files.
 //!
-//! A table's columns are defined in [`schema`] only; both encoders, the views and the readers follow it. Where and
-//! when a file is written is up to the archive.
+//! The columns of each table are defined only in [`schema`]. Both encoders, the views and the readers use these
+//! definitions. The `archive` module decides where and when a file is written.
 
 mod copy;
 mod csv;
@@ -18,13 +18,13 @@ mod views;
 
 pub(crate) use copy::PartCopier;
 pub(crate) use digest::Digest;
-pub(crate) use flatten::{ClipLinks, Rows, Stamp, clip_links, flatten, not_found, task_times};
-pub(crate) use inspect::{Columns, columns, decode, guarded};
+pub(crate) use flatten::{ClipUrls, FetchInfo, Rows, clip_urls, flatten, not_found_row, task_times};
+pub(crate) use inspect::{ColumnDiff, catch_panic, compare_columns, decode};
 pub(crate) use parquet::RowGroups;
 pub(crate) use part::PartEncoder;
-pub(crate) use prune::ruled_out;
-pub(crate) use reader::{Row, count_rows, scan, scan_for};
-pub(crate) use schema::{ASSETS, CLIPS, LYRICS, Outline, TABLES, TASK_ID, TASKS, Table, outlines};
+pub(crate) use prune::absent_values;
+pub(crate) use reader::{RowCallback, count_rows, scan, scan_matching};
+pub(crate) use schema::{ASSETS, CLIPS, LYRICS, TABLES, TASK_ID, TASKS, Table, TableSchema, schemas};
 pub(crate) use schema::{AssetRow, ClipRow, LyricsRow, TaskRow};
 pub(crate) use sort::{Chunk, TimeSorter};
 pub(crate) use views::views_sql;

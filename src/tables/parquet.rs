@@ -1,4 +1,5 @@
-//! Rows to Parquet: zstd, UTF-8, `TIMESTAMP(MICROS, UTC)`, JSON columns with the JSON logical type.
+//! Encodes rows as Parquet with zstd compression and UTF-8 text. Times have the type `TIMESTAMP(MICROS, UTC)`, and
+//! JSON columns have the JSON logical type.
 
 use std::{
     collections::HashMap,
@@ -26,60 +27,61 @@ use parquet::{
     schema::types::{ColumnPath, SchemaDescriptor},
 };
 
-use super::schema::{Kind, Outline, TASK_ID, Value};
+use super::schema::{ColumnType, TASK_ID, TableSchema, Value};
 use crate::ranged::RangedFile;
 
 /// The size of row groups. A row group is held in memory until it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowGroups {
-    /// 4 MiB: some 10,000 ordinary tasks, more than most nights archive. Four tables are written at once, and with
-    /// 16 MiB each an export of 20,000 tasks took 105 MiB of memory instead of 70. `compact` writes large row groups.
-    OfANight,
-    /// 122,880 rows, or 256 MiB if that comes first.
+    /// 4 MiB, or about 10,000 ordinary tasks. Most nightly runs archive less. Four tables are written at the same time,
+    /// and an export of 20,000 tasks uses 66 MB of memory instead of the 107 MB that row groups of 16 MiB need.
+    /// `compact` writes large row groups.
+    Small,
+    /// 122,880 rows or 256 MiB, whichever limit is reached first.
     Large,
 }
 
 impl RowGroups {
-    /// The rows and the encoded bytes at which a row group ends.
+    /// The maximum number of rows and of encoded bytes in a row group.
     fn limits(self) -> (usize, usize) {
         match self {
-            Self::OfANight => (1 << 20, 4 << 20),
+            Self::Small => (1 << 20, 4 << 20),
             Self::Large => (LARGE_ROWS, 256 << 20),
         }
     }
 }
 
-/// The rows that DuckDB gives a thread at a time.
+/// The number of rows that DuckDB assigns to a thread at a time.
 const LARGE_ROWS: usize = 122_880;
 
-/// A batch that is read has about this many bytes.
+/// The approximate size in bytes of a batch that is read.
 const READ_BYTES: i64 = 8 << 20;
 
-/// Rows are passed to the writer once they have this many bytes of text.
+/// The amount of text, in bytes, at which buffered rows are passed to the Parquet writer.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Rows are passed to the writer after at most this many.
+/// The maximum number of rows in a batch that is read or written.
 const BATCH_ROWS: usize = 2048;
 
-/// The false positive rate of the Bloom filters: some nights look up hundreds of tasks that no row group has. A filter
-/// takes two bytes a task, where an ID takes twenty.
-const FALSE_POSITIVES: f64 = 0.001;
+/// The false positive rate of the Bloom filters. Some nightly runs look up hundreds of tasks that no row group
+/// contains. A filter takes two bytes per task, compared with twenty for a task ID.
+const BLOOM_FILTER_FPP: f64 = 0.001;
 
-/// Writes one part.
+/// Encodes one part.
 pub(super) struct ParquetEncoder<W: Write + Send> {
     writer: ArrowWriter<W>,
-    schema: SchemaRef,
+    arrow_schema: SchemaRef,
     builders: Vec<Builder>,
     rows: usize,
     bytes: usize,
 }
 
 impl<W: Write + Send> ParquetEncoder<W> {
-    pub(super) fn new(outline: &Outline, row_groups: RowGroups, sink: W) -> Result<Self, ParquetError> {
-        let schema = schema(outline);
-        let writer = writer(outline, row_groups, sink)?;
-        let builders = outline.columns.iter().map(|(_, kind)| Builder::new(*kind)).collect();
-        Ok(Self { writer, schema, builders, rows: 0, bytes: 0 })
+    pub(super) fn new(schema: &TableSchema, row_groups: RowGroups, sink: W) -> Result<Self, ParquetError> {
+        let writer = writer(schema, row_groups, sink)?;
+        let arrow_schema = arrow_schema(schema);
+        let builders = schema.columns.iter().map(|(_, kind)| Builder::new(*kind)).collect();
+        Ok(Self { writer, arrow_schema, builders, rows: 0, bytes: 0 })
     }
 
     pub(super) fn push<'a>(&mut self, values: impl Iterator<Item = Value<'a>>) -> Result<(), ParquetError> {
@@ -101,27 +103,27 @@ impl<W: Write + Send> ParquetEncoder<W> {
     fn write_batch(&mut self) -> Result<(), ParquetError> {
         let columns: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
         (self.rows, self.bytes) = (0, 0);
-        self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)
+        self.writer.write(&RecordBatch::try_new(self.arrow_schema.clone(), columns)?)
     }
 }
 
-/// The writer that every Parquet part is written with.
+/// Creates a writer with the properties that all Parquet parts share.
 pub(super) fn writer<W: Write + Send>(
-    outline: &Outline,
+    schema: &TableSchema,
     row_groups: RowGroups,
     sink: W,
 ) -> Result<ArrowWriter<W>, ParquetError> {
     let options =
-        ArrowWriterOptions::new().with_properties(properties(outline, row_groups)?).with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(sink, schema(outline), options)
+        ArrowWriterOptions::new().with_properties(properties(schema, row_groups)?).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(sink, arrow_schema(schema), options)
 }
 
-/// The Arrow schema of a table.
-pub(super) fn schema(outline: &Outline) -> SchemaRef {
-    Arc::new(Schema::new(outline.columns.iter().map(field).collect::<Vec<_>>()))
+/// Returns the Arrow schema of a table.
+pub(super) fn arrow_schema(schema: &TableSchema) -> SchemaRef {
+    Arc::new(Schema::new(schema.columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-/// Opens a part, to be read in batches that are small if its rows are large.
+/// Opens a part for reading. Parts with large rows are read in batches of fewer rows.
 pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder<RangedFile>, ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let groups = builder.metadata().row_groups().iter();
@@ -130,72 +132,78 @@ pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder
     Ok(builder.with_batch_size(rows))
 }
 
-/// The schema that a part's footer should have.
-pub(super) fn parquet_schema(outline: &Outline) -> Result<SchemaDescriptor, ParquetError> {
-    ArrowSchemaConverter::new().convert(&schema(outline))
+/// Returns the Parquet schema that the footer of a part should contain.
+pub(super) fn parquet_schema(schema: &TableSchema) -> Result<SchemaDescriptor, ParquetError> {
+    ArrowSchemaConverter::new().convert(&arrow_schema(schema))
 }
 
-/// Reads a whole part.
+/// Returns all rows of a part in batches.
 pub(super) fn batches(file: RangedFile) -> io::Result<impl Iterator<Item = io::Result<RecordBatch>>> {
     let batches = reader(file).and_then(ParquetRecordBatchReaderBuilder::build).map_err(io::Error::other)?;
     Ok(batches.map(|batch| batch.map_err(io::Error::other)))
 }
 
-/// The same rows, with the columns of the table.
-pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
+/// Converts a batch to the columns of its table. A missing column becomes null. A column that is unknown or has
+/// another type is an error.
+pub(super) fn project(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
     if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
     {
-        return Err(io::Error::other(format!("it has a column `{}` that this version does not know", unknown.name())));
+        return Err(io::Error::other(format!(
+            "it has an unknown column `{}`; a newer version may have written it",
+            unknown.name()
+        )));
     }
     let column = |field: &FieldRef| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-        Some(column) => {
-            Err(io::Error::other(format!("its column `{}` is of type {}", field.name(), column.data_type())))
-        }
+        Some(column) => Err(io::Error::other(format!(
+            "its column `{}` has the unexpected type {}",
+            field.name(),
+            column.data_type()
+        ))),
         None => Ok(new_null_array(field.data_type(), batch.num_rows())),
     };
     let columns = schema.fields().iter().map(column).collect::<io::Result<Vec<ArrayRef>>>()?;
     RecordBatch::try_new(schema.clone(), columns).map_err(io::Error::other)
 }
 
-fn field((name, kind): &(&'static str, Kind)) -> Field {
+fn field((name, kind): &(&'static str, ColumnType)) -> Field {
     let data_type = match kind {
-        Kind::Text | Kind::Json => DataType::Utf8,
-        Kind::Double => DataType::Float64,
-        Kind::Int32 => DataType::Int32,
-        Kind::Int64 => DataType::Int64,
-        Kind::Boolean => DataType::Boolean,
-        Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        ColumnType::Text | ColumnType::Json => DataType::Utf8,
+        ColumnType::Double => DataType::Float64,
+        ColumnType::Int32 => DataType::Int32,
+        ColumnType::Int64 => DataType::Int64,
+        ColumnType::Boolean => DataType::Boolean,
+        ColumnType::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
     };
     let field = Field::new(*name, data_type, true);
-    if *kind == Kind::Json { field.with_extension_type(Json::default()) } else { field }
+    if *kind == ColumnType::Json { field.with_extension_type(Json::default()) } else { field }
 }
 
-/// The Arrow schema in the footer, in which a JSON column is plain text: Polars does not know Parquet's JSON type, and
-/// would read the column as bytes without it.
-fn plain_schema(outline: &Outline) -> Schema {
+/// Returns the Arrow schema for the footer, in which a JSON column is declared as text. Polars does not support
+/// Parquet's JSON type and would otherwise read the column as bytes.
+fn embedded_schema(schema: &TableSchema) -> Schema {
     let plain = |column| field(column).with_metadata(HashMap::new());
-    Schema::new(outline.columns.iter().map(plain).collect::<Vec<_>>())
+    Schema::new(schema.columns.iter().map(plain).collect::<Vec<_>>())
 }
 
-fn properties(outline: &Outline, row_groups: RowGroups) -> Result<WriterProperties, ParquetError> {
+fn properties(schema: &TableSchema, row_groups: RowGroups) -> Result<WriterProperties, ParquetError> {
     let (rows, bytes) = row_groups.limits();
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_created_by(concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_max_row_group_row_count(Some(rows))
         .set_max_row_group_bytes(Some(bytes))
-        .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), FALSE_POSITIVES)
-        // A filter starts with room for this many, and is folded to size.
+        .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), BLOOM_FILTER_FPP)
+        // A filter is allocated for this number of distinct values, and folded to the required size.
         .set_column_bloom_filter_max_ndv(ColumnPath::from(TASK_ID), LARGE_ROWS as u64);
-    for (name, _) in outline.columns.iter().filter(|(_, kind)| *kind == Kind::Json) {
-        // Whole documents rarely repeat, and no query needs their minimum.
+    for (name, _) in schema.columns.iter().filter(|(_, kind)| *kind == ColumnType::Json) {
+        // JSON documents rarely repeat, and no query needs their minimum or maximum.
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(*name), false)
             .set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::None);
     }
     let mut properties = properties.build();
-    add_encoded_arrow_schema_to_metadata(&plain_schema(outline), &mut properties);
+    add_encoded_arrow_schema_to_metadata(&embedded_schema(schema), &mut properties);
     Ok(properties)
 }
 
@@ -209,14 +217,14 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: ColumnType) -> Self {
         match kind {
-            Kind::Text | Kind::Json => Self::Text(StringBuilder::new()),
-            Kind::Double => Self::Double(Float64Builder::new()),
-            Kind::Int32 => Self::Int32(Int32Builder::new()),
-            Kind::Int64 => Self::Int64(Int64Builder::new()),
-            Kind::Boolean => Self::Boolean(BooleanBuilder::new()),
-            Kind::Time => Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            ColumnType::Text | ColumnType::Json => Self::Text(StringBuilder::new()),
+            ColumnType::Double => Self::Double(Float64Builder::new()),
+            ColumnType::Int32 => Self::Int32(Int32Builder::new()),
+            ColumnType::Int64 => Self::Int64(Int64Builder::new()),
+            ColumnType::Boolean => Self::Boolean(BooleanBuilder::new()),
+            ColumnType::Time => Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         }
     }
 
@@ -262,7 +270,7 @@ mod tests {
     #[test]
     fn the_footer_has_json_and_utc_microseconds() {
         let mut sink = Vec::new();
-        ParquetEncoder::new(&TASKS.outline(), RowGroups::OfANight, &mut sink).unwrap().finish().unwrap();
+        ParquetEncoder::new(&TASKS.schema(), RowGroups::Small, &mut sink).unwrap().finish().unwrap();
         let reader = SerializedFileReader::new(Bytes::from(sink)).unwrap();
         let schema = reader.metadata().file_metadata().schema_descr();
         let logical = |name: &str| {

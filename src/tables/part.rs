@@ -1,4 +1,4 @@
-//! One part of one table, in the format of the archive.
+//! Encodes one part of a table in the archive's format.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::format::TableFormat;
 
-/// Writes the rows of one table into a sink.
+/// Encodes rows of one table and writes them to a sink.
 pub(crate) struct PartEncoder<R: 'static, W: Write + Send> {
     table: &'static Table<R>,
     encoder: Encoder<W>,
@@ -22,19 +22,19 @@ enum Encoder<W: Write + Send> {
 }
 
 impl<R, W: Write + Send> PartEncoder<R, W> {
-    /// Begins a part.
+    /// Starts a part.
     pub(crate) fn new(
         table: &'static Table<R>,
         format: TableFormat,
         row_groups: RowGroups,
         sink: W,
     ) -> io::Result<Self> {
-        let outline = table.outline();
+        let schema = table.schema();
         let encoder = match format {
             TableFormat::Parquet => {
-                Encoder::Parquet(Box::new(ParquetEncoder::new(&outline, row_groups, sink).map_err(io::Error::other)?))
+                Encoder::Parquet(Box::new(ParquetEncoder::new(&schema, row_groups, sink).map_err(io::Error::other)?))
             }
-            TableFormat::Csv => Encoder::Csv(CsvEncoder::new(&outline, sink)?),
+            TableFormat::Csv => Encoder::Csv(CsvEncoder::new(&schema, sink)?),
         };
         Ok(Self { table, encoder, rows: 0 })
     }
@@ -49,12 +49,12 @@ impl<R, W: Write + Send> PartEncoder<R, W> {
         }
     }
 
-    /// The number of rows so far.
+    /// The number of rows added so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Ends the part. Returns the sink, to which everything is written, and the number of rows.
+    /// Completes the part. Returns the sink, to which all bytes have been written, and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.encoder {
             Encoder::Parquet(encoder) => encoder.finish().map_err(io::Error::other)?,

@@ -1,5 +1,5 @@
-//! Selects the row groups of a part that may hold some values, by their statistics and Bloom filters: a lookup of a few
-//! tasks, or of assets of one status, need not read the others.
+//! Selects the row groups of a part that may contain given values, by their statistics and Bloom filters. A lookup of
+//! a few tasks, or of the assets with one status, skips all other row groups.
 
 use std::{collections::HashSet, io};
 
@@ -12,29 +12,31 @@ use parquet::{
 use super::parquet::reader;
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// The row groups that may hold a row with one of these values in that column of texts. A row group with fewer rows
-/// than there are values is always selected: to read it is cheaper than to look up the values.
-pub(super) fn row_groups_with<'v>(
+/// Returns the row groups that may contain a row with one of `values` in the text column `column`. A row group that
+/// has no more rows than there are values is always selected, because reading the row group is cheaper than looking
+/// up the values.
+pub(super) fn matching_row_groups<'v>(
     part: &ParquetRecordBatchReaderBuilder<RangedFile>,
     column: &str,
     values: &(impl ExactSizeIterator<Item = &'v str> + Clone),
 ) -> Result<Vec<usize>> {
-    let place = place_of(part, column)?;
+    let index = column_index(part, column)?;
     let mut groups = Vec::new();
     for (group, metadata) in part.metadata().row_groups().iter().enumerate() {
-        let is_asked = i64::try_from(values.len()).is_ok_and(|values| values < metadata.num_rows());
-        if !is_asked || may_hold(part, group, place, values.clone())? {
+        let use_index = i64::try_from(values.len()).is_ok_and(|values| values < metadata.num_rows());
+        if !use_index || may_contain(part, group, index, values.clone())? {
             groups.push(group);
         }
     }
     Ok(groups)
 }
 
-/// The values that a part's Bloom filters rule out. A part without filters rules out nothing.
+/// Returns the values that, according to its Bloom filters, a part does not contain. If the part has no Bloom
+/// filters, the result is empty.
 ///
 /// # Errors
-/// A part that cannot be read.
-pub(crate) fn ruled_out(
+/// Returns an error if the part cannot be read.
+pub(crate) fn absent_values(
     file: RangedFile,
     format: TableFormat,
     column: &str,
@@ -44,21 +46,21 @@ pub(crate) fn ruled_out(
         return Ok(HashSet::new());
     }
     let part = reader(file).map_err(io::Error::other)?;
-    let place = place_of(&part, column).map_err(io::Error::other)?;
+    let index = column_index(&part, column).map_err(io::Error::other)?;
     for group in 0..part.metadata().num_row_groups() {
-        let filter = part.get_row_group_column_bloom_filter(group, place).map_err(io::Error::other)?;
+        let filter = part.get_row_group_column_bloom_filter(group, index).map_err(io::Error::other)?;
         values.retain(|value| filter.as_ref().is_some_and(|filter| !filter.check(*value)));
     }
     Ok(values.into_iter().map(str::to_owned).collect())
 }
 
-fn place_of(part: &ParquetRecordBatchReaderBuilder<RangedFile>, column: &str) -> Result<usize> {
+fn column_index(part: &ParquetRecordBatchReaderBuilder<RangedFile>, column: &str) -> Result<usize> {
     let mut columns = part.parquet_schema().columns().iter();
-    let place = columns.position(|known| known.name() == column);
-    place.ok_or_else(|| ParquetError::General(format!("it has no column `{column}`")))
+    let index = columns.position(|known| known.name() == column);
+    index.ok_or_else(|| ParquetError::General(format!("it has no column `{column}`")))
 }
 
-fn may_hold<'v>(
+fn may_contain<'v>(
     part: &ParquetRecordBatchReaderBuilder<RangedFile>,
     group: usize,
     column: usize,
@@ -73,7 +75,8 @@ fn may_hold<'v>(
     Ok(within.any(|value| filter.as_ref().is_none_or(|filter| filter.check(value))))
 }
 
-/// Whether a value is within a column's bounds. Truncated bounds are wider, never narrower.
+/// Whether a value is within the bounds in a column's statistics. Truncated bounds are always wider than the exact
+/// bounds.
 fn is_within(statistics: Option<&Statistics>, value: &[u8]) -> bool {
     let lowest = statistics.and_then(Statistics::min_bytes_opt);
     let highest = statistics.and_then(Statistics::max_bytes_opt);
@@ -90,7 +93,7 @@ mod tests {
 
     use super::{
         super::{
-            parquet::{RowGroups, batches, reader, schema as parquet_schema_of, writer},
+            parquet::{RowGroups, arrow_schema, batches, reader, writer},
             part::PartEncoder,
             schema::{ASSETS, AssetRow},
         },
@@ -104,7 +107,7 @@ mod tests {
 
     fn rows(tasks: &[String], status: AssetStatus) -> RangedFile {
         let sink = Vec::new();
-        let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
+        let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::Small, sink).unwrap();
         for task in tasks {
             let asset = Asset::new(None, AssetKind::Audio, None, status);
             part.push(&AssetRow::new(task.clone(), RunId::example(), asset)).unwrap();
@@ -112,33 +115,34 @@ mod tests {
         RangedFile::new(part.finish().unwrap().0)
     }
 
-    /// A part with a row group for each of these.
+    /// Creates a part with one row group for each element of `groups`.
     fn part(groups: &[(Vec<String>, AssetStatus)]) -> ParquetRecordBatchReaderBuilder<RangedFile> {
-        let mut whole = writer(&ASSETS.outline(), RowGroups::Large, Vec::new()).unwrap();
+        let mut encoder = writer(&ASSETS.schema(), RowGroups::Large, Vec::new()).unwrap();
         for (tasks, status) in groups {
             for batch in batches(rows(tasks, *status)).unwrap() {
-                whole.write(&batch.unwrap()).unwrap();
+                encoder.write(&batch.unwrap()).unwrap();
             }
-            whole.flush().unwrap();
+            encoder.flush().unwrap();
         }
-        reader(RangedFile::new(whole.into_inner().unwrap())).unwrap()
+        reader(RangedFile::new(encoder.into_inner().unwrap())).unwrap()
     }
 
-    fn found(part: &ParquetRecordBatchReaderBuilder<RangedFile>, column: &str, values: &[&str]) -> Vec<usize> {
-        row_groups_with(part, column, &values.iter().copied()).unwrap()
+    fn matching(part: &ParquetRecordBatchReaderBuilder<RangedFile>, column: &str, values: &[&str]) -> Vec<usize> {
+        matching_row_groups(part, column, &values.iter().copied()).unwrap()
     }
 
     #[test]
-    fn row_groups_are_pruned_for_a_few_values_and_not_for_many() {
+    fn row_groups_are_pruned_only_for_few_values() {
         let tasks = |group: u32| (0..500).map(|n| format!("{}-{group}", n * 7919 % 500)).collect();
         let part =
             part(&[(tasks(0), AssetStatus::Ok), (tasks(1), AssetStatus::Failed), (tasks(2), AssetStatus::Skipped)]);
-        // Statistics prune by status; for tasks of one range, only Bloom filters do.
-        assert_eq!(found(&part, "status", &["failed"]), [1]);
-        assert_eq!(found(&part, "task_id", &["123-0", "77-2"]), [0, 2]);
-        assert_eq!(found(&part, "task_id", &["zzz", ""]), [0; 0]);
-        assert_eq!(found(&part, "task_id", &["zzz"; 500]), [0, 1, 2]);
-        assert!(row_groups_with(&part, "no such column", &["x"].into_iter()).is_err());
+        // Statistics prune by status. All row groups have the same range of task IDs, so only Bloom filters prune by
+        // task.
+        assert_eq!(matching(&part, "status", &["failed"]), [1]);
+        assert_eq!(matching(&part, "task_id", &["123-0", "77-2"]), [0, 2]);
+        assert_eq!(matching(&part, "task_id", &["zzz", ""]), [0; 0]);
+        assert_eq!(matching(&part, "task_id", &["zzz"; 500]), [0, 1, 2]);
+        assert!(matching_row_groups(&part, "no such column", &["x"].into_iter()).is_err());
     }
 
     #[test]
@@ -146,25 +150,25 @@ mod tests {
         let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
         let rows: Vec<_> = batches(rows(&["a".into(), "b".into()], AssetStatus::Ok)).unwrap().collect();
         let sink = Vec::new();
-        let mut plain = ArrowWriter::try_new(sink, parquet_schema_of(&ASSETS.outline()), Some(properties)).unwrap();
+        let mut plain = ArrowWriter::try_new(sink, arrow_schema(&ASSETS.schema()), Some(properties)).unwrap();
         plain.write(rows[0].as_ref().unwrap()).unwrap();
         let part = reader(RangedFile::new(plain.into_inner().unwrap())).unwrap();
-        assert_eq!(found(&part, "task_id", &["x"]), [0]);
-        // All of `url` is null, so that there are no bounds.
-        assert_eq!(found(&part, "url", &["x"]), [0]);
+        assert_eq!(matching(&part, "task_id", &["x"]), [0]);
+        // Every `url` is null, so the statistics contain no bounds.
+        assert_eq!(matching(&part, "url", &["x"]), [0]);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn a_row_group_that_has_a_value_is_never_pruned(
+        fn a_row_group_that_contains_a_value_is_never_pruned(
             groups in prop::collection::vec(prop::collection::vec("\\PC{0,80}", 1..30), 1..4), at: prop::sample::Index
         ) {
             let groups: Vec<_> = groups.into_iter().map(|tasks| (tasks, AssetStatus::Ok)).collect();
             let part = part(&groups);
-            for (place, (tasks, _)) in groups.iter().enumerate() {
-                prop_assert!(found(&part, "task_id", &[at.get(tasks).as_str()]).contains(&place));
+            for (index, (tasks, _)) in groups.iter().enumerate() {
+                prop_assert!(matching(&part, "task_id", &[at.get(tasks).as_str()]).contains(&index));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Reads some columns of a part as text. Memory holds one batch of rows, whatever the part's size.
+//! Reads selected columns of a part as text. Memory holds one batch of rows, regardless of the part's size.
 
 use std::io;
 
@@ -14,40 +14,40 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
 };
 
-use super::{parquet::reader as parquet_reader, prune::row_groups_with};
-use crate::{format::TableFormat, ranged::RangedFile, timestamp::Moment};
+use super::{parquet::reader as parquet_reader, prune::matching_row_groups};
+use crate::{format::TableFormat, ranged::RangedFile, timestamp::MicrosTimestamp};
 
-/// Receives the cells of a row; null is `None`.
-pub(crate) type Row<'a> = &'a mut dyn FnMut(&[Option<&str>]);
+/// A callback that receives the cells of a row. A null cell is `None`.
+pub(crate) type RowCallback<'a> = &'a mut dyn FnMut(&[Option<&str>]);
 
-/// Calls `row` with these columns of each row, in this order.
-pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row: Row<'_>) -> io::Result<()> {
+/// Calls `row` for each row of a part with the cells of the given columns, in the given order.
+pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row: RowCallback<'_>) -> io::Result<()> {
     match format {
         TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io)?, columns, row),
         TableFormat::Csv => scan_csv(file, columns, row),
     }
 }
 
-/// The same for rows with one of these values in a column of texts: row groups without them are skipped. Other rows are
-/// passed too.
-pub(crate) fn scan_for<'v>(
+/// Calls `row` for each row that has one of the given values in a text column. Row groups without these values are
+/// skipped, but `row` may also receive rows with other values.
+pub(crate) fn scan_matching<'v>(
     file: RangedFile,
     format: TableFormat,
     columns: &[&str],
     (column, values): (&str, impl ExactSizeIterator<Item = &'v str> + Clone),
-    row: Row<'_>,
+    row: RowCallback<'_>,
 ) -> io::Result<()> {
     match format {
         TableFormat::Parquet => {
             let part = parquet_reader(file).map_err(to_io)?;
-            let groups = row_groups_with(&part, column, &values).map_err(to_io)?;
+            let groups = matching_row_groups(&part, column, &values).map_err(to_io)?;
             scan_parquet(part.with_row_groups(groups), columns, row)
         }
         TableFormat::Csv => scan_csv(file, columns, row),
     }
 }
 
-/// The number of rows of a part.
+/// Returns the number of rows in a part.
 pub(crate) fn count_rows(file: RangedFile, format: TableFormat) -> io::Result<u64> {
     match format {
         TableFormat::Parquet => {
@@ -62,16 +62,20 @@ pub(crate) fn count_rows(file: RangedFile, format: TableFormat) -> io::Result<u6
     }
 }
 
-fn scan_parquet(part: ParquetRecordBatchReaderBuilder<RangedFile>, columns: &[&str], row: Row<'_>) -> io::Result<()> {
+fn scan_parquet(
+    part: ParquetRecordBatchReaderBuilder<RangedFile>,
+    columns: &[&str],
+    row: RowCallback<'_>,
+) -> io::Result<()> {
     let mask = ProjectionMask::columns(part.parquet_schema(), columns.iter().copied());
     for batch in part.with_projection(mask).build().map_err(to_io)? {
         let batch = batch.map_err(io::Error::other)?;
         let texts = columns.iter().map(|name| texts(batch.column_by_name(name).ok_or_else(|| missing(name))?));
         let texts = texts.collect::<io::Result<Vec<StringArray>>>()?;
         let mut cells = Vec::with_capacity(texts.len());
-        for place in 0..batch.num_rows() {
+        for index in 0..batch.num_rows() {
             cells.clear();
-            cells.extend(texts.iter().map(|column| column.is_valid(place).then(|| column.value(place))));
+            cells.extend(texts.iter().map(|column| column.is_valid(index).then(|| column.value(index))));
             row(&cells);
         }
     }
@@ -79,33 +83,33 @@ fn scan_parquet(part: ParquetRecordBatchReaderBuilder<RangedFile>, columns: &[&s
 }
 
 fn texts(column: &dyn Array) -> io::Result<StringArray> {
-    fn spell<T: ToString>(values: impl Iterator<Item = Option<T>>) -> StringArray {
+    fn to_text_array<T: ToString>(values: impl Iterator<Item = Option<T>>) -> StringArray {
         values.map(|value| value.map(|value| value.to_string())).collect()
     }
     match column.data_type() {
         DataType::Utf8 => Ok(column.as_string::<i32>().clone()),
-        DataType::Float64 => Ok(spell(column.as_primitive::<Float64Type>().iter())),
+        DataType::Float64 => Ok(to_text_array(column.as_primitive::<Float64Type>().iter())),
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let times = column.as_primitive::<TimestampMicrosecondType>().iter();
-            Ok(spell(times.map(|time| time.map(Moment::from_microsecond))))
+            Ok(to_text_array(times.map(|time| time.map(MicrosTimestamp::from_microsecond))))
         }
-        DataType::Boolean => Ok(spell(column.as_boolean().iter())),
-        DataType::Int32 => Ok(spell(column.as_primitive::<Int32Type>().iter())),
-        DataType::Int64 => Ok(spell(column.as_primitive::<Int64Type>().iter())),
-        other => Err(io::Error::other(format!("a column of type {other} where text, a number or a time is due"))),
+        DataType::Boolean => Ok(to_text_array(column.as_boolean().iter())),
+        DataType::Int32 => Ok(to_text_array(column.as_primitive::<Int32Type>().iter())),
+        DataType::Int64 => Ok(to_text_array(column.as_primitive::<Int64Type>().iter())),
+        other => Err(io::Error::other(format!("unsupported column type {other}"))),
     }
 }
 
-fn scan_csv(file: RangedFile, columns: &[&str], row: Row<'_>) -> io::Result<()> {
+fn scan_csv(file: RangedFile, columns: &[&str], row: RowCallback<'_>) -> io::Result<()> {
     let mut reader = csv::Reader::from_reader(file);
     let headers = reader.headers().map_err(io::Error::other)?;
-    let places =
+    let indices =
         columns.iter().map(|name| headers.iter().position(|title| title == *name).ok_or_else(|| missing(name)));
-    let places = places.collect::<io::Result<Vec<usize>>>()?;
+    let indices = indices.collect::<io::Result<Vec<usize>>>()?;
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(io::Error::other)? {
         let cells: Vec<Option<&str>> =
-            places.iter().map(|place| record.get(*place).filter(|text| !text.is_empty())).collect();
+            indices.iter().map(|index| record.get(*index).filter(|text| !text.is_empty())).collect();
         row(&cells);
     }
     Ok(())

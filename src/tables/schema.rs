@@ -1,73 +1,75 @@
-//! The tables and their columns: names, types, order, and the source of each value. The single source of truth. Columns
-//! may be added at a table's end; none is renamed, retyped or moved.
+//! The single source of truth for the tables and their columns: names, types, order, and the source of each value.
+//! New columns may be added at the end of a table. Existing columns are never renamed, moved or changed to another
+//! type.
 
 use crate::{
     asset::{Asset, AssetKind, AssetStatus},
     run_id::RunId,
     status::FinalStatus,
-    timestamp::Moment,
+    timestamp::MicrosTimestamp,
 };
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ColumnType {
     Text,
-    /// JSON text, as it was sent.
+    /// JSON text, as sent by the provider.
     Json,
     Double,
     Int32,
     Int64,
     Boolean,
-    /// UTC, to the microsecond.
+    /// A time in UTC with microsecond precision.
     Time,
 }
 
-/// One cell.
+/// The value of one cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Value<'a> {
     Null,
-    /// Text or JSON.
+    /// A value of a text or JSON column.
     Text(&'a str),
     Double(f64),
     Int32(i32),
     Int64(i64),
     Boolean(bool),
-    Time(Moment),
+    Time(MicrosTimestamp),
 }
 
-/// A column of rows `R`.
+/// A column of a table whose rows have the type `R`.
 pub(crate) struct Column<R: 'static> {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) data_type: ColumnType,
     pub(crate) value: fn(&R) -> Value<'_>,
 }
 
-/// A table of rows `R`.
+/// A table whose rows have the type `R`.
 pub(crate) struct Table<R: 'static> {
-    /// The name of its folder, of its view, and of its count in a summary.
+    /// The name of the table, which is also the name of its folder, of its view, and of its row count in a run
+    /// summary.
     pub(crate) name: &'static str,
     /// The column by which the rows of large parts are sorted.
-    pub(crate) time: &'static str,
+    pub(crate) sort_column: &'static str,
     pub(crate) columns: &'static [Column<R>],
 }
 
 impl<R> Table<R> {
-    /// The names and kinds of its columns, whatever its rows are.
-    pub(crate) fn outline(&self) -> Outline {
-        let columns = self.columns.iter().map(|column| (column.name, column.kind)).collect();
-        Outline { name: self.name, time: self.time, columns }
+    /// Returns the names and types of the columns, without the row type `R`.
+    pub(crate) fn schema(&self) -> TableSchema {
+        let columns = self.columns.iter().map(|column| (column.name, column.data_type)).collect();
+        TableSchema { name: self.name, sort_column: self.sort_column, columns }
     }
 }
 
-/// The names and kinds of a table's columns.
+/// The names and types of a table's columns, independent of the row type.
 #[derive(Clone)]
-pub(crate) struct Outline {
+pub(crate) struct TableSchema {
     pub(crate) name: &'static str,
-    pub(crate) time: &'static str,
-    pub(crate) columns: Vec<(&'static str, Kind)>,
+    pub(crate) sort_column: &'static str,
+    pub(crate) columns: Vec<(&'static str, ColumnType)>,
 }
 
-/// One task.
+/// A row of the tasks table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TaskRow {
     pub(crate) task_id: String,
@@ -80,15 +82,15 @@ pub(crate) struct TaskRow {
     pub(crate) error: Option<String>,
     pub(crate) progress: Option<String>,
     pub(crate) clip_count: i32,
-    pub(crate) created_at: Option<Moment>,
-    pub(crate) completed_at: Option<Moment>,
-    pub(crate) fetched_at: Moment,
+    pub(crate) created_at: Option<MicrosTimestamp>,
+    pub(crate) completed_at: Option<MicrosTimestamp>,
+    pub(crate) fetched_at: MicrosTimestamp,
     pub(crate) run_id: RunId,
     pub(crate) input: Option<String>,
     pub(crate) response: Option<String>,
 }
 
-/// One clip, from `result` of music, upload and concat.
+/// A row of the clips table, created from the `result` of a music, upload or concat task.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClipRow {
     pub(crate) clip_id: Option<String>,
@@ -104,29 +106,29 @@ pub(crate) struct ClipRow {
     pub(crate) audio_url: Option<String>,
     pub(crate) image_url: Option<String>,
     pub(crate) video_url: Option<String>,
-    pub(crate) created_at: Option<Moment>,
-    pub(crate) completed_at: Option<Moment>,
-    pub(crate) fetched_at: Moment,
+    pub(crate) created_at: Option<MicrosTimestamp>,
+    pub(crate) completed_at: Option<MicrosTimestamp>,
+    pub(crate) fetched_at: MicrosTimestamp,
     pub(crate) run_id: RunId,
     pub(crate) metadata: Option<String>,
     pub(crate) clip: String,
 }
 
-/// One text of lyrics, from `result` of lyrics.
+/// A row of the lyrics table, created from the `result` of a lyrics task.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LyricsRow {
     pub(crate) task_id: String,
     pub(crate) model: Option<String>,
     pub(crate) title: Option<String>,
     pub(crate) text: Option<String>,
-    pub(crate) created_at: Option<Moment>,
-    pub(crate) completed_at: Option<Moment>,
-    pub(crate) fetched_at: Moment,
+    pub(crate) created_at: Option<MicrosTimestamp>,
+    pub(crate) completed_at: Option<MicrosTimestamp>,
+    pub(crate) fetched_at: MicrosTimestamp,
     pub(crate) run_id: RunId,
     pub(crate) result: String,
 }
 
-/// One asset: the audio, cover or video of a clip.
+/// A row of the assets table: the audio, cover or video of a clip.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AssetRow {
     pub(crate) task_id: String,
@@ -141,12 +143,12 @@ pub(crate) struct AssetRow {
     pub(crate) http_status: Option<i32>,
     pub(crate) attempts: i32,
     pub(crate) error: Option<String>,
-    pub(crate) downloaded_at: Option<Moment>,
+    pub(crate) downloaded_at: Option<MicrosTimestamp>,
     pub(crate) run_id: RunId,
 }
 
 impl AssetRow {
-    /// The row of an asset of that task.
+    /// Creates the row for an asset of a task.
     pub(crate) fn new(task_id: String, run_id: RunId, asset: Asset) -> Self {
         Self {
             task_id,
@@ -161,20 +163,24 @@ impl AssetRow {
             http_status: asset.http_status.map(i32::from),
             attempts: i32::try_from(asset.attempts).unwrap_or(i32::MAX),
             error: asset.error,
-            downloaded_at: asset.downloaded_at.map(Moment::from),
+            downloaded_at: asset.downloaded_at.map(MicrosTimestamp::from),
             run_id,
         }
     }
 }
 
-/// A column whose name is its row's field.
+/// Defines columns with the same names as the fields of the row type.
 macro_rules! columns {
     ($row:ty { $($field:ident: $kind:ident,)* }) => {
-        &[$(Column::<$row> { name: name(stringify!($field)), kind: Kind::$kind, value: |row| row.$field.value() },)*]
+        &[$(Column::<$row> {
+            name: name(stringify!($field)),
+            data_type: ColumnType::$kind,
+            value: |row| row.$field.value(),
+        },)*]
     };
 }
 
-/// `r#type` names the column `type`.
+/// Converts a field name to a column name. The field `r#type` becomes the column `type`.
 const fn name(field: &'static str) -> &'static str {
     match field.as_bytes() {
         [b'r', b'#', ..] => field.split_at(2).1,
@@ -182,10 +188,10 @@ const fn name(field: &'static str) -> &'static str {
     }
 }
 
-/// One row per task.
+/// The tasks table, with one row per task.
 pub(crate) static TASKS: Table<TaskRow> = Table {
     name: "tasks",
-    time: "created_at",
+    sort_column: "created_at",
     columns: columns!(TaskRow {
         task_id: Text,
         model: Text,
@@ -206,10 +212,10 @@ pub(crate) static TASKS: Table<TaskRow> = Table {
     }),
 };
 
-/// One row per clip.
+/// The clips table, with one row per clip.
 pub(crate) static CLIPS: Table<ClipRow> = Table {
     name: "clips",
-    time: "created_at",
+    sort_column: "created_at",
     columns: columns!(ClipRow {
         clip_id: Text,
         task_id: Text,
@@ -233,10 +239,10 @@ pub(crate) static CLIPS: Table<ClipRow> = Table {
     }),
 };
 
-/// One row per text of lyrics.
+/// The lyrics table, with one row per lyrics task that has a result.
 pub(crate) static LYRICS: Table<LyricsRow> = Table {
     name: "lyrics",
-    time: "created_at",
+    sort_column: "created_at",
     columns: columns!(LyricsRow {
         task_id: Text,
         model: Text,
@@ -250,10 +256,10 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
     }),
 };
 
-/// One row per clip and kind of asset.
+/// The assets table, with one row per clip and kind of asset.
 pub(crate) static ASSETS: Table<AssetRow> = Table {
     name: "assets",
-    time: "downloaded_at",
+    sort_column: "downloaded_at",
     columns: columns!(AssetRow {
         task_id: Text,
         clip_id: Text,
@@ -272,18 +278,18 @@ pub(crate) static ASSETS: Table<AssetRow> = Table {
     }),
 };
 
-/// The column that all tables share.
+/// The name of the task ID column, which every table has.
 pub(crate) const TASK_ID: &str = "task_id";
 
-/// All tables' names, tasks last: a task is archived once its row exists.
+/// The names of all tables. `tasks` is last, because a task counts as archived only once its row in `tasks` exists.
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
-/// The outlines of all tables, in the order of [`TABLES`].
-pub(crate) fn outlines() -> [Outline; 4] {
-    [LYRICS.outline(), CLIPS.outline(), ASSETS.outline(), TASKS.outline()]
+/// Returns the schemas of all tables, in the order of [`TABLES`].
+pub(crate) fn schemas() -> [TableSchema; 4] {
+    [LYRICS.schema(), CLIPS.schema(), ASSETS.schema(), TASKS.schema()]
 }
 
-/// A type that a row's field may have.
+/// The type of a row field, which can be converted to a cell value.
 trait Cell {
     fn value(&self) -> Value<'_>;
 }
@@ -342,7 +348,7 @@ impl Cell for bool {
     }
 }
 
-impl Cell for Moment {
+impl Cell for MicrosTimestamp {
     fn value(&self) -> Value<'_> {
         Value::Time(*self)
     }
@@ -358,7 +364,7 @@ impl<T: Cell> Cell for Option<T> {
 mod tests {
     use super::*;
 
-    /// The rows of the documentation's table under a heading: column, Parquet, CSV.
+    /// Returns the columns of a table from the documentation: name, Parquet type and CSV type.
     fn documented(table: &str) -> Vec<[String; 3]> {
         let text = include_str!("../../docs/archive-format.md");
         let (_, section) = text.split_once(&format!("\n### {table}\n")).unwrap();
@@ -372,22 +378,22 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_every_column_with_its_types() {
-        for outline in [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()] {
-            let spelled = |(name, kind): &(&str, Kind)| {
+    fn the_documentation_lists_every_column_with_its_types() {
+        for schema in [TASKS.schema(), CLIPS.schema(), LYRICS.schema(), ASSETS.schema()] {
+            let expected_cells = |(name, kind): &(&str, ColumnType)| {
                 let (parquet, csv) = match kind {
-                    Kind::Text => ("`BYTE_ARRAY` (String)", "text"),
-                    Kind::Json => ("`BYTE_ARRAY` (JSON)", "JSON"),
-                    Kind::Double => ("`DOUBLE`", "decimal"),
-                    Kind::Int32 => ("`INT32`", "integer"),
-                    Kind::Int64 => ("`INT64`", "integer"),
-                    Kind::Boolean => ("`BOOLEAN`", "`true`, `false`"),
-                    Kind::Time => ("`INT64` (Timestamp, µs, UTC)", "time"),
+                    ColumnType::Text => ("`BYTE_ARRAY` (String)", "text"),
+                    ColumnType::Json => ("`BYTE_ARRAY` (JSON)", "JSON"),
+                    ColumnType::Double => ("`DOUBLE`", "decimal"),
+                    ColumnType::Int32 => ("`INT32`", "integer"),
+                    ColumnType::Int64 => ("`INT64`", "integer"),
+                    ColumnType::Boolean => ("`BOOLEAN`", "`true`, `false`"),
+                    ColumnType::Time => ("`INT64` (Timestamp, µs, UTC)", "time"),
                 };
                 [format!("`{name}`"), parquet.into(), csv.into()]
             };
-            let expected: Vec<_> = outline.columns.iter().map(spelled).collect();
-            assert_eq!(documented(outline.name), expected, "{}", outline.name);
+            let expected: Vec<_> = schema.columns.iter().map(expected_cells).collect();
+            assert_eq!(documented(schema.name), expected, "{}", schema.name);
         }
     }
 }

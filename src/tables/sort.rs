@@ -1,6 +1,7 @@
-//! Sorts the rows of many parts by time, so that a row group's statistics say which days it holds. An external merge
-//! sort: rows are sorted in memory up to a limit and spilled as sorted runs, which are merged in the end. Memory holds
-//! rows up to the limit, and a batch of each run.
+//! Sorts the rows of many parts by time, so that the statistics of a row group cover a narrow time range.
+//!
+//! The algorithm is an external merge sort. Rows are sorted in memory up to a limit and spilled to disk as sorted
+//! runs, which are then merged. During the merge, memory holds one batch of each run.
 
 use std::{cmp::Reverse, collections::BinaryHeap, fs::File, io, vec::IntoIter};
 
@@ -11,25 +12,27 @@ use arrow_select::interleave::interleave_record_batch;
 
 use super::{
     parquet::{self, RowGroups},
-    schema::Outline,
+    schema::TableSchema,
 };
 use crate::ranged::RangedFile;
 
-/// The bytes of rows that are sorted in memory.
-const ROOM: usize = 256 << 20;
+/// The size in bytes at which the rows in memory are sorted and spilled to disk.
+const SORT_BUFFER_BYTES: usize = 256 << 20;
 
-/// A chunk has at most this many rows, and about this many bytes.
+/// The maximum number of rows in a chunk.
 const CHUNK_ROWS: usize = 4096;
+/// The approximate maximum size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// The most runs that are merged at once; if there are more, some are merged into one first.
-const MOST_RUNS: usize = 64;
+/// The maximum number of runs that are merged at once. If there are more runs, groups of them are merged first.
+const MAX_MERGED_RUNS: usize = 64;
 
-/// A run is read in batches of at most this many rows; the batches of all runs together have about this many bytes.
+/// The maximum number of rows in a batch that is read from a run.
 const RUN_BATCH_ROWS: usize = 512;
+/// The approximate total size of the current batches of all runs, in bytes.
 const RUN_BATCHES_BYTES: usize = 128 << 20;
 
-/// Rows that will be written to a part.
+/// A batch of sorted rows that will be written to a part.
 #[derive(Debug)]
 pub(crate) struct Chunk(pub(super) RecordBatch);
 
@@ -39,7 +42,7 @@ impl Chunk {
         self.0.num_rows()
     }
 
-    /// The first rows, at most this many, and the others if there are more.
+    /// Splits off the first rows, up to the given number, and returns them with the remaining rows, if any.
     pub(crate) fn split(self, rows: usize) -> (Self, Option<Self>) {
         match self.rows().checked_sub(rows) {
             None | Some(0) => (self, None),
@@ -48,75 +51,82 @@ impl Chunk {
     }
 }
 
-/// Sorts the rows of Parquet parts.
+/// Sorts the rows of Parquet parts by time.
 pub(crate) struct TimeSorter<S> {
-    outline: Outline,
-    /// Makes an empty file to spill rows to.
-    scratch: S,
-    room: usize,
+    schema: TableSchema,
+    /// Creates an empty temporary file for spilled rows.
+    new_temp_file: S,
+    memory_limit: usize,
     batches: Vec<RecordBatch>,
     bytes: usize,
-    /// The bytes of the largest row so far, estimated by the means of batches.
+    /// The largest mean row size of any batch so far, in bytes.
     row_bytes: usize,
     runs: Vec<File>,
 }
 
 impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
-    pub(crate) fn new(outline: Outline, scratch: S) -> Self {
-        Self { outline, scratch, room: ROOM, batches: Vec::new(), bytes: 0, row_bytes: 1, runs: Vec::new() }
+    pub(crate) fn new(schema: TableSchema, new_temp_file: S) -> Self {
+        Self {
+            schema,
+            new_temp_file,
+            memory_limit: SORT_BUFFER_BYTES,
+            batches: Vec::new(),
+            bytes: 0,
+            row_bytes: 1,
+            runs: Vec::new(),
+        }
     }
 
-    /// Adds the rows of a part. A column that an older version did not write is null; a column that this version does
-    /// not know is an error.
+    /// Adds the rows of a part. A column that an older version did not write is null. An unknown column is an error.
     pub(crate) fn add(&mut self, part: RangedFile) -> io::Result<()> {
-        let schema = parquet::schema(&self.outline);
+        let arrow_schema = parquet::arrow_schema(&self.schema);
         for batch in parquet::batches(part)? {
-            let batch = parquet::conform(&batch?, &schema)?;
+            let batch = parquet::project(&batch?, &arrow_schema)?;
             self.bytes += batch.get_array_memory_size();
             self.row_bytes = self.row_bytes.max(row_bytes(&batch));
             self.batches.push(batch);
-            if self.bytes >= self.room {
+            if self.bytes >= self.memory_limit {
                 self.spill()?;
             }
         }
         Ok(())
     }
 
-    /// All rows in order. The sort is stable.
+    /// Returns all rows in order of time. The sort is stable.
     pub(crate) fn finish(mut self) -> io::Result<Sorted> {
         if self.runs.is_empty() {
-            return Sorted::in_memory(self.batches, &self.outline);
+            return Sorted::in_memory(self.batches, &self.schema);
         }
         self.spill()?;
-        while self.runs.len() > MOST_RUNS {
-            // Adjacent runs, so that the sort stays stable.
+        while self.runs.len() > MAX_MERGED_RUNS {
+            // Only adjacent runs are merged, so that the sort stays stable.
             let mut runs = std::mem::take(&mut self.runs).into_iter();
             while !runs.as_slice().is_empty() {
-                let rows = self.merged(runs.by_ref().take(MOST_RUNS).collect())?;
-                let run = self.run(rows)?;
+                let rows = self.merge_runs(runs.by_ref().take(MAX_MERGED_RUNS).collect())?;
+                let run = self.write_run(rows)?;
                 self.runs.push(run);
             }
         }
         let runs = std::mem::take(&mut self.runs);
-        self.merged(runs)
+        self.merge_runs(runs)
     }
 
-    fn merged(&self, runs: Vec<File>) -> io::Result<Sorted> {
+    fn merge_runs(&self, runs: Vec<File>) -> io::Result<Sorted> {
         let rows = RUN_BATCHES_BYTES / runs.len().max(1) / self.row_bytes;
-        Sorted::spilled(runs, rows.clamp(1, RUN_BATCH_ROWS), &self.outline)
+        Sorted::spilled(runs, rows.clamp(1, RUN_BATCH_ROWS), &self.schema)
     }
 
     fn spill(&mut self) -> io::Result<()> {
-        let rows = Sorted::in_memory(std::mem::take(&mut self.batches), &self.outline)?;
+        let rows = Sorted::in_memory(std::mem::take(&mut self.batches), &self.schema)?;
         self.bytes = 0;
-        let run = self.run(rows)?;
+        let run = self.write_run(rows)?;
         self.runs.push(run);
         Ok(())
     }
 
-    /// Writes sorted rows to a scratch file.
-    fn run(&mut self, rows: Sorted) -> io::Result<File> {
-        let run = parquet::writer(&self.outline, RowGroups::OfANight, (self.scratch)()?);
+    /// Writes sorted rows to a temporary file.
+    fn write_run(&mut self, rows: Sorted) -> io::Result<File> {
+        let run = parquet::writer(&self.schema, RowGroups::Small, (self.new_temp_file)()?);
         let mut run = run.map_err(io::Error::other)?;
         for chunk in rows {
             run.write(&chunk?.0).map_err(io::Error::other)?;
@@ -125,29 +135,29 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
     }
 }
 
-/// Rows in order.
+/// An iterator over chunks of rows in order of time.
 pub(crate) enum Sorted {
-    /// All of them are in memory.
+    /// All rows are in memory.
     InMemory {
         batches: Vec<RecordBatch>,
-        /// Batch and row of the rows that are left.
+        /// The batch index and row index of each remaining row, sorted by time.
         order: IntoIter<(usize, usize)>,
-        /// The mean bytes of each batch's rows.
+        /// The mean row size of each batch, in bytes.
         row_bytes: Vec<usize>,
     },
-    /// They are in sorted runs.
+    /// The rows are on disk in sorted runs.
     Spilled {
         runs: Vec<Run>,
-        /// The time of each run's next row, and the run.
+        /// The time of the next row of each run, with the index of the run.
         heads: BinaryHeap<Reverse<(i64, usize)>>,
     },
 }
 
 impl Sorted {
-    fn in_memory(batches: Vec<RecordBatch>, outline: &Outline) -> io::Result<Self> {
+    fn in_memory(batches: Vec<RecordBatch>, schema: &TableSchema) -> io::Result<Self> {
         let mut rows = Vec::new();
-        for (batch, place) in batches.iter().zip(0..) {
-            rows.extend(times(batch, outline.time)?.into_iter().zip(0..).map(|(time, row)| (time, place, row)));
+        for (batch, index) in batches.iter().zip(0..) {
+            rows.extend(times(batch, schema.sort_column)?.into_iter().zip(0..).map(|(time, row)| (time, index, row)));
         }
         rows.sort_unstable();
         let order: Vec<(usize, usize)> = rows.into_iter().map(|(_, batch, row)| (batch, row)).collect();
@@ -155,23 +165,23 @@ impl Sorted {
         Ok(Self::InMemory { batches, order: order.into_iter(), row_bytes })
     }
 
-    fn spilled(runs: Vec<File>, batch_rows: usize, outline: &Outline) -> io::Result<Self> {
-        let runs = runs.into_iter().map(|file| Run::new(file, batch_rows, outline));
+    fn spilled(runs: Vec<File>, batch_rows: usize, schema: &TableSchema) -> io::Result<Self> {
+        let runs = runs.into_iter().map(|file| Run::new(file, batch_rows, schema));
         let runs = runs.collect::<io::Result<Vec<_>>>()?;
-        let heads = runs.iter().zip(0..).filter_map(|(run, place)| Some(Reverse((run.next()?, place)))).collect();
+        let heads = runs.iter().zip(0..).filter_map(|(run, index)| Some(Reverse((run.peek_time()?, index)))).collect();
         Ok(Self::Spilled { runs, heads })
     }
 
     fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
         match self {
             Self::InMemory { batches, order, row_bytes } => {
-                let mut chosen = Chosen::default();
-                while !chosen.is_full()
+                let mut selection = Selection::default();
+                while !selection.is_full()
                     && let Some((batch, row)) = order.next()
                 {
-                    chosen.add(batch, row, row_bytes.get(batch).copied().unwrap_or_default());
+                    selection.add(batch, row, row_bytes.get(batch).copied().unwrap_or_default());
                 }
-                gather(batches.iter(), &chosen)
+                interleave(batches.iter(), &selection)
             }
             Self::Spilled { runs, heads } => merge(runs, heads),
         }
@@ -186,11 +196,11 @@ impl Iterator for Sorted {
     }
 }
 
-/// A sorted run while it is read.
+/// A sorted run that is being read.
 pub(crate) struct Run {
     batches: ParquetRecordBatchReader,
-    schema: SchemaRef,
-    time: &'static str,
+    arrow_schema: SchemaRef,
+    sort_column: &'static str,
     batch: RecordBatch,
     row_bytes: usize,
     times: Vec<i64>,
@@ -198,62 +208,71 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn new(file: File, batch_rows: usize, outline: &Outline) -> io::Result<Self> {
-        let (reader, schema) =
-            (parquet::reader(RangedFile::new(file)).map_err(io::Error::other)?, parquet::schema(outline));
+    fn new(file: File, batch_rows: usize, schema: &TableSchema) -> io::Result<Self> {
+        let (reader, arrow_schema) =
+            (parquet::reader(RangedFile::new(file)).map_err(io::Error::other)?, parquet::arrow_schema(schema));
         let batches = reader.with_batch_size(batch_rows).build().map_err(io::Error::other)?;
-        let batch = RecordBatch::new_empty(schema.clone());
-        let mut run = Self { batches, schema, time: outline.time, batch, row_bytes: 0, times: Vec::new(), row: 0 };
+        let batch = RecordBatch::new_empty(arrow_schema.clone());
+        let mut run = Self {
+            batches,
+            arrow_schema,
+            sort_column: schema.sort_column,
+            batch,
+            row_bytes: 0,
+            times: Vec::new(),
+            row: 0,
+        };
         run.read()?;
         Ok(run)
     }
 
-    /// The time of its next row; `None` at the end of its batch.
-    fn next(&self) -> Option<i64> {
+    /// Returns the time of the next row, or `None` at the end of the current batch.
+    fn peek_time(&self) -> Option<i64> {
         self.times.get(self.row).copied()
     }
 
     fn read(&mut self) -> io::Result<()> {
         if let Some(batch) = self.batches.next() {
-            self.batch = parquet::conform(&batch.map_err(io::Error::other)?, &self.schema)?;
-            (self.times, self.row, self.row_bytes) = (times(&self.batch, self.time)?, 0, row_bytes(&self.batch));
+            self.batch = parquet::project(&batch.map_err(io::Error::other)?, &self.arrow_schema)?;
+            (self.times, self.row, self.row_bytes) = (times(&self.batch, self.sort_column)?, 0, row_bytes(&self.batch));
         }
         Ok(())
     }
 }
 
-/// The next rows of some runs; for equal times, the earlier run comes first. A chunk ends at the end of a run's batch,
-/// since the next batch replaces it.
+/// Returns the next chunk of rows from several runs. If times are equal, the row of the earlier run comes first. A
+/// chunk ends at the end of a run's batch, because the next batch replaces it.
 fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io::Result<Option<Chunk>> {
-    let mut chosen = Chosen::default();
-    while !chosen.is_full()
-        && let Some(Reverse((_, place))) = heads.pop()
-        && let Some(run) = runs.get_mut(place)
+    let mut selection = Selection::default();
+    while !selection.is_full()
+        && let Some(Reverse((_, index))) = heads.pop()
+        && let Some(run) = runs.get_mut(index)
     {
-        chosen.add(place, run.row, run.row_bytes);
+        selection.add(index, run.row, run.row_bytes);
         run.row += 1;
-        let next = run.next();
-        heads.extend(next.map(|time| Reverse((time, place))));
+        let next = run.peek_time();
+        heads.extend(next.map(|time| Reverse((time, index))));
         if next.is_none() {
-            let chunk = gather(runs.iter().map(|run| &run.batch), &chosen)?;
-            if let Some(run) = runs.get_mut(place) {
+            let chunk = interleave(runs.iter().map(|run| &run.batch), &selection)?;
+            if let Some(run) = runs.get_mut(index) {
                 run.read()?;
-                heads.extend(run.next().map(|time| Reverse((time, place))));
+                heads.extend(run.peek_time().map(|time| Reverse((time, index))));
             }
             return Ok(chunk);
         }
     }
-    gather(runs.iter().map(|run| &run.batch), &chosen)
+    interleave(runs.iter().map(|run| &run.batch), &selection)
 }
 
-/// The rows of a chunk, by batch and row, and their approximate bytes.
+/// The rows that are selected for a chunk, as pairs of batch index and row index, with their approximate size in
+/// bytes.
 #[derive(Default)]
-struct Chosen {
+struct Selection {
     rows: Vec<(usize, usize)>,
     bytes: usize,
 }
 
-impl Chosen {
+impl Selection {
     fn add(&mut self, batch: usize, row: usize, bytes: usize) {
         self.rows.push((batch, row));
         self.bytes += bytes;
@@ -264,20 +283,20 @@ impl Chosen {
     }
 }
 
-/// The mean bytes of a batch's rows.
+/// Returns the mean row size of a batch, in bytes.
 fn row_bytes(batch: &RecordBatch) -> usize {
     batch.get_array_memory_size() / batch.num_rows().max(1)
 }
 
-fn gather<'b>(batches: impl Iterator<Item = &'b RecordBatch>, chosen: &Chosen) -> io::Result<Option<Chunk>> {
-    if chosen.rows.is_empty() {
+fn interleave<'b>(batches: impl Iterator<Item = &'b RecordBatch>, selection: &Selection) -> io::Result<Option<Chunk>> {
+    if selection.rows.is_empty() {
         return Ok(None);
     }
-    let rows = interleave_record_batch(&batches.collect::<Vec<_>>(), &chosen.rows);
+    let rows = interleave_record_batch(&batches.collect::<Vec<_>>(), &selection.rows);
     rows.map(|rows| Some(Chunk(rows))).map_err(io::Error::other)
 }
 
-/// The time of each row, for sorting: rows without one come last.
+/// Returns the time of each row as a sort key. Rows without a time are sorted last.
 fn times(batch: &RecordBatch, column: &str) -> io::Result<Vec<i64>> {
     let times = batch.column_by_name(column).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
     let times = times.ok_or_else(|| io::Error::other(format!("it has no timestamp column `{column}`")))?;
@@ -299,29 +318,29 @@ mod tests {
         asset::{Asset, AssetKind, AssetStatus},
         format::TableFormat,
         run_id::RunId,
-        timestamp::Moment,
+        timestamp::MicrosTimestamp,
     };
 
-    /// A part with a row for each of these times, which are its rows' names too.
+    /// Creates a part with one row per time. The task IDs of the rows are consecutive numbers starting at `first`.
     fn part(first: usize, times: &[Option<i64>]) -> RangedFile {
         let sink = Vec::new();
-        let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
-        for (place, time) in (first..).zip(times) {
-            let asset = Asset::new(Some("c".repeat(place % 50)), AssetKind::Audio, None, AssetStatus::Ok);
-            let row = AssetRow::new(place.to_string(), RunId::example(), asset);
-            part.push(&AssetRow { downloaded_at: time.map(Moment::from_microsecond), ..row }).unwrap();
+        let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::Small, sink).unwrap();
+        for (index, time) in (first..).zip(times) {
+            let asset = Asset::new(Some("c".repeat(index % 50)), AssetKind::Audio, None, AssetStatus::Ok);
+            let row = AssetRow::new(index.to_string(), RunId::example(), asset);
+            part.push(&AssetRow { downloaded_at: time.map(MicrosTimestamp::from_microsecond), ..row }).unwrap();
         }
         RangedFile::new(part.finish().unwrap().0)
     }
 
-    /// The rows' names in order, and how many runs were spilled.
-    fn sorted(parts: &[Vec<Option<i64>>], room: usize) -> (Vec<usize>, usize) {
+    /// Returns the row numbers in sorted order, and the number of spilled runs.
+    fn sorted(parts: &[Vec<Option<i64>>], memory_limit: usize) -> (Vec<usize>, usize) {
         let mut runs = 0;
-        let scratch = || {
+        let new_temp_file = || {
             runs += 1;
             tempfile::tempfile()
         };
-        let mut sorter = TimeSorter { room, ..TimeSorter::new(ASSETS.outline(), scratch) };
+        let mut sorter = TimeSorter { memory_limit, ..TimeSorter::new(ASSETS.schema(), new_temp_file) };
         let mut first = 0;
         for times in parts {
             sorter.add(part(first, times)).unwrap();
@@ -344,31 +363,31 @@ mod tests {
         let (in_runs, runs) = sorted(&times, 1 << 20);
         assert!(runs > 2, "{runs}");
         assert!(in_memory == in_runs && in_memory.len() == 18_000);
-        // More runs than are merged at once: each part is one.
+        // Each part becomes one run, so that there are more runs than can be merged at once.
         let times: Vec<Vec<Option<i64>>> = (0..100).map(|n| vec![Some(n % 7); 3]).collect();
         let (in_runs, runs) = sorted(&times, 1);
-        assert!(runs > times.len() && times.len() > MOST_RUNS, "{runs}");
+        assert!(runs > times.len() && times.len() > MAX_MERGED_RUNS, "{runs}");
         assert_eq!(in_runs, sorted(&times, usize::MAX).0);
     }
 
     #[test]
     fn a_chunk_ends_at_its_size_in_bytes() {
         let sink = Vec::new();
-        let mut large = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::OfANight, sink).unwrap();
+        let mut large = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::Small, sink).unwrap();
         for n in 0..8 {
             let asset = Asset::new(Some(n.to_string().repeat(3 << 20)), AssetKind::Audio, None, AssetStatus::Ok);
             large.push(&AssetRow::new("t".into(), RunId::example(), asset)).unwrap();
         }
         let file = RangedFile::new(large.finish().unwrap().0);
-        let mut sorter = TimeSorter::new(ASSETS.outline(), tempfile::tempfile);
+        let mut sorter = TimeSorter::new(ASSETS.schema(), tempfile::tempfile);
         sorter.add(file).unwrap();
         let chunks: Vec<usize> = sorter.finish().unwrap().map(|chunk| chunk.unwrap().rows()).collect();
         assert!(chunks.len() > 1 && chunks.iter().sum::<usize>() == 8, "{chunks:?}");
     }
 
     #[test]
-    fn a_chunk_is_split_where_a_part_ends() {
-        let mut sorter = TimeSorter::new(ASSETS.outline(), tempfile::tempfile);
+    fn a_chunk_is_split_at_a_row_count() {
+        let mut sorter = TimeSorter::new(ASSETS.schema(), tempfile::tempfile);
         sorter.add(part(0, &[Some(1); 5])).unwrap();
         let chunk = sorter.finish().unwrap().next().unwrap().unwrap();
         let (first, rest) = chunk.split(3);
@@ -382,12 +401,12 @@ mod tests {
         #[test]
         fn rows_are_sorted_by_time_and_stable_whether_spilled_or_not(
             parts in prop::collection::vec(prop::collection::vec(prop::option::of(0..20_i64), 0..40), 0..6),
-            room in prop::sample::select(vec![1, 1 << 14, usize::MAX])
+            memory_limit in prop::sample::select(vec![1, 1 << 14, usize::MAX])
         ) {
             let times: Vec<Option<i64>> = parts.concat();
             let mut expected: Vec<usize> = (0..times.len()).collect();
-            expected.sort_by_key(|place| times[*place].unwrap_or(i64::MAX));
-            prop_assert_eq!(sorted(&parts, room).0, expected);
+            expected.sort_by_key(|index| times[*index].unwrap_or(i64::MAX));
+            prop_assert_eq!(sorted(&parts, memory_limit).0, expected);
         }
     }
 }

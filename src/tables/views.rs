@@ -1,18 +1,18 @@
-//! `views.sql`: DuckDB views over the tables, of the same types in either format.
+//! Generates `views.sql`: DuckDB views over the tables, with the same column types for Parquet and CSV.
 
-use super::schema::{ASSETS, CLIPS, Kind, LYRICS, Outline, TASKS};
+use super::schema::{ASSETS, CLIPS, ColumnType, LYRICS, TASKS, TableSchema};
 use crate::format::TableFormat;
 
-/// The text of `views.sql`, its paths relative to the archive. `has_parts` tells which tables have any:
-/// DuckDB refuses a pattern that nothing matches, so tables without parts become empty views.
+/// Returns the text of `views.sql`, with paths relative to the archive. `has_parts` reports whether a table has
+/// parts. DuckDB rejects a glob pattern that matches no file, so a table without parts becomes an empty view.
 pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -> String {
-    let outlines = [TASKS.outline(), CLIPS.outline(), LYRICS.outline(), ASSETS.outline()];
-    let views: Vec<String> = outlines.iter().map(|outline| view(outline, format, has_parts(outline.name))).collect();
+    let schemas = [TASKS.schema(), CLIPS.schema(), LYRICS.schema(), ASSETS.schema()];
+    let views: Vec<String> = schemas.iter().map(|schema| view(schema, format, has_parts(schema.name))).collect();
     format!("-- From inside this folder: duckdb -init views.sql\n\n{}\n{SONGS}", views.join("\n"))
 }
 
-/// The view `songs`, over the views above. A clip without an ID is joined with its assets by task and URL. An ID that
-/// occurs twice in a task is one file and two clips.
+/// The view `songs`, which is based on the other views. A clip without an ID is joined with its assets by task and
+/// URL. Two clips of a task with the same ID share one file.
 const SONGS: &str = "\
 CREATE OR REPLACE VIEW songs AS
 WITH files AS (
@@ -41,13 +41,13 @@ LEFT JOIN files AS cover ON cover.kind = 'image' AND cover.task_id = clips.task_
   AND cover.url IS NOT DISTINCT FROM CASE WHEN coalesce(clips.clip_id, '') = '' THEN clips.image_url END;
 ";
 
-fn view(outline: &Outline, format: TableFormat, has_parts: bool) -> String {
-    let name = outline.name;
-    let column = |(column, kind): &(&str, Kind)| {
+fn view(schema: &TableSchema, format: TableFormat, has_parts: bool) -> String {
+    let name = schema.name;
+    let column = |(column, kind): &(&str, ColumnType)| {
         let source = if has_parts { format!("\"{column}\"") } else { "NULL".into() };
         format!("  {source}::{} AS \"{column}\"", sql_type(*kind))
     };
-    let columns: Vec<String> = outline.columns.iter().map(column).collect();
+    let columns: Vec<String> = schema.columns.iter().map(column).collect();
     let rows = match format {
         _ if !has_parts => "WHERE false".into(),
         TableFormat::Parquet => format!("FROM read_parquet('{name}/*.parquet')"),
@@ -58,14 +58,14 @@ fn view(outline: &Outline, format: TableFormat, has_parts: bool) -> String {
     format!("CREATE OR REPLACE VIEW {name} AS SELECT\n{}\n{rows};\n", columns.join(",\n"))
 }
 
-fn sql_type(kind: Kind) -> &'static str {
+fn sql_type(kind: ColumnType) -> &'static str {
     match kind {
-        Kind::Text => "VARCHAR",
-        Kind::Json => "JSON",
-        Kind::Double => "DOUBLE",
-        Kind::Int32 => "INTEGER",
-        Kind::Int64 => "BIGINT",
-        Kind::Boolean => "BOOLEAN",
-        Kind::Time => "TIMESTAMPTZ",
+        ColumnType::Text => "VARCHAR",
+        ColumnType::Json => "JSON",
+        ColumnType::Double => "DOUBLE",
+        ColumnType::Int32 => "INTEGER",
+        ColumnType::Int64 => "BIGINT",
+        ColumnType::Boolean => "BOOLEAN",
+        ColumnType::Time => "TIMESTAMPTZ",
     }
 }

@@ -1,23 +1,23 @@
-//! How much of an archive a check reads.
+//! The depth of a check, which determines the files whose contents are verified.
 
 use std::str::FromStr;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Selects the files whose bytes are read. Cheap checks always run: every file exists, media files have their size,
-/// and rows of different tables agree.
+/// Selects the files whose contents are verified by SHA-256. The cheap checks always run. They confirm that every
+/// listed file exists, that media files have the recorded size, and that the rows of different tables are consistent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
-    /// All of them.
+    /// Verifies the contents of all files.
     #[default]
     Full,
-    /// None.
+    /// Verifies no file contents.
     Quick,
-    /// A share, drawn at random each time.
+    /// Verifies the contents of a share of the files, selected at random for each check.
     Sample(SampleShare),
-    /// Those of one slice.
+    /// Verifies the contents of the files in one slice.
     Slice(Slice),
 }
 
@@ -26,34 +26,36 @@ pub enum Depth {
 #[serde(transparent)]
 pub struct SampleShare(f64);
 
-/// One of a number of slices: every file is in one, by its path.
+/// One slice of the files. Every file is in exactly one slice, which is determined by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Slice {
-    /// Which, from 1.
+    /// The number of the slice, starting at 1.
     pub index: u32,
-    /// Of how many.
-    pub of: u32,
+    /// The total number of slices.
+    #[serde(rename = "of")]
+    pub count: u32,
 }
 
 impl Depth {
-    /// Whether this file's bytes are read. For a sample, every call draws again.
-    pub(super) fn reads(self, path: &str) -> bool {
+    /// Whether the contents of a file are verified. For a sample, the result of each call is random.
+    pub(super) fn selects(self, path: &str) -> bool {
         match self {
             Self::Full => true,
             Self::Quick => false,
             Self::Sample(SampleShare(share)) => fastrand::f64() < share,
-            Self::Slice(slice) => slice.holds(path),
+            Self::Slice(slice) => slice.contains(path),
         }
     }
 }
 
 impl Slice {
-    /// Whether a file is in the slice: the first eight bytes of the SHA-256 of its path, as a big-endian number,
-    /// modulo the number of slices. It never changes, so that every night can have its slice.
-    fn holds(self, path: &str) -> bool {
+    /// Whether a file is in the slice. The slice is determined by the first eight bytes of the SHA-256 of the path,
+    /// as a big-endian number modulo the number of slices. The slice of a file never changes, so that a different
+    /// slice can be checked every night.
+    fn contains(self, path: &str) -> bool {
         let digest = Sha256::digest(path);
         let number = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
-        number % u64::from(self.of) == u64::from(self.index - 1)
+        number % u64::from(self.count) == u64::from(self.index - 1)
     }
 }
 
@@ -68,7 +70,7 @@ impl FromStr for SampleShare {
 }
 
 impl SampleShare {
-    /// In percent.
+    /// Returns the share in percent.
     #[must_use]
     pub fn percent(self) -> f64 {
         self.0 * 100.0
@@ -79,9 +81,9 @@ impl FromStr for Slice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (index, of) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
-        match (index, of) {
-            (Some(index), Some(of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
+        let (index, count) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
+        match (index, count) {
+            (Some(index), Some(count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
             _ => Err(format!("invalid slice `{text}`; use e.g. 3/7 for the third of seven")),
         }
     }
@@ -94,32 +96,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invalid_share_or_slice_is_refused() {
+    fn an_invalid_share_or_slice_is_rejected() {
         for (text, percent) in [("10%", 10.0), ("0.5%", 0.5), ("100", 100.0)] {
             assert!((text.parse::<SampleShare>().unwrap().percent() - percent).abs() < 1e-9);
         }
         for bad in ["", "%", "0%", "101%", "-1%", "NaN", "ten"] {
             assert!(bad.parse::<SampleShare>().is_err(), "{bad}");
         }
-        assert_eq!("3/7".parse(), Ok(Slice { index: 3, of: 7 }));
+        assert_eq!("3/7".parse(), Ok(Slice { index: 3, count: 7 }));
         for bad in ["0/7", "8/7", "3", "3/0", "/", "-1/7", "1/99999999999"] {
             assert!(bad.parse::<Slice>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn the_slice_of_a_file_never_changes() {
-        // printf tasks/a.parquet | sha256sum | head -c 16, as a number modulo 7, plus 1
-        let of = 7;
-        let holding: Vec<u32> = (1..=of).filter(|index| Slice { index: *index, of }.holds("tasks/a.parquet")).collect();
-        assert_eq!(holding, [5]);
+    fn the_slice_of_a_file_is_stable() {
+        // The expected slice is the output of `printf tasks/a.parquet | sha256sum | head -c 16`, as a hexadecimal
+        // number modulo 7, plus 1.
+        let count = 7;
+        let containing: Vec<u32> =
+            (1..=count).filter(|index| Slice { index: *index, count }.contains("tasks/a.parquet")).collect();
+        assert_eq!(containing, [5]);
     }
 
     proptest! {
         #[test]
-        fn every_file_is_in_exactly_one_slice(path in "\\PC{0,40}", of in 1_u32..40) {
-            let holding = (1..=of).filter(|index| Depth::Slice(Slice { index: *index, of }).reads(&path)).count();
-            prop_assert_eq!(holding, 1);
+        fn every_file_is_in_exactly_one_slice(path in "\\PC{0,40}", count in 1_u32..40) {
+            let slice = |index| Depth::Slice(Slice { index, count });
+            let containing = (1..=count).filter(|index| slice(*index).selects(&path)).count();
+            prop_assert_eq!(containing, 1);
         }
     }
 }

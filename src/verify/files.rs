@@ -1,5 +1,5 @@
-//! The files that rows and manifests name, above all the music: whether each exists, and has its size and its
-//! bytes. A few threads read them, since a disk or a network file system may be slow.
+//! Checks the files that rows and manifests list, mainly media files: whether each file exists and has the recorded
+//! size and SHA-256. Several threads read the files, because a disk or a network file system may be slow.
 
 use std::{
     collections::BTreeSet,
@@ -13,12 +13,12 @@ use std::{
 
 use super::{
     depth::Depth,
-    finding::{Finding, Findings, Kind, Subject},
+    finding::{Finding, FindingKind, Findings, Subject},
     manifests,
-    media_set::{Match, MediaRow, MediaSet, is_media},
-    rows::{ASSET_COLUMNS, Seen},
-    snapshot::half_finished,
-    tally::Tally,
+    media_set::{ChecksumMatch, MediaRow, MediaSet, is_media},
+    progress::CheckProgress,
+    rows::{ASSET_COLUMNS, TableCheck},
+    snapshot::stale_staging_file,
 };
 use crate::{
     archive::{Archive, MEDIA},
@@ -27,82 +27,85 @@ use crate::{
     journal, tables,
 };
 
-/// Threads that read. A disk is fastest with a few requests at once; hashing takes one core per thread.
+/// The number of reader threads. A disk is fastest with a few concurrent requests, and hashing takes one core per
+/// thread.
 const READERS: usize = 4;
 
-/// Files waiting to be read.
-const WAITING: usize = 256;
+/// The maximum number of files in the queue.
+const QUEUE_CAPACITY: usize = 256;
 
 /// A file to check.
 struct Job {
     path: String,
     sha256: String,
-    /// Its size, if a row records it.
+    /// The expected size, if a row records the size.
     bytes: Option<u64>,
-    about: Subject,
+    subject: Subject,
 }
 
-/// A checked file: how many bytes were read, and what is wrong with it.
-struct Done {
+/// The result for a checked file: the number of bytes read, and the finding, if any.
+struct CheckResult {
     path: String,
-    read: Result<(u64, Option<Finding>)>,
+    outcome: Result<(u64, Option<Finding>)>,
 }
 
-/// Checks every file that a row or a manifest names, except parts. Returns how many there were.
+/// Checks every file that a row or a manifest lists, except parts. Returns the number of checked files.
 pub(super) fn check(
     archive: &Archive,
     depth: Depth,
-    seen: &mut Seen,
+    check: &mut TableCheck,
     findings: &mut Findings,
-    tally: &mut Tally<'_>,
+    progress: &mut CheckProgress<'_>,
 ) -> Result<u64> {
-    tally.expect("files", seen.media.len());
-    let (jobs, waiting) = mpsc::sync_channel(WAITING);
-    let (tell, told) = mpsc::channel();
-    let waiting = Mutex::new(waiting);
+    progress.start_phase("files", check.media.len());
+    let (jobs, job_receiver) = mpsc::sync_channel(QUEUE_CAPACITY);
+    let (result_sender, results) = mpsc::channel();
+    let job_receiver = Mutex::new(job_receiver);
     thread::scope(|scope| {
         for _ in 0..READERS {
-            let (tell, waiting) = (tell.clone(), &waiting);
-            scope.spawn(move || read_all(archive, depth, waiting, &tell));
+            let (result_sender, job_receiver) = (result_sender.clone(), &job_receiver);
+            scope.spawn(move || read_all(archive, depth, job_receiver, &result_sender));
         }
-        drop(tell);
-        let mut dispatcher = Dispatcher { jobs, told, findings, tally, files: 0 };
-        dispatcher.hand_out_listed(archive, &mut seen.media)?;
-        dispatcher.hand_out_rows(archive, seen)?;
+        drop(result_sender);
+        let mut dispatcher = Dispatcher { jobs, results, findings, progress, files: 0 };
+        dispatcher.enqueue_unreferenced(archive, &mut check.media)?;
+        dispatcher.enqueue_from_rows(archive, check)?;
         dispatcher.finish()
     })
 }
 
-/// Hands out the files to read and collects the results.
+/// Queues files for the reader threads and collects the results.
 struct Dispatcher<'a, 't> {
     jobs: SyncSender<Job>,
-    told: Receiver<Done>,
+    results: Receiver<CheckResult>,
     findings: &'a mut Findings,
-    tally: &'a mut Tally<'t>,
+    progress: &'a mut CheckProgress<'t>,
     files: u64,
 }
 
 impl Dispatcher<'_, '_> {
-    /// Hands out the files that manifests list and no row names.
-    fn hand_out_listed(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
-        // The manifests' own findings are collected separately, since the dispatcher holds the others.
-        let mut bad_lines = Findings::new(self.findings.most());
-        manifests::each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
-            if manifests::table_of(path).is_some() {
+    /// Queues the files that a manifest lists but no row does.
+    fn enqueue_unreferenced(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
+        // Findings about manifests are collected separately, because the callback mutably borrows the dispatcher and
+        // its findings.
+        let mut bad_lines = Findings::new(self.findings.limit());
+        manifests::for_each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
+            if manifests::table_for(path).is_some() {
                 return Ok(());
             }
-            match media.list(path, digest) {
-                Match::Same => Ok(()),
-                Match::Different => {
-                    let what = format!("gives {path} another SHA-256 than the assets table or another manifest does");
-                    bad_lines.add(manifests::damaged(manifest, what));
+            match media.add_manifest_line(path, digest) {
+                ChecksumMatch::Same => Ok(()),
+                ChecksumMatch::Different => {
+                    let what =
+                        format!("lists {path} with a different SHA-256 than the assets table or another manifest");
+                    bad_lines.add(manifests::damaged_manifest(manifest, what));
                     Ok(())
                 }
-                Match::Unknown => self.hand_out(Job {
+                ChecksumMatch::Unknown => self.enqueue(Job {
                     path: path.to_owned(),
                     sha256: digest.to_owned(),
                     bytes: None,
-                    about: Subject::File,
+                    subject: Subject::File,
                 }),
             }
         })?;
@@ -110,24 +113,24 @@ impl Dispatcher<'_, '_> {
         Ok(())
     }
 
-    /// Hands out the files that rows name, each once.
-    fn hand_out_rows(&mut self, archive: &Archive, seen: &mut Seen) -> Result<()> {
-        let Seen { snapshot, media, distrusted, .. } = seen;
-        for part in snapshot.assets.iter().filter(|part| !distrusted.contains(*part)) {
-            let mut handed = Ok(());
+    /// Queues every file that a row lists. Each file is queued only once.
+    fn enqueue_from_rows(&mut self, archive: &Archive, check: &mut TableCheck) -> Result<()> {
+        let TableCheck { snapshot, media, damaged_parts, .. } = check;
+        for part in snapshot.assets.iter().filter(|part| !damaged_parts.contains(*part)) {
+            let mut enqueued = Ok(());
             let scanned = archive.read(part).and_then(|file| {
-                tables::guarded(|| {
+                tables::catch_panic(|| {
                     tables::scan(file, archive.format, &ASSET_COLUMNS, &mut |cells| {
-                        if let Some(Ok(row)) = MediaRow::of(cells)
-                            && handed.is_ok()
-                            && media.take(row.path)
+                        if let Some(Ok(row)) = MediaRow::from_cells(cells)
+                            && enqueued.is_ok()
+                            && media.mark_queued(row.path)
                         {
-                            self.note_unlisted(&row, media, snapshot.is_pending(part));
-                            handed = self.hand_out(Job {
+                            self.report_unlisted(&row, media, snapshot.is_pending(part));
+                            enqueued = self.enqueue(Job {
                                 path: row.path.to_owned(),
                                 sha256: row.sha256.to_owned(),
                                 bytes: Some(row.bytes),
-                                about: row.about(),
+                                subject: row.subject(),
                             });
                         }
                     })
@@ -135,99 +138,105 @@ impl Dispatcher<'_, '_> {
             });
             // A damaged part has already been reported.
             let _ = archive.damage(part, scanned)?;
-            handed?;
+            enqueued?;
         }
         Ok(())
     }
 
-    /// Adds a finding if no manifest lists the file, unless a run is about to: then its task is in the journal.
-    fn note_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
+    /// Adds a finding if no manifest lists the file, unless the file belongs to a pending part. The task of such a
+    /// file is still in the journal, and a run is about to list the file.
+    fn report_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
         if !is_pending && !media.is_listed(row.path) {
-            self.findings.add(Finding::new(Kind::MediaUnlisted, row.path, "is in no manifest", row.about()));
+            self.findings.add(Finding::new(
+                FindingKind::MediaUnlisted,
+                row.path,
+                "is not listed in any manifest",
+                row.subject(),
+            ));
         }
     }
 
-    fn hand_out(&mut self, job: Job) -> Result<()> {
+    fn enqueue(&mut self, job: Job) -> Result<()> {
         self.files += 1;
-        while let Ok(done) = self.told.try_recv() {
-            self.collect(done)?;
+        while let Ok(result) = self.results.try_recv() {
+            self.collect(result)?;
         }
-        self.tally.tick();
-        self.jobs.send(job).map_err(|_| Error::Internal("no thread reads the files".into()))
+        self.progress.tick();
+        self.jobs.send(job).map_err(|_| Error::Internal("all reader threads have stopped".into()))
     }
 
-    fn collect(&mut self, done: Done) -> Result<()> {
-        let (bytes, finding) = done.read?;
-        self.tally.read(bytes);
-        self.tally.done(&done.path);
+    fn collect(&mut self, result: CheckResult) -> Result<()> {
+        let (bytes, finding) = result.outcome?;
+        self.progress.add_bytes(bytes);
+        self.progress.finish_file(&result.path);
         self.findings.extend(finding);
         Ok(())
     }
 
-    /// Waits for the readers, and reports progress meanwhile.
+    /// Waits for the reader threads, and reports progress while waiting.
     fn finish(mut self) -> Result<u64> {
         let (closed, _) = mpsc::sync_channel(0);
         drop(std::mem::replace(&mut self.jobs, closed));
         loop {
-            match self.told.recv_timeout(Duration::from_millis(200)) {
-                Ok(done) => self.collect(done)?,
-                Err(RecvTimeoutError::Timeout) => self.tally.tick(),
+            match self.results.recv_timeout(Duration::from_millis(200)) {
+                Ok(result) => self.collect(result)?,
+                Err(RecvTimeoutError::Timeout) => self.progress.tick(),
                 Err(RecvTimeoutError::Disconnected) => return Ok(self.files),
             }
         }
     }
 }
 
-fn read_all(archive: &Archive, depth: Depth, waiting: &Mutex<Receiver<Job>>, tell: &Sender<Done>) {
+fn read_all(archive: &Archive, depth: Depth, job_receiver: &Mutex<Receiver<Job>>, result_sender: &Sender<CheckResult>) {
     loop {
-        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = job_receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let read = check_file(archive, depth, &job);
-        if tell.send(Done { path: job.path, read }).is_err() {
+        let outcome = check_file(archive, depth, &job);
+        if result_sender.send(CheckResult { path: job.path, outcome }).is_err() {
             return;
         }
     }
 }
 
-/// How many bytes of a file were read, and what is wrong with it.
+/// Checks a file. Returns the number of bytes read, and the finding, if any.
 fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option<Finding>)> {
     let (missing, damaged) = if is_media(&job.path) {
-        (Kind::MediaMissing, Kind::MediaDamaged)
+        (FindingKind::MediaMissing, FindingKind::MediaDamaged)
     } else {
-        (Kind::FileMissing, Kind::FileDamaged)
+        (FindingKind::FileMissing, FindingKind::FileDamaged)
     };
-    let finding = |kind, what: String| Some(Finding::new(kind, &job.path, what, job.about.clone()));
+    let finding = |kind, what: String| Some(Finding::new(kind, &job.path, what, job.subject.clone()));
     let size = match archive.damage(&job.path, archive.size(&job.path))? {
         Ok(Some(size)) => size,
         Ok(None) => return Ok((0, finding(missing, "is missing".into()))),
         Err(error) => return Ok((0, finding(damaged, format!("cannot be read: {error}")))),
     };
-    if let Some(due) = job.bytes.filter(|due| *due != size) {
-        return Ok((0, finding(damaged, format!("has {size} bytes instead of {due}"))));
+    if let Some(expected) = job.bytes.filter(|expected| *expected != size) {
+        return Ok((0, finding(damaged, format!("has {size} bytes instead of {expected}"))));
     }
-    if !depth.reads(&job.path) {
+    if !depth.selects(&job.path) {
         return Ok((0, None));
     }
     let read = archive.read(&job.path).and_then(|mut file| checksum::digest(&mut file));
     match archive.damage(&job.path, read)? {
         Ok(read) if read.sha256 == job.sha256 => Ok((read.bytes, None)),
-        Ok(read) => Ok((read.bytes, finding(damaged, "has other bytes than it had: its SHA-256 differs".into()))),
+        Ok(read) => Ok((read.bytes, finding(damaged, "is damaged: its SHA-256 does not match".into()))),
         Err(error) => Ok((0, finding(damaged, format!("cannot be read: {error}")))),
     }
 }
 
-/// Finds media files that no row and no manifest names. While a run is in progress, or the journal holds tasks of one
-/// that was cut short, some files will get their rows later, so none is reported.
-pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) -> Result<()> {
+/// Finds media files that no row and no manifest lists. Reports no such files while a run is in progress or the
+/// journal contains tasks of an interrupted run, because rows for these files may be added later.
+pub(super) fn find_stray_media(archive: &Archive, check: &TableCheck, findings: &mut Findings) -> Result<()> {
     let mut unknown = BTreeSet::new();
     let mut folders = vec![MEDIA.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in archive.store.list(&folder)? {
             if entry.is_folder {
                 folders.push(entry.path);
-            } else if entry.is_half_finished() {
-                findings.extend(half_finished(archive, &entry));
-            } else if !seen.media.has(&entry.path) {
+            } else if entry.is_staging_file() {
+                findings.extend(stale_staging_file(archive, &entry));
+            } else if !check.media.has(&entry.path) {
                 unknown.insert(entry.path);
             }
         }
@@ -236,12 +245,15 @@ pub(super) fn strays(archive: &Archive, seen: &Seen, findings: &mut Findings) ->
         return Ok(());
     }
     if !unknown.is_empty() {
-        // A run may have come and gone since the tables were read; what it added is in its manifest.
-        manifests::each_line(archive, &mut Findings::new(0), &mut |_, _, _, path| {
+        // A run may have started and finished after the tables were read. The files that it added are in its
+        // manifest.
+        manifests::for_each_line(archive, &mut Findings::new(0), &mut |_, _, _, path| {
             unknown.remove(path);
             Ok(())
         })?;
     }
-    findings.extend(unknown.iter().map(|path| Finding::file(Kind::StrayMedia, path, "is named by no row")));
+    findings.extend(
+        unknown.iter().map(|path| Finding::file(FindingKind::StrayMedia, path, "is not listed in any row or manifest")),
+    );
     Ok(())
 }

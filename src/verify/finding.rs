@@ -1,4 +1,4 @@
-//! The findings of a check, as values: for people, for scripts and for repair.
+//! The findings of a check, as values for users, scripts and `repair`.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,145 +6,159 @@ use serde::Serialize;
 
 use crate::asset::AssetKind;
 
-/// The most findings of one kind, and tasks in one finding, that a report lists; the others are counted.
-pub(super) const MOST_SHOWN: usize = 10_000;
+/// The maximum number of findings of one kind, and of tasks in one finding, that a report lists. Additional findings
+/// and tasks are only counted.
+pub(super) const MAX_LISTED: usize = 10_000;
 
-/// The same limit for repair: a few hundred megabytes at worst.
-pub(crate) const MOST_REPAIRED: usize = 1_000_000;
+/// The maximum number of findings of one kind, and of tasks in one finding, in a check that plans a repair. At this
+/// limit, the findings take a few hundred megabytes of memory.
+pub(crate) const MAX_LISTED_FOR_REPAIR: usize = 1_000_000;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Something that was archived is missing or is not what it was, or readers are misled.
+    /// Archived data is missing or has changed, or readers see wrong data.
     Damage,
-    /// Worth knowing; nothing is lost.
+    /// Information for the user. No data is lost.
     Note,
 }
 
-/// The kind of damage. Scripts rely on the names in JSON.
+/// The kind of a finding. Scripts depend on the JSON names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// `archive.json` is not what this program wrote.
+pub enum FindingKind {
+    /// `archive.json` is invalid or differs from its checksum.
     MetadataDamaged,
     /// A part that a manifest lists is missing.
     PartMissing,
-    /// A part cannot be read, or is not what was written.
+    /// A part cannot be read, or its contents have changed.
     PartDamaged,
-    /// A part has other columns than its table.
-    PartColumns,
-    /// A file that readers of the table take for a part, and no manifest lists.
+    /// The columns of a part differ from those of its table.
+    #[serde(rename = "part_columns")]
+    PartColumnsDiffer,
+    /// A table's folder contains a file that readers treat as a part, but no manifest lists the file.
     PartUnlisted,
     /// A task has more than one row.
-    TaskRepeated,
-    /// Rows of clips, lyrics or assets whose task has no row.
+    #[serde(rename = "task_repeated")]
+    DuplicateTask,
+    /// Rows of clips, lyrics or assets belong to a task that has no row in `tasks`.
     RowsWithoutTask,
-    /// Tasks with more or fewer clips than their row says.
-    ClipCount,
-    /// Tasks with lyrics twice, or with more assets of a kind than clips.
-    RowsRepeated,
-    /// The row of an asset that is `ok` does not say where its file is.
-    AssetRow,
-    /// Two rows name one file, with different sizes or checksums.
-    AssetsDisagree,
+    /// The number of clips of a task differs from `clip_count` in its row.
+    #[serde(rename = "clip_count")]
+    ClipCountMismatch,
+    /// A task has more than one lyrics row, or more assets of one kind than clips.
+    #[serde(rename = "rows_repeated")]
+    DuplicateRows,
+    /// The row of an asset with the status `ok` lacks a valid path, size, SHA-256 or other required value.
+    #[serde(rename = "asset_row")]
+    InvalidAssetRow,
+    /// Two rows list the same file with different sizes or checksums.
+    #[serde(rename = "assets_disagree")]
+    ConflictingAssetRows,
     /// A media file is missing.
     MediaMissing,
-    /// A media file has another size, or other bytes.
+    /// A media file cannot be read, or its size or SHA-256 differs from the recorded value.
     MediaDamaged,
-    /// A media file that a row names is in no manifest.
+    /// A media file that a row lists is in no manifest.
     MediaUnlisted,
     /// A manifest cannot be read, or contradicts the assets table.
     ManifestDamaged,
-    /// Another file that a manifest lists is missing.
+    /// A file that is neither a part nor a media file is missing, although a manifest lists it.
     FileMissing,
-    /// Another file that a manifest lists has other bytes.
+    /// A file that is neither a part nor a media file cannot be read, or differs from its checksum.
     FileDamaged,
-    /// A run's summary or list is not what a run writes.
+    /// A run summary, `-raw.jsonl` or `-unfinished.csv` is invalid or differs from its checksum.
     RunFileDamaged,
-    /// The checksum file is not what was written.
+    /// The checksum file is invalid.
     ChecksumsDamaged,
-    /// `views.sql` is not what this version wrote.
+    /// `views.sql` is missing, or differs from the views that this version of the program writes.
     ViewsDamaged,
-    /// A staging file that a crash left.
-    HalfFinished,
-    /// The archive's format is newer than this program.
+    /// A crash left a staging file.
+    #[serde(rename = "half_finished")]
+    StagingFile,
+    /// The archive format is newer than the formats that this version of the program supports.
     NewerFormat,
-    /// A part lacks columns that were added later.
+    /// A part lacks columns that were added in a later version.
     OlderColumns,
-    /// `views.sql` is what another version writes.
-    OtherViews,
-    /// A media file that no row names.
+    /// `views.sql` was written by another version of the program.
+    #[serde(rename = "other_views")]
+    OutdatedViews,
+    /// A media file is not listed in any row or manifest.
     StrayMedia,
-    /// A foreign file where only the program's should be.
+    /// The archive contains a file that the program did not create.
     StrayFile,
-    /// A run was cut short: the journal holds its responses.
-    JournalLeft,
+    /// The journal contains responses of an interrupted run.
+    #[serde(rename = "journal_left")]
+    PendingJournal,
     /// Journal segments with damaged records were quarantined.
-    DamagedKept,
+    #[serde(rename = "damaged_kept")]
+    QuarantinedSegment,
 }
 
-impl Kind {
-    /// How bad it is.
+impl FindingKind {
+    /// Returns the severity of findings of this kind.
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
             Self::NewerFormat
             | Self::OlderColumns
-            | Self::OtherViews
+            | Self::OutdatedViews
             | Self::StrayMedia
             | Self::StrayFile
-            | Self::JournalLeft
-            | Self::DamagedKept => Severity::Note,
+            | Self::PendingJournal
+            | Self::QuarantinedSegment => Severity::Note,
             _ => Severity::Damage,
         }
     }
 
-    /// The advice for the user.
+    /// Returns the advice for the user.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Self::MetadataDamaged => {
-                "Restore it from a copy, or move it away: the next export regenerates it from the existing parts."
+                "Restore it from a backup, or move it away: the next export regenerates it from the existing parts."
             }
-            Self::PartMissing | Self::PartDamaged | Self::PartColumns => {
-                "Restore it from a copy, or run repair: it quarantines what is damaged, and restores the rows."
+            Self::PartMissing | Self::PartDamaged | Self::PartColumnsDiffer => {
+                "Restore it from a backup, or run `repair`, which quarantines damaged parts and restores their rows."
             }
             Self::PartUnlisted => {
-                "Readers take it for a part. If you did not put it there, run repair: it keeps each row once."
+                "Readers treat it as a part. If you did not put it there, run `repair`, which keeps each row once."
             }
-            Self::TaskRepeated
+            Self::DuplicateTask
             | Self::RowsWithoutTask
-            | Self::ClipCount
-            | Self::RowsRepeated
-            | Self::AssetRow
-            | Self::AssetsDisagree => "Run repair: it rewrites the rows of these tasks.",
-            Self::MediaMissing | Self::MediaDamaged => "Restore it from a copy, or run repair: it downloads it again.",
-            Self::MediaUnlisted => "Run repair: it adds it to a manifest.",
-            Self::ManifestDamaged => "Restore it from a copy, or run repair, which rewrites it.",
-            Self::FileMissing => {
-                "Restore it from a copy, or run repair: it removes its line from the manifest. Nothing reads the file."
+            | Self::ClipCountMismatch
+            | Self::DuplicateRows
+            | Self::InvalidAssetRow
+            | Self::ConflictingAssetRows => "Run `repair`, which rewrites the rows of these tasks.",
+            Self::MediaMissing | Self::MediaDamaged => {
+                "Restore it from a backup, or run `repair`, which downloads it again."
             }
-            Self::FileDamaged => "Restore it from a copy.",
+            Self::MediaUnlisted => "Run `repair`, which adds it to a manifest.",
+            Self::ManifestDamaged => "Restore it from a backup, or run `repair`, which rewrites it.",
+            Self::FileMissing => {
+                "Restore it from a backup, or run `repair`, which removes it from the manifest. No reader needs the file."
+            }
+            Self::FileDamaged => "Restore it from a backup.",
             Self::RunFileDamaged => {
-                "Restore it from a copy, or run repair: it quarantines it. The tables do not depend on it."
+                "Restore it from a backup, or run `repair`, which quarantines it. The tables do not depend on it."
             }
             Self::ChecksumsDamaged => {
-                "Restore it from a copy, or run repair: it regenerates it from the runs' files as they are now."
+                "Restore it from a backup, or run `repair`, which regenerates it from the current run files."
             }
-            Self::ViewsDamaged | Self::OtherViews => "The next export rewrites it.",
-            Self::HalfFinished => "Nothing is lost; the next export removes it.",
-            Self::NewerFormat => "Use a newer version of this program; this one checked what it knows.",
-            Self::OlderColumns => "Nothing is lost: `response` holds the values of the missing columns.",
-            Self::StrayMedia => "Nothing reads it. Move it away, or leave it.",
-            Self::StrayFile => "The program did not put it there. Move it away, or leave it.",
-            Self::JournalLeft => "The next export recovers it without a request.",
-            Self::DamagedKept => "Their tasks were fetched again. Inspect them, or remove them.",
+            Self::ViewsDamaged | Self::OutdatedViews => "The next export rewrites it.",
+            Self::StagingFile => "Nothing is lost; the next export removes it.",
+            Self::NewerFormat => "Upgrade sunor-archive; this version checked only what it supports.",
+            Self::OlderColumns => "Nothing is lost; `response` holds the values of the missing columns.",
+            Self::StrayMedia => "Nothing uses it. Move it away, or leave it.",
+            Self::StrayFile => "The program did not create it. Move it away, or leave it.",
+            Self::PendingJournal => "The next export recovers it without requesting the tasks again.",
+            Self::QuarantinedSegment => "The affected tasks were fetched again. Inspect the files, or delete them.",
         }
     }
 }
 
-/// The subject of a finding, for repair.
+/// The subject of a finding, which `repair` acts on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -152,152 +166,162 @@ pub enum Subject {
     File,
     /// The part at the finding's path.
     Part {
-        /// Its table.
+        /// The table of the part.
         table: &'static str,
     },
     /// Rows of the part at the finding's path.
     Rows {
-        /// Its table.
+        /// The table of the part.
         table: &'static str,
-        /// How many rows.
+        /// The number of affected rows.
         rows: u64,
-        /// Their tasks, each once; the first 10,000 of them.
+        /// The task IDs of the affected rows without duplicates, up to the first 10,000.
         task_ids: Vec<String>,
     },
-    /// An asset, whose file is at the finding's path if that is under `media/`, and whose row is there if not.
+    /// An asset or its row. If the finding's path is under `media/`, it is the path of the asset's file. Any other
+    /// path is that of the part that contains the asset's row.
     Asset {
-        /// Its task.
+        /// The task of the asset.
         task_id: String,
-        /// Its clip, if that has an ID.
+        /// The ID of the asset's clip, if the clip has an ID.
         clip_id: Option<String>,
-        /// What it is.
+        /// The kind of the asset.
         kind: AssetKind,
     },
 }
 
-/// One thing that was found.
+/// One finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity of the finding.
     pub severity: Severity,
-    /// A description of the problem.
-    pub kind: Kind,
-    /// Where, relative to the archive.
+    /// The kind of the finding.
+    pub kind: FindingKind,
+    /// The path of the affected file, relative to the archive.
     pub path: String,
-    /// A description.
-    pub what: String,
+    /// The description, which reports show after the path.
+    #[serde(rename = "what")]
+    pub description: String,
     /// The advice for the user.
     pub advice: &'static str,
-    /// The subject.
-    pub about: Subject,
+    /// The subject of the finding.
+    #[serde(rename = "about")]
+    pub subject: Subject,
 }
 
 impl Finding {
-    pub(super) fn new(kind: Kind, path: &str, what: impl Into<String>, about: Subject) -> Self {
-        Self { severity: kind.severity(), kind, path: path.to_owned(), what: what.into(), advice: kind.advice(), about }
+    pub(super) fn new(kind: FindingKind, path: &str, description: impl Into<String>, subject: Subject) -> Self {
+        Self {
+            severity: kind.severity(),
+            kind,
+            path: path.to_owned(),
+            description: description.into(),
+            advice: kind.advice(),
+            subject,
+        }
     }
 
-    /// A finding about a file as a whole.
-    pub(super) fn file(kind: Kind, path: &str, what: impl Into<String>) -> Self {
-        Self::new(kind, path, what, Subject::File)
+    /// Creates a finding about a file as a whole.
+    pub(super) fn file(kind: FindingKind, path: &str, description: impl Into<String>) -> Self {
+        Self::new(kind, path, description, Subject::File)
     }
 }
 
-/// The findings so far. At most this many of each kind are kept in memory; the rest are counted.
+/// Collects findings. A limited number of findings of each kind is stored, and all findings are counted.
 #[derive(Debug)]
 pub(super) struct Findings {
-    most: usize,
-    kept: BTreeMap<Kind, Vec<Finding>>,
-    counts: BTreeMap<Kind, u64>,
+    limit: usize,
+    listed: BTreeMap<FindingKind, Vec<Finding>>,
+    counts: BTreeMap<FindingKind, u64>,
 }
 
 impl Findings {
-    /// An empty collection that keeps at most this many of each kind.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, kept: BTreeMap::new(), counts: BTreeMap::new() }
+    /// Creates an empty collection that stores at most `limit` findings of each kind.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, listed: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
     /// The maximum number of tasks listed per finding.
-    pub(super) fn most(&self) -> usize {
-        self.most
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     pub(super) fn add(&mut self, finding: Finding) {
         *self.counts.entry(finding.kind).or_default() += 1;
-        let kept = self.kept.entry(finding.kind).or_default();
-        if kept.len() < self.most {
-            kept.push(finding);
+        let listed = self.listed.entry(finding.kind).or_default();
+        if listed.len() < self.limit {
+            listed.push(finding);
         }
     }
 
     /// Adds the findings of another collection.
-    pub(super) fn merge(&mut self, others: Self) {
-        for (kind, count) in others.counts {
+    pub(super) fn merge(&mut self, other: Self) {
+        for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
-        for (kind, findings) in others.kept {
-            let kept = self.kept.entry(kind).or_default();
-            kept.extend(findings);
-            kept.truncate(self.most);
+        for (kind, findings) in other.listed {
+            let listed = self.listed.entry(kind).or_default();
+            listed.extend(findings);
+            listed.truncate(self.limit);
         }
     }
 
-    /// Adds all of them.
+    /// Adds all of the given findings.
     pub(super) fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             self.add(finding);
         }
     }
 
-    /// Whether there is a finding of that kind.
-    pub(super) fn has(&self, kind: Kind) -> bool {
+    /// Whether there is a finding of the given kind.
+    pub(super) fn has(&self, kind: FindingKind) -> bool {
         self.counts.contains_key(&kind)
     }
 
-    /// How many findings have that severity.
+    /// The number of findings with the given severity.
     pub(super) fn count(&self, severity: Severity) -> u64 {
         self.counts.iter().filter(|(kind, _)| kind.severity() == severity).map(|(_, count)| count).sum()
     }
 
-    /// The listed findings, damage first, and how many there are of each kind.
-    pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<Kind, u64>) {
-        let mut findings: Vec<Finding> = self.kept.into_values().flatten().collect();
+    /// Returns the stored findings, damage first, and the number of all findings of each kind.
+    pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<FindingKind, u64>) {
+        let mut findings: Vec<Finding> = self.listed.into_values().flatten().collect();
         findings
             .sort_by(|one, other| (one.severity, one.kind, &one.path).cmp(&(other.severity, other.kind, &other.path)));
         (findings, self.counts)
     }
 }
 
-/// The tasks of a finding: each is named once, up to a limit.
+/// The tasks of a finding, each listed once, up to a limit.
 #[derive(Debug)]
-pub(super) struct Named {
-    most: usize,
+pub(super) struct AffectedTasks {
+    limit: usize,
     pub(super) rows: u64,
     pub(super) task_ids: Vec<String>,
-    /// The same, for lookup.
-    known: HashSet<String>,
+    /// The same IDs as in `task_ids`, for fast lookup.
+    seen_ids: HashSet<String>,
 }
 
-impl Named {
-    /// An empty collection that names at most this many.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, rows: 0, task_ids: Vec::new(), known: HashSet::new() }
+impl AffectedTasks {
+    /// Creates an empty collection that lists at most `limit` tasks.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, rows: 0, task_ids: Vec::new(), seen_ids: HashSet::new() }
     }
 
-    /// Adds a row's task.
+    /// Counts a row and adds its task.
     pub(super) fn add(&mut self, task_id: &str) {
         self.rows += 1;
-        if self.task_ids.len() < self.most && !self.known.contains(task_id) {
-            self.known.insert(task_id.to_owned());
+        if self.task_ids.len() < self.limit && !self.seen_ids.contains(task_id) {
+            self.seen_ids.insert(task_id.to_owned());
             self.task_ids.push(task_id.to_owned());
         }
     }
 
-    /// The first of them, for a message.
-    pub(super) fn words(&self) -> String {
-        let some: Vec<&str> = self.task_ids.iter().map(String::as_str).take(3).collect();
-        let more = if self.task_ids.len() > some.len() { ", …" } else { "" };
-        format!("{}{more}", some.join(", "))
+    /// Returns the first task IDs as text for a message.
+    pub(super) fn preview(&self) -> String {
+        let preview: Vec<&str> = self.task_ids.iter().map(String::as_str).take(3).collect();
+        let more = if self.task_ids.len() > preview.len() { ", …" } else { "" };
+        format!("{}{more}", preview.join(", "))
     }
 }
 
@@ -307,24 +331,24 @@ mod tests {
 
     #[test]
     fn the_first_findings_of_a_kind_are_listed_and_all_are_counted() {
-        let most = 3;
-        let mut findings = Findings::new(most);
-        for n in 0..most + 5 {
-            findings.add(Finding::file(Kind::StrayMedia, &format!("media/{n}"), "stray"));
+        let limit = 3;
+        let mut findings = Findings::new(limit);
+        for n in 0..limit + 5 {
+            findings.add(Finding::file(FindingKind::StrayMedia, &format!("media/{n}"), "stray"));
         }
-        findings.add(Finding::file(Kind::MediaMissing, "media/x", "is missing"));
-        let words = [Severity::Damage, Severity::Note].map(|severity| serde_json::to_value(severity).unwrap());
-        assert_eq!(words, ["damage", "note"], "scripts rely on them");
-        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, most as u64 + 5));
-        let (kept, counts) = findings.into_parts();
-        assert_eq!((kept.len(), counts[&Kind::StrayMedia]), (most + 1, most as u64 + 5));
-        assert_eq!(kept[0].kind, Kind::MediaMissing);
+        findings.add(Finding::file(FindingKind::MediaMissing, "media/x", "is missing"));
+        let names = [Severity::Damage, Severity::Note].map(|severity| serde_json::to_value(severity).unwrap());
+        assert_eq!(names, ["damage", "note"], "scripts depend on these names");
+        assert_eq!((findings.count(Severity::Damage), findings.count(Severity::Note)), (1, limit as u64 + 5));
+        let (listed, counts) = findings.into_parts();
+        assert_eq!((listed.len(), counts[&FindingKind::StrayMedia]), (limit + 1, limit as u64 + 5));
+        assert_eq!(listed[0].kind, FindingKind::MediaMissing);
     }
 
     #[test]
     fn a_finding_in_json_has_stable_names() {
-        let about = Subject::Asset { task_id: "t".into(), clip_id: None, kind: AssetKind::Audio };
-        let finding = Finding::new(Kind::MediaMissing, "media/audio/ab/x.mp3", "is missing", about);
+        let subject = Subject::Asset { task_id: "t".into(), clip_id: None, kind: AssetKind::Audio };
+        let finding = Finding::new(FindingKind::MediaMissing, "media/audio/ab/x.mp3", "is missing", subject);
         let json = serde_json::to_value(&finding).unwrap();
         assert_eq!((&json["severity"], &json["kind"]), (&"damage".into(), &"media_missing".into()));
         assert_eq!(json["about"]["asset"]["kind"], "audio");

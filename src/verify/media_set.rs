@@ -1,8 +1,9 @@
-//! The media files that the assets table names, with the size and checksum of each: some 30 bytes a file.
+//! The media files that the assets table lists, with the size and checksum of each. A file takes about 30 bytes of
+//! memory.
 //!
-//! A file is identified by a 64-bit hash of its path, with a random key for each check. For ten million files, the
-//! chance of any collision is 10¹⁴ / 2⁶⁵, one in 370,000. Then one of the two is not checked, or is reported as
-//! named twice; the next check draws another key.
+//! A file is identified by a 64-bit hash of its path, with a random key for each check. With ten million files, the
+//! probability of any collision is 10¹⁴ / 2⁶⁵, or one in 370,000. If there is a collision, one of the two files is
+//! not checked, or the two files are reported as one file with contradictory rows. The next check uses another key.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,7 +16,7 @@ use crate::{
     asset::{AssetKind, AssetStatus},
 };
 
-/// The row of an existing asset.
+/// A row of an asset that has a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MediaRow<'a> {
     pub(super) task_id: &'a str,
@@ -27,29 +28,29 @@ pub(super) struct MediaRow<'a> {
 }
 
 impl<'a> MediaRow<'a> {
-    /// Reads the cells of [`super::rows::ASSET_COLUMNS`]; `None` if the asset need not have a file, an error if it
-    /// must have one and the row does not say where.
-    pub(super) fn of(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
+    /// Parses the cells of [`super::rows::ASSET_COLUMNS`]. Returns `None` if the asset need not have a file. Returns
+    /// an error if the asset must have a file but the row lacks a valid path or another required value.
+    pub(super) fn from_cells(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
         let [task_id, clip_id, kind, status, path, bytes, sha256] = *cells else { return None };
         if !is_ok(status) {
             return None;
         }
-        let clip = format!("of clip {}", clip_id.unwrap_or("without an ID"));
-        let lacks = |what: &str| format!("has a row without {what} ({clip})");
+        let clip = format!("clip {}", clip_id.unwrap_or("without an ID"));
+        let missing = |what: &str| format!("has a row without {what} ({clip})");
         let row = || {
             Ok(Self {
-                task_id: task_id.ok_or_else(|| lacks("its task"))?,
+                task_id: task_id.ok_or_else(|| missing("a task ID"))?,
                 clip_id,
-                kind: kind.and_then(AssetKind::parse).ok_or_else(|| lacks("its kind"))?,
-                path: path.filter(|path| is_media(path)).ok_or_else(|| lacks("a path under media/"))?,
-                bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| lacks("a size"))?,
-                sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| lacks("a SHA-256"))?,
+                kind: kind.and_then(AssetKind::parse).ok_or_else(|| missing("a valid kind"))?,
+                path: path.filter(|path| is_media(path)).ok_or_else(|| missing("a path under media/"))?,
+                bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| missing("a size"))?,
+                sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| missing("a SHA-256"))?,
             })
         };
         Some(row())
     }
 
-    pub(super) fn about(&self) -> Subject {
+    pub(super) fn subject(&self) -> Subject {
         let (task_id, clip_id) = (self.task_id.to_owned(), self.clip_id.map(str::to_owned));
         Subject::Asset { task_id, clip_id, kind: self.kind }
     }
@@ -60,85 +61,85 @@ pub(super) fn is_media(path: &str) -> bool {
     archive::is_inside(path) && path.split('/').next() == Some(MEDIA) && path.contains('/')
 }
 
-/// The media files of an archive.
+/// The media files that rows or manifests of an archive list.
 #[derive(Debug, Default)]
 pub(super) struct MediaSet {
     hasher: RandomState,
-    files: HashMap<u64, Fact>,
+    files: HashMap<u64, MediaEntry>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Fact {
-    /// The beginning of its SHA-256.
+struct MediaEntry {
+    /// A 64-bit hash of the file's SHA-256, computed by [`short_hash`].
     digest: u64,
     bytes: u64,
-    listed: bool,
-    looked_at: bool,
+    in_manifest: bool,
+    queued: bool,
 }
 
-/// How a manifest's line compares with the rows.
+/// The result of comparing a manifest line with the rows and with earlier manifest lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
-    /// A row, or another line, says the same.
+pub(super) enum ChecksumMatch {
+    /// The checksum is the same as in a row or an earlier manifest line.
     Same,
-    /// They disagree.
+    /// The checksum differs from that in a row or an earlier manifest line.
     Different,
-    /// No row or line has named the file so far.
+    /// No row and no earlier manifest line lists the file.
     Unknown,
 }
 
 impl MediaSet {
-    /// Adds a row; `false` if another row disagrees about the same file.
+    /// Adds a row. Returns `false` if another row has a different size or checksum for the same file.
     pub(super) fn add(&mut self, row: &MediaRow<'_>) -> bool {
-        let fact = Fact { digest: condensed(row.sha256), bytes: row.bytes, listed: false, looked_at: false };
-        let known = self.files.entry(self.hasher.hash_one(row.path)).or_insert(fact);
-        (known.digest, known.bytes) == (fact.digest, fact.bytes)
+        let entry = MediaEntry { digest: short_hash(row.sha256), bytes: row.bytes, in_manifest: false, queued: false };
+        let existing = self.files.entry(self.hasher.hash_one(row.path)).or_insert(entry);
+        (existing.digest, existing.bytes) == (entry.digest, entry.bytes)
     }
 
-    /// Notes that a manifest lists a file. All rows must have been added.
-    pub(super) fn list(&mut self, path: &str, sha256: &str) -> Match {
-        let digest = condensed(sha256);
+    /// Records that a manifest lists a file. All rows must have been added before.
+    pub(super) fn add_manifest_line(&mut self, path: &str, sha256: &str) -> ChecksumMatch {
+        let digest = short_hash(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
-            Entry::Vacant(place) => {
-                place.insert(Fact { digest, bytes: 0, listed: true, looked_at: true });
-                Match::Unknown
+            Entry::Vacant(slot) => {
+                slot.insert(MediaEntry { digest, bytes: 0, in_manifest: true, queued: true });
+                ChecksumMatch::Unknown
             }
-            Entry::Occupied(mut known) => {
-                known.get_mut().listed = true;
-                if known.get().digest == digest { Match::Same } else { Match::Different }
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().in_manifest = true;
+                if entry.get().digest == digest { ChecksumMatch::Same } else { ChecksumMatch::Different }
             }
         }
     }
 
     /// Whether a manifest lists the file.
     pub(super) fn is_listed(&self, path: &str) -> bool {
-        self.files.get(&self.hasher.hash_one(path)).is_some_and(|known| known.listed)
+        self.files.get(&self.hasher.hash_one(path)).is_some_and(|entry| entry.in_manifest)
     }
 
-    /// Whether a row or a manifest names the file.
+    /// Whether a row or a manifest lists the file.
     pub(super) fn has(&self, path: &str) -> bool {
         self.files.contains_key(&self.hasher.hash_one(path))
     }
 
-    /// Marks the file as taken; whether this is the first time.
-    pub(super) fn take(&mut self, path: &str) -> bool {
-        let known = self.files.get_mut(&self.hasher.hash_one(path));
-        known.is_some_and(|known| !std::mem::replace(&mut known.looked_at, true))
+    /// Marks a file as selected for checking. Returns `false` if the file was marked before or is unknown.
+    pub(super) fn mark_queued(&mut self, path: &str) -> bool {
+        let entry = self.files.get_mut(&self.hasher.hash_one(path));
+        entry.is_some_and(|entry| !std::mem::replace(&mut entry.queued, true))
     }
 
-    /// How many files there are.
+    /// The number of files.
     pub(super) fn len(&self) -> u64 {
         self.files.len() as u64
     }
 }
 
-/// Whether a row's status says that the asset has a file.
+/// Whether the status of a row is `ok`, which means that the asset has a file.
 fn is_ok(status: Option<&str>) -> bool {
     status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
 
-/// A 64-bit summary of a checksum. Hashes every digit, since any of them may be damaged.
-fn condensed(sha256: &str) -> u64 {
+/// Returns a 64-bit hash of a checksum. All digits are hashed, because any of them may be damaged.
+fn short_hash(sha256: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     sha256.hash(&mut hasher);
     hasher.finish()
@@ -160,29 +161,29 @@ mod tests {
         assert!(!set.add(&row("media/a", &other)));
         let matches = [("media/a", &one), ("media/b", &other), ("media/c", &one)];
         assert_eq!(
-            matches.map(|(path, digest)| set.list(path, digest)),
-            [Match::Same, Match::Different, Match::Unknown]
+            matches.map(|(path, digest)| set.add_manifest_line(path, digest)),
+            [ChecksumMatch::Same, ChecksumMatch::Different, ChecksumMatch::Unknown]
         );
         assert!(set.is_listed("media/a") && !set.is_listed("media/d") && set.has("media/b"));
-        assert!(set.take("media/a") && !set.take("media/a") && !set.take("media/c"));
+        assert!(set.mark_queued("media/a") && !set.mark_queued("media/a") && !set.mark_queued("media/c"));
         assert_eq!(set.len(), 3);
     }
 
     #[test]
-    fn a_row_with_status_ok_must_say_where_its_file_is() {
+    fn a_row_with_status_ok_requires_a_path_size_and_checksum() {
         let digest = "a".repeat(64);
-        let whole =
+        let complete =
             [Some("t"), None, Some("audio"), Some("ok"), Some("media/audio/ab/c.mp3"), Some("7"), Some(&digest)];
-        assert!(MediaRow::of(&whole).unwrap().is_ok());
-        for (place, cell) in
+        assert!(MediaRow::from_cells(&complete).unwrap().is_ok());
+        for (index, cell) in
             [(2, None), (4, None), (4, Some("../x")), (4, Some("tasks/x")), (5, Some("-1")), (6, Some("a"))]
         {
-            let mut cells = whole;
-            cells[place] = cell;
-            assert!(MediaRow::of(&cells).unwrap().is_err(), "{place}");
+            let mut cells = complete;
+            cells[index] = cell;
+            assert!(MediaRow::from_cells(&cells).unwrap().is_err(), "{index}");
         }
-        let mut failed = whole;
+        let mut failed = complete;
         failed[3] = Some("failed");
-        assert!(MediaRow::of(&failed).is_none());
+        assert!(MediaRow::from_cells(&failed).is_none());
     }
 }

@@ -1,19 +1,20 @@
-//! Checks an archive's integrity. Findings are values that a person can read and `repair` can act on. A check takes no
-//! lock and writes nothing, so that the archive may be on a read-only disk, and a run may be adding to it.
+//! Checks the integrity of an archive. Findings are values that a user can read and `repair` can act on. A check
+//! needs no lock and writes nothing, so it also works on a read-only disk and during a run.
 //!
-//! The archive itself says what it should hold: manifests list parts and media with their SHA-256, rows of assets have
-//! a path, a size and a SHA-256, rows name their task, and tasks count their clips. While another process holds the
-//! archive, damage in the tables counts only if it is found again.
+//! The archive records its expected contents. Manifests list parts and media files with their SHA-256. A row in
+//! `assets` contains the path, size and SHA-256 of a file. Every row contains its task ID, and a row in `tasks`
+//! contains the number of clips. If another process holds the lock, damage in the tables is reported only if a
+//! repeated check finds it again.
 
 mod depth;
 mod files;
 mod finding;
 mod manifests;
 mod media_set;
-mod own;
+mod progress;
 mod rows;
+mod small_files;
 mod snapshot;
-mod tally;
 mod task_set;
 
 use std::{
@@ -25,13 +26,13 @@ use std::{
 use serde::Serialize;
 
 pub use depth::{Depth, SampleShare, Slice};
-pub use finding::{Finding, Kind, Severity, Subject};
+pub use finding::{Finding, FindingKind, Severity, Subject};
 
-pub(crate) use self::finding::MOST_REPAIRED;
+pub(crate) use self::finding::MAX_LISTED_FOR_REPAIR;
 use self::{
-    finding::{Findings, MOST_SHOWN},
-    rows::Seen,
-    tally::Tally,
+    finding::{Findings, MAX_LISTED},
+    progress::CheckProgress,
+    rows::TableCheck,
 };
 use crate::{
     archive::{Archive, Location, METADATA, MetadataState},
@@ -40,50 +41,50 @@ use crate::{
     exit::ExitStatus,
 };
 
-/// How often the tables are checked again while another process holds the archive.
-const MOST_LOOKS: u32 = 5;
+/// The maximum number of checks of the tables while another process holds the lock.
+const MAX_TABLE_CHECKS: u32 = 5;
 
-/// The time between two such checks: a run lists the parts that it has published within it.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// The time between two checks of the tables. Within this time, a run lists its published parts in its manifest.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The numbers of checked files and rows.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checked {
-    /// Which files' bytes were read.
+    /// The depth of the check, which determines the files whose contents were verified.
     pub depth: Depth,
-    /// Parts of tables.
+    /// The number of parts.
     pub parts: u64,
-    /// Their rows.
+    /// The number of rows in each table.
     pub rows: RowCounts,
-    /// Media files, and others that manifests list.
+    /// The number of checked media files and other files, not counting parts.
     pub files: u64,
-    /// Bytes that were read and compared by SHA-256.
+    /// The number of bytes that were read and compared by SHA-256.
     pub bytes: u64,
-    /// How long it took.
+    /// The duration of the check in seconds.
     pub seconds: f64,
 }
 
 /// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The archive, as the user named it.
+    /// The archive, as specified by the user.
     pub archive: String,
     /// The numbers of checked files and rows.
     pub checked: Checked,
-    /// The findings, damage first; of one kind at most the first 10,000.
+    /// The findings, with damage first. At most 10,000 findings of each kind are listed.
     pub findings: Vec<Finding>,
-    /// How many there are of each kind.
-    pub kinds: BTreeMap<Kind, u64>,
-    /// How many of them are damage.
+    /// The number of findings of each kind.
+    pub kinds: BTreeMap<FindingKind, u64>,
+    /// The number of findings that are damage.
     pub damage: u64,
-    /// How many are notes.
+    /// The number of findings that are notes.
     pub notes: u64,
-    /// The process's exit status: 3 if there is damage.
+    /// The exit status of the process, which is 3 if there is damage.
     pub exit_code: u8,
 }
 
 impl Report {
-    /// The process's exit status.
+    /// Returns the exit status of the process.
     #[must_use]
     pub fn status(&self) -> ExitStatus {
         if self.damage > 0 { ExitStatus::Incomplete } else { ExitStatus::Complete }
@@ -93,80 +94,82 @@ impl Report {
 /// Checks an archive. Blocks.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::error::Error::Usage) if there is not an archive,
-/// [`Error::Storage`](crate::error::Error::Storage) if it may not be read.
-pub fn check(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, MOST_SHOWN, location, depth, tell)
+/// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and
+/// [`Error::Storage`](crate::error::Error::Storage) if the archive cannot be accessed.
+pub fn check(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_with(check_tables_until_stable, MAX_LISTED, location, depth, emit)
 }
 
-/// The same, for planning a repair.
-pub(crate) fn check_to_plan(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(look_until_settled, MOST_REPAIRED, location, depth, tell)
+/// Checks an archive like [`check`], but lists more findings of each kind, to plan a repair.
+pub(crate) fn check_for_repair(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_with(check_tables_until_stable, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
 
-/// The same, for a repair that holds the lock, so that no other process changes the archive.
-pub(crate) fn check_held(location: &Location, depth: Depth, tell: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_by(rows::look, MOST_REPAIRED, location, depth, tell)
+/// Checks an archive like [`check_for_repair`], for a caller that holds the lock. The tables are checked only once,
+/// because no other process can change them.
+pub(crate) fn check_locked(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
+    check_with(rows::check_tables, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
 
-type Inspector = fn(&Archive, Depth, usize, bool, &mut Tally<'_>) -> Result<Seen>;
+type TableChecker = fn(&Archive, Depth, usize, bool, &mut CheckProgress<'_>) -> Result<TableCheck>;
 
-fn check_by(
-    look: Inspector,
-    most: usize,
+fn check_with(
+    check_tables: TableChecker,
+    limit: usize,
     location: &Location,
     depth: Depth,
-    tell: &mut dyn FnMut(&Event),
+    emit: &mut dyn FnMut(&Event),
 ) -> Result<Report> {
     let clock = Instant::now();
-    let (archive, metadata) = Archive::open_to_check(location)?;
-    let mut tally = Tally::new(tell);
-    let is_newer = matches!(metadata, MetadataState::Newer(_));
-    let mut seen = look(&archive, depth, most, is_newer, &mut tally)?;
-    let mut findings = std::mem::replace(&mut seen.findings, Findings::new(0));
+    let (archive, metadata) = Archive::open_for_verify(location)?;
+    let mut progress = CheckProgress::new(emit);
+    let is_newer = matches!(metadata, MetadataState::Unsupported(_));
+    let mut check = check_tables(&archive, depth, limit, is_newer, &mut progress)?;
+    let mut findings = std::mem::replace(&mut check.findings, Findings::new(0));
     findings.extend(metadata_finding(metadata));
-    let files = files::check(&archive, depth, &mut seen, &mut findings, &mut tally)?;
-    files::strays(&archive, &seen, &mut findings)?;
-    own::check(&archive, &seen, &mut findings)?;
+    let files = files::check(&archive, depth, &mut check, &mut findings, &mut progress)?;
+    files::find_stray_media(&archive, &check, &mut findings)?;
+    small_files::check(&archive, &check, &mut findings)?;
     let checked = Checked {
         depth,
-        parts: seen.parts,
-        rows: seen.rows,
+        parts: check.parts,
+        rows: check.rows,
         files,
-        bytes: tally.bytes(),
+        bytes: progress.bytes(),
         seconds: clock.elapsed().as_secs_f64(),
     };
     Ok(report(location, checked, findings))
 }
 
-/// Checks the tables, and again if there is damage and another process may have changed them meanwhile.
-fn look_until_settled(
+/// Checks the tables. Repeats the check if another process may have changed the tables and the check found damage or
+/// a part that was removed.
+fn check_tables_until_stable(
     archive: &Archive,
     depth: Depth,
-    most: usize,
+    limit: usize,
     is_newer: bool,
-    tally: &mut Tally<'_>,
-) -> Result<Seen> {
-    for _ in 1..MOST_LOOKS {
-        let seen = rows::look(archive, depth, most, is_newer, tally)?;
-        let moving = seen.shifted || seen.snapshot.held || archive.holder().is_some();
-        if !moving || (!seen.shifted && seen.findings.count(Severity::Damage) == 0) {
-            return Ok(seen);
+    progress: &mut CheckProgress<'_>,
+) -> Result<TableCheck> {
+    for _ in 1..MAX_TABLE_CHECKS {
+        let check = rows::check_tables(archive, depth, limit, is_newer, progress)?;
+        let may_have_changed = check.part_vanished || check.snapshot.is_locked || archive.holder().is_some();
+        if !may_have_changed || (!check.part_vanished && check.findings.count(Severity::Damage) == 0) {
+            return Ok(check);
         }
-        thread::sleep(BETWEEN_LOOKS);
+        thread::sleep(RECHECK_INTERVAL);
     }
-    rows::look(archive, depth, most, is_newer, tally)
+    rows::check_tables(archive, depth, limit, is_newer, progress)
 }
 
 fn metadata_finding(metadata: MetadataState) -> Option<Finding> {
     match metadata {
-        MetadataState::Whole => None,
-        MetadataState::Newer(version) => {
-            let what = format!("names the archive format {version}, which this version of the program does not know");
-            Some(Finding::file(Kind::NewerFormat, METADATA, what))
+        MetadataState::Intact => None,
+        MetadataState::Unsupported(version) => {
+            let what = format!("has format version {version}, which this version of the program does not support");
+            Some(Finding::file(FindingKind::NewerFormat, METADATA, what))
         }
         MetadataState::Damaged(reason) => {
-            Some(Finding::file(Kind::MetadataDamaged, METADATA, format!("is damaged: {reason}")))
+            Some(Finding::file(FindingKind::MetadataDamaged, METADATA, format!("is damaged: {reason}")))
         }
     }
 }

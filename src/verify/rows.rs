@@ -1,4 +1,5 @@
-//! The tables: every part is listed, is what was written, and can be read; and rows of different tables agree.
+//! Checks the tables. Every part must be in a manifest, have the recorded SHA-256 and be readable. The rows of
+//! different tables must be consistent.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -7,12 +8,12 @@ use std::{
 
 use super::{
     depth::Depth,
-    finding::{Finding, Findings, Kind, Named, Subject},
+    finding::{AffectedTasks, Finding, FindingKind, Findings, Subject},
     manifests::{self, Parts},
     media_set::{MediaRow, MediaSet},
+    progress::CheckProgress,
     snapshot::Snapshot,
-    tally::Tally,
-    task_set::{self, Row, TaskSet},
+    task_set::{self, RowKind, TaskSet},
 };
 use crate::{
     archive::Archive,
@@ -21,35 +22,36 @@ use crate::{
     error::Result,
     event::RowCounts,
     ranged::RangedFile,
-    tables::{self, ASSETS, CLIPS, Columns, LYRICS, Outline, TASKS},
+    tables::{self, ASSETS, CLIPS, ColumnDiff, LYRICS, TASKS, TableSchema},
 };
 
-/// The columns that say where an asset's file is.
+/// The columns that identify an asset and describe its file.
 pub(super) const ASSET_COLUMNS: [&str; 7] = ["task_id", "clip_id", "kind", "status", "path", "bytes", "sha256"];
 
-/// The most tasks with repeated or miscounted rows whose IDs are looked up.
-const MOST_LOOKED_UP: usize = 100_000;
+/// The maximum number of tasks with repeated or miscounted rows whose IDs are looked up.
+const MAX_LOOKUPS: usize = 100_000;
 
 /// The result of a pass over the tables.
-pub(super) struct Seen {
+pub(super) struct TableCheck {
     pub(super) findings: Findings,
     pub(super) snapshot: Snapshot,
     pub(super) media: MediaSet,
     pub(super) rows: RowCounts,
     pub(super) parts: u64,
-    /// Damaged parts: their rows are not compared with media files. For those, the manifests count.
-    pub(super) distrusted: HashSet<String>,
-    /// Whether a part disappeared during the check: another process may be compacting the archive.
-    pub(super) shifted: bool,
+    /// The paths of damaged parts. Media files are not compared with the rows of these parts, only with the
+    /// manifests.
+    pub(super) damaged_parts: HashSet<String>,
+    /// Whether a part disappeared during the check, for example because another process is compacting the archive.
+    pub(super) part_vanished: bool,
 }
 
 /// One pass over the tables.
-struct Pass<'a, 't> {
+struct TableScan<'a, 't> {
     archive: &'a Archive,
     depth: Depth,
-    /// Whether a newer program may have added columns.
+    /// Whether a newer version of the program may have added columns.
     is_newer: bool,
-    tally: &'a mut Tally<'t>,
+    progress: &'a mut CheckProgress<'t>,
     listed: Parts,
     tasks: TaskSet,
     findings: Findings,
@@ -57,29 +59,30 @@ struct Pass<'a, 't> {
     media: MediaSet,
     rows: RowCounts,
     parts: u64,
-    distrusted: HashSet<String>,
-    shifted: bool,
+    damaged_parts: HashSet<String>,
+    part_vanished: bool,
 }
 
 /// Checks all tables of an archive.
-pub(super) fn look(
+pub(super) fn check_tables(
     archive: &Archive,
     depth: Depth,
-    most: usize,
+    limit: usize,
     is_newer: bool,
-    tally: &mut Tally<'_>,
-) -> Result<Seen> {
-    let mut findings = Findings::new(most);
-    let mut snapshot = Snapshot::take(archive, &mut findings)?;
-    // A part that is in no manifest after this is in the journal if a run is about to list it.
-    snapshot.note_pending(archive)?;
-    // Manifests are read again for the media, and their own damage is reported then.
-    let listed = manifests::parts(archive, &mut Findings::new(0))?;
-    let mut pass = Pass {
+    progress: &mut CheckProgress<'_>,
+) -> Result<TableCheck> {
+    let mut findings = Findings::new(limit);
+    let mut snapshot = Snapshot::capture(archive, &mut findings)?;
+    // A run lists a part in its manifest before it removes the segment from the journal. The journal is therefore
+    // read before the manifests.
+    snapshot.add_pending(archive)?;
+    // Damaged manifests are reported later, when the manifests are read again for the media files.
+    let listed = manifests::read_part_checksums(archive, &mut Findings::new(0))?;
+    let mut scan = TableScan {
         archive,
         depth,
         is_newer,
-        tally,
+        progress,
         listed,
         tasks: TaskSet::default(),
         findings,
@@ -87,72 +90,82 @@ pub(super) fn look(
         media: MediaSet::default(),
         rows: RowCounts::default(),
         parts: 0,
-        distrusted: HashSet::new(),
-        shifted: false,
+        damaged_parts: HashSet::new(),
+        part_vanished: false,
     };
-    pass.check()?;
-    let Pass { findings, snapshot, media, rows, parts, distrusted, shifted, .. } = pass;
-    Ok(Seen { findings, snapshot, media, rows, parts, distrusted, shifted })
+    scan.check()?;
+    let TableScan { findings, snapshot, media, rows, parts, damaged_parts, part_vanished, .. } = scan;
+    Ok(TableCheck { findings, snapshot, media, rows, parts, damaged_parts, part_vanished })
 }
 
-impl Pass<'_, '_> {
+impl TableScan<'_, '_> {
     fn check(&mut self) -> Result<()> {
-        self.tally.expect("parts", tables::TABLES.iter().map(|table| self.snapshot.parts(table).len() as u64).sum());
-        self.missing_parts()?;
-        self.each_part(&TASKS.outline(), &mut Self::tasks_part)?;
-        let repeated = self.tasks.finish();
-        self.each_part(&CLIPS.outline(), &mut |pass, path| pass.rows_with_tasks(path, CLIPS.name, Row::Clip))?;
-        self.each_part(&LYRICS.outline(), &mut |pass, path| pass.rows_with_tasks(path, LYRICS.name, Row::Lyrics))?;
-        self.each_part(&ASSETS.outline(), &mut Self::assets_part)?;
-        self.repeated_tasks(&repeated)?;
-        self.note_tasks(&self.tasks.miscounted(), Kind::ClipCount, "other than `clip_count` clips")?;
-        self.note_tasks(&self.tasks.overcounted(), Kind::RowsRepeated, "rows of lyrics or assets twice")
+        self.progress
+            .start_phase("parts", tables::TABLES.iter().map(|table| self.snapshot.parts(table).len() as u64).sum());
+        self.report_missing_parts()?;
+        self.check_parts(&TASKS.schema(), &mut Self::scan_tasks_part)?;
+        let duplicates = self.tasks.finish();
+        self.check_parts(&CLIPS.schema(), &mut |scan, path| scan.count_rows(path, CLIPS.name, RowKind::Clip))?;
+        self.check_parts(&LYRICS.schema(), &mut |scan, path| scan.count_rows(path, LYRICS.name, RowKind::Lyrics))?;
+        self.check_parts(&ASSETS.schema(), &mut Self::scan_assets_part)?;
+        self.report_duplicate_tasks(&duplicates)?;
+        self.report_tasks(
+            &self.tasks.with_wrong_clip_count(),
+            FindingKind::ClipCountMismatch,
+            "a number of clips other than `clip_count`",
+        )?;
+        self.report_tasks(
+            &self.tasks.with_duplicate_rows(),
+            FindingKind::DuplicateRows,
+            "duplicate rows of lyrics or assets",
+        )
     }
 
-    /// Finds parts that a manifest lists and that do not exist, not even since the folders were listed.
-    fn missing_parts(&mut self) -> Result<()> {
+    /// Finds parts that a manifest lists but that do not exist. A part that is not in the snapshot is looked up
+    /// again, because it may have been added later.
+    fn report_missing_parts(&mut self) -> Result<()> {
         for path in self.listed.keys() {
-            let Some(table) = manifests::table_of(path) else { continue };
+            let Some(table) = manifests::table_for(path) else { continue };
             let seen = self.snapshot.parts(table).binary_search(path).is_ok();
-            if !seen && self.size(path)?.is_none() {
-                let about = Subject::Part { table };
-                self.findings.add(Finding::new(Kind::PartMissing, path, "is missing", about));
+            if !seen && self.part_size(path)?.is_none() {
+                let subject = Subject::Part { table };
+                self.findings.add(Finding::new(FindingKind::PartMissing, path, "is missing", subject));
             }
         }
         Ok(())
     }
 
-    fn size(&self, path: &str) -> Result<Option<u64>> {
-        self.archive.size(path).map_err(|error| self.archive.store.failed("read", path, &error))
+    fn part_size(&self, path: &str) -> Result<Option<u64>> {
+        self.archive.size(path).map_err(|error| self.archive.store.storage_error("read", path, &error))
     }
 
-    /// Checks each part of a table as a file, and then its rows.
-    fn each_part(
+    /// Checks the file of each part of a table, and then its rows.
+    fn check_parts(
         &mut self,
-        outline: &Outline,
+        schema: &TableSchema,
         rows: &mut dyn FnMut(&mut Self, &str) -> Result<io::Result<u64>>,
     ) -> Result<()> {
-        for path in self.snapshot.parts(outline.name).to_owned() {
-            let mut reason = self.part(outline, &path)?;
+        for path in self.snapshot.parts(schema.name).to_owned() {
+            let mut reason = self.check_part(schema, &path)?;
             if reason.is_some() {
-                self.distrusted.insert(path.clone());
+                self.damaged_parts.insert(path.clone());
             }
             let counted = rows(self, &path)?;
             match counted {
-                Ok(count) => self.count(outline.name, count),
+                Ok(count) => self.add_count(schema.name, count),
                 Err(error) => reason = reason.or(Some(unreadable(&error))),
             }
             if let Some(reason) = reason {
-                let about = Subject::Part { table: outline.name };
-                self.findings.add(Finding::new(Kind::PartDamaged, &path, reason, about));
+                let subject = Subject::Part { table: schema.name };
+                self.findings.add(Finding::new(FindingKind::PartDamaged, &path, reason, subject));
             }
             self.parts += 1;
-            self.tally.done(&path);
+            self.progress.finish_file(&path);
         }
         Ok(())
     }
 
-    fn count(&mut self, table: &str, rows: u64) {
+    fn add_count(&mut self, table: &str, rows: u64) {
         let count = match table {
             "tasks" => &mut self.rows.tasks,
             "clips" => &mut self.rows.clips,
@@ -162,76 +175,81 @@ impl Pass<'_, '_> {
         *count += rows;
     }
 
-    /// The problem of a part as a file, if any.
-    fn part(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
+    /// Checks the file of a part. Returns a description of the damage, if any.
+    fn check_part(&mut self, schema: &TableSchema, path: &str) -> Result<Option<String>> {
         let listed = self.listed.get(path).cloned().unwrap_or_default();
         if listed.is_empty() && !self.snapshot.is_pending(path) {
-            let about = Subject::Part { table: outline.name };
-            self.findings.add(Finding::new(Kind::PartUnlisted, path, "is in no manifest", about));
+            let subject = Subject::Part { table: schema.name };
+            self.findings.add(Finding::new(FindingKind::PartUnlisted, path, "is not listed in any manifest", subject));
         }
-        let reads = self.depth.reads(path);
-        if reads && let Some(reason) = self.bytes(path, &listed)? {
+        let reads = self.depth.selects(path);
+        if reads && let Some(reason) = self.check_checksum(path, &listed)? {
             return Ok(Some(reason));
         }
-        if let Some(reason) = self.columns(outline, path)? {
+        if let Some(reason) = self.check_columns(schema, path)? {
             return Ok(Some(reason));
         }
-        if reads { self.values(outline, path) } else { Ok(None) }
+        if reads { self.decode_values(schema, path) } else { Ok(None) }
     }
 
-    /// Compares a part's bytes with what manifests say of them.
-    fn bytes(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
+    /// Compares the SHA-256 of a part with the manifests.
+    fn check_checksum(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         Ok(match self.archive.damage(path, file.and_then(|mut file| checksum::digest(&mut file)))? {
             Ok(read) => {
-                self.tally.read(read.bytes);
+                self.progress.add_bytes(read.bytes);
                 let differs = listed.iter().any(|digest| *digest != read.sha256);
-                differs.then(|| "does not have the SHA-256 that its manifest says".into())
+                differs.then(|| "is damaged: its SHA-256 does not match the manifest".into())
             }
             Err(error) => Some(unreadable(&error)),
         })
     }
 
-    /// Compares a part's columns with its table's.
-    fn columns(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
+    /// Compares the columns of a part with those of its table.
+    fn check_columns(&mut self, schema: &TableSchema, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
-        let columns = file.and_then(|file| tables::columns(file, self.archive.format, outline));
+        let columns = file.and_then(|file| tables::compare_columns(file, self.archive.format, schema));
         let (kind, what) = match self.archive.damage(path, columns)? {
-            Ok(Columns::Same) => return Ok(None),
-            Ok(Columns::More(_)) if self.is_newer => return Ok(None),
-            Ok(Columns::More(more)) => (Kind::PartColumns, format!("has {more} columns more than its table")),
-            Ok(Columns::Other(words)) => (Kind::PartColumns, format!("has other columns than its table: {words}")),
-            Ok(Columns::Older(lacking)) => {
-                (Kind::OlderColumns, format!("lacks {lacking} columns of its table: an older version wrote it"))
+            Ok(ColumnDiff::Same) => return Ok(None),
+            Ok(ColumnDiff::Extra(_)) if self.is_newer => return Ok(None),
+            Ok(ColumnDiff::Extra(more)) => {
+                (FindingKind::PartColumnsDiffer, format!("has columns that its table lacks ({more})"))
             }
+            Ok(ColumnDiff::Mismatch(text)) => {
+                (FindingKind::PartColumnsDiffer, format!("does not have the columns of its table: {text}"))
+            }
+            Ok(ColumnDiff::Missing(missing_columns)) => (
+                FindingKind::OlderColumns,
+                format!("lacks columns of its table ({missing_columns}); an older version wrote it"),
+            ),
             Err(error) => return Ok(Some(unreadable(&error))),
         };
-        if kind == Kind::PartColumns {
-            self.distrusted.insert(path.to_owned());
+        if kind == FindingKind::PartColumnsDiffer {
+            self.damaged_parts.insert(path.to_owned());
         }
-        self.findings.add(Finding::new(kind, path, what, Subject::Part { table: outline.name }));
+        self.findings.add(Finding::new(kind, path, what, Subject::Part { table: schema.name }));
         Ok(None)
     }
 
-    /// Reads every value of a part.
-    fn values(&mut self, outline: &Outline, path: &str) -> Result<Option<String>> {
+    /// Decodes every value of a part.
+    fn decode_values(&mut self, schema: &TableSchema, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
-        let decoded = file.and_then(|file| tables::decode(file, self.archive.format, outline));
+        let decoded = file.and_then(|file| tables::decode(file, self.archive.format, schema));
         Ok(self.archive.damage(path, decoded)?.err().map(|error| unreadable(&error)))
     }
 
-    /// Opens a part; `None` if it has been removed since it was listed, which is noted.
+    /// Opens a part. If the part was removed after it was listed, sets `part_vanished` and returns `None`.
     fn open(&mut self, path: &str) -> Result<Option<io::Result<RangedFile>>> {
         match self.archive.read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.shifted = true;
+                self.part_vanished = true;
                 Ok(None)
             }
             opened => self.archive.damage(path, opened).map(Some),
         }
     }
 
-    /// Reads columns of a part, as far as they can be read.
+    /// Calls `row` for each row of a part, up to the first row that cannot be read.
     fn scan(
         &mut self,
         path: &str,
@@ -242,7 +260,7 @@ impl Pass<'_, '_> {
         let format = self.archive.format;
         let mut rows = 0;
         let scanned = file.and_then(|file| {
-            tables::guarded(|| {
+            tables::catch_panic(|| {
                 tables::scan(file, format, columns, &mut |cells| {
                     rows += 1;
                     row(self, cells);
@@ -252,128 +270,136 @@ impl Pass<'_, '_> {
         Ok(self.archive.damage(path, scanned)?.map(|()| rows))
     }
 
-    fn tasks_part(&mut self, path: &str) -> Result<io::Result<u64>> {
-        let settled = self.snapshot.is_settled(path);
-        self.scan(path, &["task_id", "clip_count"], &mut |pass, cells| {
+    fn scan_tasks_part(&mut self, path: &str) -> Result<io::Result<u64>> {
+        let is_complete = self.snapshot.was_listed_before(path);
+        self.scan(path, &["task_id", "clip_count"], &mut |scan, cells| {
             let [Some(task_id), clips] = cells else { return };
-            let due = clips.and_then(|clips| clips.parse().ok()).filter(|_| settled);
-            pass.tasks.add(task_id, due.unwrap_or(task_set::ANY));
+            let due = clips.and_then(|clips| clips.parse().ok()).filter(|_| is_complete);
+            scan.tasks.add(task_id, due.unwrap_or(task_set::UNKNOWN_CLIP_COUNT));
         })
     }
 
-    /// Counts each row of a part for its task.
-    fn rows_with_tasks(&mut self, path: &str, table: &'static str, row: Row) -> Result<io::Result<u64>> {
-        let mut orphans = Named::new(self.findings.most());
-        let is_trusted = !self.distrusted.contains(path);
-        let scanned = self.scan(path, &["task_id"], &mut |pass, cells| {
+    /// Counts each row of a part for its task, and reports rows whose task does not exist.
+    fn count_rows(&mut self, path: &str, table: &'static str, row: RowKind) -> Result<io::Result<u64>> {
+        let mut orphans = AffectedTasks::new(self.findings.limit());
+        let is_intact = !self.damaged_parts.contains(path);
+        let scanned = self.scan(path, &["task_id"], &mut |scan, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            // A clip counts once per task; a row too many is a finding only if its task is certain.
-            let counts = is_trusted || row == Row::Clip;
-            if !(if counts { pass.tasks.count(task_id, row) } else { pass.tasks.has(task_id) }) {
+            // Clips of a damaged part are counted, because their tasks would otherwise appear to lack clips. Lyrics
+            // of a damaged part are not counted, because a damaged task ID could make another task appear to have two
+            // rows.
+            let counts = is_intact || row == RowKind::Clip;
+            if !(if counts { scan.tasks.count(task_id, row) } else { scan.tasks.has(task_id) }) {
                 orphans.add(task_id);
             }
         })?;
-        self.note_orphans(path, table, orphans);
+        self.report_orphans(path, table, orphans);
         Ok(scanned)
     }
 
-    fn assets_part(&mut self, path: &str) -> Result<io::Result<u64>> {
-        let is_trusted = !self.distrusted.contains(path);
-        let mut orphans = Named::new(self.findings.most());
-        let scanned = self.scan(path, &ASSET_COLUMNS, &mut |pass, cells| {
+    fn scan_assets_part(&mut self, path: &str) -> Result<io::Result<u64>> {
+        let is_intact = !self.damaged_parts.contains(path);
+        let mut orphans = AffectedTasks::new(self.findings.limit());
+        let scanned = self.scan(path, &ASSET_COLUMNS, &mut |scan, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            let kind = cells.get(2).copied().flatten().filter(|_| is_trusted).and_then(AssetKind::parse);
-            if !pass.tasks.count(task_id, Row::Asset(kind)) {
+            let kind = cells.get(2).copied().flatten().filter(|_| is_intact).and_then(AssetKind::parse);
+            if !scan.tasks.count(task_id, RowKind::Asset(kind)) {
                 orphans.add(task_id);
             }
-            if is_trusted {
-                pass.asset(path, cells);
+            if is_intact {
+                scan.check_asset_row(path, cells);
             }
         })?;
-        self.note_orphans(path, ASSETS.name, orphans);
+        self.report_orphans(path, ASSETS.name, orphans);
         Ok(scanned)
     }
 
-    /// Notes where an asset's file should be.
-    fn asset(&mut self, part: &str, cells: &[Option<&str>]) {
-        match MediaRow::of(cells) {
+    /// Records the size and checksum of an asset's file. Reports an incomplete or contradictory row.
+    fn check_asset_row(&mut self, part: &str, cells: &[Option<&str>]) {
+        match MediaRow::from_cells(cells) {
             Some(Ok(row)) if !self.media.add(&row) => {
-                let what = "has another size or SHA-256 in this row than in another";
-                self.findings.add(Finding::new(Kind::AssetsDisagree, row.path, what, row.about()));
+                let what = "has different sizes or checksums in two rows";
+                self.findings.add(Finding::new(FindingKind::ConflictingAssetRows, row.path, what, row.subject()));
             }
             None | Some(Ok(_)) => {}
             Some(Err(what)) => {
                 let [task_id, clip_id, kind, ..] = cells else { return };
                 let kind = kind.and_then(AssetKind::parse);
-                let about = match (task_id, kind) {
+                let subject = match (task_id, kind) {
                     (Some(task_id), Some(kind)) => {
                         Subject::Asset { task_id: (*task_id).to_owned(), clip_id: clip_id.map(str::to_owned), kind }
                     }
                     _ => Subject::Part { table: ASSETS.name },
                 };
-                self.findings.add(Finding::new(Kind::AssetRow, part, what, about));
+                self.findings.add(Finding::new(FindingKind::InvalidAssetRow, part, what, subject));
             }
         }
     }
 
-    fn note_orphans(&mut self, path: &str, table: &'static str, orphans: Named) {
-        // A run that is adding these tasks has them in the journal.
+    fn report_orphans(&mut self, path: &str, table: &'static str, orphans: AffectedTasks) {
+        // The tasks of a pending part are still in the journal, so its rows are not orphans.
         if orphans.rows > 0 && !self.snapshot.is_pending(path) {
-            let what = format!("has rows without their task ({}): {}", orphans.rows, orphans.words());
-            self.note_rows(Kind::RowsWithoutTask, path, table, what, orphans);
+            let what = format!("has rows without their task ({}): {}", orphans.rows, orphans.preview());
+            self.report_rows(FindingKind::RowsWithoutTask, path, table, what, orphans);
         }
     }
 
-    fn note_rows(&mut self, kind: Kind, path: &str, table: &'static str, what: String, named: Named) {
-        let about = Subject::Rows { table, rows: named.rows, task_ids: named.task_ids };
-        self.findings.add(Finding::new(kind, path, what, about));
+    fn report_rows(&mut self, kind: FindingKind, path: &str, table: &'static str, what: String, tasks: AffectedTasks) {
+        let subject = Subject::Rows { table, rows: tasks.rows, task_ids: tasks.task_ids };
+        self.findings.add(Finding::new(kind, path, what, subject));
     }
 
-    /// Finds the tasks with more than one row, in each part but the first that has one.
-    fn repeated_tasks(&mut self, hashes: &[u64]) -> Result<()> {
-        let most = self.findings.most();
+    /// Reports tasks with more than one row. A finding is added for every part that contains a second or later row of
+    /// a task.
+    fn report_duplicate_tasks(&mut self, hashes: &[u64]) -> Result<()> {
+        let limit = self.findings.limit();
         let mut first: HashMap<String, String> = HashMap::new();
-        let mut repeated: BTreeMap<String, (Named, String)> = BTreeMap::new();
-        self.look_up(hashes, &mut |path, task_id| match first.get(task_id) {
-            Some(before) => {
-                let entry = repeated.entry(path.to_owned()).or_insert_with(|| (Named::new(most), before.clone()));
+        let mut duplicates: BTreeMap<String, (AffectedTasks, String)> = BTreeMap::new();
+        self.look_up_tasks(hashes, &mut |path, task_id| match first.get(task_id) {
+            Some(earlier) => {
+                let entry =
+                    duplicates.entry(path.to_owned()).or_insert_with(|| (AffectedTasks::new(limit), earlier.clone()));
                 entry.0.add(task_id);
             }
             None => drop(first.insert(task_id.to_owned(), path.to_owned())),
         })?;
-        for (path, (named, before)) in repeated {
-            let other = if before == path { "itself".to_owned() } else { before };
-            let what = format!("repeats tasks of {other} ({}): {}", named.rows, named.words());
-            self.note_rows(Kind::TaskRepeated, &path, TASKS.name, what, named);
+        for (path, (tasks, earlier)) in duplicates {
+            let duplicates = if earlier == path {
+                "with more than one row".into()
+            } else {
+                format!("that also have a row in {earlier}")
+            };
+            let what = format!("has tasks {duplicates} ({}): {}", tasks.rows, tasks.preview());
+            self.report_rows(FindingKind::DuplicateTask, &path, TASKS.name, what, tasks);
         }
         Ok(())
     }
 
-    /// Looks up tasks by their hashes, and adds a finding to each part that has their rows.
-    fn note_tasks(&mut self, hashes: &[u64], kind: Kind, have: &str) -> Result<()> {
-        let most = self.findings.most();
-        let mut odd: BTreeMap<String, Named> = BTreeMap::new();
-        self.look_up(hashes, &mut |path, task_id| {
-            odd.entry(path.to_owned()).or_insert_with(|| Named::new(most)).add(task_id);
+    /// Looks up tasks by their hashes, and adds a finding for each part that contains rows of these tasks.
+    fn report_tasks(&mut self, hashes: &[u64], kind: FindingKind, problem: &str) -> Result<()> {
+        let limit = self.findings.limit();
+        let mut mismatched: BTreeMap<String, AffectedTasks> = BTreeMap::new();
+        self.look_up_tasks(hashes, &mut |path, task_id| {
+            mismatched.entry(path.to_owned()).or_insert_with(|| AffectedTasks::new(limit)).add(task_id);
         })?;
-        for (path, named) in odd {
-            let what = format!("has tasks with {have} ({}): {}", named.rows, named.words());
-            self.note_rows(kind, &path, TASKS.name, what, named);
+        for (path, tasks) in mismatched {
+            let what = format!("has tasks with {problem} ({}): {}", tasks.rows, tasks.preview());
+            self.report_rows(kind, &path, TASKS.name, what, tasks);
         }
         Ok(())
     }
 
-    /// Calls `found` with the part and the ID of every task that has one of these hashes.
-    fn look_up(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
-        let hashes = hashes.get(..MOST_LOOKED_UP).unwrap_or(hashes).to_owned();
+    /// Calls `found` with the part and the task ID of every row in `tasks` whose task has one of the given hashes.
+    fn look_up_tasks(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
+        let hashes = hashes.get(..MAX_LOOKUPS).unwrap_or(hashes).to_owned();
         if hashes.is_empty() {
             return Ok(());
         }
         for path in self.snapshot.tasks.clone() {
             // A part that cannot be read already has a finding.
-            let _ = self.scan(&path, &["task_id"], &mut |pass, cells| {
+            let _ = self.scan(&path, &["task_id"], &mut |scan, cells| {
                 if let [Some(task_id)] = cells
-                    && hashes.binary_search(&pass.tasks.hash(task_id)).is_ok()
+                    && hashes.binary_search(&scan.tasks.hash(task_id)).is_ok()
                 {
                     found(&path, task_id);
                 }

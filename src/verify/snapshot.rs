@@ -1,14 +1,16 @@
-//! Which parts exist, listed in an order that is correct even while a run adds parts.
+//! A snapshot of the existing parts. The folders are listed in an order that gives a consistent result even while a
+//! run adds parts.
 //!
-//! A run puts the parts of a segment in place as lyrics, clips, assets, tasks, then lists them in its
-//! manifest, and removes the segment from the journal last. So tasks are listed first: their other rows exist by the
-//! time that the other tables are listed. Rows of the other tables whose tasks do not exist yet belong to a segment
-//! that is in the journal when that is listed next. Tasks parts that are added in the meantime count as tasks, but
-//! need not have all of their rows.
+//! A run publishes the parts of a segment in the order `lyrics`, `clips`, `assets`, `tasks`. The run then lists the
+//! parts in its manifest, and finally removes the segment from the journal. The snapshot therefore lists `tasks`
+//! first, so that the other rows of these tasks exist before the other tables are listed. The journal is listed after
+//! the other tables. The journal then contains the segment of every row whose task is not yet in `tasks`. Finally,
+//! `tasks` is listed a second time. If a part of `tasks` is only in the second listing, the snapshot may lack some
+//! rows of its tasks in the other tables.
 
 use std::{collections::HashSet, path::Path};
 
-use super::finding::{Finding, Findings, Kind};
+use super::finding::{Finding, FindingKind, Findings};
 use crate::{
     archive::{Archive, Entry, is_part},
     error::Result,
@@ -16,67 +18,69 @@ use crate::{
     tables::{ASSETS, CLIPS, LYRICS, TASKS},
 };
 
-/// Advice about a file that readers mistake for a part.
-const STRAY_ADVICE: &str = "Move it out of the table's folder, or run repair: it moves it to .sunor/damaged.";
+/// The advice for a file that readers treat as a part.
+const STRAY_ADVICE: &str = "Move it out of the table's folder, or run `repair`, which moves it to .sunor/damaged.";
 
-/// The entries of the tables' folders.
+/// The parts that exist in the tables' folders.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) tasks: Vec<String>,
     pub(super) clips: Vec<String>,
     pub(super) lyrics: Vec<String>,
     pub(super) assets: Vec<String>,
-    /// Tasks parts that were added while the other tables were listed.
-    fresh: HashSet<String>,
-    /// The names, without extensions, of parts that a run is about to add, or was when it was cut short.
+    /// The parts of `tasks` that were added while the other tables were listed.
+    added_during_listing: HashSet<String>,
+    /// The names, without extensions, of parts whose segments are in the journal. A run is adding these parts, or was
+    /// interrupted before it added them.
     pending: HashSet<String>,
-    /// Whether a process held the archive.
-    pub(super) held: bool,
+    /// Whether a process held the lock while the folders were listed.
+    pub(super) is_locked: bool,
 }
 
 impl Snapshot {
-    /// Lists the folders, and finds what is not a part.
-    pub(super) fn take(archive: &Archive, findings: &mut Findings) -> Result<Self> {
-        let held = archive.holder().is_some();
-        let mut others = Vec::new();
+    /// Lists the folders, and adds findings for entries that are not parts.
+    pub(super) fn capture(archive: &Archive, findings: &mut Findings) -> Result<Self> {
+        let is_locked = archive.holder().is_some();
+        let mut other_entries = Vec::new();
         let mut parts = |table: &str| -> Result<Vec<String>> {
             let entries = archive.store.list(table)?;
             let (parts, rest): (Vec<Entry>, _) =
                 entries.into_iter().partition(|entry| !entry.is_folder && is_part(&entry.path, table, archive.format));
-            others.extend(rest);
+            other_entries.extend(rest);
             Ok(parts.into_iter().map(|entry| entry.path).collect())
         };
         let before: HashSet<String> = parts(TASKS.name)?.into_iter().collect();
         let (lyrics, clips, assets) = (parts(LYRICS.name)?, parts(CLIPS.name)?, parts(ASSETS.name)?);
-        let mut snapshot = Self { clips, lyrics, assets, held, ..Self::default() };
-        snapshot.note_pending(archive)?;
+        let mut snapshot = Self { clips, lyrics, assets, is_locked, ..Self::default() };
+        snapshot.add_pending(archive)?;
         snapshot.tasks = parts(TASKS.name)?;
-        snapshot.fresh = snapshot.tasks.iter().filter(|path| !before.contains(*path)).cloned().collect();
-        snapshot.held |= archive.holder().is_some();
-        others.sort_by(|one, other| one.path.cmp(&other.path));
-        others.dedup();
-        findings.extend(others.iter().filter_map(|entry| Self::finding_for(archive, entry)));
+        snapshot.added_during_listing = snapshot.tasks.iter().filter(|path| !before.contains(*path)).cloned().collect();
+        snapshot.is_locked |= archive.holder().is_some();
+        other_entries.sort_by(|one, other| one.path.cmp(&other.path));
+        other_entries.dedup();
+        findings.extend(other_entries.iter().filter_map(|entry| Self::finding_for(archive, entry)));
         Ok(snapshot)
     }
 
-    /// Lists the journal: parts of its segments are not damage.
-    pub(super) fn note_pending(&mut self, archive: &Archive) -> Result<()> {
+    /// Lists the journal and records the parts of its segments as pending. Pending parts are not damage.
+    pub(super) fn add_pending(&mut self, archive: &Archive) -> Result<()> {
         let segments = journal::segments(&archive.journal_folder())?;
         self.pending.extend(segments.iter().map(|segment| stem(segment)));
         Ok(())
     }
 
-    /// Whether a part is one of those that a run is about to add.
+    /// Whether a run is about to add this part.
     pub(super) fn is_pending(&self, part: &str) -> bool {
         self.pending.contains(&stem(Path::new(part)))
     }
 
-    /// Whether the other tables were listed after this tasks part, so that the rows of its tasks must exist.
-    pub(super) fn is_settled(&self, tasks_part: &str) -> bool {
-        !self.fresh.contains(tasks_part)
+    /// Whether the other tables were listed after this part of `tasks`, so that the other rows of its tasks must
+    /// exist.
+    pub(super) fn was_listed_before(&self, scan_tasks_part: &str) -> bool {
+        !self.added_during_listing.contains(scan_tasks_part)
     }
 
-    /// The parts of a table.
+    /// Returns the parts of a table.
     pub(super) fn parts(&self, table: &str) -> &[String] {
         match table {
             "tasks" => &self.tasks,
@@ -86,32 +90,33 @@ impl Snapshot {
         }
     }
 
-    /// The finding about an entry in a table's folder that is not a part.
+    /// Returns the finding for an entry in a table's folder that is not a part.
     fn finding_for(archive: &Archive, entry: &Entry) -> Option<Finding> {
-        if entry.is_half_finished() {
-            return half_finished(archive, entry);
+        if entry.is_staging_file() {
+            return stale_staging_file(archive, entry);
         }
-        let is_taken_for_one = !entry.is_folder && ["parquet", "csv"].iter().any(|ending| has_ending(entry, ending));
-        Some(if is_taken_for_one {
-            let what = "is not a part of this archive, and readers take it for one";
-            Finding { advice: STRAY_ADVICE, ..Finding::file(Kind::PartUnlisted, &entry.path, what) }
+        let looks_like_part =
+            !entry.is_folder && ["parquet", "csv"].iter().any(|extension| has_extension(entry, extension));
+        Some(if looks_like_part {
+            let what = "is not a part of this archive, but readers treat it as one";
+            Finding { advice: STRAY_ADVICE, ..Finding::file(FindingKind::PartUnlisted, &entry.path, what) }
         } else {
-            Finding::file(Kind::StrayFile, &entry.path, "is not a part")
+            Finding::file(FindingKind::StrayFile, &entry.path, "is not a part")
         })
     }
 }
 
-/// A file that another process is writing is ignored. It is left over if it still exists
-/// when no process holds the archive.
-pub(super) fn half_finished(archive: &Archive, entry: &Entry) -> Option<Finding> {
-    let is_left = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));
-    let finding = || Finding::file(Kind::HalfFinished, &entry.path, "is the beginning of a file, left by a crash");
-    is_left.then(finding)
+/// Returns a finding for a staging file that a crash left. A staging file is ignored while a process holds the lock,
+/// because that process may be writing the file.
+pub(super) fn stale_staging_file(archive: &Archive, entry: &Entry) -> Option<Finding> {
+    let is_stale = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));
+    let finding = || Finding::file(FindingKind::StagingFile, &entry.path, "is an incomplete file left by a crash");
+    is_stale.then(finding)
 }
 
-/// Whether a reader's pattern, `*.parquet` or `*.csv`, matches the file.
-fn has_ending(entry: &Entry, ending: &str) -> bool {
-    entry.name().strip_suffix(ending).is_some_and(|stem| stem.ends_with('.'))
+/// Whether a file name has the given extension, so that a reader's pattern such as `*.parquet` matches the file.
+fn has_extension(entry: &Entry, extension: &str) -> bool {
+    entry.name().strip_suffix(extension).is_some_and(|stem| stem.ends_with('.'))
 }
 
 fn stem(path: &Path) -> String {

@@ -1,13 +1,13 @@
-//! A scene for a test: a simulator, a folder, and the built program between them.
+//! Shared test fixtures: a simulated provider, a temporary folder, and commands that run the built program.
 
 #![allow(
     dead_code,
     unreachable_pub,
     missing_docs,
     clippy::allow_attributes,
-    reason = "each test file uses its own part of this"
+    reason = "each test file uses only some of these functions"
 )]
-#![expect(clippy::unwrap_used, reason = "a scene that cannot be set is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
 use std::{
     collections::HashMap,
@@ -22,15 +22,15 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Row,
 };
-use sunor_archive::simulator::{Fault, FaultKind, FaultPlan, SimulatedProvider, Simulator, Stats, When};
+use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan, SimulatedProvider, Simulator, Stats};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// The key that the scenes use; no output may hold it.
-pub const KEY: &str = "sk-hush-0123456789";
+/// The API key that all tests use. No output may contain this key.
+pub const API_KEY: &str = "sk-hush-0123456789";
 
-/// Everything a test needs; all of it ends with the value.
-pub struct Scene {
+/// A simulated provider and a temporary folder. Dropping the value stops the provider and deletes the folder.
+pub struct TestEnv {
     runtime: Runtime,
     simulator: Option<Simulator>,
     base_url: String,
@@ -38,43 +38,43 @@ pub struct Scene {
     folder: TempDir,
 }
 
-/// How a run of the program ended.
+/// The exit status and the output of the program.
 #[derive(Debug)]
-pub struct Finished {
+pub struct CommandOutput {
     pub status: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Scene {
-    /// A provider with those faults, where every task has ended before the first request.
-    pub fn faults(faults: FaultPlan) -> Self {
-        Self::world(SimulatedProvider {
+impl TestEnv {
+    /// Creates a provider with the given faults. By default, every task is finished before the first request.
+    pub fn with_faults(faults: FaultPlan) -> Self {
+        Self::with_provider(SimulatedProvider {
             faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
             ..SimulatedProvider::default()
         })
     }
 
-    /// The same with one fault.
-    pub fn trouble(trouble: FaultKind, when: When) -> Self {
-        Self::faults(FaultPlan { faults: vec![Fault { trouble, when }], ..FaultPlan::default() })
+    /// Creates a provider with a single fault.
+    pub fn with_fault(kind: FaultKind, when: FaultFilter) -> Self {
+        Self::with_faults(FaultPlan { faults: vec![Fault { kind, when }], ..FaultPlan::default() })
     }
 
-    /// No faults.
-    pub fn fair() -> Self {
-        Self::faults(FaultPlan::default())
+    /// Creates a provider without faults.
+    pub fn new() -> Self {
+        Self::with_faults(FaultPlan::default())
     }
 
-    /// Any simulated provider.
-    pub fn world(world: SimulatedProvider) -> Self {
+    /// Starts a simulated provider and creates an empty folder.
+    pub fn with_provider(provider: SimulatedProvider) -> Self {
         let runtime = Runtime::new().unwrap();
-        let simulator = runtime.block_on(Simulator::start(world)).unwrap();
+        let simulator = runtime.block_on(Simulator::start(provider)).unwrap();
         let base_url = simulator.base_url().to_string();
         let cdn_url = simulator.cdn_url().as_str().trim_end_matches('/').to_owned();
         Self { runtime, simulator: Some(simulator), base_url, cdn_url, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A file in the scene's folder.
+    /// Returns the path of a file in the temporary folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -87,69 +87,71 @@ impl Scene {
         self.simulator.as_ref().unwrap().stats()
     }
 
-    /// A request of another client with the same key.
-    pub fn get(&self, path: &str) -> String {
+    /// Sends a request as another client with the same key, and returns the response.
+    pub fn send_request(&self, path: &str) -> String {
         let host = self.base_url.trim_start_matches("http://").trim_end_matches('/');
         let mut stream = std::net::TcpStream::connect(host).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nx-api-key: {KEY}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nx-api-key: {API_KEY}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     }
 
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
 
-    /// The root of the media's addresses, without a slash at its end.
+    /// The base URL of the CDN, without a trailing slash.
     pub fn cdn_url(&self) -> &str {
         &self.cdn_url
     }
 
-    /// A file as the CDN sends it.
-    pub fn file_of_cdn(&self, name: &str) -> Vec<u8> {
+    /// Downloads a file from the CDN.
+    pub fn download_from_cdn(&self, name: &str) -> Vec<u8> {
         let host = self.cdn_url.trim_start_matches("http://");
         let mut stream = std::net::TcpStream::connect(host).unwrap();
         write!(stream, "GET /{name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-        answer.split_off(head + 4)
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).unwrap();
+        let head = response.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        response.split_off(head + 4)
     }
 
-    /// Ends the provider: its address is unreachable.
-    pub fn end_simulator(&mut self) {
+    /// Stops the provider, so that its address is unreachable.
+    pub fn stop_simulator(&mut self) {
         self.simulator = None;
     }
 
-    /// Writes `tasks.csv` with these IDs.
-    pub fn list<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> PathBuf {
+    /// Writes `tasks.csv` with the given IDs.
+    pub fn write_list<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> PathBuf {
         let mut text = String::from("task_id\n");
         for id in ids {
             text.push_str(id.as_ref());
             text.push('\n');
         }
-        self.file("tasks.csv", text.as_bytes())
+        self.write_file("tasks.csv", text.as_bytes())
     }
 
-    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
     }
 
-    /// The program, without this machine's environment, with the scene's key and provider.
+    /// Returns a command for the program with the test key and provider, and without proxy variables of the machine.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
             command.env_remove(name);
         }
-        command.env("SUNOR_API_KEY", KEY).env("SUNOR_BASE_URL", &self.base_url);
+        command.env("SUNOR_API_KEY", API_KEY).env("SUNOR_BASE_URL", &self.base_url);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// `export tasks.csv --out library --rate unlimited --assets none` with further arguments, which override these.
+    /// Returns the command `export tasks.csv --out library --rate unlimited --assets none`. Additional arguments
+    /// override the options.
     pub fn export_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.program();
         command.args(["export", "tasks.csv", "--out", "library"]);
@@ -163,23 +165,23 @@ impl Scene {
         command
     }
 
-    pub fn export(&self, arguments: &[&str]) -> Finished {
-        Finished::of(self.export_command(arguments).spawn().unwrap())
+    pub fn export(&self, arguments: &[&str]) -> CommandOutput {
+        CommandOutput::wait_for(self.export_command(arguments).spawn().unwrap())
     }
 
-    /// Runs the program with these arguments alone.
-    pub fn run(&self, arguments: &[&str]) -> Finished {
-        Finished::of(self.program().args(arguments).spawn().unwrap())
+    /// Runs the program with only the given arguments.
+    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
+        CommandOutput::wait_for(self.program().args(arguments).spawn().unwrap())
     }
 
-    /// The same, with something on standard input.
-    pub fn pipe(&self, arguments: &[&str], input: &[u8]) -> Finished {
+    /// Runs the program with the given arguments, and with `input` on standard input.
+    pub fn run_with_stdin(&self, arguments: &[&str], input: &[u8]) -> CommandOutput {
         let mut child = self.program().args(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
-        Finished::of(child)
+        CommandOutput::wait_for(child)
     }
 
-    /// The rows of a table by column; cells are formatted as in the table's format.
+    /// Returns the rows of a table as maps from column to cell. The text of a cell depends on the table format.
     pub fn rows(&self, table: &str) -> Vec<HashMap<String, String>> {
         let mut rows = Vec::new();
         for path in files(&self.archive().join(table), ".csv") {
@@ -194,21 +196,21 @@ impl Scene {
         rows
     }
 
-    /// One column of the tasks table, sorted.
-    pub fn archived(&self) -> Vec<String> {
+    /// Returns the IDs in the tasks table, sorted.
+    pub fn archived_ids(&self) -> Vec<String> {
         let mut ids: Vec<String> =
             self.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
         ids.sort();
         ids
     }
 
-    /// The summary of the archive's last run.
+    /// Returns the summary of the latest run.
     pub fn summary(&self) -> serde_json::Value {
         let last = files(&self.archive().join("runs"), ".json").pop().unwrap();
         serde_json::from_slice(&fs::read(last).unwrap()).unwrap()
     }
 
-    /// The last run's list of what is missing: ID and reason.
+    /// Returns the ID and the reason of each task in the latest list of unfinished tasks.
     pub fn unfinished(&self) -> Vec<(String, String)> {
         let last = files(&self.archive().join("runs"), "-unfinished.csv").pop().unwrap();
         let mut reader = csv::Reader::from_path(last).unwrap();
@@ -220,8 +222,8 @@ impl Scene {
     }
 }
 
-impl Finished {
-    pub fn of(child: Child) -> Self {
+impl CommandOutput {
+    pub fn wait_for(child: Child) -> Self {
         let output = child.wait_with_output().unwrap();
         Self {
             status: output.status.code(),
@@ -230,23 +232,23 @@ impl Finished {
         }
     }
 
-    /// Fails the test with everything that was printed unless the exit status is this.
+    /// Fails the test and shows the output unless the exit status is `status`.
     #[track_caller]
-    pub fn expect(self, status: i32) -> Self {
+    pub fn expect_status(self, status: i32) -> Self {
         assert_eq!(self.status, Some(status), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// Fails the test unless something that was printed holds this.
+    /// Fails the test and shows the output unless it contains `text`.
     #[track_caller]
-    pub fn says(self, words: &str) -> Self {
-        let said = self.stdout.contains(words) || self.stderr.contains(words);
-        assert!(said, "`{words}` is not said.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+    pub fn expect_output(self, text: &str) -> Self {
+        let found = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(found, "`{text}` is not in the output.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 }
 
-/// Waits for a condition that another process causes.
+/// Waits for at most 10 seconds until a condition is true.
 #[track_caller]
 pub fn wait_until(condition: impl Fn() -> bool) {
     for _ in 0..2000 {
@@ -255,40 +257,40 @@ pub fn wait_until(condition: impl Fn() -> bool) {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("it did not come about within 10 seconds");
+    panic!("the condition did not become true within 10 seconds");
 }
 
-/// The files of a folder with that ending, sorted.
-pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+/// Lists the entries of a folder whose names end with `suffix`, sorted.
+pub fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.to_string_lossy().ends_with(ending));
+    paths.retain(|path| path.to_string_lossy().ends_with(suffix));
     paths.sort();
     paths
 }
 
-/// All files below a folder, sorted.
+/// Lists all files in a folder and its subfolders.
 pub fn walk(folder: &Path) -> Vec<PathBuf> {
     files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
-/// The seed of a randomised test: random, unless `SUNOR_TEST_SEED` sets it.
+/// Returns the seed for a randomized test: `SUNOR_TEST_SEED` if it is set, otherwise a random number.
 pub fn seed() -> u64 {
     std::env::var("SUNOR_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap())
 }
 
-/// `prefix1` to `prefix<count>`, in order.
+/// Returns the IDs `<prefix>1` to `<prefix><count>`, in order.
 pub fn ids(prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("{prefix}{n}")).collect()
 }
 
-/// The folder of the samples.
+/// The path of the `samples` folder.
 pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")
 }
 
-/// Every sample document, by the ID it is requested with.
-pub fn documents() -> HashMap<String, String> {
+/// Returns every sample document, keyed by its task ID.
+pub fn sample_documents() -> HashMap<String, String> {
     let name = |path: &PathBuf| format!("doc-{}", path.file_stem().unwrap().to_string_lossy());
     files(&samples().join("documents"), ".json")
         .into_iter()
@@ -296,17 +298,18 @@ pub fn documents() -> HashMap<String, String> {
         .collect()
 }
 
-/// The Python environment with the third-party readers, which `./tests/run.sh` installs.
+/// The path of the Python interpreter in the virtual environment with the third-party readers. `./tests/run.sh` creates
+/// this environment.
 pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
 }
 
-/// Runs a script of `tests/foreign`, which must succeed, and returns its output.
-pub fn judge(script: &str, arguments: &[&Path]) -> String {
+/// Runs a script from `tests/foreign`, fails the test if the script fails, and returns its output.
+pub fn run_checker(script: &str, arguments: &[&Path]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
-    let verdict = Command::new(python()).arg(script).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&verdict.stderr);
-    let words = String::from_utf8_lossy(&verdict.stdout).into_owned();
-    assert!(verdict.status.success(), "{said}\n{words}");
-    words
+    let output = Command::new(python()).arg(script).args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{stderr}\n{stdout}");
+    stdout
 }

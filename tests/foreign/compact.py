@@ -1,5 +1,5 @@
-"""Holds a compacted archive against the one it was: the same rows, the same schemas, row groups as DuckDB
-likes them, one after the other in time.
+"""Compares a compacted archive with the original. The rows and schemas must be the same, and row groups must be large
+enough for DuckDB and must not overlap in time.
 
     compact.py BEFORE AFTER
 """
@@ -28,14 +28,14 @@ for table in ("tasks", "clips", "lyrics", "assets"):
         groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
         rows = [group.num_rows for group in groups]
         if any(count < 100_000 for count in rows[:-1]):
-            sys.exit(f"{part} has row groups of {rows}")
+            sys.exit(f"{part} has row groups with {rows} rows")
         if str(metadata.schema).split("\n", 1)[1] != str(pq.read_metadata(old[-1]).schema).split("\n", 1)[1]:
-            sys.exit(f"{part} has another schema than {old[-1]}")
+            sys.exit(f"the schemas of {part} and {old[-1]} differ")
         time = metadata.schema.names.index("downloaded_at" if table == "assets" else "created_at")
         told = [group.column(time).statistics for group in groups]
         spans += [(statistics.min, statistics.max) for statistics in told if statistics.has_min_max]
-        print(f"{table}: {len(old)} parts are {len(new)}, row groups of {rows}")
-    # A reader of one week reads the row groups of that week only, by their statistics.
+        print(f"{table}: merged {len(old)} parts into {len(new)}, row groups of {rows}")
+    # Row-group statistics let a reader of one week skip the row groups of other weeks.
     for one, other in zip(spans, spans[1:]):
         if one[1] > other[0]:
-            sys.exit(f"{table}: row groups of {one} and {other} overlap")
+            sys.exit(f"{table}: row groups with the time ranges {one} and {other} overlap")

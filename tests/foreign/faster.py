@@ -1,4 +1,4 @@
-"""Says how much sooner one archive answers each query of a file than another one does.
+"""Measures how much faster one archive answers each query in a file than another archive.
 
     faster.py SLOW FAST QUERIES
 """
@@ -15,12 +15,12 @@ import duckdb
 archives = [pathlib.Path(path).resolve() for path in sys.argv[1:3]]
 queries = re.sub(r"^--.*\n", "", pathlib.Path(sys.argv[3]).read_text(), flags=re.M)
 statements = [part.strip() for part in queries.split(";") if part.strip()]
-# The runs' own files are what they are, however the tables are stored.
+# Skips queries over run summaries, which do not depend on the tables.
 statements = [statement for statement in statements if "runs/" not in statement]
 
 
 def seconds(archive):
-    """The shortest time of three in which a new session answers each query."""
+    """Returns the shortest of three times in which a new session answers each query."""
     os.chdir(archive)
     shortest = []
     for statement in statements:

@@ -1,9 +1,9 @@
-"""Judges an archive with DuckDB and pyarrow: every row, every type, value by value.
+"""Checks every row, type and value in an archive with DuckDB and pyarrow.
 
     judge.py ARCHIVE DOCUMENTS
 
-What the rows should be is worked out here from the documents alone, by the words of the format's
-description, and without a line of the program. Exits with 1 and names the first difference.
+The script derives the expected rows from the documents and the format specification, independently of the program's
+code. Exits with status 1 and reports the first difference.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ FINAL = ("success", "failure", "timeout")
 CLIP_ENDED = ("complete", "completed", "success", "error", "failed", "failure", "timeout")
 MIME = {"mp3": "audio/mpeg", "jpeg": "image/jpeg", "png": "image/png"}
 
-# ---------------------------------------------------------------- what the documents say
+# ---------------------------------------------------------------- expected rows, from the documents
 
 DECODER = json.JSONDecoder()
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -52,7 +52,7 @@ def skip(text, at):
 
 
 def members(raw):
-    """The members of an object's text, as raw texts; the last of duplicate keys counts."""
+    """Returns the members of a JSON object as raw text. If a key is duplicated, its last value counts."""
     found, at = {}, skip(raw, 1)
     while raw[at] != "}":
         key, at = DECODER.raw_decode(raw, skip(raw, at))
@@ -65,7 +65,7 @@ def members(raw):
 
 
 def without(raw, name):
-    """An object's text without the members of that name; as it is if there are none."""
+    """Returns the text of a JSON object without members of the given name. Text without such members is unchanged."""
     kept, at, found = [], skip(raw, 1), False
     while raw[at] != "}":
         key, at = DECODER.raw_decode(raw, skip(raw, at))
@@ -81,7 +81,7 @@ def without(raw, name):
 
 
 def elements(raw):
-    """The elements of an array's text; an object stands for an array of one."""
+    """Returns the elements of a JSON array as raw text. An object counts as an array with one element."""
     if raw is None or raw[0] not in "[{":
         return []
     if raw[0] == "{":
@@ -136,7 +136,7 @@ def filled(text):
 
 
 def repaired(body):
-    """The body with lone surrogate escapes made U+FFFD."""
+    """Returns the body with lone surrogate escapes replaced by U+FFFD."""
     def one(match):
         escape = match.group()
         return "\\ufffd" if len(escape) == 6 and re.match(r"\\u[dD][89a-fA-F]", escape) else escape
@@ -194,7 +194,7 @@ def expected_rows(documents):
     return tables
 
 
-# ---------------------------------------------------------------- what the readers see
+# ---------------------------------------------------------------- actual rows, from the readers
 
 class Different(Exception):
     pass
@@ -206,7 +206,7 @@ def check(condition, *words):
 
 
 def compare(reader, table, rows, expected):
-    """`rows` are dicts; `fetched_at` and `run_id` are the run's own, and only checked for sense."""
+    """Compares rows (dicts) with the expected rows. Run IDs and times are only checked for plausibility."""
     place = lambda row: (row["task_id"], row.get("clip_index") or 0, row.get("clip_id") or "", row.get("kind") or "")
     rows, expected = sorted(rows, key=place), sorted(expected, key=place)
     check([place(row) for row in rows] == [place(row) for row in expected], reader, table, "rows:",
@@ -232,17 +232,18 @@ def run_duckdb(archive, query):
 
 
 def judge_files(archive, rows):
-    """Each asset that is there is what its row says; each that is not says why."""
+    """Checks that each downloaded file matches its row, and that each row without a file has a reason."""
     for row in rows:
         if row["status"] != "ok":
-            check(row["error"] and not row["path"], "an asset without a reason:", row)
+            check(row["error"] and not row["path"], "an asset row without a reason:", row)
             continue
         ab, _, name = row["path"].removeprefix(f"media/{row['kind']}/").partition("/")
         content = (archive / row["path"]).read_bytes()
         check(ab == hashlib.sha256((row["clip_id"] or "").encode()).hexdigest()[:2], "path:", row["path"])
         check((row["bytes"], row["sha256"]) == (len(content), hashlib.sha256(content).hexdigest()), "bytes:", row)
         check(row["content_type"] == MIME[name.rpartition(".")[2]], "content type:", row)
-        check((row["http_status"], row["attempts"], row["error"]) == (200, 1, None), "the way of it:", row)
+        check((row["http_status"], row["attempts"], row["error"]) == (200, 1, None),
+              "HTTP status, attempts or error:", row)
 
 
 def utc(row):
@@ -265,7 +266,7 @@ SONGS = dict(clip_id=TEXT, title=TEXT, duration_seconds=DOUBLE, tags=TEXT, model
 
 
 def judge_songs(archive, clips, tasks):
-    """One row a clip, with its task's prompt, and its own files where they are whole."""
+    """Checks that `songs` has one row per clip, with the prompt of the task and the paths of complete files."""
     types = {row["column_name"]: row["column_type"] for row in run_duckdb(archive, "DESCRIBE songs")}
     check(types == SONGS and list(types) == list(SONGS), "views.sql songs", types)
     prompts = {task["task_id"]: task["prompt"] for task in tasks}
@@ -281,7 +282,7 @@ def judge_songs(archive, clips, tasks):
     check(len(songs) == len(expected), "songs:", len(songs), "expected:", len(expected))
     for row, wanted in zip(songs, expected):
         check(row == wanted, "songs:", row, "expected:", wanted)
-    check(any(row["audio_path"] for row in songs), "no song has its audio")
+    check(any(row["audio_path"] for row in songs), "no song has an audio path")
 
 
 def judge_parquet(archive, table, expected):
@@ -299,13 +300,14 @@ def judge_parquet(archive, table, expected):
         read = pyarrow.parquet.read_table(part, arrow_extensions_enabled=False)
         for name, kind in COLUMNS[table].items():
             check(read.schema.field(name).type == ARROW[kind], "pyarrow", table, name, read.schema.field(name).type)
-        check(pyarrow.parquet.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD", "not zstd")
+        check(pyarrow.parquet.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD",
+              "the part is not compressed with zstd")
         rows += read.to_pylist()
     compare("pyarrow", table, [utc(row) for row in rows], expected)
 
 
 def judge_csv(archive, table, expected):
-    """As text, so that the spelling is judged too."""
+    """Compares the CSV cells as text, so that their format is checked too."""
     spell = {DOUBLE: lambda value: repr(float(value)), INT: str, LONG: str, BOOL: lambda value: str(value).lower()}
     rows = []
     for part in sorted((archive / table).glob("*.csv")):
@@ -339,7 +341,7 @@ def main():
     table_format = json.loads((archive / "archive.json").read_text())["table_format"]
     tables = expected_rows(documents)
     for table, expected in tables.items():
-        check(expected, "the documents hold no", table)
+        check(expected, "the documents contain no rows for", table)
         if table_format == "parquet":
             judge_parquet(archive, table, expected)
         else:
@@ -361,7 +363,7 @@ def guarded():
 
 
 if __name__ == "__main__":
-    # Documents may nest deeper than Python's own stack.
+    # Documents may be nested more deeply than Python's default recursion limit and stack size allow.
     sys.setrecursionlimit(100_000)
     threading.stack_size(512 << 20)
     codes = []

@@ -1,9 +1,9 @@
-"""Judges the media of an archive with PyAV and Pillow: every song plays to its end, every cover opens.
+"""Checks with PyAV and Pillow that every song in an archive decodes completely and that every cover opens.
 
     media.py ARCHIVE
 
-Videos are passed over; any other file, a leftover included, is a bad one. Exits with 1 and names the
-first bad file.
+Videos are skipped. Any other file, including a leftover temporary file, is an error. Exits with status 1 and reports
+the first bad file.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ AUDIO = {".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"}
 IMAGE = {".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 VIDEO = {".mov", ".mp4", ".webm"}
 
-# Of 32768; a file whose samples are all quieter than this plays nothing.
+# A file is silent if all its samples are below this threshold. Full scale is 32768.
 QUIET = 100
 
-# What is said of every song that does not say how long it is, the best ones included.
+# FFmpeg logs this message for every file that does not store its duration, even if the file is valid.
 HARMLESS = "Estimating duration from bitrate"
 
 
@@ -35,21 +35,21 @@ def check(condition, *words):
 
 
 def samples(path):
-    """All samples of a file's only audio stream, as 16 bits, mono."""
+    """Yields the samples of the only audio stream in a file, as 16-bit mono."""
     with av.open(str(path)) as container:
         check(len(container.streams.audio) == 1, len(container.streams.audio), "audio streams")
-        # Nothing is to be smoothed over.
+        # The decoder must report every error instead of concealing it.
         container.streams.audio[0].codec_context.options = {"err_detect": "bitstream+buffer+explode"}
         resampler = av.AudioResampler(format="s16", layout="mono")
         for frame in container.decode(audio=0):
             check(not frame.is_corrupt, "a corrupt frame at", frame.time)
             for resampled in resampler.resample(frame):
-                # Without what the plane holds beyond its samples.
+                # Excludes the padding after the samples in the plane.
                 yield bytes(resampled.planes[0])[:2 * resampled.samples]
 
 
 def judge_audio(path):
-    """What the file sounds like: a digest of its samples."""
+    """Checks an audio file, and returns a digest of its samples."""
     digest, count, loudest = hashlib.sha256(), 0, 0
     with av.logging.Capture(local=False) as said:
         for some in samples(path):
@@ -58,7 +58,7 @@ def judge_audio(path):
             loudest = max(loudest, max(map(abs, memoryview(some).cast("h")), default=0))
     for level, _, message in said:
         check(level > av.logging.WARNING or message.startswith(HARMLESS), message.strip())
-    check(count > 0, "lasts no time")
+    check(count > 0, "has no samples")
     check(loudest >= QUIET, "is silent")
     return digest.digest()
 
@@ -66,7 +66,7 @@ def judge_audio(path):
 def judge_image(path):
     with PIL.Image.open(path) as image:
         image.load()
-        check(min(image.size) > 0, "has no size")
+        check(min(image.size) > 0, "has a width or height of zero")
 
 
 def judge(media):
@@ -75,23 +75,23 @@ def judge(media):
         try:
             if path.suffix in AUDIO:
                 sound = judge_audio(path)
-                check(sound not in heard, "sounds like", heard.get(sound))
+                check(sound not in heard, "has the same audio as", heard.get(sound))
                 heard[sound] = path
             elif path.suffix in IMAGE:
                 judge_image(path)
                 images += 1
             else:
-                check(path.suffix in VIDEO, "is not audio, an image or video")
+                check(path.suffix in VIDEO, "is not an audio, image or video file")
                 videos += 1
         except (Bad, av.FFmpegError, OSError, SyntaxError, ValueError) as error:
             raise Bad(f"{path}: {error}") from error
-    check(heard, media, "holds no audio")
-    check(images, media, "holds no images")
-    print(f"{len(heard)} audio files, {images} images as they should be; {videos} videos passed over")
+    check(heard, media, "contains no audio")
+    check(images, media, "contains no images")
+    print(f"{len(heard)} audio files, {images} valid images; {videos} videos skipped")
 
 
 if __name__ == "__main__":
-    # Whatever the decoders say is to be heard.
+    # Makes the decoders log all warnings.
     av.logging.set_level(av.logging.WARNING)
     try:
         judge(pathlib.Path(sys.argv[1]) / "media")

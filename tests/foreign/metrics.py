@@ -1,9 +1,9 @@
-"""Reads metrics files with Prometheus' own parser, strictly, and checks the samples against them.
+"""Checks metrics files with the Prometheus parser, and the sample files for alerts, systemd and cron.
 
     metrics.py SAMPLES METRICS...
 
-Each file must hold every family once, with HELP, TYPE and samples of finite values. Each metric, and each
-word of a label, that `alerts.yml` names must be in one of them. Exits with 1 and names the first difference.
+Each metrics file must contain every metric family once, with HELP, TYPE and samples with finite values. Each metric
+and each label value in `alerts.yml` must occur in a metrics file. Exits with status 1 and reports the first error.
 """
 
 import configparser
@@ -32,15 +32,15 @@ def check(condition, *words):
 
 
 def read(file):
-    """The samples of a file, by name and labels."""
+    """Returns the samples in a metrics file, keyed by name and labels."""
     text = file.read_text()
-    check(text.endswith("\n") and "\r" not in text, file, "is not complete text")
+    check(text.endswith("\n") and "\r" not in text, file, "does not end with a newline, or contains a CR")
     for line in text.splitlines():
         check(re.fullmatch(r"# (HELP|TYPE) \w+ \S.*|\w+(\{\w+=\"\w+\"\})? \d+(\.\d+)?", line), file, line)
     found = {}
     families = list(text_string_to_metric_families(text))
     names = [family.name for family in families]
-    check(len(names) == len(set(names)), file, "has a family twice:", names)
+    check(len(names) == len(set(names)), file, "has a duplicate family:", names)
     check(ALWAYS <= {name.removeprefix("sunor_archive_") for name in names} <= ALWAYS | SOMETIMES, file, names)
     for family in families:
         check(family.documentation and family.type == "gauge" and family.samples, file, family)
@@ -49,7 +49,7 @@ def read(file):
             check(sample.name == family.name and math.isfinite(sample.value), file, sample)
             check(set(sample.labels) == LABELS.get(family.name, set()), file, sample)
             place = (sample.name, *sorted(sample.labels.items()))
-            check(place not in found, file, "has twice:", place)
+            check(place not in found, file, "has a duplicate sample:", place)
             found[place] = sample.value
     return found
 
@@ -59,13 +59,13 @@ def judge_alerts(known):
     words = {value for place in known for _, value in place[1:]}
     rules = [rule for group in yaml.safe_load((samples / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
     check(len(rules) >= 5, "only", len(rules), "alerts")
-    check(len({rule["alert"] for rule in rules}) == len(rules), "two alerts of one name")
+    check(len({rule["alert"] for rule in rules}) == len(rules), "two alerts have the same name")
     for rule in rules:
         check(set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, rule)
         used = set(re.findall(r"\bsunor_archive_\w+", rule["expr"]))
-        check(used and used <= names, rule["alert"], "names", used - names)
+        check(used and used <= names, rule["alert"], "uses unknown metrics:", used - names)
         for label, value in re.findall(r'(\w+)=~?"([^"]*)"', rule["expr"]):
-            check(set(value.split("|")) <= words, rule["alert"], "names", label, value)
+            check(set(value.split("|")) <= words, rule["alert"], "uses an unknown label value:", label, value)
         check(rule["labels"]["severity"] in ("warning", "critical") and rule["annotations"]["summary"], rule["alert"])
     if shutil.which("promtool"):
         subprocess.run(["promtool", "check", "rules", samples / "alerts.yml"], check=True)
@@ -78,7 +78,7 @@ def judge_units():
         parsed.read_string(unit.read_text())
         check({"Unit"} < set(parsed.sections()) <= {"Unit", "Service", "Timer", "Install"}, unit, parsed.sections())
     if shutil.which("systemd-analyze"):
-        # It wants the program to be where the unit says; nothing else may be wrong.
+        # The program need not be installed, so the warning about its path is ignored.
         units = [str(unit) for unit in sorted(samples.glob("sunor-archive.*"))]
         said = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True).stderr
         wrong = [line for line in said.splitlines() if "sunor-archive" in line and "is not executable" not in line]
@@ -92,10 +92,10 @@ def judge_crontab():
         if not line or line.startswith("#") or re.fullmatch(r"[A-Z]+=\S+", line):
             continue
         check(re.fullmatch(rf"({field} ){{5}}sunor-archive \S.*", line), "crontab:", line)
-        check("%" not in line, "cron takes % for a line's end:", line)
+        check("%" not in line, "cron treats % as a newline:", line)
         check(shlex.split(line), line)
         jobs += 1
-    check(jobs, "crontab has no job")
+    check(jobs, "the crontab has no jobs")
 
 
 known = {}

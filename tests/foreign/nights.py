@@ -1,5 +1,5 @@
-"""Makes a year of one night: the parts of an archive's only run once more for each night before it, with
-IDs and times of their own.
+"""Turns the only run of an archive into many nightly runs. Each additional run has copies of the original parts with
+new IDs and earlier times.
 
     nights.py ARCHIVE NIGHTS
 """

@@ -1,16 +1,16 @@
-"""Judges the order of a run's writes against power loss, from a trace of its system calls.
+"""Checks in a system-call trace of a run that the order of writes protects the archive from power loss.
 
     power.py TRACE
 
-A disk may forget everything that was not synced: a file's content until the file was, a name until its
-folder was. So, at every moment of the trace:
+On power loss, a disk may lose the content of a file that is not synced, and the name of a file whose folder is not
+synced. The trace must therefore show that:
 
-1. what gets a final name has its content synced;
-2. of one part, tasks get their name after lyrics, clips and assets;
-3. a journal's records are synced by the same thread that wrote them, before it does anything else;
-4. a second record is written only when the journal's own name is synced;
-5. a journal is removed only when every part of its segment, and every media file, is there for good:
-   content, name, and the names of the folders above it.
+1. A file gets its final name only after its content is synced.
+2. The tasks part of a segment gets its name after the lyrics, clips and assets parts.
+3. A thread that writes journal records syncs them before it makes another system call.
+4. The second journal record is written only after the name of the journal is synced.
+5. A journal is removed only after every part of its segment and every media file is durable. That includes the
+   content, the name, and the names of all parent folders.
 """
 
 import os
@@ -30,16 +30,16 @@ TABLES = {"lyrics", "clips", "assets", "tasks"}
 
 dirty = set()     # paths whose content is not synced
 unnamed = set()   # paths whose name is not synced
-unsynced = {}     # thread: the journal that it wrote to last, and has not synced
-published = {}    # part: the tables that have it
-media = set()     # media files with their final names
+unsynced = {}     # thread: the journal that the thread has written and not synced
+published = {}    # part name: the tables with a part of this name
+media = set()     # media files under their final names
 records = 0
 removed = 0
 
 
 def check(condition, *words):
     if not condition:
-        sys.exit("against power loss: " + " ".join(str(word) for word in words))
+        sys.exit("not safe on power loss: " + " ".join(str(word) for word in words))
 
 
 def absolute(path):
@@ -47,7 +47,7 @@ def absolute(path):
 
 
 def whole(lines):
-    """The calls in the order of their ends: strace cuts one in two where another thread comes between."""
+    """Yields the calls in order of completion. strace splits a call if another thread makes a call in between."""
     begun = {}
     for line in lines:
         thread = line.split(" ", 1)[0]
@@ -78,7 +78,7 @@ for line in whole(lines):
         if unsynced.get(thread) == path:
             del unsynced[thread]
         continue
-    check(thread not in unsynced, "a journal was written and not synced before:", line)
+    check(thread not in unsynced, "a journal write is not synced before:", line)
     if match := CREATE.match(line):
         unnamed.add(match.group(2))
     elif match := MKDIR.match(line):
@@ -88,11 +88,11 @@ for line in whole(lines):
         dirty.add(path)
         if path.endswith(".journal"):
             records += 1
-            check(records == 1 or path not in unnamed, "the journal's name is not synced:", line)
+            check(records == 1 or path not in unnamed, "the name of the journal is not synced:", line)
             unsynced[thread] = path
     elif match := RENAME.match(line):
         source, target = absolute(match.group(2)), absolute(match.group(3))
-        check(source not in dirty, "a name for content that is not synced:", line)
+        check(source not in dirty, "a file with unsynced content is renamed:", line)
         unnamed.discard(source)
         unnamed.add(target)
         table = os.path.basename(os.path.dirname(target))
@@ -100,18 +100,18 @@ for line in whole(lines):
             media.add(target)
         if table in TABLES:
             tables = published.setdefault(part(target), {})
-            check("tasks" not in tables, "a part after its tasks:", line)
+            check("tasks" not in tables, "a part gets its name after the tasks part:", line)
             tables[table] = target
     elif match := UNLINK.match(line):
         path = absolute(match.group(2))
         if path.endswith(".journal"):
             removed += 1
             tables = published.get(part(path), {})
-            check(set(tables) == TABLES, "a journal removed with only", sorted(tables))
+            check(set(tables) == TABLES, "a journal is removed when only these tables have a part:", sorted(tables))
             lost = [name for name in media | set(tables.values()) if is_unsure(name)]
-            check(not lost, "a journal removed before these were synced:", lost)
+            check(not lost, "a journal is removed before these files are synced:", lost)
 
-check(media, "the trace shows no media")
-check(records > 1 and removed == 1, "the trace shows no whole run:", records, "writes,", removed, "removals")
+check(media, "the trace contains no media files")
+check(records > 1 and removed == 1, "the trace contains no complete run:", records, "writes,", removed, "removals")
 parts = sum(len(tables) for tables in published.values())
 print(f"{records} journal writes, {parts} parts and {len(media)} media files, in the right order")

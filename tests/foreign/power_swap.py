@@ -1,10 +1,10 @@
-"""Judges the order of a compaction's writes against power loss, from a trace of its system calls.
+"""Checks in a system-call trace of a compaction that the order of writes protects the archive from power loss.
 
     power_swap.py TRACE
 
-A disk may forget everything that was not synced: a file's content until the file was, a name until its
-folder was. So nothing may be unsure, of whatever file, when two folders change places, and again when the
-plan or an old part goes.
+On power loss, a disk may lose the content of a file that is not synced, and the name of a file whose folder is not
+synced. All files must therefore be durable before two folders are exchanged, and before the swap plan or an old part
+is removed.
 """
 
 import os
@@ -24,10 +24,10 @@ exchanges = removed = 0
 
 
 def check(line):
-    # What the program prints, and who holds the lock, is not part of any promise.
+    # The output of the program and the lock file need not be durable.
     unsure = {path for path in dirty | unnamed if "/library/" in path and not path.endswith("/lock")}
     if unsure:
-        sys.exit(f"against power loss: {sorted(unsure)} are unsure before: {line}")
+        sys.exit(f"not safe on power loss: {sorted(unsure)} are not durable before: {line}")
 
 
 lines = [line.split(" ", 1)[1].strip() for line in open(sys.argv[1]).read().splitlines()]
@@ -50,7 +50,7 @@ for line in lines:
             unnamed |= {source, target}
             continue
         if source in dirty:
-            sys.exit(f"against power loss: a name for content that is not synced: {line}")
+            sys.exit(f"not safe on power loss: a file with unsynced content is renamed: {line}")
         unnamed.discard(source)
         unnamed.add(target)
     elif match := UNLINK.match(line):
@@ -61,5 +61,5 @@ for line in lines:
             removed += 1
 
 if exchanges < 2 or removed < 2 * exchanges:
-    sys.exit(f"the trace shows no whole compaction: {exchanges} exchanges, {removed} removals")
+    sys.exit(f"the trace contains no complete compaction: {exchanges} exchanges, {removed} removals")
 print(f"{exchanges} exchanges and {removed} removals, in the right order")

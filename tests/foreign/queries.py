@@ -1,6 +1,5 @@
-"""Runs each query of a file in DuckDB over an archive's views, and wants an answer from each, but from
-those whose comment says "Normally none". Then all of them in DuckDB's own shell, as its first lines
-tell people to.
+"""Runs each query in a file with DuckDB over an archive's views. Every query must return rows, unless its comment
+contains "Normally none". Then runs all queries in the DuckDB shell, as the first lines of the file recommend.
 
     queries.py ARCHIVE QUERIES
 """

@@ -1,9 +1,9 @@
-"""Reads all parts of each table together with Polars and with pandas: columns, types, and every row.
+"""Reads all parts of each table together with Polars and pandas, and checks the columns, the types and every row.
 
     readers.py ARCHIVE
 
-What should be there is read part by part with pyarrow, which `judge.py` has judged value by value. Exits
-with 1 and names the first difference.
+pyarrow reads the expected rows part by part, and `judge.py` checks pyarrow's results value by value. Exits with
+status 1 and reports the first difference.
 """
 
 import json
@@ -19,7 +19,7 @@ archive = pathlib.Path(sys.argv[1])
 UTC = pa.timestamp("us", tz="UTC")
 POLARS = {pa.string(): pl.String, pa.float64(): pl.Float64, pa.int32(): pl.Int32, pa.int64(): pl.Int64,
           pa.bool_(): pl.Boolean, UTC: pl.Datetime("us", "UTC")}
-# Where a table has nulls, pandas has floats for integers and objects for booleans.
+# In a column with nulls, pandas uses floats for integers and objects for booleans.
 PANDAS = {pa.string(): {"str"}, pa.float64(): {"float64"}, pa.int32(): {"int32", "float64"},
           pa.int64(): {"int64", "float64"}, pa.bool_(): {"bool", "object"}, UTC: {"datetime64[us, UTC]"}}
 JSON = {"tasks": ["input", "response"], "clips": ["metadata", "clip"], "lyrics": ["result"], "assets": []}
@@ -31,13 +31,13 @@ def check(condition, *words):
 
 
 def rows(records):
-    """Rows in an order and a spelling of their own, so that readers can be compared."""
+    """Returns the rows as sorted JSON texts, so that the rows of two readers can be compared."""
     return sorted(json.dumps(record, sort_keys=True, default=str) for record in records)
 
 
 def expected(table):
     parts = sorted((archive / table).glob("*.parquet"))
-    check(len(parts) > 1, table, "has not more than one part")
+    check(len(parts) > 1, table, "has fewer than two parts")
     read = [pyarrow.parquet.read_table(part, arrow_extensions_enabled=False) for part in parts]
     return pa.concat_tables(read)
 
@@ -55,7 +55,7 @@ def judge_pandas(table, wanted):
     read = pd.read_parquet(archive / table)
     check(list(read.columns) == wanted.column_names, "pandas", table, list(read.columns))
     for field in wanted.schema:
-        # A column of JSON is an extension type to pyarrow, whose values pandas keeps as objects: texts.
+        # pyarrow reads a JSON column as an extension type, and pandas stores the values as objects of type str.
         types = {"object"} if field.name in JSON[table] else PANDAS[field.type]
         check(str(read[field.name].dtype) in types, "pandas", table, field.name, read[field.name].dtype)
     check(len(read) == len(wanted), "pandas", table, len(read), "rows, expected:", len(wanted))
@@ -67,7 +67,7 @@ def judge_pandas(table, wanted):
 
 
 def plain(value):
-    """A value of pandas as Python has it."""
+    """Converts a pandas value to a plain Python value."""
     if isinstance(value, pd.Timestamp):
         return value.to_pydatetime()
     return value.item() if hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-//! `summary --account`: one request, and what it says about the whole account.
+//! `summary --account`: requests the usage of the whole account, with a single request.
 
 use std::time::Duration;
 
@@ -11,36 +11,36 @@ use crate::{
     proxies::Proxies,
 };
 
-/// A person waits for it, and it is sent once.
+/// The timeout of the usage request, which is short because a user waits for the response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The account to ask about.
+/// The account to query, and how to reach the API.
 #[derive(Clone, Debug)]
-pub struct Access {
-    /// The API's root.
+pub struct AccountAccess {
+    /// The base URL of the API.
     pub base_url: Url,
-    /// The account's key.
+    /// The API key of the account.
     pub key: ApiKey,
-    /// The proxies on the way.
+    /// The proxies to use for the request.
     pub proxies: Proxies,
 }
 
-/// Asks once.
-pub(super) async fn usage(access: &Access) -> Result<Usage> {
+/// Requests the usage of the account, without retries.
+pub(super) async fn usage(access: &AccountAccess) -> Result<Usage> {
     let client = Client::new(&access.base_url, access.key.clone(), &access.proxies, TIMEOUT)?;
-    client.usage().await.map_err(|answer| error(&client.host(), answer))
+    client.usage().await.map_err(|response| usage_error(&client.host(), response))
 }
 
-fn error(host: &str, answer: TaskResponse) -> Error {
-    let reason = match answer {
-        TaskResponse::KeyRefused { reason } => return Error::KeyRefused(reason),
+fn usage_error(host: &str, response: TaskResponse) -> Error {
+    let reason = match response {
+        TaskResponse::KeyRejected { reason } => return Error::KeyRejected(reason),
         TaskResponse::RateLimited { pause } => {
-            format!("its rate limit is reached (429); retry in {}", humantime::format_duration(pause))
+            format!("rate limited (HTTP 429); retry in {}", humantime::format_duration(pause))
         }
-        TaskResponse::Untrusted { reason } => {
-            format!("{reason}; if the certificate is your own, name its authority in SSL_CERT_FILE")
+        TaskResponse::UntrustedCertificate { reason } => {
+            format!("{reason}; for a private CA, set SSL_CERT_FILE to its certificate")
         }
-        TaskResponse::Unconnected { reason } | TaskResponse::Silent { reason } => {
+        TaskResponse::ConnectionFailed { reason } | TaskResponse::NoResponse { reason } => {
             format!("{reason}; check the network, the proxy settings and --base-url")
         }
         TaskResponse::NotFound { .. } => "not found; check --base-url".into(),
@@ -48,7 +48,7 @@ fn error(host: &str, answer: TaskResponse) -> Error {
         | TaskResponse::Malformed { reason, .. }
         | TaskResponse::Rejected { reason }
         | TaskResponse::Unreadable { reason, .. } => reason,
-        TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the response is not about usage".into(),
+        TaskResponse::Final { .. } | TaskResponse::Unfinished { .. } => "the response contains no usage data".into(),
     };
     Error::Unreachable(format!("cannot read the account's usage from {host}: {reason}"))
 }

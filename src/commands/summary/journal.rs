@@ -1,4 +1,5 @@
-//! Responses that wait in the journal: those of runs that were killed, or that had no time for their downloads.
+//! Counts the unpublished responses in the journal. Such responses belong to runs that were killed, or that ended
+//! before their downloads were complete.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +7,29 @@ use crate::{
     archive::{Archive, RunFile},
     error::Result,
     journal::{self, Leftover},
-    report::WaitingRun,
+    report::UnpublishedRun,
 };
 
-/// The runs whose answers wait, oldest first. A run under way publishes its own.
-pub(super) fn waiting_runs(archive: &Archive) -> Result<Vec<WaitingRun>> {
+/// The runs with unpublished responses in the journal, oldest first. The list is empty while a run is in progress,
+/// because that run publishes its own responses.
+pub(super) fn unpublished_runs(archive: &Archive) -> Result<Vec<UnpublishedRun>> {
     if archive.holder().is_some() {
         return Ok(Vec::new());
     }
-    let mut answers = BTreeMap::new();
+    let mut responses = BTreeMap::new();
     for segment in journal::segments(&archive.journal_folder())? {
-        let (run_id, count) = Leftover::count_answers(&segment)?;
-        *answers.entry(run_id).or_default() += count;
+        let (run_id, count) = Leftover::count_responses(&segment)?;
+        *responses.entry(run_id).or_default() += count;
     }
-    let mut waiting = Vec::new();
-    for (run_id, answers) in answers {
+    let mut unpublished = Vec::new();
+    for (run_id, responses) in responses {
         let has_ended = archive.store.exists(&RunFile::Summary.path(&run_id))?;
-        waiting.push(WaitingRun { started_at: run_id.start(), run_id: run_id.to_string(), answers, has_ended });
+        unpublished.push(UnpublishedRun {
+            started_at: run_id.start(),
+            run_id: run_id.to_string(),
+            responses,
+            has_ended,
+        });
     }
-    Ok(waiting)
+    Ok(unpublished)
 }

@@ -1,111 +1,113 @@
-//! `summary`: what an archive holds, how its runs went, and how much of the account that is.
+//! The `summary` command: reports the contents of an archive, its recent runs, and the share of the account that is
+//! archived.
 
 mod account;
+mod archive_counts;
 mod journal;
-mod standing;
 
 use jiff::Timestamp;
 
-pub use self::account::Access;
+pub use self::account::AccountAccess;
 use crate::{
     archive::{Archive, Location, RUNS, RunFile},
     error::{Error, Result},
-    report::{self, Account, ArchiveSummary, RunNotes},
+    report::{self, Account, ArchiveSummary, ClosingNotes},
     run_id::RunId,
     run_summary::RunSummary,
     tables,
 };
 
-/// How often the tables are counted while their parts change places.
-const MOST_LOOKS: u32 = 10;
+/// The maximum number of attempts to count the tables while another process replaces their parts.
+const MAX_ATTEMPTS: u32 = 10;
 
 /// The options of `summary`.
 #[derive(Clone, Debug)]
 pub struct SummaryOptions {
-    /// The archive's folder.
+    /// The location of the archive.
     pub archive: Location,
-    /// The run to show instead of the archive as it stands.
+    /// The ID of the run to show. `None` shows the whole archive.
     pub run: Option<String>,
-    /// The account to set it against.
-    pub account: Option<Access>,
-    /// For whom.
-    pub style: Style,
+    /// The account to compare the archive with.
+    pub account: Option<AccountAccess>,
+    /// The output format.
+    pub output_format: OutputFormat,
 }
 
-/// For whom a summary is.
+/// The output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// A table to read.
-    Words,
+pub enum OutputFormat {
+    /// Human-readable text.
+    Text,
     /// A JSON document.
     Json,
 }
 
-/// One run, or with `run` absent the archive as it stands, as the text to print.
+/// Returns the summary of one run as text, or the summary of the whole archive if the options select no run.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such archive or run, [`Error::Storage`] if it cannot be read;
-/// [`Error::KeyRefused`] or [`Error::Unreachable`] if the provider does not tell about the account.
+/// Returns [`Error::Usage`] if the archive or the run does not exist, and [`Error::Storage`] if the archive cannot be
+/// read. Returns [`Error::KeyRejected`] or [`Error::Unreachable`] if the usage of the account cannot be requested.
 pub async fn summary(options: &SummaryOptions) -> Result<String> {
     let archive = Archive::open(&options.archive)?;
     match &options.run {
-        Some(run) => one_run(&archive, run, options.style),
-        None => whole_archive(&archive, options).await,
+        Some(run) => summarize_run(&archive, run, options.output_format),
+        None => summarize_archive(&archive, options).await,
     }
 }
 
-fn one_run(archive: &Archive, run: &str, style: Style) -> Result<String> {
+fn summarize_run(archive: &Archive, run: &str, output_format: OutputFormat) -> Result<String> {
     let summary = read_run(archive, run)?;
-    let notes = RunNotes {
+    let notes = ClosingNotes {
         archive: &archive.name,
         format: archive.format,
         none_found: false,
-        missing_named: true,
-        left: 0,
+        missing_list_written: true,
+        still_journalled: 0,
         failed_before: 0,
-        asked_again: 0,
+        refetched: 0,
     };
-    Ok(match style {
-        Style::Words => report::run_table(&summary, &notes),
-        Style::Json => json(&summary),
+    Ok(match output_format {
+        OutputFormat::Text => report::run_table(&summary, &notes),
+        OutputFormat::Json => json(&summary),
     })
 }
 
-async fn whole_archive(archive: &Archive, options: &SummaryOptions) -> Result<String> {
-    // Requested first, so that a rejected key is reported before the slow counting.
+async fn summarize_archive(archive: &Archive, options: &SummaryOptions) -> Result<String> {
+    // The usage is requested first, so that a refused key is reported before the slow count of the tables.
     let usage = match &options.account {
         Some(access) => Some(account::usage(access).await?),
         None => None,
     };
-    let mut standing = steady(archive)?;
-    standing.archive.waiting_runs = journal::waiting_runs(archive)?;
-    standing.account = usage.map(|usage| {
-        // What the provider does not know is not a copy of anything.
-        let archived = standing.last.tasks.archived() - standing.last.tasks.not_found;
+    let mut summary = summarize_with_retries(archive)?;
+    summary.archive.unpublished_runs = journal::unpublished_runs(archive)?;
+    summary.account = usage.map(|usage| {
+        // Tasks archived as not found are excluded, because the archive has no data for them.
+        let archived = summary.last.tasks.archived() - summary.last.tasks.not_found;
         Account::new(usage.tasks_created, usage.credits_used, usage.credits_topped_up, archived)
     });
     let name = &archive.name;
-    Ok(match options.style {
-        Style::Words => {
-            let mut words = report::archive_table(&standing, name, archive.format, Timestamp::now());
-            let under_way = archive.holder().map(|holder| format!("\nA run is under way: {holder}\n"));
-            words.extend(under_way);
-            words
+    Ok(match options.output_format {
+        OutputFormat::Text => {
+            let mut message = report::archive_table(&summary, name, archive.format, Timestamp::now());
+            let in_progress = archive.holder().map(|holder| format!("\nA run is in progress: {holder}\n"));
+            message.extend(in_progress);
+            message
         }
-        Style::Json => json(&standing),
+        OutputFormat::Json => json(&summary),
     })
 }
 
-/// Counts, and again if other parts have taken the place of those that were listed: so does `compact`.
-fn steady(archive: &Archive) -> Result<ArchiveSummary> {
-    for _ in 1..MOST_LOOKS {
+/// Counts the tables. Repeats a failed count if the list of parts has changed meanwhile, for example because `compact`
+/// has replaced parts.
+fn summarize_with_retries(archive: &Archive) -> Result<ArchiveSummary> {
+    for _ in 1..MAX_ATTEMPTS {
         let before = parts(archive)?;
-        let standing = standing::standing(archive);
-        if standing.is_ok() || parts(archive)? == before {
-            return standing;
+        let summary = archive_counts::summarize(archive);
+        if summary.is_ok() || parts(archive)? == before {
+            return summary;
         }
     }
-    standing::standing(archive)
+    archive_counts::summarize(archive)
 }
 
 fn parts(archive: &Archive) -> Result<Vec<String>> {
@@ -121,17 +123,17 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 fn read_run(archive: &Archive, run: &str) -> Result<RunSummary> {
-    let known = RunId::parse(run).map(|id| RunFile::Summary.path(&id));
-    let text = match &known {
+    let path = RunId::parse(run).map(|id| RunFile::Summary.path(&id));
+    let text = match &path {
         Some(path) => archive.store.get(path)?,
         None => None,
     };
-    match (known, text) {
+    match (path, text) {
         (Some(path), Some(text)) => parse_run(archive, &path, &text),
-        _ => Err(Error::usage(format!("{} has no run `{run}`; its runs are the files {RUNS}/*.json", archive.name))),
+        _ => Err(Error::usage(format!("{} has no run `{run}`; see {RUNS}/*.json for its runs", archive.name))),
     }
 }
 
 fn parse_run(archive: &Archive, path: &str, text: &[u8]) -> Result<RunSummary> {
-    serde_json::from_slice(text).map_err(|error| archive.store.failed("read", path, &error))
+    serde_json::from_slice(text).map_err(|error| archive.store.storage_error("read", path, &error))
 }

@@ -1,18 +1,18 @@
-//! Handles stored responses: they are journalled only once their assets are settled,
-//! since nothing is lost if the run ends before that. If assets fail, a stored URL may have expired, and the provider
-//! is asked for a fresh one. Last come the responses in quarantined parts, for tasks that the provider has no
-//! response for.
+//! Handles stored responses. A stored response is journalled only after its assets are settled, because a run that
+//! ends earlier loses nothing. If an asset fails, the stored URL may have expired, so the run requests a fresh URL
+//! from the provider. Responses in quarantined parts are read last, and only for tasks without a response from the
+//! provider.
 
 use jiff::Timestamp;
 
 use super::{
     super::{
-        AnswerSource, Item, RowEffect, WantedKinds,
+        Item, ResponseSource, RowEffect, WantedKinds,
         journal_stage::Entry,
-        media_stage::{AssetRequest, Job, RetryBudget},
-        stored::{StoredAnswer, StoredStage},
+        media_stage::{AssetRequest, DeferPolicy, MediaJob},
+        stored::{StoredResponse, StoredStage},
     },
-    Coordinator, Ending, MOST_STORED, MOST_UNACKNOWLEDGED,
+    Coordinator, Ending, MAX_STORED_TASKS, MAX_UNACKNOWLEDGED,
 };
 use crate::{
     api::TaskResponse,
@@ -27,126 +27,126 @@ use crate::{
     timestamp,
 };
 
-/// A stored response that is not journalled yet.
+/// A stored response that is not in the journal yet.
 pub(super) struct StoredTask {
-    /// The task's rows; `None` if they stay as they are.
+    /// The record of the task, or `None` if the task's rows stay unchanged.
     record: Option<Record>,
-    /// The outcome of its assets.
+    /// The settled assets of the task.
     assets: Vec<Asset>,
 }
 
 impl Coordinator<'_> {
-    /// Whether there is room for another stored response.
-    pub(super) fn has_room_for_stored(&self) -> bool {
+    /// Whether the limits allow another stored response.
+    pub(super) fn can_accept_stored_response(&self) -> bool {
         self.stored.is_some()
-            && self.stored_unsettled.len() + self.refreshing.len() < MOST_STORED
-            && self.unacknowledged < MOST_UNACKNOWLEDGED
+            && self.stored_unsettled.len() + self.refreshing.len() < MAX_STORED_TASKS
+            && self.unacknowledged < MAX_UNACKNOWLEDGED
     }
 
-    /// Takes no further stored responses.
+    /// Stops accepting stored responses.
     pub(super) fn stop_reading(&mut self) {
         if let Some(stage) = &mut self.stored {
-            stage.answers.close();
+            stage.responses.close();
         }
     }
 
-    pub(super) async fn take_stored(&mut self, answer: Option<(TaskIndex, Option<StoredAnswer>)>) {
-        match answer {
-            Some((task, Some(answer))) if self.is_salvaging => self.take_salvaged(task, answer).await,
-            Some((task, Some(answer))) => self.take_archived(task, answer).await,
+    pub(super) async fn handle_stored(&mut self, stored: Option<(TaskIndex, Option<StoredResponse>)>) {
+        match stored {
+            Some((task, Some(stored))) if self.is_salvaging => self.handle_salvaged(task, stored).await,
+            Some((task, Some(stored))) => self.handle_archived(task, stored).await,
             Some((task, None)) if self.run.plan.item(task).rows == RowEffect::Replace && !self.is_salvaging => {
-                self.ledger.gave_up(task, "its row cannot be read any more".into());
+                self.ledger.mark_failed(task, "its row is no longer readable".into());
             }
             Some((_, None)) => {}
-            None => self.stored_stage_ended().await,
+            None => self.finish_stored_stage().await,
         }
     }
 
-    async fn stored_stage_ended(&mut self) {
+    async fn finish_stored_stage(&mut self) {
         let Some(stage) = self.stored.take() else { return };
-        if let Err(error) = super::outcome(stage.ended).await {
+        if let Err(error) = super::outcome(stage.handle).await {
             self.fail(error);
         }
     }
 
-    async fn take_archived(&mut self, task: TaskIndex, answer: StoredAnswer) {
+    async fn handle_archived(&mut self, task: TaskIndex, stored: StoredResponse) {
         match &self.run.plan.item(task).kinds {
-            WantedKinds::These(kinds) if self.run.plan.item(task).rows == RowEffect::AddAssets => {
-                let wanted = self
+            WantedKinds::Explicit(kinds) if self.run.plan.item(task).rows == RowEffect::AddAssets => {
+                let asset_requests = self
                     .media
-                    .requests(answer.response.as_deref().unwrap_or_default(), &kinds.iter().collect::<Vec<_>>());
-                self.hold(task, StoredTask { record: None, assets: Vec::new() }, wanted).await;
+                    .requests(stored.response.as_deref().unwrap_or_default(), &kinds.iter().collect::<Vec<_>>());
+                self.settle_assets(task, StoredTask { record: None, assets: Vec::new() }, asset_requests).await;
             }
-            _ => self.hold_record(task, answer).await,
+            _ => self.settle_record(task, stored).await,
         }
     }
 
-    /// Salvages the response of a damaged part, for a task that the provider has none for.
-    async fn take_salvaged(&mut self, task: TaskIndex, answer: StoredAnswer) {
-        let reason = self.ledger.why(task);
+    /// Salvages the response in a damaged part for a task without a response from the provider.
+    async fn handle_salvaged(&mut self, task: TaskIndex, stored: StoredResponse) {
+        let reason = self.ledger.describe_missing(task);
         let task_id = self.run.plan.tasks.id(task).to_string();
         (self.emit)(Event::Salvaged { task_id, reason });
-        self.hold_record(task, answer).await;
+        self.settle_record(task, stored).await;
     }
 
-    async fn hold_record(&mut self, task: TaskIndex, answer: StoredAnswer) {
-        let StoredAnswer { status, fetched_at, response, error } = answer;
-        let (record, wanted) = match response {
+    async fn settle_record(&mut self, task: TaskIndex, stored: StoredResponse) {
+        let StoredResponse { status, fetched_at, response, error } = stored;
+        let (record, asset_requests) = match response {
             Some(data) => self.task_record(task, status, fetched_at, data, None),
             None => {
-                let (task_id, clips_left) =
-                    (self.run.plan.tasks.id(task).to_string(), self.run.plan.item(task).clips_left);
-                (Record::NotFound { task_id, fetched_at, message: error, replaces: true, clips_left }, Vec::new())
+                let (task_id, remaining_clips) =
+                    (self.run.plan.tasks.id(task).to_string(), self.run.plan.item(task).remaining_clips);
+                (Record::NotFound { task_id, fetched_at, message: error, replaces: true, remaining_clips }, Vec::new())
             }
         };
-        self.hold(task, StoredTask { record: Some(record), assets: Vec::new() }, wanted).await;
+        self.settle_assets(task, StoredTask { record: Some(record), assets: Vec::new() }, asset_requests).await;
     }
 
-    async fn hold(&mut self, task: TaskIndex, held: StoredTask, wanted: Vec<AssetRequest>) {
-        if wanted.is_empty() {
-            return self.journal_stored(task, held).await;
+    async fn settle_assets(&mut self, task: TaskIndex, stored: StoredTask, asset_requests: Vec<AssetRequest>) {
+        if asset_requests.is_empty() {
+            return self.journal_stored_task(task, stored).await;
         }
-        self.stored_unsettled.insert(task, held);
+        self.stored_unsettled.insert(task, stored);
         let task_id = self.run.plan.tasks.id(task).to_string();
-        self.download(Job { task_id, part: None, wanted, retry_budget: RetryBudget::Last });
+        self.download(MediaJob { task_id, part: None, asset_requests, defer_policy: DeferPolicy::Never });
     }
 
-    /// The assets of a task with a stored response are settled.
-    pub(super) async fn stored_settled(&mut self, task: TaskIndex, assets: Vec<Asset>) {
-        let Some(held) = self.stored_unsettled.remove(&task) else { return };
+    /// Handles a task with a stored response after its assets are settled.
+    pub(super) async fn handle_stored_settled(&mut self, task: TaskIndex, assets: Vec<Asset>) {
+        let Some(stored) = self.stored_unsettled.remove(&task) else { return };
         let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
-        let held = StoredTask { assets, ..held };
-        // Items that only add assets are an export's, which never requests an archived task.
-        if has_failed && held.record.is_some() && self.is_running() && !self.is_salvaging {
-            self.refreshing.insert(task, held);
+        let stored = StoredTask { assets, ..stored };
+        // Items that only add assets belong to an export, which does not request archived tasks again.
+        if has_failed && stored.record.is_some() && self.is_running() && !self.is_salvaging {
+            self.refreshing.insert(task, stored);
             self.queue.add(task);
-            self.first_pass_left += 1;
+            self.first_pass_remaining += 1;
         } else {
-            self.journal_stored(task, held).await;
+            self.journal_stored_task(task, stored).await;
         }
     }
 
-    /// Handles the response for a task, some of whose assets failed.
-    pub(super) async fn refreshed(&mut self, task: TaskIndex, held: StoredTask, answer: TaskResponse) {
-        match answer {
-            TaskResponse::Final { status, data, sent } if !is_poorer(status, &data, &held) => {
-                let (record, wanted) = self.task_record(task, status, timestamp::now(), data, sent);
-                self.journal(Entry::TaskResponse { task, status: Some(status), record, wanted }).await;
+    /// Handles the fresh response for a task with failed assets.
+    pub(super) async fn handle_refreshed(&mut self, task: TaskIndex, stored: StoredTask, response: TaskResponse) {
+        match response {
+            TaskResponse::Final { status, data, original_body } if !loses_data(status, &data, &stored) => {
+                let (record, asset_requests) = self.task_record(task, status, timestamp::now(), data, original_body);
+                self.journal(Entry::TaskResponse { task, status: Some(status), record, asset_requests }).await;
             }
-            _ => self.journal_stored(task, held).await,
+            _ => self.journal_stored_task(task, stored).await,
         }
     }
 
-    /// Journals the tasks that there was no time to request fresh URLs for.
+    /// Journals the tasks for which the run had no time to request fresh URLs.
     pub(super) async fn journal_unrefreshed(&mut self) {
-        for (task, held) in std::mem::take(&mut self.refreshing) {
-            self.journal_stored(task, held).await;
+        for (task, stored) in std::mem::take(&mut self.refreshing) {
+            self.journal_stored_task(task, stored).await;
         }
     }
 
-    pub(super) async fn journal_stored(&mut self, task: TaskIndex, held: StoredTask) {
+    pub(super) async fn journal_stored_task(&mut self, task: TaskIndex, stored: StoredTask) {
         let task_id = self.run.plan.tasks.id(task).to_string();
-        let StoredTask { record, assets } = held;
+        let StoredTask { record, assets } = stored;
         let records = match record {
             None if assets.is_empty() => return,
             None => vec![Record::AddedAssets { task_id, assets }],
@@ -156,12 +156,12 @@ impl Coordinator<'_> {
         self.journal(Entry::Settled { task, records }).await;
     }
 
-    /// Begins to read quarantined parts, for tasks that the provider has no response for, unless the run has no
-    /// time for it.
+    /// Starts reading quarantined parts for tasks without a response from the provider. Returns false if there are no
+    /// such tasks or the run has no time left.
     pub(super) fn begin_salvage(&mut self) -> bool {
         let has_time = matches!(
             self.ending,
-            None | Some(Ending::Done | Ending::KeyRefused | Ending::Failed(Error::Unreachable(_)))
+            None | Some(Ending::Done | Ending::KeyRejected | Ending::Failed(Error::Unreachable(_)))
         );
         let plan = self.run.plan;
         let tasks: Vec<TaskIndex> = plan.salvageable().filter(|task| !self.ledger.is_answered(*task)).collect();
@@ -169,48 +169,51 @@ impl Coordinator<'_> {
             return false;
         }
         self.is_salvaging = true;
-        self.stored = Some(StoredStage::of_quarantine(self.run.held.archive.format, plan, tasks));
+        self.stored = Some(StoredStage::read_quarantine(self.run.archive.format, plan, tasks));
         true
     }
 
-    /// The record of a final response, and its wanted assets.
+    /// Returns the record of a final response and the requests for its wanted assets.
     pub(super) fn task_record(
         &self,
         task: TaskIndex,
         status: FinalStatus,
         fetched_at: Timestamp,
         data: String,
-        sent: Option<String>,
+        original_body: Option<String>,
     ) -> (Record, Vec<AssetRequest>) {
         let (task_id, item) = (self.run.plan.tasks.id(task).to_string(), self.run.plan.item(task));
-        let kinds: Vec<AssetKind> = self.kinds(item, &task_id, &data).iter().collect();
-        let wanted = self.media.requests(&data, &kinds);
-        let assets = if wanted.is_empty() { Vec::new() } else { kinds };
-        let replaces = item.replaces() || item.source == AnswerSource::Stored;
-        (Record::Task { task_id, status, fetched_at, data, sent, assets, replaces }, wanted)
+        let kinds: Vec<AssetKind> = self.wanted_kinds(item, &task_id, &data).iter().collect();
+        let asset_requests = self.media.requests(&data, &kinds);
+        let assets = if asset_requests.is_empty() { Vec::new() } else { kinds };
+        let replaces = item.replaces() || item.source == ResponseSource::Tables;
+        (Record::Task { task_id, status, fetched_at, data, original_body, assets, replaces }, asset_requests)
     }
 
-    fn kinds(&self, item: &Item, task_id: &str, data: &str) -> AssetKinds {
-        let of_run = &self.run.config.media.kinds;
+    fn wanted_kinds(&self, item: &Item, task_id: &str, data: &str) -> AssetKinds {
+        let configured = &self.run.config.media.kinds;
         match &item.kinds {
-            WantedKinds::OfRun => of_run.clone(),
-            WantedKinds::These(kinds) => kinds.clone(),
-            WantedKinds::OfRunAndFiles => of_run.iter().chain(self.kinds_of_files(task_id, data)).collect(),
+            WantedKinds::Configured => configured.clone(),
+            WantedKinds::Explicit(kinds) => kinds.clone(),
+            WantedKinds::ConfiguredAndExisting => {
+                configured.iter().chain(self.kinds_with_files(task_id, data)).collect()
+            }
         }
     }
 
-    /// The kinds of assets that the archive has files of.
-    fn kinds_of_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
-        let is_there =
-            |wanted: &AssetRequest| self.run.held.media(&wanted.name(task_id), media::endings(wanted.kind())).is_some();
+    /// Returns the kinds of assets that the archive has files for.
+    fn kinds_with_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
+        let exists = |request: &AssetRequest| {
+            self.run.archive.open_media(&request.name(task_id), media::extensions(request.kind())).is_some()
+        };
         let all = self.media.requests(data, &AssetKind::ALL);
-        all.iter().filter(|wanted| is_there(wanted)).map(AssetRequest::kind).collect()
+        all.iter().filter(|request| exists(request)).map(AssetRequest::kind).collect()
     }
 }
 
-/// Whether a response has another status than the stored one, or lacks clips that the stored one has.
-fn is_poorer(status: FinalStatus, data: &str, held: &StoredTask) -> bool {
-    let Some(Record::Task { status: status_before, data: before, .. }) = &held.record else { return true };
-    let clips: Vec<Option<String>> = tables::clip_links(data).into_iter().map(|clip| clip.clip_id).collect();
-    status != *status_before || tables::clip_links(before).iter().any(|clip| !clips.contains(&clip.clip_id))
+/// Whether a new response differs in status from the stored response or lacks some of its clips.
+fn loses_data(status: FinalStatus, data: &str, stored: &StoredTask) -> bool {
+    let Some(Record::Task { status: stored_status, data: stored_data, .. }) = &stored.record else { return true };
+    let clips: Vec<Option<String>> = tables::clip_urls(data).into_iter().map(|clip| clip.clip_id).collect();
+    status != *stored_status || tables::clip_urls(stored_data).iter().any(|clip| !clips.contains(&clip.clip_id))
 }

@@ -1,9 +1,9 @@
-//! The owner of a run's state: it decides what is requested when, sees every response, and is the only one that
-//! emits events. Everything reaches it through a single `select!`. What it does about the provider's responses
-//! is in [`answers`], about stored ones in [`archived`].
+//! The coordinator owns a run's state, schedules requests, processes every response, and emits events. All input
+//! reaches the coordinator through a single `select!`. [`responses`] handles the provider's responses, and [`archived`]
+//! handles stored responses.
 
-mod answers;
 mod archived;
+mod responses;
 
 use std::{collections::HashMap, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -15,17 +15,17 @@ use tokio::{
 
 use self::archived::StoredTask;
 use super::{
-    EventSink, GRACE, Plan, RowEffect,
-    forecast::{EtaEstimate, downloads_left},
+    EventSink, GRACE_PERIOD, Plan, RowEffect,
+    forecast::{EtaEstimate, remaining_downloads},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
-    media_stage::{DownloadEvent, Job, MediaStage, RetryBudget},
+    media_stage::{DeferPolicy, DownloadEvent, MediaJob, MediaStage},
     publish::PublishStage,
-    queue::{Next, PendingRequest, Queue},
-    stored::{StoredAnswer, StoredStage},
+    queue::{NextRequest, PendingRequest, Queue},
+    stored::{StoredResponse, StoredStage},
 };
 use crate::{
-    api::{Client, Pace, Reply},
+    api::{Client, Reply, RequestLimiter},
     archive::LockedArchive,
     backoff::Backoff,
     config::RunConfig,
@@ -38,46 +38,47 @@ use crate::{
     task::TaskIndex,
 };
 
-/// The interval of progress events.
-const TICK: Duration = Duration::from_secs(1);
+/// The interval between progress events.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tasks with unsettled assets, at most, before the first pass pauses. Memory holds some URLs of each, the
-/// journal its response.
-const MOST_UNSETTLED: usize = 2000;
+/// The number of tasks with unsettled assets at which the first pass pauses. For each such task, memory holds a few
+/// URLs and the journal holds the response.
+const MAX_UNSETTLED_TASKS: usize = 2000;
 
-/// Tasks with a stored response and unsettled assets, at most: memory holds their responses.
-const MOST_STORED: usize = 500;
+/// The maximum number of tasks with a stored response and unsettled assets. Memory holds the responses of these
+/// tasks.
+const MAX_STORED_TASKS: usize = 500;
 
-/// Records that wait for the journal, at most, before the next stored response is taken.
-const MOST_UNACKNOWLEDGED: usize = 256;
+/// The number of unacknowledged journal records at which the coordinator stops accepting stored responses.
+const MAX_UNACKNOWLEDGED: usize = 256;
 
-/// The resources of a run.
+/// The configuration and resources of a run.
 pub(crate) struct RunContext<'a> {
     pub(crate) config: &'a RunConfig,
     pub(crate) run_id: &'a RunId,
     pub(crate) plan: &'a Plan,
-    pub(crate) held: &'a Arc<LockedArchive>,
-    /// When the run is to end, whatever is left.
+    pub(crate) archive: &'a Arc<LockedArchive>,
+    /// The time at which the run ends, even if work is left.
     pub(crate) stop_at: Option<Instant>,
     /// The command of the run.
     pub(crate) command: RunCommand,
-    /// When a segment is full.
+    /// The size limits of a journal segment.
     pub(crate) segments: SegmentLimits,
 }
 
 /// A signal that ends a run cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGHUP: the terminal or the session is gone.
+    /// SIGHUP: the terminal or the session was closed.
     HangUp,
-    /// SIGINT, Ctrl-C.
+    /// SIGINT, for example from Ctrl-C.
     Interrupt,
     /// SIGTERM.
     Terminate,
 }
 
 impl Signal {
-    /// The process's exit status.
+    /// Returns the exit status for a run that this signal ends.
     #[must_use]
     pub fn exit_status(self) -> ExitStatus {
         match self {
@@ -98,78 +99,78 @@ impl fmt::Display for Signal {
     }
 }
 
-/// The reason why a run sends no further requests.
+/// The reason why a run stops sending requests.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// Nothing is left to request, or the time for polls is over.
+    /// No requests are left, or the time for polls has expired.
     Done,
-    /// The provider refused the key.
-    KeyRefused,
-    /// The time of `--stop-after` is over.
-    TimeIsUp,
-    /// A signal came.
+    /// The provider rejected the API key.
+    KeyRejected,
+    /// The time given with `--stop-after` has expired.
+    DeadlineReached,
+    /// The process received a signal.
     Signal(Signal),
-    /// An error that further requests would not resolve.
+    /// An error that additional requests cannot resolve.
     Failed(Error),
 }
 
-/// The result of carrying out a plan.
+/// The result of executing a plan.
 pub(crate) struct RunResult {
     pub(crate) ending: Ending,
     pub(crate) ledger: Ledger,
 }
 
-/// A run in progress.
+/// The state of a run in progress.
 pub(crate) struct Coordinator<'a> {
     run: RunContext<'a>,
     client: Client,
-    pace: Pace,
+    limiter: RequestLimiter,
     backoff: Backoff,
     queue: Queue,
     ledger: Ledger,
-    asking: JoinSet<(PendingRequest, Reply)>,
-    /// Reads stored responses, as long as some are left.
+    in_flight: JoinSet<(PendingRequest, Reply)>,
+    /// The stage that reads stored responses, or `None` once all stored responses are read.
     stored: Option<StoredStage>,
-    /// Tasks with a stored response whose assets are being settled.
+    /// Tasks with a stored response whose assets are not settled yet.
     stored_unsettled: HashMap<TaskIndex, StoredTask>,
-    /// Tasks with a stored response, some of whose assets failed: a request for fresh URLs is due.
+    /// Tasks with a stored response and failed assets. A request for fresh URLs is pending for each of these tasks.
     refreshing: HashMap<TaskIndex, StoredTask>,
-    /// Whether quarantined parts are being read: requests are over by then.
+    /// Whether the run is reading quarantined parts. The run reads these parts after its last request.
     is_salvaging: bool,
     journal: JournalStage,
     publish: PublishStage,
     media: MediaStage,
     discovery: Discovery,
     emit: EventSink<'a>,
-    /// Records that the journal has not acknowledged yet.
+    /// The number of records that the journal has not acknowledged yet.
     unacknowledged: usize,
-    /// Tasks whose assets are being settled, those with a stored response included.
+    /// The number of tasks with unsettled assets, including tasks with a stored response.
     unsettled: usize,
     downloads: Downloads,
-    /// Tasks whose initial request has neither a response nor failed for good.
-    first_pass_left: usize,
-    polling_ends: Option<Instant>,
+    /// The number of tasks whose initial request has neither received a response nor permanently failed.
+    first_pass_remaining: usize,
+    polling_deadline: Option<Instant>,
     started: Instant,
-    answers: u64,
-    given_up_in_a_row: u32,
-    refused_in_a_row: u32,
-    /// Whether the last request found no connection.
-    unconnected: bool,
+    responses: u64,
+    consecutive_failures: u32,
+    consecutive_rate_limits: u32,
+    /// Whether the last request failed to connect.
+    last_connect_failed: bool,
     interruptions: Interruptions,
     ending: Option<Ending>,
 }
 
-/// The interruptions of the run so far.
+/// The interruptions that the run has received so far.
 #[derive(Debug, Default)]
 struct Interruptions {
-    has_signalled: bool,
-    is_time_up: bool,
-    /// When requests in flight are abandoned.
-    grace: Option<Instant>,
+    signal_received: bool,
+    deadline_reached: bool,
+    /// The time at which in-flight requests and downloads are aborted.
+    grace_deadline: Option<Instant>,
 }
 
-/// Whether any task of the run was found. Until then a 404 proves nothing, since the key may belong to another
-/// account, and the 404s wait here.
+/// Whether the run has found any task. Before the first task is found, a 404 is inconclusive, because the key may
+/// belong to a different account. `NoneYet` holds the 404 responses received so far.
 enum Discovery {
     NoneYet(Vec<(TaskIndex, Timestamp, Option<String>)>),
     Found,
@@ -177,37 +178,37 @@ enum Discovery {
 
 /// Whether a request is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
-    Yes,
-    /// It is retried.
-    NotYet,
+enum RequestState {
+    Settled,
+    /// The request is retried.
+    Retrying,
 }
 
 impl<'a> Coordinator<'a> {
     /// Starts the stages of a run.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the journal cannot be written. Nothing was sent then.
+    /// [`Error::Storage`] if the journal cannot be created. No request has been sent in this case.
     pub(crate) fn new(run: RunContext<'a>, client: Client, media: MediaStage, emit: EventSink<'a>) -> Result<Self> {
-        let RunContext { config, run_id, plan, held, command, segments, .. } = run;
-        let folder = held.archive.journal_folder();
+        let RunContext { config, run_id, plan, archive, command, segments, .. } = run;
+        let folder = archive.journal_folder();
         let mut writer = JournalWriter::new(&folder, run_id.clone(), command, segments);
-        let (closed, publish) = PublishStage::start(held.clone());
-        let (to_ask, mut ledger) = (plan.to_ask(), Ledger::new(plan.tasks.len()));
-        plan.kept.iter().for_each(|task| ledger.journalled(*task));
+        let (closed, publish) = PublishStage::start(archive.clone());
+        let (tasks_to_fetch, mut ledger) = (plan.tasks_to_fetch(), Ledger::new(plan.tasks.len()));
+        plan.in_journal.iter().for_each(|task| ledger.mark_journalled(*task));
         let stored = plan.stored.clone();
-        if !to_ask.is_empty() {
+        if !tasks_to_fetch.is_empty() {
             writer.begin_run()?;
         }
         Ok(Self {
             client,
-            pace: Pace::new(config.rate, config.reserve),
+            limiter: RequestLimiter::new(config.rate, config.reserve),
             backoff: Backoff::new(config.retries, fastrand::Rng::new()),
-            first_pass_left: to_ask.len(),
-            queue: Queue::new(to_ask),
+            first_pass_remaining: tasks_to_fetch.len(),
+            queue: Queue::new(tasks_to_fetch),
             ledger,
-            asking: JoinSet::new(),
-            stored: (!stored.is_empty()).then(|| StoredStage::of_tables(held.clone(), plan, stored)),
+            in_flight: JoinSet::new(),
+            stored: (!stored.is_empty()).then(|| StoredStage::read_tables(archive.clone(), plan, stored)),
             stored_unsettled: HashMap::new(),
             refreshing: HashMap::new(),
             is_salvaging: false,
@@ -219,24 +220,24 @@ impl<'a> Coordinator<'a> {
             unacknowledged: 0,
             unsettled: 0,
             downloads: Downloads::default(),
-            polling_ends: None,
+            polling_deadline: None,
             started: Instant::now(),
-            answers: 0,
-            given_up_in_a_row: 0,
-            refused_in_a_row: 0,
-            unconnected: false,
+            responses: 0,
+            consecutive_failures: 0,
+            consecutive_rate_limits: 0,
+            last_connect_failed: false,
             interruptions: Interruptions::default(),
             ending: None,
             run,
         })
     }
 
-    /// Works until nothing is left or `stop` says so, and puts every answer in place.
+    /// Executes the plan until no work is left or `stop` resolves, and publishes the responses.
     pub(crate) async fn run(mut self, stop: impl Future<Output = Signal>) -> RunResult {
         let mut stop = std::pin::pin!(stop);
         self.work(stop.as_mut()).await;
-        if self.unconnected && self.is_running() {
-            self.unreachable("no connection any more", "what was fetched is kept, run again when it is back");
+        if self.last_connect_failed && self.is_running() {
+            self.fail_unreachable("the connection was lost", "fetched data is kept, rerun when the network is back");
         }
         self.settle_not_found();
         if self.begin_salvage() {
@@ -246,14 +247,14 @@ impl<'a> Coordinator<'a> {
         self.shut_down().await
     }
 
-    /// Ends the stages, and takes in what they have to say last.
+    /// Shuts down the stages and processes their remaining events.
     async fn shut_down(self) -> RunResult {
         let Self { run, stored, journal, mut publish, mut media, mut ledger, emit, mut ending, .. } = self;
         media.abort();
-        if let Err(error) = media.ended().await {
+        if let Err(error) = media.join().await {
             ending = Some(Ending::Failed(error));
         }
-        let JournalStage { records, mut acknowledged, ended } = journal;
+        let JournalStage { records, mut acknowledged, handle } = journal;
         drop(records);
         while let Some(entry) = acknowledged.recv().await {
             let _not_settled = record_acknowledged(entry, run.plan, &mut ledger, emit);
@@ -261,9 +262,9 @@ impl<'a> Coordinator<'a> {
         while let Some(published) = publish.published.recv().await {
             record_published(published, &mut ledger, emit);
         }
-        // Closing its channel ends the stage.
-        let reading = stored.map(|stage| stage.ended);
-        for stage in [Some(ended), Some(publish.ended), reading].into_iter().flatten() {
+        // The stage that reads stored responses ends when its channel closes.
+        let read_handle = stored.map(|stage| stage.handle);
+        for stage in [Some(handle), Some(publish.handle), read_handle].into_iter().flatten() {
             if let Err(error) = outcome(stage).await {
                 ending = Some(Ending::Failed(error));
             }
@@ -272,29 +273,31 @@ impl<'a> Coordinator<'a> {
     }
 
     async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = Signal>>) {
-        let mut tick = time::interval(TICK);
+        let mut tick = time::interval(PROGRESS_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let next = self.next();
-            if next == Next::Never && self.is_idle() {
+            if next == NextRequest::Never && self.is_idle() {
                 return;
             }
-            let due = if let Next::At(due) = next { Some(due) } else { None };
-            let (stop_at, grace) = (self.run.stop_at, self.interruptions.grace);
+            let due = if let NextRequest::At(due) = next { Some(due) } else { None };
+            let (stop_at, grace_deadline) = (self.run.stop_at, self.interruptions.grace_deadline);
             tokio::select! {
                 biased;
-                signal = &mut stop, if !self.interruptions.has_signalled => self.signalled(signal),
-                () = until(stop_at), if !self.interruptions.is_time_up => self.time_is_up(),
-                Some(answered) = self.asking.join_next() => self.take(answered).await,
-                entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.acknowledged(entry),
-                published = self.publish.published.recv(), if self.is_running() => self.published(published),
-                events = self.media.events.recv(), if self.unsettled > 0 => self.media_event(events).await,
-                () = self.pace.permit(), if next == Next::Now => self.ask(),
-                answer = next_stored(&mut self.stored), if self.has_room_for_stored() => self.take_stored(answer).await,
-                () = until(due), if due.is_some() => {}
-                () = until(grace), if grace.is_some() => {
-                    self.interruptions.grace = None;
-                    self.asking.abort_all();
+                signal = &mut stop, if !self.interruptions.signal_received => self.handle_signal(signal),
+                () = sleep_until(stop_at), if !self.interruptions.deadline_reached => self.handle_deadline(),
+                Some(reply) = self.in_flight.join_next() => self.handle_reply(reply).await,
+                entry = self.journal.acknowledged.recv(), if self.unacknowledged > 0 => self.handle_acknowledged(entry),
+                published = self.publish.published.recv(), if self.is_running() => self.handle_published(published),
+                events = self.media.events.recv(), if self.unsettled > 0 => self.handle_media_event(events).await,
+                () = self.limiter.permit(), if next == NextRequest::Now => self.send_next_request(),
+                response = next_stored(&mut self.stored), if self.can_accept_stored_response() => {
+                    self.handle_stored(response).await;
+                }
+                () = sleep_until(due), if due.is_some() => {}
+                () = sleep_until(grace_deadline), if grace_deadline.is_some() => {
+                    self.interruptions.grace_deadline = None;
+                    self.in_flight.abort_all();
                     self.abandon_media();
                 }
                 _ = tick.tick() => self.emit_progress(),
@@ -302,77 +305,85 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Whether nothing is under way.
+    /// Whether no work is in progress.
     fn is_idle(&self) -> bool {
-        self.asking.is_empty() && self.unacknowledged + self.unsettled == 0 && self.stored.is_none()
+        self.in_flight.is_empty() && self.unacknowledged + self.unsettled == 0 && self.stored.is_none()
     }
 
-    fn signalled(&mut self, signal: Signal) {
-        self.interruptions.has_signalled = true;
-        self.ending.take_if(|ending| matches!(ending, Ending::TimeIsUp));
-        self.interrupt(Ending::Signal(signal), format!("{signal}: no further requests; keeping what was fetched"));
+    fn handle_signal(&mut self, signal: Signal) {
+        self.interruptions.signal_received = true;
+        self.ending.take_if(|ending| matches!(ending, Ending::DeadlineReached));
+        self.interrupt(
+            Ending::Signal(signal),
+            format!("{signal}: no more requests will be sent; fetched data is kept"),
+        );
     }
 
-    fn time_is_up(&mut self) {
-        self.interruptions.is_time_up = true;
-        self.interrupt(Ending::TimeIsUp, "the time given with --stop-after is over: no further requests".into());
+    fn handle_deadline(&mut self) {
+        self.interruptions.deadline_reached = true;
+        self.interrupt(
+            Ending::DeadlineReached,
+            "the --stop-after limit was reached; no more requests will be sent".into(),
+        );
     }
 
-    /// Begins nothing further, and gives what is in flight a moment.
+    /// Starts no new work, and gives in-flight requests and downloads a grace period.
     fn interrupt(&mut self, ending: Ending, reason: String) {
-        self.interruptions.grace = self.interruptions.grace.or(Some(Instant::now() + GRACE));
+        self.interruptions.grace_deadline = self.interruptions.grace_deadline.or(Some(Instant::now() + GRACE_PERIOD));
         self.media.stop();
         self.stop_reading();
-        self.end(ending, reason);
+        self.begin_stopping(ending, reason);
     }
 
     fn is_running(&self) -> bool {
         self.ending.is_none()
     }
 
-    /// When to send the next request; [`Next::Never`] also while there is no room. An answer that the journal
-    /// does not hold yet takes as much room as a request in flight: a crash would cost either.
-    fn next(&self) -> Next {
-        let no_room = self.asking.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
-        // Polls go on: the time for them is limited, and they are few.
-        let too_much_unsettled = self.unsettled >= MOST_UNSETTLED && self.first_pass_left > 0;
-        if !self.is_running() || no_room || too_much_unsettled {
-            return Next::Never;
+    /// Returns when the next request may be sent, or [`NextRequest::Never`] while a limit is reached. A response that
+    /// the journal has not acknowledged counts towards the concurrency limit like an in-flight request, because a crash
+    /// would lose either one.
+    fn next(&self) -> NextRequest {
+        let concurrency_reached =
+            self.in_flight.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
+        // Polls continue, because they are few and the time for polls is limited.
+        let too_many_unsettled = self.unsettled >= MAX_UNSETTLED_TASKS && self.first_pass_remaining > 0;
+        if !self.is_running() || concurrency_reached || too_many_unsettled {
+            return NextRequest::Never;
         }
         self.queue.next(Instant::now())
     }
 
-    fn ask(&mut self) {
+    fn send_next_request(&mut self) {
         let Some(request) = self.queue.pop(Instant::now()) else { return };
         let (client, tasks) = (self.client.clone(), self.run.plan.tasks.clone());
-        self.ledger.requested(request.task);
+        self.ledger.mark_requested(request.task);
         (self.emit)(Event::Requested { kind: request.kind() });
-        self.asking.spawn(async move { (request, client.ask(tasks.id(request.task)).await) });
+        self.in_flight.spawn(async move { (request, client.fetch_task(tasks.id(request.task)).await) });
     }
 
-    async fn take(&mut self, answered: Result<(PendingRequest, Reply), JoinError>) {
-        match answered {
+    async fn handle_reply(&mut self, reply: Result<(PendingRequest, Reply), JoinError>) {
+        match reply {
             Ok((request, reply)) => {
-                self.pace.observe(&reply.allowance);
-                if self.settle(request, reply.answer).await == Settled::Yes {
-                    self.end_of_request(request);
+                self.limiter.observe(&reply.rate_limit);
+                if self.handle_response(request, reply.response).await == RequestState::Settled {
+                    self.finish_initial_request(request);
                 }
             }
-            // After the grace period; the ledger knows that it was asked.
+            // The grace period has ended. The ledger has already recorded the request.
             Err(aborted) if aborted.is_cancelled() => {}
             Err(panic) => self.fail(Error::Internal(format!("a request failed: {panic}"))),
         }
     }
 
-    /// Hands a record to the journal; what it holds counts once that has acknowledged it.
+    /// Sends an entry to the journal. The entry takes effect when the journal acknowledges it.
     async fn journal(&mut self, entry: Entry) {
-        // Sending fails only after the stage has ended, which then reports its own error.
+        // Sending fails only after the journal stage has ended. The stage then reports its own error.
         if self.journal.records.send(entry).await.is_ok() {
             self.unacknowledged += 1;
         }
     }
 
-    fn acknowledged(&mut self, entry: Option<Acknowledged>) {
+    fn handle_acknowledged(&mut self, entry: Option<Acknowledged>) {
         match entry {
             Some(entry) => {
                 self.unacknowledged -= 1;
@@ -382,22 +393,22 @@ impl<'a> Coordinator<'a> {
             }
             None => {
                 self.unacknowledged = 0;
-                self.a_stage_ended();
+                self.stop_after_stage_exit();
             }
         }
     }
 
-    fn published(&mut self, published: Option<Published>) {
+    fn handle_published(&mut self, published: Option<Published>) {
         match published {
             Some(published) => record_published(published, &mut self.ledger, self.emit),
-            None => self.a_stage_ended(),
+            None => self.stop_after_stage_exit(),
         }
     }
 
-    async fn media_event(&mut self, events: Option<DownloadEvent>) {
+    async fn handle_media_event(&mut self, events: Option<DownloadEvent>) {
         match events {
-            Some(DownloadEvent::Happened(event)) => {
-                self.downloads.note(&event);
+            Some(DownloadEvent::Forward(event)) => {
+                self.downloads.record(&event);
                 (self.emit)(event);
             }
             Some(DownloadEvent::Unsettled { task_id }) => {
@@ -412,22 +423,23 @@ impl<'a> Coordinator<'a> {
                     Some(part) => {
                         self.journal(Entry::Assets { task, part, record: Record::Assets { task_id, assets } }).await;
                     }
-                    None => self.stored_settled(task, assets).await,
+                    None => self.handle_stored_settled(task, assets).await,
                 }
             }
-            None => self.a_stage_ended(),
+            None => self.stop_after_stage_exit(),
         }
     }
 
-    /// Gives the media stage a task.
-    fn download(&mut self, job: Job) {
+    /// Sends a task to the media stage.
+    fn download(&mut self, job: MediaJob) {
         self.unsettled += 1;
-        self.downloads.wanted += job.wanted.iter().filter(|wanted| wanted.is_expected()).count() as u64;
+        self.downloads.expected += job.asset_requests.iter().filter(|request| request.is_expected()).count() as u64;
         self.media.settle(job);
     }
 
-    /// A stage ends before the run only by an error, which it says itself at the end.
-    fn a_stage_ended(&mut self) {
+    /// Ends the run after a stage has ended early. A stage ends early only because of an error, which `shut_down`
+    /// collects.
+    fn stop_after_stage_exit(&mut self) {
         self.ending.get_or_insert(Ending::Done);
         self.stop_reading();
         self.abandon_media();
@@ -439,33 +451,35 @@ impl<'a> Coordinator<'a> {
         self.stored_unsettled.clear();
     }
 
-    /// The wait between two polls of a task. With many unfinished tasks it stretches, so that polls
-    /// never take more than half of the pace: the key is shared, and most of those tasks need minutes.
+    /// Returns the interval between two polls of a task. The interval grows with the number of unfinished tasks, so
+    /// that polls use at most half of the request rate. The key is shared with other users, and most unfinished tasks
+    /// take minutes to finish.
     fn poll_interval(&self) -> Duration {
         let unfinished = self.queue.polls() + 1;
-        let stretched = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
-        self.run.config.poll_interval.max(stretched.unwrap_or_default())
+        let fair_interval = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
+        self.run.config.poll_interval.max(fair_interval.unwrap_or_default())
     }
 
     fn requests_per_second(&self) -> f64 {
-        Pace::requests_per_second(self.run.config.rate, self.run.config.reserve)
+        RequestLimiter::requests_per_second(self.run.config.rate, self.run.config.reserve)
     }
 
-    /// The first answer about a task, or the last failure to get one, is in.
-    fn end_of_request(&mut self, request: PendingRequest) {
-        if request.poll {
+    /// Records that the initial request for a task has received a response or has permanently failed. Polls are
+    /// ignored.
+    fn finish_initial_request(&mut self, request: PendingRequest) {
+        if request.is_poll {
             return;
         }
-        self.first_pass_left -= 1;
-        if self.first_pass_left == 0 && self.polling_ends.is_none() {
-            let end = Instant::now() + self.run.config.wait;
-            self.polling_ends = Some(end);
-            self.queue.end_polls_at(end);
+        self.first_pass_remaining -= 1;
+        if self.first_pass_remaining == 0 && self.polling_deadline.is_none() {
+            let end = Instant::now() + self.run.config.poll_limit;
+            self.polling_deadline = Some(end);
+            self.queue.set_polling_deadline(end);
         }
     }
 
-    /// Says that there is no provider to ask, and what to do.
-    fn unreachable(&mut self, reason: &str, advice: &str) {
+    /// Ends the run with an error that the provider is unreachable, including advice for the user.
+    fn fail_unreachable(&mut self, reason: &str, advice: &str) {
         let host = self.client.host();
         self.media.go_offline();
         self.fail(Error::Unreachable(format!("{host} cannot be reached: {reason}; {advice}")));
@@ -473,31 +487,35 @@ impl<'a> Coordinator<'a> {
 
     fn emit_progress(&mut self) {
         let estimate = EtaEstimate {
-            requests: self.queue.fresh() + self.queue.retries() + self.asking.len(),
+            requests: self.queue.initial() + self.queue.retries() + self.in_flight.len(),
             unfinished: self.queue.polls(),
-            idle: match self.queue.next(Instant::now()) {
-                Next::At(due) => due.saturating_duration_since(Instant::now()).max(self.pace.silent_for()),
-                Next::Now | Next::Never => self.pace.silent_for(),
+            wait: match self.queue.next(Instant::now()) {
+                NextRequest::At(due) => {
+                    due.saturating_duration_since(Instant::now()).max(self.limiter.remaining_pause())
+                }
+                NextRequest::Now | NextRequest::Never => self.limiter.remaining_pause(),
             },
-            pace: self.requests_per_second(),
-            answers: self.answers,
+            rate: self.requests_per_second(),
+            responses: self.responses,
             elapsed: self.started.elapsed(),
-            polling_left: self.polling_ends.map(|end| end.saturating_duration_since(Instant::now())),
+            polling_remaining: self.polling_deadline.map(|end| end.saturating_duration_since(Instant::now())),
         };
         let elapsed = self.started.elapsed();
-        self.downloads.receive(self.media.received(), TICK);
-        let left = estimate.left().and_then(|left| Some(left.max(downloads_left(&self.downloads, elapsed)?)));
+        self.downloads.update_speed(self.media.received(), PROGRESS_INTERVAL);
+        let remaining = estimate
+            .remaining()
+            .and_then(|remaining| Some(remaining.max(remaining_downloads(&self.downloads, elapsed)?)));
         (self.emit)(Event::Progress(Progress {
             settled: self.ledger.settled(),
             selected: self.run.plan.selected.len() as u64,
             unfinished: self.queue.polls() as u64,
-            first_pass_over: self.first_pass_left == 0,
-            seconds_left: left.map(|left| left.as_secs_f64()),
+            first_pass_done: self.first_pass_remaining == 0,
+            seconds_left: remaining.map(|remaining| remaining.as_secs_f64()),
             downloads: self.downloads.clone(),
         }));
     }
 
-    fn end(&mut self, ending: Ending, reason: String) {
+    fn begin_stopping(&mut self, ending: Ending, reason: String) {
         if self.ending.is_none() {
             self.ending = Some(ending);
             (self.emit)(Event::Stopping { reason });
@@ -511,47 +529,52 @@ impl<'a> Coordinator<'a> {
     }
 }
 
-/// Takes in what the journal holds now, and gives the task's assets, if there are any to be settled.
+/// Updates the ledger with an acknowledged entry. Returns a job if the task has assets to settle.
 fn record_acknowledged(
     entry: Acknowledged,
     plan: &Plan,
     ledger: &mut Ledger,
     emit: &mut (dyn FnMut(Event) + Send),
-) -> Option<Job> {
+) -> Option<MediaJob> {
     match entry {
         Acknowledged::TaskResponse { status: None, .. } => None,
-        Acknowledged::TaskResponse { task, status: Some(status), part, wanted } => {
+        Acknowledged::TaskResponse { task, status: Some(status), part, asset_requests } => {
             let task_id = plan.tasks.id(task).to_string();
-            ledger.journalled(task);
-            emit(Event::Answered { task_id: task_id.clone(), status });
-            if wanted.is_empty() {
-                ledger.complete(task, part);
+            ledger.mark_journalled(task);
+            emit(Event::ResponseReceived { task_id: task_id.clone(), status });
+            if asset_requests.is_empty() {
+                ledger.mark_complete(task, part);
             }
-            (!wanted.is_empty()).then_some(Job { task_id, part: Some(part), wanted, retry_budget: RetryBudget::First })
+            (!asset_requests.is_empty()).then_some(MediaJob {
+                task_id,
+                part: Some(part),
+                asset_requests,
+                defer_policy: DeferPolicy::HostDownOnly,
+            })
         }
-        // The task's state is unchanged.
+        // Added assets do not change the task's state.
         Acknowledged::Settled { task, .. } if plan.item(task).rows == RowEffect::AddAssets => None,
         Acknowledged::Settled { task, part } => {
-            ledger.journalled(task);
-            ledger.complete(task, part);
+            ledger.mark_journalled(task);
+            ledger.mark_complete(task, part);
             None
         }
         Acknowledged::Assets { task, part } => {
-            ledger.complete(task, part);
+            ledger.mark_complete(task, part);
             None
         }
     }
 }
 
 fn record_published(published: Published, ledger: &mut Ledger, emit: &mut (dyn FnMut(Event) + Send)) {
-    ledger.published(published.part);
+    ledger.mark_published(published.part);
     emit(Event::Published(published));
 }
 
-/// The next stored answer; never resolves without a stage.
-async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredAnswer>)> {
+/// Receives the next stored response. The future never resolves if `stage` is `None`.
+async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Option<StoredResponse>)> {
     match stage {
-        Some(stage) => stage.answers.recv().await,
+        Some(stage) => stage.responses.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -560,10 +583,10 @@ async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
     stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run failed: {panic}"))))
 }
 
-/// Waits for a moment; for one that never comes it waits forever.
-async fn until(timestamp: Option<Instant>) {
-    match timestamp {
-        Some(timestamp) => time::sleep_until(timestamp).await,
+/// Waits until `deadline`, or forever if `deadline` is `None`.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

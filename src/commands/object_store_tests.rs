@@ -1,4 +1,4 @@
-//! Every command behaves the same on an in-memory object store as on a folder.
+//! Tests that every command behaves the same on an in-memory object store as on a local folder.
 
 #![expect(clippy::disallowed_methods, reason = "a test writes a list")]
 
@@ -9,11 +9,11 @@ use tempfile::TempDir;
 
 use super::{
     compact, export, rebuild, repair,
-    summary::{self, Style, SummaryOptions},
+    summary::{self, OutputFormat, SummaryOptions},
     verify,
 };
 use crate::{
-    archive::{Archive, Location, LockedArchive, Store, objects::Objects},
+    archive::{Archive, Location, LockedArchive, Store, object_store::ObjectStoreBackend},
     cli,
     config::ExportConfig,
     exit::ExitStatus,
@@ -24,18 +24,18 @@ use crate::{
     verify::Depth,
 };
 
-/// Columns that say how and when a run came by the others.
-const OF_RUN: [&str; 5] = ["fetched_at", "downloaded_at", "run_id", "http_status", "attempts"];
+/// Columns whose values depend on the run that wrote the row, not only on the task.
+const RUN_COLUMNS: [&str; 5] = ["fetched_at", "downloaded_at", "run_id", "http_status", "attempts"];
 
 /// A simulated provider, and an archive at a given location.
-struct Scene {
+struct TestArchive {
     simulator: Simulator,
     folder: TempDir,
     location: Location,
     format: TableFormat,
 }
 
-impl Scene {
+impl TestArchive {
     async fn new(location: impl FnOnce(&Path) -> Location, format: TableFormat) -> Self {
         let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };
         let simulator = Simulator::start(SimulatedProvider { faults, ..SimulatedProvider::default() });
@@ -74,21 +74,22 @@ impl Scene {
         repair::repair(&self.config(0..1).run, pending(), quiet().as_mut()).await.unwrap()
     }
 
-    fn damage(&self) -> u64 {
-        verify::verify(&self.location, Depth::Full, Style::Words, quiet().as_mut()).unwrap().report.damage
+    fn damage_count(&self) -> u64 {
+        verify::verify(&self.location, Depth::Full, OutputFormat::Text, quiet().as_mut()).unwrap().report.damage
     }
 
-    /// Every row but the run's own columns, and every media file's SHA-256.
+    /// The rows of all tables, without the columns in `RUN_COLUMNS`. Rows of the assets table contain the SHA-256 of
+    /// each media file.
     fn content(&self) -> BTreeSet<String> {
         let archive = Archive::open(&self.location).unwrap();
         let mut content = BTreeSet::new();
-        for outline in tables::outlines() {
+        for schema in tables::schemas() {
             let columns: Vec<&str> =
-                outline.columns.iter().map(|(name, _)| *name).filter(|name| !OF_RUN.contains(name)).collect();
-            for path in archive.parts(outline.name).unwrap() {
+                schema.columns.iter().map(|(name, _)| *name).filter(|name| !RUN_COLUMNS.contains(name)).collect();
+            for path in archive.parts(schema.name).unwrap() {
                 let file = archive.store.open(&path).unwrap();
-                let mut note = |cells: &[Option<&str>]| content.extend([format!("{} {cells:?}", outline.name)]);
-                tables::scan(file, archive.format, &columns, &mut note).unwrap();
+                let mut on_row = |cells: &[Option<&str>]| content.extend([format!("{} {cells:?}", schema.name)]);
+                tables::scan(file, archive.format, &columns, &mut on_row).unwrap();
             }
         }
         content
@@ -99,11 +100,11 @@ impl Scene {
         tables::TABLES.iter().map(|table| archive.parts(table).unwrap().len()).sum()
     }
 
-    /// Changes a byte of some file in a folder.
+    /// Flips one bit in the middle of the first file in a folder or in its first subfolder.
     fn flip(&self, folder: &str) {
         let now = jiff::Timestamp::now();
-        let held = LockedArchive::open(&self.location, &tables::TABLES, now).unwrap();
-        let store = &held.archive.store;
+        let archive = LockedArchive::open(&self.location, &tables::TABLES, now).unwrap();
+        let store = &archive.store;
         let mut folder = folder.to_owned();
         let path = loop {
             let first = store.list(&folder).unwrap().remove(0);
@@ -115,7 +116,7 @@ impl Scene {
         let mut bytes = store.get(&path).unwrap().unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
-        held.put(&path, bytes).unwrap();
+        archive.put(&path, bytes).unwrap();
     }
 }
 
@@ -124,58 +125,59 @@ fn quiet() -> Box<dyn Reporter> {
 }
 
 fn in_memory(state: &Path) -> Location {
-    Store::over(Arc::new(Objects::new(Arc::new(InMemory::new()))), state).into()
+    Store::with_files(Arc::new(ObjectStoreBackend::new(Arc::new(InMemory::new()))), state).into()
 }
 
 fn in_folder(folder: &Path) -> Location {
     folder.join("library").into()
 }
 
-/// Everything that the commands promise of an archive.
-async fn use_archive(scene: &Scene) -> BTreeSet<String> {
-    let first = scene.export(0..30).await;
-    assert_eq!((first.status, first.summary.tasks.archived()), (ExitStatus::Complete, 30), "{}", first.words);
-    assert_eq!(scene.damage(), 0);
-    let content = scene.content();
+/// Runs `export`, `verify`, `repair`, `compact`, `rebuild` and `summary` on an archive, and checks their results.
+/// Returns the rows of the final archive.
+async fn exercise_commands(test_archive: &TestArchive) -> BTreeSet<String> {
+    let first = test_archive.export(0..30).await;
+    assert_eq!((first.status, first.summary.tasks.archived()), (ExitStatus::Complete, 30), "{}", first.message);
+    assert_eq!(test_archive.damage_count(), 0);
+    let content = test_archive.content();
 
-    let second = scene.export(0..30).await;
+    let second = test_archive.export(0..30).await;
     assert_eq!((second.summary.requests.total, second.summary.input.already_archived), (0, 30));
 
     for folder in ["clips", "media/audio", "tasks"] {
-        scene.flip(folder);
+        test_archive.flip(folder);
     }
-    assert!(scene.damage() >= 3);
-    let repaired = scene.repair().await;
-    assert_eq!(scene.damage(), 0, "{}", repaired.words);
-    scene.export(0..30).await;
-    assert_eq!(scene.content().symmetric_difference(&content).next(), None, "{}", repaired.words);
+    assert!(test_archive.damage_count() >= 3);
+    let repaired = test_archive.repair().await;
+    assert_eq!(test_archive.damage_count(), 0, "{}", repaired.message);
+    test_archive.export(0..30).await;
+    assert_eq!(test_archive.content().symmetric_difference(&content).next(), None, "{}", repaired.message);
 
-    scene.export(0..40).await;
-    let (content, parts) = (scene.content(), scene.parts());
-    compact::compact(&scene.location, quiet().as_mut()).unwrap();
-    assert!(scene.parts() < parts && scene.content() == content);
-    rebuild::rebuild(&scene.location, quiet().as_mut()).unwrap();
-    assert!(scene.content() == content);
-    assert_eq!(scene.damage(), 0);
+    test_archive.export(0..40).await;
+    let (content, parts) = (test_archive.content(), test_archive.parts());
+    compact::compact(&test_archive.location, quiet().as_mut()).unwrap();
+    assert!(test_archive.parts() < parts && test_archive.content() == content);
+    rebuild::rebuild(&test_archive.location, quiet().as_mut()).unwrap();
+    assert!(test_archive.content() == content);
+    assert_eq!(test_archive.damage_count(), 0);
 
-    let (archive, style) = (scene.location.clone(), Style::Words);
-    let words = summary::summary(&SummaryOptions { archive, run: None, account: None, style }).await.unwrap();
-    assert!(words.contains("40 tasks"), "{words}");
+    let (archive, output_format) = (test_archive.location.clone(), OutputFormat::Text);
+    let message = summary::summary(&SummaryOptions { archive, run: None, account: None, output_format }).await.unwrap();
+    assert!(message.contains("40 tasks"), "{message}");
     content
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_leaves_the_same_rows_in_memory_as_in_a_folder() {
+async fn every_command_writes_the_same_rows_to_an_object_store_as_to_a_folder() {
     for format in [TableFormat::Parquet, TableFormat::Csv] {
-        let folder = Scene::new(in_folder, format).await;
-        let in_folder = use_archive(&folder).await;
-        let memory = Scene::new(in_memory, format).await;
-        let in_memory = use_archive(&memory).await;
-        let port = |scene: &Scene| scene.simulator.cdn_url().to_string();
-        let (ours, theirs) = (port(&memory), port(&folder));
-        let in_memory: BTreeSet<String> = in_memory.iter().map(|row| row.replace(&ours, &theirs)).collect();
-        let mut odd = in_memory.symmetric_difference(&in_folder);
-        assert_eq!(odd.next(), None, "{format}");
+        let folder = TestArchive::new(in_folder, format).await;
+        let in_folder = exercise_commands(&folder).await;
+        let memory = TestArchive::new(in_memory, format).await;
+        let in_memory = exercise_commands(&memory).await;
+        let cdn_url = |test_archive: &TestArchive| test_archive.simulator.cdn_url().to_string();
+        let (memory_url, folder_url) = (cdn_url(&memory), cdn_url(&folder));
+        let in_memory: BTreeSet<String> = in_memory.iter().map(|row| row.replace(&memory_url, &folder_url)).collect();
+        let mut differences = in_memory.symmetric_difference(&in_folder);
+        assert_eq!(differences.next(), None, "{format}");
         assert!(!memory.folder.path().join("tasks").exists() && memory.folder.path().join(".sunor").exists());
     }
 }

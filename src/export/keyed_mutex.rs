@@ -1,5 +1,5 @@
-//! One download at a time per name: a clip that is in two tasks is downloaded once, and the second task finds
-//! the file.
+//! Limits downloads to one at a time per media file name. A clip that belongs to two tasks is downloaded once, and
+//! the second task uses the existing file.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,11 @@ use crate::archive::MediaName;
 
 type KeyedLocks = HashMap<MediaName, Arc<AsyncMutex<()>>>;
 
-/// The names that are being worked on.
+/// The media file names in use, with a lock for each name.
 #[derive(Debug, Default)]
-pub(super) struct InFlight(Arc<Mutex<KeyedLocks>>);
+pub(super) struct KeyedMutex(Arc<Mutex<KeyedLocks>>);
 
-/// The lock on one name, released on drop.
+/// The lock on one name, which is released on drop.
 #[derive(Debug)]
 pub(super) struct KeyedLock {
     names: Arc<Mutex<KeyedLocks>>,
@@ -24,22 +24,22 @@ pub(super) struct KeyedLock {
     _guard: OwnedMutexGuard<()>,
 }
 
-impl InFlight {
-    /// Waits until no other task works on the name.
-    pub(super) async fn turn(&self, name: &MediaName) -> KeyedLock {
-        let turn = {
+impl KeyedMutex {
+    /// Locks the name. Waits while another task holds the lock.
+    pub(super) async fn lock(&self, name: &MediaName) -> KeyedLock {
+        let lock = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             names.entry(name.clone()).or_default().clone()
         };
-        KeyedLock { names: self.0.clone(), name: name.clone(), _guard: turn.lock_owned().await }
+        KeyedLock { names: self.0.clone(), name: name.clone(), _guard: lock.lock_owned().await }
     }
 }
 
 impl Drop for KeyedLock {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // One reference is the map's and one is this lock's; any other belongs to a task that waits.
-        if names.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
+        // The map and this lock each hold one reference. Any additional reference belongs to a waiting task.
+        if names.get(&self.name).is_some_and(|lock| Arc::strong_count(lock) <= 2) {
             names.remove(&self.name);
         }
     }
@@ -53,13 +53,13 @@ mod tests {
     use crate::asset::AssetKind;
 
     #[tokio::test]
-    async fn one_waits_for_the_other_and_nothing_is_left_behind() {
-        let names = InFlight::default();
+    async fn a_lock_is_exclusive_and_removed_after_use() {
+        let names = KeyedMutex::default();
         let [a, b] = ["a", "b"].map(|id| MediaName::new(AssetKind::Audio, Some(id), "t", 0));
-        let first = names.turn(&a).await;
-        let mut second = Box::pin(names.turn(&a));
+        let first = names.lock(&a).await;
+        let mut second = Box::pin(names.lock(&a));
         assert!(second.as_mut().now_or_never().is_none());
-        drop(names.turn(&b).await);
+        drop(names.lock(&b).await);
         drop(first);
         drop(second.await);
         assert!(names.0.lock().unwrap().is_empty());

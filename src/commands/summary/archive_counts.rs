@@ -1,5 +1,5 @@
-//! The contents of an archive, counted from its tables and its runs' files. Parts are read one after another,
-//! and of each only the columns that are counted.
+//! Counts the contents of an archive from its tables and run files. Only one part is read at a time, and only the
+//! columns that are needed.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -17,29 +17,31 @@ use crate::{
     run_summary::{RunSummary, Tasks},
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
-    timestamp::Moment,
+    timestamp::MicrosTimestamp,
 };
 
-/// The price of a credit according to the provider: a hundredth of a US dollar.
+/// The number of credits per US dollar. The provider states a price of 0.01 USD per credit.
 const CREDITS_PER_USD: f64 = 100.0;
 
-/// The number of runs that are listed.
+/// The maximum number of recent runs to list.
 const LAST_RUNS: usize = 10;
 
-/// The most types and models that are counted by name: names are foreign input, and memory is bounded.
-const MOST_NAMES: usize = 1000;
+/// The maximum number of types or models to count separately. The limit bounds memory, because the names are untrusted
+/// input.
+const MAX_NAMES: usize = 1000;
 
-/// The name under which the rest is counted.
+/// The name under which all types or models beyond [`MAX_NAMES`] are counted.
 const OTHERS: &str = "(others)";
 
-/// The archive as it stands: the last run's summary, with counts from the tables and sums over the runs.
-pub(super) fn standing(archive: &Archive) -> Result<ArchiveSummary> {
+/// Summarizes the archive. The result is the last run's summary, with counts from the tables and totals over all
+/// exports and repairs.
+pub(super) fn summarize(archive: &Archive) -> Result<ArchiveSummary> {
     let (mut runs, mut unreadable, mut last_runs) = (0, 0, VecDeque::new());
-    let mut before: Option<RunSummary> = None;
+    let mut earlier: Option<RunSummary> = None;
     let mut started_at = None;
     for path in archive.run_files(RunFile::Summary)? {
         let Some(text) = archive.store.get(&path)? else { continue };
-        // One that is damaged is `verify`'s business; the others count all the same.
+        // A damaged summary is only counted as unreadable, because `verify` reports it in detail.
         let Ok(mut run) = parse_run(archive, &path, &text) else {
             unreadable += 1;
             continue;
@@ -50,46 +52,47 @@ pub(super) fn standing(archive: &Archive) -> Result<ArchiveSummary> {
             continue;
         }
         started_at = started_at.or(run.started_at);
-        if let Some(before) = &before {
-            run.input.add(&before.input);
-            run.requests.add(&before.requests);
+        if let Some(earlier) = &earlier {
+            run.input.add(&earlier.input);
+            run.requests.add(&earlier.requests);
         }
         runs += 1;
-        before = Some(run);
+        earlier = Some(run);
     }
-    let mut last = before.unwrap_or_default();
+    let mut last = earlier.unwrap_or_default();
     last.started_at = started_at;
-    let mut held = count_tables(archive, &mut last)?;
+    let mut contents = count_tables(archive, &mut last)?;
     unreadable += count_missing(archive, &mut last.tasks)?;
-    (held.last_runs, held.unreadable_run_files) = (last_runs.into(), unreadable);
-    Ok(ArchiveSummary { last, runs, archive: held, account: None })
+    (contents.last_runs, contents.unreadable_run_files) = (last_runs.into(), unreadable);
+    Ok(ArchiveSummary { last, runs, archive: contents, account: None })
 }
 
 fn count_tables(archive: &Archive, summary: &mut RunSummary) -> Result<ArchiveContents> {
-    let fresh = RunSummary::default();
-    (summary.tasks, summary.by_type, summary.rows) = (fresh.tasks, fresh.by_type, fresh.rows);
-    (summary.assets, summary.credits_cost) = (fresh.assets, 0.0);
-    let mut held = ArchiveContents::default();
-    count_tasks(archive, summary, &mut held)?;
-    held.usd = summary.credits_cost / CREDITS_PER_USD;
-    count_clips(archive, summary, &mut held)?;
+    let empty = RunSummary::default();
+    (summary.tasks, summary.by_type, summary.rows) = (empty.tasks, empty.by_type, empty.rows);
+    (summary.assets, summary.credits_cost) = (empty.assets, 0.0);
+    let mut contents = ArchiveContents::default();
+    count_tasks(archive, summary, &mut contents)?;
+    contents.usd = summary.credits_cost / CREDITS_PER_USD;
+    count_clips(archive, summary, &mut contents)?;
     summary.rows.lyrics = rows::count_rows(archive, LYRICS.name)?;
     let kinds = count_assets(archive, summary)?;
-    let lacks = |kind: &AssetKind| summary.rows.clips.saturating_sub(kinds.get(kind).copied().unwrap_or_default());
-    let lacking = AssetKind::ALL.into_iter().map(|kind| (kind, lacks(&kind)));
-    held.lacking_assets = lacking.filter(|(_, clips)| *clips > 0).collect();
-    Ok(held)
+    let clips_lacking =
+        |kind: &AssetKind| summary.rows.clips.saturating_sub(kinds.get(kind).copied().unwrap_or_default());
+    let lacking = AssetKind::ALL.into_iter().map(|kind| (kind, clips_lacking(&kind)));
+    contents.clips_lacking_assets = lacking.filter(|(_, clips)| *clips > 0).collect();
+    Ok(contents)
 }
 
-fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
-    let mut created: Option<(Moment, Moment)> = None;
+fn count_tasks(archive: &Archive, summary: &mut RunSummary, contents: &mut ArchiveContents) -> Result<()> {
+    let mut created: Option<(MicrosTimestamp, MicrosTimestamp)> = None;
     let columns = ["status", "type", "model", "credits_cost", "created_at"];
     rows::scan_table(archive, TASKS.name, &columns, &mut |cells| {
         let [status, kind, model, credits, created_at] = cells else { return };
         summary.rows.tasks += 1;
         count_name(&mut summary.by_type, *kind);
-        count_name(&mut held.by_model, *model);
-        if let Some(at) = created_at.and_then(Moment::parse) {
+        count_name(&mut contents.by_model, *model);
+        if let Some(at) = created_at.and_then(MicrosTimestamp::parse) {
             let (from, to) = created.unwrap_or((at, at));
             created = Some((from.min(at), to.max(at)));
         }
@@ -101,18 +104,18 @@ fn count_tasks(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveCo
             summary.credits_cost += credits.and_then(|credits| credits.parse().ok()).unwrap_or(0.0);
         }
     })?;
-    held.created_from = created.map(|(from, _)| from.to_string());
-    held.created_to = created.map(|(_, to)| to.to_string());
+    contents.created_from = created.map(|(from, _)| from.to_string());
+    contents.created_to = created.map(|(_, to)| to.to_string());
     Ok(())
 }
 
 fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
     let Some(name) = name else { return };
-    let known = counts.len() < MOST_NAMES || counts.contains_key(name);
-    *counts.entry(if known { name } else { OTHERS }.to_owned()).or_default() += 1;
+    let is_tracked = counts.len() < MAX_NAMES || counts.contains_key(name);
+    *counts.entry(if is_tracked { name } else { OTHERS }.to_owned()).or_default() += 1;
 }
 
-fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveContents) -> Result<()> {
+fn count_clips(archive: &Archive, summary: &mut RunSummary, contents: &mut ArchiveContents) -> Result<()> {
     // Sums integers (microseconds), so that the total does not depend on the order of the rows.
     let mut micros = 0_i128;
     rows::scan_table(archive, CLIPS.name, &["duration_seconds"], &mut |cells| {
@@ -120,14 +123,14 @@ fn count_clips(archive: &Archive, summary: &mut RunSummary, held: &mut ArchiveCo
         let seconds = cells.first().copied().flatten().and_then(|seconds| seconds.parse::<f64>().ok());
         micros = micros.saturating_add((seconds.unwrap_or(0.0) * 1e6).round() as i128);
     })?;
-    held.audio_seconds = micros as f64 / 1e6;
+    contents.audio_seconds = micros as f64 / 1e6;
     Ok(())
 }
 
-/// Counts the assets, and their rows by kind.
+/// Counts the assets by status. Returns the number of asset rows of each kind.
 fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<AssetKind, u64>> {
     let mut kinds = BTreeMap::new();
-    // A clip that stands in two tasks has one file. Memory holds a hash a file.
+    // A clip that belongs to two tasks has only one file. Memory holds one hash per file.
     let (hasher, mut files) = (RandomState::new(), HashSet::new());
     let assets = &mut summary.assets;
     rows::scan_table(archive, ASSETS.name, &["status", "path", "bytes", "kind"], &mut |cells| {
@@ -147,18 +150,18 @@ fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<
     Ok(kinds)
 }
 
-/// Tasks that no run has archived so far: each counts by the last reason it got. Says how
-/// many lists could not be read to their end.
+/// Counts the tasks that no run has archived so far, each by its most recent reason. Returns the number of lists that
+/// could not be read completely.
 fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
     for path in archive.run_files(RunFile::Unfinished)? {
         let file = archive.store.open(&path)?;
-        let mut note = |cells: &[Option<&str>]| {
+        let mut on_row = |cells: &[Option<&str>]| {
             if let [Some(task_id), Some(reason)] = cells {
                 reasons.insert((*task_id).to_owned(), (*reason).to_owned());
             }
         };
-        unreadable += u64::from(tables::scan(file, TableFormat::Csv, &["task_id", "reason"], &mut note).is_err());
+        unreadable += u64::from(tables::scan(file, TableFormat::Csv, &["task_id", "reason"], &mut on_row).is_err());
     }
     for path in archive.parts(TASKS.name)? {
         if reasons.is_empty() {

@@ -1,44 +1,46 @@
-//! The checksum file: the SHA-256 of each small file that no manifest lists, so that no byte of it changes
-//! unnoticed. It is in the program's own folder, with lines like a manifest's; the last line is the checksum of
-//! those before it.
+//! The checksum file `.sunor/checksums` contains the SHA-256 of each small file that no manifest lists, so that
+//! `verify` can detect any change to these files. The checksum file has the same line format as a manifest. The last
+//! line of the checksum file is the checksum of all preceding lines.
 //!
-//! A checksum is recorded before its file is put in place, and a file is intact if it matches any of its
-//! checksums: a crash between the two leaves nothing that looks damaged. A file without a checksum, as in an
-//! archive that was copied without the program's folder, counts as intact.
+//! The checksum of a file is recorded before the file is put in place. A file is intact if it matches any checksum
+//! that is recorded for its path. If a crash occurs after a checksum is recorded but before the new file is put in
+//! place, the existing file therefore still counts as intact. A file without a recorded checksum counts as intact,
+//! for example in an archive that was copied without `.sunor`.
 
 use std::{collections::HashMap, io};
 
-use super::{Archive, CHECKSUMS, inspect::manifest_line, layout::STATE, store::Store};
+use super::{Archive, CHECKSUMS, inspect::parse_manifest_line, layout::STATE, store::Store};
 use crate::{checksum, error::Result};
 
-/// The checksums of an archive's small files, by path.
+/// The recorded checksums of small files, by path.
 #[derive(Debug, Default)]
-pub(crate) struct DocumentChecksums(HashMap<String, Vec<String>>);
+pub(crate) struct ChecksumFile(HashMap<String, Vec<String>>);
 
-impl DocumentChecksums {
-    /// Whether a file has checksums, and its content matches none of them.
-    pub(crate) fn are_broken(&self, path: &str, content: &[u8]) -> bool {
-        let known = self.0.get(path);
-        known.is_some_and(|known| !known.contains(&checksum::sha256(content)))
+impl ChecksumFile {
+    /// Returns whether checksums are recorded for `path` and none of them matches `content`.
+    pub(crate) fn mismatches(&self, path: &str, content: &[u8]) -> bool {
+        let expected = self.0.get(path);
+        expected.is_some_and(|expected| !expected.contains(&checksum::sha256(content)))
     }
 }
 
 impl Archive {
-    /// Reads the checksum file: no checksums if there is none yet, an error if it is damaged itself.
-    pub(crate) fn document_checksums(&self) -> Result<io::Result<DocumentChecksums>> {
+    /// Reads the checksum file. Returns an empty set of checksums if the file does not exist, and an inner error if
+    /// the file is damaged.
+    pub(crate) fn checksum_file(&self) -> Result<io::Result<ChecksumFile>> {
         Ok(match self.store.get(CHECKSUMS)? {
-            Some(text) => read(&text).ok_or_else(|| io::Error::other("is not what was written")),
-            None => Ok(DocumentChecksums::default()),
+            Some(text) => read(&text).ok_or_else(|| io::Error::other("does not match its own checksum")),
+            None => Ok(ChecksumFile::default()),
         })
     }
 }
 
-/// Records the checksum of a file that is about to be put in place. A damaged checksum file stays as it is
-/// until it is repaired, so that `verify` finds it. Blocks.
+/// Records the checksum of a file that is about to be put in place. Leaves a damaged checksum file unchanged, so that
+/// `verify` reports the damage. This function blocks.
 pub(super) fn add(store: &Store, path: &str, sha256: &str) -> Result<()> {
-    store.rewrite(CHECKSUMS, |known, out| {
+    store.rewrite(CHECKSUMS, |existing, out| {
         let mut text = Vec::new();
-        known.read_to_end(&mut text)?;
+        existing.read_to_end(&mut text)?;
         let line = format!("{sha256}  {path}\n");
         let mut lines = match intact_lines(&text) {
             Some(lines) => lines.to_owned(),
@@ -54,21 +56,21 @@ pub(super) fn add(store: &Store, path: &str, sha256: &str) -> Result<()> {
     store.sync(STATE)
 }
 
-fn read(text: &[u8]) -> Option<DocumentChecksums> {
-    let mut checksums = DocumentChecksums::default();
+fn read(text: &[u8]) -> Option<ChecksumFile> {
+    let mut checksums = ChecksumFile::default();
     for line in intact_lines(text)?.lines() {
-        let (digest, path) = manifest_line(line)?;
+        let (digest, path) = parse_manifest_line(line)?;
         checksums.0.entry(path.to_owned()).or_default().push(digest.to_owned());
     }
     Some(checksums)
 }
 
-/// The lines before the last, if the last one is their checksum.
+/// Returns all lines before the last line, or `None` if the last line is not their checksum.
 fn intact_lines(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
     let last = text.strip_suffix('\n')?.rfind('\n')? + 1;
-    let (lines, own) = text.split_at(last);
-    (own == format!("{}  {CHECKSUMS}\n", checksum::sha256(lines))).then_some(lines)
+    let (lines, own_line) = text.split_at(last);
+    (own_line == format!("{}  {CHECKSUMS}\n", checksum::sha256(lines))).then_some(lines)
 }
 
 #[cfg(test)]
@@ -91,8 +93,8 @@ mod tests {
     #[test]
     fn a_file_is_intact_if_any_of_its_checksums_matches_or_it_has_none() {
         let checksums = read(&recorded(&[("runs/a.json", "1"), ("runs/b.json", "2"), ("runs/a.json", "3")])).unwrap();
-        let broken = [("runs/a.json", "1"), ("runs/a.json", "3"), ("runs/a.json", "2"), ("runs/c.json", "2")];
-        assert_eq!(broken.map(|(path, text)| checksums.are_broken(path, text.as_bytes())), [false, false, true, false]);
+        let cases = [("runs/a.json", "1"), ("runs/a.json", "3"), ("runs/a.json", "2"), ("runs/c.json", "2")];
+        assert_eq!(cases.map(|(path, text)| checksums.mismatches(path, text.as_bytes())), [false, false, true, false]);
     }
 
     #[test]
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_checksum_file_stays_so_that_it_is_found() {
+    fn a_damaged_checksum_file_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(".sunor")).unwrap();
         let mut text = recorded(&[("a", "1")]);
@@ -115,8 +117,8 @@ mod tests {
         #[test]
         fn a_checksum_file_with_a_changed_byte_is_damaged(at: prop::sample::Index, bit in 0..8_u32) {
             let mut text = recorded(&[("archive.json", "{}"), ("runs/a-raw.jsonl", "x")]);
-            let place = at.index(text.len());
-            text[place] ^= 1 << bit;
+            let position = at.index(text.len());
+            text[position] ^= 1 << bit;
             prop_assert!(read(&text).is_none(), "{}", String::from_utf8_lossy(&text));
         }
     }

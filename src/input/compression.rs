@@ -1,4 +1,5 @@
-//! Decompresses a list, gzip or zstd. The first bytes decide, so that it works on standard input too.
+//! Decompresses a list that is compressed with gzip or zstd. The format is detected from the first bytes, so that
+//! standard input can be compressed too.
 
 use std::{
     cell::Cell,
@@ -9,11 +10,14 @@ use flate2::bufread::GzDecoder;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Decompresses a stream. `garbage` is set once bytes after the last gzip member have been ignored.
-pub(super) fn unpack<'a>(mut source: impl BufRead + 'a, garbage: &'a Cell<bool>) -> io::Result<Box<dyn BufRead + 'a>> {
+/// Decompresses a stream. Sets `has_trailing_garbage` if bytes after the last gzip member are ignored.
+pub(super) fn decompress<'a>(
+    mut source: impl BufRead + 'a,
+    has_trailing_garbage: &'a Cell<bool>,
+) -> io::Result<Box<dyn BufRead + 'a>> {
     let start = source.fill_buf()?;
     if start.starts_with(&GZIP) {
-        let members = GzipMembers { member: Some(GzDecoder::new(Box::new(source))), garbage };
+        let members = GzipMembers { member: Some(GzDecoder::new(Box::new(source))), has_trailing_garbage };
         Ok(Box::new(BufReader::new(members)))
     } else if is_zstd(start) {
         Ok(Box::new(BufReader::new(zstd::Decoder::with_buffer(source)?)))
@@ -22,16 +26,17 @@ pub(super) fn unpack<'a>(mut source: impl BufRead + 'a, garbage: &'a Cell<bool>)
     }
 }
 
-/// A zstd frame, or a skippable one in front of it, as `pzstd` writes (RFC 8878, sections 3.1.1 and 3.1.2).
+/// Whether the input starts with a zstd frame, or with a skippable frame as written by `pzstd` (RFC 8878, sections
+/// 3.1.1 and 3.1.2).
 fn is_zstd(start: &[u8]) -> bool {
     matches!(start, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// All members of a gzip file. As for `gzip -d`, zeros between and after them are padding, and anything
-/// else after them is ignored with a warning.
+/// Reads all members of a gzip file. As in `gzip -d`, zeros between and after members are padding, and any other data
+/// after the last member is ignored with a warning.
 struct GzipMembers<'a> {
     member: Option<GzDecoder<Box<dyn BufRead + 'a>>>,
-    garbage: &'a Cell<bool>,
+    has_trailing_garbage: &'a Cell<bool>,
 }
 
 impl<'a> GzipMembers<'a> {
@@ -39,9 +44,9 @@ impl<'a> GzipMembers<'a> {
         let Some(mut rest) = skip_zeros(rest)? else { return Ok(None) };
         let mut start = Vec::new();
         rest.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
-        // A single byte is a truncated member.
+        // If only the first byte of the gzip magic number is left, the last member is truncated.
         if !GZIP.starts_with(&start) {
-            self.garbage.set(true);
+            self.has_trailing_garbage.set(true);
             return Ok(None);
         }
         Ok(Some(GzDecoder::new(Box::new(Cursor::new(start).chain(rest)))))
@@ -62,7 +67,7 @@ impl Read for GzipMembers<'_> {
     }
 }
 
-/// The bytes after the zeros, if any.
+/// Skips zeros. Returns the rest of the source, or `None` if the source contains only zeros.
 fn skip_zeros<R: BufRead>(mut source: R) -> io::Result<Option<R>> {
     loop {
         let start = source.fill_buf()?;
@@ -90,11 +95,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn unpacked(bytes: &[u8]) -> (io::Result<String>, bool) {
-        let garbage = Cell::new(false);
+    fn decompressed(bytes: &[u8]) -> (io::Result<String>, bool) {
+        let has_trailing_garbage = Cell::new(false);
         let mut text = String::new();
-        let read = unpack(Cursor::new(bytes), &garbage).and_then(|mut source| source.read_to_string(&mut text));
-        (read.map(|_| text), garbage.get())
+        let read = decompress(Cursor::new(bytes), &has_trailing_garbage)
+            .and_then(|mut source| source.read_to_string(&mut text));
+        (read.map(|_| text), has_trailing_garbage.get())
     }
 
     #[test]
@@ -103,19 +109,19 @@ mod tests {
         let frame = zstd::encode_all(&b"task_id\nt1\n"[..], 1).unwrap();
         let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), frame].concat();
         for packed in [padded, skippable] {
-            let (text, garbage) = unpacked(&packed);
-            assert_eq!((text.unwrap().as_str(), garbage), ("task_id\nt1\n", false));
+            let (text, has_trailing_garbage) = decompressed(&packed);
+            assert_eq!((text.unwrap().as_str(), has_trailing_garbage), ("task_id\nt1\n", false));
         }
     }
 
     #[test]
     fn trailing_garbage_is_ignored_and_a_truncated_member_is_an_error() {
-        for garbage in [&b"-----BEGIN"[..], b"\0\0x", b"\x1f-"] {
-            let (text, was_ignored) = unpacked(&[&gzip("t1\n"), garbage].concat());
-            assert_eq!((text.unwrap().as_str(), was_ignored), ("t1\n", true), "{garbage:?}");
+        for has_trailing_garbage in [&b"-----BEGIN"[..], b"\0\0x", b"\x1f-"] {
+            let (text, was_ignored) = decompressed(&[&gzip("t1\n"), has_trailing_garbage].concat());
+            assert_eq!((text.unwrap().as_str(), was_ignored), ("t1\n", true), "{has_trailing_garbage:?}");
         }
         for cut in [&b"\x1f"[..], b"\x1f\x8b", b"\0\x1f\x8b\x08"] {
-            assert!(unpacked(&[&gzip("t1\n"), cut].concat()).0.is_err(), "{cut:?}");
+            assert!(decompressed(&[&gzip("t1\n"), cut].concat()).0.is_err(), "{cut:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! An object store as the place of an archive's files. Objects have no folders, no links and no exchange, and a name
-//! is durable once it is there.
+//! A backend for an object store. An object store has no folders and no links, and cannot exchange folders. An object
+//! is durable as soon as it is visible.
 
 use std::{
     io::{self, Write},
@@ -18,55 +18,56 @@ use super::{
 };
 use crate::ranged::{RangedFile, ReadAt};
 
-/// The objects of a store.
+/// A backend that stores files as objects.
 #[derive(Clone, Debug)]
-pub(crate) struct Objects {
+pub(crate) struct ObjectStoreBackend {
     objects: Arc<dyn ObjectStore>,
-    requests: Arc<Requests>,
+    runtime: Arc<RequestRuntime>,
 }
 
-/// Calls block, and may come from a thread of the program's runtime, so requests run on one of their own.
+/// The runtime for requests. [`Backend`] methods block and may be called from a thread of the main runtime, so
+/// requests run on a separate runtime.
 #[derive(Debug)]
-struct Requests(Option<Runtime>);
+struct RequestRuntime(Option<Runtime>);
 
-impl Drop for Requests {
+impl Drop for RequestRuntime {
     fn drop(&mut self) {
-        // A runtime that waits for its threads may not end on a thread of another.
+        // Dropping a runtime blocks, which is not allowed on a thread of another runtime.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-impl Objects {
+impl ObjectStoreBackend {
     pub(crate) fn new(objects: Arc<dyn ObjectStore>) -> Self {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        Self { objects, requests: Arc::new(Requests(Some(runtime))) }
+        Self { objects, runtime: Arc::new(RequestRuntime(Some(runtime))) }
     }
 
-    /// Waits for a request.
-    fn wait<T: Send + 'static>(
+    /// Runs a request and blocks until it has finished.
+    fn block_on<T: Send + 'static>(
         &self,
         request: impl FnOnce(Arc<dyn ObjectStore>) -> futures_util::future::BoxFuture<'static, object_store::Result<T>>,
     ) -> io::Result<T> {
         let (send, receive) = mpsc::sync_channel(1);
-        let runtime = self.requests.0.as_ref().expect("it ends with this value");
+        let runtime = self.runtime.0.as_ref().expect("the runtime exists until the value is dropped");
         runtime.spawn(request(self.objects.clone()).map(move |result| send.send(result)));
         receive.recv().map_err(io::Error::other)?.map_err(io::Error::from)
     }
 
     fn head(&self, path: &str) -> io::Result<ObjectMeta> {
         let location = location(path)?;
-        self.wait(|objects| async move { objects.head(&location).await }.boxed())
+        self.block_on(|objects| async move { objects.head(&location).await }.boxed())
     }
 
     fn put(&self, path: &str, bytes: Vec<u8>) -> io::Result<()> {
         let location = location(path)?;
-        self.wait(|objects| async move { objects.put(&location, bytes.into()).await.map(drop) }.boxed())
+        self.block_on(|objects| async move { objects.put(&location, bytes.into()).await.map(drop) }.boxed())
     }
 }
 
-impl Backend for Objects {
+impl Backend for ObjectStoreBackend {
     fn display(&self, path: &str) -> String {
         format!("{}/{path}", self.objects)
     }
@@ -84,7 +85,8 @@ impl Backend for Objects {
 
     fn list(&self, folder: &str) -> io::Result<Vec<Entry>> {
         let location = location(folder)?;
-        let listed = self.wait(|objects| async move { objects.list_with_delimiter(Some(&location)).await }.boxed())?;
+        let listed =
+            self.block_on(|objects| async move { objects.list_with_delimiter(Some(&location)).await }.boxed())?;
         let entry = |is_folder| move |path: ObjectPath| Entry { path: path.to_string(), is_folder };
         let files = listed.objects.into_iter().map(|meta| meta.location).map(entry(false));
         Ok(files.chain(listed.common_prefixes.into_iter().map(entry(true))).collect())
@@ -94,7 +96,7 @@ impl Backend for Objects {
         Ok(Box::new(NewObject { path: path.to_owned(), bytes: Vec::new(), objects: self.clone() }))
     }
 
-    fn place(&self, from: &Path, path: &str) -> io::Result<()> {
+    fn move_in(&self, from: &Path, path: &str) -> io::Result<()> {
         self.put(path, std::fs::read(from)?)?;
         std::fs::remove_file(from)
     }
@@ -105,7 +107,7 @@ impl Backend for Objects {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let location = location(path)?;
-        match self.wait(|objects| async move { objects.delete(&location).await }.boxed()) {
+        match self.block_on(|objects| async move { objects.delete(&location).await }.boxed()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
@@ -116,11 +118,11 @@ fn location(path: &str) -> io::Result<ObjectPath> {
     ObjectPath::parse(path).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
-/// An object that is read by ranges.
+/// An object that is read in ranges.
 #[derive(Debug)]
 struct Object {
     meta: ObjectMeta,
-    objects: Objects,
+    objects: ObjectStoreBackend,
 }
 
 impl ReadAt for Object {
@@ -130,7 +132,8 @@ impl ReadAt for Object {
             return Ok(0);
         }
         let location = self.meta.location.clone();
-        let bytes = self.objects.wait(|objects| async move { objects.get_range(&location, range).await }.boxed())?;
+        let bytes =
+            self.objects.block_on(|objects| async move { objects.get_range(&location, range).await }.boxed())?;
         let read = bytes.len().min(buffer.len());
         buffer[..read].copy_from_slice(&bytes[..read]);
         Ok(read)
@@ -145,11 +148,11 @@ impl ReadAt for Object {
     }
 }
 
-/// An object that is being written.
+/// An object that is being written. The content is buffered in memory until it is published.
 struct NewObject {
     path: String,
     bytes: Vec<u8>,
-    objects: Objects,
+    objects: ObjectStoreBackend,
 }
 
 impl Write for NewObject {

@@ -1,0 +1,85 @@
+//! Determines when to retry a file after a failed attempt. This module performs no I/O.
+
+use std::time::Duration;
+
+use super::client::{Failure, RetryDecision};
+use crate::backoff::Backoff;
+
+/// The number of additional bytes that resets the count of failures. An unreliable connection must not make the
+/// download of a large file impossible.
+const MIN_PROGRESS: u64 = 1 << 20;
+
+/// The maximum number of retries after a refusal.
+const MAX_DENIAL_RETRIES: u32 = 2;
+
+/// The number of attempts and received bytes for a download.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// The number of attempts.
+    pub(crate) attempts: u32,
+    /// The number of bytes received, including discarded bytes.
+    pub(crate) received: u64,
+}
+
+/// The retry state of one file.
+#[derive(Debug)]
+pub(super) struct RetryState {
+    backoff: Backoff,
+    failures: u32,
+    denials: u32,
+    /// The largest number of bytes reached so far.
+    max_length: u64,
+    pub(super) traffic: Traffic,
+}
+
+impl RetryState {
+    /// Creates the state for a file with this maximum number of retries.
+    pub(super) fn new(retries: u32) -> Self {
+        let backoff = Backoff::new(retries, fastrand::Rng::new());
+        Self { backoff, failures: 0, denials: 0, max_length: 0, traffic: Traffic::default() }
+    }
+
+    /// The time to wait before the next attempt, or `None` after the last attempt. `length` is the number of bytes
+    /// received so far. A pause of the host does not count as a failure of the file.
+    pub(super) fn wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
+        if length >= self.max_length + MIN_PROGRESS {
+            self.failures = 0;
+        }
+        self.max_length = self.max_length.max(length);
+        match failure.decision {
+            RetryDecision::GiveUp => None,
+            RetryDecision::RetryAfter(_) => Some(Duration::ZERO),
+            RetryDecision::RetryLimited if self.denials == MAX_DENIAL_RETRIES => None,
+            decision => {
+                self.denials += u32::from(decision == RetryDecision::RetryLimited);
+                self.failures += 1;
+                self.backoff.wait(self.failures)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempts_until_failure(decision: RetryDecision, length: impl Fn(u64) -> u64) -> u64 {
+        let mut retry_state = RetryState::new(5);
+        (1..50).find(|n| retry_state.wait(&Failure::new(decision, ""), length(*n)).is_none()).unwrap_or(50)
+    }
+
+    #[test]
+    fn the_number_of_retries_depends_on_the_failure() {
+        assert_eq!(attempts_until_failure(RetryDecision::Retry, |_| 0), 6);
+        assert_eq!(attempts_until_failure(RetryDecision::RetryLimited, |_| 0), 3);
+        assert_eq!(attempts_until_failure(RetryDecision::GiveUp, |_| 0), 1);
+        assert_eq!(attempts_until_failure(RetryDecision::RetryAfter(Duration::from_secs(1)), |_| 0), 50);
+    }
+
+    #[test]
+    fn new_progress_resets_the_retry_count() {
+        assert_eq!(attempts_until_failure(RetryDecision::Retry, |n| n * MIN_PROGRESS), 50);
+        assert_eq!(attempts_until_failure(RetryDecision::Retry, |_| 3 * MIN_PROGRESS), 6);
+        assert_eq!(attempts_until_failure(RetryDecision::Retry, |n| n), 6);
+    }
+}
