@@ -5,6 +5,7 @@ pub mod compact;
 pub mod dry_run;
 pub mod export;
 mod metrics;
+mod missing;
 #[cfg(test)]
 mod object_store_tests;
 pub mod rebuild;

@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc};
 use jiff::Timestamp;
 use tokio::time::{self, Instant};
 
-use super::{connect_to, metrics};
+use super::{connect_to, metrics, missing::MissingList};
 use crate::{
     archive::{LockedArchive, RunFile},
     asset::AssetStatus,
@@ -100,7 +100,7 @@ impl<'a> Run<'a> {
         is_incomplete: impl Fn(&RunRecorder<'_>) -> bool,
     ) -> (ExitStatus, Option<Error>) {
         let RunResult { ending, ledger } = result;
-        let missing = missing_csv(plan, &ledger, &ending, recorder);
+        let listed = self.list_missing(plan, &ledger, &ending, recorder);
         let mut status = match &ending {
             Ending::Signal(signal) => signal.exit_status(),
             Ending::KeyRejected => ExitStatus::KeyRejected,
@@ -110,9 +110,7 @@ impl<'a> Run<'a> {
         };
         let is_complete = matches!(ending, Ending::Done);
         let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
-        if recorder.summary.requests.total + recorder.summary.missing() > 0
-            && let Err(failed) = self.archive.put_with_checksum(&RunFile::Unfinished.path(&self.id), &missing)
-        {
+        if let Err(failed) = listed {
             recorder.missing_list_written = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
         }
@@ -129,6 +127,33 @@ impl<'a> Run<'a> {
         }
         recorder.emit(&end);
         (status, error)
+    }
+
+    /// Lists each task that is not archived, with the reason, if the run sent a request or a task is missing. Also emits
+    /// [`Event::Missing`] for each task that the run did not archive, even if the list cannot be written.
+    fn list_missing(
+        &self,
+        plan: &Plan,
+        ledger: &Ledger,
+        ending: &Ending,
+        recorder: &mut RunRecorder<'_>,
+    ) -> Result<()> {
+        let default_reason = default_missing_reason(ending);
+        let mut missing = ledger.missing(&plan.selected, &default_reason).peekable();
+        if recorder.summary.requests.total == 0 && missing.peek().is_none() {
+            return Ok(());
+        }
+        let mut list = MissingList::create(&self.archive, &self.id);
+        for MissingTask { task, reason, detail } in missing {
+            let task_id = plan.tasks.id(task).to_string();
+            // A task with a stored response is already archived, even if this run did not finish it.
+            if plan.item(task).source == ResponseSource::Provider {
+                recorder.missing_listed += 1;
+                list = list.and_then(|mut list| list.add(&task_id, reason, &detail).map(|()| list));
+            }
+            recorder.emit(&Event::Missing { task_id, reason, detail });
+        }
+        list.and_then(MissingList::publish)
     }
 
     /// Writes the metrics if they are requested, even if an error stopped the run before its first request.
@@ -190,10 +215,9 @@ pub(super) async fn sleep_until_or_forever(instant: Option<Instant>) {
     }
 }
 
-/// Lists each task that is not archived, with the reason, as a CSV that `export` accepts as input. Also emits
-/// [`Event::Missing`] for each task that the run did not archive.
-fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, recorder: &mut RunRecorder<'_>) -> Vec<u8> {
-    let default_reason = match ending {
+/// Returns the reason for tasks without a reason of their own.
+fn default_missing_reason(ending: &Ending) -> (MissingReason, &'static str) {
+    match ending {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
         Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
         Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
@@ -201,21 +225,7 @@ fn missing_csv(plan: &Plan, ledger: &Ledger, ending: &Ending, recorder: &mut Run
         Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
         Ending::DeadlineReached => (MissingReason::Unfinished, "the --stop-after limit was reached"),
         Ending::Done => (MissingReason::Unfinished, "the run ended"),
-    };
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    recorder.missing_listed = 0;
-    // Writing to memory cannot fail.
-    let _ = csv.write_record(["task_id", "reason", "detail"]);
-    for MissingTask { task, reason, detail } in ledger.missing(&plan.selected, &default_reason) {
-        let task_id = plan.tasks.id(task).to_string();
-        // A task with a stored response is already archived, even if this run did not finish it.
-        if plan.item(task).source == ResponseSource::Provider {
-            recorder.missing_listed += 1;
-            let _ = csv.write_record([task_id.as_str(), reason.as_str(), detail.as_str()]);
-        }
-        recorder.emit(&Event::Missing { task_id, reason, detail });
     }
-    csv.into_inner().expect("writing to memory cannot fail")
 }
 
 /// Passes the events of a run to its summary and its reporter, and collects data for the closing message.

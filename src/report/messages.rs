@@ -19,7 +19,7 @@ const MAX_REASONS: usize = 5;
 /// Formats a duration, rounded to whole seconds: `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs(seconds.max(0.0).round() as u64);
-    humantime::format_duration(whole).to_string()
+    humantime::format_duration(whole).to_string().replace("days", "d").replace("day", "d")
 }
 
 /// Formats the pending work, if it is known: `, 3 unfinished, 5m left`.
