@@ -45,9 +45,10 @@ impl PublishStage {
     pub(super) fn start(archive: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MAX_QUEUED_SEGMENTS);
         let (emit, published) = mpsc::unbounded_channel();
-        let handle = tokio::spawn(async move {
-            while let Some(segment) = incoming.recv().await {
-                let publication = publish(&archive, segment).await?;
+        // One thread publishes all segments: the allocator keeps the freed memory of each thread that encodes a part.
+        let handle = tokio::task::spawn_blocking(move || {
+            while let Some(segment) = incoming.blocking_recv() {
+                let publication = publish_segment(&archive, segment)?;
                 let _ = emit.send(publication.published.clone());
                 publication.release(&archive)?;
             }

@@ -247,7 +247,11 @@ impl Builder {
 
     fn finish(&mut self) -> ArrayRef {
         match self {
-            Self::Text(builder) => ArrayBuilder::finish(builder),
+            Self::Text(builder) => {
+                // The next batch is about as large. Growing its buffers step by step copies the text again.
+                let next = StringBuilder::with_capacity(builder.len(), builder.values_slice().len());
+                ArrayBuilder::finish(&mut std::mem::replace(builder, next))
+            }
             Self::Double(builder) => ArrayBuilder::finish(builder),
             Self::Int32(builder) => ArrayBuilder::finish(builder),
             Self::Int64(builder) => ArrayBuilder::finish(builder),
