@@ -1,8 +1,8 @@
-//! Measures the requests, time, CPU time and peak memory of an export, for lists of increasing length.
+//! Measures the requests, time, CPU time and peak memory of exports with lists of increasing length.
 //!
-//! The benchmark runs the built program against a simulator in this process, over loopback and without a rate limit. It
-//! prints figures and ratios, and checks no thresholds. Run it with `cargo bench --bench export`, or with custom list
-//! lengths: `cargo bench --bench export -- 10000 1000000`.
+//! The benchmark runs the built program without a rate limit, against a simulator in the benchmark's own process. It
+//! prints figures and ratios, and checks no thresholds. Run the benchmark with `cargo bench --bench export`, or with
+//! custom list lengths: `cargo bench --bench export -- 10000 1000000`.
 
 use std::{
     error::Error,
@@ -58,7 +58,7 @@ fn export(length: u64) -> Result<Measurements, Box<dyn Error>> {
     let (start, before) = (Instant::now(), cpu_seconds()?);
     let mut export = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
     export.arg("export").arg(&list).arg("--out").arg(folder.path().join("library"));
-    // Downloads have a separate benchmark.
+    // No assets are downloaded, because downloads have a separate benchmark.
     export.args(["--assets", "none", "--rate", "unlimited", "--concurrency", "64", "-q"]);
     export.args(["--base-url", simulator.base_url().as_str()]);
     let status = export.env("SUNOR_API_KEY", "any").status()?;
@@ -69,7 +69,8 @@ fn export(length: u64) -> Result<Measurements, Box<dyn Error>> {
         seconds: start.elapsed().as_secs_f64(),
         requests: simulator.stats().requests,
         cpu_seconds: cpu_seconds()? - before,
-        // This is the peak of the largest child process so far, so each list should be longer than the previous one.
+        // The kernel reports the peak of the largest child process so far. Each list should therefore be longer than
+        // the previous list.
         peak_mib: getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0,
     })
 }

@@ -1,18 +1,19 @@
 //! Measures the time, CPU time per gigabyte and peak memory of downloads, and compares them with curl.
 //!
-//! The benchmark runs the built program against a simulator in this process, over loopback, and then runs `curl -Z` for
-//! the same files from the same server. The program hashes, syncs and journals its downloads, and curl does not. The
-//! benchmark prints figures and ratios, and checks no thresholds. Run it with `cargo bench --bench media`.
+//! The benchmark runs the built program against a simulator in the benchmark's own process, and then downloads the same
+//! files from the simulator with `curl -Z`. Unlike curl, the program hashes, syncs and journals its downloads. The
+//! benchmark prints figures and ratios, and checks no thresholds. Run the benchmark with `cargo bench --bench media`.
 
 use std::{collections::HashMap, error::Error, fmt::Write, fs, path::Path, process::Command, time::Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulator};
 
-/// The number of files in each load, and the size of each file in MiB.
+/// The number of files in each workload, and the size of each file in MiB.
 const WORKLOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
 
-/// The number of concurrent downloads. The program uses at most three quarters of [`PLACES`] for one host, rounded up.
+/// The number of concurrent downloads from the simulator. The program uses at most three quarters of [`PLACES`] for one
+/// host, rounded up.
 const CONCURRENCY: &str = "8";
 const PLACES: &str = "10";
 
@@ -33,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let simulator = runtime.block_on(Simulator::start(provider))?;
         let folder = tempfile::tempdir()?;
         let program = export(&simulator, files, folder.path())?;
-        // This is the peak of the largest child process so far, so file sizes should increase. curl uses less memory.
+        // The kernel reports the peak of the largest child process so far. The file sizes should therefore increase
+        // from workload to workload. curl uses less memory than the program.
         let peak_mib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0;
         let curl = curl(&simulator, files, folder.path())?;
         let gigabytes = (files * (mib << 20)) as f64 / 1e9;

@@ -1,9 +1,10 @@
 //! Measures the time and peak memory that an export needs before its first request, for archives and lists of various
-//! sizes. Before the first request, an export looks up which tasks are archived.
+//! sizes. Before its first request, an export determines which tasks are already archived.
 //!
 //! The benchmark creates a compacted archive of each size, and runs the built program on lists whose tasks are all
-//! archived or all new. It prints figures, and checks no thresholds. Run it with `cargo bench --bench startup`, or with
-//! custom archive sizes followed by the list length: `cargo bench --bench startup -- 10000000 1000000`.
+//! archived or all new. It prints figures, and checks no thresholds. Run the benchmark with `cargo bench --bench
+//! startup`, or with custom archive sizes followed by the list length: `cargo bench --bench startup -- 10000000
+//! 1000000`.
 
 use std::{
     error::Error,
@@ -24,10 +25,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sunor-archive");
 
-/// The argument with which this program runs itself, to measure a single child process.
+/// The argument that makes the benchmark measure a single child process. The benchmark runs itself with this argument.
 const MEASURE: &str = "measure";
 
-/// The number of tasks in each part before the parts are merged.
+/// The number of tasks in each part before compaction.
 const PART_TASKS: u64 = 100_000;
 
 fn main() -> Result<()> {
@@ -59,14 +60,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The list of one measurement.
+/// The task list for one measurement.
 struct List {
     length: u64,
-    /// The archived share of the list, in words.
+    /// How many of the listed tasks are archived, as printed: `all` or `none`.
     archived: &'static str,
-    /// The numbers from which the task IDs in the list are derived.
+    /// The numbers that [`id`] converts to the task IDs in the list.
     ids: Box<dyn Iterator<Item = u64>>,
-    /// `--dry-run` if the list contains new tasks, because a dry run performs the same lookup and sends no requests.
+    /// `--dry-run` if the list contains new tasks. A dry run also looks up which tasks are archived, but sends no
+    /// requests.
     option: Option<&'static str>,
 }
 
@@ -82,7 +84,7 @@ fn lists(archived: u64, length: u64) -> [List; 3] {
     [List { length, archived: "all", ids, option: None }, nothing(length), nothing(100)]
 }
 
-/// Returns the duration in seconds and the peak memory in MiB of an export.
+/// Runs an export, and returns its duration in seconds and its peak memory in MiB.
 fn measure_export(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
     let measured = Command::new(std::env::current_exe()?)
         .current_dir(folder)
@@ -97,7 +99,7 @@ fn measure_export(folder: &Path, option: Option<&str>) -> Result<(f64, f64)> {
     }
 }
 
-/// Runs the program as the only child process, and prints its duration in seconds and its peak memory in MiB.
+/// Runs the program as the only child process, and prints the program's duration in seconds and peak memory in MiB.
 fn measure(arguments: &[String]) -> Result<()> {
     let start = Instant::now();
     let ended = Command::new(PROGRAM).env("SUNOR_API_KEY", "any").args(arguments).output()?;
@@ -108,8 +110,8 @@ fn measure(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Creates an archive with a few exported tasks and `tasks` synthetic tasks. Synthetic rows contain only IDs and
-/// statuses, because the startup of an export reads no other columns.
+/// Creates an archive that contains a few exported tasks and `tasks` synthetic tasks. The rows of synthetic tasks
+/// contain only IDs and statuses, because an export reads no other columns before its first request.
 fn create_archive(folder: &Path, tasks: u64) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let faults = FaultPlan { unfinished: Some(0.0), ..FaultPlan::default() };

@@ -1,7 +1,7 @@
 -- Example queries. Run them from the archive folder:
 --   duckdb -init views.sql -c ".read ../samples/queries.sql"
 
--- The newest songs, and their audio files.
+-- Which songs are the newest, and where are their audio files?
 SELECT created_at, title, duration_seconds, prompt, audio_path FROM songs ORDER BY created_at DESC NULLS LAST LIMIT 20;
 
 -- What does the archive contain?

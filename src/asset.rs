@@ -21,13 +21,13 @@ impl AssetKind {
     /// All kinds of assets.
     pub const ALL: [Self; 3] = [Self::Audio, Self::Image, Self::Video];
 
-    /// Parses a kind as written in the tables.
+    /// Parses the name of a kind, as written in the tables.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// Returns the name of the kind in the tables, in folder names and in `--assets`.
+    /// Returns the name of the kind, as used in the tables, in folder names and in `--assets`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl AssetKinds {
         self.0.insert(kind);
     }
 
-    /// Returns the kinds in a fixed order.
+    /// Returns the kinds in the set, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = AssetKind> + '_ {
         self.0.iter().copied()
     }
@@ -96,24 +96,24 @@ impl FromStr for AssetKinds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AssetStatus {
-    /// The file is complete.
+    /// The file was downloaded completely.
     Ok,
     /// The file could not be downloaded.
     Failed,
-    /// The clip has no such asset.
+    /// The clip has no asset of this kind.
     Skipped,
 }
 
 impl AssetStatus {
     const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Skipped];
 
-    /// Parses a status as written in the tables.
+    /// Parses the name of a status, as written in the tables.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// Returns the name of the status in the tables.
+    /// Returns the name of the status, as written in the tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -135,9 +135,9 @@ pub(crate) struct Asset {
     /// The path of the file in the archive, if there is a file.
     pub(crate) path: Option<String>,
     pub(crate) bytes: Option<u64>,
-    /// The SHA-256 of the file in hex.
+    /// The SHA-256 checksum of the file, in hex.
     pub(crate) sha256: Option<String>,
-    /// The MIME type detected from the file's bytes. For a failed asset, it is the `Content-Type` from the server.
+    /// The MIME type detected from the file's content. For a failed asset, the `Content-Type` that the server sent.
     pub(crate) content_type: Option<String>,
     /// The HTTP status of the last response.
     pub(crate) http_status: Option<u16>,

@@ -8,8 +8,8 @@ const INITIAL_BOUND: Duration = Duration::from_millis(500);
 /// The maximum wait.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// Exponential backoff with full jitter. Each wait is uniformly distributed between zero and a bound that doubles
-/// with each failure. Tasks that failed together are therefore not retried together.
+/// Exponential backoff with full jitter. Each wait is uniformly distributed between zero and a bound that doubles with
+/// each failure. Requests that fail at the same time are therefore not all retried at the same time.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     retries: u32,
@@ -22,7 +22,7 @@ impl Backoff {
         Self { retries, rng }
     }
 
-    /// Returns the wait after this many failed attempts, or `None` if no retries are left.
+    /// Returns the time to wait after this many failed attempts, or `None` if no retries are left.
     pub(crate) fn wait(&mut self, failures: u32) -> Option<Duration> {
         (failures <= self.retries).then(|| bound(failures).mul_f64(self.rng.f64()))
     }

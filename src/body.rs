@@ -1,5 +1,5 @@
-//! Decompresses response bodies: gzip, deflate, brotli and zstd. All spellings of these encodings that browsers and
-//! curl accept are supported (RFC 9110, section 8.4).
+//! Decompresses response bodies that are encoded with gzip, deflate, Brotli or Zstandard (RFC 9110, section 8.4).
+//! Accepts every name for these encodings that browsers and curl accept.
 
 use std::{fmt, io, pin::Pin};
 
@@ -12,19 +12,19 @@ use tokio_util::io::StreamReader;
 
 use crate::http;
 
-/// The value of `Accept-Encoding` for a client that supports all of these encodings.
+/// The value of the `Accept-Encoding` header, which lists all supported encodings.
 pub(crate) const ACCEPT_ENCODING: &str = "gzip, deflate, br, zstd";
 
-/// The maximum size of a chunk of decoder output in bytes.
+/// The maximum size of a chunk of decompressed data, in bytes.
 const CHUNK_SIZE: usize = 64 << 10;
 
-/// The maximum number of compression layers. Each layer can multiply the size of a body, so more layers are treated
-/// as an attack.
+/// The maximum number of compression layers. Each layer can multiply the size of a body, so a body with more layers is
+/// rejected as a possible attack.
 const MAX_LAYERS: usize = 3;
 
 /// A response body that is read in chunks.
 pub(crate) enum Body {
-    /// An uncompressed body that is read as received.
+    /// An uncompressed body.
     Plain(Response),
     /// A body that is decompressed while it is read.
     Compressed(Pin<Box<dyn AsyncRead + Send>>),
@@ -63,13 +63,14 @@ impl Body {
         Ok(Self::Compressed(Box::pin(reader)))
     }
 
-    /// Whether the body is compressed. The length and ranges of a compressed body do not refer to the decompressed
-    /// bytes.
+    /// Whether the body is compressed. The `Content-Length` and the ranges of a compressed response refer to the
+    /// compressed bytes.
     pub(crate) fn is_compressed(&self) -> bool {
         matches!(self, Self::Compressed(_))
     }
 
-    /// Returns the next bytes, or `None` at the end. This method is cancel safe: a cancelled call loses no bytes.
+    /// Returns the next chunk of the body, or `None` at its end. This method is cancel safe: a cancelled call loses no
+    /// bytes.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self {
             Self::Plain(response) => response.chunk().await.map_err(BodyError::Connection),
@@ -133,7 +134,7 @@ impl Encoding {
     }
 }
 
-/// Decodes `deflate` as zlib or as raw deflate, depending on the first two bytes. The standard requires zlib, but
+/// Decodes `deflate` as zlib or as raw deflate, depending on the first two bytes. The HTTP standard requires zlib, but
 /// many servers send raw deflate.
 fn inflate(mut compressed: Pin<Box<dyn AsyncBufRead + Send>>) -> impl AsyncRead + Send {
     let decoding = async move {
@@ -159,7 +160,7 @@ fn is_zlib([method, flags]: [u8; 2]) -> bool {
 }
 
 /// Values of `Content-Encoding` that servers send with an uncompressed body: `none`, a character set or a transfer
-/// encoding. A chunked upload to S3 leaves `aws-chunked` on the object.
+/// encoding. S3 may send `aws-chunked` for an object that was uploaded in chunks.
 const IDENTITY: [&str; 9] = ["", "identity", "none", "utf-8", "utf8", "binary", "7bit", "8bit", "aws-chunked"];
 
 fn is_identity(name: &str) -> bool {

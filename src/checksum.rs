@@ -1,17 +1,17 @@
-//! Checksums of files: the SHA-256 in 64 lower-case hex digits, and the file size.
+//! Computes the SHA-256 checksums of files, as 64 lower-case hex digits, together with the file sizes.
 
 use std::io::{self, Read};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-/// The size of the chunks in which files are read, in bytes.
+/// The size in bytes of the chunks in which files are read.
 const CHUNK_SIZE: usize = 256 << 10;
 
 /// The checksum and size of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileDigest {
-    /// The SHA-256 in hex.
+    /// The SHA-256 checksum of the file, in hex.
     pub(crate) sha256: String,
     pub(crate) bytes: u64,
 }
@@ -29,19 +29,19 @@ impl Hasher {
         self.bytes += bytes.len() as u64;
     }
 
-    /// The number of bytes hashed so far.
+    /// Returns the number of bytes hashed so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Returns the checksum of the bytes hashed so far.
+    /// Returns the checksum and the number of the bytes hashed so far.
     pub(crate) fn digest(&self) -> FileDigest {
         let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
         FileDigest { sha256, bytes: self.bytes }
     }
 }
 
-/// Returns the SHA-256 of a text in hex.
+/// Returns the SHA-256 checksum of a string or byte slice, in hex.
 pub(crate) fn sha256(text: impl AsRef<[u8]>) -> String {
     let mut hasher = Hasher::default();
     hasher.update(text.as_ref());

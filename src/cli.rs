@@ -36,13 +36,13 @@ use crate::{
 
 /// Archive sunor.cc tasks (Suno and Udio music) as media files and Parquet or CSV tables.
 ///
-/// Reads task IDs from a CSV, fetches each task within the API's rate limit, downloads audio and covers,
-/// and stores the tasks as rows to query in DuckDB, together with the original responses. A rerun fetches
-/// only what is missing.
+/// Reads task IDs from a CSV file, fetches each task within the API's rate limit, downloads audio and covers, and
+/// stores the tasks and the original responses in tables that DuckDB and other tools can query. A rerun fetches only
+/// what is missing.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -51,24 +51,48 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Fetch every task in a list and archive its metadata and media
+    ///
+    /// Fetches each task once, and polls unfinished tasks after the first pass. Downloads audio and covers at the same
+    /// time. Every response is written to a journal immediately, so a run can be stopped or killed at any time: the next
+    /// run resumes and fetches no task twice.
     Export(Box<ExportArgs>),
     /// Show archive contents and recent runs
+    ///
+    /// Counts the rows in the tables and totals the results of all runs. Writes nothing, so it is safe to use during a run.
     Summary(SummaryArgs),
     /// Verify archive integrity
+    ///
+    /// Finds missing, damaged, incomplete and stray parts, manifests and media files, and rows whose task is missing. Takes
+    /// no lock and writes nothing: the archive may be read-only, and a run may be writing to it.
     Verify(VerifyArgs),
     /// Repair damage and retry failed downloads
+    ///
+    /// Quarantines damaged files in .sunor/damaged and deletes nothing. Restores lost rows and files, and retries failed
+    /// downloads. Uses the stored responses, and fetches a task again only if its stored response is lost or the URLs in it
+    /// have expired.
     Repair(Box<RepairArgs>),
-    /// Merge many small parts into a few large ones
+    /// Merge many small parts of the tables into a few large ones
+    ///
+    /// Each run adds a small part to each table, so after a year of daily runs a query has to open hundreds of files. This
+    /// command merges small parts into large parts that DuckDB reads fast. The large parts contain the same rows, oldest
+    /// first. Readers see either the old parts or the new ones. The command can be killed at any time, and needs disk space
+    /// for both the old and the new parts.
     Compact(CompactArgs),
     /// Regenerate the clips and lyrics tables from stored responses, offline
+    ///
+    /// Every response is stored in the response column of the tasks table. The clips and lyrics tables can therefore be
+    /// regenerated after an update that adds columns, or if one of them is lost. Sends no requests.
     Rebuild(RebuildArgs),
     /// Run a local simulator of the provider; no key needed
+    ///
+    /// Prints the base URL of the simulator on stdout and serves requests until it is stopped. Accepts any key and applies
+    /// the provider's rate limit.
     Simulate(SimulateArgs),
     /// Print a shell completion script
     Completions {
-        /// The shell
+        /// Shell for which to print the script
         shell: Shell,
-        /// Print nothing but the script
+        /// Print only the script
         #[arg(short, long)]
         quiet: bool,
     },
@@ -92,11 +116,7 @@ Examples:
 Exit status: 0 all archived, 1 stopped by an error, 2 usage error, 3 something is missing,
   4 the key was refused, 5 another run holds the archive, 129, 130 and 143 stopped by a signal.";
 
-/// Fetch every task in a list and archive its metadata and media.
-///
-/// Each task is fetched once; unfinished tasks are polled after the first pass. Audio and covers are
-/// downloaded at the same time. Every response is journalled immediately, so a run can be stopped or killed
-/// at any time: the next run resumes and fetches no task twice.
+/// The options of `export`.
 #[derive(Args, Debug)]
 #[command(after_help = EXPORT_EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "one field per flag; later code uses the validated options")]
@@ -104,11 +124,11 @@ pub struct ExportArgs {
     /// CSV file with the task IDs, plain or compressed with gzip or zstd; - reads standard input
     tasks: PathBuf,
 
-    /// Archive folder: created if absent, added to if present
+    /// Archive folder; created if absent, otherwise new tasks are added to it
     #[arg(long, value_name = "ARCHIVE", value_parser = OsStringValueParser::new().try_map(archive_folder))]
     out: Location,
 
-    /// Column with the IDs [default: task_id, taskId or id in any case, else the only column]
+    /// Column with the task IDs [default: task_id, taskId or id in any case, else the only column]
     #[arg(long, value_name = "NAME|NUMBER", help_heading = "Input")]
     column: Option<String>,
 
@@ -116,19 +136,19 @@ pub struct ExportArgs {
     #[arg(long, help_heading = "Input")]
     no_headers: bool,
 
-    /// Field delimiter: a single character, or "tab" [default: from a sep= line, else detected: , ; tab or |]
+    /// Field delimiter: a single character, or "tab" [default: from a sep= line, else detected as , ; tab or |]
     #[arg(long, value_name = "C", value_parser = delimiter, help_heading = "Input")]
     delimiter: Option<u8>,
 
-    /// Table format, fixed when an archive is created [default: parquet]
+    /// Table format, fixed when the archive is created [default: parquet]
     #[arg(long, value_enum)]
     format: Option<TableFormat>,
 
-    /// Fetch tasks archived as not_found again
+    /// Retry tasks that are archived as not_found
     #[arg(long, help_heading = "Input")]
     retry_not_found: bool,
 
-    /// Refuse a list that has a row with an invalid ID
+    /// Refuse the list if a row has an invalid ID
     #[arg(long, help_heading = "Input")]
     strict: bool,
 
@@ -140,7 +160,7 @@ pub struct ExportArgs {
     run: RunArgs,
 }
 
-/// The options of every run, whether an export or a repair.
+/// The options that `export` and `repair` share.
 #[derive(Args, Debug)]
 struct RunArgs {
     #[command(flatten)]
@@ -152,7 +172,7 @@ struct RunArgs {
     #[command(flatten)]
     assets: AssetArgs,
 
-    /// Write the run's metrics to this file at its end, in Prometheus text format
+    /// Write metrics to this file at the end of the run, in Prometheus text format
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     metrics_file: Option<PathBuf>,
 
@@ -160,7 +180,7 @@ struct RunArgs {
     output: OutputArgs,
 }
 
-/// The provider.
+/// The provider to use, and its API key.
 #[derive(Args, Debug)]
 struct ProviderArgs {
     /// Read the API key from this file instead of $SUNOR_API_KEY
@@ -171,12 +191,12 @@ struct ProviderArgs {
     #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL, help_heading = "Provider")]
     base_url: String,
 
-    /// Use the embedded simulator, which has a task for every ID; needs no key
+    /// Use the embedded simulator, which accepts any task ID; no key needed
     #[arg(long, help_heading = "Provider")]
     simulate: bool,
 }
 
-/// The pace of requests.
+/// The limits on the rate, number and duration of API requests.
 #[derive(Args, Debug)]
 struct PaceArgs {
     /// Maximum request rate: N/s, N/m, N/h or unlimited
@@ -187,47 +207,47 @@ struct PaceArgs {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Requests")]
     reserve: u32,
 
-    /// Retries after a transient failure
+    /// Maximum number of retries after a transient failure
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_RETRIES, help_heading = "Requests")]
     retries: u32,
 
-    /// Timeout per request
+    /// Timeout per API request, and for downloads that receive no data
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_TIMEOUT, value_parser = timeout, help_heading = "Requests")]
     timeout: Duration,
 
-    /// Maximum requests in flight
+    /// Maximum number of API requests in flight
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Requests")]
     concurrency: u16,
 
-    /// How long to poll unfinished tasks after the first pass; 0s requests each task once
+    /// How long to poll unfinished tasks after the first pass; with 0s, each task is requested only once
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_WAIT, value_parser = duration, help_heading = "Requests")]
     wait: Duration,
 
-    /// Interval between two polls of one task, at least 1s
+    /// Interval between polls of the same task, at least 1s
     #[arg(long, value_name = "DURATION", default_value = config::DEFAULT_POLL_INTERVAL, value_parser = poll_interval, help_heading = "Requests")]
     poll_interval: Duration,
 
-    /// End cleanly after this time, keep everything, and leave the rest for the next run (exit status 3)
+    /// Stop cleanly after this time, keep all results, and leave the remaining work for the next run (exit status 3)
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Requests")]
     stop_after: Option<Duration>,
 }
 
-/// What to download, and how.
+/// The assets to download, and the limits on downloads.
 #[derive(Args, Debug)]
 struct AssetArgs {
-    /// What to download for each clip: audio, image, video (comma-separated), all or none
+    /// Assets to download for each clip: audio, image, video (comma-separated), all or none
     #[arg(long, value_name = "KINDS", default_value = config::DEFAULT_ASSETS, help_heading = "Assets")]
     assets: AssetKinds,
 
-    /// Maximum concurrent downloads; one host gets at most three quarters
+    /// Maximum number of concurrent downloads; at most three quarters of them from one host
     #[arg(long, value_name = "N", default_value_t = config::DEFAULT_ASSET_CONCURRENCY, value_parser = value_parser!(u16).range(1..), help_heading = "Assets")]
     asset_concurrency: u16,
 
-    /// Refuse larger assets, e.g. 500MB or 2GiB
+    /// Maximum size of an asset, e.g. 500MB or 2GiB; larger assets are refused
     #[arg(long, value_name = "SIZE", default_value = config::DEFAULT_MAX_ASSET_SIZE, value_parser = size, help_heading = "Assets")]
     max_asset_size: u64,
 
-    /// Allow assets from loopback, link-local and private addresses [default: only if the API host is private]
+    /// Allow assets from loopback, link-local and private addresses [default: only if the API host has such an address]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, help_heading = "Assets")]
     allow_private_hosts: Option<bool>,
 }
@@ -235,7 +255,7 @@ struct AssetArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// Progress on stderr: auto shows bars on a terminal and lines elsewhere, json one line per event
+    /// Progress on stderr: auto shows bars on a terminal and plain lines elsewhere; json prints one line per event
     #[arg(long, value_enum, default_value_t)]
     progress: ProgressStyle,
 
@@ -260,9 +280,7 @@ Examples:
 Exit status: 0 shown, 1 the archive or the provider cannot be read, 2 usage error,
   4 the key was refused.";
 
-/// Show archive contents and recent runs.
-///
-/// Counts the rows of the tables and adds up the runs. Writes nothing, so it is safe during a run.
+/// The options of `summary`.
 #[derive(Args, Debug)]
 #[command(after_help = SUMMARY_EXAMPLES)]
 pub struct SummaryArgs {
@@ -274,7 +292,7 @@ pub struct SummaryArgs {
     #[arg(long, value_name = "RUN_ID")]
     run: Option<String>,
 
-    /// Compare with the number of tasks the account has created; sends one request
+    /// Show how many of the account's tasks are archived; sends one request
     #[arg(long, conflicts_with = "run")]
     account: bool,
 
@@ -286,7 +304,7 @@ pub struct SummaryArgs {
     #[arg(long, value_name = "URL", env = "SUNOR_BASE_URL", default_value = config::DEFAULT_BASE_URL)]
     base_url: String,
 
-    /// Print one JSON document
+    /// Print the result as one JSON document
     #[arg(long)]
     json: bool,
 
@@ -309,10 +327,7 @@ Examples:
 Exit status: 0 no damage (there may be notes), 1 the archive cannot be read, 2 usage error,
   3 damage.";
 
-/// Verify archive integrity.
-///
-/// Finds missing, damaged, incomplete and stray parts, manifests and media files, and rows without their
-/// task. Takes no lock and writes nothing: the archive may be read-only, and a run may be writing to it.
+/// The options of `verify`.
 #[derive(Args, Debug)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
@@ -320,7 +335,7 @@ pub struct VerifyArgs {
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
     pub archive: Location,
 
-    /// Check presence, size and consistency only; read no file contents
+    /// Check only presence, sizes and consistency; skip checksums
     #[arg(long, conflicts_with_all = ["sample", "slice"])]
     quick: bool,
 
@@ -332,7 +347,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "I/N")]
     slice: Option<Slice>,
 
-    /// Print one JSON document
+    /// Print the result as one JSON document
     #[arg(long)]
     json: bool,
 
@@ -352,10 +367,7 @@ Exit status: 0 repair complete, 1 stopped by an error, 2 usage error,
   129, 130 and 143 stopped by a signal.
 An interrupted repair keeps its results, and the next one resumes.";
 
-/// Repair damage and retry failed downloads.
-///
-/// Quarantines damaged files in .sunor/damaged and deletes nothing. Restores lost rows and files, and
-/// retries failed downloads. Uses the stored response, or a new one if it is lost or its URLs have expired.
+/// The options of `repair`.
 #[derive(Args, Debug)]
 #[command(after_help = REPAIR_EXAMPLES)]
 pub struct RepairArgs {
@@ -371,11 +383,7 @@ pub struct RepairArgs {
     run: RunArgs,
 }
 
-/// Merge many small parts into a few large ones.
-///
-/// Each run adds a small part to each table; after a year, a query has to open hundreds of files. This
-/// command merges them into parts that DuckDB reads fast, with the same rows, oldest first. Readers see
-/// either the old parts or the new ones. It is safe to kill, and needs disk space for both.
+/// The options of `compact`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  Once a month:\n    sunor-archive compact ~/library -q\n  \
     Preview:\n    sunor-archive compact ~/library --dry-run\n\n\
@@ -393,10 +401,7 @@ pub struct CompactArgs {
     output: OutputArgs,
 }
 
-/// Regenerate the clips and lyrics tables from stored responses, offline.
-///
-/// Every response is stored in `tasks.response`, so both tables can be regenerated after an update that
-/// adds columns, or when one of the tables is lost. Sends nothing.
+/// The options of `rebuild`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  After an update of this program:\n    sunor-archive rebuild ~/library\n  \
     Preview, with the number of rows before and after:\n    sunor-archive rebuild ~/library --dry-run\n\n\
@@ -414,10 +419,7 @@ pub struct RebuildArgs {
     output: OutputArgs,
 }
 
-/// Run a local simulator of the provider; no key needed.
-///
-/// Prints its base URL on stdout and serves until it is stopped. Accepts any key and applies the
-/// provider's rate limit.
+/// The options of `simulate`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  sunor-archive simulate --port 8600 --tasks 1000\n  \
     curl -s http://127.0.0.1:8600/simulator/tasks.csv >tasks.csv\n  \
@@ -427,7 +429,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
 
-    /// Number of tasks, listed at /simulator/tasks.csv [default: every requested ID exists]
+    /// Number of tasks, listed at /simulator/tasks.csv [default: any task ID is accepted]
     #[arg(long, value_name = "N")]
     tasks: Option<u32>,
 
@@ -445,7 +447,7 @@ pub struct SimulateArgs {
 }
 
 impl ExportArgs {
-    /// Returns the validated options. Reads the API key from its file or the environment.
+    /// Returns the validated options. Reads the API key from a file or the environment.
     ///
     /// # Errors
     /// Returns [`Error::Usage`] if options are invalid or contradict each other.
@@ -520,7 +522,7 @@ impl OutputArgs {
 }
 
 impl VerifyArgs {
-    /// Returns the depth of verification, which determines the files to read.
+    /// Returns the depth of verification, which determines which files are read.
     #[must_use]
     pub fn depth(&self) -> Depth {
         match (self.sample, self.slice) {
@@ -531,7 +533,7 @@ impl VerifyArgs {
         }
     }
 
-    /// Returns the format of the result: JSON or text.
+    /// Returns the output format, JSON or text.
     #[must_use]
     pub fn output_format(&self) -> OutputFormat {
         if self.json { OutputFormat::Json } else { OutputFormat::Text }
@@ -618,7 +620,7 @@ impl AssetArgs {
 }
 
 impl RepairArgs {
-    /// Returns the validated options. Reads the API key from its file or the environment.
+    /// Returns the validated options. Reads the API key from a file or the environment.
     ///
     /// # Errors
     /// Returns [`Error::Usage`] if options are invalid or contradict each other.
@@ -654,7 +656,7 @@ impl SummaryArgs {
         self.quiet && !self.json
     }
 
-    /// Returns the validated options. With `--account`, reads the API key from its file or the environment.
+    /// Returns the validated options. With `--account`, reads the API key from a file or the environment.
     ///
     /// # Errors
     /// Returns [`Error::Usage`] if options are invalid or contradict each other.
@@ -685,7 +687,8 @@ pub fn completions(shell: Shell, out: &mut dyn std::io::Write) {
     clap_complete::generate(shell, &mut Cli::command(), "sunor-archive", &mut { out });
 }
 
-/// Reads the API key from a file or the environment. A command-line argument would show the key in process lists.
+/// Reads the API key from a file or the environment. The key is not accepted as a command-line argument, because
+/// process lists would show it.
 fn api_key(file: Option<&Path>, hint: &str) -> Result<ApiKey> {
     if let Some(path) = file {
         return ApiKey::new(&read_key(path)?);
@@ -701,14 +704,15 @@ fn read_key(path: &Path) -> Result<String> {
         .map_err(|error| Error::usage(format!("cannot read the key from {}: {error}", path.display())))
 }
 
-/// Parses the location of an archive, which must be a local folder. A URL of an object store is rejected, so that no
-/// folder with that name is created.
+/// Parses the location of an archive, which must be a local folder. The URL of an object store is rejected, so that the
+/// program does not create a local folder with that name.
 fn archive_folder(text: OsString) -> Result<Location, String> {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     };
-    // Some programs collapse the two slashes. A scheme has at least two letters, unlike a Windows drive.
+    // Accept a single slash, because some programs collapse the two slashes of a URL. A single letter is not a scheme
+    // but a Windows drive.
     match text.to_str().and_then(|text| text.trim_start().split_once(":/")) {
         Some((scheme, _)) if scheme.len() > 1 && is_scheme(scheme) => {
             Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
@@ -750,10 +754,10 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Parses the command-line arguments, which start with the name of the program.
+/// Parses the command-line arguments. The first argument is the name of the program.
 ///
 /// # Errors
-/// Returns a clap error if the arguments are invalid, or if help is requested.
+/// Returns a clap error if the arguments are invalid, or if they request the help or the version.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }

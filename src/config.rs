@@ -1,5 +1,5 @@
-//! The validated configuration. Later code uses these types instead of command-line flags. Each default is a constant
-//! with a comment that explains its value.
+//! The validated configuration. The rest of the program uses these types instead of command-line options. Each default
+//! is a constant with a comment that explains its value.
 
 #![expect(clippy::disallowed_methods, reason = "checks paths that the user gives")]
 
@@ -24,10 +24,10 @@ use crate::{
     proxies::Proxies,
 };
 
-/// The root URL of the provider.
+/// The root URL of the provider's API.
 pub const DEFAULT_BASE_URL: &str = "https://sunor.cc";
 
-/// The provider allows 120 requests per minute for each key.
+/// The provider allows each key 120 requests per minute.
 pub const DEFAULT_RATE: &str = "120/m";
 
 /// Sixteen requests in flight sustain two requests per second at response times of up to eight seconds.
@@ -42,10 +42,11 @@ pub const DEFAULT_POLL_INTERVAL: &str = "5s";
 /// The provider requests that clients poll at most once per second.
 pub const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The wait between retries doubles from half a second, so five retries outlast a proxy restart of about 15 seconds.
+/// The maximum wait before a retry starts at half a second and doubles with each retry, so five retries can outlast a
+/// proxy restart of up to 15 seconds.
 pub const DEFAULT_RETRIES: u32 = 5;
 
-/// Responses can be slow, because the provider queries an upstream provider about a running task.
+/// The provider queries an upstream provider about each running task, so responses can be slow.
 pub const DEFAULT_TIMEOUT: &str = "30s";
 
 /// The music and its cover are downloaded by default, because users paid for them.
@@ -54,10 +55,10 @@ pub const DEFAULT_ASSETS: &str = "audio,image";
 /// Eight concurrent downloads saturate an ordinary connection, and few servers reject that many.
 pub const DEFAULT_ASSET_CONCURRENCY: u16 = 8;
 
-/// A song takes about 1 MB per minute. A limit of 1 GiB protects against a server that never stops sending.
+/// A song takes up about 1 MB per minute. A limit of 1 GiB protects against a server that never stops sending.
 pub const DEFAULT_MAX_ASSET_SIZE: &str = "1GiB";
 
-/// The maximum duration that an option accepts. A longer duration is treated as a typo.
+/// The maximum duration that an option accepts. A longer duration is rejected as a probable typo.
 pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The configuration of an export.
@@ -69,7 +70,7 @@ pub struct ExportConfig {
     pub input: InputOptions,
     /// The table format. `None` selects the format of an existing archive, or Parquet for a new archive.
     pub format: Option<TableFormat>,
-    /// Whether to fetch tasks again that are archived as not found.
+    /// Whether tasks that are archived as not found are requested again.
     pub retry_not_found: bool,
 }
 
@@ -98,7 +99,7 @@ pub struct RunConfig {
     pub timeout: Duration,
     /// The time after which the run stops, measured from its start.
     pub stop_after: Option<Duration>,
-    /// The file to which the run's metrics are written for Prometheus.
+    /// The file to which the run's metrics are written, in the Prometheus text format.
     pub metrics_file: Option<PathBuf>,
 }
 
@@ -116,7 +117,7 @@ pub struct MediaConfig {
     pub allow_private_hosts: Option<bool>,
     /// The maximum number of retries after a transient failure.
     pub retries: u32,
-    /// The maximum time without data from a server before a download fails. It equals the timeout of one API request.
+    /// The maximum time that a download waits for data before it fails. It equals the timeout of an API request.
     pub idle_timeout: Duration,
 }
 
@@ -132,11 +133,11 @@ pub enum Provider {
         /// The proxies for API requests and media downloads.
         proxies: Box<Proxies>,
     },
-    /// The embedded simulator, which recognizes every task ID in the list.
+    /// The embedded simulator, which recognizes every task ID in the user's list.
     Simulated,
 }
 
-/// An API key, which never appears in output, not even in `Debug` output.
+/// An API key. It never appears in output, not even in `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
@@ -181,7 +182,7 @@ impl fmt::Debug for ApiKey {
 /// Parses the root URL of the API.
 ///
 /// # Errors
-/// Returns [`Error::Usage`] unless the text is an http or https URL without credentials.
+/// Returns [`Error::Usage`] unless `text` is an http or https URL without credentials, query or fragment.
 pub fn parse_base_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
     let Some(url) = url else {
@@ -196,7 +197,8 @@ pub fn parse_base_url(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Suggests the URL that a text without a scheme probably means. A text that may contain a password is not repeated.
+/// Suggests the URL that the user probably meant, if `text` lacks a scheme. Makes no suggestion if `text` may contain a
+/// password, because the suggestion would show it.
 fn suggest_url(text: &str) -> String {
     if text.contains("://") || text.contains('@') {
         return String::new();
@@ -214,8 +216,8 @@ fn suggest_url(text: &str) -> String {
 /// Validates the path of the metrics file, which is replaced at the end of each run.
 ///
 /// # Errors
-/// Returns [`Error::Usage`] if the folder does not exist, or if the path exists and is not a regular file. A device
-/// or a link must not be replaced.
+/// Returns [`Error::Usage`] if the folder does not exist, or if the path exists and is not a regular file. A device or
+/// a symbolic link must not be replaced.
 pub fn validate_metrics_file(path: &Path) -> Result<PathBuf> {
     let invalid = |reason: String| Err(Error::usage(format!("--metrics-file {}: {reason}", path.display())));
     let folder = match path.parent() {
@@ -247,7 +249,7 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// Returns the number of requests per second, which is infinite without a limit.
+    /// Returns the maximum number of requests per second, which is infinite if the rate is unlimited.
     #[must_use]
     pub fn per_second(self) -> f64 {
         match self {

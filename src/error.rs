@@ -1,7 +1,7 @@
-//! The public error type. Its variants differ in what the caller can do about them.
+//! The public error type. Callers handle each variant differently.
 //!
-//! An error stops the run. A task that could not be fetched is not an error. It is counted and listed in the run's
-//! `-unfinished.csv`.
+//! An error stops the command. A task that could not be fetched is not an error: it is counted, and listed in
+//! `runs/<run_id>-unfinished.csv`.
 
 use std::{fmt::Display, io, path::Path};
 
@@ -21,7 +21,7 @@ pub enum Error {
         holder: String,
     },
 
-    /// A bug in the program, or a system failure when the program starts.
+    /// A bug in the program, or a system failure at startup.
     #[error("{0}; this should not happen, please report it")]
     Internal(String),
 
@@ -29,11 +29,11 @@ pub enum Error {
     #[error("the provider refused the key ({0})")]
     KeyRejected(String),
 
-    /// The provider cannot be reached, or has been down for too long.
+    /// The provider is unreachable, or has been down for too long.
     #[error("{0}")]
     Unreachable(String),
 
-    /// A file or folder cannot be read or written, for example because the disk is full, a permission is missing or
+    /// A file or folder cannot be read or written, for example because the disk is full, a permission is missing, or
     /// the file is damaged.
     #[error("cannot {action} {path}: {reason}{}", .advice.message())]
     Storage {
@@ -48,21 +48,21 @@ pub enum Error {
     },
 }
 
-/// The result of an operation that can stop a run.
+/// A result with [`Error`] as the default error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Advice about a file that cannot be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// No advice, because the message from the system is sufficient.
+    /// No advice, because the error message is sufficient.
     None,
-    /// The disk is full, or a disk quota is exceeded.
+    /// Free some space: the disk is full, or a disk quota is exceeded.
     FreeSpace,
-    /// The file would exceed the file-size limit of the process.
+    /// Raise the file-size limit of the process: the file would exceed it.
     RaiseFileSizeLimit,
-    /// A part of the archive is damaged.
+    /// Run `repair`: a file of the archive is damaged.
     Repair,
-    /// A file that an export regenerates is damaged.
+    /// Move the file away: it is damaged, and the next export regenerates it.
     MoveAway,
 }
 
@@ -89,8 +89,8 @@ impl Error {
         Self::storage(action, path.display(), source)
     }
 
-    /// Creates a storage error. The message is that of the innermost [`io::Error`] in the source chain, if there is
-    /// one.
+    /// Creates a storage error. Its reason is the message of the innermost [`io::Error`] in the source chain, or the
+    /// message of `source` if the chain contains no [`io::Error`].
     pub(crate) fn storage(
         action: &'static str,
         path: impl Display,
@@ -118,7 +118,8 @@ impl Error {
         }
     }
 
-    /// Creates an error for standard output. Advice about the archive does not apply to it.
+    /// Creates an error for a failed write to standard output. It has no advice, because no file of the archive is
+    /// affected.
     #[must_use]
     pub fn stdout(source: &io::Error) -> Self {
         let (action, path) = ("write", "standard output".into());

@@ -16,8 +16,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The only column of the list has an unusual name. The unusual name may be the first task ID in a list without
-    /// headers.
+    /// The only column of the list has an unusual name, which may be a task ID in a list without a header.
     #[serde(rename = "doubtful_header")]
     AmbiguousHeader,
     /// The delimiter of the list is not a comma, according to a `sep=` line or the first rows.
@@ -51,7 +50,7 @@ pub enum Event {
     Resuming {
         /// The ID of the interrupted run.
         run_id: RunId,
-        /// The number of tasks whose files are downloaded.
+        /// The number of tasks whose files will be downloaded.
         tasks: u64,
     },
     /// The responses in the journal of an interrupted run were published.
@@ -92,7 +91,7 @@ pub enum Event {
         status: AssetStatus,
         /// The file size in bytes.
         bytes: Option<u64>,
-        /// The number of requests for the asset, which is 0 if the file existed already.
+        /// The number of requests for the asset, which is 0 if the file already existed.
         attempts: u32,
         /// The reason why there is no file.
         error: Option<String>,
@@ -110,8 +109,8 @@ pub enum Event {
         /// The time until the retry in seconds.
         wait_seconds: f64,
     },
-    /// A media host is down, or requests too long a pause. The run sends it no more requests and leaves its files to
-    /// the next run.
+    /// A media host is down, or asks for too long a pause before the next request. The run sends no more requests to
+    /// the host and leaves its remaining files for the next run.
     HostDown {
         /// The name of the host.
         host: String,
@@ -123,14 +122,14 @@ pub enum Event {
     IdenticalAudio {
         /// The ID of the task.
         task_id: String,
-        /// The IDs of the clips.
+        /// The IDs of the clips with the same audio.
         clips: Vec<String>,
     },
     /// A task is not finished and will be polled.
     Unfinished {
         /// The ID of the task.
         task_id: String,
-        /// The status of the task, if the response has one.
+        /// The status of the task, if the response contains a status.
         status: Option<String>,
     },
     /// A request failed with a transient error and will be retried.
@@ -142,12 +141,13 @@ pub enum Event {
         /// The time until the retry in seconds.
         wait_seconds: f64,
     },
-    /// The provider responded with 429, so no request is sent for a while.
+    /// The provider responded with status 429, so the run pauses all API requests.
     RateLimited {
         /// The length of the pause in seconds.
         wait_seconds: f64,
     },
-    /// All responses so far were 404. This event is emitted after many such responses, and at the end of the run.
+    /// Every response so far had status 404. This event is emitted after many such responses, and at the end of the
+    /// run.
     NoneFound {
         /// The number of responses so far.
         #[serde(rename = "answers")]
@@ -158,8 +158,8 @@ pub enum Event {
         /// The number of tasks that are still not found.
         tasks: u64,
     },
-    /// Archived tasks have no rows for some of the asset kinds that the run downloads. The missing assets are
-    /// downloaded from the URLs in the stored responses.
+    /// Some archived tasks have no rows in the assets table for kinds of assets that the run downloads. The missing
+    /// assets are downloaded from the URLs in the stored responses.
     #[serde(rename = "assets_lacking")]
     MissingAssets {
         /// The number of tasks that lack assets.
@@ -177,25 +177,26 @@ pub enum Event {
         /// The reason, as a message for the user.
         reason: String,
     },
-    /// A task was not archived when the run ended.
+    /// The run ended without archiving a task.
     Missing {
         /// The ID of the task.
         task_id: String,
-        /// The category of the reason why the task is missing.
+        /// The category of the reason why the task is not archived, as written in `-unfinished.csv`.
         reason: MissingReason,
         /// The reason, as a message for the user.
         detail: String,
     },
     /// The progress of a run, emitted about once per second.
     Progress(Progress),
-    /// A segment was published as one part of each table that has rows. The tasks in the segment are archived.
+    /// A segment was published as one part of each table for which it has rows. The tasks in the segment are now
+    /// archived.
     Published(Published),
-    /// A file was checked.
+    /// `verify` has checked a file.
     Checked {
         /// The path of the file in the archive.
         path: String,
     },
-    /// The progress of a check, emitted about once per second.
+    /// The progress of `verify`, emitted about once per second.
     Checking(Checking),
     /// The progress of a table rewrite, emitted about once per second.
     Rewriting(Rewriting),
@@ -221,10 +222,10 @@ pub enum Event {
     },
 }
 
-/// Counts of the data rows in the input.
+/// The row counts of the task list, without the header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputCounts {
-    /// The number of rows, excluding blank lines. This number is the sum of the other counts.
+    /// The total number of rows, excluding blank lines. The total is the sum of the other row counts.
     pub rows: u64,
     /// The number of rows with a missing or invalid ID.
     pub invalid: u64,
@@ -234,12 +235,12 @@ pub struct InputCounts {
     pub other_shards: u64,
     /// The number of rows whose task is already archived.
     pub already_archived: u64,
-    /// The number of rows whose task is to be requested.
+    /// The number of rows whose task the run will request.
     pub selected: u64,
 }
 
 impl InputCounts {
-    /// Adds the counts of another run.
+    /// Adds the counts of another run to these counts.
     pub(crate) fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.invalid += other.invalid;
@@ -253,13 +254,13 @@ impl InputCounts {
 /// The number of rows in each table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCounts {
-    /// Rows of the tasks table, one per task.
+    /// The number of rows in the tasks table, one per task.
     pub tasks: u64,
-    /// Rows of the clips table, one per clip.
+    /// The number of rows in the clips table, one per clip.
     pub clips: u64,
-    /// Rows of the lyrics table, one per lyrics text.
+    /// The number of rows in the lyrics table, one per set of lyrics.
     pub lyrics: u64,
-    /// Rows of the assets table, one per asset.
+    /// The number of rows in the assets table, one per asset.
     pub assets: u64,
 }
 
@@ -270,18 +271,18 @@ pub struct Progress {
     pub settled: u64,
     /// The number of tasks to request in this run.
     pub selected: u64,
-    /// The number of tasks that were requested but are not finished.
+    /// The number of tasks that have been requested but are not finished.
     pub unfinished: u64,
     /// Whether every task has been requested once.
     #[serde(rename = "first_pass_over")]
     pub first_pass_done: bool,
-    /// The estimated time until the last request or download in seconds, if known.
+    /// The estimated time in seconds until the last request and download are complete, if known.
     pub seconds_left: Option<f64>,
     /// The progress of the downloads.
     pub downloads: Downloads,
 }
 
-/// The progress of a check.
+/// The progress of `verify`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checking {
     /// The type of files that are being checked: first parts, then media files.
@@ -289,10 +290,10 @@ pub struct Checking {
     pub phase: &'static str,
     /// The number of files checked so far.
     pub done: u64,
-    /// The known total number of files to check.
+    /// The total number of files to check, as far as it is known.
     #[serde(rename = "of")]
     pub total: u64,
-    /// The number of bytes read since the start of the check.
+    /// The number of bytes read so far.
     pub bytes: u64,
 }
 
@@ -301,12 +302,12 @@ pub struct Checking {
 pub struct Rewriting {
     /// The name of the table.
     pub table: &'static str,
-    /// The current phase, such as `parts read`.
+    /// A label that describes what is counted, such as `parts read`.
     #[serde(rename = "what")]
     pub phase: &'static str,
-    /// The number of parts or rows processed so far in this phase.
+    /// The number of parts or rows counted so far.
     pub done: u64,
-    /// The known total number of parts or rows in this phase.
+    /// The total number of parts or rows to process, as far as it is known.
     #[serde(rename = "of")]
     pub total: u64,
 }
@@ -314,9 +315,9 @@ pub struct Rewriting {
 /// The progress of downloads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Downloads {
-    /// The number of files that are settled.
+    /// The number of settled files.
     pub settled: u64,
-    /// The number of files to download that responses have listed so far.
+    /// The number of files to download, as listed in the responses received so far.
     #[serde(rename = "wanted")]
     pub expected: u64,
     /// The number of bytes received.
@@ -326,14 +327,14 @@ pub struct Downloads {
 }
 
 impl Downloads {
-    /// Counts a settled asset. Skipped assets are not counted.
+    /// Counts the asset in an [`Event::AssetSettled`], unless the asset was skipped.
     pub(crate) fn record(&mut self, event: &Event) {
         let is_expected = matches!(event, Event::AssetSettled { status, .. } if *status != AssetStatus::Skipped);
         self.settled += u64::from(is_expected);
     }
 
-    /// Updates the speed from the total of bytes received and `elapsed`, the time since the last update. The speed is
-    /// an exponential moving average in which the latest interval has a weight of one half.
+    /// Updates the download speed. `bytes` is the total number of bytes received, and `elapsed` is the time since the
+    /// last update. The speed is an exponential moving average in which the latest interval has a weight of one half.
     pub(crate) fn update_speed(&mut self, bytes: u64, elapsed: Duration) {
         let recent = bytes.saturating_sub(self.bytes) as f64 / elapsed.as_secs_f64();
         (self.bytes, self.bytes_per_second) = (bytes, f64::midpoint(self.bytes_per_second, recent));
@@ -353,11 +354,11 @@ pub enum RequestKind {
     Retry,
 }
 
-/// The reason why a task of a run is not archived, as written in the `reason` column of `-unfinished.csv`.
+/// The reason why a run did not archive a task, as written in the `reason` column of `-unfinished.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
-    /// The task was not finished when the run ended, or there was no time to request it.
+    /// The task was not finished when the run ended, or the run had no time to request the task.
     Unfinished,
     /// The requests for the task failed.
     Error,
@@ -380,10 +381,10 @@ impl MissingReason {
     }
 }
 
-/// The rows and files that one publication adds to the archive.
+/// The rows and files that are added to the archive when a segment is published.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Published {
-    /// The number of the part within its run.
+    /// The sequence number of the part within its run.
     pub part: u32,
     /// The number of rows in each table.
     pub rows: RowCounts,
@@ -393,7 +394,7 @@ pub struct Published {
     pub by_type: BTreeMap<String, u64>,
     /// The credits spent on successful tasks.
     pub credits_cost: f64,
-    /// The asset counts.
+    /// Counts of the assets by outcome.
     pub assets: AssetCounts,
 }
 
@@ -417,7 +418,7 @@ pub struct AssetCounts {
 }
 
 impl AssetCounts {
-    /// Adds other counts to these counts.
+    /// Adds the counts in `other` to these counts.
     pub(crate) fn add(&mut self, other: &Self) {
         self.ok += other.ok;
         self.failed += other.failed;

@@ -1,4 +1,4 @@
-//! The exit statuses, and the status for each error.
+//! The exit statuses of the program, and the exit status for each error.
 
 use crate::error::Error;
 
@@ -6,14 +6,14 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
-    /// Everything that was requested is archived in a final state.
+    /// The command succeeded, and nothing is missing.
     Complete = 0,
-    /// An error stopped the command, such as a full disk, an unreadable archive or an unreachable provider.
+    /// The command was stopped by an error, such as a full disk, an unreadable archive or an unreachable provider.
     Failed = 1,
-    /// The command was used incorrectly: an invalid option, an unreadable or empty input, no key, or an archive in
-    /// another format.
+    /// The command was used incorrectly, for example with an invalid option, an unreadable or empty list, no API key,
+    /// or an archive in a different format.
     Usage = 2,
-    /// The command finished, but something is missing.
+    /// The command finished, but something is missing or damaged.
     Incomplete = 3,
     /// The provider refused the API key.
     KeyRejected = 4,

@@ -1,5 +1,5 @@
-//! Operations that not every file system supports: syncing a folder, locking a file and setting permissions. An
-//! unsupported operation is skipped, with one warning per process. An I/O error is never ignored.
+//! Operations that not every file system supports: syncing files and folders, locking files and setting permissions. An
+//! unsupported operation is skipped, and the user is warned once per process. An I/O error is never ignored.
 
 #![expect(clippy::disallowed_methods, reason = "wraps operations that a file system may not support")]
 
@@ -48,21 +48,21 @@ pub fn limitations() -> Vec<Limitation> {
     LIMITATIONS.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
 }
 
-/// Records a limitation that caused an operation to be skipped.
+/// Records a limitation that this process has encountered.
 pub(crate) fn record(limitation: Limitation) {
     LIMITATIONS.lock().unwrap_or_else(PoisonError::into_inner).insert(limitation);
 }
 
 /// Whether an error means that the file system does not support the operation.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
-    /// The values of `ENOLCK` on Linux and the BSDs. Network file systems without a lock service return this error.
+    /// The values of `ENOLCK` on Linux and the BSDs. Network file systems without a lock service fail with this error.
     const ENOLCK: [i32; 2] = [37, 77];
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
         || error.raw_os_error().is_some_and(|code| ENOLCK.contains(&code))
 }
 
-/// Whether an error in reading a file is evidence that the file is damaged. Other system errors, such as too many open
-/// files or an unreachable file server, are not.
+/// Whether an error from reading a file shows that the file is damaged. The alternative is a system problem, such as
+/// too many open files or an unreachable file server.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     /// The values of `EIO`, of `ELOOP` on Linux and the BSDs, and of the checksum errors `EBADMSG` and `EUCLEAN`.
     const DAMAGE: [i32; 5] = [5, 40, 62, 74, 117];
@@ -75,13 +75,14 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     })
 }
 
-/// Opens a regular file for reading. Rejects other files, because opening a named pipe blocks until another process
-/// opens it for writing.
+/// Opens a regular file for reading. Rejects any other kind of file, because opening a named pipe, for example, blocks
+/// until another process opens it for writing.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("not a regular file")) }
 }
 
-/// Makes the directory entries in a folder durable. Only Unix can sync a folder.
+/// Makes the directory entries in a folder durable. Does nothing on systems other than Unix, because they cannot sync a
+/// folder.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
@@ -109,16 +110,16 @@ fn skip_unsupported_sync(limitation: Limitation, synced: io::Result<()>) -> io::
     }
 }
 
-/// Copies the contents of a file and syncs the copy. The copy has the permissions of a new file, because not every
-/// file system supports other permissions.
+/// Copies the contents of a file and syncs the copy. The copy has the default permissions of a new file, because not
+/// every file system supports setting permissions.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut target = File::create(to)?;
     io::copy(&mut File::open(from)?, &mut target)?;
     sync_file(&target)
 }
 
-/// Copies the permissions of one file to another, if the file system supports permissions. Copies the owner and the
-/// group too, if the process is allowed to set them.
+/// Copies the permissions of the file `from` to the file `to`, if the file system supports permissions. Also copies the
+/// owner and the group, if the process is allowed to set them.
 pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {

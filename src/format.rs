@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TableFormat {
-    /// Typed and compressed; read by DuckDB, pyarrow, Polars and Spark.
+    /// Typed and compressed; readable by DuckDB, pyarrow, Polars and Spark.
     #[default]
     Parquet,
-    /// RFC 4180 text; read by almost any tool.
+    /// Plain text (RFC 4180); readable by almost any tool.
     Csv,
 }
 
@@ -26,7 +26,7 @@ impl TableFormat {
         }
     }
 
-    /// Returns the other of the two formats.
+    /// Returns CSV for Parquet, and Parquet for CSV.
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Parquet => Self::Csv,

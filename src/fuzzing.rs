@@ -32,7 +32,7 @@ pub fn fuzz_response(body: &[u8]) {
     }
 }
 
-/// Reads arbitrary bytes as a list. Either the list is refused, or every row is counted and every ID is valid.
+/// Reads arbitrary bytes as a task list. Either the list is refused, or every row is counted and every ID is valid.
 pub fn fuzz_list(bytes: &[u8]) {
     let options = InputOptions {
         path: "-".into(),
@@ -49,8 +49,8 @@ pub fn fuzz_list(bytes: &[u8]) {
     }
 }
 
-/// Reads arbitrary bytes as a journal segment. Every record must survive a round trip, and every line that is not a
-/// record must be counted as damaged.
+/// Reads arbitrary bytes as a journal segment. Every record must be unchanged after it is written and parsed again, and
+/// every line that is not a record must be counted as damaged.
 pub fn fuzz_journal(bytes: &[u8]) {
     let Some(run_id) = RunId::parse("20260101T000000000Z-abcdef") else { return };
     let mut segment = SegmentReader::from_bytes(Cursor::new(bytes.to_vec()), run_id, 1);

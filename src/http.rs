@@ -16,19 +16,20 @@ use crate::{
     task::is_invisible,
 };
 
-/// The maximum length of an excerpt of server text in a message, in characters.
+/// The maximum length of an [`excerpt`], in characters.
 const MAX_EXCERPT_CHARS: usize = 200;
 
-/// The `User-Agent` of both clients.
+/// The `User-Agent` of the API client and the media client.
 pub(crate) const USER_AGENT: &str = concat!("sunor-archive/", env!("CARGO_PKG_VERSION"));
 
-/// Installs the TLS provider once per process.
+/// Installs the process-wide TLS provider.
 fn prepare_tls() {
     // An error means that a provider is already installed, which is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Builds an HTTP client. On a machine without root certificates, the client supports plain HTTP only.
+/// Builds an HTTP client. If `is_plain` is true and the machine has no root certificates, the client supports only
+/// plain HTTP.
 pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -> Result<reqwest::Client> {
     prepare_tls();
     let built = match set_up().build() {
@@ -58,7 +59,7 @@ fn time_until(date: &str, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default() + Duration::from_secs(1))
 }
 
-/// An excerpt of third-party text that is safe to print on one line.
+/// Returns an excerpt of third-party text that is safe to print on one line.
 pub(crate) fn excerpt(text: &str) -> String {
     let sanitize =
         |c: char| if c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c };
@@ -75,7 +76,7 @@ pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<It
     })
 }
 
-/// The root cause of a reqwest error. The root cause is the most informative part of the error, and contains no URL.
+/// The root cause of a reqwest error, which is the most informative part of the error and contains no URL.
 pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     chain(error).skip(1).last().map_or_else(|| "the request failed".into(), ToString::to_string)
 }

@@ -1,8 +1,8 @@
 //! Lenient parsing of JSON from external sources.
 //!
-//! The API may differ from its documentation, so a field that is null or has another type counts as absent. Values
-//! are stored as [`RawValue`]s, which contain the original text, until a column needs them. Raw values preserve every
-//! byte. Deep nesting is safe, because `serde_json` skips a raw value without recursion.
+//! The API may differ from its documentation, so a field that is null or has an unexpected type counts as absent.
+//! Values are kept as [`RawValue`]s, which preserve the original text byte for byte, and are parsed only when a column
+//! needs them. Deep nesting is safe, because `serde_json` skips a raw value without recursion.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,23 +11,25 @@ use serde_json::value::RawValue;
 
 use crate::timestamp::MicrosTimestamp;
 
-/// The members of a JSON object, in the original order and with the original text.
+/// The members of a JSON object, in the original order and as the original text.
 #[derive(Debug)]
 pub(crate) struct Object<'a>(Vec<(Key<'a>, &'a RawValue)>);
 
-/// The name of a member. A name without escapes is borrowed, because a response has some fifty names.
+/// The name of a member. A name without escape sequences borrows from the JSON text, which saves about fifty
+/// allocations per response.
 #[derive(Debug)]
 struct Key<'a>(Cow<'a, str>);
 
 impl<'a> Object<'a> {
-    /// Parses `text` as an object. For an array, returns its first object. Returns `None` for any other text.
+    /// Parses `text` as an object. For an array, returns its first object. Returns `None` for any other JSON value, and
+    /// if `text` is not valid JSON.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         Self::from_raw(serde_json::from_str(text).ok()?)
     }
 
-    /// Parses `text` as an object, like [`Object::parse`], and returns an error if the text is not JSON.
+    /// Parses `text` as an object, like [`Object::parse`], but returns an error if `text` is not valid JSON.
     pub(crate) fn read(text: &'a str) -> serde_json::Result<Option<Self>> {
-        // Most texts are objects, which are read once.
+        // Most JSON documents are objects, which are parsed in a single pass.
         serde_json::from_str(text).map(Some).or_else(|_| serde_json::from_str(text).map(Self::from_raw))
     }
 
@@ -41,17 +43,18 @@ impl<'a> Object<'a> {
         self.0.iter().rev().find(|(name, _)| name.0 == key).map(|(_, value)| *value)
     }
 
-    /// The value of a string member, or the text of a number.
+    /// The value of a member that is a string, or the JSON text of a member that is a number.
     pub(crate) fn text(&self, key: &str) -> Option<String> {
         text(self.get(key)?)
     }
 
-    /// The value of a non-empty string member. An empty string is also `None`, so that a fallback applies.
+    /// Returns the same value as [`Object::text`], but `None` for an empty string, so that the caller can use a
+    /// fallback.
     pub(crate) fn non_empty_text(&self, key: &str) -> Option<String> {
         self.text(key).filter(|text| !text.is_empty())
     }
 
-    /// The value of a member that is a finite number or a decimal string.
+    /// The value of a member that is a finite number, or a string that contains a decimal number.
     pub(crate) fn number(&self, key: &str) -> Option<f64> {
         decimal(&text(self.get(key)?)?)
     }
@@ -61,25 +64,25 @@ impl<'a> Object<'a> {
         serde_json::from_str(self.get(key)?.get()).ok()
     }
 
-    /// The value of a member that is a point in time.
+    /// The value of a member that is a timestamp.
     pub(crate) fn time(&self, key: &str) -> Option<MicrosTimestamp> {
         MicrosTimestamp::parse(&self.text(key)?)
     }
 
-    /// A nested object. For an array, returns its first object.
+    /// The value of a member that is an object. For an array, returns its first object.
     pub(crate) fn object(&self, key: &str) -> Option<Object<'a>> {
         Self::from_raw(self.get(key)?)
     }
 
-    /// The JSON text of the object without the members named `key`, or `None` if there are no such members. The
-    /// values are unchanged.
+    /// The JSON text of the object without the members named `key`, or `None` if there are no such members. The values
+    /// of the remaining members are unchanged.
     pub(crate) fn without_key(&self, key: &str) -> Option<String> {
         let is_kept = |(name, _): &&(Key<'_>, &RawValue)| name.0 != key;
         let members: Vec<String> = self.0.iter().filter(is_kept).map(|(name, value)| member(&name.0, value)).collect();
         (members.len() < self.0.len()).then(|| format!("{{{}}}", members.join(",")))
     }
 
-    /// The original text of a nested object. For an array, returns the text of its first object.
+    /// The original text of a member that is an object. For an array, returns the text of its first object.
     pub(crate) fn object_text(&self, key: &str) -> Option<&'a str> {
         object_text(self.get(key)?)
     }
@@ -160,8 +163,8 @@ fn text(value: &RawValue) -> Option<String> {
     }
 }
 
-/// Parses a decimal number, which may have a sign, a point and an exponent. Surrounding blanks are ignored. Returns
-/// `None` for any other text, and for values outside the range of a finite `f64`.
+/// Parses a decimal number, which may have a sign, a decimal point and an exponent. Surrounding whitespace is ignored.
+/// Returns `None` for any other text, and for a number outside the range of a finite `f64`.
 fn decimal(text: &str) -> Option<f64> {
     let digits = text.trim();
     // `f64::from_str` also accepts "inf", "infinity" and "nan".
@@ -169,7 +172,7 @@ fn decimal(text: &str) -> Option<f64> {
     digits.parse().ok().filter(|number: &f64| is_decimal && number.is_finite())
 }
 
-/// Replaces every lone surrogate escape with `\ufffd`, so that any JSON parser accepts the text. Returns `None` if
+/// Replaces every escape of a lone surrogate with `\ufffd`, so that any JSON parser accepts the text. Returns `None` if
 /// there is no lone surrogate, which is the usual case.
 pub(crate) fn replace_surrogates(text: &str) -> Option<String> {
     let mut replaced = String::new();
@@ -187,8 +190,8 @@ pub(crate) fn replace_surrogates(text: &str) -> Option<String> {
                 copied
             }
             Some(_) => escape + 6,
-            // Any other escape has two characters. The second may be a backslash, which does not start another
-            // escape.
+            // Any other escape has two characters. The second character may be a backslash, which does not start
+            // another escape.
             None => escape + 1 + text.get(escape + 1..)?.chars().next().map_or(0, char::len_utf8),
         };
     }
@@ -199,7 +202,7 @@ pub(crate) fn replace_surrogates(text: &str) -> Option<String> {
     Some(replaced)
 }
 
-/// The code unit of a `\uXXXX` escape that begins at byte `position`.
+/// The UTF-16 code unit of a `\uXXXX` escape that begins at byte `position`.
 fn unicode_escape(text: &str, position: usize) -> Option<u16> {
     let digits = text.get(position..position + 6)?.strip_prefix("\\u")?;
     digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?

@@ -1,14 +1,14 @@
 //! A map of the code.
 //!
-//! `sunor-archive` fetches tasks (AI music from suno and udio) from the sunor.cc API, and archives the responses in
-//! tables and the media as files. The program respects the provider's rate limit and fetches nothing twice. This page
+//! `sunor-archive` fetches AI-music tasks (suno and udio) from the sunor.cc API, and archives the responses in tables
+//! and the media as files. The program respects the provider's rate limit and fetches nothing twice. This page
 //! describes the structure of the code. The documentation of each module describes how the module works.
 //!
 //! # One engine
 //!
-//! A run executes a plan of items, regardless of the command that made the plan. An item specifies a task, the source
-//! of its response (the provider, the tables, or a quarantined part), the wanted kinds of assets, and the effect of
-//! its new rows on the archived rows.
+//! A run executes a plan, which consists of items, regardless of the command that created the plan. An item specifies a
+//! task, the source of its response (the provider, the tables, or a quarantined part), the kinds of assets to download,
+//! and the effect of the task's new rows on the archived rows.
 //!
 //! ```text
 //!   export: a list minus archived tasks         repair: the findings of verify
@@ -32,11 +32,12 @@
 //!     export::publish: tables::flatten ─▶ tables::part ─▶ archive::store: lyrics, clips, assets, tasks
 //! ```
 //!
-//! The design has three principles:
+//! The design follows three principles:
 //!
-//! - **Requests are the scarce resource.** A response that has been received is never requested again.
+//! - **Requests are the scarce resource.** A task is not requested again if its response is already in the tables or in
+//!   a journal.
 //! - **Crash-only design.** Every response reaches the tables through the journal. Recovery after a crash
-//!   (`export::recovery`) settles and publishes the remaining segments in the same way.
+//!   (`export::recovery`) settles the assets in the remaining segments and publishes the segments, as in a normal run.
 //! - **Everything that happens is an [`event`].** The summary, the progress bars, the machine-readable stream and the
 //!   metrics are folds over the same events.
 //!
@@ -44,9 +45,9 @@
 //!
 //! | word | meaning |
 //! | --- | --- |
-//! | run | one execution of `export` or `repair` on an archive; `compact` and `rebuild` also leave a record |
+//! | run | one execution of `export` or `repair` on an archive; `compact` and `rebuild` also write a run summary |
 //! | task, clip, asset | what the provider generated: a task has clips, a clip has assets (audio, image, video) |
-//! | item, plan | the work of a run for one task; all items of a run |
+//! | item, plan | the work that a run does for one task; the list of all items of a run |
 //! | request | one HTTP request to the API: the initial request, a *poll* of an unfinished task, or a *retry* |
 //! | response | what the API returned for a task; *stored* once it is in the tables |
 //! | first pass | the initial requests for all tasks, before any poll |
@@ -60,7 +61,7 @@
 //! | swap | the atomic replacement of parts: readers see either the old parts or the new ones |
 //! | manifest | `runs/<run_id>.sha256`, the checksums of the files that a run added |
 //! | checksum file | `.sunor/checksums`, the checksums of small files that no manifest lists |
-//! | quarantine | `.sunor/damaged`, where repair moves damaged files; *salvage*: recover readable data from them |
+//! | quarantine | `.sunor/damaged`, the folder for damaged files; *salvage*: recover readable data from damaged files |
 //! | lock, holder | the right to write to an archive; the process that has the lock |
 //!
 //! # The archive
@@ -70,7 +71,7 @@
 //!   archive.json                   archive          the format version and the table format
 //!   tasks|clips|lyrics|assets/<part>  tables        the rows; columns are defined in tables::schema
 //!   media/<kind>/<ab>/<clip_id>.…  archive::media   audio, covers and videos
-//!   runs/<run_id>.json             run_summary      the summary of a run; of a killed run: export::recovered_run
+//!   runs/<run_id>.json             run_summary      run summaries; for killed runs: export::recovered_run
 //!   runs/<run_id>.sha256           archive::manifest  the checksums of the files that the run added
 //!   runs/<run_id>-raw.jsonl        export::raw      bodies that could not be archived unchanged
 //!   runs/<run_id>-unfinished.csv   export::ledger   the tasks that are not archived, as a list for export
@@ -88,7 +89,7 @@
 //! | --- | --- |
 //! | an option or its help text | [`cli`]; its meaning and default: [`config`] |
 //! | how a list is read | [`input`] |
-//! | the interpretation of an API response | `api::response`; the reaction of the run: `export::coordinator` |
+//! | the interpretation of an API response | `api::response`; how a run handles the result: `export::coordinator` |
 //! | when requests are sent or retried | `api::request_limiter`, `backoff`; the order of requests: `export::queue` |
 //! | how a body is decoded, which proxies are used | `body`, [`proxies`] |
 //! | which URLs are assets, and which hosts are allowed | `media::source`, `media::guard` |
@@ -96,46 +97,46 @@
 //! | the name of a media file | `archive::media` |
 //! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test compares |
 //! | a view | `tables::views` |
-//! | which row groups are skipped | `tables::prune` |
+//! | which row groups a search skips | `tables::prune` |
 //! | the order of rows in large parts | `tables::sort`; the sort column: `tables::schema` |
 //! | which file names belong to the archive | `archive::layout`, [`run_id`] |
 //! | how parts replace other parts | `archive::swap`; which rows are copied into the new parts: `tables::copy` |
 //! | how rows are read from an archive | `rows`, which uses `tables::reader` |
 //! | the possible locations of an archive | `archive::location`, then an `archive::backend` |
-//! | which operations a file system may lack | [`filesystem`] |
+//! | what happens if a file system does not support an operation | [`filesystem`] |
 //! | which parts are merged, and the size of large parts | `rewrite`, `commands::compact` |
-//! | what is counted | [`event`], then the fold in [`run_summary`] |
+//! | what a run counts | [`event`], then the fold in [`run_summary`] |
 //! | the Prometheus metrics | `report::metrics`; when they are written: `commands::metrics` |
 //! | messages for the user | `report::messages`, `archive_messages`, `event_messages` and `repairs` |
 //! | what `summary` counts | `commands::summary::archive_counts`; account usage: `commands::summary::account` |
 //! | what is repaired, and how | `repair` makes the plan; `export::stored` and `export::replace` execute it |
 //! | the files that a run writes at its end | `commands::run` |
-//! | what counts as damage, and the advice for it | [`verify`]; the messages: `verify::finding` |
+//! | what counts as damage, and the advice for each finding | [`verify`]; the messages: `verify::finding` |
 //! | an exit status | [`exit`] |
 //! | the simulated provider | [`simulator`] |
 //! | a new command | a file in [`commands`] |
 //!
-//! Dependencies have one direction: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
+//! Dependencies point in one direction: `main` → `cli` → `commands` → `export` → the stages (`api`, `journal`, `media`,
 //! `tables`, `archive`) → the root files. The stages do not depend on each other, and only `export` defines their
 //! order. `verify` is independent of `export`: `verify` reads the output of the stages and writes nothing. `repair`
 //! makes a plan from the findings of `verify`, and the coordinator of `export` executes the plan. `compact` and
 //! `rebuild` are commands that use `archive` and `tables` through `rewrite`. `report` formats events and findings for
 //! `commands`. `simulator` is independent of the engine, and only `commands` and the tests start it.
 //!
-//! # The storage seam
+//! # The storage layer
 //!
-//! Only `archive` depends on the location of an archive. All other modules use `archive::store` to access parts, media
-//! and small files by their paths in the archive, and read files by range (`ranged`). The store uses an
+//! Only `archive` depends on where an archive is stored. All other modules use `archive::store` to access parts, media
+//! and small files by their paths in the archive, and read byte ranges of files through `ranged`. The store uses an
 //! `archive::backend`: a local folder (`archive::local`) or an object store (`archive::object_store`, so far only for
-//! tests). An operation that a backend may lack, such as an exchange of folders, is a method with a default.
-//! `archive::conformance` tests the guarantees of every backend. `commands::object_store_tests` runs every command on
-//! an in-memory object store.
+//! tests). An operation that a backend may not support, such as the atomic exchange of two folders, is a trait method
+//! with a default implementation. `archive::conformance` tests the guarantees of every backend.
+//! `commands::object_store_tests` runs every command on an in-memory object store.
 //!
-//! Only the following modules may access the file system, as enforced by clippy's `disallowed_methods`:
+//! Only the following modules may access the file system. Clippy's `disallowed_methods` lint enforces this rule:
 //!
 //! - `archive`
 //! - `journal` and `media::partial`, whose files are always local
-//! - [`filesystem`], which handles operations that a file system may lack
+//! - [`filesystem`], which handles file systems that do not support an operation
 //! - `tables::sort`, for its scratch files
 //! - [`input`], [`config`], [`cli`], `commands::metrics` and `commands::simulate`, for the user's own files
 //!

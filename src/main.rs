@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitStatus> {
     let runtime = Runtime::new().map_err(|error| Error::Internal(format!("cannot start the runtime: {error}")))?;
-    // The signal handlers of `compact` and `rebuild` need the runtime, although both commands block.
+    // `compact` and `rebuild` are synchronous, but their signal handlers need the runtime.
     let entered = runtime.enter();
     ignore_file_size_signal()?;
     let status = match command {
@@ -67,7 +67,7 @@ fn run(command: Command) -> Result<ExitStatus> {
     for limitation in filesystem::limitations() {
         let _ = writeln!(io::stderr(), "warning: {limitation}");
     }
-    // Wait for threads that are about to finish. A DNS lookup that blocks its own thread must not delay the exit.
+    // Give other threads a short time to finish, but do not wait for a slow DNS lookup.
     runtime.shutdown_timeout(Duration::from_millis(500));
     status
 }
@@ -155,8 +155,8 @@ fn rebuild(args: &RebuildArgs) -> Result<ExitStatus> {
 async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
     let ready = |base_url: &str| {
         let base_url = base_url.trim_end_matches('/');
-        // The reader of stdout or stderr may have exited, as with `| head`. The simulator continues to serve
-        // requests.
+        // Ignore write errors. The reader of stdout or stderr may have exited, as with `| head`, but the simulator
+        // continues to serve requests.
         let _ = print(&format!("{base_url}\n"));
         if args.quiet {
             return;
@@ -171,9 +171,9 @@ async fn simulate(args: &SimulateArgs) -> Result<ExitStatus> {
     Ok(ExitStatus::Complete)
 }
 
-/// Waits for SIGINT, SIGTERM or SIGHUP. SIGHUP is excluded if the process ignores SIGHUP. The first signal during a
-/// run stops the run cleanly. Any other signal ends the process immediately. Before the first request there is
-/// nothing to save, and a second signal is deliberate.
+/// Returns a future that completes on SIGINT, SIGTERM or SIGHUP. SIGHUP is not handled if this process was started with
+/// SIGHUP ignored. The first signal during a run stops the run cleanly. A signal before the run ends the process
+/// immediately, because there is nothing to save yet. A second signal also ends the process immediately.
 fn signals() -> Result<impl Future<Output = Signal>> {
     let failed = |error: io::Error| Error::Internal(format!("cannot listen for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -234,7 +234,7 @@ fn is_hang_up_ignored() -> bool {
     mask.is_none_or(|mask| mask & 1 == 1)
 }
 
-/// Prints to stdout. A reader that exits early, such as `| head`, is not an error.
+/// Prints to stdout. A reader that exits early, as with `| head`, is not an error.
 fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::stdout(&error)),

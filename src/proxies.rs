@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
-/// The supported proxy schemes. For socks4 and socks5, reqwest resolves host names. For socks4a and socks5h, the
-/// proxy resolves them.
+/// The supported proxy schemes. With socks4 and socks5, reqwest resolves host names. With socks4a and socks5h, the
+/// proxy resolves host names.
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
 /// The proxies for HTTP and HTTPS.
@@ -22,7 +22,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Uses no proxies. Every connection is direct.
+    /// Returns settings without proxies: every connection is direct.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
@@ -51,9 +51,9 @@ impl Proxies {
         let https = first(&["https_proxy", "HTTPS_PROXY"])?.or(all);
         let exceptions = variable("no_proxy").filter(|list| !list.is_empty()).or_else(|| variable("NO_PROXY"));
         let exceptions = exceptions.unwrap_or_default().to_string_lossy().into_owned();
-        // As in curl, hosts are separated by commas, blanks or both.
+        // As in curl, the hosts in `NO_PROXY` are separated by commas, whitespace or both.
         let hosts = exceptions.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|host| !host.is_empty());
-        // A host name with a trailing dot is the same host.
+        // A host name with a trailing dot refers to the same host, so include both forms.
         let hosts = hosts.map(|host| host.trim_end_matches('.')).flat_map(|host| [host.to_owned(), format!("{host}.")]);
         let exceptions = hosts.collect::<Vec<_>>().join(",");
         if exceptions.split(',').any(|host| host == "*") {
@@ -105,9 +105,9 @@ fn parse(name: &str, value: &OsString) -> Result<Option<Url>> {
     }
 }
 
-/// Adds the default port of a proxy, which is 1080 as in curl, unless the proxy itself uses TLS.
+/// Adds port 1080, the default in curl, to a proxy URL without a port. An `https` proxy keeps its default port.
 fn with_default_port(mut url: Url, text: &str) -> Url {
-    // The parsed URL does not show whether the default port of its scheme was given.
+    // A parsed URL omits the default port of its scheme, so check whether the original text contains the port.
     let has_port = url.port().is_some() || text.trim_end_matches('/').ends_with(":80");
     if !has_port && url.scheme() != "https" {
         // This fails only for a URL without a host, which is rejected later.

@@ -13,10 +13,10 @@ use parquet::file::reader::{ChunkReader, Length};
 
 /// A source of bytes that can be read by range. Every call blocks.
 pub(crate) trait ReadAt: fmt::Debug + Send + Sync {
-    /// Reads bytes at an offset into the buffer. Returns the number of bytes read, which is 0 at the end.
+    /// Reads bytes at `offset` into `buffer`. Returns the number of bytes read, which is 0 at the end of the source.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// The size in bytes.
+    /// The size of the source in bytes.
     fn size(&self) -> io::Result<u64>;
 
     /// The time of the last modification, if known.
@@ -66,7 +66,7 @@ pub(crate) struct RangedFile {
 }
 
 impl RangedFile {
-    /// Creates a file that is positioned at the beginning.
+    /// Creates a ranged file for `source`, positioned at the beginning.
     pub(crate) fn new(source: impl ReadAt + 'static) -> Self {
         Self { source: Arc::new(source), position: 0 }
     }
@@ -102,7 +102,7 @@ impl Seek for RangedFile {
 }
 
 impl Length for RangedFile {
-    /// Returns 0 if the size cannot be read. Subsequent reads then fail with the reason.
+    /// Returns 0 if the size cannot be read. Later reads then return the error.
     fn len(&self) -> u64 {
         self.source.size().unwrap_or_default()
     }
@@ -116,7 +116,7 @@ impl ChunkReader for RangedFile {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        // A damaged footer may state any length.
+        // Check the range before allocating a buffer, because a damaged footer may state any length.
         if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }

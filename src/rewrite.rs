@@ -1,5 +1,5 @@
-//! Code shared by the commands that rewrite tables. This module determines which parts may be rewritten, whether they
-//! are intact, and how large new parts are.
+//! Code shared by the commands that rewrite tables. This module determines which parts may be rewritten, whether these
+//! parts are intact, and how large new parts are.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +22,7 @@ use crate::{
 /// The maximum number of rows in a new part, equal to four large row groups.
 pub(crate) const PART_ROWS: u64 = 4 * 122_880;
 
-/// The size in bytes at which a new part is complete.
+/// The file size, in bytes, at which a new part is complete.
 pub(crate) const PART_BYTES: u64 = 512 << 20;
 
 /// The interval between progress events.
@@ -37,25 +37,25 @@ pub(crate) struct Part {
     /// The path of the part in the archive.
     pub(crate) path: String,
     pub(crate) bytes: u64,
-    /// The number of rows, or `None` for a part whose file size already makes it large.
+    /// The number of rows, or `None` if the file size alone makes the part large.
     rows: Option<u64>,
 }
 
 impl Part {
-    /// The number of rows, or 0 for a part whose file size already makes it large.
+    /// The number of rows, or 0 if the file size alone makes the part large.
     pub(crate) fn rows(&self) -> u64 {
         self.rows.unwrap_or_default()
     }
 
-    /// Whether the part is large enough to remain unchanged. A part that was filled to the limit is always large
+    /// Whether the part is large enough to remain unchanged. A part that was filled up to a size limit is always large
     /// enough.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes >= PART_BYTES / 2 || self.rows.is_none_or(|rows| rows >= PART_ROWS / 2)
     }
 }
 
-/// The parts of a table, oldest first, and the number of excluded parts. Parts whose segments are still in the
-/// journal are excluded, because they will be published again under the same names.
+/// The parts of a table, oldest first, and the number of excluded parts. A part whose segment is still in the journal
+/// is excluded, because the segment will be published again under the same name.
 pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> {
     let unpublished = unpublished_stems(archive)?;
     let (mut parts, mut excluded) = (Vec::new(), 0);
@@ -76,7 +76,7 @@ pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> 
     Ok((parts, excluded))
 }
 
-/// The names, without extensions, of parts whose segments are in the journal.
+/// The names, without extensions, of parts whose segments are still in the journal.
 pub(crate) fn unpublished_stems(archive: &Archive) -> Result<HashSet<String>> {
     let segments = journal::segments(&archive.journal_folder())?;
     Ok(segments.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect())
@@ -88,7 +88,8 @@ pub(crate) fn stem(path: &str) -> &str {
     name.split_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// The checksums of parts, as listed in the manifests. The rows of a damaged part must not receive a new checksum.
+/// The checksums of parts, as listed in the manifests. A part is checked before its rows are copied, so that damaged
+/// rows do not get a new checksum.
 pub(crate) struct Checksums(HashMap<String, String>);
 
 impl Checksums {
@@ -127,7 +128,7 @@ pub(crate) fn add_staged(
     added.map_err(|error| archive.store.storage_error("read", schema.name, &error))
 }
 
-/// Reports the progress of a table rewrite at intervals.
+/// Reports the progress of a table rewrite at regular intervals.
 pub(crate) struct ProgressTicker {
     table: &'static str,
     due: Instant,
@@ -138,7 +139,7 @@ impl ProgressTicker {
         Self { table, due: Instant::now() }
     }
 
-    /// Reports progress if the interval has passed.
+    /// Reports progress if [`REPORT_INTERVAL`] has passed since the last report.
     pub(crate) fn report(&mut self, emit: EventSink<'_>, phase: &'static str, done: u64, total: u64) {
         if Instant::now() >= self.due {
             self.due = Instant::now() + REPORT_INTERVAL;
@@ -147,7 +148,7 @@ impl ProgressTicker {
     }
 }
 
-/// The event that reports the end of a command that has rewritten tables.
+/// The event that reports the successful end of a command that rewrites tables.
 pub(crate) fn finished(clock: Instant) -> Event {
     let exit_code = ExitStatus::Complete.code();
     let run_seconds = clock.elapsed().as_secs_f64();

@@ -1,4 +1,5 @@
-//! Reads rows from the tables of an archive, one part at a time. Memory holds one batch of rows. All functions block.
+//! Reads rows from the tables of an archive, one part at a time. Only one batch of rows is held in memory. All
+//! functions are blocking.
 
 use crate::{
     archive::Archive,
@@ -16,8 +17,8 @@ pub(crate) fn scan_part(archive: &Archive, path: &str, columns: &[&str], row: Ro
     archive.read_part(path, |file| tables::scan(file, archive.format, columns, row))
 }
 
-/// Calls `row` with the given columns of each row in a table that may have one of the sought values in a text column.
-/// Row groups without the sought values are skipped. `row` may also receive rows that do not match.
+/// Calls `row` with the given columns of each row that may match `filter`, which consists of a text column and the
+/// sought values. Row groups without any sought value are skipped. `row` may also receive rows that do not match.
 pub(crate) fn search_table<'v>(
     archive: &Archive,
     table: &str,
@@ -28,7 +29,7 @@ pub(crate) fn search_table<'v>(
     archive.parts(table)?.iter().try_for_each(|path| search_part(archive, path, columns, filter, row))
 }
 
-/// Searches one part in the same way as [`search_table`] searches a table.
+/// Searches one part. See [`search_table`].
 pub(crate) fn search_part<'v>(
     archive: &Archive,
     path: &str,

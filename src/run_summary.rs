@@ -1,4 +1,4 @@
-//! The summary of a run, `runs/<run_id>.json`. The summary is a fold over the events of the run.
+//! The summary of a run, stored in `runs/<run_id>.json`. The summary is a fold over the events of the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,24 +35,25 @@ pub struct RunSummary {
     pub exit_code: u8,
     /// Whether a signal ended the run.
     pub interrupted: bool,
-    /// Whether the run first published leftovers of an earlier run.
+    /// Whether the run recovered leftovers of an earlier run.
     pub recovered: bool,
-    /// The parts of the run that later runs recovered from its journal and included here. No part is counted twice.
+    /// The numbers of the parts that later runs have recovered from this run's journal and added to this summary. The
+    /// numbers ensure that no part is counted twice.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub recovered_parts: BTreeSet<u32>,
-    /// The counts of input rows.
+    /// The number of input rows, by category.
     pub input: InputCounts,
-    /// The selected tasks by outcome.
+    /// The number of selected tasks, by outcome.
     pub tasks: Tasks,
-    /// The archived tasks by type.
+    /// The number of archived tasks, by type.
     pub by_type: BTreeMap<String, u64>,
-    /// The rows that the run added, by table.
+    /// The number of rows that the run added, by table.
     pub rows: RowCounts,
-    /// The assets by outcome.
+    /// The number of assets, by outcome.
     pub assets: AssetCounts,
-    /// The credit cost of the archived successful tasks.
+    /// The total credit cost of the successful tasks that the run archived.
     pub credits_cost: f64,
-    /// The counts of API requests.
+    /// The number of API requests, by kind.
     pub requests: Requests,
 }
 
@@ -72,8 +73,8 @@ pub enum RunCommand {
 }
 
 impl RunCommand {
-    /// Whether the command archives tasks. The other commands rewrite tables, and their counts are not added to
-    /// totals.
+    /// Whether the command archives tasks. `compact` and `rebuild` only rewrite tables, so their counts are not added
+    /// to the totals.
     #[must_use]
     pub fn is_archiving(self) -> bool {
         matches!(self, Self::Export | Self::Repair)
@@ -91,7 +92,7 @@ impl RunCommand {
     }
 }
 
-/// The number of tasks by outcome. Tasks with the first four outcomes are archived.
+/// The number of tasks, by outcome. Tasks with the first four outcomes are archived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tasks {
     /// Tasks that succeeded.
@@ -102,15 +103,15 @@ pub struct Tasks {
     pub timeout: u64,
     /// Tasks that the provider did not find.
     pub not_found: u64,
-    /// Tasks that were not finished, or could not be requested in time.
+    /// Tasks that were unfinished, or not yet archived, when the run ended.
     pub unfinished: u64,
-    /// Tasks whose response is not a task.
+    /// Tasks whose response did not contain a valid task.
     pub unreadable: u64,
     /// Tasks whose requests failed.
     pub errors: u64,
 }
 
-/// Counts of API requests.
+/// The number of API requests, by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests {
     /// The total number of requests.
@@ -148,7 +149,7 @@ impl Default for RunSummary {
 }
 
 impl RunSummary {
-    /// Adds an event to the counts.
+    /// Updates the summary with an event.
     pub(crate) fn observe(&mut self, event: &Event) {
         match event {
             Event::Started { run_id, at, .. } => self.start(run_id, *at),
@@ -185,8 +186,8 @@ impl RunSummary {
         self.started_at = Some(at);
     }
 
-    /// Adds tasks that a later run has published from this run's journal. The original summary counts these tasks as
-    /// unfinished. If the run was killed, these tasks are not in the original summary.
+    /// Adds tasks that a later run has published from this run's journal. If this run ended cleanly, its summary
+    /// already counts these tasks as unfinished. If this run was killed, its summary does not count these tasks yet.
     pub(crate) fn with_recovered(mut self, published: &Published) -> Self {
         self.add(published);
         self.tasks.unfinished = self.tasks.unfinished.saturating_sub(published.rows.tasks);
@@ -211,14 +212,15 @@ impl RunSummary {
         self.credits_cost += published.credits_cost;
     }
 
-    /// The duration of the run in seconds. Without a monotonic measurement, the wall-clock times are used.
+    /// The duration of the run in seconds. If the monotonic measurement is absent, the duration is the difference
+    /// between the end time and the start time.
     #[must_use]
     pub fn duration_seconds(&self) -> Option<f64> {
         let wall_clock_seconds = || Some(self.finished_at?.duration_since(self.started_at?).as_secs_f64());
         self.run_seconds.or_else(wall_clock_seconds).filter(|seconds| *seconds >= 0.0)
     }
 
-    /// The number of tasks of the run that are not archived.
+    /// The number of selected tasks that the run did not archive.
     #[must_use]
     pub fn missing(&self) -> u64 {
         self.tasks.missing()

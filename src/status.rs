@@ -1,10 +1,10 @@
-//! The final statuses of a task, after which the task does not change.
+//! The final statuses of a task. A task with a final status no longer changes.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The outcome of a task, which is the `status` of an archived task.
+/// The final status of a task, as stored in the `status` column of the `tasks` table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalStatus {
@@ -14,7 +14,7 @@ pub enum FinalStatus {
     Failure,
     /// The task timed out at the provider.
     Timeout,
-    /// The provider did not find the task (404). No task at the provider has this status.
+    /// The provider did not find the task (404). A response never contains this status.
     NotFound,
 }
 
@@ -38,7 +38,7 @@ impl FinalStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// Parses the status of a task in a response.
+    /// Parses the status of a task in a response, where `not_found` is not a valid status.
     #[must_use]
     pub fn parse_response(text: &str) -> Option<Self> {
         Self::parse(text).filter(|status| *status != Self::NotFound)

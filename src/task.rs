@@ -6,17 +6,18 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// The ID of a task, which is valid as a path segment of an API URL.
 ///
-/// An ID is not empty and has at most [`TaskId::MAX_BYTES`] bytes. An ID contains no control characters, and none of
-/// `/`, `\`, `?` and `#`. The strings `.` and `..` are not IDs, because a URL cannot contain them as a path segment.
+/// An ID is not empty and has at most [`TaskId::MAX_BYTES`] bytes. An ID contains no control characters, no invisible
+/// characters, and none of the characters `/`, `\`, `?` and `#`. The strings `.` and `..` are not valid IDs, because a
+/// URL cannot contain them as a path segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaskId<'a>(&'a str);
 
-/// The reason why a string is not a task ID.
+/// The reason why a string is not a valid task ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidTaskId {
     /// The string is empty.
     Empty,
-    /// The string is longer than [`TaskId::MAX_BYTES`].
+    /// The string is longer than [`TaskId::MAX_BYTES`] bytes.
     TooLong,
     /// The string is not UTF-8.
     NotUtf8,
@@ -30,10 +31,10 @@ impl<'a> TaskId<'a> {
     /// The maximum length of an ID, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Parses `text` as an ID. Surrounding whitespace and invisible characters are ignored.
+    /// Parses `text` as an ID. Leading and trailing whitespace and invisible characters are ignored.
     ///
     /// # Errors
-    /// Returns the reason why `text` is not an ID.
+    /// Returns the reason why `text` is not a valid ID.
     pub fn parse(text: &'a str) -> Result<Self, InvalidTaskId> {
         let id = trim_invisible(text);
         match id {
@@ -47,7 +48,7 @@ impl<'a> TaskId<'a> {
         }
     }
 
-    /// The ID as text.
+    /// The ID as a string.
     #[must_use]
     pub fn as_str(self) -> &'a str {
         self.0
@@ -78,15 +79,15 @@ impl fmt::Display for InvalidTaskId {
     }
 }
 
-/// Removes whitespace and invisible characters from both ends of `text`. Spreadsheets, chats and concatenated files
-/// often contain such characters.
+/// Removes whitespace and invisible characters from both ends of `text`. Lists that were copied from spreadsheets or
+/// chats often contain such characters.
 pub(crate) fn trim_invisible(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
 }
 
-/// Whether `c` is invisible. Unicode's format characters (`Cf`, including the byte-order mark) are invisible, and so
-/// are the other code points that `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`. Two symbols
-/// without a visible glyph also count: the blank Braille pattern and the object replacement character.
+/// Whether `c` is invisible: a Unicode format character (`Cf`, including the byte-order mark), another code point that
+/// `DerivedCoreProperties.txt` lists as `Default_Ignorable_Code_Point`, the blank Braille pattern, or the object
+/// replacement character.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
@@ -97,7 +98,7 @@ pub(crate) fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether two IDs are the same: equal texts, or UUIDs that differ only in case.
+/// Whether two IDs are the same: equal strings, or UUIDs that differ only in case.
 pub(crate) fn is_same_id(id: &str, requested: &str) -> bool {
     id == requested || is_uuid(requested) && id.eq_ignore_ascii_case(requested)
 }
@@ -116,7 +117,7 @@ pub(crate) fn is_uuid(id: &str) -> bool {
 pub struct TaskIndex(u32);
 
 impl TaskIndex {
-    /// The index as a number, for vectors that are parallel to the list.
+    /// The index as a number, for use with vectors that are parallel to the list.
     #[must_use]
     pub fn get(self) -> usize {
         self.0 as usize
@@ -152,7 +153,7 @@ impl TaskList {
         true
     }
 
-    /// The index of an ID, if it is in the list.
+    /// The index of an ID, or `None` if the list does not contain the ID.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<TaskIndex> {
         let same = |index: &u32| slice(&self.ids, &self.end_offsets, *index) == id;

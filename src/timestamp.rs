@@ -1,24 +1,24 @@
-//! Points in time, as stored in the tables: in UTC, with microseconds, in the years 1 to 9999.
+//! Timestamps as stored in the tables: in UTC, with microsecond precision, in the years 1 to 9999.
 
 use std::fmt;
 
 use jiff::{Timestamp, ToSpan, civil::DateTime};
 
-/// A point in time, in microseconds since 1970-01-01T00:00:00Z.
+/// A timestamp, in microseconds since 1970-01-01T00:00:00Z.
 ///
-/// [`Timestamp`] is not used, because its range ends one day before the end of the year 9999. The end of the year
-/// 9999 is a common value for "never".
+/// The [`Timestamp`] type of jiff is not used, because its range ends one day before the end of the year 9999. The end
+/// of the year 9999 is a common value for "never".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MicrosTimestamp(i64);
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 impl MicrosTimestamp {
-    /// Parses an RFC 3339 time and truncates it to microseconds.
+    /// Parses an RFC 3339 timestamp and truncates it to microseconds.
     ///
-    /// A blank may replace the `T`, and `+0530` or `+05` may replace `+05:30` or `+05:00`. A time without a zone is
-    /// in UTC. Returns `None` for any other text, such as a date without a time, another ISO 8601 format or an
-    /// invalid date. Also returns `None` for a time outside the years 1 to 9999 in UTC.
+    /// A space may replace the `T`, and the offset may be written as `+0530` or `+05`. A timestamp without an offset is
+    /// in UTC. Returns `None` for any other text, such as a date without a time, another ISO 8601 format or an invalid
+    /// date. Also returns `None` for a timestamp outside the years 1 to 9999 in UTC.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (civil, rest) = text.split_at_checked("2025-01-15T10:30:00".len())?;
         let is_well_formed = civil.bytes().zip(b"dddd-dd-ddTdd:dd:dd").all(|(byte, shape)| match shape {
@@ -33,7 +33,7 @@ impl MicrosTimestamp {
         (utc.year() >= 1).then(|| Self(utc.duration_since(EPOCH).as_secs() * 1_000_000 + micros))
     }
 
-    /// Creates a point in time from the microseconds since 1970-01-01T00:00:00Z.
+    /// Creates a timestamp from the number of microseconds since 1970-01-01T00:00:00Z.
     pub(crate) fn from_microsecond(microseconds: i64) -> Self {
         Self(microseconds)
     }
@@ -57,14 +57,15 @@ impl From<Timestamp> for MicrosTimestamp {
 }
 
 impl fmt::Display for MicrosTimestamp {
-    /// Formats the time as RFC 3339 with `Z`.
+    /// Formats the timestamp in RFC 3339 format with the suffix `Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let civil = EPOCH.checked_add(self.0.microseconds()).map_err(|_| fmt::Error)?;
         write!(f, "{civil}Z")
     }
 }
 
-/// Splits a text such as `.123456789Z` into whole microseconds and the zone.
+/// Parses the fraction of a second in a string such as `.123456789Z`. Returns the whole microseconds and the rest of
+/// the string, which is the offset.
 fn fraction(text: &str) -> Option<(i64, &str)> {
     let Some(digits) = text.strip_prefix('.') else { return Some((0, text)) };
     let end = digits.bytes().take_while(u8::is_ascii_digit).count();

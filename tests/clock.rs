@@ -1,4 +1,4 @@
-//! Clocks that are set while a run is in progress: the built program with a preloaded library that moves the wall clock.
+//! Tests of a wall clock that is set during a run. A preloaded library shifts the clock for the built program.
 
 #![cfg(target_os = "linux")]
 
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use common::{CommandOutput, TestEnv, ids};
 
-/// Moves the wall clock by the number of seconds in `STEP`, half a second after the process started.
+/// The source of a library that shifts the wall clock by `STEP` seconds, half a second after the process starts.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,5 +1,5 @@
-//! Tests of `compact` and `rebuild`. Small parts are merged into large ones, and the clips and lyrics tables are
-//! regenerated. The rows stay the same, even if the command is interrupted.
+//! Tests of `compact`, which merges small parts into large ones, and of `rebuild`, which regenerates the clips and
+//! lyrics tables. Both commands preserve all rows, even if they are interrupted.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -24,7 +24,7 @@ use sunor_archive::simulator::{FaultFilter, FaultKind};
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// Runs `count_rows` nightly exports of a list that grows by `tasks` tasks per night.
+/// Creates an archive with `count` nightly exports. The list grows by `tasks` tasks per night.
 fn archive_with_parts(format: &str, count: usize, tasks: usize, assets: &str) -> TestEnv {
     let env = TestEnv::new();
     for run in 1..=count {
@@ -34,7 +34,8 @@ fn archive_with_parts(format: &str, count: usize, tasks: usize, assets: &str) ->
     env
 }
 
-/// Returns the rows of a table. Parquet rows are sorted, and CSV rows are one string in the order of the parts.
+/// Returns the rows of a table for comparisons: the sorted Parquet rows, or the concatenated text of all CSV parts
+/// without their headers.
 fn comparable_rows(archive: &Path, table: &str) -> Vec<String> {
     let mut rows = Vec::new();
     for path in files(&archive.join(table), "") {
@@ -42,7 +43,7 @@ fn comparable_rows(archive: &Path, table: &str) -> Vec<String> {
             let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
             rows.extend(reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()));
         } else {
-            // Reads the raw CSV, because only the quotes distinguish an empty string from null.
+            // The CSV text is compared unparsed, because only quotes distinguish an empty string from null.
             let text = fs::read_to_string(path).unwrap();
             rows.push(text.split_once("\r\n").unwrap().1.to_owned());
         }
@@ -51,7 +52,7 @@ fn comparable_rows(archive: &Path, table: &str) -> Vec<String> {
     if rows.iter().any(|row| row.ends_with('\n')) { vec![rows.concat()] } else { rows }
 }
 
-/// Returns the creation times of the tasks in a Parquet part, in order. A null is represented by `i64::MAX`.
+/// Returns the creation times of the tasks in a Parquet part, in row order. Null becomes `i64::MAX`.
 fn creation_times(part: &Path) -> Vec<i64> {
     let reader = SerializedFileReader::new(fs::File::open(part).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
@@ -74,7 +75,7 @@ fn assert_manifests_match(archive: &Path) {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// Copies an archive to a folder with the given name in the same parent folder.
+/// Copies an archive to a sibling folder with the given name, and returns its path.
 fn copy(archive: &Path, name: &str) -> PathBuf {
     let to = archive.with_file_name(name);
     let copied = Command::new("cp").arg("-r").arg(archive).arg(&to).status();
@@ -88,7 +89,7 @@ fn compact_command(env: &TestEnv, archive: &Path) -> Command {
     command
 }
 
-/// The archive has 30 nightly exports.
+/// The archive contains 30 nightly exports.
 #[test]
 fn thirty_parts_become_one_part_per_table_with_the_same_rows() {
     for format in ["parquet", "csv"] {
@@ -218,8 +219,8 @@ fn a_reader_sees_all_old_parts_or_all_new_parts() {
     }
 }
 
-/// Counts the rows of a table like a reader that expands a glob pattern. Returns `None` if a listed file was removed
-/// before the reader opened it.
+/// Counts the rows of a table like a reader that expands a glob pattern. Returns `None` if a listed file no longer
+/// exists when the reader opens it.
 fn count_rows(folder: &Path) -> Option<usize> {
     let mut open = Vec::new();
     for path in files(folder, "") {
@@ -297,7 +298,7 @@ fn parts_that_the_journal_will_republish_are_not_compacted() {
     assert_eq!(env.stats().repeated, env.stats().requests - 600);
 }
 
-/// One letter of a document in a part is changed, so that the part is still readable.
+/// One letter of a document in a part is changed, and the part stays readable.
 #[test]
 fn a_damaged_part_gets_no_new_checksum() {
     let env = archive_with_parts("csv", 3, 10, "none");
@@ -317,7 +318,7 @@ fn a_damaged_part_gets_no_new_checksum() {
     }
 }
 
-/// A file-size limit that is smaller than the merged part simulates a full disk.
+/// A full disk is simulated by a file-size limit that is smaller than the merged part.
 #[test]
 fn a_full_disk_leaves_everything_unchanged() {
     let env = archive_with_parts("csv", 6, 10, "none");
@@ -337,7 +338,7 @@ fn a_full_disk_leaves_everything_unchanged() {
     }
 }
 
-/// The only task stalls, so that the export keeps the lock.
+/// The request for the only task stalls, and the export keeps the lock meanwhile.
 #[test]
 fn a_locked_or_missing_archive_is_rejected() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));

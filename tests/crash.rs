@@ -18,7 +18,7 @@ use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 const TASKS: usize = 1500;
 const CONCURRENCY: u64 = 8;
 
-/// The process is killed repeatedly with SIGKILL, at random times.
+/// The export is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_repeated() {
     let env = TestEnv::new();
@@ -56,11 +56,11 @@ fn after_any_kill_each_task_is_archived_once_and_only_requests_in_flight_are_rep
 
 const SONGS: usize = 400;
 
-/// The maximum number of bytes per download in flight that a kill may waste: the chunk that is not yet written to disk,
-/// and the socket buffers.
+/// The maximum number of bytes that a kill may waste per download in progress: the chunk that is not yet written to
+/// disk, and the socket buffers.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
-/// Songs are 256 KiB long, and the process is killed repeatedly.
+/// Each song has 256 KiB, and the export is killed repeatedly during the downloads.
 #[test]
 fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };
@@ -98,7 +98,7 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
 }
 
-/// Returns the rows of a table without run-specific columns, and with a placeholder for the simulator's URL.
+/// Returns the rows of a table without run-specific columns. A placeholder replaces the simulator's URL.
 fn comparable_rows(env: &TestEnv, table: &str) -> Vec<BTreeMap<String, String>> {
     let same = |(column, value): (String, String)| {
         let is_own = column == "fetched_at" || column == "run_id";
@@ -144,7 +144,7 @@ fn assert_parts_complete(env: &TestEnv) {
     }
 }
 
-/// Starts an export, and kills it after 20 requests, so that its journal contains responses.
+/// Starts an export, and kills it after 20 requests, when its journal contains responses.
 fn run_and_kill_export(env: &TestEnv) {
     let run = env.export_command(&["--rate", "unlimited", "--concurrency", "4"]).spawn().unwrap();
     wait_until(|| env.stats().requests >= 20);
@@ -152,7 +152,7 @@ fn run_and_kill_export(env: &TestEnv) {
     CommandOutput::wait_for(run);
 }
 
-/// Creates a provider that responds slowly, so that a test can kill a run in the middle.
+/// Creates a provider that responds slowly enough for a test to kill a run before it ends.
 fn slow_scene() -> TestEnv {
     let slow = Fault { kind: FaultKind::StallBody(0.2), when: FaultFilter::ALWAYS };
     let env = TestEnv::with_faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
@@ -187,7 +187,7 @@ fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
     env.run(&["verify", "library"]).expect_status(0);
 }
 
-/// The state folder is restored from a copy that is older than the tables.
+/// The `.sunor` folder is restored from a copy that is older than the tables.
 #[test]
 fn a_journal_restored_from_a_copy_adds_no_row_and_no_count_that_the_archive_has() {
     for (assets, is_compacted) in [("none", true), ("image", true), ("none", false), ("image", false)] {
@@ -235,7 +235,7 @@ fn files_lost_before_recovery_are_downloaded_again() {
             fs::remove_file(file).unwrap();
         }
         if kill_recovery {
-            // The run that recovers the journal is killed as well.
+            // The run that recovers the journal is also killed.
             run_and_kill_export(&env);
         }
         env.export(&["--assets", "audio"]).expect_status(0);
@@ -246,7 +246,7 @@ fn files_lost_before_recovery_are_downloaded_again() {
     }
 }
 
-/// A run that is killed before any task has its final response.
+/// Every request fails, and the run is killed before it receives a final response for any task.
 #[test]
 fn a_killed_run_without_a_final_response_leaves_a_trace_too() {
     let busy = Fault { kind: FaultKind::Status(502), when: FaultFilter::ALWAYS };

@@ -1,5 +1,5 @@
-//! Tests of failed writes. The archive must stay consistent, the counts must be correct, and the next run must resume.
-//! A file-size limit simulates a full disk, because it makes the same writes fail.
+//! Tests of failed writes. After a failed write, the archive must be consistent, the counts must be correct, and the
+//! next run must resume. A file-size limit simulates a full disk.
 
 #![expect(clippy::indexing_slicing, reason = "a test")]
 
@@ -12,7 +12,8 @@ use sunor_archive::simulator::{KnownTasks, SimulatedProvider};
 
 const TASKS: usize = 60;
 
-/// Creates a provider whose documents repeat a long prompt in three columns, so that parts are larger than the journal.
+/// Creates a provider whose documents contain a long prompt. The prompt is stored in three columns, which makes the
+/// parts larger than the journal.
 fn env_with_large_documents() -> TestEnv {
     let document = |id: &String| {
         let prompt = "la ".repeat(3000);
@@ -59,8 +60,8 @@ fn a_full_disk_for_the_journal_stops_the_run_and_the_next_run_resumes() {
     assert!(requested < TASKS as u64 && kept > 10, "{kept} of {requested} responses kept");
     env.export(&[]).expect_status(0).expect_output("from interrupted run");
     assert_eq!(env.archived_ids().len(), TASKS);
-    // The next run repeats at most the requests that were in flight when the write failed. Complete records of a
-    // truncated batch are recovered, although they were never acknowledged.
+    // The next run repeats only requests that were in flight when the write failed. It may repeat fewer requests,
+    // because it also recovers complete records of a truncated batch that was never acknowledged.
     let repeated = env.stats().requests - TASKS as u64;
     assert!(
         repeated <= requested - kept as u64,

@@ -23,7 +23,7 @@ fn every_task_is_archived_with_one_request_and_a_second_run_sends_none() {
     assert_eq!(files(&env.archive().join("tasks"), ".csv").len(), 1);
 }
 
-/// The rate limit is 200 requests per 4 seconds, in a fixed or moving window.
+/// The provider allows 200 requests per 4 seconds, in either a fixed or a moving window.
 #[test]
 fn a_rate_equal_to_the_provider_limit_is_never_rate_limited() {
     for kind in [WindowKind::Fixed, WindowKind::Moving] {
@@ -159,7 +159,7 @@ fn the_embedded_simulator_needs_no_key_and_accepts_any_list() {
     assert_eq!(env.stats().requests, 0);
 }
 
-/// The first dry run has neither an archive nor an API key.
+/// The first dry run is started without an archive and without an API key.
 #[test]
 fn a_dry_run_sends_and_writes_nothing_and_shows_an_estimate() {
     let env = TestEnv::new();
@@ -175,7 +175,7 @@ fn a_dry_run_sends_and_writes_nothing_and_shows_an_estimate() {
     assert_eq!(env.stats().requests, 10);
 }
 
-/// `--stop-after` leaves time for only some of the tasks.
+/// `--stop-after` stops the run before it has fetched all tasks.
 #[test]
 fn stop_after_stops_the_run_cleanly_and_the_next_run_completes_it() {
     let env = TestEnv::new();
@@ -191,7 +191,7 @@ fn stop_after_stops_the_run_cleanly_and_the_next_run_completes_it() {
     assert_eq!((env.archived_ids().len(), env.stats().repeated), (200, 0));
 }
 
-/// The only task stalls, so that the first export holds the lock.
+/// The request for the only task stalls, and the first export holds the lock meanwhile.
 #[test]
 fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
@@ -202,12 +202,12 @@ fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
     second.expect_output(&format!("process {}", first.id())).expect_output("since 20");
     first.kill().unwrap();
     first.wait().unwrap();
-    // A lock is released when the process that holds it ends.
+    // The lock is released when the process that holds it ends.
     env.write_list(["other"]);
     env.export(&[]).expect_status(0);
 }
 
-/// Requests for half of the tasks stall for a second, so that some are in flight when the signal arrives.
+/// Requests for half of the tasks stall for a second, so some requests are in flight when the signal arrives.
 #[cfg(unix)]
 #[test]
 fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
@@ -217,7 +217,7 @@ fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
         let env = TestEnv::with_faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         env.write_list(ids("t", 400));
         let export = env.export_command(&["--format", "csv", "--rate", "50/s"]);
-        // The test may run with SIGHUP ignored, as under `nohup`, and child processes inherit ignored signals.
+        // Child processes inherit ignored signals, and SIGHUP may be ignored, for example under `nohup`.
         let mut command = std::process::Command::new("env");
         command.arg("--default-signal=HUP").arg(export.get_program()).args(export.get_args());
         command.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(env.path(""));
@@ -261,7 +261,7 @@ fn an_ignored_sighup_stays_ignored_as_under_nohup() {
     assert_eq!(env.archived_ids().len(), 60);
 }
 
-/// The only task stalls, so that the first signal does not end the process at once.
+/// The request for the only task stalls, so the first signal does not end the process at once.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_signal_or_an_early_signal_ends_the_process_at_once() {
@@ -273,7 +273,8 @@ fn a_second_signal_or_an_early_signal_ends_the_process_at_once() {
     let mut run = env.export_command(&[]).spawn().unwrap();
     wait_until(|| env.stats().requests == 1);
     interrupt(run.id());
-    // Signals of the same kind merge while one is pending, so the test waits until the first signal is handled.
+    // A second signal of the same kind is lost while the first is pending, so the test waits until the first is
+    // handled.
     let stderr = std::io::BufReader::new(run.stderr.take().unwrap());
     assert!(std::io::BufRead::lines(stderr).any(|line| line.unwrap().contains("no more requests will be sent")));
     interrupt(run.id());
@@ -332,7 +333,7 @@ fn a_key_file_passed_as_the_list_is_not_quoted() {
     assert_eq!(env.stats().requests, 0);
 }
 
-/// The response contains a lone surrogate.
+/// The response for the task contains a lone surrogate.
 #[test]
 fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
     let document = common::sample_documents().remove("doc-lone-surrogate").unwrap();
@@ -349,7 +350,7 @@ fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
     );
 }
 
-/// Two tasks are not found at first, and one of them is never found.
+/// At first, the provider does not have two of the tasks. Later, it has one of the two.
 #[test]
 fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
@@ -377,8 +378,7 @@ fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// Covers the time formats of other programs, in both table formats. A time outside the years that readers support is
-/// null.
+/// Times from other programs are parsed, in both table formats. A time outside the years 1 to 9999 becomes null.
 #[test]
 fn times_with_short_offsets_are_parsed_and_unsupported_years_are_null() {
     let table = [

@@ -1,5 +1,5 @@
-//! Tests of file systems with missing features, and of foreign files in an archive's folders. To simulate a missing
-//! feature, a preloaded library makes system calls of the built program fail.
+//! Tests of file systems without some operations, and of foreign files in an archive's folders. A preloaded library
+//! simulates a missing operation: it makes the corresponding system calls of the built program fail.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -15,7 +15,7 @@ use std::{
 
 use common::{CommandOutput, TestEnv, files, ids, walk};
 
-/// The source of a library that makes the system calls in the variable `LACKS` fail.
+/// The source of a library that makes system calls fail. The environment variable `LACKS` selects the calls.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -60,7 +60,7 @@ int rename(const char *from, const char *to) {
 }
 "#;
 
-/// Builds the library and returns its path. `cc` is available, because it links Rust programs.
+/// Compiles the preloaded library and returns its path. `cc` is available, because Rust uses it as the linker.
 fn shim(env: &TestEnv) -> PathBuf {
     let (source, library) = (env.write_file("shim.c", SHIM.as_bytes()), env.path("shim.so"));
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
@@ -219,7 +219,7 @@ fn every_command_that_reads_a_damaged_part_reports_it_with_advice() {
     }
 }
 
-/// One part is a link to an unmounted disk, and a named pipe has the name of another part.
+/// One part is replaced by a link to an unmounted disk, and another by a named pipe.
 #[test]
 fn a_part_that_is_not_a_regular_file_is_reported_as_damage_and_repaired() {
     for table in ["tasks", "assets", "clips"] {
@@ -247,7 +247,7 @@ fn a_part_that_is_not_a_regular_file_is_reported_as_damage_and_repaired() {
     }
 }
 
-/// Links that lead to each other, as a sync program may leave them.
+/// A part is replaced by a symbolic link to itself, as some sync programs create.
 #[test]
 fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
     let env = TestEnv::new();
@@ -265,7 +265,7 @@ fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
     assert_eq!(env.rows("clips").len(), rows);
 }
 
-/// A folder of the archive on a disk that is not mounted, and a file in place of the quarantine.
+/// A folder of the archive is a link to a disk that is not mounted, or a file replaces the quarantine folder.
 #[test]
 fn a_missing_disk_and_a_missing_quarantine_stop_every_command_and_change_nothing() {
     for folder in ["tasks", "media", "runs"] {
@@ -297,7 +297,7 @@ fn a_missing_disk_and_a_missing_quarantine_stop_every_command_and_change_nothing
     env.run(&["verify", "library"]).expect_status(3);
 }
 
-/// Files that the program regenerates or creates, replaced by something else.
+/// The lock is replaced by a named pipe, and `views.sql` by a folder.
 #[test]
 fn a_state_file_that_is_not_a_regular_file_is_an_error_with_what_to_do() {
     let env = TestEnv::new();
@@ -382,7 +382,7 @@ fn every_command_preserves_owner_group_mode_and_attributes_of_table_folders() {
     env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
-/// Exceeding the file-size limit raises a signal that ends a process silently unless the process handles it.
+/// A write beyond the file-size limit raises SIGXFSZ, which silently ends a process that does not handle it.
 #[test]
 fn the_file_size_limit_is_an_error_with_advice_and_the_run_can_be_resumed() {
     let env = TestEnv::new();

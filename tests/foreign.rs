@@ -16,7 +16,7 @@ use common::{TestEnv, ids, python, run_checker, sample_documents, samples};
 use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider};
 
 /// Exports the sample documents in a table format, and checks the archive with the scripts. The simulator serves the
-/// media, and the document in progress never finishes.
+/// media files. The task in progress never finishes.
 fn check_format(format: &str) {
     let local_url = |document: &String| {
         let hosts = ["https://cdn1.suno.ai", "https://cdn2.suno.ai", "https://storage.udio.example"];
@@ -57,7 +57,7 @@ fn csv_parts_contain_every_document_value_by_value() {
     check_format("csv");
 }
 
-/// The archive has two runs, so that each table has more than one part.
+/// The archive contains two runs, so each table has more than one part.
 #[test]
 #[ignore = "needs Polars and pandas: ./tests/run.sh"]
 fn polars_and_pandas_read_multiple_parts() {
@@ -69,7 +69,7 @@ fn polars_and_pandas_read_multiple_parts() {
     run_checker("readers.py", &[&env.archive()]);
 }
 
-/// The provider rejects the key, so that no table has a part. The second run finds an outdated `views.sql`.
+/// The provider rejects the key, so the tables have no parts. The second run finds an outdated `views.sql`.
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
 fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
@@ -122,8 +122,8 @@ fn every_sample_query_runs_in_duckdb_and_returns_rows() {
     }
 }
 
-/// Copies one night to all nights of a year, because a year of exports would take too long. The number of files
-/// determines the cost of a query.
+/// The parts of one export are copied for each night of a year, which is faster than 365 exports. Query times depend on
+/// the number of files.
 #[test]
 #[ignore = "needs DuckDB and pyarrow: ./tests/run.sh"]
 fn duckdb_queries_a_compacted_year_faster() {
@@ -138,7 +138,7 @@ fn duckdb_queries_a_compacted_year_faster() {
     print!("{}", run_checker("faster.py", &[&before, &env.archive(), &samples().join("queries.sql")]));
 }
 
-/// The first run archives everything, the second has tasks that take an hour, and the third has a rejected key.
+/// The first run archives all tasks, the second has tasks that take an hour, and in the third the key is rejected.
 #[test]
 #[ignore = "needs Prometheus' parser: ./tests/run.sh"]
 fn prometheus_reads_the_metrics_and_the_samples_use_only_existing_metrics() {

@@ -1,4 +1,4 @@
-//! Tests of the downloads of songs, covers and videos, with the built program under injected CDN faults.
+//! Tests of downloads of songs, covers and videos. The tests run the built program with injected CDN faults.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -73,7 +73,7 @@ fn media(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media: faults.into_iter().collect(), ..FaultPlan::default() }
 }
 
-/// Returns an export command with CSV tables. By default, it downloads only songs.
+/// Returns a command that exports to CSV tables. Without `--assets`, the command downloads only songs.
 fn command(env: &TestEnv, arguments: &[&str]) -> Command {
     let mut all = vec!["--format", "csv"];
     if !arguments.contains(&"--assets") {
@@ -109,8 +109,8 @@ fn field(row: &Row, column: &str) -> u64 {
     row[column].parse().unwrap()
 }
 
-/// Asserts the invariants that hold after every run. Each row with status `ok` has a complete file, no task has two
-/// rows, and the manifests are correct. If the journal is empty, each file under `media/` has a row.
+/// Asserts the invariants that hold after every run: each row with status `ok` has a complete file, no task has two
+/// rows, and the manifests are correct. If the journal is empty, each file under `media/` must also have a row.
 #[track_caller]
 fn assert_media_intact(env: &TestEnv) {
     let archive = env.archive();
@@ -186,7 +186,7 @@ fn every_song_and_cover_is_complete_and_requested_once() {
     assert_eq!(media_stats(&env).requests, stats.requests + ok.len() as u64, "files were requested again");
 }
 
-/// Returns responses that are not songs, with the error for each response.
+/// Returns clip IDs, responses that are not songs, and the expected errors.
 fn non_audio_responses() -> Vec<(&'static str, FaultKind, &'static str)> {
     vec![
         ("html", FaultKind::Body("<html><body>busy</body></html>".into()), "an HTML page instead of media"),
@@ -203,7 +203,7 @@ fn non_audio_responses() -> Vec<(&'static str, FaultKind, &'static str)> {
     ]
 }
 
-/// Every request for some songs gets a response with status 200 that is not a song.
+/// For some songs, the CDN responds to every request with status 200 and a body that is not a song.
 #[test]
 fn a_response_that_is_not_audio_is_discarded_and_its_task_still_archived() {
     let wrong = non_audio_responses();
@@ -231,7 +231,7 @@ fn a_response_that_is_not_audio_is_discarded_and_its_task_still_archived() {
     assert!(env.rows("assets").iter().all(|row| row["kind"] == "audio" || row["status"] == "ok"));
 }
 
-/// The first two requests for each song get a response with status 200 that is not a song.
+/// For each song, the CDN responds to the first two requests with status 200 and a body that is not a song.
 #[test]
 fn a_response_that_is_not_audio_is_retried() {
     let wrong = non_audio_responses();
@@ -244,7 +244,7 @@ fn a_response_that_is_not_audio_is_retried() {
     assert!(by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
 
-/// The type of some files differs from the extension in their URLs.
+/// Some URLs have an extension that does not match the type of the file.
 #[test]
 fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
@@ -339,7 +339,7 @@ fn a_permanently_truncated_file_is_not_kept() {
     assert!(walk(&env.archive().join("media")).is_empty());
 }
 
-/// The CDN truncates each song, and serves a new version when the rest is requested.
+/// The CDN truncates each song, and serves a new version when the rest of the song is requested.
 #[test]
 fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
     let faults = || {
@@ -353,13 +353,13 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
         assert_media_intact(&env);
         assert_eq!(media_stats(&env).range_requests, if validators { 3 } else { 0 });
         for (id, row) in by_clip(&env) {
-            // The song was requested before, so the CDN now sends the new version.
+            // After the first request for a song, the CDN sends the new version.
             assert_eq!(row["sha256"], sha256(&env.download_from_cdn(&format!("{id}.mp3"))));
         }
     }
 }
 
-/// Some songs stall before the first byte or in the middle, and some arrive too slowly, once or permanently.
+/// Some downloads stall before the first byte or in the middle, and some are too slow, either once or permanently.
 #[test]
 fn a_stalled_server_times_out() {
     let stalled =
@@ -384,7 +384,7 @@ fn a_stalled_server_times_out() {
     }
 }
 
-/// The CDN responds with various error statuses, for the first requests or permanently.
+/// The CDN responds with various error statuses, either to the first requests or to all requests.
 #[test]
 fn each_status_is_retried_according_to_its_policy() {
     use FaultKind::Status;
@@ -456,7 +456,7 @@ fn a_host_with_retry_after_gets_no_requests_and_consumes_no_retry() {
     }
 }
 
-/// The CDN redirects to songs, to invalid targets, or in a loop.
+/// The CDN redirects requests to songs, to invalid targets, or in a loop.
 #[test]
 fn redirects_are_followed_only_to_http_and_up_to_a_limit() {
     let to = |address: &str| FaultKind::Redirect(address.to_owned());
@@ -547,7 +547,7 @@ fn private_addresses_are_refused_unless_allowed() {
     assert_eq!(media_stats(&allowed).requests, 1);
 }
 
-/// The documents contain unusable URLs.
+/// The URLs in the documents are unusable.
 #[test]
 fn an_unusable_url_is_recorded_as_failed() {
     let table = [
@@ -574,7 +574,7 @@ fn an_unusable_url_is_recorded_as_failed() {
     assert_eq!((media_stats(&env).requests, env.archived_ids().len()), (0, 1));
 }
 
-/// The clips have no URL, or a URL without a file.
+/// The clips have no URL, or a placeholder URL such as `None.mp3`.
 #[test]
 fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() {
     let clips = vec![
@@ -598,7 +598,7 @@ fn a_url_without_an_asset_is_skipped_with_a_reason_and_not_counted_as_missing() 
     assert_eq!(env.summary()["assets"], json!({ "ok": 0, "failed": 0, "skipped": text.len(), "bytes": 0 }));
 }
 
-/// Returns the response for a task that completed at `completed_at`, with two clips: a complete clip and `clip`.
+/// Returns the response for a task that completed at `completed_at` and has two clips: a complete clip and `clip`.
 fn partly_complete_response(clip: &Value, completed_at: &str) -> String {
     let result = json!([song("made", "{cdn}/made.mp3"), clip]);
     let data = json!({ "task_id": "t1", "type": "music", "status": "success", "completed_at": completed_at,
@@ -678,9 +678,9 @@ fn an_unfinished_clip_does_not_affect_a_run_without_assets() {
     assert_eq!(env.rows("clips").len(), 2);
 }
 
-/// Starts a web server that sends the nth response to the nth request, and the last response to later requests. Returns
-/// the address and a channel of the requests. After a response that ends with [`ENDLESS`], the server sends zeros until
-/// the client closes the connection.
+/// Starts a web server that sends the nth response to the nth request, and repeats the last response. Returns the
+/// server's address and a channel that receives the requests. After a response that ends with [`ENDLESS`], the server
+/// sends zeros until the client closes the connection.
 fn server(responses: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -701,12 +701,12 @@ fn server(responses: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
 
 const ENDLESS: &[u8] = b"and so on";
 
-/// Returns a response with the given status, headers and body, which announces that the connection will be closed.
+/// Returns a response with the given status, headers and body, and with the header `Connection: close`.
 fn http_response(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes(), body].concat()
 }
 
-/// Servers truncate a song, and then send correct or incorrect responses to range requests.
+/// Servers truncate a song, and respond correctly or incorrectly to the range request that follows.
 #[test]
 fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     let version = |seed| -> Vec<u8> {
@@ -767,8 +767,8 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     }
 }
 
-/// Servers compress media although the request excludes compression, send the whole file as a 206, or redirect to a URL
-/// with raw UTF-8. One clip has a URL without a scheme.
+/// Servers compress media although the request does not accept compression, send the whole file with status 206, or
+/// redirect to a URL with raw UTF-8. One clip has a URL without a scheme.
 #[test]
 fn a_file_that_browsers_and_curl_accept_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
@@ -795,7 +795,7 @@ fn a_file_that_browsers_and_curl_accept_is_accepted() {
     }
 }
 
-/// Neither the URLs nor the headers reveal the type of the files.
+/// The type of a file is visible neither in its URL nor in the headers.
 #[test]
 fn only_common_media_types_are_accepted() {
     let mp4 = |brand: &str| [b"\0\0\0\x20ftyp", brand.as_bytes(), b"\0\0\x02\0isomiso2"].concat();
@@ -852,7 +852,7 @@ fn only_common_media_types_are_accepted() {
     }
 }
 
-/// Some servers violate HTTP.
+/// The servers send responses that violate HTTP.
 #[test]
 fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() {
     let mp3 = [b"ID3\x04".as_slice(), &[0x55; 5000]].concat();
@@ -925,9 +925,9 @@ fn concurrent_downloads_stay_within_the_limits_in_total_and_per_host() {
     for (allowed, limit) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
         let env = music_env(ids("s", 8), slow());
         export(&env, &["--asset-concurrency", allowed]).expect_status(0);
-        assert_eq!(media_stats(&env).max_concurrent, limit, "of {allowed}");
+        assert_eq!(media_stats(&env).max_concurrent, limit, "--asset-concurrency {allowed}");
     }
-    // The same server with two names counts as two hosts. The second name needs IPv6.
+    // A server with two addresses counts as two hosts. The second address needs IPv6.
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
         let cdn = music_env(["x"], slow());
         let other = cdn.cdn_url().replace("127.0.0.2", "[::ffff:127.0.0.2]");
@@ -994,7 +994,7 @@ fn unusual_clip_ids_get_safe_file_names_and_stay_unchanged_in_the_tables() {
         assert_eq!(row["sha256"], sha256(&env.download_from_cdn(&format!("file{n}.mp3"))), "{name}");
     }
     assert!(rows.iter().any(|row| row["path"].ends_with("/plain-1_2.mp3")));
-    // The folder contains only the list and the archive.
+    // No file was created outside the archive: the folder contains only the list and the archive.
     assert_eq!(fs::read_dir(env.path("")).unwrap().count(), 2);
 }
 
@@ -1018,7 +1018,8 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
     assert_eq!(shared.iter().map(|row| field(row, "attempts")).sum::<u64>(), 1);
 }
 
-/// The CDN serves the same bytes for both songs of a task, once or permanently. Identical covers are allowed.
+/// The CDN serves the same bytes for both songs of a task, either once or on every request. Identical covers are
+/// allowed.
 #[test]
 fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
     let duplicates = |when: FaultFilter| Fault { kind: FaultKind::Identical, when };
@@ -1076,7 +1077,7 @@ fn largest_partial(env: &TestEnv) -> u64 {
     partial.iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).max().unwrap_or(0)
 }
 
-/// Two songs download fast and two take six seconds, and the process is killed with SIGKILL.
+/// Two songs download fast and two take six seconds. The export is killed with SIGKILL before the slow downloads end.
 #[test]
 fn downloads_resume_after_a_kill_where_they_stopped() {
     let drip = |id| first_fault(1, id, FaultKind::Throttle(1_000_000));
@@ -1110,7 +1111,7 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
     }
 }
 
-/// Half of the files download slowly, and the process is killed repeatedly with SIGKILL, at random times.
+/// Half of the files download slowly, and the export is killed repeatedly with SIGKILL, at random times.
 #[test]
 fn after_any_kill_every_file_is_complete_and_only_requests_in_flight_are_repeated() {
     let slow =
@@ -1130,14 +1131,14 @@ fn after_any_kill_every_file_is_complete_and_only_requests_in_flight_are_repeate
     export(&env, &arguments).expect_status(0);
     assert_media_intact(&env);
     assert_eq!(env.archived_ids().len(), 100);
-    // Requests in flight at a kill are repeated, as are requests whose responses were not yet synced.
+    // A kill loses responses that are in flight or not yet synced, and their requests are repeated.
     assert!(kills > 0 && env.stats().repeated <= 4 * kills, "{}", env.stats().repeated);
     let kinds = |row: Row| (row["task_id"].clone(), row["clip_id"].clone(), row["kind"].clone());
     let rows: BTreeSet<_> = env.rows("assets").into_iter().map(kinds).collect();
     assert_eq!((rows.len(), env.rows("assets").len()), (2 * env.rows("clips").len(), rows.len()));
 }
 
-/// Creates a provider with three tasks. The first download of one of the songs stalls in the middle.
+/// Creates a provider with three tasks, and a CDN that stalls in the middle of the first download of one song.
 fn env_with_stalled_download() -> TestEnv {
     library(
         media([first_fault(1, "slow", FaultKind::StallBody(120.0))]),
@@ -1145,8 +1146,8 @@ fn env_with_stalled_download() -> TestEnv {
     )
 }
 
-/// Asserts the state after a run that ended while `t2` waited for a song. `t1` and `t3` are archived, and the next run
-/// archives `t2` without an API request.
+/// Asserts the state after a run that ended during the download of a song of `t2`: `t1` and `t3` are archived, and the
+/// next run archives `t2` without an API request.
 #[track_caller]
 fn assert_resumes(env: &TestEnv) {
     assert_media_intact(env);
@@ -1191,7 +1192,7 @@ fn stop_after_ends_stalled_downloads_and_their_tasks_stay_in_the_journal() {
     assert_resumes(&env);
 }
 
-/// Requests for one song are refused repeatedly, so that the run spends most of its time waiting.
+/// Every request for one song gets a 429 with a `Retry-After` of 60 seconds, so the run waits for most of the time.
 #[test]
 fn a_signal_interrupts_a_retry_backoff_at_once() {
     let env = music_env(["a", "b"], media([fault_for("b", FaultKind::RateLimited(60))]));
@@ -1204,7 +1205,7 @@ fn a_signal_interrupts_a_retry_backoff_at_once() {
     assert_eq!(env.unfinished(), [("b".to_owned(), "interrupted".to_owned())]);
 }
 
-/// The download of a song stalls in the middle, and its URL has expired by the next run.
+/// The download of a song stalls in the middle. When the next run starts, the song's URL has expired.
 #[test]
 fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     let env = music_env(
@@ -1308,7 +1309,7 @@ fn stop_after_ends_the_downloads_of_an_earlier_run_and_their_tasks_stay_in_the_j
     assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
 }
 
-/// The first requests for the songs stall, and two killed runs have each left a segment.
+/// The first requests for the songs stall, and the journal contains the segments of two killed runs.
 #[test]
 fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
     let env = music_env(
@@ -1321,7 +1322,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
         wait_until(|| media_stats(&env).requests == n);
         run.kill().unwrap();
         run.wait().unwrap();
-        // Moves the segment away until both runs are killed, so that the second run does not recover it.
+        // Moves the segment out of the archive until both runs are killed. Otherwise, the second run would recover it.
         let journal = env.archive().join(".sunor/journal");
         for segment in files(&journal, ".journal") {
             fs::rename(&segment, env.path(&format!("{name}-{}", segment.file_name().unwrap().display()))).unwrap();
@@ -1353,8 +1354,8 @@ fn queued_downloads_hold_no_open_file() {
     assert_media_intact(&env);
 }
 
-/// At first, two clips of a task have the same bytes. One of the clips also occurs in a second task, which is archived
-/// before the first task, after it, or in the same run.
+/// The CDN first sends the same bytes for two clips of a task. One of the clips also occurs in a second task, which is
+/// archived before, after or together with the first task.
 #[test]
 fn a_file_referenced_by_a_row_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
@@ -1382,7 +1383,7 @@ fn a_retry_after_of_zero_does_not_cause_a_request_storm() {
     assert!(took.as_secs_f64() > requests as f64 / 10.0, "{requests} requests in {took:?}");
 }
 
-/// A process is killed after it writes the last byte of a song and before it renames the file.
+/// The partial file of a killed export contains the complete song.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_download_complete_at_the_kill_is_not_restarted() {
@@ -1404,7 +1405,7 @@ fn a_download_complete_at_the_kill_is_not_restarted() {
     assert!(media_stats(&env).bytes - sent < 100_000, "the whole song was sent again");
 }
 
-/// The CDN is unreachable during a killed run and the next run.
+/// The CDN is unreachable during the first run, which is killed, and during the second run.
 #[test]
 fn files_from_an_earlier_run_survive_a_network_outage() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -1427,7 +1428,7 @@ fn files_from_an_earlier_run_survive_a_network_outage() {
     assert_eq!((by_clip(&env)["a"]["status"].as_str(), env.stats().requests), ("ok", 1));
 }
 
-/// The first export downloads no media, the second only covers, and the third all kinds.
+/// The first export downloads no assets, the second only covers, and the third all kinds of assets.
 #[test]
 fn kinds_selected_later_are_downloaded_without_a_request() {
     for format in ["parquet", "csv"] {
@@ -1452,12 +1453,12 @@ fn kinds_selected_later_are_downloaded_without_a_request() {
         assert!(count("failed") == 0 && count("ok") > clips, "{format}");
         let media = env.stats().media.requests;
         env.export(&["--assets", "all"]).expect_status(0).expect_output("30 already archived");
-        assert_eq!(env.stats().media.requests, media, "no asset is missing, so none must be requested");
+        assert_eq!(env.stats().media.requests, media, "no asset is missing, so no asset must be requested");
         env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
     }
 }
 
-/// The stored URLs have expired, and the provider has fresh URLs.
+/// The URLs in the stored responses have expired, and the provider returns fresh URLs.
 #[test]
 fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one() {
     let expired = Fault { kind: FaultKind::Status(403), when: FaultFilter::first(1) };

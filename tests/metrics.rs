@@ -1,4 +1,4 @@
-//! Tests of `--metrics-file`: every run writes metrics for Prometheus when it ends.
+//! Tests of `--metrics-file`: every run that started writes Prometheus metrics when it ends.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -9,7 +9,7 @@ use std::{collections::HashMap, fs, path::Path};
 use common::{CommandOutput, TestEnv, files, ids, wait_until};
 use sunor_archive::simulator::{Fault, FaultFilter, FaultKind, FaultPlan};
 
-/// Returns the samples in a metrics file, keyed by metric name and label as written.
+/// Returns the samples in a metrics file. The key is the text before the value, such as `rows{table="tasks"}`.
 fn read_metrics(file: &Path) -> HashMap<String, f64> {
     let text = fs::read_to_string(file).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -41,7 +41,7 @@ fn assert_matches_summary(metrics: &HashMap<String, f64>, summary: &serde_json::
     assert!((known - finished.as_second() as f64).abs() <= 2.0, "{known}");
 }
 
-/// The first run succeeds. In the second run, some tasks are unfinished, some requests fail once, and some get a 429.
+/// The first run succeeds. In the second run, some tasks are unfinished, and some requests get a 429 or fail once.
 #[test]
 fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     let faults = vec![
@@ -72,7 +72,7 @@ fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     assert_eq!(files(env.path("").as_path(), "").iter().filter(|path| path.to_string_lossy().contains('#')).count(), 0);
 }
 
-/// The first run ends because the key is revoked. Later runs are stopped by a signal or cannot reach the provider.
+/// The first run ends because the key is revoked. The later runs are stopped by a signal or cannot reach the provider.
 #[test]
 fn a_run_writes_metrics_for_every_outcome() {
     let revoked = TestEnv::with_faults(FaultPlan { revoke_after: Some(5), ..FaultPlan::default() });
@@ -98,7 +98,7 @@ fn a_run_writes_metrics_for_every_outcome() {
     }
 }
 
-/// A folder with the name of `views.sql` makes the run fail before its first request.
+/// The run fails before its first request, because `views.sql` is a folder.
 #[test]
 fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     let env = TestEnv::new();
@@ -116,7 +116,7 @@ fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     );
 }
 
-/// The only task stalls, so that a second run finds the archive locked.
+/// The request for the only task stalls, and meanwhile a second run finds the archive locked.
 #[test]
 fn a_run_that_never_started_does_not_change_the_metrics_file() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
@@ -149,7 +149,7 @@ fn an_invalid_metrics_path_is_rejected_and_a_write_failure_does_not_affect_the_a
     assert!(!env.archive().exists());
     assert_eq!(env.stats().requests, 0);
 
-    // The file name is too long for every file system.
+    // No file system supports a file name of this length.
     let long = "x".repeat(300);
     env.export(&["--metrics-file", &long])
         .expect_status(1)

@@ -1,5 +1,5 @@
-//! Tests of TLS and proxies: system root certificates, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`, with a
-//! certificate authority and a proxy that the tests create.
+//! Tests of TLS and proxies: root certificates of the system, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`. The tests
+//! create their own certificate authority and proxy.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -23,7 +23,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// A TLS provider that has every task, and the certificate of its certificate authority.
+/// A simulated provider with TLS that has every task, and the certificate of its certificate authority.
 struct HttpsServer {
     base_url: String,
     authority: String,
@@ -55,7 +55,7 @@ fn https_server() -> HttpsServer {
     HttpsServer { base_url, authority: authority.pem(), requests }
 }
 
-/// Responds to each request on a connection with a successful task that has the requested ID.
+/// Serves a connection. The response to each request is a successful task with the requested ID.
 fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -75,7 +75,7 @@ fn serve(stream: impl Read + Write, requests: &AtomicU32) -> io::Result<()> {
     }
 }
 
-/// Starts a proxy that tunnels and counts connections.
+/// Starts a proxy that tunnels connections. Returns its address and the number of connections.
 fn proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -125,7 +125,7 @@ fn an_authority_in_ssl_cert_file_is_trusted() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 2);
 }
 
-/// Connections use the proxy, or bypass it because of `NO_PROXY`.
+/// Connections use the proxy unless `NO_PROXY` lists the host.
 #[test]
 fn https_proxy_is_used_unless_no_proxy_lists_the_host() {
     for (no_proxy, through) in [("", true), ("localhost", false)] {
@@ -149,7 +149,7 @@ fn an_unresolvable_host_name_is_reported() {
         .expect_output("unknown.invalid cannot be reached");
 }
 
-/// Starts a proxy that responds to each request itself and counts the requests.
+/// Starts a proxy that responds to requests itself. Returns its address and the number of requests.
 fn answering_proxy() -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

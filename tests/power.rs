@@ -1,5 +1,5 @@
-//! Tests that the order of writes, syncs and renames protects an archive from power failures. The built program runs
-//! under `strace`, and `tests/foreign/power.py` and `tests/foreign/power_swap.py` check the trace.
+//! Tests that the order of writes, syncs and renames protects an archive from power loss. The built program runs under
+//! `strace`, and `tests/foreign/power.py` and `tests/foreign/power_swap.py` check the trace.
 
 mod common;
 

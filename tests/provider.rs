@@ -1,4 +1,4 @@
-//! Tests of `export` with the built program under injected API faults.
+//! Tests of `export`. The tests run the built program with injected API faults.
 
 mod common;
 
@@ -15,7 +15,7 @@ use sunor_archive::simulator::{
 };
 use tokio::net::TcpSocket;
 
-/// The first two requests for each task fail with a transient failure.
+/// The first two requests for each task fail with a transient error.
 #[test]
 fn transient_failures_are_retried_and_nothing_is_lost() {
     for fault in [
@@ -69,7 +69,7 @@ fn a_stalled_response_times_out_and_is_retried() {
     assert_eq!(env.stats().by_task["t1"], 2);
 }
 
-/// The response for one task is a redirect to another server.
+/// The provider redirects the request for one task to another server.
 #[test]
 fn a_redirect_is_not_followed_with_the_key() {
     let redirected = TestEnv::new();
@@ -99,7 +99,7 @@ fn a_slow_request_times_out_and_is_retried() {
     assert_eq!(env.stats().by_task["t1"], 2);
 }
 
-/// Requests for one task fail with a status that a retry would not change.
+/// Requests for one task fail with a client error, which a retry would not change.
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {
@@ -184,7 +184,7 @@ fn a_run_that_finds_no_tasks_archives_none_as_not_found() {
     assert_eq!(env.unfinished().len(), 30);
 }
 
-/// The response for one task contains a different task.
+/// The response to the request for one task contains a different task.
 #[test]
 fn an_unreadable_body_is_stored_and_listed_but_not_archived() {
     let env =
@@ -197,8 +197,8 @@ fn an_unreadable_body_is_stored_and_listed_but_not_archived() {
     assert_eq!(env.archived_ids(), ["fine"]);
 }
 
-/// The provider returns invalid JSON for three tasks, once or permanently, a truncated body for a fourth task, and HTML
-/// for a fifth task.
+/// The provider returns invalid JSON for three tasks, either once or permanently. It returns a truncated body for a
+/// fourth task, and HTML for a fifth.
 #[test]
 fn malformed_json_is_kept_and_reported_after_its_retries() {
     let body = |task: &str, body: &str, first| Fault {
@@ -235,7 +235,7 @@ fn malformed_json_is_kept_and_reported_after_its_retries() {
     env.run(&["summary", "library", "--run", &run]).expect_status(0).expect_output("Archived 1 of 5 tasks in ");
 }
 
-/// Tasks that are archived as `not_found` are still not found when they are requested again.
+/// Tasks that are archived as `not_found` are requested again, and the provider still does not have them.
 #[test]
 fn repeated_not_found_responses_do_not_blame_the_key() {
     let missing = |task: &str| Fault {
@@ -257,7 +257,7 @@ fn repeated_not_found_responses_do_not_blame_the_key() {
     assert!(before >= 25 && not_found() == before, "{before}");
 }
 
-/// No server listens on the provider's address, which the test reserves by binding a socket.
+/// No server listens on the provider's address. The test binds the port, so no other process can use it.
 #[test]
 fn an_unreachable_provider_stops_the_run_with_an_explanation() {
     let env = TestEnv::new();
@@ -284,7 +284,7 @@ fn a_provider_outage_trips_the_circuit_breaker() {
         ..SimulatedProvider::default()
     });
     env.write_list(ids("t", 2000));
-    // At a fixed rate, the number of tasks in flight at the first failure does not depend on the machine's speed.
+    // With a fixed rate, the speed of the machine does not affect how many tasks are in flight at the first failure.
     env.export(&["--retries", "1", "--format", "csv", "--rate", "500/s"])
         .expect_status(1)
         .expect_output("100 tasks in a row failed")
@@ -324,7 +324,7 @@ fn failures_at_the_end_of_the_list_do_not_trip_the_circuit_breaker() {
     env.export(&["--retries", "0"]).expect_status(3).expect_output("100 with errors");
 }
 
-/// The rate limit is 60 requests per 3 seconds. While the export runs, another client with the same key sends ten
+/// The provider allows 60 requests per 3 seconds. During the export, another client with the same key sends ten
 /// requests per second.
 #[test]
 fn reserved_requests_are_left_to_other_users_of_the_key() {
@@ -343,7 +343,7 @@ fn reserved_requests_are_left_to_other_users_of_the_key() {
     assert_eq!((env.archived_ids().len(), env.stats().rate_limited), (60, 0));
 }
 
-/// The first request fails with 502 for about 30 % of the tasks.
+/// For about 30 % of the tasks, the first request fails with 502.
 #[test]
 fn failing_tasks_do_not_affect_the_others() {
     let fault = Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(1) } };
@@ -386,8 +386,8 @@ fn a_date_in_retry_after_uses_the_provider_clock() {
     assert!(second - first >= Duration::from_secs(2), "{:?}", second - first);
 }
 
-/// Starts a provider that rejects the first request with a 429 and the given headers and body, and responds to later
-/// requests with the task. Returns the base URL and a channel of the request times.
+/// Starts a provider that responds to the first request with a 429 that has the given headers and body, and to later
+/// requests with the task. Returns the base URL and a channel that receives the times of the requests.
 #[expect(clippy::unwrap_used, reason = "a test")]
 fn server_refusing_once(
     headers: &'static str,
@@ -415,7 +415,7 @@ fn server_refusing_once(
     (base_url, requests)
 }
 
-/// The reset time in the rate-limit headers is much later than `Retry-After`, or only the body states the delay.
+/// Either the rate-limit headers state a much longer delay than `Retry-After`, or only the body states the delay.
 #[test]
 fn retry_after_overrides_the_rate_limit_window() {
     let window = "X-RateLimit-Limit: 120\r\nX-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 55\r\n";
@@ -431,7 +431,7 @@ fn retry_after_overrides_the_rate_limit_window() {
         let times: Vec<std::time::Instant> = requests.try_iter().collect();
         let waited = times[1] - times[0];
         assert!(waited >= std::time::Duration::from_secs(2), "{waited:?}");
-        assert!(waited < std::time::Duration::from_secs(30), "{waited:?}: the run waited for the full window");
+        assert!(waited < std::time::Duration::from_secs(30), "the run waited too long: {waited:?}");
         assert_eq!(times.len(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of `repair` with the built program, on deliberately damaged archives.
+//! Tests of `repair`. The tests damage archives and run the built program on them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
@@ -19,7 +19,7 @@ const FORMATS: [&str; 2] = ["parquet", "csv"];
 
 const TABLES: [&str; 4] = ["tasks", "clips", "lyrics", "assets"];
 
-/// Creates an archive of 30 tasks with their audio and covers.
+/// Creates an archive that contains 30 tasks with their audio and covers.
 fn create_archive(env: &TestEnv, format: &str) {
     env.write_list(ids("t", 30));
     env.export(&["--format", format, "--assets", "audio,image"]).expect_status(0);
@@ -29,7 +29,7 @@ fn repair(env: &TestEnv, arguments: &[&str]) -> CommandOutput {
     env.run(&[&["repair", "library", "--rate", "unlimited", "--retries", "1"], arguments].concat())
 }
 
-/// Returns the rows of all tables without run-specific columns, for comparisons before and after a repair.
+/// Returns the rows of all tables without run-specific columns, which a repair may change.
 fn comparable_rows(env: &TestEnv) -> BTreeMap<&'static str, Vec<BTreeMap<String, String>>> {
     let own = ["run_id", "fetched_at", "attempts", "http_status", "downloaded_at"];
     let same = |(column, _): &(String, String)| !own.contains(&column.as_str());
@@ -93,7 +93,7 @@ fn repair_restores_lost_files_and_changes_nothing_else() {
     }
 }
 
-/// Each song has a video, but the repair selects only audio.
+/// The archive contains a video for each song, but the repair selects only audio.
 #[test]
 fn lost_asset_rows_are_restored_for_the_kinds_that_have_files() {
     let document = |n| {
@@ -126,21 +126,22 @@ fn tasks_with_lost_rows_are_refetched() {
         create_archive(&env, format);
         let before = comparable_rows(&env);
         damage(&part(&env, "tasks"));
-        // The exit status depends on whether repair can still find the IDs of all lost tasks.
+        // The exit status is 3 if some lost tasks have no rows in other tables, because their IDs are then unknown.
         let repaired = repair(&env, &[]).expect_output("to fetch");
         assert!(matches!(repaired.status, Some(0 | 3)), "{}", repaired.stderr);
         env.run(&["verify", "library"]).expect_status(0);
         let clips = |content: &BTreeMap<_, Vec<BTreeMap<String, String>>>| content["clips"].clone();
         assert_eq!(clips(&comparable_rows(&env)), clips(&before));
-        // Repair cannot find a lost task without rows in other tables. An export of the list archives the task again.
+        // `repair` cannot identify lost tasks without rows in other tables. An export of the list archives these tasks
+        // again.
         env.export(&["--assets", "audio,image"]).expect_status(0);
         assert!(comparable_rows(&env) == before);
         assert!(env.stats().by_task.values().all(|requested| *requested <= 2));
     }
 }
 
-/// Creates an archive without media whose tasks part is lost. A repair reports with exit status 3 that it cannot find
-/// the tasks without rows in other tables.
+/// Creates an archive without media, and deletes its tasks part. The exit status of `repair` is 3, because `repair`
+/// cannot identify lost tasks that have no rows in other tables.
 fn env_with_lost_tasks(count: usize) -> TestEnv {
     let env = TestEnv::new();
     env.write_list(ids("t", count));
@@ -149,7 +150,7 @@ fn env_with_lost_tasks(count: usize) -> TestEnv {
     env
 }
 
-/// Returns a command that repairs an environment's archive from the provider of another environment. By default, it
+/// Returns a command that repairs the archive in `env` with responses from `provider`. Without `--assets`, the command
 /// downloads no assets.
 fn repair_command(provider: &TestEnv, env: &TestEnv, arguments: &[&str]) -> Command {
     let mut command = env.program();
@@ -219,7 +220,7 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     env.run(&["verify", "library"]).expect_status(0).expect_output("No damage");
 }
 
-/// The provider no longer has some of the lost tasks, and returns a less complete response for another.
+/// The provider no longer has some of the lost tasks, and returns a less complete response for another lost task.
 #[test]
 fn remaining_rows_are_kept_if_the_provider_has_no_better_response() {
     for format in FORMATS {
@@ -273,7 +274,7 @@ fn duplicate_rows_are_found_and_removed() {
     }
 }
 
-/// First a run summary and then a list of unfinished tasks is damaged.
+/// The test damages a run summary and then a list of unfinished tasks.
 #[test]
 fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     let env = TestEnv::new();
@@ -293,7 +294,7 @@ fn a_damaged_run_file_is_quarantined_and_reported_and_the_summary_ignores_it() {
     }
 }
 
-/// The provider fails three tasks during the first repair.
+/// During the first repair, the requests for three tasks fail.
 #[test]
 fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     let env = env_with_lost_tasks(80);
@@ -323,8 +324,8 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     repair(&env, &[]).expect_status(0).expect_output("Nothing to repair");
 }
 
-/// The first request for each task gets a 429, and the second a 502. After that, the task is unfinished for up to ten
-/// seconds.
+/// The first request for each task gets a 429, and the second a 502. According to later responses, the task is
+/// unfinished for up to ten seconds.
 #[test]
 fn repair_waits_retries_and_polls_like_export() {
     let faults = [FaultKind::RateLimited(1), FaultKind::Status(502)];
@@ -371,8 +372,8 @@ fn a_repair_publishes_incrementally_and_writes_a_run_record() {
     assert!(expected.contains("repair") && expected.contains(&sent.to_string()), "{expected}");
 }
 
-/// In the damaged tasks part, the IDs are readable and the responses are not. The provider does not have one of the
-/// tasks.
+/// In the damaged tasks part, the task IDs are readable but the responses are not. The provider no longer has one of
+/// these tasks.
 #[test]
 fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     let env = TestEnv::new();
@@ -394,7 +395,7 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     env.export(&["--assets", "audio,image"]).expect_status(0).expect_output("30 already archived");
 }
 
-/// Some media files are unavailable, once or permanently.
+/// Some media files are unavailable, either temporarily or permanently.
 #[test]
 fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     let not_found = |first| Fault {
@@ -418,7 +419,7 @@ fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     env.run(&["verify", "library"]).expect_status(0);
 }
 
-/// The process is killed repeatedly during a repair, at random times.
+/// `repair` is killed repeatedly, at random times.
 #[test]
 fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     let env = TestEnv::new();
@@ -440,7 +441,7 @@ fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     assert!(comparable_rows(&env) == before);
 }
 
-/// A repair that is killed while it fetches tasks whose rows are lost.
+/// A repair is killed while it fetches tasks whose rows are lost.
 #[test]
 fn a_killed_repair_is_recorded_as_a_repair_when_it_is_recovered() {
     let env = TestEnv::new();
@@ -511,7 +512,8 @@ fn any_flipped_bit_is_found_and_reported_repairs_are_correct() {
     assert!(repairs >= 10, "seed {seed}: only {repairs} complete repairs");
 }
 
-/// A song is lost, its stored URL is rejected, and the provider now returns a less complete response for its task.
+/// A song is lost, the program rejects its stored URL, and the provider now returns a less complete response for the
+/// task.
 #[test]
 fn a_less_complete_response_never_replaces_a_more_complete_one() {
     let task = |status, result| {
@@ -537,7 +539,7 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
     env.run(&["verify", "library"]).expect_status(0);
 }
 
-/// Two bytes in the tasks part have changed, and the provider rejects the key or no longer has any task.
+/// Two bytes in the tasks part have changed. The provider rejects the key or no longer has any of the tasks.
 #[test]
 fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
@@ -550,7 +552,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
         let env = TestEnv::new();
         create_archive(&env, "csv");
         let before = env.archived_ids();
-        // Two letters change, and all rows stay readable.
+        // The change of two letters leaves all rows readable.
         let path = part(&env, "tasks");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("progress", "qrogress", 2)).unwrap();

@@ -9,11 +9,11 @@ if [ ! -x target/venv/bin/python ]; then
     python3 -m venv target/venv
 fi
 if ! command -v strace >/dev/null; then
-    # tests/power.rs checks the order of writes in a system-call trace.
+    # tests/power.rs uses strace to check the order of writes.
     apt-get update -qq && apt-get install -y -qq strace
 fi
 if ! command -v promtool >/dev/null && command -v apt-get >/dev/null; then
-    # Extracts promtool, which checks samples/alerts.yml, without installing the Prometheus server.
+    # promtool checks samples/alerts.yml. It is extracted from the package, and the Prometheus server is not installed.
     [ -x target/prometheus/usr/bin/promtool ] || (cd target && apt-get update -qq && apt-get -o APT::Sandbox::User=root download -qq prometheus &&
         dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb)
     export PATH="$PATH:$PWD/target/prometheus/usr/bin"

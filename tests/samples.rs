@@ -46,7 +46,7 @@ fn an_export_completes_with_every_sample_fault_plan() {
     }
 }
 
-/// Checks the test names in the tables of `docs/reliability.md`.
+/// Checks that every test named in the tables of `docs/reliability.md` exists.
 #[test]
 fn the_table_of_faults_lists_tests_that_exist() {
     let root = samples().join("..");
@@ -60,7 +60,7 @@ fn the_table_of_faults_lists_tests_that_exist() {
     }
 }
 
-/// Compares the options in the crontab and the systemd unit with the `--help` output of each command.
+/// Checks that the `--help` output lists every option that the crontab and the systemd unit use.
 #[test]
 fn scheduler_samples_use_options_that_exist() {
     let env = TestEnv::with_provider(SimulatedProvider::default());

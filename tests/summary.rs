@@ -44,13 +44,13 @@ fn serve_response(status: &str, body: &str) -> (String, thread::JoinHandle<usize
     (base_url, requested)
 }
 
-/// Stops a provider that [`serve_response`] started, and returns the number of its requests.
+/// Stops a provider that [`serve_response`] started, and returns the number of requests that it received.
 fn stop_and_count(base_url: &str, provider: thread::JoinHandle<usize>) -> usize {
     std::net::TcpStream::connect(base_url.trim_start_matches("http://")).unwrap().write_all(b"bye").unwrap();
     provider.join().unwrap()
 }
 
-/// The archive has two runs, in either table format.
+/// The archive contains two runs. The test covers both table formats.
 #[test]
 fn summary_counts_table_contents_and_keeps_its_json_keys() {
     let mut summaries = Vec::new();
@@ -86,7 +86,7 @@ fn summary_counts_table_contents_and_keeps_its_json_keys() {
     assert_eq!(summaries[0], summaries[1]);
 }
 
-/// Compares the totals in a summary with totals computed from the rows.
+/// Asserts that the totals in a summary equal the totals computed from the rows.
 fn check_totals(env: &TestEnv, archive: &Value) {
     let (tasks, clips, contents) = (env.rows("tasks"), env.rows("clips"), &archive["archive"]);
     for model in ["suno", "udio"] {
@@ -103,7 +103,7 @@ fn check_totals(env: &TestEnv, archive: &Value) {
     assert_eq!(contents["usd"].as_f64(), Some(usd));
 }
 
-/// Some tasks stay unfinished during all runs.
+/// Some tasks are unfinished in every run.
 #[test]
 fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
     let faults = FaultPlan { unfinished: Some(0.3), unfinished_seconds: Some(3600.0), ..FaultPlan::default() };
@@ -125,7 +125,7 @@ fn summary_shows_what_is_missing_and_the_ten_latest_runs() {
         .expect_output("incomplete (exit status 3)");
 }
 
-/// The only task stalls, so that the first run is still in progress.
+/// The request for the only task stalls, and the first run is therefore still in progress.
 #[test]
 fn summary_reports_an_empty_archive_during_the_first_run() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::ALWAYS);
@@ -163,7 +163,7 @@ fn account_coverage_requires_one_request() {
     assert_eq!(summary(&env, &[])["account"], Value::Null);
 }
 
-/// The provider rejects the key, is unreachable, or sends an invalid response.
+/// The provider rejects the key, is unreachable, or returns an invalid response.
 #[test]
 fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     let mut env = TestEnv::with_faults(FaultPlan { key: Some(API_KEY.into()), ..FaultPlan::default() });
@@ -239,7 +239,7 @@ fn the_usage_response_is_parsed_leniently() {
     assert!(!fs::read_to_string(env.archive().join("archive.json")).unwrap().contains(API_KEY));
 }
 
-/// Runs every command that changes the archive, one after another.
+/// The test runs every command that changes an archive.
 #[test]
 fn every_writing_command_leaves_a_record_and_only_archiving_commands_count_as_runs() {
     let env = TestEnv::new();
@@ -274,12 +274,12 @@ fn every_writing_command_leaves_a_record_and_only_archiving_commands_count_as_ru
         .expect_output("compact")
         .expect_output("rebuild");
     env.run(&["verify", "library"]).expect_status(0);
-    // A compaction that merges no parts leaves no record.
+    // A compaction that merges no parts writes no run summary.
     env.run(&["compact", "library"]).expect_status(0);
     env.run(&["compact", "library"]).expect_status(0).expect_output("Nothing to compact");
 }
 
-/// The archive was exported without covers and videos.
+/// The archive contains no covers and no videos.
 #[test]
 fn missing_kinds_are_reported() {
     let env = TestEnv::new();

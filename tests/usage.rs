@@ -1,5 +1,5 @@
-//! Tests of command-line usage. Invalid usage causes exit status 2 and a message with the remedy, and sends and writes
-//! nothing.
+//! Tests of command-line usage. After a usage error, the program exits with status 2 and a message that states the
+//! remedy, and sends and writes nothing.
 
 mod common;
 
@@ -234,7 +234,7 @@ fn help_lists_only_existing_options() {
     env.run(&["completions", "bash"]).expect_status(0).expect_output("sunor-archive");
 }
 
-/// The archive has two runs, and some tasks are unfinished in both.
+/// The archive contains two runs, and some tasks are unfinished in both runs.
 #[test]
 fn summary_totals_all_runs_and_counts_missing_tasks() {
     let env = TestEnv::with_faults(FaultPlan {
@@ -263,7 +263,7 @@ fn summary_totals_all_runs_and_counts_missing_tasks() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// Runs the equivalent of `simulate 2>&1 | head -1`, which closes the pipe before the second line.
+/// The output of the simulator is closed after its first line, as in `simulate 2>&1 | head -1`.
 #[test]
 fn the_simulator_keeps_running_after_its_output_is_closed() {
     let env = TestEnv::new();
@@ -283,7 +283,7 @@ fn the_simulator_keeps_running_after_its_output_is_closed() {
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
-/// The file given as the list has another format, and the error message states the format.
+/// A file in another format is given as the list, and the error message states the format.
 #[test]
 fn a_list_that_is_not_csv_is_rejected() {
     let env = TestEnv::new();
@@ -309,7 +309,7 @@ fn a_list_that_is_not_csv_is_rejected() {
     }
 }
 
-/// The list has byte-order marks and invisible characters around IDs, a row with only a delimiter, and an ID that
+/// The list contains byte-order marks and invisible characters around IDs, a row without values, and an ID that
 /// contains an invisible character.
 #[test]
 fn invisible_characters_are_trimmed_around_ids_and_rejected_within_ids() {
@@ -321,8 +321,8 @@ fn invisible_characters_are_trimmed_around_ids_and_rejected_within_ids() {
     assert_eq!(env.summary()["input"]["rows"], 3);
 }
 
-/// Without `--delimiter`, a `sep=` line determines the delimiter. Without a `sep=` line, the delimiter is the character
-/// that yields a column with a recognized name.
+/// Without `--delimiter`, a `sep=` line sets the delimiter. If there is no `sep=` line, the program chooses the
+/// delimiter that yields a column with a recognized name.
 #[test]
 fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
     for (list, options, expected) in [
@@ -397,8 +397,8 @@ fn every_list_that_gzip_decompresses_is_read() {
     env.export(&["--format", "csv"]).expect_status(2).expect_output("cannot read");
 }
 
-/// The list has a byte-order mark in the middle, as in the output of `cat a b`, and invisible characters around names
-/// and IDs, as in text pasted from a chat.
+/// The list contains a byte-order mark in the middle, as in the output of `cat a b`, and invisible characters around
+/// names and IDs, as in text pasted from a chat.
 #[test]
 fn concatenated_lists_are_read() {
     let env = TestEnv::new();
@@ -414,7 +414,7 @@ fn concatenated_lists_are_read() {
     assert_eq!(env.archived_ids(), ["t1", "t2", "t3", "t4", "t5"]);
 }
 
-/// Text from a list cannot send control characters to a terminal or make a message long.
+/// Text quoted from a list is escaped and truncated, so no control characters reach the terminal.
 #[test]
 fn quotes_from_a_list_are_short_and_printable() {
     let env = TestEnv::new();
@@ -468,7 +468,7 @@ fn every_command_accepts_quiet() {
     env.run(&["completions", "bash", "-q"]).expect_status(0).expect_output("sunor-archive");
 }
 
-/// With `--progress json`, every line on stderr is an event, and the last event is `finished`.
+/// With `--progress json`, every line on stderr is a JSON event, and the last event is `finished`.
 #[test]
 fn compact_and_rebuild_report_progress() {
     let env = TestEnv::new();

@@ -1,4 +1,4 @@
-//! Tests of `verify`: it reports every kind of damage, and no damage in an intact archive.
+//! Tests of `verify`: every kind of damage is reported, and no damage is reported for an intact archive.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ use sunor_archive::{
 
 const FORMATS: [&str; 2] = ["parquet", "csv"];
 
-/// Creates an archive with two runs, with audio and covers.
+/// Creates an archive that contains two runs, with audio and covers.
 fn archive_of_two_runs(format: &str) -> TestEnv {
     let env = TestEnv::with_faults(FaultPlan { media_seconds: Some(1.0), ..FaultPlan::default() });
     for first in [1, 21] {
@@ -40,7 +40,7 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
     files(folder, "").into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
-/// Lists the files in an archive by relative path. Of the `.sunor` folder, the list includes only `checksums`.
+/// Lists the relative paths of the files in an archive. In the `.sunor` folder, only `checksums` is listed.
 fn contents(archive: &Path) -> Vec<String> {
     let relative = |path: PathBuf| path.strip_prefix(archive).unwrap().to_str().unwrap().to_owned();
     walk(archive)
@@ -50,7 +50,7 @@ fn contents(archive: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Lists the files in a folder of an archive whose names end with `suffix`.
+/// Lists the relative paths of the files in a folder of an archive whose names end with `suffix`.
 fn list_files(archive: &Path, folder: &str, suffix: &str) -> Vec<String> {
     contents(archive).into_iter().filter(|path| path.starts_with(folder) && path.ends_with(suffix)).collect()
 }
@@ -125,7 +125,8 @@ fn a_clean_archive_passes_at_every_depth_and_reports_what_was_checked() {
     }
 }
 
-/// Damage to an archive, and the kinds and paths of the findings that `verify` must report.
+/// Damage to an archive. `apply` damages the archive, and returns the kinds and paths of the findings that `verify`
+/// must report.
 struct DamageCase {
     name: &'static str,
     apply: fn(&Path) -> Vec<(&'static str, String)>,
@@ -164,7 +165,7 @@ const DAMAGE_CASES: &[DamageCase] = &[
             truncate(&archive.join(&part));
             vec![("part_damaged", part)]
         },
-        // A CSV part that is truncated at the end of a line looks complete without its checksum.
+        // If a CSV part is truncated at the end of a line, only the checksum reveals the damage.
         quick: false,
     },
     DamageCase {
@@ -326,7 +327,7 @@ fn every_kind_of_damage_is_reported_for_the_right_file() {
                 let exists = all.iter().any(|(found, at)| found == kind && at == path);
                 assert!(exists, "{format}, {}: {kind} {path} is not among {all:#?}", case.name);
             }
-            // Damage to one file is reported only for that file, and for files whose rows depend on it.
+            // Only the damaged file and files whose rows depend on its contents may have findings.
             let files: Vec<&String> = expected.iter().map(|(_, path)| path).collect();
             let dependent_kinds = ["rows_without_task", "clip_count", "media_unlisted", "stray_media"];
             let unexpected =
@@ -381,7 +382,8 @@ fn a_harmless_anomaly_is_a_note_and_not_damage() {
     fs::write(archive.join(".sunor/journal/20260102T030405000Z-abcdef-0001.journal"), "damaged\n").unwrap();
     let report = verify_json(&env, "library", &[], 0);
     let kinds: Vec<String> = finding_paths(&report).into_iter().map(|(kind, _)| kind).collect();
-    // While the journal has segments, a media file without a row is not reported. Its row may be published later.
+    // While the journal has segments, media files without a row are not reported, because their rows may be in the
+    // journal.
     assert_eq!(kinds, ["stray_file", "stray_file", "journal_left", "damaged_kept"]);
     fs::remove_file(archive.join(".sunor/journal/20260102T030405000Z-abcdef-0001.journal")).unwrap();
     let newer = fs::read_to_string(archive.join("archive.json")).unwrap().replace("version\": 1", "version\": 2");
@@ -394,8 +396,7 @@ fn a_harmless_anomaly_is_a_note_and_not_damage() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
-/// The export receives responses of every shape, including unfinished tasks, bodies that are not tasks, and invalid
-/// JSON.
+/// The export receives all kinds of responses, including unfinished tasks, bodies that are not tasks, and invalid JSON.
 #[test]
 fn a_changed_byte_in_any_file_is_found() {
     let seed = seed();
@@ -418,8 +419,8 @@ fn a_changed_byte_in_any_file_is_found() {
                 let report = verify::check(&archive.clone().into(), Depth::Full, &mut |_| ()).unwrap();
                 let context = format!("{format}: byte {at} of {path} ^ {bits}, seed {seed}: {:#?}", report.findings);
                 assert!(report.damage > 0, "{context}");
-                // A changed digest in a manifest is reported for the part. Any other change is reported for the changed
-                // file.
+                // If a digest in a manifest changes, the finding refers to the part. If any other byte changes, the
+                // finding refers to the changed file.
                 assert!(path.ends_with(".sha256") || has_finding(&report, &path), "{context}");
                 fs::write(&file, &full).unwrap();
             }
@@ -453,7 +454,7 @@ fn the_slices_together_find_what_a_full_check_finds() {
         sliced.extend(finding_paths(&report));
     }
     sliced.sort();
-    // Every slice repeats the checks that read no file contents, so their findings occur several times.
+    // Every slice repeats the checks that read no file contents, and the findings of these checks occur several times.
     sliced.dedup();
     assert_eq!(sliced, full);
     assert_eq!(verify_json(&env, "library", &[], 3)["checked"]["bytes"], bytes);
@@ -486,7 +487,7 @@ fn a_read_only_archive_is_verified_and_left_unchanged() {
     assert_eq!(before, after);
 }
 
-/// Returns the modification time of every file and folder.
+/// Returns the modification times of a folder and of all files and folders in it.
 fn modification_times(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
     let mut all = BTreeMap::from([(folder.to_owned(), fs::metadata(folder).unwrap().modified().unwrap())]);
     for path in files(folder, "") {
@@ -538,7 +539,7 @@ fn leftovers_of_a_killed_run_are_a_note_until_the_next_run() {
     assert_eq!(finding_paths(&verify_json(&env, "library", &[], 0)), []);
 }
 
-/// The process may open too few files. That says nothing about the archive.
+/// The limit on open files is too low for the process, which says nothing about the archive.
 #[cfg(unix)]
 #[test]
 fn an_error_of_the_system_is_not_damage() {

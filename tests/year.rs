@@ -1,4 +1,4 @@
-//! A test of a simulated year of nightly exports.
+//! A test that simulates a year of nightly exports.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -71,7 +71,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let stats = env.stats();
     let requested: &HashMap<String, u32> = &stats.by_task;
     assert_eq!(requested.len(), tasks);
-    // `repair` requests a fresh URL if a URL has expired. After a kill, the requests that were in flight are repeated.
+    // Tasks are requested again if `repair` needs a fresh URL, or if a kill lost their responses.
     let again = stats.repeated;
     println!("{tasks} tasks in {RUNS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
     fs::copy(env.archive().join("views.sql"), env.path("nights/views.sql")).unwrap();
@@ -79,15 +79,15 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests after {kills} kills");
 }
 
-/// The tables as they would be without compaction: hard links to the parts of all nights, outside the archive.
+/// The tables without compaction: hard links to the parts of all nights, in a folder outside the archive.
 #[derive(Default)]
 struct UncompactedParts {
-    /// Parts that `compact` or `repair` wrote, and which are therefore not linked.
+    /// The parts that `compact` or `repair` wrote, which are not linked.
     compacted: HashSet<PathBuf>,
 }
 
 impl UncompactedParts {
-    /// Links the parts that were added since the last compaction.
+    /// Creates links to the parts that were added since the last compaction.
     fn link_new_parts(&self, env: &TestEnv) {
         for (table, part) in Self::parts(env).filter(|(_, part)| !self.compacted.contains(part)) {
             let folder = env.path("nights").join(table);
@@ -96,7 +96,7 @@ impl UncompactedParts {
         }
     }
 
-    /// Excludes all existing parts from linking, because `compact` wrote them from parts that are already linked.
+    /// Marks all existing parts as compacted. Their rows are in parts that are already linked.
     fn mark_as_compacted(&mut self, env: &TestEnv) {
         self.compacted = Self::parts(env).map(|(_, part)| part).collect();
     }

@@ -1,7 +1,7 @@
-//! The HTTP client of the API.
+//! The HTTP client for the API.
 //!
-//! The client sends the API key, so the client follows no redirects. The client retries nothing on its own, because
-//! every request needs a permit from `RequestLimiter`.
+//! The client follows no redirects, because every request contains the API key. The client also does not retry
+//! requests, because every retry needs its own permit from `RequestLimiter`.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use crate::{
     task::TaskId,
 };
 
-/// The maximum size of a response body, in bytes. The response for a task with two clips takes about 5 kB. The limit
-/// guards against a server that never stops sending.
+/// The maximum size of a response body, in bytes, as protection against a server that never stops sending. The response
+/// for a task with two clips takes about 5 kB.
 const MAX_BODY: usize = 64 << 20;
 
 /// The maximum time to establish a connection, which counts toward the timeout of the request.
@@ -36,18 +36,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) response: TaskResponse,
-    /// The state of the rate window, as reported by the provider.
+    /// The state of the rate-limit window, as reported by the provider.
     pub(crate) rate_limit: RateLimitStatus,
 }
 
-/// A complete response.
+/// A response, with its body if the body was needed.
 struct Received {
     status: u16,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
-/// An API client with one key.
+/// An API client that uses one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -58,7 +58,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Creates a client for the API below `base_url`. `timeout` limits each request, including its body.
+    /// Creates a client for the API below `base_url`. `timeout` is the maximum time for a request and its response
+    /// body.
     pub(crate) fn new(base_url: &Url, key: ApiKey, proxies: &Proxies, timeout: Duration) -> Result<Self> {
         let set_up = || {
             let client = reqwest::Client::builder()
@@ -83,7 +84,7 @@ impl Client {
         Ok(Self { http: client, root, key, timeout })
     }
 
-    /// Requests one task. Every outcome, including a failed request, is a [`Reply`].
+    /// Requests one task. A failed request is also returned as a [`Reply`].
     pub(crate) async fn fetch_task(&self, id: TaskId<'_>) -> Reply {
         match self.http.get(self.url(&["task", id.as_str()])).send().await {
             Ok(response) => {
@@ -100,7 +101,7 @@ impl Client {
         }
     }
 
-    /// Requests the account's usage. If the response contains no usage, the returned [`TaskResponse`] explains why.
+    /// Requests the account's usage. If the response contains no usage, the error explains why.
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
         let result = self.http.get(self.url(&["account", "usage"])).send().await;
         let response = result.map_err(|error| self.failed_request(&error))?;
@@ -112,7 +113,7 @@ impl Client {
     async fn receive(&self, response: Response) -> Result<Received, TaskResponse> {
         let status = response.status().as_u16();
         let retry_after = http::retry_after(response.headers());
-        // The body of a 429 is not needed if the response has a `Retry-After` header.
+        // The body of a 429 response is not needed if the response has a `Retry-After` header.
         if status == 429 && retry_after.is_some() {
             return Ok(Received { status, retry_after, body: Vec::new() });
         }
@@ -173,7 +174,7 @@ impl Client {
         self.key.redact(&http::excerpt(&http::root_cause(error)))
     }
 
-    /// Redacts the API key, because a provider may include it in a message.
+    /// Redacts the API key in a response, because the provider may quote the key in a message.
     fn redact(&self, response: TaskResponse) -> TaskResponse {
         let redact = |text: String| self.key.redact(&text);
         match response {

@@ -1,4 +1,4 @@
-//! The client of the provider's API, which sends requests, interprets responses and enforces the rate limit. The
+//! The client for the provider's API, which sends requests, interprets responses and enforces the rate limit. The
 //! `export` module decides which tasks are requested.
 
 mod client;

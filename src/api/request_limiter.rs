@@ -1,8 +1,9 @@
 //! The rate limiter for API requests.
 //!
-//! Two mechanisms control the request rate. The limiter (`governor`) spaces requests evenly. No span of the window's
-//! length ever contains more requests than the rate limit, whether the provider's window is fixed or sliding. The
-//! gate pauses all requests after a 429, and when other users of the key have used up the window.
+//! Two mechanisms control the request rate. The first mechanism, a rate limiter (`governor`), spaces requests evenly.
+//! No period as long as the provider's window contains more requests than the rate limit, whether the window is fixed
+//! or sliding. The second mechanism pauses all requests after a 429, and when other users of the key have exhausted the
+//! window.
 //!
 //! `governor` waits in real time even if tokio's clock is paused. This module waits with tokio's timers instead, so
 //! that tests run in virtual time.
@@ -29,11 +30,11 @@ const PROVIDER_PER_MINUTE: f64 = 120.0;
 /// The maximum burst, as a fraction of the requests per minute.
 const BURST_FRACTION: f64 = 0.02;
 
-/// The assumed delay of a timer. Timers have a resolution of milliseconds and fire late. A small burst compensates
-/// for the delay.
+/// The assumed delay of a timer. Timers have a resolution of one millisecond and may fire late. A small burst
+/// compensates for the delay.
 const TIMER_DELAY: Duration = Duration::from_millis(10);
 
-/// A factor that widens the spacing between requests, so that rounding never allows an extra request.
+/// A factor that widens the spacing between requests, so that rounding errors never allow an extra request.
 const SPACING_MARGIN: f64 = 1.0004;
 
 /// The maximum pause: one year.
@@ -43,9 +44,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct RequestLimiter {
     rate_limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>>,
-    /// The end of the pause that a 429 requires.
+    /// The end of the pause after a 429.
     paused_until: Instant,
-    /// The end of the pause that an exhausted rate window requires. The next 429 overrides this pause.
+    /// The end of the pause for an exhausted rate-limit window. The next 429 overrides this pause.
     window_paused_until: Instant,
     window: WindowTracker,
 }
@@ -62,12 +63,12 @@ impl Clock for TokioClock {
 }
 
 impl RequestLimiter {
-    /// Creates a rate limiter for `rate`. In each of the provider's windows, `reserve` requests are left to other
-    /// users of the key.
+    /// Creates a rate limiter for `rate`. In each rate-limit window, `reserve` requests are left for other users of the
+    /// key.
     pub(crate) fn new(rate: Rate, reserve: u32) -> Self {
         let limiter = quota(rate, reserve).map(|quota| {
             let limiter = RateLimiter::direct_with_clock(quota, TokioClock);
-            // Start without burst capacity, because a burst only compensates for late timers.
+            // Use up the initial burst, because a burst is only meant to compensate for late timers.
             for _ in 1..quota.burst_size().get() {
                 let _ = limiter.check();
             }
@@ -86,8 +87,8 @@ impl RequestLimiter {
         quota(rate, reserve).map_or(f64::INFINITY, |quota| quota.replenish_interval().as_secs_f64().recip())
     }
 
-    /// Waits until one request may be sent, and counts the request as sent. A future that is dropped before
-    /// completion counts nothing.
+    /// Waits until one request may be sent, and counts the request as sent. If the future is dropped before completion,
+    /// no request is counted.
     pub(crate) async fn permit(&self) {
         loop {
             time::sleep_until(self.paused_until.max(self.window_paused_until)).await;
@@ -98,16 +99,16 @@ impl RequestLimiter {
         }
     }
 
-    /// Pauses all requests for `pause`, as a 429 requires. A longer pause from an earlier 429 remains in effect. A
-    /// pause that was derived from rate-limit headers is replaced.
+    /// Pauses all requests for `pause` after a 429. A longer pause from an earlier 429 remains in effect. A pause that
+    /// was derived from rate-limit headers is replaced.
     pub(crate) fn pause(&mut self, pause: Duration) {
         let now = Instant::now();
         self.paused_until = self.paused_until.max(now + pause.min(MAX_PAUSE));
         self.window_paused_until = now;
     }
 
-    /// Reads the remaining requests of the window from a response, and pauses if too few remain. During the pause
-    /// after a 429, rate-limit headers add no pause.
+    /// Updates the rate-limit window from the headers of a response, and pauses if too few requests remain in the
+    /// window. During the pause after a 429, the headers do not cause another pause.
     pub(crate) fn observe(&mut self, rate_limit: &RateLimitStatus) {
         let now = Instant::now();
         if let Some(pause) = self.window.pause(rate_limit, now)
@@ -123,17 +124,17 @@ impl RequestLimiter {
     }
 }
 
-/// The part of the provider's rate limit that is not reserved, in requests per minute. A configured rate above the
-/// documented limit means that the key has a higher limit.
+/// The part of the provider's rate limit that is not reserved, in requests per minute. If the configured rate is above
+/// the documented limit, the key is assumed to have a higher limit.
 pub(crate) fn available_per_minute(rate: Rate, reserve: u32) -> f64 {
     (rate.per_second() * 60.0).max(PROVIDER_PER_MINUTE) - f64::from(reserve)
 }
 
-/// The spacing and burst that limit the number of requests in every `period` to `count`.
+/// Returns the spacing and burst that limit the number of requests in every `period` to `count`.
 ///
 /// A burst of `b` and a spacing of just over `period / (count - b + 1)` allow at most `b + (count - b)` requests in any
-/// span. At 120 requests per minute, the burst is 2 and the sustained rate is 119 per minute, or 99.1 % of the limit.
-/// The remaining request per minute allows for requests that arrive closer together than they were sent.
+/// `period`. At 120 requests per minute, the burst is 2 and the sustained rate is 119 requests per minute, 99.1 % of
+/// the limit. The unused request per minute allows for requests that arrive closer together than they were sent.
 fn quota(rate: Rate, reserve: u32) -> Option<Quota> {
     let Rate::Limited { count, period } = rate else { return None };
     let minutes = period.as_secs_f64() / WINDOW.as_secs_f64();
@@ -152,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// The times at which requests are sent within `length` if only the rate limiter delays them.
+    /// Returns the times at which requests are sent within `length` if only the rate limiter delays them.
     async fn send_times(limiter: &RequestLimiter, length: Duration) -> Vec<Duration> {
         let start = Instant::now();
         let mut times = Vec::new();

@@ -1,9 +1,8 @@
-//! Classifies API responses. This module performs no I/O: it converts a status, a header and a body into a
+//! Classifies API responses. This module performs no I/O: it converts a status, a `Retry-After` value and a body to a
 //! [`TaskResponse`].
 //!
-//! The provider documents the format `{"code":200,"data":{…}}` and a few errors. A proxy in front of the API may send
-//! any other response. A response that is neither clearly a task nor clearly an error therefore counts as a transient
-//! failure.
+//! The provider documents the format `{"code":200,"data":{…}}` and a few errors, but a proxy in front of the API may
+//! send any other response. A response that is not JSON therefore counts as a transient failure.
 
 use std::{str, time::Duration};
 
@@ -15,7 +14,7 @@ use crate::{
     timestamp::MicrosTimestamp,
 };
 
-/// The pause after a 429 without a wait time, equal to the length of the provider's rate window.
+/// The pause after a 429 that specifies no wait time. The pause equals the length of the provider's rate-limit window.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The minimum pause after a 429. A wait time of 0 seconds must not cause a request storm.
@@ -24,8 +23,8 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// The outcome of one API request.
 #[derive(Debug, PartialEq)]
 pub(crate) enum TaskResponse {
-    /// The task has ended. `data` is the complete JSON object exactly as received. If JSON parsers would reject the
-    /// object, `data` is repaired and `original_body` is the original body.
+    /// The task has ended. `data` is the JSON object of the task, byte for byte as received. If the response contains
+    /// lone surrogates, they are replaced in `data`, and `original_body` is the body as received.
     Final { status: FinalStatus, data: String, original_body: Option<String> },
     /// The task is in progress. A task with an unknown or missing status also counts as unfinished.
     Unfinished { status: Option<String>, created_at: Option<MicrosTimestamp> },
@@ -37,8 +36,8 @@ pub(crate) enum TaskResponse {
     RateLimited { pause: Duration },
     /// The request failed with a transient error.
     Transient { reason: String },
-    /// The body begins like JSON but does not parse. The error may be transient. If every retry fails, `body` is the
-    /// only data available for the task.
+    /// The body begins like JSON but is not valid JSON. A retry may succeed. If every retry fails, `body` is the only
+    /// data available for the task.
     Malformed { reason: String, body: String },
     /// The provider responded with another error that a retry would not resolve.
     Rejected { reason: String },
@@ -52,7 +51,7 @@ pub(crate) enum TaskResponse {
     UntrustedCertificate { reason: String },
 }
 
-/// The account's usage. A field that is absent or has another type is `None`.
+/// The account's usage. A field that is absent or not a number is `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) tasks_created: Option<f64>,
@@ -60,7 +59,7 @@ pub(crate) struct Usage {
     pub(crate) credits_topped_up: Option<f64>,
 }
 
-/// Interprets the response to the request for the task `requested`.
+/// Classifies a response to a request for the task `requested`.
 pub(crate) fn classify(requested: TaskId<'_>, status: u16, retry_after: Option<Duration>, body: &[u8]) -> TaskResponse {
     let mut repaired = None;
     match parse_body(status, retry_after, body, &mut repaired) {
@@ -83,16 +82,17 @@ pub(crate) fn usage(status: u16, retry_after: Option<Duration>, body: &[u8]) -> 
     })
 }
 
-/// A JSON body without an error code.
+/// The JSON body of a response without an error code.
 struct TaskData<'a> {
     text: &'a str,
-    /// The members of the body; `None` if it is not an object.
+    /// The members of the body, or `None` if the body is not an object.
     envelope: Option<Object<'a>>,
     /// The original body, if `text` is a repaired copy.
     original_body: Option<String>,
 }
 
-/// Parses the body of a response. `repaired` receives the text with lone surrogates replaced, if it contains any.
+/// Parses the body of a response. If the body contains lone surrogates, `repaired` receives a copy in which they are
+/// replaced.
 fn parse_body<'a>(
     status: u16,
     retry_after: Option<Duration>,
@@ -141,8 +141,8 @@ fn task(
     }
 }
 
-/// The text of the payload, and the payload as an object. The payload is the `data` member, or the whole body if that
-/// member is absent.
+/// Returns the payload as text and as an object. The payload is the `data` member, or the whole body if that member is
+/// absent.
 fn data<'a>(text: &'a str, envelope: Option<Object<'a>>) -> Option<(&'a str, Object<'a>)> {
     let envelope = envelope?;
     match envelope.get("data") {
@@ -151,7 +151,8 @@ fn data<'a>(text: &'a str, envelope: Option<Object<'a>>) -> Option<(&'a str, Obj
     }
 }
 
-/// The code in the envelope, if it is a possible HTTP status. Other codes, such as 0 or "ok", are ignored.
+/// Returns the `code` member of the envelope, if it is a possible HTTP status. Other codes, such as 0 or "ok", are
+/// ignored.
 fn code(envelope: &Object<'_>) -> Option<u16> {
     let code: f64 = envelope.get("code")?.get().parse().ok()?;
     let is_valid = code.fract() == 0.0 && (200.0..600.0).contains(&code);
@@ -191,12 +192,12 @@ fn not_json(text: &str, error: &serde_json::Error) -> TaskResponse {
     }
 }
 
-/// The pause that a 429 requests: the value of `Retry-After`, or else the number of seconds in the message.
+/// Returns the pause after a 429: the value of `Retry-After`, or otherwise the number of seconds in the message.
 fn pause_after_429(retry_after: Option<Duration>, text: &str) -> Duration {
     retry_after.or_else(|| parse_seconds(text)).unwrap_or(DEFAULT_PAUSE).max(MIN_PAUSE)
 }
 
-/// The first duration in seconds in a text, such as `30 seconds`, `30 sec` or `30s`.
+/// Finds the first duration in seconds in `text`, such as `30 seconds`, `30 sec` or `30s`.
 fn parse_seconds(text: &str) -> Option<Duration> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.';
     let mut tokens = text.split(|c| !is_part(c)).map(|word| word.trim_matches('.')).filter(|word| !word.is_empty());

@@ -1,10 +1,10 @@
-//! Tracks the provider's rate window and computes the required pauses. This module performs no I/O, and the caller
-//! passes the current time.
+//! Tracks the provider's rate-limit window and computes the required pauses. This module performs no I/O, and the
+//! caller provides the current time.
 //!
-//! Every response reports the remaining requests of the window, and may also report the time of the reset. The
-//! program's own rate limit leaves part of each window unused. A low number of remaining requests therefore means
-//! that other users of the key have used the rest. The provider would refuse the next request, or the next request
-//! would consume a request that is reserved for other users.
+//! Every response reports how many requests remain in the window, and may also report when the window is reset. The
+//! program's own rate limit leaves part of each window unused. If few requests remain, other users of the key have
+//! therefore sent requests in the same window. The program pauses when no requests remain, or when the remaining
+//! requests are reserved for other users.
 
 use std::time::Duration;
 
@@ -14,17 +14,19 @@ use tokio::time::Instant;
 /// The maximum rounding error of a reset time. Reset times are in whole seconds, and may be rounded up or down.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// The factor by which a pause exceeds the window's length, after a pause of one window was too short. Successive
-/// pauses of exactly one window would end at the same point in each window, after other users have exhausted it.
+/// The length of the pause, in windows, after a pause of one window was too short. Successive pauses of exactly one
+/// window would always end at the same point in a window, possibly after other users have exhausted the window.
 const PAUSE_STRETCH: f64 = 1.618;
 
-/// Shorter pauses are ignored, because they do not exceed the program's own request spacing at the provider's rate.
+/// The minimum pause for slowing down before a window is exhausted. A shorter pause is ignored, because the rate
+/// limiter already spaces requests.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The maximum time until a reset. A later reset time is ignored, because the provider's window is one minute.
 const MAX_RESET: Duration = Duration::from_secs(120);
 
-/// The state of the rate window, as reported by one response. Each field may be absent.
+/// The state of the rate-limit window, as reported by one response. A field that the response does not report is
+/// `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RateLimitStatus {
     /// The number of requests left in the window.
@@ -34,8 +36,8 @@ pub(crate) struct RateLimitStatus {
 }
 
 impl RateLimitStatus {
-    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`. The reset is either a Unix time by the server's clock
-    /// or a number of seconds from now.
+    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`. The reset value is either a Unix time by the server's
+    /// clock or a number of seconds.
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
@@ -45,13 +47,13 @@ impl RateLimitStatus {
             number("x-ratelimit-reset").map(|reset| if reset < 1_000_000 { reset } else { reset.saturating_sub(now) });
         Self {
             remaining: number("x-ratelimit-remaining").and_then(|number| u32::try_from(number).ok()),
-            // A reset in the past only shows that the clocks differ.
+            // Ignore a reset time in the past, which means only that the clocks differ.
             reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= MAX_RESET),
         }
     }
 }
 
-/// Tracks the provider's rate window across responses.
+/// Tracks the provider's rate-limit window across responses.
 #[derive(Debug)]
 pub(super) struct WindowTracker {
     reserve: u32,
@@ -68,12 +70,13 @@ impl WindowTracker {
         Self { reserve, length, started_at: None, last_remaining: 0, max_remaining: 0, paused_until: None }
     }
 
-    /// The time to pause after a response that reports `rate_limit`.
+    /// Returns the required pause after a response that reports `rate_limit`, if any.
     pub(super) fn pause(&mut self, rate_limit: &RateLimitStatus, now: Instant) -> Option<Duration> {
         let remaining = rate_limit.remaining?;
         let started_at = self.window_start(remaining, now);
         let pause = match (remaining.checked_sub(self.reserve).filter(|remaining| *remaining > 0), rate_limit.reset) {
-            // With a reserve, a request before the reset would consume a request that is reserved for other users.
+            // If requests are reserved, wait until the window has certainly been reset, because an earlier request
+            // would use up a reserved request.
             (None, Some(reset)) if self.reserve > 0 => Some(reset + ROUNDING),
             (None, Some(reset)) => Some(reset),
             (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(PAUSE_STRETCH)),
@@ -89,8 +92,8 @@ impl WindowTracker {
         pause
     }
 
-    /// The latest possible start of the current window: the time at which the window was first seen, or at which the
-    /// number of remaining requests rose sharply. A small increase is ignored, because responses can arrive out of
+    /// Returns the latest possible start of the current window. A window ends after its known length, or when the
+    /// number of remaining requests rises sharply. A small increase is ignored, because responses can arrive out of
     /// order.
     fn window_start(&mut self, remaining: u32, now: Instant) -> Instant {
         self.max_remaining = self.max_remaining.max(remaining);

@@ -1,12 +1,12 @@
-//! Copies the owner, group, mode, access control lists and other extended attributes from one folder to another. A
-//! folder that replaces another folder must have the same attributes.
+//! Copies the owner, group, mode, access control lists and other extended attributes from one folder to another. The
+//! staging folder of a swap replaces the table folder, so both folders must have the same attributes.
 
 use std::{fs, io, path::Path};
 
 /// Copies the owner, group, mode and extended attributes of the folder `from` to the folder `to`.
 ///
 /// # Errors
-/// Fails if this process is not permitted to set an attribute, or if the file system does not support it.
+/// Fails if this process is not permitted to set an attribute, or if the file system does not support the attribute.
 #[cfg(target_os = "linux")]
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, chown};
@@ -16,11 +16,12 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
         chown(to, Some(source.uid()), Some(source.gid()))?;
     }
     extended::copy(from, to)?;
-    // The mode is set last, because a change of owner can clear mode bits.
+    // The mode is set last, because changing the owner can clear mode bits.
     fs::set_permissions(to, source.permissions())
 }
 
-/// Copies only the permissions, because folders are exchanged only on Linux.
+/// Copies only the permissions. The owner and the extended attributes matter only for the exchange of folders, which
+/// requires Linux.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())
@@ -49,7 +50,8 @@ mod extended {
         Ok(())
     }
 
-    /// Reads all extended attributes. Returns an empty map if the file system does not support them.
+    /// Reads all extended attributes of a folder. Returns an empty map if the file system does not support extended
+    /// attributes.
     fn read(path: &Path) -> io::Result<Attributes> {
         let mut names = vec![0; 64 << 10];
         let length = match listxattr(path, &mut names[..]) {

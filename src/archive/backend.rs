@@ -1,5 +1,5 @@
-//! The interface between an archive and its storage, which is a local folder or an object store. An operation that
-//! some backends do not support has a default implementation.
+//! The interface between an archive and its storage, which is a local folder or an object store. Operations that some
+//! backends do not support have default implementations.
 
 use std::{
     fmt,
@@ -12,8 +12,9 @@ use crate::ranged::RangedFile;
 
 /// Storage for the files of an archive. Paths use `/` as the separator. All methods block.
 ///
-/// A file appears at its final path only when it is complete. Replacing a file is atomic. File contents are durable
-/// when [`StagingFile::publish`] or [`Backend::move_in`] returns. File names are durable after [`Backend::sync`].
+/// A file appears at its final path only once it is complete. Replacing a file is atomic. File contents are durable
+/// once [`StagingFile::publish`] or [`Backend::move_in`] has returned. The file names in a folder are durable once
+/// [`Backend::sync`] has returned.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Returns the full path of a file, for messages.
     fn display(&self, path: &str) -> String;
@@ -30,7 +31,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Creates a staging file for the final path `path`. Creates the parent folder if it does not exist.
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>>;
 
-    /// Moves a complete local file to its final path. Also moves folders that the user created in the archive.
+    /// Moves a complete local file to its final path in the archive. The local backend can also move a folder, for
+    /// example a subfolder that the user created in a table folder.
     fn move_in(&self, from: &Path, path: &str) -> io::Result<()>;
 
     /// Copies a file to a local path.
@@ -50,19 +52,20 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Copies the attributes of an archive folder, which new files inherit, to a local folder. Errors are ignored.
+    /// Copies the attributes of an archive folder, such as the access control list that new files inherit, to a local
+    /// folder. Errors are ignored.
     fn copy_folder_attributes(&self, _folder: &str, _to: &Path) {}
 
-    /// Atomically exchanges an archive folder and a local folder. The files that `keep` selects are first linked
-    /// from the archive folder into the local folder. Readers see either all old files or all new files. After the
-    /// exchange, the old folder is at the path of the local folder. Returns `false`, with the archive folder
-    /// unchanged, if the exchange is not possible.
+    /// Atomically exchanges an archive folder and a local folder. Before the exchange, the files that `keep` selects
+    /// are hard-linked from the archive folder into the local folder. Readers see either all old files or all new
+    /// files. After the exchange, the old archive folder is at the path of the local folder. Returns `false` and leaves
+    /// the archive folder unchanged if the folders cannot be exchanged.
     fn exchange(&self, _folder: &str, _staging: &Path, _keep: &dyn Fn(&str) -> bool) -> io::Result<bool> {
         Ok(false)
     }
 }
 
-/// A file that is being written. Dropping it before [`StagingFile::publish`] discards the file.
+/// A file that is being written. The file is discarded if it is dropped before [`StagingFile::publish`] is called.
 pub(crate) trait StagingFile: Write + Send {
     /// Makes the contents of the file durable, then moves the file to its final path.
     fn publish(self: Box<Self>) -> io::Result<()>;

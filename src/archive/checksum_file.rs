@@ -1,11 +1,11 @@
-//! The checksum file `.sunor/checksums` contains the SHA-256 of each small file that no manifest lists, so that
-//! `verify` can detect any change to these files. The checksum file has the same line format as a manifest. The last
-//! line of the checksum file is the checksum of all preceding lines.
+//! The checksum file `.sunor/checksums` contains the SHA-256 of every small file that no manifest lists, so that
+//! `verify` can detect any change to such a file. The checksum file has the same line format as a manifest. The last
+//! line of the checksum file contains the checksum of all preceding lines.
 //!
-//! The checksum of a file is recorded before the file is put in place. A file is intact if it matches any checksum
-//! that is recorded for its path. If a crash occurs after a checksum is recorded but before the new file is put in
-//! place, the existing file therefore still counts as intact. A file without a recorded checksum counts as intact,
-//! for example in an archive that was copied without `.sunor`.
+//! When a file is replaced, the checksum of the new file is recorded before the new file is moved to its final path. A
+//! crash can occur between these two steps, so a file counts as intact if it matches any checksum that is recorded for
+//! its path. A file without a recorded checksum also counts as intact, because an archive that was copied without
+//! `.sunor` has no recorded checksums.
 
 use std::{collections::HashMap, io};
 
@@ -17,7 +17,7 @@ use crate::{checksum, error::Result};
 pub(crate) struct ChecksumFile(HashMap<String, Vec<String>>);
 
 impl ChecksumFile {
-    /// Returns whether checksums are recorded for `path` and none of them matches `content`.
+    /// Returns whether checksums are recorded for `path` but none of them matches `content`.
     pub(crate) fn mismatches(&self, path: &str, content: &[u8]) -> bool {
         let expected = self.0.get(path);
         expected.is_some_and(|expected| !expected.contains(&checksum::sha256(content)))
@@ -25,8 +25,8 @@ impl ChecksumFile {
 }
 
 impl Archive {
-    /// Reads the checksum file. Returns an empty set of checksums if the file does not exist, and an inner error if
-    /// the file is damaged.
+    /// Reads the checksum file. Returns an empty [`ChecksumFile`] if the checksum file does not exist. The inner result
+    /// is an error if the checksum file is damaged.
     pub(crate) fn checksum_file(&self) -> Result<io::Result<ChecksumFile>> {
         Ok(match self.store.get(CHECKSUMS)? {
             Some(text) => read(&text).ok_or_else(|| io::Error::other("does not match its own checksum")),
@@ -35,8 +35,8 @@ impl Archive {
     }
 }
 
-/// Records the checksum of a file that is about to be put in place. Leaves a damaged checksum file unchanged, so that
-/// `verify` reports the damage. This function blocks.
+/// Records the checksum of a file before the file is moved to its final path. Leaves a damaged checksum file unchanged,
+/// so that `verify` can report the damage. This function blocks.
 pub(super) fn add(store: &Store, path: &str, sha256: &str) -> Result<()> {
     store.rewrite(CHECKSUMS, |existing, out| {
         let mut text = Vec::new();
@@ -65,7 +65,8 @@ fn read(text: &[u8]) -> Option<ChecksumFile> {
     Some(checksums)
 }
 
-/// Returns all lines before the last line, or `None` if the last line is not their checksum.
+/// Verifies the checksum in the last line and returns all preceding lines. Returns `None` if the checksum does not
+/// match.
 fn intact_lines(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
     let last = text.strip_suffix('\n')?.rfind('\n')? + 1;

@@ -18,7 +18,7 @@ use super::{
     object_store::ObjectStoreBackend,
 };
 
-/// Creates one empty backend of each kind, each with a name and a local scratch folder.
+/// Creates an empty backend of each kind, with a name and a local scratch folder.
 fn backends() -> Vec<(&'static str, Arc<dyn Backend>, TempDir)> {
     let local = || {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A test backend that fails after a given number of changes, which simulates a crash of the process.
+//! A test backend that simulates a crash: after a given number of changes, every further change fails.
 
 use std::{
     io::{self, Write},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::ranged::RangedFile;
 
-/// The number of changes that still succeed before every change fails.
+/// The number of changes that succeed before all further changes fail.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultBudget(Arc<AtomicUsize>);
 
@@ -30,8 +30,8 @@ impl FaultBudget {
     }
 }
 
-/// A backend that fails every change once its [`FaultBudget`] is used up. This backend can exchange folders only if
-/// `can_exchange` is set and the inner backend supports the exchange.
+/// A backend that rejects every change once its [`FaultBudget`] is used up. Folders can be exchanged only if
+/// `can_exchange` is set and the inner backend supports the exchange of folders.
 #[derive(Debug)]
 pub(crate) struct FailingBackend {
     pub(crate) backend: Arc<dyn Backend>,

@@ -1,4 +1,4 @@
-//! Read-only access for `verify` to an archive that may be damaged.
+//! Read-only access to an archive that may be damaged, for `verify`.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ pub(crate) enum MetadataState {
     Damaged(String),
 }
 
-/// A file or subfolder in a folder of the archive.
+/// An entry of an archive folder, which is a file or a subfolder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The path of the entry in the archive.
@@ -28,12 +28,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Returns the name of the entry, without the folder.
+    /// Returns the name of the entry, without its parent folder.
     pub(crate) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Returns whether the entry is a staging file, either from a write in progress or from a crashed process.
+    /// Returns whether the entry is a staging file, which was created by a write in progress or left behind by a
+    /// crashed process.
     pub(crate) fn is_staging_file(&self) -> bool {
         let number = self.name().rsplit_once('#').map(|(_, number)| number);
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -42,12 +43,12 @@ impl Entry {
 }
 
 impl Archive {
-    /// Opens an archive whose `archive.json` may be damaged. If `archive.json` is damaged, the table format is
-    /// determined from the file extensions of the parts.
+    /// Opens an archive whose `archive.json` may be damaged. If `archive.json` is damaged, the table format is inferred
+    /// from the file extensions of the parts.
     ///
     /// # Errors
-    /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location is not an archive, or if the archive
-    /// format is too new.
+    /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location is not an archive, or if the archive has a
+    /// newer format version that this program cannot read.
     pub(crate) fn open_for_verify(location: &Location) -> Result<(Self, MetadataState)> {
         let (opened, store) = (Self::open(location), location.store());
         let state = match (store.try_read(METADATA), &opened) {
@@ -76,12 +77,13 @@ impl Archive {
     /// Reads a small file that may be damaged.
     ///
     /// # Errors
-    /// [`Error::Storage`](crate::error::Error::Storage) for a system error that is not evidence of damage.
+    /// Returns [`Error::Storage`](crate::error::Error::Storage) if the read fails for a reason other than damage.
     pub(crate) fn read_small(&self, path: &str) -> Result<io::Result<Vec<u8>>> {
         self.damage(path, self.store.try_read(path))
     }
 
-    /// Separates damage from system errors: an error that is not evidence of damage stops the command.
+    /// Returns a read error as the inner error if it is evidence of damage. Returns any other read error as the outer
+    /// error, which stops the command.
     pub(crate) fn damage<T>(&self, path: &str, read: io::Result<T>) -> Result<io::Result<T>> {
         match read {
             Err(error) if !filesystem::is_damage(&error) => Err(self.store.storage_error("read", path, &error)),
@@ -95,13 +97,12 @@ impl Archive {
     }
 }
 
-/// Returns whether a path that was read from an archive file stays inside the archive.
+/// Returns whether an untrusted path stays inside the archive.
 pub(crate) fn is_inside(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|piece| matches!(piece, Component::Normal(_)))
 }
 
-/// Parses a manifest line, without its line feed, into the digest and the path. Returns `None` if the line is
-/// invalid.
+/// Parses a manifest line, without its line feed, into the digest and the path. Returns `None` if the line is invalid.
 pub(crate) fn parse_manifest_line(line: &str) -> Option<(&str, &str)> {
     let (digest, path) = line.split_once("  ")?;
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

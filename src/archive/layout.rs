@@ -8,7 +8,7 @@ pub(crate) const METADATA: &str = "archive.json";
 /// The file that defines the DuckDB views.
 pub(crate) const VIEWS: &str = "views.sql";
 
-/// The folder for the files of each run, such as its summary and its manifest.
+/// The folder for the summaries, manifests and other files of runs.
 pub(crate) const RUNS: &str = "runs";
 
 /// The folder for audio, cover and video files.
@@ -17,7 +17,7 @@ pub(crate) const MEDIA: &str = "media";
 /// The folder for the program's internal files.
 pub(crate) const STATE: &str = ".sunor";
 
-/// Returns whether `name` is a name that the program uses for a file or folder in `.sunor`.
+/// Returns whether the program uses `name` for a file or folder in `.sunor`.
 pub(crate) fn is_state_name(name: &str) -> bool {
     let name = name.split_once('#').map_or(name, |(name, _)| name);
     ["lock", "journal", "partial", "repair.json", "damaged", "swap", "swap.json", "checksums"].contains(&name)
@@ -80,7 +80,7 @@ impl PartName<'_> {
     }
 }
 
-/// A kind of file in the `runs` folder, where each file belongs to a single run.
+/// A kind of file in the `runs` folder. Each file in this folder belongs to one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunFile {
     /// The summary of the run.

@@ -1,6 +1,6 @@
 //! A backend for a folder in the local file system. A file is written as a staging file, `<name>#0`, then synced and
-//! renamed. A crash can leave a staging file behind. The file patterns of readers do not match staging files, and the
-//! next run removes them.
+//! renamed. A crash can leave a staging file behind. Readers use file name patterns that do not match staging files,
+//! and the next run removes leftover staging files.
 
 use std::{
     fs::{self, File},
@@ -51,7 +51,7 @@ impl LocalBackend {
     }
 }
 
-/// Whether a path is a symbolic link whose target is missing, or that leads back to itself.
+/// Returns whether a path is a symbolic link that cannot be resolved, for example because its target is missing.
 fn is_broken_link(path: &Path) -> bool {
     path.is_symlink() && fs::metadata(path).is_err()
 }
@@ -64,7 +64,8 @@ impl Backend for LocalBackend {
     fn open(&self, path: &str) -> io::Result<RangedFile> {
         let local_path = self.0.join(path);
         match filesystem::open_regular(&local_path) {
-            // `NotFound` would indicate that the part was just replaced, but the link still exists in the folder.
+            // A broken link is not reported as `NotFound`, because readers would assume that the file has just been
+            // replaced.
             Err(_) if is_broken_link(&local_path) => Err(io::Error::other("broken symbolic link")),
             opened => opened.map(RangedFile::new),
         }
@@ -82,7 +83,7 @@ impl Backend for LocalBackend {
         let local_path = self.0.join(folder);
         let listed = match none_if_missing(fs::read_dir(&local_path))? {
             Some(listed) => listed,
-            // A folder on a disk that is not mounted is not an empty folder.
+            // A link to a folder on an unmounted disk must not be treated as an empty folder.
             None if is_broken_link(&local_path) => return Err(io::Error::other("broken symbolic link")),
             None => return Ok(Vec::new()),
         };
@@ -111,7 +112,7 @@ impl Backend for LocalBackend {
 
     fn copy_out(&self, path: &str, to: &Path) -> io::Result<()> {
         let from = self.0.join(path);
-        // Not every file system supports hard links.
+        // If the file system does not support hard links, the file is copied.
         fs::hard_link(&from, to).or_else(|_| filesystem::copy(&from, to))
     }
 
@@ -128,7 +129,7 @@ impl Backend for LocalBackend {
     }
 
     fn copy_folder_attributes(&self, folder: &str, to: &Path) {
-        // The error is ignored because `exchange` copies the attributes again and returns `false` if that fails.
+        // The error is ignored because `exchange` copies the attributes again and returns `false` if the copy fails.
         let _ = attributes::copy(&self.0.join(folder), to);
     }
 
@@ -146,7 +147,7 @@ impl Backend for LocalBackend {
     }
 }
 
-/// A file that is being written next to its final path.
+/// A file that is written as a staging file in the folder of its final path.
 struct LocalFile {
     file: BufWriter<File>,
     staging: PathBuf,
@@ -194,7 +195,7 @@ pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     };
     create_folder(parent)?;
     match fs::create_dir(folder) {
-        // Another process may have created the folder. A file with this name is an error.
+        // Another process may have created the folder in the meantime, but a file at this path is an error.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => Err(error),
         _ => filesystem::sync_folder(parent),
     }
@@ -215,8 +216,8 @@ fn staging_path(local_path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Moves a file. If the target is on another file system, the file is copied to a staging file, which is then
-/// renamed.
+/// Moves a file. If the target is on a different file system, copies the file to a staging file, renames the staging
+/// file, and removes the original file.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -238,7 +239,7 @@ fn link_kept_files(folder: &Path, staging: &Path, keep: &dyn Fn(&str) -> bool) -
     }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Other entries, such as subfolders, are moved after the exchange.
+        // Entries that are not regular files, such as subfolders, are moved after the exchange.
         if entry.file_type()?.is_file() && keep(&entry.file_name().to_string_lossy()) {
             fs::hard_link(entry.path(), staging.join(entry.file_name()))?;
         }
@@ -253,7 +254,7 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
-/// Fails, because the atomic exchange of folders is implemented only on Linux.
+/// Always fails, because the atomic exchange of folders is implemented only on Linux.
 #[cfg(not(target_os = "linux"))]
 fn exchange(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

@@ -15,13 +15,13 @@ pub struct Location(LocationKind);
 #[derive(Clone, Debug)]
 enum LocationKind {
     Folder(PathBuf),
-    /// An arbitrary store, for tests.
+    /// A store with any backend, for tests.
     #[cfg(test)]
     Store(Store),
 }
 
 impl Location {
-    /// Returns the store for this location.
+    /// Returns the store of the archive at this location.
     pub(super) fn store(&self) -> Store {
         match &self.0 {
             LocationKind::Folder(folder) => Store::local(folder),
@@ -30,7 +30,7 @@ impl Location {
         }
     }
 
-    /// Returns an error if the path or one of its parents is a file.
+    /// Returns an error if the location or one of its parent paths is a file.
     pub(super) fn check(&self) -> Result<()> {
         let obstacle = match &self.0 {
             LocationKind::Folder(folder) => folder.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()),

@@ -26,7 +26,7 @@ pub(crate) struct Holder {
     pid: u32,
     /// The name of the machine that the process runs on.
     host: String,
-    /// The time at which the process took the lock.
+    /// The time at which the process acquired the lock.
     since: Option<Timestamp>,
 }
 
@@ -74,13 +74,14 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Self::LockFile { path } = self {
-            // If the file cannot be removed, the next run detects that its process has ended.
+            // If the lock file cannot be removed, the next run detects that its holder is no longer running.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Opens the lock file, or creates it. Rejects anything but a regular file, because opening a named pipe blocks.
+/// Opens or creates the lock file. Rejects a path that is not a regular file, because opening a named pipe, for
+/// example, would block.
 fn open_or_create(path: &Path) -> io::Result<File> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(io::Error::other("not a regular file; remove it")),
@@ -88,12 +89,13 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Returns the path of the lock file that is used on file systems that do not support locks.
+/// Returns the path of the fallback lock file for file systems that do not support locks.
 fn fallback_lock_path(path: &Path) -> PathBuf {
     path.with_file_name("lock#exclusive")
 }
 
-/// Creates the lock file, or returns the process that holds it. Replaces the lock file of a process that has ended.
+/// Creates the fallback lock file, or returns the current holder of the lock. Replaces the lock file of a holder that
+/// is no longer running.
 fn create_lock_file(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>> {
     for _ in 0..2 {
         match File::create_new(path) {
@@ -119,15 +121,16 @@ impl Holder {
         serde_json::to_vec(self).expect("a holder has string keys only")
     }
 
-    /// Returns whether a process on this machine may still be running. On systems without `/proc`, every process
-    /// except this one counts as running.
+    /// Returns whether the holder, a process on this machine, may still be running. On systems without `/proc`, every
+    /// process except the current process counts as running.
     fn may_be_running(&self) -> bool {
         let processes = Path::new("/proc");
         self.pid != std::process::id() && (!processes.is_dir() || processes.join(self.pid.to_string()).exists())
     }
 }
 
-/// Retries for up to 200 ms to lock the file, because [`holder`] briefly holds the lock when it checks for a holder.
+/// Tries for up to 200 ms to lock the file, because [`holder`] briefly acquires the lock to check whether another
+/// process holds it.
 fn try_lock(file: &File) -> Result<(), TryLockError> {
     for _ in 0..10 {
         match file.try_lock() {
@@ -151,8 +154,8 @@ pub(super) fn holder(path: &Path) -> Option<Holder> {
     }
 }
 
-/// Reads the holder from a lock file. Returns a placeholder if the file is incomplete, because the holder may still
-/// be writing the file.
+/// Reads the holder from a lock file. Returns a placeholder if the lock file is incomplete, for example because the
+/// holder is still writing it.
 fn read_holder(path: &Path) -> Holder {
     let text = fs::read(path).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or(Holder { pid: 0, host: "an unknown host".into(), since: None })
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!(
             create_lock_file(&path, &holder_of(2, "here")).unwrap().unwrap_err(),
             holder_of(1, "here"),
-            "process 1 is alive"
+            "process 1 is running"
         );
         assert_eq!(create_lock_file(&path, &holder_of(2, "there")).unwrap().unwrap_err(), holder_of(1, "here"));
         drop(lock);

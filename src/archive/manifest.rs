@@ -1,5 +1,5 @@
-//! The manifest of a run contains the SHA-256 of every file that the run added. A manifest has the format of
-//! `sha256sum`, so `sha256sum -c` can be run in the archive folder to verify the files.
+//! The manifest of a run contains the SHA-256 of every file that the run added. A manifest has the output format of
+//! `sha256sum`, so the files can be verified by running `sha256sum -c` in the archive folder.
 
 use std::{
     collections::BTreeMap,
@@ -24,8 +24,8 @@ pub(crate) struct ManifestLine {
     pub(crate) sha256: String,
 }
 
-/// Finds the lines for the wanted files in all manifests. Only matching lines are held in memory. This function
-/// blocks.
+/// Finds the lines for the files that `wanted` selects in all manifests. Only matching lines are held in memory. This
+/// function blocks.
 pub(super) fn find_lines(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
     let is_manifest = |name: &str| RunFile::parse(name).is_some_and(|(kind, _)| kind == RunFile::Manifest);
     let mut found = Vec::new();
@@ -43,7 +43,7 @@ fn find_lines_in(
     found: &mut Vec<ManifestLine>,
 ) -> io::Result<()> {
     for line in BufReader::new(file).split(b'\n') {
-        // A line that is not UTF-8 is damaged and cannot match a file.
+        // A line that is not valid UTF-8 is damaged and cannot match a wanted file.
         let Ok(line) = String::from_utf8(line?) else { continue };
         if let Some((sha256, path)) = line.split_once("  ").filter(|(_, path)| wanted(path)) {
             found.push(ManifestLine { manifest: manifest.into(), path: path.into(), sha256: sha256.into() });
@@ -71,7 +71,7 @@ pub(super) fn remove_lines(
 }
 
 /// Merges `files` into a manifest and writes the result to `out`. A new line replaces an existing line for the same
-/// path. Existing lines must be sorted by path, which is the order in which this function writes lines. Only the new
+/// path. The existing lines must be sorted by path, and the merged lines are written in the same order. Only the new
 /// lines and one existing line are held in memory. Returns the number of lines written.
 pub(super) fn merge(existing: impl BufRead, files: &[StoredFile], mut out: impl Write) -> io::Result<u64> {
     let mut lines = 0;

@@ -1,8 +1,9 @@
 //! The names of media files, and the functions that store media files in the archive.
 //!
-//! Clip IDs are untrusted input and can contain any characters. An ID that is a safe file name on every file system
-//! is used unchanged. For any other ID, the file name consists of a few safe characters from the ID and a hash of the
-//! ID. Two IDs therefore never share a file name, even on case-insensitive file systems (Windows, macOS).
+//! Clip IDs are untrusted input and can contain any characters. An ID that is a safe file name on every file system is
+//! used unchanged as the file name. For an unsafe ID, the file name consists of a few safe characters from the ID and a
+//! hash of the ID. Two different IDs therefore never share a file name, even on case-insensitive file systems (Windows,
+//! macOS).
 
 use std::{
     fs,
@@ -17,8 +18,8 @@ use crate::{
     ranged::RangedFile,
 };
 
-/// The maximum length, in bytes, of an ID that is used unchanged as a file name. With an extension, the file name
-/// stays below the limit of 255 bytes that file systems impose.
+/// The maximum length, in bytes, of an ID that is used unchanged as a file name. Even with an extension, such a file
+/// name is shorter than 255 bytes, the limit of most file systems.
 const MAX_UNCHANGED_ID_LENGTH: usize = 100;
 
 /// The number of hex digits in the hash of an ID that is not a safe file name.
@@ -30,8 +31,7 @@ const RESERVED_NAMES: [&str; 22] = [
     "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
-/// The path of a clip's audio, cover or video file, without the extension. The extension depends on the file
-/// contents.
+/// The path of a clip's audio, cover or video file, without the extension. The extension depends on the file contents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MediaName {
     folder: String,
@@ -40,8 +40,8 @@ pub(crate) struct MediaName {
 }
 
 impl MediaName {
-    /// Creates the media name for an asset of a clip. A clip without an ID is identified by its task ID and its index
-    /// in the task.
+    /// Creates the media name for an asset of a clip. A clip without an ID is identified by the task ID and the index
+    /// of the clip in the task.
     pub(crate) fn new(kind: AssetKind, clip_id: Option<&str>, task_id: &str, clip_index: i32) -> Self {
         let id = clip_id.unwrap_or_default();
         let folder = format!("{}/{kind}/{}", layout::MEDIA, hex(id, 2));
@@ -58,7 +58,7 @@ impl MediaName {
         format!("{}/{}.{extension}", self.folder, self.name)
     }
 
-    /// Returns the name of the partial file that is used during a download.
+    /// Returns the file name of the partial download.
     fn partial(&self) -> String {
         format!("{}-{}.part", self.kind, self.name)
     }
@@ -78,7 +78,7 @@ fn safe_prefix(id: &str) -> String {
     if plain.is_empty() { "clip".into() } else { plain }
 }
 
-/// Returns the first hex digits of the SHA-256 of a text.
+/// Returns the first `digits` hex digits of the SHA-256 of a string.
 fn hex(text: &str, digits: usize) -> String {
     let mut hex = checksum::sha256(text);
     hex.truncate(digits);
@@ -86,9 +86,9 @@ fn hex(text: &str, digits: usize) -> String {
 }
 
 impl LockedArchive {
-    /// Opens the file for a media name with one of the given extensions. Returns the path and the open file, or
-    /// `None` if no such file can be opened. A file at its final path is complete, unless the user put it there. This
-    /// function blocks.
+    /// Opens the media file that has the given name and one of the given extensions. Returns the path and the open
+    /// file, or `None` if no such file can be opened. A file at its final path is complete, unless the user created the
+    /// file. This function blocks.
     pub(crate) fn open_media(&self, name: &MediaName, extensions: &[&str]) -> Option<(String, RangedFile)> {
         let store = &self.store;
         extensions.iter().find_map(|extension| {
@@ -104,7 +104,8 @@ impl LockedArchive {
         self.store.state_path(layout::PARTIAL).join(name.partial())
     }
 
-    /// Moves a complete file to its final path. The contents become durable before the name. This function blocks.
+    /// Moves a complete download to its final path. The file contents are made durable before the file name. This
+    /// function blocks.
     pub(crate) fn store_media(&self, partial: &Path, path: &str) -> Result<()> {
         self.store.move_in(partial, path)
     }
@@ -115,7 +116,7 @@ impl LockedArchive {
         local::create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))
     }
 
-    /// Removes all partial files. The caller must ensure that no download will be resumed.
+    /// Removes all partial files. The caller must ensure that no download still needs its partial file.
     pub(crate) fn remove_partials(&self) -> Result<()> {
         let folder = self.store.state_path(layout::PARTIAL);
         let removed = local::none_if_missing(fs::remove_dir_all(&folder));

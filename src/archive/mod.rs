@@ -1,8 +1,8 @@
 //! The archive layout, the archive lock, and the publication of files.
 //!
 //! An [`Archive`] provides read access, and a [`LockedArchive`] also provides write access. A [`LockedArchive`] holds
-//! the archive lock until it is dropped, so only one process can write at a time. This module does not interpret
-//! table rows or media.
+//! the archive lock until it is dropped, so only one process at a time can write to the archive. This module does not
+//! interpret the contents of tables or media files.
 
 #![expect(clippy::disallowed_methods, reason = "the local backend, and the program's own local files")]
 
@@ -89,7 +89,8 @@ pub(crate) struct LockedArchive {
 }
 
 impl Archive {
-    /// Opens an archive for reading. Accepts a newer format version if `archive.json` has the known fields.
+    /// Opens an archive for reading. Accepts a newer format version if `archive.json` contains all fields of the
+    /// current format version.
     pub(crate) fn open(location: &Location) -> Result<Self> {
         match read_metadata(location)? {
             Some(metadata) => Ok(Self::with(location, metadata.table_format)),
@@ -100,8 +101,8 @@ impl Archive {
         }
     }
 
-    /// Opens the archive that a run would write to, without changing any file. Returns `None` if the run would create
-    /// a new archive.
+    /// Opens the archive that a run would write to, without changing any file. Returns `None` if the run would create a
+    /// new archive.
     pub(crate) fn open_if_present(location: &Location, format: Option<TableFormat>) -> Result<Option<Self>> {
         Ok(load_metadata(location, format)?.map(|metadata| Self::with(location, metadata.table_format)))
     }
@@ -125,7 +126,7 @@ impl Archive {
         self.store.files(RUNS, |entry| RunFile::parse(entry.name()).is_some_and(|(named, _)| named == kind))
     }
 
-    /// Returns an error if `archive.json` specifies one table format and all parts have the other format.
+    /// Returns an error if the archive has parts, but none in the table format that `archive.json` specifies.
     fn check_format(&self, tables: &[&str]) -> Result<()> {
         let mut has_other_format = false;
         for table in tables {
@@ -155,7 +156,7 @@ impl Archive {
         self.store.state_path(layout::QUARANTINE)
     }
 
-    /// Finds the lines for the wanted files in the manifests of all runs.
+    /// Finds the lines for the files that `wanted` selects in all manifests.
     pub(crate) fn manifest_lines(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
         manifest::find_lines(&self.store, wanted)
     }
@@ -186,11 +187,11 @@ impl LockedArchive {
     }
 
     /// Opens an archive for writing, or creates it if it does not exist. `format` is the table format that the user
-    /// requested. `tables` contains the names of the table folders. A swap that was interrupted by a crash is
-    /// completed or undone.
+    /// requested. `tables` contains the names of the table folders. Completes or undoes a swap that was interrupted by
+    /// a crash.
     ///
     /// # Errors
-    /// Returns [`Error::Usage`] if the path is a file, or if the archive has a different table format or a newer
+    /// Returns [`Error::Usage`] if the location is a file, or if the archive has a different table format or a newer
     /// format version. Returns [`Error::Locked`] if another process holds the lock.
     pub(crate) fn open_or_create(
         location: &Location,
@@ -237,7 +238,7 @@ impl LockedArchive {
         self.store.remove(path)
     }
 
-    /// Creates a staging file that is written as a stream.
+    /// Creates a staging file for the final path `path`. The returned [`FileSink`] writes to the staging file.
     pub(crate) fn sink(&self, path: &str) -> Result<FileSink> {
         self.store.create(path)
     }
@@ -250,8 +251,7 @@ impl LockedArchive {
     }
 }
 
-/// Reads and checks the metadata of an archive that a run will write to. Returns `None` if the archive does not
-/// exist.
+/// Reads and checks the metadata of an archive that a run will write to. Returns `None` if the archive does not exist.
 fn load_metadata(location: &Location, format: Option<TableFormat>) -> Result<Option<ArchiveMetadata>> {
     location.check()?;
     let metadata = read_metadata(location)?;
@@ -273,7 +273,7 @@ fn check_compatible(metadata: &ArchiveMetadata, location: &Location, format: Opt
 }
 
 /// Writes the metadata of a new archive, or of an archive whose `archive.json` is missing. If the archive already has
-/// parts, the table format is the format of these parts.
+/// parts, the format of these parts becomes the table format.
 fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now: Timestamp) -> Result<TableFormat> {
     let store = location.store();
     let mut table_format = format.unwrap_or_default();
@@ -298,10 +298,10 @@ fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now
     Ok(table_format)
 }
 
-/// The folders of an archive.
+/// The folders of an archive, except `.sunor`.
 const FOLDERS: [&str; 6] = ["tasks", "clips", "lyrics", "assets", MEDIA, RUNS];
 
-/// Whether a folder without metadata has the tasks table of an archive.
+/// Returns whether a folder without `archive.json` contains parts of the tasks table.
 fn has_tasks(store: &Store) -> Result<bool> {
     Ok(store.list("tasks")?.iter().any(|entry| layout::is_any_part(&entry.path)))
 }
@@ -309,7 +309,8 @@ fn has_tasks(store: &Store) -> Result<bool> {
 fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
     let store = location.store();
     let Some(text) = store.get(METADATA)? else { return Ok(None) };
-    // Files in a folder that links to an unmounted disk would seem to be missing.
+    // Listing a folder that is a link to an unmounted disk fails. Without this check, the files in such a folder would
+    // seem to be missing.
     for folder in FOLDERS {
         store.list(folder)?;
     }

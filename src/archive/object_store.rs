@@ -1,5 +1,5 @@
-//! A backend for an object store. An object store has no folders and no links, and cannot exchange folders. An object
-//! is durable as soon as it is visible.
+//! A backend for an object store. Object stores have neither folders nor links, so this backend does not support the
+//! exchange of folders. An object is durable as soon as it is visible.
 
 use std::{
     io::{self, Write},
@@ -18,15 +18,15 @@ use super::{
 };
 use crate::ranged::{RangedFile, ReadAt};
 
-/// A backend that stores files as objects.
+/// A backend that stores files as objects in an object store.
 #[derive(Clone, Debug)]
 pub(crate) struct ObjectStoreBackend {
     objects: Arc<dyn ObjectStore>,
     runtime: Arc<RequestRuntime>,
 }
 
-/// The runtime for requests. [`Backend`] methods block and may be called from a thread of the main runtime, so
-/// requests run on a separate runtime.
+/// The runtime for requests to the object store. [`Backend`] methods block and may be called from a thread of the main
+/// runtime, so the requests run on a separate runtime.
 #[derive(Debug)]
 struct RequestRuntime(Option<Runtime>);
 
@@ -118,7 +118,7 @@ fn location(path: &str) -> io::Result<ObjectPath> {
     ObjectPath::parse(path).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
-/// An object that is read in ranges.
+/// An object that is open for reading by range.
 #[derive(Debug)]
 struct Object {
     meta: ObjectMeta,
@@ -148,7 +148,7 @@ impl ReadAt for Object {
     }
 }
 
-/// An object that is being written. The content is buffered in memory until it is published.
+/// An object that is being written. The content is buffered in memory until the object is published.
 struct NewObject {
     path: String,
     bytes: Vec<u8>,

@@ -32,12 +32,12 @@ impl Archive {
 }
 
 impl LockedArchive {
-    /// Stores the plan of a repair, so that a later repair can complete it.
+    /// Saves the plan of a repair, so that the repair can be completed later if it is interrupted.
     pub(crate) fn save_repair_plan(&self, plan: &impl Serialize) -> Result<()> {
         self.put(REPAIR_PLAN, serde_json::to_vec(plan).expect("a plan has string keys only"))
     }
 
-    /// Removes the repair plan after the repair is complete.
+    /// Removes the repair plan after the repair has been completed.
     pub(crate) fn remove_repair_plan(&self) -> Result<()> {
         self.store.remove(REPAIR_PLAN)
     }
@@ -80,7 +80,8 @@ impl LockedArchive {
         Ok(copies)
     }
 
-    /// Moves a segment with damaged records to the quarantine folder, so that it is not published again.
+    /// Moves a journal segment with damaged records to the quarantine folder, so that the segment is not published
+    /// again.
     pub(crate) fn quarantine_segment(&self, segment: &Path) -> Result<()> {
         let to = self.create_quarantine_folder()?.join(segment.file_name().unwrap_or_default());
         fs::rename(segment, to).map_err(|error| Error::io("move", segment, &error))
@@ -113,8 +114,8 @@ impl LockedArchive {
         store.sync(RUNS)
     }
 
-    /// Regenerates the checksum file from the small files that no manifest lists. The old checksum file is moved to
-    /// the quarantine folder. This function blocks.
+    /// Regenerates the checksum file from the small files that no manifest lists. The old checksum file is moved to the
+    /// quarantine folder. This function blocks.
     pub(crate) fn regenerate_checksums(&self) -> Result<()> {
         let store = &self.store;
         self.quarantine(&HashSet::from([CHECKSUMS.to_owned()]))?;
@@ -136,7 +137,7 @@ fn sync(folder: &Path) -> Result<()> {
     filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }
 
-/// Returns an unused path in `folder`, with a name that contains the original path of the file.
+/// Returns an unused path in `folder` for a quarantined file. The new file name contains the original path.
 fn unused_path(folder: &Path, path: &str) -> PathBuf {
     let flat_name = path.replace('/', "_");
     let mut path = folder.join(&flat_name);

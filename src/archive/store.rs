@@ -1,5 +1,5 @@
-//! The files of an archive. The internal files in `.sunor` are always local. All other files are in the storage
-//! backend of the archive. All methods block.
+//! Access to the files of an archive. The internal files in `.sunor` are always stored in a local folder, and all other
+//! files are stored in the backend of the archive. All methods block.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -38,7 +38,7 @@ impl Store {
         Self { state: files.clone(), files, state_root: folder.to_owned() }
     }
 
-    /// Creates a store for an archive in another backend, with `.sunor` in a local folder.
+    /// Creates a store for an archive in the given backend, with `.sunor` in a local folder.
     #[cfg(test)]
     pub(crate) fn with_files(files: Arc<dyn Backend>, state_root: &Path) -> Self {
         Self { files, ..Self::local(state_root) }
@@ -106,7 +106,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// Lists the files in a folder that `is_wanted` selects, sorted by path.
+    /// Lists the files that `is_wanted` selects in a folder, sorted by path.
     pub(super) fn files(&self, folder: &str, is_wanted: impl Fn(&Entry) -> bool) -> Result<Vec<String>> {
         let entries = self.list(folder)?.into_iter();
         Ok(entries.filter(|entry| !entry.is_folder && is_wanted(entry)).map(|entry| entry.path).collect())
@@ -124,14 +124,15 @@ impl Store {
         sink.publish().map(drop)
     }
 
-    /// Creates a staging file that is written as a stream.
+    /// Creates a staging file for the final path `path`. The returned [`FileSink`] writes to the staging file.
     pub(super) fn create(&self, path: &str) -> Result<FileSink> {
         let file = self.backend(path).create(path).map_err(|error| self.storage_error("write", path, &error))?;
         Ok(FileSink { store: self.clone(), path: path.to_owned(), file, hasher: Hasher::default() })
     }
 
     /// Atomically rewrites a text file. `write` reads the old content, writes the new content, and returns the number
-    /// of new lines. If there are no new lines, the file is removed. The caller must sync the folder.
+    /// of lines written. If the new content has no lines, the file is removed. The caller must sync the folder of the
+    /// file.
     pub(super) fn rewrite(
         &self,
         path: &str,
@@ -192,9 +193,9 @@ impl Store {
         exchanged.map_err(|error| self.storage_error("exchange", folder, &error))
     }
 
-    /// Removes staging files that were left by a crash. The caller must hold the archive lock. The top folder of the
-    /// archive may contain unrelated files, so only the staging files of `archive.json` and `views.sql` are removed
-    /// from the top folder.
+    /// Removes staging files that were left behind by a crash. The caller must hold the archive lock. The top-level
+    /// folder of the archive may contain unrelated files, so only the staging files of `archive.json` and `views.sql`
+    /// are removed from the top-level folder.
     pub(super) fn sweep_staging(&self, tables: &[&str]) -> Result<()> {
         for folder in tables.iter().copied().chain([RUNS, STATE, ""]) {
             let is_own = |entry: &Entry| {
@@ -213,7 +214,7 @@ impl Store {
         self.backend(path).display(path)
     }
 
-    /// Creates an error for a failed action on a file.
+    /// Creates the error for a failed operation on a file.
     pub(crate) fn storage_error(
         &self,
         action: &'static str,
@@ -233,7 +234,7 @@ impl Store {
     }
 }
 
-/// A staging file. Dropping it before [`FileSink::publish`] discards the file.
+/// A staging file. The staging file is discarded if it is dropped before [`FileSink::publish`] is called.
 pub(crate) struct FileSink {
     store: Store,
     path: String,

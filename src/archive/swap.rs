@@ -1,16 +1,16 @@
-//! Replaces parts of a table with new parts, as one atomic step for readers.
+//! Replaces parts of a table with new parts. The replacement is atomic if the backend can exchange folders.
 //!
-//! New parts are written to a local staging folder, and the parts to keep are linked into this folder. The staging
-//! folder is then exchanged with the table folder ([`Backend::exchange`](super::backend::Backend::exchange)). A
-//! reader that lists the table sees either all old parts or all new parts. If a listed part no longer exists, the
-//! reader lists the table again. Where folders cannot be exchanged, the new parts are moved to the table folder one
-//! at a time, and the old parts are removed afterwards. During a swap without an exchange of folders, a reader can
-//! see duplicate rows but never misses a row.
+//! New parts are written to a local staging folder, and the parts to keep are hard-linked into the staging folder. The
+//! staging folder is then exchanged with the table folder ([`Backend::exchange`](super::backend::Backend::exchange)). A
+//! reader that lists the table sees either all old parts or all new parts. If a part no longer exists when the reader
+//! opens it, the reader lists the table again. If the backend cannot exchange folders, the new parts are moved to the
+//! table folder one at a time, and the old parts are removed afterwards. During a swap without an exchange of folders,
+//! a reader can see duplicate rows but never misses a row.
 //!
 //! The plan of a swap is written before the first change that readers can see. After a crash, the next process that
-//! opens the archive for writing recovers the swap. The swap is completed if any of its changes is visible to
-//! readers, and undone otherwise. A manifest lists a file only while the file exists. The lines for the old parts are
-//! therefore removed before the exchange, and the lines for the new parts are added after the exchange.
+//! opens the archive for writing recovers the swap: it completes the swap if readers can already see a change, and
+//! undoes the swap otherwise. A manifest must list only files that exist. The manifest lines of the old parts are
+//! therefore removed before the exchange, and the manifest lines of the new parts are added after the exchange.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -37,15 +37,15 @@ use crate::{
     run_id::RunId,
 };
 
-/// A set of new parts that will replace existing parts of a table. Dropping the swap before [`Swap::commit`] discards
-/// the new parts. Only one swap per table can be in progress. All methods block.
+/// A set of new parts that will replace existing parts of a table. The new parts are discarded if the swap is dropped
+/// before [`Swap::commit`] is called. At most one swap per table can be in progress. All methods block.
 pub(crate) struct Swap {
     archive: Arc<LockedArchive>,
     table: String,
     run_id: RunId,
     added: Vec<StoredFile>,
     part: u32,
-    /// Whether the plan has been written. A swap with a plan is completed or undone by [`recover`].
+    /// Whether the plan, which [`recover`] requires to complete or undo the swap, has been written.
     plan_written: bool,
 }
 
@@ -64,11 +64,11 @@ pub(crate) struct StagedPart {
 }
 
 impl Swap {
-    /// Begins a swap. The names of the new parts will contain the given run ID.
+    /// Begins a swap. The names of the new parts contain the given run ID.
     pub(crate) fn begin(archive: &Arc<LockedArchive>, table: &str, run_id: &RunId) -> Result<Self> {
         let store = &archive.store;
         if store.exists(SWAP_PLAN)? {
-            // An earlier swap of this process failed and was not recovered.
+            // An earlier swap failed, and this process could not recover it.
             recover(store)?;
         }
         let staging = staging(store, table);
@@ -80,8 +80,8 @@ impl Swap {
     }
 
     /// Returns a function that creates empty scratch files on the same disk as the new parts. A scratch file is
-    /// unlinked immediately, so that the operating system deletes it when it is closed. If an open file cannot be
-    /// unlinked, the scratch file is removed when the archive is next opened for writing.
+    /// unlinked immediately, so that the operating system deletes it when it is closed. If the operating system cannot
+    /// unlink an open file, the scratch file is removed when the archive is next opened for writing.
     pub(crate) fn scratch_files(&self) -> impl FnMut() -> io::Result<File> + use<> {
         let (folder, table, mut files) = (self.store().state_path(SWAP), self.table.clone(), 0);
         move || {
@@ -93,7 +93,7 @@ impl Swap {
         }
     }
 
-    /// Begins a new part with the next part number that is not in use in the table.
+    /// Begins a new part with the next unused part number.
     pub(crate) fn begin_part(&mut self) -> Result<NewPart> {
         let path = loop {
             self.part += 1;
@@ -108,8 +108,8 @@ impl Swap {
         Ok(NewPart { path, staging_path, file: BufWriter::with_capacity(1 << 20, file), hasher: Hasher::default() })
     }
 
-    /// Adds a new part to the swap and makes its contents durable. Before the commit, the part can be read through
-    /// the returned [`StagedPart`].
+    /// Adds a new part to the swap and makes its contents durable. Before the commit, the part can be read through the
+    /// returned [`StagedPart`].
     pub(crate) fn add(&mut self, part: NewPart) -> Result<StagedPart> {
         let NewPart { path, staging_path, file, hasher } = part;
         let synced =
@@ -120,9 +120,9 @@ impl Swap {
         Ok(StagedPart { staging_path, bytes: digest.bytes })
     }
 
-    /// Replaces the parts at the paths in `removed` with the new parts. If a part in `removed` does not exist, only
-    /// its manifest lines are removed. After an error, the swap is undone immediately if possible. Otherwise, the
-    /// swap is completed or undone when the archive is next opened for writing.
+    /// Replaces the parts at the paths in `removed` with the new parts. If a part in `removed` does not exist, only its
+    /// manifest lines are removed. After an error, this function tries to recover the swap immediately. If the recovery
+    /// also fails, the swap is completed or undone when the archive is next opened for writing.
     pub(crate) fn commit(mut self, removed: &[String]) -> Result<()> {
         let store = self.store().clone();
         let removed_paths: HashSet<&str> = removed.iter().map(String::as_str).collect();
@@ -136,7 +136,7 @@ impl Swap {
         filesystem::sync_folder(&staging).map_err(|error| Error::io("sync", &staging, &error))?;
         self.plan_written = true;
         match plan.write(&store).and_then(|()| plan.execute(&store)) {
-            // After a failure without a crash, this process tries to recover the swap immediately.
+            // The swap failed, but the process is still running, so it can recover the swap immediately.
             Err(error) => match recover(&store) {
                 Ok(RecoveryOutcome::Completed) => Ok(()),
                 _ => Err(error),
@@ -156,13 +156,13 @@ impl Drop for Swap {
             // If the staging folder cannot be removed now, it is removed when the archive is next opened for writing.
             let _ = remove_folder(&staging(self.store(), &self.table));
         }
-        // The removal fails, as intended, if the folder still contains the new parts of another table.
+        // This removal is expected to fail if the folder still contains staged parts of another table.
         let _ = fs::remove_dir(self.store().state_path(SWAP));
     }
 }
 
 impl NewPart {
-    /// Removes a new part that turned out to be empty.
+    /// Removes a new part that turned out to have no rows.
     pub(crate) fn discard(self) -> Result<()> {
         drop(self.file);
         fs::remove_file(&self.staging_path).map_err(|error| Error::io("remove", &self.staging_path, &error))
@@ -195,7 +195,7 @@ impl StagedPart {
     }
 }
 
-/// The outcome of a recovery.
+/// The outcome of a swap recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecoveryOutcome {
     NoSwap,
@@ -260,7 +260,7 @@ impl Plan {
         manifests
     }
 
-    /// Makes the names of all rewritten manifests durable with a single sync. An archive with nightly runs can have
+    /// Makes the names of all rewritten manifests durable. A single sync is sufficient, even if a swap rewrites
     /// hundreds of manifests.
     fn sync_manifests(&self, store: &Store) -> Result<()> {
         if self.lines.is_empty() { Ok(()) } else { store.sync(RUNS) }
@@ -273,7 +273,7 @@ impl Plan {
             || self.removed.iter().any(|path| !existing.contains(path)))
     }
 
-    /// Completes the swap from any state after the removal of the old manifest lines.
+    /// Completes the swap. The lines of the old parts must already have been removed from the manifests.
     fn complete(&self, store: &Store) -> Result<()> {
         for file in &self.added {
             if !store.exists(&file.path)? {
@@ -294,7 +294,8 @@ impl Plan {
         self.remove(store)
     }
 
-    /// Moves the other entries of the old table folder that could not be hard-linked, such as subfolders.
+    /// Moves the entries that could not be hard-linked, such as subfolders, from the old table folder to the new table
+    /// folder.
     fn move_remaining(&self, store: &Store) -> Result<()> {
         let existing: HashSet<String> = store.list(&self.table)?.into_iter().map(|entry| entry.path).collect();
         for entry in fs::read_dir(staging(store, &self.table)).into_iter().flatten().flatten() {
@@ -307,7 +308,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Undoes a swap without visible changes. Only the removed manifest lines must be restored.
+    /// Undoes a swap that has not made any visible change, by restoring the removed manifest lines.
     fn roll_back(&self, store: &Store) -> Result<()> {
         for manifest in self.manifests() {
             let lines = self.lines.iter().filter(|line| line.manifest == *manifest);
@@ -366,9 +367,9 @@ mod tests {
         LockedArchive::open_or_create(location, Some(TableFormat::Csv), &TABLES, now).map(Arc::new)
     }
 
-    /// Creates an archive with three parts of the tasks table and a user file in a subfolder of the table folder. The
-    /// first manifest lists only part `a`, and the second manifest lists part `b` and a song. No test replaces part
-    /// `c`.
+    /// Creates an archive with three parts (`a`, `b` and `c`) of the tasks table, and a user file in a subfolder of the
+    /// table folder. The first manifest lists only part `a`, and the second manifest lists part `b` and a song. No test
+    /// replaces part `c`.
     fn test_archive() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         open(&folder.path().into()).unwrap();
@@ -434,7 +435,7 @@ mod tests {
 
     fn assert_manifests_match(folder: &Path) {
         for line in manifest::find_lines(&Store::local(folder), &|_| true).unwrap() {
-            let bytes = fs::read(folder.join(&line.path)).unwrap_or_else(|_| panic!("{line:?} is not there"));
+            let bytes = fs::read(folder.join(&line.path)).unwrap_or_else(|_| panic!("missing file: {line:?}"));
             assert_eq!(checksum::sha256(bytes), line.sha256, "{line:?}");
         }
     }
@@ -507,12 +508,13 @@ mod tests {
             }
             assert!(
                 steps > 10 && rolled_back > 10 && completed > 10,
-                "{steps} steps: {rolled_back} undone, {completed} finished"
+                "{steps} steps: {rolled_back} swaps undone, {completed} completed"
             );
         }
     }
 
-    /// Checks the invariants that must always hold.
+    /// Asserts that the manifests match the files and that readers find either all old parts or all new parts. Without
+    /// an exchange of folders, readers may find old and new parts at the same time.
     fn assert_visible(folder: &Path, can_exchange: bool) {
         assert_manifests_match(folder);
         let parts = parts(folder);
@@ -529,7 +531,8 @@ mod tests {
         let folder = test_archive();
         let before = contents(folder.path());
         let archive = open(&folder.path().into()).unwrap();
-        // A folder at the staging path prevents the manifest from being written, as a full disk would.
+        // A folder at the path of the manifest's staging file prevents the manifest from being written, as a full disk
+        // would.
         fs::create_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();
         replace(&archive).unwrap_err();
         fs::remove_dir(folder.path().join("runs/20260101T000000000Z-a.sha256#0")).unwrap();

@@ -18,7 +18,7 @@ use crate::{
     tables::{self, Chunk, Digest, PartCopier, TableSchema, TimeSorter},
 };
 
-/// Merges the small parts of each table, and returns the closing message.
+/// Merges the small parts of each table, and returns a report for the user.
 ///
 /// # Errors
 /// Returns [`Error::Usage`] if the location does not contain an archive, [`Error::Locked`] if another process holds the
@@ -85,7 +85,7 @@ fn plans(archive: &Archive) -> Result<Vec<Plan>> {
 /// The compaction plan for one table.
 struct Plan {
     schema: TableSchema,
-    /// The parts to merge, oldest first. The list is empty or contains at least two parts.
+    /// The parts to merge, oldest first: either none, or at least two.
     small: Vec<Part>,
     /// The number of parts that stay unchanged.
     unchanged: u64,
@@ -114,8 +114,8 @@ impl Plan {
         }
     }
 
-    /// Writes the new parts and compares their rows with the rows of the old parts. The new parts replace the old
-    /// parts only if the rows are equal.
+    /// Writes the new parts and compares their rows with the rows of the old parts. The new parts replace the old parts
+    /// only if both contain the same rows.
     fn merge(
         self,
         archive: &Arc<LockedArchive>,
@@ -136,7 +136,7 @@ impl Plan {
                 TableFormat::Parquet => {
                     sorter.add(file).map_err(|error| archive.store.storage_error("sort", &part.path, &error))?;
                 }
-                // A CSV has no statistics that would benefit from sorting, so the rows keep their order.
+                // A CSV file has no statistics that would benefit from sorting, so its rows keep their order.
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
             emit(&Event::Checked { path: part.path.clone() });

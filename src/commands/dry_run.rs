@@ -10,10 +10,10 @@ use crate::{
     report::{self, Reporter},
 };
 
-/// Returns a message with the number of tasks that an export of the list would fetch, and the estimated time.
+/// Returns a report for the user: the number of tasks that an export of the list would fetch, and the estimated time.
 ///
 /// # Errors
-/// Returns the same errors as an export before its first request.
+/// Returns the errors that an export can encounter before its first request.
 pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
     let (archived, missing_assets) = match Archive::open_if_present(&config.run.archive, config.format)? {

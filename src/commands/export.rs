@@ -29,8 +29,8 @@ use crate::{
 /// When `stop` resolves, the run ends cleanly and keeps everything that it has fetched.
 ///
 /// # Errors
-/// Returns an error that stops the run before its first request. A later error is part of the [`Outcome`], because the
-/// run then has results to report as well.
+/// Returns any error that occurs before the first request of the run. A later error is part of the [`Outcome`], which
+/// also contains the results of the run up to the error.
 pub async fn export(
     config: &ExportConfig,
     stop: impl Future<Output = Signal>,
@@ -65,11 +65,11 @@ pub async fn export(
 struct Exported {
     status: ExitStatus,
     error: Option<Error>,
-    /// The number of tasks from earlier runs that remain in the journal.
+    /// The number of tasks that earlier runs fetched and that are still in the journal.
     still_journalled: u64,
     /// The number of failed assets in the archive before the first request of this run.
     failed_before: u64,
-    /// The number of tasks archived as not found that this run requested again.
+    /// The number of tasks that were archived as not found and that this run requested again.
     refetched_count: u64,
 }
 
@@ -88,7 +88,7 @@ async fn export_list(
         export::recover(archive, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
     let failed_before = export::failed_assets(archive)?;
     let archived = ListState::archived(archive, &input.tasks, NotFound::from_config(config))?;
-    // Tasks that recovery could not complete already have a response in the journal.
+    // Tasks whose recovery is incomplete already have a response in the journal, so the run does not request them.
     let journalled_tasks = ListState::journalled(archive, &input.tasks)?;
     let missing_assets = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
     let plan = Plan::from_list(input, &archived, &journalled_tasks, missing_assets);

@@ -34,7 +34,7 @@ pub(super) fn write(file: &Path, archive: &Archive, run: &RunSummary) -> Result<
 }
 
 /// Returns the time at which a run of this command last ended with exit status 0, according to the run summaries. An
-/// unreadable summary does not count as a success, because the outcome of its run is unknown.
+/// unreadable run summary does not count as a success, because the outcome of its run is unknown.
 fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
     for path in archive.run_files(RunFile::Summary).ok()?.iter().rev() {
         let text = archive.store.get(path).ok().flatten().unwrap_or_default();
@@ -46,9 +46,9 @@ fn last_success(archive: &Archive, command: RunCommand) -> Option<Timestamp> {
     None
 }
 
-/// Writes a staging file and renames it, so that a collector reads either the old or the new file. The name of the
-/// staging file ends with `#` and the process ID. Collectors ignore the file because of this extension. The new file
-/// has the permissions of the file that it replaces.
+/// Writes a staging file and renames it, so that a metrics collector reads either the old file or the new one. The name
+/// of the staging file ends with `#` and the process ID, so that collectors do not mistake it for a metrics file. The
+/// new file keeps the permissions of the file that it replaces.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut staging = file.as_os_str().to_owned();
     staging.push(format!("#{}", std::process::id()));

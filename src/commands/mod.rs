@@ -1,5 +1,5 @@
-//! The commands, one file each. A command receives its options as values and returns its outcome, so that the command
-//! line and programs that use the library call the same functions.
+//! Implements each command in its own module. A command receives its options as values and returns its outcome, so that
+//! the command line and users of the library call the same functions.
 
 pub mod compact;
 pub mod dry_run;
@@ -30,7 +30,8 @@ use crate::{
     simulator::{self, SimulatedProvider, Simulator},
 };
 
-/// Starts the media stage. By default, downloads from private addresses are allowed only if the API host is private.
+/// Starts the media stage. By default, downloads from private addresses are allowed only if the API host has a private
+/// address.
 async fn start_media(config: &MediaConfig, provider: &Provider, archive: &Arc<LockedArchive>) -> Result<MediaStage> {
     let allows_private_hosts = match (&config.allow_private_hosts, provider) {
         (Some(allowed), _) => *allowed,

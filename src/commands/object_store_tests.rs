@@ -27,7 +27,7 @@ use crate::{
 /// Columns whose values depend on the run that wrote the row, not only on the task.
 const RUN_COLUMNS: [&str; 5] = ["fetched_at", "downloaded_at", "run_id", "http_status", "attempts"];
 
-/// A simulated provider, and an archive at a given location.
+/// A simulated provider, and an archive of its tasks.
 struct TestArchive {
     simulator: Simulator,
     folder: TempDir,
@@ -78,8 +78,8 @@ impl TestArchive {
         verify::verify(&self.location, Depth::Full, OutputFormat::Text, quiet().as_mut()).unwrap().report.damage
     }
 
-    /// The rows of all tables, without the columns in `RUN_COLUMNS`. Rows of the assets table contain the SHA-256 of
-    /// each media file.
+    /// The rows of all tables, without the columns in `RUN_COLUMNS`. The assets table contains the SHA-256 of each
+    /// media file, so equal rows imply equal media files.
     fn content(&self) -> BTreeSet<String> {
         let archive = Archive::open(&self.location).unwrap();
         let mut content = BTreeSet::new();
@@ -133,7 +133,7 @@ fn in_folder(folder: &Path) -> Location {
 }
 
 /// Runs `export`, `verify`, `repair`, `compact`, `rebuild` and `summary` on an archive, and checks their results.
-/// Returns the rows of the final archive.
+/// Returns the rows that the archive contains after the last command.
 async fn exercise_commands(test_archive: &TestArchive) -> BTreeSet<String> {
     let first = test_archive.export(0..30).await;
     assert_eq!((first.status, first.summary.tasks.archived()), (ExitStatus::Complete, 30), "{}", first.message);

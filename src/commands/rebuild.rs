@@ -20,7 +20,7 @@ use crate::{
     timestamp::MicrosTimestamp,
 };
 
-/// Regenerates the clips and lyrics tables, and returns the closing message.
+/// Regenerates the clips and lyrics tables, and returns a report for the user.
 ///
 /// # Errors
 /// Returns [`Error::Usage`] if the location does not contain an archive, [`Error::Locked`] if another process holds the
@@ -75,7 +75,8 @@ pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     Ok(report::rebuild_table(&planned, &archive.name, tasks, true))
 }
 
-/// The parts of a table, except parts whose segments are still in the journal. Recovery publishes such parts again.
+/// Returns the parts of a table, except parts that recovery will publish again because their segments are still in the
+/// journal.
 fn published_parts(archive: &Archive, table: &str) -> Result<Vec<String>> {
     let unpublished = rewrite::unpublished_stems(archive)?;
     let mut parts = archive.parts(table)?;
@@ -83,8 +84,8 @@ fn published_parts(archive: &Archive, table: &str) -> Result<Vec<String>> {
     Ok(parts)
 }
 
-/// Counts the rows of the parts that a rebuild replaces. A damaged part counts as zero rows, because the rebuild
-/// regenerates its rows.
+/// Counts the rows of the parts that a rebuild replaces. A damaged part counts as zero rows and is not an error,
+/// because the rebuild regenerates its rows.
 fn count_rows(archive: &Archive, parts: &[String]) -> Result<u64> {
     let rows = parts.iter().map(|path| {
         let part = archive.store.open(path)?;
@@ -102,8 +103,8 @@ struct Source {
 impl Source {
     fn open(archive: &Archive) -> Result<Self> {
         let parts = published_parts(archive, TASKS.name)?;
-        // If a part of the tasks table is missing, a rebuild would drop the clips and lyrics of its tasks. The archive
-        // would then no longer show which tasks are missing.
+        // If a part of the tasks table is missing, a rebuild would remove the clips and lyrics of its tasks, which are
+        // the only remaining record of these tasks.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
             let reason = io::Error::other("listed in a manifest but missing; run `repair` first");
@@ -113,8 +114,8 @@ impl Source {
         Ok(Self { parts, checksums })
     }
 
-    /// Calls `visit` with the rows of each task that has a response. Returns the number of tasks, with or without a
-    /// response.
+    /// Calls `visit` with the rows of each task that has a response. Returns the number of all tasks, including tasks
+    /// without a response.
     fn read(&self, archive: &Archive, emit: EventSink<'_>, visit: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
         let (mut progress, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {
@@ -149,7 +150,7 @@ impl Source {
 fn fetch_info(task_id: &str, status: &str, fetched_at: &str, run_id: &str) -> Option<FetchInfo> {
     Some(FetchInfo {
         task_id: task_id.into(),
-        // The clips and lyrics tables do not contain the status, so the fallback does not affect their rows.
+        // The clips and lyrics tables do not contain the status, so the fallback status does not affect their rows.
         status: FinalStatus::parse(status).unwrap_or(FinalStatus::Success),
         fetched_at: MicrosTimestamp::parse(fetched_at)?,
         run_id: RunId::parse(run_id)?,
@@ -162,7 +163,7 @@ struct TableRebuild<R: 'static> {
     archive: Arc<LockedArchive>,
     swap: Swap,
     encoder: Option<PartEncoder<R, NewPart>>,
-    /// Every part of the table that a manifest lists or the table's folder contains.
+    /// The parts that the new parts will replace: every part that a manifest lists or that the table's folder contains.
     removed: Vec<String>,
     rows_before: u64,
     rows: u64,

@@ -27,7 +27,7 @@ use crate::{
     verify::{self, Depth, Report},
 };
 
-/// The capacity of the channel that carries events from the check to the reporter.
+/// The capacity of the channel through which the check sends events to the reporter.
 const EVENT_CHANNEL_CAPACITY: usize = 256;
 
 /// Plans a repair, and returns the plan as a message for the user. Planning sends no request and changes no file.
@@ -125,7 +125,7 @@ fn interruption(ending: &Ending) -> Option<Interruption> {
     }
 }
 
-/// The plan of the run that restores the tasks.
+/// Creates the plan of the run that restores the affected tasks.
 async fn plan_tasks(
     archive: &Arc<LockedArchive>,
     plan: &Arc<Plan>,
@@ -169,10 +169,10 @@ fn save_pending_work(
     Ok(plan.tasks.iter().filter(is_fully_restored).count() as u64)
 }
 
-/// Saves the plan, so that the next repair can complete it. Also quarantines damaged files, and adds unlisted files to
-/// this run's manifest. Performs blocking I/O.
+/// Saves the repair plan, so that the next repair can resume an interrupted repair. Also quarantines damaged files, and
+/// adds unlisted files to the manifest of this run. Performs blocking I/O.
 fn quarantine_damage(archive: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
-    // The manifests are regenerated first, because later steps read them.
+    // Damaged manifests are regenerated first, because the later steps read manifests.
     plan.manifests.iter().try_for_each(|manifest| archive.regenerate_manifest(manifest))?;
     archive.quarantine(&plan.run_files.iter().chain(&plan.strays).cloned().collect())?;
     if plan.rewrite_checksums {
@@ -208,7 +208,7 @@ async fn check_and_plan(config: &RunConfig, check: Check, recorder: &mut RunReco
     let location = config.archive.clone();
     let (event_sender, mut events) = mpsc::channel(EVENT_CHANNEL_CAPACITY);
     let checking = tokio::spawn(blocking(move || {
-        // If the repair has ended, the channel is closed and the event is dropped.
+        // If the repair has ended, the channel is closed, and the check drops the event.
         let report = check(&location, Depth::Full, &mut |event| drop(event_sender.blocking_send(event.clone())))?;
         let archive = Archive::open(&location)?;
         let interrupted = archive.load_repair_plan()?;

@@ -1,5 +1,5 @@
-//! The steps that exports and repairs share. A run holds the lock on its archive, executes its plan, and writes its
-//! summary, its list of missing tasks and its metrics.
+//! The steps that exports and repairs share. A run holds the lock on its archive, executes a plan, and writes a run
+//! summary, a list of missing tasks and metrics.
 
 use std::{future::Future, sync::Arc};
 
@@ -51,7 +51,8 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run. `started` and `clock` are the start time of the run on the wall clock and on the monotonic clock.
+    /// Begins a run. `started` is the start time of the run on the wall clock, and `clock` is the start time on the
+    /// monotonic clock.
     pub(super) fn begin(
         command: RunCommand,
         config: &'a RunConfig,
@@ -156,7 +157,7 @@ impl<'a> Run<'a> {
         list.and_then(MissingList::publish)
     }
 
-    /// Writes the metrics if they are requested, even if an error stopped the run before its first request.
+    /// Writes the metrics file if the user requested one, even if an error stopped the run before its first request.
     pub(super) fn write_metrics<T>(&self, ended: &Result<T>, recorder: &mut RunRecorder<'_>) -> Result<()> {
         let Some(file) = &self.config.metrics_file else { return Ok(()) };
         if let Err(error) = ended {
@@ -202,12 +203,12 @@ pub(super) fn record_rewrite<T>(
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
     let recorded = archive.put_with_checksum(&RunFile::Summary.path(run_id), &text);
-    // An error of the command takes precedence over an error in writing the run summary.
+    // An error from the command takes precedence over an error while writing the run summary.
     let done = done?;
     recorded.map(|()| done)
 }
 
-/// Waits until the given instant. Never returns if the instant is `None`.
+/// Waits until the given instant, or forever if the instant is `None`.
 pub(super) async fn sleep_until_or_forever(instant: Option<Instant>) {
     match instant {
         Some(instant) => time::sleep_until(instant).await,
@@ -233,17 +234,17 @@ pub(super) struct RunRecorder<'a> {
     pub(super) summary: RunSummary,
     /// Whether the provider has found none of the requested tasks so far.
     pub(super) none_found: bool,
-    /// Whether the list of tasks that are not archived could be written.
+    /// Whether the list of missing tasks could be written.
     pub(super) missing_list_written: bool,
-    /// The number of tasks in the list.
+    /// The number of tasks in the list of missing tasks.
     pub(super) missing_listed: u64,
-    /// The number of failed assets of tasks that earlier runs had fetched and this run archived.
+    /// The number of failed assets among the tasks that this run recovered from earlier runs.
     pub(super) recovered_failed: u64,
-    /// The number of tasks that earlier runs had fetched and this run archived.
+    /// The number of tasks that this run recovered from earlier runs.
     pub(super) recovered: u64,
     /// The number of downloaded files, and their total size in bytes.
     pub(super) downloaded: (u64, u64),
-    /// The tasks and files that a repair could not restore. `None` in an export.
+    /// The tasks and files that a repair could not restore. `None` if the run is an export.
     pub(super) failures: Option<Failures>,
     reporter: &'a mut dyn Reporter,
 }

@@ -1,4 +1,4 @@
-//! The `simulate` command: runs a simulated provider on loopback until it is stopped.
+//! The `simulate` command: runs a simulated provider on the loopback interface until the user stops it.
 
 #![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 
@@ -18,13 +18,13 @@ use crate::{
 /// The options of `simulate`.
 #[derive(Clone, Debug)]
 pub struct SimulateOptions {
-    /// The port on loopback; 0 picks a free port.
+    /// The port on the loopback interface; 0 picks a free port.
     pub port: u16,
-    /// The number of tasks that exist. `None` means that every requested ID exists.
+    /// The number of tasks that the provider has. `None` means that the provider has a task for every requested ID.
     pub tasks: Option<u32>,
-    /// The seed for the generated documents.
+    /// The seed for the generated task IDs and responses.
     pub seed: u64,
-    /// The path of the fault plan. `None` means no faults, and the rate window that the provider documents.
+    /// The path of the fault plan. `None` simulates no faults, only the provider's documented rate limit.
     pub faults: Option<PathBuf>,
 }
 

@@ -14,7 +14,7 @@ use crate::{
     verify::{self, Depth, Report},
 };
 
-/// The outcome of a check.
+/// The outcome of an integrity check.
 #[derive(Debug)]
 pub struct Outcome {
     /// The findings, and the numbers of checked files and rows.
@@ -25,8 +25,8 @@ pub struct Outcome {
     pub message: String,
 }
 
-/// Checks an archive. The archive may be on a read-only disk, and a run may add to it during the check. Performs
-/// blocking I/O.
+/// Checks the integrity of an archive. The archive may be read-only, and a run may add files to the archive during the
+/// check. Performs blocking I/O.
 ///
 /// # Errors
 /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and

@@ -7,7 +7,7 @@ use crate::event::Downloads;
 /// The expected number of polls per unfinished task. Most tasks have finished by the second poll.
 const POLLS_PER_TASK: f64 = 2.0;
 
-/// The elapsed time after which the observed request rate is used.
+/// The estimate uses the observed request rate only after the run has lasted this long.
 const MIN_OBSERVATION_TIME: Duration = Duration::from_secs(3);
 
 /// The inputs for an estimate of the remaining time.
@@ -15,7 +15,7 @@ const MIN_OBSERVATION_TIME: Duration = Duration::from_secs(3);
 pub(super) struct EtaEstimate {
     /// The number of requests to send, excluding polls.
     pub(super) requests: usize,
-    /// The number of tasks that wait for a poll.
+    /// The number of unfinished tasks that are waiting for a poll.
     pub(super) unfinished: usize,
     /// The time until the next request can be sent, including a pause after a 429.
     pub(super) wait: Duration,
@@ -25,13 +25,13 @@ pub(super) struct EtaEstimate {
     pub(super) responses: u64,
     /// The time since the run started.
     pub(super) elapsed: Duration,
-    /// The time until polling ends, or `None` if the end is not known yet.
+    /// The time until polling ends, or `None` if the polling deadline is not set yet.
     pub(super) polling_remaining: Option<Duration>,
 }
 
 impl EtaEstimate {
-    /// Estimates the time until the last request. The number of remaining requests is divided by the rate, or by the
-    /// observed rate if the provider is slower. Returns `None` while no rate is known.
+    /// Estimates the time until the last request: the number of remaining requests divided by the maximum rate or the
+    /// observed rate, whichever is lower. Returns `None` if the rate cannot be estimated yet.
     pub(super) fn remaining(&self) -> Option<Duration> {
         let requests = self.requests as f64 + self.unfinished as f64 * POLLS_PER_TASK;
         let speed = self.speed().filter(|speed| speed.is_finite() || requests == 0.0)?;
@@ -52,7 +52,8 @@ impl EtaEstimate {
     }
 }
 
-/// Estimates the time until the last download at the observed speed. Returns `None` until the first file is settled.
+/// Estimates the time until the last download is complete, based on the average time per settled file so far. Returns
+/// `None` if no file is settled yet.
 pub(super) fn remaining_downloads(downloads: &Downloads, elapsed: Duration) -> Option<Duration> {
     let remaining = downloads.expected.saturating_sub(downloads.settled);
     match (remaining, downloads.settled) {

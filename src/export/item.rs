@@ -1,17 +1,18 @@
-//! The work for one task: the source of its response, the wanted kinds of assets, and the effect of its new rows on
-//! its archived rows.
+//! The work for one task: the source of its response, the wanted kinds of assets, and the effect of the new rows on the
+//! task's archived rows.
 
 use crate::asset::AssetKinds;
 
-/// The work for one task of a plan.
+/// The work for one task in a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Item {
     pub(crate) source: ResponseSource,
     pub(crate) kinds: WantedKinds,
     pub(crate) rows: RowEffect,
-    /// The number of remaining rows in the clips table, for a task whose row in the tasks table is lost.
+    /// The number of rows that the clips table still contains for the task, if the task's row in the tasks table is
+    /// lost.
     pub(crate) remaining_clips: Option<i32>,
-    /// The data that a damaged part still contains, for a task whose row in the tasks table is lost.
+    /// The data that can be salvaged from a damaged part, if the task's row in the tasks table is lost.
     pub(crate) salvage: Option<Salvage>,
 }
 
@@ -25,16 +26,16 @@ pub(crate) enum ResponseSource {
     Tables,
 }
 
-/// The kinds of assets that are wanted for a task.
+/// The kinds of assets to download for a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WantedKinds {
     /// The kinds that the run is configured to download.
     #[default]
     Configured,
-    /// These kinds, regardless of the run's configuration.
+    /// Exactly these kinds, regardless of the run's configuration.
     Explicit(AssetKinds),
-    /// The kinds that the run is configured to download, and the kinds that the archive has files for. This variant
-    /// is used when a task may have lost its asset rows.
+    /// The kinds that the run is configured to download, and the kinds that the archive has files for. Used for tasks
+    /// that may have lost their asset rows.
     ConfiguredAndExisting,
 }
 
@@ -48,11 +49,11 @@ pub(crate) enum RowEffect {
     Replace,
     /// The new rows replace a `not_found` row. If the task is still not found, the `not_found` row stays.
     ReplaceNotFound,
-    /// The new rows add assets of additional kinds. The task's other rows stay unchanged.
+    /// The new rows are asset rows of additional kinds. All archived rows of the task stay unchanged.
     AddAssets,
 }
 
-/// The data of a task that a damaged part still contains.
+/// The data that can be salvaged from a task's row in a damaged part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Salvage {
     /// The task's row has the status `not_found`.
@@ -62,7 +63,7 @@ pub(crate) enum Salvage {
 }
 
 impl Item {
-    /// The item for a task without a row in the archive, which has to be fetched.
+    /// The item for a task that is not archived and must be fetched.
     pub(crate) const NEW: Self = Self {
         source: ResponseSource::Provider,
         kinds: WantedKinds::Configured,
@@ -71,7 +72,7 @@ impl Item {
         salvage: None,
     };
 
-    /// Returns the item for an archived task that lacks asset rows of these kinds.
+    /// Returns the item for an archived task that lacks asset rows for these kinds.
     pub(crate) fn for_missing_assets(kinds: AssetKinds) -> Self {
         let (source, kinds) = (ResponseSource::Tables, WantedKinds::Explicit(kinds));
         Self { source, kinds, rows: RowEffect::AddAssets, ..Self::NEW }
@@ -82,7 +83,8 @@ impl Item {
         matches!(self.rows, RowEffect::Replace | RowEffect::ReplaceNotFound)
     }
 
-    /// Whether the archive's remaining rows contain more clips than a response. `clips` counts the clips of the response.
+    /// Whether the task's response has fewer clips than the clips table still contains for the task. `clips` returns
+    /// the number of clips in the response.
     pub(super) fn has_fewer_clips(&self, clips: impl FnOnce() -> usize) -> bool {
         self.remaining_clips
             .is_some_and(|remaining| usize::try_from(remaining).is_ok_and(|remaining| clips() < remaining))

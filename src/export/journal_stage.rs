@@ -1,5 +1,6 @@
-//! The journal stage makes responses durable. The stage receives records and sends acknowledgements and closed
-//! segments. The stage runs on a dedicated thread and syncs all waiting records at once.
+//! The journal stage writes responses durably to the journal. The stage acknowledges each record once it is on stable
+//! storage, and sends closed segments to the publish stage. The stage runs on a dedicated thread and syncs waiting
+//! records in batches.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +14,16 @@ use crate::{
     task::TaskIndex,
 };
 
-/// The capacity for records that wait for a sync. The coordinator stays below this capacity.
+/// The capacity of the channel for entries that are waiting to be synced.
 const CHANNEL_CAPACITY: usize = 256;
 
-/// A record to write to the journal.
+/// An entry to write to the journal: one or more records of a task.
 #[derive(Debug)]
 pub(super) enum Entry {
     /// The provider's response for a task.
     TaskResponse {
         task: TaskIndex,
-        /// The task's final status, or `None` if the record is not final.
+        /// The task's final status, or `None` if the response is unreadable.
         status: Option<FinalStatus>,
         record: Record,
         /// The assets to settle once the record is durable.
@@ -34,7 +35,7 @@ pub(super) enum Entry {
     Settled { task: TaskIndex, records: Vec<Record> },
 }
 
-/// A record that is on stable storage.
+/// An entry that is on stable storage.
 #[derive(Debug)]
 pub(super) enum Acknowledged {
     /// A response in the segment of `part`.
@@ -45,7 +46,7 @@ pub(super) enum Acknowledged {
     Settled { task: TaskIndex, part: u32 },
 }
 
-/// The coordinator's handle for the journal stage.
+/// The coordinator's handle to the journal stage.
 pub(super) struct JournalStage {
     /// Sends records to the stage. Dropping the sender ends the stage.
     pub(super) records: mpsc::Sender<Entry>,
@@ -56,7 +57,7 @@ pub(super) struct JournalStage {
 }
 
 impl JournalStage {
-    /// Starts the stage, which sends closed segments to `segments`.
+    /// Starts the journal stage, which sends closed segments to `segments`.
     pub(super) fn start(mut writer: JournalWriter, segments: mpsc::Sender<ClosedSegment>) -> Self {
         let (records, mut incoming) = mpsc::channel::<Entry>(CHANNEL_CAPACITY);
         let (acknowledge, acknowledged) = mpsc::unbounded_channel();
@@ -64,7 +65,7 @@ impl JournalStage {
             let mut batch = Vec::new();
             while incoming.blocking_recv_many(&mut batch, CHANNEL_CAPACITY) > 0 {
                 for entry in append_batch(&mut writer, std::mem::take(&mut batch))? {
-                    // A closed channel means that the run has ended. The next run publishes the remaining segments.
+                    // If the channel is closed, the run has ended, and the next run publishes the remaining segments.
                     let _ = acknowledge.send(entry);
                 }
                 for segment in writer.take_complete() {

@@ -12,11 +12,11 @@ use crate::archive::MediaName;
 
 type KeyedLocks = HashMap<MediaName, Arc<AsyncMutex<()>>>;
 
-/// The media file names in use, with a lock for each name.
+/// The locks on the media file names in use, one lock per name.
 #[derive(Debug, Default)]
 pub(super) struct KeyedMutex(Arc<Mutex<KeyedLocks>>);
 
-/// The lock on one name, which is released on drop.
+/// A guard for the lock on one media file name. The lock is released when the guard is dropped.
 #[derive(Debug)]
 pub(super) struct KeyedLock {
     names: Arc<Mutex<KeyedLocks>>,
@@ -25,7 +25,7 @@ pub(super) struct KeyedLock {
 }
 
 impl KeyedMutex {
-    /// Locks the name. Waits while another task holds the lock.
+    /// Locks a media file name. Waits while another download holds the lock on the same name.
     pub(super) async fn lock(&self, name: &MediaName) -> KeyedLock {
         let lock = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,8 @@ impl KeyedMutex {
 impl Drop for KeyedLock {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map and this lock each hold one reference. Any additional reference belongs to a waiting task.
+        // The map and this guard each hold one reference to the lock. Any further reference belongs to a waiting
+        // download.
         if names.get(&self.name).is_some_and(|lock| Arc::strong_count(lock) <= 2) {
             names.remove(&self.name);
         }

@@ -1,15 +1,16 @@
-//! The state of each task of a run. Memory holds a few bytes per task, and text only for unfinished and failed tasks.
+//! The state of each task of a run. Memory use is a few bytes per task, plus a reason for each unfinished or failed
+//! task.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::{event::MissingReason, task::TaskIndex};
 
-/// The state of every task in the list.
+/// The state of every task in the plan.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     states: Vec<TaskState>,
     progress: HashMap<TaskIndex, TaskProgress>,
-    /// Tasks that the provider no longer has, and whose responses can be salvaged from a damaged part.
+    /// Tasks that the provider no longer has, but whose responses can be salvaged from a damaged part.
     deleted_by_provider: HashSet<TaskIndex>,
     /// The numbers of the published parts.
     published: BTreeSet<u32>,
@@ -39,7 +40,7 @@ enum TaskProgress {
     Unreadable(String),
 }
 
-/// A task that is not archived, with its `reason` and `detail` in `-unfinished.csv`.
+/// A task that is not archived, with its values for the `reason` and `detail` columns of `-unfinished.csv`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MissingTask {
     pub(crate) task: TaskIndex,
@@ -71,12 +72,12 @@ impl Ledger {
         self.settled += u64::from(!is_settled);
     }
 
-    /// Records that the segment of `part` contains the response and the outcome of its assets.
+    /// Records that the segment of `part` contains the task's response and the outcome of the task's assets.
     pub(super) fn mark_complete(&mut self, task: TaskIndex, part: u32) {
         self.set(task, TaskState::Complete(part));
     }
 
-    /// Records that the task is archived and unchanged.
+    /// Records that the task is archived and that its rows are unchanged.
     pub(super) fn mark_archived(&mut self, task: TaskIndex) {
         self.set(task, TaskState::Archived);
         self.progress.remove(&task);
@@ -95,13 +96,13 @@ impl Ledger {
 
     /// Records that a request for the task failed and will be retried.
     pub(super) fn mark_retrying(&mut self, task: TaskIndex, reason: String) {
-        // The task's last status is more informative than a failed request.
+        // The status in the last response is more informative than the reason why a later request failed.
         if !matches!(self.progress.get(&task), Some(TaskProgress::Unfinished(_))) {
             self.progress.insert(task, TaskProgress::Retrying(reason));
         }
     }
 
-    /// Records that the requests for the task failed and no retries are left.
+    /// Records that the task failed for this reason and will not be requested again in this run.
     pub(super) fn mark_failed(&mut self, task: TaskIndex, reason: String) {
         self.progress.insert(task, TaskProgress::Failed(reason));
         self.settled += 1;
@@ -132,13 +133,13 @@ impl Ledger {
         !matches!(self.states.get(task.get()), None | Some(TaskState::NotRequested | TaskState::Requested))
     }
 
-    /// Returns the reason why the task has no response.
+    /// Returns the reason why the run has no response for the task.
     pub(super) fn describe_missing(&self, task: TaskIndex) -> String {
         let default = (MissingReason::Unfinished, "the run ended");
         self.find_missing_reason(task, &default).map(|(_, detail)| detail).unwrap_or_default()
     }
 
-    /// Records that the response is not a task.
+    /// Records that the response for the task is not a valid task document.
     pub(super) fn mark_unreadable(&mut self, task: TaskIndex, reason: String) {
         self.progress.insert(task, TaskProgress::Unreadable(reason));
         self.settled += 1;
@@ -149,8 +150,8 @@ impl Ledger {
         self.settled
     }
 
-    /// Returns the tasks in `selected` that are not archived. `interruption` is the reason for tasks that were
-    /// pending when the run ended.
+    /// Returns the tasks in `selected` that are not archived. `interruption` is the reason that is given for tasks that
+    /// were pending when the run ended.
     pub(crate) fn missing<'a>(
         &'a self,
         selected: &'a [TaskIndex],

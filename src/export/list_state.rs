@@ -1,6 +1,6 @@
 //! Finds the tasks of a list that need no request, because their responses are in the archive or in the journal. Also
-//! finds the kinds of assets that archived tasks lack, and counts failed assets. Memory use grows with the list, not
-//! with the archive.
+//! finds the kinds of assets that archived tasks lack, and counts failed assets. Memory use grows with the size of the
+//! list, not with the size of the archive.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ pub(crate) fn failed_assets(archive: &Archive) -> Result<u64> {
     Ok(failed)
 }
 
-/// Finds archived tasks of the list that have clips but no asset rows of some of these kinds. The run that archived
-/// such a task was not configured to download these kinds.
+/// Finds archived tasks of the list that have clips but lack asset rows for some of these kinds. The run that archived
+/// such a task was not configured to download the missing kinds.
 pub(crate) fn tasks_lacking_assets(
     archive: &Archive,
     tasks: &TaskList,
@@ -53,7 +53,7 @@ pub(crate) fn tasks_lacking_assets(
     Ok(tasks.indices().filter_map(missing_kinds).collect())
 }
 
-/// The values that a lookup found in a task's rows.
+/// The clips and assets that the tables contain for a task.
 #[derive(Clone, Copy, Debug, Default)]
 struct SeenRows {
     has_clips: bool,
@@ -78,8 +78,8 @@ fn kind_bit(kind: AssetKind) -> u8 {
     }
 }
 
-/// Whether the assets table has a row of each of these kinds for every clip. No task needs a lookup if all clips have
-/// these rows.
+/// Whether the assets table has a row of each of these kinds for every clip. If so, no archived task lacks assets of
+/// these kinds.
 fn has_all(archive: &Archive, kinds: &AssetKinds) -> Result<bool> {
     let counts = asset_rows(archive)?;
     let clips = rows::count_rows(archive, CLIPS.name)?;
@@ -97,23 +97,22 @@ fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
     Ok(counts)
 }
 
-/// The treatment of tasks that are archived with the status `not_found`.
+/// Whether tasks that are archived with the status `not_found` are requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFound {
-    /// Keep the `not_found` rows.
+    /// Keep the `not_found` rows, and do not request the tasks again.
     Keep,
-    /// Request the tasks again and replace their rows.
+    /// Request the tasks again, and replace their `not_found` rows.
     Refetch,
 }
 
 impl NotFound {
-    /// Returns the configured treatment.
     pub(crate) fn from_config(config: &ExportConfig) -> Self {
         if config.retry_not_found { Self::Refetch } else { Self::Keep }
     }
 }
 
-/// For each task of a list, whether its response is in the archive or in the journal.
+/// The state of each task of a list: whether the task's response is in the archive or in the journal.
 #[derive(Debug)]
 pub(crate) struct ListState(Vec<TaskState>);
 
@@ -126,7 +125,7 @@ enum TaskState {
 }
 
 impl ListState {
-    /// Finds the tasks of the list that have a row in the archive.
+    /// Finds the tasks of the list that have a row in the tasks table.
     pub(crate) fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
         let mut states = Self::empty(tasks);
         if tasks.is_empty() {
@@ -142,13 +141,13 @@ impl ListState {
         Ok(states)
     }
 
-    /// Marks every task of the list as unknown.
+    /// Returns a state in which every task of the list is unknown.
     pub(crate) fn empty(tasks: &TaskList) -> Self {
         Self(vec![TaskState::Unknown; tasks.len()])
     }
 
-    /// Finds the tasks that an earlier run left in the journal. Tasks in the journal are archived without another
-    /// request.
+    /// Finds the tasks of the list whose responses an earlier run left in the journal. These tasks are archived without
+    /// another request.
     pub(crate) fn journalled(archive: &Archive, tasks: &TaskList) -> Result<Self> {
         let mut states = Self::empty(tasks);
         for closed in journal::segments(&archive.journal_folder())? {
@@ -162,7 +161,7 @@ impl ListState {
         Ok(states)
     }
 
-    /// Merges two sets of states. A state in `other` takes precedence unless it is `Unknown`.
+    /// Merges the task states in `other` into `self`. A state in `other` takes precedence unless it is `Unknown`.
     pub(crate) fn merge(mut self, other: &Self) -> Self {
         for (state, other) in self.0.iter_mut().zip(&other.0).filter(|(_, other)| **other != TaskState::Unknown) {
             *state = *other;
@@ -188,7 +187,7 @@ impl ListState {
 
     fn mark(&mut self, tasks: &TaskList, id: &str, state: TaskState) {
         if let Some(slot) = tasks.find(id).and_then(|index| self.0.get_mut(index.get())) {
-            // If a task has two rows, a row with a response takes precedence over a `not_found` row.
+            // If a task has two rows, the row with a response takes precedence over the `not_found` row.
             if *slot != TaskState::Done {
                 *slot = state;
             }

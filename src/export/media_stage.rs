@@ -1,5 +1,5 @@
-//! The media stage downloads assets. The stage receives tasks and reports the outcome of all assets of each task. A
-//! slow host delays only its own downloads.
+//! The media stage downloads assets. The stage receives tasks and reports the outcome of each task's assets. A slow
+//! host delays only the downloads from that host.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -36,10 +36,10 @@ use crate::{
     tables, timestamp,
 };
 
-/// The maximum number of existing files that are read at once.
+/// The maximum number of existing files that are read concurrently.
 const MAX_CONCURRENT_READS: usize = 4;
 
-/// The wait before clips with identical audio are downloaded again. The CDN may need this time to become consistent.
+/// The delay before clips with identical audio are downloaded again. The CDN may need this time to become consistent.
 const IDENTICAL_REFETCH_DELAY: Duration = Duration::from_secs(10);
 
 /// A wanted asset of a task.
@@ -53,7 +53,7 @@ pub(super) struct AssetRequest {
 }
 
 impl AssetRequest {
-    /// Returns the requests for the assets of these kinds in a response.
+    /// Returns a request for each asset of these kinds in a response.
     fn from_data(data: &str, kinds: &[AssetKind], scheme: Scheme) -> Vec<Self> {
         let request = |clip: &tables::ClipUrls<'_>, kind| {
             let url = clip.url(kind);
@@ -69,12 +69,12 @@ impl AssetRequest {
         clips.iter().flat_map(|clip| kinds.iter().map(move |kind| request(clip, *kind))).collect()
     }
 
-    /// Whether the asset is expected to have a file.
+    /// Whether the asset should have a file, according to the response.
     pub(super) fn is_expected(&self) -> bool {
         !matches!(self.source, Source::Absent(_))
     }
 
-    /// Returns the reason if the asset is still in progress.
+    /// Returns why the asset is still in progress, or `None` if it is not in progress.
     pub(super) fn in_progress(&self) -> Option<&str> {
         match &self.source {
             Source::InProgress(reason) => Some(reason),
@@ -106,30 +106,31 @@ pub(super) struct MediaJob {
     pub(super) defer_policy: DeferPolicy,
 }
 
-/// Whether a later run may retry files on a host that is down or unreachable.
+/// Whether files on a host that is down or unreachable are left to the next run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeferPolicy {
-    /// The current run fetched the task. Files on an unreachable host fail. Files are left to the next run if their
-    /// host went down before the first attempt.
+    /// For a task that the current run fetched. Files on a host that is already marked as down are left to the next
+    /// run. If a host is unreachable but not yet marked as down, its files are marked as failed.
     HostDownOnly,
-    /// A recent run left the files to the next run. The current run may do so again.
+    /// For a task that a recent run left unsettled. Files on a host that is down or unreachable are left to the next
+    /// run again.
     Always,
     /// Files on a host that is down or unreachable are marked as failed, because no later run retries them.
     Never,
 }
 
-/// An event of the media stage.
+/// An event that the media stage sends to the coordinator.
 #[derive(Debug)]
 pub(super) enum DownloadEvent {
     /// All assets of a task are settled.
     Settled { task_id: String, part: Option<u32>, assets: Vec<Asset> },
-    /// The task's assets are left to the next run, because the current run has ended or a host is down.
+    /// The task's assets are left to the next run, because the current run is ending or a host is down.
     Unsettled { task_id: String },
-    /// An event for the coordinator to emit.
+    /// An event that the coordinator emits unchanged.
     Forward(Event),
 }
 
-/// The coordinator's handle for the media stage.
+/// The coordinator's handle to the media stage.
 pub(crate) struct MediaStage {
     jobs: mpsc::UnboundedSender<MediaJob>,
     pub(super) events: mpsc::UnboundedReceiver<DownloadEvent>,
@@ -141,7 +142,7 @@ pub(crate) struct MediaStage {
 }
 
 impl MediaStage {
-    /// Starts the stage.
+    /// Starts the media stage.
     pub(crate) fn start(archive: Arc<LockedArchive>, access: &Access, limits: Limits) -> Result<Self> {
         archive.create_partial_folder()?;
         let (jobs, incoming) = mpsc::unbounded_channel();
@@ -163,18 +164,18 @@ impl MediaStage {
         Ok(Self { jobs, events, stop, received, offline, worker_task, scheme: access.scheme })
     }
 
-    /// Returns the requests for the assets of these kinds in a response.
+    /// Returns a request for each asset of these kinds in a response.
     pub(super) fn requests(&self, data: &str, kinds: &[AssetKind]) -> Vec<AssetRequest> {
         AssetRequest::from_data(data, kinds, self.scheme)
     }
 
-    /// Sends a task to the stage.
+    /// Sends a task to the media stage.
     pub(super) fn settle(&self, job: MediaJob) {
-        // Sending fails only after the media stage has ended. The stage then reports its own error.
+        // Sending fails only after the media stage has ended. `join` then returns the stage's error.
         let _ = self.jobs.send(job);
     }
 
-    /// Starts no new downloads. Downloads in progress continue.
+    /// Prevents new downloads. Downloads in progress continue.
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
@@ -184,7 +185,7 @@ impl MediaStage {
         self.worker_task.iter().for_each(JoinHandle::abort);
     }
 
-    /// Records that the network may be down. Files on an unreachable host are then left to the next run.
+    /// Records that the network may be down. From then on, files on an unreachable host are left to the next run.
     pub(super) fn go_offline(&self) {
         self.offline.store(true, Ordering::Relaxed);
     }
@@ -233,7 +234,7 @@ struct Worker {
     downloader: Downloader,
     locks: KeyedMutex,
     read_slots: Semaphore,
-    /// Existing files that rows of this run refer to. These files are not replaced.
+    /// The existing files that rows of this run refer to. The run must not replace these files.
     reused_files: Mutex<HashSet<MediaName>>,
     stop: CancellationToken,
     offline: Arc<AtomicBool>,
@@ -241,7 +242,8 @@ struct Worker {
 }
 
 impl Worker {
-    /// Settles all assets of a task. Only local disk errors are returned as errors.
+    /// Settles all assets of a task. Returns an error only if a local file cannot be read or written: a failed download
+    /// is recorded in its asset.
     async fn settle(self: Arc<Self>, job: MediaJob) -> Result<()> {
         let assets = try_join_all(job.asset_requests.iter().map(|request| self.asset(&job, request))).await?;
         let assets = match assets.into_iter().collect::<Option<Vec<Asset>>>() {
@@ -291,8 +293,8 @@ impl Worker {
         Ok(Some(settled))
     }
 
-    /// Returns the asset if its file already exists. The file belongs to another task with the same clip, or was
-    /// downloaded by an interrupted run.
+    /// Returns the asset if its file already exists, because another task has the same clip or because an interrupted
+    /// run has downloaded the file.
     async fn find_existing(&self, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let (archive, found_name, name, kind) = (self.archive.clone(), name.clone(), name.clone(), request.kind);
         let _slot = self.read_slots.acquire().await;
@@ -359,7 +361,7 @@ impl Worker {
         Ok(asset)
     }
 
-    /// Removes the old file if the new file has a different extension.
+    /// Removes an asset's old file if the asset's new file has a different path.
     fn remove_replaced_file(&self, old: Option<String>, new: Option<&str>) -> Result<()> {
         match old.filter(|old| Some(old.as_str()) != new) {
             Some(old) => self.archive.remove(&old),
@@ -380,9 +382,9 @@ impl Worker {
         }));
     }
 
-    /// Downloads clips with identical audio again, since a CDN may temporarily serve the same bytes for all clips of
-    /// a task. Files that this run downloaded are downloaded again once, after a short wait. Clips that remain
-    /// identical are reported. Returns `None` if the run ends before the assets are settled.
+    /// Downloads clips with identical audio once more after a short delay, because a CDN may temporarily serve the same
+    /// bytes for all clips of a task. Files that this run did not download are not downloaded again. Clips whose audio
+    /// is still identical are reported. Returns `None` if the run ends before the assets are settled.
     async fn refetch_identical_audio(&self, job: &MediaJob, mut assets: Vec<Asset>) -> Result<Option<Vec<Asset>>> {
         let candidates = find_identical_audio(&assets);
         let was_downloaded = |asset: &Asset| asset.attempts > 0;
@@ -413,8 +415,8 @@ impl Worker {
         Ok(Some(assets))
     }
 
-    /// Downloads an asset again, and keeps the new file if it differs. Returns false if the run ends before the
-    /// download is complete.
+    /// Downloads an asset again, and replaces its file if the new file differs. Returns `false` if the run ends before
+    /// the download is complete.
     async fn refetch(&self, job: &MediaJob, request: &AssetRequest, asset: &mut Asset) -> Result<bool> {
         let name = request.name(&job.task_id);
         let _lock = self.locks.lock(&name).await;
@@ -434,8 +436,8 @@ impl Worker {
     }
 }
 
-/// Finds audio files of a task with identical bytes. Maps the index of each such asset to the clip ID of an asset
-/// with the same bytes.
+/// Finds the audio assets of a task whose files have identical bytes. Maps the index of each such asset to the clip ID
+/// of another asset with the same bytes.
 fn find_identical_audio(assets: &[Asset]) -> BTreeMap<usize, String> {
     let audio = |asset: &Asset| asset.kind == AssetKind::Audio && asset.status == AssetStatus::Ok;
     let mut by_bytes: HashMap<&str, BTreeMap<&str, usize>> = HashMap::new();
@@ -455,8 +457,8 @@ fn find_identical_audio(assets: &[Asset]) -> BTreeMap<usize, String> {
     identical
 }
 
-/// Returns a media file's content type, modification time and checksum, or `None` if the file is not media of this
-/// kind. Performs blocking I/O.
+/// Returns the content type, modification time and checksum of a media file, or `None` if the file is not of this kind.
+/// Performs blocking I/O.
 fn read_media(kind: AssetKind, mut file: RangedFile) -> io::Result<Option<(Content, Option<Timestamp>, FileDigest)>> {
     let mut head = Vec::new();
     Read::by_ref(&mut file).take(media::SNIFF_LENGTH).read_to_end(&mut head)?;

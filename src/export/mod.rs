@@ -1,4 +1,4 @@
-//! The engine of a run, which executes a plan of items and archives the responses.
+//! The engine of a run, which executes a plan and archives the responses.
 //!
 //! ```text
 //! plan ─▶ coordinator ─▶ journal stage ─────────▶ publish stage
@@ -48,11 +48,11 @@ use crate::event::Event;
 /// A callback that receives the events of a run.
 pub(crate) type EventSink<'a> = &'a mut (dyn FnMut(Event) + Send);
 
-/// The grace period for in-flight requests after a signal or `--stop-after`. In-flight requests already count against
-/// the rate limit.
+/// The time that in-flight requests and downloads have to complete after a signal or the `--stop-after` limit. Aborting
+/// requests at once would waste the quota that they have already used.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// After this many consecutive failed tasks or 429 responses, the provider counts as down and the run ends. At the
-/// default rate and retry limit, 100 failed tasks are 600 requests, or five minutes of failures. This period is
-/// longer than a proxy restart takes, and short compared with an overnight run.
+/// The number of consecutive failed tasks or 429 responses after which the run treats the provider as down and ends. At
+/// the default rate and retry limit, 100 failed tasks mean 600 failed requests within about five minutes. This time is
+/// longer than a proxy restart and much shorter than an overnight run.
 const MAX_CONSECUTIVE_FAILURES: u32 = 100;

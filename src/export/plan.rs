@@ -1,5 +1,5 @@
 //! The plan of a run, which consists of items. `export` derives a plan from a list, and `repair` derives a plan from
-//! findings. The same engine executes both kinds of plans. This module performs no I/O.
+//! the findings of `verify`. The same engine executes both kinds of plans. This module performs no I/O.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -20,13 +20,13 @@ use crate::{
 pub(crate) struct Plan {
     /// Every task ID in the input.
     pub(crate) tasks: Arc<TaskList>,
-    /// The tasks that the run archives, in input order.
+    /// The tasks that the run is to archive, in input order.
     pub(crate) selected: Vec<TaskIndex>,
-    /// The selected tasks whose responses are already in the journal. The assets of these tasks are not settled.
+    /// The selected tasks whose responses are already in the journal, but whose assets are not settled yet.
     pub(crate) in_journal: Vec<TaskIndex>,
-    /// Tasks with a stored response, whether or not they are in `selected`.
+    /// The tasks whose responses are read from the tables, whether or not `selected` contains them.
     pub(crate) stored: Vec<TaskIndex>,
-    /// The items of tasks that need more than a plain fetch.
+    /// The items by task. A task without an entry has the item [`Item::NEW`].
     items: HashMap<TaskIndex, Item>,
     /// Quarantined parts of the tasks table, which are a fallback source of responses.
     pub(crate) quarantined: BTreeSet<PathBuf>,
@@ -35,7 +35,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Plans the tasks of a list that the archive lacks, and the archived tasks that lack asset rows of some kinds.
+    /// Creates a plan that fetches the tasks in a list that are not archived, and adds missing kinds of assets to
+    /// archived tasks.
     pub(crate) fn from_list(
         input: Input,
         archived: &ListState,
@@ -60,7 +61,7 @@ impl Plan {
         Self { tasks: Arc::new(input.tasks), selected, in_journal, stored, items, counts, ..Self::default() }
     }
 
-    /// Plans these items. Also returns the invalid task IDs.
+    /// Creates a plan from pairs of a task ID and an item. Also returns the invalid task IDs.
     pub(crate) fn from_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
         let (mut tasks, mut planned, mut invalid) = (TaskList::default(), Vec::new(), Vec::new());
         for (id, item) in items {
@@ -79,7 +80,8 @@ impl Plan {
         (Self { tasks: Arc::new(tasks), selected, stored, items, counts, ..Self::default() }, invalid)
     }
 
-    /// Excludes tasks whose responses are in the journal, and sets the quarantined parts as a fallback.
+    /// Ensures that tasks with a response in the journal are not requested again, and sets the quarantined parts as a
+    /// fallback source of responses.
     pub(crate) fn resume_from_journal(mut self, journalled: &ListState, quarantined: BTreeSet<PathBuf>) -> Self {
         self.quarantined = quarantined;
         self.in_journal = self.selected.iter().copied().filter(|task| journalled.is_done(task.get())).collect();

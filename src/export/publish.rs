@@ -29,10 +29,11 @@ use crate::{
     },
 };
 
-/// The maximum number of closed segments that wait for publication. Beyond this number, the journal and the run wait.
+/// The maximum number of closed segments that are queued for publication. If the queue is full, the journal stage
+/// blocks until a segment is published.
 const MAX_QUEUED_SEGMENTS: usize = 2;
 
-/// The coordinator's handle for the publish stage.
+/// The coordinator's handle to the publish stage.
 pub(super) struct PublishStage {
     /// Receives the result of each publication until the stage ends.
     pub(super) published: mpsc::UnboundedReceiver<Published>,
@@ -41,7 +42,8 @@ pub(super) struct PublishStage {
 }
 
 impl PublishStage {
-    /// Starts the stage and returns the sender for closed segments. Dropping the sender ends the stage.
+    /// Starts the publish stage, and returns it with the sender for closed segments. Dropping the sender ends the
+    /// stage.
     pub(super) fn start(archive: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MAX_QUEUED_SEGMENTS);
         let (emit, published) = mpsc::unbounded_channel();
@@ -58,7 +60,7 @@ impl PublishStage {
     }
 }
 
-/// Rewrites the DuckDB views if their SQL has changed. Performs blocking I/O.
+/// Rewrites `views.sql` if the SQL of the DuckDB views has changed. Performs blocking I/O.
 pub(crate) fn write_views(archive: &LockedArchive) -> Result<()> {
     let mut with_parts = Vec::new();
     for table in tables::TABLES {
@@ -73,13 +75,13 @@ pub(crate) fn write_views(archive: &LockedArchive) -> Result<()> {
     }
 }
 
-/// A published segment, which is still in the journal.
+/// A segment that is published but still in the journal.
 pub(super) struct Publication {
     pub(super) run_id: RunId,
     pub(super) published: Published,
     /// The number of records in the segment that could not be read.
     pub(super) damaged: u64,
-    /// The command of the run.
+    /// The command that started the run.
     pub(super) command: RunCommand,
     segment: ClosedSegment,
 }
@@ -91,7 +93,8 @@ impl Publication {
     }
 }
 
-/// Publishes raw bodies first, then lyrics, clips, assets and tasks, and then the manifest.
+/// Publishes the files of a segment in this order: raw bodies, the parts of the lyrics, clips, assets and tasks tables,
+/// and the manifest.
 pub(super) async fn publish(archive: &Arc<LockedArchive>, closed: ClosedSegment) -> Result<Publication> {
     let archive = archive.clone();
     blocking(move || publish_segment(&archive, closed)).await
@@ -116,7 +119,7 @@ fn publish_segment(archive: &Arc<LockedArchive>, closed: ClosedSegment) -> Resul
     Ok(Publication { run_id, published: encoded.published, damaged: encoded.damaged, command, segment: closed })
 }
 
-/// The files of a segment in the order of publication. The files are written but not published yet.
+/// The files of a segment in the order of publication. Each file is complete, but not published yet.
 struct EncodedSegment {
     raw: Option<FileSink>,
     parts: Vec<FileSink>,
@@ -140,9 +143,9 @@ struct SegmentEncoder {
     raw: RawBodies,
     media: BTreeMap<String, String>,
     published: Published,
-    /// Tasks in the segment that belong to another segment or are already archived.
+    /// Tasks that are not published from this segment, because they moved to another segment or are already archived.
     excluded: HashSet<String>,
-    /// The number of asset outcomes to skip per task, because a later outcome replaces them.
+    /// For each task, the number of asset outcomes to skip because a later outcome replaces them.
     superseded_outcomes: HashMap<String, u32>,
     /// Tasks whose asset records have not been read yet.
     pending_assets: HashSet<String>,
@@ -215,7 +218,7 @@ impl SegmentEncoder {
             }
             Record::Unreadable { task_id, body } => self.raw.add(&task_id, "unreadable", &body),
             Record::Assets { task_id, .. } if self.is_superseded(&task_id) => Ok(()),
-            // A task with a damaged task record has no rows in any table.
+            // The assets of a task are ignored if its task record is damaged.
             Record::Assets { task_id, assets } if self.pending_assets.remove(&task_id) => {
                 assets.into_iter().try_for_each(|asset| self.push_asset(task_id.clone(), asset))
             }
@@ -223,7 +226,7 @@ impl SegmentEncoder {
         }
     }
 
-    /// Whether a later outcome of the task's assets replaces the current one.
+    /// Whether a later outcome of the task's assets replaces the current outcome. Must be called once per outcome.
     fn is_superseded(&mut self, task_id: &str) -> bool {
         let remaining = self.superseded_outcomes.get_mut(task_id).filter(|remaining| **remaining > 0);
         remaining.map(|remaining| *remaining -= 1).is_some()
@@ -277,7 +280,7 @@ impl SegmentEncoder {
     }
 }
 
-/// A part that is created when its first row is added, so that a table without rows has no part.
+/// A part whose file is created when its first row is added. If no row is added, no file is created.
 struct Part<R: 'static> {
     table: &'static Table<R>,
     path: String,
@@ -370,7 +373,7 @@ mod tests {
         Ok(())
     }
 
-    /// Reads every file of an archive except `archive.json` and internal files.
+    /// Reads the files in an archive's table folders and in `runs/`.
     fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         let mut found = BTreeMap::new();
         for name in ["tasks", "clips", "lyrics", "assets", "runs"] {
@@ -397,7 +400,7 @@ mod tests {
             let archive = Arc::new(archive);
             let succeeded = publish_all(&archive).is_ok();
             let remaining = contents(folder.path());
-            // A task's row exists only if all other rows of the task exist.
+            // A row in the tasks table exists only if the task's rows in the clips, lyrics and assets tables exist.
             let has = |table: &str| remaining.keys().any(|path| path.starts_with(table));
             assert!(
                 !has("tasks/") || (has("clips/") && has("lyrics/") && has("assets/") && has("runs/")),
@@ -408,7 +411,7 @@ mod tests {
             let now = "2026-01-02T03:04:06Z".parse().unwrap();
             let archive = LockedArchive::open_or_create(&folder.path().into(), None, &tables::TABLES, now).unwrap();
             publish_all(&Arc::new(archive)).unwrap();
-            assert_eq!(contents(folder.path()), expected, "the process died after {changes} changes");
+            assert_eq!(contents(folder.path()), expected, "the run crashed after {changes} changes");
             if succeeded {
                 break;
             }

@@ -1,8 +1,8 @@
-//! Determines the order of requests. Callers pass the current time, so the order is deterministic.
+//! Determines the order of requests. The current time is an argument, so the order is deterministic.
 //!
-//! Retries that are due come first, since their tasks are the oldest. The first pass over all IDs comes next. Polls
-//! follow the first pass, because most unfinished tasks have finished by then. Among the polls that are due, the poll
-//! of the oldest task comes first.
+//! Retries that are due are sent first, because their tasks have waited the longest. The initial requests for all tasks
+//! are sent next. Polls are sent after all initial requests, because most unfinished tasks have finished by then. Among
+//! the polls that are due, the poll of the oldest task is sent first.
 
 use std::{
     cmp::Reverse,
@@ -50,7 +50,7 @@ pub(super) struct Queue {
     polling_deadline: Option<Instant>,
 }
 
-/// The sort key for the age of a task. Tasks without a creation time come last.
+/// The sort key that orders polls by the creation time of their tasks. Tasks without a creation time come last.
 type CreationOrder = (bool, Option<MicrosTimestamp>);
 
 /// When the next request is due.
@@ -78,7 +78,7 @@ impl Queue {
         }
     }
 
-    /// Sends no polls from `end` on.
+    /// Sets the time from which no more polls are sent.
     pub(super) fn set_polling_deadline(&mut self, end: Instant) {
         self.polling_deadline = Some(end);
     }
@@ -92,22 +92,23 @@ impl Queue {
         self.added.push_back(task);
     }
 
-    /// Schedules a retry of the request for `due`.
+    /// Schedules a retry of the request at the time `due`. A poll that would be due after the polling deadline is
+    /// dropped.
     pub(super) fn schedule_retry(&mut self, request: PendingRequest, due: Instant) {
         if !request.is_poll || self.may_poll(due) {
             self.retries.push(Reverse((due, PendingRequest { is_retry: true, ..request })));
         }
     }
 
-    /// Schedules a retry of a request that received a 429. The retry follows the first pass, so that a task that
-    /// always receives a 429 does not delay other tasks.
+    /// Schedules a retry of a request that received a 429. The retry is sent after all initial requests, so that a task
+    /// that always receives a 429 does not delay other tasks.
     pub(super) fn requeue_rate_limited(&mut self, request: PendingRequest) {
         if !request.is_poll || self.polling_deadline.is_none() {
             self.rate_limited.push_back(PendingRequest { is_retry: true, ..request });
         }
     }
 
-    /// Schedules a poll of the task for `due`.
+    /// Schedules a poll of the task at the time `due`.
     pub(super) fn schedule_poll(&mut self, task: TaskIndex, created_at: Option<MicrosTimestamp>, due: Instant) {
         let request = PendingRequest { task, is_poll: true, is_retry: false, failures: 0 };
         self.polls.push(Reverse((due, (created_at.is_none(), created_at), request)));
@@ -127,7 +128,7 @@ impl Queue {
         }
     }
 
-    /// Removes and returns the request to send now, if a request is due.
+    /// Removes and returns the next request that is due, if any.
     pub(super) fn pop(&mut self, now: Instant) -> Option<PendingRequest> {
         if self.retries.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             return self.retries.pop().map(|Reverse((_, request))| request);
@@ -157,7 +158,7 @@ impl Queue {
         self.retries.len() + self.rate_limited.len()
     }
 
-    /// The number of tasks that wait for their next poll.
+    /// The number of tasks that are waiting for their next poll.
     pub(super) fn polls(&self) -> usize {
         self.polls.len() + self.due_polls.len()
     }

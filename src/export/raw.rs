@@ -1,6 +1,6 @@
 //! The `-raw.jsonl` file, which contains response bodies that could not be archived unchanged. Publishing a segment
-//! rewrites the whole file with additional lines. Existing lines are not added again, so that a segment can be
-//! published twice.
+//! rewrites the whole file and adds the segment's bodies, one per line. Lines that the file already contains are not
+//! added again, so publishing a segment twice is harmless.
 
 use std::{
     collections::HashSet,
@@ -17,8 +17,8 @@ use crate::{
     run_id::RunId,
 };
 
-/// The `-raw.jsonl` file of one run, created when the first body is added. Memory holds one hash per line. All
-/// methods perform blocking I/O.
+/// The `-raw.jsonl` file of one run. The staging file is created when the first body is added. Memory holds one hash
+/// per line. All methods perform blocking I/O.
 pub(super) struct RawBodies {
     archive: Arc<LockedArchive>,
     path: String,
@@ -59,7 +59,7 @@ impl RawBodies {
         self.file.map(|(sink, _)| sink)
     }
 
-    /// Creates the staging file and copies the lines that earlier segments of the run have written.
+    /// Creates the staging file and copies the lines of the published `-raw.jsonl` file, if any, into it.
     fn create(&self) -> Result<(FileSink, HashSet<u64>)> {
         let (store, mut sink, mut seen) = (&self.archive.store, self.archive.sink(&self.path)?, HashSet::new());
         if store.exists(&self.path)? {

@@ -1,6 +1,6 @@
-//! Writes the summary of a run whose journal a later run recovers. A killed run leaves no summary, so a summary is
-//! created from the run's parts. If a run ended cleanly but left unsettled assets, the recovered counts are added to
-//! its summary.
+//! Writes the summary of an earlier run after segments of its journal are recovered. A killed run leaves no summary, so
+//! its summary is created from the run's parts. If a run ended cleanly but left unsettled assets, the recovered counts
+//! are added to the run's existing summary.
 
 use std::sync::Arc;
 
@@ -17,11 +17,12 @@ use crate::{
     tables::{ASSETS, CLIPS, LYRICS, RowCallback, TASK_ID, TASKS},
 };
 
-/// The exit status that a shell reports for a process killed by SIGKILL. Most runs without a summary end this way.
+/// The exit status that a shell reports for a process killed by SIGKILL. Most runs without a summary were killed by
+/// SIGKILL.
 const SIGKILL_STATUS: u8 = 128 + 9;
 
 /// Creates the summary of a run that has none, or adds the recovered counts to an existing summary. Returns `false` if
-/// the summary already includes the part.
+/// the existing summary already includes the recovered part.
 pub(super) fn write_summary(archive: &Arc<LockedArchive>, publication: &Publication) -> Result<bool> {
     let Publication { run_id, published, command, .. } = publication;
     let path = RunFile::Summary.path(run_id);
@@ -45,7 +46,7 @@ pub(super) fn write_summary(archive: &Arc<LockedArchive>, publication: &Publicat
     Ok(true)
 }
 
-/// Returns the summary of a killed run, without counts. The end time of a killed run is unknown.
+/// Returns the summary of a killed run, without counts and without the end time, which is unknown.
 fn killed_run_summary(run_id: &RunId, command: RunCommand) -> RunSummary {
     RunSummary {
         run_id: run_id.to_string(),

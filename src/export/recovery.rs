@@ -1,5 +1,5 @@
-//! Recovers segments that earlier runs left in the journal. Recovery downloads missing files and publishes every
-//! segment, in the same way as a normal run.
+//! Recovers segments that earlier runs left in the journal. Recovery downloads missing files and publishes the segments
+//! in the same way as a normal run.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -21,18 +21,18 @@ use crate::{
     journal::{self, Leftover, Record, SegmentReader},
 };
 
-/// The maximum number of tasks whose files are downloaded at once.
+/// The maximum number of tasks whose files are downloaded concurrently.
 const MAX_UNSETTLED: usize = 256;
 
-/// The age of a response up to which files on an unreachable host are left to the next run. Files of a task with an
-/// older response fail.
+/// The maximum age of a task's response at which files on an unreachable host are left to the next run. If the response
+/// is older, such files are marked as failed.
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(72);
 
 /// The interval between progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Publishes the segments that earlier runs left, and downloads their missing files until `stop_at`. Segments with
-/// unsettled tasks stay in the journal. Returns the number of unsettled tasks.
+/// Downloads the missing files of leftover segments until `stop_at`, and publishes the segments whose tasks are all
+/// settled. Segments with unsettled tasks stay in the journal. Returns the number of unsettled tasks.
 pub(crate) async fn recover(
     archive: &Arc<LockedArchive>,
     media: &mut MediaStage,
@@ -63,7 +63,7 @@ pub(crate) async fn recover(
         }
         let publication = publish(archive, leftover.segment).await?;
         let (run_id, damaged) = (publication.run_id.clone(), publication.damaged);
-        // A part from a restored journal may have been recovered before.
+        // If the journal was restored from a copy, an earlier run may already have recovered this part.
         let is_new = recovered_run::write_summary(archive, &publication)?;
         let (tasks, assets_failed) = (publication.published.rows.tasks, publication.published.assets.failed);
         if (is_new && tasks > 0) || damaged > 0 {
@@ -74,7 +74,7 @@ pub(crate) async fn recover(
     Ok(remaining)
 }
 
-/// Removes tasks from a leftover segment if the archive already contains their rows.
+/// Excludes tasks from a leftover segment if the archive already contains their rows.
 async fn without_superseded(archive: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
     let archive = archive.clone();
     blocking(move || {
@@ -86,8 +86,8 @@ async fn without_superseded(archive: &Arc<LockedArchive>, mut leftover: Leftover
     .await
 }
 
-/// Marks tasks of a leftover segment as unsettled if their files are missing or have a different size. Files can be
-/// missing because a user removed them or because the journal was restored from a copy. Files with a wrong size are
+/// Marks tasks of a leftover segment as unsettled if their files are missing or have the wrong size. Files can be
+/// missing because a user removed them or because the journal was restored from a copy. Files with the wrong size are
 /// quarantined.
 async fn without_lost_files(archive: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
     let archive = archive.clone();
@@ -110,8 +110,8 @@ async fn without_lost_files(archive: &Arc<LockedArchive>, mut leftover: Leftover
     .await
 }
 
-/// Downloads the missing files of a segment's tasks, and appends the outcomes to the segment. Returns the number of
-/// tasks that remain unsettled.
+/// Downloads the missing files of a segment's tasks, and appends the outcome of each task's assets to the segment.
+/// Returns the number of tasks that remain unsettled.
 async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
     let mut pending = leftover.unsettled.iter();

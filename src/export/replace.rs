@@ -18,12 +18,14 @@ use crate::{
 pub(super) struct ReplacedTasks {
     /// Tasks whose rows are replaced in all tables.
     pub(super) all_tables: HashSet<String>,
-    /// Tasks whose rows are replaced in the tasks table only. Rows in other tables stay.
+    /// Tasks whose rows are replaced in the tasks table only. Their rows in the clips, lyrics and assets tables stay
+    /// unchanged.
     pub(super) tasks_only: HashSet<String>,
 }
 
-/// Removes the rows of these tasks from all parts except `own_parts`, which contain the new rows. The tasks table
-/// is rewritten first, because a task without a row in that table is not archived. Performs blocking I/O.
+/// Removes the rows of these tasks from all parts except `own_parts`, which contain the new rows. The tasks table is
+/// rewritten first: a task without a row in that table counts as not archived, so an interrupted removal leaves no
+/// incomplete task that counts as archived. Performs blocking I/O.
 pub(super) fn remove_rows(archive: &Arc<LockedArchive>, replaced: ReplacedTasks, own_parts: &[String]) -> Result<()> {
     let ReplacedTasks { all_tables: mut tasks, tasks_only } = replaced;
     for schema in tables::schemas().into_iter().rev() {
@@ -42,7 +44,7 @@ pub(super) fn remove_rows(archive: &Arc<LockedArchive>, replaced: ReplacedTasks,
     Ok(())
 }
 
-/// Replaces the parts that contain rows of these tasks with one part that contains the remaining rows.
+/// Merges the parts that contain rows of these tasks into one part without those rows.
 fn remove_from(
     archive: &Arc<LockedArchive>,
     schema: TableSchema,
@@ -79,7 +81,7 @@ fn remove_from(
 fn has_rows_of(archive: &Archive, path: &str, tasks: &HashSet<String>) -> Result<bool> {
     let mut found = false;
     let mut check_row = |cells: &[Option<&str>]| found |= cells.iter().flatten().any(|task| tasks.contains(*task));
-    // The scan reads every row and applies no filter. An old row that the scan missed would duplicate its task.
+    // The scan reads every row without a filter, because a missed row would leave the task with both old and new rows.
     rows::scan_part(archive, path, &[TASK_ID], &mut check_row)?;
     Ok(found)
 }

@@ -1,5 +1,5 @@
 //! Reads stored responses from the tables and from quarantined parts. Responses are read in batches of a few hundred,
-//! so that memory use does not grow with the plan.
+//! so that memory use does not grow with the size of the plan.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -26,14 +26,14 @@ use crate::{
 /// The number of responses in a batch. Memory holds one batch.
 const BATCH_SIZE: usize = 500;
 
-/// The maximum number of responses that are queued for the coordinator, in addition to a batch.
+/// The maximum number of responses that are queued for the coordinator, in addition to the current batch.
 const CHANNEL_CAPACITY: usize = 16;
 
-/// The maximum number of attempts to read the tasks table. An attempt can fail because parts are swapped during the
+/// The maximum number of attempts to read the tasks table. An attempt can fail because parts are replaced during the
 /// read.
 const MAX_READ_ATTEMPTS: u32 = 10;
 
-/// The columns of a stored response.
+/// The columns of the tasks table that make up a stored response.
 const COLUMNS: [&str; 5] = [TASK_ID, "status", "fetched_at", "response", "error"];
 
 /// A response from the tables or from a quarantined part.
@@ -54,15 +54,15 @@ impl StoredResponse {
         Some(((*task).to_owned(), Self { status, fetched_at, response, error }))
     }
 
-    /// Whether this row is preferred over another row of the same task. Rows with a response come first, then rows of
-    /// successful tasks, then newer rows.
+    /// Whether this row is preferred to another row of the same task. The order of preference is: rows with a response,
+    /// rows with the status `success`, newer rows.
     fn is_better_than(&self, other: &Self) -> bool {
         let rank =
             |stored: &Self| (stored.response.is_some(), stored.status == FinalStatus::Success, stored.fetched_at);
         rank(self) > rank(other)
     }
 
-    /// Whether the row belongs to the task with this ID. In a damaged part, the ID of a row may be wrong.
+    /// Whether the row belongs to the task with this ID. In a damaged part, the task ID of a row may be wrong.
     fn belongs_to(&self, task_id: &str) -> bool {
         match &self.response {
             None => self.status == FinalStatus::NotFound,
@@ -70,22 +70,22 @@ impl StoredResponse {
         }
     }
 
-    /// Returns the task ID in the response.
+    /// Returns the task ID that the response contains.
     fn task_id(&self) -> Option<String> {
         Object::parse(self.response.as_deref()?)?.text("task_id")
     }
 }
 
-/// The coordinator's handle for the stage that reads stored responses.
+/// The coordinator's handle to the stage that reads stored responses.
 pub(super) struct StoredStage {
-    /// Receives each task of the plan with its response, or with `None` if the response could not be read.
+    /// Receives each task with its stored response, or with `None` if the stored response could not be read.
     pub(super) responses: mpsc::Receiver<(TaskIndex, Option<StoredResponse>)>,
     /// The result of the stage.
     pub(super) handle: JoinHandle<Result<()>>,
 }
 
 impl StoredStage {
-    /// Reads the responses of these tasks from the tables, in the order of their rows.
+    /// Reads the responses of these tasks from the tasks table, in row order.
     pub(super) fn read_tables(archive: Arc<LockedArchive>, plan: &Plan, tasks: Vec<TaskIndex>) -> Self {
         let list = plan.tasks.clone();
         let ids = move |tasks: &[TaskIndex]| tasks.iter().map(|task| list.id(*task).to_string()).collect::<Vec<_>>();
@@ -123,7 +123,7 @@ impl StoredStage {
         let (send, responses) = mpsc::channel(CHANNEL_CAPACITY);
         let handle = tokio::task::spawn_blocking(move || {
             read(&mut |task, stored_response| {
-                // Sending fails only after the run has ended. The run then needs no more responses.
+                // Sending fails only if the coordinator has stopped accepting stored responses.
                 let _ = send.blocking_send((task, stored_response));
             })
         });
@@ -131,8 +131,8 @@ impl StoredStage {
     }
 }
 
-/// Returns the tasks in the order of their rows, so that each batch reads neighbouring rows. Tasks without a row come
-/// last.
+/// Sorts task IDs by the position of their rows in the tasks table, so that each batch reads adjacent rows. Tasks
+/// without a row come last.
 fn sort_by_row_order(archive: &Archive, mut remaining: BTreeSet<String>) -> Result<Vec<String>> {
     let mut ordered = Vec::new();
     for_each_part(archive, &mut |file| {
@@ -144,14 +144,14 @@ fn sort_by_row_order(archive: &Archive, mut remaining: BTreeSet<String>) -> Resu
     Ok(ordered)
 }
 
-/// Reads the stored responses of these tasks.
+/// Reads the stored responses of these tasks from the tasks table.
 fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, StoredResponse>> {
     let mut stored: HashMap<String, StoredResponse> = HashMap::new();
     for_each_part(archive, &mut |file| {
         let filter = (TASK_ID, tasks.iter().map(String::as_str));
         tables::scan_matching(file, archive.format, &COLUMNS, filter, &mut |cells| {
             let Some((task, stored_response)) = StoredResponse::from_cells(cells) else { return };
-            // If a task has several rows, the preferred row is used.
+            // If a task has several rows, the best row is kept.
             let is_better = stored.get(&task).is_none_or(|other| stored_response.is_better_than(other));
             if tasks.contains(&task) && is_better {
                 stored.insert(task, stored_response);
@@ -161,8 +161,8 @@ fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, St
     Ok(stored)
 }
 
-/// Calls `read` with each part of the tasks table. If a read fails because parts were swapped, all parts are read
-/// again.
+/// Calls `read` with each part of the tasks table. If a read fails because parts were replaced in the meantime, all
+/// parts are read again.
 fn for_each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Result<()>) -> Result<()> {
     let parts = || archive.parts(TASKS.name);
     let mut last = None;
@@ -177,8 +177,8 @@ fn for_each_part(archive: &Archive, read: &mut dyn FnMut(RangedFile) -> io::Resu
     Err(last.unwrap_or_else(|| Error::Internal("the tasks table was not read".into())))
 }
 
-/// Reads the plausible responses of these tasks from quarantined parts, up to the damage in each part. Performs
-/// blocking I/O.
+/// Salvages the responses of these tasks from quarantined parts. Each part is read until the first read error, and rows
+/// with a wrong task ID are skipped. Performs blocking I/O.
 fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<String>) -> HashMap<String, StoredResponse> {
     let mut salvaged = HashMap::new();
     for_each_salvaged(format, parts, &mut |task, stored_response| {
@@ -189,7 +189,7 @@ fn salvage(format: TableFormat, parts: &BTreeSet<PathBuf>, tasks: &HashSet<Strin
     salvaged
 }
 
-/// Finds the tasks that have a plausible row in damaged parts. Performs blocking I/O.
+/// Finds the tasks whose rows can be salvaged from damaged parts. Performs blocking I/O.
 pub(crate) fn salvageable(format: TableFormat, parts: &BTreeSet<PathBuf>) -> HashMap<String, Salvage> {
     let mut found = HashMap::new();
     for_each_salvaged(format, parts, &mut |task, stored_response| {
@@ -209,7 +209,7 @@ fn for_each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, visit: &mut
     }
 }
 
-/// Maps the task ID of each row in a damaged part to the task ID in the row's response. Performs blocking I/O.
+/// Maps the task ID of each row in a damaged part to the task ID in that row's response. Performs blocking I/O.
 pub(crate) fn ids_in_responses(archive: &Archive, part: &str) -> HashMap<String, String> {
     let mut ids = HashMap::new();
     for_each_readable(archive.format, archive.read(part).ok(), &mut |task, stored_response| {
@@ -220,7 +220,7 @@ pub(crate) fn ids_in_responses(archive: &Archive, part: &str) -> HashMap<String,
     ids
 }
 
-/// Calls `visit` with each row of a damaged part, up to the damage.
+/// Calls `visit` with each row of a damaged part until the first read error.
 fn for_each_readable(format: TableFormat, part: Option<RangedFile>, visit: &mut dyn FnMut(String, StoredResponse)) {
     let Some(file) = part else { return };
     let mut on_row = |cells: &[Option<&str>]| {

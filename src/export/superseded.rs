@@ -1,6 +1,6 @@
-//! Finds records of a leftover segment whose rows the archive already contains. A segment contains such records if an
-//! old state folder was restored next to newer tables. These records add no rows, so that each task has exactly one
-//! row in the tasks table.
+//! Finds the records of a leftover segment that must not be published, because the archive already contains their rows.
+//! A segment contains such records if an old `.sunor` folder was restored into an archive with newer tables. Skipping
+//! these records ensures that each task has exactly one row in the tasks table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,7 +33,8 @@ struct TaskRecord {
     replaces: bool,
 }
 
-/// Finds the tasks of a segment whose rows the archive already contains. Performs blocking I/O.
+/// Finds the tasks that must not be published from a segment, because the archive already contains their rows. Performs
+/// blocking I/O.
 pub(super) fn superseded_tasks(archive: &Arc<LockedArchive>, segment: &ClosedSegment) -> Result<HashSet<String>> {
     let reader = SegmentReader::open(&segment.path)?;
     let name = PartName { run_id: &reader.run_id.clone(), part: reader.part, format: archive.format };
@@ -77,7 +78,8 @@ impl Additions {
     }
 }
 
-/// Calls `row` with the task ID and one other column of each row, in all parts except the segment's own part.
+/// Calls `row` with the task ID and the `column` value of each row of these tasks, in all parts of the table except the
+/// segment's own part.
 fn for_each_row<'a>(
     archive: &Archive,
     (table, column): (&str, &str),

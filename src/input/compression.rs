@@ -1,5 +1,5 @@
-//! Decompresses a list that is compressed with gzip or zstd. The format is detected from the first bytes, so that
-//! standard input can be compressed too.
+//! Decompresses a list that is compressed with gzip or zstd. The compression format is detected from the first bytes
+//! and not from a file name, so that standard input can be compressed too.
 
 use std::{
     cell::Cell,
@@ -32,8 +32,8 @@ fn is_zstd(start: &[u8]) -> bool {
     matches!(start, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// Reads all members of a gzip file. As in `gzip -d`, zeros between and after members are padding, and any other data
-/// after the last member is ignored with a warning.
+/// Reads all members of a gzip file. As in `gzip -d`, zero bytes between and after members are padding, and any other
+/// data after the last member is ignored with a warning.
 struct GzipMembers<'a> {
     member: Option<GzDecoder<Box<dyn BufRead + 'a>>>,
     has_trailing_garbage: &'a Cell<bool>,
@@ -67,7 +67,7 @@ impl Read for GzipMembers<'_> {
     }
 }
 
-/// Skips zeros. Returns the rest of the source, or `None` if the source contains only zeros.
+/// Skips leading zero bytes. Returns the rest of the source, or `None` if the source contains only zero bytes.
 fn skip_zeros<R: BufRead>(mut source: R) -> io::Result<Option<R>> {
     loop {
         let start = source.fill_buf()?;

@@ -7,8 +7,8 @@ use csv::{ByteRecord, ReaderBuilder};
 /// The candidate delimiters, in order of preference.
 const CANDIDATES: [u8; 4] = [b',', b';', b'\t', b'|'];
 
-/// Returns the delimiter from a first line such as `sep=;`, which spreadsheets write. The line may be quoted, and it
-/// may have trailing delimiters if a spreadsheet has saved the line as a row.
+/// Returns the delimiter from a first line such as `sep=;`, which spreadsheet programs write. If a spreadsheet program
+/// saved this line as an ordinary row, the line may be quoted or have trailing delimiters.
 pub(super) fn parse_sep_line(line: &[u8]) -> Option<u8> {
     let line = match line.strip_prefix(b"\"") {
         Some(quoted) => quoted.strip_suffix(b"\"")?,
@@ -21,8 +21,8 @@ pub(super) fn parse_sep_line(line: &[u8]) -> Option<u8> {
     (name.eq_ignore_ascii_case(b"sep=") && is_delimiter && is_alone).then_some(delimiter)
 }
 
-/// Returns the first candidate that gives the first row of `head` the requested column. If no candidate does, returns
-/// the candidate that splits the first rows into the most fields. In a tie, the comma wins.
+/// Returns the first candidate delimiter with which the first row of `head` contains the ID column. If there is none,
+/// returns the candidate that splits the first rows into the most fields; ties are resolved in order of preference.
 pub(super) fn detect(head: &[u8], has_id_column: impl Fn(&ByteRecord) -> bool) -> u8 {
     let rows = CANDIDATES.map(|delimiter| (delimiter, first_rows(head, delimiter)));
     let with_id_column = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_id_column));
@@ -30,8 +30,8 @@ pub(super) fn detect(head: &[u8], has_id_column: impl Fn(&ByteRecord) -> bool) -
     with_id_column.or_else(widest).map_or(b',', |(delimiter, _)| *delimiter)
 }
 
-/// Returns the first two rows that are not blank. One row is not enough, because a title may contain a candidate
-/// delimiter. The next row rarely contains the same number of these delimiters.
+/// Returns the first two rows that are not blank. A single row is not enough to detect the delimiter, because a column
+/// name may contain a candidate delimiter; two rows rarely contain the same number of such delimiters by chance.
 fn first_rows(head: &[u8], delimiter: u8) -> Vec<ByteRecord> {
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(head);
     let rows = reader.byte_records().map_while(Result::ok);

@@ -1,4 +1,4 @@
-//! Reads task IDs from a CSV file or from standard input. The CSV may be compressed with gzip or zstd.
+//! Reads task IDs from a CSV file or from standard input. The input may be compressed with gzip or zstd.
 
 #![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
 
@@ -26,29 +26,30 @@ use crate::{
 /// The options for reading a list of task IDs.
 #[derive(Clone, Debug)]
 pub struct InputOptions {
-    /// The path of the file; `-` means standard input.
+    /// The path of the list; `-` means standard input.
     pub path: PathBuf,
-    /// The name or 1-based number of the column with the IDs. `None` selects the column with a usual name, or
-    /// otherwise the only column.
+    /// The name or 1-based number of the ID column. `None` selects a column with a default name, or the only column of
+    /// the list.
     pub column: Option<String>,
     /// Whether the first row is a header.
     pub headers: Headers,
-    /// The delimiter. `None` selects the delimiter from a `sep=` line, or otherwise detects the delimiter.
+    /// The field delimiter. If this is `None`, the delimiter is read from a `sep=` line or detected from the first
+    /// rows.
     pub delimiter: Option<u8>,
-    /// How to treat rows with an invalid ID.
+    /// How to handle rows with an invalid ID.
     pub invalid_rows: InvalidRowPolicy,
 }
 
-/// How to treat the rows of a list that have an invalid ID.
+/// How to handle the rows of a list that have an invalid ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidRowPolicy {
     /// Report, count and skip each row with an invalid ID.
     Skip,
-    /// Report all rows with an invalid ID, and refuse the list.
+    /// Report all rows with an invalid ID, and reject the list.
     Reject,
 }
 
-/// Whether the first row of a CSV is a header.
+/// Whether the first row of a list is a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Headers {
     /// The first row contains the column names.
@@ -57,7 +58,7 @@ pub enum Headers {
     Absent,
 }
 
-/// The contents of a list.
+/// The task IDs in a list, and counts of its rows.
 #[derive(Debug, Default)]
 pub struct Input {
     /// The distinct valid IDs, in the order of the list.
@@ -75,8 +76,8 @@ const DEFAULT_COLUMNS: [&str; 3] = ["task_id", "taskId", "id"];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Generates a record to append to the list. If the CSV reader does not return this as a separate record, the list
-/// contains an unclosed quote. The record is random, so that no list contains it.
+/// Generates the end mark, a record that is appended to the list. If the CSV reader does not return the end mark as a
+/// separate record, the list contains an unclosed quote. The end mark is random, so that no list contains it by chance.
 fn end_mark() -> Vec<u8> {
     format!("\x01end of input {:016x}\x01", RandomState::new().build_hasher().finish()).into_bytes()
 }
@@ -84,11 +85,11 @@ fn end_mark() -> Vec<u8> {
 /// The number of bytes at the start of a list that are read to detect the delimiter.
 const DETECTION_BYTES: u64 = 64 * 1024;
 
-/// Reads the whole list. Reports bad rows, a detected delimiter and other warnings to `events`.
+/// Reads the whole list. Reports invalid rows, a detected delimiter and other warnings to `events`.
 ///
 /// # Errors
 /// Returns [`Error::Usage`] if the input cannot be read, is empty, is encoded in UTF-16, lacks the requested column,
-/// contains an unclosed quote, or has bad rows that the options refuse.
+/// contains an unclosed quote, or has invalid rows that the options reject.
 pub fn read(options: &InputOptions, events: &mut dyn FnMut(Event)) -> Result<Input> {
     let name = display_name(&options.path);
     let has_trailing_garbage = Cell::new(false);
@@ -159,10 +160,10 @@ fn read_csv<'a>(
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(|error| unreadable(name, &error))? && !is_end(&record) {
         let breaks = line_breaks(&record);
-        // The reader has already consumed the record's line feed, so its position is on the next line.
+        // The CSV reader has already consumed the line feed after the record, so the reader is on the next line.
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
         if breaks > 0 && record.iter().any(|field| contains(field, &end_mark)) {
-            // A record with an unclosed quote includes the last line feed, so `line` is one too low.
+            // No line feed follows a record with an unclosed quote, so `line` is one too low.
             return Err(Error::usage(format!("{name}, line {}: unclosed quote", line + 1)));
         }
         if is_blank(&record) {
@@ -181,7 +182,7 @@ fn read_csv<'a>(
             }
         };
         if header.is_some() && title(&record, index) == header {
-            // The header is repeated in a list that was joined from several lists.
+            // A list that was concatenated from several lists repeats the header.
             continue;
         }
         add_row(record.get(index), line, &mut input, events);
@@ -196,11 +197,11 @@ fn read_csv<'a>(
     Ok(input)
 }
 
-/// The text of a list, starting at its first row, and how to parse the text.
+/// The text of a list from its first row onwards, and the parameters for parsing the text.
 struct List<'a> {
     text: Box<dyn Read + 'a>,
     delimiter: u8,
-    /// The number of lines before the first row: 1 for a `sep=` line, which is not a row, or 0.
+    /// The number of lines before the first row: 1 if the list starts with a `sep=` line, otherwise 0.
     lines_before: u64,
 }
 
@@ -247,7 +248,7 @@ fn add_row(field: Option<&[u8]>, line: u64, input: &mut Input, events: &mut dyn 
     }
 }
 
-/// Returns an error if the list is encoded in UTF-16 or is not a CSV.
+/// Returns an error if the list is encoded in UTF-16 or is not a CSV file.
 fn check_format(source: &mut dyn BufRead, name: &str) -> Result<()> {
     let start = source.fill_buf().map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
     let utf16 = start.starts_with(b"\xff\xfe")
@@ -262,7 +263,7 @@ fn check_format(source: &mut dyn BufRead, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Detects the format of a file that is not a CSV, from its first bytes.
+/// Detects the format of a file that is not a CSV file, from its first bytes.
 fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
     const FORMATS: [(&[u8], &str); 13] = [
         (b"\xfd7zXZ\0", "compressed with xz"),
@@ -281,7 +282,7 @@ fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
     ];
     let first_line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let binary_format = FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name);
-    // A JSON text sequence starts each document with a control character (RFC 7464).
+    // In a JSON text sequence (RFC 7464), a record separator precedes each document.
     let lossy = String::from_utf8_lossy(start);
     let text = trim_invisible(lossy.trim_start_matches('\u{1e}')).as_bytes();
     let text_format = match text {
@@ -290,14 +291,14 @@ fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
         _ if text.starts_with(b"-----BEGIN ") => Some("a key or certificate"),
         _ => None,
     };
-    // The first line of a CSV contains no NUL. A NUL in a later line is part of a single bad ID. One or two other
-    // control characters in the first line may be part of a bad ID, if the list has no header.
+    // A file with a NUL in its first line is not a CSV file, but a NUL in a later line only makes a single ID invalid.
+    // In a list without a header, the first line may contain an invalid ID with one or two other control characters.
     let controls = first_line.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26)).count();
     binary_format.or(text_format).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
 }
 
 impl InputOptions {
-    /// Finds the index of the requested column by its name.
+    /// Finds the index of the ID column by name.
     fn column_index(&self, titles: &[String]) -> Option<usize> {
         let find = |wanted: &str| {
             let exact = titles.iter().position(|title| title == wanted);
@@ -311,7 +312,7 @@ impl InputOptions {
     }
 }
 
-/// Returns a title of a header row in lower case.
+/// Returns the column name at an index of a header row, in lower case.
 fn title(row: &ByteRecord, index: usize) -> Option<String> {
     row.get(index).map(|field| trim_field(&String::from_utf8_lossy(field)).to_ascii_lowercase())
 }
@@ -344,8 +345,8 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
                 Err(missing("the first row is not UTF-8 text; is it a CSV list?".into()))
             }
-            // If the first row were treated as a header, the ID in it would be skipped silently. The error messages do
-            // not quote the row, because the user may have passed the file with the API key as the list.
+            // If the first row were treated as a header, the task ID in this row would be skipped silently. The error
+            // message does not quote the row, because the user may have passed the API key file instead of a list.
             (None, [title]) if looks_like_id(title) => Err(Error::usage(format!(
                 "{name}: the first row is a task ID, not a header; use --no-headers, or add the header task_id"
             ))),
@@ -362,14 +363,14 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
     }
 }
 
-/// Removes blanks and invisible characters around a field. If such a character precedes an opening quote, the CSV
-/// reader does not remove the quotes, so this function removes them too.
+/// Removes whitespace and invisible characters around a field. Also removes quotes around the field, because the CSV
+/// reader does not treat a quote after a space or an invisible character as an opening quote.
 fn trim_field(field: &str) -> &str {
     let trimmed = trim_invisible(field);
     trimmed.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).map_or(trimmed, trim_invisible)
 }
 
-/// Whether a title is a UUID in one of the usual notations.
+/// Whether a column name is a UUID in a common notation.
 fn looks_like_id(title: &str) -> bool {
     let digits = title.trim_start_matches("urn:uuid:").trim_matches(['{', '}', '\'', '"']);
     is_uuid(digits) || (digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -387,8 +388,8 @@ fn contains(field: &[u8], mark: &[u8]) -> bool {
     field.windows(mark.len()).any(|window| window == mark)
 }
 
-/// Converts CRLF and lone CR to LF, so that line numbers are the same on every system. Quoted fields may be converted
-/// too, because no valid ID contains a line break.
+/// Converts CRLF and lone CR to LF, so that line numbers do not depend on the line endings of the list. Line endings in
+/// quoted fields are converted too, which is harmless because no valid ID contains a line break.
 struct NormalizedLineEndings<R> {
     source: R,
     after_return: bool,

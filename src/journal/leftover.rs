@@ -1,4 +1,4 @@
-//! Journal segments that were left by interrupted runs.
+//! Journal segments that were left behind by interrupted runs.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ use crate::{
     run_id::RunId,
 };
 
-/// A segment that was left by an interrupted run.
+/// A segment that was left behind by an interrupted run.
 #[derive(Debug)]
 pub(crate) struct Leftover {
     pub(crate) segment: ClosedSegment,
@@ -29,7 +29,7 @@ pub(crate) struct Leftover {
     complete_bytes: u64,
 }
 
-/// A task that has a response but whose assets are not settled.
+/// A task whose response is in the journal but whose assets are not all settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unsettled {
     pub(crate) task_id: String,
@@ -40,8 +40,8 @@ pub(crate) struct Unsettled {
     pub(crate) assets: Vec<AssetKind>,
 }
 
-/// Returns the segments that were left by earlier runs, oldest first. Completes interrupted splits, so the archive
-/// must be locked.
+/// Returns the segments that were left behind by earlier runs, oldest first. The caller must hold the archive lock,
+/// because this function also completes interrupted splits.
 pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     for path in segments(folder)? {
         let (leftover, split_target) = Leftover::read(path)?;
@@ -51,8 +51,8 @@ pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     }
     let read = segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover));
     let mut leftovers = read.collect::<Result<Vec<_>>>()?;
-    // If the `Moved` record of a split segment is damaged, its unsettled tasks are in two segments, and the later
-    // segment is used.
+    // If the `Moved` record of a split segment is damaged, the unsettled tasks are found in both the old and the new
+    // segment, and the tasks in the old segment are ignored.
     let mut later = HashSet::new();
     for leftover in leftovers.iter_mut().rev() {
         let (duplicates, unique) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
@@ -64,7 +64,7 @@ pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
 }
 
 impl Leftover {
-    /// Reads a segment. If the segment was split, also returns the run ID and the part number of the new segment.
+    /// Reads a segment. If the segment was split, the run ID and the part number of the new segment are also returned.
     fn read(path: PathBuf) -> Result<(Self, Option<(RunId, u32)>)> {
         let mut segment = SegmentReader::open(&path)?;
         let (mut unsettled, mut moved, mut split_target) = (Vec::new(), HashSet::new(), None);
@@ -93,15 +93,15 @@ impl Leftover {
         Ok((Self { segment, unsettled, complete_bytes }, split_target))
     }
 
-    /// Marks a task as unsettled again if any of its files is lost. If any file of a [`Record::AddedAssets`] record
-    /// is lost, the record is ignored, and a later run adds its assets again.
+    /// Marks a task as unsettled again if any of its asset files is lost. If any file of a [`Record::AddedAssets`]
+    /// record is lost, the record is ignored, and a later run adds the assets of the task again.
     pub(crate) fn mark_lost_unsettled(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
         let mut any_lost = |assets: &[Asset]| assets.iter().try_fold(false, |lost, asset| Ok(is_lost(asset)? || lost));
         let mut lost = HashMap::new();
         let mut segment = SegmentReader::open(&self.segment.path)?;
         while let Some(record) = segment.next_record()? {
             match record {
-                // If a task has several outcomes, the last outcome is used.
+                // If a task has several `Assets` records, the last record is used.
                 Record::Assets { task_id, assets } if !self.segment.excluded.contains(&task_id) => {
                     lost.insert(task_id, any_lost(&assets)?);
                 }

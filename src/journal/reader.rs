@@ -1,4 +1,4 @@
-//! Reads segments, and distinguishes incomplete writes from damaged records.
+//! Reads journal segments, and distinguishes incomplete writes from damaged records.
 
 use std::{
     fs::{self, File},
@@ -38,7 +38,7 @@ pub(crate) struct SegmentReader<R = BufReader<File>> {
     pub(crate) run_id: RunId,
     /// The number of the segment within the run, starting at 1.
     pub(crate) part: u32,
-    /// The command of the run; `export` if the header is damaged.
+    /// The command of the run, or `export` if the header is damaged.
     pub(crate) command: RunCommand,
     /// The number of damaged records found so far.
     pub(crate) damaged: u64,
@@ -85,7 +85,7 @@ impl<R: BufRead> SegmentReader<R> {
         Self { path, lines, line: Vec::new(), run_id, part, command, damaged: 0, complete_bytes: 0 }
     }
 
-    /// Creates a reader for a segment that is not in a file.
+    /// Creates a reader for a segment that is held in memory.
     #[cfg(fuzzing)]
     pub(crate) fn from_bytes(lines: R, run_id: RunId, part: u32) -> Self {
         Self::new(PathBuf::new(), lines, run_id, part)
@@ -123,7 +123,8 @@ pub(crate) fn is_segment(path: &Path) -> bool {
     parse_segment_name(path).is_some()
 }
 
-/// Parses the run ID and the part number from the file name of a segment. Returns `None` for any other file.
+/// Parses the run ID and the part number from the file name of a segment. Returns `None` if the file name is not a
+/// valid segment name.
 fn parse_segment_name(path: &Path) -> Option<(RunId, u32)> {
     RunId::parse_numbered(path.file_name()?.to_str()?.strip_suffix(".journal")?)
 }
@@ -190,8 +191,8 @@ mod tests {
             bytes[at] ^= 0x04;
             fs::write(&segment.path, &bytes).unwrap();
             let (records, damaged) = read(&segment);
-            // A changed line feed joins two lines, and a new line feed splits a line. Each change damages at most two
-            // lines.
+            // The flipped bit can remove a line feed, which joins two lines, or create a line feed, which splits a line
+            // into two damaged lines.
             assert!((1..=2).contains(&damaged), "bit flipped in byte {at}: {damaged} damaged records");
             assert!(records.len() >= 2, "bit flipped in byte {at}: {} intact records", records.len());
             assert!(records.iter().all(|found| (0..4).any(|n| record(n) == *found)));

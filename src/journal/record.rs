@@ -1,4 +1,4 @@
-//! A journal record and its line format.
+//! Journal records and their line format.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The version of the journal format. A segment with a newer version is rejected. Version 2 added
-/// [`Record::AddedAssets`].
+/// [`Record::AddedAssets`], and version 3 added the command to the header.
 pub(crate) const VERSION: u32 = 3;
 
 /// A journal record.
@@ -28,9 +28,9 @@ pub(crate) enum Record {
         #[serde(default)]
         command: RunCommand,
     },
-    /// A task in a final state. `data` is the task object. `original_body` is the original response body, and is
-    /// present only if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not
-    /// empty, the task is settled by a later [`Record::Assets`].
+    /// A task in a final state. `data` is the task object as JSON. `original_body` is the original response body, and
+    /// is present only if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not
+    /// empty, a later [`Record::Assets`] settles the task.
     Task {
         task_id: String,
         status: FinalStatus,
@@ -44,7 +44,7 @@ pub(crate) enum Record {
         #[serde(default)]
         replaces: bool,
     },
-    /// The outcomes of all assets of an earlier [`Record::Task`].
+    /// The outcomes of all assets of the task in an earlier [`Record::Task`].
     Assets { task_id: String, assets: Vec<Asset> },
     /// Assets of additional kinds for an archived task. The existing rows of the task are not changed.
     AddedAssets { task_id: String, assets: Vec<Asset> },
@@ -56,19 +56,20 @@ pub(crate) enum Record {
         /// Whether the row of the task replaces existing rows.
         #[serde(default)]
         replaces: bool,
-        /// The number of existing clip rows of the task. The field is set if the task's existing rows in the clips,
-        /// lyrics and assets tables are kept because no better source exists.
+        /// The number of existing rows of the task in the clips table. The field is set if the existing rows of the
+        /// task in the clips, lyrics and assets tables are kept because no response for the task is available.
         #[serde(default, skip_serializing_if = "Option::is_none", rename = "clips_left")]
         remaining_clips: Option<i32>,
     },
-    /// A response body that is not a task. The body is stored, but the task is not archived.
+    /// A response body that is not a task. The body is saved in the `-raw.jsonl` file of the run, but the task is not
+    /// archived.
     Unreadable { task_id: String, body: String },
-    /// The last record of a segment that was split. `tasks` lists the unsettled tasks, which moved to the segment
-    /// with the number `part`.
+    /// The last record of a segment that was split. `tasks` lists the unsettled tasks, which moved to the segment with
+    /// the part number `part`.
     Moved { part: u32, tasks: HashSet<String> },
 }
 
-/// The length of the checksum at the start of a line, including the space after it.
+/// The length, in bytes, of the checksum at the start of a line and the space after the checksum.
 const CHECKSUM: usize = 9;
 
 impl Record {

@@ -1,4 +1,4 @@
-//! Segment files, which are either open for appending or closed.
+//! Journal segment files, which are either open for appending or closed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +22,8 @@ pub(crate) struct ClosedSegment {
     /// The tasks that are not published from this segment, because they moved to another segment or are already
     /// archived.
     pub(crate) excluded: HashSet<String>,
-    /// For each task whose assets were settled more than once, the number of outcomes that a later outcome replaces.
+    /// For each task whose assets are settled more than once, the number of [`Record::Assets`] records that a later
+    /// record supersedes.
     pub(crate) superseded_outcomes: HashMap<String, u32>,
 }
 
@@ -53,16 +54,16 @@ impl OpenSegment {
         Ok(segment)
     }
 
-    /// Reopens a segment for appending. `len` is the total length of its complete records, in bytes.
+    /// Reopens a segment for appending. `len` is the total length of the complete records, in bytes.
     pub(super) fn reopen(path: &Path, len: u64) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path);
-        // An incomplete record at the end is removed, so that it is not joined with the next record.
+        // An incomplete record at the end of the file is removed, so that the next record starts on a new line.
         let file = file.and_then(|file| file.set_len(len).map(|()| file));
         let file = file.map_err(|error| Error::io("open", path, &error))?;
         Ok(Self { path: path.to_owned(), file, bytes: len, responses: 0, unsettled: HashSet::new() })
     }
 
-    /// Appends records. When this function returns, the records are on stable storage.
+    /// Appends records. When this function returns successfully, the records are on stable storage.
     pub(crate) fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let mut lines = Vec::new();
         for record in records {

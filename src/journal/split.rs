@@ -1,9 +1,9 @@
-//! Splits a segment that contains both settled and unsettled tasks when a run ends. The settled tasks are published.
-//! The unsettled tasks move to a new segment, which the next run recovers.
+//! At the end of a run, splits each segment that contains both settled and unsettled tasks. The settled tasks are
+//! published. The unsettled tasks move to a new segment, which the next run recovers.
 //!
-//! The last record of the old segment lists the tasks that move. After this record is durable, the new segment is
-//! written from the old segment. If a crash interrupts the write, the next run writes the new segment again. The old
-//! segment is removed before any record is appended to the new segment.
+//! The last record of the old segment lists the tasks that move to the new segment. Once this record is durable, the
+//! tasks are copied from the old segment to the new segment. If a crash interrupts the copy, the next run writes the
+//! new segment again. The old segment is removed before any record is appended to the new segment.
 
 use std::{fs::File, io::Write, path::Path};
 

@@ -19,24 +19,23 @@ use crate::{
 /// The limits at which a segment is full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentLimits {
-    /// The number of responses at which a segment is full. This limit is approximately the number of rows that a
-    /// segment adds to the tasks table.
+    /// The number of responses at which a segment is full. Most responses add one row to the tasks table, so this limit
+    /// is also the approximate maximum number of rows in a part of the tasks table.
     pub(crate) records: u32,
-    /// The size, in bytes, at which a segment is full. This limit bounds the amount of data that publication reads
-    /// and that recovery processes after a crash.
+    /// The size, in bytes, at which a segment is full. This limit bounds the amount of data that must be read to
+    /// publish the segment or to recover it after a crash.
     pub(crate) bytes: u64,
 }
 
 impl Default for SegmentLimits {
-    /// With 100,000 tasks, a row group has the size that DuckDB reads most efficiently. A segment of 256 MiB holds
-    /// almost as many tasks.
+    /// DuckDB reads a part with about 100,000 rows efficiently. A segment of 256 MiB contains almost as many tasks.
     fn default() -> Self {
         Self { records: 100_000, bytes: 256 << 20 }
     }
 }
 
 impl SegmentLimits {
-    /// The limits for a repair. Smaller segments are published more often, so that lost rows are restored sooner.
+    /// The limits for a repair. Smaller segments are published more often, so lost rows are restored sooner.
     pub(crate) const REPAIR: Self = Self { records: 5_000, bytes: 64 << 20 };
 }
 
@@ -54,15 +53,15 @@ pub(crate) struct JournalWriter {
 }
 
 impl JournalWriter {
-    /// Creates a writer for an existing folder. No file is created before the first record is appended, or before
-    /// [`begin_run`](Self::begin_run).
+    /// Creates a writer for an existing folder. No file is created until the first response is appended or
+    /// [`begin_run`](Self::begin_run) is called.
     pub(crate) fn new(folder: &Path, run_id: RunId, command: RunCommand, limits: SegmentLimits) -> Self {
         let (folder, open) = (folder.to_owned(), BTreeMap::new());
         Self { folder, run_id, command, limits, next_part: 1, current_part: None, open }
     }
 
-    /// Appends responses and returns the part number of their segment. When this function returns, the responses are
-    /// on stable storage. After an error, the caller must treat all these responses as lost.
+    /// Appends responses and returns the part number of their segment. When this function returns successfully, the
+    /// responses are on stable storage. After an error, the caller must treat all of these responses as lost.
     pub(crate) fn append<'a>(&mut self, responses: impl IntoIterator<Item = &'a Record>) -> Result<u32> {
         let part = match self.current_part {
             Some(part) => part,
@@ -75,8 +74,8 @@ impl JournalWriter {
         Ok(part)
     }
 
-    /// Appends records to the segment with the given part number. When this function returns, the records are on
-    /// stable storage.
+    /// Appends records to the segment with the given part number. When this function returns successfully, the records
+    /// are on stable storage.
     pub(crate) fn append_to<'a>(&mut self, part: u32, records: impl IntoIterator<Item = &'a Record>) -> Result<()> {
         let segment = self.open.get_mut(&part);
         segment.ok_or_else(|| Error::Internal(format!("the journal has no segment {part}")))?.append(records)
@@ -119,8 +118,8 @@ impl JournalWriter {
         Ok(closed)
     }
 
-    /// Creates the first segment before the first response arrives, so that a run that is killed until then leaves a
-    /// trace.
+    /// Creates the first segment at the start of a run, so that the run leaves a trace even if it is killed before the
+    /// first response arrives.
     pub(crate) fn begin_run(&mut self) -> Result<()> {
         self.current_part = Some(self.open_segment()?);
         Ok(())

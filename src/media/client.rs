@@ -1,5 +1,5 @@
-//! The HTTP client for media files. The client sends no key, no cookies and no referrer. The client follows a limited
-//! number of redirects, checks each redirect, and retries nothing on its own.
+//! The HTTP client for media files. The client sends no API key, no cookies and no `Referer` header. The client follows
+//! a limited number of redirects, checks the target of each redirect, and leaves retries to the caller.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -23,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum number of redirects. A CDN typically uses one or two.
 const MAX_REDIRECTS: usize = 8;
 
-/// The pause for a host that responds with 429 but states no wait time.
+/// How long to pause requests to a host after a 429 without a valid `Retry-After` header.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
 
 /// The reason why a download attempt failed.
@@ -32,12 +32,12 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) http_status: Option<u16>,
     pub(crate) content_type: Option<String>,
-    /// Whether a connection was established.
+    /// Whether a connection to the server was established.
     pub(crate) connected: bool,
     pub(super) decision: RetryDecision,
 }
 
-/// The next step after a failed attempt.
+/// What to do after a failed download attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryDecision {
     /// Give up, because another attempt would fail in the same way.
@@ -99,8 +99,8 @@ impl Client {
         let set_up = || {
             let client = reqwest::Client::builder()
                 .user_agent(http::USER_AGENT)
-                // Request no compression, because the length and checksum of a file refer to the bytes as stored on
-                // the server.
+                // Request an uncompressed body, because the length and checksum of a file refer to the bytes as stored
+                // on the server.
                 .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
                 .redirect(redirect::Policy::none())
                 .retry(reqwest::retry::never())
@@ -114,8 +114,8 @@ impl Client {
         Ok(Self { http: client, guard })
     }
 
-    /// Requests a file, or only the missing part if the file has not changed. A response is returned only if its
-    /// status allows the body to contain the file.
+    /// Requests a file, or only its missing part if the file on the server has not changed. Returns an error unless the
+    /// status is 200, 206 or, for a range request, 416.
     pub(super) async fn get(
         &self,
         url: &Url,
@@ -151,8 +151,8 @@ impl Client {
     }
 }
 
-/// The target of a redirect, or `None` if the response is not a redirect. A URL should be ASCII. Raw UTF-8 is
-/// accepted, and other non-ASCII bytes are percent-encoded.
+/// Returns the `Location` of a redirect, or `None` if the response is not a redirect. If the header is not valid UTF-8,
+/// its non-ASCII bytes are percent-encoded.
 fn location(response: &Response) -> Option<Cow<'_, str>> {
     let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| moved)?.as_bytes();
@@ -171,7 +171,7 @@ fn target(from: &Url, location: &str) -> Result<Url, Failure> {
     }
 }
 
-/// Checks whether the status of a response allows its body to contain the file.
+/// Returns an error unless the status is 200, 206 or, for a range request, 416.
 fn check_status(response: &Response, is_range_request: bool) -> Result<(), Failure> {
     let status = response.status();
     let retry_after = http::retry_after(response.headers());
@@ -188,7 +188,7 @@ fn check_status(response: &Response, is_range_request: bool) -> Result<(), Failu
     Err(Failure::new(decision, format!("HTTP {}", status.as_u16())))
 }
 
-/// The reason why there is no response, or why its body is incomplete.
+/// Converts a transport error to a [`Failure`].
 pub(super) fn transport_failure(error: &reqwest::Error) -> Failure {
     if http::is_untrusted(error) {
         return Failure::new(

@@ -1,9 +1,9 @@
-//! Detects file types by content. Headers and file names are ignored: an error page may have status 200, and a file
-//! may have any name. This module performs no I/O.
+//! Detects file types by content. HTTP headers and file names are ignored, because an error page may have status 200
+//! and a file name may have the wrong extension. This module performs no I/O.
 
 use crate::asset::AssetKind;
 
-/// The number of bytes from the start of a file that are needed to detect its type.
+/// The number of leading bytes that are needed to detect the type of a file.
 pub(crate) const SNIFF_LENGTH: u64 = 4096;
 
 /// A detected file type.
@@ -31,8 +31,8 @@ pub(crate) fn extensions(kind: AssetKind) -> &'static [&'static str] {
     }
 }
 
-/// Detects the type of a file from its first bytes. The error describes the actual content if it is not of the
-/// expected kind.
+/// Detects the type of a file from its first bytes. If the content is not of the expected kind, the error describes the
+/// content.
 pub(crate) fn detect(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
     let found = infer::get(head)
         .map(|found| Content { extension: normalize_extension(found.extension()), mime: found.mime_type() })
@@ -47,8 +47,8 @@ pub(crate) fn detect(kind: AssetKind, head: &[u8]) -> Result<Content, String> {
     }
 }
 
-/// Detects audio formats that the `infer` crate does not detect, or detects only as video. The formats are identified
-/// by their magic numbers.
+/// Detects audio formats that the `infer` crate does not detect or reports as video. The formats are identified by
+/// their magic numbers.
 fn rare_audio(head: &[u8]) -> Option<Content> {
     const FORMATS: [(&[u8], &str, &str); 6] = [
         (b"RF64", "wav", "audio/wav"),
@@ -70,20 +70,20 @@ fn normalize_extension(detected: &'static str) -> &'static str {
     }
 }
 
-/// Whether the bytes begin with a frame of MPEG audio, layer III, of any version (ISO/IEC 11172-3, 2.4.1.3). A frame
-/// begins with eleven set bits, a version that is not reserved, and layer 01. An ID3 tag is not required.
+/// Whether the bytes begin with an MPEG audio frame of layer III (ISO/IEC 11172-3, 2.4.1.3). The frame header begins
+/// with eleven set bits, a version that is not reserved, and the layer bits `01`.
 fn is_mpeg_audio(head: &[u8]) -> bool {
     matches!(head, [0xff, second, ..] if second & 0xe6 == 0xe2 && second & 0x18 != 0x08)
 }
 
-/// Skips the zeros that may pad an MP3 file before its first frame.
+/// Skips zero padding before the first frame of an MP3 file.
 fn without_padding(head: &[u8]) -> &[u8] {
     let zeros = head.iter().take_while(|byte| **byte == 0).count();
     head.get(zeros..).unwrap_or_default()
 }
 
-/// Detects a file of the MP4 family (ISO/IEC 14496-12, 4.3) with a brand that the `infer` crate does not list, such
-/// as `dash`. Images use the same container, with brands from ISO/IEC 23008-12, AVIF and Canon's CR3.
+/// Detects a file of the MP4 family (ISO/IEC 14496-12, 4.3) with a brand that the `infer` crate does not recognize,
+/// such as `dash`. Images use the same container, with brands from ISO/IEC 23008-12, AVIF and Canon's CR3.
 fn mp4_with_other_brand(head: &[u8]) -> Option<Content> {
     let brand = head.get(4..12)?.strip_prefix(b"ftyp")?;
     match brand {

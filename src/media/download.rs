@@ -1,5 +1,5 @@
-//! Downloads single files, with retries, resumption and content checks. A download ends when the file is complete or
-//! has failed. Memory holds only the bytes that are about to be written to the disk.
+//! Downloads individual files, with retries, resumption and content checks. Only bytes that are about to be written to
+//! the disk are held in memory.
 
 use std::{
     path::{Path, PathBuf},
@@ -32,11 +32,11 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The approximate size of the chunks in which received bytes are written to the disk, in bytes.
+/// The approximate size of a write to the partial file, in bytes.
 const CHUNK_SIZE: usize = 256 << 10;
 
-/// The time without data after which received bytes are written to the disk immediately. A killed run loses at most
-/// one chunk of each download.
+/// The time without new data after which all buffered bytes are written to the disk. A killed run loses at most one
+/// unwritten chunk per download.
 const FLUSH_IDLE: Duration = Duration::from_millis(200);
 
 /// The minimum transfer rate, in bytes per second. A slower transfer counts as stalled.
@@ -71,18 +71,18 @@ pub(crate) enum Outcome {
     Complete { file: FileDigest, content: Content, http_status: u16, traffic: Traffic },
     /// The download failed.
     Failed { failure: Failure, traffic: Traffic },
-    /// The host is down, as downloads of other files have shown.
+    /// The host is marked as down.
     HostDown,
-    /// The run has ended. The partial file is kept for the next run.
+    /// The downloader was stopped. The partial file is kept for the next run.
     Stopped,
 }
 
-/// A progress update of a download.
+/// An update about a download in progress.
 #[derive(Clone, Debug)]
 pub(crate) enum DownloadUpdate {
-    /// An attempt failed and will be retried.
+    /// An attempt failed, and the download will be retried after `wait`.
     Retry { reason: String, wait: Duration },
-    /// A host is down and receives no more requests.
+    /// A host was marked as down and receives no more requests.
     HostDown { host: String, reason: String },
 }
 
@@ -97,8 +97,8 @@ pub(crate) struct Downloader {
 }
 
 impl Downloader {
-    /// Creates a downloader. `stop` cancels all waits, but transfers in progress continue. `received` counts the
-    /// received bytes.
+    /// Creates a downloader. Cancelling `stop` ends all waits, but transfers in progress continue. `received` counts
+    /// the received bytes.
     pub(crate) fn new(
         access: &Access,
         limits: Limits,
@@ -114,10 +114,10 @@ impl Downloader {
         })
     }
 
-    /// Downloads one file. `report` receives each progress update.
+    /// Downloads one file. `report` is called with each [`DownloadUpdate`].
     ///
     /// # Errors
-    /// Returns only errors of the local disk. Server failures are part of the [`Outcome`].
+    /// Returns an error only if an operation on the local disk fails. A server failure is reported in the [`Outcome`].
     pub(crate) async fn download(
         &self,
         wanted: &Download,
@@ -133,8 +133,8 @@ impl Downloader {
                 Some(None) => return Ok(Outcome::HostDown),
                 None => return Ok(Outcome::Stopped),
             };
-            // Open the partial file only after acquiring a slot: many downloads wait for a slot, and open files are
-            // limited.
+            // Open the partial file only after acquiring a slot, because many downloads wait for a slot and the number
+            // of open files is limited.
             let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
             let result = self.attempt(wanted, &partial, &mut previous, &mut retry_state.traffic).await?;
             let length = partial.lock().len();
@@ -170,8 +170,8 @@ impl Downloader {
         }
     }
 
-    /// Sends one request and receives as much of the body as arrives. `previous` is the result of the last attempt in
-    /// which the response did not mark the end of the file.
+    /// Makes one download attempt: sends a request, and writes the received bytes to the partial file. `previous` is
+    /// the digest of the file from the last attempt whose response did not mark the end of the file.
     async fn attempt(
         &self,
         wanted: &Download,
@@ -191,7 +191,8 @@ impl Downloader {
             Ok(body) => body,
             Err(error) => return Ok(Err(body_failure(&error).with_response(&head))),
         };
-        // A part of a compressed body is not a part of the file, and the body's length is not the file's length.
+        // A range of a compressed body is not a range of the file, and the length of the body is not the length of the
+        // file.
         let (range, end, validator) = match (body.is_compressed(), range) {
             (false, _) => (range, end, validator),
             (true, RangeResponse::Full) => (RangeResponse::Full, BodyEnd::Delimited, None),
@@ -217,8 +218,8 @@ impl Downloader {
                 if end != BodyEnd::Unknown || previous.as_ref() == Some(&file) {
                     return Ok(Ok(Outcome::Complete { file, content, http_status: head.status, traffic: *traffic }));
                 }
-                // The connection was closed, possibly in the middle of the file. The file is accepted once two
-                // attempts return the same bytes.
+                // Without a known length, a closed connection may mean a truncated file. The file is therefore accepted
+                // only after two attempts have returned the same bytes.
                 *previous = Some(file);
                 Rejected::Invalid(Failure::new(RetryDecision::Retry, "the server does not report the file size"))
             }
@@ -234,8 +235,8 @@ impl Downloader {
         }))
     }
 
-    /// Writes the body to the partial file as it arrives. Returns the last chunks, which are not written yet, so that a
-    /// small file is written and finished in one step.
+    /// Writes the body to the partial file as data arrives. Returns the last chunks without writing them, so that a
+    /// small file is written and completed in one blocking call.
     async fn body(
         &self,
         mut body: Body,
@@ -292,7 +293,7 @@ impl Downloader {
     }
 }
 
-/// The reason why a body is incomplete.
+/// Converts a [`BodyError`] to a [`Failure`].
 fn body_failure(error: &BodyError) -> Failure {
     match error {
         BodyError::Connection(error) => transport_failure(error),
@@ -300,7 +301,7 @@ fn body_failure(error: &BodyError) -> Failure {
     }
 }
 
-/// The reason why the received bytes are not the complete file.
+/// Why the received bytes are not accepted as the complete file.
 enum Rejected {
     /// The bytes may be the beginning of the file.
     Incomplete(Failure),
@@ -308,14 +309,14 @@ enum Rejected {
     Invalid(Failure),
 }
 
-/// The way in which a response marks the end of the file.
+/// How a response marks the end of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BodyEnd {
     /// The file has this length, in bytes.
     AtLength(u64),
     /// The encoding of the body marks the end of the file.
     Delimited,
-    /// The file ends when the connection closes, which may also happen after an error.
+    /// Only a closed connection marks the end of the file, and an error may also close the connection.
     Unknown,
 }
 
@@ -330,8 +331,8 @@ impl BodyEnd {
     }
 }
 
-/// Records a failure for the host of a file. `wait` is the time until the next attempt, or `None` after the last
-/// attempt.
+/// Records a failed attempt in the state of the host. `wait` is the time until the next attempt, or `None` after the
+/// last attempt.
 fn record_outcome(host: &Host, failure: &Failure, wait: Option<Duration>) -> HostStatus {
     match (failure.decision, wait) {
         (RetryDecision::RetryAfter(pause), _) => host.record_pause(pause),
@@ -344,7 +345,8 @@ fn record_outcome(host: &Host, failure: &Failure, wait: Option<Duration>) -> Hos
     }
 }
 
-/// Detects a stalled transfer, which receives too few bytes in a span of time.
+/// Detects stalled transfers. A transfer is stalled if its average rate during a time window is below
+/// [`MIN_BYTES_PER_SECOND`].
 struct StallDetector {
     window: Duration,
     window_start: Instant,
@@ -397,7 +399,7 @@ impl SharedPartial {
         self.run(move |partial| partial.write(&chunks)).await
     }
 
-    /// Writes the last chunks, and checks that the file is media of the kind.
+    /// Writes the last chunks, and checks that the file contains media of the expected kind.
     async fn complete(
         &self,
         kind: AssetKind,

@@ -1,6 +1,6 @@
-//! Restricts the hosts from which media may be downloaded. Media URLs come from third-party documents, and must not
-//! give access to the local network. Each address is checked after name resolution. The client connects to the
-//! checked address, so the name cannot resolve to another address in the meantime. Each redirect is also checked.
+//! Restricts the hosts from which media may be downloaded. Media URLs come from a third party, and must not give access
+//! to the local network. Each address is checked after name resolution, and the client connects only to a checked
+//! address, so a second DNS lookup cannot bypass the check. The target of each redirect is also checked.
 
 use std::{
     collections::HashSet,
@@ -26,16 +26,17 @@ pub(crate) enum HostPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AddressScope {
     Public,
-    /// Loopback, private, shared and link-local addresses. Clouds serve instance metadata from link-local addresses.
+    /// Loopback, private, shared and link-local addresses. Cloud providers serve instance metadata at a link-local
+    /// address.
     Private,
     /// Addresses that a server cannot have: multicast, unspecified, reserved and documentation addresses.
     Unusable,
 }
 
-/// A host that was refused before any connection was made.
+/// A host that was refused before the client connected to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// The host, which is empty if the URL has no host.
+    /// The name or address of the host, or an empty string if the URL has no host.
     host: String,
     /// Whether the host has a private address, which the user can allow.
     is_private: bool,
@@ -59,19 +60,19 @@ impl std::error::Error for Refused {}
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     policy: HostPolicy,
-    /// The hosts of proxies. The user configures proxies, so these hosts may be private.
+    /// The hosts of the proxies, which may be private because the user has configured them.
     proxies: Arc<HashSet<String>>,
 }
 
 impl Guard {
-    /// Creates a guard with this policy. `proxies` contains the hosts of proxies.
+    /// Creates a guard with this policy. `proxies` contains the hosts of the configured proxies.
     pub(super) fn new(policy: HostPolicy, proxies: HashSet<String>) -> Self {
         Self { policy, proxies: Arc::new(proxies) }
     }
 
-    /// Checks the host of a URL before a request. The client checks a host name when it resolves the name. Proxies
-    /// resolve names themselves, so if proxies are configured, this method also resolves and checks the name. A name
-    /// that cannot be resolved locally is accepted.
+    /// Checks the host of a URL before a request. Without a proxy, a host name is checked later, when the client
+    /// resolves the name. A proxy resolves host names itself, so if a proxy is configured, this method also resolves
+    /// and checks the name. With a proxy, a name that cannot be resolved locally is accepted.
     pub(super) async fn check_host(&self, url: &Url) -> Result<(), Refused> {
         let host = url.host_str().unwrap_or_default();
         let address = |ip: IpAddr| std::iter::once(SocketAddr::new(ip, 0));
@@ -87,7 +88,7 @@ impl Guard {
         }
     }
 
-    /// The allowed addresses of a host.
+    /// Returns the allowed addresses of a host, or [`Refused`] if the host has no allowed address.
     fn allowed_addresses(
         &self,
         host: &str,
@@ -119,7 +120,8 @@ impl Resolve for Guard {
     }
 }
 
-/// Whether a host is the local machine or in a private network. If the API is on such a host, its media may be too.
+/// Whether the host of a URL is the local machine or in a private network. If the API is on such a host, its media may
+/// also be on a private host.
 pub(crate) async fn is_private_host(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => scope(ip.into()) == AddressScope::Private,
@@ -142,16 +144,16 @@ fn scope(ip: IpAddr) -> AddressScope {
 
 fn scope_v4(ip: Ipv4Addr) -> AddressScope {
     match ip.octets() {
-        // Loopback, private, shared (RFC 6598), link-local and benchmarking (RFC 2544) addresses. Where a local proxy
-        // resolves names, benchmarking addresses may stand for remote hosts.
+        // Loopback, private, shared (RFC 6598), link-local and benchmarking (RFC 2544) addresses. A local proxy that
+        // resolves names may use benchmarking addresses as placeholders for remote hosts.
         [10 | 127, ..]
         | [100, 64..=127, ..]
         | [169, 254, ..]
         | [172, 16..=31, ..]
         | [192, 168, ..]
         | [198, 18 | 19, ..] => AddressScope::Private,
-        // "This network", protocol assignments, documentation, 6to4 relays, multicast, reserved and broadcast
-        // addresses.
+        // Addresses for "this network", protocol assignments, documentation, 6to4 relays, multicast, reserved use and
+        // broadcast.
         [0 | 224.., ..] | [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
             AddressScope::Unusable
         }
@@ -171,7 +173,7 @@ fn scope_v6(ip: Ipv6Addr) -> AddressScope {
     }
 }
 
-/// The IPv4 address that an IPv6 address contains: mapped, translated (RFC 6052) or tunnelled (6to4).
+/// The IPv4 address that is embedded in an IPv4-mapped, NAT64 (RFC 6052) or 6to4 address.
 fn embedded_ipv4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| {
         let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];

@@ -1,5 +1,5 @@
-//! Limits per host: connection slots, pauses after a 429, and outages. A slow host cannot occupy all slots, and a
-//! host that is down is not contacted for every file.
+//! Tracks the connection slots, pauses and outages of each host. A slow host cannot occupy all slots, and a host that
+//! is marked as down receives no more requests.
 
 use std::{
     collections::HashMap,
@@ -12,17 +12,18 @@ use tokio::{
     time::{self, Instant},
 };
 
-/// The minimum pause. A wait time of 0 seconds must not cause a request storm.
+/// The minimum pause. A `Retry-After` of 0 seconds must not cause a request storm.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The maximum pause. A host that requests a longer pause counts as down for this run.
+/// The maximum pause. A host that requests a longer pause is marked as down.
 const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// The maximum number of consecutive pauses without a complete file. A host that requests more pauses counts as down.
+/// The maximum number of consecutive pauses. A host that requests another pause is marked as down.
 const MAX_PAUSES: u32 = 20;
 
-/// The number of consecutive failed files after which a host counts as down. A file counts as failed after all its
-/// retries. With the default retries and slots, a host is marked as down after about five minutes of failures.
+/// The number of consecutive failed files after which a host is marked as down. A file counts as failed when all its
+/// retries have failed. With the default number of retries and slots, a host is marked as down after about five minutes
+/// of failures.
 const MAX_FAILURES: u32 = 100;
 
 /// The hosts that a run contacts.
@@ -50,7 +51,7 @@ struct HostState {
     is_down: bool,
 }
 
-/// A connection slot. One request may be in progress while the slot is held.
+/// A connection slot, which allows one request at a time.
 #[derive(Debug)]
 pub(super) struct Slot {
     _host_permit: OwnedSemaphorePermit,
@@ -65,7 +66,7 @@ pub(super) enum HostStatus {
 }
 
 impl Hosts {
-    /// Creates `slots` slots in total. A single host receives at most three quarters of the slots.
+    /// Creates `slots` connection slots in total. A single host can use at most three quarters of the slots.
     pub(super) fn new(slots: usize) -> Self {
         Self {
             total: Arc::new(Semaphore::new(slots)),
@@ -74,13 +75,13 @@ impl Hosts {
         }
     }
 
-    /// The host with this name.
+    /// Returns the host with this name, and adds the host on first use.
     pub(super) fn host(&self, name: &str) -> Arc<Host> {
         let mut hosts = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.entry(name.to_owned()).or_insert_with(|| Arc::new(Host::new(self.slots_per_host))).clone()
     }
 
-    /// Waits for the end of the host's pause and for a free slot. Returns `None` if the host is down.
+    /// Waits until the host's pause has ended and a slot is free. Returns `None` if the host is down.
     pub(super) async fn acquire_slot(&self, host: &Host) -> Option<Slot> {
         loop {
             let host_permit = acquire(&host.slots).await;
@@ -109,8 +110,8 @@ impl Host {
     /// Records that the host requested a pause.
     pub(super) fn record_pause(&self, pause: Duration) -> HostStatus {
         let mut state = self.state();
-        // Requests that were in flight when a pause began receive the same response. All responses during a pause
-        // count as one pause.
+        // Requests that are in flight when a pause begins also receive a 429. All 429 responses during a pause count as
+        // one pause.
         state.pauses += u32::from(state.paused_until <= Instant::now());
         let pause = pause.max(MIN_PAUSE);
         state.paused_until = state.paused_until.max(Instant::now() + pause.min(MAX_PAUSE));
@@ -126,7 +127,7 @@ impl Host {
         state.mark_down_if(limit_exceeded)
     }
 
-    /// Records that the host sent a file or a final refusal.
+    /// Records that the host sent a file or permanently refused a request.
     pub(super) fn record_success(&self) {
         let mut state = self.state();
         (state.pauses, state.failures) = (0, 0);

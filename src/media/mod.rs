@@ -1,5 +1,6 @@
-//! Downloads media files from unknown hosts. The submodules determine which URLs are assets, which hosts are allowed,
-//! and how a file is downloaded completely. The `export` module decides where a file is stored, and creates its row.
+//! Downloads media files from untrusted hosts. The submodules decide which URLs are assets and which hosts are allowed,
+//! and download each file completely. The `export` module decides where a media file is stored, and creates its row in
+//! the `assets` table.
 
 mod client;
 mod content;

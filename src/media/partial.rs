@@ -1,9 +1,9 @@
-//! Partial files. Received bytes are hashed while they are written to the disk. The next attempt or run resumes the
-//! download if the server confirms that the file has not changed.
+//! Manages partial files. Received bytes are hashed while they are written to the disk. The next attempt or run resumes
+//! the download if the server confirms that the file has not changed.
 //!
-//! All bytes that a killed process has written remain in the file, but a power loss may lose some of them. The notes
-//! beside the file therefore record the ID of the current boot, and after a reboot the download starts over. If the
-//! system has no boot IDs, a download can be resumed only by the same process.
+//! If the process is killed, all written bytes remain in the partial file, but a power failure may lose some of them.
+//! The resume state beside the partial file therefore contains the ID of the current boot, and after a reboot the
+//! download starts over. On a system without boot IDs, only the same process can resume a download.
 
 #![expect(clippy::disallowed_methods, reason = "partial downloads are always local")]
 
@@ -29,7 +29,7 @@ static BOOT_ID: LazyLock<String> = LazyLock::new(|| {
     id.unwrap_or_else(|_| format!("process {:032x}", fastrand::u128(..)))
 });
 
-/// A partial file. All methods that access the disk block.
+/// A partial file. Methods that access the disk are blocking.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
@@ -37,11 +37,11 @@ pub(super) struct Partial {
     file: File,
     hash: RunningHash,
     validator: Option<Validator>,
-    /// Whether the notes may exist.
+    /// Whether the resume state may exist on the disk.
     has_notes: bool,
 }
 
-/// The notes that are stored beside a partial file.
+/// The resume state, a JSON file beside the partial file.
 #[derive(Serialize, Deserialize)]
 struct ResumeState {
     url: Url,
@@ -51,7 +51,7 @@ struct ResumeState {
 }
 
 impl Partial {
-    /// Opens the partial file for a URL. Existing bytes are retained only if they can be resumed.
+    /// Opens the partial file for a URL. Existing bytes are kept only if the download can be resumed.
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let notes = fs::read(metadata_path(path));
@@ -68,9 +68,10 @@ impl Partial {
         Ok(partial)
     }
 
-    /// Discards all bytes. With a validator, the new download can be resumed later.
+    /// Discards all bytes and sets the validator of the new download. A download without a validator cannot be resumed.
     pub(super) fn restart(&mut self, validator: Option<Validator>) -> io::Result<()> {
-        // The notes are removed first and written last, so they never describe the bytes of another file.
+        // Remove the resume state before truncating the file, so that the resume state never describes another version
+        // of the file.
         self.remove_notes()?;
         self.file.set_len(0)?;
         self.file.rewind()?;
@@ -79,13 +80,13 @@ impl Partial {
         Ok(())
     }
 
-    /// Appends received bytes to the file, so that the download can be resumed after them.
+    /// Appends received bytes to the file. Writes the resume state first, so that the download can be resumed.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         self.write_notes()?;
         self.append(chunks)
     }
 
-    /// Appends the last received bytes to the file. They need no notes, because the file is complete afterwards.
+    /// Appends the last bytes to the file, which is then complete and needs no resume state.
     pub(super) fn append(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         for chunk in chunks {
             self.file.write_all(chunk)?;
@@ -120,18 +121,18 @@ impl Partial {
             .map(|validator| MissingRange { offset: self.len(), validator })
     }
 
-    /// The first bytes of the file.
+    /// The first bytes of the file, from which its type is detected.
     pub(super) fn head(&self) -> &[u8] {
         &self.hash.head
     }
 
-    /// Removes the notes and returns the checksum of the complete file.
+    /// Removes the resume state, and returns the digest of the complete file.
     pub(super) fn finish(&mut self) -> io::Result<FileDigest> {
         self.remove_notes()?;
         Ok(self.hash.hasher.digest())
     }
 
-    /// Removes the partial file and its notes.
+    /// Removes the partial file and its resume state.
     pub(super) fn discard(path: &Path) -> io::Result<()> {
         remove(&metadata_path(path))?;
         remove(path)

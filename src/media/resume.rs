@@ -1,5 +1,6 @@
-//! Resumes partial downloads. A validator detects whether a file has changed since the last attempt, and the response
-//! determines how its body extends the existing bytes. Bytes of two versions of a file must never be mixed.
+//! Resumes partial downloads. A validator (`ETag` or `Last-Modified`) shows whether the file on the server has changed
+//! since the last attempt. The response status and `Content-Range` show which part of the file the body contains. Bytes
+//! of two versions of a file must never be mixed.
 
 use reqwest::{
     Response,
@@ -7,10 +8,10 @@ use reqwest::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The validator of a version of a file.
+/// A value that identifies a version of a file on the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Validator {
-    /// A strong `ETag`, or else the date of the last modification (RFC 9110, 13.1.5).
+    /// A strong `ETag`, or otherwise the `Last-Modified` date (RFC 9110, 13.1.5).
     #[serde(rename = "validator")]
     pub(super) value: String,
     /// The file size in bytes, if the server reported it.
@@ -18,15 +19,15 @@ pub(super) struct Validator {
 }
 
 impl Validator {
-    /// The validator of the file in a response, if the response has one.
+    /// Reads the validator of a file from the response headers, if present.
     pub(super) fn from_response(response: &Response) -> Option<Self> {
         let strong = header(response, &ETAG).filter(|etag| etag.starts_with('"'));
         let validator = strong.or_else(|| header(response, &LAST_MODIFIED))?.to_owned();
         Some(Self { value: validator, length: response.content_length() })
     }
 
-    /// Whether a partial response belongs to this version of the file. The response should repeat the `ETag` (RFC
-    /// 9110, 15.3.7). If the `ETag` is missing, only the file size is compared.
+    /// Whether a partial response belongs to this version of the file. RFC 9110, 15.3.7, requires the server to repeat
+    /// the `ETag`, but a response without an `ETag` is also accepted.
     fn matches(&self, response: &Response) -> bool {
         let name = if self.value.starts_with('"') { ETAG } else { LAST_MODIFIED };
         header(response, &name).is_none_or(|current| current == self.value)
@@ -41,16 +42,16 @@ pub(super) struct MissingRange {
     pub(super) validator: Validator,
 }
 
-/// How the body of a response extends the existing bytes.
+/// What the body of a response contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RangeResponse {
-    /// The body contains the file from the beginning.
+    /// The body contains the whole file.
     Full,
-    /// The body contains the missing part. The value is the size of the whole file, if known.
+    /// The body begins where the existing bytes end. The value is the size of the whole file, if known.
     Partial(Option<u64>),
-    /// The body contains no part of the file, because the file is already complete (RFC 9110, 15.5.17).
+    /// The body contains no part of the file, because the partial file is already complete (RFC 9110, 15.5.17).
     AlreadyComplete,
-    /// The body contains something that was not requested.
+    /// The body does not contain the requested bytes.
     Unexpected,
 }
 
@@ -84,9 +85,9 @@ impl MissingRange {
 /// A `Content-Range` header: `bytes 5-9/20`, `bytes 5-9/*` or `bytes */20`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
-    /// The offsets of the first and the last byte.
+    /// The offsets of the first and the last byte, or `None` for `*`.
     bytes: Option<(u64, u64)>,
-    /// The size of the whole file.
+    /// The size of the whole file, or `None` for `*`.
     length: Option<u64>,
 }
 

@@ -1,18 +1,18 @@
-//! Determines when to retry a file after a failed attempt. This module performs no I/O.
+//! Determines when a download is retried after a failed attempt. This module performs no I/O.
 
 use std::time::Duration;
 
 use super::client::{Failure, RetryDecision};
 use crate::backoff::Backoff;
 
-/// The number of additional bytes that resets the count of failures. An unreliable connection must not make the
-/// download of a large file impossible.
+/// The number of new bytes after which the failure count is reset. Without the reset, an unreliable connection could
+/// make the download of a large file impossible.
 const MIN_PROGRESS: u64 = 1 << 20;
 
-/// The maximum number of retries after a refusal.
+/// The maximum number of retries after a 401 or 403.
 const MAX_DENIAL_RETRIES: u32 = 2;
 
-/// The number of attempts and received bytes for a download.
+/// The numbers of attempts and received bytes of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     /// The number of attempts.
@@ -21,26 +21,26 @@ pub(crate) struct Traffic {
     pub(crate) received: u64,
 }
 
-/// The retry state of one file.
+/// The retry state of one download.
 #[derive(Debug)]
 pub(super) struct RetryState {
     backoff: Backoff,
     failures: u32,
     denials: u32,
-    /// The largest number of bytes reached so far.
+    /// The maximum length that the partial file has reached, in bytes.
     max_length: u64,
     pub(super) traffic: Traffic,
 }
 
 impl RetryState {
-    /// Creates the state for a file with this maximum number of retries.
+    /// Creates the retry state of a download with at most `retries` retries.
     pub(super) fn new(retries: u32) -> Self {
         let backoff = Backoff::new(retries, fastrand::Rng::new());
         Self { backoff, failures: 0, denials: 0, max_length: 0, traffic: Traffic::default() }
     }
 
-    /// The time to wait before the next attempt, or `None` after the last attempt. `length` is the number of bytes
-    /// received so far. A pause of the host does not count as a failure of the file.
+    /// Returns the time to wait before the next attempt, or `None` if no attempt remains. `length` is the current
+    /// length of the partial file, in bytes. A pause that the host requests does not count as a failure.
     pub(super) fn wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
         if length >= self.max_length + MIN_PROGRESS {
             self.failures = 0;

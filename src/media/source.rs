@@ -1,30 +1,30 @@
-//! Determines whether a URL in a response refers to an asset. This module performs no I/O.
+//! Determines whether a URL in a response refers to a downloadable asset. This module performs no I/O.
 
 use url::Url;
 
 use crate::{http::excerpt, json::Object};
 
-/// The host from which the upstream provider streams unfinished songs. A stream is not the finished file.
+/// The host from which suno streams unfinished songs. A stream is not a finished file.
 const STREAMING_HOST: &str = "audiopipe.suno.ai";
 
-/// The extensions of playlists of live streams (HLS and DASH).
+/// The file extensions of streaming playlists (HLS and DASH).
 const PLAYLISTS: [&str; 3] = [".m3u8", ".m3u", ".mpd"];
 
-/// The final states of a clip. The provider documents `complete` and `error` for clips. The provider uses the other
-/// words for final states elsewhere in its API.
+/// The final statuses of a clip. The provider documents only `complete` and `error` for clips, but uses the remaining
+/// values as final statuses elsewhere in its API.
 const FINAL_STATUSES: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
 
 /// The state of a clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClipState {
-    /// The clip has ended, or has no status.
+    /// The generation of the clip has ended, or the clip has no status.
     Ended,
-    /// The clip is still in progress, with this status.
+    /// The clip is still being generated. The value is its status.
     InProgress(String),
 }
 
 impl ClipState {
-    /// Reads the state from a clip's JSON object. A clip without a status counts as ended, because its task has
+    /// Reads the state from the JSON object of a clip. A clip without a status counts as ended, because its task has
     /// ended.
     pub(crate) fn from_clip(clip: &str) -> Self {
         let status = Object::parse(clip).and_then(|clip| clip.text("status"));
@@ -57,22 +57,22 @@ impl Scheme {
     }
 }
 
-/// The interpretation of a URL in a response.
+/// The classification of the URL of an asset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The asset is a file to download.
     File(Url),
-    /// The clip has no such asset. The text gives the reason.
+    /// The clip does not have the asset. The value is the reason.
     Absent(String),
-    /// The asset cannot be requested. The text gives the reason.
+    /// The URL of the asset cannot be requested. The value is the reason.
     Unusable(String),
-    /// The asset is still in progress. The text gives the reason.
+    /// The asset is not finished yet. The value is the reason.
     InProgress(String),
 }
 
 impl Source {
-    /// Interprets the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`,
-    /// receives the scheme of the API's URL.
+    /// Classifies the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`, gets
+    /// the scheme of the API's URL.
     pub(crate) fn classify(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
@@ -86,7 +86,7 @@ impl Source {
             Url::parse(address)
         };
         match parsed {
-            // An address such as `None.mp3` is not a valid URL, but also means that there is no asset.
+            // An invalid URL such as `None.mp3` may be a placeholder for a missing asset.
             Err(_) if is_placeholder(address) => Self::Absent("the URL is a placeholder (None)".into()),
             Err(error) => Self::Unusable(format!("invalid URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -104,8 +104,8 @@ fn is_stream(url: &Url) -> bool {
     url.host_str() == Some(STREAMING_HOST) || PLAYLISTS.iter().any(|extension| path.ends_with(extension))
 }
 
-/// Whether a path contains `None` in place of a file name, as in `…/None.mp3` or `…/image_None.jpeg`. Failed
-/// generations have such URLs.
+/// Whether a path has `None` in place of a file name, as in `…/None.mp3` or `…/image_None.jpeg`. The provider returns
+/// such URLs for failed generations.
 fn is_placeholder(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or_default();
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);

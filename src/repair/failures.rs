@@ -11,7 +11,7 @@ use crate::{
 /// The tasks and files that a repair could not restore.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    /// Tasks without a response, and salvaged tasks, each with the reason.
+    /// Tasks that could not be restored, including salvaged tasks, each with the reason.
     tasks: BTreeMap<String, String>,
     /// Tasks that the repair did not finish, each with the reason.
     unfinished: BTreeMap<String, String>,
@@ -19,8 +19,8 @@ pub(crate) struct Failures {
     assets: BTreeMap<String, BTreeMap<AssetName, String>>,
     /// Tasks that were salvaged from a damaged part.
     salvaged: BTreeSet<String>,
-    /// Lost tasks, except tasks that a damaged part records as `not_found`. The value is whether the task has rows in
-    /// other tables.
+    /// Lost tasks, except tasks that a damaged part records as `not_found`. Each value tells whether the lost task has
+    /// rows in other tables.
     lost: HashMap<String, bool>,
 }
 
@@ -38,7 +38,7 @@ impl Failures {
         self.tasks.insert(task_id, "invalid ID".into());
     }
 
-    /// Updates the record with an event.
+    /// Updates the record of failures with an event.
     pub(crate) fn observe(&mut self, event: &Event) {
         match event {
             Event::ResponseReceived { task_id, status: FinalStatus::NotFound } => self.record_not_found(task_id),
@@ -69,8 +69,8 @@ impl Failures {
         }
     }
 
-    /// Records a lost task that the provider no longer knows. The task is archived as not found, so that later runs do
-    /// not request it again. The loss of the original data is reported as a failure.
+    /// Records a lost task that the provider no longer has. The task is archived as not found, so that later runs do
+    /// not request it again. The repair reports the loss of the original data as a failure.
     fn record_not_found(&mut self, task_id: &str) {
         let Some(has_rows) = self.lost.get(task_id) else { return };
         let rest = if *has_rows { ", with its remaining rows" } else { "" };
@@ -83,7 +83,7 @@ impl Failures {
         self.tasks.contains_key(task_id) || self.assets.contains_key(task_id)
     }
 
-    /// Whether the repair restored everything.
+    /// Whether the repair restored every task and every file.
     pub(crate) fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.unfinished.is_empty() && self.assets.is_empty()
     }
@@ -93,8 +93,8 @@ impl Failures {
         self.salvaged.contains(task_id)
     }
 
-    /// Returns each task that could not be restored, with the reason. After an interrupted repair, tasks that it did
-    /// not finish are omitted.
+    /// Returns each task that could not be restored, with the reason. Omits the tasks that an interrupted repair did
+    /// not finish.
     pub(crate) fn into_reasons(self, was_interrupted: bool) -> BTreeMap<String, String> {
         let first = |mut assets: BTreeMap<AssetName, String>| assets.pop_first().map(|(_, reason)| reason);
         let mut reasons = if was_interrupted { BTreeMap::new() } else { self.unfinished };

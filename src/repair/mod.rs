@@ -1,4 +1,4 @@
-//! Plans a repair from the findings of a check. Planning reads the tables and changes nothing, so that `--dry-run` can
+//! Plans a repair from the findings of `verify`. Planning reads the tables and changes nothing, so `--dry-run` can
 //! print the plan.
 
 mod failures;
@@ -37,8 +37,8 @@ pub(crate) struct Plan {
     pub(crate) unlisted: BTreeSet<String>,
     /// Foreign files that readers of a table would treat as parts, although no run has written them.
     pub(crate) strays: BTreeSet<String>,
-    /// Damaged run summaries and lists of missing tasks. These files cannot be regenerated, but the archive is
-    /// complete without them.
+    /// Damaged run summaries and damaged lists of missing tasks. A repair cannot regenerate such files, but the archive
+    /// is complete without them.
     pub(crate) run_files: BTreeSet<String>,
     /// Manifests to regenerate.
     pub(crate) manifests: BTreeSet<String>,
@@ -47,18 +47,19 @@ pub(crate) struct Plan {
     pub(crate) rewrite_checksums: bool,
     /// Tasks to repair.
     pub(crate) tasks: BTreeSet<String>,
-    /// Tasks to repair that have lost their row in the tasks table. The responses for these tasks must be requested
-    /// from the provider.
+    /// Tasks to repair that have lost their row in the tasks table. The responses of lost tasks must be requested from
+    /// the provider.
     pub(crate) lost: HashSet<String>,
     /// For each task, the kinds of assets for which the assets table has rows.
     pub(crate) kinds: HashMap<String, AssetKinds>,
     /// For each task with rows in the clips, lyrics or assets table, the number of its clip rows.
     #[serde(rename = "clips_left")]
     pub(crate) remaining_clips: HashMap<String, i32>,
-    /// Tasks that may have lost their asset rows.
+    /// Tasks that may have lost their rows in the assets table.
     #[serde(rename = "without_assets")]
     pub(crate) may_lack_asset_rows: HashSet<String>,
-    /// Tasks whose row was salvaged from a damaged part. The provider may have a better response.
+    /// Tasks whose row was salvaged from a damaged part, and that are requested again because the provider may have a
+    /// better response.
     #[serde(rename = "unsure")]
     pub(crate) salvaged: HashSet<String>,
     /// The number of assets that failed in earlier runs.
@@ -105,7 +106,7 @@ impl Plan {
             self.remaining_clips.entry(task).or_insert(clips);
         }
         self.may_lack_asset_rows.extend(interrupted.may_lack_asset_rows);
-        // Salvaged tasks have rows, but are requested again because the provider may have a better response.
+        // Salvaged tasks have a row in the tasks table, but are requested again like lost tasks.
         self.lost.extend(interrupted.salvaged.iter().cloned());
         self.salvaged.extend(interrupted.salvaged);
         self.truncated_parts.extend(interrupted.truncated_parts);
@@ -118,7 +119,7 @@ impl Plan {
         self.unrepairable.is_empty() && self.truncated_parts.is_empty() && self.run_files.is_empty()
     }
 
-    /// Returns the item of each task to repair. `salvage` contains the tasks that are readable in quarantined parts.
+    /// Returns an item for each task to repair. `salvage` contains the tasks that are readable in quarantined parts.
     pub(crate) fn items<'a>(
         &'a self,
         salvage: &'a HashMap<String, Salvage>,
@@ -141,15 +142,15 @@ impl Plan {
         })
     }
 
-    /// Creates the record of the repair's failures, which is initially empty.
+    /// Creates an empty record of the failures of this repair.
     pub(crate) fn failures(&self, salvage: &HashMap<String, Salvage>) -> Failures {
         let is_not_found = |task: &&String| salvage.get(*task) == Some(&Salvage::NotFound);
         let lost = self.lost.iter().filter(|task| !is_not_found(task));
         Failures::new(lost.map(|task| (task.clone(), self.remaining_clips.contains_key(task))).collect())
     }
 
-    /// Returns the plan for the next repair, which contains the tasks that are not done. Lost tasks that were salvaged
-    /// are marked as `unsure`.
+    /// Returns the plan for the next repair, which contains the tasks that this repair did not complete. Lost tasks
+    /// that were salvaged are added to `salvaged`.
     pub(crate) fn remaining(&self, is_done: impl Fn(&str) -> bool, is_salvaged: impl Fn(&str) -> bool) -> Self {
         let mut remaining = Self {
             quarantined_copies: self.quarantined_copies.clone(),
@@ -185,7 +186,7 @@ impl Plan {
         self.parts.contains_key(table)
     }
 
-    /// Whether the plan treats a part as intact, so that the part may be read.
+    /// Whether a part can be read, because the plan does not list it as damaged or missing.
     fn is_intact(&self, table: &str, part: &str) -> bool {
         !self.parts.get(table).is_some_and(|parts| parts.contains(part))
     }
@@ -201,7 +202,8 @@ impl Plan {
                     _ => self.unrepairable.push(finding.clone()),
                 }
             }
-            // For a missing file without a row, the repair only removes the file's line from its manifest.
+            // If no row refers to a missing file, the repair only removes the file's line from the manifest that lists
+            // the file.
             FindingKind::MediaMissing | FindingKind::MediaDamaged | FindingKind::FileMissing => {
                 self.media.insert(path);
                 self.add_tasks_of(&finding.subject);
@@ -230,7 +232,7 @@ impl Plan {
             FindingKind::StagingFile if path.starts_with(MEDIA) => {
                 self.media.insert(path);
             }
-            // The repair run always rewrites the views and removes staging files.
+            // Every repair rewrites the views and removes staging files.
             FindingKind::ViewsDamaged | FindingKind::OutdatedViews | FindingKind::StagingFile => {}
             kind if kind.severity() == Severity::Damage => self.unrepairable.push(finding.clone()),
             _ => {}
@@ -248,7 +250,7 @@ impl Plan {
     }
 }
 
-/// Whether a finding concerns more tasks than it lists.
+/// Whether a finding affects more tasks than it lists.
 fn has_more_tasks(finding: &Finding) -> bool {
     matches!(&finding.subject, Subject::Rows { rows, task_ids, .. } if task_ids.len() >= MAX_LISTED_FOR_REPAIR && *rows > task_ids.len() as u64)
 }

@@ -9,7 +9,7 @@ use crate::export::Signal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
     Signal(Signal),
-    /// `--stop-after` elapsed.
+    /// The time limit of `--stop-after` elapsed.
     DeadlineReached,
 }
 
@@ -25,15 +25,15 @@ pub(crate) struct RepairOutcome {
     pub(crate) recovered: u64,
     /// The number of downloaded files, and their total size in bytes.
     pub(crate) downloaded: (u64, u64),
-    /// The number of tasks from earlier runs that remain in the journal.
+    /// The number of tasks that earlier runs fetched and that are still in the journal.
     pub(crate) still_journalled: u64,
     pub(crate) interruption: Option<Interruption>,
-    /// The path, relative to the archive, of the list of tasks that are still lost.
+    /// The path of the list of tasks that are still lost, relative to the archive.
     pub(crate) missing_list_path: Option<String>,
 }
 
 impl RepairOutcome {
-    /// The outcome of a repair whose time limit elapsed before its plan was ready.
+    /// Returns the outcome of a repair whose time limit elapsed before its plan was ready.
     pub(crate) fn deadline_reached(still_journalled: u64) -> Self {
         Self {
             plan: Arc::default(),

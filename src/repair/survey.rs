@@ -1,4 +1,4 @@
-//! Finds the tasks that have lost rows, by scanning the tables. Memory holds one hash per task for each table.
+//! Scans the tables to find the tasks that have lost rows. The scan keeps one hash per task and table in memory.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,8 +16,8 @@ use crate::{
     task::{TaskId, is_same_id},
 };
 
-/// The tasks that have rows in each table, stored as hashes. For ten million tasks, the probability that any two tasks
-/// have the same hash is less than one in a quarter of a million.
+/// The tasks that have rows in each table, stored as hashes. For ten million tasks, the probability that any two task
+/// IDs have the same hash is less than 1 in 250,000.
 pub(super) struct Survey {
     hasher: RandomState,
     rows: HashMap<&'static str, HashSet<u64>>,
@@ -40,16 +40,16 @@ impl Survey {
         self.rows.get(table).is_some_and(|tasks| tasks.contains(&self.hasher.hash_one(task)))
     }
 
-    /// If the tasks table is intact, drops tasks whose IDs occur only in damaged parts of other tables. Damage has
-    /// corrupted such IDs.
+    /// Drops corrupted task IDs: if the tasks table is intact, an ID that occurs only in damaged parts of other tables
+    /// is corrupted.
     pub(super) fn drop_corrupted_ids(&self, plan: &mut Plan) {
         if !plan.has_lost(TASKS.name) {
             plan.tasks.retain(|task| tables::TABLES.into_iter().any(|table| self.has(table, task)));
         }
     }
 
-    /// Adds the tasks that have lost rows, failed assets, or damaged or missing media files. Also adds the kinds of
-    /// assets that these tasks should have.
+    /// Adds to the plan the tasks with lost rows, with failed assets, or with damaged or missing media files. Also adds
+    /// the kinds of assets that the tasks to repair should have.
     pub(super) fn add_affected_tasks(&self, archive: &Archive, plan: &mut Plan) -> Result<()> {
         let mut found = salvaged_ids(archive, plan);
         found.retain(|task| !self.has(TASKS.name, task));
@@ -121,7 +121,8 @@ fn find_asset_kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
 }
 
 /// Returns the task IDs that can be read from damaged parts of the tasks table. Adds a part to `plan.truncated_parts`
-/// if the part cannot be read to its end or if damage has changed IDs, because the part may have contained more tasks.
+/// if the part cannot be read to its end or if damage has changed IDs, because such a part may have contained more
+/// tasks.
 fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     let mut found = HashSet::new();
     for path in plan.parts.get(TASKS.name).into_iter().flatten() {
@@ -134,8 +135,9 @@ fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     found
 }
 
-/// Returns the task IDs in a damaged part, and whether the IDs are complete. An ID that damage has changed is
-/// excluded: the response in its row contains another task ID, or the part's Bloom filter does not contain the ID.
+/// Returns the task IDs in a damaged part, and whether the IDs are complete. Corrupted IDs are excluded: an ID is
+/// corrupted if the response in its row contains a different task ID, or if the part's Bloom filter does not contain
+/// the ID.
 fn read_ids(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
     let Ok(file) = archive.read(path) else { return (HashSet::new(), false) };
     let (mut ids, mut rows) = (HashSet::new(), 0);

@@ -1,4 +1,4 @@
-//! The table that `summary` prints for an archive.
+//! Formats the table that `summary` prints for an archive.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -62,7 +62,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     text
 }
 
-/// The first lines of the summary, which report runs with unpublished responses in the journal.
+/// Formats the first lines of the archive summary, which report the runs with unpublished responses in the journal.
 fn format_unpublished_runs(runs: &[UnpublishedRun]) -> String {
     let mut text = String::new();
     for run in runs {
@@ -82,7 +82,7 @@ fn format_unpublished_runs(runs: &[UnpublishedRun]) -> String {
     text
 }
 
-/// Lists the kinds of assets that some clips lack, with the number of these clips.
+/// Lists each kind of asset that some clips lack, with the number of clips that lack it.
 fn format_missing_assets(lacking: &BTreeMap<AssetKind, u64>) -> String {
     let kinds: Vec<String> =
         lacking.iter().map(|(kind, clips)| format!("{kind} of {}", plural(*clips, "clip"))).collect();
@@ -97,7 +97,7 @@ fn day(time: Option<&str>) -> Option<&str> {
     time?.get(.."2025-01-15".len())
 }
 
-/// Describes the share of the account that is archived, and the credits of the account.
+/// Formats the share of the account's tasks that is archived, and the credits that the account has used and topped up.
 fn format_account(account: &Account) -> String {
     let archived = account.archived;
     let mut text = match (account.tasks_created, account.coverage) {

@@ -45,7 +45,7 @@ impl Bars {
     }
 
     fn check(&mut self, Checking { phase, done, total, bytes }: &Checking) {
-        // A single bar shows first the progress of parts and then the progress of files.
+        // The bar first shows how many parts have been checked, and later how many files.
         let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *total)));
         bar.set_length(*total);
         bar.set_position(*done);

@@ -21,12 +21,12 @@ pub struct ArchiveSummary {
     pub runs: u64,
     /// Counts that the summary of a run does not contain.
     pub archive: ArchiveContents,
-    /// The usage of the account and the share that is archived, if requested.
+    /// The usage of the account and the share of its tasks that is archived, if the user requested them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
 }
 
-/// Table counts that the summary of a run does not contain, and a list of the most recent runs.
+/// Counts of table rows that the summary of a run does not contain, and a list of the most recent runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ArchiveContents {
     /// The number of tasks for each model. Tasks without a model are omitted.
@@ -39,7 +39,7 @@ pub struct ArchiveContents {
     pub created_from: Option<String>,
     /// The time at which the newest task was created.
     pub created_to: Option<String>,
-    /// The number of run summaries and lists of missing tasks that are damaged and not fully counted.
+    /// The number of run summaries and lists of missing tasks that are damaged and therefore not fully counted.
     #[serde(skip_serializing_if = "is_zero")]
     pub unreadable_run_files: u64,
     /// Runs with unpublished responses in the journal, oldest first.
@@ -54,18 +54,19 @@ pub struct ArchiveContents {
     pub last_runs: Vec<RunRow>,
 }
 
-/// A run with unpublished responses in the journal. The next export archives these responses without a request.
+/// A run with unpublished responses in the journal. The next export archives these responses without requesting them
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnpublishedRun {
     /// The ID of the run.
     pub run_id: String,
     /// The start time of the run.
     pub started_at: Option<Timestamp>,
-    /// The number of responses of the run in the journal.
+    /// The number of the run's responses that are still in the journal.
     #[serde(rename = "answers")]
     pub responses: u64,
-    /// Whether the run ended normally, and left responses in the journal because time was up or a media host was down.
-    /// If this field is false, the run was killed.
+    /// Whether the run ended cleanly but left responses in the journal, for example because a media host was down.
+    /// `false` means that the run was killed.
     pub has_ended: bool,
 }
 
@@ -95,14 +96,14 @@ pub struct RunRow {
     pub requests: u64,
 }
 
-/// The usage of the account as reported by the provider, and the share of the account that is archived.
+/// The usage of the account as reported by the provider, and the share of the account's tasks that is archived.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Account {
     /// The number of tasks that the account has created, if the provider reports this number.
     pub tasks_created: Option<u64>,
     /// The number of credits that the account has used.
     pub credits_used: Option<f64>,
-    /// The number of credits that the account has topped up.
+    /// The number of credits that have been bought for the account.
     pub credits_topped_up: Option<f64>,
     /// The number of archived tasks, excluding tasks that the provider did not find.
     pub archived: u64,

@@ -1,4 +1,4 @@
-//! Renders each event as a sentence.
+//! Renders events as messages for the user.
 
 use super::messages::{duration, format_remaining, format_transfer, plural, size};
 use crate::{
@@ -7,18 +7,18 @@ use crate::{
     http,
 };
 
-/// The importance of a sentence, which determines the users who see it.
+/// The importance of a message, which determines whether the message is shown at a given verbosity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Importance {
-    /// Shown to every user.
+    /// Shown even with `--progress off`.
     Warning,
-    /// Shown to users who follow the run.
+    /// Shown in plain progress output.
     Milestone,
-    /// Shown to users who want a line per task.
+    /// Shown only with `--verbose`.
     Verbose,
 }
 
-/// Returns the sentence for an event, or `None` if the event is only counted.
+/// Returns the message for an event and its importance, or `None` for an event without a message.
 pub(super) fn render(event: &Event) -> Option<(Importance, String)> {
     use Importance::{Milestone, Verbose, Warning};
     Some(match event {
@@ -112,7 +112,8 @@ pub(super) fn render(event: &Event) -> Option<(Importance, String)> {
     })
 }
 
-/// Returns the progress of tasks and downloads: `3 of 40 tasks (7 %), 5m left; 2 of 9 files, 12.3 MB, 1.2 MB/s`.
+/// Formats the progress of tasks and downloads, for example
+/// `3 of 40 tasks (7 %), 5m left; 2 of 9 files, 12.3 MB, 1.2 MB/s`.
 fn progress_line(progress: &Progress) -> String {
     let percent = 100 * progress.settled / progress.selected.max(1);
     let tasks = format!(

@@ -1,4 +1,4 @@
-//! Formats the report of a check: the numbers of checked files and rows, the findings, and advice.
+//! Formats the report of `verify`: the numbers of checked files and rows, the findings, and advice.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::verify::{Checked, Depth, Finding, FindingKind, Report, Severity};
 /// The maximum number of findings of one kind to list.
 const MAX_LISTED: usize = 20;
 
-/// Formats the report of a check as text.
+/// Formats the report of `verify` as text.
 pub(crate) fn verify_table(report: &Report) -> String {
     let checked = &report.checked;
     let mut text = format!("Checked {} in {}\n\n", report.archive, duration(checked.seconds));

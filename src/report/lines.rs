@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{asset::AssetStatus, event::Event};
 
-/// The interval between progress lines, which only need to show in a log that a run is alive.
+/// The interval between progress lines, which show in a log that the run is still active.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
-/// The kinds of events that are written.
+/// The level of detail of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Detail {
     Warnings,
@@ -61,7 +61,7 @@ impl Reporter for Lines {
     }
 }
 
-/// Writes nothing if the run succeeds, and every warning otherwise.
+/// Writes the warnings of a run only if the run is unsuccessful.
 #[derive(Default)]
 pub(super) struct Quiet {
     warnings: Vec<String>,
@@ -89,8 +89,8 @@ impl Drop for Quiet {
     }
 }
 
-/// Limits repeated messages about bad rows and failed downloads. After the first messages of each kind, a single line
-/// reports that additional occurrences are only counted.
+/// Limits repeated messages about invalid rows and failed downloads. After `MAX_LISTED` messages of the same kind, a
+/// single line announces that further messages of this kind are omitted.
 #[derive(Default)]
 pub(super) struct RepeatLimit {
     invalid_rows: u32,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::messages::{line, plural, size};
 
-/// The result of compacting one table, or an estimate of the result in a dry run.
+/// The result of compacting one table or, in a dry run, an estimate of the result.
 #[derive(Clone, Debug)]
 pub(crate) struct Compacted {
     pub(crate) table: &'static str,
@@ -12,7 +12,7 @@ pub(crate) struct Compacted {
     pub(crate) merged: u64,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
-    /// The number of new parts. In a dry run, this number is an estimate and `bytes_after` is an upper bound.
+    /// The number of new parts. In a dry run, `parts_after` is an estimate and `bytes_after` is an upper bound.
     pub(crate) parts_after: u64,
     pub(crate) bytes_after: u64,
     /// The number of parts that stay unchanged.

@@ -1,4 +1,4 @@
-//! The closing message of a run: a table on stdout, and advice about missing tasks.
+//! Formats the closing message of a run: a table for stdout, and advice about missing tasks.
 
 use std::{cmp::Reverse, fmt::Write, time::Duration};
 
@@ -16,48 +16,48 @@ use crate::{
 /// The maximum number of reasons listed for failed downloads.
 const MAX_REASONS: usize = 5;
 
-/// Formats a duration, rounded to whole seconds: `1h 2m 3s`.
+/// Formats a duration in whole seconds, for example `1h 2m 3s`.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = Duration::from_secs(seconds.max(0.0).round() as u64);
     humantime::format_duration(whole).to_string().replace("days", "d").replace("day", "d")
 }
 
-/// Formats the pending work, if it is known: `, 3 unfinished, 5m left`.
+/// Formats the number of unfinished tasks and the estimated remaining time, for example `, 3 unfinished, 5m left`.
 pub(super) fn format_remaining(progress: &Progress) -> String {
     let unfinished = Some(progress.unfinished).filter(|count| *count > 0).map(|count| format!(", {count} unfinished"));
     let remaining = progress.seconds_left.map(|remaining| format!(", {} left", duration(remaining)));
     unfinished.into_iter().chain(remaining).collect()
 }
 
-/// Formats the size and speed of the downloads: `, 12.3 MB, 1.2 MB/s`.
+/// Formats the size and speed of the downloads, for example `, 12.3 MB, 1.2 MB/s`.
 pub(super) fn format_transfer(downloads: &Downloads) -> String {
     format!(", {}, {}/s", size(downloads.bytes), size(downloads.bytes_per_second as u64))
 }
 
-/// Formats a size in bytes with SI units: `12.3 MB`.
+/// Formats a size in bytes with SI units, for example `12.3 MB`.
 pub(super) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().si().to_string()
 }
 
-/// Data for the closing message that the run's summary does not contain.
+/// Data that the closing message needs and the run's summary does not contain.
 pub(crate) struct ClosingNotes<'a> {
     /// The location of the archive, as specified by the user.
     pub(crate) archive: &'a str,
     pub(crate) format: TableFormat,
     /// Whether the provider responded but found none of the requested tasks.
     pub(crate) none_found: bool,
-    /// Whether the list of tasks that are not archived was written.
+    /// Whether the list of missing tasks was written.
     pub(crate) missing_list_written: bool,
-    /// The number of tasks from earlier runs with pending downloads.
+    /// The number of tasks that earlier runs fetched and whose downloads are still pending.
     pub(crate) still_journalled: u64,
-    /// The number of assets that failed in earlier runs. An export does not retry these assets.
+    /// The number of assets that failed in earlier runs, and that an export does not retry.
     pub(crate) failed_before: u64,
-    /// The number of tasks archived as not found that were requested again. If these tasks are still not found, this
-    /// is no sign of a wrong key.
+    /// The number of tasks that were archived as not found and that this run requested again. If such tasks are still
+    /// not found, the API key is not necessarily wrong.
     pub(crate) refetched: u64,
 }
 
-/// The closing table of a run.
+/// Formats the closing message of a run.
 pub(crate) fn run_table(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
     let mut text = String::new();
     let duration = run.duration_seconds().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
@@ -87,7 +87,7 @@ pub(crate) fn run_table(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
     text
 }
 
-/// The table of a dry run: the plan, and the estimated time for its requests at the given rate.
+/// Formats the plan of a dry run, with the estimated time for its requests at the given rate.
 pub(crate) fn plan_table(
     plan: &InputCounts,
     tasks_lacking_assets: u64,
@@ -221,7 +221,7 @@ pub(super) fn format_requests(run: &RunSummary) -> String {
     if requests.total == 0 { "none".into() } else { format!("{}: {}{limited}", requests.total, join_counts(&kinds)) }
 }
 
-/// Lists the counts that are not zero: `3 success, 1 failure`. Returns `none` if all are zero.
+/// Lists the nonzero counts, for example `3 success, 1 failure`. Returns `none` if all counts are zero.
 pub(super) fn join_counts(counts: &[(u64, &str)]) -> String {
     let counts: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
@@ -292,9 +292,9 @@ fn unfinished_file(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
     format!("{}/runs/{}{}", notes.archive.trim_end_matches('/'), run.run_id, RunFile::Unfinished.suffix())
 }
 
-/// A DuckDB command that the user can paste into a shell, in the folder where the program was run.
+/// Returns a DuckDB command that the user can paste into a shell in the current folder.
 pub(super) fn duckdb_line(archive: &str, format: TableFormat) -> String {
-    // The path is escaped for SQL, for the glob patterns of DuckDB, and for the shell.
+    // The path of the archive is escaped for SQL, for DuckDB's glob patterns, and for the shell.
     let mut folder = archive.trim_end_matches('/').replace('\'', "''");
     for special in ['[', '*', '?'] {
         folder = folder.replace(special, &format!("[{special}]"));

@@ -1,7 +1,8 @@
 //! Formats the summary of a run as metrics in the Prometheus text format.
 //!
-//! A metrics file describes one run and replaces the file of the previous run, so every metric is a gauge. The kinds
-//! of requests add up to the total. Status 429 is not a kind, because any request may receive it.
+//! A metrics file describes one run and replaces the file of the previous run, so every metric is a gauge. The counts
+//! of initial requests, polls and retries add up to the total number of requests. Requests that were rate limited (HTTP
+//! 429) have a separate metric, because they can be of any kind.
 
 use std::fmt::Write;
 
@@ -9,8 +10,8 @@ use jiff::Timestamp;
 
 use crate::run_summary::RunSummary;
 
-/// Returns the text of the metrics file. `last_success` is the time at which the last run with exit status 0 ended, if
-/// there is such a run.
+/// Returns the text of the metrics file. `last_success` is the end time of the last run with exit status 0, if there is
+/// such a run.
 pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> String {
     let (tasks, assets, rows, requests) = (&run.tasks, &run.assets, &run.rows, &run.requests);
     let mut text = Text::default();
@@ -84,7 +85,8 @@ impl Text {
         let _ = writeln!(self.0, "sunor_archive_{name} {value}");
     }
 
-    /// Adds a metric with one sample per label value. Label values are constants of this program and need no escaping.
+    /// Adds a metric with one sample per label value. Label values need no escaping, because they are constants of this
+    /// program.
     fn labelled(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
         self.family(name, help);
         for (value, count) in samples {
@@ -106,7 +108,7 @@ mod tests {
         report::{ClosingNotes, run_table},
     };
 
-    /// The wall clock is changed during the run, but the duration is measured with the monotonic clock.
+    /// Durations are measured with the monotonic clock, so setting the wall clock during a run does not affect them.
     #[test]
     fn setting_the_clock_does_not_change_durations() {
         for finished in ["2026-01-02T02:00:00Z", "2026-01-03T03:00:00Z"] {

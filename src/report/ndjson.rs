@@ -1,4 +1,4 @@
-//! Writes events to stderr for machines, as one JSON object per line.
+//! Writes events to stderr in a machine-readable format, with one JSON object per line.
 
 use std::io::Write;
 

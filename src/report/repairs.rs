@@ -140,7 +140,7 @@ fn write_unrepairable(text: &mut String, findings: &[Finding]) {
     }
 }
 
-/// Lists the counts that are not zero, with singular or plural nouns.
+/// Lists the nonzero counts, each with its noun in the singular or plural.
 fn join_plural_counts(counts: &[(u64, &str)]) -> String {
     let texts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| plural(*n, word)).collect();
     if texts.is_empty() { "none".into() } else { texts.join(", ") }

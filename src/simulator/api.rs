@@ -23,7 +23,7 @@ use super::{
     window::Admission,
 };
 
-/// Responds to an API request. An error closes the connection without a response.
+/// Responds to an API request. If this function returns an error, the connection closes without a response.
 pub(super) async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let path = request.uri().path().to_owned();
     let key = request.headers().get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
@@ -52,7 +52,7 @@ pub(super) async fn handle(state: Arc<State>, request: Request<Incoming>) -> io:
 }
 
 impl State {
-    /// Returns the IDs in the task list as CSV, in the format that `export` reads.
+    /// Returns the task list as CSV, in the format that `export` reads.
     fn task_list(&self) -> String {
         let mut csv = String::from("task_id\n");
         if let KnownTasks::Listed(tasks) = &self.provider.tasks {
@@ -64,8 +64,8 @@ impl State {
         csv
     }
 
-    /// Returns how many tasks the account has created. With a task list, this is the number of listed tasks that
-    /// exist. Without a list, it is the example value in the API documentation.
+    /// Returns the number of tasks that the account has created: the number of listed tasks that exist or, without a
+    /// task list, the example value from the API documentation.
     fn tasks_created(&self) -> usize {
         match &self.provider.tasks {
             KnownTasks::Listed(tasks) => tasks.indices().filter(|index| self.exists(tasks.id(*index).as_str())).count(),
@@ -78,8 +78,8 @@ impl State {
         task.document(Timestamp::now()).is_some()
     }
 
-    /// Counts a request against the rate limit of its key. Refuses the request if the key is invalid or the limit is
-    /// reached.
+    /// Checks the API key of a request, and counts the request against the rate limit of the key. Returns an error
+    /// response if the key is invalid or the limit is reached.
     fn admit(&self, key: Option<&str>) -> (Option<Admission>, Option<Response<Body>>) {
         let faults = &self.provider.faults;
         let mut counts = self.counts();
@@ -148,7 +148,7 @@ impl State {
         self.provider.faults.for_task(id, *nth, sample)
     }
 
-    /// Returns the response before any fault is applied, and whether this response is final.
+    /// Returns the response for a task before any fault is applied, and whether the response is final.
     fn document(&self, id: &str, task: &Task) -> (Document, bool) {
         if let Some(text) = self.provider.documents.get(id) {
             return (Document { status: StatusCode::OK, text: text.replace("{cdn}", &self.cdn) }, true);
@@ -175,7 +175,7 @@ struct Document {
 }
 
 impl Document {
-    /// Adds a field of this many bytes to the JSON document.
+    /// Adds a padding field of `bytes` bytes to the JSON document.
     fn with_padding(mut self, bytes: usize) -> Self {
         if self.text.pop() == Some('}') {
             self.text.push_str(",\"padding\":\"");
@@ -243,8 +243,8 @@ fn compressed(document: &Document, encoding: Encoding) -> io::Result<Response<Bo
     Ok(response.body(full.boxed()).expect("the status and headers are valid"))
 }
 
-/// Returns a response that announces its full length but sends only `bytes` bytes at first. The rest follows after
-/// the pause. Without a pause, the connection breaks.
+/// Returns a response whose body pauses after `bytes` bytes. If `pause` is `None`, the connection breaks at this point
+/// instead. The `Content-Length` is always that of the complete body.
 fn partial_response(text: &str, bytes: usize, pause: Option<Duration>) -> Response<Body> {
     let (start, rest) = text.as_bytes().split_at(bytes.min(text.len().saturating_sub(1)));
     let start = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(start)))]);

@@ -1,4 +1,4 @@
-//! The responses of the simulated CDN: generated files, sent in full or by range, as an object store sends them.
+//! The responses of the simulated CDN. Like an object store, it serves files in full or by range.
 
 use std::{io, ops::Range, sync::Arc, time::Duration};
 
@@ -24,10 +24,11 @@ use super::{
     tracked_body::ResponseTracker,
 };
 
-/// The delay before a connection breaks, so that all bytes written before the break reach the client.
+/// The delay before the server breaks a connection. The delay gives the client time to receive the bytes that were
+/// already sent.
 const FLUSH_DELAY: Duration = Duration::from_millis(50);
 
-/// The way in which a file is sent.
+/// How a file is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Delivery {
     /// Sends the file as fast as the client reads it.
@@ -40,7 +41,7 @@ enum Delivery {
     Throttled(u32),
 }
 
-/// Responds to a CDN request. An error closes the connection without a response.
+/// Responds to a CDN request. If this function returns an error, the connection closes without a response.
 pub(super) async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let path = request.uri().path().trim_start_matches('/');
     let (mut tracker, nth) = ResponseTracker::new(state.clone(), path, request.headers());
@@ -49,7 +50,8 @@ pub(super) async fn handle(state: Arc<State>, request: Request<Incoming>) -> io:
     let fault = state.provider.faults.for_file(name, nth, sample);
     let response = match *request.method() {
         Method::GET => state.file(name, request.headers(), fault, &mut tracker).await?,
-        // The HTTP server omits the body of a HEAD response. Ranges apply only to GET.
+        // The HTTP server omits the body of a HEAD response. The request headers are ignored, because `Range` is
+        // defined only for GET.
         Method::HEAD => state.file(name, &HeaderMap::new(), fault, &mut tracker).await?,
         _ => xml_error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
     };
@@ -95,7 +97,7 @@ impl State {
         File::new(self.provider.seed, name, variant, &self.provider.faults)
     }
 
-    /// Returns the whole file or the range that the client requested.
+    /// Returns a response with the whole file or the requested range.
     fn file_response(
         &self,
         file: &File,
@@ -131,7 +133,7 @@ impl State {
         response.body(delivery.body(file, range)).expect("the status and headers are valid")
     }
 
-    /// Returns the whole file, compressed in memory.
+    /// Returns a response with the whole file, compressed in memory.
     fn compressed(&self, name: &str, encoding: Encoding, tracker: &mut ResponseTracker) -> io::Result<Response<Body>> {
         let Some(file) = self.generate_file(name, FileVariant::Original) else { return Ok(not_found()) };
         let full_body: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
@@ -142,7 +144,7 @@ impl State {
 }
 
 impl Delivery {
-    /// Returns a body that sends the bytes of `range` in this manner.
+    /// Returns a response body with the bytes in `range`, delivered as `self` specifies.
     fn body(self, file: &File, range: Range<u64>) -> Body {
         let length = range.end - range.start;
         let chunks = |range, max_len| stream::iter(file.chunks(range, max_len).map(Ok));
@@ -168,7 +170,7 @@ impl Delivery {
     }
 }
 
-/// Streams the chunks at `rate` bytes per second.
+/// Streams chunks at `rate` bytes per second.
 fn throttled(chunks: impl Iterator<Item = Bytes>, rate: u32) -> impl Stream<Item = io::Result<Bytes>> {
     stream::iter(chunks).then(move |chunk| async move {
         time::sleep(Duration::from_secs_f64(chunk.len() as f64 / f64::from(rate.max(1)))).await;
@@ -180,7 +182,7 @@ fn streamed(chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'stati
     BodyExt::boxed(StreamBody::new(chunks.map_ok(Frame::data)))
 }
 
-/// Returns a response with this text in place of the file.
+/// Returns a response that contains `text` instead of the requested file.
 fn replacement_response(text: String) -> Response<Body> {
     let content_type = if text.starts_with("<html") { "text/html" } else { "application/octet-stream" };
     body(StatusCode::OK, content_type, text)
@@ -232,7 +234,7 @@ mod tests {
             Self::new(FaultPlan { media, ..FaultPlan::default() })
         }
 
-        /// Sends a request. Returns the response head in lower case, and all body bytes received before the
+        /// Sends a request, and returns the response head in lower case and the body bytes received until the
         /// connection closes.
         fn send_request(&self, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
             let host = self.simulator.cdn_url().authority();
@@ -250,7 +252,7 @@ mod tests {
         }
     }
 
-    /// Returns the value of the header `name`.
+    /// Returns the value of the header `name` in a response head.
     fn value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }

@@ -1,4 +1,4 @@
-//! Compresses response bodies in the encodings that real servers use.
+//! Compresses response bodies with the content encodings that real servers use.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use flate2::{
 use super::faults::Encoding;
 
 impl Encoding {
-    /// The value of the `Content-Encoding` header.
+    /// Returns the value of the `Content-Encoding` header.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -21,7 +21,6 @@ impl Encoding {
         }
     }
 
-    /// Compresses the text.
     pub(super) fn compress(self, text: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Gzip | Self::XGzip => {

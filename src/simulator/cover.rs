@@ -1,4 +1,4 @@
-//! Generates covers: small colourful patterns in the image formats that the provider uses.
+//! Generates cover images: small colour patterns in the image formats that the provider uses.
 
 use fastrand::Rng;
 use jpeg_encoder::ColorType;
@@ -24,7 +24,7 @@ pub(super) fn png(rng: &mut Rng) -> Vec<u8> {
     file
 }
 
-/// Generates the RGB pixels of colour gradients that wrap around, row by row.
+/// Generates the RGB pixels of a random colour pattern, in row-major order.
 fn pattern(rng: &mut Rng) -> Vec<u8> {
     let xor_mask = rng.u16(..) & 0x7f;
     let slopes = [(); 3].map(|()| [rng.u16(..256), rng.u16(1..6), rng.u16(1..6)]);

@@ -1,5 +1,5 @@
-//! The documents of simulated tasks, with every type, model and status. The same seed and task ID give the same
-//! document.
+//! Generates the documents of simulated tasks of every type, model and status. The same seed and task ID always give
+//! the same document.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::faults::FaultPlan;
 /// The default fraction of tasks that are in progress when the simulator starts.
 const UNFINISHED: f64 = 0.12;
 
-/// The default maximum time until a task in progress finishes, in seconds. It is short so that a first trial of the
-/// program does not take long.
+/// The default maximum time, in seconds, until a task in progress finishes. The default is short to keep a trial of the
+/// program short.
 const UNFINISHED_SECONDS: f64 = 10.0;
 
 const TITLES: [&str; 8] = [
@@ -73,15 +73,15 @@ pub(super) struct Task {
     created_at: Timestamp,
     completed_at: Timestamp,
     details: Rng,
-    /// The root URL of the CDN, without the trailing slash.
+    /// The root URL of the CDN, without a trailing slash.
     cdn: String,
-    /// A value from 0 to 1 that is fixed for the task. It determines which faults apply to the task.
+    /// A random number from 0 to 1 that is fixed for the task and determines which faults apply to it.
     pub(super) sample: f64,
 }
 
 impl Task {
-    /// Generates the task with this ID from the seed. `start` is the time when the simulator started, and `cdn` is
-    /// the root URL of the CDN.
+    /// Generates the task with this ID from the seed. `start` is the start time of the simulator, and `cdn` is the root
+    /// URL of the CDN.
     pub(super) fn new(seed: u64, id: &str, start: Timestamp, faults: &FaultPlan, cdn: &str) -> Self {
         let mut rng = Rng::with_seed(hash(seed, id));
         let sample = rng.f64();
@@ -248,7 +248,7 @@ impl Task {
     }
 }
 
-/// Returns a hash of the seed and of a task ID or another name.
+/// Returns a hash of the seed and an identifier, such as a task ID or a file name.
 pub(super) fn hash(seed: u64, id: &str) -> u64 {
     let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))

@@ -1,14 +1,14 @@
-//! The faults that a simulated provider injects, and the requests they apply to. A fault plan is built in code or
-//! parsed from a TOML file.
+//! The faults that a simulated provider injects, and the filters that select the affected requests. A fault plan is
+//! built in code or parsed from a TOML file.
 //!
 //! ```toml
 //! unfinished = 0.3            # fraction of tasks in progress when the simulator starts
-//! revoke_after = 500          # number of requests after which the key is refused
-//! media_seconds = 3.0         # duration of each song
-//! media_bytes = 200_000_000   # minimum size of each song
+//! revoke_after = 500          # number of requests after which the API key is refused
+//! media_seconds = 3.0         # duration of each song in seconds
+//! media_bytes = 200_000_000   # minimum size of each song in bytes
 //! validators = false          # the CDN sends no ETag or Last-Modified and ignores Range
 //!
-//! # The rate limit. Without this table, there is no limit.
+//! # The rate limit. Without this table, requests are not limited.
 //! [window]
 //! allowance = 120
 //! seconds = 60
@@ -23,7 +23,7 @@
 //! first = 2
 //! share = 0.3
 //!
-//! # A fault for CDN requests. The fault can also be identical, changed or drip.
+//! # A fault for CDN requests. Additional faults: identical, changed, drip
 //! [[media]]
 //! drip = 1000
 //! task = ".mp3"               # files whose names contain this text
@@ -55,7 +55,7 @@ pub struct FaultPlan {
     pub media: Vec<Fault>,
     /// The duration of a song in seconds. The default is 12.
     pub media_seconds: Option<f64>,
-    /// The minimum size of a song in bytes. The melody repeats until the song has this size.
+    /// The minimum size of a song in bytes. The melody repeats until the song reaches this size.
     pub media_bytes: Option<u64>,
     /// Whether the CDN sends `ETag` and `Last-Modified` and supports range requests. The default is true.
     pub validators: Option<bool>,
@@ -74,7 +74,8 @@ pub struct Fault {
 /// A fault in the response to a task request or a CDN request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FaultKind {
-    /// This HTTP status with an HTML body, like an error page from a proxy. The CDN sends 403 with an XML body.
+    /// This HTTP status with an HTML body, like the error page of a proxy. For status 403, the CDN sends an XML body
+    /// instead, as S3 does.
     Status(u16),
     /// Status 429 with this many seconds in `Retry-After`.
     RateLimited(u64),
@@ -83,13 +84,13 @@ pub enum FaultKind {
     /// Status 200 with this text instead of the requested content. The CDN sends text that starts with `<html` as
     /// `text/html`.
     Body(String),
-    /// Status 200, but the connection breaks after this many bytes of the body.
+    /// The connection breaks after this many bytes of the body.
     Truncated(usize),
     /// The connection breaks before the response starts.
     Reset,
-    /// The response starts after this many seconds.
+    /// The response is delayed by this many seconds.
     Stall(f64),
-    /// The first bytes of the body are sent immediately. The rest follows after this many seconds.
+    /// The response pauses for this many seconds after the first bytes of its body.
     StallBody(f64),
     /// A redirect to this URL. `{cdn}` is replaced with the CDN's root URL. For a CDN request, `{file}` is replaced
     /// with the file name.
@@ -99,14 +100,14 @@ pub enum FaultKind {
     /// A document with an additional field of this many bytes, or a file with this many additional bytes. A song is
     /// extended by whole frames.
     Padding(usize),
-    /// The complete document or file with `Connection: close`, after which the connection closes.
+    /// The complete document or file with the header `Connection: close`. The connection closes after the response.
     HangUp,
-    /// The same bytes and `ETag` for every file of the same type. Only the CDN supports this fault.
+    /// The same bytes and `ETag` for every file with the same extension. Only the CDN supports this fault.
     Identical,
     /// Bytes, `ETag` and `Last-Modified` that differ from those of the original file. Only the CDN supports this
     /// fault.
     Changed,
-    /// A file sent at this many bytes per second. Only the CDN supports this fault.
+    /// The complete file, sent at this many bytes per second. Only the CDN supports this fault.
     Throttle(u32),
 }
 
@@ -120,7 +121,7 @@ pub enum Encoding {
     XGzip,
     /// The zlib format (RFC 1950), which the HTTP standard calls `deflate`.
     Deflate,
-    /// The raw deflate format (RFC 1951), which many servers send as `deflate`.
+    /// The raw deflate format (RFC 1951), which many servers call `deflate`.
     RawDeflate,
     /// The Zstandard format (RFC 8878).
     Zstd,
@@ -131,33 +132,35 @@ pub enum Encoding {
 /// The requests that a fault applies to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultFilter {
-    /// The fault applies only to this many initial requests for each task or CDN path. If absent, it applies to all
-    /// requests.
+    /// Limits the fault to this many requests for each task or CDN path, counted from the first. If absent, the fault
+    /// applies to all requests.
     pub first: Option<u32>,
     /// Limits the fault to the task with this ID, or to CDN files whose names contain this text.
     pub task: Option<String>,
-    /// Limits the fault to this fraction of the tasks or CDN paths, from 0 to 1. The seed determines the selection.
+    /// Limits the fault to this fraction of the tasks or CDN paths, from 0 to 1. The seed determines which tasks or
+    /// paths are affected.
     pub share: Option<f64>,
 }
 
 impl FaultFilter {
-    /// Matches every request.
+    /// A filter that matches every request.
     pub const ALWAYS: Self = Self { first: None, task: None, share: None };
 
-    /// Matches the first `requests` requests for each task.
+    /// Returns a filter that matches the first `requests` requests for each task.
     #[must_use]
     pub fn first(requests: u32) -> Self {
         Self { first: Some(requests), ..Self::ALWAYS }
     }
 
-    /// Matches every request for one task.
+    /// Returns a filter that matches every request for one task.
     #[must_use]
     pub fn task(id: &str) -> Self {
         Self { task: Some(id.into()), ..Self::ALWAYS }
     }
 
     /// Whether the fault applies to the `nth` request for a task or file, counted from 1. `sample` is a value from 0 to
-    /// 1 that is fixed for the task or file. `matches_name` compares the `task` filter with the task or file.
+    /// 1 that is fixed for the task or file. `matches_name` checks the `task` filter against the task ID or the file
+    /// name.
     fn matches(&self, nth: u32, sample: f64, matches_name: impl Fn(&str) -> bool) -> bool {
         self.first.is_none_or(|first| nth <= first)
             && self.task.as_deref().is_none_or(matches_name)
@@ -166,12 +169,12 @@ impl FaultFilter {
 }
 
 impl FaultPlan {
-    /// Returns the fault for the `nth` request for a task, counted from 1.
+    /// Returns the fault for the `nth` request for a task, counted from 1, or `None` if no fault applies.
     pub(super) fn for_task(&self, id: &str, nth: u32, sample: f64) -> Option<FaultKind> {
         first(&self.faults, |when| when.matches(nth, sample, |task| task == id))
     }
 
-    /// Returns the fault for the `nth` request for a file, counted from 1.
+    /// Returns the fault for the `nth` request for a file, counted from 1, or `None` if no fault applies.
     pub(super) fn for_file(&self, name: &str, nth: u32, sample: f64) -> Option<FaultKind> {
         first(&self.media, |when| when.matches(nth, sample, |part| name.contains(part)))
     }
@@ -184,13 +187,14 @@ fn first(faults: &[Fault], matches: impl Fn(&FaultFilter) -> bool) -> Option<Fau
 impl FromStr for FaultPlan {
     type Err = String;
 
-    /// Parses a fault plan in TOML.
+    /// Parses a fault plan from TOML.
     fn from_str(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 }
 
-/// A fault as written in TOML: one field specifies the fault, and the other fields select the requests.
+/// A fault as written in TOML. One field specifies the kind of fault, and `first`, `task` and `share` select the
+/// requests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFault {

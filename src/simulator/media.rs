@@ -1,4 +1,4 @@
-//! The files on the simulated CDN. They are valid media, and the seed and the file name determine their contents.
+//! Generates the media files of the simulated CDN. The same seed and file name always give the same file.
 
 use std::{iter, ops::Range};
 
@@ -13,16 +13,16 @@ const SECONDS: f64 = 12.0;
 /// The maximum size of a generated chunk in bytes.
 pub(super) const CHUNK: u64 = 256 << 10;
 
-/// The `Last-Modified` date of every file that no fault has changed.
+/// The `Last-Modified` date of every file variant except [`FileVariant::Changed`].
 const MODIFIED: &str = "Wed, 15 Jan 2025 12:00:00 GMT";
 
-/// The `Last-Modified` date of a file that a fault has changed.
+/// The `Last-Modified` date of [`FileVariant::Changed`].
 const MODIFIED_SINCE: &str = "Thu, 16 Jan 2025 12:00:00 GMT";
 
-/// The file stem that replaces every requested stem for [`FileVariant::Identical`].
+/// The file stem from which every [`FileVariant::Identical`] file is generated, regardless of the requested name.
 const IDENTICAL_STEM: &str = "same";
 
-/// The padding at the end of an image or a video, which decoders ignore.
+/// The padding that is appended to images and videos. Decoders ignore it.
 const ZEROS: &[u8] = &[0; CHUNK as usize];
 
 /// A generated file: a head, followed by a block that repeats until the end of the file. A large file therefore never
@@ -38,7 +38,7 @@ pub(super) struct File {
     block: Bytes,
 }
 
-/// The way in which a fault changes a file.
+/// How a fault changes a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileVariant {
     /// The file is unchanged.
@@ -80,7 +80,7 @@ impl File {
         })
     }
 
-    /// Returns the first bytes of `range` that are contiguous in memory, at most `max_len` bytes.
+    /// Returns the longest prefix of `range` that is contiguous in memory, limited to `max_len` bytes.
     fn chunk(&self, range: &Range<u64>, max_len: u64) -> Bytes {
         let (source, start) = match range.start.checked_sub(self.head.len() as u64) {
             None => (&self.head, range.start),
@@ -92,7 +92,7 @@ impl File {
     }
 }
 
-/// Generates a song: an ID3 tag and a melody. The melody repeats until the song has the minimum size in the fault
+/// Generates a song: an ID3 tag and a melody. The melody repeats until the song reaches the minimum size in the fault
 /// plan.
 fn song(title: &str, rng: &mut Rng, faults: &FaultPlan, padding: u64) -> File {
     let melody = mp3::melody(rng, faults.media_seconds.unwrap_or(SECONDS));
@@ -103,13 +103,13 @@ fn song(title: &str, rng: &mut Rng, faults: &FaultPlan, padding: u64) -> File {
     File { block: block.into(), ..padded_file("audio/mpeg", head, frames) }
 }
 
-/// Returns a file with these bytes, followed by `padding` bytes of padding.
+/// Returns a file that contains `bytes`, followed by `padding` zero bytes.
 fn padded_file(content_type: &'static str, bytes: Vec<u8>, padding: u64) -> File {
     let (len, head, block) = (bytes.len() as u64 + padding, bytes.into(), Bytes::from_static(ZEROS));
     File { content_type, etag: String::new(), modified: MODIFIED, len, head, block }
 }
 
-/// Generates a video with the boxes of an MP4 file (ISO/IEC 14496-12) but without a playable track.
+/// Generates a video that has the boxes of an MP4 file (ISO/IEC 14496-12) but no playable track.
 fn video(title: &str, rng: &mut Rng) -> Vec<u8> {
     let part =
         |kind: &[u8; 4], content: &[u8]| [&(content.len() as u32 + 8).to_be_bytes(), kind.as_slice(), content].concat();

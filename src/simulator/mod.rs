@@ -1,11 +1,11 @@
-//! A simulated provider for tests and first trials. It serves the documented API on a loopback address, with tasks of
-//! every type and status, realistic task lifecycles, the provider's rate limit and configurable faults.
+//! A simulated provider, for tests and for trying the program without a key. It serves the documented API on a loopback
+//! address, with tasks of every type and status, realistic task lifecycles, the provider's rate limit and configurable
+//! faults.
 //!
-//! The simulated CDN listens on a separate address and serves audio and covers for the clips. The files are valid
-//! media, generated while they are sent, and have their own faults.
+//! The simulated CDN listens on a separate address and serves the audio and covers of the clips. The CDN generates
+//! valid media files on the fly, and its faults are configured separately.
 //!
-//! The simulator lets new users try the program without a key, and tests inject faults with it. It is a real HTTP
-//! server on a random port, and it counts requests.
+//! The simulator is a real HTTP server that counts its requests, so tests can check which requests the program sends.
 
 mod api;
 mod cdn;
@@ -35,25 +35,26 @@ use crate::task::TaskList;
 /// An API key for the simulator, which accepts any key unless the fault plan specifies one.
 pub const API_KEY: &str = "simulator";
 
-/// The CDN port of an embedded simulator. With a fixed port, the next run can resume the downloads.
+/// The CDN port of an embedded simulator. A fixed port keeps media URLs valid across runs, so the next run can resume
+/// interrupted downloads.
 const CDN_PORT: u16 = 8643;
 
 /// The default random seed.
 pub const DEFAULT_SEED: u64 = 1;
 
-/// The tasks and faults of a simulated provider.
+/// The configuration of a simulated provider.
 #[derive(Clone, Debug)]
 pub struct SimulatedProvider {
     /// The task IDs that the provider recognizes.
     pub tasks: KnownTasks,
-    /// The random seed for documents. The same seed and task ID give the same document.
+    /// The random seed for documents and media files. The same seed and task ID always give the same document.
     pub seed: u64,
     /// Complete response bodies by task ID, sent verbatim except that `{cdn}` is replaced with the CDN's root URL.
     pub documents: HashMap<String, String>,
     /// The faults to inject.
     pub faults: FaultPlan,
-    /// The preferred port of the CDN. If this port is free, files have the same URLs in every run. 0 picks a random
-    /// port.
+    /// The preferred port of the CDN, or 0 for a random port. If the preferred port is free, files have the same URLs
+    /// in every run.
     pub cdn_port: u16,
 }
 
@@ -69,8 +70,8 @@ pub enum KnownTasks {
 }
 
 impl SimulatedProvider {
-    /// Returns a provider that recognizes every task ID and applies the documented rate limit, for use inside a
-    /// single run.
+    /// Returns a provider that recognizes every task ID and applies the documented rate limit, for use within a single
+    /// run.
     #[must_use]
     pub fn with_any_task() -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };

@@ -1,4 +1,4 @@
-//! A minimal MP3 encoder that generates a plucked melody, one note at a time.
+//! A minimal MP3 encoder that generates a melody of plucked notes.
 //!
 //! Every frame can be decoded independently. Frames can therefore be repeated, and a file with missing frames still
 //! plays. ISO/IEC 11172-3 defines the format, and the comments cite its section numbers.
@@ -18,7 +18,7 @@ const HEADER: [u8; 4] = [0xff, 0xfb, 0x14, 0xc0];
 /// The gain of a note's first frame, in steps of 1.5 dB. Full scale is 210 (2.4.3.4).
 const INITIAL_GAIN: u32 = 202;
 
-/// Generates the frames of a random melody that lasts at least this many seconds.
+/// Generates the frames of a random melody that lasts at least `seconds` seconds.
 pub(super) fn melody(rng: &mut Rng, seconds: f64) -> Vec<u8> {
     let beat = rng.usize(6..14);
     let notes: Vec<u32> = (0..8).map(|_| rng.u32(5..32)).collect();
@@ -33,37 +33,38 @@ pub(super) fn melody(rng: &mut Rng, seconds: f64) -> Vec<u8> {
 
 /// Generates an ID3v2.4 tag with a title.
 pub(super) fn tag(title: &str) -> Vec<u8> {
-    // The first byte of the text gives the encoding, which is 3 for UTF-8.
+    // The first byte of a text frame specifies the text encoding, which is 3 for UTF-8.
     let text = [&[3], title.as_bytes()].concat();
     let frame = [b"TIT2".as_slice(), &synchsafe(text.len()), &[0, 0], &text].concat();
     [b"ID3\x04\x00\x00".as_slice(), &synchsafe(frame.len()), &frame].concat()
 }
 
-/// Encodes a length as a synchsafe integer: seven bits per byte, so that no byte matches the start of a sync word.
+/// Encodes a length as a synchsafe integer, which has only seven bits per byte and therefore never contains an MP3 sync
+/// word.
 fn synchsafe(length: usize) -> [u8; 4] {
     [21, 14, 7, 0].map(|shift| (length >> shift & 0x7f) as u8)
 }
 
 /// Encodes a frame with a single spectral line in both granules: a tone of (line + 1/2) · 41.7 Hz.
 ///
-/// The phase of a steady tone advances by a quarter turn per granule. The sign is therefore positive for two granules
-/// and negative for the next two.
+/// The phase of a steady tone advances by a quarter turn per granule. The sign of the spectral line is therefore
+/// positive for two granules and negative for the next two.
 fn frame(line: u32, gain: u32, negative: bool) -> Vec<u8> {
     let mut bits = BitWriter { bytes: HEADER.into(), unused_bits: 0 };
     let silent = line / 2;
-    // The pair with the line is (1, 0) or (0, 1), followed by a sign bit. Each pair before it takes one bit.
+    // The pair that contains the spectral line is (1, 0) or (0, 1), and a sign bit follows it. Each preceding (0, 0)
+    // pair takes one bit.
     let (code, width) = if line.is_multiple_of(2) { (0b01, 2) } else { (0b001, 3) };
     // Side information (2.4.1.7): `main_data_begin`, `private_bits` and `scfsi` are all zero.
     bits.put(0, 9 + 5 + 4);
     for _granule in 0..2 {
-        // Write `part2_3_length`, `big_values` and `global_gain`. The fields `scalefac_compress` and
-        // `window_switching_flag` are zero.
+        // Write `part2_3_length`, `big_values` and `global_gain`, then zeros for `scalefac_compress` and
+        // `window_switching_flag`.
         bits.put(silent + width + 1, 12);
         bits.put(silent + 1, 9);
         bits.put(gain, 8);
         bits.put(0, 4 + 1);
-        // All three regions use Huffman table 1, so the bounds of the regions do not matter. The last three bits are
-        // flags.
+        // All three regions use Huffman table 1, so the region boundaries do not matter. The last three bits are flags.
         bits.put(0b00001_00001_00001, 15);
         bits.put(0, 4 + 3 + 3);
     }
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_encoded_as_the_standard_requires() {
-        // Line 4 has two pairs of zeros, then (1, 0) with a sign bit. Both granules contain the bits 1 1 01 1.
+        // Line 4 is encoded as two (0, 0) pairs, a (1, 0) pair and a sign bit. Both granules contain the bits 1 1 01 1.
         let frame = frame(4, 210, true);
         let written: Vec<u8> = frame[4 + 17..].iter().copied().take_while(|byte| *byte != 0).collect();
         assert_eq!(written, [0b1101_1110, 0b1100_0000]);

@@ -7,7 +7,7 @@ use hyper::{
     header::{HeaderName, IF_RANGE, RANGE},
 };
 
-/// The part of a file that a response contains.
+/// The part of a file that a client requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RequestedRange {
     /// The whole file.
@@ -19,8 +19,8 @@ pub(super) enum RequestedRange {
 }
 
 impl RequestedRange {
-    /// Returns the part that a GET with these headers requests from a file of `len` bytes. `validators` are the
-    /// `ETag` and `Last-Modified` of the file.
+    /// Returns the part of a file that a GET request with these headers asks for. `len` is the size of the file in
+    /// bytes, and `validators` are its `ETag` and `Last-Modified`.
     pub(super) fn from_headers(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let current = text(IF_RANGE).is_none_or(|etag| validators.contains(&etag));
@@ -32,8 +32,7 @@ impl RequestedRange {
     }
 }
 
-/// Parses the bounds of `bytes=a-` or `bytes=a-b`. Returns `None` for any other form of range, which a server may
-/// ignore.
+/// Parses a range of the form `bytes=a-` or `bytes=a-b`. Returns `None` for any other form, which a server may ignore.
 fn bounds(range: &str) -> Option<(u64, Option<u64>)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let first = first.parse().ok()?;

@@ -9,22 +9,22 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER},
 };
 
-/// A response body. An error in the body breaks the connection.
+/// A response body. If the body yields an error, the connection breaks.
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
-/// Returns an HTML page with a status, like an error page from a proxy.
+/// Returns a response with this status and an HTML body, like the error page of a proxy.
 pub(super) fn status_page(status: StatusCode) -> Response<Body> {
     let page =
         format!("<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>");
     body(status, "text/html", page)
 }
 
-/// Returns an HTML page with a status and a `Retry-After` header in seconds.
+/// Returns a response with this status, an HTML body and a `Retry-After` header of this many seconds.
 pub(super) fn retry_later(status: StatusCode, seconds: u64) -> Response<Body> {
     with_header(status_page(status), RETRY_AFTER, &seconds.to_string())
 }
 
-/// Converts a status code in the fault plan. An invalid code becomes 500.
+/// Converts a status code from the fault plan. An invalid code becomes 500.
 pub(super) fn status_code(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

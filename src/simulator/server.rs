@@ -48,7 +48,8 @@ impl Simulator {
     /// Never panics, because an IP address is always a valid URL host.
     pub async fn start_on(provider: SimulatedProvider, port: u16) -> Result<Self> {
         let api = listen(Ipv4Addr::LOCALHOST, port).await?;
-        // The port may be in use, and some systems do not assign all of 127.0.0.0/8 to the loopback interface.
+        // Fall back to another port or address: the port may be in use, and some systems do not assign all of
+        // 127.0.0.0/8 to the loopback interface.
         let cdn = match listen(CDN_ADDRESS, provider.cdn_port).await {
             Ok(listener) => listener,
             Err(_) => match listen(CDN_ADDRESS, 0).await {
@@ -66,19 +67,20 @@ impl Simulator {
         Ok(Self { base_url, cdn_url, state, server_task })
     }
 
-    /// The root URL of the API, for `--base-url`.
+    /// Returns the root URL of the API, for `--base-url`.
     #[must_use]
     pub fn base_url(&self) -> &Url {
         &self.base_url
     }
 
-    /// The root URL of the CDN. Its address differs from the address of the API if the system supports this.
+    /// Returns the root URL of the CDN. Its IP address differs from that of the API if the system supports a second
+    /// loopback address.
     #[must_use]
     pub fn cdn_url(&self) -> &Url {
         &self.cdn_url
     }
 
-    /// Returns the statistics of all requests so far.
+    /// Returns the statistics about all requests so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.state.counts().stats.clone()

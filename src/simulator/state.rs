@@ -11,7 +11,7 @@ use super::{SimulatedProvider, stats::Counts};
 pub(super) struct State {
     pub(super) provider: SimulatedProvider,
     pub(super) start: Timestamp,
-    /// The root URL of the CDN, without the trailing slash.
+    /// The root URL of the CDN, without a trailing slash.
     pub(super) cdn: String,
     counts: Mutex<Counts>,
 }

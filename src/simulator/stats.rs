@@ -14,7 +14,7 @@ pub struct Stats {
     /// The number of requests for tasks whose final response had already been sent.
     #[serde(rename = "asked_again")]
     pub repeated: u64,
-    /// The number of requests answered with 429.
+    /// The number of requests answered with status 429.
     pub rate_limited: u64,
     /// The number of requests for each task.
     pub by_task: HashMap<String, u32>,
@@ -33,15 +33,16 @@ pub struct MediaStats {
     pub range_requests: u64,
     /// The total size of all bodies sent, in bytes.
     pub bytes: u64,
-    /// The maximum number of concurrent responses. A response is in progress from its request to its last byte.
+    /// The maximum number of concurrent responses. A response is in progress from the arrival of its request until its
+    /// last byte is sent.
     #[serde(rename = "most_at_once")]
     pub max_concurrent: u32,
     /// The number of requests for each file.
     pub by_path: HashMap<String, u32>,
-    /// The number of responses for each file that reached the last byte of the file, with or without a range.
+    /// For each file, the number of responses that sent the last byte of the file, whether in full or by range.
     #[serde(rename = "whole")]
     pub completed: HashMap<String, u32>,
-    /// The names of headers that the CDN received although they must be sent only to the API.
+    /// The names of headers that the CDN received, although clients must send them only to the API.
     pub leaks: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Counts the CDN responses in progress, each from its request to its last byte.
+//! Counts the CDN responses in progress and the bytes that they send.
 
 use std::{
     io, mem,
@@ -20,18 +20,19 @@ use super::{response::Body, state::State};
 /// Request headers that must be sent only to the API.
 const SECRETS: [&str; 4] = ["x-api-key", "authorization", "cookie", "referer"];
 
-/// A response in progress. The response ends when its last byte is sent or when this value is dropped.
+/// Tracks a response in progress. The response counts as finished when its last byte is sent or when this value is
+/// dropped.
 #[derive(Debug)]
 pub(super) struct ResponseTracker {
     state: Arc<State>,
     path: String,
-    /// Whether the response includes the end of the file.
+    /// Whether the response includes the last byte of the file.
     pub(super) completed: bool,
     finished: bool,
 }
 
 impl ResponseTracker {
-    /// Counts a request and returns its number among the requests for the path, starting from 1.
+    /// Counts a request. Returns the tracker of its response, and the number of requests for the path so far.
     pub(super) fn new(state: Arc<State>, path: &str, headers: &HeaderMap) -> (Self, u32) {
         let mut counts = state.counts();
         counts.in_flight += 1;
@@ -83,7 +84,7 @@ impl Drop for ResponseTracker {
     }
 }
 
-/// A body that counts the bytes sent.
+/// A response body that counts the bytes sent.
 struct CountedBody {
     body: Body,
     remaining: u64,

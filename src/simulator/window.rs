@@ -1,4 +1,4 @@
-//! The rate-limit window of the provider, fixed or moving.
+//! The provider's rate limit, with a fixed or a moving window.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -24,7 +24,7 @@ pub struct Window {
 pub enum WindowKind {
     /// The count is reset at the end of each window. The first window starts with the first request.
     Fixed,
-    /// A sliding window that always ends at the current time.
+    /// The window moves with time: it always ends at the current time.
     Moving,
 }
 
@@ -35,14 +35,14 @@ impl Default for Window {
     }
 }
 
-/// The decision whether to grant or refuse a request.
+/// The decision to grant or refuse a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Granted { remaining: u32, reset: Duration },
     Refused { retry_after: Duration },
 }
 
-/// The granted requests that count towards a rate limit.
+/// Counts the requests of one API key against the rate limit.
 #[derive(Debug, Default)]
 pub(super) struct WindowCounter {
     admitted: VecDeque<Instant>,

@@ -1,6 +1,7 @@
-//! Copies rows of existing parts into a new part of the same table. Only the task ID of a row is interpreted.
+//! Copies rows of existing parts into a new part of the same table. Only the task ID of each row is examined.
 //!
-//! For Parquet, memory holds the row group being written and one batch being read. For CSV, memory holds one record.
+//! For Parquet, memory holds the row group being written and the batch being read. For CSV, memory holds a single
+//! record.
 
 use std::io::{self, BufReader, Write};
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// Writes one part from rows of existing parts.
+/// Writes one new part from rows of existing parts.
 pub(crate) struct PartCopier<W: Write + Send> {
     schema: TableSchema,
     copier: FormatWriter<W>,
@@ -33,7 +34,7 @@ struct CsvCopier<W> {
 }
 
 impl<W: Write + Send> PartCopier<W> {
-    /// Starts a part with large row groups.
+    /// Creates a copier for a new part with large row groups.
     pub(crate) fn new(schema: TableSchema, format: TableFormat, sink: W) -> io::Result<Self> {
         let copier = match format {
             TableFormat::Parquet => FormatWriter::Parquet(Box::new(
@@ -46,8 +47,9 @@ impl<W: Write + Send> PartCopier<W> {
         Ok(Self { schema, copier, rows: 0 })
     }
 
-    /// Copies the rows of `part` whose task ID `keep` accepts, in their order, and returns the number of copied rows.
-    /// A column that an older version did not write is null. An unknown column is an error.
+    /// Copies the rows of `part` for whose task ID `keep` returns `true`, without changing their order. Returns the
+    /// number of copied rows. Columns that `part` lacks are filled with nulls. Returns an error if `part` has an
+    /// unknown column.
     pub(crate) fn copy(&mut self, part: RangedFile, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let copied = match &mut self.copier {
             FormatWriter::Parquet(writer) => copy_parquet(part, &self.schema, writer, keep),
@@ -57,7 +59,7 @@ impl<W: Write + Send> PartCopier<W> {
         copied
     }
 
-    /// Adds rows that have all columns of the table. Returns an error if the format is CSV.
+    /// Adds a chunk of rows, which must have all columns of the table. Returns an error if the new part is a CSV file.
     pub(crate) fn push(&mut self, chunk: &Chunk) -> io::Result<()> {
         match &mut self.copier {
             FormatWriter::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
@@ -104,7 +106,7 @@ fn copy_parquet(
         let ids = ids.ok_or_else(|| io::Error::other(format!("it has no text column `{TASK_ID}`")))?;
         let kept: Vec<bool> =
             (0..ids.len()).map(|index| keep(if ids.is_valid(index) { ids.value(index) } else { "" })).collect();
-        // Adjacent rows that are kept are copied together, as one slice.
+        // Consecutive rows to keep are copied as one slice.
         let mut index = 0;
         for run in kept.chunk_by(|one, other| one == other) {
             if run.first() == Some(&true) {

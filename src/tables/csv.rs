@@ -1,7 +1,8 @@
-//! Encodes rows as CSV: RFC 4180 with a header, times in RFC 3339 with `Z`, and JSON as text.
+//! Encodes rows as CSV according to RFC 4180, with a header. Times are written in RFC 3339 format with the suffix `Z`,
+//! and JSON is written as text.
 //!
-//! Null is an empty field, and an empty string is `""`. The `csv` crate writes both the same way, so this module
-//! formats the fields itself.
+//! A null is written as an empty field, and an empty string as `""`. The `csv` crate writes both values in the same
+//! way, so this module formats the fields itself.
 
 use std::{
     fmt::Write as _,
@@ -10,7 +11,7 @@ use std::{
 
 use super::schema::{TableSchema, Value};
 
-/// Encodes one part.
+/// Encodes the rows of one part.
 pub(super) struct CsvEncoder<W: Write> {
     sink: W,
     line: String,
@@ -40,7 +41,7 @@ impl<W: Write> CsvEncoder<W> {
     }
 }
 
-/// Reads raw records without their line endings. The fields are not parsed, because parsing would lose the difference
+/// Reads raw records without their line endings. The fields are not parsed, because parsing would lose the distinction
 /// between null and an empty string.
 pub(super) struct RawRecords<R: BufRead> {
     source: R,
@@ -48,7 +49,7 @@ pub(super) struct RawRecords<R: BufRead> {
 }
 
 impl<R: BufRead> RawRecords<R> {
-    /// Opens a part of a table. A part that an older version wrote may lack the last columns.
+    /// Opens a part of a table. A part that an older version of the program wrote may lack the last columns.
     pub(super) fn new(source: R, schema: &TableSchema) -> io::Result<Self> {
         let mut records = Self { source, columns: schema.columns.len() };
         let mut header = Vec::new();
@@ -109,7 +110,7 @@ pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns the text of a raw field, with any quoting removed.
+/// Returns the text of a raw field without quoting.
 pub(super) fn unquote(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
@@ -122,7 +123,7 @@ fn write_field(line: &mut String, value: Value<'_>) {
     match value {
         Value::Null => {}
         Value::Text(text) => write_quoted(line, text),
-        // `Debug` formats the number 1 as `1.0`, so that a reader that infers types detects a double.
+        // `Debug` formats the number 1 as `1.0`, which a reader that infers column types recognizes as a double.
         Value::Double(number) => write_display(line, format_args!("{number:?}")),
         Value::Int32(number) => write_display(line, format_args!("{number}")),
         Value::Int64(number) => write_display(line, format_args!("{number}")),
@@ -135,7 +136,8 @@ fn write_display(line: &mut String, text: std::fmt::Arguments<'_>) {
     line.write_fmt(text).expect("writing to memory cannot fail");
 }
 
-/// Appends a text, quoted if necessary. Some CSV readers stop at a NUL byte, so NUL is replaced with U+FFFD.
+/// Appends a string, quoted if necessary. NUL characters are replaced with U+FFFD, because some CSV readers stop at
+/// NUL.
 fn write_quoted(line: &mut String, text: &str) {
     if !text.is_empty() && !text.contains(['"', ',', '\r', '\n', '\0']) {
         line.push_str(text);

@@ -1,5 +1,5 @@
-//! Computes a digest of a table's rows that depends neither on the row order nor on the division into parts. Before a
-//! rewritten table replaces the old table, the digests of both tables are compared.
+//! Computes a digest of a table's rows that depends neither on the row order nor on the division into parts. Before
+//! rewritten parts replace the old parts of a table, the digests of the old and the new rows are compared.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -24,7 +24,7 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Adds the rows of a part. A column that an older version did not write counts as null.
+    /// Adds the rows of a part. A column that the part lacks counts as null.
     pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<()> {
         match format {
             TableFormat::Parquet => self.add_parquet(part, schema),
@@ -66,7 +66,7 @@ impl Digest {
     }
 }
 
-/// Adds the cells of a column to the hash of each row.
+/// Adds each cell of a column to the hash of its row.
 fn hash_cells(column: &ArrayRef, rows: &mut [DefaultHasher]) -> io::Result<()> {
     fn all<T: Hash>(cells: impl Iterator<Item = Option<T>>, rows: &mut [DefaultHasher]) {
         rows.iter_mut().zip(cells).for_each(|(row, cell)| cell.hash(row));

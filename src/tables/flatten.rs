@@ -1,5 +1,5 @@
-//! Flattens a response into rows. Flattening is pure and never fails. A value that does not fit its column is null in
-//! that column and unchanged in `response`.
+//! Flattens a response into rows. Flattening has no side effects and never fails. A value of the wrong type is stored
+//! as null in its own column, and remains unchanged in the `response` column.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
@@ -13,7 +13,8 @@ use crate::{
     timestamp::MicrosTimestamp,
 };
 
-/// The task ID and status of a response, the time at which it was received, and the run that fetched it.
+/// The task ID and the status from a response, the time at which the response was received, and the run that fetched
+/// it.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchInfo {
     pub(crate) task_id: String,
@@ -30,9 +31,10 @@ pub(crate) struct Rows {
     pub(crate) lyrics: Option<LyricsRow>,
 }
 
-/// Flattens a task's `data` as sent by the API, except that lone surrogates have been replaced.
+/// Flattens the `data` of a task. `data` is unchanged from the response, except that lone surrogates have been
+/// replaced.
 pub(crate) fn flatten(info: &FetchInfo, data: &str) -> Rows {
-    // The journal contains only JSON objects. An empty object is the fallback if parsing fails.
+    // Parsing should not fail, because the journal contains only JSON objects. The fallback is an empty object.
     let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("`{}` is an object");
     let input = task.object("input");
     let output = task.object("output");
@@ -74,8 +76,7 @@ pub(crate) fn flatten(info: &FetchInfo, data: &str) -> Rows {
     Rows { task: row, clips, lyrics }
 }
 
-/// Returns the row of a task that the API did not find. `clip_count` is the number of the task's clips that are in
-/// the archive.
+/// Returns the row of a task that the API did not find. `clip_count` is the number of the task's clips in the archive.
 pub(crate) fn not_found_row(info: &FetchInfo, message: Option<String>, clip_count: i32) -> Rows {
     let row = TaskRow {
         task_id: info.task_id.clone(),
@@ -105,13 +106,14 @@ pub(crate) struct TaskTimes {
     completed_at: Option<MicrosTimestamp>,
 }
 
-/// The time after a task's completion during which its clips may still change. The value is a product requirement.
+/// The period after a task's completion during which its clips may still change. The 24 hours are a product
+/// requirement.
 const CLIP_COMPLETION_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 
 impl TaskTimes {
-    /// Returns whether unfinished clips of the task may still complete at the given time. The limit is 24 hours after
-    /// the task completed, or after its creation if the completion time is unknown. Returns `true` if both are
-    /// unknown.
+    /// Returns whether the clips of the task may still change at the given time. Clips may change for 24 hours after
+    /// the task was completed or, if the completion time is unknown, after the task was created. Returns `true` if both
+    /// times are unknown.
     pub(crate) fn may_change(&self, at: Timestamp) -> bool {
         let Some(since) = self.completed_at.or(self.created_at) else { return true };
         at.as_microsecond() - since.as_microsecond() < CLIP_COMPLETION_WINDOW.as_micros() as i64
@@ -133,12 +135,13 @@ struct TaskFields {
     completed_at: Option<MicrosTimestamp>,
 }
 
-/// Returns whether a task is instrumental. Suno sends a flag, and udio sends the type of the lyrics.
+/// Returns whether a task is instrumental. The input of a suno task has a flag, and the input of a udio task has the
+/// type of the lyrics.
 fn instrumental(input: &Object<'_>) -> Option<bool> {
     input.boolean("make_instrumental").or_else(|| Some(input.text("lyrics_type")? == "instrumental"))
 }
 
-/// Returns the clips in a result with their indexes.
+/// Returns the clips in a task's `result`, each with its index.
 fn clip_objects<'a>(kind: Option<&str>, result: Option<&'a RawValue>) -> Vec<(i32, &'a RawValue)> {
     let elements = match (kind, result) {
         (Some("music" | "upload" | "concat"), Some(result)) => json::elements(result),
@@ -158,13 +161,13 @@ pub(crate) struct ClipUrls<'a> {
 }
 
 impl ClipUrls<'_> {
-    /// Returns the URL of the asset of the given kind, if the clip has one.
+    /// Returns the URL of the clip's asset of the given kind, if any.
     pub(crate) fn url(&self, kind: AssetKind) -> Option<&str> {
         self.urls.iter().find(|(other, _)| *other == kind).and_then(|(_, url)| url.as_deref())
     }
 }
 
-/// Returns the asset URLs of a task's clips, one item for each row that [`flatten`] adds to the clips table.
+/// Returns the asset URLs of a task's clips, with one element for each clip row that [`flatten`] returns.
 pub(crate) fn clip_urls(data: &str) -> Vec<ClipUrls<'_>> {
     let Some(task) = Object::parse(data) else { return Vec::new() };
     let result = task.object("output").and_then(|output| output.get("result"));
@@ -334,7 +337,7 @@ mod tests {
         assert_eq!(task.response.as_deref(), Some(data));
     }
 
-    /// Generates arbitrary JSON documents. Their keys include the names that [`flatten`] reads.
+    /// Generates arbitrary JSON documents whose keys include names that [`flatten`] reads.
     fn any_json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),

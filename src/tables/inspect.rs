@@ -1,5 +1,5 @@
-//! Checks whether a part has the columns of its table and whether every value can be decoded. A decoder may panic on
-//! damaged bytes, so a panic is converted to an error.
+//! Checks whether a part has the columns of its table and whether every value can be decoded. Decoders may panic on
+//! damaged data, so panics are converted to errors.
 
 use std::{
     io,
@@ -18,19 +18,20 @@ use super::{
 };
 use crate::{format::TableFormat, ranged::RangedFile, timestamp::MicrosTimestamp};
 
-/// The result of comparing the columns of a part with those of its table.
+/// The result of comparing the columns of a part with the columns of its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ColumnDiff {
     Same,
-    /// The part lacks this number of columns at the end, because an older version wrote it.
+    /// The number of missing columns at the end of a part that an older version of the program wrote.
     Missing(usize),
-    /// The part has this number of additional columns at the end.
+    /// The number of additional columns at the end of the part.
     Extra(usize),
-    /// The columns differ. The text describes the difference.
+    /// A description of the first column that differs.
     Mismatch(String),
 }
 
-/// Compares the columns of a part with those of its table: names, order and, for Parquet, physical and logical types.
+/// Compares the columns of a part with the columns of its table by name, order and, for Parquet, physical and logical
+/// type.
 pub(crate) fn compare_columns(file: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<ColumnDiff> {
     catch_panic(|| match format {
         TableFormat::Parquet => parquet_columns(file, schema),
@@ -38,7 +39,7 @@ pub(crate) fn compare_columns(file: RangedFile, format: TableFormat, schema: &Ta
     })
 }
 
-/// Decodes every value of a part whose columns match its table. Returns the number of rows.
+/// Decodes every value of a part, and returns the number of rows. The columns of the part must match its table.
 pub(crate) fn decode(file: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<u64> {
     catch_panic(|| match format {
         TableFormat::Parquet => decode_parquet(file),
@@ -46,7 +47,7 @@ pub(crate) fn decode(file: RangedFile, format: TableFormat, schema: &TableSchema
     })
 }
 
-/// Calls `read` on data that may be damaged, and converts a panic to an error.
+/// Calls `read`, which may panic on damaged data, and converts a panic to an error.
 pub(crate) fn catch_panic<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let read = panic::catch_unwind(AssertUnwindSafe(read));
     read.unwrap_or_else(|_| Err(io::Error::other("its contents are invalid")))
@@ -213,7 +214,7 @@ mod tests {
                 let cut = &full[..length];
                 let _ = compare_columns(file(cut), format, &ASSETS.schema());
                 let decoded = decode(file(cut), format, &ASSETS.schema());
-                assert!(format == TableFormat::Csv || decoded.is_err(), "cut at {length}");
+                assert!(format == TableFormat::Csv || decoded.is_err(), "truncated to {length} bytes");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Defines the tables: their columns, the conversion of responses to rows, and the encoding of rows as files.
 //!
-//! The columns of each table are defined only in [`schema`]. Both encoders, the views and the readers use these
-//! definitions. The `archive` module decides where and when a file is written.
+//! The columns of each table are defined only in [`schema`]. The CSV and Parquet encoders, the views and the readers
+//! all use these definitions. The `archive` module decides where and when a file is written.
 
 mod copy;
 mod csv;

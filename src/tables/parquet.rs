@@ -1,5 +1,5 @@
-//! Encodes rows as Parquet with zstd compression and UTF-8 text. Times have the type `TIMESTAMP(MICROS, UTC)`, and
-//! JSON columns have the JSON logical type.
+//! Encodes rows as Parquet files with zstd compression. Text columns contain UTF-8, time columns have the type
+//! `TIMESTAMP(MICROS, UTC)`, and JSON columns have the JSON logical type.
 
 use std::{
     collections::HashMap,
@@ -30,19 +30,19 @@ use parquet::{
 use super::schema::{ColumnType, TASK_ID, TableSchema, Value};
 use crate::ranged::RangedFile;
 
-/// The size of row groups. A row group is held in memory until it is complete.
+/// The size of the row groups of a part. The writer keeps a row group in memory until the row group is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowGroups {
-    /// 4 MiB, or about 10,000 ordinary tasks. Most nightly runs archive less. Four tables are written at the same time,
-    /// and an export of 20,000 tasks uses 66 MB of memory instead of the 107 MB that row groups of 16 MiB need.
-    /// `compact` writes large row groups.
+    /// At most 4 MiB, which is about 10,000 ordinary tasks and more than most nightly runs archive. The four tables are
+    /// written at the same time, so larger row groups take much more memory: an export of 20,000 tasks uses 66 MB with
+    /// row groups of 4 MiB, and 107 MB with row groups of 16 MiB. `compact` writes large row groups.
     Small,
-    /// 122,880 rows or 256 MiB, whichever limit is reached first.
+    /// At most 122,880 rows and 256 MiB.
     Large,
 }
 
 impl RowGroups {
-    /// The maximum number of rows and of encoded bytes in a row group.
+    /// Returns the maximum number of rows in a row group, and the maximum encoded size of a row group in bytes.
     fn limits(self) -> (usize, usize) {
         match self {
             Self::Small => (1 << 20, 4 << 20),
@@ -51,23 +51,23 @@ impl RowGroups {
     }
 }
 
-/// The number of rows that DuckDB assigns to a thread at a time.
+/// The maximum number of rows in a large row group. DuckDB assigns this number of rows to a thread at a time.
 const LARGE_ROWS: usize = 122_880;
 
-/// The approximate size in bytes of a batch that is read.
+/// The approximate maximum size of a batch that is read from a part, in bytes.
 const READ_BYTES: i64 = 8 << 20;
 
-/// The amount of text, in bytes, at which buffered rows are passed to the Parquet writer.
+/// The size of the buffered text, in bytes, at which the buffered rows are passed to the Parquet writer.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// The maximum number of rows in a batch that is read or written.
+/// The maximum number of rows in a batch, both when reading and when writing a part.
 const BATCH_ROWS: usize = 2048;
 
-/// The false positive rate of the Bloom filters. Some nightly runs look up hundreds of tasks that no row group
-/// contains. A filter takes two bytes per task, compared with twenty for a task ID.
+/// The false positive rate of the Bloom filters. The rate is low, because some nightly runs look up hundreds of tasks
+/// that no row group contains. A Bloom filter takes two bytes per task, compared with twenty bytes for a task ID.
 const BLOOM_FILTER_FPP: f64 = 0.001;
 
-/// Encodes one part.
+/// Encodes the rows of one part.
 pub(super) struct ParquetEncoder<W: Write + Send> {
     writer: ArrowWriter<W>,
     arrow_schema: SchemaRef,
@@ -123,7 +123,7 @@ pub(super) fn arrow_schema(schema: &TableSchema) -> SchemaRef {
     Arc::new(Schema::new(schema.columns.iter().map(field).collect::<Vec<_>>()))
 }
 
-/// Opens a part for reading. Parts with large rows are read in batches of fewer rows.
+/// Opens a part for reading. The larger the rows of the part are, the fewer rows a batch contains.
 pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder<RangedFile>, ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let groups = builder.metadata().row_groups().iter();
@@ -132,7 +132,7 @@ pub(super) fn reader(file: RangedFile) -> Result<ParquetRecordBatchReaderBuilder
     Ok(builder.with_batch_size(rows))
 }
 
-/// Returns the Parquet schema that the footer of a part should contain.
+/// Returns the Parquet schema that is expected in the footer of a part.
 pub(super) fn parquet_schema(schema: &TableSchema) -> Result<SchemaDescriptor, ParquetError> {
     ArrowSchemaConverter::new().convert(&arrow_schema(schema))
 }
@@ -143,8 +143,8 @@ pub(super) fn batches(file: RangedFile) -> io::Result<impl Iterator<Item = io::R
     Ok(batches.map(|batch| batch.map_err(io::Error::other)))
 }
 
-/// Converts a batch to the columns of its table. A missing column becomes null. A column that is unknown or has
-/// another type is an error.
+/// Converts a batch to the schema of its table. Missing columns are filled with nulls. Returns an error if a column is
+/// unknown or has an unexpected type.
 pub(super) fn project(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<RecordBatch> {
     if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
     {
@@ -179,8 +179,8 @@ fn field((name, kind): &(&'static str, ColumnType)) -> Field {
     if *kind == ColumnType::Json { field.with_extension_type(Json::default()) } else { field }
 }
 
-/// Returns the Arrow schema for the footer, in which a JSON column is declared as text. Polars does not support
-/// Parquet's JSON type and would otherwise read the column as bytes.
+/// Returns the Arrow schema to embed in the footer. The schema declares JSON columns as text, because Polars does not
+/// support Parquet's JSON type and would otherwise read these columns as bytes.
 fn embedded_schema(schema: &TableSchema) -> Schema {
     let plain = |column| field(column).with_metadata(HashMap::new());
     Schema::new(schema.columns.iter().map(plain).collect::<Vec<_>>())
@@ -194,10 +194,12 @@ fn properties(schema: &TableSchema, row_groups: RowGroups) -> Result<WriterPrope
         .set_max_row_group_row_count(Some(rows))
         .set_max_row_group_bytes(Some(bytes))
         .set_column_bloom_filter_fpp(ColumnPath::from(TASK_ID), BLOOM_FILTER_FPP)
-        // A filter is allocated for this number of distinct values, and folded to the required size.
+        // The writer allocates a Bloom filter for this number of distinct values, and then folds the filter to the
+        // required size.
         .set_column_bloom_filter_max_ndv(ColumnPath::from(TASK_ID), LARGE_ROWS as u64);
     for (name, _) in schema.columns.iter().filter(|(_, kind)| *kind == ColumnType::Json) {
-        // JSON documents rarely repeat, and no query needs their minimum or maximum.
+        // JSON columns have no dictionary, because JSON documents rarely repeat, and no statistics, because no query
+        // needs the minimum or maximum of a JSON column.
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(*name), false)
             .set_column_statistics_enabled(ColumnPath::from(*name), EnabledStatistics::None);

@@ -1,4 +1,4 @@
-//! Encodes one part of a table in the archive's format.
+//! Encodes one part of a table in the table format of the archive.
 
 use std::io::{self, Write};
 
@@ -22,7 +22,7 @@ enum Encoder<W: Write + Send> {
 }
 
 impl<R, W: Write + Send> PartEncoder<R, W> {
-    /// Starts a part.
+    /// Creates an encoder for a new part.
     pub(crate) fn new(
         table: &'static Table<R>,
         format: TableFormat,

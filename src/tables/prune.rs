@@ -1,5 +1,5 @@
-//! Selects the row groups of a part that may contain given values, by their statistics and Bloom filters. A lookup of
-//! a few tasks, or of the assets with one status, skips all other row groups.
+//! Selects the row groups of a part that may contain given values, based on their statistics and Bloom filters. A
+//! lookup of a few tasks, or of the assets with a given status, reads only the selected row groups.
 
 use std::{collections::HashSet, io};
 
@@ -12,9 +12,9 @@ use parquet::{
 use super::parquet::reader;
 use crate::{format::TableFormat, ranged::RangedFile};
 
-/// Returns the row groups that may contain a row with one of `values` in the text column `column`. A row group that
-/// has no more rows than there are values is always selected, because reading the row group is cheaper than looking
-/// up the values.
+/// Returns the indexes of the row groups that may contain a row with one of `values` in the text column `column`. A row
+/// group that has no more rows than there are values is always selected, because reading the row group is then cheaper
+/// than looking up each value.
 pub(super) fn matching_row_groups<'v>(
     part: &ParquetRecordBatchReaderBuilder<RangedFile>,
     column: &str,
@@ -31,8 +31,8 @@ pub(super) fn matching_row_groups<'v>(
     Ok(groups)
 }
 
-/// Returns the values that, according to its Bloom filters, a part does not contain. If the part has no Bloom
-/// filters, the result is empty.
+/// Returns the values that a part does not contain, according to the Bloom filters of the part. Returns an empty set if
+/// the part has no Bloom filters.
 ///
 /// # Errors
 /// Returns an error if the part cannot be read.
@@ -75,8 +75,8 @@ fn may_contain<'v>(
     Ok(within.any(|value| filter.as_ref().is_none_or(|filter| filter.check(value))))
 }
 
-/// Whether a value is within the bounds in a column's statistics. Truncated bounds are always wider than the exact
-/// bounds.
+/// Whether a value is within the bounds in a column's statistics. Truncated bounds are safe to use, because they are
+/// never narrower than the exact bounds.
 fn is_within(statistics: Option<&Statistics>, value: &[u8]) -> bool {
     let lowest = statistics.and_then(Statistics::min_bytes_opt);
     let highest = statistics.and_then(Statistics::max_bytes_opt);
@@ -136,8 +136,8 @@ mod tests {
         let tasks = |group: u32| (0..500).map(|n| format!("{}-{group}", n * 7919 % 500)).collect();
         let part =
             part(&[(tasks(0), AssetStatus::Ok), (tasks(1), AssetStatus::Failed), (tasks(2), AssetStatus::Skipped)]);
-        // Statistics prune by status. All row groups have the same range of task IDs, so only Bloom filters prune by
-        // task.
+        // The statistics select row groups by status. The ranges of task IDs in the row groups overlap, so only the
+        // Bloom filters can select row groups by task ID.
         assert_eq!(matching(&part, "status", &["failed"]), [1]);
         assert_eq!(matching(&part, "task_id", &["123-0", "77-2"]), [0, 2]);
         assert_eq!(matching(&part, "task_id", &["zzz", ""]), [0; 0]);
@@ -154,7 +154,7 @@ mod tests {
         plain.write(rows[0].as_ref().unwrap()).unwrap();
         let part = reader(RangedFile::new(plain.into_inner().unwrap())).unwrap();
         assert_eq!(matching(&part, "task_id", &["x"]), [0]);
-        // Every `url` is null, so the statistics contain no bounds.
+        // A column that contains only nulls is not pruned either.
         assert_eq!(matching(&part, "url", &["x"]), [0]);
     }
 

@@ -1,4 +1,4 @@
-//! Reads selected columns of a part as text. Memory holds one batch of rows, regardless of the part's size.
+//! Reads selected columns of a part as text. Memory holds only one batch of rows, regardless of the size of the part.
 
 use std::io;
 
@@ -20,7 +20,7 @@ use crate::{format::TableFormat, ranged::RangedFile, timestamp::MicrosTimestamp}
 /// A callback that receives the cells of a row. A null cell is `None`.
 pub(crate) type RowCallback<'a> = &'a mut dyn FnMut(&[Option<&str>]);
 
-/// Calls `row` for each row of a part with the cells of the given columns, in the given order.
+/// Calls `row` with the cells of `columns`, in this order, for each row of a part.
 pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row: RowCallback<'_>) -> io::Result<()> {
     match format {
         TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io)?, columns, row),
@@ -28,8 +28,8 @@ pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row:
     }
 }
 
-/// Calls `row` for each row that has one of the given values in a text column. Row groups without these values are
-/// skipped, but `row` may also receive rows with other values.
+/// Calls `row` for every row that has one of the given values in a text column, and possibly for rows with other
+/// values. Row groups that cannot contain any of the given values are skipped.
 pub(crate) fn scan_matching<'v>(
     file: RangedFile,
     format: TableFormat,

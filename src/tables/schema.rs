@@ -1,6 +1,5 @@
-//! The single source of truth for the tables and their columns: names, types, order, and the source of each value.
-//! New columns may be added at the end of a table. Existing columns are never renamed, moved or changed to another
-//! type.
+//! Defines the columns of every table: their names, types, order and values. New columns may only be appended to a
+//! table. Existing columns are never renamed or moved, and their types never change.
 
 use crate::{
     asset::{Asset, AssetKind, AssetStatus},
@@ -45,8 +44,8 @@ pub(crate) struct Column<R: 'static> {
 
 /// A table whose rows have the type `R`.
 pub(crate) struct Table<R: 'static> {
-    /// The name of the table, which is also the name of its folder, of its view, and of its row count in a run
-    /// summary.
+    /// The name of the table. The table's folder, its DuckDB view, and its row count in a run summary have the same
+    /// name.
     pub(crate) name: &'static str,
     /// The column by which the rows of large parts are sorted.
     pub(crate) sort_column: &'static str,
@@ -54,14 +53,14 @@ pub(crate) struct Table<R: 'static> {
 }
 
 impl<R> Table<R> {
-    /// Returns the names and types of the columns, without the row type `R`.
+    /// Returns the schema of the table, which is independent of the row type `R`.
     pub(crate) fn schema(&self) -> TableSchema {
         let columns = self.columns.iter().map(|column| (column.name, column.data_type)).collect();
         TableSchema { name: self.name, sort_column: self.sort_column, columns }
     }
 }
 
-/// The names and types of a table's columns, independent of the row type.
+/// The name, sort column and columns of a table, independent of the row type.
 #[derive(Clone)]
 pub(crate) struct TableSchema {
     pub(crate) name: &'static str,
@@ -256,7 +255,7 @@ pub(crate) static LYRICS: Table<LyricsRow> = Table {
     }),
 };
 
-/// The assets table, with one row per clip and kind of asset.
+/// The assets table, with one row per asset of a clip.
 pub(crate) static ASSETS: Table<AssetRow> = Table {
     name: "assets",
     sort_column: "downloaded_at",
@@ -281,7 +280,8 @@ pub(crate) static ASSETS: Table<AssetRow> = Table {
 /// The name of the task ID column, which every table has.
 pub(crate) const TASK_ID: &str = "task_id";
 
-/// The names of all tables. `tasks` is last, because a task counts as archived only once its row in `tasks` exists.
+/// The names of all tables, in the order in which parts are published. `tasks` is last, because a task counts as
+/// archived as soon as its row in `tasks` exists.
 pub(crate) const TABLES: [&str; 4] = ["lyrics", "clips", "assets", "tasks"];
 
 /// Returns the schemas of all tables, in the order of [`TABLES`].
@@ -289,7 +289,7 @@ pub(crate) fn schemas() -> [TableSchema; 4] {
     [LYRICS.schema(), CLIPS.schema(), ASSETS.schema(), TASKS.schema()]
 }
 
-/// The type of a row field, which can be converted to a cell value.
+/// A type of row field that can be converted to the value of a cell.
 trait Cell {
     fn value(&self) -> Value<'_>;
 }
@@ -364,7 +364,7 @@ impl<T: Cell> Cell for Option<T> {
 mod tests {
     use super::*;
 
-    /// Returns the columns of a table from the documentation: name, Parquet type and CSV type.
+    /// Returns the documented columns of a table, each with its name, Parquet type and CSV type.
     fn documented(table: &str) -> Vec<[String; 3]> {
         let text = include_str!("../../docs/archive-format.md");
         let (_, section) = text.split_once(&format!("\n### {table}\n")).unwrap();

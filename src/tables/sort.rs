@@ -1,7 +1,7 @@
 //! Sorts the rows of many parts by time, so that the statistics of a row group cover a narrow time range.
 //!
-//! The algorithm is an external merge sort. Rows are sorted in memory up to a limit and spilled to disk as sorted
-//! runs, which are then merged. During the merge, memory holds one batch of each run.
+//! The algorithm is an external merge sort. Rows are collected up to a memory limit, sorted, and spilled to disk as a
+//! sorted run. Finally, all sorted runs are merged. During a merge, memory holds one batch of each sorted run.
 
 use std::{cmp::Reverse, collections::BinaryHeap, fs::File, io, vec::IntoIter};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::ranged::RangedFile;
 
-/// The size in bytes at which the rows in memory are sorted and spilled to disk.
+/// The total size of the rows in memory, in bytes, at which these rows are sorted and spilled to disk.
 const SORT_BUFFER_BYTES: usize = 256 << 20;
 
 /// The maximum number of rows in a chunk.
@@ -24,15 +24,15 @@ const CHUNK_ROWS: usize = 4096;
 /// The approximate maximum size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// The maximum number of runs that are merged at once. If there are more runs, groups of them are merged first.
+/// The maximum number of sorted runs in one merge. If there are more sorted runs, groups of them are merged first.
 const MAX_MERGED_RUNS: usize = 64;
 
-/// The maximum number of rows in a batch that is read from a run.
+/// The maximum number of rows in a batch that is read from a sorted run.
 const RUN_BATCH_ROWS: usize = 512;
-/// The approximate total size of the current batches of all runs, in bytes.
+/// The approximate maximum size, in bytes, of all batches that a merge holds in memory.
 const RUN_BATCHES_BYTES: usize = 128 << 20;
 
-/// A batch of sorted rows that will be written to a part.
+/// A batch of sorted rows to be written to a part.
 #[derive(Debug)]
 pub(crate) struct Chunk(pub(super) RecordBatch);
 
@@ -42,7 +42,8 @@ impl Chunk {
         self.0.num_rows()
     }
 
-    /// Splits off the first rows, up to the given number, and returns them with the remaining rows, if any.
+    /// Splits the chunk after the given number of rows. Returns the first rows and, if any are left, the remaining
+    /// rows.
     pub(crate) fn split(self, rows: usize) -> (Self, Option<Self>) {
         match self.rows().checked_sub(rows) {
             None | Some(0) => (self, None),
@@ -59,7 +60,7 @@ pub(crate) struct TimeSorter<S> {
     memory_limit: usize,
     batches: Vec<RecordBatch>,
     bytes: usize,
-    /// The largest mean row size of any batch so far, in bytes.
+    /// The largest mean row size, in bytes, of any batch added so far.
     row_bytes: usize,
     runs: Vec<File>,
 }
@@ -77,7 +78,8 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         }
     }
 
-    /// Adds the rows of a part. A column that an older version did not write is null. An unknown column is an error.
+    /// Adds the rows of a part. Columns that the part lacks are filled with nulls. Returns an error if the part has an
+    /// unknown column.
     pub(crate) fn add(&mut self, part: RangedFile) -> io::Result<()> {
         let arrow_schema = parquet::arrow_schema(&self.schema);
         for batch in parquet::batches(part)? {
@@ -92,14 +94,14 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         Ok(())
     }
 
-    /// Returns all rows in order of time. The sort is stable.
+    /// Returns all rows, sorted by time. The sort is stable.
     pub(crate) fn finish(mut self) -> io::Result<Sorted> {
         if self.runs.is_empty() {
             return Sorted::in_memory(self.batches, &self.schema);
         }
         self.spill()?;
         while self.runs.len() > MAX_MERGED_RUNS {
-            // Only adjacent runs are merged, so that the sort stays stable.
+            // Only adjacent runs are merged, which keeps the sort stable.
             let mut runs = std::mem::take(&mut self.runs).into_iter();
             while !runs.as_slice().is_empty() {
                 let rows = self.merge_runs(runs.by_ref().take(MAX_MERGED_RUNS).collect())?;
@@ -124,7 +126,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
         Ok(())
     }
 
-    /// Writes sorted rows to a temporary file.
+    /// Writes sorted rows to a new temporary file.
     fn write_run(&mut self, rows: Sorted) -> io::Result<File> {
         let run = parquet::writer(&self.schema, RowGroups::Small, (self.new_temp_file)()?);
         let mut run = run.map_err(io::Error::other)?;
@@ -135,7 +137,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
     }
 }
 
-/// An iterator over chunks of rows in order of time.
+/// An iterator over chunks of rows, sorted by time.
 pub(crate) enum Sorted {
     /// All rows are in memory.
     InMemory {
@@ -148,7 +150,7 @@ pub(crate) enum Sorted {
     /// The rows are on disk in sorted runs.
     Spilled {
         runs: Vec<Run>,
-        /// The time of the next row of each run, with the index of the run.
+        /// The time of the next row of each sorted run, paired with the index of the run.
         heads: BinaryHeap<Reverse<(i64, usize)>>,
     },
 }
@@ -240,8 +242,9 @@ impl Run {
     }
 }
 
-/// Returns the next chunk of rows from several runs. If times are equal, the row of the earlier run comes first. A
-/// chunk ends at the end of a run's batch, because the next batch replaces it.
+/// Merges several sorted runs and returns the next chunk of rows. If two rows have the same time, the row from the
+/// earlier run comes first. The chunk ends when the current batch of any run is exhausted, because reading the next
+/// batch replaces the current batch.
 fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io::Result<Option<Chunk>> {
     let mut selection = Selection::default();
     while !selection.is_full()
@@ -264,8 +267,8 @@ fn merge(runs: &mut [Run], heads: &mut BinaryHeap<Reverse<(i64, usize)>>) -> io:
     interleave(runs.iter().map(|run| &run.batch), &selection)
 }
 
-/// The rows that are selected for a chunk, as pairs of batch index and row index, with their approximate size in
-/// bytes.
+/// The rows that are selected for a chunk, as pairs of batch index and row index, and the approximate total size of
+/// these rows in bytes.
 #[derive(Default)]
 struct Selection {
     rows: Vec<(usize, usize)>,
@@ -321,7 +324,8 @@ mod tests {
         timestamp::MicrosTimestamp,
     };
 
-    /// Creates a part with one row per time. The task IDs of the rows are consecutive numbers starting at `first`.
+    /// Creates a part with one row for each element of `times`. The task IDs are consecutive numbers starting at
+    /// `first`.
     fn part(first: usize, times: &[Option<i64>]) -> RangedFile {
         let sink = Vec::new();
         let mut part = PartEncoder::new(&ASSETS, TableFormat::Parquet, RowGroups::Small, sink).unwrap();
@@ -333,7 +337,7 @@ mod tests {
         RangedFile::new(part.finish().unwrap().0)
     }
 
-    /// Returns the row numbers in sorted order, and the number of spilled runs.
+    /// Sorts the rows of `parts`. Returns the row numbers in sorted order, and the number of temporary files written.
     fn sorted(parts: &[Vec<Option<i64>>], memory_limit: usize) -> (Vec<usize>, usize) {
         let mut runs = 0;
         let new_temp_file = || {
@@ -363,7 +367,8 @@ mod tests {
         let (in_runs, runs) = sorted(&times, 1 << 20);
         assert!(runs > 2, "{runs}");
         assert!(in_memory == in_runs && in_memory.len() == 18_000);
-        // Each part becomes one run, so that there are more runs than can be merged at once.
+        // With a memory limit of one byte, each part becomes one sorted run, and a single merge cannot process all of
+        // them.
         let times: Vec<Vec<Option<i64>>> = (0..100).map(|n| vec![Some(n % 7); 3]).collect();
         let (in_runs, runs) = sorted(&times, 1);
         assert!(runs > times.len() && times.len() > MAX_MERGED_RUNS, "{runs}");

@@ -1,18 +1,19 @@
-//! Generates `views.sql`: DuckDB views over the tables, with the same column types for Parquet and CSV.
+//! Generates `views.sql`, which defines DuckDB views of the tables. The views of Parquet and CSV archives have the same
+//! column types.
 
 use super::schema::{ASSETS, CLIPS, ColumnType, LYRICS, TASKS, TableSchema};
 use crate::format::TableFormat;
 
-/// Returns the text of `views.sql`, with paths relative to the archive. `has_parts` reports whether a table has
-/// parts. DuckDB rejects a glob pattern that matches no file, so a table without parts becomes an empty view.
+/// Returns the contents of `views.sql`, with paths relative to the archive. `has_parts` returns whether a table has
+/// parts. DuckDB rejects a glob pattern that matches no file, so the view of a table without parts reads no files.
 pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -> String {
     let schemas = [TASKS.schema(), CLIPS.schema(), LYRICS.schema(), ASSETS.schema()];
     let views: Vec<String> = schemas.iter().map(|schema| view(schema, format, has_parts(schema.name))).collect();
     format!("-- From inside this folder: duckdb -init views.sql\n\n{}\n{SONGS}", views.join("\n"))
 }
 
-/// The view `songs`, which is based on the other views. A clip without an ID is joined with its assets by task and
-/// URL. Two clips of a task with the same ID share one file.
+/// Defines the view `songs`, which joins the views of the tables. A clip without an ID is matched with its assets by
+/// task and URL. Clips of a task that have the same ID share their files.
 const SONGS: &str = "\
 CREATE OR REPLACE VIEW songs AS
 WITH files AS (

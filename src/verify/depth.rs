@@ -1,12 +1,13 @@
-//! The depth of a check, which determines the files whose contents are verified.
+//! The depth of a check: whether the contents of all files, of some files or of no files are verified.
 
 use std::str::FromStr;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Selects the files whose contents are verified by SHA-256. The cheap checks always run. They confirm that every
-/// listed file exists, that media files have the recorded size, and that the rows of different tables are consistent.
+/// The depth of a check, which selects the files whose contents are verified by SHA-256. At every depth, a check also
+/// confirms that every listed file exists, that media files have the recorded size, and that the rows of different
+/// tables are consistent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
@@ -21,12 +22,12 @@ pub enum Depth {
     Slice(Slice),
 }
 
-/// A share of the files, above 0 and at most 1.
+/// A share of the files, greater than 0 and at most 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct SampleShare(f64);
 
-/// One slice of the files. Every file is in exactly one slice, which is determined by its path.
+/// One slice of the files. Every file is in exactly one slice, which depends only on the path of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Slice {
     /// The number of the slice, starting at 1.
@@ -37,7 +38,7 @@ pub struct Slice {
 }
 
 impl Depth {
-    /// Whether the contents of a file are verified. For a sample, the result of each call is random.
+    /// Whether the contents of a file are verified. For [`Depth::Sample`], each call returns a random result.
     pub(super) fn selects(self, path: &str) -> bool {
         match self {
             Self::Full => true,
@@ -49,9 +50,9 @@ impl Depth {
 }
 
 impl Slice {
-    /// Whether a file is in the slice. The slice is determined by the first eight bytes of the SHA-256 of the path,
-    /// as a big-endian number modulo the number of slices. The slice of a file never changes, so that a different
-    /// slice can be checked every night.
+    /// Whether a file is in the slice. The first eight bytes of the SHA-256 of the file's path, as a big-endian number
+    /// modulo the number of slices, determine the slice. The slice of a file never changes, so checking a different
+    /// slice every night eventually covers all files.
     fn contains(self, path: &str) -> bool {
         let digest = Sha256::digest(path);
         let number = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
@@ -70,7 +71,7 @@ impl FromStr for SampleShare {
 }
 
 impl SampleShare {
-    /// Returns the share in percent.
+    /// Returns the share as a percentage.
     #[must_use]
     pub fn percent(self) -> f64 {
         self.0 * 100.0
@@ -111,8 +112,8 @@ mod tests {
 
     #[test]
     fn the_slice_of_a_file_is_stable() {
-        // The expected slice is the output of `printf tasks/a.parquet | sha256sum | head -c 16`, as a hexadecimal
-        // number modulo 7, plus 1.
+        // The expected slice is the output of `printf tasks/a.parquet | sha256sum | head -c 16`, read as a hexadecimal
+        // number, modulo 7, plus 1.
         let count = 7;
         let containing: Vec<u32> =
             (1..=count).filter(|index| Slice { index: *index, count }.contains("tasks/a.parquet")).collect();

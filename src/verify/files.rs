@@ -1,5 +1,5 @@
-//! Checks the files that rows and manifests list, mainly media files: whether each file exists and has the recorded
-//! size and SHA-256. Several threads read the files, because a disk or a network file system may be slow.
+//! Checks that the files listed in rows and manifests, mainly media files, exist and have the recorded size and
+//! SHA-256. Several threads read files in parallel, because a disk or a network file system may be slow.
 
 use std::{
     collections::BTreeSet,
@@ -27,11 +27,11 @@ use crate::{
     journal, tables,
 };
 
-/// The number of reader threads. A disk is fastest with a few concurrent requests, and hashing takes one core per
+/// The number of reader threads. A disk is fastest with a few concurrent reads, and hashing takes one CPU core per
 /// thread.
 const READERS: usize = 4;
 
-/// The maximum number of files in the queue.
+/// The maximum number of files that wait for a reader thread.
 const QUEUE_CAPACITY: usize = 256;
 
 /// A file to check.
@@ -43,7 +43,7 @@ struct Job {
     subject: Subject,
 }
 
-/// The result for a checked file: the number of bytes read, and the finding, if any.
+/// The result of checking a file: the number of bytes read, and the finding, if any.
 struct CheckResult {
     path: String,
     outcome: Result<(u64, Option<Finding>)>,
@@ -84,10 +84,9 @@ struct Dispatcher<'a, 't> {
 }
 
 impl Dispatcher<'_, '_> {
-    /// Queues the files that a manifest lists but no row does.
+    /// Queues the files that are listed in a manifest but not in any row.
     fn enqueue_unreferenced(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
-        // Findings about manifests are collected separately, because the callback mutably borrows the dispatcher and
-        // its findings.
+        // Findings about manifests are collected separately, because the callback already borrows `self` mutably.
         let mut bad_lines = Findings::new(self.findings.limit());
         manifests::for_each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
             if manifests::table_for(path).is_some() {
@@ -113,7 +112,7 @@ impl Dispatcher<'_, '_> {
         Ok(())
     }
 
-    /// Queues every file that a row lists. Each file is queued only once.
+    /// Queues every file that a row lists. A file that several rows list is queued only once.
     fn enqueue_from_rows(&mut self, archive: &Archive, check: &mut TableCheck) -> Result<()> {
         let TableCheck { snapshot, media, damaged_parts, .. } = check;
         for part in snapshot.assets.iter().filter(|part| !damaged_parts.contains(*part)) {
@@ -136,15 +135,15 @@ impl Dispatcher<'_, '_> {
                     })
                 })
             });
-            // A damaged part has already been reported.
+            // The check of the tables has already reported parts that cannot be read.
             let _ = archive.damage(part, scanned)?;
             enqueued?;
         }
         Ok(())
     }
 
-    /// Adds a finding if no manifest lists the file, unless the file belongs to a pending part. The task of such a
-    /// file is still in the journal, and a run is about to list the file.
+    /// Adds a finding if no manifest lists the media file of a row. Rows in a pending part are excluded, because the
+    /// run has yet to list their files in its manifest.
     fn report_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
         if !is_pending && !media.is_listed(row.path) {
             self.findings.add(Finding::new(
@@ -225,8 +224,8 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
     }
 }
 
-/// Finds media files that no row and no manifest lists. Reports no such files while a run is in progress or the
-/// journal contains tasks of an interrupted run, because rows for these files may be added later.
+/// Finds media files that neither a row nor a manifest lists. Such files are not reported while a run is in progress or
+/// the journal contains segments, because rows for these files may be added later.
 pub(super) fn find_stray_media(archive: &Archive, check: &TableCheck, findings: &mut Findings) -> Result<()> {
     let mut unknown = BTreeSet::new();
     let mut folders = vec![MEDIA.to_owned()];
@@ -245,8 +244,7 @@ pub(super) fn find_stray_media(archive: &Archive, check: &TableCheck, findings: 
         return Ok(());
     }
     if !unknown.is_empty() {
-        // A run may have started and finished after the tables were read. The files that it added are in its
-        // manifest.
+        // If a run has started and finished since the tables were read, its manifest lists the files that it added.
         manifests::for_each_line(archive, &mut Findings::new(0), &mut |_, _, _, path| {
             unknown.remove(path);
             Ok(())

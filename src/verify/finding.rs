@@ -1,4 +1,4 @@
-//! The findings of a check, as values for users, scripts and `repair`.
+//! The findings of a check, for users, scripts and `repair`.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::asset::AssetKind;
 
-/// The maximum number of findings of one kind, and of tasks in one finding, that a report lists. Additional findings
-/// and tasks are only counted.
+/// The maximum number of findings of one kind, and of tasks in one finding, that a report lists. Findings beyond this
+/// limit are counted but not listed.
 pub(super) const MAX_LISTED: usize = 10_000;
 
-/// The maximum number of findings of one kind, and of tasks in one finding, in a check that plans a repair. At this
-/// limit, the findings take a few hundred megabytes of memory.
+/// The maximum number of findings of one kind, and of tasks in one finding, that a check lists for `repair`. A million
+/// findings take a few hundred megabytes of memory.
 pub(crate) const MAX_LISTED_FOR_REPAIR: usize = 1_000_000;
 
 /// The severity of a finding.
@@ -24,7 +24,7 @@ pub enum Severity {
     Note,
 }
 
-/// The kind of a finding. Scripts depend on the JSON names.
+/// The kind of a finding. Scripts depend on the names of the kinds in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
@@ -37,49 +37,49 @@ pub enum FindingKind {
     /// The columns of a part differ from those of its table.
     #[serde(rename = "part_columns")]
     PartColumnsDiffer,
-    /// A table's folder contains a file that readers treat as a part, but no manifest lists the file.
+    /// A file in a table's folder is not listed in any manifest, but readers treat the file as a part.
     PartUnlisted,
-    /// A task has more than one row.
+    /// A task has more than one row in `tasks`.
     #[serde(rename = "task_repeated")]
     DuplicateTask,
     /// Rows of clips, lyrics or assets belong to a task that has no row in `tasks`.
     RowsWithoutTask,
-    /// The number of clips of a task differs from `clip_count` in its row.
+    /// The number of a task's clips differs from `clip_count` in the task's row.
     #[serde(rename = "clip_count")]
     ClipCountMismatch,
     /// A task has more than one lyrics row, or more assets of one kind than clips.
     #[serde(rename = "rows_repeated")]
     DuplicateRows,
-    /// The row of an asset with the status `ok` lacks a valid path, size, SHA-256 or other required value.
+    /// The row of an asset with the status `ok` lacks a valid path, size or SHA-256, or another required value.
     #[serde(rename = "asset_row")]
     InvalidAssetRow,
-    /// Two rows list the same file with different sizes or checksums.
+    /// Two rows in `assets` list the same file with different sizes or checksums.
     #[serde(rename = "assets_disagree")]
     ConflictingAssetRows,
     /// A media file is missing.
     MediaMissing,
     /// A media file cannot be read, or its size or SHA-256 differs from the recorded value.
     MediaDamaged,
-    /// A media file that a row lists is in no manifest.
+    /// A media file is listed in a row, but not in any manifest.
     MediaUnlisted,
-    /// A manifest cannot be read, or contradicts the assets table.
+    /// A manifest cannot be read, has invalid lines, or contradicts the assets table or another manifest.
     ManifestDamaged,
     /// A file that is neither a part nor a media file is missing, although a manifest lists it.
     FileMissing,
     /// A file that is neither a part nor a media file cannot be read, or differs from its checksum.
     FileDamaged,
-    /// A run summary, `-raw.jsonl` or `-unfinished.csv` is invalid or differs from its checksum.
+    /// A run summary, a `-raw.jsonl` file or an `-unfinished.csv` file is invalid or differs from its checksum.
     RunFileDamaged,
     /// The checksum file is invalid.
     ChecksumsDamaged,
     /// `views.sql` is missing, or differs from the views that this version of the program writes.
     ViewsDamaged,
-    /// A crash left a staging file.
+    /// A crash left a staging file behind.
     #[serde(rename = "half_finished")]
     StagingFile,
     /// The archive format is newer than the formats that this version of the program supports.
     NewerFormat,
-    /// A part lacks columns that were added in a later version.
+    /// A part lacks columns that a later version of the program added to its table.
     OlderColumns,
     /// `views.sql` was written by another version of the program.
     #[serde(rename = "other_views")]
@@ -91,7 +91,7 @@ pub enum FindingKind {
     /// The journal contains responses of an interrupted run.
     #[serde(rename = "journal_left")]
     PendingJournal,
-    /// Journal segments with damaged records were quarantined.
+    /// A journal segment with damaged records was quarantined.
     #[serde(rename = "damaged_kept")]
     QuarantinedSegment,
 }
@@ -112,7 +112,7 @@ impl FindingKind {
         }
     }
 
-    /// Returns the advice for the user.
+    /// Returns the advice that a report gives for findings of this kind.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -175,13 +175,13 @@ pub enum Subject {
         table: &'static str,
         /// The number of affected rows.
         rows: u64,
-        /// The task IDs of the affected rows without duplicates, up to the first 10,000.
+        /// The task IDs of the affected rows, without duplicates. A report lists at most the first 10,000 task IDs.
         task_ids: Vec<String>,
     },
-    /// An asset or its row. If the finding's path is under `media/`, it is the path of the asset's file. Any other
-    /// path is that of the part that contains the asset's row.
+    /// An asset or its row. The path of the finding is either the path of the asset's file, under `media/`, or the path
+    /// of the part that contains the asset's row.
     Asset {
-        /// The task of the asset.
+        /// The ID of the asset's task.
         task_id: String,
         /// The ID of the asset's clip, if the clip has an ID.
         clip_id: Option<String>,
@@ -199,7 +199,7 @@ pub struct Finding {
     pub kind: FindingKind,
     /// The path of the affected file, relative to the archive.
     pub path: String,
-    /// The description, which reports show after the path.
+    /// The description of the problem, which messages show after the path.
     #[serde(rename = "what")]
     pub description: String,
     /// The advice for the user.
@@ -221,13 +221,13 @@ impl Finding {
         }
     }
 
-    /// Creates a finding about a file as a whole.
+    /// Creates a finding about an entire file.
     pub(super) fn file(kind: FindingKind, path: &str, description: impl Into<String>) -> Self {
         Self::new(kind, path, description, Subject::File)
     }
 }
 
-/// Collects findings. A limited number of findings of each kind is stored, and all findings are counted.
+/// Collects findings. All findings are counted, but only a limited number of findings of each kind is stored.
 #[derive(Debug)]
 pub(super) struct Findings {
     limit: usize,
@@ -241,7 +241,7 @@ impl Findings {
         Self { limit, listed: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
-    /// The maximum number of tasks listed per finding.
+    /// The maximum number of stored findings of each kind, and of listed tasks in each finding.
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
@@ -266,7 +266,7 @@ impl Findings {
         }
     }
 
-    /// Adds all of the given findings.
+    /// Adds the given findings.
     pub(super) fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
         for finding in findings {
             self.add(finding);
@@ -283,7 +283,7 @@ impl Findings {
         self.counts.iter().filter(|(kind, _)| kind.severity() == severity).map(|(_, count)| count).sum()
     }
 
-    /// Returns the stored findings, damage first, and the number of all findings of each kind.
+    /// Returns the stored findings, with damage first, and the total number of findings of each kind.
     pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<FindingKind, u64>) {
         let mut findings: Vec<Finding> = self.listed.into_values().flatten().collect();
         findings
@@ -292,23 +292,23 @@ impl Findings {
     }
 }
 
-/// The tasks of a finding, each listed once, up to a limit.
+/// The number of rows that a finding affects, and the IDs of their tasks, without duplicates and up to a limit.
 #[derive(Debug)]
 pub(super) struct AffectedTasks {
     limit: usize,
     pub(super) rows: u64,
     pub(super) task_ids: Vec<String>,
-    /// The same IDs as in `task_ids`, for fast lookup.
+    /// The IDs in `task_ids` as a set, for fast lookup.
     seen_ids: HashSet<String>,
 }
 
 impl AffectedTasks {
-    /// Creates an empty collection that lists at most `limit` tasks.
+    /// Creates an empty collection that lists at most `limit` task IDs.
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, rows: 0, task_ids: Vec::new(), seen_ids: HashSet::new() }
     }
 
-    /// Counts a row and adds its task.
+    /// Counts a row and adds its task ID.
     pub(super) fn add(&mut self, task_id: &str) {
         self.rows += 1;
         if self.task_ids.len() < self.limit && !self.seen_ids.contains(task_id) {
@@ -317,7 +317,7 @@ impl AffectedTasks {
         }
     }
 
-    /// Returns the first task IDs as text for a message.
+    /// Returns the first three task IDs, formatted for a message.
     pub(super) fn preview(&self) -> String {
         let preview: Vec<&str> = self.task_ids.iter().map(String::as_str).take(3).collect();
         let more = if self.task_ids.len() > preview.len() { ", …" } else { "" };

@@ -11,11 +11,11 @@ use crate::{
     error::Result,
 };
 
-/// The parts that manifests list, with the SHA-256 from every line that lists the part.
+/// The parts that manifests list, each with the SHA-256 from every manifest line for the part.
 pub(super) type Parts = BTreeMap<String, Vec<String>>;
 
-/// Calls `line` with the manifest, SHA-256 and path of each line. Adds a finding for each manifest that has invalid
-/// lines or cannot be read.
+/// Calls `line` for each valid line of each manifest, with the path of the manifest and the SHA-256 and path from the
+/// line. Adds a finding for each manifest that has invalid lines or cannot be read.
 pub(super) fn for_each_line(
     archive: &Archive,
     findings: &mut Findings,

@@ -1,9 +1,9 @@
-//! The media files that the assets table lists, with the size and checksum of each. A file takes about 30 bytes of
-//! memory.
+//! The files listed in rows and manifests, mainly media files, with their sizes and checksums. Each file takes about 30
+//! bytes of memory.
 //!
-//! A file is identified by a 64-bit hash of its path, with a random key for each check. With ten million files, the
-//! probability of any collision is 10¹⁴ / 2⁶⁵, or one in 370,000. If there is a collision, one of the two files is
-//! not checked, or the two files are reported as one file with contradictory rows. The next check uses another key.
+//! A file is identified by a 64-bit hash of its path. Each check uses a random hash key. With ten million files, the
+//! probability of a hash collision is 10¹⁴ / 2⁶⁵, or one in 370,000. If two paths have the same hash, one of the files
+//! is not checked, or the rows of both files are reported as contradictory. The next check uses a different hash key.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -28,8 +28,9 @@ pub(super) struct MediaRow<'a> {
 }
 
 impl<'a> MediaRow<'a> {
-    /// Parses the cells of [`super::rows::ASSET_COLUMNS`]. Returns `None` if the asset need not have a file. Returns
-    /// an error if the asset must have a file but the row lacks a valid path or another required value.
+    /// Parses the cells of a row, in the order of [`super::rows::ASSET_COLUMNS`]. Returns `None` if the status of the
+    /// asset is not `ok`. Returns an error if the status is `ok`, but the row lacks a valid path or another required
+    /// value.
     pub(super) fn from_cells(cells: &[Option<&'a str>]) -> Option<Result<Self, String>> {
         let [task_id, clip_id, kind, status, path, bytes, sha256] = *cells else { return None };
         if !is_ok(status) {
@@ -56,12 +57,12 @@ impl<'a> MediaRow<'a> {
     }
 }
 
-/// Whether a path is in the media folder.
+/// Whether a path is under `media/`.
 pub(super) fn is_media(path: &str) -> bool {
     archive::is_inside(path) && path.split('/').next() == Some(MEDIA) && path.contains('/')
 }
 
-/// The media files that rows or manifests of an archive list.
+/// The files listed in the rows and manifests of an archive, mainly media files.
 #[derive(Debug, Default)]
 pub(super) struct MediaSet {
     hasher: RandomState,
@@ -77,12 +78,12 @@ struct MediaEntry {
     queued: bool,
 }
 
-/// The result of comparing a manifest line with the rows and with earlier manifest lines.
+/// The result of comparing the checksum in a manifest line with rows and earlier manifest lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChecksumMatch {
     /// The checksum is the same as in a row or an earlier manifest line.
     Same,
-    /// The checksum differs from that in a row or an earlier manifest line.
+    /// The checksum differs from the checksum in a row or an earlier manifest line.
     Different,
     /// No row and no earlier manifest line lists the file.
     Unknown,
@@ -96,7 +97,7 @@ impl MediaSet {
         (existing.digest, existing.bytes) == (entry.digest, entry.bytes)
     }
 
-    /// Records that a manifest lists a file. All rows must have been added before.
+    /// Records that a manifest lists a file. This method must be called only after all rows have been added.
     pub(super) fn add_manifest_line(&mut self, path: &str, sha256: &str) -> ChecksumMatch {
         let digest = short_hash(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
@@ -121,7 +122,7 @@ impl MediaSet {
         self.files.contains_key(&self.hasher.hash_one(path))
     }
 
-    /// Marks a file as selected for checking. Returns `false` if the file was marked before or is unknown.
+    /// Marks a file as queued. Returns `false` if the file is unknown or has already been queued.
     pub(super) fn mark_queued(&mut self, path: &str) -> bool {
         let entry = self.files.get_mut(&self.hasher.hash_one(path));
         entry.is_some_and(|entry| !std::mem::replace(&mut entry.queued, true))
@@ -138,7 +139,7 @@ fn is_ok(status: Option<&str>) -> bool {
     status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
 
-/// Returns a 64-bit hash of a checksum. All digits are hashed, because any of them may be damaged.
+/// Returns a 64-bit hash of a checksum. All digits are hashed, because any digit may be damaged.
 fn short_hash(sha256: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     sha256.hash(&mut hasher);

@@ -1,10 +1,10 @@
-//! Checks the integrity of an archive. Findings are values that a user can read and `repair` can act on. A check
-//! needs no lock and writes nothing, so it also works on a read-only disk and during a run.
+//! Checks the integrity of an archive, and returns findings that users can read and `repair` can act on. A check needs
+//! no lock and writes nothing, so it also works on a read-only disk and during a run.
 //!
-//! The archive records its expected contents. Manifests list parts and media files with their SHA-256. A row in
-//! `assets` contains the path, size and SHA-256 of a file. Every row contains its task ID, and a row in `tasks`
-//! contains the number of clips. If another process holds the lock, damage in the tables is reported only if a
-//! repeated check finds it again.
+//! An archive records its own expected contents. Manifests list the SHA-256 of parts and media files. A row in `assets`
+//! contains the path, size and SHA-256 of a media file. Every row in a table contains a task ID, and a row in `tasks`
+//! also contains the number of the task's clips. If another process holds the lock, damage in the tables is reported
+//! only if a repeated check finds it again.
 
 mod depth;
 mod files;
@@ -41,45 +41,45 @@ use crate::{
     exit::ExitStatus,
 };
 
-/// The maximum number of checks of the tables while another process holds the lock.
+/// The maximum number of times that the tables are checked while another process holds the lock.
 const MAX_TABLE_CHECKS: u32 = 5;
 
-/// The time between two checks of the tables. Within this time, a run lists its published parts in its manifest.
+/// The time between two checks of the tables, which is enough for a run to list newly published parts in its manifest.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The numbers of checked files and rows.
+/// The depth and duration of a check, and the numbers of parts, rows, files and bytes that were checked.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checked {
-    /// The depth of the check, which determines the files whose contents were verified.
+    /// The depth of the check: whether the contents of all files, of some files or of no files were verified.
     pub depth: Depth,
-    /// The number of parts.
+    /// The number of checked parts.
     pub parts: u64,
-    /// The number of rows in each table.
+    /// The number of checked rows in each table.
     pub rows: RowCounts,
-    /// The number of checked media files and other files, not counting parts.
+    /// The number of checked files other than parts. Most of these files are media files.
     pub files: u64,
-    /// The number of bytes that were read and compared by SHA-256.
+    /// The number of bytes that were read to verify checksums.
     pub bytes: u64,
-    /// The duration of the check in seconds.
+    /// The duration of the check, in seconds.
     pub seconds: f64,
 }
 
 /// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The archive, as specified by the user.
+    /// The location of the archive, as specified by the user.
     pub archive: String,
-    /// The numbers of checked files and rows.
+    /// What was checked, and how long the check took.
     pub checked: Checked,
-    /// The findings, with damage first. At most 10,000 findings of each kind are listed.
+    /// The findings, with damage first. A report of [`check`] lists at most 10,000 findings of each kind.
     pub findings: Vec<Finding>,
-    /// The number of findings of each kind.
+    /// The number of findings of each kind, including findings that are not listed.
     pub kinds: BTreeMap<FindingKind, u64>,
-    /// The number of findings that are damage.
+    /// The number of findings with the severity [`Severity::Damage`].
     pub damage: u64,
-    /// The number of findings that are notes.
+    /// The number of findings with the severity [`Severity::Note`].
     pub notes: u64,
-    /// The exit status of the process, which is 3 if there is damage.
+    /// The exit status of the process: 3 if there is damage, otherwise 0.
     pub exit_code: u8,
 }
 
@@ -91,7 +91,7 @@ impl Report {
     }
 }
 
-/// Checks an archive. Blocks.
+/// Checks an archive. This function blocks.
 ///
 /// # Errors
 /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and
@@ -100,7 +100,8 @@ pub fn check(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) ->
     check_with(check_tables_until_stable, MAX_LISTED, location, depth, emit)
 }
 
-/// Checks an archive like [`check`], but lists more findings of each kind, to plan a repair.
+/// Checks an archive like [`check`], but lists more findings of each kind, because `repair` needs them to plan its
+/// work.
 pub(crate) fn check_for_repair(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
     check_with(check_tables_until_stable, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
@@ -141,8 +142,8 @@ fn check_with(
     Ok(report(location, checked, findings))
 }
 
-/// Checks the tables. Repeats the check if another process may have changed the tables and the check found damage or
-/// a part that was removed.
+/// Checks the tables. Repeats the check if a part was removed during the check, or if the check found damage while
+/// another process held the lock.
 fn check_tables_until_stable(
     archive: &Archive,
     depth: Depth,

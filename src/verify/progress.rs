@@ -7,7 +7,7 @@ use crate::event::{Checking, Event};
 /// The interval between progress reports.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts checked files and bytes, and reports progress.
+/// Counts checked files and verified bytes, and reports the progress of a check.
 pub(super) struct CheckProgress<'t> {
     emit: &'t mut dyn FnMut(&Event),
     current: Checking,
@@ -36,17 +36,17 @@ impl<'t> CheckProgress<'t> {
         self.tick();
     }
 
-    /// Counts bytes that were read and compared.
+    /// Counts bytes that were read to verify checksums.
     pub(super) fn add_bytes(&mut self, bytes: u64) {
         self.current.bytes += bytes;
     }
 
-    /// The number of bytes read so far.
+    /// The number of bytes counted so far.
     pub(super) fn bytes(&self) -> u64 {
         self.current.bytes
     }
 
-    /// Reports progress if the interval has elapsed.
+    /// Reports progress if `REPORT_INTERVAL` has elapsed since the last report.
     pub(super) fn tick(&mut self) {
         if Instant::now() >= self.due {
             self.report();

@@ -1,5 +1,5 @@
-//! Checks the tables. Every part must be in a manifest, have the recorded SHA-256 and be readable. The rows of
-//! different tables must be consistent.
+//! Checks the tables. Every part must be listed in a manifest, have the recorded SHA-256 and be readable, and the rows
+//! of different tables must be consistent.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -28,28 +28,27 @@ use crate::{
 /// The columns that identify an asset and describe its file.
 pub(super) const ASSET_COLUMNS: [&str; 7] = ["task_id", "clip_id", "kind", "status", "path", "bytes", "sha256"];
 
-/// The maximum number of tasks with repeated or miscounted rows whose IDs are looked up.
+/// The maximum number of inconsistent tasks whose IDs are looked up for findings.
 const MAX_LOOKUPS: usize = 100_000;
 
-/// The result of a pass over the tables.
+/// The result of checking the tables.
 pub(super) struct TableCheck {
     pub(super) findings: Findings,
     pub(super) snapshot: Snapshot,
     pub(super) media: MediaSet,
     pub(super) rows: RowCounts,
     pub(super) parts: u64,
-    /// The paths of damaged parts. Media files are not compared with the rows of these parts, only with the
-    /// manifests.
+    /// The paths of damaged parts. Media files are compared with the manifests, but not with the rows of damaged parts.
     pub(super) damaged_parts: HashSet<String>,
-    /// Whether a part disappeared during the check, for example because another process is compacting the archive.
+    /// Whether a part was removed during the check, for example because another process was compacting the archive.
     pub(super) part_vanished: bool,
 }
 
-/// One pass over the tables.
+/// The state of a check of the tables.
 struct TableScan<'a, 't> {
     archive: &'a Archive,
     depth: Depth,
-    /// Whether a newer version of the program may have added columns.
+    /// Whether a newer version of the program may have added columns to the tables.
     is_newer: bool,
     progress: &'a mut CheckProgress<'t>,
     listed: Parts,
@@ -73,8 +72,8 @@ pub(super) fn check_tables(
 ) -> Result<TableCheck> {
     let mut findings = Findings::new(limit);
     let mut snapshot = Snapshot::capture(archive, &mut findings)?;
-    // A run lists a part in its manifest before it removes the segment from the journal. The journal is therefore
-    // read before the manifests.
+    // The journal is read before the manifests, because a run lists the parts of a segment in its manifest before it
+    // removes the segment from the journal.
     snapshot.add_pending(archive)?;
     // Damaged manifests are reported later, when the manifests are read again for the media files.
     let listed = manifests::read_part_checksums(archive, &mut Findings::new(0))?;
@@ -121,8 +120,8 @@ impl TableScan<'_, '_> {
         )
     }
 
-    /// Finds parts that a manifest lists but that do not exist. A part that is not in the snapshot is looked up
-    /// again, because it may have been added later.
+    /// Reports parts that are listed in a manifest but do not exist. A part that is not in the snapshot is looked up
+    /// again, because it may have been added after the snapshot was taken.
     fn report_missing_parts(&mut self) -> Result<()> {
         for path in self.listed.keys() {
             let Some(table) = manifests::table_for(path) else { continue };
@@ -139,7 +138,7 @@ impl TableScan<'_, '_> {
         self.archive.size(path).map_err(|error| self.archive.store.storage_error("read", path, &error))
     }
 
-    /// Checks the file of each part of a table, and then its rows.
+    /// Checks each part of a table: first the file, then the rows.
     fn check_parts(
         &mut self,
         schema: &TableSchema,
@@ -192,7 +191,7 @@ impl TableScan<'_, '_> {
         if reads { self.decode_values(schema, path) } else { Ok(None) }
     }
 
-    /// Compares the SHA-256 of a part with the manifests.
+    /// Compares the SHA-256 of a part with the SHA-256 in the manifests.
     fn check_checksum(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         Ok(match self.archive.damage(path, file.and_then(|mut file| checksum::digest(&mut file)))? {
@@ -279,15 +278,15 @@ impl TableScan<'_, '_> {
         })
     }
 
-    /// Counts each row of a part for its task, and reports rows whose task does not exist.
+    /// Counts the rows of a part by task, and reports rows whose task does not exist.
     fn count_rows(&mut self, path: &str, table: &'static str, row: RowKind) -> Result<io::Result<u64>> {
         let mut orphans = AffectedTasks::new(self.findings.limit());
         let is_intact = !self.damaged_parts.contains(path);
         let scanned = self.scan(path, &["task_id"], &mut |scan, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            // Clips of a damaged part are counted, because their tasks would otherwise appear to lack clips. Lyrics
-            // of a damaged part are not counted, because a damaged task ID could make another task appear to have two
-            // rows.
+            // Clips of a damaged part are counted, because their tasks would otherwise appear to lack clips. Lyrics of
+            // a damaged part are not counted, because a damaged task ID could make another task appear to have two
+            // lyrics rows.
             let counts = is_intact || row == RowKind::Clip;
             if !(if counts { scan.tasks.count(task_id, row) } else { scan.tasks.has(task_id) }) {
                 orphans.add(task_id);
@@ -314,7 +313,8 @@ impl TableScan<'_, '_> {
         Ok(scanned)
     }
 
-    /// Records the size and checksum of an asset's file. Reports an incomplete or contradictory row.
+    /// Records the size and checksum of an asset's file. Reports the row if it is incomplete or contradicts another
+    /// row.
     fn check_asset_row(&mut self, part: &str, cells: &[Option<&str>]) {
         match MediaRow::from_cells(cells) {
             Some(Ok(row)) if !self.media.add(&row) => {
@@ -349,8 +349,8 @@ impl TableScan<'_, '_> {
         self.findings.add(Finding::new(kind, path, what, subject));
     }
 
-    /// Reports tasks with more than one row. A finding is added for every part that contains a second or later row of
-    /// a task.
+    /// Reports tasks that have more than one row in `tasks`. Adds a finding for each part that contains a second or
+    /// later row of a task.
     fn report_duplicate_tasks(&mut self, hashes: &[u64]) -> Result<()> {
         let limit = self.findings.limit();
         let mut first: HashMap<String, String> = HashMap::new();
@@ -375,7 +375,7 @@ impl TableScan<'_, '_> {
         Ok(())
     }
 
-    /// Looks up tasks by their hashes, and adds a finding for each part that contains rows of these tasks.
+    /// Looks up tasks by their hashes, and adds a finding for each part of `tasks` that contains their rows.
     fn report_tasks(&mut self, hashes: &[u64], kind: FindingKind, problem: &str) -> Result<()> {
         let limit = self.findings.limit();
         let mut mismatched: BTreeMap<String, AffectedTasks> = BTreeMap::new();
@@ -389,7 +389,7 @@ impl TableScan<'_, '_> {
         Ok(())
     }
 
-    /// Calls `found` with the part and the task ID of every row in `tasks` whose task has one of the given hashes.
+    /// Calls `found` with the part and the task ID of every row in `tasks` whose task ID has one of the given hashes.
     fn look_up_tasks(&mut self, hashes: &[u64], found: &mut dyn FnMut(&str, &str)) -> Result<()> {
         let hashes = hashes.get(..MAX_LOOKUPS).unwrap_or(hashes).to_owned();
         if hashes.is_empty() {

@@ -1,8 +1,8 @@
-//! Checks the small files: the files in `runs/`, the views, and the files in `.sunor/`.
+//! Checks the small files: `archive.json`, `views.sql`, and the files in `runs/` and `.sunor/`.
 //!
-//! The checksum file contains the SHA-256 of the files that runs write. An archive may have been copied without the
-//! checksum file, so the contents are validated too. Each file must parse, and a run summary must contain its run ID
-//! and consistent counts.
+//! The checksum file contains the SHA-256 of the small files that runs write. The contents of the files are validated
+//! too, because an archive may have been copied without its checksum file: each file must be parseable, and a run
+//! summary must contain its run ID and consistent counts.
 
 use std::{io, path::Path};
 
@@ -23,10 +23,10 @@ use crate::{
     task::TaskId,
 };
 
-/// The valid reasons in an `-unfinished.csv`.
+/// The valid reasons in an `-unfinished.csv` file.
 const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
 
-/// The description of a file that differs from its checksum.
+/// The description of a finding about a file that differs from its checksum.
 const CHECKSUM_MISMATCH: &str = "is damaged: its SHA-256 does not match";
 
 /// Checks all small files.
@@ -60,8 +60,8 @@ pub(super) fn check(archive: &Archive, check: &TableCheck, findings: &mut Findin
     Ok(())
 }
 
-/// Compares a valid `archive.json` with its checksum. A newer version of the program that writes the file also writes
-/// its checksum.
+/// Compares a valid `archive.json` with its checksum. If a newer version of the program wrote the file, that version
+/// also recorded the checksum, so a mismatch is always damage.
 fn check_metadata(archive: &Archive, checksums: &ChecksumFile, findings: &mut Findings) -> Result<()> {
     let is_reported = findings.has(FindingKind::MetadataDamaged) || findings.has(FindingKind::NewerFormat);
     if !is_reported
@@ -73,8 +73,8 @@ fn check_metadata(archive: &Archive, checksums: &ChecksumFile, findings: &mut Fi
     Ok(())
 }
 
-/// Whether a file differs from its checksum. A run may have replaced both the file and its checksum after the
-/// checksums were read, so a mismatch is confirmed by reading the checksums again.
+/// Whether a file differs from its checksum. A mismatch is confirmed by reading the checksum file again, because a run
+/// may have replaced both the file and its checksum in the meantime.
 fn checksum_differs(archive: &Archive, checksums: &ChecksumFile, path: &str, text: &[u8]) -> Result<bool> {
     Ok(checksums.mismatches(path, text) && archive.checksum_file()?.is_ok_and(|now| now.mismatches(path, text)))
 }
@@ -151,7 +151,7 @@ fn check_summary(text: &[u8], run: &str) -> Result<String, String> {
     }
 }
 
-/// Checks a `-raw.jsonl`, which contains response bodies as they were received.
+/// Checks a `-raw.jsonl` file, which contains response bodies exactly as received.
 fn check_raw_bodies(text: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -176,7 +176,7 @@ fn check_raw_bodies(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks an `-unfinished.csv`, which lists the tasks that a run did not archive.
+/// Checks an `-unfinished.csv` file, which lists the tasks that a run did not archive.
 fn check_unfinished_list(text: &[u8]) -> Result<(), String> {
     let mut reader = csv::Reader::from_reader(text);
     let headers = reader.headers().map_err(|error| error.to_string())?;
@@ -195,8 +195,8 @@ fn check_unfinished_list(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Compares `views.sql` with the views that this version writes for any set of tables with parts. After a run of
-/// another version, a difference is only a note.
+/// Compares `views.sql` with the output of this version of the program for every possible set of tables with parts. If
+/// another version wrote the last run summary, a difference is only a note.
 fn check_views(
     archive: &Archive,
     last_version: Option<&str>,
@@ -236,7 +236,7 @@ fn check_views(
     Ok(())
 }
 
-/// Reports the journal segments that an interrupted run left.
+/// Reports the journal segments of interrupted runs.
 fn report_journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     for path in journal::segments(&archive.journal_folder())? {
         let what = match read_segment(&path) {

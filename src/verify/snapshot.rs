@@ -1,12 +1,17 @@
-//! A snapshot of the existing parts. The folders are listed in an order that gives a consistent result even while a
-//! run adds parts.
+//! A snapshot of the existing parts. The folders of the tables are listed in an order that makes the snapshot
+//! consistent even while a run adds parts.
 //!
 //! A run publishes the parts of a segment in the order `lyrics`, `clips`, `assets`, `tasks`. The run then lists the
-//! parts in its manifest, and finally removes the segment from the journal. The snapshot therefore lists `tasks`
-//! first, so that the other rows of these tasks exist before the other tables are listed. The journal is listed after
-//! the other tables. The journal then contains the segment of every row whose task is not yet in `tasks`. Finally,
-//! `tasks` is listed a second time. If a part of `tasks` is only in the second listing, the snapshot may lack some
-//! rows of its tasks in the other tables.
+//! parts in its manifest, and finally removes the segment from the journal. A snapshot therefore lists the folders in
+//! this order:
+//!
+//! 1. `tasks`. If a part of `tasks` is in this listing, the lyrics, clips and assets of its tasks have already been
+//!    published.
+//! 2. `lyrics`, `clips` and `assets`.
+//! 3. The journal. If a listed part contains rows of a task that is not yet in `tasks`, the journal still contains the
+//!    segment of the part.
+//! 4. `tasks` again. If a part of `tasks` is only in this second listing, the snapshot may lack the lyrics, clips and
+//!    assets of its tasks.
 
 use std::{collections::HashSet, path::Path};
 
@@ -18,27 +23,27 @@ use crate::{
     tables::{ASSETS, CLIPS, LYRICS, TASKS},
 };
 
-/// The advice for a file that readers treat as a part.
+/// The advice for a file that readers mistake for a part.
 const STRAY_ADVICE: &str = "Move it out of the table's folder, or run `repair`, which moves it to .sunor/damaged.";
 
-/// The parts that exist in the tables' folders.
+/// The parts in the folders of the tables.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) tasks: Vec<String>,
     pub(super) clips: Vec<String>,
     pub(super) lyrics: Vec<String>,
     pub(super) assets: Vec<String>,
-    /// The parts of `tasks` that were added while the other tables were listed.
+    /// The parts of `tasks` that were added while `lyrics`, `clips` and `assets` were listed.
     added_during_listing: HashSet<String>,
-    /// The names, without extensions, of parts whose segments are in the journal. A run is adding these parts, or was
-    /// interrupted before it added them.
+    /// The file names, without extensions, of parts whose segments are in the journal. A run is still publishing these
+    /// parts, or was interrupted before it had published them.
     pending: HashSet<String>,
     /// Whether a process held the lock while the folders were listed.
     pub(super) is_locked: bool,
 }
 
 impl Snapshot {
-    /// Lists the folders, and adds findings for entries that are not parts.
+    /// Lists the folders of the tables, and adds findings for entries that are not parts.
     pub(super) fn capture(archive: &Archive, findings: &mut Findings) -> Result<Self> {
         let is_locked = archive.holder().is_some();
         let mut other_entries = Vec::new();
@@ -62,20 +67,21 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Lists the journal and records the parts of its segments as pending. Pending parts are not damage.
+    /// Lists the segments in the journal, and marks their parts as pending. A pending part that no manifest lists is
+    /// not reported as damage.
     pub(super) fn add_pending(&mut self, archive: &Archive) -> Result<()> {
         let segments = journal::segments(&archive.journal_folder())?;
         self.pending.extend(segments.iter().map(|segment| stem(segment)));
         Ok(())
     }
 
-    /// Whether a run is about to add this part.
+    /// Whether the segment of a part is still in the journal.
     pub(super) fn is_pending(&self, part: &str) -> bool {
         self.pending.contains(&stem(Path::new(part)))
     }
 
-    /// Whether the other tables were listed after this part of `tasks`, so that the other rows of its tasks must
-    /// exist.
+    /// Whether a part of `tasks` existed before `lyrics`, `clips` and `assets` were listed. If so, the snapshot
+    /// contains all rows of its tasks.
     pub(super) fn was_listed_before(&self, scan_tasks_part: &str) -> bool {
         !self.added_during_listing.contains(scan_tasks_part)
     }
@@ -106,15 +112,15 @@ impl Snapshot {
     }
 }
 
-/// Returns a finding for a staging file that a crash left. A staging file is ignored while a process holds the lock,
-/// because that process may be writing the file.
+/// Returns a finding for a staging file that remains after a crash. While a process holds the lock, staging files are
+/// ignored, because the process may be writing them.
 pub(super) fn stale_staging_file(archive: &Archive, entry: &Entry) -> Option<Finding> {
     let is_stale = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));
     let finding = || Finding::file(FindingKind::StagingFile, &entry.path, "is an incomplete file left by a crash");
     is_stale.then(finding)
 }
 
-/// Whether a file name has the given extension, so that a reader's pattern such as `*.parquet` matches the file.
+/// Whether a file name has the given extension. Readers select parts by patterns such as `*.parquet`.
 fn has_extension(entry: &Entry, extension: &str) -> bool {
     entry.name().strip_suffix(extension).is_some_and(|stem| stem.ends_with('.'))
 }

@@ -1,23 +1,23 @@
-//! The tasks in the tasks table, with the expected and actual numbers of their rows in the other tables. A task takes
-//! 24 bytes, so ten million tasks take 240 MB.
+//! The tasks of an archive, with their expected numbers of clips and their actual numbers of rows in `clips`, `lyrics`
+//! and `assets`. Each task takes 24 bytes of memory, so ten million tasks take 240 MB.
 //!
-//! A task is identified by a 64-bit hash with a random key for each check. With ten million tasks and ten million
-//! rows without a task, the probability that one of these rows is not detected is 10⁷ · 10⁷ / 2⁶⁴, or one in 180,000.
-//! The next check uses another key. A problem that is detected by hash is confirmed by comparing task IDs before it
-//! is reported.
+//! A task is identified by a 64-bit hash of its ID. Each check uses a random hash key. With ten million tasks and ten
+//! million rows whose task does not exist, the probability that a hash collision hides one of these rows is 10⁷ · 10⁷ /
+//! 2⁶⁴, or one in 180,000. The next check would detect the hidden row, because its hash key is different. Tasks with
+//! equal hashes are reported as duplicates only if their task IDs are equal too.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::asset::AssetKind;
 
-/// The value of `expected_clips` if the number of clips is unknown.
+/// The value of `expected_clips` if the expected number of clips is unknown.
 pub(super) const UNKNOWN_CLIP_COUNT: i32 = -1;
 
 /// The tasks of an archive.
 #[derive(Debug, Default)]
 pub(super) struct TaskSet {
     hasher: RandomState,
-    /// The tasks, sorted by hash after [`TaskSet::finish`].
+    /// The tasks, which [`TaskSet::finish`] sorts by hash.
     tasks: Vec<TaskEntry>,
 }
 
@@ -27,11 +27,11 @@ struct TaskEntry {
     expected_clips: i32,
     clip_rows: i32,
     lyrics_rows: u8,
-    /// The number of assets of each kind, in the order of [`AssetKind::ALL`].
+    /// The number of asset rows of each kind, in the order of [`AssetKind::ALL`].
     asset_rows: [u16; AssetKind::ALL.len()],
 }
 
-/// A row of a table other than `tasks`.
+/// The kind of a row in a table other than `tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowKind {
     Clip,
@@ -41,7 +41,7 @@ pub(super) enum RowKind {
 }
 
 impl TaskSet {
-    /// Adds a task with the number of clips from its row.
+    /// Adds a task and its expected number of clips.
     pub(super) fn add(&mut self, task_id: &str, expected_clips: i32) {
         let hash = self.hash(task_id);
         self.tasks.push(TaskEntry { hash, expected_clips, clip_rows: 0, lyrics_rows: 0, asset_rows: [0; _] });
@@ -69,7 +69,7 @@ impl TaskSet {
         self.index_of(task_id).is_some()
     }
 
-    /// Counts a row for its task. Returns `false` if the task has no row in `tasks`.
+    /// Counts a row of a task. Returns `false` if the task has no row in `tasks`.
     pub(super) fn count(&mut self, task_id: &str, row: RowKind) -> bool {
         let Some(task) = self.index_of(task_id).and_then(|index| self.tasks.get_mut(index)) else { return false };
         match row {

@@ -47,7 +47,7 @@ pub struct CommandOutput {
 }
 
 impl TestEnv {
-    /// Creates a provider with the given faults. By default, every task is finished before the first request.
+    /// Creates a provider with the given faults. By default, every task is already finished.
     pub fn with_faults(faults: FaultPlan) -> Self {
         Self::with_provider(SimulatedProvider {
             faults: FaultPlan { unfinished: faults.unfinished.or(Some(0.0)), ..faults },
@@ -118,12 +118,12 @@ impl TestEnv {
         response.split_off(head + 4)
     }
 
-    /// Stops the provider, so that its address is unreachable.
+    /// Stops the provider. Connections to its address then fail.
     pub fn stop_simulator(&mut self) {
         self.simulator = None;
     }
 
-    /// Writes `tasks.csv` with the given IDs.
+    /// Writes the given task IDs to `tasks.csv`, and returns the path of the file.
     pub fn write_list<I: AsRef<str>>(&self, ids: impl IntoIterator<Item = I>) -> PathBuf {
         let mut text = String::from("task_id\n");
         for id in ids {
@@ -139,7 +139,7 @@ impl TestEnv {
         path
     }
 
-    /// Returns a command for the program with the test key and provider, and without proxy variables of the machine.
+    /// Returns a command that runs the program with the test key, the simulated provider and no proxy variables.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sunor-archive"));
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
@@ -150,8 +150,8 @@ impl TestEnv {
         command
     }
 
-    /// Returns the command `export tasks.csv --out library --rate unlimited --assets none`. Additional arguments
-    /// override the options.
+    /// Returns the command `export tasks.csv --out library --rate unlimited --assets none`. The arguments are appended,
+    /// and can override `--rate` and `--assets`.
     pub fn export_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.program();
         command.args(["export", "tasks.csv", "--out", "library"]);
@@ -169,7 +169,7 @@ impl TestEnv {
         CommandOutput::wait_for(self.export_command(arguments).spawn().unwrap())
     }
 
-    /// Runs the program with only the given arguments.
+    /// Runs the program with the given arguments, and without default arguments.
     pub fn run(&self, arguments: &[&str]) -> CommandOutput {
         CommandOutput::wait_for(self.program().args(arguments).spawn().unwrap())
     }
@@ -181,7 +181,8 @@ impl TestEnv {
         CommandOutput::wait_for(child)
     }
 
-    /// Returns the rows of a table as maps from column to cell. The text of a cell depends on the table format.
+    /// Returns the rows of a table as maps from column name to value. How a value is written depends on the table
+    /// format.
     pub fn rows(&self, table: &str) -> Vec<HashMap<String, String>> {
         let mut rows = Vec::new();
         for path in files(&self.archive().join(table), ".csv") {
@@ -196,7 +197,7 @@ impl TestEnv {
         rows
     }
 
-    /// Returns the IDs in the tasks table, sorted.
+    /// Returns the task IDs in the tasks table, sorted.
     pub fn archived_ids(&self) -> Vec<String> {
         let mut ids: Vec<String> =
             self.rows("tasks").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
@@ -232,23 +233,23 @@ impl CommandOutput {
         }
     }
 
-    /// Fails the test and shows the output unless the exit status is `status`.
+    /// Asserts that the exit status is `status`. If it is not, the test fails and prints the output.
     #[track_caller]
     pub fn expect_status(self, status: i32) -> Self {
         assert_eq!(self.status, Some(status), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// Fails the test and shows the output unless it contains `text`.
+    /// Asserts that the output contains `text`. If it does not, the test fails and prints the output.
     #[track_caller]
     pub fn expect_output(self, text: &str) -> Self {
         let found = self.stdout.contains(text) || self.stderr.contains(text);
-        assert!(found, "`{text}` is not in the output.\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert!(found, "the output does not contain `{text}`\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 }
 
-/// Waits for at most 10 seconds until a condition is true.
+/// Waits until a condition is true, and fails the test after 10 seconds.
 #[track_caller]
 pub fn wait_until(condition: impl Fn() -> bool) {
     for _ in 0..2000 {
@@ -289,7 +290,7 @@ pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")
 }
 
-/// Returns every sample document, keyed by its task ID.
+/// Returns the sample documents, keyed by task ID.
 pub fn sample_documents() -> HashMap<String, String> {
     let name = |path: &PathBuf| format!("doc-{}", path.file_stem().unwrap().to_string_lossy());
     files(&samples().join("documents"), ".json")
@@ -298,13 +299,13 @@ pub fn sample_documents() -> HashMap<String, String> {
         .collect()
 }
 
-/// The path of the Python interpreter in the virtual environment with the third-party readers. `./tests/run.sh` creates
-/// this environment.
+/// The path of the Python interpreter in the virtual environment that `./tests/run.sh` creates. The environment
+/// contains the third-party readers.
 pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
 }
 
-/// Runs a script from `tests/foreign`, fails the test if the script fails, and returns its output.
+/// Runs a script from `tests/foreign` and returns its output. If the script fails, the test fails.
 pub fn run_checker(script: &str, arguments: &[&Path]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script);
     let output = Command::new(python()).arg(script).args(arguments).output().unwrap();

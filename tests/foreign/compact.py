@@ -1,5 +1,5 @@
-"""Compares a compacted archive with the original. The rows and schemas must be the same, and row groups must be large
-enough for DuckDB and must not overlap in time.
+"""Compares a compacted archive with the original archive. The rows and schemas must be the same. Row groups must be
+large enough for DuckDB and must not overlap in time.
 
     compact.py BEFORE AFTER
 """
@@ -35,7 +35,7 @@ for table in ("tasks", "clips", "lyrics", "assets"):
         told = [group.column(time).statistics for group in groups]
         spans += [(statistics.min, statistics.max) for statistics in told if statistics.has_min_max]
         print(f"{table}: merged {len(old)} parts into {len(new)}, row groups of {rows}")
-    # Row-group statistics let a reader of one week skip the row groups of other weeks.
+    # If row groups do not overlap in time, a query over one week reads only the row groups of that week.
     for one, other in zip(spans, spans[1:]):
         if one[1] > other[0]:
             sys.exit(f"{table}: row groups with the time ranges {one} and {other} overlap")

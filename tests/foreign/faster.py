@@ -1,4 +1,4 @@
-"""Measures how much faster one archive answers each query in a file than another archive.
+"""Measures how much faster the queries in a file run on one archive than on another archive.
 
     faster.py SLOW FAST QUERIES
 """
@@ -15,12 +15,12 @@ import duckdb
 archives = [pathlib.Path(path).resolve() for path in sys.argv[1:3]]
 queries = re.sub(r"^--.*\n", "", pathlib.Path(sys.argv[3]).read_text(), flags=re.M)
 statements = [part.strip() for part in queries.split(";") if part.strip()]
-# Skips queries over run summaries, which do not depend on the tables.
+# Queries over run summaries are skipped, because they do not read the tables.
 statements = [statement for statement in statements if "runs/" not in statement]
 
 
 def seconds(archive):
-    """Returns the shortest of three times in which a new session answers each query."""
+    """Runs each query three times, in a new session each time, and returns the shortest time per query."""
     os.chdir(archive)
     shortest = []
     for statement in statements:

@@ -2,8 +2,8 @@
 
     judge.py ARCHIVE DOCUMENTS
 
-The script derives the expected rows from the documents and the format specification, independently of the program's
-code. Exits with status 1 and reports the first difference.
+The script computes the expected rows from the documents according to the format specification, and uses none of the
+program's code. It reports the first difference and exits with status 1.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def skip(text, at):
 
 
 def members(raw):
-    """Returns the members of a JSON object as raw text. If a key is duplicated, its last value counts."""
+    """Returns the members of a JSON object as raw text. For a duplicate key, the last value is returned."""
     found, at = {}, skip(raw, 1)
     while raw[at] != "}":
         key, at = DECODER.raw_decode(raw, skip(raw, at))
@@ -65,7 +65,7 @@ def members(raw):
 
 
 def without(raw, name):
-    """Returns the text of a JSON object without members of the given name. Text without such members is unchanged."""
+    """Returns a JSON object without the members that have the given name. If there are none, the text is unchanged."""
     kept, at, found = [], skip(raw, 1), False
     while raw[at] != "}":
         key, at = DECODER.raw_decode(raw, skip(raw, at))
@@ -206,7 +206,7 @@ def check(condition, *words):
 
 
 def compare(reader, table, rows, expected):
-    """Compares rows (dicts) with the expected rows. Run IDs and times are only checked for plausibility."""
+    """Compares rows (dicts) with the expected rows. Run IDs and run-specific times must only be plausible."""
     place = lambda row: (row["task_id"], row.get("clip_index") or 0, row.get("clip_id") or "", row.get("kind") or "")
     rows, expected = sorted(rows, key=place), sorted(expected, key=place)
     check([place(row) for row in rows] == [place(row) for row in expected], reader, table, "rows:",
@@ -232,7 +232,7 @@ def run_duckdb(archive, query):
 
 
 def judge_files(archive, rows):
-    """Checks that each downloaded file matches its row, and that each row without a file has a reason."""
+    """Checks that each downloaded file matches its row, and that each asset row without a file states a reason."""
     for row in rows:
         if row["status"] != "ok":
             check(row["error"] and not row["path"], "an asset row without a reason:", row)
@@ -307,7 +307,7 @@ def judge_parquet(archive, table, expected):
 
 
 def judge_csv(archive, table, expected):
-    """Compares the CSV cells as text, so that their format is checked too."""
+    """Compares the CSV values as text, which also checks their format."""
     spell = {DOUBLE: lambda value: repr(float(value)), INT: str, LONG: str, BOOL: lambda value: str(value).lower()}
     rows = []
     for part in sorted((archive / table).glob("*.csv")):
@@ -363,7 +363,7 @@ def guarded():
 
 
 if __name__ == "__main__":
-    # Documents may be nested more deeply than Python's default recursion limit and stack size allow.
+    # Some documents are nested too deeply for Python's default recursion limit and stack size.
     sys.setrecursionlimit(100_000)
     threading.stack_size(512 << 20)
     codes = []

@@ -2,8 +2,8 @@
 
     media.py ARCHIVE
 
-Videos are skipped. Any other file, including a leftover temporary file, is an error. Exits with status 1 and reports
-the first bad file.
+Videos are skipped. A file of any other type is an error, for example a leftover temporary file. The script reports the
+first bad file and exits with status 1.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def check(condition, *words):
 
 
 def samples(path):
-    """Yields the samples of the only audio stream in a file, as 16-bit mono."""
+    """Yields the samples of the single audio stream in a file, as 16-bit mono."""
     with av.open(str(path)) as container:
         check(len(container.streams.audio) == 1, len(container.streams.audio), "audio streams")
         # The decoder must report every error instead of concealing it.
@@ -44,7 +44,7 @@ def samples(path):
         for frame in container.decode(audio=0):
             check(not frame.is_corrupt, "a corrupt frame at", frame.time)
             for resampled in resampler.resample(frame):
-                # Excludes the padding after the samples in the plane.
+                # The plane may contain padding after the samples.
                 yield bytes(resampled.planes[0])[:2 * resampled.samples]
 
 

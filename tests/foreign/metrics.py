@@ -3,7 +3,8 @@
     metrics.py SAMPLES METRICS...
 
 Each metrics file must contain every metric family once, with HELP, TYPE and samples with finite values. Each metric
-and each label value in `alerts.yml` must occur in a metrics file. Exits with status 1 and reports the first error.
+and each label value in `alerts.yml` must occur in a metrics file. The script reports the first error and exits with
+status 1.
 """
 
 import configparser
@@ -78,7 +79,7 @@ def judge_units():
         parsed.read_string(unit.read_text())
         check({"Unit"} < set(parsed.sections()) <= {"Unit", "Service", "Timer", "Install"}, unit, parsed.sections())
     if shutil.which("systemd-analyze"):
-        # The program need not be installed, so the warning about its path is ignored.
+        # systemd-analyze warns if the program is not installed. This warning is ignored.
         units = [str(unit) for unit in sorted(samples.glob("sunor-archive.*"))]
         said = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True).stderr
         wrong = [line for line in said.splitlines() if "sunor-archive" in line and "is not executable" not in line]

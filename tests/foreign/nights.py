@@ -1,4 +1,4 @@
-"""Turns the only run of an archive into many nightly runs. Each additional run has copies of the original parts with
+"""Adds nightly runs to an archive that contains one run. Each added run consists of copies of the original parts, with
 new IDs and earlier times.
 
     nights.py ARCHIVE NIGHTS

@@ -1,16 +1,16 @@
-"""Checks in a system-call trace of a run that the order of writes protects the archive from power loss.
+"""Checks, in the system-call trace of a run, that the order of writes protects the archive from power loss.
 
     power.py TRACE
 
 On power loss, a disk may lose the content of a file that is not synced, and the name of a file whose folder is not
-synced. The trace must therefore show that:
+synced. The trace must therefore show the following order:
 
 1. A file gets its final name only after its content is synced.
-2. The tasks part of a segment gets its name after the lyrics, clips and assets parts.
+2. The tasks part of a segment gets its final name after the lyrics, clips and assets parts.
 3. A thread that writes journal records syncs them before it makes another system call.
-4. The second journal record is written only after the name of the journal is synced.
-5. A journal is removed only after every part of its segment and every media file is durable. That includes the
-   content, the name, and the names of all parent folders.
+4. The second journal record is written only after the name of the segment file is synced.
+5. A segment file is removed only after all parts of the segment and all media files are durable. A file is durable if
+   its content, its name, and the names of all parent folders are synced.
 """
 
 import os
@@ -28,10 +28,10 @@ UNLINK = re.compile(r'(\d+) +unlink\w*\((?:[^"]*)"([^"]*)"[^)]*\) *= 0')
 
 TABLES = {"lyrics", "clips", "assets", "tasks"}
 
-dirty = set()     # paths whose content is not synced
-unnamed = set()   # paths whose name is not synced
-unsynced = {}     # thread: the journal that the thread has written and not synced
-published = {}    # part name: the tables with a part of this name
+dirty = set()     # paths of files whose content is not synced
+unnamed = set()   # paths of files and folders whose name is not synced
+unsynced = {}     # for each thread, the segment file that it has written and not synced
+published = {}    # for each part name, the parts of the tables
 media = set()     # media files under their final names
 records = 0
 removed = 0
@@ -47,7 +47,7 @@ def absolute(path):
 
 
 def whole(lines):
-    """Yields the calls in order of completion. strace splits a call if another thread makes a call in between."""
+    """Yields the system calls in order of completion. strace splits a call if another thread makes a call meanwhile."""
     begun = {}
     for line in lines:
         thread = line.split(" ", 1)[0]

@@ -1,4 +1,4 @@
-"""Checks in a system-call trace of a compaction that the order of writes protects the archive from power loss.
+"""Checks, in the system-call trace of a compaction, that the order of writes protects the archive from power loss.
 
     power_swap.py TRACE
 
@@ -24,7 +24,7 @@ exchanges = removed = 0
 
 
 def check(line):
-    # The output of the program and the lock file need not be durable.
+    # Neither the program's output nor the lock file needs to be durable.
     unsure = {path for path in dirty | unnamed if "/library/" in path and not path.endswith("/lock")}
     if unsure:
         sys.exit(f"not safe on power loss: {sorted(unsure)} are not durable before: {line}")

@@ -1,5 +1,5 @@
-"""Runs each query in a file with DuckDB over an archive's views. Every query must return rows, unless its comment
-contains "Normally none". Then runs all queries in the DuckDB shell, as the first lines of the file recommend.
+"""Runs each query in a file with DuckDB and the views of an archive. Every query must return rows, unless its comment
+contains "Normally none". The script then runs the whole file in the DuckDB shell, as the comment at its top describes.
 
     queries.py ARCHIVE QUERIES
 """

@@ -1,9 +1,9 @@
-"""Reads all parts of each table together with Polars and pandas, and checks the columns, the types and every row.
+"""Reads each table with Polars and with pandas, and checks the columns, the types and every row.
 
     readers.py ARCHIVE
 
-pyarrow reads the expected rows part by part, and `judge.py` checks pyarrow's results value by value. Exits with
-status 1 and reports the first difference.
+The expected rows are read part by part with pyarrow, whose results `judge.py` checks value by value. The script reports
+the first difference and exits with status 1.
 """
 
 import json
@@ -19,7 +19,7 @@ archive = pathlib.Path(sys.argv[1])
 UTC = pa.timestamp("us", tz="UTC")
 POLARS = {pa.string(): pl.String, pa.float64(): pl.Float64, pa.int32(): pl.Int32, pa.int64(): pl.Int64,
           pa.bool_(): pl.Boolean, UTC: pl.Datetime("us", "UTC")}
-# In a column with nulls, pandas uses floats for integers and objects for booleans.
+# In a column with nulls, pandas stores integers as floats and booleans as objects.
 PANDAS = {pa.string(): {"str"}, pa.float64(): {"float64"}, pa.int32(): {"int32", "float64"},
           pa.int64(): {"int64", "float64"}, pa.bool_(): {"bool", "object"}, UTC: {"datetime64[us, UTC]"}}
 JSON = {"tasks": ["input", "response"], "clips": ["metadata", "clip"], "lyrics": ["result"], "assets": []}
@@ -31,7 +31,7 @@ def check(condition, *words):
 
 
 def rows(records):
-    """Returns the rows as sorted JSON texts, so that the rows of two readers can be compared."""
+    """Returns the rows as sorted JSON strings, which can be compared with the rows of another reader."""
     return sorted(json.dumps(record, sort_keys=True, default=str) for record in records)
 
 

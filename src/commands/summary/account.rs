@@ -1,4 +1,4 @@
-//! `summary --account`: requests the usage of the whole account, with a single request.
+//! `summary --account`: gets the usage of the whole account with a single request.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::{
     proxies::Proxies,
 };
 
-/// The timeout of the usage request, which is short because a user waits for the response.
+/// The timeout of the usage request, which is short because the user is waiting for the response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The account to query, and how to reach the API.
+/// The API key of an account, and how to connect to the API.
 #[derive(Clone, Debug)]
 pub struct AccountAccess {
     /// The base URL of the API.

@@ -1,5 +1,5 @@
-//! Counts the contents of an archive from its tables and run files. Only one part is read at a time, and only the
-//! columns that are needed.
+//! Counts the contents of an archive from its tables and run files. To save memory, reads one part at a time, and only
+//! the required columns.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -20,28 +20,28 @@ use crate::{
     timestamp::MicrosTimestamp,
 };
 
-/// The number of credits per US dollar. The provider states a price of 0.01 USD per credit.
+/// The number of credits per US dollar, at the provider's documented price of 0.01 USD per credit.
 const CREDITS_PER_USD: f64 = 100.0;
 
 /// The maximum number of recent runs to list.
 const LAST_RUNS: usize = 10;
 
-/// The maximum number of types or models to count separately. The limit bounds memory, because the names are untrusted
-/// input.
+/// The maximum number of types or models to count separately. The limit bounds memory usage, because the names of types
+/// and models are untrusted input.
 const MAX_NAMES: usize = 1000;
 
 /// The name under which all types or models beyond [`MAX_NAMES`] are counted.
 const OTHERS: &str = "(others)";
 
-/// Summarizes the archive. The result is the last run's summary, with counts from the tables and totals over all
-/// exports and repairs.
+/// Summarizes the archive. The result is the summary of the last run, with the counts of the tables and with totals
+/// over all exports and repairs.
 pub(super) fn summarize(archive: &Archive) -> Result<ArchiveSummary> {
     let (mut runs, mut unreadable, mut last_runs) = (0, 0, VecDeque::new());
     let mut earlier: Option<RunSummary> = None;
     let mut started_at = None;
     for path in archive.run_files(RunFile::Summary)? {
         let Some(text) = archive.store.get(&path)? else { continue };
-        // A damaged summary is only counted as unreadable, because `verify` reports it in detail.
+        // A damaged run summary is only counted as unreadable, because `verify` reports the damage in detail.
         let Ok(mut run) = parse_run(archive, &path, &text) else {
             unreadable += 1;
             continue;
@@ -116,7 +116,7 @@ fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
 }
 
 fn count_clips(archive: &Archive, summary: &mut RunSummary, contents: &mut ArchiveContents) -> Result<()> {
-    // Sums integers (microseconds), so that the total does not depend on the order of the rows.
+    // Durations are added as integers (microseconds), so that the total does not depend on the order of the rows.
     let mut micros = 0_i128;
     rows::scan_table(archive, CLIPS.name, &["duration_seconds"], &mut |cells| {
         summary.rows.clips += 1;
@@ -127,10 +127,10 @@ fn count_clips(archive: &Archive, summary: &mut RunSummary, contents: &mut Archi
     Ok(())
 }
 
-/// Counts the assets by status. Returns the number of asset rows of each kind.
+/// Counts the assets by status. Returns the number of rows for each kind of asset.
 fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<AssetKind, u64>> {
     let mut kinds = BTreeMap::new();
-    // A clip that belongs to two tasks has only one file. Memory holds one hash per file.
+    // Two rows have the same path if a clip belongs to two tasks, but the size of each file is counted only once.
     let (hasher, mut files) = (RandomState::new(), HashSet::new());
     let assets = &mut summary.assets;
     rows::scan_table(archive, ASSETS.name, &["status", "path", "bytes", "kind"], &mut |cells| {
@@ -150,8 +150,8 @@ fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<
     Ok(kinds)
 }
 
-/// Counts the tasks that no run has archived so far, each by its most recent reason. Returns the number of lists that
-/// could not be read completely.
+/// Counts the tasks that no run has archived so far, by the most recent reason of each task. Returns the number of
+/// lists of missing tasks that could not be read completely.
 fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
     for path in archive.run_files(RunFile::Unfinished)? {

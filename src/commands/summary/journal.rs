@@ -1,5 +1,5 @@
-//! Counts the unpublished responses in the journal. Such responses belong to runs that were killed, or that ended
-//! before their downloads were complete.
+//! Counts the unpublished responses in the journal. Unpublished responses belong to runs that were killed, or that
+//! ended before their downloads were complete.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::{
     report::UnpublishedRun,
 };
 
-/// The runs with unpublished responses in the journal, oldest first. The list is empty while a run is in progress,
-/// because that run publishes its own responses.
+/// Returns the runs with unpublished responses in the journal, oldest first. Returns an empty list while a run is in
+/// progress, because that run will publish the responses itself.
 pub(super) fn unpublished_runs(archive: &Archive) -> Result<Vec<UnpublishedRun>> {
     if archive.holder().is_some() {
         return Ok(Vec::new());

@@ -1,5 +1,5 @@
-//! The `summary` command: reports the contents of an archive, its recent runs, and the share of the account that is
-//! archived.
+//! The `summary` command: reports the contents of an archive, its recent runs, and the share of the account's tasks
+//! that is archived.
 
 mod account;
 mod archive_counts;
@@ -17,7 +17,7 @@ use crate::{
     tables,
 };
 
-/// The maximum number of attempts to count the tables while another process replaces their parts.
+/// The maximum number of attempts to count the rows of the tables while another process replaces parts.
 const MAX_ATTEMPTS: u32 = 10;
 
 /// The options of `summary`.
@@ -25,7 +25,7 @@ const MAX_ATTEMPTS: u32 = 10;
 pub struct SummaryOptions {
     /// The location of the archive.
     pub archive: Location,
-    /// The ID of the run to show. `None` shows the whole archive.
+    /// The ID of the run to show. `None` selects the whole archive.
     pub run: Option<String>,
     /// The account to compare the archive with.
     pub account: Option<AccountAccess>,
@@ -42,11 +42,12 @@ pub enum OutputFormat {
     Json,
 }
 
-/// Returns the summary of one run as text, or the summary of the whole archive if the options select no run.
+/// Returns the summary of the selected run, or the summary of the whole archive if the options select no run.
 ///
 /// # Errors
 /// Returns [`Error::Usage`] if the archive or the run does not exist, and [`Error::Storage`] if the archive cannot be
-/// read. Returns [`Error::KeyRejected`] or [`Error::Unreachable`] if the usage of the account cannot be requested.
+/// read. Returns [`Error::KeyRejected`] or [`Error::Unreachable`] if the usage of the account cannot be read from the
+/// API.
 pub async fn summary(options: &SummaryOptions) -> Result<String> {
     let archive = Archive::open(&options.archive)?;
     match &options.run {
@@ -73,7 +74,7 @@ fn summarize_run(archive: &Archive, run: &str, output_format: OutputFormat) -> R
 }
 
 async fn summarize_archive(archive: &Archive, options: &SummaryOptions) -> Result<String> {
-    // The usage is requested first, so that a refused key is reported before the slow count of the tables.
+    // The account usage is requested first, so that a rejected API key is reported before the slow scan of the tables.
     let usage = match &options.account {
         Some(access) => Some(account::usage(access).await?),
         None => None,
@@ -97,8 +98,8 @@ async fn summarize_archive(archive: &Archive, options: &SummaryOptions) -> Resul
     })
 }
 
-/// Counts the tables. Repeats a failed count if the list of parts has changed meanwhile, for example because `compact`
-/// has replaced parts.
+/// Summarizes the archive. Retries after a failure if the list of parts has changed since the attempt began, for
+/// example because `compact` has replaced parts.
 fn summarize_with_retries(archive: &Archive) -> Result<ArchiveSummary> {
     for _ in 1..MAX_ATTEMPTS {
         let before = parts(archive)?;

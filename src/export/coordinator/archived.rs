@@ -1,7 +1,7 @@
-//! Handles stored responses. A stored response is journalled only after its assets are settled, because a run that
-//! ends earlier loses nothing. If an asset fails, the stored URL may have expired, so the run requests a fresh URL
-//! from the provider. Responses in quarantined parts are read last, and only for tasks without a response from the
-//! provider.
+//! Handles stored responses. A stored response is journalled only after its assets are settled. If the run ends
+//! earlier, nothing is lost, because the response is still stored. If a download fails, the stored URL may have
+//! expired, so the run requests the task again to get fresh URLs. Responses in quarantined parts are read last, and
+//! only for tasks without a response from the provider.
 
 use jiff::Timestamp;
 
@@ -36,7 +36,7 @@ pub(super) struct StoredTask {
 }
 
 impl Coordinator<'_> {
-    /// Whether the limits allow another stored response.
+    /// Whether the coordinator can accept another stored response without exceeding its limits.
     pub(super) fn can_accept_stored_response(&self) -> bool {
         self.stored.is_some()
             && self.stored_unsettled.len() + self.refreshing.len() < MAX_STORED_TASKS
@@ -81,7 +81,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Salvages the response in a damaged part for a task without a response from the provider.
+    /// Handles a response that was salvaged from a damaged part, for a task without a response from the provider.
     async fn handle_salvaged(&mut self, task: TaskIndex, stored: StoredResponse) {
         let reason = self.ledger.describe_missing(task);
         let task_id = self.run.plan.tasks.id(task).to_string();
@@ -116,7 +116,8 @@ impl Coordinator<'_> {
         let Some(stored) = self.stored_unsettled.remove(&task) else { return };
         let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
         let stored = StoredTask { assets, ..stored };
-        // Items that only add assets belong to an export, which does not request archived tasks again.
+        // If there is no record, the item only adds assets. Such items belong to an export, which does not request
+        // archived tasks again.
         if has_failed && stored.record.is_some() && self.is_running() && !self.is_salvaging {
             self.refreshing.insert(task, stored);
             self.queue.add(task);
@@ -156,8 +157,8 @@ impl Coordinator<'_> {
         self.journal(Entry::Settled { task, records }).await;
     }
 
-    /// Starts reading quarantined parts for tasks without a response from the provider. Returns false if there are no
-    /// such tasks or the run has no time left.
+    /// Starts reading quarantined parts for tasks without a response from the provider. Returns `false` if there are no
+    /// such tasks or the run must end now.
     pub(super) fn begin_salvage(&mut self) -> bool {
         let has_time = matches!(
             self.ending,
@@ -201,7 +202,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Returns the kinds of assets that the archive has files for.
+    /// Returns the kinds of assets for which the archive contains files of the task.
     fn kinds_with_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
         let exists = |request: &AssetRequest| {
             self.run.archive.open_media(&request.name(task_id), media::extensions(request.kind())).is_some()

@@ -41,8 +41,8 @@ use crate::{
 /// The interval between progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of tasks with unsettled assets at which the first pass pauses. For each such task, memory holds a few
-/// URLs and the journal holds the response.
+/// The number of tasks with unsettled assets at which the first pass pauses. For each of these tasks, memory holds a
+/// few URLs, and the journal holds the response.
 const MAX_UNSETTLED_TASKS: usize = 2000;
 
 /// The maximum number of tasks with a stored response and unsettled assets. Memory holds the responses of these
@@ -60,7 +60,7 @@ pub(crate) struct RunContext<'a> {
     pub(crate) archive: &'a Arc<LockedArchive>,
     /// The time at which the run ends, even if work is left.
     pub(crate) stop_at: Option<Instant>,
-    /// The command of the run.
+    /// The command that started the run.
     pub(crate) command: RunCommand,
     /// The size limits of a journal segment.
     pub(crate) segments: SegmentLimits,
@@ -102,15 +102,15 @@ impl fmt::Display for Signal {
 /// The reason why a run stops sending requests.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// No requests are left, or the time for polls has expired.
+    /// No requests are left, or the time limit for polling was reached.
     Done,
     /// The provider rejected the API key.
     KeyRejected,
-    /// The time given with `--stop-after` has expired.
+    /// The time limit given with `--stop-after` was reached.
     DeadlineReached,
     /// The process received a signal.
     Signal(Signal),
-    /// An error that additional requests cannot resolve.
+    /// The run failed with this error.
     Failed(Error),
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct Coordinator<'a> {
     in_flight: JoinSet<(PendingRequest, Reply)>,
     /// The stage that reads stored responses, or `None` once all stored responses are read.
     stored: Option<StoredStage>,
-    /// Tasks with a stored response whose assets are not settled yet.
+    /// Tasks that have a stored response and assets that are not settled yet.
     stored_unsettled: HashMap<TaskIndex, StoredTask>,
     /// Tasks with a stored response and failed assets. A request for fresh URLs is pending for each of these tasks.
     refreshing: HashMap<TaskIndex, StoredTask>,
@@ -160,7 +160,7 @@ pub(crate) struct Coordinator<'a> {
     ending: Option<Ending>,
 }
 
-/// The interruptions that the run has received so far.
+/// The signal and the deadline that can interrupt a run, and the end of the grace period.
 #[derive(Debug, Default)]
 struct Interruptions {
     signal_received: bool,
@@ -176,11 +176,11 @@ enum Discovery {
     Found,
 }
 
-/// Whether a request is settled.
+/// Whether a request is settled or will be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestState {
     Settled,
-    /// The request is retried.
+    /// The request will be retried.
     Retrying,
 }
 
@@ -327,7 +327,7 @@ impl<'a> Coordinator<'a> {
         );
     }
 
-    /// Starts no new work, and gives in-flight requests and downloads a grace period.
+    /// Prevents new work, and gives in-flight requests and downloads a grace period.
     fn interrupt(&mut self, ending: Ending, reason: String) {
         self.interruptions.grace_deadline = self.interruptions.grace_deadline.or(Some(Instant::now() + GRACE_PERIOD));
         self.media.stop();
@@ -339,13 +339,13 @@ impl<'a> Coordinator<'a> {
         self.ending.is_none()
     }
 
-    /// Returns when the next request may be sent, or [`NextRequest::Never`] while a limit is reached. A response that
-    /// the journal has not acknowledged counts towards the concurrency limit like an in-flight request, because a crash
-    /// would lose either one.
+    /// Returns the time at which the next request may be sent, or [`NextRequest::Never`] if no request may be sent for
+    /// now. A response that the journal has not acknowledged counts towards the concurrency limit like an in-flight
+    /// request, because a crash would lose the response in both cases.
     fn next(&self) -> NextRequest {
         let concurrency_reached =
             self.in_flight.len() + self.unacknowledged >= usize::from(self.run.config.concurrency);
-        // Polls continue, because they are few and the time for polls is limited.
+        // After the first pass, this limit does not apply: the remaining polls are few, and polling has a deadline.
         let too_many_unsettled = self.unsettled >= MAX_UNSETTLED_TASKS && self.first_pass_remaining > 0;
         if !self.is_running() || concurrency_reached || too_many_unsettled {
             return NextRequest::Never;
@@ -369,15 +369,15 @@ impl<'a> Coordinator<'a> {
                     self.finish_initial_request(request);
                 }
             }
-            // The grace period has ended. The ledger has already recorded the request.
+            // The request was aborted at the end of the grace period. The ledger already lists the task as requested.
             Err(aborted) if aborted.is_cancelled() => {}
             Err(panic) => self.fail(Error::Internal(format!("a request failed: {panic}"))),
         }
     }
 
-    /// Sends an entry to the journal. The entry takes effect when the journal acknowledges it.
+    /// Sends an entry to the journal. The task counts as answered only after the journal acknowledges the entry.
     async fn journal(&mut self, entry: Entry) {
-        // Sending fails only after the journal stage has ended. The stage then reports its own error.
+        // Sending fails only after the journal stage has ended. `shut_down` then collects the stage's error.
         if self.journal.records.send(entry).await.is_ok() {
             self.unacknowledged += 1;
         }
@@ -452,8 +452,8 @@ impl<'a> Coordinator<'a> {
     }
 
     /// Returns the interval between two polls of a task. The interval grows with the number of unfinished tasks, so
-    /// that polls use at most half of the request rate. The key is shared with other users, and most unfinished tasks
-    /// take minutes to finish.
+    /// that polls use at most half of the request rate: other users may share the key, and most unfinished tasks take
+    /// minutes to finish.
     fn poll_interval(&self) -> Duration {
         let unfinished = self.queue.polls() + 1;
         let fair_interval = Duration::try_from_secs_f64(unfinished as f64 / (self.requests_per_second() / 2.0));
@@ -464,8 +464,8 @@ impl<'a> Coordinator<'a> {
         RequestLimiter::requests_per_second(self.run.config.rate, self.run.config.reserve)
     }
 
-    /// Records that the initial request for a task has received a response or has permanently failed. Polls are
-    /// ignored.
+    /// Records that the initial request for a task has received a response or has permanently failed. Does nothing if
+    /// the request is a poll.
     fn finish_initial_request(&mut self, request: PendingRequest) {
         if request.is_poll {
             return;
@@ -478,7 +478,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Ends the run with an error that the provider is unreachable, including advice for the user.
+    /// Ends the run with an error message that reports the provider as unreachable and includes advice for the user.
     fn fail_unreachable(&mut self, reason: &str, advice: &str) {
         let host = self.client.host();
         self.media.go_offline();

@@ -49,8 +49,8 @@ impl Coordinator<'_> {
             }
             TaskResponse::NoResponse { reason } | TaskResponse::ConnectionFailed { reason } => {
                 let settled = self.retry_or_give_up(request, reason.clone()).await;
-                // If the run has received no response so far, the address may be wrong. Otherwise, the failure is
-                // transient.
+                // If the run has received no response so far, the base URL may be wrong, so the run ends. Otherwise,
+                // the failure is probably transient.
                 if settled == RequestState::Settled && self.responses == 0 {
                     self.fail_unreachable(&reason, "check the network, the proxy settings and --base-url, and rerun");
                 }
@@ -86,7 +86,7 @@ impl Coordinator<'_> {
         RequestState::Settled
     }
 
-    /// Handles a response that describes a task.
+    /// Handles a final, unfinished, not-found or unreadable response for a task.
     async fn handle_task_response(&mut self, task: TaskIndex, response: TaskResponse) {
         let task_id = self.run.plan.tasks.id(task).to_string();
         match response {
@@ -125,7 +125,8 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals a final response, unless the archive has rows for more clips or a wanted asset is still in progress.
+    /// Journals a final response. If the response has fewer clips than the archive's remaining rows, the task is marked
+    /// as failed instead. If a wanted asset is still in progress, a poll is scheduled instead.
     async fn handle_final(
         &mut self,
         task: TaskIndex,
@@ -150,21 +151,21 @@ impl Coordinator<'_> {
         self.journal(Entry::TaskResponse { task, status: Some(status), record, asset_requests }).await;
     }
 
-    /// Schedules a poll of the task.
+    /// Records that the task is unfinished, and schedules a poll.
     fn schedule_poll(&mut self, task: TaskIndex, created_at: Option<MicrosTimestamp>, detail: String) {
         self.ledger.mark_unfinished(task, detail);
         self.queue.schedule_poll(task, created_at, Instant::now() + self.poll_interval());
     }
 
-    /// Counts a response and resets the counters of consecutive failures.
+    /// Counts a response and resets the counters of consecutive failures and consecutive 429 responses.
     fn record_response(&mut self) {
         self.responses += 1;
         self.consecutive_failures = 0;
         self.consecutive_rate_limits = 0;
     }
 
-    /// Pauses all requests after a 429, which does not count against the retry limit. A provider that sends only 429
-    /// responses counts as down.
+    /// Pauses all requests after a 429 response and schedules a retry, which does not count against the retry limit.
+    /// Ends the run if the provider sends only 429 responses.
     fn handle_rate_limit(&mut self, request: PendingRequest, pause: Duration) {
         self.responses += 1;
         self.consecutive_rate_limits += 1;
@@ -197,7 +198,8 @@ impl Coordinator<'_> {
         RequestState::Retrying
     }
 
-    /// Records that the provider has no usable response for the task.
+    /// Records that the provider returned no usable response for the task. If the task has a stored response, the
+    /// stored response is journalled instead.
     async fn give_up(&mut self, task: TaskIndex, reason: String) {
         match self.refreshing.remove(&task) {
             Some(stored) => self.journal_stored_task(task, stored).await,
@@ -223,7 +225,8 @@ impl Coordinator<'_> {
         self.journal(Entry::TaskResponse { task, status, record, asset_requests: Vec::new() }).await;
     }
 
-    /// Records that a task was found. The key belongs to the right account, so the earlier 404 responses are final.
+    /// Records that the provider found a task. This shows that the key belongs to the right account, so earlier 404
+    /// responses are now treated as final.
     async fn record_found(&mut self) {
         let Discovery::NoneYet(not_found_tasks) = std::mem::replace(&mut self.discovery, Discovery::Found) else {
             return;
