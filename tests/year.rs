@@ -29,9 +29,9 @@ const CONCURRENCY: u64 = 8;
 #[ignore = "takes minutes: ./tests/run.sh"]
 fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let expired =
-        Fault { kind: FaultKind::Status(403), when: FaultFilter { share: Some(0.05), ..FaultFilter::first(3) } };
+        Fault { kind: FaultKind::Status(403), filter: FaultFilter { share: Some(0.05), ..FaultFilter::first(3) } };
     let bad_gateway =
-        Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.02), ..FaultFilter::first(1) } };
+        Fault { kind: FaultKind::Status(502), filter: FaultFilter { share: Some(0.02), ..FaultFilter::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
     let env = TestEnv::with_faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
     let mut rng = fastrand::Rng::with_seed(365);

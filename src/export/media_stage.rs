@@ -258,9 +258,9 @@ impl Worker {
         Ok(())
     }
 
-    fn send_event(&self, events: DownloadEvent) {
+    fn send_event(&self, event: DownloadEvent) {
         // A closed channel means that the run has ended.
-        let _ = self.emit.send(events);
+        let _ = self.emit.send(event);
     }
 
     /// Settles one asset. Returns `None` if the asset is left to the next run.

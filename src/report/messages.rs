@@ -63,21 +63,21 @@ pub(crate) fn run_table(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
     let duration = run.duration_seconds().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
     let _ = writeln!(text, "{}{duration}", headline(run));
     text.push('\n');
-    line(&mut text, "archive", notes.archive);
-    line(&mut text, "input", &format_input(run));
+    write_line(&mut text, "archive", notes.archive);
+    write_line(&mut text, "input", &format_input(run));
     if run.input.selected > 0 {
-        line(&mut text, "tasks", &format_tasks(run));
+        write_line(&mut text, "tasks", &format_tasks(run));
     }
     if run.input.selected + run.rows.assets > 0 {
-        line(&mut text, "rows", &format_rows(run));
+        write_line(&mut text, "rows", &format_rows(run));
     }
     if run.rows.assets > 0 {
-        line(&mut text, "assets", &format_assets(&run.assets));
+        write_line(&mut text, "assets", &format_assets(&run.assets));
     }
     if run.input.selected > 0 {
-        line(&mut text, "credits", &format!("{} for successful tasks", credits(run.credits_cost)));
+        write_line(&mut text, "credits", &format!("{} for successful tasks", credits(run.credits_cost)));
     }
-    line(&mut text, "requests", &format_requests(run));
+    write_line(&mut text, "requests", &format_requests(run));
     if let Some(advice) = advice(run, notes) {
         let _ = write!(text, "\n{advice}");
     }
@@ -96,11 +96,11 @@ pub(crate) fn plan_table(
 ) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
-    line(&mut text, "archive", &config.archive.to_string());
-    line(&mut text, "input", &format_input(&run));
-    line(&mut text, "requests", &format_request_plan(plan.selected, config, requests_per_second));
+    write_line(&mut text, "archive", &config.archive.to_string());
+    write_line(&mut text, "input", &format_input(&run));
+    write_line(&mut text, "requests", &format_request_plan(plan.selected, config, requests_per_second));
     if tasks_lacking_assets > 0 {
-        line(
+        write_line(
             &mut text,
             "assets",
             &format!("to download for {}, from stored responses", plural(tasks_lacking_assets, "archived task")),
@@ -132,7 +132,7 @@ fn format_request_plan(selected: u64, config: &RunConfig, requests_per_second: f
     text
 }
 
-pub(super) fn line(output: &mut String, name: &str, text: &str) {
+pub(super) fn write_line(output: &mut String, name: &str, text: &str) {
     let _ = writeln!(output, "  {name:<10}{text}");
 }
 

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_an_empty_field_and_an_empty_text_is_quoted() {
+    fn null_is_an_empty_field_and_an_empty_string_is_quoted() {
         assert_eq!(encoded(&[Value::Null, Value::Text("")]), "a,b\r\n,\"\"\r\n");
     }
 

@@ -185,7 +185,7 @@ mod tests {
             shorter.columns.pop();
             assert_eq!(compare_columns(file(&part), format, &shorter).unwrap(), ColumnDiff::Extra(1));
             let mut longer = ASSETS.schema();
-            longer.columns.push(("further", ColumnType::Text));
+            longer.columns.push(("extra", ColumnType::Text));
             assert_eq!(compare_columns(file(&part), format, &longer).unwrap(), ColumnDiff::Missing(1));
         }
     }
@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn reading_truncated_parts_ends_without_a_panic() {
+    fn a_truncated_part_never_causes_a_panic() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
             let full = part(format);
             for length in 0..full.len() {
-                let cut = &full[..length];
-                let _ = compare_columns(file(cut), format, &ASSETS.schema());
-                let decoded = decode(file(cut), format, &ASSETS.schema());
+                let truncated = &full[..length];
+                let _ = compare_columns(file(truncated), format, &ASSETS.schema());
+                let decoded = decode(file(truncated), format, &ASSETS.schema());
                 assert!(format == TableFormat::Csv || decoded.is_err(), "truncated to {length} bytes");
             }
         }

@@ -274,7 +274,7 @@ mod tests {
     use super::{super::schema::*, *};
 
     #[test]
-    fn the_footer_has_json_and_utc_microseconds() {
+    fn the_footer_declares_json_and_utc_microsecond_types() {
         let mut sink = Vec::new();
         ParquetEncoder::new(&TASKS.schema(), RowGroups::Small, &mut sink).unwrap().finish().unwrap();
         let reader = SerializedFileReader::new(Bytes::from(sink)).unwrap();

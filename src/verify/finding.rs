@@ -231,14 +231,14 @@ impl Finding {
 #[derive(Debug)]
 pub(super) struct Findings {
     limit: usize,
-    listed: BTreeMap<FindingKind, Vec<Finding>>,
+    stored: BTreeMap<FindingKind, Vec<Finding>>,
     counts: BTreeMap<FindingKind, u64>,
 }
 
 impl Findings {
     /// Creates an empty collection that stores at most `limit` findings of each kind.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, listed: BTreeMap::new(), counts: BTreeMap::new() }
+        Self { limit, stored: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
     /// The maximum number of stored findings of each kind, and of listed tasks in each finding.
@@ -248,9 +248,9 @@ impl Findings {
 
     pub(super) fn add(&mut self, finding: Finding) {
         *self.counts.entry(finding.kind).or_default() += 1;
-        let listed = self.listed.entry(finding.kind).or_default();
-        if listed.len() < self.limit {
-            listed.push(finding);
+        let stored = self.stored.entry(finding.kind).or_default();
+        if stored.len() < self.limit {
+            stored.push(finding);
         }
     }
 
@@ -259,10 +259,10 @@ impl Findings {
         for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
-        for (kind, findings) in other.listed {
-            let listed = self.listed.entry(kind).or_default();
-            listed.extend(findings);
-            listed.truncate(self.limit);
+        for (kind, findings) in other.stored {
+            let stored = self.stored.entry(kind).or_default();
+            stored.extend(findings);
+            stored.truncate(self.limit);
         }
     }
 
@@ -285,7 +285,7 @@ impl Findings {
 
     /// Returns the stored findings, with damage first, and the total number of findings of each kind.
     pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<FindingKind, u64>) {
-        let mut findings: Vec<Finding> = self.listed.into_values().flatten().collect();
+        let mut findings: Vec<Finding> = self.stored.into_values().flatten().collect();
         findings
             .sort_by(|one, other| (one.severity, one.kind, &one.path).cmp(&(other.severity, other.kind, &other.path)));
         (findings, self.counts)

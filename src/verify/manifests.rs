@@ -45,7 +45,7 @@ fn read_lines(
     manifest: &str,
     line: &mut dyn FnMut(&str, &str) -> Result<()>,
 ) -> Result<io::Result<u64>> {
-    let mut lines = match archive.damage(manifest, archive.read(manifest))? {
+    let mut lines = match archive.separate_damage(manifest, archive.read(manifest))? {
         Ok(file) => BufReader::new(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(0)),
         Err(error) => return Ok(Err(error)),
@@ -53,7 +53,7 @@ fn read_lines(
     let (mut text, mut invalid, mut valid) = (Vec::new(), 0, 0_u64);
     loop {
         text.clear();
-        match archive.damage(manifest, lines.read_until(b'\n', &mut text))? {
+        match archive.separate_damage(manifest, lines.read_until(b'\n', &mut text))? {
             Ok(0) => return Ok(Ok(if invalid + valid == 0 { 1 } else { invalid })),
             Ok(_) => {}
             Err(error) => return Ok(Err(error)),

@@ -44,7 +44,7 @@ impl Coordinator<'_> {
     }
 
     /// Stops accepting stored responses.
-    pub(super) fn stop_reading(&mut self) {
+    pub(super) fn stop_accepting_stored(&mut self) {
         if let Some(stage) = &mut self.stored {
             stage.responses.close();
         }
