@@ -107,7 +107,8 @@ impl Checksums {
         if found.sha256 == *expected {
             return Ok(());
         }
-        let damaged = io::Error::other("it is damaged: its SHA-256 does not match the manifest; nothing was changed");
+        let damaged =
+            io::Error::other("it is damaged: the SHA-256 checksum does not match the manifest; no changes were made");
         Err(archive.store.storage_error("use", path, &damaged))
     }
 }

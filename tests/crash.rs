@@ -95,7 +95,7 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let again = stats.media.bytes - wanted;
     assert!(kills > 0 && stats.repeated <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.repeated);
     assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes sent again after {kills} kills");
-    println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
+    println!("{kills} kills during downloads, {again} of {wanted} bytes sent again");
 }
 
 /// Returns the rows of a table without run-specific columns. A placeholder replaces the simulator's URL.

@@ -315,7 +315,10 @@ fn a_state_file_that_is_not_a_regular_file_is_an_error_with_advice() {
     let views = env.archive().join("views.sql");
     fs::remove_file(&views).unwrap();
     fs::create_dir(&views).unwrap();
-    env.run(&["verify", "library"]).expect_status(3).expect_output("views.sql").expect_output("move it away");
+    env.run(&["verify", "library"])
+        .expect_status(3)
+        .expect_output("views.sql")
+        .expect_output("move it out of the archive");
     env.export(&[]).expect_status(1).expect_output("views.sql").expect_output("move it away");
     fs::remove_dir(&views).unwrap();
     env.export(&[]).expect_status(0);

@@ -376,7 +376,7 @@ fn a_stalled_server_times_out() {
     for (id, error) in [
         ("late", "no data within the timeout"),
         ("halting", "no data within the timeout"),
-        ("drip", "slower than 1 KiB/s"),
+        ("drip", "the transfer is slower than 1 KiB/s"),
     ] {
         assert_eq!([&rows[id]["status"], &rows[id]["attempts"]], ["ok", "2"], "{id}");
         let ever = &rows[&format!("{id}-ever")];
@@ -536,7 +536,7 @@ fn private_addresses_are_refused_unless_allowed() {
     assert_eq!((failed.len(), skipped.len()), (hosts.len() + 2, hosts.len()));
     let is_refused = |row: &&Row| {
         row["error"].contains("--allow-private-hosts")
-            || row["error"].contains("not a usable address (reserved or multicast)")
+            || row["error"].contains("has no usable address (reserved or multicast)")
     };
     assert!(failed.iter().all(is_refused), "{failed:?}");
     assert_eq!((media_stats(&env).requests, media_stats(&cdn).requests), (0, 0));
@@ -1418,7 +1418,7 @@ fn files_from_an_earlier_run_survive_a_network_outage() {
     wait_until(|| env.stats().requests == 1 && !walk(&env.archive().join(".sunor/partial")).is_empty());
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&env, &["--retries", "1"]).expect_status(3).expect_output("no connection");
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("host unreachable");
     let mp3 = env.download_from_cdn("a.mp3");
     let length = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", mp3.len());
     let listener = TcpListener::bind(free).unwrap();
@@ -1441,7 +1441,7 @@ fn kinds_selected_later_are_downloaded_without_a_request() {
         env.export(&["--format", format, "--assets", "none"]).expect_status(0);
         let requested = env.stats().requests;
         let tasks = env.rows("tasks");
-        env.export(&["--assets", "image", "--dry-run"]).expect_status(0).expect_output("from stored responses");
+        env.export(&["--assets", "image", "--dry-run"]).expect_status(0).expect_output("stored responses");
         env.export(&["--assets", "image"]).expect_status(0).expect_output("archived tasks lack assets");
         env.export(&["--assets", "all"]).expect_status(0);
         assert_eq!(env.stats().requests, requested, "stored responses must not be requested again");

@@ -247,12 +247,12 @@ fn remaining_rows_are_kept_if_the_provider_has_no_better_response() {
         let run = CommandOutput::wait_for(run)
             .expect_status(3)
             .expect_output("archived as not found, with its remaining rows");
-        run.expect_output("the provider's response has fewer clips than the remaining rows");
+        run.expect_output("the provider's response has fewer clips than the archive still contains");
         let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
         assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
         // The task with the less complete response is not archived, and `verify` reports its rows.
         let expected = env.run(&["verify", "library"]).expect_status(3).stdout;
-        assert!(expected.contains("rows without their task") && expected.contains(&lost[0]), "{expected}");
+        assert!(expected.contains("whose task is not in `tasks`") && expected.contains(&lost[0]), "{expected}");
         repair(&env, &["--assets", "audio,image"]).expect_status(3);
         env.run(&["verify", "library"]).expect_status(0);
         assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
@@ -471,7 +471,7 @@ fn a_rejected_key_and_a_missing_archive_are_reported() {
     create_archive(&env, "parquet");
     fs::remove_file(files(&env.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
     let refusing = TestEnv::with_faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
-    repair(&env, &["--base-url", refusing.base_url()]).expect_status(4).expect_output("refused the key");
+    repair(&env, &["--base-url", refusing.base_url()]).expect_status(4).expect_output("refused the API key");
     repair(&env, &[]).expect_status(3).expect_output("cannot be identified");
     env.run(&["repair", "nowhere"]).expect_status(2);
     assert!(!env.path("nowhere").exists());

@@ -73,7 +73,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     assert_eq!(requested.len(), tasks);
     // Tasks are requested again if `repair` needs a fresh URL, or if a kill lost their responses.
     let again = stats.repeated;
-    println!("{tasks} tasks in {RUNS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
+    println!("{tasks} tasks in {RUNS} nights, {kills} kills, {} requests, {again} of them repeated", stats.requests);
     fs::copy(env.archive().join("views.sql"), env.path("nights/views.sql")).unwrap();
     print!("{}", run_checker("faster.py", &[&env.path("nights"), &env.archive(), &samples().join("queries.sql")]));
     assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests after {kills} kills");

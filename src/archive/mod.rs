@@ -95,7 +95,7 @@ impl Archive {
         match read_metadata(location)? {
             Some(metadata) => Ok(Self::with_format(location, metadata.table_format)),
             None if has_tasks(&location.store())? => Err(Error::usage(format!(
-                "{location} has no {METADATA}, but it has tables: restore the file, or the next export regenerates it"
+                "{location} has tables but no {METADATA}; restore the file, or run `export` to regenerate it"
             ))),
             None => Err(Error::usage(format!("{location} is not an archive: it has no {METADATA}"))),
         }
@@ -139,7 +139,7 @@ impl Archive {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away, and the next export regenerates it from the parts",
+            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away and run `export` to regenerate it from the parts",
             self.store.display(METADATA),
             self.format,
             self.format.other()
@@ -328,6 +328,6 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
 
 fn unsupported_version(location: &Location, version: u32) -> Error {
     Error::usage(format!(
-        "{location} has archive format {version}, but this version supports only {FORMAT_VERSION}; upgrade sunor-archive",
+        "{location} has archive format {version}, but this version of sunor-archive supports only format {FORMAT_VERSION}; upgrade sunor-archive",
     ))
 }

@@ -222,7 +222,7 @@ fn default_missing_reason(ending: &Ending) -> (MissingReason, &'static str) {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
         Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
         Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
-        Ending::KeyRejected => (MissingReason::Unfinished, "the provider refused the key"),
+        Ending::KeyRejected => (MissingReason::Unfinished, "the provider refused the API key"),
         Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
         Ending::DeadlineReached => (MissingReason::Unfinished, "the --stop-after limit was reached"),
         Ending::Done => (MissingReason::Unfinished, "the run ended"),

@@ -62,7 +62,7 @@ impl SegmentReader {
         let mut segment = Self::new(path.to_owned(), lines, run_id, part);
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
-                Err(rejection("written by a newer version; upgrade sunor-archive"))
+                Err(rejection("written by a newer version of sunor-archive; upgrade sunor-archive"))
             }
             Line::Record(Record::Segment { run_id, part, command, .. })
                 if run_id == segment.run_id && part == segment.part =>

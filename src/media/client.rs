@@ -127,7 +127,7 @@ impl Client {
             let head = ResponseHead::from_response(&response);
             match location(&response) {
                 Some(location) => {
-                    url = redirect_target(&url, &location).map_err(|failure| failure.with_response(&head))?
+                    url = redirect_target(&url, &location).map_err(|failure| failure.with_response(&head))?;
                 }
                 None => {
                     return check_status(&response, missing.is_some())

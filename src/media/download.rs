@@ -268,7 +268,10 @@ impl Downloader {
                 return Ok(Err(Rejected::Invalid(self.too_large())));
             }
             if stall_detector.is_stalled(chunk.len() as u64) {
-                break Err(Rejected::Incomplete(Failure::new(RetryDecision::Retry, "slower than 1 KiB/s")));
+                break Err(Rejected::Incomplete(Failure::new(
+                    RetryDecision::Retry,
+                    "the transfer is slower than 1 KiB/s",
+                )));
             }
             chunks.push(chunk);
             if buffered >= CHUNK_SIZE {
@@ -289,7 +292,7 @@ impl Downloader {
 
     fn too_large(&self) -> Failure {
         let limit = bytesize::ByteSize::b(self.limits.max_bytes).display().iec();
-        Failure::new(RetryDecision::GiveUp, format!("larger than --max-asset-size ({limit})"))
+        Failure::new(RetryDecision::GiveUp, format!("the file is larger than --max-asset-size ({limit})"))
     }
 }
 

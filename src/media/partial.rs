@@ -98,7 +98,10 @@ impl Partial {
     fn write_resume_state(&mut self) -> io::Result<()> {
         if let Some(validator) = self.validator.clone().filter(|_| !self.has_resume_state) {
             let state = ResumeState { url: self.url.clone(), validator, boot: BOOT_ID.clone() };
-            fs::write(resume_state_path(&self.path), serde_json::to_vec(&state).expect("notes have string keys only"))?;
+            fs::write(
+                resume_state_path(&self.path),
+                serde_json::to_vec(&state).expect("the resume state has string keys only"),
+            )?;
             self.has_resume_state = true;
         }
         Ok(())

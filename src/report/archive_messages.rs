@@ -69,7 +69,10 @@ fn format_unpublished_runs(runs: &[UnpublishedRun]) -> String {
         let name = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("of {start:.0}"));
         let responses = plural(run.responses, "response");
         let _ = if run.responses == 0 && !run.has_ended {
-            writeln!(text, "The run {name} did not finish, and no response was archived. The next export records it.")
+            writeln!(
+                text,
+                "The run {name} did not finish and archived no responses. The next export will write its run summary."
+            )
         } else if run.has_ended {
             writeln!(text, "The run {name} left {responses} in the journal. The next export resumes the downloads.")
         } else {
@@ -138,7 +141,7 @@ fn describe_exit(command: RunCommand, exit_code: u8) -> String {
         0 => "complete",
         1 => "stopped by an error",
         3 => "incomplete",
-        4 => "the provider refused the key",
+        4 => "the provider refused the API key",
         137 => "killed",
         129.. => "stopped by a signal",
         _ => "exited abnormally",
@@ -154,7 +157,7 @@ fn runs_table(runs: &[RunRow]) -> String {
     let _ = writeln!(
         text,
         "\n  {:<20}  {:<7}  {:>12}  {:>4}  {:>9}  {:>9}",
-        "run", "command", "took", "exit", "archived", "requests"
+        "run", "command", "duration", "exit", "archived", "requests"
     );
     for run in runs {
         let started = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));

@@ -103,10 +103,10 @@ impl RepeatLimit {
     pub(super) fn write_limited(&mut self, event: &Event, text: String, mut write: impl FnMut(String)) {
         let (count, overflow_notice) = match event {
             Event::InvalidRow { .. } => {
-                (&mut self.invalid_rows, "more bad rows are only counted; use --progress json to list them")
+                (&mut self.invalid_rows, "further invalid rows are not listed; use --progress json to list them")
             }
             Event::AssetSettled { status: AssetStatus::Failed, .. } => {
-                (&mut self.failed_assets, "more failed downloads are only counted; the assets table lists them")
+                (&mut self.failed_assets, "further failed downloads are not listed; see the assets table")
             }
             _ => return write(text),
         };

@@ -17,7 +17,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     let mut text = MetricsText::default();
     text.labelled_gauge(
         "tasks",
-        "Tasks that the last run selected, by outcome; the first four are archived.",
+        "Tasks that the last run selected, by outcome; success, failure, timeout and not_found are archived.",
         "status",
         &[
             ("success", tasks.success),
@@ -44,7 +44,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
     );
     text.labelled_gauge(
         "requests",
-        "API requests of the last run: a task's initial request, a poll of an unfinished task, or a retry.",
+        "API requests of the last run, by kind: initial request, poll of an unfinished task, or retry.",
         "kind",
         &[
             ("first", requests.total - requests.polls - requests.retries),

@@ -19,7 +19,7 @@ pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     write_plan(&mut text, plan);
     write_line(&mut text, "requests", &planned_requests(plan));
     write_unrepairable(&mut text, &plan.unrepairable);
-    write_lost(&mut text, plan);
+    write_lost(&mut text, plan, "to be moved");
     text
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
         write_line(&mut text, "downloads", &format!("{}, {}", plural(*files, "file"), size(*bytes)));
         let rest = (plan.tasks.len() as u64).saturating_sub(restored + failed.len() as u64);
         if rest > 0 {
-            write_line(&mut text, "left", &plural(rest, "task"));
+            write_line(&mut text, "remaining", &plural(rest, "task"));
         }
     }
     write_line(&mut text, "requests", &format_requests(run));
@@ -79,7 +79,7 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
         let _ = writeln!(text, "\nTasks that are still lost are listed in\n  {archive}/{list}");
     }
     write_unrepairable(&mut text, &plan.unrepairable);
-    write_lost(&mut text, plan);
+    write_lost(&mut text, plan, "moved");
     if plan.has_more {
         text.push_str("\nThere are more findings than one repair can handle. Rerun `repair`.\n");
     }
@@ -123,7 +123,7 @@ fn planned_requests(plan: &Plan) -> String {
         (_, 0) => "none".into(),
         (lost, at_most) if lost == at_most => lost.to_string(),
         (0, at_most) => format!("up to {at_most}, if URLs have expired"),
-        (lost, at_most) => format!("at least {lost}, {at_most} if every URL has expired"),
+        (lost, at_most) => format!("at least {lost}, up to {at_most} if URLs have expired"),
     }
 }
 
@@ -146,9 +146,12 @@ fn join_plural_counts(counts: &[(u64, &str)]) -> String {
     if texts.is_empty() { "none".into() } else { texts.join(", ") }
 }
 
-fn write_lost(text: &mut String, plan: &Plan) {
+fn write_lost(text: &mut String, plan: &Plan, moved: &str) {
     if !plan.run_files.is_empty() {
-        text.push_str("\nThese files cannot be regenerated, but nothing depends on them (→ .sunor/damaged):\n");
+        let _ = writeln!(
+            text,
+            "\nThese files cannot be regenerated, but nothing depends on them ({moved} to .sunor/damaged):"
+        );
         for path in plan.run_files.iter().take(MAX_LISTED) {
             let _ = writeln!(text, "  {path}");
         }

@@ -245,9 +245,10 @@ impl TryFrom<RawFault> for Fault {
                 Ok(Self { kind: fault, filter: FaultFilter { first: raw.first, task: raw.task, share: raw.share } })
             }
             (None, _) => {
-                Err("a fault has no kind; add one of status, too_many, body, truncated, reset, stall, …".into())
+                Err("a fault entry has no fault; add e.g. status, too_many, busy, body, truncated, reset or stall"
+                    .into())
             }
-            (Some(_), Some(_)) => Err("a fault has more than one kind; write a separate entry for each".into()),
+            (Some(_), Some(_)) => Err("a fault entry has more than one fault; write a separate entry for each".into()),
         }
     }
 }

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs PyAV and Pillow: ./tests/run.sh"]
+    #[ignore = "needs PyAV and Pillow; run ./tests/run.sh"]
     fn other_programs_decode_every_song_and_cover() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("media")).unwrap();

@@ -89,7 +89,7 @@ impl<R: BufRead> RawRecords<R> {
                 return if record.is_empty() {
                     Ok(false)
                 } else {
-                    Err(io::Error::other("it is truncated within a record"))
+                    Err(io::Error::other("its last record is truncated"))
                 };
             }
             is_quoted = record.iter().skip(start).fold(is_quoted, |is_quoted, byte| is_quoted ^ (*byte == b'"'));

@@ -95,7 +95,7 @@ fn csv_columns(file: RangedFile, schema: &TableSchema) -> io::Result<ColumnDiff>
 
 fn compare_counts(expected: usize, actual: usize) -> ColumnDiff {
     match actual {
-        0 => ColumnDiff::Mismatch("it has none".into()),
+        0 => ColumnDiff::Mismatch("no columns found".into()),
         actual if actual < expected => ColumnDiff::Missing(expected - actual),
         actual if actual > expected => ColumnDiff::Extra(actual - expected),
         _ => ColumnDiff::Same,
@@ -112,7 +112,7 @@ fn decode_parquet(file: RangedFile) -> io::Result<u64> {
     if rows == footer_rows {
         Ok(rows)
     } else {
-        Err(io::Error::other(format!("its footer states {footer_rows} rows, but it has {rows}")))
+        Err(io::Error::other(format!("its footer declares {footer_rows} rows, but it contains {rows}")))
     }
 }
 

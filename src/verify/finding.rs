@@ -117,7 +117,7 @@ impl FindingKind {
     pub fn advice(self) -> &'static str {
         match self {
             Self::MetadataDamaged => {
-                "Restore it from a backup, or move it away: the next export regenerates it from the existing parts."
+                "Restore it from a backup, or move it out of the archive; the next export regenerates it from the existing parts."
             }
             Self::PartMissing | Self::PartDamaged | Self::PartColumnsDiffer => {
                 "Restore it from a backup, or run `repair`, which quarantines damaged parts and restores their rows."
@@ -146,13 +146,15 @@ impl FindingKind {
             Self::ChecksumsDamaged => {
                 "Restore it from a backup, or run `repair`, which regenerates it from the current run files."
             }
-            Self::ViewsDamaged | Self::OutdatedViews => "The next export rewrites it.",
+            Self::ViewsDamaged | Self::OutdatedViews => "The next export rewrites the views.",
             Self::StagingFile => "Nothing is lost; the next export removes it.",
-            Self::NewerFormat => "Upgrade sunor-archive; this version checked only what it supports.",
+            Self::NewerFormat => {
+                "Upgrade sunor-archive. This version could check only the parts of the format that it supports."
+            }
             Self::OlderColumns => "Nothing is lost; `response` holds the values of the missing columns.",
-            Self::StrayMedia => "Nothing uses it. Move it away, or leave it.",
-            Self::StrayFile => "The program did not create it. Move it away, or leave it.",
-            Self::PendingJournal => "The next export recovers it without requesting the tasks again.",
+            Self::StrayMedia => "Nothing uses it. Move it out of the archive, or ignore it.",
+            Self::StrayFile => "The program did not create it. Move it out of the archive, or ignore it.",
+            Self::PendingJournal => "The next export recovers the segment without requesting its tasks again.",
             Self::QuarantinedSegment => "The affected tasks were fetched again. Inspect the files, or delete them.",
         }
     }
@@ -225,6 +227,11 @@ impl Finding {
     pub(super) fn file(kind: FindingKind, path: &str, description: impl Into<String>) -> Self {
         Self::new(kind, path, description, Subject::File)
     }
+}
+
+/// Formats a count with its noun in the singular or plural.
+pub(super) fn count_of(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// Collects findings. All findings are counted, but only a limited number of findings of each kind is stored.

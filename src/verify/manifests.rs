@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader},
 };
 
-use super::finding::{Finding, FindingKind, Findings};
+use super::finding::{Finding, FindingKind, Findings, count_of};
 use crate::{
     archive::{Archive, Entry, RUNS, RunFile, parse_manifest_line},
     error::Result,
@@ -27,7 +27,9 @@ pub(super) fn for_each_line(
         let read = read_lines(archive, manifest, &mut |digest, path| line(findings, manifest, digest, path))?;
         match read {
             Ok(0) => {}
-            Ok(invalid) => findings.add(damaged_manifest(manifest, format!("has invalid lines ({invalid})"))),
+            Ok(invalid) => {
+                findings.add(damaged_manifest(manifest, format!("has {}", count_of(invalid, "invalid line"))));
+            }
             Err(error) => findings.add(damaged_manifest(manifest, format!("cannot be read: {error}"))),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     depth::Depth,
-    finding::{AffectedTasks, Finding, FindingKind, Findings, Subject},
+    finding::{AffectedTasks, Finding, FindingKind, Findings, Subject, count_of},
     manifests::{self, Parts},
     media_set::{MediaRow, MediaSet},
     progress::CheckProgress,
@@ -111,12 +111,12 @@ impl TableScan<'_, '_> {
         self.report_tasks(
             &self.tasks.with_wrong_clip_count(),
             FindingKind::ClipCountMismatch,
-            "a number of clips other than `clip_count`",
+            "whose number of clips differs from `clip_count`",
         )?;
         self.report_tasks(
             &self.tasks.with_duplicate_rows(),
             FindingKind::DuplicateRows,
-            "duplicate rows of lyrics or assets",
+            "with duplicate rows of lyrics or assets",
         )
     }
 
@@ -212,15 +212,17 @@ impl TableScan<'_, '_> {
             Ok(ColumnDiff::Same) => return Ok(None),
             Ok(ColumnDiff::Extra(_)) if self.is_newer => return Ok(None),
             Ok(ColumnDiff::Extra(more)) => {
-                (FindingKind::PartColumnsDiffer, format!("has columns that its table lacks ({more})"))
+                let columns = count_of(more as u64, "column");
+                (FindingKind::PartColumnsDiffer, format!("has {columns} that its table does not have"))
             }
             Ok(ColumnDiff::Mismatch(text)) => {
                 (FindingKind::PartColumnsDiffer, format!("does not have the columns of its table: {text}"))
             }
-            Ok(ColumnDiff::Missing(missing_columns)) => (
-                FindingKind::OlderColumns,
-                format!("lacks columns of its table ({missing_columns}); an older version wrote it"),
-            ),
+            Ok(ColumnDiff::Missing(missing_columns)) => {
+                let columns = count_of(missing_columns as u64, "column");
+                let what = format!("lacks {columns} of its table; it was written by an older version of the program");
+                (FindingKind::OlderColumns, what)
+            }
             Err(error) => return Ok(Some(unreadable(&error))),
         };
         if kind == FindingKind::PartColumnsDiffer {
@@ -339,7 +341,8 @@ impl TableScan<'_, '_> {
     fn report_orphans(&mut self, path: &str, table: &'static str, orphans: AffectedTasks) {
         // The tasks of a pending part are still in the journal, so its rows are not orphans.
         if orphans.rows > 0 && !self.snapshot.is_pending(path) {
-            let what = format!("has rows without their task ({}): {}", orphans.rows, orphans.preview());
+            let what =
+                format!("has {} whose task is not in `tasks`: {}", count_of(orphans.rows, "row"), orphans.preview());
             self.report_rows(FindingKind::RowsWithoutTask, path, table, what, orphans);
         }
     }
@@ -367,9 +370,9 @@ impl TableScan<'_, '_> {
             let duplicates = if earlier == path {
                 "with more than one row".into()
             } else {
-                format!("that also have a row in {earlier}")
+                format!("that also {} a row in {earlier}", if tasks.rows == 1 { "has" } else { "have" })
             };
-            let what = format!("has tasks {duplicates} ({}): {}", tasks.rows, tasks.preview());
+            let what = format!("has {} {duplicates}: {}", count_of(tasks.rows, "task"), tasks.preview());
             self.report_rows(FindingKind::DuplicateTask, &path, TASKS.name, what, tasks);
         }
         Ok(())
@@ -383,7 +386,7 @@ impl TableScan<'_, '_> {
             mismatched.entry(path.to_owned()).or_insert_with(|| AffectedTasks::new(limit)).add(task_id);
         })?;
         for (path, tasks) in mismatched {
-            let what = format!("has tasks with {problem} ({}): {}", tasks.rows, tasks.preview());
+            let what = format!("has {} {problem}: {}", count_of(tasks.rows, "task"), tasks.preview());
             self.report_rows(kind, &path, TASKS.name, what, tasks);
         }
         Ok(())

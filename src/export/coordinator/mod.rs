@@ -237,7 +237,10 @@ impl<'a> Coordinator<'a> {
         let mut stop = std::pin::pin!(stop);
         self.work(stop.as_mut()).await;
         if self.last_connect_failed && self.is_running() {
-            self.fail_unreachable("the connection was lost", "fetched data is kept, rerun when the network is back");
+            self.fail_unreachable(
+                "the connection was lost",
+                "fetched data is kept; rerun when the network is available",
+            );
         }
         self.settle_not_found();
         if self.begin_salvage() {
@@ -371,7 +374,7 @@ impl<'a> Coordinator<'a> {
             }
             // The request was aborted at the end of the grace period. The ledger already lists the task as requested.
             Err(aborted) if aborted.is_cancelled() => {}
-            Err(panic) => self.fail(Error::Internal(format!("a request failed: {panic}"))),
+            Err(panic) => self.fail(Error::Internal(format!("a request panicked: {panic}"))),
         }
     }
 
@@ -580,7 +583,7 @@ async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Opti
 }
 
 async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
-    stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run failed: {panic}"))))
+    stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run panicked: {panic}"))))
 }
 
 /// Waits until `deadline`, or forever if `deadline` is `None`.
