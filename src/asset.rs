@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_a_list_or_all_or_none() {
+    fn asset_kinds_are_parsed_from_a_list_or_all_or_none() {
         let kinds = |text: &str| text.parse::<AssetKinds>().map(|kinds| kinds.iter().collect::<Vec<_>>());
         assert_eq!(kinds("audio,image"), Ok(vec![AssetKind::Audio, AssetKind::Image]));
         assert_eq!(kinds("video, audio,audio"), Ok(vec![AssetKind::Audio, AssetKind::Video]));

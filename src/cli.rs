@@ -1,6 +1,6 @@
 //! The command line. The doc comments on the arguments are the help text.
 
-#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
+#![expect(clippy::disallowed_methods, reason = "reads the API key file")]
 #![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
 
 use std::{
@@ -104,7 +104,7 @@ Examples:
     sunor-archive export samples/tasks.csv --out library --simulate
   Every night, from a list that grows:
     SUNOR_API_KEY=… sunor-archive export tasks.csv --out ~/library
-  From a query, through a pipe, into CSV tables:
+  From a database query, as CSV tables:
     psql --csv -c 'SELECT task_id FROM jobs' | sunor-archive export - --out library --format csv
   Tables only, without the music:
     sunor-archive export tasks.csv --out library --assets none
@@ -114,7 +114,8 @@ Examples:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
 Exit status: 0 all archived, 1 stopped by an error, 2 usage error, 3 something is missing,
-  4 the key was refused, 5 another run holds the archive, 129, 130 and 143 stopped by a signal.";
+  4 the provider refused the API key, 5 another run holds the archive,
+  129, 130 and 143 stopped by a signal.";
 
 /// The options of `export`.
 #[derive(Args, Debug)]
@@ -277,8 +278,8 @@ Examples:
   Only the coverage, for a script:
     sunor-archive summary ~/library --account --json | jq .account.coverage
 
-Exit status: 0 shown, 1 the archive or the provider cannot be read, 2 usage error,
-  4 the key was refused.";
+Exit status: 0 success, 1 the archive or the provider cannot be read, 2 usage error,
+  4 the provider refused the API key.";
 
 /// The options of `summary`.
 #[derive(Args, Debug)]
@@ -317,7 +318,7 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   Everything, byte by byte:
     sunor-archive verify library
-  A seventh every night, so that a week covers all of it:
+  A seventh of the files every night, all files in a week:
     sunor-archive verify library --slice $(date +%u)/7 -q
   A quick check, without reading contents:
     sunor-archive verify library --quick
@@ -359,13 +360,13 @@ const REPAIR_EXAMPLES: &str = "\
 Examples:
   Show the plan:
     sunor-archive repair library --dry-run
-  Repair, and leave half of the key's allowance to other users:
+  Repair, and leave half of the key's rate limit for other users:
     SUNOR_API_KEY=… sunor-archive repair library --reserve 60
 
 Exit status: 0 repair complete, 1 stopped by an error, 2 usage error,
-  3 something could not be repaired, 4 the key was refused, 5 another run holds the archive,
-  129, 130 and 143 stopped by a signal.
-An interrupted repair keeps its results, and the next one resumes.";
+  3 something could not be repaired, 4 the provider refused the API key,
+  5 another run holds the archive, 129, 130 and 143 stopped by a signal.
+An interrupted repair keeps its results; the next repair resumes it.";
 
 /// The options of `repair`.
 #[derive(Args, Debug)]
@@ -737,7 +738,7 @@ fn size(text: &str) -> Result<u64, String> {
 fn poll_interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < config::MIN_POLL_INTERVAL {
-        return Err("the minimum is 1s, as the provider requests".into());
+        return Err("the minimum is 1s, a limit set by the provider".into());
     }
     Ok(interval)
 }

@@ -1,7 +1,7 @@
 //! The validated configuration. The rest of the program uses these types instead of command-line options. Each default
 //! is a constant with a comment that explains its value.
 
-#![expect(clippy::disallowed_methods, reason = "checks paths that the user gives")]
+#![expect(clippy::disallowed_methods, reason = "checks paths given by the user")]
 
 use std::{
     fmt,
@@ -229,7 +229,7 @@ pub fn validate_metrics_file(path: &Path) -> Result<PathBuf> {
     }
     match path.symlink_metadata() {
         Ok(metadata) if !metadata.is_file() => invalid("not a regular file".into()),
-        _ if path.file_name().is_none() => invalid("not a file name".into()),
+        _ if path.file_name().is_none() => invalid("the path does not end in a file name".into()),
         _ => Ok(path.to_owned()),
     }
 }

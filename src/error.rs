@@ -26,7 +26,7 @@ pub enum Error {
     Internal(String),
 
     /// The provider refused the API key.
-    #[error("the provider refused the key ({0})")]
+    #[error("the provider refused the API key ({0})")]
     KeyRejected(String),
 
     /// The provider is unreachable, or has been down for too long.

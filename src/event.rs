@@ -304,7 +304,7 @@ pub struct Rewriting {
     pub table: &'static str,
     /// A label that describes what is counted, such as `parts read`.
     #[serde(rename = "what")]
-    pub phase: &'static str,
+    pub label: &'static str,
     /// The number of parts or rows counted so far.
     pub done: u64,
     /// The total number of parts or rows to process, as far as it is known.

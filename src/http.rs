@@ -28,12 +28,12 @@ fn prepare_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Builds an HTTP client. If `is_plain` is true and the machine has no root certificates, the client supports only
+/// Builds an HTTP client. If `is_http_only` is true and the machine has no root certificates, the client supports only
 /// plain HTTP.
-pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_plain: bool) -> Result<reqwest::Client> {
+pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_http_only: bool) -> Result<reqwest::Client> {
     prepare_tls();
     let built = match set_up().build() {
-        Err(_) if is_plain => set_up().tls_certs_only([]).build(),
+        Err(_) if is_http_only => set_up().tls_certs_only([]).build(),
         built => built,
     };
     built.map_err(|error| Error::usage(format!("cannot set up HTTPS: {}", root_cause(&error))))

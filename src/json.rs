@@ -28,7 +28,7 @@ impl<'a> Object<'a> {
     }
 
     /// Parses `text` as an object, like [`Object::parse`], but returns an error if `text` is not valid JSON.
-    pub(crate) fn read(text: &'a str) -> serde_json::Result<Option<Self>> {
+    pub(crate) fn try_parse(text: &'a str) -> serde_json::Result<Option<Self>> {
         // Most JSON documents are objects, which are parsed in a single pass.
         serde_json::from_str(text).map(Some).or_else(|_| serde_json::from_str(text).map(Self::from_raw))
     }

@@ -48,7 +48,7 @@ fn run(command: Command) -> Result<ExitStatus> {
     let runtime = Runtime::new().map_err(|error| Error::Internal(format!("cannot start the runtime: {error}")))?;
     // `compact` and `rebuild` are synchronous, but their signal handlers need the runtime.
     let entered = runtime.enter();
-    ignore_file_size_signal()?;
+    handle_file_size_signal()?;
     let status = match command {
         Command::Export(args) => runtime.block_on(export(&args)),
         Command::Summary(args) => runtime.block_on(summary(&args)),
@@ -184,7 +184,7 @@ fn signals() -> Result<impl Future<Output = Signal>> {
     let listening = is_waiting.clone();
     tokio::spawn(async move {
         loop {
-            let signal = next(&mut interrupt, &mut terminate, hang_up.as_mut()).await;
+            let signal = next_signal(&mut interrupt, &mut terminate, hang_up.as_mut()).await;
             if !listening.swap(false, Ordering::SeqCst) || sender.send(signal).await.is_err() {
                 std::process::exit(signal.exit_status().code().into());
             }
@@ -199,7 +199,11 @@ fn signals() -> Result<impl Future<Output = Signal>> {
     })
 }
 
-async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal, hang_up: Option<&mut UnixSignal>) -> Signal {
+async fn next_signal(
+    interrupt: &mut UnixSignal,
+    terminate: &mut UnixSignal,
+    hang_up: Option<&mut UnixSignal>,
+) -> Signal {
     let hung_up = async {
         match hang_up {
             Some(signal) => signal.recv().await,
@@ -215,14 +219,14 @@ async fn next(interrupt: &mut UnixSignal, terminate: &mut UnixSignal, hang_up: O
 
 /// The number of SIGXFSZ, which reports that the file-size limit (`ulimit -f`) is exceeded. The number is 25 on all
 /// but a few old architectures.
-const FILE_SIZE_EXCEEDED: i32 = 25;
+const SIGXFSZ: i32 = 25;
 
 /// Makes a write beyond the file-size limit return an error. Without a handler, SIGXFSZ would end the process without
 /// a message.
-fn ignore_file_size_signal() -> Result<()> {
-    let listening = signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED));
+fn handle_file_size_signal() -> Result<()> {
+    let listener = signal(SignalKind::from_raw(SIGXFSZ));
     // The handler remains installed after the listener is dropped.
-    listening.map(drop).map_err(|error| Error::Internal(format!("cannot listen for signals: {error}")))
+    listener.map(drop).map_err(|error| Error::Internal(format!("cannot listen for signals: {error}")))
 }
 
 /// Whether this process was started with SIGHUP ignored, for example by `nohup`. A listener would undo this setting.

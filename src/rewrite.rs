@@ -20,10 +20,10 @@ use crate::{
 };
 
 /// The maximum number of rows in a new part, equal to four large row groups.
-pub(crate) const PART_ROWS: u64 = 4 * 122_880;
+pub(crate) const MAX_PART_ROWS: u64 = 4 * 122_880;
 
 /// The file size, in bytes, at which a new part is complete.
-pub(crate) const PART_BYTES: u64 = 512 << 20;
+pub(crate) const TARGET_PART_BYTES: u64 = 512 << 20;
 
 /// The interval between progress events.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ impl Part {
     /// Whether the part is large enough to remain unchanged. A part that was filled up to a size limit is always large
     /// enough.
     pub(crate) fn is_large(&self) -> bool {
-        self.bytes >= PART_BYTES / 2 || self.rows.is_none_or(|rows| rows >= PART_ROWS / 2)
+        self.bytes >= TARGET_PART_BYTES / 2 || self.rows.is_none_or(|rows| rows >= MAX_PART_ROWS / 2)
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn parts(archive: &Archive, table: &str) -> Result<(Vec<Part>, u64)> 
         }
         let bytes = archive.size(&path).map_err(|error| archive.store.storage_error("read", &path, &error))?;
         let bytes = bytes.unwrap_or_default();
-        let rows = if bytes >= PART_BYTES / 2 {
+        let rows = if bytes >= TARGET_PART_BYTES / 2 {
             None
         } else {
             Some(archive.read_part(&path, |file| tables::count_rows(file, archive.format))?)
@@ -107,18 +107,19 @@ impl Checksums {
         if found.sha256 == *expected {
             return Ok(());
         }
-        let damaged = io::Error::other("it is damaged: its SHA-256 does not match the manifest; nothing was changed");
+        let damaged =
+            io::Error::other("it is damaged: the SHA-256 checksum does not match the manifest; no changes were made");
         Err(archive.store.storage_error("use", path, &damaged))
     }
 }
 
 /// Adds the rows of a part to a digest.
-pub(crate) fn add(digest: &mut Digest, archive: &Archive, path: &str, schema: &TableSchema) -> Result<()> {
+pub(crate) fn add_part(digest: &mut Digest, archive: &Archive, path: &str, schema: &TableSchema) -> Result<()> {
     archive.read_part(path, |file| digest.add(file, archive.format, schema))
 }
 
 /// Adds the rows of a staged part, which is not yet in its table, to a digest.
-pub(crate) fn add_staged(
+pub(crate) fn add_staged_part(
     digest: &mut Digest,
     archive: &Archive,
     part: &StagedPart,
@@ -140,17 +141,17 @@ impl ProgressTicker {
     }
 
     /// Reports progress if [`REPORT_INTERVAL`] has passed since the last report.
-    pub(crate) fn report(&mut self, emit: EventSink<'_>, phase: &'static str, done: u64, total: u64) {
+    pub(crate) fn report(&mut self, emit: EventSink<'_>, label: &'static str, done: u64, total: u64) {
         if Instant::now() >= self.due {
             self.due = Instant::now() + REPORT_INTERVAL;
-            emit(&Event::Rewriting(Rewriting { table: self.table, phase, done, total }));
+            emit(&Event::Rewriting(Rewriting { table: self.table, label, done, total }));
         }
     }
 }
 
 /// The event that reports the successful end of a command that rewrites tables.
-pub(crate) fn finished(clock: Instant) -> Event {
+pub(crate) fn finished(started: Instant) -> Event {
     let exit_code = ExitStatus::Complete.code();
-    let run_seconds = clock.elapsed().as_secs_f64();
+    let run_seconds = started.elapsed().as_secs_f64();
     Event::Finished { at: Timestamp::now(), run_seconds, exit_code, interrupted: false }
 }

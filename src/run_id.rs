@@ -51,8 +51,8 @@ impl RunId {
     #[must_use]
     pub fn start(&self) -> Option<Timestamp> {
         let (start, millis) = self.0.split_once('-')?.0.strip_suffix('Z')?.split_at_checked("YYYYMMDDTHHMMSS".len())?;
-        let is_plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
-        if millis.len() != 3 || !is_plain(millis) || !is_plain(&start.replacen('T', "", 1)) {
+        let is_digits = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+        if millis.len() != 3 || !is_digits(millis) || !is_digits(&start.replacen('T', "", 1)) {
             return None;
         }
         let start = TimeZone::UTC.to_timestamp(DateTime::strptime("%Y%m%dT%H%M%S", start).ok()?).ok()?;
@@ -82,7 +82,7 @@ mod tests {
         assert!(id.starts_with("20261123T221705042Z-"), "{id}");
         assert_eq!(RunId::parse(&id).unwrap().as_str(), id);
         assert_eq!(RunId::parse(&id).unwrap().start(), "2026-11-23T22:17:05.042Z".parse().ok());
-        for foreign in [
+        for invalid in [
             "../x",
             "r",
             "20261123T221705042Z",
@@ -93,7 +93,7 @@ mod tests {
             "20261123T221705+42Z-abcdef",
             "20261123T221705042Z-abc-ef",
         ] {
-            assert_eq!(RunId::parse(foreign), None, "{foreign}");
+            assert_eq!(RunId::parse(invalid), None, "{invalid}");
         }
     }
 }

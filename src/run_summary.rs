@@ -44,7 +44,7 @@ pub struct RunSummary {
     /// The number of input rows, by category.
     pub input: InputCounts,
     /// The number of selected tasks, by outcome.
-    pub tasks: Tasks,
+    pub tasks: TaskCounts,
     /// The number of archived tasks, by type.
     pub by_type: BTreeMap<String, u64>,
     /// The number of rows that the run added, by table.
@@ -54,7 +54,7 @@ pub struct RunSummary {
     /// The total credit cost of the successful tasks that the run archived.
     pub credits_cost: f64,
     /// The number of API requests, by kind.
-    pub requests: Requests,
+    pub requests: RequestCounts,
 }
 
 /// A command that writes a run summary.
@@ -94,7 +94,7 @@ impl RunCommand {
 
 /// The number of tasks, by outcome. Tasks with the first four outcomes are archived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tasks {
+pub struct TaskCounts {
     /// Tasks that succeeded.
     pub success: u64,
     /// Tasks that failed at the provider.
@@ -113,7 +113,7 @@ pub struct Tasks {
 
 /// The number of API requests, by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Requests {
+pub struct RequestCounts {
     /// The total number of requests.
     pub total: u64,
     /// The number of retries.
@@ -138,12 +138,12 @@ impl Default for RunSummary {
             recovered: false,
             recovered_parts: BTreeSet::new(),
             input: InputCounts::default(),
-            tasks: Tasks::default(),
+            tasks: TaskCounts::default(),
             by_type: TYPES.iter().map(|kind| ((*kind).into(), 0)).collect(),
             rows: RowCounts::default(),
             assets: AssetCounts::default(),
             credits_cost: 0.0,
-            requests: Requests::default(),
+            requests: RequestCounts::default(),
         }
     }
 }
@@ -227,7 +227,7 @@ impl RunSummary {
     }
 }
 
-impl Requests {
+impl RequestCounts {
     /// Adds the counts of another run.
     pub(crate) fn add(&mut self, other: &Self) {
         self.total += other.total;
@@ -237,7 +237,7 @@ impl Requests {
     }
 }
 
-impl Tasks {
+impl TaskCounts {
     /// Adds `count` archived tasks with this status.
     pub(crate) fn add(&mut self, status: FinalStatus, count: u64) {
         match status {
@@ -271,7 +271,7 @@ mod tests {
         for kind in [RequestKind::Initial, RequestKind::Retry, RequestKind::Poll, RequestKind::Retry] {
             summary.observe(&Event::Requested { kind });
         }
-        assert_eq!(summary.requests, Requests { total: 4, retries: 2, polls: 1, rate_limited: 0 });
+        assert_eq!(summary.requests, RequestCounts { total: 4, retries: 2, polls: 1, rate_limited: 0 });
     }
 
     #[test]

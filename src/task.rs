@@ -64,7 +64,7 @@ impl fmt::Display for TaskId<'_> {
 impl fmt::Display for InvalidTaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("no ID"),
+            Self::Empty => f.write_str("the ID is empty"),
             Self::TooLong => write!(f, "the ID is longer than {} bytes", TaskId::MAX_BYTES),
             Self::NotUtf8 => f.write_str("the ID is not UTF-8"),
             Self::InvalidCharacter(c) if c.is_control() => {
@@ -204,12 +204,12 @@ mod tests {
     #[test]
     fn an_invalid_id_is_rejected_with_a_reason() {
         for (text, expected) in [
-            ("  ", "no ID"),
+            ("  ", "the ID is empty"),
             ("a/b", "the ID contains `/`"),
             ("a\u{7}b", "the ID contains a control character (U+0007)"),
             ("..", "the ID is `.` or `..`"),
             ("a\u{200b}b", "the ID contains an invisible character (U+200B)"),
-            ("\u{200b}\u{feff}", "no ID"),
+            ("\u{200b}\u{feff}", "the ID is empty"),
         ] {
             assert_eq!(TaskId::parse(text).unwrap_err().to_string(), expected);
         }

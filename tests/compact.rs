@@ -167,7 +167,7 @@ fn a_kill_at_any_point_leaves_the_same_rows_and_valid_manifests() {
             assert!(!archive.join(".sunor/swap").exists() && !plan.exists());
             fs::remove_dir_all(archive).unwrap();
         }
-        println!("12 kills, {swapping} of them while parts changed places");
+        println!("12 kills, {swapping} of them during a swap of parts");
         assert_eq!(env.stats().repeated, 0);
     }
 }

@@ -95,7 +95,7 @@ fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let again = stats.media.bytes - wanted;
     assert!(kills > 0 && stats.repeated <= kills * CONCURRENCY, "{} repeats after {kills} kills", stats.repeated);
     assert!(again <= kills * CONCURRENCY * IN_FLIGHT_BYTES, "{again} bytes sent again after {kills} kills");
-    println!("{kills} kills among downloads, {again} of {wanted} bytes sent again");
+    println!("{kills} kills during downloads, {again} of {wanted} bytes sent again");
 }
 
 /// Returns the rows of a table without run-specific columns. A placeholder replaces the simulator's URL.
@@ -153,8 +153,8 @@ fn run_and_kill_export(env: &TestEnv) {
 }
 
 /// Creates a provider that responds slowly enough for a test to kill a run before it ends.
-fn slow_scene() -> TestEnv {
-    let slow = Fault { kind: FaultKind::StallBody(0.2), when: FaultFilter::ALWAYS };
+fn env_with_slow_provider() -> TestEnv {
+    let slow = Fault { kind: FaultKind::StallBody(0.2), filter: FaultFilter::ALWAYS };
     let env = TestEnv::with_faults(FaultPlan { faults: vec![slow], ..FaultPlan::default() });
     env.write_list(ids("t", 60));
     env
@@ -162,7 +162,7 @@ fn slow_scene() -> TestEnv {
 
 #[test]
 fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
-    let env = slow_scene();
+    let env = env_with_slow_provider();
     run_and_kill_export(&env);
     let output = env.run(&["summary", "library"]).expect_status(0).stdout;
     let first = output.lines().next().unwrap_or_default();
@@ -189,9 +189,9 @@ fn a_killed_run_is_listed_first_in_the_summary_and_gets_a_record_on_recovery() {
 
 /// The `.sunor` folder is restored from a copy that is older than the tables.
 #[test]
-fn a_journal_restored_from_a_copy_adds_no_row_and_no_count_that_the_archive_has() {
+fn a_journal_restored_from_a_backup_adds_no_rows_or_counts_that_the_archive_already_has() {
     for (assets, is_compacted) in [("none", true), ("image", true), ("none", false), ("image", false)] {
-        let env = slow_scene();
+        let env = env_with_slow_provider();
         run_and_kill_export(&env);
         let state = env.archive().join(".sunor");
         let copy = |from: &Path, to: &Path| {
@@ -248,8 +248,8 @@ fn files_lost_before_recovery_are_downloaded_again() {
 
 /// Every request fails, and the run is killed before it receives a final response for any task.
 #[test]
-fn a_killed_run_without_a_final_response_leaves_a_trace_too() {
-    let busy = Fault { kind: FaultKind::Status(502), when: FaultFilter::ALWAYS };
+fn a_killed_run_without_a_final_response_is_recorded() {
+    let busy = Fault { kind: FaultKind::Status(502), filter: FaultFilter::ALWAYS };
     let env = TestEnv::with_faults(FaultPlan { faults: vec![busy], ..FaultPlan::default() });
     env.write_list(ids("t", 60));
     let run = env.export_command(&["--rate", "unlimited"]).spawn().unwrap();

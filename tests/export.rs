@@ -213,7 +213,7 @@ fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
 fn a_signal_keeps_fetched_tasks_and_lists_the_rest() {
     for (signal, status) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
         let stall =
-            Fault { kind: FaultKind::Stall(1.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
+            Fault { kind: FaultKind::Stall(1.0), filter: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
         let env = TestEnv::with_faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         env.write_list(ids("t", 400));
         let export = env.export_command(&["--format", "csv", "--rate", "50/s"]);
@@ -355,7 +355,7 @@ fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
 fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
         kind: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
-        when: FaultFilter { task: Some(task), first, ..FaultFilter::ALWAYS },
+        filter: FaultFilter { task: Some(task), first, ..FaultFilter::ALWAYS },
     };
     let faults = vec![missing("late".into(), Some(1)), missing("never".into(), None)];
     let env = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });

@@ -61,7 +61,7 @@ int rename(const char *from, const char *to) {
 "#;
 
 /// Compiles the preloaded library and returns its path. `cc` is available, because Rust uses it as the linker.
-fn shim(env: &TestEnv) -> PathBuf {
+fn build_shim(env: &TestEnv) -> PathBuf {
     let (source, library) = (env.write_file("shim.c", SHIM.as_bytes()), env.path("shim.so"));
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").status();
     assert!(built.unwrap().success());
@@ -69,7 +69,7 @@ fn shim(env: &TestEnv) -> PathBuf {
 }
 
 fn run_without(env: &TestEnv, missing_operation: &str, mut command: Command) -> CommandOutput {
-    CommandOutput::wait_for(command.env("LD_PRELOAD", shim(env)).env("LACKS", missing_operation).spawn().unwrap())
+    CommandOutput::wait_for(command.env("LD_PRELOAD", build_shim(env)).env("LACKS", missing_operation).spawn().unwrap())
 }
 
 fn run(env: &TestEnv, missing_operation: &str, arguments: &[&str]) -> CommandOutput {
@@ -117,7 +117,7 @@ fn an_io_error_is_never_skipped() {
 }
 
 #[test]
-fn media_are_moved_to_a_file_system_without_permissions_and_no_staging_files_remain() {
+fn media_are_moved_to_a_file_system_without_permission_support_and_no_staging_files_remain() {
     let env = TestEnv::new();
     env.write_list(ids("t", 6));
     run_without(&env, "permissions,disks", env.export_command(&["--assets", "audio,image"])).expect_status(0);
@@ -267,7 +267,7 @@ fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
 
 /// A folder of the archive is a link to a disk that is not mounted, or a file replaces the quarantine folder.
 #[test]
-fn a_missing_disk_and_a_missing_quarantine_stop_every_command_and_change_nothing() {
+fn an_unmounted_disk_and_an_unusable_quarantine_stop_every_command_and_change_nothing() {
     for folder in ["tasks", "media", "runs"] {
         let env = TestEnv::new();
         env.write_list(ids("t", 6));
@@ -299,7 +299,7 @@ fn a_missing_disk_and_a_missing_quarantine_stop_every_command_and_change_nothing
 
 /// The lock is replaced by a named pipe, and `views.sql` by a folder.
 #[test]
-fn a_state_file_that_is_not_a_regular_file_is_an_error_with_what_to_do() {
+fn a_state_file_that_is_not_a_regular_file_is_an_error_with_advice() {
     let env = TestEnv::new();
     env.write_list(ids("t", 3));
     env.export(&[]).expect_status(0);
@@ -315,7 +315,10 @@ fn a_state_file_that_is_not_a_regular_file_is_an_error_with_what_to_do() {
     let views = env.archive().join("views.sql");
     fs::remove_file(&views).unwrap();
     fs::create_dir(&views).unwrap();
-    env.run(&["verify", "library"]).expect_status(3).expect_output("views.sql").expect_output("move it away");
+    env.run(&["verify", "library"])
+        .expect_status(3)
+        .expect_output("views.sql")
+        .expect_output("move it out of the archive");
     env.export(&[]).expect_status(1).expect_output("views.sql").expect_output("move it away");
     fs::remove_dir(&views).unwrap();
     env.export(&[]).expect_status(0);

@@ -142,7 +142,7 @@ fn duckdb_queries_a_compacted_year_faster() {
 #[test]
 #[ignore = "needs Prometheus' parser: ./tests/run.sh"]
 fn prometheus_reads_the_metrics_and_the_samples_use_only_existing_metrics() {
-    let mut scenes = Vec::new();
+    let mut envs = Vec::new();
     for (faults, status) in [
         (FaultPlan::default(), 0),
         (FaultPlan { unfinished: Some(1.0), unfinished_seconds: Some(3600.0), ..FaultPlan::default() }, 3),
@@ -153,9 +153,9 @@ fn prometheus_reads_the_metrics_and_the_samples_use_only_existing_metrics() {
         env.export(&["--metrics-file", "run.prom", "--wait", "0s", "--assets", "image"]).expect_status(status);
         let text = fs::read_to_string(env.path("run.prom")).unwrap();
         assert!(text.contains(&format!("\nsunor_archive_exit_code {status}\n")), "{text}");
-        scenes.push(env);
+        envs.push(env);
     }
-    let files: Vec<PathBuf> = scenes.iter().map(|env| env.path("run.prom")).collect();
+    let files: Vec<PathBuf> = envs.iter().map(|env| env.path("run.prom")).collect();
     let samples = samples();
     let arguments: Vec<&Path> = std::iter::once(samples.as_path()).chain(files.iter().map(PathBuf::as_path)).collect();
     run_checker("metrics.py", &arguments);

@@ -61,12 +61,12 @@ fn music_env<S: AsRef<str>>(clips: impl IntoIterator<Item = S>, faults: FaultPla
 
 /// Returns a fault that affects every request for one song.
 fn fault_for(id: &str, fault: FaultKind) -> Fault {
-    Fault { kind: fault, when: FaultFilter::task(&format!("{id}.mp3")) }
+    Fault { kind: fault, filter: FaultFilter::task(&format!("{id}.mp3")) }
 }
 
 /// Returns a fault that affects the first requests for one song.
 fn first_fault(requests: u32, id: &str, fault: FaultKind) -> Fault {
-    Fault { kind: fault, when: FaultFilter { task: Some(format!("{id}.mp3")), ..FaultFilter::first(requests) } }
+    Fault { kind: fault, filter: FaultFilter { task: Some(format!("{id}.mp3")), ..FaultFilter::first(requests) } }
 }
 
 fn media(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
@@ -92,7 +92,7 @@ fn export(env: &TestEnv, arguments: &[&str]) -> CommandOutput {
 }
 
 /// Returns the asset rows of songs, keyed by clip ID.
-fn by_clip(env: &TestEnv) -> BTreeMap<String, Row> {
+fn audio_rows_by_clip(env: &TestEnv) -> BTreeMap<String, Row> {
     let rows = env.rows("assets").into_iter().filter(|row| row["kind"] == "audio");
     rows.map(|row| (row["clip_id"].clone(), row)).collect()
 }
@@ -217,7 +217,7 @@ fn a_response_that_is_not_audio_is_discarded_and_its_task_still_archived() {
         .expect_output("2 × an HTML page instead of media");
     assert_media_intact(&env);
     assert_eq!((env.archived_ids().len(), env.unfinished()), (8, vec![]));
-    let (rows, requested) = (by_clip(&env), media_stats(&env).by_path);
+    let (rows, requested) = (audio_rows_by_clip(&env), media_stats(&env).by_path);
     for (id, _, text) in wrong {
         let row = &rows[id];
         assert_eq!(
@@ -241,7 +241,7 @@ fn a_response_that_is_not_audio_is_retried() {
     );
     export(&env, &["--retries", "2"]).expect_status(0);
     assert_media_intact(&env);
-    assert!(by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
+    assert!(audio_rows_by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "3"]));
 }
 
 /// Some URLs have an extension that does not match the type of the file.
@@ -250,10 +250,10 @@ fn a_file_extension_matches_the_content() {
     let to = |name: &str| FaultKind::Redirect(format!("{{cdn}}/{name}"));
     let env = library(
         media([
-            Fault { kind: to("x.png"), when: FaultFilter::task("a.jpeg") },
-            Fault { kind: to("x.mp3"), when: FaultFilter::task("a.wav") },
-            Fault { kind: to("y.jpg"), when: FaultFilter::task("b") },
-            Fault { kind: to("y.mp4"), when: FaultFilter::task("c") },
+            Fault { kind: to("x.png"), filter: FaultFilter::task("a.jpeg") },
+            Fault { kind: to("x.mp3"), filter: FaultFilter::task("a.wav") },
+            Fault { kind: to("y.jpg"), filter: FaultFilter::task("b") },
+            Fault { kind: to("y.mp4"), filter: FaultFilter::task("c") },
         ]),
         [(
             "t1",
@@ -304,7 +304,7 @@ fn a_truncated_download_resumes_if_the_server_confirms_the_same_version() {
         export(&env, &["--retries", "2"]).expect_status(0);
         let stats = media_stats(&env);
         assert_media_intact(&env);
-        for (id, row) in by_clip(&env) {
+        for (id, row) in audio_rows_by_clip(&env) {
             assert_eq!(
                 (row["sha256"].clone(), field(&row, "attempts")),
                 (sha256(&env.download_from_cdn(&format!("{id}.mp3"))), 3)
@@ -333,7 +333,7 @@ fn a_permanently_truncated_file_is_not_kept() {
     );
     export(&env, &["--retries", "1"]).expect_status(3).expect_output("the response is truncated");
     assert_media_intact(&env);
-    for row in by_clip(&env).values() {
+    for row in audio_rows_by_clip(&env).values() {
         assert_eq!([&row["status"], &row["error"], &row["attempts"]], ["failed", "the response is truncated", "2"]);
     }
     assert!(walk(&env.archive().join("media")).is_empty());
@@ -352,7 +352,7 @@ fn a_file_that_changes_during_a_download_is_never_a_mix_of_versions() {
         export(&env, &[]).expect_status(0);
         assert_media_intact(&env);
         assert_eq!(media_stats(&env).range_requests, if validators { 3 } else { 0 });
-        for (id, row) in by_clip(&env) {
+        for (id, row) in audio_rows_by_clip(&env) {
             // After the first request for a song, the CDN sends the new version.
             assert_eq!(row["sha256"], sha256(&env.download_from_cdn(&format!("{id}.mp3"))));
         }
@@ -372,11 +372,11 @@ fn a_stalled_server_times_out() {
     export(&env, &["--timeout", "1s", "--retries", "1", "--asset-concurrency", "16"]).expect_status(3);
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     assert_media_intact(&env);
-    let rows = by_clip(&env);
+    let rows = audio_rows_by_clip(&env);
     for (id, error) in [
         ("late", "no data within the timeout"),
         ("halting", "no data within the timeout"),
-        ("drip", "slower than 1 KiB/s"),
+        ("drip", "the transfer is slower than 1 KiB/s"),
     ] {
         assert_eq!([&rows[id]["status"], &rows[id]["attempts"]], ["ok", "2"], "{id}");
         let ever = &rows[&format!("{id}-ever")];
@@ -414,7 +414,7 @@ fn each_status_is_retried_according_to_its_policy() {
     );
     export(&env, &["--retries", "3"]).expect_status(3);
     assert_media_intact(&env);
-    let (rows, requested) = (by_clip(&env), media_stats(&env).by_path);
+    let (rows, requested) = (audio_rows_by_clip(&env), media_stats(&env).by_path);
     for (id, fault, _, requests, error) in table {
         let (row, status) = (&rows[id], if error.is_empty() { "ok" } else { "failed" });
         assert_eq!((requested[&format!("{id}.mp3")], field(row, "attempts")), (requests, requests.into()), "{id}");
@@ -430,7 +430,7 @@ fn each_status_is_retried_according_to_its_policy() {
 #[test]
 fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
     for fault in [FaultKind::RateLimited(86_400), FaultKind::Unavailable(86_400)] {
-        let env = music_env(ids("s", 20), media([Fault { kind: fault, when: FaultFilter::first(1) }]));
+        let env = music_env(ids("s", 20), media([Fault { kind: fault, filter: FaultFilter::first(1) }]));
         export(&env, &["--asset-concurrency", "1"])
             .expect_status(3)
             .expect_output("the next run will download its files");
@@ -446,13 +446,13 @@ fn a_host_with_a_retry_after_of_a_day_is_skipped_until_the_next_run() {
 #[test]
 fn a_host_with_retry_after_gets_no_requests_and_consumes_no_retry() {
     for fault in [FaultKind::RateLimited(1), FaultKind::Unavailable(1)] {
-        let env = music_env(ids("s", 4), media([Fault { kind: fault, when: FaultFilter::first(1) }]));
+        let env = music_env(ids("s", 4), media([Fault { kind: fault, filter: FaultFilter::first(1) }]));
         let started = Instant::now();
         export(&env, &["--retries", "0", "--asset-concurrency", "1"]).expect_status(0);
         // After each refused request, all downloads wait for one second.
         assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
         assert_eq!(media_stats(&env).requests, 8);
-        assert!(by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "2"]));
+        assert!(audio_rows_by_clip(&env).values().all(|row| [&row["status"], &row["attempts"]] == ["ok", "2"]));
     }
 }
 
@@ -477,7 +477,7 @@ fn redirects_are_followed_only_to_http_and_up_to_a_limit() {
     );
     export(&env, &["--retries", "2"]).expect_status(3);
     assert_media_intact(&env);
-    let (rows, requested) = (by_clip(&env), media_stats(&env));
+    let (rows, requested) = (audio_rows_by_clip(&env), media_stats(&env));
     assert_eq!(requested.leaks, [""; 0]);
     for (id, _, requests, error) in table {
         assert_eq!(
@@ -536,7 +536,7 @@ fn private_addresses_are_refused_unless_allowed() {
     assert_eq!((failed.len(), skipped.len()), (hosts.len() + 2, hosts.len()));
     let is_refused = |row: &&Row| {
         row["error"].contains("--allow-private-hosts")
-            || row["error"].contains("not a usable address (reserved or multicast)")
+            || row["error"].contains("has no usable address (reserved or multicast)")
     };
     assert!(failed.iter().all(is_refused), "{failed:?}");
     assert_eq!((media_stats(&env).requests, media_stats(&cdn).requests), (0, 0));
@@ -565,7 +565,7 @@ fn an_unusable_url_is_recorded_as_failed() {
     let env = library(FaultPlan::default(), [("t1", table.map(|(url, _)| song(url, url)).into())]);
     export(&env, &[]).expect_status(3);
     assert_media_intact(&env);
-    let rows = by_clip(&env);
+    let rows = audio_rows_by_clip(&env);
     for (url, text) in table {
         let row = &rows[url];
         assert_eq!([&row["status"], &row["url"], &row["attempts"]], ["failed", url, "0"]);
@@ -618,7 +618,8 @@ fn a_task_with_an_unfinished_clip_is_unfinished_until_the_clip_is_complete() {
         (song("c", "https://cdn1.suno.ai/c.m3u8?token=1"), "a stream"),
     ];
     for (clip, text) in clips {
-        let first = Fault { kind: FaultKind::Body(partly_complete_response(&clip, &now)), when: FaultFilter::first(2) };
+        let first =
+            Fault { kind: FaultKind::Body(partly_complete_response(&clip, &now)), filter: FaultFilter::first(2) };
         let document = partly_complete_response(&song("c", "{cdn}/c.mp3"), &now);
         let env = TestEnv::with_provider(SimulatedProvider {
             tasks: KnownTasks::Documents,
@@ -654,11 +655,11 @@ fn a_clip_that_never_finishes_fails_after_a_day_and_repair_requests_it_again() {
     let env = provider(&clip);
     env.write_list(["t1"]);
     export(&env, &["--assets", "audio"]).expect_status(3).expect_output("its status is streaming");
-    let rows = by_clip(&env);
+    let rows = audio_rows_by_clip(&env);
     assert_eq!([&rows["made"]["status"], &rows["c"]["status"]], ["ok", "failed"]);
     let later = provider(&song("c", "{cdn}/c.mp3"));
     env.run(&["repair", "library", "--base-url", later.base_url()]).expect_status(0);
-    assert_eq!(by_clip(&env)["c"]["status"], "ok");
+    assert_eq!(audio_rows_by_clip(&env)["c"]["status"], "ok");
     assert_eq!((env.stats().requests, later.stats().requests), (1, 1));
 }
 
@@ -699,7 +700,7 @@ fn server(responses: Vec<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<String>) {
     (address, requests)
 }
 
-const ENDLESS: &[u8] = b"and so on";
+const ENDLESS: &[u8] = b"(endless)";
 
 /// Returns a response with the given status, headers and body, and with the header `Connection: close`.
 fn http_response(head: &str, body: &[u8]) -> Vec<u8> {
@@ -751,7 +752,7 @@ fn a_partial_response_is_accepted_only_if_it_continues_the_same_file() {
     );
     export(&env, &["--retries", "2"]).expect_status(0);
     assert_media_intact(&env);
-    let rows = by_clip(&env);
+    let rows = audio_rows_by_clip(&env);
     for ((id, _, expected, attempts), (_, (_, requests))) in table.iter().zip(servers) {
         assert_eq!((&rows[*id]["sha256"], field(&rows[*id], "attempts")), (&sha256(expected), *attempts), "{id}");
         let requests: Vec<String> = requests.try_iter().collect();
@@ -790,7 +791,7 @@ fn a_file_that_browsers_and_curl_accept_is_accepted() {
     let env = library(FaultPlan::default(), [("t1", clips.chain([relative]).collect())]);
     export(&env, &["--retries", "0"]).expect_status(0);
     assert_media_intact(&env);
-    for (id, row) in by_clip(&env) {
+    for (id, row) in audio_rows_by_clip(&env) {
         assert_eq!([&row["status"], &row["sha256"]], ["ok", &sha256(&mp3)], "{id}");
     }
 }
@@ -884,7 +885,7 @@ fn an_invalid_media_response_fails_with_a_reason_and_a_usable_one_is_accepted() 
         library(FaultPlan::default(), table.iter().map(|(id, response, _)| (*id, vec![song(id, address(response))])));
     export(&env, &["--retries", "1"]).expect_status(3);
     assert_media_intact(&env);
-    let rows = by_clip(&env);
+    let rows = audio_rows_by_clip(&env);
     for (id, _, error) in table {
         let row = &rows[id];
         assert_eq!(row["status"], if error.is_empty() { "ok" } else { "failed" }, "{row:?}");
@@ -905,7 +906,7 @@ fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
     let run = export(&env, &["--assets", "audio,image", "--max-asset-size", "1MB"]).expect_status(3);
     run.expect_output("larger than --max-asset-size");
     assert_media_intact(&env);
-    for row in by_clip(&env).values() {
+    for row in audio_rows_by_clip(&env).values() {
         assert_eq!([&row["status"], &row["attempts"], &row["http_status"]], ["failed", "1", "200"]);
     }
     assert_eq!(media_stats(&env).by_path, HashMap::from([("long.mp3".into(), 1), ("long.jpeg".into(), 1)]));
@@ -921,7 +922,7 @@ fn a_file_over_the_size_limit_is_rejected_and_leaves_no_partial_file() {
 /// Each song takes a quarter of a second to download.
 #[test]
 fn concurrent_downloads_stay_within_the_limits_in_total_and_per_host() {
-    let slow = || media([Fault { kind: FaultKind::Throttle(200_000), when: FaultFilter::ALWAYS }]);
+    let slow = || media([Fault { kind: FaultKind::Throttle(200_000), filter: FaultFilter::ALWAYS }]);
     for (allowed, limit) in [("1", 1), ("2", 2), ("4", 3), ("8", 6)] {
         let env = music_env(ids("s", 8), slow());
         export(&env, &["--asset-concurrency", allowed]).expect_status(0);
@@ -1022,7 +1023,7 @@ fn a_clip_of_several_tasks_is_downloaded_once_and_has_a_row_in_each() {
 /// allowed.
 #[test]
 fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
-    let duplicates = |when: FaultFilter| Fault { kind: FaultKind::Identical, when };
+    let duplicates = |filter: FaultFilter| Fault { kind: FaultKind::Identical, filter };
     let once = |file: &str| duplicates(FaultFilter { task: Some(file.into()), ..FaultFilter::first(1) });
     let env = library(
         media([once("once"), duplicates(FaultFilter::task("ever")), duplicates(FaultFilter::task("jpeg"))]),
@@ -1036,7 +1037,7 @@ fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
     let run = run.expect_output("t2: the CDN serves identical audio for different clips: ");
     assert!(!run.stderr.contains("t1: ") && !run.stderr.contains("t3: "), "{}", run.stderr);
     assert_media_intact(&env);
-    let rows = by_clip(&env);
+    let rows = audio_rows_by_clip(&env);
     assert!(rows.values().all(|row| row["status"] == "ok"));
     assert_ne!(rows["once-1"]["sha256"], rows["once-2"]["sha256"]);
     for id in ["once-1", "once-2"] {
@@ -1055,7 +1056,8 @@ fn identical_audio_is_refetched_later_and_reported_if_still_identical() {
 /// The CDN resets every connection, or never responds.
 #[test]
 fn a_dead_cdn_does_not_delay_the_api() {
-    let dead = |fault| FaultPlan { unfinished: Some(0.0), ..media([Fault { kind: fault, when: FaultFilter::ALWAYS }]) };
+    let dead =
+        |fault| FaultPlan { unfinished: Some(0.0), ..media([Fault { kind: fault, filter: FaultFilter::ALWAYS }]) };
     let env = TestEnv::with_faults(dead(FaultKind::Reset));
     env.write_list(ids("t", 60));
     export(&env, &["--retries", "1"]).expect_status(3).expect_output("Archived 60 of 60 tasks");
@@ -1103,7 +1105,7 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
         assert_eq!((stats.by_path[name], stats.completed[name]), (1, 1), "{name} was downloaded again");
     }
     assert_eq!(stats.range_requests, 2);
-    let rows = by_clip(&env);
+    let rows = audio_rows_by_clip(&env);
     let size: u64 = ["slow", "slower"].map(|id| field(&rows[id], "bytes")).iter().sum();
     assert!(stats.bytes - killed.bytes <= size - (1 << 20), "the bytes of partial files were sent again");
     for (id, row) in rows {
@@ -1115,7 +1117,7 @@ fn downloads_resume_after_a_kill_where_they_stopped() {
 #[test]
 fn after_any_kill_every_file_is_complete_and_only_requests_in_flight_are_repeated() {
     let slow =
-        Fault { kind: FaultKind::Throttle(400_000), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
+        Fault { kind: FaultKind::Throttle(400_000), filter: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
     let env = TestEnv::with_faults(media([slow]));
     env.write_list(ids("t", 100));
     let mut rng = fastrand::Rng::with_seed(5);
@@ -1160,7 +1162,7 @@ fn assert_resumes(env: &TestEnv) {
     export(env, &[]).expect_status(0).expect_output("no request was sent");
     assert_media_intact(env);
     assert_eq!((env.archived_ids(), env.stats().requests), (ids("t", 3), 3));
-    assert!(by_clip(env).values().all(|row| row["status"] == "ok") && by_clip(env).len() == 4);
+    assert!(audio_rows_by_clip(env).values().all(|row| row["status"] == "ok") && audio_rows_by_clip(env).len() == 4);
     let requested = media_stats(env).by_path;
     assert_eq!(["a.mp3", "b.mp3", "c.mp3", "slow.mp3"].map(|name| requested[name]), [1, 1, 1, 2]);
 }
@@ -1218,7 +1220,7 @@ fn a_url_that_expires_between_runs_is_a_failed_asset_of_an_archived_task() {
     run.wait().unwrap();
     export(&env, &[]).expect_status(3).expect_output("1 asset failed in earlier runs");
     assert_media_intact(&env);
-    let row = &by_clip(&env)["b"];
+    let row = &audio_rows_by_clip(&env)["b"];
     assert_eq!(
         [&row["status"], &row["error"], &row["http_status"], &row["attempts"]],
         ["failed", "HTTP 403", "403", "3"]
@@ -1287,7 +1289,9 @@ fn a_full_disk_during_a_download_stops_the_run_and_the_next_run_resumes() {
     assert_media_intact(&env);
     assert_eq!((env.archived_ids(), env.stats().requests, env.stats().repeated), (ids("s", 8), 8, 0));
     assert!(
-        by_clip(&env).iter().all(|(id, row)| row["sha256"] == sha256(&env.download_from_cdn(&format!("{id}.mp3"))))
+        audio_rows_by_clip(&env)
+            .iter()
+            .all(|(id, row)| row["sha256"] == sha256(&env.download_from_cdn(&format!("{id}.mp3"))))
     );
 }
 
@@ -1343,7 +1347,7 @@ fn stop_after_publishes_no_task_whose_assets_are_not_settled() {
 /// The songs download slowly, and the process may have at most 256 open files.
 #[test]
 fn queued_downloads_hold_no_open_file() {
-    let slow = Fault { kind: FaultKind::Throttle(400_000), when: FaultFilter::ALWAYS };
+    let slow = Fault { kind: FaultKind::Throttle(400_000), filter: FaultFilter::ALWAYS };
     let env = music_env(ids("s", 400), media([slow]));
     let limited = command(&env, &["--asset-concurrency", "16"]);
     let mut run = Command::new("bash");
@@ -1361,7 +1365,7 @@ fn a_file_referenced_by_a_row_is_never_replaced() {
     for lists in [&["t1", "t2"][..], &["t2", "t1"], &["t1 t2"]] {
         let once = Fault {
             kind: FaultKind::Identical,
-            when: FaultFilter { task: Some("take".into()), ..FaultFilter::first(1) },
+            filter: FaultFilter { task: Some("take".into()), ..FaultFilter::first(1) },
         };
         let tasks = [("t1", vec![clip("take-1"), clip("take-2")]), ("t2", vec![clip("take-1")])];
         let env = library(media([once]), tasks);
@@ -1414,7 +1418,7 @@ fn files_from_an_earlier_run_survive_a_network_outage() {
     wait_until(|| env.stats().requests == 1 && !walk(&env.archive().join(".sunor/partial")).is_empty());
     run.kill().unwrap();
     run.wait().unwrap();
-    export(&env, &["--retries", "1"]).expect_status(3).expect_output("no connection");
+    export(&env, &["--retries", "1"]).expect_status(3).expect_output("host unreachable");
     let mp3 = env.download_from_cdn("a.mp3");
     let length = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", mp3.len());
     let listener = TcpListener::bind(free).unwrap();
@@ -1425,7 +1429,7 @@ fn files_from_an_earlier_run_survive_a_network_outage() {
     });
     export(&env, &[]).expect_status(0);
     assert_media_intact(&env);
-    assert_eq!((by_clip(&env)["a"]["status"].as_str(), env.stats().requests), ("ok", 1));
+    assert_eq!((audio_rows_by_clip(&env)["a"]["status"].as_str(), env.stats().requests), ("ok", 1));
 }
 
 /// The first export downloads no assets, the second only covers, and the third all kinds of assets.
@@ -1437,7 +1441,7 @@ fn kinds_selected_later_are_downloaded_without_a_request() {
         env.export(&["--format", format, "--assets", "none"]).expect_status(0);
         let requested = env.stats().requests;
         let tasks = env.rows("tasks");
-        env.export(&["--assets", "image", "--dry-run"]).expect_status(0).expect_output("from stored responses");
+        env.export(&["--assets", "image", "--dry-run"]).expect_status(0).expect_output("stored responses");
         env.export(&["--assets", "image"]).expect_status(0).expect_output("archived tasks lack assets");
         env.export(&["--assets", "all"]).expect_status(0);
         assert_eq!(env.stats().requests, requested, "stored responses must not be requested again");
@@ -1461,7 +1465,7 @@ fn kinds_selected_later_are_downloaded_without_a_request() {
 /// The URLs in the stored responses have expired, and the provider returns fresh URLs.
 #[test]
 fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one() {
-    let expired = Fault { kind: FaultKind::Status(403), when: FaultFilter::first(1) };
+    let expired = Fault { kind: FaultKind::Status(403), filter: FaultFilter::first(1) };
     let env = TestEnv::with_faults(FaultPlan { media: vec![expired], ..FaultPlan::default() });
     env.write_list(ids("t", 10));
     env.export(&["--assets", "none"]).expect_status(0);
@@ -1479,7 +1483,8 @@ fn an_expired_url_of_a_kind_selected_later_fails_and_repair_fetches_a_fresh_one(
 /// A run that downloads an additional kind of asset is killed, and the next run is stopped by SIGTERM.
 #[test]
 fn a_killed_download_of_additional_kinds_is_resumed_without_duplicate_rows() {
-    let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
+    let stall =
+        Fault { kind: FaultKind::Stall(60.0), filter: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
     let env = TestEnv::with_faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
     env.write_list(ids("t", 20));
     env.export(&["--assets", "none"]).expect_status(0);

@@ -47,9 +47,9 @@ fn metrics_match_the_summary_and_the_last_success_survives_failed_runs() {
     let faults = vec![
         Fault {
             kind: FaultKind::Status(502),
-            when: FaultFilter { first: Some(1), share: Some(0.2), ..FaultFilter::ALWAYS },
+            filter: FaultFilter { first: Some(1), share: Some(0.2), ..FaultFilter::ALWAYS },
         },
-        Fault { kind: FaultKind::RateLimited(1), when: FaultFilter { first: Some(1), ..FaultFilter::task("t3") } },
+        Fault { kind: FaultKind::RateLimited(1), filter: FaultFilter { first: Some(1), ..FaultFilter::task("t3") } },
     ];
     let faults = FaultPlan { faults, unfinished: Some(0.3), unfinished_seconds: Some(3000.0), ..FaultPlan::default() };
     let env = TestEnv::with_faults(faults);

@@ -194,7 +194,7 @@ fn an_invalid_proxy_variable_is_rejected_before_any_request() {
 }
 
 #[test]
-fn a_proxy_is_used_for_plain_http_unless_no_proxy_is_a_star() {
+fn a_proxy_is_used_for_plain_http_unless_no_proxy_matches() {
     for (no_proxy, through) in
         [("", true), ("*", false), ("127.0.0.1", false), ("foo 127.0.0.1 bar", false), ("127.0.0.0/8", false)]
     {

@@ -203,7 +203,7 @@ fn an_unreadable_body_is_stored_and_listed_but_not_archived() {
 fn malformed_json_is_kept_and_reported_after_its_retries() {
     let body = |task: &str, body: &str, first| Fault {
         kind: FaultKind::Body(body.into()),
-        when: FaultFilter { task: Some(task.into()), first, ..FaultFilter::ALWAYS },
+        filter: FaultFilter { task: Some(task.into()), first, ..FaultFilter::ALWAYS },
     };
     let nan = r#"{"code":200,"data":{"task_id":"nan","status":"success","x":NaN}}"#;
     let raw_tab = "{\"data\":{\"task_id\":\"tab\",\"status\":\"success\",\"x\":\"a\tb\"}}";
@@ -240,7 +240,7 @@ fn malformed_json_is_kept_and_reported_after_its_retries() {
 fn repeated_not_found_responses_do_not_blame_the_key() {
     let missing = |task: &str| Fault {
         kind: FaultKind::Body(r#"{"code":404,"message":"Task not found"}"#.into()),
-        when: FaultFilter::task(task),
+        filter: FaultFilter::task(task),
     };
     let deleted = ids("gone", 25);
     let faults = deleted.iter().map(|task| missing(task)).collect();
@@ -276,7 +276,7 @@ fn an_unreachable_provider_stops_the_run_with_an_explanation() {
 fn a_provider_outage_trips_the_circuit_breaker() {
     let good = "t1".to_owned();
     let document = r#"{"code":200,"data":{"task_id":"t1","type":"lyrics","status":"success"}}"#.to_owned();
-    let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
+    let fault = |n: usize| Fault { kind: FaultKind::Status(502), filter: FaultFilter::task(&format!("t{n}")) };
     let faults = FaultPlan { faults: (2..=2000).map(fault).collect(), ..FaultPlan::default() };
     let env = TestEnv::with_provider(SimulatedProvider {
         documents: HashMap::from([(good, document)]),
@@ -318,7 +318,7 @@ fn permanent_429s_stop_the_run_and_every_task_is_listed() {
 /// Every request for the last 100 tasks in the list fails.
 #[test]
 fn failures_at_the_end_of_the_list_do_not_trip_the_circuit_breaker() {
-    let fault = |n: usize| Fault { kind: FaultKind::Status(502), when: FaultFilter::task(&format!("t{n}")) };
+    let fault = |n: usize| Fault { kind: FaultKind::Status(502), filter: FaultFilter::task(&format!("t{n}")) };
     let env = TestEnv::with_faults(FaultPlan { faults: (11..=110).map(fault).collect(), ..FaultPlan::default() });
     env.write_list(ids("t", 110));
     env.export(&["--retries", "0"]).expect_status(3).expect_output("100 with errors");
@@ -346,7 +346,8 @@ fn reserved_requests_are_left_to_other_users_of_the_key() {
 /// For about 30 % of the tasks, the first request fails with 502.
 #[test]
 fn failing_tasks_do_not_affect_the_others() {
-    let fault = Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(1) } };
+    let fault =
+        Fault { kind: FaultKind::Status(502), filter: FaultFilter { share: Some(0.3), ..FaultFilter::first(1) } };
     let env = TestEnv::with_faults(FaultPlan { faults: vec![fault], ..FaultPlan::default() });
     env.write_list(ids("t", 200));
     env.export(&["--format", "csv"]).expect_status(0);

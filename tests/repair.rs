@@ -168,7 +168,7 @@ fn an_interrupted_repair_keeps_its_progress_and_the_next_one_resumes() {
     for (signal, status, expected) in [("-INT", 130, "SIGINT"), ("-TERM", 143, "SIGTERM"), ("", 3, "--stop-after")] {
         let env = env_with_lost_tasks(80);
         let stall =
-            Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
+            Fault { kind: FaultKind::Stall(60.0), filter: FaultFilter { share: Some(0.5), ..FaultFilter::ALWAYS } };
         let slow = TestEnv::with_faults(FaultPlan { faults: vec![stall], ..FaultPlan::default() });
         let time = if signal.is_empty() { vec!["--stop-after", "4s"] } else { vec![] };
         let run = repair_command(&slow, &env, &time).spawn().unwrap();
@@ -204,7 +204,8 @@ fn a_repair_stopped_during_downloads_fetches_no_task_twice() {
     env.export(&["--assets", "image"]).expect_status(0);
     fs::remove_file(part(&env, "tasks")).unwrap();
     fs::remove_dir_all(env.archive().join("media")).unwrap();
-    let stall = Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
+    let stall =
+        Fault { kind: FaultKind::Stall(60.0), filter: FaultFilter { share: Some(0.5), ..FaultFilter::first(1) } };
     let slow = TestEnv::with_faults(FaultPlan { media: vec![stall], ..FaultPlan::default() });
     let run = repair_command(&slow, &env, &["--assets", "image"]).spawn().unwrap();
     wait_until(|| slow.stats().media.requests >= 6);
@@ -238,20 +239,20 @@ fn remaining_rows_are_kept_if_the_provider_has_no_better_response() {
             r#"{{"code":200,"data":{{"task_id":"{}","type":"music","status":"success","output":null}}}}"#,
             lost[0]
         );
-        let less_complete = Fault { kind: FaultKind::Body(less_complete), when: FaultFilter::task(&lost[0]) };
+        let less_complete = Fault { kind: FaultKind::Body(less_complete), filter: FaultFilter::task(&lost[0]) };
         let deleted =
-            Fault { kind: FaultKind::Status(404), when: FaultFilter { share: Some(0.4), ..FaultFilter::ALWAYS } };
+            Fault { kind: FaultKind::Status(404), filter: FaultFilter { share: Some(0.4), ..FaultFilter::ALWAYS } };
         let provider = TestEnv::with_faults(FaultPlan { faults: vec![less_complete, deleted], ..FaultPlan::default() });
         let run = repair_command(&provider, &env, &["--assets", "audio,image"]).spawn().unwrap();
         let run = CommandOutput::wait_for(run)
             .expect_status(3)
             .expect_output("archived as not found, with its remaining rows");
-        run.expect_output("the provider's response has fewer clips than the remaining rows");
+        run.expect_output("the provider's response has fewer clips than the archive still contains");
         let counts = |left: &[Vec<BTreeMap<String, String>>; 3]| left.each_ref().map(Vec::len);
         assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
         // The task with the less complete response is not archived, and `verify` reports its rows.
         let expected = env.run(&["verify", "library"]).expect_status(3).stdout;
-        assert!(expected.contains("rows without their task") && expected.contains(&lost[0]), "{expected}");
+        assert!(expected.contains("whose task is not in `tasks`") && expected.contains(&lost[0]), "{expected}");
         repair(&env, &["--assets", "audio,image"]).expect_status(3);
         env.run(&["verify", "library"]).expect_status(0);
         assert_eq!(counts(&left(comparable_rows(&env))), counts(&before), "{format}");
@@ -301,7 +302,8 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     let mut lost: Vec<String> = env.rows("clips").into_iter().map(|mut row| row.remove("task_id").unwrap()).collect();
     lost.dedup();
     let bad = &lost[5..8];
-    let faults = bad.iter().map(|task| Fault { kind: FaultKind::Status(500), when: FaultFilter::task(task) }).collect();
+    let faults =
+        bad.iter().map(|task| Fault { kind: FaultKind::Status(500), filter: FaultFilter::task(task) }).collect();
     let provider = TestEnv::with_faults(FaultPlan { faults, ..FaultPlan::default() });
     let run = repair_command(&provider, &env, &["--retries", "1", "--concurrency", "2"]).spawn().unwrap();
     CommandOutput::wait_for(run)
@@ -330,7 +332,7 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
 fn repair_waits_retries_and_polls_like_export() {
     let faults = [FaultKind::RateLimited(1), FaultKind::Status(502)];
     let faults =
-        (1..).zip(faults).map(|(first, fault)| Fault { kind: fault, when: FaultFilter::first(first) }).collect();
+        (1..).zip(faults).map(|(first, fault)| Fault { kind: fault, filter: FaultFilter::first(first) }).collect();
     let slow = FaultPlan { faults, unfinished: Some(1.0), unfinished_seconds: Some(10.0), ..FaultPlan::default() };
     let env = env_with_lost_tasks(30);
     let slow = TestEnv::with_faults(slow);
@@ -400,7 +402,7 @@ fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
 fn failed_downloads_are_retried_and_listed_if_they_fail_again() {
     let not_found = |first| Fault {
         kind: FaultKind::Status(404),
-        when: FaultFilter { first, share: Some(0.3), ..FaultFilter::ALWAYS },
+        filter: FaultFilter { first, share: Some(0.3), ..FaultFilter::ALWAYS },
     };
     let env = TestEnv::with_faults(FaultPlan { media: vec![not_found(Some(1))], ..FaultPlan::default() });
     env.write_list(ids("t", 30));
@@ -469,7 +471,7 @@ fn a_rejected_key_and_a_missing_archive_are_reported() {
     create_archive(&env, "parquet");
     fs::remove_file(files(&env.archive().join("tasks"), ".parquet").pop().unwrap()).unwrap();
     let refusing = TestEnv::with_faults(FaultPlan { key: Some("another".into()), ..FaultPlan::default() });
-    repair(&env, &["--base-url", refusing.base_url()]).expect_status(4).expect_output("refused the key");
+    repair(&env, &["--base-url", refusing.base_url()]).expect_status(4).expect_output("refused the API key");
     repair(&env, &[]).expect_status(3).expect_output("cannot be identified");
     env.run(&["repair", "nowhere"]).expect_status(2);
     assert!(!env.path("nowhere").exists());
@@ -522,7 +524,7 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
         )
     };
     let clips = r#"[{"id":"a","audio_url":"{cdn}/a.mp3"},{"id":"b","audio_url":"{cdn}/b.mp3"}]"#;
-    let less_complete = Fault { kind: FaultKind::Body(task("failure", "null")), when: FaultFilter::ALWAYS };
+    let less_complete = Fault { kind: FaultKind::Body(task("failure", "null")), filter: FaultFilter::ALWAYS };
     let complete_provider =
         SimulatedProvider { documents: [("t1".into(), task("success", clips))].into(), ..SimulatedProvider::default() };
     let env = TestEnv::with_provider(complete_provider);
@@ -545,7 +547,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
         FaultPlan { key: Some("another".into()), ..FaultPlan::default() },
         FaultPlan {
-            faults: vec![Fault { kind: FaultKind::Body(r#"{"code":404}"#.into()), when: FaultFilter::ALWAYS }],
+            faults: vec![Fault { kind: FaultKind::Body(r#"{"code":404}"#.into()), filter: FaultFilter::ALWAYS }],
             ..FaultPlan::default()
         },
     ] {

@@ -48,7 +48,7 @@ fn an_export_completes_with_every_sample_fault_plan() {
 
 /// Checks that every test named in the tables of `docs/reliability.md` exists.
 #[test]
-fn the_table_of_faults_lists_tests_that_exist() {
+fn the_failure_mode_tables_list_tests_that_exist() {
     let root = samples().join("..");
     let table = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
     let named: Vec<(&str, &str)> =

@@ -181,7 +181,7 @@ fn a_failed_account_request_is_explained_and_never_shows_the_key() {
     env.write_file("key", b" another-key\n");
     let wrong = env.run(&[&account[..], &["--api-key-file", "key"]].concat()).expect_status(4);
     assert!(
-        !assert_key_hidden(wrong.expect_output("refused the key (HTTP 401: Invalid API key)"))
+        !assert_key_hidden(wrong.expect_output("refused the API key (HTTP 401: Invalid API key)"))
             .stderr
             .contains("another-key")
     );

@@ -28,7 +28,7 @@ fn an_unusable_list_is_rejected() {
         ("empty.csv", &b""[..], "empty.csv is empty"),
         ("two.csv", b"a,b\n1,2\n", "none of the columns a, b"),
         ("quote.csv", b"task_id\n\"abc\n", "line 2: unclosed quote"),
-        ("utf16.csv", b"\xff\xfet\0a\0", "is UTF-16"),
+        ("utf16.csv", b"\xff\xfet\0a\0", "is encoded in UTF-16"),
         ("cut.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "cannot read cut.gz"),
     ] {
         env.write_file(name, bytes);
@@ -108,7 +108,7 @@ fn an_unusable_archive_path_is_rejected() {
 
     let metadata = env.archive().join("archive.json");
     fs::rename(&metadata, env.path("lost")).unwrap();
-    env.run(&["verify", "library"]).expect_status(2).expect_output("has no archive.json, but it has tables");
+    env.run(&["verify", "library"]).expect_status(2).expect_output("has tables but no archive.json");
     env.export(&["--format", "parquet"]).expect_status(2).expect_output("has csv tables");
     env.export(&[]).expect_status(0).expect_output("1 already archived");
     let full = fs::read_to_string(&metadata).unwrap();
@@ -288,20 +288,20 @@ fn the_simulator_keeps_running_after_its_output_is_closed() {
 fn a_list_that_is_not_csv_is_rejected() {
     let env = TestEnv::new();
     for (bytes, text) in [
-        (&b"\xfd7zXZ\0\0\x04"[..], "compressed with xz"),
-        (b"BZh91AY&SY", "compressed with bzip2"),
+        (&b"\xfd7zXZ\0\0\x04"[..], "an xz file"),
+        (b"BZh91AY&SY", "a bzip2 file"),
         (b"PK\x03\x04\x14\0\0\0", "a zip archive or a spreadsheet"),
         (b"PAR1\x15\x04PAR1", "a Parquet file"),
-        (b"[{\"task_id\":\"t1\"},{\"task_id\":\"t2\"}]", "is JSON"),
-        (b"{\"task_id\":\"t1\"}\n{\"task_id\":\"t2\"}\n", "is JSON"),
-        ("\u{200b}[\"t1\",\"t2\"]\n".as_bytes(), "is JSON"),
-        ("\u{a0}{\"task_id\":\"t1\"}\n\u{a0}{\"task_id\":\"t2\"}\n".as_bytes(), "is JSON"),
-        (b"\x1e{\"task_id\":\"t1\"}\n\x1e{\"task_id\":\"t2\"}\n", "is JSON"),
-        (b"\x7fELF\x02\x01\x01\0\0\0\0\0", "is binary"),
-        (b"\x1f\x9d\x90\xe2\x90\n\xff\xfe", "compressed with compress"),
-        (b"\x04\x22\x4d\x18\x64@\xa7\n", "compressed with lz4"),
+        (b"[{\"task_id\":\"t1\"},{\"task_id\":\"t2\"}]", "is a JSON file"),
+        (b"{\"task_id\":\"t1\"}\n{\"task_id\":\"t2\"}\n", "is a JSON file"),
+        ("\u{200b}[\"t1\",\"t2\"]\n".as_bytes(), "is a JSON file"),
+        ("\u{a0}{\"task_id\":\"t1\"}\n\u{a0}{\"task_id\":\"t2\"}\n".as_bytes(), "is a JSON file"),
+        (b"\x1e{\"task_id\":\"t1\"}\n\x1e{\"task_id\":\"t2\"}\n", "is a JSON file"),
+        (b"\x7fELF\x02\x01\x01\0\0\0\0\0", "is a binary file"),
+        (b"\x1f\x9d\x90\xe2\x90\n\xff\xfe", "a compress (.Z) file"),
+        (b"\x04\x22\x4d\x18\x64@\xa7\n", "an lz4 file"),
         (b"Obj\x01\x04\x16avro.schema\n", "an Avro file"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0\0\0", "is binary"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0\0\0", "is a binary file"),
         (b"t\xe4sk\nt1\n", "not UTF-8"),
     ] {
         env.write_file("list", bytes);
@@ -405,7 +405,7 @@ fn concatenated_lists_are_read() {
     let first = "\u{feff}\u{200b}task_id\u{a0}\nt1\n".as_bytes();
     let second = "\u{feff}TASK_ID\n\u{feff}\"t2\"\n\u{2060}t3\u{200b}\n t4\u{feff}\u{200e}\r\n\u{200b}\n".as_bytes();
     env.write_file("tasks.csv", &[first, second].concat());
-    env.export(&["--format", "csv"]).expect_status(3).expect_output("skipped line 7: no ID");
+    env.export(&["--format", "csv"]).expect_status(3).expect_output("skipped line 7: the ID is empty");
     assert_eq!(env.archived_ids(), ["t1", "t2", "t3", "t4"]);
     assert_eq!(env.summary()["input"]["rows"], 5);
 

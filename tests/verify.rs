@@ -505,7 +505,7 @@ fn modification_times(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
 fn files_not_yet_listed_by_a_running_export_are_not_damage() {
     let slow = Fault {
         kind: FaultKind::StallBody(0.3),
-        when: FaultFilter { task: Some(".mp3".into()), ..FaultFilter::ALWAYS },
+        filter: FaultFilter { task: Some(".mp3".into()), ..FaultFilter::ALWAYS },
     };
     let env = TestEnv::with_faults(FaultPlan { media: vec![slow], media_seconds: Some(1.0), ..FaultPlan::default() });
     for round in 0..4 {
@@ -525,7 +525,7 @@ fn files_not_yet_listed_by_a_running_export_are_not_damage() {
 #[test]
 fn leftovers_of_a_killed_run_are_a_note_until_the_next_run() {
     let stall =
-        Fault { kind: FaultKind::Stall(60.0), when: FaultFilter { first: Some(1), ..FaultFilter::task(".mp3") } };
+        Fault { kind: FaultKind::Stall(60.0), filter: FaultFilter { first: Some(1), ..FaultFilter::task(".mp3") } };
     let env = TestEnv::with_faults(FaultPlan { media: vec![stall], media_seconds: Some(1.0), ..FaultPlan::default() });
     env.write_list(ids("t", 12));
     let many = ["--assets", "audio,image", "--timeout", "50s", "--asset-concurrency", "100"];
@@ -542,7 +542,7 @@ fn leftovers_of_a_killed_run_are_a_note_until_the_next_run() {
 /// The limit on open files is too low for the process, which says nothing about the archive.
 #[cfg(unix)]
 #[test]
-fn an_error_of_the_system_is_not_damage() {
+fn a_system_error_is_not_damage() {
     let env = archive_of_two_runs("parquet");
     for arguments in ["verify library", "repair library --dry-run"] {
         let script = format!("ulimit -n 11; exec {} {arguments}", env!("CARGO_BIN_EXE_sunor-archive"));

@@ -29,9 +29,9 @@ const CONCURRENCY: u64 = 8;
 #[ignore = "takes minutes: ./tests/run.sh"]
 fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     let expired =
-        Fault { kind: FaultKind::Status(403), when: FaultFilter { share: Some(0.05), ..FaultFilter::first(3) } };
+        Fault { kind: FaultKind::Status(403), filter: FaultFilter { share: Some(0.05), ..FaultFilter::first(3) } };
     let bad_gateway =
-        Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.02), ..FaultFilter::first(1) } };
+        Fault { kind: FaultKind::Status(502), filter: FaultFilter { share: Some(0.02), ..FaultFilter::first(1) } };
     let (media, faults) = (vec![expired], vec![bad_gateway]);
     let env = TestEnv::with_faults(FaultPlan { media, faults, media_seconds: Some(1.0), ..FaultPlan::default() });
     let mut rng = fastrand::Rng::with_seed(365);
@@ -73,7 +73,7 @@ fn after_a_year_every_task_is_archived_once_and_fetched_once() {
     assert_eq!(requested.len(), tasks);
     // Tasks are requested again if `repair` needs a fresh URL, or if a kill lost their responses.
     let again = stats.repeated;
-    println!("{tasks} tasks in {RUNS} nights, {kills} kills, {} requests, {again} of them again", stats.requests);
+    println!("{tasks} tasks in {RUNS} nights, {kills} kills, {} requests, {again} of them repeated", stats.requests);
     fs::copy(env.archive().join("views.sql"), env.path("nights/views.sql")).unwrap();
     print!("{}", run_checker("faster.py", &[&env.path("nights"), &env.archive(), &samples().join("queries.sql")]));
     assert!(again <= kills * CONCURRENCY + tasks as u64 / 5, "{again} repeated requests after {kills} kills");

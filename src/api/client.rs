@@ -41,7 +41,7 @@ pub(crate) struct Reply {
 }
 
 /// A response, with its body if the body was needed.
-struct Received {
+struct ReceivedResponse {
     status: u16,
     retry_after: Option<Duration>,
     body: Vec<u8>,
@@ -90,7 +90,7 @@ impl Client {
             Ok(response) => {
                 let rate_limit = RateLimitStatus::from_headers(response.headers());
                 let response = match self.receive(response).await {
-                    Ok(Received { status, retry_after, body }) => {
+                    Ok(ReceivedResponse { status, retry_after, body }) => {
                         self.redact(response::classify(id, status, retry_after, &body))
                     }
                     Err(response) => response,
@@ -105,24 +105,24 @@ impl Client {
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
         let result = self.http.get(self.url(&["account", "usage"])).send().await;
         let response = result.map_err(|error| self.failed_request(&error))?;
-        let Received { status, retry_after, body } = self.receive(response).await?;
+        let ReceivedResponse { status, retry_after, body } = self.receive(response).await?;
         response::usage(status, retry_after, &body).map_err(|response| self.redact(response))
     }
 
     /// Reads a response. The body is read only if it is needed.
-    async fn receive(&self, response: Response) -> Result<Received, TaskResponse> {
+    async fn receive(&self, response: Response) -> Result<ReceivedResponse, TaskResponse> {
         let status = response.status().as_u16();
         let retry_after = http::retry_after(response.headers());
         // The body of a 429 response is not needed if the response has a `Retry-After` header.
         if status == 429 && retry_after.is_some() {
-            return Ok(Received { status, retry_after, body: Vec::new() });
+            return Ok(ReceivedResponse { status, retry_after, body: Vec::new() });
         }
-        let body = match self.body(response).await {
+        let body = match self.read_body(response).await {
             Err(reason) if (200..300).contains(&status) => return Err(TaskResponse::Transient { reason }),
             // An error status is valid even if the body is truncated.
             body => body.unwrap_or_default(),
         };
-        Ok(Received { status, retry_after, body })
+        Ok(ReceivedResponse { status, retry_after, body })
     }
 
     /// Classifies a request that received no response.
@@ -149,7 +149,7 @@ impl Client {
         url
     }
 
-    async fn body(&self, response: Response) -> Result<Vec<u8>, String> {
+    async fn read_body(&self, response: Response) -> Result<Vec<u8>, String> {
         let explain = |error: BodyError| match error {
             BodyError::Connection(error) => self.explain(&error),
             BodyError::Encoding(reason) => reason,

@@ -111,7 +111,7 @@ impl RequestLimiter {
     /// window. During the pause after a 429, the headers do not cause another pause.
     pub(crate) fn observe(&mut self, rate_limit: &RateLimitStatus) {
         let now = Instant::now();
-        if let Some(pause) = self.window.pause(rate_limit, now)
+        if let Some(pause) = self.window.required_pause(rate_limit, now)
             && now >= self.paused_until
         {
             self.window_paused_until = self.window_paused_until.max(now + pause.min(MAX_PAUSE));

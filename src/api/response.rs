@@ -109,7 +109,7 @@ fn parse_body<'a>(
     *repaired = json::replace_surrogates(text);
     let original_body = repaired.is_some().then(|| original_body.to_owned());
     let text = repaired.as_deref().unwrap_or(text);
-    let envelope = Object::read(text).map_err(|error| not_json(text, &error))?;
+    let envelope = Object::try_parse(text).map_err(|error| not_json(text, &error))?;
     match envelope.as_ref().and_then(code) {
         Some(code) if !(200..300).contains(&code) => Err(error_response(code, retry_after, text)),
         _ => Ok(TaskData { text, envelope, original_body }),

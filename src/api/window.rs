@@ -16,7 +16,7 @@ const ROUNDING: Duration = Duration::from_secs(1);
 
 /// The length of the pause, in windows, after a pause of one window was too short. Successive pauses of exactly one
 /// window would always end at the same point in a window, possibly after other users have exhausted the window.
-const PAUSE_STRETCH: f64 = 1.618;
+const PAUSE_FACTOR: f64 = 1.618;
 
 /// The minimum pause for slowing down before a window is exhausted. A shorter pause is ignored, because the rate
 /// limiter already spaces requests.
@@ -71,7 +71,7 @@ impl WindowTracker {
     }
 
     /// Returns the required pause after a response that reports `rate_limit`, if any.
-    pub(super) fn pause(&mut self, rate_limit: &RateLimitStatus, now: Instant) -> Option<Duration> {
+    pub(super) fn required_pause(&mut self, rate_limit: &RateLimitStatus, now: Instant) -> Option<Duration> {
         let remaining = rate_limit.remaining?;
         let started_at = self.window_start(remaining, now);
         let pause = match (remaining.checked_sub(self.reserve).filter(|remaining| *remaining > 0), rate_limit.reset) {
@@ -79,7 +79,7 @@ impl WindowTracker {
             // would use up a reserved request.
             (None, Some(reset)) if self.reserve > 0 => Some(reset + ROUNDING),
             (None, Some(reset)) => Some(reset),
-            (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(PAUSE_STRETCH)),
+            (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(PAUSE_FACTOR)),
             // Without a reset time, wait until the window must have ended.
             (None, None) => Some((started_at + self.length).saturating_duration_since(now)),
             // Slow down before the window is exhausted: spread the remaining requests over the remaining time.
@@ -146,22 +146,28 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut tracker = WindowTracker::new(10, Duration::from_secs(60));
-        assert_eq!(tracker.pause(&status_with_remaining(119), at(0)), None);
-        assert_eq!(tracker.pause(&status_with_remaining(11), at(20)), None);
-        assert_eq!(seconds(tracker.pause(&status_with_remaining(10), at(20))), Some(40));
-        assert_eq!(tracker.pause(&status_with_remaining(119), at(60)), None);
-        assert_eq!(seconds(tracker.pause(&status_with_remaining(3), at(70))), Some(50));
+        assert_eq!(tracker.required_pause(&status_with_remaining(119), at(0)), None);
+        assert_eq!(tracker.required_pause(&status_with_remaining(11), at(20)), None);
+        assert_eq!(seconds(tracker.required_pause(&status_with_remaining(10), at(20))), Some(40));
+        assert_eq!(tracker.required_pause(&status_with_remaining(119), at(60)), None);
+        assert_eq!(seconds(tracker.required_pause(&status_with_remaining(3), at(70))), Some(50));
         let reported = RateLimitStatus { remaining: Some(0), reset: Some(Duration::from_secs(5)) };
-        assert_eq!(seconds(tracker.pause(&reported, at(71))), Some(6));
+        assert_eq!(seconds(tracker.required_pause(&reported, at(71))), Some(6));
     }
 
     #[test]
     fn a_pause_that_was_too_short_is_followed_by_a_longer_one() {
         let start = Instant::now();
         let mut tracker = WindowTracker::new(50, Duration::from_secs(60));
-        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start)), Some(60));
-        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start + Duration::from_secs(1))), Some(59));
-        assert_eq!(seconds(tracker.pause(&status_with_remaining(44), start + Duration::from_secs(60))), Some(97));
+        assert_eq!(seconds(tracker.required_pause(&status_with_remaining(44), start)), Some(60));
+        assert_eq!(
+            seconds(tracker.required_pause(&status_with_remaining(44), start + Duration::from_secs(1))),
+            Some(59)
+        );
+        assert_eq!(
+            seconds(tracker.required_pause(&status_with_remaining(44), start + Duration::from_secs(60))),
+            Some(97)
+        );
     }
 
     #[test]
@@ -169,8 +175,8 @@ mod tests {
         let mut tracker = WindowTracker::new(0, Duration::from_secs(60));
         let now = Instant::now();
         let reported = |remaining| RateLimitStatus { remaining: Some(remaining), reset: Some(Duration::from_secs(31)) };
-        assert_eq!(tracker.pause(&reported(60), now), None);
-        assert_eq!(seconds(tracker.pause(&reported(10), now)), Some(3));
+        assert_eq!(tracker.required_pause(&reported(60), now), None);
+        assert_eq!(seconds(tracker.required_pause(&reported(10), now)), Some(3));
     }
 
     #[test]
@@ -178,8 +184,11 @@ mod tests {
         let start = Instant::now();
         let mut tracker = WindowTracker::new(0, Duration::from_secs(60));
         for remaining in [100, 98, 99, 50, 51, 49] {
-            tracker.pause(&status_with_remaining(remaining), start);
+            tracker.required_pause(&status_with_remaining(remaining), start);
         }
-        assert_eq!(seconds(tracker.pause(&status_with_remaining(0), start + Duration::from_secs(30))), Some(30));
+        assert_eq!(
+            seconds(tracker.required_pause(&status_with_remaining(0), start + Duration::from_secs(30))),
+            Some(30)
+        );
     }
 }

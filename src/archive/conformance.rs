@@ -64,7 +64,7 @@ fn a_file_is_visible_only_after_it_is_published() {
 }
 
 #[test]
-fn a_dropped_staging_file_leaves_nothing() {
+fn a_dropped_staging_file_is_removed_and_the_old_file_is_kept() {
     for (name, backend, _scratch) in backends() {
         put(&*backend, "tasks/a", "one");
         let mut file = backend.create("tasks/a").unwrap();
@@ -79,7 +79,7 @@ fn a_dropped_staging_file_leaves_nothing() {
 }
 
 #[test]
-fn an_open_reader_keeps_its_file_and_reads_any_range() {
+fn a_reader_reads_any_range_and_a_file_can_be_replaced_while_open() {
     for (name, backend, _scratch) in backends() {
         put(&*backend, "a", "0123456789");
         let mut file = backend.open("a").unwrap();
@@ -95,7 +95,7 @@ fn an_open_reader_keeps_its_file_and_reads_any_range() {
 }
 
 #[test]
-fn a_folder_lists_its_own_entries_and_a_missing_one_is_empty() {
+fn list_returns_direct_entries_and_a_missing_folder_is_empty() {
     for (name, backend, _scratch) in backends() {
         assert_eq!(names(&*backend, "tasks"), [""; 0], "{name}");
         for path in ["tasks/b", "tasks/a b~é%2F", "tasks/deep/er/c", "top"] {
@@ -134,7 +134,7 @@ fn a_local_file_is_moved_in_copied_out_and_moved_out() {
 }
 
 #[test]
-fn a_file_is_removed_and_a_missing_one_is_not_an_error() {
+fn removing_a_missing_file_is_not_an_error() {
     for (name, backend, _scratch) in backends() {
         put(&*backend, "tasks/a", "one");
         backend.remove("tasks/a").unwrap();
@@ -159,7 +159,7 @@ fn an_exchange_preserves_kept_files_or_changes_nothing() {
 }
 
 #[test]
-fn a_backend_that_fails_leaves_the_old_file() {
+fn a_failed_write_keeps_the_old_file() {
     for changes in 0..2 {
         for (name, backend, _scratch) in backends() {
             put(&*backend, "a", "old");

@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path},
 };
 
-use super::{Archive, ArchiveMetadata, FORMAT_VERSION, Location, Version, layout::METADATA, store::Store};
+use super::{Archive, ArchiveMetadata, FORMAT_VERSION, FormatVersion, Location, layout::METADATA, store::Store};
 use crate::{error::Result, filesystem, format::TableFormat, ranged::RangedFile};
 
 /// The state of `archive.json`.
@@ -58,7 +58,7 @@ impl Archive {
         };
         match (opened, state) {
             (Err(_), MetadataState::Damaged(reason)) => {
-                Ok((Self::with(location, infer_format(&store)?), MetadataState::Damaged(reason)))
+                Ok((Self::with_format(location, infer_format(&store)?), MetadataState::Damaged(reason)))
             }
             (opened, state) => Ok((opened?, state)),
         }
@@ -79,12 +79,12 @@ impl Archive {
     /// # Errors
     /// Returns [`Error::Storage`](crate::error::Error::Storage) if the read fails for a reason other than damage.
     pub(crate) fn read_small(&self, path: &str) -> Result<io::Result<Vec<u8>>> {
-        self.damage(path, self.store.try_read(path))
+        self.separate_damage(path, self.store.try_read(path))
     }
 
     /// Returns a read error as the inner error if it is evidence of damage. Returns any other read error as the outer
     /// error, which stops the command.
-    pub(crate) fn damage<T>(&self, path: &str, read: io::Result<T>) -> Result<io::Result<T>> {
+    pub(crate) fn separate_damage<T>(&self, path: &str, read: io::Result<T>) -> Result<io::Result<T>> {
         match read {
             Err(error) if !filesystem::is_damage(&error) => Err(self.store.storage_error("read", path, &error)),
             read => Ok(read),
@@ -114,7 +114,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
         Ok(metadata) => metadata,
         Err(error) => {
             let unsupported =
-                serde_json::from_slice::<Version>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
+                serde_json::from_slice::<FormatVersion>(text).ok().filter(|it| it.format_version > FORMAT_VERSION);
             return unsupported.map_or_else(
                 || MetadataState::Damaged(error.to_string()),
                 |version| MetadataState::Unsupported(version.format_version),
@@ -123,7 +123,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
     };
     match metadata.format_version {
         0 => MetadataState::Damaged("invalid format version 0".into()),
-        1..=FORMAT_VERSION if !is_created_by_us(&metadata.created_by) => {
+        1..=FORMAT_VERSION if !is_valid_created_by(&metadata.created_by) => {
             MetadataState::Damaged(format!("invalid `created_by` value `{}`", metadata.created_by))
         }
         1..=FORMAT_VERSION => MetadataState::Intact,
@@ -131,7 +131,7 @@ fn metadata_state(text: &[u8]) -> MetadataState {
     }
 }
 
-fn is_created_by_us(created_by: &str) -> bool {
+fn is_valid_created_by(created_by: &str) -> bool {
     let version = created_by.strip_prefix("sunor-archive ");
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }

@@ -44,7 +44,7 @@ impl LocalBackend {
     }
 
     /// Returns the local path of a file. Creates the parent folder if it does not exist.
-    fn create_parent_of(&self, path: &str) -> io::Result<PathBuf> {
+    fn path_with_parent_created(&self, path: &str) -> io::Result<PathBuf> {
         let local_path = self.0.join(path);
         create_folder(local_path.parent().unwrap_or(&self.0))?;
         Ok(local_path)
@@ -96,14 +96,14 @@ impl Backend for LocalBackend {
     }
 
     fn create(&self, path: &str) -> io::Result<Box<dyn StagingFile>> {
-        let local_path = self.create_parent_of(path)?;
+        let local_path = self.path_with_parent_created(path)?;
         let staging = staging_path(&local_path);
         let file = BufWriter::with_capacity(BUFFER_SIZE, File::create(&staging)?);
         Ok(Box::new(LocalFile { file, staging, target: local_path, is_published: false }))
     }
 
     fn move_in(&self, from: &Path, path: &str) -> io::Result<()> {
-        let local_path = self.create_parent_of(path)?;
+        let local_path = self.path_with_parent_created(path)?;
         if !from.is_dir() {
             filesystem::sync_file(&File::options().write(true).open(from)?)?;
         }
@@ -249,9 +249,9 @@ fn link_kept_files(folder: &Path, staging: &Path, keep: &dyn Fn(&str) -> bool) -
 
 /// Atomically exchanges two folders.
 #[cfg(target_os = "linux")]
-fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+fn exchange(first: &Path, second: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+    Ok(renameat_with(CWD, first, CWD, second, RenameFlags::EXCHANGE)?)
 }
 
 /// Always fails, because the atomic exchange of folders is implemented only on Linux.

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn without_file_locks_a_lock_file_is_used_and_a_dead_process_holds_nothing() {
+    fn without_os_locks_a_lock_file_is_used_and_a_stale_lock_file_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock#exclusive");
         let holder_of = |pid, host: &str| Holder { pid, host: host.into(), since: None };

@@ -98,7 +98,7 @@ pub(super) fn merge(existing: impl BufRead, files: &[StoredFile], mut out: impl 
 mod tests {
     use super::*;
 
-    fn with(existing: &str, files: &[(&str, &str)]) -> String {
+    fn merged(existing: &str, files: &[(&str, &str)]) -> String {
         let file = |(path, sha256): &(&str, &str)| StoredFile { path: (*path).into(), sha256: (*sha256).into() };
         let files: Vec<StoredFile> = files.iter().map(file).collect();
         let mut out = Vec::new();
@@ -108,13 +108,13 @@ mod tests {
 
     #[test]
     fn files_are_added_once_and_in_order() {
-        let first = with("", &[("tasks/b", "02"), ("clips/a", "01")]);
+        let first = merged("", &[("tasks/b", "02"), ("clips/a", "01")]);
         assert_eq!(first, "01  clips/a\n02  tasks/b\n");
-        assert_eq!(with(&first, &[("tasks/b", "03")]), "01  clips/a\n03  tasks/b\n");
+        assert_eq!(merged(&first, &[("tasks/b", "03")]), "01  clips/a\n03  tasks/b\n");
         assert_eq!(
-            with(&first, &[("d", "04"), ("z", "05"), ("a", "06")]),
+            merged(&first, &[("d", "04"), ("z", "05"), ("a", "06")]),
             "06  a\n01  clips/a\n04  d\n02  tasks/b\n05  z\n"
         );
-        assert_eq!(with(&first, &[]), first);
+        assert_eq!(merged(&first, &[]), first);
     }
 }

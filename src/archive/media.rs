@@ -47,7 +47,7 @@ impl MediaName {
         let folder = format!("{}/{kind}/{}", layout::MEDIA, hex(id, 2));
         let name = match id {
             "" => format!("clip~{}", hex(&format!("{task_id}/{clip_index}"), HASH_DIGITS)),
-            id if is_plain(id) => id.to_owned(),
+            id if is_safe_file_name(id) => id.to_owned(),
             id => format!("{}~{}", safe_prefix(id), hex(id, HASH_DIGITS)),
         };
         Self { folder, name, kind }
@@ -64,7 +64,7 @@ impl MediaName {
     }
 }
 
-fn is_plain(id: &str) -> bool {
+fn is_safe_file_name(id: &str) -> bool {
     id.len() <= MAX_UNCHANGED_ID_LENGTH
         && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
         && !id.starts_with('-')

@@ -65,7 +65,7 @@ struct ArchiveMetadata {
 
 /// The only field of `archive.json` that every format version has.
 #[derive(Deserialize)]
-struct Version {
+struct FormatVersion {
     format_version: u32,
 }
 
@@ -73,7 +73,7 @@ struct Version {
 #[derive(Debug)]
 pub(crate) struct Archive {
     /// The location of the archive, as the user specified it.
-    pub(crate) name: String,
+    pub(crate) location: String,
     /// The format of the tables.
     pub(crate) format: TableFormat,
     /// The files of the archive.
@@ -93,9 +93,9 @@ impl Archive {
     /// current format version.
     pub(crate) fn open(location: &Location) -> Result<Self> {
         match read_metadata(location)? {
-            Some(metadata) => Ok(Self::with(location, metadata.table_format)),
+            Some(metadata) => Ok(Self::with_format(location, metadata.table_format)),
             None if has_tasks(&location.store())? => Err(Error::usage(format!(
-                "{location} has no {METADATA}, but it has tables: restore the file, or the next export regenerates it"
+                "{location} has tables but no {METADATA}; restore the file, or run `export` to regenerate it"
             ))),
             None => Err(Error::usage(format!("{location} is not an archive: it has no {METADATA}"))),
         }
@@ -104,11 +104,11 @@ impl Archive {
     /// Opens the archive that a run would write to, without changing any file. Returns `None` if the run would create a
     /// new archive.
     pub(crate) fn open_if_present(location: &Location, format: Option<TableFormat>) -> Result<Option<Self>> {
-        Ok(load_metadata(location, format)?.map(|metadata| Self::with(location, metadata.table_format)))
+        Ok(load_metadata(location, format)?.map(|metadata| Self::with_format(location, metadata.table_format)))
     }
 
-    fn with(location: &Location, format: TableFormat) -> Self {
-        Self { name: location.to_string(), format, store: location.store() }
+    fn with_format(location: &Location, format: TableFormat) -> Self {
+        Self { location: location.to_string(), format, store: location.store() }
     }
 
     /// Lists the parts of a table, oldest first.
@@ -139,7 +139,7 @@ impl Archive {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away, and the next export regenerates it from the parts",
+            "{} specifies {} tables, but all parts are {}; restore it from a backup, or move it away and run `export` to regenerate it from the parts",
             self.store.display(METADATA),
             self.format,
             self.format.other()
@@ -209,9 +209,9 @@ impl LockedArchive {
             Some(metadata) => metadata.table_format,
             None => create(location, format, tables, now)?,
         };
-        let archive = Archive::with(location, table_format);
+        let archive = Archive::with_format(location, table_format);
         archive.check_format(tables)?;
-        store.sweep_staging(tables)?;
+        store.remove_staging_files(tables)?;
         swap::recover(&store)?;
         Ok(Self { inner: archive, _lock: lock })
     }
@@ -317,8 +317,8 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
     match serde_json::from_slice(&text) {
         Ok(metadata) => Ok(Some(metadata)),
         // A newer format version may have changed every field except `format_version`.
-        Err(error) => match serde_json::from_slice::<Version>(&text) {
-            Ok(Version { format_version }) if format_version > FORMAT_VERSION => {
+        Err(error) => match serde_json::from_slice::<FormatVersion>(&text) {
+            Ok(FormatVersion { format_version }) if format_version > FORMAT_VERSION => {
                 Err(unsupported_version(location, format_version))
             }
             _ => Err(store.storage_error("read", METADATA, &error).with_advice(Advice::MoveAway)),
@@ -328,6 +328,6 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
 
 fn unsupported_version(location: &Location, version: u32) -> Error {
     Error::usage(format!(
-        "{location} has archive format {version}, but this version supports only {FORMAT_VERSION}; upgrade sunor-archive",
+        "{location} has archive format {version}, but this version of sunor-archive supports only format {FORMAT_VERSION}; upgrade sunor-archive",
     ))
 }

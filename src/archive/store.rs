@@ -51,8 +51,8 @@ impl Store {
     }
 
     fn backend(&self, path: &str) -> &dyn Backend {
-        let is_own = path.strip_prefix(STATE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if is_own { self.state.as_ref() } else { self.files.as_ref() }
+        let is_state_path = path.strip_prefix(STATE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if is_state_path { self.state.as_ref() } else { self.files.as_ref() }
     }
 
     /// Returns the local path of a file in `.sunor`.
@@ -196,13 +196,14 @@ impl Store {
     /// Removes staging files that were left behind by a crash. The caller must hold the archive lock. The top-level
     /// folder of the archive may contain unrelated files, so only the staging files of `archive.json` and `views.sql`
     /// are removed from the top-level folder.
-    pub(super) fn sweep_staging(&self, tables: &[&str]) -> Result<()> {
+    pub(super) fn remove_staging_files(&self, tables: &[&str]) -> Result<()> {
         for folder in tables.iter().copied().chain([RUNS, STATE, ""]) {
-            let is_own = |entry: &Entry| {
-                let of = |file: &str| entry.path.strip_prefix(file).is_some_and(|rest| rest.starts_with('#'));
-                !folder.is_empty() || [METADATA, VIEWS].into_iter().any(of)
+            let belongs_to_archive = |entry: &Entry| {
+                let is_staging_of =
+                    |file: &str| entry.path.strip_prefix(file).is_some_and(|rest| rest.starts_with('#'));
+                !folder.is_empty() || [METADATA, VIEWS].into_iter().any(is_staging_of)
             };
-            for path in self.files(folder, |entry| entry.is_staging_file() && is_own(entry))? {
+            for path in self.files(folder, |entry| entry.is_staging_file() && belongs_to_archive(entry))? {
                 self.remove(&path)?;
             }
         }
@@ -290,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sweep_removes_staging_files_and_no_user_files() {
+    fn staging_files_are_removed_and_user_files_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir_all(path("tasks")).unwrap();
@@ -298,7 +299,7 @@ mod tests {
         for name in ["tasks/a.parquet", "tasks/a.parquet#1", "views.sql#12", "take#3", "archive.json"] {
             fs::write(path(name), "x").unwrap();
         }
-        Store::local(folder.path()).sweep_staging(&["tasks", "clips"]).unwrap();
+        Store::local(folder.path()).remove_staging_files(&["tasks", "clips"]).unwrap();
         let remaining = |name: &str| path(name).exists();
         assert!(["tasks/a.parquet", "take#3", "Mix #1", "archive.json"].into_iter().all(remaining));
         assert!(!["tasks/a.parquet#1", "views.sql#12"].into_iter().any(remaining));

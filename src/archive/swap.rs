@@ -401,9 +401,9 @@ mod tests {
         for text in ["first", "second"] {
             let mut part = swap.begin_part()?;
             part.write_all(text.as_bytes()).unwrap();
-            let staging_path = swap.add(part)?;
+            let staged = swap.add(part)?;
             assert_eq!(
-                (io::read_to_string(staging_path.open().unwrap()).unwrap().as_str(), staging_path.bytes()),
+                (io::read_to_string(staged.open().unwrap()).unwrap().as_str(), staged.bytes()),
                 (text, text.len() as u64)
             );
         }
@@ -485,9 +485,9 @@ mod tests {
                     let succeeded = open(&failing_location(folder.path(), steps, can_exchange))
                         .and_then(|archive| replace(&archive))
                         .is_ok();
-                    assert_visible(folder.path(), can_exchange);
+                    assert_invariants(folder.path(), can_exchange);
                     let recovered = open(&failing_location(folder.path(), recovery_steps, can_exchange)).is_ok();
-                    assert_visible(folder.path(), can_exchange);
+                    assert_invariants(folder.path(), can_exchange);
                     open(&folder.path().into()).unwrap();
                     let remaining = contents(folder.path());
                     assert!(
@@ -515,7 +515,7 @@ mod tests {
 
     /// Asserts that the manifests match the files and that readers find either all old parts or all new parts. Without
     /// an exchange of folders, readers may find old and new parts at the same time.
-    fn assert_visible(folder: &Path, can_exchange: bool) {
+    fn assert_invariants(folder: &Path, can_exchange: bool) {
         assert_manifests_match(folder);
         let parts = parts(folder);
         let has = |all: &[&str]| all.iter().all(|part| parts.iter().any(|found| found == part));

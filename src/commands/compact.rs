@@ -11,8 +11,8 @@ use crate::{
     event::Event,
     format::TableFormat,
     ranged::RangedFile,
-    report::{self, Compacted, Reporter},
-    rewrite::{self, Checksums, EventSink, PART_BYTES, PART_ROWS, Part, ProgressTicker},
+    report::{self, CompactedTable, Reporter},
+    rewrite::{self, Checksums, EventSink, MAX_PART_ROWS, Part, ProgressTicker, TARGET_PART_BYTES},
     run_id::RunId,
     run_summary::RunCommand,
     tables::{self, Chunk, Digest, PartCopier, TableSchema, TimeSorter},
@@ -30,8 +30,8 @@ pub fn compact(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     let locked = Arc::new(LockedArchive::open(archive, &tables::TABLES, start.0)?);
     let run_id = RunId::new(start.0);
     let plans = plans(&locked)?;
-    if plans.iter().all(|plan| plan.small.is_empty()) {
-        let empty: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
+    if plans.iter().all(|plan| plan.small_parts.is_empty()) {
+        let empty: Vec<CompactedTable> = plans.iter().map(Plan::estimate).collect();
         emit(&rewrite::finished(start.1));
         return Ok(report::compact_table(&empty, &archive.to_string(), false));
     }
@@ -46,12 +46,16 @@ fn merge_all(
     plans: Vec<Plan>,
     run_id: &RunId,
     emit: EventSink<'_>,
-) -> Result<Vec<Compacted>> {
-    let merged = plans.iter().flat_map(|plan| &plan.small).map(|part| part.path.as_str());
+) -> Result<Vec<CompactedTable>> {
+    let merged = plans.iter().flat_map(|plan| &plan.small_parts).map(|part| part.path.as_str());
     let checksums = Checksums::read(archive, merged)?;
     let mut done = Vec::new();
     for plan in plans {
-        done.push(if plan.small.is_empty() { plan.estimate() } else { plan.merge(archive, run_id, &checksums, emit)? });
+        done.push(if plan.small_parts.is_empty() {
+            plan.estimate()
+        } else {
+            plan.merge(archive, run_id, &checksums, emit)?
+        });
     }
     Ok(done)
 }
@@ -63,21 +67,21 @@ fn merge_all(
 /// be read.
 pub fn dry_run(archive: &Location) -> Result<String> {
     let plans = plans(&Archive::open(archive)?)?;
-    let estimate: Vec<Compacted> = plans.iter().map(Plan::estimate).collect();
+    let estimate: Vec<CompactedTable> = plans.iter().map(Plan::estimate).collect();
     Ok(report::compact_table(&estimate, &archive.to_string(), true))
 }
 
 fn plans(archive: &Archive) -> Result<Vec<Plan>> {
     let mut plans = Vec::new();
     for schema in tables::schemas() {
-        let (parts, waiting) = rewrite::parts(archive, schema.name)?;
-        let (large, mut small): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(Part::is_large);
-        let mut unchanged = large.len() as u64 + waiting;
-        if small.len() < 2 {
-            unchanged += small.len() as u64;
-            small.clear();
+        let (parts, unpublished_count) = rewrite::parts(archive, schema.name)?;
+        let (large, mut small_parts): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(Part::is_large);
+        let mut unchanged = large.len() as u64 + unpublished_count;
+        if small_parts.len() < 2 {
+            unchanged += small_parts.len() as u64;
+            small_parts.clear();
         }
-        plans.push(Plan { schema, small, unchanged });
+        plans.push(Plan { schema, small_parts, unchanged });
     }
     Ok(plans)
 }
@@ -86,27 +90,27 @@ fn plans(archive: &Archive) -> Result<Vec<Plan>> {
 struct Plan {
     schema: TableSchema,
     /// The parts to merge, oldest first: either none, or at least two.
-    small: Vec<Part>,
+    small_parts: Vec<Part>,
     /// The number of parts that stay unchanged.
     unchanged: u64,
 }
 
 impl Plan {
     /// Estimates the result of the compaction.
-    fn estimate(&self) -> Compacted {
+    fn estimate(&self) -> CompactedTable {
         let (mut parts_after, mut open_rows, mut open_bytes) = (0, 0, 0);
-        for part in &self.small {
+        for part in &self.small_parts {
             parts_after += u64::from(open_rows + open_bytes == 0);
             (open_rows, open_bytes) = (open_rows + part.rows(), open_bytes + part.bytes);
             if is_full(open_rows, open_bytes) {
                 (open_rows, open_bytes) = (0, 0);
             }
         }
-        let bytes = self.small.iter().map(|part| part.bytes).sum();
-        Compacted {
+        let bytes = self.small_parts.iter().map(|part| part.bytes).sum();
+        CompactedTable {
             table: self.schema.name,
-            merged: self.small.len() as u64,
-            rows: self.small.iter().map(Part::rows).sum(),
+            merged: self.small_parts.len() as u64,
+            rows: self.small_parts.iter().map(Part::rows).sum(),
             bytes,
             parts_after,
             bytes_after: bytes,
@@ -122,15 +126,15 @@ impl Plan {
         run_id: &RunId,
         checksums: &Checksums,
         emit: EventSink<'_>,
-    ) -> Result<Compacted> {
+    ) -> Result<CompactedTable> {
         let table = self.schema.name;
         let mut progress = ProgressTicker::new(table);
         let mut merge = Merge::new(archive, Swap::begin(archive, table, run_id)?, &self.schema);
         let mut sorter = TimeSorter::new(self.schema.clone(), merge.swap.scratch_files());
         let mut before = Digest::default();
-        for (count, part) in self.small.iter().enumerate() {
+        for (count, part) in self.small_parts.iter().enumerate() {
             checksums.check(archive, &part.path)?;
-            rewrite::add(&mut before, archive, &part.path, &self.schema)?;
+            rewrite::add_part(&mut before, archive, &part.path, &self.schema)?;
             let file = archive.store.open(&part.path)?;
             match archive.format {
                 TableFormat::Parquet => {
@@ -140,17 +144,17 @@ impl Plan {
                 TableFormat::Csv => merge.copy(file, &part.path)?,
             }
             emit(&Event::Checked { path: part.path.clone() });
-            progress.report(emit, "parts read", count as u64 + 1, self.small.len() as u64);
+            progress.report(emit, "parts read", count as u64 + 1, self.small_parts.len() as u64);
         }
-        let failed = |error: io::Error| archive.store.storage_error("sort", table, &error);
-        for chunk in sorter.finish().map_err(failed)? {
-            merge.push(chunk.map_err(failed)?)?;
+        let storage_error = |error: io::Error| archive.store.storage_error("sort", table, &error);
+        for chunk in sorter.finish().map_err(storage_error)? {
+            merge.push(chunk.map_err(storage_error)?)?;
             progress.report(emit, "rows sorted", merge.rows, before.rows);
         }
         merge.end_part()?;
         let mut after = Digest::default();
         for part in &merge.written {
-            rewrite::add_staged(&mut after, archive, part, &self.schema)?;
+            rewrite::add_staged_part(&mut after, archive, part, &self.schema)?;
             progress.report(emit, "rows compared", after.rows, before.rows);
         }
         if before != after {
@@ -159,15 +163,15 @@ impl Plan {
         let estimate = self.estimate();
         let parts_after = merge.written.len() as u64;
         let bytes_after = merge.written.iter().map(StagedPart::bytes).sum();
-        let removed: Vec<String> = self.small.into_iter().map(|part| part.path).collect();
+        let removed: Vec<String> = self.small_parts.into_iter().map(|part| part.path).collect();
         merge.swap.commit(&removed)?;
         emit(&Event::Rewritten { table, removed: removed.len() as u64, parts: parts_after });
-        Ok(Compacted { parts_after, bytes_after, ..estimate })
+        Ok(CompactedTable { parts_after, bytes_after, ..estimate })
     }
 }
 
 fn is_full(rows: u64, bytes: u64) -> bool {
-    rows >= PART_ROWS || bytes >= PART_BYTES
+    rows >= MAX_PART_ROWS || bytes >= TARGET_PART_BYTES
 }
 
 /// Writes the new parts of one table.
@@ -197,7 +201,7 @@ impl<'a> Merge<'a> {
         let mut rest = Some(chunk);
         while let Some(chunk) = rest.take() {
             let (archive, table, copier) = (self.archive, self.schema.name, self.part_copier()?);
-            let (first, others) = chunk.split((PART_ROWS - copier.rows()) as usize);
+            let (first, others) = chunk.split((MAX_PART_ROWS - copier.rows()) as usize);
             copier.push(&first).map_err(|error| archive.store.storage_error("write", table, &error))?;
             self.finish_part_if_full(first.rows() as u64)?;
             rest = others;
@@ -207,12 +211,11 @@ impl<'a> Merge<'a> {
 
     /// Returns the copier that writes the current part. Starts a new part if none is open.
     fn part_copier(&mut self) -> Result<&mut PartCopier<NewPart>> {
-        let failed = |error| self.archive.store.storage_error("write", self.schema.name, &error);
+        let storage_error = |error| self.archive.store.storage_error("write", self.schema.name, &error);
         let copier = match self.copier.take() {
             Some(copier) => copier,
-            None => {
-                PartCopier::new(self.schema.clone(), self.archive.format, self.swap.begin_part()?).map_err(failed)?
-            }
+            None => PartCopier::new(self.schema.clone(), self.archive.format, self.swap.begin_part()?)
+                .map_err(storage_error)?,
         };
         Ok(self.copier.insert(copier))
     }

@@ -5,7 +5,7 @@ use crate::{
     archive::Archive,
     config::ExportConfig,
     error::Result,
-    export::{ListState, NotFound, Plan, tasks_lacking_assets},
+    export::{ListState, NotFoundPolicy, Plan, tasks_lacking_assets},
     input,
     report::{self, Reporter},
 };
@@ -20,7 +20,7 @@ pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<Str
         Some(archive) => {
             let journalled = ListState::journalled(&archive, &input.tasks)?;
             let archived =
-                ListState::archived(&archive, &input.tasks, NotFound::from_config(config))?.merge(&journalled);
+                ListState::archived(&archive, &input.tasks, NotFoundPolicy::from_config(config))?.merge(&journalled);
             (archived, tasks_lacking_assets(&archive, &input.tasks, &config.run.media.kinds)?)
         }
         None => (ListState::empty(&input.tasks), Vec::new()),

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     exit::ExitStatus,
-    export::{self, ListState, NotFound, Plan, Signal},
+    export::{self, ListState, NotFoundPolicy, Plan, Signal},
     input::{self, Input},
     report::{self, ClosingNotes, Reporter},
     run_summary::RunCommand,
@@ -43,13 +43,13 @@ pub async fn export(
     let run = Run::begin(RunCommand::Export, &config.run, archive, start, &mut recorder);
     let ended = export_list(config, &run, input, stop, &mut recorder).await;
     let metrics_result = run.write_metrics(&ended, &mut recorder);
-    let Exported { mut status, mut error, still_journalled, failed_before, refetched_count } = ended?;
+    let ExportResult { mut status, mut error, still_journalled, failed_before, refetched_count } = ended?;
     if let Err(failed) = metrics_result {
         (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
     }
     let archive = &run.archive;
     let notes = ClosingNotes {
-        archive: &archive.name,
+        archive: &archive.location,
         format: archive.format,
         none_found: recorder.none_found,
         missing_list_written: recorder.missing_list_written,
@@ -62,7 +62,7 @@ pub async fn export(
 }
 
 /// The result of an export.
-struct Exported {
+struct ExportResult {
     status: ExitStatus,
     error: Option<Error>,
     /// The number of tasks that earlier runs fetched and that are still in the journal.
@@ -80,14 +80,14 @@ async fn export_list(
     input: Input,
     stop: impl Future<Output = Signal>,
     recorder: &mut RunRecorder<'_>,
-) -> Result<Exported> {
+) -> Result<ExportResult> {
     let archive = &run.archive;
     export::write_views(archive)?;
     let mut media = start_media(&config.run.media, &config.run.provider, archive).await?;
     let still_journalled =
         export::recover(archive, &mut media, run.stop_at, &mut |event| recorder.emit(&event)).await?;
     let failed_before = export::failed_assets(archive)?;
-    let archived = ListState::archived(archive, &input.tasks, NotFound::from_config(config))?;
+    let archived = ListState::archived(archive, &input.tasks, NotFoundPolicy::from_config(config))?;
     // Tasks whose recovery is incomplete already have a response in the journal, so the run does not request them.
     let journalled_tasks = ListState::journalled(archive, &input.tasks)?;
     let missing_assets = export::tasks_lacking_assets(archive, &input.tasks, &config.run.media.kinds)?;
@@ -105,5 +105,5 @@ async fn export_list(
             > 0
     };
     let (status, error) = run.finish(&plan, result, recorder, is_incomplete);
-    Ok(Exported { status, error, still_journalled, failed_before, refetched_count: plan.refetched_count() })
+    Ok(ExportResult { status, error, still_journalled, failed_before, refetched_count: plan.refetched_count() })
 }

@@ -49,7 +49,7 @@ impl TestArchive {
         fs::write(path("tasks.csv"), format!("task_id\n{}\n", ids.join("\n"))).unwrap();
         fs::write(path("key"), "k").unwrap();
         let (base_url, format) = (self.simulator.base_url().to_string(), self.format.to_string());
-        let (list, out, key) = (path("tasks.csv"), path("no archive"), path("key"));
+        let (list, out, key) = (path("tasks.csv"), path("unused"), path("key"));
         let arguments = [
             ["sunor-archive", "export"],
             [&list, "-q"],
@@ -101,7 +101,7 @@ impl TestArchive {
     }
 
     /// Flips one bit in the middle of the first file in a folder or in its first subfolder.
-    fn flip(&self, folder: &str) {
+    fn flip_bit(&self, folder: &str) {
         let now = jiff::Timestamp::now();
         let archive = LockedArchive::open(&self.location, &tables::TABLES, now).unwrap();
         let store = &archive.store;
@@ -144,7 +144,7 @@ async fn exercise_commands(test_archive: &TestArchive) -> BTreeSet<String> {
     assert_eq!((second.summary.requests.total, second.summary.input.already_archived), (0, 30));
 
     for folder in ["clips", "media/audio", "tasks"] {
-        test_archive.flip(folder);
+        test_archive.flip_bit(folder);
     }
     assert!(test_archive.damage_count() >= 3);
     let repaired = test_archive.repair().await;

@@ -10,8 +10,8 @@ use crate::{
     error::{Error, Result},
     event::Event,
     export,
-    report::{self, Rebuilt, Reporter},
-    rewrite::{self, Checksums, EventSink, PART_ROWS, ProgressTicker},
+    report::{self, RebuiltTable, Reporter},
+    rewrite::{self, Checksums, EventSink, MAX_PART_ROWS, ProgressTicker},
     rows,
     run_id::RunId,
     run_summary::RunCommand,
@@ -37,8 +37,12 @@ pub fn rebuild(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     Ok(report::rebuild_table(&done, &archive.to_string(), tasks, false))
 }
 
-fn rebuild_tables(archive: &Arc<LockedArchive>, run_id: &RunId, emit: EventSink<'_>) -> Result<([Rebuilt; 2], u64)> {
-    let source = Source::open(archive)?;
+fn rebuild_tables(
+    archive: &Arc<LockedArchive>,
+    run_id: &RunId,
+    emit: EventSink<'_>,
+) -> Result<([RebuiltTable; 2], u64)> {
+    let source = RebuildSource::open(archive)?;
     let mut lyrics = TableRebuild::<LyricsRow>::begin(&LYRICS, archive, run_id)?;
     let mut clips = TableRebuild::<ClipRow>::begin(&CLIPS, archive, run_id)?;
     let tasks = source.read(archive, emit, &mut |rows| {
@@ -59,7 +63,7 @@ pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     let clock = Instant::now();
     let emit = &mut |event: &Event| reporter.observe(event);
     let archive = Archive::open(archive)?;
-    let source = Source::open(&archive)?;
+    let source = RebuildSource::open(&archive)?;
     let (mut lyrics, mut clips) = (0, 0);
     let tasks = source.read(&archive, emit, &mut |rows| {
         lyrics += u64::from(rows.lyrics.is_some());
@@ -69,10 +73,10 @@ pub fn dry_run(archive: &Location, reporter: &mut dyn Reporter) -> Result<String
     let mut planned = Vec::new();
     for (table, rows_after) in [(LYRICS.name, lyrics), (CLIPS.name, clips)] {
         let parts = published_parts(&archive, table)?;
-        planned.push(Rebuilt { table, rows: count_rows(&archive, &parts)?, rows_after });
+        planned.push(RebuiltTable { table, rows: count_rows(&archive, &parts)?, rows_after });
     }
     emit(&rewrite::finished(clock));
-    Ok(report::rebuild_table(&planned, &archive.name, tasks, true))
+    Ok(report::rebuild_table(&planned, &archive.location, tasks, true))
 }
 
 /// Returns the parts of a table, except parts that recovery will publish again because their segments are still in the
@@ -95,12 +99,12 @@ fn count_rows(archive: &Archive, parts: &[String]) -> Result<u64> {
 }
 
 /// The source of a rebuild: the tasks table, whose responses contain the data of the clips and lyrics tables.
-struct Source {
+struct RebuildSource {
     parts: Vec<String>,
     checksums: Checksums,
 }
 
-impl Source {
+impl RebuildSource {
     fn open(archive: &Archive) -> Result<Self> {
         let parts = published_parts(archive, TASKS.name)?;
         // If a part of the tasks table is missing, a rebuild would remove the clips and lyrics of its tasks, which are
@@ -164,37 +168,37 @@ struct TableRebuild<R: 'static> {
     swap: Swap,
     encoder: Option<PartEncoder<R, NewPart>>,
     /// The parts that the new parts will replace: every part that a manifest lists or that the table's folder contains.
-    removed: Vec<String>,
+    replaced_parts: Vec<String>,
     rows_before: u64,
     rows: u64,
 }
 
 impl<R> TableRebuild<R> {
     fn begin(table: &'static Table<R>, archive: &Arc<LockedArchive>, run_id: &RunId) -> Result<Self> {
-        let mut removed = published_parts(archive, table.name)?;
-        let rows_before = count_rows(archive, &removed)?;
+        let mut replaced_parts = published_parts(archive, table.name)?;
+        let rows_before = count_rows(archive, &replaced_parts)?;
         let (folder, unpublished) = (format!("{}/", table.name), rewrite::unpublished_stems(archive)?);
         let lines =
             archive.manifest_lines(&|path| path.starts_with(&folder) && !unpublished.contains(rewrite::stem(path)))?;
-        removed.extend(lines.into_iter().map(|line| line.path));
-        removed.sort();
-        removed.dedup();
+        replaced_parts.extend(lines.into_iter().map(|line| line.path));
+        replaced_parts.sort();
+        replaced_parts.dedup();
         let swap = Swap::begin(archive, table.name, run_id)?;
-        Ok(Self { table, archive: archive.clone(), swap, encoder: None, removed, rows_before, rows: 0 })
+        Ok(Self { table, archive: archive.clone(), swap, encoder: None, replaced_parts, rows_before, rows: 0 })
     }
 
     fn push(&mut self, row: &R) -> Result<()> {
-        let failed = |error| self.archive.store.storage_error("write", self.table.name, &error);
+        let storage_error = |error| self.archive.store.storage_error("write", self.table.name, &error);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
             None => {
                 let format = self.archive.format;
                 let encoder = PartEncoder::new(self.table, format, RowGroups::Large, self.swap.begin_part()?);
-                self.encoder.insert(encoder.map_err(failed)?)
+                self.encoder.insert(encoder.map_err(storage_error)?)
             }
         };
-        encoder.push(row).map_err(failed)?;
-        if encoder.rows() >= PART_ROWS { self.end_part() } else { Ok(()) }
+        encoder.push(row).map_err(storage_error)?;
+        if encoder.rows() >= MAX_PART_ROWS { self.end_part() } else { Ok(()) }
     }
 
     fn end_part(&mut self) -> Result<()> {
@@ -206,9 +210,9 @@ impl<R> TableRebuild<R> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Rebuilt> {
+    fn finish(mut self) -> Result<RebuiltTable> {
         self.end_part()?;
-        self.swap.commit(&self.removed)?;
-        Ok(Rebuilt { table: self.table.name, rows: self.rows_before, rows_after: self.rows })
+        self.swap.commit(&self.replaced_parts)?;
+        Ok(RebuiltTable { table: self.table.name, rows: self.rows_before, rows_after: self.rows })
     }
 }

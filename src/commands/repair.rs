@@ -89,7 +89,7 @@ async fn repair_archive(
     let (locked, run_id) = (archive.clone(), run.id.clone());
     let plan = blocking(move || quarantine_damage(&locked, plan, &run_id)).await?;
     let tasks = plan_tasks(archive, &plan, recorder).await?;
-    let result = run.execute(&tasks, SimulatedProvider::with_any_task(), media, stop, recorder).await?;
+    let result = run.execute(&tasks, SimulatedProvider::accepting_any_task(), media, stop, recorder).await?;
     export::write_views(archive)?;
     let (restored, interruption) =
         (save_pending_work(archive, &plan, &tasks, &result, recorder)?, interruption(&result.ending));
@@ -97,7 +97,7 @@ async fn repair_archive(
         |recorder: &RunRecorder<'_>| RepairOutcome::is_incomplete(&plan, recorder.failures.as_ref(), still_journalled);
     let (status, error) = run.finish(&tasks, result, recorder, is_incomplete);
     let missing_list_path =
-        (recorder.missing_list_written && recorder.missing_listed > 0).then(|| RunFile::Unfinished.path(&run.id));
+        (recorder.missing_list_written && recorder.missing_list_len > 0).then(|| RunFile::Unfinished.path(&run.id));
     let failed =
         recorder.failures.take().map(|failures| failures.into_reasons(interruption.is_some())).unwrap_or_default();
     let (recovered, downloaded) = (recorder.recovered, recorder.downloaded);

@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
             let task_id = plan.tasks.id(task).to_string();
             // A task with a stored response is already archived, even if this run did not finish it.
             if plan.item(task).source == ResponseSource::Provider {
-                recorder.missing_listed += 1;
+                recorder.missing_list_len += 1;
                 list = list.and_then(|mut list| list.add(&task_id, reason, &detail).map(|()| list));
             }
             recorder.emit(&Event::Missing { task_id, reason, detail });
@@ -222,7 +222,7 @@ fn default_missing_reason(ending: &Ending) -> (MissingReason, &'static str) {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
         Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
         Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
-        Ending::KeyRejected => (MissingReason::Unfinished, "the provider refused the key"),
+        Ending::KeyRejected => (MissingReason::Unfinished, "the provider refused the API key"),
         Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
         Ending::DeadlineReached => (MissingReason::Unfinished, "the --stop-after limit was reached"),
         Ending::Done => (MissingReason::Unfinished, "the run ended"),
@@ -237,7 +237,7 @@ pub(super) struct RunRecorder<'a> {
     /// Whether the list of missing tasks could be written.
     pub(super) missing_list_written: bool,
     /// The number of tasks in the list of missing tasks.
-    pub(super) missing_listed: u64,
+    pub(super) missing_list_len: u64,
     /// The number of failed assets among the tasks that this run recovered from earlier runs.
     pub(super) recovered_failed: u64,
     /// The number of tasks that this run recovered from earlier runs.
@@ -256,7 +256,7 @@ impl<'a> RunRecorder<'a> {
             summary,
             none_found: false,
             missing_list_written: true,
-            missing_listed: 0,
+            missing_list_len: 0,
             recovered_failed: 0,
             recovered: 0,
             downloaded: (0, 0),

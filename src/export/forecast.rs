@@ -12,7 +12,7 @@ const MIN_OBSERVATION_TIME: Duration = Duration::from_secs(3);
 
 /// The inputs for an estimate of the remaining time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EtaEstimate {
+pub(super) struct EtaInputs {
     /// The number of requests to send, excluding polls.
     pub(super) requests: usize,
     /// The number of unfinished tasks that are waiting for a poll.
@@ -29,7 +29,7 @@ pub(super) struct EtaEstimate {
     pub(super) polling_remaining: Option<Duration>,
 }
 
-impl EtaEstimate {
+impl EtaInputs {
     /// Estimates the time until the last request: the number of remaining requests divided by the maximum rate or the
     /// observed rate, whichever is lower. Returns `None` if the rate cannot be estimated yet.
     pub(super) fn remaining(&self) -> Option<Duration> {
@@ -67,8 +67,8 @@ pub(super) fn remaining_downloads(downloads: &Downloads, elapsed: Duration) -> O
 mod tests {
     use super::*;
 
-    fn estimate() -> EtaEstimate {
-        EtaEstimate {
+    fn estimate() -> EtaInputs {
+        EtaInputs {
             requests: 240,
             unfinished: 0,
             wait: Duration::ZERO,
@@ -82,21 +82,21 @@ mod tests {
     #[test]
     fn the_estimate_divides_requests_and_polls_by_the_rate() {
         assert_eq!(estimate().remaining(), Some(Duration::from_secs(120)));
-        assert_eq!(EtaEstimate { unfinished: 10, ..estimate() }.remaining(), Some(Duration::from_secs(130)));
-        assert_eq!(EtaEstimate { rate: f64::INFINITY, ..estimate() }.remaining(), None);
+        assert_eq!(EtaInputs { unfinished: 10, ..estimate() }.remaining(), Some(Duration::from_secs(130)));
+        assert_eq!(EtaInputs { rate: f64::INFINITY, ..estimate() }.remaining(), None);
     }
 
     #[test]
     fn a_slow_provider_lowers_the_rate() {
-        let slow = EtaEstimate { responses: 10, elapsed: Duration::from_secs(10), ..estimate() };
+        let slow = EtaInputs { responses: 10, elapsed: Duration::from_secs(10), ..estimate() };
         assert_eq!(slow.remaining(), Some(Duration::from_secs(240)));
-        assert_eq!(EtaEstimate { responses: 0, ..slow }.remaining(), None);
+        assert_eq!(EtaInputs { responses: 0, ..slow }.remaining(), None);
     }
 
     #[test]
     fn the_estimate_is_capped_by_the_polling_deadline() {
         let polling =
-            EtaEstimate { requests: 0, unfinished: 100, polling_remaining: Some(Duration::from_secs(7)), ..estimate() };
+            EtaInputs { requests: 0, unfinished: 100, polling_remaining: Some(Duration::from_secs(7)), ..estimate() };
         assert_eq!(polling.remaining(), Some(Duration::from_secs(7)));
     }
 

@@ -68,7 +68,7 @@ impl JournalStage {
                     // If the channel is closed, the run has ended, and the next run publishes the remaining segments.
                     let _ = acknowledge.send(entry);
                 }
-                for segment in writer.take_complete() {
+                for segment in writer.take_settled_segments() {
                     let _ = segments.blocking_send(segment);
                 }
             }

@@ -18,7 +18,7 @@ pub(super) struct KeyedMutex(Arc<Mutex<KeyedLocks>>);
 
 /// A guard for the lock on one media file name. The lock is released when the guard is dropped.
 #[derive(Debug)]
-pub(super) struct KeyedLock {
+pub(super) struct KeyedMutexGuard {
     names: Arc<Mutex<KeyedLocks>>,
     name: MediaName,
     _guard: OwnedMutexGuard<()>,
@@ -26,16 +26,16 @@ pub(super) struct KeyedLock {
 
 impl KeyedMutex {
     /// Locks a media file name. Waits while another download holds the lock on the same name.
-    pub(super) async fn lock(&self, name: &MediaName) -> KeyedLock {
+    pub(super) async fn lock(&self, name: &MediaName) -> KeyedMutexGuard {
         let lock = {
             let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             names.entry(name.clone()).or_default().clone()
         };
-        KeyedLock { names: self.0.clone(), name: name.clone(), _guard: lock.lock_owned().await }
+        KeyedMutexGuard { names: self.0.clone(), name: name.clone(), _guard: lock.lock_owned().await }
     }
 }
 
-impl Drop for KeyedLock {
+impl Drop for KeyedMutexGuard {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         // The map and this guard each hold one reference to the lock. Any further reference belongs to a waiting

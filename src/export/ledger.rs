@@ -173,11 +173,11 @@ impl Ledger {
             (TaskState::Archived, _) => None,
             (TaskState::Complete(part), _) if self.published.contains(&part) => None,
             (TaskState::Complete(_), _) => {
-                let detail = "response in the journal; the next run archives it without a request";
+                let detail = "the response is in the journal; the next run will archive it without a new request";
                 Some((MissingReason::Interrupted, detail.into()))
             }
             (TaskState::Journalled, _) => {
-                let detail = "response in the journal; the next run resumes its downloads";
+                let detail = "the response is in the journal; the next run will resume the downloads";
                 Some((MissingReason::Interrupted, detail.into()))
             }
             (_, Some(TaskProgress::Unfinished(detail))) => Some((MissingReason::Unfinished, detail.clone())),
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn only_published_tasks_are_archived() {
         let mut list = TaskList::default();
-        for id in ["published", "complete", "unfinished", "failed", "asked", "not asked", "journalled"] {
+        for id in ["published", "complete", "unfinished", "failed", "requested", "not requested", "journalled"] {
             list.insert(TaskId::parse(id).unwrap());
         }
         let tasks: Vec<TaskIndex> = list.indices().collect();
@@ -221,7 +221,7 @@ mod tests {
         ledger.mark_failed(tasks[3], "HTTP 502".into());
         ledger.mark_requested(tasks[4]);
         ledger.mark_journalled(tasks[6]);
-        let interruption = (MissingReason::Interrupted, "SIGINT came first");
+        let interruption = (MissingReason::Interrupted, "interrupted by SIGINT");
         let missing: Vec<_> =
             ledger.missing(&tasks, &interruption).map(|missing| (missing.task.get(), missing.reason)).collect();
         assert_eq!(

@@ -99,14 +99,14 @@ fn asset_rows(archive: &Archive) -> Result<BTreeMap<AssetKind, u64>> {
 
 /// Whether tasks that are archived with the status `not_found` are requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotFound {
+pub(crate) enum NotFoundPolicy {
     /// Keep the `not_found` rows, and do not request the tasks again.
     Keep,
     /// Request the tasks again, and replace their `not_found` rows.
     Refetch,
 }
 
-impl NotFound {
+impl NotFoundPolicy {
     pub(crate) fn from_config(config: &ExportConfig) -> Self {
         if config.retry_not_found { Self::Refetch } else { Self::Keep }
     }
@@ -126,12 +126,12 @@ enum TaskState {
 
 impl ListState {
     /// Finds the tasks of the list that have a row in the tasks table.
-    pub(crate) fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFound) -> Result<Self> {
+    pub(crate) fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFoundPolicy) -> Result<Self> {
         let mut states = Self::empty(tasks);
         if tasks.is_empty() {
             return Ok(states);
         }
-        let columns: &[&str] = if not_found == NotFound::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
+        let columns: &[&str] = if not_found == NotFoundPolicy::Keep { &[TASK_ID] } else { &[TASK_ID, "status"] };
         let filter = (TASK_ID, tasks.indices().map(|index| tasks.id(index).as_str()));
         rows::search_table(archive, TASKS.name, columns, &filter, &mut |cells| match cells {
             [Some(id), Some("not_found")] => states.mark(tasks, id, TaskState::Replaceable),

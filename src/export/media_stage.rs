@@ -201,7 +201,7 @@ impl MediaStage {
         match worker_task.await {
             Ok(ended) => ended,
             Err(aborted) if aborted.is_cancelled() => Ok(()),
-            Err(panic) => Err(Error::Internal(format!("a stage of the run failed: {panic}"))),
+            Err(panic) => Err(Error::Internal(format!("a stage of the run panicked: {panic}"))),
         }
     }
 }
@@ -226,7 +226,7 @@ async fn work(worker: Arc<Worker>, mut incoming: mpsc::UnboundedReceiver<MediaJo
 }
 
 fn join_result(done: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    done.unwrap_or_else(|panic| Err(Error::Internal(format!("a download failed: {panic}"))))
+    done.unwrap_or_else(|panic| Err(Error::Internal(format!("a download panicked: {panic}"))))
 }
 
 struct Worker {
@@ -258,9 +258,9 @@ impl Worker {
         Ok(())
     }
 
-    fn send_event(&self, events: DownloadEvent) {
+    fn send_event(&self, event: DownloadEvent) {
         // A closed channel means that the run has ended.
-        let _ = self.emit.send(events);
+        let _ = self.emit.send(event);
     }
 
     /// Settles one asset. Returns `None` if the asset is left to the next run.
@@ -409,7 +409,7 @@ impl Worker {
         }
         for (index, other) in identical {
             if let Some(asset) = assets.get_mut(index) {
-                asset.error = Some(format!("identical to clip {other}, even after another download"));
+                asset.error = Some(format!("identical to clip {other}, even after a second download"));
             }
         }
         Ok(Some(assets))

@@ -34,7 +34,7 @@ pub use coordinator::Signal;
 pub(crate) use coordinator::{Coordinator, Ending, RunContext, RunResult};
 pub(crate) use item::{Item, ResponseSource, RowEffect, Salvage, WantedKinds};
 pub(crate) use ledger::{Ledger, MissingTask};
-pub(crate) use list_state::{ListState, NotFound, failed_assets, tasks_lacking_assets};
+pub(crate) use list_state::{ListState, NotFoundPolicy, failed_assets, tasks_lacking_assets};
 pub(crate) use media_stage::MediaStage;
 pub(crate) use plan::Plan;
 pub(crate) use publish::write_views;

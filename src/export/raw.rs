@@ -39,7 +39,8 @@ impl RawBodies {
     }
 
     pub(super) fn add(&mut self, task_id: &str, reason: &str, body: &str) -> Result<()> {
-        let mut line = serde_json::to_vec(&Line { task_id, reason, body }).expect("a struct of strings is valid JSON");
+        let mut line =
+            serde_json::to_vec(&Line { task_id, reason, body }).expect("a struct of strings serializes to JSON");
         line.push(b'\n');
         let (sink, seen) = match &mut self.file {
             Some(file) => file,

@@ -33,7 +33,8 @@ pub(super) fn write_summary(archive: &Arc<LockedArchive>, publication: &Publicat
         // A damaged summary is kept as evidence, and `verify` reports it.
         Some(Err(_)) => return Ok(true),
         None => {
-            let mut summary = killed_run_summary(run_id, *command).with_recovered(&count_parts(archive, run_id)?);
+            let mut summary =
+                killed_run_summary(run_id, *command).with_recovered(&count_published_rows(archive, run_id)?);
             summary.recovered_parts =
                 run_parts(archive, run_id, TASKS.name)?.iter().filter_map(|path| part_number(path)).collect();
             summary
@@ -59,7 +60,7 @@ fn killed_run_summary(run_id: &RunId, command: RunCommand) -> RunSummary {
 }
 
 /// Counts the rows in the parts that a run has published.
-fn count_parts(archive: &Archive, run_id: &RunId) -> Result<Published> {
+fn count_published_rows(archive: &Archive, run_id: &RunId) -> Result<Published> {
     let mut counts = Published::default();
     for_each_row(archive, run_id, TASKS.name, &["status", "type", "credits_cost"], &mut |cells| {
         let [status, kind, credits] = cells else { return };

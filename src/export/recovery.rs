@@ -93,7 +93,7 @@ async fn without_lost_files(archive: &Arc<LockedArchive>, mut leftover: Leftover
     let archive = archive.clone();
     blocking(move || {
         let mut lost = HashSet::new();
-        leftover.mark_lost_unsettled(|asset| {
+        leftover.mark_unsettled_if_lost(|asset| {
             let Some(path) = &asset.path else { return Ok(false) };
             let size = archive.size(path).map_err(|error| archive.store.storage_error("read", path, &error))?;
             let is_lost = size != asset.bytes;
@@ -122,8 +122,8 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
         for task in pending.by_ref().take(MAX_UNSETTLED - in_progress) {
             let asset_requests = media.requests(&task.data, &task.assets);
             downloads.expected += asset_requests.iter().filter(|request| request.is_expected()).count() as u64;
-            let is_young = Timestamp::now().duration_since(task.fetched_at) < MAX_RETRY_AGE;
-            let defer_policy = if is_young { DeferPolicy::Always } else { DeferPolicy::Never };
+            let is_recent = Timestamp::now().duration_since(task.fetched_at) < MAX_RETRY_AGE;
+            let defer_policy = if is_recent { DeferPolicy::Always } else { DeferPolicy::Never };
             media.settle(MediaJob { task_id: task.task_id.clone(), part: None, asset_requests, defer_policy });
             in_progress += 1;
         }

@@ -57,13 +57,13 @@ pub(super) fn superseded_tasks(archive: &Arc<LockedArchive>, segment: &ClosedSeg
 }
 
 impl Additions {
-    fn read(mut segment: SegmentReader, moved: &HashSet<String>) -> Result<Self> {
+    fn read(mut segment: SegmentReader, excluded: &HashSet<String>) -> Result<Self> {
         let mut additions = Self::default();
         while let Some(record) = segment.next_record()? {
             match record {
                 Record::Task { task_id, fetched_at, replaces, .. }
                 | Record::NotFound { task_id, fetched_at, replaces, .. }
-                    if !moved.contains(&task_id) =>
+                    if !excluded.contains(&task_id) =>
                 {
                     additions.tasks.insert(task_id, TaskRecord { fetched_at, replaces });
                 }

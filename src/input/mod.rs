@@ -255,7 +255,7 @@ fn check_format(source: &mut dyn BufRead, name: &str) -> Result<()> {
         || start.starts_with(b"\xfe\xff")
         || matches!(start, [0, first, ..] | [first, 0, ..] if *first != 0);
     if utf16 {
-        return Err(Error::usage(format!("{name} is UTF-16; save it as UTF-8 and rerun")));
+        return Err(Error::usage(format!("{name} is encoded in UTF-16; save it as UTF-8 and rerun")));
     }
     if let Some(format) = detect_foreign_format(start) {
         return Err(Error::usage(format!("{name} is {format}, not a CSV list; export its task IDs as CSV and rerun")));
@@ -266,10 +266,10 @@ fn check_format(source: &mut dyn BufRead, name: &str) -> Result<()> {
 /// Detects the format of a file that is not a CSV file, from its first bytes.
 fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
     const FORMATS: [(&[u8], &str); 13] = [
-        (b"\xfd7zXZ\0", "compressed with xz"),
-        (b"BZh", "compressed with bzip2"),
-        (b"\x04\x22\x4d\x18", "compressed with lz4"),
-        (b"\x1f\x9d", "compressed with compress"),
+        (b"\xfd7zXZ\0", "an xz file"),
+        (b"BZh", "a bzip2 file"),
+        (b"\x04\x22\x4d\x18", "an lz4 file"),
+        (b"\x1f\x9d", "a compress (.Z) file"),
         (b"PK\x05\x06", "an empty zip archive"),
         (b"Rar!\x1a", "a RAR archive"),
         (b"Obj\x01", "an Avro file"),
@@ -286,7 +286,7 @@ fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
     let lossy = String::from_utf8_lossy(start);
     let text = trim_invisible(lossy.trim_start_matches('\u{1e}')).as_bytes();
     let text_format = match text {
-        [b'{' | b'[', ..] => Some("JSON"),
+        [b'{' | b'[', ..] => Some("a JSON file"),
         [b'<', ..] => Some("an HTML or XML document"),
         _ if text.starts_with(b"-----BEGIN ") => Some("a key or certificate"),
         _ => None,
@@ -294,7 +294,7 @@ fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
     // A file with a NUL in its first line is not a CSV file, but a NUL in a later line only makes a single ID invalid.
     // In a list without a header, the first line may contain an invalid ID with one or two other control characters.
     let controls = first_line.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26)).count();
-    binary_format.or(text_format).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("binary"))
+    binary_format.or(text_format).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("a binary file"))
 }
 
 impl InputOptions {
@@ -328,7 +328,11 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
     match (&options.column, options.headers) {
         (Some(wanted), Headers::Present) => {
             options.column_index(&titles).or_else(|| numbered(wanted)).ok_or_else(|| {
-                missing(format!("there is no column `{}`, only {}", excerpt(wanted), excerpt(&titles.join(", "))))
+                missing(format!(
+                    "there is no column `{}`; the columns are {}",
+                    excerpt(wanted),
+                    excerpt(&titles.join(", "))
+                ))
             })
         }
         (Some(wanted), Headers::Absent) => numbered(wanted).ok_or_else(|| {
@@ -343,7 +347,7 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
         (None, Headers::Present) => match (options.column_index(&titles), titles.as_slice()) {
             (Some(index), _) => Ok(index),
             (None, [_]) if str::from_utf8(first.as_slice()).is_err() => {
-                Err(missing("the first row is not UTF-8 text; is it a CSV list?".into()))
+                Err(missing("the first row is not UTF-8 text; is the file a CSV list?".into()))
             }
             // If the first row were treated as a header, the task ID in this row would be skipped silently. The error
             // message does not quote the row, because the user may have passed the API key file instead of a list.
@@ -354,11 +358,10 @@ fn find_column(first: &ByteRecord, name: &str, options: &InputOptions, events: &
                 events(Event::AmbiguousHeader);
                 Ok(0)
             }
-            (None, _) => Err(missing(format!(
-                "none of the columns {} is named {}",
-                excerpt(&titles.join(", ")),
-                DEFAULT_COLUMNS.join(", ")
-            ))),
+            (None, _) => {
+                let ([first, second, third], titles) = (DEFAULT_COLUMNS, excerpt(&titles.join(", ")));
+                Err(missing(format!("none of the columns {titles} is named {first}, {second} or {third}")))
+            }
         },
     }
 }
@@ -514,17 +517,17 @@ mod tests {
     #[test]
     fn a_file_that_is_not_a_csv_is_reported_with_its_format() {
         for (start, format) in [
-            (&b"\xfd7zXZ\0\0"[..], "compressed with xz"),
-            (b"BZh9", "compressed with bzip2"),
+            (&b"\xfd7zXZ\0\0"[..], "an xz file"),
+            (b"BZh9", "a bzip2 file"),
             (b"PK\x03\x04", "a zip archive or a spreadsheet"),
             (b"PAR1", "a Parquet file"),
-            (b"\x7fELF\x02\x01\x01\0\0\0", "binary"),
+            (b"\x7fELF\x02\x01\x01\0\0\0", "a binary file"),
             (b"ORC\x0a\x12\x08\x01", "ORC"),
-            (b"\x08\x01\x12\x08tasks", "binary"),
+            (b"\x08\x01\x12\x08tasks", "a binary file"),
             (b"\n<!DOCTYPE html><title>Sign in</title>", "HTML"),
             (b"-----BEGIN PRIVATE KEY-----\nMIIEvQ\n", "a key"),
-            (b"\n [{\"task_id\":\"t1\"}]", "JSON"),
-            (b"\xef\xbb\xbf{\"task_id\":\"t1\"}\n", "JSON"),
+            (b"\n [{\"task_id\":\"t1\"}]", "a JSON file"),
+            (b"\xef\xbb\xbf{\"task_id\":\"t1\"}\n", "a JSON file"),
         ] {
             let error_message = check_format(&mut &start[..], "list").unwrap_err().to_string();
             assert!(error_message.contains(format), "{error_message}");

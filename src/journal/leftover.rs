@@ -95,7 +95,7 @@ impl Leftover {
 
     /// Marks a task as unsettled again if any of its asset files is lost. If any file of a [`Record::AddedAssets`]
     /// record is lost, the record is ignored, and a later run adds the assets of the task again.
-    pub(crate) fn mark_lost_unsettled(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
+    pub(crate) fn mark_unsettled_if_lost(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
         let mut any_lost = |assets: &[Asset]| assets.iter().try_fold(false, |lost, asset| Ok(is_lost(asset)? || lost));
         let mut lost = HashMap::new();
         let mut segment = SegmentReader::open(&self.segment.path)?;
@@ -186,14 +186,14 @@ mod tests {
     #[test]
     fn a_full_segment_waits_for_its_assets_while_the_next_segment_fills() {
         let folder = tempfile::tempdir().unwrap();
-        let limits = SegmentLimits { records: 2, bytes: u64::MAX };
+        let limits = SegmentLimits { responses: 2, bytes: u64::MAX };
         let mut writer = JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, limits);
         assert_eq!(writer.append(&[task("a"), task("b")]).unwrap(), 1);
         assert_eq!(writer.append(&[task("c")]).unwrap(), 2);
         writer.append_to(1, &[settled("b")]).unwrap();
-        assert_eq!(writer.take_complete(), []);
+        assert_eq!(writer.take_settled_segments(), []);
         writer.append_to(1, &[settled("a")]).unwrap();
-        assert_eq!(writer.take_complete().len(), 1);
+        assert_eq!(writer.take_settled_segments().len(), 1);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_with_nothing_to_publish_is_unchanged() {
+    fn a_segment_without_settled_tasks_is_left_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer =
             JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, SegmentLimits::default());

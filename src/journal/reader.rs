@@ -62,7 +62,7 @@ impl SegmentReader {
         let mut segment = Self::new(path.to_owned(), lines, run_id, part);
         match segment.next_line()? {
             Line::Record(Record::Segment { version, .. }) if version > VERSION => {
-                Err(rejection("written by a newer version; upgrade sunor-archive"))
+                Err(rejection("written by a newer version of sunor-archive; upgrade sunor-archive"))
             }
             Line::Record(Record::Segment { run_id, part, command, .. })
                 if run_id == segment.run_id && part == segment.part =>
@@ -141,7 +141,7 @@ mod tests {
     }
 
     /// Writes a closed segment with `count` records to a new temporary folder.
-    fn written(count: usize) -> (tempfile::TempDir, ClosedSegment) {
+    fn write_segment(count: usize) -> (tempfile::TempDir, ClosedSegment) {
         let folder = tempfile::tempdir().unwrap();
         let run_id = RunId::parse("20260101T000000000Z-abcdef").unwrap();
         let mut writer = JournalWriter::new(folder.path(), run_id, RunCommand::Export, SegmentLimits::default());
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn records_are_read_in_append_order() {
-        let (folder, segment) = written(5);
+        let (folder, segment) = write_segment(5);
         assert_eq!(read(&segment), ((0..5).map(record).collect(), 0));
         assert_eq!(segments(folder.path()).unwrap(), std::slice::from_ref(&segment.path));
         let reader = SegmentReader::open(&segment.path).unwrap();
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_truncated_segment_yields_all_complete_records_without_damage() {
-        let (_folder, segment) = written(4);
+        let (_folder, segment) = write_segment(4);
         let content = fs::read(&segment.path).unwrap();
         for cut in 0..=content.len() {
             fs::write(&segment.path, &content[..cut]).unwrap();
@@ -183,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_byte_damages_only_one_record_and_is_counted() {
-        let (_folder, segment) = written(4);
+    fn a_flipped_bit_damages_at_most_two_records_and_they_are_counted() {
+        let (_folder, segment) = write_segment(4);
         let content = fs::read(&segment.path).unwrap();
         for at in 0..content.len() - 1 {
             let mut bytes = content.clone();
@@ -202,11 +202,11 @@ mod tests {
     #[test]
     fn a_full_segment_is_closed_and_the_next_part_begins() {
         let folder = tempfile::tempdir().unwrap();
-        let limits = SegmentLimits { records: 2, bytes: u64::MAX };
+        let limits = SegmentLimits { responses: 2, bytes: u64::MAX };
         let mut writer = JournalWriter::new(folder.path(), RunId::example(), RunCommand::Export, limits);
         let closed = (0..5).map(|n| {
             writer.append([&record(n)]).unwrap();
-            writer.take_complete().len()
+            writer.take_settled_segments().len()
         });
         assert_eq!(closed.collect::<Vec<_>>(), [0, 1, 0, 1, 0]);
         writer.close().unwrap();

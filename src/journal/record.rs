@@ -70,15 +70,15 @@ pub(crate) enum Record {
 }
 
 /// The length, in bytes, of the checksum at the start of a line and the space after the checksum.
-const CHECKSUM: usize = 9;
+const CHECKSUM_PREFIX_LENGTH: usize = 9;
 
 impl Record {
     /// Appends the record as a line: its checksum, a space, and its JSON.
     pub(crate) fn append_line(&self, lines: &mut Vec<u8>) {
         let start = lines.len();
-        lines.extend_from_slice(&[b' '; CHECKSUM]);
+        lines.extend_from_slice(&[b' '; CHECKSUM_PREFIX_LENGTH]);
         serde_json::to_writer(&mut *lines, self).expect("a record has string keys only");
-        let (checksum, json) = lines.split_at_mut(start).1.split_at_mut(CHECKSUM);
+        let (checksum, json) = lines.split_at_mut(start).1.split_at_mut(CHECKSUM_PREFIX_LENGTH);
         checksum.copy_from_slice(format!("{:08x} ", crc32fast::hash(json)).as_bytes());
         lines.push(b'\n');
     }
@@ -92,7 +92,7 @@ impl Record {
 
     /// Parses a line without its line feed. Returns `None` if the line is damaged.
     pub(crate) fn from_line(line: &[u8]) -> Option<Self> {
-        let (checksum, json) = line.split_at_checked(CHECKSUM)?;
+        let (checksum, json) = line.split_at_checked(CHECKSUM_PREFIX_LENGTH)?;
         let written = format!("{:08x} ", crc32fast::hash(json));
         (checksum == written.as_bytes()).then(|| serde_json::from_slice(json).ok())?
     }

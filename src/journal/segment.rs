@@ -55,12 +55,12 @@ impl OpenSegment {
     }
 
     /// Reopens a segment for appending. `len` is the total length of the complete records, in bytes.
-    pub(super) fn reopen(path: &Path, len: u64) -> Result<Self> {
+    pub(super) fn reopen(path: &Path, complete_bytes: u64) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path);
         // An incomplete record at the end of the file is removed, so that the next record starts on a new line.
-        let file = file.and_then(|file| file.set_len(len).map(|()| file));
+        let file = file.and_then(|file| file.set_len(complete_bytes).map(|()| file));
         let file = file.map_err(|error| Error::io("open", path, &error))?;
-        Ok(Self { path: path.to_owned(), file, bytes: len, responses: 0, unsettled: HashSet::new() })
+        Ok(Self { path: path.to_owned(), file, bytes: complete_bytes, responses: 0, unsettled: HashSet::new() })
     }
 
     /// Appends records. When this function returns successfully, the records are on stable storage.

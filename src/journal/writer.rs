@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct SegmentLimits {
     /// The number of responses at which a segment is full. Most responses add one row to the tasks table, so this limit
     /// is also the approximate maximum number of rows in a part of the tasks table.
-    pub(crate) records: u32,
+    pub(crate) responses: u32,
     /// The size, in bytes, at which a segment is full. This limit bounds the amount of data that must be read to
     /// publish the segment or to recover it after a crash.
     pub(crate) bytes: u64,
@@ -30,13 +30,13 @@ pub(crate) struct SegmentLimits {
 impl Default for SegmentLimits {
     /// DuckDB reads a part with about 100,000 rows efficiently. A segment of 256 MiB contains almost as many tasks.
     fn default() -> Self {
-        Self { records: 100_000, bytes: 256 << 20 }
+        Self { responses: 100_000, bytes: 256 << 20 }
     }
 }
 
 impl SegmentLimits {
     /// The limits for a repair. Smaller segments are published more often, so lost rows are restored sooner.
-    pub(crate) const REPAIR: Self = Self { records: 5_000, bytes: 64 << 20 };
+    pub(crate) const REPAIR: Self = Self { responses: 5_000, bytes: 64 << 20 };
 }
 
 /// Writes the segments of one run. Responses are appended to the current segment. The outcomes of a task's assets are
@@ -69,7 +69,7 @@ impl JournalWriter {
         };
         self.append_to(part, responses)?;
         let limits = self.limits;
-        let is_full = |segment: &OpenSegment| segment.responses >= limits.records || segment.bytes >= limits.bytes;
+        let is_full = |segment: &OpenSegment| segment.responses >= limits.responses || segment.bytes >= limits.bytes;
         self.current_part = Some(part).filter(|part| !self.open.get(part).is_some_and(is_full));
         Ok(part)
     }
@@ -82,7 +82,7 @@ impl JournalWriter {
     }
 
     /// Removes and returns the full segments whose tasks are all settled.
-    pub(crate) fn take_complete(&mut self) -> Vec<ClosedSegment> {
+    pub(crate) fn take_settled_segments(&mut self) -> Vec<ClosedSegment> {
         let current_part = self.current_part;
         let complete = |(part, segment): (&u32, &OpenSegment)| {
             (Some(*part) != current_part && segment.unsettled.is_empty()).then_some(*part)
@@ -102,7 +102,7 @@ impl JournalWriter {
     /// segments that contain no settled tasks.
     pub(crate) fn close(&mut self) -> Result<Vec<ClosedSegment>> {
         self.current_part = None;
-        let mut closed = self.take_complete();
+        let mut closed = self.take_settled_segments();
         for (_, mut segment) in std::mem::take(&mut self.open) {
             if segment.responses as usize > segment.unsettled.len() {
                 let split_target = self.next_part;

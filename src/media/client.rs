@@ -34,7 +34,7 @@ pub(crate) struct Failure {
     pub(crate) content_type: Option<String>,
     /// Whether a connection to the server was established.
     pub(crate) connected: bool,
-    pub(super) decision: RetryDecision,
+    pub(super) retry_decision: RetryDecision,
 }
 
 /// What to do after a failed download attempt.
@@ -52,7 +52,7 @@ pub(crate) enum RetryDecision {
 
 impl Failure {
     pub(super) fn new(decision: RetryDecision, reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), http_status: None, content_type: None, connected: true, decision }
+        Self { reason: reason.into(), http_status: None, content_type: None, connected: true, retry_decision: decision }
     }
 
     /// Adds the status and content type of the response to the failure.
@@ -126,7 +126,9 @@ impl Client {
             let response = self.send(&url, missing).await?;
             let head = ResponseHead::from_response(&response);
             match location(&response) {
-                Some(location) => url = target(&url, &location).map_err(|failure| failure.with_response(&head))?,
+                Some(location) => {
+                    url = redirect_target(&url, &location).map_err(|failure| failure.with_response(&head))?;
+                }
                 None => {
                     return check_status(&response, missing.is_some())
                         .map(|()| (head.clone(), response))
@@ -160,7 +162,7 @@ fn location(response: &Response) -> Option<Cow<'_, str>> {
     Some(str::from_utf8(location).map_or_else(|_| location.iter().map(escape).collect(), Cow::Borrowed))
 }
 
-fn target(from: &Url, location: &str) -> Result<Url, Failure> {
+fn redirect_target(from: &Url, location: &str) -> Result<Url, Failure> {
     match from.join(location) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
         Ok(url) => Err(Failure::new(

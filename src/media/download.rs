@@ -19,7 +19,7 @@ use url::Url;
 use super::{
     client::{Access, Client, Failure, RetryDecision, transport_failure},
     content::{self, Content},
-    hosts::{Host, HostStatus, Hosts},
+    hosts::{Host, HostStatusChange, Hosts},
     partial::Partial,
     resume::{RangeResponse, Validator},
     retry::{RetryState, Traffic},
@@ -120,12 +120,12 @@ impl Downloader {
     /// Returns an error only if an operation on the local disk fails. A server failure is reported in the [`Outcome`].
     pub(crate) async fn download(
         &self,
-        wanted: &Download,
+        download: &Download,
         report: &(dyn Fn(DownloadUpdate) + Sync),
     ) -> Result<Outcome> {
         let mut retry_state = RetryState::new(self.limits.retries);
         let mut previous = None;
-        let name = wanted.url.host_str().unwrap_or_default();
+        let name = download.url.host_str().unwrap_or_default();
         let host = self.hosts.host(name);
         loop {
             let slot = match self.run_until_stopped(self.hosts.acquire_slot(&host)).await {
@@ -135,8 +135,8 @@ impl Downloader {
             };
             // Open the partial file only after acquiring a slot, because many downloads wait for a slot and the number
             // of open files is limited.
-            let partial = SharedPartial::open(&wanted.partial, &wanted.url).await?;
-            let result = self.attempt(wanted, &partial, &mut previous, &mut retry_state.traffic).await?;
+            let partial = SharedPartial::open(&download.partial, &download.url).await?;
+            let result = self.attempt(download, &partial, &mut previous, &mut retry_state.traffic).await?;
             let length = partial.lock().len();
             drop((partial, slot));
             let failure = match result {
@@ -146,12 +146,12 @@ impl Downloader {
                 }
                 Err(failure) => failure,
             };
-            let wait = retry_state.wait(&failure, length);
-            if record_outcome(&host, &failure, wait) == HostStatus::MarkedDown {
+            let wait = retry_state.next_wait(&failure, length);
+            if record_failed_attempt(&host, &failure, wait) == HostStatusChange::MarkedDown {
                 report(DownloadUpdate::HostDown { host: name.into(), reason: failure.reason.clone() });
             }
             let Some(wait) = wait else {
-                let path = wanted.partial.clone();
+                let path = download.partial.clone();
                 blocking(move || Partial::discard(&path).map_err(|error| Error::io("remove", &path, &error))).await?;
                 return Ok(Outcome::Failed { failure, traffic: retry_state.traffic });
             };
@@ -174,14 +174,14 @@ impl Downloader {
     /// the digest of the file from the last attempt whose response did not mark the end of the file.
     async fn attempt(
         &self,
-        wanted: &Download,
+        download: &Download,
         partial: &SharedPartial,
         previous: &mut Option<FileDigest>,
         traffic: &mut Traffic,
     ) -> Result<Result<Outcome, Failure>> {
         traffic.attempts += 1;
         let missing = partial.lock().missing_range();
-        let (head, response) = match self.client.get(&wanted.url, missing.as_ref()).await {
+        let (head, response) = match self.client.get(&download.url, missing.as_ref()).await {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -202,7 +202,7 @@ impl Downloader {
             partial.run(|partial| partial.restart(validator)).await?;
         }
         let received = match range {
-            RangeResponse::Full | RangeResponse::Partial(_) => self.body(body, end, partial, traffic).await?,
+            RangeResponse::Full | RangeResponse::Partial(_) => self.receive_body(body, end, partial, traffic).await?,
             RangeResponse::AlreadyComplete => Ok(Vec::new()),
             RangeResponse::Unexpected => Err(Rejected::Invalid(Failure::new(
                 RetryDecision::Retry,
@@ -210,7 +210,7 @@ impl Downloader {
             ))),
         };
         let completed = match received {
-            Ok(last_chunks) => partial.complete(wanted.kind, last_chunks).await?,
+            Ok(last_chunks) => partial.complete(download.kind, last_chunks).await?,
             Err(rejected) => Err(rejected),
         };
         let rejected = match completed {
@@ -237,7 +237,7 @@ impl Downloader {
 
     /// Writes the body to the partial file as data arrives. Returns the last chunks without writing them, so that a
     /// small file is written and completed in one blocking call.
-    async fn body(
+    async fn receive_body(
         &self,
         mut body: Body,
         end: BodyEnd,
@@ -268,7 +268,10 @@ impl Downloader {
                 return Ok(Err(Rejected::Invalid(self.too_large())));
             }
             if stall_detector.is_stalled(chunk.len() as u64) {
-                break Err(Rejected::Incomplete(Failure::new(RetryDecision::Retry, "slower than 1 KiB/s")));
+                break Err(Rejected::Incomplete(Failure::new(
+                    RetryDecision::Retry,
+                    "the transfer is slower than 1 KiB/s",
+                )));
             }
             chunks.push(chunk);
             if buffered >= CHUNK_SIZE {
@@ -289,7 +292,7 @@ impl Downloader {
 
     fn too_large(&self) -> Failure {
         let limit = bytesize::ByteSize::b(self.limits.max_bytes).display().iec();
-        Failure::new(RetryDecision::GiveUp, format!("larger than --max-asset-size ({limit})"))
+        Failure::new(RetryDecision::GiveUp, format!("the file is larger than --max-asset-size ({limit})"))
     }
 }
 
@@ -333,15 +336,15 @@ impl BodyEnd {
 
 /// Records a failed attempt in the state of the host. `wait` is the time until the next attempt, or `None` after the
 /// last attempt.
-fn record_outcome(host: &Host, failure: &Failure, wait: Option<Duration>) -> HostStatus {
-    match (failure.decision, wait) {
+fn record_failed_attempt(host: &Host, failure: &Failure, wait: Option<Duration>) -> HostStatusChange {
+    match (failure.retry_decision, wait) {
         (RetryDecision::RetryAfter(pause), _) => host.record_pause(pause),
         (RetryDecision::Retry, None) => host.record_failure(),
         (RetryDecision::GiveUp | RetryDecision::RetryLimited, _) => {
             host.record_success();
-            HostStatus::Unchanged
+            HostStatusChange::Unchanged
         }
-        (RetryDecision::Retry, Some(_)) => HostStatus::Unchanged,
+        (RetryDecision::Retry, Some(_)) => HostStatusChange::Unchanged,
     }
 }
 

@@ -45,11 +45,11 @@ pub(super) struct Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_private {
-            write!(f, "{} is a private address; use --allow-private-hosts to allow it", self.host)
+            write!(f, "{} has a private address; use --allow-private-hosts to allow it", self.host)
         } else if self.host.is_empty() {
             f.write_str("the URL has no host")
         } else {
-            write!(f, "{} is not a usable address (reserved or multicast)", self.host)
+            write!(f, "{} has no usable address (reserved or multicast)", self.host)
         }
     }
 }

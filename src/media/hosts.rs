@@ -60,7 +60,7 @@ pub(super) struct Slot {
 
 /// Whether a host has just been marked as down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostStatus {
+pub(super) enum HostStatusChange {
     Unchanged,
     MarkedDown,
 }
@@ -108,7 +108,7 @@ impl Host {
     }
 
     /// Records that the host requested a pause.
-    pub(super) fn record_pause(&self, pause: Duration) -> HostStatus {
+    pub(super) fn record_pause(&self, pause: Duration) -> HostStatusChange {
         let mut state = self.state();
         // Requests that are in flight when a pause begins also receive a 429. All 429 responses during a pause count as
         // one pause.
@@ -120,7 +120,7 @@ impl Host {
     }
 
     /// Records that a file failed after all its retries.
-    pub(super) fn record_failure(&self) -> HostStatus {
+    pub(super) fn record_failure(&self) -> HostStatusChange {
         let mut state = self.state();
         state.failures += 1;
         let limit_exceeded = state.failures >= MAX_FAILURES;
@@ -139,12 +139,12 @@ impl Host {
 }
 
 impl HostState {
-    fn mark_down_if(&mut self, limit_exceeded: bool) -> HostStatus {
+    fn mark_down_if(&mut self, limit_exceeded: bool) -> HostStatusChange {
         if limit_exceeded && !self.is_down {
             self.is_down = true;
-            return HostStatus::MarkedDown;
+            return HostStatusChange::MarkedDown;
         }
-        HostStatus::Unchanged
+        HostStatusChange::Unchanged
     }
 }
 
@@ -189,24 +189,24 @@ mod tests {
         let hosts = Hosts::new(2);
         let [failing, pausing, long_pause] = ["a", "b", "c"].map(|name| hosts.host(name));
         for _ in 1..MAX_FAILURES {
-            assert_eq!(failing.record_failure(), HostStatus::Unchanged);
+            assert_eq!(failing.record_failure(), HostStatusChange::Unchanged);
         }
         failing.record_success();
         let statuses = (0..MAX_FAILURES + 5).map(|_| failing.record_failure());
-        assert_eq!(statuses.filter(|status| *status == HostStatus::MarkedDown).count(), 1);
+        assert_eq!(statuses.filter(|status| *status == HostStatusChange::MarkedDown).count(), 1);
         assert!(hosts.acquire_slot(&failing).await.is_none());
 
         let mut pauses = 0;
-        while pausing.record_pause(Duration::ZERO) == HostStatus::Unchanged {
+        while pausing.record_pause(Duration::ZERO) == HostStatusChange::Unchanged {
             pauses += 1;
             assert_eq!(
                 pausing.record_pause(Duration::ZERO),
-                HostStatus::Unchanged,
+                HostStatusChange::Unchanged,
                 "a second 429 during a pause does not count"
             );
             time::sleep(MIN_PAUSE).await;
         }
         assert_eq!(pauses, MAX_PAUSES);
-        assert_eq!(long_pause.record_pause(Duration::from_secs(3600)), HostStatus::MarkedDown);
+        assert_eq!(long_pause.record_pause(Duration::from_secs(3600)), HostStatusChange::MarkedDown);
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Partial {
     hash: RunningHash,
     validator: Option<Validator>,
     /// Whether the resume state may exist on the disk.
-    has_notes: bool,
+    has_resume_state: bool,
 }
 
 /// The resume state, a JSON file beside the partial file.
@@ -54,13 +54,13 @@ impl Partial {
     /// Opens the partial file for a URL. Existing bytes are kept only if the download can be resumed.
     pub(super) fn open(path: &Path, url: &Url) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let notes = fs::read(metadata_path(path));
-        let has_notes = !notes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        let state = notes.ok().and_then(|text| serde_json::from_slice::<ResumeState>(&text).ok());
+        let bytes = fs::read(resume_state_path(path));
+        let has_resume_state = !bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let state = bytes.ok().and_then(|text| serde_json::from_slice::<ResumeState>(&text).ok());
         let state = state.filter(|state| state.url == *url && state.boot == *BOOT_ID);
         let validator = state.map(|state| state.validator);
         let (path, url, hash) = (path.to_owned(), url.clone(), RunningHash::default());
-        let mut partial = Self { path, url, file, hash, validator, has_notes };
+        let mut partial = Self { path, url, file, hash, validator, has_resume_state };
         match partial.validator {
             Some(_) => checksum::for_each_chunk(&mut partial.file, |piece| partial.hash.update(piece))?,
             None => partial.restart(None)?,
@@ -72,7 +72,7 @@ impl Partial {
     pub(super) fn restart(&mut self, validator: Option<Validator>) -> io::Result<()> {
         // Remove the resume state before truncating the file, so that the resume state never describes another version
         // of the file.
-        self.remove_notes()?;
+        self.remove_resume_state()?;
         self.file.set_len(0)?;
         self.file.rewind()?;
         self.hash = RunningHash::default();
@@ -82,7 +82,7 @@ impl Partial {
 
     /// Appends received bytes to the file. Writes the resume state first, so that the download can be resumed.
     pub(super) fn write(&mut self, chunks: &[Bytes]) -> io::Result<()> {
-        self.write_notes()?;
+        self.write_resume_state()?;
         self.append(chunks)
     }
 
@@ -93,17 +93,20 @@ impl Partial {
         Ok(())
     }
 
-    fn write_notes(&mut self) -> io::Result<()> {
-        if let Some(validator) = self.validator.clone().filter(|_| !self.has_notes) {
+    fn write_resume_state(&mut self) -> io::Result<()> {
+        if let Some(validator) = self.validator.clone().filter(|_| !self.has_resume_state) {
             let state = ResumeState { url: self.url.clone(), validator, boot: BOOT_ID.clone() };
-            fs::write(metadata_path(&self.path), serde_json::to_vec(&state).expect("notes have string keys only"))?;
-            self.has_notes = true;
+            fs::write(
+                resume_state_path(&self.path),
+                serde_json::to_vec(&state).expect("the resume state has string keys only"),
+            )?;
+            self.has_resume_state = true;
         }
         Ok(())
     }
 
-    fn remove_notes(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.has_notes) { remove(&metadata_path(&self.path)) } else { Ok(()) }
+    fn remove_resume_state(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.has_resume_state) { remove(&resume_state_path(&self.path)) } else { Ok(()) }
     }
 
     /// The number of bytes received so far.
@@ -126,13 +129,13 @@ impl Partial {
 
     /// Removes the resume state, and returns the digest of the complete file.
     pub(super) fn finish(&mut self) -> io::Result<FileDigest> {
-        self.remove_notes()?;
+        self.remove_resume_state()?;
         Ok(self.hash.hasher.digest())
     }
 
     /// Removes the partial file and its resume state.
     pub(super) fn discard(path: &Path) -> io::Result<()> {
-        remove(&metadata_path(path))?;
+        remove(&resume_state_path(path))?;
         remove(path)
     }
 }
@@ -162,7 +165,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn metadata_path(path: &Path) -> PathBuf {
+fn resume_state_path(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
@@ -226,8 +229,8 @@ mod tests {
         let mut partial = Partial::open(&path, &url("http://h/x")).unwrap();
         partial.restart(Some(validator())).unwrap();
         partial.write(&[Bytes::from_static(b"abc")]).unwrap();
-        let state = fs::read_to_string(metadata_path(&path)).unwrap().replace(BOOT_ID.trim(), "before");
-        fs::write(metadata_path(&path), state).unwrap();
+        let state = fs::read_to_string(resume_state_path(&path)).unwrap().replace(BOOT_ID.trim(), "before");
+        fs::write(resume_state_path(&path), state).unwrap();
         assert_eq!(Partial::open(&path, &url("http://h/x")).unwrap().len(), 0);
     }
 }

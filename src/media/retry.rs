@@ -10,7 +10,7 @@ use crate::backoff::Backoff;
 const MIN_PROGRESS: u64 = 1 << 20;
 
 /// The maximum number of retries after a 401 or 403.
-const MAX_DENIAL_RETRIES: u32 = 2;
+const MAX_REFUSAL_RETRIES: u32 = 2;
 
 /// The numbers of attempts and received bytes of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(crate) struct Traffic {
 pub(super) struct RetryState {
     backoff: Backoff,
     failures: u32,
-    denials: u32,
+    refusals: u32,
     /// The maximum length that the partial file has reached, in bytes.
     max_length: u64,
     pub(super) traffic: Traffic,
@@ -36,22 +36,22 @@ impl RetryState {
     /// Creates the retry state of a download with at most `retries` retries.
     pub(super) fn new(retries: u32) -> Self {
         let backoff = Backoff::new(retries, fastrand::Rng::new());
-        Self { backoff, failures: 0, denials: 0, max_length: 0, traffic: Traffic::default() }
+        Self { backoff, failures: 0, refusals: 0, max_length: 0, traffic: Traffic::default() }
     }
 
     /// Returns the time to wait before the next attempt, or `None` if no attempt remains. `length` is the current
     /// length of the partial file, in bytes. A pause that the host requests does not count as a failure.
-    pub(super) fn wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
+    pub(super) fn next_wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
         if length >= self.max_length + MIN_PROGRESS {
             self.failures = 0;
         }
         self.max_length = self.max_length.max(length);
-        match failure.decision {
+        match failure.retry_decision {
             RetryDecision::GiveUp => None,
             RetryDecision::RetryAfter(_) => Some(Duration::ZERO),
-            RetryDecision::RetryLimited if self.denials == MAX_DENIAL_RETRIES => None,
+            RetryDecision::RetryLimited if self.refusals == MAX_REFUSAL_RETRIES => None,
             decision => {
-                self.denials += u32::from(decision == RetryDecision::RetryLimited);
+                self.refusals += u32::from(decision == RetryDecision::RetryLimited);
                 self.failures += 1;
                 self.backoff.wait(self.failures)
             }
@@ -63,23 +63,23 @@ impl RetryState {
 mod tests {
     use super::*;
 
-    fn attempts_until_failure(decision: RetryDecision, length: impl Fn(u64) -> u64) -> u64 {
+    fn attempts_until_give_up(decision: RetryDecision, length: impl Fn(u64) -> u64) -> u64 {
         let mut retry_state = RetryState::new(5);
-        (1..50).find(|n| retry_state.wait(&Failure::new(decision, ""), length(*n)).is_none()).unwrap_or(50)
+        (1..50).find(|n| retry_state.next_wait(&Failure::new(decision, ""), length(*n)).is_none()).unwrap_or(50)
     }
 
     #[test]
     fn the_number_of_retries_depends_on_the_failure() {
-        assert_eq!(attempts_until_failure(RetryDecision::Retry, |_| 0), 6);
-        assert_eq!(attempts_until_failure(RetryDecision::RetryLimited, |_| 0), 3);
-        assert_eq!(attempts_until_failure(RetryDecision::GiveUp, |_| 0), 1);
-        assert_eq!(attempts_until_failure(RetryDecision::RetryAfter(Duration::from_secs(1)), |_| 0), 50);
+        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |_| 0), 6);
+        assert_eq!(attempts_until_give_up(RetryDecision::RetryLimited, |_| 0), 3);
+        assert_eq!(attempts_until_give_up(RetryDecision::GiveUp, |_| 0), 1);
+        assert_eq!(attempts_until_give_up(RetryDecision::RetryAfter(Duration::from_secs(1)), |_| 0), 50);
     }
 
     #[test]
     fn new_progress_resets_the_retry_count() {
-        assert_eq!(attempts_until_failure(RetryDecision::Retry, |n| n * MIN_PROGRESS), 50);
-        assert_eq!(attempts_until_failure(RetryDecision::Retry, |_| 3 * MIN_PROGRESS), 6);
-        assert_eq!(attempts_until_failure(RetryDecision::Retry, |n| n), 6);
+        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |n| n * MIN_PROGRESS), 50);
+        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |_| 3 * MIN_PROGRESS), 6);
+        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |n| n), 6);
     }
 }

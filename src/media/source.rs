@@ -73,21 +73,18 @@ pub(crate) enum Source {
 impl Source {
     /// Classifies the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`, gets
     /// the scheme of the API's URL.
-    pub(crate) fn classify(address: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
+    pub(crate) fn classify(url: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {
             return Self::InProgress(format!("the clip is not finished: its status is {}", excerpt(status)));
         }
-        let Some(address) = address.map(str::trim).filter(|address| !address.is_empty()) else {
+        let Some(url) = url.map(str::trim).filter(|url| !url.is_empty()) else {
             return Self::Absent("the clip has no URL for this asset".into());
         };
-        let parsed = if address.starts_with("//") {
-            Url::parse(&format!("{}:{address}", scheme.as_str()))
-        } else {
-            Url::parse(address)
-        };
+        let parsed =
+            if url.starts_with("//") { Url::parse(&format!("{}:{url}", scheme.as_str())) } else { Url::parse(url) };
         match parsed {
             // An invalid URL such as `None.mp3` may be a placeholder for a missing asset.
-            Err(_) if is_placeholder(address) => Self::Absent("the URL is a placeholder (None)".into()),
+            Err(_) if is_placeholder(url) => Self::Absent("the URL is a placeholder (None)".into()),
             Err(error) => Self::Unusable(format!("invalid URL: {error}")),
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
                 Self::Unusable(format!("unsupported URL scheme: {}", url.scheme()))
@@ -116,8 +113,8 @@ fn is_placeholder(path: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn classify(address: &str) -> Source {
-        Source::classify(Some(address), &ClipState::Ended, Scheme::Http)
+    fn classify(url: &str) -> Source {
+        Source::classify(Some(url), &ClipState::Ended, Scheme::Http)
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Plan {
     }
 
     /// Whether a part of the table is damaged or missing.
-    fn has_lost(&self, table: &str) -> bool {
+    fn has_damaged_part(&self, table: &str) -> bool {
         self.parts.contains_key(table)
     }
 

@@ -36,15 +36,15 @@ impl Survey {
         Ok(survey)
     }
 
-    fn has(&self, table: &str, task: &str) -> bool {
+    fn has_rows(&self, table: &str, task: &str) -> bool {
         self.rows.get(table).is_some_and(|tasks| tasks.contains(&self.hasher.hash_one(task)))
     }
 
     /// Drops corrupted task IDs: if the tasks table is intact, an ID that occurs only in damaged parts of other tables
     /// is corrupted.
     pub(super) fn drop_corrupted_ids(&self, plan: &mut Plan) {
-        if !plan.has_lost(TASKS.name) {
-            plan.tasks.retain(|task| tables::TABLES.into_iter().any(|table| self.has(table, task)));
+        if !plan.has_damaged_part(TASKS.name) {
+            plan.tasks.retain(|task| tables::TABLES.into_iter().any(|table| self.has_rows(table, task)));
         }
     }
 
@@ -52,17 +52,17 @@ impl Survey {
     /// the kinds of assets that the tasks to repair should have.
     pub(super) fn add_affected_tasks(&self, archive: &Archive, plan: &mut Plan) -> Result<()> {
         let mut found = salvaged_ids(archive, plan);
-        found.retain(|task| !self.has(TASKS.name, task));
+        found.retain(|task| !self.has_rows(TASKS.name, task));
         for table in [CLIPS.name, LYRICS.name, ASSETS.name] {
             scan_intact_parts(archive, plan, table, &["task_id"], &mut |cells| {
-                let orphans = cells.iter().flatten().filter(|task| !self.has(TASKS.name, task));
+                let orphans = cells.iter().flatten().filter(|task| !self.has_rows(TASKS.name, task));
                 found.extend(orphans.map(|task| (*task).to_owned()));
             })?;
         }
         scan_intact_parts(archive, plan, TASKS.name, &["task_id", "type", "status", "clip_count"], &mut |cells| {
             let [Some(task), kind, status, clips] = cells else { return };
             let has_clips = clips.is_some_and(|clips| clips != "0");
-            let lost_rows = |table| plan.has_lost(table) && !self.has(table, task);
+            let lost_rows = |table| plan.has_damaged_part(table) && !self.has_rows(table, task);
             let is_lyrics = *kind == Some("lyrics") && *status == Some(FinalStatus::Success.as_str());
             let lost =
                 has_clips && (lost_rows(CLIPS.name) || lost_rows(ASSETS.name)) || is_lyrics && lost_rows(LYRICS.name);
@@ -81,7 +81,7 @@ impl Survey {
         })?;
         plan.failed_assets = failed;
         plan.tasks.extend(found);
-        plan.lost = plan.tasks.iter().filter(|task| !self.has(TASKS.name, task)).cloned().collect();
+        plan.lost = plan.tasks.iter().filter(|task| !self.has_rows(TASKS.name, task)).cloned().collect();
         find_asset_kinds(archive, plan)?;
         count_remaining_clips(archive, plan)
     }
@@ -113,7 +113,7 @@ fn find_asset_kinds(archive: &Archive, plan: &mut Plan) -> Result<()> {
             kinds.entry((*task).to_owned()).or_default().insert(kind);
         }
     })?;
-    if plan.has_lost(ASSETS.name) || plan.has_lost(TASKS.name) {
+    if plan.has_damaged_part(ASSETS.name) || plan.has_damaged_part(TASKS.name) {
         plan.may_lack_asset_rows = plan.tasks.iter().filter(|task| !kinds.contains_key(*task)).cloned().collect();
     }
     plan.kinds = kinds;
@@ -152,12 +152,10 @@ fn read_ids(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
     let changed =
         tables::catch_panic(|| tables::absent_values(file, archive.format, TASK_ID, unconfirmed)).unwrap_or_default();
     ids.retain(|id| {
-        !changed.contains(id) && ids_by_response.get(id).is_none_or(|ids_by_response| is_same_id(ids_by_response, id))
+        !changed.contains(id) && ids_by_response.get(id).is_none_or(|response_id| is_same_id(response_id, id))
     });
     ids.extend(
-        ids_by_response
-            .into_values()
-            .filter_map(|ids_by_response| Some(TaskId::parse(&ids_by_response).ok()?.to_string())),
+        ids_by_response.into_values().filter_map(|response_id| Some(TaskId::parse(&response_id).ok()?.to_string())),
     );
     let is_complete = scanned.is_ok() && ids.len() == rows;
     (ids, is_complete)

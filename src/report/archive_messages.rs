@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::{
     contents::{Account, ArchiveSummary, RunRow, UnpublishedRun},
     messages::{
-        credits, duckdb_line, duration, format_assets, format_requests, format_rows, format_tasks, join_counts, line,
-        plural,
+        credits, duckdb_line, duration, format_assets, format_requests, format_rows, format_tasks, join_counts, plural,
+        write_line,
     },
 };
 use crate::{
@@ -22,29 +22,29 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
     let (run, contents) = (&archive.last, &archive.archive);
     let mut text = format_unpublished_runs(&contents.unpublished_runs);
     let _ = write!(text, "{folder}: {}\n\n", format_rows(run));
-    line(&mut text, "tasks", &format_tasks(run));
-    line(&mut text, "by type", &format_counts(&run.by_type));
-    line(&mut text, "by model", &format_counts(&contents.by_model));
+    write_line(&mut text, "tasks", &format_tasks(run));
+    write_line(&mut text, "by type", &format_counts(&run.by_type));
+    write_line(&mut text, "by model", &format_counts(&contents.by_model));
     if let (Some(from), Some(to)) = (day(contents.created_from.as_deref()), day(contents.created_to.as_deref())) {
-        line(&mut text, "created", &format!("from {from} to {to}"));
+        write_line(&mut text, "created", &format!("from {from} to {to}"));
     }
-    line(&mut text, "audio", &format!("{:.2} hours", contents.audio_seconds / 3600.0));
+    write_line(&mut text, "audio", &format!("{:.2} hours", contents.audio_seconds / 3600.0));
     if run.rows.assets > 0 {
-        line(&mut text, "assets", &format_assets(&run.assets));
+        write_line(&mut text, "assets", &format_assets(&run.assets));
     }
     if !contents.clips_lacking_assets.is_empty() {
-        line(&mut text, "lacking", &format_missing_assets(&contents.clips_lacking_assets));
+        write_line(&mut text, "lacking", &format_missing_assets(&contents.clips_lacking_assets));
     }
     let spent = credits(run.credits_cost);
-    line(&mut text, "credits", &format!("{spent} for successful tasks ({:.2} USD)", contents.usd));
+    write_line(&mut text, "credits", &format!("{spent} for successful tasks ({:.2} USD)", contents.usd));
     if let Some(account) = &archive.account {
-        line(&mut text, "account", &format_account(account));
+        write_line(&mut text, "account", &format_account(account));
     }
-    line(&mut text, "requests", &format_requests(run));
-    line(&mut text, "missing", &format_missing(run));
+    write_line(&mut text, "requests", &format_requests(run));
+    write_line(&mut text, "missing", &format_missing(run));
     if let Some(end) = run.finished_at {
         let elapsed = duration(now.duration_since(end).as_secs_f64());
-        line(
+        write_line(
             &mut text,
             "last run",
             &format!("{}, {elapsed} ago: {}", run.run_id, describe_exit(run.command, run.exit_code)),
@@ -54,7 +54,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
         0 => String::new(),
         files => format!("; {} cannot be read; run `verify`", plural(files, "run file")),
     };
-    line(&mut text, "runs", &format!("{}{unreadable}", archive.runs));
+    write_line(&mut text, "runs", &format!("{}{unreadable}", archive.runs));
     text.push_str(&runs_table(&contents.last_runs));
     if run.rows.tasks > 0 {
         let _ = write!(text, "\nQuery it:\n  {}\n", duckdb_line(folder, format));
@@ -69,7 +69,10 @@ fn format_unpublished_runs(runs: &[UnpublishedRun]) -> String {
         let name = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("of {start:.0}"));
         let responses = plural(run.responses, "response");
         let _ = if run.responses == 0 && !run.has_ended {
-            writeln!(text, "The run {name} did not finish, and no response was archived. The next export records it.")
+            writeln!(
+                text,
+                "The run {name} did not finish and archived no responses. The next export will write its run summary."
+            )
         } else if run.has_ended {
             writeln!(text, "The run {name} left {responses} in the journal. The next export resumes the downloads.")
         } else {
@@ -138,7 +141,7 @@ fn describe_exit(command: RunCommand, exit_code: u8) -> String {
         0 => "complete",
         1 => "stopped by an error",
         3 => "incomplete",
-        4 => "the provider refused the key",
+        4 => "the provider refused the API key",
         137 => "killed",
         129.. => "stopped by a signal",
         _ => "exited abnormally",
@@ -154,7 +157,7 @@ fn runs_table(runs: &[RunRow]) -> String {
     let _ = writeln!(
         text,
         "\n  {:<20}  {:<7}  {:>12}  {:>4}  {:>9}  {:>9}",
-        "run", "command", "took", "exit", "archived", "requests"
+        "run", "command", "duration", "exit", "archived", "requests"
     );
     for run in runs {
         let started = run.started_at.map_or_else(|| run.run_id.clone(), |start| format!("{start:.0}"));

@@ -30,7 +30,7 @@ impl Bars {
         self.limit.write_limited(event, line, |line| bars.suspend(|| drop(writeln!(std::io::stderr(), "{line}"))));
     }
 
-    fn show(&mut self, progress: &Progress) {
+    fn show_progress(&mut self, progress: &Progress) {
         if let Some(bar) = &self.tasks {
             bar.set_position(progress.settled);
             bar.set_message(format_remaining(progress));
@@ -44,7 +44,7 @@ impl Bars {
         }
     }
 
-    fn check(&mut self, Checking { phase, done, total, bytes }: &Checking) {
+    fn show_check(&mut self, Checking { phase, done, total, bytes }: &Checking) {
         // The bar first shows how many parts have been checked, and later how many files.
         let bar = self.files.get_or_insert_with(|| self.all.add(bar("checked", *total)));
         bar.set_length(*total);
@@ -52,11 +52,11 @@ impl Bars {
         bar.set_message(format!(" {phase}, {}", size(*bytes)));
     }
 
-    fn rewrite(&mut self, Rewriting { table, phase, done, total }: &Rewriting) {
+    fn show_rewrite(&mut self, Rewriting { table, label, done, total }: &Rewriting) {
         let bar = self.files.get_or_insert_with(|| self.all.add(bar("", *total)));
         bar.set_length(*total);
         bar.set_position(*done);
-        bar.set_message(format!("{phase}, {table}"));
+        bar.set_message(format!("{label}, {table}"));
     }
 }
 
@@ -72,9 +72,9 @@ impl Reporter for Bars {
             Event::Planned(planned) if planned.selected > 0 => {
                 self.tasks = Some(self.all.add(bar("tasks", planned.selected)));
             }
-            Event::Progress(progress) => self.show(progress),
-            Event::Checking(checking) => self.check(checking),
-            Event::Rewriting(rewriting) => self.rewrite(rewriting),
+            Event::Progress(progress) => self.show_progress(progress),
+            Event::Checking(checking) => self.show_check(checking),
+            Event::Rewriting(rewriting) => self.show_rewrite(rewriting),
             Event::Finished { .. } => {
                 [&self.tasks, &self.files].into_iter().flatten().for_each(ProgressBar::finish_and_clear);
             }

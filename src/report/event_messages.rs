@@ -59,14 +59,14 @@ pub(super) fn render(event: &Event) -> Option<(Importance, String)> {
         }
         Event::AssetSettled { task_id, clip_id, kind, status: AssetStatus::Failed, error, .. } => {
             let reason = error.as_deref().unwrap_or_default();
-            (Warning, format!("{}: {reason}", asset(task_id, clip_id.as_deref(), *kind)))
+            (Warning, format!("{}: {reason}", format_asset(task_id, clip_id.as_deref(), *kind)))
         }
         Event::AssetSettled { task_id, clip_id, kind, status, .. } => {
-            (Verbose, format!("{}: {}", asset(task_id, clip_id.as_deref(), *kind), status.as_str()))
+            (Verbose, format!("{}: {}", format_asset(task_id, clip_id.as_deref(), *kind), status.as_str()))
         }
         Event::AssetRetrying { task_id, clip_id, kind, reason, wait_seconds } => (
             Verbose,
-            format!("{}: {reason}; retrying in {wait_seconds:.1}s", asset(task_id, clip_id.as_deref(), *kind)),
+            format!("{}: {reason}; retrying in {wait_seconds:.1}s", format_asset(task_id, clip_id.as_deref(), *kind)),
         ),
         Event::HostDown { host, reason } => {
             (Warning, format!("{host} is down ({reason}); the next run will download its files"))
@@ -102,8 +102,8 @@ pub(super) fn render(event: &Event) -> Option<(Importance, String)> {
         Event::Checking(Checking { phase, done, total, bytes }) => {
             (Milestone, format!("{done} of {total} {phase} checked, {}", size(*bytes)))
         }
-        Event::Rewriting(Rewriting { table, phase, done, total }) => {
-            (Milestone, format!("{table}: {done} of {total} {phase}"))
+        Event::Rewriting(Rewriting { table, label, done, total }) => {
+            (Milestone, format!("{table}: {done} of {total} {label}"))
         }
         Event::Rewritten { table, removed, parts } => {
             (Milestone, format!("{table}: merged {} into {}", plural(*removed, "part"), plural(*parts, "part")))
@@ -132,6 +132,6 @@ fn progress_line(progress: &Progress) -> String {
     }
 }
 
-fn asset(task_id: &str, clip_id: Option<&str>, kind: AssetKind) -> String {
+fn format_asset(task_id: &str, clip_id: Option<&str>, kind: AssetKind) -> String {
     format!("{task_id}: {kind} of clip {}", http::excerpt(clip_id.unwrap_or("without an ID")))
 }

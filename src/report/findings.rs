@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::messages::{duration, format_row_counts, line, plural, size};
+use super::messages::{duration, format_row_counts, plural, size, write_line};
 use crate::verify::{Checked, Depth, Finding, FindingKind, Report, Severity};
 
 /// The maximum number of findings of one kind to list.
@@ -12,12 +12,12 @@ const MAX_LISTED: usize = 20;
 pub(crate) fn verify_table(report: &Report) -> String {
     let checked = &report.checked;
     let mut text = format!("Checked {} in {}\n\n", report.archive, duration(checked.seconds));
-    line(&mut text, "bytes", &format_depth(checked));
+    write_line(&mut text, "bytes", &format_depth(checked));
     let rows = &checked.rows;
-    line(&mut text, "parts", &format!("{}, rows: {}", checked.parts, format_row_counts(rows)));
-    line(&mut text, "files", &checked.files.to_string());
+    write_line(&mut text, "parts", &format!("{}, rows: {}", checked.parts, format_row_counts(rows)));
+    write_line(&mut text, "files", &checked.files.to_string());
     for (severity, title) in [(Severity::Damage, "Damage"), (Severity::Note, "Notes")] {
-        section(&mut text, report, severity, title);
+        write_section(&mut text, report, severity, title);
     }
     let _ = writeln!(text, "\n{}", closing_line(report));
     text
@@ -33,17 +33,17 @@ fn format_depth(checked: &Checked) -> String {
     }
 }
 
-fn section(text: &mut String, report: &Report, severity: Severity, title: &str) {
+fn write_section(text: &mut String, report: &Report, severity: Severity, title: &str) {
     let kinds = report.kinds.iter().filter(|(kind, _)| kind.severity() == severity);
     for (index, (kind, count)) in kinds.enumerate() {
         if index == 0 {
             let _ = writeln!(text, "\n{title}:");
         }
-        group(text, report.findings.iter().filter(|finding| finding.kind == *kind), *kind, *count);
+        write_findings(text, report.findings.iter().filter(|finding| finding.kind == *kind), *kind, *count);
     }
 }
 
-fn group<'a>(text: &mut String, findings: impl Iterator<Item = &'a Finding>, kind: FindingKind, count: u64) {
+fn write_findings<'a>(text: &mut String, findings: impl Iterator<Item = &'a Finding>, kind: FindingKind, count: u64) {
     let mut listed = 0;
     for finding in findings.take(MAX_LISTED) {
         listed += 1;

@@ -12,7 +12,7 @@ use super::{
 use crate::{asset::AssetStatus, event::Event};
 
 /// The interval between progress lines, which show in a log that the run is still active.
-const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The level of detail of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,14 +30,14 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(detail: Detail) -> Self {
-        Self { detail, progress_due: Instant::now() + PROGRESS_EVERY, limit: RepeatLimit::default() }
+        Self { detail, progress_due: Instant::now() + PROGRESS_INTERVAL, limit: RepeatLimit::default() }
     }
 
     fn should_show(&mut self, event: &Event, importance: Importance) -> bool {
         if matches!(event, Event::Progress(_) | Event::Checking(_) | Event::Rewriting(_)) {
             let due = self.detail >= Detail::Milestones && Instant::now() >= self.progress_due;
             if due {
-                self.progress_due = Instant::now() + PROGRESS_EVERY;
+                self.progress_due = Instant::now() + PROGRESS_INTERVAL;
             }
             return due;
         }
@@ -103,10 +103,10 @@ impl RepeatLimit {
     pub(super) fn write_limited(&mut self, event: &Event, text: String, mut write: impl FnMut(String)) {
         let (count, overflow_notice) = match event {
             Event::InvalidRow { .. } => {
-                (&mut self.invalid_rows, "more bad rows are only counted; use --progress json to list them")
+                (&mut self.invalid_rows, "further invalid rows are not listed; use --progress json to list them")
             }
             Event::AssetSettled { status: AssetStatus::Failed, .. } => {
-                (&mut self.failed_assets, "more failed downloads are only counted; the assets table lists them")
+                (&mut self.failed_assets, "further failed downloads are not listed; see the assets table")
             }
             _ => return write(text),
         };

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use super::messages::{line, plural, size};
+use super::messages::{plural, size, write_line};
 
 /// The result of compacting one table or, in a dry run, an estimate of the result.
 #[derive(Clone, Debug)]
-pub(crate) struct Compacted {
+pub(crate) struct CompactedTable {
     pub(crate) table: &'static str,
     /// The number of merged parts.
     pub(crate) merged: u64,
@@ -20,18 +20,18 @@ pub(crate) struct Compacted {
 }
 
 /// Formats the result of a compaction or of its dry run.
-pub(crate) fn compact_table(tables: &[Compacted], archive: &str, is_dry_run: bool) -> String {
+pub(crate) fn compact_table(tables: &[CompactedTable], archive: &str, is_dry_run: bool) -> String {
     if tables.iter().all(|table| table.merged == 0) {
         return format!("Nothing to compact in {archive}: no table has two or more small parts\n");
     }
     let mut text = headline("Compacted", archive, is_dry_run);
     for table in tables {
-        line(&mut text, table.table, &format_compacted(table, is_dry_run));
+        write_line(&mut text, table.table, &format_compacted(table, is_dry_run));
     }
     text
 }
 
-fn format_compacted(table: &Compacted, is_dry_run: bool) -> String {
+fn format_compacted(table: &CompactedTable, is_dry_run: bool) -> String {
     let mut text = if table.merged == 0 {
         "nothing to do".to_owned()
     } else {
@@ -53,18 +53,22 @@ fn format_compacted(table: &Compacted, is_dry_run: bool) -> String {
 
 /// The number of rows in a table before and after a rebuild.
 #[derive(Clone, Debug)]
-pub(crate) struct Rebuilt {
+pub(crate) struct RebuiltTable {
     pub(crate) table: &'static str,
     pub(crate) rows: u64,
     pub(crate) rows_after: u64,
 }
 
 /// Formats the result of a rebuild or of its dry run.
-pub(crate) fn rebuild_table(tables: &[Rebuilt], archive: &str, tasks: u64, is_dry_run: bool) -> String {
+pub(crate) fn rebuild_table(tables: &[RebuiltTable], archive: &str, tasks: u64, is_dry_run: bool) -> String {
     let mut text = headline("Rebuilt", archive, is_dry_run);
-    line(&mut text, "from", &format!("the responses of {}", plural(tasks, "task")));
+    write_line(&mut text, "from", &format!("the responses of {}", plural(tasks, "task")));
     for table in tables {
-        line(&mut text, table.table, &format!("{} → {}", plural(table.rows, "row"), plural(table.rows_after, "row")));
+        write_line(
+            &mut text,
+            table.table,
+            &format!("{} → {}", plural(table.rows, "row"), plural(table.rows_after, "row")),
+        );
     }
     text
 }

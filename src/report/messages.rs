@@ -63,21 +63,21 @@ pub(crate) fn run_table(run: &RunSummary, notes: &ClosingNotes<'_>) -> String {
     let duration = run.duration_seconds().map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
     let _ = writeln!(text, "{}{duration}", headline(run));
     text.push('\n');
-    line(&mut text, "archive", notes.archive);
-    line(&mut text, "input", &format_input(run));
+    write_line(&mut text, "archive", notes.archive);
+    write_line(&mut text, "input", &format_input(run));
     if run.input.selected > 0 {
-        line(&mut text, "tasks", &format_tasks(run));
+        write_line(&mut text, "tasks", &format_tasks(run));
     }
     if run.input.selected + run.rows.assets > 0 {
-        line(&mut text, "rows", &format_rows(run));
+        write_line(&mut text, "rows", &format_rows(run));
     }
     if run.rows.assets > 0 {
-        line(&mut text, "assets", &format_assets(&run.assets));
+        write_line(&mut text, "assets", &format_assets(&run.assets));
     }
     if run.input.selected > 0 {
-        line(&mut text, "credits", &format!("{} for successful tasks", credits(run.credits_cost)));
+        write_line(&mut text, "credits", &format!("{} for successful tasks", credits(run.credits_cost)));
     }
-    line(&mut text, "requests", &format_requests(run));
+    write_line(&mut text, "requests", &format_requests(run));
     if let Some(advice) = advice(run, notes) {
         let _ = write!(text, "\n{advice}");
     }
@@ -96,15 +96,13 @@ pub(crate) fn plan_table(
 ) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was written\n\n");
     let run = RunSummary { input: plan.clone(), ..RunSummary::default() };
-    line(&mut text, "archive", &config.archive.to_string());
-    line(&mut text, "input", &format_input(&run));
-    line(&mut text, "requests", &format_request_plan(plan.selected, config, requests_per_second));
+    write_line(&mut text, "archive", &config.archive.to_string());
+    write_line(&mut text, "input", &format_input(&run));
+    write_line(&mut text, "requests", &format_request_plan(plan.selected, config, requests_per_second));
     if tasks_lacking_assets > 0 {
-        line(
-            &mut text,
-            "assets",
-            &format!("to download for {}, from stored responses", plural(tasks_lacking_assets, "archived task")),
-        );
+        let responses = if tasks_lacking_assets == 1 { "its stored response" } else { "their stored responses" };
+        let tasks = plural(tasks_lacking_assets, "archived task");
+        write_line(&mut text, "assets", &format!("to download for {tasks}, using the URLs in {responses}"));
     }
     text
 }
@@ -117,14 +115,14 @@ fn format_request_plan(selected: u64, config: &RunConfig, requests_per_second: f
     if requests_per_second.is_finite() {
         let _ = write!(text, "about {} at {}", duration(selected as f64 / requests_per_second), config.rate);
     } else {
-        text.push_str("at full speed");
+        text.push_str("with no rate limit");
     }
     if config.reserve > 0 {
-        let _ = write!(text, " with {} per minute reserved", config.reserve);
+        let _ = write!(text, " with {} per minute reserved", plural(config.reserve.into(), "request"));
     }
     if !config.poll_limit.is_zero() {
         let _ =
-            write!(text, "; up to {} of polling if tasks are unfinished", duration(config.poll_limit.as_secs_f64()));
+            write!(text, ", plus up to {} of polling for unfinished tasks", duration(config.poll_limit.as_secs_f64()));
     }
     if let Some(limit) = config.stop_after {
         let _ = write!(text, "; the run stops after {}", duration(limit.as_secs_f64()));
@@ -132,7 +130,7 @@ fn format_request_plan(selected: u64, config: &RunConfig, requests_per_second: f
     text
 }
 
-pub(super) fn line(output: &mut String, name: &str, text: &str) {
+pub(super) fn write_line(output: &mut String, name: &str, text: &str) {
     let _ = writeln!(output, "  {name:<10}{text}");
 }
 
@@ -145,12 +143,11 @@ fn headline(run: &RunSummary) -> String {
     match run.exit_code {
         129.. => format!("Interrupted: archived {archived} of {selected}"),
         1 => format!("Stopped by an error: archived {archived} of {selected}"),
-        4 => format!("The provider refused the key: archived {archived} of {selected}"),
+        4 => format!("The provider refused the API key: archived {archived} of {selected}"),
         _ if run.input.selected == 0 && run.rows.assets > 0 => {
             "Nothing to fetch: downloaded assets of archived tasks".into()
         }
-        _ if run.input.selected == 0 && run.exit_code == 3 => "Nothing to fetch: no request was sent; finished".into(),
-        _ if run.input.selected == 0 => "Nothing to fetch: no request was sent; done".into(),
+        _ if run.input.selected == 0 => "Nothing to fetch: no request was sent".into(),
         _ => format!("Archived {archived} of {selected}"),
     }
 }
@@ -274,7 +271,7 @@ fn advice(run: &RunSummary, notes: &ClosingNotes<'_>) -> Option<String> {
     if notes.still_journalled > 0 {
         let _ = writeln!(
             text,
-            "Still in the journal: {} from earlier runs with incomplete downloads (no time or no connection). The next run resumes them.",
+            "Still in the journal: {} from earlier runs with incomplete downloads (time limit reached or host unreachable). The next run resumes them.",
             plural(notes.still_journalled, "task")
         );
     }

@@ -14,10 +14,10 @@ use crate::run_summary::RunSummary;
 /// such a run.
 pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> String {
     let (tasks, assets, rows, requests) = (&run.tasks, &run.assets, &run.rows, &run.requests);
-    let mut text = Text::default();
-    text.labelled(
+    let mut text = MetricsText::default();
+    text.labelled_gauge(
         "tasks",
-        "Tasks that the last run selected, by outcome; the first four are archived.",
+        "Tasks that the last run selected, by outcome; success, failure, timeout and not_found are archived.",
         "status",
         &[
             ("success", tasks.success),
@@ -29,22 +29,22 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
             ("errors", tasks.errors),
         ],
     );
-    text.labelled(
+    text.labelled_gauge(
         "assets",
         "Audio, covers and videos of the tasks that the last run archived, by outcome.",
         "status",
         &[("ok", assets.ok), ("failed", assets.failed), ("skipped", assets.skipped)],
     );
-    text.plain("asset_bytes", "Total size in bytes of the assets with status ok.", assets.bytes as f64);
-    text.labelled(
+    text.gauge("asset_bytes", "Total size in bytes of the assets with status ok.", assets.bytes as f64);
+    text.labelled_gauge(
         "rows",
         "Rows that the last run archived for its selected tasks, by table.",
         "table",
         &[("tasks", rows.tasks), ("clips", rows.clips), ("lyrics", rows.lyrics), ("assets", rows.assets)],
     );
-    text.labelled(
+    text.labelled_gauge(
         "requests",
-        "API requests of the last run: a task's initial request, a poll of an unfinished task, or a retry.",
+        "API requests of the last run, by kind: initial request, poll of an unfinished task, or retry.",
         "kind",
         &[
             ("first", requests.total - requests.polls - requests.retries),
@@ -52,21 +52,21 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
             ("retry", requests.retries),
         ],
     );
-    text.plain(
+    text.gauge(
         "rate_limited_requests",
         "API requests of the last run, of any kind, that were rate limited (HTTP 429).",
         requests.rate_limited as f64,
     );
-    text.plain("exit_code", "Exit status of the last run.", f64::from(run.exit_code));
+    text.gauge("exit_code", "Exit status of the last run.", f64::from(run.exit_code));
     if let Some(duration) = run.run_seconds {
-        text.plain("run_seconds", "Duration of the last run in seconds.", duration);
+        text.gauge("run_seconds", "Duration of the last run in seconds.", duration);
     }
     if let Some(finished) = run.finished_at {
-        text.plain("finished_timestamp_seconds", "Unix time at which the last run ended.", seconds(finished));
+        text.gauge("finished_timestamp_seconds", "Unix time at which the last run ended.", seconds(finished));
     }
     if let Some(success) = last_success {
         let help = "Unix time at which a run of this archive last ended with exit status 0; absent if none has.";
-        text.plain("last_success_timestamp_seconds", help, seconds(success));
+        text.gauge("last_success_timestamp_seconds", help, seconds(success));
     }
     text.0
 }
@@ -77,24 +77,24 @@ fn seconds(time: Timestamp) -> f64 {
 }
 
 #[derive(Default)]
-struct Text(String);
+struct MetricsText(String);
 
-impl Text {
-    fn plain(&mut self, name: &str, help: &str, value: f64) {
-        self.family(name, help);
+impl MetricsText {
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.write_header(name, help);
         let _ = writeln!(self.0, "sunor_archive_{name} {value}");
     }
 
     /// Adds a metric with one sample per label value. Label values need no escaping, because they are constants of this
     /// program.
-    fn labelled(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
-        self.family(name, help);
+    fn labelled_gauge(&mut self, name: &str, help: &str, label: &str, samples: &[(&str, u64)]) {
+        self.write_header(name, help);
         for (value, count) in samples {
             let _ = writeln!(self.0, "sunor_archive_{name}{{{label}=\"{value}\"}} {count}");
         }
     }
 
-    fn family(&mut self, name: &str, help: &str) {
+    fn write_header(&mut self, name: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP sunor_archive_{name} {help}\n# TYPE sunor_archive_{name} gauge");
     }
 }

@@ -20,7 +20,7 @@ use crate::event::Event;
 pub(crate) use archive_messages::archive_table;
 pub use contents::{Account, ArchiveContents, ArchiveSummary, RunRow, UnpublishedRun};
 pub(crate) use findings::verify_table;
-pub(crate) use maintenance::{Compacted, Rebuilt, compact_table, rebuild_table};
+pub(crate) use maintenance::{CompactedTable, RebuiltTable, compact_table, rebuild_table};
 pub(crate) use messages::{ClosingNotes, plan_table, run_table};
 pub(crate) use metrics::metrics;
 pub(crate) use repairs::{repair_plan_table, repair_table};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::messages::{format_requests, format_rows, join_counts, line, plural, size};
+use super::messages::{format_requests, format_rows, join_counts, plural, size, write_line};
 use crate::{
     repair::{Interruption, Plan, RepairOutcome},
     run_summary::RunSummary,
@@ -15,11 +15,11 @@ const MAX_LISTED: usize = 20;
 /// Formats the plan of a repair, for a dry run.
 pub(crate) fn repair_plan_table(plan: &Plan, archive: &str) -> String {
     let mut text = String::from("Dry run: nothing was sent, and nothing was changed\n\n");
-    line(&mut text, "archive", archive);
+    write_line(&mut text, "archive", archive);
     write_plan(&mut text, plan);
-    line(&mut text, "requests", &planned_requests(plan));
+    write_line(&mut text, "requests", &planned_requests(plan));
     write_unrepairable(&mut text, &plan.unrepairable);
-    write_lost(&mut text, plan);
+    write_lost(&mut text, plan, "to be moved");
     text
 }
 
@@ -49,22 +49,22 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
         (None, _, 0) => String::from("Repair complete\n\n"),
         (None, _, problems) => format!("Repair incomplete: {} left\n\n", plural(problems as u64, "problem")),
     };
-    line(&mut text, "archive", archive);
+    write_line(&mut text, "archive", archive);
     write_plan(&mut text, plan);
     if *recovered > 0 {
         let recovered = plural(*recovered, "task");
-        line(&mut text, "recovered", &format!("{recovered} from an interrupted run"));
+        write_line(&mut text, "recovered", &format!("{recovered} from an interrupted run"));
     }
     if !plan.tasks.is_empty() {
-        line(&mut text, "repaired", &plural(*restored, "task"));
-        line(&mut text, "rows", &format_rows(run));
-        line(&mut text, "downloads", &format!("{}, {}", plural(*files, "file"), size(*bytes)));
+        write_line(&mut text, "repaired", &plural(*restored, "task"));
+        write_line(&mut text, "rows", &format_rows(run));
+        write_line(&mut text, "downloads", &format!("{}, {}", plural(*files, "file"), size(*bytes)));
         let rest = (plan.tasks.len() as u64).saturating_sub(restored + failed.len() as u64);
         if rest > 0 {
-            line(&mut text, "left", &plural(rest, "task"));
+            write_line(&mut text, "remaining", &plural(rest, "task"));
         }
     }
-    line(&mut text, "requests", &format_requests(run));
+    write_line(&mut text, "requests", &format_requests(run));
     if !failed.is_empty() {
         let _ = writeln!(text, "\nNot repaired: {}", plural(failed.len() as u64, "task"));
         for (task, reason) in failed.iter().take(MAX_LISTED) {
@@ -79,7 +79,7 @@ pub(crate) fn repair_table(outcome: &RepairOutcome, run: &RunSummary, archive: &
         let _ = writeln!(text, "\nTasks that are still lost are listed in\n  {archive}/{list}");
     }
     write_unrepairable(&mut text, &plan.unrepairable);
-    write_lost(&mut text, plan);
+    write_lost(&mut text, plan, "moved");
     if plan.has_more {
         text.push_str("\nThere are more findings than one repair can handle. Rerun `repair`.\n");
     }
@@ -102,18 +102,18 @@ fn write_plan(text: &mut String, plan: &Plan) {
         0 => "none".into(),
         1.. => format!("{} → .sunor/damaged", join_plural_counts(&to_quarantine)),
     };
-    line(text, "damaged", &moved);
+    write_line(text, "damaged", &moved);
     let (manifests, unlisted) = (plan.manifests.len() as u64, plan.unlisted.len() as u64);
     let to_list = if unlisted == 1 { "file to list" } else { "files to list" };
-    line(text, "manifests", &join_counts(&[(unlisted, to_list), (manifests, "to rewrite")]));
+    write_line(text, "manifests", &join_counts(&[(unlisted, to_list), (manifests, "to rewrite")]));
     if plan.rewrite_checksums {
-        line(text, "checksums", "to rewrite");
+        write_line(text, "checksums", "to rewrite");
     }
     let tasks = plan.tasks.len() as u64;
     let lost = plan.lost.len() as u64;
-    line(text, "tasks", &join_counts(&[(tasks - lost, "from stored responses"), (lost, "to fetch")]));
+    write_line(text, "tasks", &join_counts(&[(tasks - lost, "from stored responses"), (lost, "to fetch")]));
     if plan.failed_assets > 0 {
-        line(text, "assets", &format!("{} to retry (failed in earlier runs)", plan.failed_assets));
+        write_line(text, "assets", &format!("{} to retry (failed in earlier runs)", plan.failed_assets));
     }
 }
 
@@ -123,7 +123,7 @@ fn planned_requests(plan: &Plan) -> String {
         (_, 0) => "none".into(),
         (lost, at_most) if lost == at_most => lost.to_string(),
         (0, at_most) => format!("up to {at_most}, if URLs have expired"),
-        (lost, at_most) => format!("at least {lost}, {at_most} if every URL has expired"),
+        (lost, at_most) => format!("at least {lost}, up to {at_most} if URLs have expired"),
     }
 }
 
@@ -146,9 +146,12 @@ fn join_plural_counts(counts: &[(u64, &str)]) -> String {
     if texts.is_empty() { "none".into() } else { texts.join(", ") }
 }
 
-fn write_lost(text: &mut String, plan: &Plan) {
+fn write_lost(text: &mut String, plan: &Plan, moved: &str) {
     if !plan.run_files.is_empty() {
-        text.push_str("\nThese files cannot be regenerated, but nothing depends on them (→ .sunor/damaged):\n");
+        let _ = writeln!(
+            text,
+            "\nThese files cannot be regenerated, but nothing depends on them ({moved} to .sunor/damaged):"
+        );
         for path in plan.run_files.iter().take(MAX_LISTED) {
             let _ = writeln!(text, "  {path}");
         }

@@ -106,7 +106,7 @@ impl State {
 
     async fn task(&self, id: &str) -> io::Result<Response<Body>> {
         let task = Task::new(self.provider.seed, id, self.start, &self.provider.faults, &self.cdn);
-        let fault = self.next_fault(id, task.sample);
+        let fault = self.next_fault(id, task.fault_sample);
         if let Some(FaultKind::Stall(seconds)) = fault {
             time::sleep(Duration::from_secs_f64(seconds)).await;
         }

@@ -128,7 +128,7 @@ impl State {
                 return with_header(rejection, CONTENT_RANGE, &format!("bytes */{}", file.len));
             }
         };
-        tracker.completed = range.end == file.len;
+        tracker.includes_end = range.end == file.len;
         let response = response.header(CONTENT_LENGTH, range.end - range.start);
         response.body(delivery.body(file, range)).expect("the status and headers are valid")
     }
@@ -138,7 +138,7 @@ impl State {
         let Some(file) = self.generate_file(name, FileVariant::Original) else { return Ok(not_found()) };
         let full_body: Vec<u8> = file.chunks(0..file.len, CHUNK).flatten().collect();
         let response = body(StatusCode::OK, file.content_type, encoding.compress(&full_body)?);
-        tracker.completed = true;
+        tracker.includes_end = true;
         Ok(with_header(response, CONTENT_ENCODING, encoding.name()))
     }
 }
@@ -230,7 +230,7 @@ mod tests {
         }
 
         fn with_fault(kind: FaultKind) -> Self {
-            let media = vec![Fault { kind, when: FaultFilter::task("odd") }];
+            let media = vec![Fault { kind, filter: FaultFilter::task("odd") }];
             Self::new(FaultPlan { media, ..FaultPlan::default() })
         }
 
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted() {
-        let media = vec![Fault { kind: FaultKind::Truncated(1000), when: FaultFilter::first(1) }];
+        let media = vec![Fault { kind: FaultKind::Truncated(1000), filter: FaultFilter::first(1) }];
         let server = TestServer::new(FaultPlan { media, ..FaultPlan::default() });
         let cut = server.send_request("GET", "/a.mp3", "x-api-key: k\r\n").1.len();
         let rest = server.send_request("GET", "/a.mp3", "Range: bytes=1000-\r\nReferer: r\r\n").1.len();

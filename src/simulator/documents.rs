@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 use super::faults::FaultPlan;
 
 /// The default fraction of tasks that are in progress when the simulator starts.
-const UNFINISHED: f64 = 0.12;
+const DEFAULT_UNFINISHED_FRACTION: f64 = 0.12;
 
 /// The default maximum time, in seconds, until a task in progress finishes. The default is short to keep a trial of the
 /// program short.
-const UNFINISHED_SECONDS: f64 = 10.0;
+const DEFAULT_MAX_UNFINISHED_SECONDS: f64 = 10.0;
 
 const TITLES: [&str; 8] = [
     "Summer Days",
@@ -72,11 +72,11 @@ pub(super) struct Task {
     outcome: Outcome,
     created_at: Timestamp,
     completed_at: Timestamp,
-    details: Rng,
+    details_rng: Rng,
     /// The root URL of the CDN, without a trailing slash.
     cdn: String,
     /// A random number from 0 to 1 that is fixed for the task and determines which faults apply to it.
-    pub(super) sample: f64,
+    pub(super) fault_sample: f64,
 }
 
 impl Task {
@@ -84,7 +84,7 @@ impl Task {
     /// URL of the CDN.
     pub(super) fn new(seed: u64, id: &str, start: Timestamp, faults: &FaultPlan, cdn: &str) -> Self {
         let mut rng = Rng::with_seed(hash(seed, id));
-        let sample = rng.f64();
+        let fault_sample = rng.f64();
         let exists = rng.f64() >= 0.05;
         let kind = match rng.u32(..100) {
             ..50 => Kind::SunoMusic,
@@ -99,16 +99,26 @@ impl Task {
             _ => Outcome::Timeout,
         };
         let duration = SignedDuration::from_millis(rng.i64(30_000..300_000));
-        let unfinished = rng.f64() < faults.unfinished.unwrap_or(UNFINISHED);
+        let unfinished = rng.f64() < faults.unfinished.unwrap_or(DEFAULT_UNFINISHED_FRACTION);
         let completed_at = if unfinished {
-            let max_seconds = faults.unfinished_seconds.unwrap_or(UNFINISHED_SECONDS);
+            let max_seconds = faults.unfinished_seconds.unwrap_or(DEFAULT_MAX_UNFINISHED_SECONDS);
             start + Duration::from_secs_f64(max_seconds * (0.3 + 0.7 * rng.f64()))
         } else {
             // A time in 2025, long before the first request.
             Timestamp::from_millisecond(1_735_689_600_000 + rng.i64(0..25_000_000_000)).unwrap_or(start)
         };
         let (id, cdn) = (id.into(), cdn.into());
-        Self { id, exists, kind, outcome, created_at: completed_at - duration, completed_at, details: rng, cdn, sample }
+        Self {
+            id,
+            exists,
+            kind,
+            outcome,
+            created_at: completed_at - duration,
+            completed_at,
+            details_rng: rng,
+            cdn,
+            fault_sample,
+        }
     }
 
     /// Returns the task's document at the time `now`, and whether the document is final. Returns `None` if the task
@@ -134,9 +144,9 @@ impl Task {
             (true, Outcome::Timeout) => Some("The upstream provider did not answer in time"),
             _ => None,
         };
-        let mut details = self.details.clone();
-        let input = self.input(&mut details);
-        let result = if done && self.outcome == Outcome::Success { self.result(&mut details) } else { Value::Null };
+        let mut details_rng = self.details_rng.clone();
+        let input = self.input(&mut details_rng);
+        let result = if done && self.outcome == Outcome::Success { self.result(&mut details_rng) } else { Value::Null };
         json!({
             "task_id": self.id,
             "model": if self.kind == Kind::UdioMusic { "udio" } else { "suno" },
@@ -249,8 +259,8 @@ impl Task {
 }
 
 /// Returns a hash of the seed and an identifier, such as a task ID or a file name.
-pub(super) fn hash(seed: u64, id: &str) -> u64 {
-    let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize();
+pub(super) fn hash(seed: u64, name: &str) -> u64 {
+    let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(name).finalize();
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 

@@ -68,7 +68,7 @@ pub struct Fault {
     /// The fault to inject.
     pub kind: FaultKind,
     /// The requests that the fault applies to.
-    pub when: FaultFilter,
+    pub filter: FaultFilter,
 }
 
 /// A fault in the response to a task request or a CDN request.
@@ -171,17 +171,17 @@ impl FaultFilter {
 impl FaultPlan {
     /// Returns the fault for the `nth` request for a task, counted from 1, or `None` if no fault applies.
     pub(super) fn for_task(&self, id: &str, nth: u32, sample: f64) -> Option<FaultKind> {
-        first(&self.faults, |when| when.matches(nth, sample, |task| task == id))
+        first_match(&self.faults, |filter| filter.matches(nth, sample, |task| task == id))
     }
 
     /// Returns the fault for the `nth` request for a file, counted from 1, or `None` if no fault applies.
     pub(super) fn for_file(&self, name: &str, nth: u32, sample: f64) -> Option<FaultKind> {
-        first(&self.media, |when| when.matches(nth, sample, |part| name.contains(part)))
+        first_match(&self.media, |filter| filter.matches(nth, sample, |part| name.contains(part)))
     }
 }
 
-fn first(faults: &[Fault], matches: impl Fn(&FaultFilter) -> bool) -> Option<FaultKind> {
-    faults.iter().find(|fault| matches(&fault.when)).map(|fault| fault.kind.clone())
+fn first_match(faults: &[Fault], matches: impl Fn(&FaultFilter) -> bool) -> Option<FaultKind> {
+    faults.iter().find(|fault| matches(&fault.filter)).map(|fault| fault.kind.clone())
 }
 
 impl FromStr for FaultPlan {
@@ -221,33 +221,34 @@ struct RawFault {
 impl TryFrom<RawFault> for Fault {
     type Error = String;
 
-    fn try_from(text: RawFault) -> Result<Self, String> {
+    fn try_from(raw: RawFault) -> Result<Self, String> {
         let kinds = [
-            text.status.map(FaultKind::Status),
-            text.too_many.map(FaultKind::RateLimited),
-            text.busy.map(FaultKind::Unavailable),
-            text.body.map(FaultKind::Body),
-            text.truncated.map(FaultKind::Truncated),
-            text.reset.filter(|yes| *yes).map(|_| FaultKind::Reset),
-            text.stall.map(FaultKind::Stall),
-            text.stall_body.map(FaultKind::StallBody),
-            text.redirect.map(FaultKind::Redirect),
-            text.encoding.map(FaultKind::Compressed),
-            text.padding.map(FaultKind::Padding),
-            text.hang_up.filter(|yes| *yes).map(|_| FaultKind::HangUp),
-            text.identical.filter(|yes| *yes).map(|_| FaultKind::Identical),
-            text.changed.filter(|yes| *yes).map(|_| FaultKind::Changed),
-            text.drip.map(FaultKind::Throttle),
+            raw.status.map(FaultKind::Status),
+            raw.too_many.map(FaultKind::RateLimited),
+            raw.busy.map(FaultKind::Unavailable),
+            raw.body.map(FaultKind::Body),
+            raw.truncated.map(FaultKind::Truncated),
+            raw.reset.filter(|yes| *yes).map(|_| FaultKind::Reset),
+            raw.stall.map(FaultKind::Stall),
+            raw.stall_body.map(FaultKind::StallBody),
+            raw.redirect.map(FaultKind::Redirect),
+            raw.encoding.map(FaultKind::Compressed),
+            raw.padding.map(FaultKind::Padding),
+            raw.hang_up.filter(|yes| *yes).map(|_| FaultKind::HangUp),
+            raw.identical.filter(|yes| *yes).map(|_| FaultKind::Identical),
+            raw.changed.filter(|yes| *yes).map(|_| FaultKind::Changed),
+            raw.drip.map(FaultKind::Throttle),
         ];
         let mut kinds = kinds.into_iter().flatten();
         match (kinds.next(), kinds.next()) {
             (Some(fault), None) => {
-                Ok(Self { kind: fault, when: FaultFilter { first: text.first, task: text.task, share: text.share } })
+                Ok(Self { kind: fault, filter: FaultFilter { first: raw.first, task: raw.task, share: raw.share } })
             }
             (None, _) => {
-                Err("a fault has no kind; add one of status, too_many, body, truncated, reset, stall, …".into())
+                Err("a fault entry has no fault; add e.g. status, too_many, busy, body, truncated, reset or stall"
+                    .into())
             }
-            (Some(_), Some(_)) => Err("a fault has more than one kind; write a separate entry for each".into()),
+            (Some(_), Some(_)) => Err("a fault entry has more than one fault; write a separate entry for each".into()),
         }
     }
 }
@@ -275,8 +276,8 @@ mod tests {
         let faults: FaultPlan = text.parse().unwrap();
         assert_eq!(faults.window.map(|window| window.limit), Some(10));
         let first =
-            Fault { kind: FaultKind::Status(502), when: FaultFilter { share: Some(0.3), ..FaultFilter::first(2) } };
-        assert_eq!(faults.faults, [first, Fault { kind: FaultKind::Reset, when: FaultFilter::ALWAYS }]);
+            Fault { kind: FaultKind::Status(502), filter: FaultFilter { share: Some(0.3), ..FaultFilter::first(2) } };
+        assert_eq!(faults.faults, [first, Fault { kind: FaultKind::Reset, filter: FaultFilter::ALWAYS }]);
         for bad in [
             "unfinshed = 1",
             "[[faults]]\nfirst = 1",

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::{cover, documents::hash, faults::FaultPlan, mp3};
 
 /// The default duration of a song in seconds.
-const SECONDS: f64 = 12.0;
+const DEFAULT_SONG_SECONDS: f64 = 12.0;
 
 /// The maximum size of a generated chunk in bytes.
 pub(super) const CHUNK: u64 = 256 << 10;
@@ -17,7 +17,7 @@ pub(super) const CHUNK: u64 = 256 << 10;
 const MODIFIED: &str = "Wed, 15 Jan 2025 12:00:00 GMT";
 
 /// The `Last-Modified` date of [`FileVariant::Changed`].
-const MODIFIED_SINCE: &str = "Thu, 16 Jan 2025 12:00:00 GMT";
+const CHANGED_MODIFIED: &str = "Thu, 16 Jan 2025 12:00:00 GMT";
 
 /// The file stem from which every [`FileVariant::Identical`] file is generated, regardless of the requested name.
 const IDENTICAL_STEM: &str = "same";
@@ -67,7 +67,7 @@ impl File {
             _ => return None,
         };
         let etag = format!("\"{:016x}\"", hash(seed, &format!("{stem}.{kind} {}", file.len)));
-        Some(Self { etag, modified: if variant == FileVariant::Changed { MODIFIED_SINCE } else { MODIFIED }, ..file })
+        Some(Self { etag, modified: if variant == FileVariant::Changed { CHANGED_MODIFIED } else { MODIFIED }, ..file })
     }
 
     /// Returns the bytes in `range` as chunks of at most `max_len` bytes, which are generated lazily.
@@ -95,10 +95,10 @@ impl File {
 /// Generates a song: an ID3 tag and a melody. The melody repeats until the song reaches the minimum size in the fault
 /// plan.
 fn song(title: &str, rng: &mut Rng, faults: &FaultPlan, padding: u64) -> File {
-    let melody = mp3::melody(rng, faults.media_seconds.unwrap_or(SECONDS));
+    let melody = mp3::melody(rng, faults.media_seconds.unwrap_or(DEFAULT_SONG_SECONDS));
     let head = mp3::tag(title);
-    let least = faults.media_bytes.unwrap_or(0).saturating_sub(head.len() as u64);
-    let frames = (least.max(melody.len() as u64) + padding).next_multiple_of(mp3::FRAME as u64);
+    let min_frame_bytes = faults.media_bytes.unwrap_or(0).saturating_sub(head.len() as u64);
+    let frames = (min_frame_bytes.max(melody.len() as u64) + padding).next_multiple_of(mp3::FRAME_BYTES as u64);
     let block = melody.repeat((CHUNK as usize).div_ceil(melody.len()));
     File { block: block.into(), ..padded_file("audio/mpeg", head, frames) }
 }
@@ -111,10 +111,11 @@ fn padded_file(content_type: &'static str, bytes: Vec<u8>, padding: u64) -> File
 
 /// Generates a video that has the boxes of an MP4 file (ISO/IEC 14496-12) but no playable track.
 fn video(title: &str, rng: &mut Rng) -> Vec<u8> {
-    let part =
+    let mp4_box =
         |kind: &[u8; 4], content: &[u8]| [&(content.len() as u32 + 8).to_be_bytes(), kind.as_slice(), content].concat();
     let frames: Vec<u8> = iter::repeat_with(|| rng.u8(..)).take(4096).collect();
-    [part(b"ftyp", b"isom\x00\x00\x02\x00isommp41"), part(b"free", title.as_bytes()), part(b"mdat", &frames)].concat()
+    [mp4_box(b"ftyp", b"isom\x00\x00\x02\x00isommp41"), mp4_box(b"free", title.as_bytes()), mp4_box(b"mdat", &frames)]
+        .concat()
 }
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
     fn a_long_song_has_the_same_bytes_from_any_offset() {
         let long = FaultPlan { media_bytes: Some(1_000_000), media_seconds: Some(0.5), ..FaultPlan::default() };
         let file = file("a.mp3", FileVariant::Original, &long);
-        assert!((1_000_000..1_000_000 + mp3::FRAME as u64).contains(&file.len));
+        assert!((1_000_000..1_000_000 + mp3::FRAME_BYTES as u64).contains(&file.len));
         let full = bytes(&file, 0..file.len);
         for from in [1, 20, 100, 300_000, 999_999, file.len - 1] {
             assert!(bytes(&file, from..file.len) == full[from as usize..], "{from}");
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs PyAV and Pillow: ./tests/run.sh"]
+    #[ignore = "needs PyAV and Pillow; run ./tests/run.sh"]
     fn other_programs_decode_every_song_and_cover() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("media")).unwrap();

@@ -73,7 +73,7 @@ impl SimulatedProvider {
     /// Returns a provider that recognizes every task ID and applies the documented rate limit, for use within a single
     /// run.
     #[must_use]
-    pub fn with_any_task() -> Self {
+    pub fn accepting_any_task() -> Self {
         let faults = FaultPlan { window: Some(Window::default()), ..FaultPlan::default() };
         Self { faults, cdn_port: CDN_PORT, ..Self::default() }
     }

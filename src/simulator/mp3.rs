@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 /// The size of a frame in bytes at 32 kbit/s and 48 kHz: 144 · 32000 / 48000. The result is an integer, so no frame
 /// needs padding (2.4.3.1).
-pub(super) const FRAME: usize = 96;
+pub(super) const FRAME_BYTES: usize = 96;
 
 /// The duration of a frame in seconds: two granules of 576 samples each at 48 kHz.
 const FRAME_SECONDS: f64 = 2.0 * 576.0 / 48_000.0;
@@ -76,7 +76,7 @@ fn frame(line: u32, gain: u32, negative: bool) -> Vec<u8> {
         bits.put(code, width);
         bits.put(u32::from(negative), 1);
     }
-    bits.bytes.resize(FRAME, 0);
+    bits.bytes.resize(FRAME_BYTES, 0);
     bits.bytes
 }
 
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn a_song_has_complete_frames_and_the_requested_length() {
         let melody = melody(&mut Rng::with_seed(1), 12.0);
-        assert_eq!(melody.len(), 500 * FRAME);
-        assert!(melody.chunks(FRAME).all(|frame| frame.starts_with(&HEADER)));
+        assert_eq!(melody.len(), 500 * FRAME_BYTES);
+        assert!(melody.chunks(FRAME_BYTES).all(|frame| frame.starts_with(&HEADER)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl RequestedRange {
     pub(super) fn from_headers(headers: &HeaderMap, len: u64, validators: [&str; 2]) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let current = text(IF_RANGE).is_none_or(|etag| validators.contains(&etag));
-        match text(RANGE).filter(|_| current).and_then(bounds) {
+        match text(RANGE).filter(|_| current).and_then(parse_range) {
             None => Self::Full,
             Some((first, _)) if first >= len => Self::Unsatisfiable,
             Some((first, last)) => Self::Bytes(first..last.map_or(len, |last| len.min(last.saturating_add(1)))),
@@ -33,7 +33,7 @@ impl RequestedRange {
 }
 
 /// Parses a range of the form `bytes=a-` or `bytes=a-b`. Returns `None` for any other form, which a server may ignore.
-fn bounds(range: &str) -> Option<(u64, Option<u64>)> {
+fn parse_range(range: &str) -> Option<(u64, Option<u64>)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let first = first.parse().ok()?;
     let last = if last.is_empty() { None } else { Some(last.parse().ok()?) };

@@ -27,7 +27,7 @@ pub(super) struct ResponseTracker {
     state: Arc<State>,
     path: String,
     /// Whether the response includes the last byte of the file.
-    pub(super) completed: bool,
+    pub(super) includes_end: bool,
     finished: bool,
 }
 
@@ -50,13 +50,14 @@ impl ResponseTracker {
         *nth += 1;
         let nth = *nth;
         drop(counts);
-        (Self { state, path: path.to_owned(), completed: false, finished: false }, nth)
+        (Self { state, path: path.to_owned(), includes_end: false, finished: false }, nth)
     }
 
     /// Wraps a response so that its bytes are counted while they are sent.
     pub(super) fn wrap(self, response: Response<Body>) -> Response<Body> {
-        let promised = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let remaining = promised.or(response.body().size_hint().exact()).unwrap_or(u64::MAX);
+        let content_length =
+            response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let remaining = content_length.or(response.body().size_hint().exact()).unwrap_or(u64::MAX);
         response.map(|body| CountedBody { body, remaining, tracker: self }.boxed())
     }
 
@@ -64,7 +65,7 @@ impl ResponseTracker {
         self.state.counts().stats.media.bytes += bytes;
         if last {
             self.finish();
-            if self.completed {
+            if self.includes_end {
                 let mut counts = self.state.counts();
                 *counts.stats.media.completed.entry(mem::take(&mut self.path)).or_default() += 1;
             }

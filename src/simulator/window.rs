@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_window_resets_at_once_and_a_sliding_one_gradually() {
+    fn a_fixed_window_resets_at_once_and_a_moving_one_gradually() {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         for (kind, expected) in [(WindowKind::Fixed, [true, false]), (WindowKind::Moving, [false, true])] {

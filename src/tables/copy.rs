@@ -19,16 +19,16 @@ use crate::{format::TableFormat, ranged::RangedFile};
 /// Writes one new part from rows of existing parts.
 pub(crate) struct PartCopier<W: Write + Send> {
     schema: TableSchema,
-    copier: FormatWriter<W>,
+    writer: FormatWriter<W>,
     rows: u64,
 }
 
 enum FormatWriter<W: Write + Send> {
     Parquet(Box<ArrowWriter<W>>),
-    Csv(CsvCopier<W>),
+    Csv(CsvWriter<W>),
 }
 
-struct CsvCopier<W> {
+struct CsvWriter<W> {
     sink: W,
     bytes: u64,
 }
@@ -36,22 +36,22 @@ struct CsvCopier<W> {
 impl<W: Write + Send> PartCopier<W> {
     /// Creates a copier for a new part with large row groups.
     pub(crate) fn new(schema: TableSchema, format: TableFormat, sink: W) -> io::Result<Self> {
-        let copier = match format {
+        let writer = match format {
             TableFormat::Parquet => FormatWriter::Parquet(Box::new(
                 parquet::writer(&schema, RowGroups::Large, sink).map_err(io::Error::other)?,
             )),
             TableFormat::Csv => {
-                FormatWriter::Csv(CsvCopier { sink: CsvEncoder::new(&schema, sink)?.finish(), bytes: 0 })
+                FormatWriter::Csv(CsvWriter { sink: CsvEncoder::new(&schema, sink)?.finish(), bytes: 0 })
             }
         };
-        Ok(Self { schema, copier, rows: 0 })
+        Ok(Self { schema, writer, rows: 0 })
     }
 
     /// Copies the rows of `part` for whose task ID `keep` returns `true`, without changing their order. Returns the
     /// number of copied rows. Columns that `part` lacks are filled with nulls. Returns an error if `part` has an
     /// unknown column.
     pub(crate) fn copy(&mut self, part: RangedFile, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
-        let copied = match &mut self.copier {
+        let copied = match &mut self.writer {
             FormatWriter::Parquet(writer) => copy_parquet(part, &self.schema, writer, keep),
             FormatWriter::Csv(csv) => csv.copy(part, &self.schema, keep),
         };
@@ -61,7 +61,7 @@ impl<W: Write + Send> PartCopier<W> {
 
     /// Adds a chunk of rows, which must have all columns of the table. Returns an error if the new part is a CSV file.
     pub(crate) fn push(&mut self, chunk: &Chunk) -> io::Result<()> {
-        match &mut self.copier {
+        match &mut self.writer {
             FormatWriter::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
             FormatWriter::Csv(_) => return Err(io::Error::other("cannot write Parquet rows to a CSV part")),
         }
@@ -76,7 +76,7 @@ impl<W: Write + Send> PartCopier<W> {
 
     /// The approximate number of bytes written so far.
     pub(crate) fn bytes(&self) -> u64 {
-        match &self.copier {
+        match &self.writer {
             FormatWriter::Parquet(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
             FormatWriter::Csv(csv) => csv.bytes,
         }
@@ -84,7 +84,7 @@ impl<W: Write + Send> PartCopier<W> {
 
     /// Completes the part. Returns the sink, to which all bytes have been written, and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
-        let sink = match self.copier {
+        let sink = match self.writer {
             FormatWriter::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
             FormatWriter::Csv(csv) => csv.sink,
         };
@@ -119,7 +119,7 @@ fn copy_parquet(
     Ok(copied)
 }
 
-impl<W: Write> CsvCopier<W> {
+impl<W: Write> CsvWriter<W> {
     fn copy(&mut self, part: RangedFile, schema: &TableSchema, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let mut records = RawRecords::new(BufReader::with_capacity(1 << 16, part), schema)?;
         let index = schema.columns.iter().position(|(name, _)| *name == TASK_ID).unwrap_or_default();
@@ -233,7 +233,7 @@ mod tests {
                     RangedFile::new(truncated.into_bytes())
                 }
                 TableFormat::Parquet => {
-                    let FormatWriter::Parquet(writer) = &mut old.copier else { panic!() };
+                    let FormatWriter::Parquet(writer) = &mut old.writer else { panic!() };
                     let all = part(format, &[task("a", None)]);
                     let batch = parquet::batches(all).unwrap().next().unwrap().unwrap();
                     let columns = batch.columns()[..15].to_vec();
@@ -248,8 +248,8 @@ mod tests {
             assert_eq!(digest(format, &all), digest(format, &part(format, &[task("a", None)])), "{format}");
 
             let mut newer = PartCopier::new(shorter_schema(), format, Vec::new()).unwrap();
-            let refused = newer.copy(part(format, &[task("a", None)]), &mut |_| true).unwrap_err().to_string();
-            assert!(refused.contains("response"), "{refused}");
+            let error = newer.copy(part(format, &[task("a", None)]), &mut |_| true).unwrap_err().to_string();
+            assert!(error.contains("response"), "{error}");
         }
     }
 

@@ -89,7 +89,7 @@ impl<R: BufRead> RawRecords<R> {
                 return if record.is_empty() {
                     Ok(false)
                 } else {
-                    Err(io::Error::other("it is truncated within a record"))
+                    Err(io::Error::other("its last record is truncated"))
                 };
             }
             is_quoted = record.iter().skip(start).fold(is_quoted, |is_quoted, byte| is_quoted ^ (*byte == b'"'));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_an_empty_field_and_an_empty_text_is_quoted() {
+    fn null_is_an_empty_field_and_an_empty_string_is_quoted() {
         assert_eq!(encoded(&[Value::Null, Value::Text("")]), "a,b\r\n,\"\"\r\n");
     }
 

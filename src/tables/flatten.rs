@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_text_is_replaced_by_its_fallback() {
+    fn an_empty_string_is_replaced_by_its_fallback() {
         let rows = rows(
             r#"{"type":"music","error":"","input":{"gpt_description_prompt":"","prompt":"p"},
                 "output":{"fail_reason":"f","result":{"model_name":"","major_model_version":"v4"}}}"#,
@@ -365,7 +365,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_document_flattens_without_losing_a_byte(json in any_json(), kind in "music|lyrics|upload|stems", result in any_json()) {
+        fn any_document_is_flattened_without_data_loss(json in any_json(), kind in "music|lyrics|upload|stems", result in any_json()) {
             let full = serde_json::json!({"task_id": "t1", "type": kind, "extra": json, "output": {"result": result}});
             for document in [&full, &json] {
                 let data = document.to_string();

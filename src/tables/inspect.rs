@@ -95,7 +95,7 @@ fn csv_columns(file: RangedFile, schema: &TableSchema) -> io::Result<ColumnDiff>
 
 fn compare_counts(expected: usize, actual: usize) -> ColumnDiff {
     match actual {
-        0 => ColumnDiff::Mismatch("it has none".into()),
+        0 => ColumnDiff::Mismatch("no columns found".into()),
         actual if actual < expected => ColumnDiff::Missing(expected - actual),
         actual if actual > expected => ColumnDiff::Extra(actual - expected),
         _ => ColumnDiff::Same,
@@ -112,7 +112,7 @@ fn decode_parquet(file: RangedFile) -> io::Result<u64> {
     if rows == footer_rows {
         Ok(rows)
     } else {
-        Err(io::Error::other(format!("its footer states {footer_rows} rows, but it has {rows}")))
+        Err(io::Error::other(format!("its footer declares {footer_rows} rows, but it contains {rows}")))
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
             shorter.columns.pop();
             assert_eq!(compare_columns(file(&part), format, &shorter).unwrap(), ColumnDiff::Extra(1));
             let mut longer = ASSETS.schema();
-            longer.columns.push(("further", ColumnType::Text));
+            longer.columns.push(("extra", ColumnType::Text));
             assert_eq!(compare_columns(file(&part), format, &longer).unwrap(), ColumnDiff::Missing(1));
         }
     }
@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn reading_truncated_parts_ends_without_a_panic() {
+    fn a_truncated_part_never_causes_a_panic() {
         for format in [TableFormat::Parquet, TableFormat::Csv] {
             let full = part(format);
             for length in 0..full.len() {
-                let cut = &full[..length];
-                let _ = compare_columns(file(cut), format, &ASSETS.schema());
-                let decoded = decode(file(cut), format, &ASSETS.schema());
+                let truncated = &full[..length];
+                let _ = compare_columns(file(truncated), format, &ASSETS.schema());
+                let decoded = decode(file(truncated), format, &ASSETS.schema());
                 assert!(format == TableFormat::Csv || decoded.is_err(), "truncated to {length} bytes");
             }
         }

@@ -149,7 +149,7 @@ pub(super) fn project(batch: &RecordBatch, schema: &SchemaRef) -> io::Result<Rec
     if let Some(unknown) = batch.schema().fields().iter().find(|field| schema.column_with_name(field.name()).is_none())
     {
         return Err(io::Error::other(format!(
-            "it has an unknown column `{}`; a newer version may have written it",
+            "it has an unknown column `{}`; it may have been written by a newer version of the program",
             unknown.name()
         )));
     }
@@ -274,7 +274,7 @@ mod tests {
     use super::{super::schema::*, *};
 
     #[test]
-    fn the_footer_has_json_and_utc_microseconds() {
+    fn the_footer_declares_json_and_utc_microsecond_types() {
         let mut sink = Vec::new();
         ParquetEncoder::new(&TASKS.schema(), RowGroups::Small, &mut sink).unwrap().finish().unwrap();
         let reader = SerializedFileReader::new(Bytes::from(sink)).unwrap();

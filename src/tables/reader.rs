@@ -23,7 +23,7 @@ pub(crate) type RowCallback<'a> = &'a mut dyn FnMut(&[Option<&str>]);
 /// Calls `row` with the cells of `columns`, in this order, for each row of a part.
 pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row: RowCallback<'_>) -> io::Result<()> {
     match format {
-        TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io)?, columns, row),
+        TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io_error)?, columns, row),
         TableFormat::Csv => scan_csv(file, columns, row),
     }
 }
@@ -39,8 +39,8 @@ pub(crate) fn scan_matching<'v>(
 ) -> io::Result<()> {
     match format {
         TableFormat::Parquet => {
-            let part = parquet_reader(file).map_err(to_io)?;
-            let groups = matching_row_groups(&part, column, &values).map_err(to_io)?;
+            let part = parquet_reader(file).map_err(to_io_error)?;
+            let groups = matching_row_groups(&part, column, &values).map_err(to_io_error)?;
             scan_parquet(part.with_row_groups(groups), columns, row)
         }
         TableFormat::Csv => scan_csv(file, columns, row),
@@ -51,7 +51,7 @@ pub(crate) fn scan_matching<'v>(
 pub(crate) fn count_rows(file: RangedFile, format: TableFormat) -> io::Result<u64> {
     match format {
         TableFormat::Parquet => {
-            let reader = SerializedFileReader::new(file).map_err(to_io)?;
+            let reader = SerializedFileReader::new(file).map_err(to_io_error)?;
             Ok(reader.metadata().file_metadata().num_rows().unsigned_abs())
         }
         TableFormat::Csv => {
@@ -68,9 +68,10 @@ fn scan_parquet(
     row: RowCallback<'_>,
 ) -> io::Result<()> {
     let mask = ProjectionMask::columns(part.parquet_schema(), columns.iter().copied());
-    for batch in part.with_projection(mask).build().map_err(to_io)? {
+    for batch in part.with_projection(mask).build().map_err(to_io_error)? {
         let batch = batch.map_err(io::Error::other)?;
-        let texts = columns.iter().map(|name| texts(batch.column_by_name(name).ok_or_else(|| missing(name))?));
+        let texts =
+            columns.iter().map(|name| to_text_column(batch.column_by_name(name).ok_or_else(|| missing_column(name))?));
         let texts = texts.collect::<io::Result<Vec<StringArray>>>()?;
         let mut cells = Vec::with_capacity(texts.len());
         for index in 0..batch.num_rows() {
@@ -82,7 +83,7 @@ fn scan_parquet(
     Ok(())
 }
 
-fn texts(column: &dyn Array) -> io::Result<StringArray> {
+fn to_text_column(column: &dyn Array) -> io::Result<StringArray> {
     fn to_text_array<T: ToString>(values: impl Iterator<Item = Option<T>>) -> StringArray {
         values.map(|value| value.map(|value| value.to_string())).collect()
     }
@@ -104,7 +105,7 @@ fn scan_csv(file: RangedFile, columns: &[&str], row: RowCallback<'_>) -> io::Res
     let mut reader = csv::Reader::from_reader(file);
     let headers = reader.headers().map_err(io::Error::other)?;
     let indices =
-        columns.iter().map(|name| headers.iter().position(|title| title == *name).ok_or_else(|| missing(name)));
+        columns.iter().map(|name| headers.iter().position(|title| title == *name).ok_or_else(|| missing_column(name)));
     let indices = indices.collect::<io::Result<Vec<usize>>>()?;
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(io::Error::other)? {
@@ -115,10 +116,10 @@ fn scan_csv(file: RangedFile, columns: &[&str], row: RowCallback<'_>) -> io::Res
     Ok(())
 }
 
-fn missing(column: &str) -> io::Error {
+fn missing_column(column: &str) -> io::Error {
     io::Error::other(format!("it has no column `{column}`"))
 }
 
-fn to_io(error: ParquetError) -> io::Error {
+fn to_io_error(error: ParquetError) -> io::Error {
     io::Error::other(error)
 }

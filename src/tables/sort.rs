@@ -30,7 +30,7 @@ const MAX_MERGED_RUNS: usize = 64;
 /// The maximum number of rows in a batch that is read from a sorted run.
 const RUN_BATCH_ROWS: usize = 512;
 /// The approximate maximum size, in bytes, of all batches that a merge holds in memory.
-const RUN_BATCHES_BYTES: usize = 128 << 20;
+const MERGE_BUFFER_BYTES: usize = 128 << 20;
 
 /// A batch of sorted rows to be written to a part.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl<S: FnMut() -> io::Result<File>> TimeSorter<S> {
     }
 
     fn merge_runs(&self, runs: Vec<File>) -> io::Result<Sorted> {
-        let rows = RUN_BATCHES_BYTES / runs.len().max(1) / self.row_bytes;
+        let rows = MERGE_BUFFER_BYTES / runs.len().max(1) / self.row_bytes;
         Sorted::spilled(runs, rows.clamp(1, RUN_BATCH_ROWS), &self.schema)
     }
 
@@ -339,9 +339,9 @@ mod tests {
 
     /// Sorts the rows of `parts`. Returns the row numbers in sorted order, and the number of temporary files written.
     fn sorted(parts: &[Vec<Option<i64>>], memory_limit: usize) -> (Vec<usize>, usize) {
-        let mut runs = 0;
+        let mut temp_files = 0;
         let new_temp_file = || {
-            runs += 1;
+            temp_files += 1;
             tempfile::tempfile()
         };
         let mut sorter = TimeSorter { memory_limit, ..TimeSorter::new(ASSETS.schema(), new_temp_file) };
@@ -350,12 +350,12 @@ mod tests {
             sorter.add(part(first, times)).unwrap();
             first += times.len();
         }
-        let mut names = Vec::new();
+        let mut row_numbers = Vec::new();
         for chunk in sorter.finish().unwrap() {
             let ids = chunk.unwrap().0.column_by_name("task_id").unwrap().as_string::<i32>().clone();
-            names.extend(ids.iter().map(|id| id.unwrap().parse::<usize>().unwrap()));
+            row_numbers.extend(ids.iter().map(|id| id.unwrap().parse::<usize>().unwrap()));
         }
-        (names, runs)
+        (row_numbers, temp_files)
     }
 
     #[test]

@@ -87,8 +87,8 @@ impl Dispatcher<'_, '_> {
     /// Queues the files that are listed in a manifest but not in any row.
     fn enqueue_unreferenced(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
         // Findings about manifests are collected separately, because the callback already borrows `self` mutably.
-        let mut bad_lines = Findings::new(self.findings.limit());
-        manifests::for_each_line(archive, &mut bad_lines, &mut |bad_lines, manifest, digest, path| {
+        let mut manifest_findings = Findings::new(self.findings.limit());
+        manifests::for_each_line(archive, &mut manifest_findings, &mut |manifest_findings, manifest, digest, path| {
             if manifests::table_for(path).is_some() {
                 return Ok(());
             }
@@ -97,7 +97,7 @@ impl Dispatcher<'_, '_> {
                 ChecksumMatch::Different => {
                     let what =
                         format!("lists {path} with a different SHA-256 than the assets table or another manifest");
-                    bad_lines.add(manifests::damaged_manifest(manifest, what));
+                    manifest_findings.add(manifests::damaged_manifest(manifest, what));
                     Ok(())
                 }
                 ChecksumMatch::Unknown => self.enqueue(Job {
@@ -108,7 +108,7 @@ impl Dispatcher<'_, '_> {
                 }),
             }
         })?;
-        self.findings.merge(bad_lines);
+        self.findings.merge(manifest_findings);
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl Dispatcher<'_, '_> {
                 })
             });
             // The check of the tables has already reported parts that cannot be read.
-            let _ = archive.damage(part, scanned)?;
+            let _ = archive.separate_damage(part, scanned)?;
             enqueued?;
         }
         Ok(())
@@ -205,7 +205,7 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
         (FindingKind::FileMissing, FindingKind::FileDamaged)
     };
     let finding = |kind, what: String| Some(Finding::new(kind, &job.path, what, job.subject.clone()));
-    let size = match archive.damage(&job.path, archive.size(&job.path))? {
+    let size = match archive.separate_damage(&job.path, archive.size(&job.path))? {
         Ok(Some(size)) => size,
         Ok(None) => return Ok((0, finding(missing, "is missing".into()))),
         Err(error) => return Ok((0, finding(damaged, format!("cannot be read: {error}")))),
@@ -217,7 +217,7 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
         return Ok((0, None));
     }
     let read = archive.read(&job.path).and_then(|mut file| checksum::digest(&mut file));
-    match archive.damage(&job.path, read)? {
+    match archive.separate_damage(&job.path, read)? {
         Ok(read) if read.sha256 == job.sha256 => Ok((read.bytes, None)),
         Ok(read) => Ok((read.bytes, finding(damaged, "is damaged: its SHA-256 does not match".into()))),
         Err(error) => Ok((0, finding(damaged, format!("cannot be read: {error}")))),

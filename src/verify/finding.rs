@@ -117,7 +117,7 @@ impl FindingKind {
     pub fn advice(self) -> &'static str {
         match self {
             Self::MetadataDamaged => {
-                "Restore it from a backup, or move it away: the next export regenerates it from the existing parts."
+                "Restore it from a backup, or move it out of the archive; the next export regenerates it from the existing parts."
             }
             Self::PartMissing | Self::PartDamaged | Self::PartColumnsDiffer => {
                 "Restore it from a backup, or run `repair`, which quarantines damaged parts and restores their rows."
@@ -146,13 +146,15 @@ impl FindingKind {
             Self::ChecksumsDamaged => {
                 "Restore it from a backup, or run `repair`, which regenerates it from the current run files."
             }
-            Self::ViewsDamaged | Self::OutdatedViews => "The next export rewrites it.",
+            Self::ViewsDamaged | Self::OutdatedViews => "The next export rewrites the views.",
             Self::StagingFile => "Nothing is lost; the next export removes it.",
-            Self::NewerFormat => "Upgrade sunor-archive; this version checked only what it supports.",
+            Self::NewerFormat => {
+                "Upgrade sunor-archive. This version could check only the parts of the format that it supports."
+            }
             Self::OlderColumns => "Nothing is lost; `response` holds the values of the missing columns.",
-            Self::StrayMedia => "Nothing uses it. Move it away, or leave it.",
-            Self::StrayFile => "The program did not create it. Move it away, or leave it.",
-            Self::PendingJournal => "The next export recovers it without requesting the tasks again.",
+            Self::StrayMedia => "Nothing uses it. Move it out of the archive, or ignore it.",
+            Self::StrayFile => "The program did not create it. Move it out of the archive, or ignore it.",
+            Self::PendingJournal => "The next export recovers the segment without requesting its tasks again.",
             Self::QuarantinedSegment => "The affected tasks were fetched again. Inspect the files, or delete them.",
         }
     }
@@ -227,18 +229,23 @@ impl Finding {
     }
 }
 
+/// Formats a count with its noun in the singular or plural.
+pub(super) fn count_of(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// Collects findings. All findings are counted, but only a limited number of findings of each kind is stored.
 #[derive(Debug)]
 pub(super) struct Findings {
     limit: usize,
-    listed: BTreeMap<FindingKind, Vec<Finding>>,
+    stored: BTreeMap<FindingKind, Vec<Finding>>,
     counts: BTreeMap<FindingKind, u64>,
 }
 
 impl Findings {
     /// Creates an empty collection that stores at most `limit` findings of each kind.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, listed: BTreeMap::new(), counts: BTreeMap::new() }
+        Self { limit, stored: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
     /// The maximum number of stored findings of each kind, and of listed tasks in each finding.
@@ -248,9 +255,9 @@ impl Findings {
 
     pub(super) fn add(&mut self, finding: Finding) {
         *self.counts.entry(finding.kind).or_default() += 1;
-        let listed = self.listed.entry(finding.kind).or_default();
-        if listed.len() < self.limit {
-            listed.push(finding);
+        let stored = self.stored.entry(finding.kind).or_default();
+        if stored.len() < self.limit {
+            stored.push(finding);
         }
     }
 
@@ -259,10 +266,10 @@ impl Findings {
         for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
-        for (kind, findings) in other.listed {
-            let listed = self.listed.entry(kind).or_default();
-            listed.extend(findings);
-            listed.truncate(self.limit);
+        for (kind, findings) in other.stored {
+            let stored = self.stored.entry(kind).or_default();
+            stored.extend(findings);
+            stored.truncate(self.limit);
         }
     }
 
@@ -285,7 +292,7 @@ impl Findings {
 
     /// Returns the stored findings, with damage first, and the total number of findings of each kind.
     pub(super) fn into_parts(self) -> (Vec<Finding>, BTreeMap<FindingKind, u64>) {
-        let mut findings: Vec<Finding> = self.listed.into_values().flatten().collect();
+        let mut findings: Vec<Finding> = self.stored.into_values().flatten().collect();
         findings
             .sort_by(|one, other| (one.severity, one.kind, &one.path).cmp(&(other.severity, other.kind, &other.path)));
         (findings, self.counts)

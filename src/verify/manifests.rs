@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader},
 };
 
-use super::finding::{Finding, FindingKind, Findings};
+use super::finding::{Finding, FindingKind, Findings, count_of};
 use crate::{
     archive::{Archive, Entry, RUNS, RunFile, parse_manifest_line},
     error::Result,
@@ -27,7 +27,9 @@ pub(super) fn for_each_line(
         let read = read_lines(archive, manifest, &mut |digest, path| line(findings, manifest, digest, path))?;
         match read {
             Ok(0) => {}
-            Ok(invalid) => findings.add(damaged_manifest(manifest, format!("has invalid lines ({invalid})"))),
+            Ok(invalid) => {
+                findings.add(damaged_manifest(manifest, format!("has {}", count_of(invalid, "invalid line"))));
+            }
             Err(error) => findings.add(damaged_manifest(manifest, format!("cannot be read: {error}"))),
         }
     }
@@ -45,7 +47,7 @@ fn read_lines(
     manifest: &str,
     line: &mut dyn FnMut(&str, &str) -> Result<()>,
 ) -> Result<io::Result<u64>> {
-    let mut lines = match archive.damage(manifest, archive.read(manifest))? {
+    let mut lines = match archive.separate_damage(manifest, archive.read(manifest))? {
         Ok(file) => BufReader::new(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(0)),
         Err(error) => return Ok(Err(error)),
@@ -53,7 +55,7 @@ fn read_lines(
     let (mut text, mut invalid, mut valid) = (Vec::new(), 0, 0_u64);
     loop {
         text.clear();
-        match archive.damage(manifest, lines.read_until(b'\n', &mut text))? {
+        match archive.separate_damage(manifest, lines.read_until(b'\n', &mut text))? {
             Ok(0) => return Ok(Ok(if invalid + valid == 0 { 1 } else { invalid })),
             Ok(_) => {}
             Err(error) => return Ok(Err(error)),

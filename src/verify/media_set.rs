@@ -36,7 +36,7 @@ impl<'a> MediaRow<'a> {
         if !is_ok(status) {
             return None;
         }
-        let clip = format!("clip {}", clip_id.unwrap_or("without an ID"));
+        let clip = clip_id.map_or_else(|| "of a clip without an ID".into(), |id| format!("of clip {id}"));
         let missing = |what: &str| format!("has a row without {what} ({clip})");
         let row = || {
             Ok(Self {
@@ -44,8 +44,8 @@ impl<'a> MediaRow<'a> {
                 clip_id,
                 kind: kind.and_then(AssetKind::parse).ok_or_else(|| missing("a valid kind"))?,
                 path: path.filter(|path| is_media(path)).ok_or_else(|| missing("a path under media/"))?,
-                bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| missing("a size"))?,
-                sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| missing("a SHA-256"))?,
+                bytes: bytes.and_then(|bytes| bytes.parse().ok()).ok_or_else(|| missing("a valid size"))?,
+                sha256: sha256.filter(|digest| digest.len() == 64).ok_or_else(|| missing("a valid SHA-256"))?,
             })
         };
         Some(row())

@@ -97,24 +97,24 @@ impl Report {
 /// Returns [`Error::Usage`](crate::error::Error::Usage) if the location does not contain an archive, and
 /// [`Error::Storage`](crate::error::Error::Storage) if the archive cannot be accessed.
 pub fn check(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_with(check_tables_until_stable, MAX_LISTED, location, depth, emit)
+    run_check(check_tables_until_stable, MAX_LISTED, location, depth, emit)
 }
 
 /// Checks an archive like [`check`], but lists more findings of each kind, because `repair` needs them to plan its
 /// work.
 pub(crate) fn check_for_repair(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_with(check_tables_until_stable, MAX_LISTED_FOR_REPAIR, location, depth, emit)
+    run_check(check_tables_until_stable, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
 
 /// Checks an archive like [`check_for_repair`], for a caller that holds the lock. The tables are checked only once,
 /// because no other process can change them.
 pub(crate) fn check_locked(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
-    check_with(rows::check_tables, MAX_LISTED_FOR_REPAIR, location, depth, emit)
+    run_check(rows::check_tables, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
 
 type TableChecker = fn(&Archive, Depth, usize, bool, &mut CheckProgress<'_>) -> Result<TableCheck>;
 
-fn check_with(
+fn run_check(
     check_tables: TableChecker,
     limit: usize,
     location: &Location,

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     depth::Depth,
-    finding::{AffectedTasks, Finding, FindingKind, Findings, Subject},
+    finding::{AffectedTasks, Finding, FindingKind, Findings, Subject, count_of},
     manifests::{self, Parts},
     media_set::{MediaRow, MediaSet},
     progress::CheckProgress,
@@ -51,7 +51,7 @@ struct TableScan<'a, 't> {
     /// Whether a newer version of the program may have added columns to the tables.
     is_newer: bool,
     progress: &'a mut CheckProgress<'t>,
-    listed: Parts,
+    manifest_checksums: Parts,
     tasks: TaskSet,
     findings: Findings,
     snapshot: Snapshot,
@@ -76,13 +76,13 @@ pub(super) fn check_tables(
     // removes the segment from the journal.
     snapshot.add_pending(archive)?;
     // Damaged manifests are reported later, when the manifests are read again for the media files.
-    let listed = manifests::read_part_checksums(archive, &mut Findings::new(0))?;
+    let manifest_checksums = manifests::read_part_checksums(archive, &mut Findings::new(0))?;
     let mut scan = TableScan {
         archive,
         depth,
         is_newer,
         progress,
-        listed,
+        manifest_checksums,
         tasks: TaskSet::default(),
         findings,
         snapshot,
@@ -111,19 +111,19 @@ impl TableScan<'_, '_> {
         self.report_tasks(
             &self.tasks.with_wrong_clip_count(),
             FindingKind::ClipCountMismatch,
-            "a number of clips other than `clip_count`",
+            "whose number of clips differs from `clip_count`",
         )?;
         self.report_tasks(
             &self.tasks.with_duplicate_rows(),
             FindingKind::DuplicateRows,
-            "duplicate rows of lyrics or assets",
+            "with duplicate rows of lyrics or assets",
         )
     }
 
     /// Reports parts that are listed in a manifest but do not exist. A part that is not in the snapshot is looked up
     /// again, because it may have been added after the snapshot was taken.
     fn report_missing_parts(&mut self) -> Result<()> {
-        for path in self.listed.keys() {
+        for path in self.manifest_checksums.keys() {
             let Some(table) = manifests::table_for(path) else { continue };
             let seen = self.snapshot.parts(table).binary_search(path).is_ok();
             if !seen && self.part_size(path)?.is_none() {
@@ -176,25 +176,25 @@ impl TableScan<'_, '_> {
 
     /// Checks the file of a part. Returns a description of the damage, if any.
     fn check_part(&mut self, schema: &TableSchema, path: &str) -> Result<Option<String>> {
-        let listed = self.listed.get(path).cloned().unwrap_or_default();
+        let listed = self.manifest_checksums.get(path).cloned().unwrap_or_default();
         if listed.is_empty() && !self.snapshot.is_pending(path) {
             let subject = Subject::Part { table: schema.name };
             self.findings.add(Finding::new(FindingKind::PartUnlisted, path, "is not listed in any manifest", subject));
         }
-        let reads = self.depth.selects(path);
-        if reads && let Some(reason) = self.check_checksum(path, &listed)? {
+        let verify_contents = self.depth.selects(path);
+        if verify_contents && let Some(reason) = self.check_checksum(path, &listed)? {
             return Ok(Some(reason));
         }
         if let Some(reason) = self.check_columns(schema, path)? {
             return Ok(Some(reason));
         }
-        if reads { self.decode_values(schema, path) } else { Ok(None) }
+        if verify_contents { self.decode_values(schema, path) } else { Ok(None) }
     }
 
     /// Compares the SHA-256 of a part with the SHA-256 in the manifests.
     fn check_checksum(&mut self, path: &str, listed: &[String]) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
-        Ok(match self.archive.damage(path, file.and_then(|mut file| checksum::digest(&mut file)))? {
+        Ok(match self.archive.separate_damage(path, file.and_then(|mut file| checksum::digest(&mut file)))? {
             Ok(read) => {
                 self.progress.add_bytes(read.bytes);
                 let differs = listed.iter().any(|digest| *digest != read.sha256);
@@ -208,19 +208,21 @@ impl TableScan<'_, '_> {
     fn check_columns(&mut self, schema: &TableSchema, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let columns = file.and_then(|file| tables::compare_columns(file, self.archive.format, schema));
-        let (kind, what) = match self.archive.damage(path, columns)? {
+        let (kind, what) = match self.archive.separate_damage(path, columns)? {
             Ok(ColumnDiff::Same) => return Ok(None),
             Ok(ColumnDiff::Extra(_)) if self.is_newer => return Ok(None),
             Ok(ColumnDiff::Extra(more)) => {
-                (FindingKind::PartColumnsDiffer, format!("has columns that its table lacks ({more})"))
+                let columns = count_of(more as u64, "column");
+                (FindingKind::PartColumnsDiffer, format!("has {columns} that its table does not have"))
             }
             Ok(ColumnDiff::Mismatch(text)) => {
                 (FindingKind::PartColumnsDiffer, format!("does not have the columns of its table: {text}"))
             }
-            Ok(ColumnDiff::Missing(missing_columns)) => (
-                FindingKind::OlderColumns,
-                format!("lacks columns of its table ({missing_columns}); an older version wrote it"),
-            ),
+            Ok(ColumnDiff::Missing(missing_columns)) => {
+                let columns = count_of(missing_columns as u64, "column");
+                let what = format!("lacks {columns} of its table; it was written by an older version of the program");
+                (FindingKind::OlderColumns, what)
+            }
             Err(error) => return Ok(Some(unreadable(&error))),
         };
         if kind == FindingKind::PartColumnsDiffer {
@@ -234,7 +236,7 @@ impl TableScan<'_, '_> {
     fn decode_values(&mut self, schema: &TableSchema, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let decoded = file.and_then(|file| tables::decode(file, self.archive.format, schema));
-        Ok(self.archive.damage(path, decoded)?.err().map(|error| unreadable(&error)))
+        Ok(self.archive.separate_damage(path, decoded)?.err().map(|error| unreadable(&error)))
     }
 
     /// Opens a part. If the part was removed after it was listed, sets `part_vanished` and returns `None`.
@@ -244,7 +246,7 @@ impl TableScan<'_, '_> {
                 self.part_vanished = true;
                 Ok(None)
             }
-            opened => self.archive.damage(path, opened).map(Some),
+            opened => self.archive.separate_damage(path, opened).map(Some),
         }
     }
 
@@ -266,15 +268,15 @@ impl TableScan<'_, '_> {
                 })
             })
         });
-        Ok(self.archive.damage(path, scanned)?.map(|()| rows))
+        Ok(self.archive.separate_damage(path, scanned)?.map(|()| rows))
     }
 
     fn scan_tasks_part(&mut self, path: &str) -> Result<io::Result<u64>> {
-        let is_complete = self.snapshot.was_listed_before(path);
+        let other_rows_are_listed = self.snapshot.was_listed_before(path);
         self.scan(path, &["task_id", "clip_count"], &mut |scan, cells| {
             let [Some(task_id), clips] = cells else { return };
-            let due = clips.and_then(|clips| clips.parse().ok()).filter(|_| is_complete);
-            scan.tasks.add(task_id, due.unwrap_or(task_set::UNKNOWN_CLIP_COUNT));
+            let expected_clips = clips.and_then(|clips| clips.parse().ok()).filter(|_| other_rows_are_listed);
+            scan.tasks.add(task_id, expected_clips.unwrap_or(task_set::UNKNOWN_CLIP_COUNT));
         })
     }
 
@@ -339,7 +341,8 @@ impl TableScan<'_, '_> {
     fn report_orphans(&mut self, path: &str, table: &'static str, orphans: AffectedTasks) {
         // The tasks of a pending part are still in the journal, so its rows are not orphans.
         if orphans.rows > 0 && !self.snapshot.is_pending(path) {
-            let what = format!("has rows without their task ({}): {}", orphans.rows, orphans.preview());
+            let what =
+                format!("has {} whose task is not in `tasks`: {}", count_of(orphans.rows, "row"), orphans.preview());
             self.report_rows(FindingKind::RowsWithoutTask, path, table, what, orphans);
         }
     }
@@ -367,9 +370,9 @@ impl TableScan<'_, '_> {
             let duplicates = if earlier == path {
                 "with more than one row".into()
             } else {
-                format!("that also have a row in {earlier}")
+                format!("that also {} a row in {earlier}", if tasks.rows == 1 { "has" } else { "have" })
             };
-            let what = format!("has tasks {duplicates} ({}): {}", tasks.rows, tasks.preview());
+            let what = format!("has {} {duplicates}: {}", count_of(tasks.rows, "task"), tasks.preview());
             self.report_rows(FindingKind::DuplicateTask, &path, TASKS.name, what, tasks);
         }
         Ok(())
@@ -383,7 +386,7 @@ impl TableScan<'_, '_> {
             mismatched.entry(path.to_owned()).or_insert_with(|| AffectedTasks::new(limit)).add(task_id);
         })?;
         for (path, tasks) in mismatched {
-            let what = format!("has tasks with {problem} ({}): {}", tasks.rows, tasks.preview());
+            let what = format!("has {} {problem}: {}", count_of(tasks.rows, "task"), tasks.preview());
             self.report_rows(kind, &path, TASKS.name, what, tasks);
         }
         Ok(())

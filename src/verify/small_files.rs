@@ -9,7 +9,7 @@ use std::{io, path::Path};
 use serde::Deserialize;
 
 use super::{
-    finding::{Finding, FindingKind, Findings},
+    finding::{Finding, FindingKind, Findings, count_of},
     rows::TableCheck,
     snapshot::stale_staging_file,
 };
@@ -162,7 +162,7 @@ fn check_raw_bodies(text: &[u8]) -> Result<(), String> {
         _body: String,
     }
     if !text.ends_with(b"\n") {
-        return Err("does not end with a complete line".into());
+        return Err("is truncated: its last line is incomplete".into());
     }
     for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
         let read = serde_json::from_slice::<Line>(line).ok();
@@ -170,7 +170,7 @@ fn check_raw_bodies(text: &[u8]) -> Result<(), String> {
             TaskId::parse(&line.task_id).is_ok() && matches!(line.reason.as_str(), "unreadable" | "lone surrogates")
         };
         if !read.as_ref().is_some_and(known) {
-            return Err(format!("is invalid in line {number}"));
+            return Err(format!("is invalid at line {number}"));
         }
     }
     Ok(())
@@ -189,7 +189,7 @@ fn check_unfinished_list(text: &[u8]) -> Result<(), String> {
             && row.get(1).is_some_and(|reason| REASONS.contains(&reason));
         if !is_known {
             let line = row.position().map_or(0, csv::Position::line);
-            return Err(format!("is invalid in line {line}"));
+            return Err(format!("is invalid at line {line}"));
         }
     }
     Ok(())
@@ -207,7 +207,7 @@ fn check_views(
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            let description = format!("cannot be read: {error}; move it away");
+            let description = format!("cannot be read: {error}; move it out of the archive");
             findings.add(Finding::file(FindingKind::ViewsDamaged, VIEWS, description));
             return Ok(());
         }
@@ -240,9 +240,13 @@ fn check_views(
 fn report_journal(archive: &Archive, findings: &mut Findings) -> Result<()> {
     for path in journal::segments(&archive.journal_folder())? {
         let what = match read_segment(&path) {
-            Ok((records, 0)) => format!("contains records of an interrupted run ({records})"),
+            Ok((records, 0)) => format!("contains {} of an interrupted run", count_of(records, "record")),
             Ok((records, damaged)) => {
-                format!("contains records of an interrupted run ({records}, and {damaged} damaged)")
+                format!(
+                    "contains {} of an interrupted run, and {}",
+                    count_of(records, "record"),
+                    count_of(damaged, "damaged record")
+                )
             }
             Err(error) => error.to_string(),
         };

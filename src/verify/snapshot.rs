@@ -82,8 +82,8 @@ impl Snapshot {
 
     /// Whether a part of `tasks` existed before `lyrics`, `clips` and `assets` were listed. If so, the snapshot
     /// contains all rows of its tasks.
-    pub(super) fn was_listed_before(&self, scan_tasks_part: &str) -> bool {
-        !self.added_during_listing.contains(scan_tasks_part)
+    pub(super) fn was_listed_before(&self, part: &str) -> bool {
+        !self.added_during_listing.contains(part)
     }
 
     /// Returns the parts of a table.

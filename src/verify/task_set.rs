@@ -87,11 +87,11 @@ impl TaskSet {
 
     /// Returns the sorted hashes of tasks that have more than one lyrics row, or more assets of one kind than clips.
     pub(super) fn with_duplicate_rows(&self) -> Vec<u64> {
-        let has_more = |task: &TaskEntry| {
+        let has_duplicates = |task: &TaskEntry| {
             let max_rows = task.asset_rows.into_iter().map(i32::from).max().unwrap_or_default();
             task.lyrics_rows > 1 || task.expected_clips != UNKNOWN_CLIP_COUNT && max_rows > task.expected_clips
         };
-        self.tasks.iter().filter(|task| has_more(task)).map(|task| task.hash).collect()
+        self.tasks.iter().filter(|task| has_duplicates(task)).map(|task| task.hash).collect()
     }
 
     /// Returns the sorted hashes of tasks that have more or fewer clips than expected.

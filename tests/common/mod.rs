@@ -56,8 +56,8 @@ impl TestEnv {
     }
 
     /// Creates a provider with a single fault.
-    pub fn with_fault(kind: FaultKind, when: FaultFilter) -> Self {
-        Self::with_faults(FaultPlan { faults: vec![Fault { kind, when }], ..FaultPlan::default() })
+    pub fn with_fault(kind: FaultKind, filter: FaultFilter) -> Self {
+        Self::with_faults(FaultPlan { faults: vec![Fault { kind, filter }], ..FaultPlan::default() })
     }
 
     /// Creates a provider without faults.

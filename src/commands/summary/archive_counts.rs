@@ -14,7 +14,7 @@ use crate::{
     format::TableFormat,
     report::{ArchiveContents, ArchiveSummary, RunRow},
     rows,
-    run_summary::{RunSummary, Tasks},
+    run_summary::{RunSummary, TaskCounts},
     status::FinalStatus,
     tables::{self, ASSETS, CLIPS, LYRICS, TASK_ID, TASKS},
     timestamp::MicrosTimestamp,
@@ -24,13 +24,13 @@ use crate::{
 const CREDITS_PER_USD: f64 = 100.0;
 
 /// The maximum number of recent runs to list.
-const LAST_RUNS: usize = 10;
+const MAX_LISTED_RUNS: usize = 10;
 
 /// The maximum number of types or models to count separately. The limit bounds memory usage, because the names of types
 /// and models are untrusted input.
-const MAX_NAMES: usize = 1000;
+const MAX_COUNTED_NAMES: usize = 1000;
 
-/// The name under which all types or models beyond [`MAX_NAMES`] are counted.
+/// The name under which all types or models beyond [`MAX_COUNTED_NAMES`] are counted.
 const OTHERS: &str = "(others)";
 
 /// Summarizes the archive. The result is the summary of the last run, with the counts of the tables and with totals
@@ -47,7 +47,7 @@ pub(super) fn summarize(archive: &Archive) -> Result<ArchiveSummary> {
             continue;
         };
         last_runs.push_front(RunRow::from(&run));
-        last_runs.truncate(LAST_RUNS);
+        last_runs.truncate(MAX_LISTED_RUNS);
         if !run.command.is_archiving() {
             continue;
         }
@@ -111,7 +111,7 @@ fn count_tasks(archive: &Archive, summary: &mut RunSummary, contents: &mut Archi
 
 fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
     let Some(name) = name else { return };
-    let is_tracked = counts.len() < MAX_NAMES || counts.contains_key(name);
+    let is_tracked = counts.len() < MAX_COUNTED_NAMES || counts.contains_key(name);
     *counts.entry(if is_tracked { name } else { OTHERS }.to_owned()).or_default() += 1;
 }
 
@@ -152,7 +152,7 @@ fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<
 
 /// Counts the tasks that no run has archived so far, by the most recent reason of each task. Returns the number of
 /// lists of missing tasks that could not be read completely.
-fn count_missing(archive: &Archive, tasks: &mut Tasks) -> Result<u64> {
+fn count_missing(archive: &Archive, tasks: &mut TaskCounts) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
     for path in archive.run_files(RunFile::Unfinished)? {
         let file = archive.store.open(&path)?;

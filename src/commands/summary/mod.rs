@@ -59,7 +59,7 @@ pub async fn summary(options: &SummaryOptions) -> Result<String> {
 fn summarize_run(archive: &Archive, run: &str, output_format: OutputFormat) -> Result<String> {
     let summary = read_run(archive, run)?;
     let notes = ClosingNotes {
-        archive: &archive.name,
+        archive: &archive.location,
         format: archive.format,
         none_found: false,
         missing_list_written: true,
@@ -86,7 +86,7 @@ async fn summarize_archive(archive: &Archive, options: &SummaryOptions) -> Resul
         let archived = summary.last.tasks.archived() - summary.last.tasks.not_found;
         Account::new(usage.tasks_created, usage.credits_used, usage.credits_topped_up, archived)
     });
-    let name = &archive.name;
+    let name = &archive.location;
     Ok(match options.output_format {
         OutputFormat::Text => {
             let mut message = report::archive_table(&summary, name, archive.format, Timestamp::now());
@@ -131,7 +131,7 @@ fn read_run(archive: &Archive, run: &str) -> Result<RunSummary> {
     };
     match (path, text) {
         (Some(path), Some(text)) => parse_run(archive, &path, &text),
-        _ => Err(Error::usage(format!("{} has no run `{run}`; see {RUNS}/*.json for its runs", archive.name))),
+        _ => Err(Error::usage(format!("{} has no run `{run}`; see {RUNS}/*.json for its runs", archive.location))),
     }
 }
 

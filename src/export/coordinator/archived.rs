@@ -44,7 +44,7 @@ impl Coordinator<'_> {
     }
 
     /// Stops accepting stored responses.
-    pub(super) fn stop_reading(&mut self) {
+    pub(super) fn stop_accepting_stored(&mut self) {
         if let Some(stage) = &mut self.stored {
             stage.responses.close();
         }
@@ -55,7 +55,7 @@ impl Coordinator<'_> {
             Some((task, Some(stored))) if self.is_salvaging => self.handle_salvaged(task, stored).await,
             Some((task, Some(stored))) => self.handle_archived(task, stored).await,
             Some((task, None)) if self.run.plan.item(task).rows == RowEffect::Replace && !self.is_salvaging => {
-                self.ledger.mark_failed(task, "its row is no longer readable".into());
+                self.ledger.mark_failed(task, "the task's row can no longer be read".into());
             }
             Some((_, None)) => {}
             None => self.finish_stored_stage().await,

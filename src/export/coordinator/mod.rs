@@ -16,7 +16,7 @@ use tokio::{
 use self::archived::StoredTask;
 use super::{
     EventSink, GRACE_PERIOD, Plan, RowEffect,
-    forecast::{EtaEstimate, remaining_downloads},
+    forecast::{EtaInputs, remaining_downloads},
     journal_stage::{Acknowledged, Entry, JournalStage},
     ledger::Ledger,
     media_stage::{DeferPolicy, DownloadEvent, MediaJob, MediaStage},
@@ -193,7 +193,7 @@ impl<'a> Coordinator<'a> {
         let RunContext { config, run_id, plan, archive, command, segments, .. } = run;
         let folder = archive.journal_folder();
         let mut writer = JournalWriter::new(&folder, run_id.clone(), command, segments);
-        let (closed, publish) = PublishStage::start(archive.clone());
+        let (segments_sender, publish) = PublishStage::start(archive.clone());
         let (tasks_to_fetch, mut ledger) = (plan.tasks_to_fetch(), Ledger::new(plan.tasks.len()));
         plan.in_journal.iter().for_each(|task| ledger.mark_journalled(*task));
         let stored = plan.stored.clone();
@@ -212,7 +212,7 @@ impl<'a> Coordinator<'a> {
             stored_unsettled: HashMap::new(),
             refreshing: HashMap::new(),
             is_salvaging: false,
-            journal: JournalStage::start(writer, closed),
+            journal: JournalStage::start(writer, segments_sender),
             publish,
             media,
             discovery: Discovery::NoneYet(Vec::new()),
@@ -237,7 +237,10 @@ impl<'a> Coordinator<'a> {
         let mut stop = std::pin::pin!(stop);
         self.work(stop.as_mut()).await;
         if self.last_connect_failed && self.is_running() {
-            self.fail_unreachable("the connection was lost", "fetched data is kept, rerun when the network is back");
+            self.fail_unreachable(
+                "the connection was lost",
+                "fetched data is kept; rerun when the network is available",
+            );
         }
         self.settle_not_found();
         if self.begin_salvage() {
@@ -257,7 +260,7 @@ impl<'a> Coordinator<'a> {
         let JournalStage { records, mut acknowledged, handle } = journal;
         drop(records);
         while let Some(entry) = acknowledged.recv().await {
-            let _not_settled = record_acknowledged(entry, run.plan, &mut ledger, emit);
+            let _job = record_acknowledged(entry, run.plan, &mut ledger, emit);
         }
         while let Some(published) = publish.published.recv().await {
             record_published(published, &mut ledger, emit);
@@ -331,7 +334,7 @@ impl<'a> Coordinator<'a> {
     fn interrupt(&mut self, ending: Ending, reason: String) {
         self.interruptions.grace_deadline = self.interruptions.grace_deadline.or(Some(Instant::now() + GRACE_PERIOD));
         self.media.stop();
-        self.stop_reading();
+        self.stop_accepting_stored();
         self.begin_stopping(ending, reason);
     }
 
@@ -371,7 +374,7 @@ impl<'a> Coordinator<'a> {
             }
             // The request was aborted at the end of the grace period. The ledger already lists the task as requested.
             Err(aborted) if aborted.is_cancelled() => {}
-            Err(panic) => self.fail(Error::Internal(format!("a request failed: {panic}"))),
+            Err(panic) => self.fail(Error::Internal(format!("a request panicked: {panic}"))),
         }
     }
 
@@ -405,8 +408,8 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    async fn handle_media_event(&mut self, events: Option<DownloadEvent>) {
-        match events {
+    async fn handle_media_event(&mut self, event: Option<DownloadEvent>) {
+        match event {
             Some(DownloadEvent::Forward(event)) => {
                 self.downloads.record(&event);
                 (self.emit)(event);
@@ -441,7 +444,7 @@ impl<'a> Coordinator<'a> {
     /// collects.
     fn stop_after_stage_exit(&mut self) {
         self.ending.get_or_insert(Ending::Done);
-        self.stop_reading();
+        self.stop_accepting_stored();
         self.abandon_media();
     }
 
@@ -486,7 +489,7 @@ impl<'a> Coordinator<'a> {
     }
 
     fn emit_progress(&mut self) {
-        let estimate = EtaEstimate {
+        let estimate = EtaInputs {
             requests: self.queue.initial() + self.queue.retries() + self.in_flight.len(),
             unfinished: self.queue.polls(),
             wait: match self.queue.next(Instant::now()) {
@@ -580,7 +583,7 @@ async fn next_stored(stage: &mut Option<StoredStage>) -> Option<(TaskIndex, Opti
 }
 
 async fn outcome(stage: JoinHandle<Result<()>>) -> Result<()> {
-    stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run failed: {panic}"))))
+    stage.await.unwrap_or_else(|panic| Err(Error::Internal(format!("a stage of the run panicked: {panic}"))))
 }
 
 /// Waits until `deadline`, or forever if `deadline` is `None`.

@@ -65,7 +65,7 @@ impl Coordinator<'_> {
                 self.give_up(task, reason.clone()).await;
                 self.begin_stopping(
                     Ending::KeyRejected,
-                    format!("the provider refused the key ({reason}); no more requests will be sent"),
+                    format!("the provider refused the API key ({reason}); no more requests will be sent"),
                 );
             }
             TaskResponse::Rejected { reason } => {
@@ -135,7 +135,7 @@ impl Coordinator<'_> {
         original_body: Option<String>,
     ) {
         if self.run.plan.item(task).has_fewer_clips(|| tables::clip_urls(&data).len()) {
-            let reason = "the provider's response has fewer clips than the remaining rows";
+            let reason = "the provider's response has fewer clips than the archive still contains";
             return self.ledger.mark_failed(task, reason.into());
         }
         let (record, asset_requests) = self.task_record(task, status, timestamp::now(), data, original_body);
@@ -176,7 +176,7 @@ impl Coordinator<'_> {
         if self.consecutive_rate_limits == MAX_CONSECUTIVE_FAILURES {
             let host = self.client.host();
             self.fail(Error::Unreachable(format!(
-                "{host} rate limited {MAX_CONSECUTIVE_FAILURES} requests in a row (HTTP 429); fetched data is kept, rerun later"
+                "{host} rate limited {MAX_CONSECUTIVE_FAILURES} requests in a row (HTTP 429); fetched data is kept; rerun later"
             )));
         }
     }
@@ -210,7 +210,7 @@ impl Coordinator<'_> {
     fn fail_provider_down(&mut self, reason: &str) {
         let host = self.client.host();
         self.fail(Error::Unreachable(format!(
-            "{MAX_CONSECUTIVE_FAILURES} tasks in a row failed at {host}, the last with: {reason}; fetched data is kept, rerun when the host is back"
+            "{MAX_CONSECUTIVE_FAILURES} tasks in a row failed at {host}; last error: {reason}; fetched data is kept; rerun when the host is available"
         )));
     }
 
@@ -257,7 +257,7 @@ impl Coordinator<'_> {
         for (task, ..) in unknown {
             self.ledger.mark_failed(
                 task,
-                "not found, like every task of the run; does the key belong to a different account?".into(),
+                "not found, like every other task in the run; does the key belong to a different account?".into(),
             );
         }
     }
