@@ -89,7 +89,9 @@ impl Partial {
     /// Appends the last bytes to the file, which is then complete and needs no resume state.
     pub(super) fn append(&mut self, chunks: &[Bytes]) -> io::Result<()> {
         write_all(&mut self.file, chunks)?;
-        chunks.iter().for_each(|chunk| self.hash.update(chunk));
+        for chunk in chunks {
+            self.hash.update(chunk);
+        }
         Ok(())
     }
 
