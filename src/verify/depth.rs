@@ -6,8 +6,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// The depth of a check, which selects the files whose contents are verified by SHA-256. At every depth, a check also
-/// confirms that every listed file exists, that media files have the recorded size, and that the rows of different
-/// tables are consistent.
+/// confirms that listed files exist, that media files have the recorded size, and that the rows of different tables are
+/// consistent. A check of one slice reports only findings for files in the slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
@@ -45,6 +45,14 @@ impl Depth {
             Self::Quick => false,
             Self::Sample(SampleShare(share)) => fastrand::f64() < share,
             Self::Slice(slice) => slice.contains(path),
+        }
+    }
+
+    /// Whether findings for a file are reported: a check of one slice reports only findings for files in the slice.
+    pub(super) fn reports(self, path: &str) -> bool {
+        match self {
+            Self::Slice(slice) => slice.contains(path),
+            Self::Full | Self::Quick | Self::Sample(_) => true,
         }
     }
 }

@@ -87,7 +87,7 @@ impl Dispatcher<'_, '_> {
     /// Queues the files that are listed in a manifest but not in any row.
     fn enqueue_unreferenced(&mut self, archive: &Archive, media: &mut MediaSet) -> Result<()> {
         // Findings about manifests are collected separately, because the callback already borrows `self` mutably.
-        let mut manifest_findings = Findings::new(self.findings.limit());
+        let mut manifest_findings = self.findings.empty();
         manifests::for_each_line(archive, &mut manifest_findings, &mut |manifest_findings, manifest, digest, path| {
             if manifests::table_for(path).is_some() {
                 return Ok(());
@@ -245,7 +245,7 @@ pub(super) fn find_stray_media(archive: &Archive, check: &TableCheck, findings: 
     }
     if !unknown.is_empty() {
         // If a run has started and finished since the tables were read, its manifest lists the files that it added.
-        manifests::for_each_line(archive, &mut Findings::new(0), &mut |_, _, _, path| {
+        manifests::for_each_line(archive, &mut Findings::new(0, Depth::Full), &mut |_, _, _, path| {
             unknown.remove(path);
             Ok(())
         })?;

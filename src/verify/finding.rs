@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
+use super::depth::Depth;
 use crate::asset::AssetKind;
 
 /// The maximum number of findings of one kind, and of tasks in one finding, that a report lists. Findings beyond this
@@ -238,14 +239,21 @@ pub(super) fn count_of(count: u64, noun: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Findings {
     limit: usize,
+    depth: Depth,
     stored: BTreeMap<FindingKind, Vec<Finding>>,
     counts: BTreeMap<FindingKind, u64>,
 }
 
 impl Findings {
-    /// Creates an empty collection that stores at most `limit` findings of each kind.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, stored: BTreeMap::new(), counts: BTreeMap::new() }
+    /// Creates an empty collection that stores at most `limit` findings of each kind. A check of one slice reports only
+    /// findings for files in the slice, so each finding is reported by exactly one slice.
+    pub(super) fn new(limit: usize, depth: Depth) -> Self {
+        Self { limit, depth, stored: BTreeMap::new(), counts: BTreeMap::new() }
+    }
+
+    /// Creates an empty collection with the same limit and depth.
+    pub(super) fn empty(&self) -> Self {
+        Self::new(self.limit, self.depth)
     }
 
     /// The maximum number of stored findings of each kind, and of listed tasks in each finding.
@@ -254,6 +262,9 @@ impl Findings {
     }
 
     pub(super) fn add(&mut self, finding: Finding) {
+        if !self.depth.reports(&finding.path) {
+            return;
+        }
         *self.counts.entry(finding.kind).or_default() += 1;
         let stored = self.stored.entry(finding.kind).or_default();
         if stored.len() < self.limit {
@@ -339,7 +350,7 @@ mod tests {
     #[test]
     fn the_first_findings_of_a_kind_are_listed_and_all_are_counted() {
         let limit = 3;
-        let mut findings = Findings::new(limit);
+        let mut findings = Findings::new(limit, Depth::Full);
         for n in 0..limit + 5 {
             findings.add(Finding::file(FindingKind::StrayMedia, &format!("media/{n}"), "stray"));
         }

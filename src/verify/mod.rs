@@ -126,7 +126,7 @@ fn run_check(
     let mut progress = CheckProgress::new(emit);
     let is_newer = matches!(metadata, MetadataState::Unsupported(_));
     let mut check = check_tables(&archive, depth, limit, is_newer, &mut progress)?;
-    let mut findings = std::mem::replace(&mut check.findings, Findings::new(0));
+    let mut findings = std::mem::replace(&mut check.findings, Findings::new(0, depth));
     findings.extend(metadata_finding(metadata));
     let files = files::check(&archive, depth, &mut check, &mut findings, &mut progress)?;
     files::find_stray_media(&archive, &check, &mut findings)?;

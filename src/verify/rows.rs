@@ -70,13 +70,13 @@ pub(super) fn check_tables(
     is_newer: bool,
     progress: &mut CheckProgress<'_>,
 ) -> Result<TableCheck> {
-    let mut findings = Findings::new(limit);
+    let mut findings = Findings::new(limit, depth);
     let mut snapshot = Snapshot::capture(archive, &mut findings)?;
     // The journal is read before the manifests, because a run lists the parts of a segment in its manifest before it
     // removes the segment from the journal.
     snapshot.add_pending(archive)?;
     // Damaged manifests are reported later, when the manifests are read again for the media files.
-    let manifest_checksums = manifests::read_part_checksums(archive, &mut Findings::new(0))?;
+    let manifest_checksums = manifests::read_part_checksums(archive, &mut Findings::new(0, depth))?;
     let mut scan = TableScan {
         archive,
         depth,
