@@ -268,7 +268,7 @@ fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
 /// A folder of the archive is a link to a disk that is not mounted, or a file replaces the quarantine folder.
 #[test]
 fn an_unmounted_disk_and_an_unusable_quarantine_stop_every_command_and_change_nothing() {
-    for folder in ["tasks", "media", "runs"] {
+    for folder in ["tasks", "media", "media/audio", "runs", ".sunor"] {
         let env = TestEnv::new();
         env.write_list(ids("t", 6));
         env.export(&["--assets", "audio"]).expect_status(0);

@@ -299,7 +299,8 @@ fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now
 }
 
 /// The folders of an archive, except `.sunor`.
-const FOLDERS: [&str; 6] = ["tasks", "clips", "lyrics", "assets", MEDIA, RUNS];
+const FOLDERS: [&str; 10] =
+    ["tasks", "clips", "lyrics", "assets", MEDIA, "media/audio", "media/image", "media/video", RUNS, STATE];
 
 /// Returns whether a folder without `archive.json` contains parts of the tasks table.
 fn has_tasks(store: &Store) -> Result<bool> {

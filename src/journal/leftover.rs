@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{
     reader::{SegmentReader, segments},
     record::Record,
-    segment::{ClosedSegment, OpenSegment},
+    segment::{ClosedSegment, OpenSegment, segment_path},
     split,
 };
 use crate::{
@@ -131,11 +131,15 @@ impl Leftover {
     /// are not counted. The segment is not modified.
     pub(crate) fn count_responses(path: &Path) -> Result<(RunId, u64)> {
         let mut segment = SegmentReader::open(path)?;
+        let (folder, run_id) = (path.parent().unwrap_or(Path::new(".")), segment.run_id.clone());
         let (mut responses, mut moved) = (0_u64, 0);
         while let Some(record) = segment.next_record()? {
             match record {
                 Record::Task { .. } | Record::NotFound { .. } => responses += 1,
-                Record::Moved { tasks, .. } => moved = tasks.len() as u64,
+                // On a full disk, the other segment may not exist.
+                Record::Moved { part, tasks } if segment_path(folder, &run_id, part).exists() => {
+                    moved = tasks.len() as u64;
+                }
                 _ => {}
             }
         }

@@ -115,7 +115,7 @@ impl Client {
     }
 
     /// Requests a file, or only its missing part if the file on the server has not changed. Returns an error unless the
-    /// status is 200, 206 or, for a range request, 416.
+    /// status is 200, 203, 206 or, for a range request, 416.
     pub(super) async fn get(
         &self,
         url: &Url,
@@ -173,12 +173,12 @@ fn redirect_target(from: &Url, location: &str) -> Result<Url, Failure> {
     }
 }
 
-/// Returns an error unless the status is 200, 206 or, for a range request, 416.
+/// Returns an error unless the status is 200, 203, 206 or, for a range request, 416.
 fn check_status(response: &Response, is_range_request: bool) -> Result<(), Failure> {
     let status = response.status();
     let retry_after = http::retry_after(response.headers());
     let decision = match status {
-        StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(()),
+        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::PARTIAL_CONTENT => return Ok(()),
         StatusCode::RANGE_NOT_SATISFIABLE if is_range_request => return Ok(()),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RetryDecision::RetryLimited,
         StatusCode::TOO_MANY_REQUESTS => RetryDecision::RetryAfter(retry_after.unwrap_or(DEFAULT_PAUSE)),

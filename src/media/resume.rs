@@ -60,7 +60,8 @@ impl RangeResponse {
     pub(super) fn from_response(response: &Response, requested: Option<&MissingRange>) -> Self {
         let range = header(response, &CONTENT_RANGE).and_then(Range::parse);
         match (response.status().as_u16(), requested, range) {
-            (200, ..) => Self::Full,
+            // A proxy that transforms responses sends 203 instead of 200 (RFC 9110, 15.3.4).
+            (200 | 203, ..) => Self::Full,
             (206, _, Some(range)) if range.is_complete_file() => Self::Full,
             (206, Some(missing), Some(range))
                 if missing.is_resumed_by(range) && missing.validator.matches(response) =>
@@ -150,6 +151,7 @@ mod tests {
         assert_eq!(range_response(tag, 416, &[("content-range", "bytes */5")]), RangeResponse::AlreadyComplete);
         assert_eq!(range_response(tag, 416, &[("content-range", "bytes */20")]), RangeResponse::Unexpected);
         assert_eq!(range_response(tag, 200, &[]), RangeResponse::Full);
+        assert_eq!(range_response(tag, 203, &[]), RangeResponse::Full);
         for (range, expected) in [("bytes 0-19/20", RangeResponse::Full), ("bytes 0-18/20", RangeResponse::Unexpected)]
         {
             assert_eq!(RangeResponse::from_response(&response(206, &[("content-range", range)]), None), expected);
