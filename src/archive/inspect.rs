@@ -19,7 +19,7 @@ pub(crate) enum MetadataState {
     Damaged(String),
 }
 
-/// An entry of an archive folder, which is a file or a subfolder.
+/// A file or a subfolder in an archive folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The path of the entry in the archive.
@@ -82,7 +82,7 @@ impl Archive {
         self.separate_damage(path, self.store.try_read(path))
     }
 
-    /// Returns a read error as the inner error if it is evidence of damage. Returns any other read error as the outer
+    /// Returns a read error as the inner error if the error indicates damage. Returns any other read error as the outer
     /// error, which stops the command.
     pub(crate) fn separate_damage<T>(&self, path: &str, read: io::Result<T>) -> Result<io::Result<T>> {
         match read {

@@ -12,7 +12,7 @@ const MIN_PROGRESS: u64 = 1 << 20;
 /// The maximum number of retries after a 401 or 403.
 const MAX_REFUSAL_RETRIES: u32 = 2;
 
-/// The numbers of attempts and received bytes of a download.
+/// The number of attempts and the number of received bytes of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     /// The number of attempts.
@@ -39,7 +39,7 @@ impl RetryState {
         Self { backoff, failures: 0, refusals: 0, max_length: 0, traffic: Traffic::default() }
     }
 
-    /// Returns the time to wait before the next attempt, or `None` if no attempt remains. `length` is the current
+    /// Returns the time to wait before the next attempt, or `None` if no attempts remain. `length` is the current
     /// length of the partial file, in bytes. A pause that the host requests does not count as a failure.
     pub(super) fn next_wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
         if length >= self.max_length + MIN_PROGRESS {
