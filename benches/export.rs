@@ -1,7 +1,7 @@
 //! Measures the requests, time, CPU time and peak memory of exports with lists of increasing length.
 //!
 //! The benchmark runs the built program without a rate limit, against a simulator in the benchmark's own process. It
-//! prints figures and ratios, and checks no thresholds. Run the benchmark with `cargo bench --bench export`, or with
+//! prints figures and ratios, but enforces no thresholds. Run the benchmark with `cargo bench --bench export`, or with
 //! custom list lengths: `cargo bench --bench export -- 10000 1000000`.
 
 use std::{
@@ -69,8 +69,8 @@ fn export(length: u64) -> Result<Measurements, Box<dyn Error>> {
         seconds: start.elapsed().as_secs_f64(),
         requests: simulator.stats().requests,
         cpu_seconds: cpu_seconds()? - before,
-        // The kernel reports the peak of the largest child process so far. Each list should therefore be longer than
-        // the previous list.
+        // The kernel reports the peak memory of the largest child process so far. Each list should therefore be longer
+        // than the previous list.
         peak_mib: getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0,
     })
 }

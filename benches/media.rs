@@ -2,7 +2,7 @@
 //!
 //! The benchmark runs the built program against a simulator in the benchmark's own process, and then downloads the same
 //! files from the simulator with `curl -Z`. Unlike curl, the program hashes, syncs and journals its downloads. The
-//! benchmark prints figures and ratios, and checks no thresholds. Run the benchmark with `cargo bench --bench media`.
+//! benchmark prints figures and ratios, but enforces no thresholds. Run the benchmark with `cargo bench --bench media`.
 
 use std::{collections::HashMap, error::Error, fmt::Write, fs, path::Path, process::Command, time::Instant};
 
@@ -12,8 +12,8 @@ use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider, Simulat
 /// The number of files in each workload, and the size of each file in MiB.
 const WORKLOADS: [(u64, u64); 2] = [(256, 4), (8, 200)];
 
-/// The number of concurrent downloads from the simulator. The program uses at most three quarters of [`PLACES`] for one
-/// host, rounded up.
+/// The number of concurrent downloads from the simulator. The program runs at most three quarters of its [`PLACES`]
+/// concurrent downloads, rounded up, from the same host.
 const CONCURRENCY: &str = "8";
 const PLACES: &str = "10";
 
@@ -34,8 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let simulator = runtime.block_on(Simulator::start(provider))?;
         let folder = tempfile::tempdir()?;
         let program = export(&simulator, files, folder.path())?;
-        // The kernel reports the peak of the largest child process so far. The file sizes should therefore increase
-        // from workload to workload. curl uses less memory than the program.
+        // The kernel reports the peak memory of the largest child process so far. The file sizes should therefore
+        // increase from one workload to the next. curl uses less memory than the program.
         let peak_mib = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0;
         let curl = curl(&simulator, files, folder.path())?;
         let gigabytes = (files * (mib << 20)) as f64 / 1e9;
@@ -56,7 +56,7 @@ struct Measurements {
     cpu_seconds: f64,
 }
 
-/// Returns the documents of `files` tasks, each with one song.
+/// Returns `files` task documents, each with one song.
 fn documents(files: u64) -> HashMap<String, String> {
     let document = |n| {
         let clip = format!(r#"{{"id":"f{n}","audio_url":"{{cdn}}/f{n}.mp3"}}"#);

@@ -2,7 +2,7 @@
 //! sizes. Before its first request, an export determines which tasks are already archived.
 //!
 //! The benchmark creates a compacted archive of each size, and runs the built program on lists whose tasks are all
-//! archived or all new. It prints figures, and checks no thresholds. Run the benchmark with `cargo bench --bench
+//! archived or all new. It prints figures, but enforces no thresholds. Run the benchmark with `cargo bench --bench
 //! startup`, or with custom archive sizes followed by the list length: `cargo bench --bench startup -- 10000000
 //! 1000000`.
 
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
 /// The task list for one measurement.
 struct List {
     length: u64,
-    /// How many of the listed tasks are archived, as printed: `all` or `none`.
+    /// The printed label for how many of the listed tasks are archived: `all` or `none`.
     archived: &'static str,
     /// The numbers that [`id`] converts to the task IDs in the list.
     ids: Box<dyn Iterator<Item = u64>>,

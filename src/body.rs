@@ -18,8 +18,8 @@ pub(crate) const ACCEPT_ENCODING: &str = "gzip, deflate, br, zstd";
 /// The maximum size of a chunk of decompressed data, in bytes.
 const CHUNK_SIZE: usize = 64 << 10;
 
-/// The maximum number of compression layers. Each layer can multiply the size of a body, so a body with more layers is
-/// rejected as a possible attack.
+/// The maximum number of compression layers. Each layer can multiply the size of a body, so a body with more layers
+/// than this is rejected as a possible attack.
 const MAX_LAYERS: usize = 3;
 
 /// A response body that is read in chunks.

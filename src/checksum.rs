@@ -34,7 +34,7 @@ impl Hasher {
         self.bytes
     }
 
-    /// Returns the checksum and the number of the bytes hashed so far.
+    /// Returns the checksum and the size of the data hashed so far.
     pub(crate) fn digest(&self) -> FileDigest {
         let sha256 = format!("{:x}", Bytes::copy_from_slice(&self.digest.clone().finalize()));
         FileDigest { sha256, bytes: self.bytes }

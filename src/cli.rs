@@ -1,7 +1,7 @@
 //! The command line. The doc comments on the arguments are the help text.
 
 #![expect(clippy::disallowed_methods, reason = "reads the API key file")]
-#![expect(clippy::doc_markdown, reason = "backticks would show in the help")]
+#![expect(clippy::doc_markdown, reason = "backticks would be printed in the help text")]
 
 use std::{
     ffi::OsString,
@@ -62,8 +62,8 @@ pub enum Command {
     Summary(SummaryArgs),
     /// Verify archive integrity
     ///
-    /// Finds missing, damaged, incomplete and stray parts, manifests and media files, and rows whose task is missing. Takes
-    /// no lock and writes nothing: the archive may be read-only, and a run may be writing to it.
+    /// Finds parts, manifests and media files that are missing, damaged, incomplete or stray, and rows whose task is
+    /// missing. Takes no lock and writes nothing: the archive may be read-only, and a run may be writing to it.
     Verify(VerifyArgs),
     /// Repair damage and retry failed downloads
     ///
@@ -102,7 +102,7 @@ const EXPORT_EXAMPLES: &str = "\
 Examples:
   Try it without a key:
     sunor-archive export samples/tasks.csv --out library --simulate
-  Every night, from a list that grows:
+  Every night, from a growing list:
     SUNOR_API_KEY=… sunor-archive export tasks.csv --out ~/library
   From a database query, as CSV tables:
     psql --csv -c 'SELECT task_id FROM jobs' | sunor-archive export - --out library --format csv
@@ -114,7 +114,7 @@ Examples:
     sunor-archive export library/runs/<run_id>-unfinished.csv --out library
 
 Exit status: 0 all archived, 1 stopped by an error, 2 usage error, 3 something is missing,
-  4 the provider refused the API key, 5 another run holds the archive,
+  4 the provider refused the API key, 5 another run has locked the archive,
   129, 130 and 143 stopped by a signal.";
 
 /// The options of `export`.
@@ -149,7 +149,7 @@ pub struct ExportArgs {
     #[arg(long, help_heading = "Input")]
     retry_not_found: bool,
 
-    /// Refuse the list if a row has an invalid ID
+    /// Reject the list if a row has an invalid ID
     #[arg(long, help_heading = "Input")]
     strict: bool,
 
@@ -365,7 +365,7 @@ Examples:
 
 Exit status: 0 repair complete, 1 stopped by an error, 2 usage error,
   3 something could not be repaired, 4 the provider refused the API key,
-  5 another run holds the archive, 129, 130 and 143 stopped by a signal.
+  5 another run has locked the archive, 129, 130 and 143 stopped by a signal.
 An interrupted repair keeps its results; the next repair resumes it.";
 
 /// The options of `repair`.
@@ -388,7 +388,8 @@ pub struct RepairArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  Once a month:\n    sunor-archive compact ~/library -q\n  \
     Preview:\n    sunor-archive compact ~/library --dry-run\n\n\
-    Exit status: 0 done or nothing to do, 1 stopped by an error, 2 usage error,\n  5 another run holds the archive.")]
+    Exit status: 0 done or nothing to do, 1 stopped by an error, 2 usage error,\n  \
+    5 another run has locked the archive.")]
 pub struct CompactArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
@@ -406,7 +407,8 @@ pub struct CompactArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  After an update of this program:\n    sunor-archive rebuild ~/library\n  \
     Preview, with the number of rows before and after:\n    sunor-archive rebuild ~/library --dry-run\n\n\
-    Exit status: 0 done, 1 stopped by an error, 2 usage error, 5 another run holds the archive.")]
+    Exit status: 0 done, 1 stopped by an error, 2 usage error,\n  \
+    5 another run has locked the archive.")]
 pub struct RebuildArgs {
     /// Archive folder
     #[arg(value_parser = OsStringValueParser::new().try_map(archive_folder))]
@@ -523,7 +525,7 @@ impl OutputArgs {
 }
 
 impl VerifyArgs {
-    /// Returns the depth of verification, which determines which files are read.
+    /// Returns the verification depth, which determines which files are read.
     #[must_use]
     pub fn depth(&self) -> Depth {
         match (self.sample, self.slice) {
@@ -591,7 +593,7 @@ impl ProviderArgs {
     }
 
     fn key(&self) -> Result<ApiKey> {
-        api_key(self.api_key_file.as_deref(), " (or try --simulate, which needs none)")
+        api_key(self.api_key_file.as_deref(), " (or try --simulate, which needs no key)")
     }
 }
 
@@ -712,8 +714,8 @@ fn archive_folder(text: OsString) -> Result<Location, String> {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     };
-    // Accept a single slash, because some programs collapse the two slashes of a URL. A single letter is not a scheme
-    // but a Windows drive.
+    // Accept a single slash, because some programs collapse the two slashes of a URL. A single letter is a Windows
+    // drive, not a scheme.
     match text.to_str().and_then(|text| text.trim_start().split_once(":/")) {
         Some((scheme, _)) if scheme.len() > 1 && is_scheme(scheme) => {
             Err(format!("this build does not support `{scheme}://` archives; use a folder on this machine"))
@@ -758,7 +760,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
 /// Parses the command-line arguments. The first argument is the name of the program.
 ///
 /// # Errors
-/// Returns a clap error if the arguments are invalid, or if they request the help or the version.
+/// Returns a clap error if the arguments are invalid, or if they request the help text or the version.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }

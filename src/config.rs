@@ -276,7 +276,7 @@ impl FromStr for Rate {
         };
         let count = count.parse().map_err(|_| invalid())?;
         if count > NonZeroU32::MIN.saturating_add(999_999) {
-            return Err(format!("the rate `{text}` is too high; use unlimited"));
+            return Err(format!("the rate `{text}` is too high; use `unlimited` for no limit"));
         }
         Ok(Self::Limited { count, period: Duration::from_secs(period) })
     }

@@ -13,7 +13,7 @@ pub enum Error {
     Usage(String),
 
     /// Another run holds the lock on the archive.
-    #[error("another run holds {archive}: {holder}; wait for it to finish, or stop it")]
+    #[error("another run has locked {archive}: {holder}; wait for it to finish, or stop it")]
     Locked {
         /// The location of the archive as given by the user.
         archive: String,

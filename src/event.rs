@@ -106,10 +106,10 @@ pub enum Event {
         kind: AssetKind,
         /// The error message.
         reason: String,
-        /// The time until the retry in seconds.
+        /// The time in seconds until the retry.
         wait_seconds: f64,
     },
-    /// A media host is down, or asks for too long a pause before the next request. The run sends no more requests to
+    /// A media host is down, or requests too long a pause before the next request. The run sends no more requests to
     /// the host and leaves its remaining files for the next run.
     HostDown {
         /// The name of the host.
@@ -138,7 +138,7 @@ pub enum Event {
         task_id: String,
         /// The error message.
         reason: String,
-        /// The time until the retry in seconds.
+        /// The time in seconds until the retry.
         wait_seconds: f64,
     },
     /// The provider responded with status 429, so the run pauses all API requests.
@@ -146,8 +146,8 @@ pub enum Event {
         /// The length of the pause in seconds.
         wait_seconds: f64,
     },
-    /// Every response so far had status 404. This event is emitted after many such responses, and at the end of the
-    /// run.
+    /// Every response so far had status 404. This event is emitted after many responses with this status, and at the
+    /// end of the run.
     NoneFound {
         /// The number of responses so far.
         #[serde(rename = "answers")]
@@ -181,9 +181,9 @@ pub enum Event {
     Missing {
         /// The ID of the task.
         task_id: String,
-        /// The category of the reason why the task is not archived, as written in `-unfinished.csv`.
+        /// The reason why the task is not archived, as written in `runs/<run_id>-unfinished.csv`.
         reason: MissingReason,
-        /// The reason, as a message for the user.
+        /// A detailed reason, as a message for the user.
         detail: String,
     },
     /// The progress of a run, emitted about once per second.
@@ -222,7 +222,7 @@ pub enum Event {
     },
 }
 
-/// The row counts of the task list, without the header.
+/// The row counts of the task list, excluding the header row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputCounts {
     /// The total number of rows, excluding blank lines. The total is the sum of the other row counts.
@@ -273,7 +273,7 @@ pub struct Progress {
     pub selected: u64,
     /// The number of tasks that have been requested but are not finished.
     pub unfinished: u64,
-    /// Whether every task has been requested once.
+    /// Whether every task has been requested at least once.
     #[serde(rename = "first_pass_over")]
     pub first_pass_done: bool,
     /// The estimated time in seconds until the last request and download are complete, if known.
@@ -290,7 +290,7 @@ pub struct Checking {
     pub phase: &'static str,
     /// The number of files checked so far.
     pub done: u64,
-    /// The total number of files to check, as far as it is known.
+    /// The total number of files of this type to check.
     #[serde(rename = "of")]
     pub total: u64,
     /// The number of bytes read so far.
@@ -307,7 +307,7 @@ pub struct Rewriting {
     pub label: &'static str,
     /// The number of parts or rows counted so far.
     pub done: u64,
-    /// The total number of parts or rows to process, as far as it is known.
+    /// The total number of parts or rows to process.
     #[serde(rename = "of")]
     pub total: u64,
 }
@@ -315,7 +315,7 @@ pub struct Rewriting {
 /// The progress of downloads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Downloads {
-    /// The number of settled files.
+    /// The number of downloads that have succeeded or failed.
     pub settled: u64,
     /// The number of files to download, as listed in the responses received so far.
     #[serde(rename = "wanted")]
@@ -354,7 +354,7 @@ pub enum RequestKind {
     Retry,
 }
 
-/// The reason why a run did not archive a task, as written in the `reason` column of `-unfinished.csv`.
+/// The reason why a run did not archive a task, as written in the `reason` column of `runs/<run_id>-unfinished.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
@@ -369,7 +369,7 @@ pub enum MissingReason {
 }
 
 impl MissingReason {
-    /// Returns the value for the `reason` column of `-unfinished.csv`.
+    /// Returns the value for the `reason` column of `runs/<run_id>-unfinished.csv`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

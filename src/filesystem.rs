@@ -61,8 +61,8 @@ pub(crate) fn is_unsupported(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| ENOLCK.contains(&code))
 }
 
-/// Whether an error from reading a file shows that the file is damaged. The alternative is a system problem, such as
-/// too many open files or an unreachable file server.
+/// Whether an error from reading a file shows that the file is damaged. Other errors are system problems, such as too
+/// many open files or an unreachable file server.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     /// The values of `EIO`, of `ELOOP` on Linux and the BSDs, and of the checksum errors `EBADMSG` and `EUCLEAN`.
     const DAMAGE: [i32; 5] = [5, 40, 62, 74, 117];

@@ -24,7 +24,7 @@ pub(crate) const USER_AGENT: &str = concat!("sunor-archive/", env!("CARGO_PKG_VE
 
 /// Installs the process-wide TLS provider.
 fn prepare_tls() {
-    // An error means that a provider is already installed, which is harmless.
+    // An error means that a TLS provider is already installed, which is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn build_client(set_up: impl Fn() -> ClientBuilder, is_http_only: boo
 }
 
 /// The wait time that a `Retry-After` header requests. The value is a number of seconds, or a date (RFC 9110, 10.2.3)
-/// by the server's clock.
+/// according to the server's clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let header = text(RETRY_AFTER)?.trim();
@@ -55,7 +55,7 @@ pub(crate) fn seconds(text: &str) -> Option<Duration> {
 
 fn time_until(date: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(date).ok()?;
-    // A date has a resolution of one second, so wait until that second has passed.
+    // An HTTP date has a resolution of one second, so wait until the end of that second.
     Some(date.duration_since(now).unwrap_or_default() + Duration::from_secs(1))
 }
 

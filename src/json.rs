@@ -15,14 +15,14 @@ use crate::timestamp::MicrosTimestamp;
 #[derive(Debug)]
 pub(crate) struct Object<'a>(Vec<(Key<'a>, &'a RawValue)>);
 
-/// The name of a member. A name without escape sequences borrows from the JSON text, which saves about fifty
+/// The name of a member. A name without escape sequences is borrowed from the JSON text, which saves about fifty
 /// allocations per response.
 #[derive(Debug)]
 struct Key<'a>(Cow<'a, str>);
 
 impl<'a> Object<'a> {
-    /// Parses `text` as an object. For an array, returns its first object. Returns `None` for any other JSON value, and
-    /// if `text` is not valid JSON.
+    /// Parses `text` as an object. If the value is an array, returns the first object in the array. Returns `None` for
+    /// any other JSON value, and if `text` is not valid JSON.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         Self::from_raw(serde_json::from_str(text).ok()?)
     }
@@ -33,7 +33,8 @@ impl<'a> Object<'a> {
         serde_json::from_str(text).map(Some).or_else(|_| serde_json::from_str(text).map(Self::from_raw))
     }
 
-    /// Parses a raw value as an object. For an array, returns its first object. Returns `None` for any other value.
+    /// Parses a raw value as an object. If the value is an array, returns the first object in the array. Returns `None`
+    /// for any other value.
     pub(crate) fn from_raw(value: &'a RawValue) -> Option<Self> {
         serde_json::from_str(object_text(value)?).ok()
     }
@@ -69,7 +70,7 @@ impl<'a> Object<'a> {
         MicrosTimestamp::parse(&self.text(key)?)
     }
 
-    /// The value of a member that is an object. For an array, returns its first object.
+    /// The value of a member that is an object. If the value is an array, returns the first object in the array.
     pub(crate) fn object(&self, key: &str) -> Option<Object<'a>> {
         Self::from_raw(self.get(key)?)
     }
@@ -82,7 +83,8 @@ impl<'a> Object<'a> {
         (members.len() < self.0.len()).then(|| format!("{{{}}}", members.join(",")))
     }
 
-    /// The original text of a member that is an object. For an array, returns the text of its first object.
+    /// The original text of a member that is an object. If the value is an array, returns the text of the first object
+    /// in the array.
     pub(crate) fn object_text(&self, key: &str) -> Option<&'a str> {
         object_text(self.get(key)?)
     }
@@ -136,7 +138,7 @@ fn member(name: &str, value: &RawValue) -> String {
     format!("{}:{}", serde_json::Value::from(name), value.get())
 }
 
-/// The elements of an array. An object counts as an array of one element. Any other value has no elements.
+/// The elements of an array. An object counts as an array with one element. Any other value has no elements.
 pub(crate) fn elements(value: &RawValue) -> Vec<&RawValue> {
     match value.get().as_bytes().first() {
         Some(b'[') => serde_json::from_str(value.get()).unwrap_or_default(),
@@ -150,7 +152,8 @@ pub(crate) fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// The raw text of an object. For an array, returns the text of its first object. Returns `None` for any other value.
+/// The raw text of an object. If the value is an array, returns the text of the first object in the array. Returns
+/// `None` for any other value.
 pub(crate) fn object_text(value: &RawValue) -> Option<&str> {
     elements(value).into_iter().find(|element| is_object(element)).map(RawValue::get)
 }

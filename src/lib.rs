@@ -6,9 +6,9 @@
 //!
 //! # One engine
 //!
-//! A run executes a plan, which consists of items, regardless of the command that created the plan. An item specifies a
-//! task, the source of its response (the provider, the tables, or a quarantined part), the kinds of assets to download,
-//! and the effect of the task's new rows on the archived rows.
+//! Every run executes a plan, regardless of which command created the plan. A plan consists of items. An item specifies
+//! a task, the source of its response (the provider, the tables, or a quarantined part), the kinds of assets to
+//! download, and how the task's new rows affect the archived rows.
 //!
 //! ```text
 //!   export: a list minus archived tasks         repair: the findings of verify
@@ -37,7 +37,7 @@
 //! - **Requests are the scarce resource.** A task is not requested again if its response is already in the tables or in
 //!   a journal.
 //! - **Crash-only design.** Every response reaches the tables through the journal. Recovery after a crash
-//!   (`export::recovery`) settles the assets in the remaining segments and publishes the segments, as in a normal run.
+//!   (`export::recovery`) processes the remaining assets and publishes the remaining segments, as in a normal run.
 //! - **Everything that happens is an [`event`].** The summary, the progress bars, the machine-readable stream and the
 //!   metrics are folds over the same events.
 //!
@@ -46,23 +46,27 @@
 //! | word | meaning |
 //! | --- | --- |
 //! | run | one execution of `export` or `repair` on an archive; `compact` and `rebuild` also write a run summary |
-//! | task, clip, asset | what the provider generated: a task has clips, a clip has assets (audio, image, video) |
-//! | item, plan | the work that a run does for one task; the list of all items of a run |
+//! | task, clip, asset | what the provider generated: a task has clips, and a clip has assets (audio, image, video) |
+//! | item | the work that a run does for one task |
+//! | plan | the list of all items of a run |
 //! | request | one HTTP request to the API: the initial request, a *poll* of an unfinished task, or a *retry* |
-//! | response | what the API returned for a task; *stored* once it is in the tables |
+//! | response | what the API returned for a task; a response is *stored* once it is in the tables |
 //! | first pass | the initial requests for all tasks, before any poll |
 //! | back off | wait before a retry, longer each time |
-//! | settled | of an asset: downloaded, failed or skipped; of a task: all of its assets are settled |
-//! | journal, segment | the write-ahead log of a run; one file of the journal, which becomes one part of each table |
-//! | leftover | a segment of an interrupted run; the next run *recovers* it |
-//! | publish | write the rows of a segment into the tables |
+//! | settled | an asset that is downloaded, failed or skipped; a task whose assets are all settled |
+//! | journal | the write-ahead log of a run |
+//! | segment | one file of the journal, which becomes one part of each table |
+//! | leftover | a segment that an interrupted run did not publish; the next run *recovers* the segment |
+//! | publish | write the rows of a segment to the tables |
 //! | part | one file of a table |
-//! | staging file | a file with a temporary name, `<name>#<n>`, until it is renamed to its final name |
+//! | staging file | a file that has a temporary name, `<name>#<n>`, until it is renamed to its final name |
 //! | swap | the atomic replacement of parts: readers see either the old parts or the new ones |
 //! | manifest | `runs/<run_id>.sha256`, the checksums of the files that a run added |
 //! | checksum file | `.sunor/checksums`, the checksums of small files that no manifest lists |
-//! | quarantine | `.sunor/damaged`, the folder for damaged files; *salvage*: recover readable data from damaged files |
-//! | lock, holder | the right to write to an archive; the process that has the lock |
+//! | quarantine | `.sunor/damaged`, the folder for damaged files |
+//! | salvage | recover readable data from damaged files |
+//! | lock | the right to write to an archive |
+//! | holder | the process that has the lock |
 //!
 //! # The archive
 //!
@@ -87,31 +91,31 @@
 //!
 //! | to change | go to |
 //! | --- | --- |
-//! | an option or its help text | [`cli`]; its meaning and default: [`config`] |
-//! | how a list is read | [`input`] |
-//! | the interpretation of an API response | `api::response`; how a run handles the result: `export::coordinator` |
-//! | when requests are sent or retried | `api::request_limiter`, `backoff`; the order of requests: `export::queue` |
-//! | how a body is decoded, which proxies are used | `body`, [`proxies`] |
-//! | which URLs are assets, and which hosts are allowed | `media::source`, `media::guard` |
+//! | an option or its help text | [`cli`], and [`config`] for its meaning and default |
+//! | how a list of task IDs is read | [`input`] |
+//! | the interpretation of an API response | `api::response`, and `export::coordinator` for handling the result |
+//! | when requests are sent or retried | `api::request_limiter`, `backoff`, and `export::queue` for the request order |
+//! | how a body is decoded, and which proxies are used | `body`, [`proxies`] |
+//! | which URLs refer to assets, and which hosts are allowed | `media::source`, `media::guard` |
 //! | when a download is retried | `media::client`, `media::download` |
 //! | the name of a media file | `archive::media` |
-//! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test compares |
+//! | a column | `tables::schema`, `tables::flatten` and `docs/archive-format.md`, which a test checks |
 //! | a view | `tables::views` |
 //! | which row groups a search skips | `tables::prune` |
-//! | the order of rows in large parts | `tables::sort`; the sort column: `tables::schema` |
+//! | the order of rows in large parts | `tables::sort`, and `tables::schema` for the sort column |
 //! | which file names belong to the archive | `archive::layout`, [`run_id`] |
-//! | how parts replace other parts | `archive::swap`; which rows are copied into the new parts: `tables::copy` |
+//! | how parts replace other parts | `archive::swap`, and `tables::copy` for the rows of the new parts |
 //! | how rows are read from an archive | `rows`, which uses `tables::reader` |
-//! | the possible locations of an archive | `archive::location`, then an `archive::backend` |
+//! | the possible locations of an archive | `archive::location`, and an implementation of `archive::backend` |
 //! | what happens if a file system does not support an operation | [`filesystem`] |
 //! | which parts are merged, and the size of large parts | `rewrite`, `commands::compact` |
-//! | what a run counts | [`event`], then the fold in [`run_summary`] |
-//! | the Prometheus metrics | `report::metrics`; when they are written: `commands::metrics` |
+//! | what a run counts | [`event`], and the fold over the events in [`run_summary`] |
+//! | the Prometheus metrics | `report::metrics`, and `commands::metrics` for when the metrics are written |
 //! | messages for the user | `report::messages`, `archive_messages`, `event_messages` and `repairs` |
-//! | what `summary` counts | `commands::summary::archive_counts`; account usage: `commands::summary::account` |
-//! | what is repaired, and how | `repair` makes the plan; `export::stored` and `export::replace` execute it |
+//! | what `summary` counts | `commands::summary::archive_counts`, and `commands::summary::account` for usage |
+//! | what is repaired, and how | `repair` for the plan, and `export::stored` and `export::replace` for its execution |
 //! | the files that a run writes at its end | `commands::run` |
-//! | what counts as damage, and the advice for each finding | [`verify`]; the messages: `verify::finding` |
+//! | what counts as damage, and the advice for each finding | [`verify`], and `verify::finding` for the messages |
 //! | an exit status | [`exit`] |
 //! | the simulated provider | [`simulator`] |
 //! | a new command | a file in [`commands`] |
@@ -127,16 +131,16 @@
 //!
 //! Only `archive` depends on where an archive is stored. All other modules use `archive::store` to access parts, media
 //! and small files by their paths in the archive, and read byte ranges of files through `ranged`. The store uses an
-//! `archive::backend`: a local folder (`archive::local`) or an object store (`archive::object_store`, so far only for
-//! tests). An operation that a backend may not support, such as the atomic exchange of two folders, is a trait method
-//! with a default implementation. `archive::conformance` tests the guarantees of every backend.
+//! `archive::backend`: a local folder (`archive::local`) or an object store (`archive::object_store`, currently used
+//! only in tests). An operation that a backend may not support, such as the atomic exchange of two folders, is a trait
+//! method with a default implementation. `archive::conformance` tests the guarantees of every backend.
 //! `commands::object_store_tests` runs every command on an in-memory object store.
 //!
 //! Only the following modules may access the file system. Clippy's `disallowed_methods` lint enforces this rule:
 //!
 //! - `archive`
 //! - `journal` and `media::partial`, whose files are always local
-//! - [`filesystem`], which handles file systems that do not support an operation
+//! - [`filesystem`], which handles operations that a file system does not support
 //! - `tables::sort`, for its scratch files
 //! - [`input`], [`config`], [`cli`], `commands::metrics` and `commands::simulate`, for the user's own files
 //!

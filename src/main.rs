@@ -127,7 +127,7 @@ async fn repair(args: &RepairArgs) -> Result<ExitStatus> {
 }
 
 fn compact(args: &CompactArgs) -> Result<ExitStatus> {
-    // A signal ends the process immediately and leaves no partial changes.
+    // A signal ends the process immediately, without leaving partial changes.
     let _signals = signals()?;
     if args.dry_run {
         print(&commands::compact::dry_run(&args.archive)?)?;
@@ -217,8 +217,8 @@ async fn next_signal(
     }
 }
 
-/// The number of SIGXFSZ, which reports that the file-size limit (`ulimit -f`) is exceeded. The number is 25 on all
-/// but a few old architectures.
+/// The signal number of SIGXFSZ, which reports that the file-size limit (`ulimit -f`) was exceeded. The number is 25 on
+/// all but a few old architectures.
 const SIGXFSZ: i32 = 25;
 
 /// Makes a write beyond the file-size limit return an error. Without a handler, SIGXFSZ would end the process without
@@ -229,8 +229,9 @@ fn handle_file_size_signal() -> Result<()> {
     listener.map(drop).map_err(|error| Error::Internal(format!("cannot listen for signals: {error}")))
 }
 
-/// Whether this process was started with SIGHUP ignored, for example by `nohup`. A listener would undo this setting.
-/// Linux lists ignored signals in `/proc/self/status`. Without this file, SIGHUP counts as ignored.
+/// Whether this process was started with SIGHUP ignored, for example by `nohup`. A signal listener would override this
+/// setting. Linux lists ignored signals in `/proc/self/status`. If this file cannot be read, SIGHUP is assumed to be
+/// ignored.
 fn is_hang_up_ignored() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

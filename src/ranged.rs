@@ -102,7 +102,7 @@ impl Seek for RangedFile {
 }
 
 impl Length for RangedFile {
-    /// Returns 0 if the size cannot be read. Later reads then return the error.
+    /// Returns 0 if the size cannot be read. Subsequent reads return the error.
     fn len(&self) -> u64 {
         self.source.size().unwrap_or_default()
     }
@@ -116,7 +116,7 @@ impl ChunkReader for RangedFile {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        // Check the range before allocating a buffer, because a damaged footer may state any length.
+        // Check the range before allocating a buffer, because a damaged footer may specify an arbitrary length.
         if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }

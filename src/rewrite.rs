@@ -19,7 +19,7 @@ use crate::{
     tables::{self, Digest, TableSchema},
 };
 
-/// The maximum number of rows in a new part, equal to four large row groups.
+/// The maximum number of rows in a new part, which is the number of rows in four large row groups.
 pub(crate) const MAX_PART_ROWS: u64 = 4 * 122_880;
 
 /// The file size, in bytes, at which a new part is complete.
@@ -37,17 +37,17 @@ pub(crate) struct Part {
     /// The path of the part in the archive.
     pub(crate) path: String,
     pub(crate) bytes: u64,
-    /// The number of rows, or `None` if the file size alone makes the part large.
+    /// The number of rows, or `None` if the part is classified as large by its file size.
     rows: Option<u64>,
 }
 
 impl Part {
-    /// The number of rows, or 0 if the file size alone makes the part large.
+    /// The number of rows, or 0 if the part is classified as large by its file size.
     pub(crate) fn rows(&self) -> u64 {
         self.rows.unwrap_or_default()
     }
 
-    /// Whether the part is large enough to remain unchanged. A part that was filled up to a size limit is always large
+    /// Whether the part is large enough to remain unchanged. A part that was written up to a size limit is always large
     /// enough.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes >= TARGET_PART_BYTES / 2 || self.rows.is_none_or(|rows| rows >= MAX_PART_ROWS / 2)
@@ -89,7 +89,7 @@ pub(crate) fn stem(path: &str) -> &str {
 }
 
 /// The checksums of parts, as listed in the manifests. A part is checked before its rows are copied, so that damaged
-/// rows do not get a new checksum.
+/// rows are not given a new, matching checksum.
 pub(crate) struct Checksums(HashMap<String, String>);
 
 impl Checksums {

@@ -18,7 +18,8 @@ pub(crate) fn scan_part(archive: &Archive, path: &str, columns: &[&str], row: Ro
 }
 
 /// Calls `row` with the given columns of each row that may match `filter`, which consists of a text column and the
-/// sought values. Row groups without any sought value are skipped. `row` may also receive rows that do not match.
+/// values to find. Row groups that contain none of these values are skipped. `row` may also be called for rows that do
+/// not match the filter.
 pub(crate) fn search_table<'v>(
     archive: &Archive,
     table: &str,

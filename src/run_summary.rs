@@ -35,10 +35,10 @@ pub struct RunSummary {
     pub exit_code: u8,
     /// Whether a signal ended the run.
     pub interrupted: bool,
-    /// Whether the run recovered leftovers of an earlier run.
+    /// Whether the run recovered segments of an earlier, interrupted run.
     pub recovered: bool,
-    /// The numbers of the parts that later runs have recovered from this run's journal and added to this summary. The
-    /// numbers ensure that no part is counted twice.
+    /// The numbers of the parts that later runs have recovered from this run's journal and added to this summary. This
+    /// list ensures that no part is counted twice.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub recovered_parts: BTreeSet<u32>,
     /// The number of input rows, by category.
@@ -92,7 +92,7 @@ impl RunCommand {
     }
 }
 
-/// The number of tasks, by outcome. Tasks with the first four outcomes are archived.
+/// The number of tasks, by outcome. Only tasks that succeeded, failed, timed out or were not found are archived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCounts {
     /// Tasks that succeeded.

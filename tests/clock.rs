@@ -1,4 +1,4 @@
-//! Tests of a wall clock that is set during a run. A preloaded library shifts the clock for the built program.
+//! Tests of changes to the wall clock during a run. A preloaded library shifts the clock for the built program.
 
 #![cfg(target_os = "linux")]
 

@@ -338,7 +338,7 @@ fn a_full_disk_leaves_everything_unchanged() {
     }
 }
 
-/// The request for the only task stalls, and the export keeps the lock meanwhile.
+/// The request for the only task stalls while the export holds the lock.
 #[test]
 fn a_locked_or_missing_archive_is_rejected() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));

@@ -60,7 +60,7 @@ const SONGS: usize = 400;
 /// disk, and the socket buffers.
 const IN_FLIGHT_BYTES: u64 = 1 << 20;
 
-/// Each song has 256 KiB, and the export is killed repeatedly during the downloads.
+/// Each song is 256 KiB long, and the export is killed repeatedly during the downloads.
 #[test]
 fn after_kills_during_downloads_every_asset_is_complete_and_stored_once() {
     let faults = FaultPlan { media_bytes: Some(256 << 10), ..FaultPlan::default() };

@@ -60,8 +60,8 @@ fn a_full_disk_for_the_journal_stops_the_run_and_the_next_run_resumes() {
     assert!(requested < TASKS as u64 && kept > 10, "{kept} of {requested} responses kept");
     env.export(&[]).expect_status(0).expect_output("from interrupted run");
     assert_eq!(env.archived_ids().len(), TASKS);
-    // The next run repeats only requests that were in flight when the write failed. It may repeat fewer requests,
-    // because it also recovers complete records of a truncated batch that was never acknowledged.
+    // The next run repeats only requests that were in flight when the write failed. It may not need to repeat all of
+    // them, because it also recovers complete records of a truncated batch that was never acknowledged.
     let repeated = env.stats().requests - TASKS as u64;
     assert!(
         repeated <= requested - kept as u64,

@@ -191,7 +191,7 @@ fn stop_after_stops_the_run_cleanly_and_the_next_run_completes_it() {
     assert_eq!((env.archived_ids().len(), env.stats().repeated), (200, 0));
 }
 
-/// The request for the only task stalls, and the first export holds the lock meanwhile.
+/// The request for the only task stalls while the first export holds the lock.
 #[test]
 fn a_concurrent_export_is_refused_and_shows_the_lock_holder() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));
@@ -350,7 +350,7 @@ fn lone_surrogates_are_replaced_and_the_original_body_is_stored() {
     );
 }
 
-/// At first, the provider does not have two of the tasks. Later, it has one of the two.
+/// At first, the provider does not have two of the tasks. Later, the provider has one of these two tasks.
 #[test]
 fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     let missing = |task, first| Fault {
@@ -378,7 +378,7 @@ fn not_found_tasks_are_refetched_only_on_request_and_their_rows_replaced() {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
-/// Times from other programs are parsed, in both table formats. A time outside the years 1 to 9999 becomes null.
+/// Times with offsets such as `+05` are parsed, in both table formats. A time outside the years 1 to 9999 becomes null.
 #[test]
 fn times_with_short_offsets_are_parsed_and_unsupported_years_are_null() {
     let table = [

@@ -1,5 +1,5 @@
-//! Tests of file systems without some operations, and of foreign files in an archive's folders. A preloaded library
-//! simulates a missing operation: it makes the corresponding system calls of the built program fail.
+//! Tests of file systems that do not support some operations, and of foreign files in an archive's folders. A preloaded
+//! library simulates an unsupported operation: it makes the corresponding system calls of the built program fail.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -247,7 +247,7 @@ fn a_part_that_is_not_a_regular_file_is_reported_as_damage_and_repaired() {
     }
 }
 
-/// A part is replaced by a symbolic link to itself, as some sync programs create.
+/// A part is replaced by a symbolic link to itself, which some sync programs create.
 #[test]
 fn a_part_that_is_a_link_to_itself_is_damage_and_repair_restores_its_rows() {
     let env = TestEnv::new();

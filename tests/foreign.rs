@@ -1,4 +1,4 @@
-//! Tests of archives with third-party readers (DuckDB, pyarrow, Polars and pandas), through the scripts in
+//! Tests that read archives with third-party readers (DuckDB, pyarrow, Polars and pandas), through the scripts in
 //! `tests/foreign`. `./tests/run.sh` installs the readers from PyPI and runs these tests.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -15,8 +15,8 @@ use std::{
 use common::{TestEnv, ids, python, run_checker, sample_documents, samples};
 use sunor_archive::simulator::{FaultPlan, KnownTasks, SimulatedProvider};
 
-/// Exports the sample documents in a table format, and checks the archive with the scripts. The simulator serves the
-/// media files. The task in progress never finishes.
+/// Exports the sample documents in the given table format, and checks the archive with the scripts. The simulator
+/// serves the media files. The task in progress never finishes.
 fn check_format(format: &str) {
     let local_url = |document: &String| {
         let hosts = ["https://cdn1.suno.ai", "https://cdn2.suno.ai", "https://storage.udio.example"];
@@ -138,7 +138,7 @@ fn duckdb_queries_a_compacted_year_faster() {
     print!("{}", run_checker("faster.py", &[&before, &env.archive(), &samples().join("queries.sql")]));
 }
 
-/// The first run archives all tasks, the second has tasks that take an hour, and in the third the key is rejected.
+/// The first run archives all tasks. In the second run, tasks take an hour. In the third run, the key is rejected.
 #[test]
 #[ignore = "needs Prometheus' parser: ./tests/run.sh"]
 fn prometheus_reads_the_metrics_and_the_samples_use_only_existing_metrics() {

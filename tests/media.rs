@@ -290,7 +290,8 @@ fn a_file_extension_matches_the_content() {
 
 const SIZE: u64 = 300_000;
 
-/// Returns a fault plan with the given faults and with songs of [`SIZE`] bytes, rounded up to a whole MP3 frame.
+/// Returns a fault plan with the given faults and with songs of [`SIZE`] bytes, rounded up to a whole number of MP3
+/// frames.
 fn large_songs(faults: impl IntoIterator<Item = Fault>) -> FaultPlan {
     FaultPlan { media_bytes: Some(SIZE), ..media(faults) }
 }

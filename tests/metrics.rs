@@ -116,7 +116,7 @@ fn a_run_that_fails_before_its_first_request_writes_metrics_too() {
     );
 }
 
-/// The request for the only task stalls, and meanwhile a second run finds the archive locked.
+/// While the request for the only task stalls, a second run finds the archive locked.
 #[test]
 fn a_run_that_never_started_does_not_change_the_metrics_file() {
     let env = TestEnv::with_fault(FaultKind::Stall(60.0), FaultFilter::task("slow"));

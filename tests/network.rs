@@ -1,5 +1,5 @@
-//! Tests of TLS and proxies: root certificates of the system, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`. The tests
-//! create their own certificate authority and proxy.
+//! Tests of TLS and proxies: system root certificates, `SSL_CERT_FILE`, `HTTPS_PROXY` and `NO_PROXY`. The tests create
+//! their own certificate authority and proxy.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -23,7 +23,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// A simulated provider with TLS that has every task, and the certificate of its certificate authority.
+/// A simulated HTTPS provider that has every task, and the certificate of its certificate authority.
 struct HttpsServer {
     base_url: String,
     authority: String,
@@ -114,7 +114,7 @@ fn an_untrusted_certificate_stops_the_run_at_once_with_advice() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);
 }
 
-/// `SSL_CERT_FILE` contains the certificate of the provider's authority.
+/// `SSL_CERT_FILE` is set to a file that contains the certificate of the provider's certificate authority.
 #[test]
 fn an_authority_in_ssl_cert_file_is_trusted() {
     let (env, server) = (TestEnv::new(), https_server());

@@ -99,7 +99,7 @@ fn a_slow_request_times_out_and_is_retried() {
     assert_eq!(env.stats().by_task["t1"], 2);
 }
 
-/// Requests for one task fail with a client error, which a retry would not change.
+/// Requests for one task fail with a client error that a retry would not resolve.
 #[test]
 fn other_client_errors_are_not_retried() {
     for status in [400, 402, 410, 302, 307] {

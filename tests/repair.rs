@@ -140,8 +140,8 @@ fn tasks_with_lost_rows_are_refetched() {
     }
 }
 
-/// Creates an archive without media, and deletes its tasks part. The exit status of `repair` is 3, because `repair`
-/// cannot identify lost tasks that have no rows in other tables.
+/// Creates an archive without media, and deletes the only part of the `tasks` table. The exit status of `repair` is 3,
+/// because `repair` cannot identify lost tasks that have no rows in other tables.
 fn env_with_lost_tasks(count: usize) -> TestEnv {
     let env = TestEnv::new();
     env.write_list(ids("t", count));
@@ -326,8 +326,8 @@ fn unavailable_tasks_do_not_prevent_the_repair_of_others() {
     repair(&env, &[]).expect_status(0).expect_output("Nothing to repair");
 }
 
-/// The first request for each task gets a 429, and the second a 502. According to later responses, the task is
-/// unfinished for up to ten seconds.
+/// The first request for each task gets a 429, and the second a 502. Later responses report the task as unfinished for
+/// up to ten seconds.
 #[test]
 fn repair_waits_retries_and_polls_like_export() {
     let faults = [FaultKind::RateLimited(1), FaultKind::Status(502)];
@@ -374,8 +374,8 @@ fn a_repair_publishes_incrementally_and_writes_a_run_record() {
     assert!(expected.contains("repair") && expected.contains(&sent.to_string()), "{expected}");
 }
 
-/// In the damaged tasks part, the task IDs are readable but the responses are not. The provider no longer has one of
-/// these tasks.
+/// In the damaged part of the `tasks` table, the task IDs are readable but the responses are not. The provider no
+/// longer has one of these tasks.
 #[test]
 fn a_lost_task_unknown_to_the_provider_is_archived_as_not_found_and_reported() {
     let env = TestEnv::new();
@@ -464,7 +464,7 @@ fn a_killed_repair_is_recorded_as_a_repair_when_it_is_recovered() {
     assert_eq!(env.archived_ids().len(), 40);
 }
 
-/// The tasks part is missing, and the provider rejects the key.
+/// The only part of the `tasks` table is missing, and the provider rejects the key.
 #[test]
 fn a_rejected_key_and_a_missing_archive_are_reported() {
     let env = TestEnv::new();
@@ -479,7 +479,7 @@ fn a_rejected_key_and_a_missing_archive_are_reported() {
 
 /// One bit of one file in the archive is flipped.
 #[test]
-fn any_flipped_bit_is_found_and_reported_repairs_are_correct() {
+fn every_bit_flip_is_detected_and_every_reported_repair_is_correct() {
     let seed = seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut repairs = 0;
@@ -541,7 +541,8 @@ fn a_less_complete_response_never_replaces_a_more_complete_one() {
     env.run(&["verify", "library"]).expect_status(0);
 }
 
-/// Two bytes in the tasks part have changed. The provider rejects the key or no longer has any of the tasks.
+/// Two bytes in the only part of the `tasks` table have changed. The provider rejects the key or no longer has any of
+/// the tasks.
 #[test]
 fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     for faults in [
@@ -565,7 +566,7 @@ fn readable_rows_are_kept_if_the_provider_has_no_better_response() {
     }
 }
 
-/// The tasks part is missing.
+/// The only part of the `tasks` table is missing.
 #[test]
 fn a_lost_tasks_part_is_reported_and_blocks_rebuild() {
     let env = TestEnv::new();

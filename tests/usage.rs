@@ -1,5 +1,5 @@
 //! Tests of command-line usage. After a usage error, the program exits with status 2 and a message that states the
-//! remedy, and sends and writes nothing.
+//! remedy. It sends no requests and writes no files.
 
 mod common;
 
@@ -13,7 +13,8 @@ use std::{
 use common::{CommandOutput, TestEnv, ids};
 use sunor_archive::simulator::FaultPlan;
 
-/// Asserts that the program rejects the arguments with a message that contains `text`, and sends and writes nothing.
+/// Asserts that the program rejects the arguments with a message that contains `text`, without sending a request or
+/// writing a file.
 #[track_caller]
 fn assert_rejected(env: &TestEnv, arguments: &[&str], text: &str) {
     env.run(arguments).expect_status(2).expect_output(text);
@@ -424,7 +425,7 @@ fn quotes_from_a_list_are_short_and_printable() {
     assert!(ended.stderr.len() < 500 && !ended.stderr.contains(['\u{1b}', '\u{202e}']), "{}", ended.stderr);
 }
 
-/// Errors in paths and options are reported before a missing key.
+/// Errors in paths and options are reported before a missing API key.
 #[test]
 fn an_invalid_path_is_reported_before_a_missing_key() {
     let env = TestEnv::new();

@@ -541,7 +541,7 @@ fn leftovers_of_a_killed_run_are_a_note_until_the_next_run() {
     assert_eq!(finding_paths(&verify_json(&env, "library", &[], 0)), []);
 }
 
-/// The limit on open files is too low for the process, which says nothing about the archive.
+/// The limit on open files is too low for the process, so the errors say nothing about the state of the archive.
 #[cfg(unix)]
 #[test]
 fn a_system_error_is_not_damage() {

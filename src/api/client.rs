@@ -1,7 +1,7 @@
 //! The HTTP client for the API.
 //!
-//! The client follows no redirects, because every request contains the API key. The client also does not retry
-//! requests, because every retry needs its own permit from `RequestLimiter`.
+//! The client follows no redirects, because every request contains the API key. The client does not retry requests
+//! either, because every retry needs its own permit from `RequestLimiter`.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The maximum size of a response body, in bytes, as protection against a server that never stops sending. The response
-/// for a task with two clips takes about 5 kB.
+/// for a task with two clips has a size of about 5 kB.
 const MAX_BODY: usize = 64 << 20;
 
 /// The maximum time to establish a connection, which counts toward the timeout of the request.
@@ -101,7 +101,7 @@ impl Client {
         }
     }
 
-    /// Requests the account's usage. If the response contains no usage, the error explains why.
+    /// Requests the account's usage. If the response contains no usage data, the error gives the reason.
     pub(crate) async fn usage(&self) -> Result<Usage, TaskResponse> {
         let result = self.http.get(self.url(&["account", "usage"])).send().await;
         let response = result.map_err(|error| self.failed_request(&error))?;
@@ -119,7 +119,7 @@ impl Client {
         }
         let body = match self.read_body(response).await {
             Err(reason) if (200..300).contains(&status) => return Err(TaskResponse::Transient { reason }),
-            // An error status is valid even if the body is truncated.
+            // An error status is reported even if the body cannot be read completely.
             body => body.unwrap_or_default(),
         };
         Ok(ReceivedResponse { status, retry_after, body })

@@ -1,9 +1,9 @@
 //! The rate limiter for API requests.
 //!
 //! Two mechanisms control the request rate. The first mechanism, a rate limiter (`governor`), spaces requests evenly.
-//! No period as long as the provider's window contains more requests than the rate limit, whether the window is fixed
-//! or sliding. The second mechanism pauses all requests after a 429, and when other users of the key have exhausted the
-//! window.
+//! Whether the provider's window is fixed or sliding, the number of requests in a window therefore never exceeds the
+//! rate limit. The second mechanism pauses all requests after a 429 response, or when other users of the key have
+//! exhausted the rate-limit window.
 //!
 //! `governor` waits in real time even if tokio's clock is paused. This module waits with tokio's timers instead, so
 //! that tests run in virtual time.
@@ -46,7 +46,7 @@ pub(crate) struct RequestLimiter {
     rate_limiter: Option<RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>>,
     /// The end of the pause after a 429.
     paused_until: Instant,
-    /// The end of the pause for an exhausted rate-limit window. The next 429 overrides this pause.
+    /// The end of the pause that was derived from rate-limit headers. The next 429 overrides this pause.
     window_paused_until: Instant,
     window: WindowTracker,
 }
@@ -82,7 +82,7 @@ impl RequestLimiter {
         }
     }
 
-    /// The maximum number of requests per second, or infinity without a limit.
+    /// The maximum number of requests per second, or infinity if there is no limit.
     pub(crate) fn requests_per_second(rate: Rate, reserve: u32) -> f64 {
         quota(rate, reserve).map_or(f64::INFINITY, |quota| quota.replenish_interval().as_secs_f64().recip())
     }
@@ -99,8 +99,8 @@ impl RequestLimiter {
         }
     }
 
-    /// Pauses all requests for `pause` after a 429. A longer pause from an earlier 429 remains in effect. A pause that
-    /// was derived from rate-limit headers is replaced.
+    /// Pauses all requests for `pause` after a 429. A longer pause from an earlier 429 remains in effect. The new pause
+    /// replaces a pause that was derived from rate-limit headers.
     pub(crate) fn pause(&mut self, pause: Duration) {
         let now = Instant::now();
         self.paused_until = self.paused_until.max(now + pause.min(MAX_PAUSE));
@@ -108,7 +108,7 @@ impl RequestLimiter {
     }
 
     /// Updates the rate-limit window from the headers of a response, and pauses if too few requests remain in the
-    /// window. During the pause after a 429, the headers do not cause another pause.
+    /// window. During the pause after a 429, rate-limit headers do not start another pause.
     pub(crate) fn observe(&mut self, rate_limit: &RateLimitStatus) {
         let now = Instant::now();
         if let Some(pause) = self.window.required_pause(rate_limit, now)
@@ -132,9 +132,10 @@ pub(crate) fn available_per_minute(rate: Rate, reserve: u32) -> f64 {
 
 /// Returns the spacing and burst that limit the number of requests in every `period` to `count`.
 ///
-/// A burst of `b` and a spacing of just over `period / (count - b + 1)` allow at most `b + (count - b)` requests in any
-/// `period`. At 120 requests per minute, the burst is 2 and the sustained rate is 119 requests per minute, 99.1 % of
-/// the limit. The unused request per minute allows for requests that arrive closer together than they were sent.
+/// A burst of `b` requests and a spacing of just over `period / (count - b + 1)` allow at most `b + (count - b) =
+/// count` requests in any `period`. At 120 requests per minute, the burst is 2 and the sustained rate is 119 requests
+/// per minute, 99.1 % of the limit. The one unused request per minute is a margin for requests that arrive closer
+/// together than they were sent.
 fn quota(rate: Rate, reserve: u32) -> Option<Quota> {
     let Rate::Limited { count, period } = rate else { return None };
     let minutes = period.as_secs_f64() / WINDOW.as_secs_f64();

@@ -2,9 +2,9 @@
 //! caller provides the current time.
 //!
 //! Every response reports how many requests remain in the window, and may also report when the window is reset. The
-//! program's own rate limit leaves part of each window unused. If few requests remain, other users of the key have
-//! therefore sent requests in the same window. The program pauses when no requests remain, or when the remaining
-//! requests are reserved for other users.
+//! program's own rate limit leaves part of each window unused. If few requests remain, other users of the key must also
+//! have sent requests in the window. The program pauses when no requests remain, or when the remaining requests are
+//! reserved for other users.
 
 use std::time::Duration;
 
@@ -14,18 +14,19 @@ use tokio::time::Instant;
 /// The maximum rounding error of a reset time. Reset times are in whole seconds, and may be rounded up or down.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// The length of the pause, in windows, after a pause of one window was too short. Successive pauses of exactly one
-/// window would always end at the same point in a window, possibly after other users have exhausted the window.
+/// The length of the pause that follows a pause that was too short, as a multiple of the window length. Successive
+/// pauses of exactly one window length would always end at the same point in a window, possibly after other users have
+/// exhausted the window.
 const PAUSE_FACTOR: f64 = 1.618;
 
 /// The minimum pause for slowing down before a window is exhausted. A shorter pause is ignored, because the rate
 /// limiter already spaces requests.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The maximum time until a reset. A later reset time is ignored, because the provider's window is one minute.
+/// The maximum time until a reset. A later reset time is ignored, because the provider's window is one minute long.
 const MAX_RESET: Duration = Duration::from_secs(120);
 
-/// The state of the rate-limit window, as reported by one response. A field that the response does not report is
+/// The state of the rate-limit window, as reported by one response. A value that the response does not report is
 /// `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RateLimitStatus {
@@ -36,8 +37,8 @@ pub(crate) struct RateLimitStatus {
 }
 
 impl RateLimitStatus {
-    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`. The reset value is either a Unix time by the server's
-    /// clock or a number of seconds.
+    /// Reads `X-RateLimit-Remaining` and `X-RateLimit-Reset`. The reset value is either a Unix time according to the
+    /// server's clock or a number of seconds.
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
@@ -47,7 +48,7 @@ impl RateLimitStatus {
             number("x-ratelimit-reset").map(|reset| if reset < 1_000_000 { reset } else { reset.saturating_sub(now) });
         Self {
             remaining: number("x-ratelimit-remaining").and_then(|number| u32::try_from(number).ok()),
-            // Ignore a reset time in the past, which means only that the clocks differ.
+            // Ignore a reset time in the past, because it only means that the clocks differ.
             reset: reset.map(Duration::from_secs).filter(|reset| !reset.is_zero() && *reset <= MAX_RESET),
         }
     }
@@ -75,12 +76,12 @@ impl WindowTracker {
         let remaining = rate_limit.remaining?;
         let started_at = self.window_start(remaining, now);
         let pause = match (remaining.checked_sub(self.reserve).filter(|remaining| *remaining > 0), rate_limit.reset) {
-            // If requests are reserved, wait until the window has certainly been reset, because an earlier request
-            // would use up a reserved request.
+            // If requests are reserved, wait until the window has certainly been reset, because a request sent before
+            // the reset would use up quota that is reserved for other users.
             (None, Some(reset)) if self.reserve > 0 => Some(reset + ROUNDING),
             (None, Some(reset)) => Some(reset),
             (None, None) if self.paused_until.is_some_and(|end| end <= now) => Some(self.length.mul_f64(PAUSE_FACTOR)),
-            // Without a reset time, wait until the window must have ended.
+            // If the response reports no reset time, wait until the latest possible end of the window.
             (None, None) => Some((started_at + self.length).saturating_duration_since(now)),
             // Slow down before the window is exhausted: spread the remaining requests over the remaining time.
             (Some(remaining), Some(reset)) => {

@@ -20,8 +20,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, source.permissions())
 }
 
-/// Copies only the permissions. The owner and the extended attributes matter only for the exchange of folders, which
-/// requires Linux.
+/// Copies only the permissions. The owner and the extended attributes matter only for the exchange of folders, which is
+/// available only on Linux.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())

@@ -13,7 +13,7 @@ use crate::ranged::RangedFile;
 /// Storage for the files of an archive. Paths use `/` as the separator. All methods block.
 ///
 /// A file appears at its final path only once it is complete. Replacing a file is atomic. File contents are durable
-/// once [`StagingFile::publish`] or [`Backend::move_in`] has returned. The file names in a folder are durable once
+/// once [`StagingFile::publish`] or [`Backend::move_in`] has returned. The entries of a folder are durable once
 /// [`Backend::sync`] has returned.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Returns the full path of a file, for messages.
@@ -47,7 +47,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Removes a file if it exists.
     fn remove(&self, path: &str) -> io::Result<()>;
 
-    /// Makes the file names in a folder durable.
+    /// Makes the entries of a folder durable.
     fn sync(&self, _folder: &str) -> io::Result<()> {
         Ok(())
     }

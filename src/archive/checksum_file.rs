@@ -3,7 +3,7 @@
 //! line of the checksum file contains the checksum of all preceding lines.
 //!
 //! When a file is replaced, the checksum of the new file is recorded before the new file is moved to its final path. A
-//! crash can occur between these two steps, so a file counts as intact if it matches any checksum that is recorded for
+//! crash can occur before the file is moved, so a file counts as intact if it matches any checksum that is recorded for
 //! its path. A file without a recorded checksum also counts as intact, because an archive that was copied without
 //! `.sunor` has no recorded checksums.
 

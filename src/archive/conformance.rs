@@ -31,7 +31,7 @@ fn backends() -> Vec<(&'static str, Arc<dyn Backend>, TempDir)> {
     vec![
         ("folder", folder, scratch),
         ("objects", objects, tempfile::tempdir().unwrap()),
-        ("failing, before the first fault", failing, wrapped_scratch),
+        ("fault-injecting", failing, wrapped_scratch),
     ]
 }
 

@@ -19,7 +19,7 @@ pub(crate) enum MetadataState {
     Damaged(String),
 }
 
-/// An entry of an archive folder, which is a file or a subfolder.
+/// A file or a subfolder in an archive folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The path of the entry in the archive.
@@ -78,11 +78,11 @@ impl Archive {
     ///
     /// # Errors
     /// Returns [`Error::Storage`](crate::error::Error::Storage) if the read fails for a reason other than damage.
-    pub(crate) fn read_small(&self, path: &str) -> Result<io::Result<Vec<u8>>> {
+    pub(crate) fn read_small_file(&self, path: &str) -> Result<io::Result<Vec<u8>>> {
         self.separate_damage(path, self.store.try_read(path))
     }
 
-    /// Returns a read error as the inner error if it is evidence of damage. Returns any other read error as the outer
+    /// Returns a read error as the inner error if the error indicates damage. Returns any other read error as the outer
     /// error, which stops the command.
     pub(crate) fn separate_damage<T>(&self, path: &str, read: io::Result<T>) -> Result<io::Result<T>> {
         match read {

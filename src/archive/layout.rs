@@ -50,7 +50,8 @@ pub(super) fn parent_folder(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// The name of a part. A journal segment is published as one part of each table, and these parts share a file name.
+/// The name of a part. A journal segment is published as one part per table, and all of these parts have the same file
+/// name.
 #[derive(Clone, Debug)]
 pub(crate) struct PartName<'a> {
     pub(crate) run_id: &'a RunId,
@@ -65,7 +66,7 @@ pub(crate) fn is_part(path: &str, table: &str, format: TableFormat) -> bool {
     stem.and_then(RunId::parse_numbered).is_some()
 }
 
-/// Returns whether `path` is a valid path for a part of any table in any format.
+/// Returns whether `path` is a valid part path, regardless of the table and the format.
 pub(super) fn is_any_part(path: &str) -> bool {
     let table = path.split_once('/').map(|(table, _)| table);
     table.is_some_and(|table| {

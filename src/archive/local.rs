@@ -129,7 +129,7 @@ impl Backend for LocalBackend {
     }
 
     fn copy_folder_attributes(&self, folder: &str, to: &Path) {
-        // The error is ignored because `exchange` copies the attributes again and returns `false` if the copy fails.
+        // The error is ignored because `exchange` copies the attributes again and returns `false` if that copy fails.
         let _ = attributes::copy(&self.0.join(folder), to);
     }
 
@@ -147,7 +147,7 @@ impl Backend for LocalBackend {
     }
 }
 
-/// A file that is written as a staging file in the folder of its final path.
+/// A staging file in the same folder as its final path.
 struct LocalFile {
     file: BufWriter<File>,
     staging: PathBuf,

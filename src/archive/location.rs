@@ -15,7 +15,7 @@ pub struct Location(LocationKind);
 #[derive(Clone, Debug)]
 enum LocationKind {
     Folder(PathBuf),
-    /// A store with any backend, for tests.
+    /// A store with an arbitrary backend, for tests.
     #[cfg(test)]
     Store(Store),
 }

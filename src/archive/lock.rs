@@ -118,7 +118,7 @@ fn create_lock_file(path: &Path, holder: &Holder) -> Result<Result<Lock, Holder>
 
 impl Holder {
     fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a holder has string keys only")
+        serde_json::to_vec(self).expect("a lock holder can always be serialized")
     }
 
     /// Returns whether the holder, a process on this machine, may still be running. On systems without `/proc`, every

@@ -24,8 +24,8 @@ pub(crate) struct ManifestLine {
     pub(crate) sha256: String,
 }
 
-/// Finds the lines for the files that `wanted` selects in all manifests. Only matching lines are held in memory. This
-/// function blocks.
+/// Searches all manifests for the lines of the files that `wanted` selects. Only matching lines are held in memory.
+/// This function blocks.
 pub(super) fn find_lines(store: &Store, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
     let is_manifest = |name: &str| RunFile::parse(name).is_some_and(|(kind, _)| kind == RunFile::Manifest);
     let mut found = Vec::new();

@@ -104,8 +104,8 @@ impl LockedArchive {
         self.store.state_path(layout::PARTIAL).join(name.partial())
     }
 
-    /// Moves a complete download to its final path. The file contents are made durable before the file name. This
-    /// function blocks.
+    /// Moves a complete download to its final path. The contents are durable before the file appears at its final path.
+    /// This function blocks.
     pub(crate) fn store_media(&self, partial: &Path, path: &str) -> Result<()> {
         self.store.move_in(partial, path)
     }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn an_ordinary_id_is_used_as_the_file_name() {
         assert_eq!(path("0a1b2c3d-e4f5"), format!("media/audio/{}/0a1b2c3d-e4f5.mp3", hex("0a1b2c3d-e4f5", 2)));
-        // The SHA-256 of an empty input starts with e3.
+        // The SHA-256 of an empty input starts with `e3`.
         assert_eq!(hex("", 2), "e3");
     }
 

@@ -4,7 +4,7 @@
 //! the archive lock until it is dropped, so only one process at a time can write to the archive. This module does not
 //! interpret the contents of tables or media files.
 
-#![expect(clippy::disallowed_methods, reason = "the local backend, and the program's own local files")]
+#![expect(clippy::disallowed_methods, reason = "the local backend and the files in `.sunor` use the local file system")]
 
 mod attributes;
 mod backend;
@@ -156,7 +156,7 @@ impl Archive {
         self.store.state_path(layout::QUARANTINE)
     }
 
-    /// Finds the lines for the files that `wanted` selects in all manifests.
+    /// Searches all manifests for the lines of the files that `wanted` selects.
     pub(crate) fn manifest_lines(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<ManifestLine>> {
         manifest::find_lines(&self.store, wanted)
     }
@@ -291,7 +291,7 @@ fn create(location: &Location, format: Option<TableFormat>, tables: &[&str], now
         created_by: concat!("sunor-archive ", env!("CARGO_PKG_VERSION")).into(),
     };
     check_compatible(&metadata, location, format)?;
-    let mut text = serde_json::to_vec_pretty(&metadata).expect("metadata has string keys only");
+    let mut text = serde_json::to_vec_pretty(&metadata).expect("the metadata can always be serialized");
     text.push(b'\n');
     checksum_file::add(&store, METADATA, &checksum::sha256(&text))?;
     store.put(METADATA, &text)?;
@@ -311,13 +311,13 @@ fn read_metadata(location: &Location) -> Result<Option<ArchiveMetadata>> {
     let store = location.store();
     let Some(text) = store.get(METADATA)? else { return Ok(None) };
     // Listing a folder that is a link to an unmounted disk fails. Without this check, the files in such a folder would
-    // seem to be missing.
+    // appear to be missing.
     for folder in FOLDERS {
         store.list(folder)?;
     }
     match serde_json::from_slice(&text) {
         Ok(metadata) => Ok(Some(metadata)),
-        // A newer format version may have changed every field except `format_version`.
+        // A newer format version may have changed any field except `format_version`.
         Err(error) => match serde_json::from_slice::<FormatVersion>(&text) {
             Ok(FormatVersion { format_version }) if format_version > FORMAT_VERSION => {
                 Err(unsupported_version(location, format_version))

@@ -118,7 +118,7 @@ fn location(path: &str) -> io::Result<ObjectPath> {
     ObjectPath::parse(path).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
-/// An object that is open for reading by range.
+/// An open object that is read with range requests.
 #[derive(Debug)]
 struct Object {
     meta: ObjectMeta,

@@ -34,7 +34,7 @@ impl Archive {
 impl LockedArchive {
     /// Saves the plan of a repair, so that the repair can be completed later if it is interrupted.
     pub(crate) fn save_repair_plan(&self, plan: &impl Serialize) -> Result<()> {
-        self.put(REPAIR_PLAN, serde_json::to_vec(plan).expect("a plan has string keys only"))
+        self.put(REPAIR_PLAN, serde_json::to_vec(plan).expect("a repair plan can always be serialized"))
     }
 
     /// Removes the repair plan after the repair has been completed.

@@ -177,7 +177,7 @@ impl Store {
         self.backend(path).remove(path).map_err(|error| self.storage_error("remove", path, &error))
     }
 
-    /// Makes the file names in a folder durable.
+    /// Makes the entries of a folder durable.
     pub(super) fn sync(&self, folder: &str) -> Result<()> {
         self.backend(folder).sync(folder).map_err(|error| self.storage_error("sync", folder, &error))
     }

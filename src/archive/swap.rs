@@ -230,7 +230,7 @@ struct Plan {
 
 impl Plan {
     fn write(&self, store: &Store) -> Result<()> {
-        store.put(SWAP_PLAN, &serde_json::to_vec_pretty(self).expect("a plan has string keys only"))
+        store.put(SWAP_PLAN, &serde_json::to_vec_pretty(self).expect("a swap plan can always be serialized"))
     }
 
     fn execute(&self, store: &Store) -> Result<()> {
@@ -260,8 +260,8 @@ impl Plan {
         manifests
     }
 
-    /// Makes the names of all rewritten manifests durable. A single sync is sufficient, even if a swap rewrites
-    /// hundreds of manifests.
+    /// Syncs the folder of the manifests, so that all rewritten manifests survive a crash. A single sync is sufficient,
+    /// even if a swap rewrites hundreds of manifests.
     fn sync_manifests(&self, store: &Store) -> Result<()> {
         if self.lines.is_empty() { Ok(()) } else { store.sync(RUNS) }
     }
@@ -513,8 +513,8 @@ mod tests {
         }
     }
 
-    /// Asserts that the manifests match the files and that readers find either all old parts or all new parts. Without
-    /// an exchange of folders, readers may find old and new parts at the same time.
+    /// Asserts that the manifests match the files and that readers find either all old parts or all new parts. If the
+    /// folders cannot be exchanged, readers may find old and new parts at the same time.
     fn assert_invariants(folder: &Path, can_exchange: bool) {
         assert_manifests_match(folder);
         let parts = parts(folder);

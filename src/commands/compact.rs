@@ -119,7 +119,7 @@ impl Plan {
     }
 
     /// Writes the new parts and compares their rows with the rows of the old parts. The new parts replace the old parts
-    /// only if both contain the same rows.
+    /// only if they contain the same rows.
     fn merge(
         self,
         archive: &Arc<LockedArchive>,

@@ -13,7 +13,7 @@ use crate::{
 /// Returns a report for the user: the number of tasks that an export of the list would fetch, and the estimated time.
 ///
 /// # Errors
-/// Returns the errors that an export can encounter before its first request.
+/// Returns any error that an export can encounter before its first request.
 pub fn dry_run(config: &ExportConfig, reporter: &mut dyn Reporter) -> Result<String> {
     let input = input::read(&config.input, &mut |event| reporter.observe(&event))?;
     let (archived, missing_assets) = match Archive::open_if_present(&config.run.archive, config.format)? {

@@ -24,13 +24,13 @@ use crate::{
     tables,
 };
 
-/// Exports a list: fetches every task that the archive lacks, and archives the responses.
+/// Exports the tasks in a list: fetches every task that the archive lacks, and archives the responses.
 ///
 /// When `stop` resolves, the run ends cleanly and keeps everything that it has fetched.
 ///
 /// # Errors
-/// Returns any error that occurs before the first request of the run. A later error is part of the [`Outcome`], which
-/// also contains the results of the run up to the error.
+/// Returns any error that occurs before the first request of the run. An error after the first request is part of the
+/// [`Outcome`], which also contains the results of the run up to the error.
 pub async fn export(
     config: &ExportConfig,
     stop: impl Future<Output = Signal>,
@@ -73,7 +73,7 @@ struct ExportResult {
     refetched_count: u64,
 }
 
-/// Exports a list to a locked archive.
+/// Exports the tasks in a list to a locked archive.
 async fn export_list(
     config: &ExportConfig,
     run: &Run<'_>,

@@ -1,6 +1,6 @@
 //! `--metrics-file`: writes the metrics of a run for Prometheus, regardless of how the run ended.
 
-#![expect(clippy::disallowed_methods, reason = "writes a file that the user names")]
+#![expect(clippy::disallowed_methods, reason = "writes a file that the user specifies")]
 
 use std::{
     fs::{self, File},

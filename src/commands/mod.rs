@@ -52,7 +52,8 @@ async fn start_media(config: &MediaConfig, provider: &Provider, archive: &Arc<Lo
     MediaStage::start(archive.clone(), &Access { hosts, scheme, proxies }, limits)
 }
 
-/// Creates the API client. If the provider is simulated, also starts the simulator, which stops when it is dropped.
+/// Creates the API client. If the provider is simulated, also starts and returns the simulator, which stops when the
+/// caller drops it.
 async fn connect_to(
     provider: &Provider,
     timeout: Duration,

@@ -107,8 +107,8 @@ struct RebuildSource {
 impl RebuildSource {
     fn open(archive: &Archive) -> Result<Self> {
         let parts = published_parts(archive, TASKS.name)?;
-        // If a part of the tasks table is missing, a rebuild would remove the clips and lyrics of its tasks, which are
-        // the only remaining record of these tasks.
+        // If a part of the tasks table is missing, the rows of its tasks in the clips and lyrics tables are the only
+        // remaining record of these tasks, and a rebuild would remove these rows.
         let listed = archive.manifest_lines(&|path| path.starts_with(TASKS.name))?;
         if let Some(lost) = listed.iter().find(|line| !matches!(archive.size(&line.path), Ok(Some(_)))) {
             let reason = io::Error::other("listed in a manifest but missing; run `repair` first");
@@ -118,8 +118,8 @@ impl RebuildSource {
         Ok(Self { parts, checksums })
     }
 
-    /// Calls `visit` with the rows of each task that has a response. Returns the number of all tasks, including tasks
-    /// without a response.
+    /// Calls `visit` with the rows of each task that has a response. Returns the total number of tasks, including
+    /// tasks without a response.
     fn read(&self, archive: &Archive, emit: EventSink<'_>, visit: &mut dyn FnMut(&Rows) -> Result<()>) -> Result<u64> {
         let (mut progress, mut tasks) = (ProgressTicker::new(TASKS.name), 0);
         for (done, path) in self.parts.iter().enumerate() {

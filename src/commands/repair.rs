@@ -169,8 +169,8 @@ fn save_pending_work(
     Ok(plan.tasks.iter().filter(is_fully_restored).count() as u64)
 }
 
-/// Saves the repair plan, so that the next repair can resume an interrupted repair. Also quarantines damaged files, and
-/// adds unlisted files to the manifest of this run. Performs blocking I/O.
+/// Saves the repair plan, so that the next repair can resume this repair if it is interrupted. Also quarantines damaged
+/// files, and adds unlisted files to the manifest of this run. Performs blocking I/O.
 fn quarantine_damage(archive: &Arc<LockedArchive>, mut plan: Plan, run_id: &RunId) -> Result<Arc<Plan>> {
     // Damaged manifests are regenerated first, because the later steps read manifests.
     plan.manifests.iter().try_for_each(|manifest| archive.regenerate_manifest(manifest))?;

@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         (status, error)
     }
 
-    /// Lists each task that is not archived, with the reason, if the run sent a request or a task is missing. Also emits
+    /// Writes the list of missing tasks, unless the run sent no request and no task is missing. Also emits
     /// [`Event::Missing`] for each task that the run did not archive, even if the list cannot be written.
     fn list_missing(
         &self,
@@ -203,7 +203,7 @@ pub(super) fn record_rewrite<T>(
     let mut text = serde_json::to_vec_pretty(&record).expect("a summary has string keys only");
     text.push(b'\n');
     let recorded = archive.put_with_checksum(&RunFile::Summary.path(run_id), &text);
-    // An error from the command takes precedence over an error while writing the run summary.
+    // An error from the command takes precedence over an error that occurs while writing the run summary.
     let done = done?;
     recorded.map(|()| done)
 }
@@ -216,7 +216,7 @@ pub(super) async fn sleep_until_or_forever(instant: Option<Instant>) {
     }
 }
 
-/// Returns the reason for tasks without a reason of their own.
+/// Returns the default reason, which applies to missing tasks for which the run recorded no specific reason.
 fn default_missing_reason(ending: &Ending) -> (MissingReason, &'static str) {
     match ending {
         Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),

@@ -1,6 +1,6 @@
 //! The `simulate` command: runs a simulated provider on the loopback interface until the user stops it.
 
-#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user specifies")]
 
 use std::{
     fs,

@@ -17,7 +17,7 @@ pub(super) struct EtaInputs {
     pub(super) requests: usize,
     /// The number of unfinished tasks that are waiting for a poll.
     pub(super) unfinished: usize,
-    /// The time until the next request can be sent, including a pause after a 429.
+    /// The time until the next request can be sent, including any pause after a 429 response.
     pub(super) wait: Duration,
     /// The maximum number of requests per second.
     pub(super) rate: f64,
@@ -52,8 +52,8 @@ impl EtaInputs {
     }
 }
 
-/// Estimates the time until the last download is complete, based on the average time per settled file so far. Returns
-/// `None` if no file is settled yet.
+/// Estimates the time until the last download is complete, based on the average time per completed or failed download
+/// so far. Returns `None` if no download has completed or failed yet.
 pub(super) fn remaining_downloads(downloads: &Downloads, elapsed: Duration) -> Option<Duration> {
     let remaining = downloads.expected.saturating_sub(downloads.settled);
     match (remaining, downloads.settled) {

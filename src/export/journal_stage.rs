@@ -26,10 +26,10 @@ pub(super) enum Entry {
         /// The task's final status, or `None` if the response is unreadable.
         status: Option<FinalStatus>,
         record: Record,
-        /// The assets to settle once the record is durable.
+        /// The assets to download once the record is on stable storage.
         asset_requests: Vec<AssetRequest>,
     },
-    /// The outcome of a task's assets, to write to the segment of `part`.
+    /// The outcome of a task's assets, to be written to the segment with the part number `part`.
     Assets { task: TaskIndex, part: u32, record: Record },
     /// All records of a task with a stored response.
     Settled { task: TaskIndex, records: Vec<Record> },
@@ -38,7 +38,7 @@ pub(super) enum Entry {
 /// An entry that is on stable storage.
 #[derive(Debug)]
 pub(super) enum Acknowledged {
-    /// A response in the segment of `part`.
+    /// A response in the segment with the part number `part`.
     TaskResponse { task: TaskIndex, status: Option<FinalStatus>, part: u32, asset_requests: Vec<AssetRequest> },
     /// The outcome of a task's assets.
     Assets { task: TaskIndex, part: u32 },

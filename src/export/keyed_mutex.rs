@@ -38,8 +38,8 @@ impl KeyedMutex {
 impl Drop for KeyedMutexGuard {
     fn drop(&mut self) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map and this guard each hold one reference to the lock. Any further reference belongs to a waiting
-        // download.
+        // The map and this guard each hold one reference to the lock. Any other reference belongs to a download that is
+        // waiting for the lock.
         if names.get(&self.name).is_some_and(|lock| Arc::strong_count(lock) <= 2) {
             names.remove(&self.name);
         }

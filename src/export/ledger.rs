@@ -1,5 +1,5 @@
-//! The state of each task of a run. Memory use is a few bytes per task, plus a reason for each unfinished or failed
-//! task.
+//! The state of each task of a run. Memory use is a few bytes per task, plus the reason string of each unfinished or
+//! failed task.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -12,7 +12,7 @@ pub(crate) struct Ledger {
     progress: HashMap<TaskIndex, TaskProgress>,
     /// Tasks that the provider no longer has, but whose responses can be salvaged from a damaged part.
     deleted_by_provider: HashSet<TaskIndex>,
-    /// The numbers of the published parts.
+    /// The part numbers of all published parts.
     published: BTreeSet<u32>,
     settled: u64,
 }
@@ -23,7 +23,7 @@ enum TaskState {
     Requested,
     /// The task was already archived, and its rows are unchanged.
     Archived,
-    /// The journal contains the final response, but the assets are not settled.
+    /// The journal contains the final response, but some assets are still pending.
     Journalled,
     /// The segment with this part number contains all records of the task.
     Complete(u32),
@@ -72,7 +72,8 @@ impl Ledger {
         self.settled += u64::from(!is_settled);
     }
 
-    /// Records that the segment of `part` contains the task's response and the outcome of the task's assets.
+    /// Records that the segment with the part number `part` contains the task's response and the outcome of the task's
+    /// assets.
     pub(super) fn mark_complete(&mut self, task: TaskIndex, part: u32) {
         self.set(task, TaskState::Complete(part));
     }
@@ -150,7 +151,7 @@ impl Ledger {
         self.settled
     }
 
-    /// Returns the tasks in `selected` that are not archived. `interruption` is the reason that is given for tasks that
+    /// Returns the tasks in `selected` that are not archived. `interruption` is the reason to report for tasks that
     /// were pending when the run ended.
     pub(crate) fn missing<'a>(
         &'a self,

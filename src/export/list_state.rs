@@ -1,4 +1,4 @@
-//! Finds the tasks of a list that need no request, because their responses are in the archive or in the journal. Also
+//! Finds the tasks in a list that need no request, because their responses are in the archive or in the journal. Also
 //! finds the kinds of assets that archived tasks lack, and counts failed assets. Memory use grows with the size of the
 //! list, not with the size of the archive.
 
@@ -25,7 +25,7 @@ pub(crate) fn failed_assets(archive: &Archive) -> Result<u64> {
     Ok(failed)
 }
 
-/// Finds archived tasks of the list that have clips but lack asset rows for some of these kinds. The run that archived
+/// Finds archived tasks in the list that have clips but lack asset rows for some of these kinds. The run that archived
 /// such a task was not configured to download the missing kinds.
 pub(crate) fn tasks_lacking_assets(
     archive: &Archive,
@@ -112,7 +112,7 @@ impl NotFoundPolicy {
     }
 }
 
-/// The state of each task of a list: whether the task's response is in the archive or in the journal.
+/// The state of each task in a list: whether the task's response is in the archive or in the journal.
 #[derive(Debug)]
 pub(crate) struct ListState(Vec<TaskState>);
 
@@ -125,7 +125,7 @@ enum TaskState {
 }
 
 impl ListState {
-    /// Finds the tasks of the list that have a row in the tasks table.
+    /// Finds the tasks in the list that have a row in the tasks table.
     pub(crate) fn archived(archive: &Archive, tasks: &TaskList, not_found: NotFoundPolicy) -> Result<Self> {
         let mut states = Self::empty(tasks);
         if tasks.is_empty() {
@@ -141,13 +141,13 @@ impl ListState {
         Ok(states)
     }
 
-    /// Returns a state in which every task of the list is unknown.
+    /// Returns a state in which every task in the list is unknown.
     pub(crate) fn empty(tasks: &TaskList) -> Self {
         Self(vec![TaskState::Unknown; tasks.len()])
     }
 
-    /// Finds the tasks of the list whose responses an earlier run left in the journal. These tasks are archived without
-    /// another request.
+    /// Finds the tasks in the list whose responses were left in the journal by an earlier run. These tasks are archived
+    /// without another request.
     pub(crate) fn journalled(archive: &Archive, tasks: &TaskList) -> Result<Self> {
         let mut states = Self::empty(tasks);
         for closed in journal::segments(&archive.journal_folder())? {

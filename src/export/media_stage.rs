@@ -74,7 +74,7 @@ impl AssetRequest {
         !matches!(self.source, Source::Absent(_))
     }
 
-    /// Returns why the asset is still in progress, or `None` if it is not in progress.
+    /// Returns the reason why the asset is still in progress, or `None` if it is not in progress.
     pub(super) fn in_progress(&self) -> Option<&str> {
         match &self.source {
             Source::InProgress(reason) => Some(reason),
@@ -96,7 +96,7 @@ impl AssetRequest {
     }
 }
 
-/// A task whose assets need to be settled.
+/// A task whose assets need to be downloaded.
 #[derive(Clone, Debug)]
 pub(super) struct MediaJob {
     pub(super) task_id: String,
@@ -106,14 +106,14 @@ pub(super) struct MediaJob {
     pub(super) defer_policy: DeferPolicy,
 }
 
-/// Whether files on a host that is down or unreachable are left to the next run.
+/// Whether files on a host that is down or unreachable are left for the next run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeferPolicy {
-    /// For a task that the current run fetched. Files on a host that is already marked as down are left to the next
+    /// For a task that the current run fetched. Files on a host that is already marked as down are left for the next
     /// run. If a host is unreachable but not yet marked as down, its files are marked as failed.
     HostDownOnly,
-    /// For a task that a recent run left unsettled. Files on a host that is down or unreachable are left to the next
-    /// run again.
+    /// For a task whose downloads were not completed by a recent run. Files on a host that is down or unreachable are
+    /// again left for the next run.
     Always,
     /// Files on a host that is down or unreachable are marked as failed, because no later run retries them.
     Never,
@@ -122,9 +122,9 @@ pub(super) enum DeferPolicy {
 /// An event that the media stage sends to the coordinator.
 #[derive(Debug)]
 pub(super) enum DownloadEvent {
-    /// All assets of a task are settled.
+    /// Every asset of a task has a final outcome.
     Settled { task_id: String, part: Option<u32>, assets: Vec<Asset> },
-    /// The task's assets are left to the next run, because the current run is ending or a host is down.
+    /// The task's assets are left for the next run, because the current run is ending or a host is down.
     Unsettled { task_id: String },
     /// An event that the coordinator emits unchanged.
     Forward(Event),
@@ -175,7 +175,7 @@ impl MediaStage {
         let _ = self.jobs.send(job);
     }
 
-    /// Prevents new downloads. Downloads in progress continue.
+    /// Stops new downloads from starting. Downloads in progress continue.
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
@@ -185,7 +185,7 @@ impl MediaStage {
         self.worker_task.iter().for_each(JoinHandle::abort);
     }
 
-    /// Records that the network may be down. From then on, files on an unreachable host are left to the next run.
+    /// Records that the network may be down. From then on, files on an unreachable host are left for the next run.
     pub(super) fn go_offline(&self) {
         self.offline.store(true, Ordering::Relaxed);
     }
@@ -242,8 +242,8 @@ struct Worker {
 }
 
 impl Worker {
-    /// Settles all assets of a task. Returns an error only if a local file cannot be read or written: a failed download
-    /// is recorded in its asset.
+    /// Downloads all assets of a task. Returns an error only if a local file cannot be read or written. A failed
+    /// download is recorded in the asset.
     async fn settle(self: Arc<Self>, job: MediaJob) -> Result<()> {
         let assets = try_join_all(job.asset_requests.iter().map(|request| self.asset(&job, request))).await?;
         let assets = match assets.into_iter().collect::<Option<Vec<Asset>>>() {
@@ -263,7 +263,8 @@ impl Worker {
         let _ = self.emit.send(event);
     }
 
-    /// Settles one asset. Returns `None` if the asset is left to the next run.
+    /// Determines the outcome of one asset, and downloads the file if necessary. Returns `None` if the asset is left
+    /// for the next run.
     async fn asset(&self, job: &MediaJob, request: &AssetRequest) -> Result<Option<Asset>> {
         let settled = match &request.source {
             Source::Absent(reason) => Asset { error: Some(reason.clone()), ..request.asset(AssetStatus::Skipped) },
@@ -318,7 +319,7 @@ impl Worker {
         }
     }
 
-    /// Downloads the asset to a partial file. Returns `None` if the asset is left to the next run.
+    /// Downloads the asset to a partial file. Returns `None` if the asset is left for the next run.
     async fn download(&self, job: &MediaJob, request: &AssetRequest, name: &MediaName) -> Result<Option<Asset>> {
         let Source::File(url) = &request.source else { return Ok(None) };
         let download = Download { url: url.clone(), kind: request.kind, partial: self.archive.partial(name) };
@@ -347,7 +348,7 @@ impl Worker {
         })
     }
 
-    /// Whether a file on an unreachable host is left to the next run.
+    /// Whether a file on an unreachable host is left for the next run.
     fn may_defer(&self, job: &MediaJob) -> bool {
         job.defer_policy == DeferPolicy::Always || self.offline.load(Ordering::Relaxed)
     }
@@ -384,7 +385,7 @@ impl Worker {
 
     /// Downloads clips with identical audio once more after a short delay, because a CDN may temporarily serve the same
     /// bytes for all clips of a task. Files that this run did not download are not downloaded again. Clips whose audio
-    /// is still identical are reported. Returns `None` if the run ends before the assets are settled.
+    /// is still identical are reported. Returns `None` if the run ends before the second downloads are complete.
     async fn refetch_identical_audio(&self, job: &MediaJob, mut assets: Vec<Asset>) -> Result<Option<Vec<Asset>>> {
         let candidates = find_identical_audio(&assets);
         let was_downloaded = |asset: &Asset| asset.attempts > 0;
@@ -436,8 +437,8 @@ impl Worker {
     }
 }
 
-/// Finds the audio assets of a task whose files have identical bytes. Maps the index of each such asset to the clip ID
-/// of another asset with the same bytes.
+/// Finds the audio assets of a task whose files have identical bytes. Returns a map from the index of each such asset
+/// to the clip ID of another asset with the same bytes.
 fn find_identical_audio(assets: &[Asset]) -> BTreeMap<usize, String> {
     let audio = |asset: &Asset| asset.kind == AssetKind::Audio && asset.status == AssetStatus::Ok;
     let mut by_bytes: HashMap<&str, BTreeMap<&str, usize>> = HashMap::new();

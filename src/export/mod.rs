@@ -53,6 +53,6 @@ pub(crate) type EventSink<'a> = &'a mut (dyn FnMut(Event) + Send);
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The number of consecutive failed tasks or 429 responses after which the run treats the provider as down and ends. At
-/// the default rate and retry limit, 100 failed tasks mean 600 failed requests within about five minutes. This time is
-/// longer than a proxy restart and much shorter than an overnight run.
+/// the default rate and retry limit, 100 failed tasks amount to 600 failed requests in about five minutes. Five minutes
+/// are more than a proxy restart takes, but much less than an overnight run takes.
 const MAX_CONSECUTIVE_FAILURES: u32 = 100;

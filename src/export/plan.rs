@@ -22,11 +22,11 @@ pub(crate) struct Plan {
     pub(crate) tasks: Arc<TaskList>,
     /// The tasks that the run is to archive, in input order.
     pub(crate) selected: Vec<TaskIndex>,
-    /// The selected tasks whose responses are already in the journal, but whose assets are not settled yet.
+    /// The selected tasks whose responses are already in the journal, but whose assets are still pending.
     pub(crate) in_journal: Vec<TaskIndex>,
     /// The tasks whose responses are read from the tables, whether or not `selected` contains them.
     pub(crate) stored: Vec<TaskIndex>,
-    /// The items by task. A task without an entry has the item [`Item::NEW`].
+    /// The items, keyed by task. A task without an entry has the item [`Item::NEW`].
     items: HashMap<TaskIndex, Item>,
     /// Quarantined parts of the tasks table, which are a fallback source of responses.
     pub(crate) quarantined: BTreeSet<PathBuf>,
@@ -35,8 +35,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Creates a plan that fetches the tasks in a list that are not archived, and adds missing kinds of assets to
-    /// archived tasks.
+    /// Creates a plan that fetches the unarchived tasks in a list and adds missing kinds of assets to archived tasks.
     pub(crate) fn from_list(
         input: Input,
         archived: &ListState,
@@ -61,7 +60,7 @@ impl Plan {
         Self { tasks: Arc::new(input.tasks), selected, in_journal, stored, items, counts, ..Self::default() }
     }
 
-    /// Creates a plan from pairs of a task ID and an item. Also returns the invalid task IDs.
+    /// Creates a plan from task IDs and their items. Also returns the invalid task IDs.
     pub(crate) fn from_items(items: impl IntoIterator<Item = (String, Item)>) -> (Self, Vec<String>) {
         let (mut tasks, mut planned, mut invalid) = (TaskList::default(), Vec::new(), Vec::new());
         for (id, item) in items {

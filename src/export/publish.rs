@@ -47,7 +47,8 @@ impl PublishStage {
     pub(super) fn start(archive: Arc<LockedArchive>) -> (mpsc::Sender<ClosedSegment>, Self) {
         let (segments, mut incoming) = mpsc::channel(MAX_QUEUED_SEGMENTS);
         let (emit, published) = mpsc::unbounded_channel();
-        // One thread publishes all segments: the allocator keeps the freed memory of each thread that encodes a part.
+        // A single thread publishes all segments, because the allocator retains the freed memory of each thread that
+        // encodes a part.
         let handle = tokio::task::spawn_blocking(move || {
             while let Some(segment) = incoming.blocking_recv() {
                 let publication = publish_segment(&archive, segment)?;
@@ -143,7 +144,8 @@ struct SegmentEncoder {
     raw: RawBodies,
     media: BTreeMap<String, String>,
     published: Published,
-    /// Tasks that are not published from this segment, because they moved to another segment or are already archived.
+    /// Tasks that are not published from this segment, because they were moved to another segment or are already
+    /// archived.
     excluded: HashSet<String>,
     /// For each task, the number of asset outcomes to skip because a later outcome replaces them.
     superseded_outcomes: HashMap<String, u32>,
@@ -417,7 +419,7 @@ mod tests {
             }
             crashes += 1;
         }
-        // The test publishes eight files, and each file takes two changes: creation and publication.
+        // The test publishes eight files, and each file requires two changes: creation and publication.
         assert_eq!(crashes, 16);
     }
 }

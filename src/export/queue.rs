@@ -78,7 +78,7 @@ impl Queue {
         }
     }
 
-    /// Sets the time from which no more polls are sent.
+    /// Sets the time after which no more polls are sent.
     pub(super) fn set_polling_deadline(&mut self, end: Instant) {
         self.polling_deadline = Some(end);
     }
@@ -100,8 +100,8 @@ impl Queue {
         }
     }
 
-    /// Schedules a retry of a request that received a 429. The retry is sent after all initial requests, so that a task
-    /// that always receives a 429 does not delay other tasks.
+    /// Schedules a retry of a request that received a 429 response. The retry is sent after all initial requests, so
+    /// that a task that always receives a 429 response does not delay other tasks.
     pub(super) fn requeue_rate_limited(&mut self, request: PendingRequest) {
         if !request.is_poll || self.polling_deadline.is_none() {
             self.rate_limited.push_back(PendingRequest { is_retry: true, ..request });

@@ -17,8 +17,8 @@ use crate::{
     run_id::RunId,
 };
 
-/// The `-raw.jsonl` file of one run. The staging file is created when the first body is added. Memory holds one hash
-/// per line. All methods perform blocking I/O.
+/// The `-raw.jsonl` file of one run. The staging file is created when the first body is added. One hash per line is
+/// held in memory. All methods perform blocking I/O.
 pub(super) struct RawBodies {
     archive: Arc<LockedArchive>,
     path: String,

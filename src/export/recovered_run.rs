@@ -1,5 +1,5 @@
 //! Writes the summary of an earlier run after segments of its journal are recovered. A killed run leaves no summary, so
-//! its summary is created from the run's parts. If a run ended cleanly but left unsettled assets, the recovered counts
+//! its summary is created from the run's parts. If a run ended cleanly but left pending assets, the recovered counts
 //! are added to the run's existing summary.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::{
 /// SIGKILL.
 const SIGKILL_STATUS: u8 = 128 + 9;
 
-/// Creates the summary of a run that has none, or adds the recovered counts to an existing summary. Returns `false` if
+/// Creates a summary for a run that has none, or adds the recovered counts to an existing summary. Returns `false` if
 /// the existing summary already includes the recovered part.
 pub(super) fn write_summary(archive: &Arc<LockedArchive>, publication: &Publication) -> Result<bool> {
     let Publication { run_id, published, command, .. } = publication;
@@ -106,7 +106,7 @@ fn run_parts(archive: &Archive, run_id: &RunId, table: &str) -> Result<Vec<Strin
     Ok(archive.parts(table)?.into_iter().filter(|path| path.starts_with(&prefix)).collect())
 }
 
-/// Returns the number in the path of a part, `tasks/<run_id>-<number>.parquet`.
+/// Returns the part number from the path of a part, such as `tasks/<run_id>-<number>.parquet`.
 fn part_number(path: &str) -> Option<u32> {
     path.rsplit_once('-')?.1.split_once('.')?.0.parse().ok()
 }

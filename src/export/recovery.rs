@@ -24,15 +24,15 @@ use crate::{
 /// The maximum number of tasks whose files are downloaded concurrently.
 const MAX_UNSETTLED: usize = 256;
 
-/// The maximum age of a task's response at which files on an unreachable host are left to the next run. If the response
-/// is older, such files are marked as failed.
+/// The maximum age of a task's response at which files on an unreachable host are left for the next run. If the
+/// response is older, such files are marked as failed.
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(72);
 
 /// The interval between progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Downloads the missing files of leftover segments until `stop_at`, and publishes the segments whose tasks are all
-/// settled. Segments with unsettled tasks stay in the journal. Returns the number of unsettled tasks.
+/// Downloads the missing files of leftover segments until `stop_at`, and publishes the segments without pending assets.
+/// Segments with pending assets stay in the journal. Returns the number of tasks with pending assets.
 pub(crate) async fn recover(
     archive: &Arc<LockedArchive>,
     media: &mut MediaStage,
@@ -86,9 +86,9 @@ async fn without_superseded(archive: &Arc<LockedArchive>, mut leftover: Leftover
     .await
 }
 
-/// Marks tasks of a leftover segment as unsettled if their files are missing or have the wrong size. Files can be
-/// missing because a user removed them or because the journal was restored from a copy. Files with the wrong size are
-/// quarantined.
+/// Marks assets of tasks in a leftover segment as pending again if their files are missing or have the wrong size.
+/// Files can be missing because a user removed them or because the journal was restored from a copy. Files with the
+/// wrong size are quarantined.
 async fn without_lost_files(archive: &Arc<LockedArchive>, mut leftover: Leftover) -> Result<Leftover> {
     let archive = archive.clone();
     blocking(move || {
@@ -111,7 +111,7 @@ async fn without_lost_files(archive: &Arc<LockedArchive>, mut leftover: Leftover
 }
 
 /// Downloads the missing files of a segment's tasks, and appends the outcome of each task's assets to the segment.
-/// Returns the number of tasks that remain unsettled.
+/// Returns the number of tasks that still have pending assets.
 async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>) -> Result<u64> {
     let mut segment = leftover.reopen()?;
     let mut pending = leftover.unsettled.iter();
@@ -148,7 +148,7 @@ async fn settle(leftover: &Leftover, media: &mut MediaStage, emit: EventSink<'_>
                 // The media stage was not told to stop, so it ended because of an error. `join` returns the error.
                 None => {
                     media.join().await?;
-                    return Err(Error::Internal("the media stage ended while recovering an earlier run".into()));
+                    return Err(Error::Internal("the media stage ended during the recovery of an earlier run".into()));
                 }
             },
             _ = tick.tick() => {

@@ -23,7 +23,7 @@ use crate::{
     task::{TaskIndex, is_same_id},
 };
 
-/// The number of responses in a batch. Memory holds one batch.
+/// The number of responses in a batch. One batch is held in memory at a time.
 const BATCH_SIZE: usize = 500;
 
 /// The maximum number of responses that are queued for the coordinator, in addition to the current batch.
@@ -54,8 +54,8 @@ impl StoredResponse {
         Some(((*task).to_owned(), Self { status, fetched_at, response, error }))
     }
 
-    /// Whether this row is preferred to another row of the same task. The order of preference is: rows with a response,
-    /// rows with the status `success`, newer rows.
+    /// Whether this row is preferred to another row of the same task. Rows with a response are preferred, then rows
+    /// with the status `success`, then newer rows.
     fn is_better_than(&self, other: &Self) -> bool {
         let rank =
             |stored: &Self| (stored.response.is_some(), stored.status == FinalStatus::Success, stored.fetched_at);
@@ -151,7 +151,7 @@ fn read(archive: &Archive, tasks: &HashSet<String>) -> Result<HashMap<String, St
         let filter = (TASK_ID, tasks.iter().map(String::as_str));
         tables::scan_matching(file, archive.format, &COLUMNS, filter, &mut |cells| {
             let Some((task, stored_response)) = StoredResponse::from_cells(cells) else { return };
-            // If a task has several rows, the best row is kept.
+            // If a task has several rows, the preferred row is kept.
             let is_better = stored.get(&task).is_none_or(|other| stored_response.is_better_than(other));
             if tasks.contains(&task) && is_better {
                 stored.insert(task, stored_response);
@@ -209,7 +209,8 @@ fn for_each_salvaged(format: TableFormat, parts: &BTreeSet<PathBuf>, visit: &mut
     }
 }
 
-/// Maps the task ID of each row in a damaged part to the task ID in that row's response. Performs blocking I/O.
+/// Returns a map from the task ID of each row in a damaged part to the task ID in that row's response. Performs
+/// blocking I/O.
 pub(crate) fn ids_in_responses(archive: &Archive, part: &str) -> HashMap<String, String> {
     let mut ids = HashMap::new();
     for_each_readable(archive.format, archive.read(part).ok(), &mut |task, stored_response| {

@@ -32,8 +32,8 @@ fn is_zstd(start: &[u8]) -> bool {
     matches!(start, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// Reads all members of a gzip file. As in `gzip -d`, zero bytes between and after members are padding, and any other
-/// data after the last member is ignored with a warning.
+/// Reads all members of a gzip file. As in `gzip -d`, zero bytes between and after members are treated as padding,
+/// and any other data after the last member is ignored with a warning.
 struct GzipMembers<'a> {
     member: Option<GzDecoder<Box<dyn BufRead + 'a>>>,
     has_trailing_garbage: &'a Cell<bool>,

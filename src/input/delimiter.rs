@@ -21,8 +21,9 @@ pub(super) fn parse_sep_line(line: &[u8]) -> Option<u8> {
     (name.eq_ignore_ascii_case(b"sep=") && is_delimiter && is_alone).then_some(delimiter)
 }
 
-/// Returns the first candidate delimiter with which the first row of `head` contains the ID column. If there is none,
-/// returns the candidate that splits the first rows into the most fields; ties are resolved in order of preference.
+/// Returns the first candidate delimiter with which the first row of `head` contains the ID column. If no candidate
+/// yields the ID column, returns the candidate that splits the first rows into the most fields; ties are resolved in
+/// order of preference.
 pub(super) fn detect(head: &[u8], has_id_column: impl Fn(&ByteRecord) -> bool) -> u8 {
     let rows = CANDIDATES.map(|delimiter| (delimiter, first_rows(head, delimiter)));
     let with_id_column = rows.iter().find(|(_, rows)| rows.first().is_some_and(&has_id_column));

@@ -1,6 +1,6 @@
 //! Reads task IDs from a CSV file or from standard input. The input may be compressed with gzip or zstd.
 
-#![expect(clippy::disallowed_methods, reason = "reads a file that the user names")]
+#![expect(clippy::disallowed_methods, reason = "reads a file that the user specifies")]
 
 mod compression;
 mod delimiter;
@@ -291,8 +291,9 @@ fn detect_foreign_format(start: &[u8]) -> Option<&'static str> {
         _ if text.starts_with(b"-----BEGIN ") => Some("a key or certificate"),
         _ => None,
     };
-    // A file with a NUL in its first line is not a CSV file, but a NUL in a later line only makes a single ID invalid.
-    // In a list without a header, the first line may contain an invalid ID with one or two other control characters.
+    // A NUL in the first line shows that the file is binary, but a NUL in a later line only makes the ID in that line
+    // invalid. Up to two control characters other than NUL are accepted in the first line, because the first line of a
+    // list without a header can be an invalid ID.
     let controls = first_line.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26)).count();
     binary_format.or(text_format).or_else(|| (controls > 2 || first_line.contains(&0)).then_some("a binary file"))
 }

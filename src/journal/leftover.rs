@@ -23,13 +23,13 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Leftover {
     pub(crate) segment: ClosedSegment,
-    /// The tasks whose assets must be settled before the segment can be published.
+    /// The tasks with pending assets. The segment cannot be published until no asset is pending.
     pub(crate) unsettled: Vec<Unsettled>,
     /// The total length of the complete records, in bytes.
     complete_bytes: u64,
 }
 
-/// A task whose response is in the journal but whose assets are not all settled.
+/// A task with pending assets, whose response is in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unsettled {
     pub(crate) task_id: String,
@@ -51,8 +51,8 @@ pub(crate) fn leftovers(folder: &Path) -> Result<Vec<Leftover>> {
     }
     let read = segments(folder)?.into_iter().map(|path| Leftover::read(path).map(|(leftover, _)| leftover));
     let mut leftovers = read.collect::<Result<Vec<_>>>()?;
-    // If the `Moved` record of a split segment is damaged, the unsettled tasks are found in both the old and the new
-    // segment, and the tasks in the old segment are ignored.
+    // If the `Moved` record of a split segment is damaged, the tasks with pending assets are found in both the old and
+    // the new segment, and the tasks in the old segment are ignored.
     let mut later = HashSet::new();
     for leftover in leftovers.iter_mut().rev() {
         let (duplicates, unique) = leftover.unsettled.drain(..).partition(|task| later.contains(&task.task_id));
@@ -93,7 +93,7 @@ impl Leftover {
         Ok((Self { segment, unsettled, complete_bytes }, split_target))
     }
 
-    /// Marks a task as unsettled again if any of its asset files is lost. If any file of a [`Record::AddedAssets`]
+    /// Adds a task to `unsettled` again if any of its asset files is lost. If any file of a [`Record::AddedAssets`]
     /// record is lost, the record is ignored, and a later run adds the assets of the task again.
     pub(crate) fn mark_unsettled_if_lost(&mut self, mut is_lost: impl FnMut(&Asset) -> Result<bool>) -> Result<()> {
         let mut any_lost = |assets: &[Asset]| assets.iter().try_fold(false, |lost, asset| Ok(is_lost(asset)? || lost));
@@ -146,7 +146,7 @@ impl Leftover {
         Ok((segment.run_id, responses.saturating_sub(moved)))
     }
 
-    /// Reopens the segment, so that the asset outcomes of the unsettled tasks can be appended.
+    /// Reopens the segment, so that the outcomes of pending assets can be appended.
     pub(crate) fn reopen(&self) -> Result<OpenSegment> {
         OpenSegment::reopen(&self.segment.path, self.complete_bytes)
     }

@@ -2,9 +2,10 @@
 //!
 //! # Invariants
 //! 1. A record is acknowledged only after it and all preceding records are on stable storage.
-//! 2. A segment is a single file and is published as one part of each table. A segment is published once all of its
-//!    tasks are settled, which means that every requested asset has been downloaded, has failed or has been skipped. A
-//!    segment is removed only after its parts have been published. Publishing a segment twice produces the same files.
+//! 2. A segment is a single file and is published as one part per table. A segment is published once every requested
+//!    asset of its tasks has been downloaded, has failed or has been skipped. Before that, the asset is pending and its
+//!    task is unsettled. A segment is removed only after its parts have been published. Publishing a segment twice
+//!    produces the same files.
 //! 3. An acknowledged record is never dropped silently. Damaged records are counted, and a segment with damaged records
 //!    is quarantined.
 //!

@@ -30,7 +30,7 @@ pub(crate) enum Record {
     },
     /// A task in a final state. `data` is the task object as JSON. `original_body` is the original response body, and
     /// is present only if the body had to be repaired. `assets` lists the requested kinds of assets. If `assets` is not
-    /// empty, a later [`Record::Assets`] settles the task.
+    /// empty, a later [`Record::Assets`] contains the outcomes of these assets.
     Task {
         task_id: String,
         status: FinalStatus,
@@ -64,8 +64,8 @@ pub(crate) enum Record {
     /// A response body that is not a task. The body is saved in the `-raw.jsonl` file of the run, but the task is not
     /// archived.
     Unreadable { task_id: String, body: String },
-    /// The last record of a segment that was split. `tasks` lists the unsettled tasks, which moved to the segment with
-    /// the part number `part`.
+    /// The last record of a segment that was split. `tasks` lists the tasks with pending assets, which moved to the
+    /// segment with the part number `part`.
     Moved { part: u32, tasks: HashSet<String> },
 }
 
@@ -77,7 +77,7 @@ impl Record {
     pub(crate) fn append_line(&self, lines: &mut Vec<u8>) {
         let start = lines.len();
         lines.extend_from_slice(&[b' '; CHECKSUM_PREFIX_LENGTH]);
-        serde_json::to_writer(&mut *lines, self).expect("a record has string keys only");
+        serde_json::to_writer(&mut *lines, self).expect("a record can always be serialized");
         let (checksum, json) = lines.split_at_mut(start).1.split_at_mut(CHECKSUM_PREFIX_LENGTH);
         checksum.copy_from_slice(format!("{:08x} ", crc32fast::hash(json)).as_bytes());
         lines.push(b'\n');

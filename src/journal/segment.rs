@@ -22,8 +22,7 @@ pub(crate) struct ClosedSegment {
     /// The tasks that are not published from this segment, because they moved to another segment or are already
     /// archived.
     pub(crate) excluded: HashSet<String>,
-    /// For each task whose assets are settled more than once, the number of [`Record::Assets`] records that a later
-    /// record supersedes.
+    /// Maps a task ID to the number of [`Record::Assets`] records of the task that a later record supersedes.
     pub(crate) superseded_outcomes: HashMap<String, u32>,
 }
 
@@ -34,7 +33,7 @@ pub(crate) struct OpenSegment {
     file: File,
     pub(super) bytes: u64,
     pub(super) responses: u32,
-    /// The tasks in the segment whose assets are not settled.
+    /// The tasks with pending assets in the segment.
     pub(super) unsettled: HashSet<String>,
 }
 
@@ -54,7 +53,7 @@ impl OpenSegment {
         Ok(segment)
     }
 
-    /// Reopens a segment for appending. `len` is the total length of the complete records, in bytes.
+    /// Reopens a segment for appending. `complete_bytes` is the total length of the complete records, in bytes.
     pub(super) fn reopen(path: &Path, complete_bytes: u64) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path);
         // An incomplete record at the end of the file is removed, so that the next record starts on a new line.
@@ -93,7 +92,7 @@ impl OpenSegment {
     }
 }
 
-/// Makes the name of a new file in the folder durable.
+/// Makes the entries of the folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     filesystem::sync_folder(folder).map_err(|error| Error::io("sync", folder, &error))
 }

@@ -1,5 +1,5 @@
-//! At the end of a run, splits each segment that contains both settled and unsettled tasks. The settled tasks are
-//! published. The unsettled tasks move to a new segment, which the next run recovers.
+//! At the end of a run, splits each segment in which only some of the tasks have pending assets. The tasks without
+//! pending assets are published. The tasks with pending assets move to a new segment, which the next run recovers.
 //!
 //! The last record of the old segment lists the tasks that move to the new segment. Once this record is durable, the
 //! tasks are copied from the old segment to the new segment. If a crash interrupts the copy, the next run writes the

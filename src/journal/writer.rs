@@ -28,7 +28,7 @@ pub(crate) struct SegmentLimits {
 }
 
 impl Default for SegmentLimits {
-    /// DuckDB reads a part with about 100,000 rows efficiently. A segment of 256 MiB contains almost as many tasks.
+    /// DuckDB reads a part with about 100,000 rows efficiently. A segment of 256 MiB contains almost 100,000 tasks.
     fn default() -> Self {
         Self { responses: 100_000, bytes: 256 << 20 }
     }
@@ -81,7 +81,7 @@ impl JournalWriter {
         segment.ok_or_else(|| Error::Internal(format!("the journal has no segment {part}")))?.append(records)
     }
 
-    /// Removes and returns the full segments whose tasks are all settled.
+    /// Removes and returns the full segments without pending assets.
     pub(crate) fn take_settled_segments(&mut self) -> Vec<ClosedSegment> {
         let current_part = self.current_part;
         let complete = |(part, segment): (&u32, &OpenSegment)| {
@@ -98,8 +98,8 @@ impl JournalWriter {
             .collect()
     }
 
-    /// Closes all segments and returns the segments that can be published. Unsettled tasks stay in the journal, in
-    /// segments that contain no settled tasks.
+    /// Closes all segments and returns the segments that can be published. Tasks with pending assets stay in the
+    /// journal, in segments that contain only such tasks.
     pub(crate) fn close(&mut self) -> Result<Vec<ClosedSegment>> {
         self.current_part = None;
         let mut closed = self.take_settled_segments();

@@ -20,7 +20,7 @@ use crate::{error::Result, http, proxies::Proxies};
 /// The maximum time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum number of redirects. A CDN typically uses one or two.
+/// The maximum number of redirects. A CDN typically uses one or two redirects.
 const MAX_REDIRECTS: usize = 8;
 
 /// How long to pause requests to a host after a 429 without a valid `Retry-After` header.

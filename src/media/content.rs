@@ -71,7 +71,7 @@ fn normalize_extension(detected: &'static str) -> &'static str {
 }
 
 /// Whether the bytes begin with an MPEG audio frame of layer III (ISO/IEC 11172-3, 2.4.1.3). The frame header begins
-/// with eleven set bits, a version that is not reserved, and the layer bits `01`.
+/// with eleven set bits, followed by a version that is not reserved and the layer bits `01`.
 fn is_mpeg_audio(head: &[u8]) -> bool {
     matches!(head, [0xff, second, ..] if second & 0xe6 == 0xe2 && second & 0x18 != 0x08)
 }
@@ -83,7 +83,7 @@ fn without_padding(head: &[u8]) -> &[u8] {
 }
 
 /// Detects a file of the MP4 family (ISO/IEC 14496-12, 4.3) with a brand that the `infer` crate does not recognize,
-/// such as `dash`. Images use the same container, with brands from ISO/IEC 23008-12, AVIF and Canon's CR3.
+/// such as `dash`. Some image formats use the same container, with brands from ISO/IEC 23008-12, AVIF and Canon's CR3.
 fn mp4_with_other_brand(head: &[u8]) -> Option<Content> {
     let brand = head.get(4..12)?.strip_prefix(b"ftyp")?;
     match brand {

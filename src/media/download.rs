@@ -1,5 +1,5 @@
-//! Downloads individual files, with retries, resumption and content checks. Only bytes that are about to be written to
-//! the disk are held in memory.
+//! Downloads individual files, with retries, resumption and content checks. Only bytes that have not yet been written
+//! to the disk are held in memory.
 
 use std::{
     path::{Path, PathBuf},
@@ -306,9 +306,9 @@ fn body_failure(error: &BodyError) -> Failure {
 
 /// Why the received bytes are not accepted as the complete file.
 enum Rejected {
-    /// The bytes may be the beginning of the file.
+    /// The received bytes may be the beginning of the file.
     Incomplete(Failure),
-    /// The bytes do not belong to the file.
+    /// The received bytes are not valid content of the file.
     Invalid(Failure),
 }
 
@@ -319,7 +319,7 @@ enum BodyEnd {
     AtLength(u64),
     /// The encoding of the body marks the end of the file.
     Delimited,
-    /// Only a closed connection marks the end of the file, and an error may also close the connection.
+    /// Only the closing of the connection marks the end of the file, but an error may also close the connection.
     Unknown,
 }
 

@@ -60,7 +60,7 @@ impl std::error::Error for Refused {}
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     policy: HostPolicy,
-    /// The hosts of the proxies, which may be private because the user has configured them.
+    /// The hosts of the proxies, which may have private addresses, because the user has configured the proxies.
     proxies: Arc<HashSet<String>>,
 }
 

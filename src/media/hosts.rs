@@ -110,8 +110,8 @@ impl Host {
     /// Records that the host requested a pause.
     pub(super) fn record_pause(&self, pause: Duration) -> HostStatusChange {
         let mut state = self.state();
-        // Requests that are in flight when a pause begins also receive a 429. All 429 responses during a pause count as
-        // one pause.
+        // Requests that are in flight when a pause begins also receive a 429. A 429 response during a pause does not
+        // count as another pause.
         state.pauses += u32::from(state.paused_until <= Instant::now());
         let pause = pause.max(MIN_PAUSE);
         state.paused_until = state.paused_until.max(Instant::now() + pause.min(MAX_PAUSE));

@@ -1,6 +1,6 @@
-//! Downloads media files from untrusted hosts. The submodules decide which URLs are assets and which hosts are allowed,
-//! and download each file completely. The `export` module decides where a media file is stored, and creates its row in
-//! the `assets` table.
+//! Downloads media files from untrusted hosts. The submodules determine which URLs refer to assets and which hosts are
+//! allowed, and download each file completely. The `export` module decides where a media file is stored, and creates
+//! its row in the `assets` table.
 
 mod client;
 mod content;

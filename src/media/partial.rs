@@ -143,7 +143,7 @@ impl Partial {
 }
 
 /// Writes all chunks with as few calls as possible. The kernel caches one large write in larger units than many small
-/// writes, which halves the system time of large files.
+/// writes, which halves the system time for large files.
 fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
     let mut remaining = slices.as_mut_slice();

@@ -12,7 +12,7 @@ const MIN_PROGRESS: u64 = 1 << 20;
 /// The maximum number of retries after a 401 or 403.
 const MAX_REFUSAL_RETRIES: u32 = 2;
 
-/// The numbers of attempts and received bytes of a download.
+/// The number of attempts and the number of received bytes of a download.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     /// The number of attempts.
@@ -39,7 +39,7 @@ impl RetryState {
         Self { backoff, failures: 0, refusals: 0, max_length: 0, traffic: Traffic::default() }
     }
 
-    /// Returns the time to wait before the next attempt, or `None` if no attempt remains. `length` is the current
+    /// Returns the time to wait before the next attempt, or `None` if no attempts remain. `length` is the current
     /// length of the partial file, in bytes. A pause that the host requests does not count as a failure.
     pub(super) fn next_wait(&mut self, failure: &Failure, length: u64) -> Option<Duration> {
         if length >= self.max_length + MIN_PROGRESS {
@@ -63,23 +63,23 @@ impl RetryState {
 mod tests {
     use super::*;
 
-    fn attempts_until_give_up(decision: RetryDecision, length: impl Fn(u64) -> u64) -> u64 {
+    fn attempts_before_giving_up(decision: RetryDecision, length: impl Fn(u64) -> u64) -> u64 {
         let mut retry_state = RetryState::new(5);
         (1..50).find(|n| retry_state.next_wait(&Failure::new(decision, ""), length(*n)).is_none()).unwrap_or(50)
     }
 
     #[test]
     fn the_number_of_retries_depends_on_the_failure() {
-        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |_| 0), 6);
-        assert_eq!(attempts_until_give_up(RetryDecision::RetryLimited, |_| 0), 3);
-        assert_eq!(attempts_until_give_up(RetryDecision::GiveUp, |_| 0), 1);
-        assert_eq!(attempts_until_give_up(RetryDecision::RetryAfter(Duration::from_secs(1)), |_| 0), 50);
+        assert_eq!(attempts_before_giving_up(RetryDecision::Retry, |_| 0), 6);
+        assert_eq!(attempts_before_giving_up(RetryDecision::RetryLimited, |_| 0), 3);
+        assert_eq!(attempts_before_giving_up(RetryDecision::GiveUp, |_| 0), 1);
+        assert_eq!(attempts_before_giving_up(RetryDecision::RetryAfter(Duration::from_secs(1)), |_| 0), 50);
     }
 
     #[test]
     fn new_progress_resets_the_retry_count() {
-        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |n| n * MIN_PROGRESS), 50);
-        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |_| 3 * MIN_PROGRESS), 6);
-        assert_eq!(attempts_until_give_up(RetryDecision::Retry, |n| n), 6);
+        assert_eq!(attempts_before_giving_up(RetryDecision::Retry, |n| n * MIN_PROGRESS), 50);
+        assert_eq!(attempts_before_giving_up(RetryDecision::Retry, |_| 3 * MIN_PROGRESS), 6);
+        assert_eq!(attempts_before_giving_up(RetryDecision::Retry, |n| n), 6);
     }
 }

@@ -10,8 +10,8 @@ const STREAMING_HOST: &str = "audiopipe.suno.ai";
 /// The file extensions of streaming playlists (HLS and DASH).
 const PLAYLISTS: [&str; 3] = [".m3u8", ".m3u", ".mpd"];
 
-/// The final statuses of a clip. The provider documents only `complete` and `error` for clips, but uses the remaining
-/// values as final statuses elsewhere in its API.
+/// The final statuses of a clip. The provider documents only `complete` and `error` for clips, but elsewhere in its API
+/// uses the other values in this list as final statuses.
 const FINAL_STATUSES: [&str; 7] = ["complete", "completed", "success", "error", "failed", "failure", "timeout"];
 
 /// The state of a clip.
@@ -19,7 +19,7 @@ const FINAL_STATUSES: [&str; 7] = ["complete", "completed", "success", "error", 
 pub(crate) enum ClipState {
     /// The generation of the clip has ended, or the clip has no status.
     Ended,
-    /// The clip is still being generated. The value is its status.
+    /// The clip is still being generated. The value is the status of the clip.
     InProgress(String),
 }
 
@@ -71,7 +71,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Classifies the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`, gets
+    /// Classifies the URL of an asset, given the state of its clip. A URL without a scheme, such as `//host/path`, uses
     /// the scheme of the API's URL.
     pub(crate) fn classify(url: Option<&str>, clip: &ClipState, scheme: Scheme) -> Self {
         if let ClipState::InProgress(status) = clip {

@@ -19,8 +19,8 @@ pub(crate) struct Failures {
     assets: BTreeMap<String, BTreeMap<AssetName, String>>,
     /// Tasks that were salvaged from a damaged part.
     salvaged: BTreeSet<String>,
-    /// Lost tasks, except tasks that a damaged part records as `not_found`. Each value tells whether the lost task has
-    /// rows in other tables.
+    /// Lost tasks, except tasks that a damaged part records as `not_found`. Each value indicates whether the lost task
+    /// has rows in other tables.
     lost: HashMap<String, bool>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Failures {
 type AssetName = (Option<String>, AssetKind);
 
 impl Failures {
-    /// Creates an empty record. `lost` maps each lost task to whether the task has rows in other tables.
+    /// Creates an empty record. For each lost task, `lost` indicates whether the task has rows in other tables.
     pub(crate) fn new(lost: HashMap<String, bool>) -> Self {
         Self { lost, ..Self::default() }
     }

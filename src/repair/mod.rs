@@ -47,8 +47,8 @@ pub(crate) struct Plan {
     pub(crate) rewrite_checksums: bool,
     /// Tasks to repair.
     pub(crate) tasks: BTreeSet<String>,
-    /// Tasks to repair that have lost their row in the tasks table. The responses of lost tasks must be requested from
-    /// the provider.
+    /// The tasks to repair whose row in the tasks table is lost. The responses for these tasks must be requested again
+    /// from the provider.
     pub(crate) lost: HashSet<String>,
     /// For each task, the kinds of assets for which the assets table has rows.
     pub(crate) kinds: HashMap<String, AssetKinds>,
@@ -119,7 +119,8 @@ impl Plan {
         self.unrepairable.is_empty() && self.truncated_parts.is_empty() && self.run_files.is_empty()
     }
 
-    /// Returns an item for each task to repair. `salvage` contains the tasks that are readable in quarantined parts.
+    /// Returns a plan item for each task to repair. `salvage` contains the tasks that are readable in quarantined
+    /// parts.
     pub(crate) fn items<'a>(
         &'a self,
         salvage: &'a HashMap<String, Salvage>,

@@ -13,7 +13,7 @@ pub(crate) enum Interruption {
     DeadlineReached,
 }
 
-/// The plan of a repair, and its outcome.
+/// The plan and the outcome of a repair.
 #[derive(Debug)]
 pub(crate) struct RepairOutcome {
     pub(crate) plan: Arc<Plan>,

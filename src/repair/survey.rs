@@ -16,8 +16,8 @@ use crate::{
     task::{TaskId, is_same_id},
 };
 
-/// The tasks that have rows in each table, stored as hashes. For ten million tasks, the probability that any two task
-/// IDs have the same hash is less than 1 in 250,000.
+/// For each table, the hashed IDs of the tasks that have rows in the table. For ten million tasks, the probability that
+/// any two task IDs have the same hash is less than 1 in 250,000.
 pub(super) struct Survey {
     hasher: RandomState,
     rows: HashMap<&'static str, HashSet<u64>>,
@@ -135,8 +135,8 @@ fn salvaged_ids(archive: &Archive, plan: &mut Plan) -> HashSet<String> {
     found
 }
 
-/// Returns the task IDs in a damaged part, and whether the IDs are complete. Corrupted IDs are excluded: an ID is
-/// corrupted if the response in its row contains a different task ID, or if the part's Bloom filter does not contain
+/// Returns the task IDs in a damaged part, and whether the set of IDs is complete. Corrupted IDs are excluded: an ID
+/// is corrupted if the response in its row contains a different task ID, or if the part's Bloom filter does not contain
 /// the ID.
 fn read_ids(archive: &Archive, path: &str) -> (HashSet<String>, bool) {
     let Ok(file) = archive.read(path) else { return (HashSet::new(), false) };

@@ -100,7 +100,7 @@ fn day(time: Option<&str>) -> Option<&str> {
     time?.get(.."2025-01-15".len())
 }
 
-/// Formats the share of the account's tasks that is archived, and the credits that the account has used and topped up.
+/// Formats the share of the account's tasks that are archived, and the numbers of credits used and topped up.
 fn format_account(account: &Account) -> String {
     let archived = account.archived;
     let mut text = match (account.tasks_created, account.coverage) {

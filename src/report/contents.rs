@@ -21,17 +21,17 @@ pub struct ArchiveSummary {
     pub runs: u64,
     /// Counts that the summary of a run does not contain.
     pub archive: ArchiveContents,
-    /// The usage of the account and the share of its tasks that is archived, if the user requested them.
+    /// The usage of the account and the share of its tasks that are archived, if the user requested them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
 }
 
-/// Counts of table rows that the summary of a run does not contain, and a list of the most recent runs.
+/// Counts that the summary of a run does not contain, and a list of the most recent runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ArchiveContents {
     /// The number of tasks for each model. Tasks without a model are omitted.
     pub by_model: BTreeMap<String, u64>,
-    /// The value in US dollars of the credits for successful tasks, at the provider's documented price.
+    /// The value in US dollars of the credits spent on successful tasks, at the provider's documented price.
     pub usd: f64,
     /// The total duration, in seconds, of all clips with a known duration.
     pub audio_seconds: f64,
@@ -96,7 +96,7 @@ pub struct RunRow {
     pub requests: u64,
 }
 
-/// The usage of the account as reported by the provider, and the share of the account's tasks that is archived.
+/// The usage of the account as reported by the provider, and the share of the account's tasks that are archived.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Account {
     /// The number of tasks that the account has created, if the provider reports this number.
@@ -107,8 +107,8 @@ pub struct Account {
     pub credits_topped_up: Option<f64>,
     /// The number of archived tasks, excluding tasks that the provider did not find.
     pub archived: u64,
-    /// The percentage of the account's tasks that is archived, rounded down to two decimals. The percentage is 100
-    /// only if no task is missing.
+    /// The percentage of the account's tasks that are archived, rounded down to two decimals. The percentage is
+    /// 100 only if no task is missing.
     pub coverage: Option<f64>,
 }
 

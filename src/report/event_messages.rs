@@ -90,10 +90,10 @@ pub(super) fn render(event: &Event) -> Option<(Importance, String)> {
         ),
         Event::StillNotFound { tasks } => (Milestone, format!("still not found: {}", plural(*tasks, "task"))),
         Event::MissingAssets { tasks: 1 } => {
-            (Milestone, "1 archived task lacks assets; its stored response has the URLs".into())
+            (Milestone, "1 archived task lacks assets; its stored response contains the URLs".into())
         }
         Event::MissingAssets { tasks } => {
-            (Milestone, format!("{tasks} archived tasks lack assets; their stored responses have the URLs"))
+            (Milestone, format!("{tasks} archived tasks lack assets; their stored responses contain the URLs"))
         }
         Event::Salvaged { task_id, reason } => (Verbose, format!("{task_id}: {reason}; salvaged from a damaged part")),
         Event::Stopping { reason } => (Warning, reason.clone()),

@@ -27,7 +27,7 @@ fn format_depth(checked: &Checked) -> String {
     let read = size(checked.bytes);
     match checked.depth {
         Depth::Full => format!("{read} (all files)"),
-        Depth::Quick => "none (only the presence and size of files)".into(),
+        Depth::Quick => "none (checked only the presence and size of files)".into(),
         Depth::Sample(share) => format!("{read} ({} % of the files, chosen at random)", share.percent()),
         Depth::Slice(slice) => format!("{read} (slice {} of {})", slice.index, slice.count),
     }

@@ -39,7 +39,7 @@ pub(super) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().si().to_string()
 }
 
-/// Data that the closing message needs and the run's summary does not contain.
+/// Data that the closing message needs, but that the run's summary does not contain.
 pub(crate) struct ClosingNotes<'a> {
     /// The location of the archive, as specified by the user.
     pub(crate) archive: &'a str,
@@ -52,8 +52,8 @@ pub(crate) struct ClosingNotes<'a> {
     pub(crate) still_journalled: u64,
     /// The number of assets that failed in earlier runs, and that an export does not retry.
     pub(crate) failed_before: u64,
-    /// The number of tasks that were archived as not found and that this run requested again. If such tasks are still
-    /// not found, the API key is not necessarily wrong.
+    /// The number of tasks that were archived as not found and that this run requested again. If the provider
+    /// still does not find these tasks, the API key is not necessarily wrong.
     pub(crate) refetched: u64,
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn metrics(run: &RunSummary, last_success: Option<Timestamp>) -> Stri
         text.gauge("finished_timestamp_seconds", "Unix time at which the last run ended.", seconds(finished));
     }
     if let Some(success) = last_success {
-        let help = "Unix time at which a run of this archive last ended with exit status 0; absent if none has.";
+        let help = "Unix time at which a run of this archive last ended with exit status 0; absent if no run has.";
         text.gauge("last_success_timestamp_seconds", help, seconds(success));
     }
     text.0

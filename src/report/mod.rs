@@ -1,5 +1,5 @@
-//! Reports the [`Event`]s of a run as progress bars, plain lines, NDJSON, and metrics for Prometheus. Each report is a
-//! fold over the same stream of events. A reporter only receives events and never affects the run.
+//! Reports the [`Event`]s of a run as progress bars, plain lines, NDJSON, and metrics for Prometheus. Each report is
+//! derived from the same stream of events. A reporter only receives events and never affects the run.
 
 mod archive_messages;
 mod bars;

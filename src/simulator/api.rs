@@ -64,8 +64,8 @@ impl State {
         csv
     }
 
-    /// Returns the number of tasks that the account has created: the number of listed tasks that exist or, without a
-    /// task list, the example value from the API documentation.
+    /// Returns the number of tasks that the account has created. This is the number of listed tasks that exist. Without
+    /// a task list, it is the example value from the API documentation.
     fn tasks_created(&self) -> usize {
         match &self.provider.tasks {
             KnownTasks::Listed(tasks) => tasks.indices().filter(|index| self.exists(tasks.id(*index).as_str())).count(),

@@ -1,4 +1,4 @@
-//! The responses of the simulated CDN. Like an object store, it serves files in full or by range.
+//! The responses of the simulated CDN. Like an object store, the CDN serves whole files and byte ranges.
 
 use std::{io, ops::Range, sync::Arc, time::Duration};
 

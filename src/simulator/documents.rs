@@ -13,8 +13,8 @@ use super::faults::FaultPlan;
 /// The default fraction of tasks that are in progress when the simulator starts.
 const DEFAULT_UNFINISHED_FRACTION: f64 = 0.12;
 
-/// The default maximum time, in seconds, until a task in progress finishes. The default is short to keep a trial of the
-/// program short.
+/// The default maximum time, in seconds, until a task in progress finishes. The default is small so that a trial of the
+/// program finishes quickly.
 const DEFAULT_MAX_UNFINISHED_SECONDS: f64 = 10.0;
 
 const TITLES: [&str; 8] = [

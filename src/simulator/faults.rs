@@ -49,9 +49,9 @@ pub struct FaultPlan {
     pub unfinished: Option<f64>,
     /// The maximum time until a task in progress finishes, in seconds. The default is 10.
     pub unfinished_seconds: Option<f64>,
-    /// Faults for task requests. The first fault that matches a request applies.
+    /// Faults for task requests. The first fault that matches a request is injected.
     pub faults: Vec<Fault>,
-    /// Faults for CDN requests. The first fault that matches a request applies.
+    /// Faults for CDN requests. The first fault that matches a request is injected.
     pub media: Vec<Fault>,
     /// The duration of a song in seconds. The default is 12.
     pub media_seconds: Option<f64>,
@@ -244,11 +244,13 @@ impl TryFrom<RawFault> for Fault {
             (Some(fault), None) => {
                 Ok(Self { kind: fault, filter: FaultFilter { first: raw.first, task: raw.task, share: raw.share } })
             }
-            (None, _) => {
-                Err("a fault entry has no fault; add e.g. status, too_many, busy, body, truncated, reset or stall"
-                    .into())
+            (None, _) => Err(
+                "a fault entry specifies no fault; add e.g. status, too_many, busy, body, truncated, reset or stall"
+                    .into(),
+            ),
+            (Some(_), Some(_)) => {
+                Err("a fault entry specifies more than one fault; write a separate entry for each".into())
             }
-            (Some(_), Some(_)) => Err("a fault entry has more than one fault; write a separate entry for each".into()),
         }
     }
 }

@@ -15,7 +15,7 @@ const FRAME_SECONDS: f64 = 2.0 * 576.0 / 48_000.0;
 /// The frame header: sync word, MPEG-1, Layer III, no checksum, 32 kbit/s, 48 kHz, no padding, one channel (2.4.1.3).
 const HEADER: [u8; 4] = [0xff, 0xfb, 0x14, 0xc0];
 
-/// The gain of a note's first frame, in steps of 1.5 dB. Full scale is 210 (2.4.3.4).
+/// The gain of a note's first frame, in steps of 1.5 dB. A gain of 210 corresponds to full scale (2.4.3.4).
 const INITIAL_GAIN: u32 = 202;
 
 /// Generates the frames of a random melody that lasts at least `seconds` seconds.
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_encoded_as_the_standard_requires() {
-        // Line 4 is encoded as two (0, 0) pairs, a (1, 0) pair and a sign bit. Both granules contain the bits 1 1 01 1.
+        // Line 4 is encoded as two (0, 0) pairs, a (1, 0) pair and a sign bit: the bits 1, 1, 01 and 1 in each granule.
         let frame = frame(4, 210, true);
         let written: Vec<u8> = frame[4 + 17..].iter().copied().take_while(|byte| *byte != 0).collect();
         assert_eq!(written, [0b1101_1110, 0b1100_0000]);

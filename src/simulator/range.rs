@@ -14,7 +14,7 @@ pub(super) enum RequestedRange {
     Full,
     /// This range of bytes.
     Bytes(Range<u64>),
-    /// No bytes, because the file ends before the requested range.
+    /// No bytes, because the requested range starts at or after the end of the file.
     Unsatisfiable,
 }
 

@@ -24,7 +24,7 @@ pub(super) fn retry_later(status: StatusCode, seconds: u64) -> Response<Body> {
     with_header(status_page(status), RETRY_AFTER, &seconds.to_string())
 }
 
-/// Converts a status code from the fault plan. An invalid code becomes 500.
+/// Converts a status code from the fault plan. An invalid code is replaced with 500.
 pub(super) fn status_code(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

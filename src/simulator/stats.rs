@@ -39,10 +39,10 @@ pub struct MediaStats {
     pub max_concurrent: u32,
     /// The number of requests for each file.
     pub by_path: HashMap<String, u32>,
-    /// For each file, the number of responses that sent the last byte of the file, whether in full or by range.
+    /// For each file, the number of responses that included the last byte of the file and were sent completely.
     #[serde(rename = "whole")]
     pub completed: HashMap<String, u32>,
-    /// The names of headers that the CDN received, although clients must send them only to the API.
+    /// The names of headers that clients must send only to the API but that the CDN received.
     pub leaks: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Counts the CDN responses in progress and the bytes that they send.
+//! Counts the CDN responses in progress and the bytes sent.
 
 use std::{
     io, mem,
@@ -32,7 +32,7 @@ pub(super) struct ResponseTracker {
 }
 
 impl ResponseTracker {
-    /// Counts a request. Returns the tracker of its response, and the number of requests for the path so far.
+    /// Counts a request. Returns the tracker for its response, and the number of requests for the path so far.
     pub(super) fn new(state: Arc<State>, path: &str, headers: &HeaderMap) -> (Self, u32) {
         let mut counts = state.counts();
         counts.in_flight += 1;

@@ -35,7 +35,7 @@ impl Default for Window {
     }
 }
 
-/// The decision to grant or refuse a request.
+/// Whether a request is granted or refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Granted { remaining: u32, reset: Duration },

@@ -1,7 +1,7 @@
 //! Copies rows of existing parts into a new part of the same table. Only the task ID of each row is examined.
 //!
-//! For Parquet, memory holds the row group being written and the batch being read. For CSV, memory holds a single
-//! record.
+//! For Parquet, the row group being written and the batch being read are held in memory. For CSV, only a single record
+//! is held in memory.
 
 use std::io::{self, BufReader, Write};
 
@@ -47,9 +47,9 @@ impl<W: Write + Send> PartCopier<W> {
         Ok(Self { schema, writer, rows: 0 })
     }
 
-    /// Copies the rows of `part` for whose task ID `keep` returns `true`, without changing their order. Returns the
-    /// number of copied rows. Columns that `part` lacks are filled with nulls. Returns an error if `part` has an
-    /// unknown column.
+    /// Copies each row of `part` if `keep` returns `true` for the task ID of the row. The order of the rows is
+    /// preserved. Returns the number of rows copied. Columns that `part` lacks are filled with nulls. Returns an error
+    /// if `part` has an unknown column.
     pub(crate) fn copy(&mut self, part: RangedFile, keep: &mut dyn FnMut(&str) -> bool) -> io::Result<u64> {
         let copied = match &mut self.writer {
             FormatWriter::Parquet(writer) => copy_parquet(part, &self.schema, writer, keep),
@@ -59,7 +59,8 @@ impl<W: Write + Send> PartCopier<W> {
         copied
     }
 
-    /// Adds a chunk of rows, which must have all columns of the table. Returns an error if the new part is a CSV file.
+    /// Adds a chunk of rows. The chunk must have all columns of the table. Returns an error if the new part is a CSV
+    /// file.
     pub(crate) fn push(&mut self, chunk: &Chunk) -> io::Result<()> {
         match &mut self.writer {
             FormatWriter::Parquet(writer) => writer.write(&chunk.0).map_err(io::Error::other)?,
@@ -82,7 +83,7 @@ impl<W: Write + Send> PartCopier<W> {
         }
     }
 
-    /// Completes the part. Returns the sink, to which all bytes have been written, and the number of rows.
+    /// Completes the part. Writes all remaining bytes to the sink, and returns the sink and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.writer {
             FormatWriter::Parquet(writer) => writer.into_inner().map_err(io::Error::other)?,
@@ -106,7 +107,7 @@ fn copy_parquet(
         let ids = ids.ok_or_else(|| io::Error::other(format!("it has no text column `{TASK_ID}`")))?;
         let kept: Vec<bool> =
             (0..ids.len()).map(|index| keep(if ids.is_valid(index) { ids.value(index) } else { "" })).collect();
-        // Consecutive rows to keep are copied as one slice.
+        // Consecutive rows that are kept are copied as a single slice.
         let mut index = 0;
         for run in kept.chunk_by(|one, other| one == other) {
             if run.first() == Some(&true) {

@@ -1,8 +1,8 @@
 //! Encodes rows as CSV according to RFC 4180, with a header. Times are written in RFC 3339 format with the suffix `Z`,
 //! and JSON is written as text.
 //!
-//! A null is written as an empty field, and an empty string as `""`. The `csv` crate writes both values in the same
-//! way, so this module formats the fields itself.
+//! A null is written as an empty field, and an empty string as `""`. The `csv` crate does not distinguish nulls from
+//! empty strings, so this module formats the fields itself.
 
 use std::{
     fmt::Write as _,
@@ -49,7 +49,8 @@ pub(super) struct RawRecords<R: BufRead> {
 }
 
 impl<R: BufRead> RawRecords<R> {
-    /// Opens a part of a table. A part that an older version of the program wrote may lack the last columns.
+    /// Opens a part of a table. A part that was written by an older version of the program may lack the last columns of
+    /// the table.
     pub(super) fn new(source: R, schema: &TableSchema) -> io::Result<Self> {
         let mut records = Self { source, columns: schema.columns.len() };
         let mut header = Vec::new();
@@ -110,7 +111,7 @@ pub(super) fn raw_fields(record: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns the text of a raw field without quoting.
+/// Returns the text of a raw field, with the quotes removed.
 pub(super) fn unquote(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
@@ -123,7 +124,7 @@ fn write_field(line: &mut String, value: Value<'_>) {
     match value {
         Value::Null => {}
         Value::Text(text) => write_quoted(line, text),
-        // `Debug` formats the number 1 as `1.0`, which a reader that infers column types recognizes as a double.
+        // `Debug` formats the number 1 as `1.0`, so readers that infer column types recognize the number as a double.
         Value::Double(number) => write_display(line, format_args!("{number:?}")),
         Value::Int32(number) => write_display(line, format_args!("{number}")),
         Value::Int64(number) => write_display(line, format_args!("{number}")),

@@ -24,7 +24,7 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Adds the rows of a part. A column that the part lacks counts as null.
+    /// Adds the rows of a part. A column that is missing from the part is treated as null.
     pub(crate) fn add(&mut self, part: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<()> {
         match format {
             TableFormat::Parquet => self.add_parquet(part, schema),

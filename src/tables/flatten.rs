@@ -1,5 +1,5 @@
 //! Flattens a response into rows. Flattening has no side effects and never fails. A value of the wrong type is stored
-//! as null in its own column, and remains unchanged in the `response` column.
+//! as null in its own column. The `response` column still contains the original value.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
@@ -31,10 +31,11 @@ pub(crate) struct Rows {
     pub(crate) lyrics: Option<LyricsRow>,
 }
 
-/// Flattens the `data` of a task. `data` is unchanged from the response, except that lone surrogates have been
-/// replaced.
+/// Flattens the `data` object of a task into rows. `data` is unchanged from the response, except that lone surrogates
+/// have been replaced.
 pub(crate) fn flatten(info: &FetchInfo, data: &str) -> Rows {
-    // Parsing should not fail, because the journal contains only JSON objects. The fallback is an empty object.
+    // Parsing should not fail, because the journal contains only JSON objects. If it does fail, an empty object is
+    // used.
     let task = Object::parse(data).or_else(|| Object::parse("{}")).expect("`{}` is an object");
     let input = task.object("input");
     let output = task.object("output");
@@ -76,7 +77,8 @@ pub(crate) fn flatten(info: &FetchInfo, data: &str) -> Rows {
     Rows { task: row, clips, lyrics }
 }
 
-/// Returns the row of a task that the API did not find. `clip_count` is the number of the task's clips in the archive.
+/// Returns the row in `tasks` for a task that the API did not find. `clip_count` is the number of the task's clips in
+/// the archive.
 pub(crate) fn not_found_row(info: &FetchInfo, message: Option<String>, clip_count: i32) -> Rows {
     let row = TaskRow {
         task_id: info.task_id.clone(),
@@ -106,7 +108,7 @@ pub(crate) struct TaskTimes {
     completed_at: Option<MicrosTimestamp>,
 }
 
-/// The period after a task's completion during which its clips may still change. The 24 hours are a product
+/// The period after a task's completion during which its clips may still change. The period of 24 hours is a product
 /// requirement.
 const CLIP_COMPLETION_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 
@@ -135,8 +137,8 @@ struct TaskFields {
     completed_at: Option<MicrosTimestamp>,
 }
 
-/// Returns whether a task is instrumental. The input of a suno task has a flag, and the input of a udio task has the
-/// type of the lyrics.
+/// Returns whether a task is instrumental. The input of a suno task contains a flag for this, and the input of a udio
+/// task contains the type of the lyrics.
 fn instrumental(input: &Object<'_>) -> Option<bool> {
     input.boolean("make_instrumental").or_else(|| Some(input.text("lyrics_type")? == "instrumental"))
 }

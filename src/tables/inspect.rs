@@ -26,7 +26,7 @@ pub(crate) enum ColumnDiff {
     Missing(usize),
     /// The number of additional columns at the end of the part.
     Extra(usize),
-    /// A description of the first column that differs.
+    /// A description of the first column that does not match the table.
     Mismatch(String),
 }
 
@@ -39,7 +39,8 @@ pub(crate) fn compare_columns(file: RangedFile, format: TableFormat, schema: &Ta
     })
 }
 
-/// Decodes every value of a part, and returns the number of rows. The columns of the part must match its table.
+/// Decodes every value of a part, and returns the number of rows. The columns of the part must match the columns of its
+/// table.
 pub(crate) fn decode(file: RangedFile, format: TableFormat, schema: &TableSchema) -> io::Result<u64> {
     catch_panic(|| match format {
         TableFormat::Parquet => decode_parquet(file),

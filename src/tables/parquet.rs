@@ -33,11 +33,12 @@ use crate::ranged::RangedFile;
 /// The size of the row groups of a part. The writer keeps a row group in memory until the row group is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowGroups {
-    /// At most 4 MiB, which is about 10,000 ordinary tasks and more than most nightly runs archive. The four tables are
-    /// written at the same time, so larger row groups take much more memory: an export of 20,000 tasks uses 66 MB with
-    /// row groups of 4 MiB, and 107 MB with row groups of 16 MiB. `compact` writes large row groups.
+    /// At most 4 MiB per row group. This is enough for about 10,000 typical tasks, which is more than most nightly runs
+    /// archive. The four tables are written at the same time, so larger row groups need much more memory: an export of
+    /// 20,000 tasks uses 66 MB with row groups of 4 MiB, and 107 MB with row groups of 16 MiB. `compact` writes large
+    /// row groups.
     Small,
-    /// At most 122,880 rows and 256 MiB.
+    /// At most 122,880 rows and 256 MiB per row group.
     Large,
 }
 
@@ -64,7 +65,7 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_ROWS: usize = 2048;
 
 /// The false positive rate of the Bloom filters. The rate is low, because some nightly runs look up hundreds of tasks
-/// that no row group contains. A Bloom filter takes two bytes per task, compared with twenty bytes for a task ID.
+/// that no row group contains. A Bloom filter uses two bytes per task, whereas a task ID uses twenty bytes.
 const BLOOM_FILTER_FPP: f64 = 0.001;
 
 /// Encodes the rows of one part.
@@ -250,7 +251,8 @@ impl Builder {
     fn finish(&mut self) -> ArrayRef {
         match self {
             Self::Text(builder) => {
-                // The next batch is about as large. Growing its buffers step by step copies the text again.
+                // The next batch will be about the same size. Allocating its buffers at this size avoids copying the
+                // text each time a buffer grows.
                 let next = StringBuilder::with_capacity(builder.len(), builder.values_slice().len());
                 ArrayBuilder::finish(&mut std::mem::replace(builder, next))
             }

@@ -54,7 +54,7 @@ impl<R, W: Write + Send> PartEncoder<R, W> {
         self.rows
     }
 
-    /// Completes the part. Returns the sink, to which all bytes have been written, and the number of rows.
+    /// Completes the part. Writes all remaining bytes to the sink, and returns the sink and the number of rows.
     pub(crate) fn finish(self) -> io::Result<(W, u64)> {
         let sink = match self.encoder {
             Encoder::Parquet(encoder) => encoder.finish().map_err(io::Error::other)?,

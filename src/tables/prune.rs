@@ -136,8 +136,8 @@ mod tests {
         let tasks = |group: u32| (0..500).map(|n| format!("{}-{group}", n * 7919 % 500)).collect();
         let part =
             part(&[(tasks(0), AssetStatus::Ok), (tasks(1), AssetStatus::Failed), (tasks(2), AssetStatus::Skipped)]);
-        // The statistics select row groups by status. The ranges of task IDs in the row groups overlap, so only the
-        // Bloom filters can select row groups by task ID.
+        // Row groups are selected by status based on their statistics. The ranges of task IDs in the row groups
+        // overlap, so row groups can be selected by task ID only with the Bloom filters.
         assert_eq!(matching(&part, "status", &["failed"]), [1]);
         assert_eq!(matching(&part, "task_id", &["123-0", "77-2"]), [0, 2]);
         assert_eq!(matching(&part, "task_id", &["zzz", ""]), [0; 0]);
@@ -154,7 +154,7 @@ mod tests {
         plain.write(rows[0].as_ref().unwrap()).unwrap();
         let part = reader(RangedFile::new(plain.into_inner().unwrap())).unwrap();
         assert_eq!(matching(&part, "task_id", &["x"]), [0]);
-        // A column that contains only nulls is not pruned either.
+        // Row groups are also selected if the column contains only nulls and has no statistics.
         assert_eq!(matching(&part, "url", &["x"]), [0]);
     }
 

@@ -1,4 +1,5 @@
-//! Reads selected columns of a part as text. Memory holds only one batch of rows, regardless of the size of the part.
+//! Reads selected columns of a part as text. Only one batch of rows is held in memory, regardless of the size of the
+//! part.
 
 use std::io;
 
@@ -17,10 +18,10 @@ use parquet::{
 use super::{parquet::reader as parquet_reader, prune::matching_row_groups};
 use crate::{format::TableFormat, ranged::RangedFile, timestamp::MicrosTimestamp};
 
-/// A callback that receives the cells of a row. A null cell is `None`.
+/// A callback that receives the cells of a row. A null cell is passed as `None`.
 pub(crate) type RowCallback<'a> = &'a mut dyn FnMut(&[Option<&str>]);
 
-/// Calls `row` with the cells of `columns`, in this order, for each row of a part.
+/// For each row of a part, calls `row` with the cells of the given columns, in the given order.
 pub(crate) fn scan(file: RangedFile, format: TableFormat, columns: &[&str], row: RowCallback<'_>) -> io::Result<()> {
     match format {
         TableFormat::Parquet => scan_parquet(parquet_reader(file).map_err(to_io_error)?, columns, row),

@@ -289,7 +289,7 @@ pub(crate) fn schemas() -> [TableSchema; 4] {
     [LYRICS.schema(), CLIPS.schema(), ASSETS.schema(), TASKS.schema()]
 }
 
-/// A type of row field that can be converted to the value of a cell.
+/// A field type that can be converted to a cell value.
 trait Cell {
     fn value(&self) -> Value<'_>;
 }

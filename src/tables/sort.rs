@@ -1,7 +1,7 @@
 //! Sorts the rows of many parts by time, so that the statistics of a row group cover a narrow time range.
 //!
 //! The algorithm is an external merge sort. Rows are collected up to a memory limit, sorted, and spilled to disk as a
-//! sorted run. Finally, all sorted runs are merged. During a merge, memory holds one batch of each sorted run.
+//! sorted run. Finally, all sorted runs are merged. During a merge, one batch of each sorted run is held in memory.
 
 use std::{cmp::Reverse, collections::BinaryHeap, fs::File, io, vec::IntoIter};
 
@@ -24,7 +24,8 @@ const CHUNK_ROWS: usize = 4096;
 /// The approximate maximum size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// The maximum number of sorted runs in one merge. If there are more sorted runs, groups of them are merged first.
+/// The maximum number of sorted runs in one merge. If there are more sorted runs than this limit, groups of runs are
+/// merged first.
 const MAX_MERGED_RUNS: usize = 64;
 
 /// The maximum number of rows in a batch that is read from a sorted run.
@@ -367,8 +368,8 @@ mod tests {
         let (in_runs, runs) = sorted(&times, 1 << 20);
         assert!(runs > 2, "{runs}");
         assert!(in_memory == in_runs && in_memory.len() == 18_000);
-        // With a memory limit of one byte, each part becomes one sorted run, and a single merge cannot process all of
-        // them.
+        // With a memory limit of one byte, each part becomes one sorted run, which results in too many runs for a
+        // single merge.
         let times: Vec<Vec<Option<i64>>> = (0..100).map(|n| vec![Some(n % 7); 3]).collect();
         let (in_runs, runs) = sorted(&times, 1);
         assert!(runs > times.len() && times.len() > MAX_MERGED_RUNS, "{runs}");

@@ -13,7 +13,7 @@ pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -
 }
 
 /// Defines the view `songs`, which joins the views of the tables. A clip without an ID is matched with its assets by
-/// task and URL. Clips of a task that have the same ID share their files.
+/// task and URL. Clips of the same task with the same ID share their files.
 const SONGS: &str = "\
 CREATE OR REPLACE VIEW songs AS
 WITH files AS (

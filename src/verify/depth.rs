@@ -1,4 +1,4 @@
-//! The depth of a check: whether the contents of all files, of some files or of no files are verified.
+//! The depth of a check: whether the contents of all, some or none of the files are verified.
 
 use std::str::FromStr;
 
@@ -14,7 +14,7 @@ pub enum Depth {
     /// Verifies the contents of all files.
     #[default]
     Full,
-    /// Verifies no file contents.
+    /// Does not verify the contents of any file.
     Quick,
     /// Verifies the contents of a share of the files, selected at random for each check.
     Sample(SampleShare),
@@ -22,7 +22,7 @@ pub enum Depth {
     Slice(Slice),
 }
 
-/// A share of the files, greater than 0 and at most 1.
+/// A share of the files, as a number greater than 0 and at most 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct SampleShare(f64);
@@ -58,9 +58,9 @@ impl Depth {
 }
 
 impl Slice {
-    /// Whether a file is in the slice. The first eight bytes of the SHA-256 of the file's path, as a big-endian number
-    /// modulo the number of slices, determine the slice. The slice of a file never changes, so checking a different
-    /// slice every night eventually covers all files.
+    /// Whether a file is in the slice. The slice is determined by the first eight bytes of the SHA-256 of the file's
+    /// path, read as a big-endian number, modulo the number of slices. The slice of a file never changes, so checking a
+    /// different slice every night eventually covers all files.
     fn contains(self, path: &str) -> bool {
         let digest = Sha256::digest(path);
         let number = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
@@ -93,7 +93,7 @@ impl FromStr for Slice {
         let (index, count) = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?))).unzip();
         match (index, count) {
             (Some(index), Some(count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
-            _ => Err(format!("invalid slice `{text}`; use e.g. 3/7 for the third of seven")),
+            _ => Err(format!("invalid slice `{text}`; use e.g. 3/7 for the third of seven slices")),
         }
     }
 }

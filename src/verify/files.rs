@@ -27,11 +27,11 @@ use crate::{
     journal, tables,
 };
 
-/// The number of reader threads. A disk is fastest with a few concurrent reads, and hashing takes one CPU core per
-/// thread.
+/// The number of reader threads. A disk is fastest with a few concurrent reads, and each thread uses one CPU core for
+/// hashing.
 const READERS: usize = 4;
 
-/// The maximum number of files that wait for a reader thread.
+/// The maximum number of queued files that are waiting for a reader thread.
 const QUEUE_CAPACITY: usize = 256;
 
 /// A file to check.
@@ -96,7 +96,7 @@ impl Dispatcher<'_, '_> {
                 ChecksumMatch::Same => Ok(()),
                 ChecksumMatch::Different => {
                     let what =
-                        format!("lists {path} with a different SHA-256 than the assets table or another manifest");
+                        format!("lists {path} with a SHA-256 that does not match the assets table or another manifest");
                     manifest_findings.add(manifests::damaged_manifest(manifest, what));
                     Ok(())
                 }
@@ -112,7 +112,7 @@ impl Dispatcher<'_, '_> {
         Ok(())
     }
 
-    /// Queues every file that a row lists. A file that several rows list is queued only once.
+    /// Queues every file that a row lists. A file that is listed in several rows is queued only once.
     fn enqueue_from_rows(&mut self, archive: &Archive, check: &mut TableCheck) -> Result<()> {
         let TableCheck { snapshot, media, damaged_parts, .. } = check;
         for part in snapshot.assets.iter().filter(|part| !damaged_parts.contains(*part)) {
@@ -143,7 +143,7 @@ impl Dispatcher<'_, '_> {
     }
 
     /// Adds a finding if no manifest lists the media file of a row. Rows in a pending part are excluded, because the
-    /// run has yet to list their files in its manifest.
+    /// run has not yet listed the files of these rows in its manifest.
     fn report_unlisted(&mut self, row: &MediaRow<'_>, media: &MediaSet, is_pending: bool) {
         if !is_pending && !media.is_listed(row.path) {
             self.findings.add(Finding::new(
@@ -224,8 +224,8 @@ fn check_file(archive: &Archive, depth: Depth, job: &Job) -> Result<(u64, Option
     }
 }
 
-/// Finds media files that neither a row nor a manifest lists. Such files are not reported while a run is in progress or
-/// the journal contains segments, because rows for these files may be added later.
+/// Finds media files that neither a row nor a manifest lists. Unlisted files are not reported while a run is in
+/// progress or while the journal contains segments, because rows for these files may be added later.
 pub(super) fn find_stray_media(archive: &Archive, check: &TableCheck, findings: &mut Findings) -> Result<()> {
     let mut unknown = BTreeSet::new();
     let mut folders = vec![MEDIA.to_owned()];

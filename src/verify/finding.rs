@@ -19,23 +19,23 @@ pub(crate) const MAX_LISTED_FOR_REPAIR: usize = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Archived data is missing or has changed, or readers see wrong data.
+    /// Archived data is missing or has changed, or readers return incorrect data.
     Damage,
     /// Information for the user. No data is lost.
     Note,
 }
 
-/// The kind of a finding. Scripts depend on the names of the kinds in JSON.
+/// The kind of a finding. Scripts depend on the names of the kinds in the JSON output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// `archive.json` is invalid or differs from its checksum.
+    /// `archive.json` is invalid or does not match its checksum.
     MetadataDamaged,
     /// A part that a manifest lists is missing.
     PartMissing,
     /// A part cannot be read, or its contents have changed.
     PartDamaged,
-    /// The columns of a part differ from those of its table.
+    /// The columns of a part do not match the columns of its table.
     #[serde(rename = "part_columns")]
     PartColumnsDiffer,
     /// A file in a table's folder is not listed in any manifest, but readers treat the file as a part.
@@ -43,9 +43,9 @@ pub enum FindingKind {
     /// A task has more than one row in `tasks`.
     #[serde(rename = "task_repeated")]
     DuplicateTask,
-    /// Rows of clips, lyrics or assets belong to a task that has no row in `tasks`.
+    /// Rows in `clips`, `lyrics` or `assets` belong to a task that has no row in `tasks`.
     RowsWithoutTask,
-    /// The number of a task's clips differs from `clip_count` in the task's row.
+    /// The number of clips of a task does not match `clip_count` in the task's row.
     #[serde(rename = "clip_count")]
     ClipCountMismatch,
     /// A task has more than one lyrics row, or more assets of one kind than clips.
@@ -59,7 +59,7 @@ pub enum FindingKind {
     ConflictingAssetRows,
     /// A media file is missing.
     MediaMissing,
-    /// A media file cannot be read, or its size or SHA-256 differs from the recorded value.
+    /// A media file cannot be read, or its size or SHA-256 does not match the recorded value.
     MediaDamaged,
     /// A media file is listed in a row, but not in any manifest.
     MediaUnlisted,
@@ -67,13 +67,13 @@ pub enum FindingKind {
     ManifestDamaged,
     /// A file that is neither a part nor a media file is missing, although a manifest lists it.
     FileMissing,
-    /// A file that is neither a part nor a media file cannot be read, or differs from its checksum.
+    /// A file that is neither a part nor a media file cannot be read, or does not match its checksum.
     FileDamaged,
-    /// A run summary, a `-raw.jsonl` file or an `-unfinished.csv` file is invalid or differs from its checksum.
+    /// A run summary, a `-raw.jsonl` file or an `-unfinished.csv` file is invalid or does not match its checksum.
     RunFileDamaged,
     /// The checksum file is invalid.
     ChecksumsDamaged,
-    /// `views.sql` is missing, or differs from the views that this version of the program writes.
+    /// `views.sql` is missing, or does not match the views that this version of the program writes.
     ViewsDamaged,
     /// A crash left a staging file behind.
     #[serde(rename = "half_finished")]
@@ -124,7 +124,7 @@ impl FindingKind {
                 "Restore it from a backup, or run `repair`, which quarantines damaged parts and restores their rows."
             }
             Self::PartUnlisted => {
-                "Readers treat it as a part. If you did not put it there, run `repair`, which keeps each row once."
+                "Readers treat it as a part. If you did not add it, run `repair`, which keeps only one copy of each row."
             }
             Self::DuplicateTask
             | Self::RowsWithoutTask
@@ -148,12 +148,12 @@ impl FindingKind {
                 "Restore it from a backup, or run `repair`, which regenerates it from the current run files."
             }
             Self::ViewsDamaged | Self::OutdatedViews => "The next export rewrites the views.",
-            Self::StagingFile => "Nothing is lost; the next export removes it.",
+            Self::StagingFile => "No data is lost; the next export removes the file.",
             Self::NewerFormat => {
-                "Upgrade sunor-archive. This version could check only the parts of the format that it supports."
+                "Upgrade sunor-archive. This version can check only the features of the format that it supports."
             }
-            Self::OlderColumns => "Nothing is lost; `response` holds the values of the missing columns.",
-            Self::StrayMedia => "Nothing uses it. Move it out of the archive, or ignore it.",
+            Self::OlderColumns => "No data is lost; the `response` column contains the values of the missing columns.",
+            Self::StrayMedia => "The archive does not use it. Move it out of the archive, or ignore it.",
             Self::StrayFile => "The program did not create it. Move it out of the archive, or ignore it.",
             Self::PendingJournal => "The next export recovers the segment without requesting its tasks again.",
             Self::QuarantinedSegment => "The affected tasks were fetched again. Inspect the files, or delete them.",
@@ -172,7 +172,7 @@ pub enum Subject {
         /// The table of the part.
         table: &'static str,
     },
-    /// Rows of the part at the finding's path.
+    /// Some rows of the part at the finding's path.
     Rows {
         /// The table of the part.
         table: &'static str,
@@ -181,8 +181,8 @@ pub enum Subject {
         /// The task IDs of the affected rows, without duplicates. A report lists at most the first 10,000 task IDs.
         task_ids: Vec<String>,
     },
-    /// An asset or its row. The path of the finding is either the path of the asset's file, under `media/`, or the path
-    /// of the part that contains the asset's row.
+    /// The file or the row of an asset. The path of the finding is either the path of the asset's file, under `media/`,
+    /// or the path of the part that contains the asset's row.
     Asset {
         /// The ID of the asset's task.
         task_id: String,
@@ -193,7 +193,7 @@ pub enum Subject {
     },
 }
 
-/// One finding of a check.
+/// A single finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The severity of the finding.

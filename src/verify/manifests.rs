@@ -11,7 +11,7 @@ use crate::{
     error::Result,
 };
 
-/// The parts that manifests list, each with the SHA-256 from every manifest line for the part.
+/// The parts that are listed in manifests, each with the SHA-256 from every manifest line that lists the part.
 pub(super) type Parts = BTreeMap<String, Vec<String>>;
 
 /// Calls `line` for each valid line of each manifest, with the path of the manifest and the SHA-256 and path from the

@@ -81,9 +81,9 @@ struct MediaEntry {
 /// The result of comparing the checksum in a manifest line with rows and earlier manifest lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChecksumMatch {
-    /// The checksum is the same as in a row or an earlier manifest line.
+    /// The checksum matches the checksum in a row or an earlier manifest line.
     Same,
-    /// The checksum differs from the checksum in a row or an earlier manifest line.
+    /// The checksum does not match the checksum in a row or an earlier manifest line.
     Different,
     /// No row and no earlier manifest line lists the file.
     Unknown,
@@ -97,7 +97,7 @@ impl MediaSet {
         (existing.digest, existing.bytes) == (entry.digest, entry.bytes)
     }
 
-    /// Records that a manifest lists a file. This method must be called only after all rows have been added.
+    /// Records that a file is listed in a manifest. This method must be called only after all rows have been added.
     pub(super) fn add_manifest_line(&mut self, path: &str, sha256: &str) -> ChecksumMatch {
         let digest = short_hash(sha256);
         match self.files.entry(self.hasher.hash_one(path)) {
@@ -139,7 +139,7 @@ fn is_ok(status: Option<&str>) -> bool {
     status.and_then(AssetStatus::parse) == Some(AssetStatus::Ok)
 }
 
-/// Returns a 64-bit hash of a checksum. All digits are hashed, because any digit may be damaged.
+/// Returns a 64-bit hash of a checksum. All hexadecimal digits are hashed, because any digit may be damaged.
 fn short_hash(sha256: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     sha256.hash(&mut hasher);

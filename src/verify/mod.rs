@@ -1,10 +1,10 @@
 //! Checks the integrity of an archive, and returns findings that users can read and `repair` can act on. A check needs
 //! no lock and writes nothing, so it also works on a read-only disk and during a run.
 //!
-//! An archive records its own expected contents. Manifests list the SHA-256 of parts and media files. A row in `assets`
-//! contains the path, size and SHA-256 of a media file. Every row in a table contains a task ID, and a row in `tasks`
-//! also contains the number of the task's clips. If another process holds the lock, damage in the tables is reported
-//! only if a repeated check finds it again.
+//! An archive records its own expected contents. Manifests list the SHA-256 of every part and media file. A row in
+//! `assets` contains the path, size and SHA-256 of a media file. Every row in a table contains a task ID, and a row in
+//! `tasks` also contains the number of the task's clips. If another process holds the lock, damage in the tables is
+//! reported only if a repeated check finds it again.
 
 mod depth;
 mod files;
@@ -50,7 +50,7 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The depth and duration of a check, and the numbers of parts, rows, files and bytes that were checked.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checked {
-    /// The depth of the check: whether the contents of all files, of some files or of no files were verified.
+    /// The depth of the check: whether the contents of all, some or none of the files were verified.
     pub depth: Depth,
     /// The number of checked parts.
     pub parts: u64,
@@ -100,14 +100,14 @@ pub fn check(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) ->
     run_check(check_tables_until_stable, MAX_LISTED, location, depth, emit)
 }
 
-/// Checks an archive like [`check`], but lists more findings of each kind, because `repair` needs them to plan its
-/// work.
+/// Checks an archive in the same way as [`check`], but lists more findings of each kind, because `repair` needs them to
+/// plan its work.
 pub(crate) fn check_for_repair(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
     run_check(check_tables_until_stable, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }
 
-/// Checks an archive like [`check_for_repair`], for a caller that holds the lock. The tables are checked only once,
-/// because no other process can change them.
+/// Checks an archive in the same way as [`check_for_repair`], for a caller that holds the lock. The tables are checked
+/// only once, because no other process can change them.
 pub(crate) fn check_locked(location: &Location, depth: Depth, emit: &mut dyn FnMut(&Event)) -> Result<Report> {
     run_check(rows::check_tables, MAX_LISTED_FOR_REPAIR, location, depth, emit)
 }

@@ -111,7 +111,7 @@ impl TableScan<'_, '_> {
         self.report_tasks(
             &self.tasks.with_wrong_clip_count(),
             FindingKind::ClipCountMismatch,
-            "whose number of clips differs from `clip_count`",
+            "whose number of clips does not match `clip_count`",
         )?;
         self.report_tasks(
             &self.tasks.with_duplicate_rows(),
@@ -204,7 +204,7 @@ impl TableScan<'_, '_> {
         })
     }
 
-    /// Compares the columns of a part with those of its table.
+    /// Compares the columns of a part with the columns of its table.
     fn check_columns(&mut self, schema: &TableSchema, path: &str) -> Result<Option<String>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let columns = file.and_then(|file| tables::compare_columns(file, self.archive.format, schema));
@@ -286,9 +286,9 @@ impl TableScan<'_, '_> {
         let is_intact = !self.damaged_parts.contains(path);
         let scanned = self.scan(path, &["task_id"], &mut |scan, cells| {
             let task_id = cells.first().copied().flatten().unwrap_or_default();
-            // Clips of a damaged part are counted, because their tasks would otherwise appear to lack clips. Lyrics of
-            // a damaged part are not counted, because a damaged task ID could make another task appear to have two
-            // lyrics rows.
+            // Clip rows of a damaged part are counted, because their tasks would otherwise appear to lack clips. Lyrics
+            // rows of a damaged part are not counted, because a damaged task ID could make another task appear to have
+            // two lyrics rows.
             let counts = is_intact || row == RowKind::Clip;
             if !(if counts { scan.tasks.count(task_id, row) } else { scan.tasks.has(task_id) }) {
                 orphans.add(task_id);
@@ -339,7 +339,7 @@ impl TableScan<'_, '_> {
     }
 
     fn report_orphans(&mut self, path: &str, table: &'static str, orphans: AffectedTasks) {
-        // The tasks of a pending part are still in the journal, so its rows are not orphans.
+        // The tasks of a pending part are still in the journal, so the rows of the part are not reported.
         if orphans.rows > 0 && !self.snapshot.is_pending(path) {
             let what =
                 format!("has {} whose task is not in `tasks`: {}", count_of(orphans.rows, "row"), orphans.preview());
@@ -399,7 +399,7 @@ impl TableScan<'_, '_> {
             return Ok(());
         }
         for path in self.snapshot.tasks.clone() {
-            // A part that cannot be read already has a finding.
+            // A part that cannot be read has already been reported.
             let _ = self.scan(&path, &["task_id"], &mut |scan, cells| {
                 if let [Some(task_id)] = cells
                     && hashes.binary_search(&scan.tasks.hash(task_id)).is_ok()

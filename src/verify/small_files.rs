@@ -1,6 +1,6 @@
 //! Checks the small files: `archive.json`, `views.sql`, and the files in `runs/` and `.sunor/`.
 //!
-//! The checksum file contains the SHA-256 of the small files that runs write. The contents of the files are validated
+//! The checksum file contains the SHA-256 of each small file that a run writes. The contents of the files are validated
 //! too, because an archive may have been copied without its checksum file: each file must be parseable, and a run
 //! summary must contain its run ID and consistent counts.
 
@@ -26,7 +26,7 @@ use crate::{
 /// The valid reasons in an `-unfinished.csv` file.
 const REASONS: [&str; 4] = ["unfinished", "error", "unreadable", "interrupted"];
 
-/// The description of a finding about a file that differs from its checksum.
+/// The description of a finding about a file that does not match its checksum.
 const CHECKSUM_MISMATCH: &str = "is damaged: its SHA-256 does not match";
 
 /// Checks all small files.
@@ -61,11 +61,11 @@ pub(super) fn check(archive: &Archive, check: &TableCheck, findings: &mut Findin
 }
 
 /// Compares a valid `archive.json` with its checksum. If a newer version of the program wrote the file, that version
-/// also recorded the checksum, so a mismatch is always damage.
+/// also recorded the checksum, so a mismatch always indicates damage.
 fn check_metadata(archive: &Archive, checksums: &ChecksumFile, findings: &mut Findings) -> Result<()> {
     let is_reported = findings.has(FindingKind::MetadataDamaged) || findings.has(FindingKind::NewerFormat);
     if !is_reported
-        && let Ok(text) = archive.read_small(METADATA)?
+        && let Ok(text) = archive.read_small_file(METADATA)?
         && checksum_differs(archive, checksums, METADATA, &text)?
     {
         findings.add(Finding::file(FindingKind::MetadataDamaged, METADATA, CHECKSUM_MISMATCH));
@@ -73,8 +73,8 @@ fn check_metadata(archive: &Archive, checksums: &ChecksumFile, findings: &mut Fi
     Ok(())
 }
 
-/// Whether a file differs from its checksum. A mismatch is confirmed by reading the checksum file again, because a run
-/// may have replaced both the file and its checksum in the meantime.
+/// Whether a file fails to match its checksum. A mismatch is confirmed by reading the checksum file again, because a
+/// run may have replaced both the file and its checksum in the meantime.
 fn checksum_differs(archive: &Archive, checksums: &ChecksumFile, path: &str, text: &[u8]) -> Result<bool> {
     Ok(checksums.mismatches(path, text) && archive.checksum_file()?.is_ok_and(|now| now.mismatches(path, text)))
 }
@@ -91,7 +91,7 @@ fn check_run_files(archive: &Archive, checksums: &ChecksumFile, findings: &mut F
             findings.add(Finding::file(FindingKind::StrayFile, &entry.path, "does not belong to any run"));
             continue;
         };
-        let text = match (file, archive.read_small(&entry.path)?) {
+        let text = match (file, archive.read_small_file(&entry.path)?) {
             // Manifests are checked together with the files that they list.
             (RunFile::Manifest, _) => continue,
             (_, Ok(text)) => text,
@@ -135,7 +135,7 @@ fn find_stray_state_files(archive: &Archive, findings: &mut Findings) -> Result<
     Ok(())
 }
 
-/// Checks a run summary. Returns the program version that it contains, or a description of the problem.
+/// Checks a run summary. Returns the program version in the summary, or a description of the problem.
 fn check_summary(text: &[u8], run: &str) -> Result<String, String> {
     let summary: RunSummary = serde_json::from_slice(text).map_err(|error| format!("cannot be read: {error}"))?;
     let (input, tasks) = (&summary.input, &summary.tasks);
@@ -195,15 +195,16 @@ fn check_unfinished_list(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Compares `views.sql` with the output of this version of the program for every possible set of tables with parts. If
-/// another version wrote the last run summary, a difference is only a note.
+/// Compares `views.sql` with the views that this version of the program writes. Any table may or may not have parts, so
+/// all possible contents are compared. If another version wrote the last run summary, a mismatch is reported only as a
+/// note.
 fn check_views(
     archive: &Archive,
     last_version: Option<&str>,
     check: &TableCheck,
     findings: &mut Findings,
 ) -> Result<()> {
-    let written = match archive.read_small(VIEWS)? {
+    let written = match archive.read_small_file(VIEWS)? {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
@@ -226,10 +227,10 @@ fn check_views(
         (Some(_), Some(env!("CARGO_PKG_VERSION"))) => Finding::file(
             FindingKind::ViewsDamaged,
             VIEWS,
-            "is damaged: it differs from the views that this version writes",
+            "is damaged: it does not match the views that this version writes",
         ),
         (Some(_), _) => {
-            Finding::file(FindingKind::OutdatedViews, VIEWS, "differs from the views that this version writes")
+            Finding::file(FindingKind::OutdatedViews, VIEWS, "does not match the views that this version writes")
         }
     };
     findings.add(finding);

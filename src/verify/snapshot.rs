@@ -2,16 +2,13 @@
 //! consistent even while a run adds parts.
 //!
 //! A run publishes the parts of a segment in the order `lyrics`, `clips`, `assets`, `tasks`. The run then lists the
-//! parts in its manifest, and finally removes the segment from the journal. A snapshot therefore lists the folders in
-//! this order:
+//! parts in its manifest, and finally removes the segment from the journal.
 //!
-//! 1. `tasks`. If a part of `tasks` is in this listing, the lyrics, clips and assets of its tasks have already been
-//!    published.
-//! 2. `lyrics`, `clips` and `assets`.
-//! 3. The journal. If a listed part contains rows of a task that is not yet in `tasks`, the journal still contains the
-//!    segment of the part.
-//! 4. `tasks` again. If a part of `tasks` is only in this second listing, the snapshot may lack the lyrics, clips and
-//!    assets of its tasks.
+//! The snapshot therefore lists the folder `tasks` first. For each part of `tasks` in this listing, the lyrics, clips
+//! and assets of its tasks have already been published. The snapshot then lists the folders `lyrics`, `clips` and
+//! `assets`, followed by the journal. If a listed part contains rows of a task that is not yet in `tasks`, the journal
+//! still contains the segment of the part. Finally, the snapshot lists `tasks` again. If a part of `tasks` appears only
+//! in this second listing, the snapshot may lack the lyrics, clips and assets of its tasks.
 
 use std::{collections::HashSet, path::Path};
 
@@ -36,7 +33,7 @@ pub(super) struct Snapshot {
     /// The parts of `tasks` that were added while `lyrics`, `clips` and `assets` were listed.
     added_during_listing: HashSet<String>,
     /// The file names, without extensions, of parts whose segments are in the journal. A run is still publishing these
-    /// parts, or was interrupted before it had published them.
+    /// parts, or was interrupted before publishing them.
     pending: HashSet<String>,
     /// Whether a process held the lock while the folders were listed.
     pub(super) is_locked: bool,
@@ -67,8 +64,8 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Lists the segments in the journal, and marks their parts as pending. A pending part that no manifest lists is
-    /// not reported as damage.
+    /// Lists the segments in the journal, and marks their parts as pending. A pending part that is not listed in any
+    /// manifest is not reported as damage.
     pub(super) fn add_pending(&mut self, archive: &Archive) -> Result<()> {
         let segments = journal::segments(&archive.journal_folder())?;
         self.pending.extend(segments.iter().map(|segment| stem(segment)));
@@ -80,8 +77,8 @@ impl Snapshot {
         self.pending.contains(&stem(Path::new(part)))
     }
 
-    /// Whether a part of `tasks` existed before `lyrics`, `clips` and `assets` were listed. If so, the snapshot
-    /// contains all rows of its tasks.
+    /// Whether a part of `tasks` existed before `lyrics`, `clips` and `assets` were listed. If the part existed before,
+    /// the snapshot contains all rows of the part's tasks.
     pub(super) fn was_listed_before(&self, part: &str) -> bool {
         !self.added_during_listing.contains(part)
     }
@@ -104,7 +101,7 @@ impl Snapshot {
         let looks_like_part =
             !entry.is_folder && ["parquet", "csv"].iter().any(|extension| has_extension(entry, extension));
         Some(if looks_like_part {
-            let what = "is not a part of this archive, but readers treat it as one";
+            let what = "does not belong to this archive, but readers treat it as a part";
             Finding { advice: STRAY_ADVICE, ..Finding::file(FindingKind::PartUnlisted, &entry.path, what) }
         } else {
             Finding::file(FindingKind::StrayFile, &entry.path, "is not a part")
@@ -112,7 +109,7 @@ impl Snapshot {
     }
 }
 
-/// Returns a finding for a staging file that remains after a crash. While a process holds the lock, staging files are
+/// Returns a finding for a staging file that a crash left behind. While a process holds the lock, staging files are
 /// ignored, because the process may be writing them.
 pub(super) fn stale_staging_file(archive: &Archive, entry: &Entry) -> Option<Finding> {
     let is_stale = archive.holder().is_none() && matches!(archive.size(&entry.path), Ok(Some(_)));

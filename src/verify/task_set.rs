@@ -3,7 +3,7 @@
 //!
 //! A task is identified by a 64-bit hash of its ID. Each check uses a random hash key. With ten million tasks and ten
 //! million rows whose task does not exist, the probability that a hash collision hides one of these rows is 10⁷ · 10⁷ /
-//! 2⁶⁴, or one in 180,000. The next check would detect the hidden row, because its hash key is different. Tasks with
+//! 2⁶⁴, or one in 180,000. The next check uses a different hash key, so it would detect the hidden row. Tasks with
 //! equal hashes are reported as duplicates only if their task IDs are equal too.
 
 use std::hash::{BuildHasher, RandomState};

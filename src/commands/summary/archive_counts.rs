@@ -150,8 +150,8 @@ fn count_assets(archive: &Archive, summary: &mut RunSummary) -> Result<BTreeMap<
     Ok(kinds)
 }
 
-/// Counts the tasks that no run has archived so far, by the most recent reason of each task. Returns the number of
-/// lists of missing tasks that could not be read completely.
+/// Counts the tasks that no run has archived so far, by the most recent reason recorded for each task. Returns the
+/// number of lists of missing tasks that could not be read completely.
 fn count_missing(archive: &Archive, tasks: &mut TaskCounts) -> Result<u64> {
     let (mut reasons, mut unreadable): (HashMap<String, String>, u64) = (HashMap::new(), 0);
     for path in archive.run_files(RunFile::Unfinished)? {

@@ -1,5 +1,5 @@
 //! The `summary` command: reports the contents of an archive, its recent runs, and the share of the account's tasks
-//! that is archived.
+//! that are archived.
 
 mod account;
 mod archive_counts;

@@ -1,7 +1,7 @@
-//! Handles stored responses. A stored response is journalled only after its assets are settled. If the run ends
-//! earlier, nothing is lost, because the response is still stored. If a download fails, the stored URL may have
-//! expired, so the run requests the task again to get fresh URLs. Responses in quarantined parts are read last, and
-//! only for tasks without a response from the provider.
+//! Handles stored responses. A stored response is written to the journal only after each of its assets has a final
+//! outcome. If the run ends earlier, nothing is lost, because the response is still stored. If a download fails, the
+//! stored URL may have expired, so the run requests the task again to get fresh URLs. Responses in quarantined parts
+//! are read last, and only for tasks without a response from the provider.
 
 use jiff::Timestamp;
 
@@ -31,7 +31,7 @@ use crate::{
 pub(super) struct StoredTask {
     /// The record of the task, or `None` if the task's rows stay unchanged.
     record: Option<Record>,
-    /// The settled assets of the task.
+    /// The outcomes of the task's assets.
     assets: Vec<Asset>,
 }
 
@@ -111,13 +111,13 @@ impl Coordinator<'_> {
         self.download(MediaJob { task_id, part: None, asset_requests, defer_policy: DeferPolicy::Never });
     }
 
-    /// Handles a task with a stored response after its assets are settled.
+    /// Handles a task with a stored response after each of its assets has a final outcome.
     pub(super) async fn handle_stored_settled(&mut self, task: TaskIndex, assets: Vec<Asset>) {
         let Some(stored) = self.stored_unsettled.remove(&task) else { return };
         let has_failed = assets.iter().any(|asset| asset.status == AssetStatus::Failed);
         let stored = StoredTask { assets, ..stored };
-        // If there is no record, the item only adds assets. Such items belong to an export, which does not request
-        // archived tasks again.
+        // If there is no record, the run only adds assets to the archived task. Only an export does this, and an export
+        // does not request archived tasks again.
         if has_failed && stored.record.is_some() && self.is_running() && !self.is_salvaging {
             self.refreshing.insert(task, stored);
             self.queue.add(task);
@@ -127,7 +127,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Handles the fresh response for a task with failed assets.
+    /// Handles the new response for a task whose assets could not be downloaded from the stored URLs.
     pub(super) async fn handle_refreshed(&mut self, task: TaskIndex, stored: StoredTask, response: TaskResponse) {
         match response {
             TaskResponse::Final { status, data, original_body } if !loses_data(status, &data, &stored) => {
@@ -138,8 +138,8 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals the tasks for which the run had no time to request fresh URLs.
-    pub(super) async fn journal_unrefreshed(&mut self) {
+    /// Writes the remaining stored responses to the journal if the run has no time left to request fresh URLs.
+    pub(super) async fn journal_tasks_without_refresh(&mut self) {
         for (task, stored) in std::mem::take(&mut self.refreshing) {
             self.journal_stored_task(task, stored).await;
         }
@@ -202,7 +202,7 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Returns the kinds of assets for which the archive contains files of the task.
+    /// Returns the kinds of the task's assets that have a file in the archive.
     fn kinds_with_files(&self, task_id: &str, data: &str) -> Vec<AssetKind> {
         let exists = |request: &AssetRequest| {
             self.run.archive.open_media(&request.name(task_id), media::extensions(request.kind())).is_some()
@@ -212,7 +212,7 @@ impl Coordinator<'_> {
     }
 }
 
-/// Whether a new response differs in status from the stored response or lacks some of its clips.
+/// Whether a new response has a different status or lacks clips that the stored response contains.
 fn loses_data(status: FinalStatus, data: &str, stored: &StoredTask) -> bool {
     let Some(Record::Task { status: stored_status, data: stored_data, .. }) = &stored.record else { return true };
     let clips: Vec<Option<String>> = tables::clip_urls(data).into_iter().map(|clip| clip.clip_id).collect();

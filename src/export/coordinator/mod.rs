@@ -41,12 +41,12 @@ use crate::{
 /// The interval between progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of tasks with unsettled assets at which the first pass pauses. For each of these tasks, memory holds a
-/// few URLs, and the journal holds the response.
+/// The first pass pauses when this many tasks have pending assets. For each of these tasks, a few URLs are held in
+/// memory, and the response is in the journal.
 const MAX_UNSETTLED_TASKS: usize = 2000;
 
-/// The maximum number of tasks with a stored response and unsettled assets. Memory holds the responses of these
-/// tasks.
+/// The maximum number of tasks with a stored response and pending assets. The responses for these tasks are held in
+/// memory.
 const MAX_STORED_TASKS: usize = 500;
 
 /// The number of unacknowledged journal records at which the coordinator stops accepting stored responses.
@@ -131,7 +131,7 @@ pub(crate) struct Coordinator<'a> {
     in_flight: JoinSet<(PendingRequest, Reply)>,
     /// The stage that reads stored responses, or `None` once all stored responses are read.
     stored: Option<StoredStage>,
-    /// Tasks that have a stored response and assets that are not settled yet.
+    /// Tasks with a stored response and pending assets.
     stored_unsettled: HashMap<TaskIndex, StoredTask>,
     /// Tasks with a stored response and failed assets. A request for fresh URLs is pending for each of these tasks.
     refreshing: HashMap<TaskIndex, StoredTask>,
@@ -144,7 +144,7 @@ pub(crate) struct Coordinator<'a> {
     emit: EventSink<'a>,
     /// The number of records that the journal has not acknowledged yet.
     unacknowledged: usize,
-    /// The number of tasks with unsettled assets, including tasks with a stored response.
+    /// The number of tasks with pending assets, including tasks with a stored response.
     unsettled: usize,
     downloads: Downloads,
     /// The number of tasks whose initial request has neither received a response nor permanently failed.
@@ -169,14 +169,14 @@ struct Interruptions {
     grace_deadline: Option<Instant>,
 }
 
-/// Whether the run has found any task. Before the first task is found, a 404 is inconclusive, because the key may
-/// belong to a different account. `NoneYet` holds the 404 responses received so far.
+/// Whether the provider has found at least one task in this run. Before the first task is found, a 404 is inconclusive,
+/// because the key may belong to a different account. `NoneYet` holds the 404 responses received so far.
 enum Discovery {
     NoneYet(Vec<(TaskIndex, Timestamp, Option<String>)>),
     Found,
 }
 
-/// Whether a request is settled or will be retried.
+/// Whether a request is complete or will be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestState {
     Settled,
@@ -246,7 +246,7 @@ impl<'a> Coordinator<'a> {
         if self.begin_salvage() {
             self.work(stop).await;
         }
-        self.journal_unrefreshed().await;
+        self.journal_tasks_without_refresh().await;
         self.shut_down().await
     }
 
@@ -330,7 +330,7 @@ impl<'a> Coordinator<'a> {
         );
     }
 
-    /// Prevents new work, and gives in-flight requests and downloads a grace period.
+    /// Stops new work from starting, and gives in-flight requests and downloads a grace period.
     fn interrupt(&mut self, ending: Ending, reason: String) {
         self.interruptions.grace_deadline = self.interruptions.grace_deadline.or(Some(Instant::now() + GRACE_PERIOD));
         self.media.stop();
@@ -372,7 +372,8 @@ impl<'a> Coordinator<'a> {
                     self.finish_initial_request(request);
                 }
             }
-            // The request was aborted at the end of the grace period. The ledger already lists the task as requested.
+            // The request was aborted at the end of the grace period. The ledger already records that the task was
+            // requested.
             Err(aborted) if aborted.is_cancelled() => {}
             Err(panic) => self.fail(Error::Internal(format!("a request panicked: {panic}"))),
         }
@@ -532,7 +533,7 @@ impl<'a> Coordinator<'a> {
     }
 }
 
-/// Updates the ledger with an acknowledged entry. Returns a job if the task has assets to settle.
+/// Updates the ledger with an acknowledged entry. Returns a download job if the task has pending assets.
 fn record_acknowledged(
     entry: Acknowledged,
     plan: &Plan,
@@ -555,7 +556,7 @@ fn record_acknowledged(
                 defer_policy: DeferPolicy::HostDownOnly,
             })
         }
-        // Added assets do not change the task's state.
+        // Adding assets to an archived task does not change the task's state.
         Acknowledged::Settled { task, .. } if plan.item(task).rows == RowEffect::AddAssets => None,
         Acknowledged::Settled { task, part } => {
             ledger.mark_journalled(task);

@@ -125,8 +125,8 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Journals a final response. If the response has fewer clips than the archive's remaining rows, the task is marked
-    /// as failed instead. If a wanted asset is still in progress, a poll is scheduled instead.
+    /// Writes a final response to the journal. If the response has fewer clips than the archive still contains for the
+    /// task, the task is marked as failed instead. If a wanted asset is still in progress, a poll is scheduled instead.
     async fn handle_final(
         &mut self,
         task: TaskIndex,
@@ -165,7 +165,7 @@ impl Coordinator<'_> {
     }
 
     /// Pauses all requests after a 429 response and schedules a retry, which does not count against the retry limit.
-    /// Ends the run if the provider sends only 429 responses.
+    /// Ends the run after too many consecutive 429 responses.
     fn handle_rate_limit(&mut self, request: PendingRequest, pause: Duration) {
         self.responses += 1;
         self.consecutive_rate_limits += 1;
@@ -198,8 +198,8 @@ impl Coordinator<'_> {
         RequestState::Retrying
     }
 
-    /// Records that the provider returned no usable response for the task. If the task has a stored response, the
-    /// stored response is journalled instead.
+    /// Records that the provider returned no usable response for the task. If the task has a stored response, that
+    /// response is written to the journal instead.
     async fn give_up(&mut self, task: TaskIndex, reason: String) {
         match self.refreshing.remove(&task) {
             Some(stored) => self.journal_stored_task(task, stored).await,
@@ -236,14 +236,14 @@ impl Coordinator<'_> {
         }
     }
 
-    /// Settles the 404 responses of a run that found no task.
+    /// Processes the 404 responses of a run in which no task was found.
     pub(super) fn settle_not_found(&mut self) {
         let Discovery::NoneYet(not_found_tasks) = std::mem::replace(&mut self.discovery, Discovery::Found) else {
             return;
         };
         let (archived, unknown): (Vec<_>, Vec<_>) =
             not_found_tasks.into_iter().partition(|(task, ..)| self.run.plan.is_refetched(*task));
-        // A 404 for a task that is archived as `not_found` does not suggest a wrong key.
+        // A 404 for a task that is archived as `not_found` does not indicate that the key is wrong.
         if !unknown.is_empty() {
             (self.emit)(Event::NoneFound { responses: unknown.len() as u64 });
         }
