@@ -175,7 +175,7 @@ fn a_missing_task_is_archived_as_not_found_and_not_refetched() {
 
 /// The key belongs to another account, which has none of the tasks.
 #[test]
-fn a_run_that_finds_no_tasks_archives_none_as_not_found() {
+fn a_run_in_which_every_task_is_missing_records_no_task_as_not_found() {
     let env =
         TestEnv::with_provider(SimulatedProvider { tasks: KnownTasks::Documents, ..SimulatedProvider::default() });
     env.write_list(ids("t", 30));

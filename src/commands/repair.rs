@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     exit::ExitStatus,
-    export::{self, Ending, ListState, RunResult, Signal},
+    export::{self, ListState, RunResult, Signal, StopReason},
     repair::{self, Interruption, Plan, RepairOutcome},
     report::{self, Reporter},
     run_id::RunId,
@@ -92,7 +92,7 @@ async fn repair_archive(
     let result = run.execute(&tasks, SimulatedProvider::accepting_any_task(), media, stop, recorder).await?;
     export::write_views(archive)?;
     let (restored, interruption) =
-        (save_pending_work(archive, &plan, &tasks, &result, recorder)?, interruption(&result.ending));
+        (save_pending_work(archive, &plan, &tasks, &result, recorder)?, interruption(&result.stop_reason));
     let is_incomplete =
         |recorder: &RunRecorder<'_>| RepairOutcome::is_incomplete(&plan, recorder.failures.as_ref(), still_journalled);
     let (status, error) = run.finish(&tasks, result, recorder, is_incomplete);
@@ -117,11 +117,11 @@ async fn repair_archive(
     ))
 }
 
-fn interruption(ending: &Ending) -> Option<Interruption> {
-    match ending {
-        Ending::Signal(signal) => Some(Interruption::Signal(*signal)),
-        Ending::DeadlineReached => Some(Interruption::DeadlineReached),
-        Ending::Done | Ending::KeyRejected | Ending::Failed(_) => None,
+fn interruption(stop_reason: &StopReason) -> Option<Interruption> {
+    match stop_reason {
+        StopReason::Signal(signal) => Some(Interruption::Signal(*signal)),
+        StopReason::DeadlineReached => Some(Interruption::DeadlineReached),
+        StopReason::Done | StopReason::KeyRejected | StopReason::Failed(_) => None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     event::{Event, MissingReason},
     exit::ExitStatus,
     export::{
-        Coordinator, Ending, Ledger, MediaStage, MissingTask, Plan, ResponseSource, RunContext, RunResult, Signal,
+        Coordinator, Ledger, MediaStage, MissingTask, Plan, ResponseSource, RunContext, RunResult, Signal, StopReason,
     },
     journal::{self, SegmentLimits},
     repair::Failures,
@@ -100,17 +100,17 @@ impl<'a> Run<'a> {
         recorder: &mut RunRecorder<'_>,
         is_incomplete: impl Fn(&RunRecorder<'_>) -> bool,
     ) -> (ExitStatus, Option<Error>) {
-        let RunResult { ending, ledger } = result;
-        let listed = self.list_missing(plan, &ledger, &ending, recorder);
-        let mut status = match &ending {
-            Ending::Signal(signal) => signal.exit_status(),
-            Ending::KeyRejected => ExitStatus::KeyRejected,
-            Ending::Failed(_) => ExitStatus::Failed,
-            Ending::Done | Ending::DeadlineReached if is_incomplete(recorder) => ExitStatus::Incomplete,
-            Ending::Done | Ending::DeadlineReached => ExitStatus::Complete,
+        let RunResult { stop_reason, ledger } = result;
+        let listed = self.list_missing(plan, &ledger, &stop_reason, recorder);
+        let mut status = match &stop_reason {
+            StopReason::Signal(signal) => signal.exit_status(),
+            StopReason::KeyRejected => ExitStatus::KeyRejected,
+            StopReason::Failed(_) => ExitStatus::Failed,
+            StopReason::Done | StopReason::DeadlineReached if is_incomplete(recorder) => ExitStatus::Incomplete,
+            StopReason::Done | StopReason::DeadlineReached => ExitStatus::Complete,
         };
-        let is_complete = matches!(ending, Ending::Done);
-        let mut error = if let Ending::Failed(error) = ending { Some(error) } else { None };
+        let is_complete = matches!(stop_reason, StopReason::Done);
+        let mut error = if let StopReason::Failed(error) = stop_reason { Some(error) } else { None };
         if let Err(failed) = listed {
             recorder.missing_list_written = false;
             (status, error) = (ExitStatus::Failed, error.or(Some(failed)));
@@ -136,10 +136,10 @@ impl<'a> Run<'a> {
         &self,
         plan: &Plan,
         ledger: &Ledger,
-        ending: &Ending,
+        stop_reason: &StopReason,
         recorder: &mut RunRecorder<'_>,
     ) -> Result<()> {
-        let default_reason = default_missing_reason(ending);
+        let default_reason = default_missing_reason(stop_reason);
         let mut missing = ledger.missing(&plan.selected, &default_reason).peekable();
         if recorder.summary.requests.total == 0 && missing.peek().is_none() {
             return Ok(());
@@ -217,15 +217,15 @@ pub(super) async fn sleep_until_or_forever(instant: Option<Instant>) {
 }
 
 /// Returns the default reason, which applies to missing tasks for which the run recorded no specific reason.
-fn default_missing_reason(ending: &Ending) -> (MissingReason, &'static str) {
-    match ending {
-        Ending::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
-        Ending::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
-        Ending::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
-        Ending::KeyRejected => (MissingReason::Unfinished, "the provider refused the API key"),
-        Ending::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
-        Ending::DeadlineReached => (MissingReason::Unfinished, "the --stop-after limit was reached"),
-        Ending::Done => (MissingReason::Unfinished, "the run ended"),
+fn default_missing_reason(stop_reason: &StopReason) -> (MissingReason, &'static str) {
+    match stop_reason {
+        StopReason::Signal(Signal::Interrupt) => (MissingReason::Interrupted, "interrupted by SIGINT"),
+        StopReason::Signal(Signal::HangUp) => (MissingReason::Interrupted, "interrupted by SIGHUP"),
+        StopReason::Signal(Signal::Terminate) => (MissingReason::Interrupted, "interrupted by SIGTERM"),
+        StopReason::KeyRejected => (MissingReason::Unfinished, "the provider refused the API key"),
+        StopReason::Failed(_) => (MissingReason::Unfinished, "an error stopped the run"),
+        StopReason::DeadlineReached => (MissingReason::Unfinished, "the --stop-after limit was reached"),
+        StopReason::Done => (MissingReason::Unfinished, "the run ended"),
     }
 }
 

@@ -31,7 +31,7 @@ mod stored;
 mod superseded;
 
 pub use coordinator::Signal;
-pub(crate) use coordinator::{Coordinator, Ending, RunContext, RunResult};
+pub(crate) use coordinator::{Coordinator, RunContext, RunResult, StopReason};
 pub(crate) use item::{Item, ResponseSource, RowEffect, Salvage, WantedKinds};
 pub(crate) use ledger::{Ledger, MissingTask};
 pub(crate) use list_state::{ListState, NotFoundPolicy, failed_assets, tasks_lacking_assets};

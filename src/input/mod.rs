@@ -78,7 +78,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Generates the end mark, a record that is appended to the list. If the CSV reader does not return the end mark as a
 /// separate record, the list contains an unclosed quote. The end mark is random, so that no list contains it by chance.
-fn end_mark() -> Vec<u8> {
+fn end_marker() -> Vec<u8> {
     format!("\x01end of input {:016x}\x01", RandomState::new().build_hasher().finish()).into_bytes()
 }
 
@@ -149,9 +149,9 @@ fn read_csv<'a>(
     check_format(&mut source, name)?;
     let List { text, delimiter, lines_before } =
         List::open(source, options, events).map_err(|error| unreadable(name, &error))?;
-    let end_mark = end_mark();
-    let is_end = |record: &ByteRecord| record.len() == 1 && record.get(0) == Some(&end_mark[..]);
-    let terminated = text.chain(Cursor::new([b"\n", &end_mark[..], b"\n"].concat()));
+    let end_marker = end_marker();
+    let is_end = |record: &ByteRecord| record.len() == 1 && record.get(0) == Some(&end_marker[..]);
+    let terminated = text.chain(Cursor::new([b"\n", &end_marker[..], b"\n"].concat()));
     let mut reader =
         ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(terminated);
 
@@ -162,7 +162,7 @@ fn read_csv<'a>(
         let breaks = line_breaks(&record);
         // The CSV reader has already consumed the line feed after the record, so the reader is on the next line.
         let line = lines_before + reader.position().line().saturating_sub(1 + breaks);
-        if breaks > 0 && record.iter().any(|field| contains(field, &end_mark)) {
+        if breaks > 0 && record.iter().any(|field| contains(field, &end_marker)) {
             // No line feed follows a record with an unclosed quote, so `line` is one too low.
             return Err(Error::usage(format!("{name}, line {}: unclosed quote", line + 1)));
         }

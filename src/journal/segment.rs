@@ -22,7 +22,7 @@ pub(crate) struct ClosedSegment {
     /// The tasks that are not published from this segment, because they moved to another segment or are already
     /// archived.
     pub(crate) excluded: HashSet<String>,
-    /// Maps a task ID to the number of [`Record::Assets`] records of the task that a later record supersedes.
+    /// Maps a task ID to the number of its [`Record::Assets`] records that are superseded by a later record.
     pub(crate) superseded_outcomes: HashMap<String, u32>,
 }
 

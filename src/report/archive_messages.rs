@@ -74,7 +74,10 @@ fn format_unpublished_runs(runs: &[UnpublishedRun]) -> String {
                 "The run {name} did not finish and archived no responses. The next export will write its run summary."
             )
         } else if run.has_ended {
-            writeln!(text, "The run {name} left {responses} in the journal. The next export resumes the downloads.")
+            writeln!(
+                text,
+                "The run {name} left {responses} with unfinished downloads in the journal. The next export resumes them."
+            )
         } else {
             writeln!(text, "The run {name} did not finish. The next export recovers {responses} from its journal.")
         };

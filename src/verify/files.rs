@@ -235,7 +235,7 @@ pub(super) fn find_stray_media(archive: &Archive, check: &TableCheck, findings: 
                 folders.push(entry.path);
             } else if entry.is_staging_file() {
                 findings.extend(stale_staging_file(archive, &entry));
-            } else if !check.media.has(&entry.path) {
+            } else if !check.media.contains(&entry.path) {
                 unknown.insert(entry.path);
             }
         }

@@ -292,7 +292,7 @@ impl Findings {
     }
 
     /// Whether there is a finding of the given kind.
-    pub(super) fn has(&self, kind: FindingKind) -> bool {
+    pub(super) fn contains(&self, kind: FindingKind) -> bool {
         self.counts.contains_key(&kind)
     }
 

@@ -118,7 +118,7 @@ impl MediaSet {
     }
 
     /// Whether a row or a manifest lists the file.
-    pub(super) fn has(&self, path: &str) -> bool {
+    pub(super) fn contains(&self, path: &str) -> bool {
         self.files.contains_key(&self.hasher.hash_one(path))
     }
 
@@ -165,7 +165,7 @@ mod tests {
             matches.map(|(path, digest)| set.add_manifest_line(path, digest)),
             [ChecksumMatch::Same, ChecksumMatch::Different, ChecksumMatch::Unknown]
         );
-        assert!(set.is_listed("media/a") && !set.is_listed("media/d") && set.has("media/b"));
+        assert!(set.is_listed("media/a") && !set.is_listed("media/d") && set.contains("media/b"));
         assert!(set.mark_queued("media/a") && !set.mark_queued("media/a") && !set.mark_queued("media/c"));
         assert_eq!(set.len(), 3);
     }

@@ -220,7 +220,7 @@ impl TableScan<'_, '_> {
             }
             Ok(ColumnDiff::Missing(missing_columns)) => {
                 let columns = count_of(missing_columns as u64, "column");
-                let what = format!("lacks {columns} of its table; it was written by an older version of the program");
+                let what = format!("is missing {columns}; it was written by an older version of the program");
                 (FindingKind::OlderColumns, what)
             }
             Err(error) => return Ok(Some(unreadable(&error))),
@@ -290,7 +290,7 @@ impl TableScan<'_, '_> {
             // rows of a damaged part are not counted, because a damaged task ID could make another task appear to have
             // two lyrics rows.
             let counts = is_intact || row == RowKind::Clip;
-            if !(if counts { scan.tasks.count(task_id, row) } else { scan.tasks.has(task_id) }) {
+            if !(if counts { scan.tasks.count(task_id, row) } else { scan.tasks.contains(task_id) }) {
                 orphans.add(task_id);
             }
         })?;

@@ -63,7 +63,7 @@ pub(super) fn check(archive: &Archive, check: &TableCheck, findings: &mut Findin
 /// Compares a valid `archive.json` with its checksum. If a newer version of the program wrote the file, that version
 /// also recorded the checksum, so a mismatch always indicates damage.
 fn check_metadata(archive: &Archive, checksums: &ChecksumFile, findings: &mut Findings) -> Result<()> {
-    let is_reported = findings.has(FindingKind::MetadataDamaged) || findings.has(FindingKind::NewerFormat);
+    let is_reported = findings.contains(FindingKind::MetadataDamaged) || findings.contains(FindingKind::NewerFormat);
     if !is_reported
         && let Ok(text) = archive.read_small_file(METADATA)?
         && checksum_differs(archive, checksums, METADATA, &text)?

@@ -65,7 +65,7 @@ impl TaskSet {
     }
 
     /// Whether a task has a row in `tasks`.
-    pub(super) fn has(&self, task_id: &str) -> bool {
+    pub(super) fn contains(&self, task_id: &str) -> bool {
         self.index_of(task_id).is_some()
     }
 
@@ -128,7 +128,7 @@ mod tests {
         );
         assert_eq!(tasks.with_wrong_clip_count(), [tasks.hash("a")]);
 
-        assert!(tasks.has("b") && !tasks.has("e"));
+        assert!(tasks.contains("b") && !tasks.contains("e"));
         let audio = RowKind::Asset(Some(AssetKind::Audio));
         assert!(
             [audio, audio, RowKind::Asset(Some(AssetKind::Image)), RowKind::Lyrics]

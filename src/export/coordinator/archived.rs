@@ -12,7 +12,7 @@ use super::{
         media_stage::{AssetRequest, DeferPolicy, MediaJob},
         stored::{StoredResponse, StoredStage},
     },
-    Coordinator, Ending, MAX_STORED_TASKS, MAX_UNACKNOWLEDGED,
+    Coordinator, MAX_STORED_TASKS, MAX_UNACKNOWLEDGED, StopReason,
 };
 use crate::{
     api::TaskResponse,
@@ -161,8 +161,8 @@ impl Coordinator<'_> {
     /// such tasks or the run must end now.
     pub(super) fn begin_salvage(&mut self) -> bool {
         let has_time = matches!(
-            self.ending,
-            None | Some(Ending::Done | Ending::KeyRejected | Ending::Failed(Error::Unreachable(_)))
+            self.stop_reason,
+            None | Some(StopReason::Done | StopReason::KeyRejected | StopReason::Failed(Error::Unreachable(_)))
         );
         let plan = self.run.plan;
         let tasks: Vec<TaskIndex> = plan.salvageable().filter(|task| !self.ledger.is_answered(*task)).collect();

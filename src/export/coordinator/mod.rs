@@ -101,7 +101,7 @@ impl fmt::Display for Signal {
 
 /// The reason why a run stops sending requests.
 #[derive(Debug)]
-pub(crate) enum Ending {
+pub(crate) enum StopReason {
     /// No requests are left, or the time limit for polling was reached.
     Done,
     /// The provider rejected the API key.
@@ -116,7 +116,7 @@ pub(crate) enum Ending {
 
 /// The result of executing a plan.
 pub(crate) struct RunResult {
-    pub(crate) ending: Ending,
+    pub(crate) stop_reason: StopReason,
     pub(crate) ledger: Ledger,
 }
 
@@ -157,7 +157,7 @@ pub(crate) struct Coordinator<'a> {
     /// Whether the last request failed to connect.
     last_connect_failed: bool,
     interruptions: Interruptions,
-    ending: Option<Ending>,
+    stop_reason: Option<StopReason>,
 }
 
 /// The signal and the deadline that can interrupt a run, and the end of the grace period.
@@ -227,7 +227,7 @@ impl<'a> Coordinator<'a> {
             consecutive_rate_limits: 0,
             last_connect_failed: false,
             interruptions: Interruptions::default(),
-            ending: None,
+            stop_reason: None,
             run,
         })
     }
@@ -252,10 +252,10 @@ impl<'a> Coordinator<'a> {
 
     /// Shuts down the stages and processes their remaining events.
     async fn shut_down(self) -> RunResult {
-        let Self { run, stored, journal, mut publish, mut media, mut ledger, emit, mut ending, .. } = self;
+        let Self { run, stored, journal, mut publish, mut media, mut ledger, emit, mut stop_reason, .. } = self;
         media.abort();
         if let Err(error) = media.join().await {
-            ending = Some(Ending::Failed(error));
+            stop_reason = Some(StopReason::Failed(error));
         }
         let JournalStage { records, mut acknowledged, handle } = journal;
         drop(records);
@@ -269,10 +269,10 @@ impl<'a> Coordinator<'a> {
         let read_handle = stored.map(|stage| stage.handle);
         for stage in [Some(handle), Some(publish.handle), read_handle].into_iter().flatten() {
             if let Err(error) = outcome(stage).await {
-                ending = Some(Ending::Failed(error));
+                stop_reason = Some(StopReason::Failed(error));
             }
         }
-        RunResult { ending: ending.unwrap_or(Ending::Done), ledger }
+        RunResult { stop_reason: stop_reason.unwrap_or(StopReason::Done), ledger }
     }
 
     async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = Signal>>) {
@@ -315,9 +315,9 @@ impl<'a> Coordinator<'a> {
 
     fn handle_signal(&mut self, signal: Signal) {
         self.interruptions.signal_received = true;
-        self.ending.take_if(|ending| matches!(ending, Ending::DeadlineReached));
+        self.stop_reason.take_if(|stop_reason| matches!(stop_reason, StopReason::DeadlineReached));
         self.interrupt(
-            Ending::Signal(signal),
+            StopReason::Signal(signal),
             format!("{signal}: no more requests will be sent; fetched data is kept"),
         );
     }
@@ -325,21 +325,21 @@ impl<'a> Coordinator<'a> {
     fn handle_deadline(&mut self) {
         self.interruptions.deadline_reached = true;
         self.interrupt(
-            Ending::DeadlineReached,
+            StopReason::DeadlineReached,
             "the --stop-after limit was reached; no more requests will be sent".into(),
         );
     }
 
     /// Stops new work from starting, and gives in-flight requests and downloads a grace period.
-    fn interrupt(&mut self, ending: Ending, reason: String) {
+    fn interrupt(&mut self, stop_reason: StopReason, reason: String) {
         self.interruptions.grace_deadline = self.interruptions.grace_deadline.or(Some(Instant::now() + GRACE_PERIOD));
         self.media.stop();
         self.stop_accepting_stored();
-        self.begin_stopping(ending, reason);
+        self.begin_stopping(stop_reason, reason);
     }
 
     fn is_running(&self) -> bool {
-        self.ending.is_none()
+        self.stop_reason.is_none()
     }
 
     /// Returns the time at which the next request may be sent, or [`NextRequest::Never`] if no request may be sent for
@@ -444,7 +444,7 @@ impl<'a> Coordinator<'a> {
     /// Ends the run after a stage has ended early. A stage ends early only because of an error, which `shut_down`
     /// collects.
     fn stop_after_stage_exit(&mut self) {
-        self.ending.get_or_insert(Ending::Done);
+        self.stop_reason.get_or_insert(StopReason::Done);
         self.stop_accepting_stored();
         self.abandon_media();
     }
@@ -519,16 +519,16 @@ impl<'a> Coordinator<'a> {
         }));
     }
 
-    fn begin_stopping(&mut self, ending: Ending, reason: String) {
-        if self.ending.is_none() {
-            self.ending = Some(ending);
+    fn begin_stopping(&mut self, stop_reason: StopReason, reason: String) {
+        if self.stop_reason.is_none() {
+            self.stop_reason = Some(stop_reason);
             (self.emit)(Event::Stopping { reason });
         }
     }
 
     fn fail(&mut self, error: Error) {
-        if self.ending.is_none() {
-            self.ending = Some(Ending::Failed(error));
+        if self.stop_reason.is_none() {
+            self.stop_reason = Some(StopReason::Failed(error));
         }
     }
 }

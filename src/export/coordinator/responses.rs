@@ -9,7 +9,7 @@ use super::{
     super::{
         MAX_CONSECUTIVE_FAILURES, Salvage, journal_stage::Entry, media_stage::AssetRequest, queue::PendingRequest,
     },
-    Coordinator, Discovery, Ending, RequestState,
+    Coordinator, Discovery, RequestState, StopReason,
 };
 use crate::{
     api::TaskResponse,
@@ -64,7 +64,7 @@ impl Coordinator<'_> {
                 self.record_response();
                 self.give_up(task, reason.clone()).await;
                 self.begin_stopping(
-                    Ending::KeyRejected,
+                    StopReason::KeyRejected,
                     format!("the provider refused the API key ({reason}); no more requests will be sent"),
                 );
             }
