@@ -52,9 +52,9 @@ pub struct Cli {
 pub enum Command {
     /// Fetch every task in a list and archive its metadata and media
     ///
-    /// Fetches each task once, and polls unfinished tasks after the first pass. Downloads audio and covers at the same
+    /// Requests each task, and then polls the unfinished tasks. Downloads audio and covers at the same
     /// time. Every response is written to a journal immediately, so a run can be stopped or killed at any time: the next
-    /// run resumes and fetches no task twice.
+    /// run resumes and does not refetch stored responses.
     Export(Box<ExportArgs>),
     /// Show archive contents and recent runs
     ///
@@ -74,8 +74,8 @@ pub enum Command {
     /// Merge many small parts of the tables into a few large ones
     ///
     /// Each run adds a small part to each table, so after a year of daily runs a query has to open hundreds of files. This
-    /// command merges small parts into large parts that DuckDB reads fast. The large parts contain the same rows, oldest
-    /// first. Readers see either the old parts or the new ones. The command can be killed at any time, and needs disk space
+    /// command merges small parts into large parts that DuckDB reads fast. The large parts contain the same rows,
+    /// sorted by time in Parquet tables. Readers see either the old parts or the new ones. The command can be killed at any time, and needs disk space
     /// for both the old and the new parts.
     Compact(CompactArgs),
     /// Regenerate the clips and lyrics tables from stored responses, offline

@@ -98,6 +98,35 @@ fn views_exist_before_the_first_part_and_are_rewritten_after_an_update() {
 
 #[test]
 #[ignore = "needs DuckDB: ./tests/run.sh"]
+fn views_work_from_anywhere_after_the_variable_archive_is_set() {
+    for format in ["parquet", "csv"] {
+        let env = TestEnv::new();
+        env.write_list(ids("t", 6));
+        env.export(&["--format", format]).expect_status(0);
+        let archive = env.archive();
+        let init = format!("SET VARIABLE archive = '{0}';\n.read '{0}/views.sql'\n", archive.display());
+        let init = env.write_file("init.sql", init.as_bytes());
+        let elsewhere = env.path("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let mut duckdb = Command::new(python().with_file_name("duckdb"));
+        duckdb
+            .current_dir(elsewhere)
+            .args(["-bail", "-csv", "-init"])
+            .arg(init)
+            .args(["-c", "SELECT count(*) AS n FROM tasks"]);
+        let response = duckdb.output().unwrap();
+        let rows = String::from_utf8(response.stdout).unwrap();
+        assert_eq!(
+            rows.split_whitespace().collect::<Vec<_>>(),
+            ["n", "6"],
+            "{}",
+            String::from_utf8_lossy(&response.stderr)
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs DuckDB: ./tests/run.sh"]
 fn every_sample_query_runs_in_duckdb_and_returns_rows() {
     let env = TestEnv::with_provider(SimulatedProvider::default());
     let list = samples().join("tasks.csv");

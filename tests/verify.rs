@@ -21,7 +21,7 @@ use common::{CommandOutput, TestEnv, files, ids, sample_documents, seed, wait_un
 use serde_json::Value;
 use sunor_archive::{
     simulator::{Fault, FaultFilter, FaultKind, FaultPlan, SimulatedProvider},
-    verify::{self, Depth, Report},
+    verify::{self, Depth, FindingKind, Report},
 };
 
 const FORMATS: [&str; 2] = ["parquet", "csv"];
@@ -418,7 +418,9 @@ fn a_changed_byte_in_any_file_is_found() {
                 flip(&file, at, bits);
                 let report = verify::check(&archive.clone().into(), Depth::Full, &mut |_| ()).unwrap();
                 let context = format!("{format}: byte {at} of {path} ^ {bits}, seed {seed}: {:#?}", report.findings);
-                assert!(report.damage > 0, "{context}");
+                // A changed digit can be a valid newer format version, which is only a note.
+                let is_newer = report.findings.iter().any(|finding| finding.kind == FindingKind::NewerFormat);
+                assert!(report.damage > 0 || is_newer, "{context}");
                 // If a digest in a manifest changes, the finding refers to the part. If any other byte changes, the
                 // finding refers to the changed file.
                 assert!(path.ends_with(".sha256") || has_finding(&report, &path), "{context}");
@@ -547,12 +549,20 @@ fn leftovers_of_a_killed_run_are_a_note_until_the_next_run() {
 fn a_system_error_is_not_damage() {
     let env = archive_of_two_runs("parquet");
     for arguments in ["verify library", "repair library --dry-run"] {
-        let script = format!("ulimit -n 11; exec {} {arguments}", env!("CARGO_BIN_EXE_sunor-archive"));
-        let mut limited = Command::new("bash");
-        limited.args(["-c", &script]).env("SUNOR_API_KEY", "key").current_dir(env.path(""));
-        let run = CommandOutput::wait_for(limited.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-        assert!(!run.stdout.contains("amage") && run.status == Some(1), "{run:?}");
-        assert!(run.stderr.contains("Too many open files"), "{run:?}");
+        let mut failures = 0;
+        // The number of files that are open at the same time depends on the timing of threads.
+        for limit in 8..=11 {
+            let script = format!("ulimit -n {limit}; exec {} {arguments}", env!("CARGO_BIN_EXE_sunor-archive"));
+            let mut limited = Command::new("bash");
+            limited.args(["-c", &script]).env("SUNOR_API_KEY", "key").current_dir(env.path(""));
+            let run = CommandOutput::wait_for(limited.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+            assert!(!run.stdout.contains("Damage:") && !run.stdout.contains(".sunor/damaged"), "{run:?}");
+            if run.status != Some(0) {
+                assert!(run.status == Some(1) && run.stderr.contains("Too many open files"), "{run:?}");
+                failures += 1;
+            }
+        }
+        assert!(failures > 0, "{arguments}");
     }
     env.run(&["verify", "library"]).expect_status(0);
 }

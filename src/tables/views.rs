@@ -4,12 +4,21 @@
 use super::schema::{ASSETS, CLIPS, ColumnType, LYRICS, TASKS, TableSchema};
 use crate::format::TableFormat;
 
-/// Returns the contents of `views.sql`, with paths relative to the archive. `has_parts` returns whether a table has
+/// The comment at the beginning of `views.sql`.
+const USAGE: &str = "\
+-- From inside this folder: duckdb -init views.sql
+-- From anywhere: SET VARIABLE archive = '<path or URL of this folder>'; before reading this file
+";
+
+/// The prefix of all paths, as a DuckDB expression: the variable `archive` if it is set, or else the current folder.
+const PREFIX: &str = "coalesce(getvariable('archive')::VARCHAR || '/', '')";
+
+/// Returns the contents of `views.sql`. `has_parts` returns whether a table has
 /// parts. DuckDB rejects a glob pattern that matches no file, so the view of a table without parts reads no files.
 pub(crate) fn views_sql(format: TableFormat, has_parts: impl Fn(&str) -> bool) -> String {
     let schemas = [TASKS.schema(), CLIPS.schema(), LYRICS.schema(), ASSETS.schema()];
     let views: Vec<String> = schemas.iter().map(|schema| view(schema, format, has_parts(schema.name))).collect();
-    format!("-- From inside this folder: duckdb -init views.sql\n\n{}\n{SONGS}", views.join("\n"))
+    format!("{USAGE}\n{}\n{SONGS}", views.join("\n"))
 }
 
 /// Defines the view `songs`, which joins the views of the tables. A clip without an ID is matched with its assets by
@@ -51,9 +60,9 @@ fn view(schema: &TableSchema, format: TableFormat, has_parts: bool) -> String {
     let columns: Vec<String> = schema.columns.iter().map(column).collect();
     let rows = match format {
         _ if !has_parts => "WHERE false".into(),
-        TableFormat::Parquet => format!("FROM read_parquet('{name}/*.parquet')"),
+        TableFormat::Parquet => format!("FROM read_parquet({PREFIX} || '{name}/*.parquet')"),
         TableFormat::Csv => format!(
-            "FROM read_csv('{name}/*.csv', header = true, all_varchar = true, allow_quoted_nulls = false, max_line_size = 134217728)"
+            "FROM read_csv({PREFIX} || '{name}/*.csv', header = true, all_varchar = true, allow_quoted_nulls = false, max_line_size = 134217728)"
         ),
     };
     format!("CREATE OR REPLACE VIEW {name} AS SELECT\n{}\n{rows};\n", columns.join(",\n"))
