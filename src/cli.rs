@@ -38,7 +38,7 @@ use crate::{
 ///
 /// Reads task IDs from a CSV file, fetches each task within the API's rate limit, downloads audio and covers, and
 /// stores the tasks and the original responses in tables that DuckDB and other tools can query. A rerun fetches only
-/// what is missing.
+/// tasks that are not archived yet.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -54,7 +54,7 @@ pub enum Command {
     ///
     /// Requests each task, and then polls the unfinished tasks. Downloads audio and covers at the same
     /// time. Every response is written to a journal immediately, so a run can be stopped or killed at any time: the next
-    /// run resumes and does not refetch stored responses.
+    /// run resumes and repeats only requests that were in flight.
     Export(Box<ExportArgs>),
     /// Show archive contents and recent runs
     ///
@@ -81,7 +81,7 @@ pub enum Command {
     /// Regenerate the clips and lyrics tables from stored responses, offline
     ///
     /// Every response is stored in the response column of the tasks table. The clips and lyrics tables can therefore be
-    /// regenerated after an update that adds columns, or if one of them is lost. Sends no requests.
+    /// regenerated after an upgrade that adds columns, or if one of them is lost. Sends no requests.
     Rebuild(RebuildArgs),
     /// Run a local simulator of the provider; no key needed
     ///
@@ -264,7 +264,7 @@ struct OutputArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Print a line for every task or file
+    /// Print a line for every task, file or part
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
 }

@@ -419,7 +419,7 @@ fn an_existing_metrics_file_keeps_its_owner_group_and_mode() {
 }
 
 #[test]
-fn a_standard_output_error_is_reported_without_advice_about_runs() {
+fn a_failed_write_to_stdout_is_reported_without_advice_to_rerun() {
     let env = TestEnv::new();
     env.write_list(["t1"]);
     env.export(&[]).expect_status(0);

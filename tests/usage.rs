@@ -353,7 +353,7 @@ fn a_detected_delimiter_is_reported_unless_it_is_a_comma() {
 }
 
 #[test]
-fn a_sep_line_counts_as_a_line_and_ambiguous_columns_are_rejected() {
+fn line_numbers_include_the_separator_line_and_ambiguous_columns_are_rejected() {
     let env = TestEnv::new();
     env.write_file("tasks.csv", b"sep=;\r\nnote;task_id\r\nx;a/b\r\ny;t1\r\n");
     env.export(&["--format", "csv"]).expect_status(3).expect_output("skipped line 3");

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_retries_first_pass_polls_by_age() {
+    fn the_order_is_retries_then_first_pass_then_polls_oldest_first() {
         let now = Instant::now();
         let tasks = indices(6);
         let mut queue = Queue::new(tasks[..2].to_vec());

@@ -33,7 +33,7 @@ pub(crate) fn archive_table(archive: &ArchiveSummary, folder: &str, format: Tabl
         write_line(&mut text, "assets", &format_assets(&run.assets));
     }
     if !contents.clips_lacking_assets.is_empty() {
-        write_line(&mut text, "lacking", &format_missing_assets(&contents.clips_lacking_assets));
+        write_line(&mut text, "optional", &format_missing_assets(&contents.clips_lacking_assets));
     }
     let spent = credits(run.credits_cost);
     write_line(&mut text, "credits", &format!("{spent} for successful tasks ({:.2} USD)", contents.usd));
@@ -89,10 +89,11 @@ fn format_unpublished_runs(runs: &[UnpublishedRun]) -> String {
 }
 
 /// Lists each kind of asset that some clips lack, with the number of clips that lack it.
-fn format_missing_assets(lacking: &BTreeMap<AssetKind, u64>) -> String {
+fn format_missing_assets(missing: &BTreeMap<AssetKind, u64>) -> String {
     let kinds: Vec<String> =
-        lacking.iter().map(|(kind, clips)| format!("{kind} of {}", plural(*clips, "clip"))).collect();
-    format!("{} (never requested; export with --assets to download)", kinds.join(", "))
+        missing.iter().map(|(kind, clips)| format!("{kind} of {}", plural(*clips, "clip"))).collect();
+    let options: Vec<String> = missing.keys().map(ToString::to_string).collect();
+    format!("{} (never selected; download with export --assets {})", kinds.join(", "), options.join(","))
 }
 
 fn format_counts(counts: &BTreeMap<String, u64>) -> String {

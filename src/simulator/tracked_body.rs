@@ -58,7 +58,7 @@ impl ResponseTracker {
         let content_length =
             response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let remaining = content_length.or(response.body().size_hint().exact()).unwrap_or(u64::MAX);
-        response.map(|body| CountedBody { body, remaining, tracker: self }.boxed())
+        response.map(|body| TrackedBody { body, remaining, tracker: self }.boxed())
     }
 
     fn record_sent(&mut self, bytes: u64, last: bool) {
@@ -86,13 +86,13 @@ impl Drop for ResponseTracker {
 }
 
 /// A response body that counts the bytes sent.
-struct CountedBody {
+struct TrackedBody {
     body: Body,
     remaining: u64,
     tracker: ResponseTracker,
 }
 
-impl hyper::body::Body for CountedBody {
+impl hyper::body::Body for TrackedBody {
     type Data = Bytes;
     type Error = io::Error;
 

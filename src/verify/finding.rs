@@ -138,7 +138,7 @@ impl FindingKind {
             Self::MediaUnlisted => "Run `repair`, which adds it to a manifest.",
             Self::ManifestDamaged => "Restore it from a backup, or run `repair`, which rewrites it.",
             Self::FileMissing => {
-                "Restore it from a backup, or run `repair`, which removes it from the manifest. No reader needs the file."
+                "Restore it from a backup, or run `repair`, which removes it from the manifest. The archive can be read without this file."
             }
             Self::FileDamaged => "Restore it from a backup.",
             Self::RunFileDamaged => {

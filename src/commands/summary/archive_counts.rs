@@ -90,8 +90,8 @@ fn count_tasks(archive: &Archive, summary: &mut RunSummary, contents: &mut Archi
     rows::scan_table(archive, TASKS.name, &columns, &mut |cells| {
         let [status, kind, model, credits, created_at] = cells else { return };
         summary.rows.tasks += 1;
-        count_name(&mut summary.by_type, *kind);
-        count_name(&mut contents.by_model, *model);
+        increment_count(&mut summary.by_type, *kind);
+        increment_count(&mut contents.by_model, *model);
         if let Some(at) = created_at.and_then(MicrosTimestamp::parse) {
             let (from, to) = created.unwrap_or((at, at));
             created = Some((from.min(at), to.max(at)));
@@ -109,7 +109,7 @@ fn count_tasks(archive: &Archive, summary: &mut RunSummary, contents: &mut Archi
     Ok(())
 }
 
-fn count_name(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
+fn increment_count(counts: &mut BTreeMap<String, u64>, name: Option<&str>) {
     let Some(name) = name else { return };
     let is_tracked = counts.len() < MAX_COUNTED_NAMES || counts.contains_key(name);
     *counts.entry(if is_tracked { name } else { OTHERS }.to_owned()).or_default() += 1;
